@@ -1,0 +1,124 @@
+"""The composition root: settings -> store, rooms, routes.  Nothing here decides anything."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from fastapi import FastAPI
+
+from fhir_server import portal
+from fhir_server.audit import Auditor
+from fhir_server.choices import Choices
+from fhir_server.clock import Clock
+from fhir_server.consent import policy as policies
+from fhir_server.consent.codes import CodeBook
+from fhir_server.consent.labels import Labeller
+from fhir_server.consent.policy import Policy
+from fhir_server.door import Door
+from fhir_server.grant import Granter
+from fhir_server.http import JSON, Response
+from fhir_server.interactions.capability import capability_statement
+from fhir_server.interactions.service import Service
+from fhir_server.routes import FhirApi
+from fhir_server.search.page import Cursors
+from fhir_server.settings import Settings
+from fhir_server.smart import demo, discovery, keys, routes
+from fhir_server.smart.core import Smart
+from fhir_server.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The rooms of one server, wired."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    policy: Policy
+    labeller: Labeller
+    smart: Smart
+    service: Service
+    auditor: Auditor
+
+    async def prepare(self) -> None:
+        """What must be there before the first request: signing keys, and in demo and test mode the demo's people and clients."""
+        await keys.prepare(self.smart)
+        if self.settings.mode in ("demo", "test"):
+            await demo.load(self.store)
+
+    async def close(self) -> None:
+        await self.auditor.close()
+        await self.store.close()
+
+
+def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Parts:
+    """Wire a server.  Raises ValueError, worded for the operator, for settings that cannot work.
+
+    ``new_id`` replaces the source of fresh logical ids (tests need the same ids in two worlds).
+    """
+    clock = settings.now()
+    policy = policies.load(settings.policy)
+    if settings.timezone:
+        policy = replace(policy, timezone=settings.timezone)
+    store = open_store(settings.store)
+    labeller = Labeller(policy, CodeBook.load(settings.ig))
+    granter = Granter(policy, settings.base)
+    smart = Smart(
+        store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key
+    )
+    cursors = Cursors(_cursor_key(settings))
+    fresh = new_id or (lambda: str(uuid.uuid4()))
+    service = Service(store, Door(store, granter), labeller, policy, cursors, settings.base, settings.max_entries, fresh)
+    return Parts(settings, clock, store, policy, labeller, smart, service, Auditor(store))
+
+
+def application(settings: Settings) -> FastAPI:
+    """The whole server as an ASGI application."""
+    made = parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await made.prepare()
+        yield
+        await made.close()
+
+    app = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(routes.router(made.smart))
+    app.include_router(portal.router(made.smart, made.service))
+    app.mount("/fhir", fhir_api(made))
+    return app
+
+
+def fhir_api(made: Parts) -> FhirApi:
+    """The FHIR API of these parts, to be mounted at the FHIR base."""
+    smart = discovery.smart_configuration(made.smart)
+    oauth = {
+        "authorize": smart["authorization_endpoint"],
+        "token": smart["token_endpoint"],
+        "introspect": smart["introspection_endpoint"],
+        "revoke": smart["revocation_endpoint"],
+    }
+    statement = _document(capability_statement(made.settings.base, oauth, made.clock()), JSON)
+    documents = {
+        ("metadata",): lambda: statement,
+        (".well-known", "smart-configuration"): lambda: _document(discovery.smart_configuration(made.smart), b"application/json"),
+    }
+    return FhirApi(made.service, made.clock, made.auditor, made.settings.max_body, documents)
+
+
+def _document(value: object, type: bytes) -> Response:
+    return Response(200, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), ((b"content-type", type),))
+
+
+def _cursor_key(settings: Settings) -> bytes:
+    """The key that seals page links: from the settings where there is one, so that several processes open each other's."""
+    seed = settings.key.encode() if settings.key else secrets.token_bytes(32)
+    return sha256(b"page links" + seed).digest() + sha256(b"page links, second half" + seed).digest()
+
+

@@ -1,0 +1,77 @@
+"""The journal of who asked for what: one R4 AuditEvent a request, appended in chains that show a removed or altered line.
+
+Each server process writes a chain of its own; a line holds the digest of the line before it.  Lines are gathered for a
+moment and appended together, so that reading a record does not wait for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+from fhir_server.audit.event import audit_event
+from fhir_server.http import Request
+from fhir_server.store import Store
+
+JOURNAL = "audit"
+_PAUSE = 0.25
+_FULL = 1000
+
+
+class Auditor:
+    """Notes requests for the journal.  One per server process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._chain = secrets.token_hex(8)
+        self._last = ""
+        self._waiting: list[tuple[Request, int]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def note(self, request: Request, status: int) -> None:
+        """Remember one request and the status it was answered with."""
+        self._waiting.append((request, status))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        if len(self._waiting) >= _FULL:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Append what is waiting, durably."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            await self._store.append(JOURNAL, [self._line(request, status) for request, status in waiting])
+
+    async def close(self) -> None:
+        """Append what is waiting and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        await self.flush()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_PAUSE)
+            await self.flush()
+
+    def _line(self, request: Request, status: int) -> bytes:
+        event = audit_event(request, status)
+        line = json.dumps({"chain": self._chain, "before": self._last, "event": event}, separators=(",", ":")).encode()
+        self._last = sha256(line).hexdigest()
+        return line
+
+
+def broken_links(lines: Iterable[tuple[int, bytes]]) -> list[int]:
+    """Numbers of the lines that do not follow from the line before them in their chain."""
+    last: dict[str, str] = {}
+    broken = []
+    for number, text in lines:
+        line: dict[str, Any] = json.loads(text)
+        if line["before"] != last.get(line["chain"], ""):
+            broken.append(number)
+        last[line["chain"]] = sha256(text).hexdigest()
+    return broken

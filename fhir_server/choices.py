@@ -1,0 +1,66 @@
+"""Which records a person may open, in the words of the record picker.
+
+Asked of the same judgement that every later request is asked of; a record whose judgement is "nobody" is not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from fhir_server.consent.decide import Actor
+from fhir_server.grant import Granter
+from fhir_server.smart.people import Person, RecordChoice
+from fhir_server.store import Store
+
+_TEEN = "Appointments, test results and medicines that are private to teenagers are not included."
+_STANDARD = "Sensitive results, visits and medicines are not included."
+_NOTES = {"PT": _TEEN, "PA": _STANDARD}
+
+
+class Choices:
+    """Answers :class:`~fhir_server.smart.core.Smart`'s question which records a person may open."""
+
+    def __init__(self, store: Store, granter: Granter) -> None:
+        self._store = store
+        self._granter = granter
+
+    async def __call__(self, person: Person, now: int) -> Sequence[RecordChoice]:
+        """The records this person may open at ``now``, the person's own first."""
+        async with self._store.snapshot() as snapshot:
+            openable = await self._granter.openable(snapshot, person, now)
+        return [_choice(person, one.patient, one.resource, one.actor, one.name, self._today(now)) for one in openable]
+
+    def _today(self, now: int) -> datetime:
+        return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(ZoneInfo(self._granter.timezone))
+
+
+def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime) -> RecordChoice:
+    relation = "Your record" if patient == person.patient else _relation(actor, resource, today)
+    note = "" if actor.kind == "PA" and actor.level == "full" else _NOTES.get(actor.kind, "")
+    return RecordChoice(patient, _name(resource), relation, note, "" if patient == person.patient else name)
+
+
+def _relation(actor: Actor, resource: dict[str, Any], today: datetime) -> str:
+    if actor.kind == "PA":
+        return "Shared with you"
+    if actor.kind not in ("PC", "PT"):
+        return "Your patient"
+    age = _age(str(resource.get("birthDate", "")), today)
+    return f"Your child, age {age}" if age is not None else "Your child"
+
+
+def _age(born: str, today: datetime) -> int | None:
+    """Whole years, for display; None for a partial birth date."""
+    if len(born) != 10:
+        return None
+    year, month, day = (int(part) for part in born.split("-"))
+    return today.year - year - ((today.month, today.day) < (month, day))
+
+
+def _name(resource: dict[str, Any]) -> str:
+    names = resource.get("name") or [{}]
+    chosen = next((name for name in names if name.get("use") in ("usual", "official")), names[0])
+    return str(chosen.get("text") or " ".join([*chosen.get("given", []), chosen.get("family", "")]).strip() or "Unnamed patient")

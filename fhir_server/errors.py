@@ -1,0 +1,79 @@
+"""The one error vocabulary, and its translation to an OperationOutcome.
+
+Anything below the routes raises :class:`Problem`; one handler turns it into an answer.  OAuth errors are
+Authlib's and never leave ``smart/``.  A Problem that depends on a stored row the caller may not see is
+always ``not-found``, worded exactly as for a row that never existed; ``forbidden`` is only for refusals
+decided without consulting stored data.
+
+Texts hold nothing but fixed words and what the caller sent (leak channel S01).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal[
+    "invalid", "unauthenticated", "forbidden", "not_found", "gone", "method", "not_acceptable", "media_type",
+    "conflict", "precondition", "precondition_required", "too_large", "unprocessable", "busy", "fault",
+]
+
+# kind -> (HTTP status, FHIR issue type code)
+KINDS: Final[dict[Kind, tuple[int, str]]] = {
+    "invalid": (400, "invalid"),
+    "unauthenticated": (401, "login"),
+    "forbidden": (403, "forbidden"),
+    "not_found": (404, "not-found"),
+    "method": (405, "not-supported"),
+    "not_acceptable": (406, "not-supported"),
+    "conflict": (409, "conflict"),
+    "gone": (410, "deleted"),
+    "precondition": (412, "conflict"),
+    "too_large": (413, "too-long"),
+    "media_type": (415, "not-supported"),
+    "unprocessable": (422, "processing"),
+    "precondition_required": (428, "required"),
+    "fault": (500, "exception"),
+    "busy": (503, "transient"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One OperationOutcome.issue: an issue type code, a text, and FHIRPath expressions into the caller's body."""
+
+    code: str
+    text: str
+    expression: tuple[str, ...] = ()
+    severity: Literal["fatal", "error", "warning", "information"] = "error"
+
+
+class Problem(Exception):
+    """A refusal, in the vocabulary of :data:`KINDS`."""
+
+    def __init__(self, kind: Kind, text: str, issues: tuple[Issue, ...] = ()) -> None:
+        super().__init__(text)
+        self.kind: Kind = kind
+        self.issues = issues or (Issue(KINDS[kind][1], text),)
+
+    @property
+    def status(self) -> int:
+        return KINDS[self.kind][0]
+
+    def outcome(self) -> bytes:
+        """The OperationOutcome, as JSON text."""
+        return outcome(self.issues)
+
+
+def outcome(issues: tuple[Issue, ...]) -> bytes:
+    """An R4 OperationOutcome of these issues, as JSON text (http://hl7.org/fhir/R4/operationoutcome.html)."""
+    body = {"resourceType": "OperationOutcome", "issue": [_issue(issue) for issue in issues]}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _issue(issue: Issue) -> dict[str, object]:
+    body: dict[str, object] = {"severity": issue.severity, "code": issue.code, "diagnostics": issue.text}
+    if issue.expression:
+        body["expression"] = list(issue.expression)
+    return body

@@ -1,0 +1,296 @@
+"""Who asks, and what the policy lets them see: principal + policy + now -> plan.
+
+``smart`` says who asks and ``consent`` what may be seen; they meet only here.  A :class:`Plan` is the whole
+permission of one caller, in the condition language.  It is built from the Patient, RelatedPerson and Consent
+resources themselves, in the caller's own snapshot, and is good until ``until`` or until the store's stamp
+moves, whichever comes first.  What is not planned is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from fhir_server import jsontext
+from fhir_server.consent import decide, records
+from fhir_server.consent.classes import ClassKey
+from fhir_server.consent.decide import Actor
+from fhir_server.consent.policy import Policy
+from fhir_server.errors import Problem
+from fhir_server.resources import catalogue
+from fhir_server.search import query
+from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, OfPatient, RefersTo
+from fhir_server.search.sight import Sight, Window
+from fhir_server.smart.people import Person
+from fhir_server.smart.scopes import Scope, covers
+from fhir_server.smart.tokens import Principal
+from fhir_server.store import NEVER, Snapshot
+
+INTERNAL = ClassKey("internal", frozenset())
+"""Class of what is ours and not the record's: security labels, tags, source."""
+
+# Data that belongs to no patient and is the same for every caller.
+_COMMON = frozenset({"directory", "medication-definition"})
+_ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
+# Where a practitioner must be named for a patient to be under his or her care.
+_TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The visibility classes an actor is admitted to, by data class: outright, and for rows that name the actor."""
+
+    plain: Mapping[str, frozenset[int]]
+    own: Mapping[str, tuple[frozenset[int], tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a caller may do, for as long as it holds.
+
+    ``patients`` None means any patient's rows (staff and systems); ``names`` are the references by which rows name
+    the caller; ``base`` is needed to read search parameters inside scopes.
+    """
+
+    principal: Principal
+    actor: Actor | None
+    patients: frozenset[str] | None
+    classes: Classes
+    names: frozenset[str]
+    until: int
+    base: str
+    policy: Policy
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_windows", {})
+
+    @cached_property
+    def everything(self) -> bool:
+        """Whether nothing at all is withheld from this caller (so stored versions are the caller's versions)."""
+        return self.trusted
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the caller may choose ids, send security labels and see them."""
+        return self.principal.trusted_writer and self.actor is not None and "*" in self.actor.clearance
+
+    @property
+    def released(self) -> bool:
+        return self.actor is None or decide.released_only(self.actor)
+
+    def scopes(self, type: str, letter: str) -> tuple[Scope, ...]:
+        """The scopes that let this caller do ``letter`` (c, r, u, d, s) to resources of ``type``."""
+        return covers(self.principal.scopes, None, type, letter)
+
+    def may_write(self, type: str, letter: str) -> bool:
+        """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
+        return self.actor is not None and decide.may_write(self.policy, self.actor, type, letter)
+
+    def require(self, type: str, letter: str) -> None:
+        """Refuse an interaction no scope covers.  Raises Problem ``forbidden``; consults no stored data."""
+        if not self.scopes(type, letter):
+            raise Problem("forbidden", f"The scopes of this access token do not cover this interaction on {type}.")
+
+    def sight(self, type: str, now: int, letters: str = "rs") -> Sight:
+        """What of ``type`` this caller sees at ``now`` under a scope for any of ``letters``."""
+        cache: dict[tuple[str, str], tuple[Window, ...]] = self._windows  # type: ignore[attr-defined]
+        windows = cache.get((type, letters))
+        if windows is None:
+            windows = cache[type, letters] = self._compile(type, letters)
+        return Sight(windows, now)
+
+    def admitted(self, type: str) -> frozenset[int]:
+        """All classes through which some row or part of ``type`` may be seen."""
+        return frozenset().union(*(window.classes for window in self.sight(type, 0).windows), self.classes.plain.get("internal", ()))
+
+    def _compile(self, type: str, letters: str) -> tuple[Window, ...]:
+        scopes = [scope for letter in letters for scope in self.scopes(type, letter)]
+        if self.actor is None or not scopes or type not in catalogue():
+            return ()
+        narrowed = self._granular(type, scopes)
+        windows = []
+        plain = self._plain(type)
+        internal = self.classes.plain.get("internal", frozenset())
+        common = frozenset().union(*(plain[data] for data in plain if data in _COMMON))
+        ours = frozenset().union(*(plain[data] for data in plain if data not in _COMMON))
+        if self.patients is None:
+            windows.append(Window(None, ours | common, self.released, narrowed))
+        else:
+            windows.append(Window(self.patients, ours, self.released, narrowed))
+            windows.append(Window(None, common, self.released, narrowed))
+        windows.extend(self._own(type, narrowed))
+        return tuple(replace(window, classes=window.classes | internal) for window in windows if window.classes)
+
+    def _plain(self, type: str) -> dict[str, frozenset[int]]:
+        return {data: self.classes.plain[data] for data in data_classes(type) if data in self.classes.plain}
+
+    def _own(self, type: str, narrowed: Filter) -> Iterable[Window]:
+        for data in data_classes(type):
+            classes, params = self.classes.own.get(data, (frozenset(), ()))
+            conditions = tuple(part for param in params if (part := self._names_me(type, param)))
+            if classes and conditions:
+                yield Window(self.patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
+
+    def _names_me(self, type: str, param: str) -> Filter | None:
+        if param == "_id":
+            ids = frozenset(name.partition("/")[2] for name in self.names if name.startswith(type + "/"))
+            return IdIs(ids) if ids else None
+        return Has(param, RefersTo(self.names)) if self.names else None
+
+    def _granular(self, type: str, scopes: Iterable[Scope]) -> Filter:
+        parts = []
+        for scope in scopes:
+            if not scope.query:
+                return EVERYTHING
+            parts.append(query.condition(type, list(scope.query), now=0, base=self.base))
+        return AnyOf(tuple(parts))
+
+
+def data_classes(type: str) -> frozenset[str]:
+    """The data classes that rows of a type may be of."""
+    declared = catalogue()[type]
+    return frozenset({declared.data_class, *declared.by_category.values()})
+
+
+@dataclass(frozen=True, slots=True)
+class Openable:
+    """A record that a person may open: the Patient, what the person is to it, and the row that is the person there."""
+
+    patient: str
+    resource: dict[str, Any]
+    actor: Actor
+    name: str
+
+
+class Granter:
+    """Makes plans.  One per server; remembers, per actor, which classes the policy admits."""
+
+    def __init__(self, policy: Policy, base: str) -> None:
+        self._policy = policy
+        self._base = base
+        self.timezone = policy.timezone
+        self._memo: dict[Actor, tuple[int, Classes]] = {}
+
+    async def plan(self, snapshot: Snapshot, principal: Principal, now: int) -> Plan:
+        """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
+        keys = await snapshot.classes()
+        facts = _facts(keys, now)
+        actor, patients, names, until = await self._who(snapshot, principal, facts, now)
+        classes = self._classes(actor, keys) if actor else Classes({}, {})
+        return Plan(principal, actor, patients, classes, names, min(until, principal.expires), self._base, self._policy)
+
+    async def _who(
+        self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int
+    ) -> tuple[Actor | None, frozenset[str] | None, frozenset[str], int]:
+        person = principal.person
+        if principal.client_kind == "backend":
+            return Actor("BE", clearance=principal.client_clearance), None, frozenset(), NEVER
+        if person is None:
+            return None, frozenset(), frozenset(), NEVER
+        if person.role in _ROLE_ACTORS:
+            names = frozenset({f"Practitioner/{person.practitioner}"} if person.practitioner else ())
+            patients = await _treated(snapshot, names, facts) if person.role == "clinician" else None
+            if principal.patient and patients is not None:
+                patients &= {principal.patient}
+            # Who is under whose care is data like any other, so this plan holds for this request only.
+            return Actor(_ROLE_ACTORS[person.role]), patients, names, now if person.role == "clinician" else NEVER
+        return await self._patient_side(snapshot, principal, facts, now)
+
+    async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[Openable]:
+        """The records this person may open at ``now``, the person's own first."""
+        facts = _facts(await snapshot.classes(), now)
+        if person.role == "clinician":
+            patients = sorted(await _treated(snapshot, frozenset({f"Practitioner/{person.practitioner}"}), facts))
+        else:
+            related = await _parsed(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
+            others = {_patient_of(one) for one in related} - {person.patient, ""}
+            patients = [person.patient, *sorted(others)] if person.patient else sorted(others)
+        found = []
+        for patient in patients:
+            judged, resource, names = await self._judge(snapshot, person, patient, facts, now)
+            if judged.actor is not None and resource is not None:
+                found.append(Openable(patient, resource, judged.actor, min(names, default="")))
+        return found
+
+    async def _patient_side(
+        self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int
+    ) -> tuple[Actor | None, frozenset[str] | None, frozenset[str], int]:
+        person = principal.person
+        patient = principal.patient or (person.patient if person else None)
+        if person is None or patient is None:
+            return None, frozenset(), frozenset(), NEVER
+        judged, _, names = await self._judge(snapshot, person, patient, facts, now)
+        return judged.actor, frozenset({patient}), names, judged.until
+
+    async def _judge(
+        self, snapshot: Snapshot, person: Person, patient: str, facts: Sight, now: int
+    ) -> tuple[records.Judgement, dict[str, Any] | None, frozenset[str]]:
+        """What this person is to this patient, the Patient itself, and the references by which rows name the person."""
+        row = await snapshot.read("Patient", patient, facts)
+        resource = jsontext.parse(row.body) if row else None
+        if person.role == "clinician":
+            return records.Judgement(Actor("CT"), now), resource, frozenset({f"Practitioner/{person.practitioner}"})
+        related = await _parsed(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
+        related = [one for one in related if _patient_of(one) == patient]
+        consents = await _parsed(snapshot, "Consent", OfPatient(frozenset({patient})), facts)
+        asker = records.Person(person.role, person.patient, person.practitioner, person.related_persons)
+        judged = records.actor_for(self._policy, now, patient=resource, person=asker, related=related, consents=consents)
+        own = person.patient == patient
+        names = {f"Patient/{patient}"} if own else {f"RelatedPerson/{one['id']}" for one in related}
+        return judged, resource, frozenset(names)
+
+    def _classes(self, actor: Actor, keys: tuple[str, ...]) -> Classes:
+        known = self._memo.get(actor)
+        if known is None or known[0] != len(keys):
+            known = self._memo[actor] = (len(keys), self._judged(actor, keys))
+        return known[1]
+
+    def _judged(self, actor: Actor, keys: tuple[str, ...]) -> Classes:
+        plain: dict[str, set[int]] = {}
+        own: dict[str, set[int]] = {}
+        params: dict[str, tuple[str, ...]] = {}
+        for number, text in enumerate(keys):
+            key = ClassKey.parse(text)
+            if key == INTERNAL:
+                if "*" in actor.clearance:
+                    plain.setdefault(key.data, set()).add(number)
+            elif decide.permits(self._policy, actor, key):
+                condition = decide.own_conditions(self._policy, actor, key.data)
+                (plain if condition is None else own).setdefault(key.data, set()).add(number)
+                params[key.data] = condition or ()
+        return Classes(
+            {data: frozenset(numbers) for data, numbers in plain.items()},
+            {data: (frozenset(numbers), params[data]) for data, numbers in own.items()},
+        )
+
+
+def _facts(keys: tuple[str, ...], now: int) -> Sight:
+    """The sight by which the server itself reads births, relations and consents; it never leaves this module."""
+    return Sight((Window(None, frozenset(range(len(keys))), released=False),), now)
+
+
+def _patient_of(related: dict[str, Any]) -> str:
+    """The id of the patient that a RelatedPerson is related to, or ""."""
+    return str(related.get("patient", {}).get("reference", "")).removeprefix("Patient/")
+
+
+async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Sight) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after = None
+    while True:
+        page = await snapshot.find(type, where, facts, limit=500, after=after)
+        found.extend(jsontext.parse(row.body) for row in page.rows)
+        if page.next is None:
+            return found
+        after = page.next
+
+
+async def _treated(snapshot: Snapshot, names: frozenset[str], facts: Sight) -> frozenset[str]:
+    """The patients under this practitioner's care."""
+    patients: frozenset[str] = frozenset()
+    if names:
+        for type, param in _TREATING:
+            patients |= await snapshot.patients_of(type, Has(param, RefersTo(names)), facts)
+    return patients

@@ -1,0 +1,86 @@
+"""A request and an answer of the FHIR API, as plain values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from fhir_server.clock import http_date
+from fhir_server.errors import Problem
+from fhir_server.grant import Plan
+
+JSON = b"application/fhir+json; charset=utf-8"
+_READ = {"application/fhir+json", "application/json", "text/json", "json", "application/*", "*/*"}
+_WRITTEN = {"application/fhir+json", "application/json", "text/json"}
+
+
+class Request(msgspec.Struct):
+    """One request.  ``path`` is below the FHIR base, split at slashes; ``pairs`` are the query's, decoded, in
+    order; ``plan`` is the caller's, once the door has let it in (for the audit journal).
+    """
+
+    method: str
+    path: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    body: bytes
+    now: int
+    plan: Plan | None = None
+
+    def prefers(self, name: Literal["return", "handling"], default: str) -> str:
+        """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""
+        found = re.search(rf"(?:^|[,;\s]){name}=\"?([A-Za-z]+)", self.headers.get("prefer", ""))
+        return found.group(1) if found else default
+
+    def form(self) -> tuple[tuple[str, str], ...]:
+        """The body's form fields.  Raises Problem ``media_type`` or ``invalid``."""
+        if media_type(self.headers.get("content-type", "")) != "application/x-www-form-urlencoded":
+            raise Problem("media_type", "A search by POST is sent as application/x-www-form-urlencoded.")
+        return decoded(self.body)
+
+    def require_json(self) -> None:
+        """Refuse a body that is not declared to be JSON.  Raises Problem ``media_type``."""
+        if media_type(self.headers.get("content-type", "")) not in _WRITTEN:
+            raise Problem("media_type", "This server takes application/fhir+json.")
+
+
+class Response(msgspec.Struct):
+    """One answer."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def media_type(header: str) -> str:
+    return header.partition(";")[0].strip().lower()
+
+
+def decoded(query: bytes) -> tuple[tuple[str, str], ...]:
+    """Name and value pairs of a query string or form.  Raises Problem ``invalid``."""
+    try:
+        return tuple(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=300))
+    except ValueError:
+        raise Problem("invalid", "The parameters are not percent-encoded UTF-8, or are too many.") from None
+
+
+def require_acceptable(request: Request) -> None:
+    """Refuse what only another format than JSON would satisfy.  Raises Problem ``not_acceptable``."""
+    wanted = [value for name, value in request.pairs if name == "_format"] or request.headers.get("accept", "*/*").split(",")
+    if not any(media_type(item.replace(" ", "+")) in _READ for item in wanted):
+        raise Problem("not_acceptable", "This server answers in application/fhir+json.")
+
+
+def versioned(version: int, updated: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that name a version: ETag (weak, the version number) and Last-Modified."""
+    return ((b"etag", b'W/"%d"' % version), (b"last-modified", http_date(updated).encode()))
+
+
+def etag_version(header: str) -> str:
+    """The version number in an ``If-Match`` or ``If-None-Match`` header, or the text as it stands."""
+    found = re.fullmatch(r'\s*(?:W/)?"([^"]*)"\s*', header)
+    return found.group(1) if found else header.strip()

@@ -1,0 +1,285 @@
+"""A resource's way into the store: checked, spliced, indexed, labelled, and its neighbours relabelled.
+
+Nothing here decides whether the caller may write; that is the interactions' business, through their View.
+The text received is kept: only ``id`` and ``meta`` are cut and joined (http://hl7.org/fhir/R4/http.html#create).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fhir_server import eras, jsontext
+from fhir_server.consent.classes import ClassKey
+from fhir_server.consent.labels import Labelled, Labeller, Target
+from fhir_server.errors import Problem
+from fhir_server.grant import INTERNAL
+from fhir_server.resources import catalogue, validate
+from fhir_server.search import index
+from fhir_server.search.sight import Entry
+from fhir_server.store import Era, Facet, Record, Row, Transaction
+
+ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+# Members of meta that say how we handle the row, not what it records: only a trusted caller sends or sees them.
+_INTERNAL_META = ("security", "tag", "source")
+_REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A resource as received and found valid: its type, its parsed value, and the text of each of its members."""
+
+    type: str
+    value: dict[str, Any]
+    parts: Mapping[str, bytes]
+
+    @property
+    def id(self) -> str | None:
+        return self.value.get("id")
+
+    def references(self) -> frozenset[str]:
+        """Every literal reference in it, as written."""
+        return references(b",".join(self.parts.values()))
+
+
+def draft(text: bytes, type: str | None = None) -> Draft:
+    """Read and validate a received resource, of ``type`` if one is expected.
+
+    Raises Problem ``invalid`` with one issue for each defect found.
+    """
+    value = jsontext.parse(text)
+    if not isinstance(value, dict):
+        raise Problem("invalid", "A resource is a JSON object.")
+    name = value.get("resourceType")
+    if not isinstance(name, str) or name not in catalogue():
+        raise Problem("invalid", "The body's resourceType is not a resource type of R4.")
+    if type is not None and name != type:
+        raise Problem("invalid", f"The body is a {name}; this address takes a {type}.")
+    issues = validate.check(name, value)
+    if issues:
+        raise Problem("invalid", issues[0].text, tuple(issues))
+    return Draft(name, value, jsontext.members(text))
+
+
+def references(text: bytes) -> frozenset[str]:
+    """Every literal reference in a resource's JSON text, as written."""
+    return frozenset(found.decode() for found in _REFERENCE.findall(text))
+
+
+def content_of(draft: Draft) -> bytes:
+    """What a draft says, apart from its id and the stamp in its meta: equal texts are equal resources."""
+    return _content(draft.parts)
+
+
+def content(body: bytes) -> bytes:
+    """What a stored body says, as :func:`content_of`."""
+    return _content(jsontext.members(body))
+
+
+def _content(parts: Mapping[str, bytes]) -> bytes:
+    meta = jsontext.members(parts["meta"]) if "meta" in parts else {}
+    kept = {name: text for name, text in meta.items() if name not in ("versionId", "lastUpdated")}
+    rest = {name: text for name, text in parts.items() if name not in ("id", "meta")}
+    return jsontext.joined(kept) + jsontext.joined(rest)
+
+
+# Rows that lend labels are stored before rows that inherit them, so that most are labelled right at once.
+_LENDERS = (
+    "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Encounter",
+    "ServiceRequest", "Condition", "Observation",
+)  # fmt: skip
+
+
+def rank(type: str) -> int:
+    """Where a type comes in the order of storing."""
+    return _LENDERS.index(type) if type in _LENDERS else len(_LENDERS)
+
+
+def relative(reference: str, base: str) -> str:
+    """A literal reference as ``Type/id``: our own base and a version are stripped; anything else is left as it is."""
+    text = reference.removeprefix(base + "/") if reference.startswith(base + "/") else reference
+    return text.partition("/_history/")[0]
+
+
+def is_local(reference: str) -> bool:
+    """Whether a relative reference has the form ``Type/id`` of a resource type we know."""
+    type, _, id = reference.partition("/")
+    return type in catalogue() and ID.fullmatch(id) is not None
+
+
+# Rows of these types decide who may see others' rows; a change of one ends every plan made from it.
+_FACTS = frozenset({"Patient", "RelatedPerson", "Consent"})
+# Rows of these types lend their department to rows that name them, whatever their own class.
+_DEPARTMENTS = frozenset({"Location", "HealthcareService", "Organization", "PractitionerRole"})
+
+
+class Writing:
+    """The writes of one transaction.  ``base`` is the FHIR base URL, ``now`` the instant of the request."""
+
+    def __init__(self, tx: Transaction, labeller: Labeller, base: str, now: int) -> None:
+        self._tx = tx
+        self._labeller = labeller
+        self._base = base
+        self._now = now
+        self._targets: dict[str, Target | None] = {}
+        self._numbers: dict[ClassKey, int] = {}
+        # Rows labelled while a row they inherit from was yet to be written in this transaction.
+        self._waiting: dict[str, set[str]] = {}
+        self._stale: set[str] = set()
+
+    async def store(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None) -> Row:
+        """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
+
+        Security labels, tags and source are kept only from a ``trusted`` caller.
+        """
+        created = previous is None or previous.interaction == "delete"
+        version = previous.version + 1 if previous else 1
+        body, value = _spliced(draft, id, version, self._now, trusted)
+        row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
+        record = await self._labelled(row, value, _history(previous))
+        await self._tx.put(record)
+        await self._settle(record.row, previous)
+        return record.row
+
+    async def drop(self, current: Row) -> Row:
+        """Delete the current version; what refers to it keeps its reference, which no longer shows."""
+        gone = msgspec.structs.replace(
+            current, version=current.version + 1, updated=self._now, body=b"", facets=(), pointers=(), eras=(), interaction="delete"
+        )
+        gone = msgspec.structs.replace(gone, eras=(*_history(current), eras.era(gone)))
+        await self._tx.drop(gone)
+        await self._settle(gone, current)
+        return gone
+
+    async def relabel(self, row: Row) -> bool:
+        """Label the current version afresh; whether anything about its visibility changed."""
+        record = await self._labelled(row, jsontext.parse(row.body), row.eras[:-1])
+        fresh = record.row
+        if (fresh.patients, fresh.vclass, fresh.release_at, fresh.facets, fresh.pointers) == (
+            row.patients, row.vclass, row.release_at, row.facets, row.pointers,
+        ):  # fmt: skip
+            return False
+        await self._tx.relabel(record)
+        self._targets.pop(f"{row.type}/{row.id}", None)
+        return True
+
+    async def _settle(self, row: Row, previous: Row | None) -> None:
+        """Carry the consequences of a write to rows that inherit from it and to plans that were made from it."""
+        name = f"{row.type}/{row.id}"
+        self._targets.pop(name, None)
+        self._stale |= self._waiting.pop(name, set())
+        if row.type in _FACTS and (previous is not None or row.type != "Patient"):
+            for patient in {*row.patients, *(previous.patients if previous else ())}:
+                await self._tx.bump(patient)
+        if previous is not None and _outlook(previous) != _outlook(row):
+            await self._ripple(name)
+
+    async def settle(self) -> None:
+        """Label again what was labelled before a row it inherits from was written; to be awaited last."""
+        while self._stale:
+            type, _, id = self._stale.pop().partition("/")
+            row = await self._tx.current(type, id)
+            if row is not None and row.interaction != "delete" and await self.relabel(row):
+                await self._ripple(f"{type}/{id}")
+
+    async def adopt(self, name: str) -> None:
+        """Label again the rows that already refer to this newly written row; needed where ids are the caller's choice."""
+        await self._ripple(name)
+
+    async def _ripple(self, name: str) -> None:
+        waiting, done = [name], {name}
+        while waiting:
+            target = waiting.pop()
+            if not self._labeller.lends(target.partition("/")[0]):
+                continue
+            for row in await self._tx.referrers(target):
+                source = f"{row.type}/{row.id}"
+                if await self.relabel(row) and source not in done:
+                    done.add(source)
+                    waiting.append(source)
+
+    async def _labelled(self, row: Row, value: dict[str, Any], history: tuple[Era, ...]) -> Record:
+        name = f"{row.type}/{row.id}"
+
+        async def target(type: str, id: str) -> Target | None:
+            found = await self._target(type, id)
+            if found is None:
+                self._waiting.setdefault(f"{type}/{id}", set()).add(name)
+            return found
+
+        labels = await self._labeller.label(row.type, value, target)
+        facets = [Facet(path, await self._number(key)) for path, key in labels.facets]
+        for name in _INTERNAL_META:
+            if name in value.get("meta", {}):
+                facets.append(Facet(("meta", name), await self._number(INTERNAL)))
+        row = msgspec.structs.replace(
+            row, patients=labels.patients, vclass=await self._number(labels.key), release_at=labels.release_at,
+            facets=tuple(facets), pointers=labels.pointers,
+        )  # fmt: skip
+        if history:
+            row = msgspec.structs.replace(row, eras=(*history, eras.era(row)))
+        found = index.entries(row.type, value, self._base)
+        hidden = await self._number(INTERNAL) if labels.lenders else 0
+        lenders = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.lenders)
+        return Record(row, (*_classed(found, row), *eras.updates(row), *lenders))
+
+    async def _number(self, key: ClassKey) -> int:
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = await self._tx.intern(key.text())
+        return number
+
+    async def _target(self, type: str, id: str) -> Target | None:
+        """What a row lends to rows that name it: its class and release, and its parsed body for its department."""
+        name = f"{type}/{id}"
+        if name not in self._targets:
+            row = await self._tx.current(type, id)
+            if row is None or row.interaction == "delete":
+                self._targets[name] = None
+            else:
+                keys = await self._tx.classes()
+                self._targets[name] = Target(ClassKey.parse(keys[row.vclass]), row.release_at, jsontext.parse(row.body))
+        return self._targets[name]
+
+
+def _spliced(draft: Draft, id: str, version: int, now: int, trusted: bool) -> tuple[bytes, dict[str, Any]]:
+    meta = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
+    dropped = ("versionId", "lastUpdated", *(() if trusted else _INTERNAL_META))
+    kept = {name: text for name, text in meta.items() if name not in dropped}
+    head = b'{"resourceType":"%s","id":"%s","meta":{%s' % (draft.type.encode(), id.encode(), eras.stamp(version, now))
+    tail = b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in kept.items()) + b"}"
+    rest = (item for item in draft.parts.items() if item[0] not in ("resourceType", "id", "meta"))
+    body = head + tail + b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in rest) + b"}"
+    value = {**draft.value, "id": id, "meta": {name: part for name, part in draft.value.get("meta", {}).items() if name not in dropped}}
+    return body, value
+
+
+def _history(row: Row | None) -> tuple[Era, ...]:
+    if row is None:
+        return ()
+    return row.eras or (eras.era(row),)
+
+
+def _outlook(row: Row) -> tuple[object, ...]:
+    """What rows that name this one inherit from it."""
+    body = row.body if row.type in _DEPARTMENTS else row.interaction == "delete"
+    return (row.vclass, row.release_at, body)
+
+
+def _classed(found: tuple[Entry, ...], row: Row) -> list[Entry]:
+    """Each entry with the class of the part of the row it was made from."""
+    facets = sorted(row.facets, key=lambda facet: -len(facet.path))
+    return [Entry(one.param, one.kind, one.value, one.path, _class_at(one.path, facets, row.vclass)) for one in found]
+
+
+def _class_at(path: jsontext.Path, facets: list[Facet], whole: int) -> int:
+    for facet in facets:
+        length = min(len(path), len(facet.path))
+        if path[:length] == facet.path[:length]:
+            return facet.vclass
+    return whole

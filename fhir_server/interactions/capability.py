@@ -1,0 +1,87 @@
+"""The CapabilityStatement, made from the tables that the server runs on (http://hl7.org/fhir/R4/capabilitystatement.html).
+
+It is the same for every caller, and says nothing that the code does not do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fhir_server
+from fhir_server.clock import instant_text
+from fhir_server.interactions.table import TABLE
+from fhir_server.resources import catalogue
+from fhir_server.search import index
+from fhir_server.search.controls import CONTROLS
+
+_OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+_SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+_SHAPING = tuple(name for name in CONTROLS if name not in ("_page", "_format", "_pretty", "_include", "_revinclude"))
+
+
+def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str, Any]:
+    """The statement of a server at ``base`` whose OAuth endpoints (``authorize``, ``token``, ...) are ``oauth``."""
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": instant_text(now),
+        "kind": "instance",
+        "software": {"name": "fhir-server", "version": fhir_server.__version__},
+        "implementation": {"description": "Patient-facing record", "url": base},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [
+            {
+                "mode": "server",
+                "security": _security(oauth),
+                "resource": [_resource(type) for type in sorted(catalogue())],
+                "interaction": [{"code": "batch"}, {"code": "transaction"}],
+            }
+        ],
+    }
+
+
+def _security(oauth: dict[str, str]) -> dict[str, Any]:
+    uris = [{"url": name, "valueUri": uri} for name, uri in sorted(oauth.items())]
+    return {
+        "cors": True,
+        "service": [{"coding": [{"system": _SECURITY, "code": "SMART-on-FHIR"}]}],
+        "extension": [{"url": _OAUTH_URIS, "extension": uris}],
+        "description": "Every answer is computed as if what its caller may not see had never been written.",
+    }
+
+
+def _resource(type: str) -> dict[str, Any]:
+    parameters = index.supported(type)
+    references = [f"{type}:{one.code}" for one in parameters if one.kind == "reference"]
+    resource: dict[str, Any] = {
+        "type": type,
+        "interaction": [{"code": row.code} for row in _first_of_each() if row.shape[0] == "{type}"],
+        "versioning": "versioned",
+        "readHistory": True,
+        "updateCreate": True,
+        "conditionalCreate": True,
+        "conditionalRead": "not-match",
+        "referencePolicy": ["literal", "enforced"],
+        "searchInclude": references,
+        "searchRevInclude": _pointing_at(type),
+        "searchParam": [{"name": one.code, "type": one.kind} for one in parameters],
+    }
+    if type == "Patient":
+        definition = "http://hl7.org/fhir/OperationDefinition/Patient-everything"
+        resource["operation"] = [{"name": "everything", "definition": definition}]
+    return {name: value for name, value in resource.items() if value != []}
+
+
+def _first_of_each() -> list[Any]:
+    seen: set[str] = set()
+    return [row for row in TABLE if not (row.code in seen or seen.add(row.code)) and row.code != "operation"]
+
+
+def _pointing_at(type: str) -> list[str]:
+    return [
+        f"{other}:{one.code}"
+        for other in sorted(catalogue())
+        for one in index.supported(other)
+        if one.kind == "reference" and type in one.targets
+    ]

@@ -1,0 +1,115 @@
+"""``Patient/{id}/$everything`` (http://hl7.org/fhir/R4/operation-patient-everything.html).
+
+The record is walked type by type in the caller's View; a page link says in which type, and behind which row, to go on.
+Rows belong by their deciding subject, so nothing follows a reference into another person's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fhir_server.errors import Problem
+from fhir_server.http import JSON, Request, Response
+from fhir_server.interactions import bundles
+from fhir_server.interactions.search import binding, next_link
+from fhir_server.interactions.service import Service
+from fhir_server.intake import is_local, references
+from fhir_server.resources import catalogue, definitions
+from fhir_server.search import query
+from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
+from fhir_server.search.sight import Position
+from fhir_server.view import Seen, View
+
+_PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
+_MOST = 1000
+# The parameter that says when care took place, in the order of preference.
+_CARE_DATES = ("date", "period", "effective", "effective-time", "authoredon", "onset-date", "recorded-date", "created", "sent", "whenhandedover", "issued")
+
+
+async def everything(view: View, request: Request, service: Service) -> Response:
+    """A searchset of the patient, the patient's record, and the directory and medication rows it refers to."""
+    type, id = request.path[:2]
+    view.plan.require("Patient", "r")
+    await view.read(type, id)
+    asked = dict(request.pairs)
+    unknown = sorted(set(asked) - _PARAMETERS)
+    if unknown and request.prefers("handling", "lenient") == "strict":
+        raise Problem("invalid", f"$everything has no parameter {unknown[0]}.")
+    applied = [(name, value) for name, value in request.pairs if name in _PARAMETERS and name != "_page"]
+    path = f"{type}/{id}/$everything"
+    bound = binding(view, service, path, applied)
+    start = _start(service.cursors.open(asked["_page"], bound) if "_page" in asked else None)
+    found, end = await _walk(view, id, _types(view, asked), asked, start, service)
+    links = [("self", bundles.address(service.base, path, applied))]
+    if end is not None:
+        links.append(("next", next_link(service, path, applied, end, bound)))
+    entries = [bundles.entry(seen, service.base) for seen in found]
+    entries += [bundles.entry(seen, service.base, "include") for seen in await _referred(view, found)]
+    return Response(200, bundles.searchset(entries, links=links), ((b"content-type", JSON),))
+
+
+def _types(view: View, asked: dict[str, str]) -> tuple[str, ...]:
+    """The types to walk, Patient first: those whose rows can belong to a patient, and that a scope covers."""
+    wanted = set(asked["_type"].split(",")) if asked.get("_type") else None
+    for name in sorted(wanted or ()):
+        if name not in catalogue():
+            raise Problem("invalid", f"{name} is not a resource type of R4.")
+    owned = (name for name, declared in catalogue().items() if declared.subjects and view.plan.scopes(name, "r"))
+    return ("Patient", *sorted(name for name in owned if name != "Patient" and (wanted is None or name in wanted)))
+
+
+def _start(position: Position | None) -> tuple[str, Position | None]:
+    if position is None:
+        return "Patient", None
+    return str(position.keys[0]), Position((), position.id) if position.id else None
+
+
+async def _walk(
+    view: View, patient: str, types: Sequence[str], asked: dict[str, str], start: tuple[str, Position | None], service: Service
+) -> tuple[list[Seen], Position | None]:
+    room = _count(asked)
+    first, after = start
+    found: list[Seen] = []
+    for type in types[types.index(first) if first in types else len(types) :]:
+        if room == 0:
+            return found, Position((type,), "")
+        rows, end = await view.belonging(type, _condition(type, patient, asked, view.now, service), limit=room, after=after)
+        found, room, after = found + rows, room - len(rows), None
+        if end is not None:
+            return found, Position((type,), end.id)
+    return found, None
+
+
+def _count(asked: dict[str, str]) -> int:
+    text = asked.get("_count", str(_MOST))
+    if not text.isdecimal() or int(text) == 0:
+        raise Problem("invalid", "_count is a whole number above 0.")
+    return min(int(text), _MOST)
+
+
+def _condition(type: str, patient: str, asked: dict[str, str], now: int, service: Service) -> Filter:
+    pairs = [("_lastUpdated", f"ge{asked['_since']}")] if "_since" in asked else []
+    dated = _care_date(type)
+    if dated is not None:
+        pairs += [(dated, prefix + asked[name]) for name, prefix in (("start", "ge"), ("end", "le")) if name in asked]
+    parts: list[Filter] = [OfPatient(frozenset({patient}))]
+    if pairs:
+        parts.append(query.condition(type, pairs, now=now, base=service.base))
+    return AllOf(tuple(parts))
+
+
+def _care_date(type: str) -> str | None:
+    dates = {parameter.code for parameter in definitions.search_parameters(type) if parameter.kind == "date"}
+    return next((code for code in _CARE_DATES if code in dates), None)
+
+
+async def _referred(view: View, found: Sequence[Seen]) -> list[Seen]:
+    """The rows of no patient that what was found refers to: practitioners, places, medications."""
+    names = {f"{seen.type}/{seen.id}" for seen in found}
+    targets = {target for seen in found for target in references(seen.body) if is_local(target)} - names
+    common = {target for target in targets if not catalogue()[target.partition("/")[0]].subjects}
+    extras: list[Seen] = []
+    for type in sorted({target.partition("/")[0] for target in common}):
+        ids = frozenset(target.partition("/")[2] for target in common if target.startswith(type + "/"))
+        extras += await view.reachable(type, IdIs(ids), len(ids))
+    return extras

@@ -1,0 +1,112 @@
+"""Search, by GET and by POST (http://hl7.org/fhir/R4/search.html).
+
+Everything is asked of the View: matches, totals, includes.  A page link carries only where the page ended, sealed to
+its caller and query; the next page asks the View afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+from fhir_server import jsontext
+from fhir_server.http import JSON, Request, Response
+from fhir_server.interactions import bundles
+from fhir_server.interactions.service import Service
+from fhir_server.interactions.subset import subset
+from fhir_server.intake import is_local
+from fhir_server.search import index, query
+from fhir_server.search.controls import Include
+from fhir_server.search.criteria import refers
+from fhir_server.search.filters import IdIs
+from fhir_server.search.sight import Position
+from fhir_server.view import Seen, View
+
+INCLUDED = 1000
+"""Most resources one page brings along by _include and _revinclude; counted over what is in view."""
+
+
+async def search(view: View, request: Request, service: Service) -> Response:
+    """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle."""
+    type = request.path[0]
+    pairs = request.pairs if request.method == "GET" or request.method == "HEAD" else (*request.pairs, *request.form())
+    view.plan.require(type, "s")
+    asked = parse(type, pairs, request, service)
+    body = await page(view, type, asked, service)
+    return Response(200, body, ((b"content-type", JSON),))
+
+
+def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> query.Query:
+    """The query these parameters ask, strict or lenient as the request prefers."""
+    strict = request.prefers("handling", "lenient") == "strict"
+    return query.parse(type, list(pairs), strict=strict, now=request.now, base=service.base)
+
+
+async def page(view: View, type: str, asked: query.Query, service: Service) -> bytes:
+    """One page of an answer."""
+    links = [("self", bundles.address(service.base, type, asked.applied))]
+    if asked.summary == "count" or asked.count == 0:
+        return bundles.searchset((), links=links, total=await view.count(type, asked.where))
+    bound = binding(view, service, type, asked.applied)
+    after = service.cursors.open(asked.cursor, bound) if asked.cursor else None
+    found, end = await view.find(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
+    if end is not None:
+        links.append(("next", next_link(service, type, asked.applied, end, bound)))
+    total = await _total(view, type, asked, found, whole=after is None and end is None)
+    entries = [bundles.entry(seen, service.base, body=subset(seen.body, asked)) for seen in found]
+    extras = await _included(view, asked, found, service)
+    entries += [bundles.entry(seen, service.base, "include", subset(seen.body, asked)) for seen in extras]
+    return bundles.searchset(entries, links=links, total=total)
+
+
+def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str, str]]) -> bytes:
+    """What a page link is good for: this caller, in this hat, under this policy, for this query."""
+    principal = view.plan.principal
+    parts = (
+        principal.client_id, principal.username, principal.patient, principal.family, repr(view.plan.actor), service.policy.version,
+        type, repr([pair for pair in applied if pair[0] != "_page"]),
+    )  # fmt: skip
+    return sha256(repr(parts).encode()).digest()
+
+
+def next_link(service: Service, path: str, applied: Iterable[tuple[str, str]], end: Position, bound: bytes) -> str:
+    """The address of the page that starts behind ``end``."""
+    kept = [pair for pair in applied if pair[0] != "_page"]
+    return bundles.address(service.base, path, [*kept, ("_page", service.cursors.seal(end, bound))])
+
+
+async def _total(view: View, type: str, asked: query.Query, found: Sequence[Seen], *, whole: bool) -> int | None:
+    """The exact number in view, where it was asked for or costs little: in one page, or within one record."""
+    if asked.total == "none":
+        return None
+    if whole:
+        return len(found)
+    wanted = any(name == "_total" for name, _ in asked.applied) or view.plan.patients is not None
+    return await view.count(type, asked.where) if wanted else None
+
+
+async def _included(view: View, asked: query.Query, found: Sequence[Seen], service: Service) -> list[Seen]:
+    names = {f"{seen.type}/{seen.id}" for seen in found}
+    extras: dict[str, Seen] = {}
+    for include in asked.includes:
+        wanted = sorted(_targets(include, found, service.base) - names)
+        for type in sorted({target.partition("/")[0] for target in wanted}):
+            ids = frozenset(target.partition("/")[2] for target in wanted if target.startswith(type + "/"))
+            _add(extras, await view.reachable(type, IdIs(ids), INCLUDED))
+    for reverse in asked.revincludes:
+        targets = frozenset(name for name in names if reverse.target_type in (None, name.partition("/")[0]))
+        if targets:
+            _add(extras, await view.reachable(reverse.type, refers(reverse.type, reverse.param, targets), INCLUDED))
+    return [seen for name, seen in extras.items() if name not in names][:INCLUDED]
+
+
+def _add(extras: dict[str, Seen], found: Iterable[Seen]) -> None:
+    for seen in found:
+        extras.setdefault(f"{seen.type}/{seen.id}", seen)
+
+
+def _targets(include: Include, found: Sequence[Seen], base: str) -> set[str]:
+    """What the bodies, as the caller sees them, refer to by one parameter."""
+    bodies = (jsontext.parse(seen.body) for seen in found if seen.type == include.type)
+    targets = {target for body in bodies for target in index.targets(include.type, include.param, body, base)}
+    return {target for target in targets if is_local(target) and include.target_type in (None, target.partition("/")[0])}

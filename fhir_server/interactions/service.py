@@ -1,0 +1,69 @@
+"""What the interactions share: the store's two ways in, each handing out a View, and the server's fixed parts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fhir_server.consent.labels import Labeller
+from fhir_server.consent.policy import Policy
+from fhir_server.door import Door, Stale
+from fhir_server.errors import Problem
+from fhir_server.grant import Plan
+from fhir_server.http import Request
+from fhir_server.intake import Writing
+from fhir_server.search.page import Cursors
+from fhir_server.store import Snapshot, Stamp, Store, Transaction
+from fhir_server.view import View
+
+T = TypeVar("T")
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of a running server that interactions use.  ``new_id`` gives fresh random logical ids."""
+
+    store: Store
+    door: Door
+    labeller: Labeller
+    policy: Policy
+    cursors: Cursors
+    base: str
+    max_entries: int
+    new_id: Callable[[], str]
+
+    async def reading(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
+        """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
+        async with self.store.snapshot() as snapshot:
+            plan, _ = await self._plan(snapshot, request)
+            return await job(View(snapshot, plan, request.now))
+
+    async def writing(self, request: Request, job: Callable[[View, Transaction, Writing], Awaitable[T]]) -> T:
+        """Run ``job`` in a transaction, with the caller's View of that same transaction.
+
+        Raises Problem ``busy`` if the caller's rights keep changing under it.
+        """
+        for _ in range(_ATTEMPTS):
+            async with self.store.snapshot() as snapshot:
+                plan, stamp = await self._plan(snapshot, request)
+
+            async def inside(tx: Transaction, plan: Plan = plan, stamp: Stamp = stamp) -> T:
+                view = View(tx, await self.door.again(tx, plan, stamp, request.now), request.now)
+                return await job(view, tx, Writing(tx, self.labeller, self.base, request.now))
+
+            try:
+                return await self.store.write(inside)
+            except Stale:
+                continue
+        raise Problem("busy", "The server is busy; try again.")
+
+    async def renewed(self, view: View, tx: Transaction) -> View:
+        """The same caller's View once the transaction has written: classes it made are judged, facts it changed count."""
+        return View(tx, await self.door.fresh(tx, view.plan, view.now), view.now)
+
+    async def _plan(self, snapshot: Snapshot, request: Request) -> tuple[Plan, Stamp]:
+        plan, stamp = await self.door.plan(snapshot, request.headers.get("authorization"), request.now)
+        request.plan = plan
+        return plan, stamp

@@ -1,0 +1,156 @@
+"""create, update and delete (http://hl7.org/fhir/R4/http.html#create).
+
+A write is judged in the View of its own transaction: the row it replaces, the rows it names and the rows its condition
+matches exist for it only as far as the caller sees them.
+"""
+
+from __future__ import annotations
+
+from fhir_server import intake
+from fhir_server.consent import labels
+from fhir_server.errors import Issue, Problem, outcome
+from fhir_server.http import JSON, Request, Response, decoded, etag_version, versioned
+from fhir_server.intake import Draft, Writing
+from fhir_server.interactions import read
+from fhir_server.interactions.service import Service
+from fhir_server.search import query
+from fhir_server.store import Row, Transaction
+from fhir_server.view import Seen, View, not_found
+
+
+async def create(request: Request, service: Service) -> Response:
+    """``POST Type``, also with ``If-None-Exist``; the server chooses the id."""
+    request.require_json()
+    draft = intake.draft(request.body, request.path[0])
+    return await service.writing(request, lambda view, tx, writing: created(view, tx, writing, request, service, draft))
+
+
+async def update(request: Request, service: Service) -> Response:
+    """``PUT Type/id``; a trusted caller may so create a resource under an id of its choice."""
+    request.require_json()
+    draft = intake.draft(request.body, request.path[0])
+    if draft.id != request.path[1]:
+        raise Problem("invalid", "The resource's id is not the one in the address.")
+    return await service.writing(request, lambda view, tx, writing: updated(view, tx, writing, request, service, draft))
+
+
+async def delete(request: Request, service: Service) -> Response:
+    """``DELETE Type/id``: 204, also for what is not there."""
+    return await service.writing(request, lambda view, tx, writing: deleted(view, tx, writing, request))
+
+
+async def created(
+    view: View,
+    tx: Transaction,
+    writing: Writing,
+    request: Request,
+    service: Service,
+    draft: Draft,
+    id: str = "",
+    known: frozenset[str] = frozenset(),
+) -> Response:
+    """``id`` and ``known`` serve transactions: the id already promised to other entries, and what they will have written."""
+    allow(view, draft, "c")
+    if condition := request.headers.get("if-none-exist"):
+        existing = await _matching(view, draft.type, condition, request, service)
+        if existing is not None:
+            return read.answer(existing)
+    await require_references(view, draft, service.base, known)
+    row = await writing.store(draft, id or service.new_id(), trusted=view.plan.trusted, previous=None)
+    return await _written(view, tx, row, 201, request, service)
+
+
+async def updated(
+    view: View, tx: Transaction, writing: Writing, request: Request, service: Service, draft: Draft, known: frozenset[str] = frozenset()
+) -> Response:
+    allow(view, draft, "u")
+    id = str(draft.id)
+    seen, current = await _current(view, tx, draft.type, id)
+    _require_match(request, seen)
+    if seen is None and not view.plan.trusted:
+        raise not_found(draft.type, id)
+    if seen is None:
+        view.plan.require(draft.type, "c")
+    await require_references(view, draft, service.base, known | {f"{draft.type}/{id}"})
+    row = await writing.store(draft, id, trusted=view.plan.trusted, previous=current)
+    if current is None:
+        await writing.adopt(f"{draft.type}/{id}")
+    return await _written(view, tx, row, 200 if seen else 201, request, service)
+
+
+async def deleted(view: View, tx: Transaction, writing: Writing, request: Request) -> Response:
+    type, id = request.path[:2]
+    view.plan.require(type, "d")
+    if not view.plan.trusted:
+        raise Problem("forbidden", f"This caller may not delete {type}.")
+    seen, current = await _current(view, tx, type, id)
+    _require_match(request, seen)
+    if seen is None or current is None:
+        return Response(204)
+    gone = await writing.drop(current)
+    return Response(204, headers=versioned(gone.version, gone.updated)[:1])
+
+
+def allow(view: View, draft: Draft, letter: str) -> None:
+    """Refuse a write that the scopes, the policy, or the caller's own body rules out; consults no stored data."""
+    view.plan.require(draft.type, letter)
+    plan = view.plan
+    if plan.trusted:
+        return
+    if not plan.may_write(draft.type, letter):
+        raise Problem("forbidden", f"This caller may not write {draft.type}.")
+    owners = frozenset(labels.patients(draft.type, draft.value))
+    if plan.patients is not None and (not owners or not owners <= plan.patients):
+        raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens.")
+
+
+async def require_references(view: View, draft: Draft, base: str, known: frozenset[str]) -> None:
+    """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
+    targets = {intake.relative(reference, base) for reference in draft.references()}
+    wanted = {target for target in targets if intake.is_local(target)} - known
+    missing = wanted - await view.shows(wanted) if wanted else wanted
+    if missing:
+        raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
+
+
+async def _current(view: View, tx: Transaction, type: str, id: str) -> tuple[Seen | None, Row | None]:
+    """The row as the caller sees it (None: not at all, or deleted), and as it is stored."""
+    return await view.look(type, id), await tx.current(type, id)
+
+
+def _require_match(request: Request, seen: Seen | None) -> None:
+    """Optimistic locking against the version the caller sees.  Raises Problem ``precondition`` (or ``not_found``)."""
+    wanted = request.headers.get("if-match")
+    if wanted is None:
+        return
+    if seen is None:
+        raise not_found(*request.path[:2])
+    if etag_version(wanted) != str(seen.version):
+        raise Problem("precondition", "If-Match does not name the current version.")
+
+
+async def _matching(view: View, type: str, condition: str, request: Request, service: Service) -> Seen | None:
+    """The one row in view that a conditional create's criteria match.  Raises Problem ``precondition`` for several."""
+    asked = query.parse(type, list(decoded(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
+    if not asked.applied:
+        raise Problem("invalid", "If-None-Exist needs at least one search parameter.")
+    view.plan.require(type, "s")
+    found, _ = await view.find(type, asked.where, limit=2)
+    if len(found) > 1:
+        raise Problem("precondition", "If-None-Exist matches several resources.")
+    return found[0] if found else None
+
+
+async def _written(view: View, tx: Transaction, row: Row, status: int, request: Request, service: Service) -> Response:
+    """The answer to a write: always the same head, and as much of a body as the caller asked for and may see."""
+    seen = await (await service.renewed(view, tx)).look(row.type, row.id)
+    version, updated = (seen.version, seen.updated) if seen else (1, row.updated)
+    location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
+    headers = ((b"location", location), *versioned(version, updated))
+    wanted = request.prefers("return", "representation")
+    if wanted == "minimal" or (seen is None and wanted == "representation"):
+        return Response(status, headers=headers)
+    if wanted == "OperationOutcome":
+        done = outcome((Issue("informational", "The resource has been stored.", severity="information"),))
+        return Response(status, done, ((b"content-type", JSON), *headers))
+    return Response(status, seen.body if seen else b"", ((b"content-type", JSON), *headers))

@@ -1,0 +1,114 @@
+"""JSON whose digits survive: parse for reading, splice for keeping.
+
+FHIR makes decimal digits significant (http://hl7.org/fhir/R4/datatypes.html#decimal), so the text received
+is the text kept.  :func:`parse` gives Python values for validation and indexing (decimals as ``Decimal``);
+the text itself is only ever cut and joined, by :func:`members`, :func:`spliced` and :func:`without`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import msgspec
+
+from fhir_server.errors import Problem
+
+Path = tuple[str | int, ...]
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def parse(text: bytes) -> Any:
+    """The value of a JSON text; decimals keep their digits.
+
+    Raises Problem ``invalid`` for text that is not JSON, repeats a member name (two readers of such a
+    text may see different resources, and we label only one of them), or nests too deep.
+    """
+    try:
+        return _decoder.decode(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        detail = "the nesting is too deep" if isinstance(error, RecursionError) else _detail(error)
+        raise Problem("invalid", f"The body is not well-formed JSON: {detail}.") from None
+
+
+def _detail(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno} column {error.colno}"
+    return str(error)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a member name is repeated within one object")
+    return value
+
+
+def _constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant)
+
+
+def members(text: bytes) -> dict[str, bytes]:
+    """Member name -> its value's text, in order, of a JSON object already known to be well formed."""
+    return {name: bytes(raw) for name, raw in _members.decode(text).items()}
+
+
+def items(text: bytes) -> list[bytes]:
+    """The texts of the items of a JSON array already known to be well formed."""
+    return [bytes(raw) for raw in _items.decode(text)]
+
+
+def joined(parts: Mapping[str, bytes]) -> bytes:
+    """The object text of these members, in order."""
+    return b"{" + b",".join(json.dumps(name).encode() + b":" + text for name, text in parts.items()) + b"}"
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON text of a value that :func:`parse` gave, digits kept."""
+    return _encoder.encode(value)
+
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def without(text: bytes, paths: Iterable[Path]) -> bytes:
+    """The JSON text less what stands at these paths; whatever becomes empty goes too.
+
+    Paths index into the *original* text: removing item 1 of an array does not shift item 2.  A text of
+    which nothing remains is ``b""``.
+    """
+    tree: dict[str | int, Any] = {}
+    for path in paths:
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+            if node is True:
+                break
+        else:
+            node[path[-1]] = True
+    return _pruned(text, tree) if tree else text
+
+
+def _pruned(text: bytes, tree: dict[str | int, Any]) -> bytes:
+    if text.lstrip()[:1] == b"[":
+        kept = [_part(raw, tree.get(i)) for i, raw in enumerate(items(text))]
+        kept = [part for part in kept if part]
+        return b"[" + b",".join(kept) + b"]" if kept else b""
+    parts = {name: _part(raw, tree.get(name)) for name, raw in members(text).items()}
+    parts = {name: part for name, part in parts.items() if part}
+    return joined(parts) if parts else b""
+
+
+def _part(text: bytes, tree: Any) -> bytes:
+    if tree is None:
+        return text
+    return b"" if tree is True else _pruned(text, tree)

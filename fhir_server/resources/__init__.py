@@ -1,0 +1,54 @@
+"""WHAT the data is: HL7's R4 definitions, validation, and one declaration a resource type.
+
+A type's own file in this folder holds a module-level ``TYPE = ResourceType(...)``; a type without one gets a declaration
+made from the definitions and the table in :mod:`fhir_server.resources._others`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fhir_server.resources import _others, definitions
+from fhir_server.resources._type import ResourceType
+
+__all__ = ["ResourceType", "catalogue"]
+
+
+@functools.cache
+def catalogue() -> Mapping[str, ResourceType]:
+    """Every R4 resource type's declaration, by name, sorted.
+
+    Raises ValueError when two files declare one type, or a file declares a type that R4 does not have.
+    """
+    declared = collected(_scanned())
+    unknown = declared.keys() - set(definitions.types())
+    if unknown:
+        raise ValueError(f"not R4 resource types: {', '.join(sorted(unknown))}")
+    return MappingProxyType({name: declared.get(name) or _others.declaration(name) for name in definitions.types()})
+
+
+def collected(found: list[ResourceType]) -> dict[str, ResourceType]:
+    """The declarations by name; ValueError when a name is declared twice."""
+    declared: dict[str, ResourceType] = {}
+    for each in found:
+        if each.name in declared:
+            raise ValueError(f"{each.name} is declared twice")
+        declared[each.name] = each
+    return declared
+
+
+def _scanned() -> list[ResourceType]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = (importlib.import_module(f"{__name__}.{name}") for name in names if name not in _MECHANISM)
+    return [module.TYPE for module in modules if isinstance(getattr(module, "TYPE", None), ResourceType)]
+
+
+# modules that are not declarations and that nobody needs imported to know the types
+_MECHANISM = frozenset({
+    "_compile", "_others", "_reference", "_run", "_type", "_values", "definitions", "fhirpath", "fhirpath_operators",
+    "invariants", "models", "primitives", "validate", "xhtml",
+})

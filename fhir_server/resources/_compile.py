@@ -1,0 +1,211 @@
+"""Checkers compiled from the definitions, lazily: a member of a type is compiled when it is first met.
+
+A :class:`Shape` checks a JSON object of one type or backbone element.  Each of its members is a *check*: a closure called with
+(value, the object it stands in, the object's place, the run).  Compiling by need keeps a worker small: R4 has 6,700 elements.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fhir_server.resources import _values, definitions
+from fhir_server.resources._run import Place, Run, quote
+from fhir_server.resources.definitions import Element, TypeRef
+from fhir_server.resources.invariants import Predicate, rule
+
+Rule = tuple[str, Predicate]
+
+
+class Choice(NamedTuple):
+    """A choice element ``name[x]``: the JSON names of its types, ``_x`` ones included."""
+
+    name: str
+    names: frozenset[str]
+    required: bool
+
+
+class Shape:
+    """The compiled form of a type, or of a backbone element within it."""
+
+    def __init__(self, path: str, rows: tuple[Element, ...], rules: tuple[Rule, ...]) -> None:
+        self._rows = {name: (row, ref) for row in rows for name, ref in _json_names(row)}
+        self._members: dict[str, _values.Check] = {}
+        own = [row for row in rows if not row.path.endswith("[x]")]
+        self._required = tuple((_last(row), "_" + _last(row)) for row in own if row.min)
+        self._choices = tuple(_choice(row) for row in rows if row.path.endswith("[x]"))
+        self._rules = rules
+        self.path = path
+
+    def admit(self, name: str) -> None:
+        """Let a member pass whose value the caller of :meth:`check` has checked."""
+        self._members[name] = _pass
+
+    def check(self, node: dict[str, Any], place: Place, run: Run) -> None:
+        """Report what is wrong with a JSON object and everything in it."""
+        members = self._members
+        if not node:
+            run.add("structure", "An object may not be empty.", place)
+        for name, value in node.items():
+            (members.get(name) or self._member(name))(value, node, place, run)
+        for name, sibling in self._required:
+            if name not in node and sibling not in node:
+                run.add("required", f"'{name}' is required here.", (place, name, -1))
+        for choice in self._choices:
+            if choice.required or not choice.names.isdisjoint(node):
+                self._check_choice(choice, node, place, run)
+        for key, met in self._rules:
+            if not met(node, run.resource, run.root):
+                run.add("invariant", f"{key}: {human(self.path, key)}", place)
+
+    @staticmethod
+    def _check_choice(choice: Choice, node: dict[str, Any], place: Place, run: Run) -> None:
+        found = {name.lstrip("_") for name in choice.names.intersection(node)}
+        if len(found) > 1:
+            run.add("structure", f"Only one of {', '.join(sorted(found))} may be present.", (place, choice.name, -1))
+        elif not found:
+            run.add("required", f"'{choice.name}[x]' is required here.", (place, choice.name, -1))
+
+    def _member(self, name: str) -> _values.Check:
+        row, ref = self._rows.get(name, (None, None))
+        if row is None:
+            row, ref = self._rows.get(name[1:], (None, None)) if name[:1] == "_" else (None, None)
+            if row is None or ref is None or not _has_sibling(row, ref):
+                return _unknown(name)
+            made = _values.sibling(_label(row, ref), row.max != "1", shape("Element").check)
+        else:
+            made = _compiled(row, ref)
+        self._members[name] = made
+        return made
+
+
+def _has_sibling(row: Element, ref: TypeRef) -> bool:
+    """Primitives have an ``_x``; ids, an extension's url and narrative are plain values (XML attributes) that have none."""
+    plain = ref.code == "xhtml" or row.path == "Extension.url" or row.path.endswith(".id")
+    return ref.code in definitions.primitives() and not plain
+
+
+def _pass(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    """Nothing to check."""
+
+
+def _unknown(name: str) -> _values.Check:
+    def check(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+        run.add("structure", f"{quote(name)} is not an element of what it stands in.", place)
+
+    return check
+
+
+@functools.cache
+def shape(path: str) -> Shape:
+    """The shape of a type ("Observation"), a datatype, or a backbone element ("Observation.component"); KeyError if unknown."""
+    rows = definitions.elements(path.split(".")[0])
+    inner = tuple(row for row in rows if row.path.rpartition(".")[0] == path)
+    rules = _rules(next(row for row in rows if row.path == path))
+    return Shape(path, inner, (*rules, ("ext-1", _value_xor_extension)) if path == "Extension" else rules)
+
+
+def _value_xor_extension(node: Any, resource: Any, root: Any) -> bool:
+    return ("extension" in node) != any(name.startswith(("value", "_value")) for name in node)
+
+
+def _rules(row: Element) -> tuple[Rule, ...]:
+    made = ((invariant.key, rule(invariant)) for invariant in row.invariants)
+    return tuple((key, met) for key, met in made if met is not None)
+
+
+def human(path: str, key: str) -> str:
+    """HL7's wording of an invariant of the element at ``path``; read when needed, which is seldom."""
+    found = (i for row in definitions.elements(path.split(".")[0]) if row.path == path for i in row.invariants if i.key == key)
+    return next((invariant.human for invariant in found), "Must have either extensions or value[x], not both")
+
+
+def _last(row: Element) -> str:
+    return row.path.rpartition(".")[2].removesuffix("[x]")
+
+
+def _json_names(row: Element) -> list[tuple[str, TypeRef | None]]:
+    if not row.path.endswith("[x]"):
+        return [(_last(row), row.types[0] if row.types else None)]
+    return [(_last(row) + ref.code[0].upper() + ref.code[1:], ref) for ref in row.types]
+
+
+def _choice(row: Element) -> Choice:
+    names = frozenset(name for name, _ in _json_names(row))
+    return Choice(_last(row), names | {"_" + name for name in names}, row.min > 0)
+
+
+def _label(row: Element, ref: TypeRef | None) -> str:
+    return f"{_last(row)}.ofType({ref.code})" if ref and row.path.endswith("[x]") else _last(row)
+
+
+def _compiled(row: Element, ref: TypeRef | None) -> _values.Check:
+    label, many = _label(row, ref), row.max != "1"
+    if ref is not None and ref.code in definitions.primitives():
+        codes = frozenset(code for found in row.codes.values() for code in found) if row.codes is not None else None
+        check = _values.primitive(label, ref.code, codes, many)
+    else:
+        check = _values.complex_value(label, _node_check(row, ref), many)
+    rules = _rules(row) if ref is None or ref.code not in ("BackboneElement", "Element") else ()
+    return _ruled(check, rules, row, label, many) if rules else check
+
+
+def _ruled(check: _values.Check, rules: tuple[Rule, ...], row: Element, label: str, many: bool) -> _values.Check:
+    """The check, and then the invariants that the definitions put on this element rather than on its type."""
+
+    def checked(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+        check(value, node, place, run)
+        for index, item in enumerate(value) if many and type(value) is list else ((-1, value),):
+            for key, met in rules:
+                if not met(item, run.resource, run.root):
+                    run.add("invariant", f"{key}: {human(row.path, key)}", (place, label, index))
+
+    return checked
+
+
+NodeCheck = Callable[[dict[str, Any], Place, Run], None]
+
+
+def _node_check(row: Element, ref: TypeRef | None) -> NodeCheck:
+    if row.like:
+        return shape(row.like).check
+    if ref is None:
+        raise LookupError(f"{row.path} has no type")
+    if ref.code in ("BackboneElement", "Element"):
+        return shape(row.path).check
+    if ref.code == "Resource":
+        return _inner_resource(contained=row.path.endswith(".contained"))
+    return _values.refined(shape(ref.code).check, ref, row.codes)
+
+
+def _inner_resource(*, contained: bool) -> NodeCheck:
+    def check(node: dict[str, Any], place: Place, run: Run) -> None:
+        check_resource(node, place, run.within(node, contained=contained))
+
+    return check
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    return frozenset(definitions.types())
+
+
+def check_resource(node: dict[str, Any], place: Place, run: Run) -> None:
+    """Check a resource by the type it names."""
+    name = node.get("resourceType")
+    if type(name) is not str or name not in _known():
+        code = "required" if name is None else "value"
+        run.add(code, "'resourceType' must name a resource type of R4.", (place, "resourceType", -1))
+        return
+    resource_shape(name).check(node, place, run)
+
+
+@functools.cache
+def resource_shape(name: str) -> Shape:
+    """The shape of a resource type, which may hold ``resourceType``; KeyError for what is not one."""
+    if name not in _known():
+        raise KeyError(name)
+    found = shape(name)
+    found.admit("resourceType")
+    return found

@@ -1,0 +1,13 @@
+"""Account: what a patient owes; a joint account is nobody's but a trusted caller's (http://hl7.org/fhir/R4/account.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Account",
+    "billing",
+    subjects=("subject",),
+    several="all",
+    context=("partOf",),
+    coded=("type",),
+    hidden_status=frozenset({"entered-in-error"}),
+)

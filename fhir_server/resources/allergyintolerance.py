@@ -1,0 +1,11 @@
+"""AllergyIntolerance (http://hl7.org/fhir/R4/allergyintolerance.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "AllergyIntolerance",
+    "allergy",
+    subjects=("patient",),
+    context=("encounter",),
+    coded=("code", "reaction.substance", "reaction.manifestation"),
+)

@@ -1,0 +1,16 @@
+"""Appointment: each patient who takes part owns it; its department decides (http://hl7.org/fhir/R4/appointment.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Appointment",
+    "visit",
+    subjects=("participant.actor",),
+    several="each",
+    context=("basedOn", "slot", "participant.actor", "reasonReference"),
+    coded=("serviceType", "specialty", "appointmentType", "serviceCategory", "reasonCode",
+           "cancelationReason", "participant.type"),
+    knowing=("serviceType", "specialty", "appointmentType"),
+    hidden_status=frozenset({"entered-in-error"}),
+    departments=("participant.actor", "serviceType", "specialty", "serviceCategory", "appointmentType"),
+)

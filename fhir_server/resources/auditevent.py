@@ -1,0 +1,12 @@
+"""AuditEvent: who looked at what; it is about whom it names as an entity, not about who acted (http://hl7.org/fhir/R4/auditevent.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "AuditEvent",
+    "audit",
+    subjects=("entity.what",),
+    context=("agent.location",),
+    coded=("type", "subtype", "purposeOfEvent", "entity.type"),
+    members=("entity.what",),
+)

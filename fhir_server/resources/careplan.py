@@ -1,0 +1,15 @@
+"""CarePlan (http://hl7.org/fhir/R4/careplan.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "CarePlan",
+    "careplan",
+    subjects=("subject",),
+    context=("encounter", "basedOn", "partOf"),
+    coded=("category", "activity.detail.code", "activity.detail.reasonCode", "activity.detail.product[x]",
+           "activity.outcomeCodeableConcept"),
+    members=("addresses", "goal", "activity.reference", "activity.outcomeReference",
+             "activity.detail.reasonReference", "supportingInfo"),
+    hidden_status=frozenset({"draft", "entered-in-error"}),
+)

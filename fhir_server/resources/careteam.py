@@ -1,0 +1,13 @@
+"""CareTeam: a member of a sensitive department is cut, the team stays (http://hl7.org/fhir/R4/careteam.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "CareTeam",
+    "careteam",
+    subjects=("subject",),
+    context=("encounter", "managingOrganization"),
+    coded=("category", "reasonCode", "participant.role"),
+    members=("participant.member", "participant.onBehalfOf", "reasonReference"),
+    hidden_status=frozenset({"entered-in-error"}),
+)

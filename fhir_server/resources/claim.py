@@ -1,0 +1,17 @@
+"""Claim: line items may name what was done (http://hl7.org/fhir/R4/claim.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Claim",
+    "billing",
+    subjects=("patient",),
+    context=("facility", "prescription", "referral", "item.encounter"),
+    coded=(
+        "type", "subType", "diagnosis.diagnosis[x]", "procedure.procedure[x]", "supportingInfo.code", "item.productOrService",
+        "item.revenue", "item.detail.productOrService", "item.detail.subDetail.productOrService",
+    ),
+    members=("related.claim", "item.encounter"),
+    hidden_status=frozenset({"draft", "entered-in-error"}),
+    departments=("facility", "provider"),
+)

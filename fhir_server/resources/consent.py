@@ -1,0 +1,13 @@
+"""Consent: grants, restrictions and directives (http://hl7.org/fhir/R4/consent.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Consent",
+    "consent",
+    by_category={"acd": "endoflife", "dnr": "endoflife", "hcd": "endoflife", "polst": "endoflife", "42348-3": "endoflife"},
+    subjects=("patient",),
+    coded=("category", "provision.code"),
+    members=("source[x]", "provision.data.reference"),
+    hidden_status=frozenset({"entered-in-error"}),
+)

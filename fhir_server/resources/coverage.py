@@ -1,0 +1,11 @@
+"""Coverage: the insured owns it, not who pays (http://hl7.org/fhir/R4/coverage.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Coverage",
+    "coverage",
+    subjects=("beneficiary",),
+    coded=("type",),
+    hidden_status=frozenset({"entered-in-error"}),
+)

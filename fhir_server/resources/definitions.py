@@ -1,0 +1,173 @@
+"""HL7's R4 4.0.1 definitions, trimmed to facts and read on demand from ``r4/definitions.json.gz``.
+
+The file is a series of gzip members, one for each type or datatype, so that a worker holds only what it has asked for:
+the first member is the index (name -> offset, length, counted from the end of the index).  ``scripts/build_definitions.py``
+writes it from HL7's package ``hl7.fhir.r4.core``.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+FILE = Path(__file__).parent / "r4" / "definitions.json.gz"
+
+ParameterKind = Literal["number", "date", "string", "token", "reference", "composite", "quantity", "uri", "special"]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRef:
+    """One allowed type of an element; ``targets`` are resource types for Reference and canonical, profile names otherwise."""
+
+    code: str
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """A constraint of the definitions: its key, "error" or "warning", HL7's wording and the FHIRPath expression."""
+
+    key: str
+    severity: str
+    human: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One row of a StructureDefinition's snapshot.
+
+    ``codes``  system -> codes of a required binding, None where there is none or HL7's package cannot enumerate it
+    ``like``   path of the element whose definition this one shares (contentReference), or ""
+    """
+
+    path: str
+    min: int
+    max: str
+    types: tuple[TypeRef, ...]
+    codes: Mapping[str, tuple[str, ...]] | None
+    like: str
+    invariants: tuple[Invariant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParameter:
+    """A search parameter of one type; every branch of ``expression`` begins with the type's name.
+
+    ``targets``     resource types a reference parameter may point at
+    ``components``  of a composite: (kind, expression relative to each node that ``expression`` gives)
+    """
+
+    code: str
+    kind: ParameterKind
+    expression: str
+    targets: tuple[str, ...] = ()
+    components: tuple[tuple[str, str], ...] = ()
+
+
+@functools.cache
+def types() -> tuple[str, ...]:
+    """The names of R4's concrete resource types, sorted."""
+    return tuple(_head()["resources"])
+
+
+@functools.cache
+def datatypes() -> frozenset[str]:
+    """The names of R4's complex datatypes, BackboneElement and Element aside."""
+    return frozenset(_head()["datatypes"])
+
+
+@functools.cache
+def primitives() -> Mapping[str, str | None]:
+    """Primitive datatype -> the regular expression HL7 gives for it, or None."""
+    return MappingProxyType(_head()["primitives"])
+
+
+def elements(name: str) -> tuple[Element, ...]:
+    """The snapshot of a resource type or complex datatype, in order; KeyError for an unknown name."""
+    part = _part(name)
+    return tuple(_element(row, part["codes"]) for row in part["elements"])
+
+
+@functools.cache
+def search_parameters(name: str) -> tuple[SearchParameter, ...]:
+    """The parameters of a resource type, those of every resource (``_id`` ...) included, sorted; KeyError if unknown.
+
+    R4's extension parameters, and the parameters without an expression (``_text``, ``_content``, ``_filter``), are not listed.
+    """
+    return tuple(_parameter(row) for row in _search()[name])
+
+
+@functools.cache
+def compartment() -> Mapping[str, tuple[str, ...]]:
+    """Resource type -> the parameters that put its rows in a patient's compartment (a type outside has no entry).
+
+    http://hl7.org/fhir/R4/compartmentdefinition-patient.html
+    """
+    return MappingProxyType({name: tuple(codes) for name, codes in _head()["compartment"].items()})
+
+
+@functools.cache
+def codings(name: str) -> tuple[str, ...]:
+    """The element paths of a resource type, without its name, that hold codings: ``code``, ``component.value[x]``."""
+    return tuple(_head()["codings"][name])
+
+
+@functools.cache
+def references(name: str) -> Mapping[str, tuple[str, ...]]:
+    """Element path, without the type's name -> the types it may refer to ("Resource" for any)."""
+    return MappingProxyType({path: tuple(targets.split("|")) for path, targets in _head()["references"][name].items()})
+
+
+def _element(row: dict[str, Any], codes: Mapping[str, Mapping[str, list[str]]]) -> Element:
+    bound = codes[row["codes"]] if "codes" in row else None
+    return Element(
+        row["path"], row["min"], row["max"], tuple(_type(text) for text in row["types"]),
+        {system: tuple(found) for system, found in bound.items()} if bound is not None else None,
+        row.get("like", ""), tuple(Invariant(*rule) for rule in row.get("rules", ())),
+    )
+
+
+def _type(text: str) -> TypeRef:
+    code, _, targets = text.partition(":")
+    return TypeRef(code, tuple(targets.split("|")) if targets else ())
+
+
+def _parameter(row: dict[str, Any]) -> SearchParameter:
+    components = tuple((name, expression) for name, expression in row.get("components", ()))
+    return SearchParameter(row["code"], row["kind"], row["expression"], tuple(row.get("targets", ())), components)
+
+
+@functools.cache
+def _search() -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = _part("$search")
+    return found
+
+
+@functools.cache
+def _head() -> dict[str, Any]:
+    found: dict[str, Any] = _part("$head")
+    return found
+
+
+def _part(name: str) -> Any:
+    index, start = _index()
+    offset, length = index[name]
+    with FILE.open("rb") as file:
+        file.seek(start + offset)
+        return json.loads(gzip.decompress(file.read(length)))
+
+
+@functools.cache
+def _index() -> tuple[dict[str, tuple[int, int]], int]:
+    content = FILE.read_bytes()
+    reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    index = json.loads(reader.decompress(content))
+    return index, len(content) - len(reader.unused_data)

@@ -1,0 +1,17 @@
+"""DocumentReference: notes, letters and directives (http://hl7.org/fhir/R4/documentreference.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "DocumentReference",
+    "note",
+    by_category={
+        "42348-3": "endoflife", "92664-0": "endoflife", "64298-3": "endoflife", "51852-2": "letter", "clinical-note": "note",
+    },
+    subjects=("subject",),
+    context=("context.encounter", "context.related"),
+    coded=("type", "category", "context.event", "context.facilityType", "context.practiceSetting"),
+    members=("relatesTo.target",),
+    hidden_status=frozenset({"entered-in-error"}),
+    departments=("context.practiceSetting", "context.facilityType", "custodian"),
+)

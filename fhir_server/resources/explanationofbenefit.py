@@ -1,0 +1,18 @@
+"""ExplanationOfBenefit (http://hl7.org/fhir/R4/explanationofbenefit.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "ExplanationOfBenefit",
+    "billing",
+    subjects=("patient",),
+    context=("claim", "facility", "prescription", "referral", "item.encounter"),
+    coded=(
+        "type", "subType", "diagnosis.diagnosis[x]", "procedure.procedure[x]", "supportingInfo.code", "item.productOrService",
+        "item.revenue", "item.detail.productOrService", "item.detail.subDetail.productOrService", "addItem.productOrService",
+        "addItem.detail.productOrService", "addItem.detail.subDetail.productOrService",
+    ),
+    members=("related.claim", "item.encounter"),
+    hidden_status=frozenset({"draft", "entered-in-error"}),
+    departments=("facility", "provider"),
+)

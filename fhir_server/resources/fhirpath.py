@@ -1,0 +1,256 @@
+"""The FHIRPath subset that R4's invariants use, compiled to closures over plain JSON values.
+
+A collection is a list.  A node is a JSON object, or a primitive's value, or, for a primitive without a value, its ``_x`` object.
+Choice elements are reached by their base name, as FHIRPath asks.  Comparing dates of different precision, or quantities of
+different units, is undecided in FHIRPath; an invariant must not reject what it cannot decide, so it counts as true here.
+Anything outside the subset is a ValueError at compile time.  http://hl7.org/fhirpath/N1/
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from fhir_server.resources import definitions
+from fhir_server.resources.fhirpath_operators import BINARY, FUNCTIONS, truth
+
+Items = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What ``%resource`` and ``%rootResource`` mean, and the current ``$this``."""
+
+    resource: Any
+    root: Any
+    this: Items
+
+
+Expression = Callable[[Items, Scope], Items]
+Operator = Callable[[Callable[[], Items], Callable[[], Items]], Items]
+
+_token = re.compile(
+    r"\s*(?:(?P<string>'(?:[^'\\]|\\.)*')|(?P<number>\d+(?:\.\d+)?)|(?P<name>[%$]?[A-Za-z_]\w*|`[^`]+`)"
+    r"|(?P<sign><=|>=|!=|[|.,()\[\]=<>+&-]))"
+)
+# loosest first
+LEVELS: Final = (
+    ("implies",), ("or", "xor"), ("and",), ("in", "contains"), ("=", "!="), ("<", "<=", ">", ">="), ("|",), ("is", "as"),
+    ("+", "&"),
+)
+ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
+
+
+@functools.cache
+def predicate(expression: str) -> Callable[[Any, Any, Any], bool]:
+    """(node, %resource, %rootResource) -> whether the invariant is met; ValueError for what the subset lacks."""
+    run = _Parser(expression).whole()
+
+    def met(node: Any, resource: Any, root: Any) -> bool:
+        here = [node]
+        try:
+            return truth(run(here, Scope(resource, root, here))) is True
+        except TypeError:  # a value of the wrong JSON type, which its own check reports
+            return True
+
+    return met
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens = self._lexed(text)
+        self._at = 0
+
+    @staticmethod
+    def _lexed(text: str) -> list[tuple[str, str]]:
+        found, at = [], 0
+        while at < len(text.rstrip()):
+            match = _token.match(text, at)
+            if match is None or match.lastgroup is None:
+                raise ValueError(f"not FHIRPath: {text[at:at + 20]!r}")
+            found.append((match.lastgroup, match[match.lastgroup]))
+            at = match.end()
+        return [*found, ("end", "")]
+
+    def _next(self) -> tuple[str, str]:
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _take(self, sign: str) -> bool:
+        if self._tokens[self._at][1] != sign or self._tokens[self._at][0] == "string":
+            return False
+        self._at += 1
+        return True
+
+    def _expect(self, sign: str) -> None:
+        if not self._take(sign):
+            raise ValueError(f"expected {sign!r}, found {self._tokens[self._at][1]!r}")
+
+    def whole(self) -> Expression:
+        found = self._level(0)
+        if self._tokens[self._at][0] != "end":
+            raise ValueError(f"unexpected {self._tokens[self._at][1]!r}")
+        return found
+
+    def _level(self, depth: int) -> Expression:
+        if depth == len(LEVELS):
+            return self._path()
+        left = self._level(depth + 1)
+        while self._tokens[self._at][1] in LEVELS[depth] and self._tokens[self._at][0] != "string":
+            sign = self._next()[1]
+            if sign in ("is", "as"):
+                left = _typed(sign, left, self._type_name())
+            else:
+                left = _combined(BINARY[sign], left, self._level(depth + 1))
+        return left
+
+    def _type_name(self) -> str:
+        name = self._next()[1]
+        return self._next()[1] if self._take(".") else name
+
+    def _path(self) -> Expression:
+        found = self._term()
+        while True:
+            if self._take("."):
+                found = self._step(found)
+            elif self._take("["):
+                found = _indexed(found, int(self._next()[1]))
+                self._expect("]")
+            else:
+                return found
+
+    def _term(self) -> Expression:
+        kind, text = self._next()
+        if kind == "string":
+            value = re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), text[1:-1])
+            return lambda items, scope: [value]
+        if kind == "number":
+            number = Decimal(text) if "." in text else int(text)
+            return lambda items, scope: [number]
+        if text == "(":
+            inner = self._level(0)
+            self._expect(")")
+            return inner
+        if kind == "name":
+            return self._named(text)
+        raise ValueError(f"unexpected {text!r}")
+
+    def _named(self, text: str) -> Expression:
+        if text in ("true", "false"):
+            return lambda items, scope: [text == "true"]
+        if text in VARIABLES:
+            return VARIABLES[text]
+        if text[0] in "%$":
+            raise ValueError(f"unknown variable {text}")
+        if self._tokens[self._at][1] == "(":
+            return self._called(lambda items, scope: items, text)
+        if text in definitions.types():
+            return lambda items, scope: list(filter(_of_resource(text), items))
+        return _member(lambda items, scope: items, text.strip("`"))
+
+    def _step(self, before: Expression) -> Expression:
+        kind, text = self._next()
+        if kind != "name":
+            raise ValueError(f"unexpected {text!r} after a dot")
+        if self._tokens[self._at][1] == "(":
+            return self._called(before, text)
+        return _member(before, text.strip("`"))
+
+    def _called(self, before: Expression, name: str) -> Expression:
+        self._expect("(")
+        if name in ("is", "as", "ofType"):
+            kind = self._type_name()
+            self._expect(")")
+            return _typed("is" if name == "is" else "as", before, kind)
+        arguments = []
+        while not self._take(")"):
+            arguments.append(self._level(0))
+            self._take(",")
+        function = FUNCTIONS.get(name)
+        if function is None:
+            raise ValueError(f"unknown function {name}()")
+        return lambda items, scope: function(before(items, scope), arguments, scope)
+
+
+VARIABLES: Final[dict[str, Expression]] = {
+    "$this": lambda items, scope: scope.this,
+    "%resource": lambda items, scope: [scope.resource],
+    "%rootResource": lambda items, scope: [scope.root],
+    "%ucum": lambda items, scope: ["http://unitsofmeasure.org"],
+}
+
+
+def _combined(operator: Operator, left: Expression, right: Expression) -> Expression:
+    return lambda items, scope: operator(lambda: left(items, scope), lambda: right(items, scope))
+
+
+def _indexed(before: Expression, index: int) -> Expression:
+    return lambda items, scope: before(items, scope)[index:index + 1]
+
+
+def _member(before: Expression, name: str) -> Expression:
+    def run(items: Items, scope: Scope) -> Items:
+        found: Items = []
+        for item in before(items, scope):
+            if isinstance(item, dict):
+                found += member(item, name)
+        return found
+
+    return run
+
+
+def member(node: dict[str, Any], name: str) -> Items:
+    """The items of element ``name`` of a JSON object: its value or values, or its ``_name`` where it has no value."""
+    if name in node or "_" + name in node:
+        return _values(node.get(name), node.get("_" + name))
+    types = _choice_types()
+    for key, value in node.items():
+        plain = key.lstrip("_")
+        if plain.startswith(name) and plain[len(name):] in types:
+            return _values(node.get(plain), value if key != plain else None)
+    return []
+
+
+def _values(value: Any, sibling: Any) -> Items:
+    if value is None:
+        value = sibling
+    if not isinstance(value, list):
+        return [] if value is None else [value]
+    extra = sibling if isinstance(sibling, list) else []
+    filled = [extra[i] if item is None and i < len(extra) else item for i, item in enumerate(value)]
+    return [item for item in filled if item is not None]
+
+
+@functools.cache
+def _choice_types() -> frozenset[str]:
+    names = [*definitions.datatypes(), *definitions.primitives()]
+    return frozenset(name[0].upper() + name[1:] for name in names)
+
+
+def _typed(word: str, before: Expression, kind: str) -> Expression:
+    test = KINDS.get(kind) or _of_resource(kind)
+
+    def run(items: Items, scope: Scope) -> Items:
+        found = before(items, scope)
+        return [item for item in found if test(item)] if word == "as" else [bool(found) and all(map(test, found))]
+
+    return run
+
+
+def _of_resource(kind: str) -> Callable[[Any], bool]:
+    return lambda item: isinstance(item, dict) and item.get("resourceType") == kind
+
+
+def _text(item: Any) -> bool:
+    return isinstance(item, str)
+
+
+KINDS: Final[dict[str, Callable[[Any], bool]]] = {
+    "Boolean": lambda item: isinstance(item, bool),
+    "decimal": lambda item: isinstance(item, Decimal | int) and not isinstance(item, bool),
+    "canonical": _text, "uri": _text, "url": _text,
+}

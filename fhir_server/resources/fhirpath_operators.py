@@ -1,0 +1,236 @@
+"""Operators and functions of the FHIRPath subset in :mod:`fhir_server.resources.fhirpath`.
+
+An empty collection stands for "unknown" in the three-valued logic of http://hl7.org/fhirpath/N1/#boolean-logic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final
+
+Items = list[Any]
+Lazy = Callable[[], Items]
+Function = Callable[[Items, list[Any], Any], Items]
+
+
+def truth(items: Items) -> bool | None:
+    """The boolean a collection stands for: a single item that is not a boolean is true, an empty one unknown."""
+    if not items:
+        return None
+    return items[0] if len(items) == 1 and isinstance(items[0], bool) else True
+
+
+def _boolean(value: bool | None) -> Items:
+    return [] if value is None else [value]
+
+
+def _and(left: Lazy, right: Lazy) -> Items:
+    first = truth(left())
+    second = None if first is False else truth(right())
+    return _boolean(False if first is False or second is False else None if first is None or second is None else True)
+
+
+def _or(left: Lazy, right: Lazy) -> Items:
+    first = truth(left())
+    second = None if first is True else truth(right())
+    return _boolean(True if first is True or second is True else None if first is None or second is None else False)
+
+
+def _xor(left: Lazy, right: Lazy) -> Items:
+    first, second = truth(left()), truth(right())
+    return _boolean(None if first is None or second is None else first != second)
+
+
+def _implies(left: Lazy, right: Lazy) -> Items:
+    first = truth(left())
+    return [True] if first is False else _or(lambda: _boolean(None if first is None else not first), right)
+
+
+def _equal(left: Lazy, right: Lazy) -> Items:
+    first, second = left(), right()
+    return [first == second] if first and second else []
+
+
+def _unequal(left: Lazy, right: Lazy) -> Items:
+    return [not same for same in _equal(left, right)]
+
+
+def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Lazy, Lazy], Items]:
+    def compare(left: Lazy, right: Lazy) -> Items:
+        first, second = left(), right()
+        if len(first) != 1 or len(second) != 1:
+            return []
+        a, b = comparable(first[0], second[0])
+        return [True if a is None else test(a, b)]
+
+    return compare
+
+
+def comparable(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two values in a form that Python orders, or (None, None) where FHIRPath leaves the order open."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        same = (a.get("system"), a.get("code"), a.get("unit")) == (b.get("system"), b.get("code"), b.get("unit"))
+        a, b = (a.get("value"), b.get("value")) if same else (None, None)
+    if isinstance(a, str) and isinstance(b, str):
+        return _instants(a, b)
+    numbers = isinstance(a, int | Decimal) and isinstance(b, int | Decimal)
+    return (a, b) if numbers else (None, None)
+
+
+_date = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d(?:\.\d+)?)(Z|[+-]\d\d:\d\d))?)?)?")
+
+
+def _instants(a: str, b: str) -> tuple[Any, Any]:
+    """Dates as minutes and seconds UTC where both are instants, else cut to what both state; equal when cut is undecided."""
+    first, second = _date.fullmatch(a), _date.fullmatch(b)
+    if first is None or second is None:
+        return None, None
+    if first[7] and second[7]:
+        return _utc(first), _utc(second)
+    depth = min(sum(m[i] is not None for i in (1, 2, 3)) for m in (first, second))
+    left, right = ([int(m[i]) for i in range(1, depth + 1)] for m in (first, second))
+    undecided = left == right and (first[depth + 1] or second[depth + 1])
+    return (None, None) if undecided else (left, right)
+
+
+def _utc(parts: re.Match[str]) -> tuple[int, Decimal]:
+    year, month, day = int(parts[1]), int(parts[2]), int(parts[3])
+    zone = parts[7]
+    shift = 0 if zone == "Z" else (int(zone[1:3]) * 60 + int(zone[4:6])) * (-1 if zone[0] == "-" else 1)
+    return _ordinal(year, month, day) * 1440 + int(parts[4]) * 60 + int(parts[5]) - shift, Decimal(parts[6])
+
+
+def _ordinal(year: int, month: int, day: int) -> int:
+    """A count of days that orders dates and is exact over month ends (so that a time zone's shift is)."""
+    year, month = (year - 1, month + 12) if month <= 2 else (year, month)
+    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day
+
+
+def _union(left: Lazy, right: Lazy) -> Items:
+    return distinct(left() + right())
+
+
+def _in(left: Lazy, right: Lazy) -> Items:
+    first = left()
+    return [first[0] in right()] if first else []
+
+
+def _plus(left: Lazy, right: Lazy) -> Items:
+    first, second = left(), right()
+    return [first[0] + second[0]] if first and second else []
+
+
+def _joined(left: Lazy, right: Lazy) -> Items:
+    return ["".join(str(item) for item in left()[:1] + right()[:1])]
+
+
+BINARY: Final[dict[str, Callable[[Lazy, Lazy], Items]]] = {
+    "and": _and, "or": _or, "xor": _xor, "implies": _implies,
+    "=": _equal, "!=": _unequal,
+    "<": _ordered(lambda a, b: a < b), "<=": _ordered(lambda a, b: a <= b),
+    ">": _ordered(lambda a, b: a > b), ">=": _ordered(lambda a, b: a >= b),
+    "|": _union, "in": _in, "contains": lambda left, right: _in(right, left), "+": _plus, "&": _joined,
+}
+
+
+def distinct(items: Items) -> Items:
+    """The items in order, each once."""
+    found: Items = []
+    seen = set()
+    for item in items:
+        key = repr(item)
+        if key not in seen:
+            seen.add(key)
+            found.append(item)
+    return found
+
+
+def children(item: Any) -> Iterator[Any]:
+    """The child nodes of a node; a primitive's ``_x`` counts where the value is missing."""
+    if isinstance(item, dict):
+        for key, value in item.items():
+            if key == "resourceType" or (key[:1] == "_" and key[1:] in item):
+                continue
+            yield from value if isinstance(value, list) else (value,)
+
+
+def descendants(item: Any) -> Iterator[Any]:
+    """All nodes below a node."""
+    for child in children(item):
+        yield child
+        yield from descendants(child)
+
+
+def _where(items: Items, arguments: list[Any], scope: Any) -> Items:
+    return [item for item in items if truth(_each(item, arguments, scope))]
+
+
+def _each(item: Any, arguments: list[Any], scope: Any) -> Items:
+    here = [item]
+    found: Items = arguments[0](here, replace(scope, this=here))
+    return found
+
+
+def _exists(items: Items, arguments: list[Any], scope: Any) -> Items:
+    return [bool(_where(items, arguments, scope) if arguments else items)]
+
+
+def _iif(items: Items, arguments: list[Any], scope: Any) -> Items:
+    chosen = arguments[1] if truth(arguments[0](items, scope)) else arguments[2] if len(arguments) > 2 else None
+    return chosen(items, scope) if chosen else []
+
+
+def _on_text(operation: Callable[[str, list[Any]], Any]) -> Function:
+    def run(items: Items, arguments: list[Any], scope: Any) -> Items:
+        if not items or not isinstance(items[0], str):
+            return []
+        values = [argument(scope.this, scope) for argument in arguments]
+        return [operation(items[0], [value[0] for value in values])] if all(values) else []
+
+    return run
+
+
+def _question(operation: Callable[[str, str], bool]) -> Function:
+    """A test of a text.  Of no text it is false, not unknown: bdl-8 asks ``fullUrl.contains(...).not()`` of entries without one."""
+    ask = _on_text(lambda text, given: operation(text, given[0]))
+    return lambda items, arguments, scope: ask(items, arguments, scope) or [False]
+
+
+def _to_integer(items: Items, arguments: list[Any], scope: Any) -> Items:
+    return [int(items[0])] if items and re.fullmatch(r"[+-]?\d+", str(items[0])) else []
+
+
+def _call(items: Items, arguments: list[Any], scope: Any) -> Items:
+    found: Items = arguments[0](scope.this, scope)
+    return found
+
+
+FUNCTIONS: Final[dict[str, Function]] = {
+    "all": lambda items, arguments, scope: [all(truth(_each(item, arguments, scope)) for item in items)],
+    "children": lambda items, arguments, scope: [child for item in items for child in children(item)],
+    "combine": lambda items, arguments, scope: items + _call(items, arguments, scope),
+    "contains": _question(lambda text, part: part in text),
+    "count": lambda items, arguments, scope: [len(items)],
+    "descendants": lambda items, arguments, scope: [child for item in items for child in descendants(item)],
+    "empty": lambda items, arguments, scope: [not items],
+    "exists": _exists,
+    "first": lambda items, arguments, scope: items[:1],
+    "hasValue": lambda items, arguments, scope: [len(items) == 1 and not isinstance(items[0], dict)],
+    "iif": _iif,
+    "intersect": lambda items, arguments, scope: [i for i in distinct(items) if i in _call(items, arguments, scope)],
+    "isDistinct": lambda items, arguments, scope: [len(distinct(items)) == len(items)],
+    "matches": _question(lambda text, pattern: re.search(pattern, text) is not None),
+    "not": lambda items, arguments, scope: _boolean(None if truth(items) is None else not truth(items)),
+    "replaceMatches": _on_text(lambda text, given: re.sub(given[0], given[1], text)),
+    "select": lambda items, arguments, scope: [found for item in items for found in _each(item, arguments, scope)],
+    "startsWith": _question(lambda text, start: text.startswith(start)),
+    "substring": _on_text(lambda text, given: text[given[0]:]),
+    "tail": lambda items, arguments, scope: items[1:],
+    "toInteger": _to_integer,
+    "toString": lambda items, arguments, scope: [str(item) for item in items[:1]],
+    "trace": lambda items, arguments, scope: items,
+    "where": _where,
+}

@@ -1,0 +1,10 @@
+"""HealthcareService: a department that offers appointments (http://hl7.org/fhir/R4/healthcareservice.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "HealthcareService",
+    "directory",
+    coded=("category", "type", "specialty", "program"),
+    departments=("category", "type", "specialty", "location", "providedBy"),
+)

@@ -1,0 +1,160 @@
+"""R4's error-severity invariants as Python predicates: the frequent ones by hand, the rest compiled from their FHIRPath.
+
+A predicate gets (node, %resource, %rootResource) and says whether the invariant is met.  Nodes may hold wrong JSON types, which
+other checks report, so a predicate must not raise on them.  http://hl7.org/fhir/R4/conformance-rules.html#constraints
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from fhir_server.resources import fhirpath
+from fhir_server.resources.definitions import Invariant
+from fhir_server.resources.fhirpath_operators import comparable
+
+Predicate = Callable[[Any, Any, Any], bool]
+
+NOT_ENFORCED: Final[Mapping[str, str]] = {
+    "ctm-1": "needs resolve(): who a reference names is known to the store, not to the resource",
+    "dom-6": "a warning (best practice): narrative is not required",
+    "ig-1": "its expression reads %context, which FHIRPath does not define",
+    "ig-2": "its expression reads %context, which FHIRPath does not define",
+    "ppc-2": "HL7's expression names the system 'something', so it holds for everything",
+    "ppc-3": "as ppc-2",
+    "ppc-4": "as ppc-2",
+    "ppc-5": "as ppc-2",
+    "ref-1": "checked with the reference's targets (_reference.py), which knows what is contained",
+    "txt-1": "checked with the datatype xhtml (xhtml.py)",
+    "txt-2": "checked with the datatype xhtml (xhtml.py)",
+}
+
+
+def rule(invariant: Invariant) -> Predicate | None:
+    """The predicate of an invariant; None for warnings and for what :data:`NOT_ENFORCED` explains."""
+    if invariant.severity != "error" or invariant.key in NOT_ENFORCED:
+        return None
+    return BY_HAND.get(invariant.key) or fhirpath.predicate(invariant.expression)
+
+
+def has(node: Any, name: str) -> bool:
+    """Whether a plain element, its value or its ``_x``, stands in an object."""
+    return name in node or "_" + name in node
+
+
+def has_choice(node: Any, base: str) -> bool:
+    """Whether some type of the choice element ``base[x]`` stands in an object."""
+    size = len(base)
+    return any(name.lstrip("_")[:size] == base and name.lstrip("_")[size:size + 1].isupper() for name in node)
+
+
+def _ordered(low: str, high: str) -> Predicate:
+    def met(node: Any, resource: Any, root: Any) -> bool:
+        if low not in node or high not in node:
+            return True
+        a, b = comparable(node[low], node[high])
+        return a is None or bool(a <= b)
+
+    return met
+
+
+def _needs(name: str, other: str) -> Predicate:
+    return lambda node, resource, root: has(node, other) or not has(node, name)
+
+
+def _items(node: Any, name: str) -> list[dict[str, Any]]:
+    found = node.get(name)
+    if isinstance(found, dict):
+        return [found]
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _ratio(node: Any, resource: Any, root: Any) -> bool:
+    if ("numerator" in node) != ("denominator" in node):
+        return False
+    return "numerator" in node or "extension" in node
+
+
+def _meta_lacks(*names: str) -> Predicate:
+    def met(node: Any, resource: Any, root: Any) -> bool:
+        if "contained" not in node:
+            return True
+        return not any(has(meta, name) for part in _items(node, "contained") for meta in _items(part, "meta") for name in names)
+
+    return met
+
+
+def _contained_named(node: Any, resource: Any, root: Any) -> bool:
+    if "contained" not in node:
+        return True
+    named = set(_local(node))
+    return all(f"#{part.get('id')}" in named or "#" in _local(part) for part in _items(node, "contained"))
+
+
+def _local(value: Any) -> Iterator[str]:
+    """Every text within the value that points at something contained, or, as "#", at the container."""
+    if isinstance(value, str):
+        if value[:1] == "#":
+            yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _local(part)
+
+
+def _codings(node: Any) -> Iterator[str]:
+    for concept in _items(node, "code"):
+        for coding in _items(concept, "coding"):
+            yield repr(sorted(coding.items(), key=str))
+
+
+def _components_differ(node: Any, resource: Any, root: Any) -> bool:
+    if "component" not in node or not has_choice(node, "value"):
+        return True
+    own = set(_codings(node))
+    return not any(own.intersection(_codings(part)) for part in _items(node, "component"))
+
+
+def _has_code(concept: Any, system: str, codes: frozenset[str]) -> bool:
+    holder = {"concept": concept}
+    found = (coding for item in _items(holder, "concept") for coding in _items(item, "coding"))
+    return any(coding.get("system") == system and str(coding.get("code")) in codes for coding in found)
+
+
+def _entered_in_error(system: str) -> Callable[[Any], bool]:
+    return lambda node: _has_code(node.get("verificationStatus"), system, frozenset({"entered-in-error"}))
+
+
+_CONDITION = "http://terminology.hl7.org/CodeSystem/condition-"
+_ABATED = frozenset({"resolved", "remission", "inactive"})
+_wrong_condition = _entered_in_error(_CONDITION + "ver-status")
+_wrong_allergy = _entered_in_error("http://terminology.hl7.org/CodeSystem/allergyintolerance-verification")
+
+
+def _abated(node: Any, resource: Any, root: Any) -> bool:
+    return not has_choice(node, "abatement") or _has_code(node.get("clinicalStatus"), _CONDITION + "clinical", _ABATED)
+
+
+def _cancelled(node: Any, resource: Any, root: Any) -> bool:
+    return not has(node, "cancelationReason") or node.get("status") in ("cancelled", "noshow")
+
+
+BY_HAND: Final[Mapping[str, Predicate]] = {
+    # HL7's expression says "no-show", which is not a code of the status; its wording means "noshow"
+    "app-4": _cancelled,
+    "ait-1": lambda node, resource, root: "clinicalStatus" in node or _wrong_allergy(node),
+    "ait-2": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_allergy(node),
+    "att-1": _needs("data", "contentType"),
+    "con-4": _abated,
+    "con-5": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_condition(node),
+    "cpt-2": _needs("value", "system"),
+    "dom-2": lambda node, resource, root: "contained" not in node or not any("contained" in p for p in _items(node, "contained")),
+    "dom-3": _contained_named,
+    "dom-4": _meta_lacks("versionId", "lastUpdated"),
+    "dom-5": _meta_lacks("security"),
+    "obs-6": lambda node, resource, root: "dataAbsentReason" not in node or not has_choice(node, "value"),
+    "obs-7": _components_differ,
+    "per-1": _ordered("start", "end"),
+    "qty-3": _needs("code", "system"),
+    "rat-1": _ratio,
+    "rng-2": _ordered("low", "high"),
+}

@@ -1,0 +1,10 @@
+"""Location: a department or a place (http://hl7.org/fhir/R4/location.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Location",
+    "directory",
+    coded=("type",),
+    departments=("type", "managingOrganization", "partOf"),
+)

@@ -1,0 +1,10 @@
+"""Medication: a drug's definition, of no patient (http://hl7.org/fhir/R4/medication.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Medication",
+    "medication-definition",
+    coded=("code", "ingredient.item[x]"),
+    hidden_status=frozenset({"entered-in-error"}),
+)

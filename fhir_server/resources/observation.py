@@ -1,0 +1,19 @@
+"""Observation: results, vital signs, habits, answers (http://hl7.org/fhir/R4/observation.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Observation",
+    "lab",
+    # what protects most comes first: a row of two categories is of the stricter class
+    by_category={
+        "social-history": "social", "survey": "survey", "laboratory": "lab", "imaging": "imaging",
+        "exam": "procedure", "procedure": "procedure", "therapy": "procedure", "activity": "procedure", "vital-signs": "vitals",
+    },
+    subjects=("subject",),
+    context=("encounter", "basedOn", "partOf", "specimen"),
+    coded=("code", "component.code", "value[x]", "component.value[x]", "interpretation", "bodySite", "category"),
+    knowing=("code",),
+    members=("hasMember", "derivedFrom"),
+    hidden_status=frozenset({"registered", "preliminary", "entered-in-error"}),
+)

@@ -1,0 +1,10 @@
+"""Organization (http://hl7.org/fhir/R4/organization.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Organization",
+    "directory",
+    coded=("type",),
+    departments=("type", "partOf"),
+)

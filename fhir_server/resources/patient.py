@@ -1,0 +1,10 @@
+"""Patient: owns itself (http://hl7.org/fhir/R4/patient.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Patient",
+    "demographics",
+    subjects=("id",),
+    members=("generalPractitioner", "managingOrganization", "link.other", "contact.organization"),
+)

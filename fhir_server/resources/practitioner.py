@@ -1,0 +1,10 @@
+"""Practitioner (http://hl7.org/fhir/R4/practitioner.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Practitioner",
+    "directory",
+    coded=("qualification.code",),
+    departments=("qualification.code",),
+)

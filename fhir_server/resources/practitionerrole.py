@@ -1,0 +1,10 @@
+"""PractitionerRole: which department a practitioner works for (http://hl7.org/fhir/R4/practitionerrole.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "PractitionerRole",
+    "directory",
+    coded=("code", "specialty"),
+    departments=("specialty", "healthcareService", "location", "organization"),
+)

@@ -1,0 +1,14 @@
+"""Procedure (http://hl7.org/fhir/R4/procedure.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "Procedure",
+    "procedure",
+    subjects=("subject",),
+    context=("encounter", "basedOn", "partOf", "location", "reasonReference"),
+    coded=("code", "category", "reasonCode", "bodySite", "outcome", "complication", "followUp", "usedCode"),
+    members=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
+    hidden_status=frozenset({"preparation", "entered-in-error"}),
+    departments=("location",),
+)

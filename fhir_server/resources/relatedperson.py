@@ -1,0 +1,10 @@
+"""RelatedPerson: a proxy, owned by the patient (http://hl7.org/fhir/R4/relatedperson.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "RelatedPerson",
+    "related-person",
+    subjects=("patient",),
+    coded=("relationship",),
+)

@@ -1,0 +1,17 @@
+"""ServiceRequest: an order, whose sensitivity its results inherit (http://hl7.org/fhir/R4/servicerequest.html)."""
+
+from fhir_server.resources._type import ResourceType
+
+TYPE = ResourceType(
+    "ServiceRequest",
+    "lab",
+    by_category={
+        "363679005": "imaging", "387713003": "procedure", "409063005": "visit", "409073007": "visit", "108252007": "lab",
+    },
+    subjects=("subject",),
+    context=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),
+    coded=("code", "category", "orderDetail", "reasonCode", "bodySite", "performerType", "locationCode"),
+    members=("specimen", "supportingInfo"),
+    hidden_status=frozenset({"draft", "entered-in-error"}),
+    departments=("locationReference", "locationCode", "performer", "performerType"),
+)

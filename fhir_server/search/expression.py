@@ -1,0 +1,142 @@
+"""Reads the FHIRPath subset in which R4's search parameters are written; any other expression is a ValueError.
+
+The subset: a union of paths, each a chain of members with casts (``x as T``, ``.as(T)``, ``.ofType(T)``) and the
+filters below (http://hl7.org/fhir/R4/searchparameter-registry.html).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+_TOKEN = re.compile(r"\s*(?:([A-Za-z_]\w*)|('[^']*')|(!=|[.()|=]))")
+_END = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A child element; ``cast`` names the datatype of a choice element that alone is meant."""
+
+    name: str
+    cast: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WhereEquals:
+    """``where(name='value')``"""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhereRefersTo:
+    """``where(resolve() is Type)``, decided from the reference's own text."""
+
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrueUnlessFalse:
+    """``x.exists() and x != false``: true for a value that is there and not ``false``.
+
+    The expression is false where nothing is there; here nothing is given then, and the query side asks for
+    "not true", so that an element that is hidden and one never written answer alike.
+    """
+
+
+Step = Member | WhereEquals | WhereRefersTo | TrueUnlessFalse
+Branch = tuple[Step, ...]
+
+
+def parse(expression: str) -> tuple[Branch, ...]:
+    """The branches of the union, without the type's name that each begins with."""
+    reader = _Reader(expression)
+    branches = [reader.term()]
+    while reader.take("|"):
+        branches.append(reader.term())
+    reader.expect(_END)
+    return tuple(branches)
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens: list[str] = []
+        place = 0
+        while place < len(text.rstrip()):
+            match = _TOKEN.match(text, place)
+            if match is None:
+                raise ValueError(f"not in the FHIRPath subset: {text}")
+            self._tokens.append(match[match.lastindex or 0])
+            place = match.end()
+        self._tokens.append(_END)
+
+    def take(self, token: str) -> bool:
+        found = self._tokens[0] == token
+        if found:
+            self._tokens.pop(0)
+        return found
+
+    def expect(self, *tokens: str) -> None:
+        for token in tokens:
+            if not self.take(token):
+                raise ValueError(f"not in the FHIRPath subset: {self._text} (expected {token!r}, found {self._tokens[0]!r})")
+
+    def name(self) -> str:
+        token = self._tokens.pop(0)
+        if not token.isidentifier():
+            raise ValueError(f"not in the FHIRPath subset: {self._text} (expected a name, found {token!r})")
+        return token
+
+    def literal(self) -> str:
+        token = self._tokens.pop(0)
+        if not token.startswith("'"):
+            raise ValueError(f"not in the FHIRPath subset: {self._text} (expected a string, found {token!r})")
+        return token[1:-1]
+
+    def term(self) -> Branch:
+        if self.take("("):
+            steps = self.term()
+            self.expect(")")
+        else:
+            first = self.name()
+            steps = () if first[0].isupper() else (Member(first),)
+        while self.take("."):
+            steps = self._postfix(steps)
+        if self.take("as"):
+            steps = self._cast(steps, self.name())
+        return steps
+
+    def _postfix(self, steps: Branch) -> Branch:
+        name = self.name()
+        if not self.take("("):
+            return (*steps, Member(name))
+        if name in ("as", "ofType"):
+            steps = self._cast(steps, self.name())
+        elif name == "where":
+            steps = (*steps, self._condition())
+        elif name == "exists":
+            self.expect(")", "and")
+            if self.term() != steps:
+                raise ValueError(f"not in the FHIRPath subset: {self._text}")
+            self.expect("!=", "false")
+            return (*steps, TrueUnlessFalse())
+        else:
+            raise ValueError(f"not in the FHIRPath subset: {self._text} (function {name})")
+        self.expect(")")
+        return steps
+
+    def _condition(self) -> Step:
+        name = self.name()
+        if self.take("="):
+            return WhereEquals(name, self.literal())
+        if name != "resolve":
+            raise ValueError(f"not in the FHIRPath subset: {self._text} (function {name})")
+        self.expect("(", ")", "is")
+        return WhereRefersTo(self.name())
+
+    def _cast(self, steps: Branch, datatype: str) -> Branch:
+        if not steps or not isinstance(steps[-1], Member):
+            raise ValueError(f"not in the FHIRPath subset: {self._text} (cast of no element)")
+        return (*steps[:-1], replace(steps[-1], cast=datatype))

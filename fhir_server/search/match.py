@@ -1,0 +1,199 @@
+"""The meaning of the condition language, in memory.  A store is right when it agrees with this file.
+
+Nothing here looks at an entry whose class is not admitted, so what is hidden cannot change an answer, an
+order or a page (http://hl7.org/fhir/R4/search.html gives the prefixes' meaning on intervals).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cmp_to_key
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import (
+    AllOf,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    OfPatient,
+    Present,
+    QuantityIs,
+    RefersTo,
+    Test,
+    TextIs,
+    TokenIs,
+)
+from fhir_server.search.sight import STALE, Entry, Indexed, Position, Scalar, Sight, SortKey, Window
+
+Classes = frozenset[int]
+
+_KIND: dict[type, str] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
+
+
+def matches(filter: Filter, row: Indexed, classes: Classes) -> bool:
+    """Whether the row meets the condition when only entries of these classes exist.  Raises TypeError for an unknown node."""
+    match filter:
+        case Has(param, test):
+            kind = _KIND.get(type(test))
+            if kind is None:
+                raise TypeError(f"not a test: {test!r}")
+            return any(e.kind == kind and _passes(test, e) for e in _entries(row, param, classes))
+        case Present(param):
+            return any(True for _ in _entries(row, param, classes))
+        case IdIs(ids):
+            return row.id in ids
+        case OfPatient(patients):
+            return not patients.isdisjoint(row.patients)
+        case AllOf(parts):
+            return all(_each(parts, row, classes))
+        case AnyOf(parts):
+            return any(_each(parts, row, classes))
+        case Not(part):
+            return not matches(part, row, classes)
+    raise TypeError(f"not a condition: {filter!r}")
+
+
+def _each(parts: tuple[Filter, ...], row: Indexed, classes: Classes) -> list[bool]:
+    # All of them, even once the answer is known: an unknown node must not hide behind the first part.
+    return [matches(part, row, classes) for part in parts]
+
+
+def admits(sight: Sight, row: Indexed) -> bool:
+    """Whether some window shows the row."""
+    return any(_shows(window, sight.now, row) for window in sight.windows)
+
+
+def answers(sight: Sight, row: Indexed, where: Filter) -> bool:
+    """Whether some window shows the row and ``where`` holds for what that same window shows of it."""
+    return any(_shows(window, sight.now, row) and matches(where, row, window.classes) for window in sight.windows)
+
+
+def select(
+    rows: Sequence[Indexed],
+    type: str,
+    where: Filter,
+    sight: Sight,
+    *,
+    sort: tuple[SortKey, ...] = (),
+    limit: int | None = None,
+    after: Position | None = None,
+) -> tuple[Indexed, ...]:
+    """The rows of ``type`` that answer, ordered by ``sort`` and then by their place in ``rows`` (order first stored).
+
+    ``after`` leaves those strictly behind that position: behind its keys or, with equal keys, stored later than
+    its row.  Raises Problem ``invalid`` if the sight does not (any longer) admit that row: deleted and withheld alike.
+    """
+    places = {row.id: place for place, row in enumerate(rows) if row.type == type}
+    compare = _comparison(sort)
+    found = [(keys(sort, sight, rows[place]), place) for place in places.values() if answers(sight, rows[place], where)]
+    if after is not None:
+        place = places.get(after.id)
+        if place is None or len(after.keys) != len(sort) or not admits(sight, rows[place]):
+            raise Problem("invalid", STALE)
+        found = [item for item in found if compare(item, (after.keys, place)) >= 0]
+    found.sort(key=cmp_to_key(compare))
+    return tuple(rows[place] for _, place in found[:limit])
+
+
+def keys(sort: tuple[SortKey, ...], sight: Sight, row: Indexed) -> tuple[Scalar, ...]:
+    """The row's sort values, None where it has none: what a Position after this row holds."""
+    classes: Classes = frozenset().union(*(w.classes for w in sight.windows if _shows(w, sight.now, row)))
+    return tuple(_sort_value(key, row, classes) for key in sort)
+
+
+def _shows(window: Window, now: int, row: Indexed) -> bool:
+    return (
+        row.vclass in window.classes
+        and (window.patients is None or not window.patients.isdisjoint(row.patients))
+        and (not window.released or row.release_at <= now)
+        and matches(window.where, row, window.classes)
+    )
+
+
+def _entries(row: Indexed, param: str, classes: Classes) -> Iterable[Entry]:
+    return (entry for entry in row.entries if entry.param == param and entry.vclass in classes)
+
+
+def _passes(test: Test, entry: Entry) -> bool:
+    match test:
+        case TokenIs(system, code):
+            return system in (None, entry.value[0]) and code in (None, entry.value[1])
+        case RefersTo(targets):
+            return entry.value[0] in targets
+        case TextIs(value, mode):
+            folded, exact = str(entry.value[0]), entry.value[1]
+            return exact == value if mode == "exact" else folded.startswith(value) if mode == "prefix" else value in folded
+        case DateIs():
+            return _DATE[test.prefix](test, *entry.value)
+        case QuantityIs():
+            return _unit(test, entry) and _NUMBER[test.prefix](test, entry.value[0])
+
+
+def _unit(test: QuantityIs, entry: Entry) -> bool:
+    _, system, code, unit = entry.value
+    if test.system is None:
+        return test.unit is None or test.unit in (code, unit)
+    return test.system == system and test.unit in (None, code)
+
+
+def _within(test: DateIs, lo: int, hi: int) -> bool:
+    return test.lo <= lo and hi <= test.hi
+
+
+_DATE: dict[str, Callable[..., bool]] = {
+    "eq": _within,
+    "ne": lambda q, lo, hi: not _within(q, lo, hi),
+    "gt": lambda q, lo, hi: hi > q.hi,
+    "lt": lambda q, lo, hi: lo < q.lo,
+    "ge": lambda q, lo, hi: hi > q.hi or _within(q, lo, hi),
+    "le": lambda q, lo, hi: lo < q.lo or _within(q, lo, hi),
+    "sa": lambda q, lo, hi: lo >= q.hi,
+    "eb": lambda q, lo, hi: hi <= q.lo,
+    "ap": lambda q, lo, hi: lo < q.hi and q.lo < hi,
+}
+
+
+def _in_range(test: QuantityIs, number: float) -> bool:
+    return number == test.lo if test.lo == test.hi else test.lo <= number < test.hi
+
+
+_NUMBER: dict[str, Callable[..., bool]] = {
+    "eq": _in_range,
+    "ne": lambda q, n: not _in_range(q, n),
+    "gt": lambda q, n: n > q.value,
+    "lt": lambda q, n: n < q.value,
+    "ge": lambda q, n: n >= q.value,
+    "le": lambda q, n: n <= q.value,
+    "sa": lambda q, n: n > q.value,
+    "eb": lambda q, n: n < q.value,
+    "ap": lambda q, n: q.lo <= n <= q.hi,
+}
+
+
+def _sort_value(key: SortKey, row: Indexed, classes: Classes) -> Scalar:
+    if key.param == "_id":
+        return row.id
+    place = {"token": 1, "date": 1 if key.descending else 0}.get(key.kind, 0)
+    values = [entry.value[place] for entry in _entries(row, key.param, classes) if entry.kind == key.kind]
+    if not values:
+        return None
+    return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of one kind, so of one type
+
+
+_Item = tuple[tuple[Scalar, ...], int]
+
+
+def _comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
+    def compare(left: _Item, right: _Item) -> int:
+        for key, a, b in zip(sort, left[0], right[0], strict=True):
+            if a == b:
+                continue
+            if a is None or b is None:
+                return 1 if a is None else -1
+            return -1 if (a < b) != key.descending else 1  # type: ignore[operator]
+        return left[1] - right[1]
+
+    return compare

@@ -1,0 +1,98 @@
+"""A search as asked: the query string, parsed against what R4 says of the type (http://hl7.org/fhir/R4/search.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from fhir_server.errors import Problem
+from fhir_server.search.controls import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Controls, Include
+from fhir_server.search.criteria import Unknown, criterion
+from fhir_server.search.escapes import split
+from fhir_server.search.filters import AllOf, Filter
+from fhir_server.search.sight import SortKey
+
+MAX_PAIRS: Final = 200
+MAX_VALUES: Final = 500
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search.
+
+    ``count`` rows a page (0: ``summary`` is "count"); ``applied`` the pairs that were taken into account, for the self
+    link; ``ignored`` the names that were not (only when lenient); ``cursor`` the text of ``_page``, or None.
+    """
+
+    where: Filter
+    sort: tuple[SortKey, ...] = ()
+    count: int = DEFAULT_COUNT
+    total: Literal["none", "accurate", "estimate"] = DEFAULT_TOTAL
+    summary: Literal["count", "true", "text", "data", "false"] = "false"
+    elements: tuple[str, ...] = ()
+    includes: tuple[Include, ...] = ()
+    revincludes: tuple[Include, ...] = ()
+    applied: tuple[Pair, ...] = ()
+    ignored: tuple[str, ...] = ()
+    cursor: str | None = None
+
+
+@dataclass(slots=True)
+class _Parts:
+    conditions: list[Filter] = field(default_factory=list)
+    applied: list[Pair] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str) -> Query:
+    """The search that these decoded name-value pairs ask of ``type``, ``now`` in microseconds, ``base`` our FHIR base URL.
+
+    Raises Problem ``invalid`` for what is known and not supported or malformed; for unknown names and sort keys if ``strict``.
+    """
+    _limit(pairs)
+    parts, controls = _Parts(), Controls(type)
+    for name, value in pairs:
+        try:
+            if name.partition(":")[0] in CONTROLS:
+                parts.applied.extend(controls.take(name, value))
+            else:
+                parts.conditions.append(criterion(type, name, value, now, base))
+                parts.applied.append((name, value))
+        except Unknown as unknown:
+            if strict:
+                raise _unknown(type, str(unknown)) from None
+            parts.ignored.append(str(unknown))
+    for key in controls.unknown_keys:
+        if strict:
+            raise Problem("invalid", f"{type} cannot be sorted by {key!r}.")
+        parts.ignored.append("_sort")
+    only_count = controls.count == 0 or controls.summary == "count"
+    return Query(
+        AllOf(tuple(parts.conditions)), controls.sort, 0 if only_count else controls.count, controls.total,
+        "count" if only_count else controls.summary, controls.elements,
+        tuple(controls.includes), tuple(controls.revincludes), tuple(parts.applied), tuple(dict.fromkeys(parts.ignored)),
+        controls.cursor,
+    )  # fmt: skip
+
+
+def condition(type: str, pairs: Sequence[Pair], now: int, base: str) -> Filter:
+    """The condition of these pairs alone (a scope's filter, a conditional create): whatever is not one is an error."""
+    _limit(pairs)
+    try:
+        return AllOf(tuple(criterion(type, name, value, now, base) for name, value in pairs))
+    except Unknown as unknown:
+        raise _unknown(type, str(unknown)) from None
+
+
+def _limit(pairs: Sequence[Pair]) -> None:
+    if len(pairs) > MAX_PAIRS:
+        raise Problem("invalid", f"A search may have at most {MAX_PAIRS} parameters.")
+    if sum(len(split(value, ",")) for _, value in pairs) > MAX_VALUES:
+        raise Problem("invalid", f"A search may have at most {MAX_VALUES} values.")
+
+
+def _unknown(type: str, name: str) -> Problem:
+    return Problem("invalid", f"{type} has no search parameter {name!r}.")

@@ -1,0 +1,99 @@
+"""Between Authlib, whose server is synchronous, and our coroutines: Authlib runs in a worker thread and calls back.
+
+Authlib code is entered through :func:`in_thread` alone; whatever of ours it calls reaches the store through
+:func:`wait`, which runs a coroutine function on the event loop and waits for its result.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import anyio.from_thread
+import anyio.to_thread
+from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Request
+from authlib.oauth2.rfc6749.requests import OAuth2Payload
+
+T = TypeVar("T")
+Pairs = Sequence[tuple[str, str]]
+
+# Authlib repeats these in error texts, and fails with ValueError where RFC 6749 allows a character in none.
+_REPEATED: Final = ("client_id", "redirect_uri", "response_type", "grant_type", "code_challenge_method", "prompt")
+_PLAIN: Final = re.compile(r"[ !#-\[\]-~]*", re.ASCII)
+
+
+async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Run synchronous Authlib code beside the event loop."""
+    return await anyio.to_thread.run_sync(work, *arguments)
+
+
+def wait(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """Run ``call(*arguments)`` on the event loop and wait; only inside :func:`in_thread`."""
+    return anyio.from_thread.run(call, *arguments)
+
+
+@dataclass
+class Answer:
+    """What Authlib decided: a JSON body, or a redirect."""
+
+    status: int
+    body: Any
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def location(self) -> str | None:
+        return next((value for name, value in self.headers if name == "Location"), None)
+
+    @location.setter
+    def location(self, value: str) -> None:
+        self.headers = [(name, old) for name, old in self.headers if name != "Location"] + [("Location", value)]
+
+
+class Payload(OAuth2Payload):
+    """The parameters of a request; the first of any that is repeated."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.lists: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self.lists.setdefault(name, []).append(value)
+
+    @property
+    def data(self) -> dict[str, str]:
+        return {name: values[0] for name, values in self.lists.items()}
+
+    @property
+    def datalist(self) -> dict[str, list[str]]:
+        return self.lists
+
+
+class Incoming(OAuth2Request):
+    """A request as Authlib reads it: the parameters of the query (authorize by GET) or of the form, never of both."""
+
+    def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
+        headers = {"Authorization": authorization} if _readable(authorization) else {}
+        super().__init__(method, uri, headers=headers)
+        self.payload = Payload(pairs)
+
+    @property
+    def form(self) -> dict[str, str]:
+        return self.payload.data
+
+    def check(self) -> None:
+        """Raises InvalidRequestError for repeated parameters (RFC 6749 3.1) and for characters no parameter may have."""
+        if any(len(values) > 1 for values in self.payload.datalist.values()):
+            raise InvalidRequestError("A parameter is repeated.")
+        if not all(_PLAIN.fullmatch(self.form.get(name, "")) for name in _REPEATED):
+            raise InvalidRequestError("A parameter has a character that it may not have.")
+
+
+def _readable(authorization: str) -> bool:
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return bool(scheme)
+    try:
+        return bool(base64.b64decode(rest.strip(), validate=True).decode())
+    except ValueError:
+        return False

@@ -1,0 +1,109 @@
+"""Registered clients: who may ask, how they prove it, and how much they may ask for."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fhir_server.smart.core import digest, new_secret
+from fhir_server.smart.granted import revoke_where
+from fhir_server.smart.records import Register
+from fhir_server.store import Store
+
+Kind = Literal["app", "backend", "partner"]
+Method = Literal["none", "client_secret", "private_key_jwt"]
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-\[\]-~]*", re.ASCII)
+_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,100}", re.ASCII)
+
+
+class Client(msgspec.Struct, frozen=True):
+    """One registration.
+
+    ``kind``       app: acts for a person; backend: acts for itself with system/ scopes; partner: another health system's app
+    ``method``     none (public), client_secret (Basic or body), private_key_jwt
+    ``secret``     SHA-256 of the secret, for client_secret
+    ``jwks``       public keys as a JWK Set, for private_key_jwt
+    ``scopes``     most it may be granted, space-separated
+    ``clearance``  sensitive-category codes this client may receive at all; "*" for all
+    ``trusted``    may write resources with labels of its own (a feed from the institution itself)
+    """
+
+    client_id: str
+    name: str
+    kind: Kind
+    method: Method
+    scopes: str
+    redirect_uris: tuple[str, ...] = ()
+    secret: str = ""
+    jwks: dict[str, Any] = {}
+    clearance: tuple[str, ...] = ()
+    trusted: bool = False
+    homepage: str = ""
+
+    @property
+    def levels(self) -> frozenset[str]:
+        """The scope levels it can have: a backend acts for no person, an app for nothing but persons."""
+        return frozenset({"system"}) if self.kind == "backend" else frozenset({"patient", "user"})
+
+    def secret_fits(self, secret: str) -> bool:
+        return self.method == "client_secret" and hmac.compare_digest(self.secret, digest(secret))
+
+    def host(self, redirect_uri: str) -> str:
+        """Where the app lives, for the consent page: never a name the app chose freely."""
+        parts = urlsplit(redirect_uri)
+        return parts.hostname or f"an app on your device ({parts.scheme})"
+
+
+_clients = Register("client", Client)
+
+
+async def find(store: Store, client_id: str) -> Client | None:
+    return await _clients.find(store, client_id)
+
+
+async def everyone(store: Store) -> tuple[Client, ...]:
+    return await _clients.all(store)
+
+
+async def save(store: Store, client: Client) -> None:
+    """Register or change.  Raises ValueError, worded for the operator, for a registration that could not be safe."""
+    _check(client)
+    await _clients.save(store, client.client_id, client)
+
+
+async def remove(store: Store, client_id: str, now: int) -> bool:
+    """Take a registration away with every token it holds; False if there was none."""
+    gone = await _clients.remove(store, client_id)
+    await revoke_where(store, lambda grant: grant.client_id == client_id, now)
+    return gone
+
+
+def with_new_secret(client: Client) -> tuple[Client, str]:
+    """The client with a secret made for it, and that secret, which is never shown again."""
+    secret = new_secret()
+    return msgspec.structs.replace(client, secret=digest(secret)), secret
+
+
+def with_jwks(client: Client, jwks: dict[str, Any]) -> Client:
+    """The client with these public keys."""
+    return msgspec.structs.replace(client, jwks=jwks)
+
+
+def _check(client: Client) -> None:
+    if not _ID.fullmatch(client.client_id):
+        raise ValueError("A client id is 1 to 100 letters, digits and . _ ~ -")
+    for uri in client.redirect_uris:
+        if not _URI.fullmatch(uri) or "#" in uri or urlsplit(uri).scheme in ("javascript", "data", "vbscript", "file"):
+            raise ValueError(f"{uri!r} cannot be a redirect URI.")
+    if client.kind != "backend" and not client.redirect_uris:
+        raise ValueError("A client that acts for persons needs a redirect URI.")
+    if client.kind == "backend" and client.method != "private_key_jwt":
+        raise ValueError("A backend client proves itself with private_key_jwt.")
+    if (client.method == "private_key_jwt") != bool(client.jwks):
+        raise ValueError("private_key_jwt, and only that, needs the client's public keys.")
+    if (client.method == "client_secret") != bool(client.secret):
+        raise ValueError("client_secret, and only that, needs a secret.")

@@ -1,0 +1,92 @@
+"""The consent step: what the page offers, and what the person's answer grants."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fhir_server.smart import clients, launch, pending
+from fhir_server.smart.core import DAY, REFRESH_LIFE, SECOND, Smart, new_secret
+from fhir_server.smart.granted import Granted
+from fhir_server.smart.grants import Decision
+from fhir_server.smart.launch import Launch
+from fhir_server.smart.pending import Pending
+from fhir_server.smart.people import RecordChoice, own_reference
+from fhir_server.smart.scopes import resource_scopes
+from fhir_server.smart.sessions import Session
+from fhir_server.smart.web import Form
+from fhir_server.smart.wording import wording
+
+OFFLINE: Final = "offline_access"
+
+
+class Unclear(ValueError):
+    """An answer that cannot be acted on, worded for the person."""
+
+
+async def asking(smart: Smart, record: Pending) -> dict[str, Any]:
+    """Who asks, for the pages: the registered name and the host the answer goes to."""
+    client = await clients.find(smart.store, record.client_id)
+    return {
+        "client_name": client.name if client else record.client_id,
+        "client_host": client.host(record.redirect_uri) if client else "",
+    }
+
+
+async def offer(smart: Smart, record: Pending, session: Session) -> dict[str, Any]:
+    """What is asked, for the page: for whose record, each resource scope in words, and the rest that needs saying."""
+    named = record.scope.split()
+    choice, handed = await _choice(smart, record, session), await _launch(smart, record)
+    return {
+        "choice": choice,
+        "launched": handed is not None and choice is None,
+        "scopes": [(scope.text, wording(scope)) for scope in resource_scopes(record.scope)],
+        "identity": "openid" in named or "fhirUser" in named,
+        "offline_days": REFRESH_LIFE // DAY if OFFLINE in named else 0,
+    }
+
+
+async def decision(smart: Smart, record: Pending, session: Session, form: Form) -> Decision | None:
+    """What an "allow" grants; None where it may not be given to this person.  Raises Unclear."""
+    scope = _kept(record, form)
+    choice, handed = await _choice(smart, record, session), await _launch(smart, record)
+    if record.parameter("launch") and (handed is None or handed.username != session.user.username):
+        return None
+    if record.needs_record and choice is None:
+        raise Unclear("The record is no longer one that you can open. Go back and choose again.")
+    patient = handed.patient if handed else choice.patient if choice else None
+    granted = Granted(
+        client_id=record.client_id,
+        scope=scope,
+        family=new_secret(),
+        username=session.user.username,
+        patient=patient,
+        encounter=handed.encounter if handed else None,
+        fhir_user=(choice.fhir_user if choice else "") or own_reference(session.user.person()),
+        launch=({"need_patient_banner": True} if patient else {}) | (handed.parameters if handed else {}),
+    )
+    return Decision(granted, session.started // SECOND, record.parameter("launch"))
+
+
+def _kept(record: Pending, form: Form) -> str:
+    """The scopes less those unticked.  A browser that showed the list says so in ``listed``; a script may just say allow."""
+    optional = {scope.text for scope in resource_scopes(record.scope)} | {OFFLINE}
+    if not any(name == "listed" for name, _ in form):
+        return record.scope
+    ticked = {value for name, value in form if name == "scope"}
+    kept = [scope for scope in record.scope.split() if scope not in optional or scope in ticked]
+    if resource_scopes(record.scope) and not resource_scopes(" ".join(kept)):
+        raise Unclear("Choose at least one kind of information, or do not allow access.")
+    return " ".join(kept)
+
+
+async def _choice(smart: Smart, record: Pending, session: Session) -> RecordChoice | None:
+    choices = await pending.choices(smart, session)
+    if record.parameter("launch"):
+        handed = await _launch(smart, record)
+        return choices.get(handed.patient) if handed else None
+    return choices.get(record.patient) if record.patient and record.chosen(session) and record.needs_record else None
+
+
+async def _launch(smart: Smart, record: Pending) -> Launch | None:
+    handle = record.parameter("launch")
+    return await launch.find(smart.store, handle, smart.now()) if handle else None

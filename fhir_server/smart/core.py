@@ -1,0 +1,57 @@
+"""What every part of this room needs: :class:`Smart`, the lifetimes, and how secrets are made and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from fhir_server.clock import Clock
+from fhir_server.smart.people import Records
+from fhir_server.store import Store
+
+SECOND: Final = 1_000_000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+CODE_LIFE: Final = MINUTE
+ACCESS_LIFE: Final = HOUR
+BACKEND_LIFE: Final = 5 * MINUTE
+REFRESH_LIFE: Final = 92 * DAY  # "three months", counted anew at every use, as certification asks
+TOMBSTONE_LIFE: Final = DAY
+REQUEST_LIFE: Final = 30 * MINUTE
+LAUNCH_LIFE: Final = 5 * MINUTE
+SESSION_IDLE: Final = 10 * MINUTE
+SESSION_LIFE: Final = 8 * HOUR
+
+
+def new_secret() -> str:
+    """256 random bits, URL-safe."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(secret: str) -> str:
+    """What is stored in place of a secret; all of ours are random, so a plain SHA-256 keeps them."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Smart:
+    """The room, wired: where things are kept, under which names, and who may open which records.
+
+    ``origin``     scheme://host[:port] without a slash at the end; https, or http on a loopback address only
+    ``fhir_base``  absolute FHIR base URL without a slash at the end
+    ``records``    which records a person may open at an instant; asked anew at every step
+    ``key``        encrypts signing keys in the store; empty keeps them plain, for demo and tests
+    """
+
+    store: Store
+    origin: str
+    fhir_base: str
+    now: Clock
+    records: Records
+    organisation: str = "Demo Health"
+    mode: str = "production"
+    key: str = ""

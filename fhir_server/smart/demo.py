@@ -1,0 +1,86 @@
+"""The demo's people and clients, as data.  Only for demo and test mode: the passwords and keys are public."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import anyio.to_thread
+from joserfc.jwk import ECKey, KeySet, RSAKey
+
+from fhir_server.smart import clients, users
+from fhir_server.smart.clients import Client
+from fhir_server.smart.core import digest
+from fhir_server.smart.people import Role
+from fhir_server.store import NEVER, Store
+
+PASSWORD: Final = "Demo-pass-2026"
+SECRET: Final = "demo-secret"
+REDIRECT: Final = "http://127.0.0.1:8765/callback"
+_KEYS: Final = "demo-client-keys"
+_PERSONAL: Final = "openid fhirUser launch launch/patient offline_access patient/*.cruds user/*.cruds"
+_CHILDREN: Final = ("child", "teen", "newly-adult")
+
+# user name, display name, role, own Patient, Practitioner, RelatedPersons
+PEOPLE: Final[tuple[tuple[str, str, Role, str | None, str | None, tuple[str, ...]], ...]] = (
+    ("adult", "Alex Adult", "patient", "adult", None, ()),
+    ("newly-adult", "Noor Newly", "patient", "newly-adult", None, ()),
+    ("parent-a", "Pat Parent", "patient", None, None, tuple(f"parent-a-of-{child}" for child in _CHILDREN)),
+    ("parent-b", "Robin Parent", "patient", None, None, tuple(f"parent-b-of-{child}" for child in _CHILDREN)),
+    ("proxy-standard", "Sam Standard", "patient", None, None, ("proxy-standard-of-adult",)),
+    ("proxy-full", "Fran Full", "patient", None, None, ("proxy-full-of-adult",)),
+    ("clinician", "Dr. Rivera", "clinician", None, "dr-rivera", ()),
+    ("billing", "Billing office", "billing", None, None, ()),
+    ("privacy-officer", "Privacy office", "privacy", None, None, ()),
+)
+
+CLIENTS: Final = (
+    Client("demo-public", "Demo phone app", "app", "none", _PERSONAL, (REDIRECT,)),
+    Client("demo-confidential", "Demo web app", "app", "client_secret", _PERSONAL, (REDIRECT,), secret=digest(SECRET)),
+    Client("demo-asymmetric", "Demo signed app", "app", "private_key_jwt", _PERSONAL, (REDIRECT,)),
+    Client("demo-backend", "Demo feed", "backend", "private_key_jwt", "system/*.cruds", clearance=("*",), trusted=True),
+    Client(
+        "demo-partner",
+        "Neighbour Health portal",
+        "partner",
+        "private_key_jwt",
+        "openid fhirUser launch/patient offline_access patient/*.rs",
+        (REDIRECT,),
+    ),
+)
+
+
+async def load(store: Store) -> None:
+    """Make the demo people and clients that are not there yet; what is there keeps its password and keys."""
+    for username, name, role, patient, practitioner, related in PEOPLE:
+        if await users.find(store, username) is None:
+            await users.create(
+                store, username, PASSWORD, role, name=name, patient=patient, practitioner=practitioner, related_persons=related
+            )
+    for client in CLIENTS:
+        if await clients.find(store, client.client_id) is None:
+            await clients.save(store, await _with_keys(store, client))
+
+
+async def private_keys(store: Store, client_id: str) -> dict[str, Any] | None:
+    """The private JWK Set of a demo client, for ``fhir-server client show``; None if it has none."""
+    text = await store.secrets.peek(_KEYS, client_id, 0)
+    return None if text is None else dict(json.loads(text))
+
+
+async def _with_keys(store: Store, client: Client) -> Client:
+    if client.method != "private_key_jwt":
+        return client
+    keys = await anyio.to_thread.run_sync(_generated)
+    text = json.dumps(keys.as_dict(private=True)).encode()
+    await store.secrets.replace(_KEYS, client.client_id, text, NEVER)
+    return clients.with_jwks(client, dict(keys.as_dict(private=False)))
+
+
+def _generated() -> KeySet:
+    return KeySet(
+        [
+            RSAKey.generate_key(2048, {"alg": "RS384", "use": "sig"}, auto_kid=True),
+            ECKey.generate_key("P-384", {"alg": "ES384", "use": "sig"}, auto_kid=True),
+        ]
+    )

@@ -1,0 +1,65 @@
+"""What a person (or, for a backend, the institution) has granted to a client: the content of every code and token.
+
+A record names the account and never copies it, so that a changed or closed account counts at the next request.
+Codes and tokens that come from one decision are one *family* and end together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from fhir_server.store import Store
+
+ACCESS: Final = "access"
+REFRESH: Final = "refresh"
+CODE: Final = "code"
+_KINDS: Final = (ACCESS, REFRESH, CODE)
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """``launch`` holds further launch parameters as the token response states them (``need_patient_banner``, ``intent``).
+
+    ``issued`` and ``expires`` are those of the code or token that this record belongs to, in microseconds.
+    """
+
+    client_id: str
+    scope: str
+    family: str
+    username: str | None = None
+    patient: str | None = None
+    encounter: str | None = None
+    fhir_user: str | None = None
+    launch: dict[str, Any] = {}
+    issued: int = 0
+    expires: int = 0
+
+    def context(self) -> dict[str, Any]:
+        """The launch parameters, as members beside an access token (SMART App Launch, "Launch context")."""
+        ids = {"patient": self.patient, "encounter": self.encounter}
+        return {name: id for name, id in ids.items() if id} | self.launch
+
+
+async def find(store: Store, kind: str, key: str, now: int) -> Granted | None:
+    """The record of a live code or token, by the digest of its text."""
+    text = await store.secrets.peek(kind, key, now)
+    return None if text is None else msgspec.json.decode(text, type=Granted)
+
+
+async def standing(store: Store, now: int) -> tuple[Granted, ...]:
+    """One record a family that can still be used: what "connected apps" lists."""
+    families: dict[str, Granted] = {}
+    for kind in _KINDS:
+        for _, text in await store.secrets.listing(kind, now):
+            granted = msgspec.json.decode(text, type=Granted)
+            families.setdefault(granted.family, granted)
+    return tuple(families.values())
+
+
+async def revoke_where(store: Store, which: Callable[[Granted], bool], now: int) -> None:
+    """End every family whose grant answers to ``which``."""
+    for granted in await standing(store, now):
+        if which(granted):
+            await store.secrets.forget(granted.family)

@@ -1,0 +1,201 @@
+"""What people see on the way: authorize, sign-in, record picker, consent, signed-out.
+
+Every step re-reads what the last one kept and decides again; nothing a form sends is believed but the choice itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from authlib.oauth2.rfc6749 import OAuth2Error
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from fhir_server.smart import consenting, pending, sessions
+from fhir_server.smart.bridge import in_thread
+from fhir_server.smart.core import Smart, new_secret
+from fhir_server.smart.pages import render, static
+from fhir_server.smart.pending import Pending
+from fhir_server.smart.server import OAuthServer
+from fhir_server.smart.sessions import Session
+from fhir_server.smart.sign_in import signed_in
+from fhir_server.smart.web import NO_STORE, BadForm, Form, fields, incoming, local_path, read_form, written
+
+_EXPIRED = "This request has run out or was already answered. Go back to the app and start again."
+_FORGED = "This form was not opened in this browser, or it is too old. Go back and open the page again."
+_REFUSED = "The user name or password is not right, or there were too many attempts. Wait some minutes and try again."
+_UNSOUND = "The app asked in a way that cannot be answered."
+_CHOOSE = "Choose one of the records shown."
+
+
+class Pages:
+    """The pages of one :class:`Smart`."""
+
+    def __init__(self, smart: Smart, server: OAuthServer) -> None:
+        self.smart = smart
+        self.server = server
+
+    async def authorize(self, request: Request) -> Response:
+        try:
+            pairs = await read_form(request) if request.method == "POST" else fields(request.url.query)
+            asked = incoming(request, self.smart.origin, pairs)
+        except BadForm as error:
+            return self._error(str(error))
+        try:
+            await in_thread(self.server.begun, asked)
+        except OAuth2Error as error:
+            answer = self.server.refused(asked, error)
+            return written(answer, {}) if answer.location else self._error(_UNSOUND, error)
+        given = asked.form
+        record = Pending(tuple(pairs), given["client_id"], given["redirect_uri"], asked.scope, self.smart.now())
+        return _to("/oauth/continue", request=await pending.keep(self.smart, record))
+
+    async def proceed(self, request: Request) -> Response:
+        """To the step that comes next."""
+        handle, record, session = await self._state(request)
+        if record is None:
+            return self._error(_EXPIRED)
+        if session is None or not record.signed_in_enough(session):
+            return _to("/sign-in", request=handle)
+        return _to("/oauth/consent" if record.chosen(session) else "/oauth/record", request=handle)
+
+    async def sign_in(self, request: Request) -> Response:
+        return self._sign_in(request, dict(request.query_params))
+
+    async def sign_in_sent(self, request: Request, form: Form) -> Response:
+        given = dict(form)
+        address = request.client.host if request.client else ""
+        user = await signed_in(self.smart.store, given.get("username", ""), given.get("password", ""), address, self.smart.now())
+        if user is None:
+            return self._sign_in(request, given, _REFUSED, 400)
+        await sessions.end(self.smart, self._cookie(request))
+        handle = given.get("request")
+        answer = _to("/oauth/continue", request=handle) if handle else _to(local_path(given.get("next", "")))
+        return self._with_cookie(answer, await sessions.start(self.smart, user))
+
+    async def record(self, request: Request) -> Response:
+        handle, record, session = await self._state(request)
+        if record is None or session is None:
+            return await self.proceed(request)
+        return await self._picker(handle, record, session)
+
+    async def record_sent(self, request: Request, form: Form) -> Response:
+        handle, record, session = await self._state(request, form)
+        if record is None or session is None:
+            return self._error(_EXPIRED)
+        patient = dict(form).get("patient", "")
+        if patient not in await pending.choices(self.smart, session):
+            return await self._picker(handle, record, session, _CHOOSE)
+        await pending.choose(self.smart, handle, record, session, patient)
+        return _to("/oauth/continue", request=handle)
+
+    async def consent(self, request: Request) -> Response:
+        handle, record, session = await self._state(request)
+        if record is None or session is None or not record.signed_in_enough(session) or not record.chosen(session):
+            return await self.proceed(request)
+        return await self._consent_page(handle, record, session)
+
+    async def consent_sent(self, request: Request, form: Form) -> Response:
+        handle, record, session = await self._state(request, form)
+        if record is None or session is None or not record.signed_in_enough(session):
+            return self._error(_EXPIRED)
+        decision = None
+        if dict(form).get("decision") == "allow":
+            try:
+                decision = await consenting.decision(self.smart, record, session, form)
+            except consenting.Unclear as unclear:
+                return await self._consent_page(handle, record, session, str(unclear))
+        if not await pending.take(self.smart, handle):
+            return self._error(_EXPIRED)
+        asked = incoming(request, self.smart.origin, list(record.pairs))
+        return written(await in_thread(self.server.decided, asked, decision), {})
+
+    async def sign_out(self, request: Request, form: Form) -> Response:
+        await sessions.end(self.smart, self._cookie(request))
+        answer = _to("/signed-out")
+        answer.delete_cookie(**self._cookie_terms())
+        return answer
+
+    async def signed_out(self, request: Request) -> Response:
+        return self._page("signed_out.html")
+
+    # parts
+
+    def _sign_in(self, request: Request, given: dict[str, str], problem: str = "", status: int = 200) -> Response:
+        cookie = self._cookie(request) or new_secret()
+        values = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
+        page = self._page("sign_in.html", status, token=sessions.form_token(cookie), problem=problem, **values)
+        return page if self._cookie(request) else self._with_cookie(page, cookie)
+
+    async def _picker(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
+        choices = await pending.choices(self.smart, session)
+        view = await consenting.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
+        name = "record.html" if choices else "no_record.html"
+        return self._page(name, 400 if problem else 200, record.redirect_uri, choices=list(choices.values()), **view)
+
+    async def _consent_page(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
+        view = await consenting.asking(self.smart, record) | await consenting.offer(self.smart, record, session)
+        if record.needs_record and view["choice"] is None:
+            return await self._picker(handle, record, session, _CHOOSE)
+        status = 400 if problem else 200
+        return self._page("consent.html", status, record.redirect_uri, handle=handle, session=session, problem=problem, **view)
+
+    async def _state(self, request: Request, form: Form | None = None) -> tuple[str, Pending | None, Session | None]:
+        handle = dict(form or ()).get("request") or request.query_params.get("request", "")
+        session = await sessions.current(self.smart, self._cookie(request))
+        return handle, await pending.find(self.smart, handle), session
+
+    def form(self, handler: Callable[[Request, Form], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """A POST handler that is only reached by forms this browser was shown."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                form = await read_form(request)
+            except BadForm as error:
+                return self._error(str(error))
+            if not sessions.form_token_fits(self._cookie(request), dict(form).get("token", "")):
+                return self._error(_FORGED, status=403)
+            return await handler(request, form)
+
+        return guarded
+
+    def _page(self, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
+        return render(self.smart, name, status, redirect_uri, **view)
+
+    def _error(self, text: str, error: OAuth2Error | None = None, status: int = 400) -> Response:
+        return self._page("error.html", status, text=text, detail=error.description if error else "")
+
+    def _cookie(self, request: Request) -> str:
+        return request.cookies.get(sessions.cookie_name(self.smart), "")
+
+    def _cookie_terms(self) -> dict[str, Any]:
+        name = sessions.cookie_name(self.smart)
+        return {"key": name, "path": "/", "httponly": True, "samesite": "lax", "secure": self.smart.origin.startswith("https:")}
+
+    def _with_cookie(self, answer: Response, cookie: str) -> Response:
+        answer.set_cookie(value=cookie, **self._cookie_terms())
+        return answer
+
+
+def _to(path: str, **query: str) -> RedirectResponse:
+    return RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303, headers=NO_STORE)
+
+
+def add_pages(routes: APIRouter, smart: Smart, server: OAuthServer) -> None:
+    """Add the pages' routes."""
+    pages = Pages(smart, server)
+    routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
+    routes.add_api_route("/oauth/continue", pages.proceed, methods=["GET"])
+    routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
+    routes.add_api_route("/sign-out", pages.form(pages.sign_out), methods=["POST"])
+    steps = {
+        "/sign-in": (pages.sign_in, pages.sign_in_sent),
+        "/oauth/record": (pages.record, pages.record_sent),
+        "/oauth/consent": (pages.consent, pages.consent_sent),
+    }
+    for path, (shown, sent) in steps.items():
+        routes.add_api_route(path, shown, methods=["GET"])
+        routes.add_api_route(path, pages.form(sent), methods=["POST"])
+    routes.add_api_route("/static/{name}", static, methods=["GET"])

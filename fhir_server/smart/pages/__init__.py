@@ -1,0 +1,37 @@
+"""The pages themselves: templates, one style sheet, a logo; no JavaScript."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any, Final
+
+from fastapi import Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fhir_server.smart.core import Smart
+from fhir_server.smart.web import page_headers
+
+_STATIC: Final = {"style.css": "text/css; charset=utf-8", "logo.svg": "image/svg+xml"}
+_templates = Environment(
+    loader=PackageLoader("fhir_server.smart.pages", ""),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(smart: Smart, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
+    """The page of this template, with the headers every page has."""
+    shown: dict[str, Any] = {"problem": "", "session": None} | view
+    text = _templates.get_template(name).render(organisation=smart.organisation, demo=smart.mode == "demo", **shown)
+    return Response(text, status, page_headers(redirect_uri), "text/html; charset=utf-8")
+
+
+async def static(name: str) -> Response:
+    """The style sheet or the logo."""
+    if name not in _STATIC:
+        return Response(status_code=404)
+    body = (files(__package__ or "") / name).read_bytes()
+    headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return Response(body, 200, headers, _STATIC[name])

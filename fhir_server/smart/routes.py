@@ -1,0 +1,54 @@
+"""What programs call: token, revocation, introspection, keys, OpenID discovery.  The pages are in ``page_routes``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from fhir_server.smart import keys
+from fhir_server.smart.bridge import in_thread
+from fhir_server.smart.core import Smart
+from fhir_server.smart.discovery import openid_configuration
+from fhir_server.smart.page_routes import add_pages
+from fhir_server.smart.server import OAuthServer
+from fhir_server.smart.web import CORS, PREFLIGHT, BadForm, incoming, malformed, read_form, written
+
+_ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
+_DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
+
+
+def router(smart: Smart) -> APIRouter:
+    """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.keys.prepare` before serving."""
+    routes, server = APIRouter(include_in_schema=False), OAuthServer(smart)
+    for path, name in _ENDPOINTS.items():
+        routes.add_api_route(path, _endpoint(smart, server, name), methods=["POST"])
+    for path in (*_ENDPOINTS, *_DISCOVERY):
+        routes.add_api_route(path, _preflight, methods=["OPTIONS"])
+
+    @routes.get("/oauth/jwks")
+    async def jwks() -> Response:
+        return JSONResponse(await keys.jwks(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
+
+    @routes.get("/.well-known/openid-configuration")
+    async def openid() -> Response:
+        return JSONResponse(openid_configuration(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
+
+    add_pages(routes, smart, server)
+    return routes
+
+
+def _endpoint(smart: Smart, server: OAuthServer, name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            pairs = await read_form(request)
+        except BadForm as error:
+            return malformed(error, CORS)
+        return written(await in_thread(server.answered, name, incoming(request, smart.origin, pairs)), CORS)
+
+    return answer
+
+
+async def _preflight() -> Response:
+    return Response(status_code=204, headers=PREFLIGHT)

@@ -1,0 +1,74 @@
+"""Browser sessions: a random cookie, a record of who signed in, and a second record that lapses when idle.
+
+Two records, because renewing the idle time must not bring back a session that a sign-out has just removed.
+The form token is derived from the cookie, so that visitors who have not signed in need no record at all.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+import msgspec
+
+from fhir_server.smart import users
+from fhir_server.smart.core import SESSION_IDLE, SESSION_LIFE, Smart, digest, new_secret
+from fhir_server.smart.users import User
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    username: str
+    started: int
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Who is signed in at this browser, since when (microseconds), and the ``token`` its forms must carry."""
+
+    user: User
+    started: int
+    token: str
+
+
+def cookie_name(smart: Smart) -> str:
+    return "__Host-session" if smart.origin.startswith("https:") else "session"
+
+
+def form_token(cookie: str) -> str:
+    """The hidden field ``token`` of every form shown to the browser that holds this cookie."""
+    return digest(f"form:{cookie}")
+
+
+def form_token_fits(cookie: str, token: str) -> bool:
+    return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
+
+
+async def start(smart: Smart, user: User) -> str:
+    """The new cookie of someone who has just signed in; whatever cookie the browser had before is worth nothing."""
+    cookie, now = new_secret(), smart.now()
+    record = msgspec.json.encode(_Kept(user.username, now))
+    await smart.store.secrets.replace(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
+    await smart.store.secrets.replace(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
+    return cookie
+
+
+async def current(smart: Smart, cookie: str) -> Session | None:
+    """The live session of this cookie; being asked for counts as use."""
+    now, key, secrets = smart.now(), digest(cookie), smart.store.secrets
+    if not cookie or await secrets.peek(_SEEN, key, now) is None:
+        return None
+    text = await secrets.peek(_SESSION, key, now)
+    kept = None if text is None else msgspec.json.decode(text, type=_Kept)
+    user = None if kept is None else await users.find(smart.store, kept.username)
+    if kept is None or user is None or user.disabled:
+        return None
+    await secrets.replace(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
+    return Session(user, kept.started, form_token(cookie))
+
+
+async def end(smart: Smart, cookie: str) -> None:
+    for kind in (_SESSION, _SEEN):
+        await smart.store.secrets.take(kind, digest(cookie), smart.now())
+
+
+_SESSION: Final = "session"
+_SEEN: Final = "session-seen"

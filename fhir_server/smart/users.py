@@ -1,0 +1,123 @@
+"""Accounts: one per person, never shared (so that an audit trail names who it was)."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+import anyio.to_thread
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from fhir_server.smart.core import digest, new_secret
+from fhir_server.smart.granted import revoke_where
+from fhir_server.smart.people import Person, Role
+from fhir_server.smart.records import Register
+from fhir_server.store import Store
+
+MIN_PASSWORD = 10
+
+
+class User(msgspec.Struct, frozen=True):
+    """An account.  ``subject`` is the stable opaque name under which apps know it (OpenID ``sub``)."""
+
+    username: str
+    name: str
+    role: Role
+    password: str  # argon2id
+    subject: str
+    patient: str | None = None
+    practitioner: str | None = None
+    related_persons: tuple[str, ...] = ()
+    disabled: bool = False
+
+    def person(self) -> Person:
+        return Person(self.role, self.patient, self.practitioner, frozenset(self.related_persons), self.name)
+
+
+_users = Register("user", User)
+_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)  # OWASP's argon2id floor, 20 ms
+
+
+def canonical(username: str) -> str:
+    """The spelling under which a user name is kept: what looks alike is one account."""
+    return unicodedata.normalize("NFKC", username).casefold().strip()
+
+
+async def find(store: Store, username: str) -> User | None:
+    """The account, disabled or not."""
+    return await _users.find(store, canonical(username))
+
+
+async def everyone(store: Store) -> tuple[User, ...]:
+    return await _users.all(store)
+
+
+async def create(
+    store: Store,
+    username: str,
+    password: str,
+    role: Role,
+    *,
+    name: str = "",
+    patient: str | None = None,
+    practitioner: str | None = None,
+    related_persons: tuple[str, ...] = (),
+) -> User:
+    """Open an account.  Raises ValueError, worded for the operator, if the name is taken or the password too short."""
+    key = canonical(username)
+    if not key or not key.isprintable():
+        raise ValueError("A user name must have at least one printable character.")
+    if await _users.find(store, key):
+        raise ValueError(f"There is already a user {key!r}.")
+    hashed = await hash_password(password)
+    user = User(key, name or username, role, hashed, new_secret(), patient, practitioner, related_persons)
+    await save(store, user)
+    return user
+
+
+async def save(store: Store, user: User) -> None:
+    """Keep a changed account and end its open sessions; its tokens mean the changed account from the next request on."""
+    await _users.save(store, user.username, user)
+    await store.secrets.forget(session_family(user.username))
+
+
+async def remove(store: Store, username: str, now: int) -> bool:
+    """Close an account, with its sessions and tokens; False if there was none."""
+    key = canonical(username)
+    gone = await _users.remove(store, key)
+    await store.secrets.forget(session_family(key))
+    await revoke_where(store, lambda granted: granted.username == key, now)
+    return gone
+
+
+def session_family(username: str) -> str:
+    """The family of an account's sessions among the store's secrets."""
+    return f"user:{digest(username)}"
+
+
+async def hash_password(password: str) -> str:
+    """argon2id of a password.  Raises ValueError for one that is too short."""
+    if len(password) < MIN_PASSWORD:
+        raise ValueError(f"A password needs at least {MIN_PASSWORD} characters.")
+    return await anyio.to_thread.run_sync(_hasher.hash, password)
+
+
+async def password_fits(user: User | None, password: str) -> bool:
+    """Whether this is the account's password; takes as long for an unknown or disabled account, then says no."""
+    known = user is not None and not user.disabled
+    hashed = user.password if user is not None and known else _nobody()
+    return await anyio.to_thread.run_sync(_verify, hashed, password) and known
+
+
+@functools.cache
+def _nobody() -> str:
+    return _hasher.hash(new_secret())
+
+
+def _verify(hashed: str, password: str) -> bool:
+    try:
+        return _hasher.verify(hashed, password)
+    except (VerificationError, InvalidHashError):
+        return False

@@ -1,0 +1,92 @@
+"""HTTP as this room needs it: small forms read whole, answers written, browsers told what they may do."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from fhir_server.smart.bridge import Answer, Incoming
+
+Form = list[tuple[str, str]]
+MAX_FORM: Final = 64 * 1024
+MAX_FIELDS: Final = 500
+CORS: Final = {"Access-Control-Allow-Origin": "*"}
+PREFLIGHT: Final = CORS | {
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
+    "Access-Control-Max-Age": "600",
+}
+NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class BadForm(ValueError):
+    """A body that is not a small form, worded for whoever sent it."""
+
+
+async def read_form(request: Request) -> Form:
+    """The fields of an ``application/x-www-form-urlencoded`` body.  Raises BadForm."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        raise BadForm("The body must be application/x-www-form-urlencoded.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM:
+            raise BadForm("The form is too large.")
+    return fields(body.decode("utf-8", "replace"))
+
+
+def fields(text: str) -> Form:
+    """The fields of form-encoded text.  Raises BadForm for too many."""
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise BadForm("The form has too many fields.") from None
+
+
+def incoming(request: Request, origin: str, pairs: Form) -> Incoming:
+    """The request as Authlib reads it; under our own origin, whatever a proxy made of the address."""
+    return Incoming(request.method, origin + request.url.path, pairs, request.headers.get("authorization", ""))
+
+
+def written(answer: Answer, extra: dict[str, str]) -> Response:
+    """An Authlib answer as an HTTP response."""
+    headers = {name: value for name, value in answer.headers if name != "Content-Type"} | extra
+    if answer.location:
+        # Not RedirectResponse, which re-quotes: a redirect URI is used exactly as it was registered.
+        return Response(None, answer.status, NO_STORE | {"Location": answer.location, "Referrer-Policy": "no-referrer"})
+    return JSONResponse(answer.body, answer.status, headers=headers)
+
+
+def malformed(error: BadForm, extra: dict[str, str]) -> Response:
+    body = {"error": "invalid_request", "error_description": str(error)}
+    return JSONResponse(body, 400, headers=NO_STORE | extra)
+
+
+def page_headers(redirect_uri: str = "") -> dict[str, str]:
+    """Headers of every page.  ``redirect_uri``: where a form on it may end up, for browsers that check redirects too."""
+    target = f" {_source(redirect_uri)}" if redirect_uri else ""
+    policy = (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        f"form-action 'self'{target}"
+    )
+    return NO_STORE | {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    }
+
+
+def _source(redirect_uri: str) -> str:
+    parts = urlsplit(redirect_uri)
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else f"{parts.scheme}:"
+
+
+def local_path(text: str) -> str:
+    """``text`` if it is a path on this server, else "/": a sign-in must not send anyone elsewhere."""
+    plain = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable() and text.isascii()
+    return text if plain and not urlsplit(text).netloc else "/"

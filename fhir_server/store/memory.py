@@ -1,0 +1,231 @@
+"""The reference store: dicts, and the reference meaning of conditions.  Simple, slow, correct; for tests and for reading.
+
+URL ``memory:``; every connection is a store of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import msgspec
+
+from fhir_server.errors import Problem
+from fhir_server.search import match
+from fhir_server.search.filters import Filter
+from fhir_server.search.sight import Indexed, Position, Sight, SortKey
+from fhir_server.store import Page, Record, Row, Stamp, Transaction, system_now
+from fhir_server.store.places import patient_number
+
+T = TypeVar("T")
+_Key = tuple[str, str]
+
+
+@dataclass
+class _State:
+    history: dict[_Key, tuple[Record, ...]] = field(default_factory=dict)  # in the order first stored; the last one is current
+    classes: dict[str, int] = field(default_factory=dict)
+    stamps: dict[str | None, int] = field(default_factory=dict)
+    secrets: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
+    journals: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def copy(self) -> _State:
+        journals = {name: list(lines) for name, lines in self.journals.items()}
+        return replace(
+            self,
+            history=dict(self.history),
+            classes=dict(self.classes),
+            stamps=dict(self.stamps),
+            secrets=dict(self.secrets),
+            journals=journals,
+        )
+
+
+def _indexed(record: Record) -> Indexed:
+    row = record.row
+    return Indexed(row.type, row.id, row.patients, row.vclass, row.release_at, record.entries)
+
+
+def _deleted(record: Record) -> bool:
+    return record.row.interaction == "delete"
+
+
+class _Transaction:
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    def _rows(self, type: str) -> list[Indexed]:
+        current = [records[-1] for (kind, _), records in self._state.history.items() if kind == type]
+        rows = [_indexed(record) for record in current if not _deleted(record)]
+        return sorted(rows, key=lambda row: patient_number(row.patients[0]) if row.patients else 0)
+
+    def _row(self, found: Indexed) -> Row:
+        return self._state.history[found.type, found.id][-1].row
+
+    async def read(self, type: str, id: str, sight: Sight) -> Row | None:
+        records = self._state.history.get((type, id))
+        shown = records and not _deleted(records[-1]) and match.admits(sight, _indexed(records[-1]))
+        return records[-1].row if records and shown else None
+
+    async def find(
+        self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+    ) -> Page:
+        found = match.select(self._rows(type), type, where, sight, sort=sort, after=after)
+        shown = found[:limit]
+        more = Position(match.keys(sort, sight, shown[-1]), shown[-1].id) if shown and len(found) > limit else None
+        return Page(tuple(map(self._row, shown)), more)
+
+    async def count(self, type: str, where: Filter, sight: Sight) -> int:
+        return len(match.select(self._rows(type), type, where, sight))
+
+    async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
+        pairs = {target: target.partition("/") for target in targets}
+        return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, sights(type))])
+
+    async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
+        records = self._state.history.get((type, id), ())
+        living = [record for record in records if not _deleted(record)]
+        if not living or not match.admits(sight, _indexed(living[-1])):
+            return ()
+        return tuple(record.row for record in records if match.admits(sight, _indexed(record)))
+
+    async def classes(self) -> tuple[str, ...]:
+        return tuple(self._state.classes)
+
+    async def stamp(self, patient: str | None) -> Stamp:
+        stamps = self._state.stamps
+        return Stamp(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0))
+
+    async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
+        return frozenset(patient for row in match.select(self._rows(type), type, where, sight) for patient in row.patients)
+
+    async def current(self, type: str, id: str) -> Row | None:
+        records = self._state.history.get((type, id))
+        return records[-1].row if records else None
+
+    async def put(self, record: Record) -> None:
+        key, old = self._before(record.row)
+        self._state.history[key] = (*old, record)
+
+    async def drop(self, row: Row) -> None:
+        key, old = self._before(row)
+        if not old or _deleted(old[-1]):
+            raise Problem("conflict", "There is no current version.")
+        self._state.history[key] = (*old, Record(msgspec.structs.replace(row, body=b"", interaction="delete"), old[-1].entries))
+
+    def _before(self, row: Row) -> tuple[_Key, tuple[Record, ...]]:
+        key = row.type, row.id
+        old = self._state.history.get(key, ())
+        if row.version != (old[-1].row.version if old else 0) + 1:
+            raise Problem("conflict", "The resource was changed at the same time.")
+        return key, old
+
+    async def relabel(self, record: Record) -> None:
+        key = record.row.type, record.row.id
+        old = self._state.history.get(key, ())
+        if not old or _deleted(old[-1]) or old[-1].row.version != record.row.version:
+            raise Problem("conflict", "The resource was changed at the same time.")
+        was = old[-1].row
+        self._state.history[key] = (
+            *old[:-1],
+            msgspec.structs.replace(
+                record,
+                row=msgspec.structs.replace(
+                    record.row, body=was.body, updated=was.updated, interaction=was.interaction
+                ),
+            ),
+        )
+
+    async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+        def refers(record: Record) -> bool:
+            type = record.row.type
+            return any(
+                entry.kind == "reference" and entry.value == (target,) and (params is None or f"{type}.{entry.param}" in params)
+                for entry in record.entries
+            )
+
+        current = [records[-1] for records in self._state.history.values()]
+        return tuple(record.row for record in current if not _deleted(record) and refers(record))
+
+    async def intern(self, key: str) -> int:
+        if key not in self._state.classes:
+            await self.bump(None)
+        return self._state.classes.setdefault(key, len(self._state.classes))
+
+    async def bump(self, patient: str | None) -> None:
+        self._state.stamps[patient] = self._state.stamps.get(patient, 0) + 1
+
+
+class _Secrets:
+    def __init__(self, store: _Memory) -> None:
+        self._store = store
+        self.now: Callable[[], int] = system_now
+
+    async def keep(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+        if await self.peek(kind, key, self.now()) is not None:
+            return False
+        await self.replace(kind, key, value, expires, family)
+        return True
+
+    async def peek(self, kind: str, key: str, now: int) -> bytes | None:
+        value, expires, _ = self._store.state.secrets.get((kind, key), (None, 0, ""))
+        return value if expires > now else None
+
+    async def take(self, kind: str, key: str, now: int) -> bytes | None:
+        value = await self.peek(kind, key, now)
+        self._store.state.secrets.pop((kind, key), None)
+        return value
+
+    async def replace(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+        self._store.state.secrets[kind, key] = value, expires, family
+
+    async def forget(self, family: str) -> None:
+        secrets = self._store.state.secrets
+        self._store.state.secrets = {key: kept for key, kept in secrets.items() if not family or kept[2] != family}
+        await _Transaction(self._store.state).bump(None)
+
+    async def listing(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        secrets = self._store.state.secrets
+        return tuple(sorted((key, value) for (of, key), (value, expires, _) in secrets.items() if of == kind and expires > now))
+
+    async def purge(self, now: int) -> None:
+        secrets = self._store.state.secrets
+        self._store.state.secrets = {key: kept for key, kept in secrets.items() if kept[1] > now}
+
+
+class _Memory:
+    def __init__(self) -> None:
+        self.state = _State()
+        self.secrets = _Secrets(self)
+
+    def snapshot(self) -> AbstractAsyncContextManager[_Transaction]:
+        return self._snapshot()
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[_Transaction]:
+        yield _Transaction(self.state.copy())
+
+    async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        state = self.state.copy()
+        result = await job(_Transaction(state))
+        self.state = state
+        return result
+
+    async def append(self, journal: str, lines: Iterable[bytes]) -> None:
+        self.state.journals.setdefault(journal, []).extend(lines)
+
+    async def journal(self, journal: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
+        lines = self.state.journals.get(journal, [])
+        return tuple(enumerate(lines, 1))[after : after + limit]
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def connect(url: str) -> _Memory:
+    """A new, empty store.  Raises ValueError for anything after the scheme."""
+    if url != "memory:":
+        raise ValueError(f"The memory store's URL is 'memory:', not {url!r}.")
+    return _Memory()

@@ -1,0 +1,145 @@
+"""The only door to the store: a snapshot seen through a plan, at one instant.
+
+Every interaction gets a View and nothing else, so no answer can be computed from what its caller may not see.
+A row leaves as :class:`Seen`: the body less the parts whose class the plan does not admit and less references
+to rows it does not show, with the version number and time the caller can know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from fhir_server import eras, jsontext
+from fhir_server.errors import Problem
+from fhir_server.grant import Plan
+from fhir_server.search.filters import Filter
+from fhir_server.search.sight import Position, Sight, SortKey
+from fhir_server.store import Row, Snapshot
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A version of a resource as one caller sees it.  ``updated`` in microseconds; ``body`` is JSON text."""
+
+    type: str
+    id: str
+    version: int
+    updated: int
+    body: bytes
+    interaction: str = "create"
+
+
+class View:
+    """What one caller may see, at one instant, in one consistent reading of the store."""
+
+    def __init__(self, snapshot: Snapshot, plan: Plan, now: int) -> None:
+        self._snapshot = snapshot
+        self.plan = plan
+        self.now = now
+
+    async def read(self, type: str, id: str) -> Seen:
+        """The current version.  Raises Problem ``gone`` if its deletion is in view, else ``not_found``."""
+        self.plan.require(type, "r")
+        row = await self._snapshot.read(type, id, self._sight(type, "r"))
+        if row is None:
+            raise await self._absent(type, id)
+        return (await self._seen((row,)))[0]
+
+    async def look(self, type: str, id: str) -> Seen | None:
+        """The current version if it is in view under any scope for the type: for writes, which need no read scope."""
+        row = await self._snapshot.read(type, id, self._sight(type, "cruds"))
+        return (await self._seen((row,)))[0] if row else None
+
+    async def version(self, type: str, id: str, version: str) -> Seen:
+        """A version by the number this caller knows it by.  Raises Problem ``not_found`` or ``gone``."""
+        for seen in await self.history(type, id):
+            if str(seen.version) == version:
+                if seen.interaction == "delete":
+                    raise Problem("gone", f"{type}/{id} version {version} is a deletion.")
+                return seen
+        raise not_found(type, id)
+
+    async def history(self, type: str, id: str) -> list[Seen]:
+        """All versions in view, oldest first.  Raises Problem ``not_found`` if there are none."""
+        self.plan.require(type, "r")
+        rows = await self._snapshot.versions(type, id, self._sight(type, "r"))
+        if not rows:
+            raise not_found(type, id)
+        seen = await self._seen(rows)
+        return seen if self.plan.everything else _renumbered(seen)
+
+    async def find(
+        self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+    ) -> tuple[list[Seen], Position | None]:
+        """A page of what meets ``where``, and where the next one starts."""
+        self.plan.require(type, "s")
+        page = await self._snapshot.find(type, where, self._sight(type, "s"), sort=sort, limit=limit, after=after)
+        return await self._seen(page.rows), page.next
+
+    async def count(self, type: str, where: Filter) -> int:
+        """How many rows in view meet ``where``."""
+        self.plan.require(type, "s")
+        return await self._snapshot.count(type, where, self._sight(type, "s"))
+
+    async def belonging(self, type: str, where: Filter, *, limit: int, after: Position | None) -> tuple[list[Seen], Position | None]:
+        """As :meth:`find`, under a scope to read: for a record fetched whole rather than searched."""
+        self.plan.require(type, "r")
+        page = await self._snapshot.find(type, where, self._sight(type, "r"), limit=limit, after=after)
+        return await self._seen(page.rows), page.next
+
+    async def reachable(self, type: str, where: Filter, limit: int) -> list[Seen]:
+        """Rows of ``type`` that another answer brings along (includes); none if no scope covers the type."""
+        if not self.plan.scopes(type, "r") and not self.plan.scopes(type, "s"):
+            return []
+        page = await self._snapshot.find(type, where, self._sight(type, "rs"), limit=limit)
+        return await self._seen(page.rows)
+
+    async def shows(self, targets: Iterable[str]) -> frozenset[str]:
+        """Those of these ``Type/id`` that are in view."""
+        return await self._snapshot.visible(targets, lambda type: self._sight(type, "rs"))
+
+    def _sight(self, type: str, letters: str) -> Sight:
+        return self.plan.sight(type, self.now, letters)
+
+    async def _absent(self, type: str, id: str) -> Problem:
+        versions = await self._snapshot.versions(type, id, self._sight(type, "r"))
+        if versions and versions[-1].interaction == "delete":
+            return Problem("gone", f"{type}/{id} has been deleted.")
+        return not_found(type, id)
+
+    async def _seen(self, rows: Sequence[Row]) -> list[Seen]:
+        if self.plan.everything:
+            return [Seen(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
+        targets = {pointer.target for row in rows for pointer in row.pointers}
+        shown = await self.shows(targets) if targets else frozenset()
+        return [self._projected(row, shown) for row in rows]
+
+    def _projected(self, row: Row, shown: frozenset[str]) -> Seen:
+        admitted = self.plan.admitted(row.type)
+        version, updated = row.version, row.updated
+        cut: list[jsontext.Path] = [facet.path for facet in row.facets if facet.vclass not in admitted]
+        cut += [pointer.path for pointer in row.pointers if pointer.target not in shown]
+        body = jsontext.without(row.body, cut) if cut and row.body else row.body
+        if row.eras:
+            released = self.now if self.plan.released else None
+            version, updated = eras.as_seen(row.eras, admitted, released)
+            if body and (version, updated) != (row.version, row.updated):
+                body = eras.restamped(body, version, updated)
+        return Seen(row.type, row.id, version, updated, body, row.interaction)
+
+
+def not_found(type: str, id: str) -> Problem:
+    """The one answer for what never was, what is withheld, and what was deleted out of view."""
+    return Problem("not_found", f"{type}/{id} is not known.")
+
+
+def _renumbered(versions: list[Seen]) -> list[Seen]:
+    """Versions that look alike to the caller are one version: keep the first of each."""
+    kept: list[Seen] = []
+    for seen in versions:
+        if not kept or seen.version != kept[-1].version or seen.interaction != kept[-1].interaction:
+            kept.append(seen)
+    return kept
+
+

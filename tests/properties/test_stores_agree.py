@@ -1,0 +1,330 @@
+"""Every store answers random conditions as the reference meaning does, and the comparison notices translators' faults."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_server.errors import Problem
+from fhir_server.search import match
+from fhir_server.search.filters import (
+    AllOf,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    OfPatient,
+    Present,
+    QuantityIs,
+    RefersTo,
+    Test,
+    TextIs,
+    TokenIs,
+)
+from fhir_server.search.sight import Entry, Indexed, Position, Sight, SortKey, Window
+from fhir_server.store import Record, Row, Snapshot, Store, sqlite_plan, sqlite_read, sqlite_where
+from fhir_server.store.places import patient_number
+from tests.store.stores import SCHEMES, empty_store
+
+KINDS = ("token", "reference", "string", "date", "quantity")
+PARAMS = {"token": ("code", "mixed"), "reference": ("subject",), "string": ("name", "mixed"), "date": ("when",), "quantity": ("amount",)}
+SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
+TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y")
+TEXTS = ("", "a", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
+PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
+PATIENTS = ("p0", "p1", "p2", "p3")
+CLASSES = range(5)
+SORTS = (*((param, kind) for kind in KINDS for param in PARAMS[kind]), ("_id", "token"), ("none", "date"))
+
+
+class Chance(random.Random):
+    """Random values from small vocabularies, so that conditions and rows meet often."""
+
+    def some(self, values: Any, most: int = 3) -> frozenset[Any]:
+        return frozenset(self.choices(tuple(values), k=self.randint(0, most)))
+
+    def value(self, kind: str) -> tuple[Any, ...]:
+        if kind == "token":
+            return self.choice(SYSTEMS), self.choice(CODES)
+        if kind == "reference":
+            return (self.choice(TARGETS),)
+        if kind == "string":
+            exact = self.choice(TEXTS)
+            return exact.lower(), self.choice((exact, exact.upper()))
+        if kind == "date":
+            lo = self.randint(0, 8)
+            return lo, lo + self.randint(1, 4)
+        return self.choice((0, 1, 1.5, 2, 3.25, -1)), self.choice(SYSTEMS), self.choice(CODES), self.choice(CODES)
+
+    def entry(self) -> Entry:
+        kind = self.choice(KINDS)
+        return Entry(self.choice(PARAMS[kind]), kind, self.value(kind), (), self.choice(CLASSES))
+
+    def row(self, type: str, number: int) -> Indexed:
+        patients = tuple(dict.fromkeys(self.choices(PATIENTS[:3], k=self.choice((0, 1, 1, 1, 2)))))
+        entries = tuple(self.entry() for _ in range(self.randint(0, 7)))
+        id = f"{self.randint(0, 9)}{number}"
+        return Indexed(type, id, patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
+
+    def test(self, kind: str) -> Test:
+        if kind == "token":
+            return TokenIs(self.choice((None, *SYSTEMS, "s9")), self.choice((None, *CODES)))
+        if kind == "reference":
+            return RefersTo(self.some(TARGETS))
+        if kind == "string":
+            return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains")))
+        prefix: Any = self.choice(PREFIXES)
+        if kind == "date":
+            lo = self.randint(0, 8)
+            return DateIs(prefix, lo, lo + self.randint(1, 4))
+        value = self.choice((0, 1, 1.5, 2, 3.25))
+        system, unit = self.choice(((None, None), (None, "a"), ("s1", "a"), ("s2", None), ("", "b"), ("s9", "a")))
+        return QuantityIs(prefix, value - self.choice((0, 0.5)), value + self.choice((0, 0.5)), value, system, unit)
+
+    def has(self) -> Has:
+        kind = self.choice(KINDS)
+        return Has(self.choice((*PARAMS[kind], *PARAMS[kind], "none")), self.test(kind))
+
+    def filter(self, ids: list[str], depth: int = 3) -> Filter:
+        sort = self.randint(0, 11 if depth else 6)
+        if sort < 5:
+            return self.has()
+        if sort == 5:
+            return Present(self.choice(("code", "mixed", "subject", "name", "when", "amount", "none")))
+        if sort == 6:
+            return self.choice((IdIs(self.some(ids, 8)), OfPatient(self.some(PATIENTS))))
+        if sort < 9:
+            return AllOf(tuple(self.filter(ids, depth - 1) for _ in range(self.randint(0, 3))))
+        if sort == 9:
+            return AnyOf(tuple(self.filter(ids, depth - 1) for _ in range(self.randint(0, 3))))
+        if sort == 10:
+            return AnyOf(tuple(self.has() for _ in range(self.randint(1, 3))))
+        return Not(self.filter(ids, depth - 1))
+
+    def window(self, ids: list[str]) -> Window:
+        patients = self.choice((None, frozenset({self.choice(PATIENTS)}), self.some(PATIENTS)))
+        classes = frozenset(self.sample(CLASSES, self.choice((0, 2, 3, 4, 5, 5))))
+        where = self.filter(ids, 1) if self.random() < 0.25 else AllOf(())
+        return Window(patients, classes, self.random() < 0.7, where)
+
+    def sight(self, ids: list[str]) -> Sight:
+        return Sight(tuple(self.window(ids) for _ in range(self.choice((0, 1, 1, 1, 1, 2, 3)))), self.choice((0, 5, 7)))
+
+    def sort(self) -> tuple[SortKey, ...]:
+        keys = self.sample(SORTS, self.choice((0, 0, 1, 1, 2)))
+        return tuple(SortKey(param, kind, self.random() < 0.5) for param, kind in keys)
+
+
+async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]:
+    """A type of its own with random rows, some of them written over and some deleted; the rows in the order of places."""
+    rows: dict[str, Indexed | None] = {}
+
+    async def job(transaction: Any) -> None:
+        for number in range(chance.randint(1, 30)):
+            row = chance.row(type, number)
+            await transaction.put(_record(row, 1))
+            if chance.random() < 0.2:
+                first = row.id
+                row = chance.row(type, number)
+                row = Indexed(type, first, row.patients, row.vclass, row.release_at, row.entries)
+                await transaction.put(_record(row, 2))
+            rows[row.id] = row
+        for id in list(rows):
+            if chance.random() < 0.1:
+                current = await transaction.current(type, id)
+                await transaction.drop(_deletion(current))
+                rows[id] = None
+
+    await store.write(job)
+    return tuple(sorted((row for row in rows.values() if row), key=_number))
+
+
+def _number(row: Indexed) -> int:
+    return patient_number(row.patients[0]) if row.patients else 0
+
+
+def _record(row: Indexed, version: int) -> Record:
+    return Record(Row(row.type, row.id, version, 0, row.patients, row.vclass, row.release_at, b"{}"), row.entries)
+
+
+def _deletion(row: Row) -> Row:
+    return Row(row.type, row.id, row.version + 1, 0, row.patients, row.vclass, row.release_at, b"", interaction="delete")
+
+
+async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, chance: Chance) -> Iterator[str]:
+    """What the store answers otherwise than the meaning does, to one random question."""
+    ids = [row.id for row in rows] or ["none"]
+    where, sight, sort, limit = chance.filter(ids), chance.sight(ids), chance.sort(), chance.randint(1, 6)
+    asked = f"{where} {sight} {sort}"
+    right = match.select(rows, type, where, sight, sort=sort)
+    wrong: list[str] = []
+    walked, after = [], None
+    while True:
+        page = await snapshot.find(type, where, sight, sort=sort, limit=limit, after=after)
+        walked += [row.id for row in page.rows]
+        after = page.next
+        if after is None or len(walked) > len(rows):
+            break
+        if after != Position(match.keys(sort, sight, _named(rows, walked[-1])), walked[-1]):
+            wrong.append(f"position {after}: {asked}")
+            break
+    if walked != [row.id for row in right]:
+        wrong.append(f"rows {walked}, not {[row.id for row in right]}: {asked}")
+    if await snapshot.count(type, where, sight) != len(right):
+        wrong.append(f"count: {asked}")
+    if await snapshot.patients_of(type, where, sight) != {patient for row in right for patient in row.patients}:
+        wrong.append(f"patients: {asked}")
+    return iter(wrong)
+
+
+async def more_differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, chance: Chance) -> Iterator[str]:
+    """The same for reads, visible targets, and positions that were not given by the store."""
+    ids = [row.id for row in rows] or ["none"]
+    sight, sort, where = chance.sight(ids), chance.sort(), chance.filter(ids)
+    right = {row.id for row in rows if match.admits(sight, row)}
+    wrong: list[str] = []
+    if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: sight) != {f"{type}/{id}" for id in right}:
+        wrong.append(f"visible: {sight}")
+    for row in rows[:3]:
+        if (await snapshot.read(type, row.id, sight) is not None) != (row.id in right):
+            wrong.append(f"read {row.id}: {sight}")
+    after = Position(match.keys(sort, sight, _named(rows, ids[0])) if rows else (), ids[0])
+    try:
+        expected: Any = [row.id for row in match.select(rows, type, where, sight, sort=sort, limit=5, after=after)]
+    except Problem as problem:
+        expected = str(problem)
+    try:
+        found: Any = [row.id for row in (await snapshot.find(type, where, sight, sort=sort, limit=5, after=after)).rows]
+    except Problem as problem:
+        found = str(problem)
+    if found != expected:
+        wrong.append(f"after {after}: {found}, not {expected}: {where} {sight} {sort}")
+    return iter(wrong)
+
+
+def _named(rows: tuple[Indexed, ...], id: str) -> Indexed:
+    return next(row for row in rows if row.id == id)
+
+
+async def found_wrong(store: Store, *, types: int, cases: int, seed: int) -> list[str]:
+    chance = Chance(seed)
+    wrong: list[str] = []
+    for number in range(types):
+        type = f"T{seed}x{number}"
+        rows = await filled(store, type, chance)
+        async with store.snapshot() as snapshot:
+            for _ in range(cases):
+                wrong += await differences(snapshot, rows, type, chance)
+            for _ in range(cases // 10):
+                wrong += await more_differences(snapshot, rows, type, chance)
+        if len(wrong) > 5:
+            break
+    return wrong
+
+
+async def _run(scheme: str, folder: Path, types: int, cases: int) -> list[str]:
+    store = empty_store(scheme, folder)
+    try:
+        return await found_wrong(store, types=types, cases=cases, seed=2026)
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_store_answers_random_conditions_as_the_reference_meaning_does(scheme: str, tmp_path: Path) -> None:
+    assert asyncio.run(_run(scheme, tmp_path, types=110, cases=100)) == []
+
+
+def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault in the text of statements."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = sqlite_read.SqliteSnapshot.rows
+        patch.setattr(sqlite_read.SqliteSnapshot, "rows", lambda self, sql, args: right(self, sql.replace(old, new), args))
+
+    return plant
+
+
+def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault in the meaning of one prefix."""
+    return lambda patch: patch.setitem(getattr(sqlite_where, name), prefix, meaning)
+
+
+def any_for_all(patch: pytest.MonkeyPatch) -> None:
+    right = sqlite_where.Meaning.condition
+
+    def wrong(self: Any, filter: Any, classes: Any) -> Any:
+        return right(self, AllOf(filter.parts) if isinstance(filter, AnyOf) and filter.parts else filter, classes)
+
+    patch.setattr(sqlite_where.Meaning, "condition", wrong)
+
+
+def negation_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
+    right = sqlite_where.Meaning._negated
+    patch.setattr(sqlite_where.Meaning, "_negated", lambda self, part, _: right(self, part, frozenset(CLASSES)))
+
+
+def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
+    right = sqlite_where.Meaning.sort_value
+
+    def wrong(self: Any, key: Any, windows: Any, now: int) -> Any:
+        return right(self, key, [Window(None, frozenset(CLASSES), False)], now)
+
+    patch.setattr(sqlite_where.Meaning, "sort_value", wrong)
+
+
+def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
+    right = sqlite_plan.merged
+
+    def wrong(windows: tuple[Window, ...]) -> tuple[Window, ...]:
+        every = frozenset().union(*(window.classes for window in windows))
+        return right(tuple(Window(w.patients, every, w.released, w.where) for w in windows))
+
+    patch.setattr(sqlite_plan, "merged", wrong)
+
+
+def patient_windows_are_ignored(patch: pytest.MonkeyPatch) -> None:
+    right = sqlite_plan.merged
+    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows)))
+
+
+def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    right = sqlite_plan.merged
+    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
+
+
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "entry classes are ignored": rewritten("substr(?, x.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
+    "row classes are ignored": rewritten("substr(?, r.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
+    "classes are ignored under Not": negation_sees_all_classes,
+    "classes are ignored by sort values": sort_sees_all_classes,
+    "one window's classes serve another": windows_share_their_classes,
+    "release is ignored": release_is_ignored,
+    "release at now is too late": rewritten("r.release_at <= ?", "r.release_at < ?"),
+    "patient windows are ignored": patient_windows_are_ignored,
+    "only a row's first patient counts": rewritten("FROM also", "FROM (SELECT 0 AS patient, 0 AS rid) AS also"),
+    "all for any": any_for_all,
+    "gt compares the lower end": table("_DATE", "gt", lambda lo, hi: ("x.lo > ?", (hi,))),
+    "sa includes overlaps": table("_DATE", "sa", lambda lo, hi: ("x.hi > ?", (hi,))),
+    "ge is gt": table("_NUMBER", "ge", lambda lo, hi, value: ("x.number > ?", (value,))),
+    "eq includes the end of its range": table("_NUMBER", "eq", lambda lo, hi, value: ("x.number BETWEEN ? AND ?", (lo, hi))),
+    "prefix is contains": table("_TEXT", "prefix", lambda value: ("instr(x.folded, ?) > 0", (value,))),
+    "exact is folded": table("_TEXT", "exact", lambda value: ("x.folded = ?", (value,))),
+    "missing values come first": rewritten("NULLS LAST", "NULLS FIRST"),
+    "ties in reverse": rewritten("NULLS LAST, rid", "NULLS LAST, rid DESC"),
+    "a page begins with the last one's end": rewritten("rid > ?", "rid >= ?"),
+    "least for greatest": rewritten("max(x.", "min(x."),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_comparison_catches_a_planted_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FAULTS[fault](monkeypatch)
+    assert asyncio.run(_run("sqlite", tmp_path, types=40, cases=50)) != []

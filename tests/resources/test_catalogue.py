@@ -1,0 +1,86 @@
+"""Every R4 type has one declaration, and what it names exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fhir_server.resources import ResourceType, _others, catalogue, collected, definitions
+
+DATA_CLASSES = frozenset(
+    "demographics lab imaging vitals social survey medication visit slot billing coverage immunization allergy condition note psynote"
+    " letter endoflife message careteam careplan procedure familyhistory device related-person consent audit provenance task group"
+    " directory medication-definition other".split()
+)
+FOLDER = Path(definitions.__file__).parent
+DECLARED = sorted(name for name in catalogue() if (FOLDER / f"{name.lower()}.py").exists())
+PATHS = ("subjects", "context", "coded", "knowing", "members", "required", "departments")
+
+
+def test_every_r4_type_is_in_the_catalogue() -> None:
+    assert tuple(catalogue()) == definitions.types()
+    assert all(name == declared.name for name, declared in catalogue().items())
+
+
+def test_a_type_declared_twice_is_refused() -> None:
+    twice = [ResourceType("Patient", "demographics"), ResourceType("Patient", "other")]
+    with pytest.raises(ValueError, match="Patient is declared twice"):
+        collected(twice)
+    assert set(collected(twice[:1])) == {"Patient"}
+
+
+@pytest.mark.parametrize("name", definitions.types())
+def test_declared_paths_exist(name: str) -> None:
+    declared = catalogue()[name]
+    known = {element.path.partition(".")[2] for element in definitions.elements(name)}
+    named = {path for kind in PATHS for path in getattr(declared, kind)}
+    assert named <= known
+    assert {declared.data_class, *declared.by_category.values()} <= DATA_CLASSES
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_declared_hidden_statuses_are_codes_of_the_status(name: str) -> None:
+    hidden = catalogue()[name].hidden_status
+    status = next((e.codes for e in definitions.elements(name) if e.path == f"{name}.status"), None)
+    assert hidden <= {code for codes in (status or {}).values() for code in codes}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_must_be_known_is_also_labelled(name: str) -> None:
+    declared = catalogue()[name]
+    assert set(declared.knowing) <= set(declared.coded)
+
+
+def test_the_table_of_others_names_r4_types_once_and_none_with_a_file() -> None:
+    listed = [name for names in _others.CLASSES.values() for name in names.split()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= set(definitions.types())
+    assert not set(listed) & set(DECLARED)
+
+
+def test_a_row_about_a_patient_says_where_its_subject_stands() -> None:
+    """Every type of the patient compartment has a subject: a row whose owner is unknown would be nobody's."""
+    assert [name for name in definitions.compartment() if not catalogue()[name].subjects] == []
+
+
+@pytest.mark.parametrize("name", definitions.compartment())
+def test_who_acted_is_not_a_subject(name: str) -> None:
+    acting = ("performer", "author", "asserter", "recorder", "requester", "sender", "recipient", "agent")
+    assert not [path for path in catalogue()[name].subjects if path.split(".")[-1] in acting or path.startswith("agent")]
+
+
+def test_the_specifics_the_policy_rests_on() -> None:
+    found = catalogue()
+    assert found["Patient"].subjects == ("id",)
+    assert (found["Appointment"].subjects, found["Appointment"].several) == (("participant.actor",), "each")
+    assert found["Account"].several == "all"
+    assert found["Provenance"].required == ("target",)
+    assert found["Observation"].by_category["vital-signs"] == "vitals"
+    assert next(iter(found["Observation"].by_category)) == "social-history"  # the stricter class wins
+    assert found["Task"].subjects == ("for",)
+    assert found["ImagingStudy"].data_class == "imaging"
+    assert found["StructureDefinition"].data_class == "directory"
+    assert found["ClinicalImpression"].data_class == "other"
+    assert "preliminary" in found["Observation"].hidden_status
+    assert "medication[x]" in found["MedicationDispense"].context

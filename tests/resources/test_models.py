@@ -1,0 +1,36 @@
+"""The typed models are at hand, lazily, and only here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fhir_server.resources import catalogue
+from fhir_server.resources.models import model
+from fhir_server.resources.validate import check
+
+OURS = ("Consent", "RelatedPerson", "AuditEvent", "CapabilityStatement", "OperationOutcome", "Patient", "Bundle")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_model_is_of_its_type(name: str) -> None:
+    assert model(name).__name__ == name
+    assert name in catalogue()
+
+
+def test_a_model_builds_what_the_validator_accepts() -> None:
+    person = model("RelatedPerson")(patient={"reference": "Patient/child"}, active=True)
+    assert check("RelatedPerson", {"resourceType": "RelatedPerson", **person.model_dump(mode="json", exclude_none=True)}) == ()
+
+
+@pytest.mark.parametrize("name", ["Nothing", "patient", "os.path", "..consent"])
+def test_an_unknown_model_is_a_key_error(name: str) -> None:
+    with pytest.raises(KeyError):
+        model(name)
+
+
+def test_validating_does_not_import_the_models() -> None:
+    code = "import sys; from fhir_server.resources import validate, models; validate.check('Patient', {}); sys.exit('fhir.resources' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,156 @@
+"""From a resource to its index entries, and the parameters that other parameters' entries answer for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fhir_server.resources import definitions
+from fhir_server.search import index, query
+from fhir_server.search.aliases import Canonical
+from fhir_server.search.match import matches
+from fhir_server.search.sight import Entry, Indexed
+from tests.search.samples import LAB, LOINC, RESOURCES
+
+BASE = "http://us.example/fhir"
+
+
+def found(resource: dict[str, Any]) -> tuple[Entry, ...]:
+    return index.entries(resource["resourceType"], resource, BASE)
+
+
+def holds(resource: dict[str, Any], *pairs: tuple[str, str]) -> bool:
+    where = query.condition(resource["resourceType"], pairs, 0, BASE)
+    row = Indexed(resource["resourceType"], resource.get("id", "x"), (), 0, 0, found(resource))
+    return matches(where, row, frozenset({0}))
+
+
+def test_a_lab_result_gives_exactly_these_entries() -> None:
+    assert {(entry.param, entry.kind, entry.value, entry.path) for entry in found(RESOURCES[0])} == {
+        ("_profile", "reference", (LAB["meta"]["profile"][0],), ("meta", "profile", 0)),
+        ("_source", "reference", ("urn:lab:1",), ("meta", "source")),
+        ("identifier", "token", ("urn:lab", "123"), ("identifier", 0)),
+        ("status", "token", ("", "final"), ("status",)),
+        ("category", "token", (LAB["category"][0]["coding"][0]["system"], "laboratory"), ("category", 0, "coding", 0)),
+        ("code", "token", (LOINC, "2339-0"), ("code", "coding", 0)),
+        ("code", "token", ("urn:local", "GLU"), ("code", "coding", 1)),
+        ("subject", "reference", ("Patient/p1",), ("subject", "reference")),
+        ("encounter", "reference", ("Encounter/e1",), ("encounter", "reference")),
+        ("date", "date", (1551672367000000, 1551672368000000), ("effectiveDateTime",)),
+        ("performer", "reference", ("Practitioner/d1",), ("performer", 0, "reference")),
+        ("value-quantity", "quantity", (5.4, "http://unitsofmeasure.org", "mmol/L", "mmol/l"), ("valueQuantity",)),
+    }
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_entries_are_unlike_each_other_and_only_of_parameters_that_are_indexed(resource: dict[str, Any]) -> None:
+    entries = found(resource)
+    assert len(set(entries)) == len(entries)
+    for entry in entries:
+        assert index.canonical(resource["resourceType"], entry.param) == Canonical((entry.param,))
+        assert entry.param not in ("_id", "_lastUpdated")
+
+
+def test_a_name_given_twice_is_indexed_once() -> None:
+    twice = {"resourceType": "Patient", "name": [{"family": "A", "text": "A"}]}
+    assert [entry.path for entry in found(twice) if entry.param == "name"] == [("name", 0, "text"), ("name", 0, "family")]
+    assert [entry.path for entry in found(twice) if entry.param == "family"] == [("name", 0, "family")]
+
+
+STANDS_FOR = [
+    ("Observation", "patient", Canonical(("subject",), "Patient")),
+    ("Observation", "combo-code", Canonical(("code", "component-code"))),
+    ("Observation", "combo-value-quantity", Canonical(("component-value-quantity", "value-quantity"))),
+    ("Appointment", "practitioner", Canonical(("actor",), "Practitioner")),
+    ("AuditEvent", "patient", Canonical(("agent", "entity"), "Patient")),
+    ("Patient", "phonetic", Canonical(("name",))),
+    ("Patient", "family", Canonical(("family",))),
+    ("AllergyIntolerance", "patient", Canonical(("patient",))),
+    ("Observation", "subject", Canonical(("subject",))),
+]
+
+
+@pytest.mark.parametrize(("type", "param", "expected"), STANDS_FOR)
+def test_a_redundant_parameter_stands_for_those_that_are_indexed(type: str, param: str, expected: Canonical) -> None:
+    assert index.canonical(type, param) == expected
+
+
+def test_what_a_parameter_stands_for_is_always_indexed_itself() -> None:
+    redundant = 0
+    for type in definitions.types():
+        for code, parameter in index.parameters(type).items():
+            redundant += parameter.canonical.params != (code,)
+            for param in parameter.canonical.params:
+                assert index.canonical(type, param) == Canonical((param,))
+                assert index.parameters(type)[param].kind == parameter.kind
+    assert redundant > 50
+
+
+def test_compartment_parameters_are_served() -> None:
+    for type, codes in definitions.compartment().items():
+        assert set(codes) <= {"", *index.parameters(type)}, type
+
+
+def test_composites_and_positions_are_not_served_and_all_else_is() -> None:
+    left_out = {
+        (type, parameter.code)
+        for type in definitions.types()
+        for parameter in definitions.search_parameters(type)
+        if parameter not in index.supported(type) and parameter.kind != "composite"
+    }
+    assert left_out == {("Location", "near"), ("Bundle", "composition"), ("Bundle", "message")}
+    assert {"_id", "_lastUpdated", "patient", "combo-code"} <= {parameter.code for parameter in index.supported("Observation")}
+
+
+def test_targets_for_includes_are_those_of_the_parameter_itself() -> None:
+    appointment = next(resource for resource in RESOURCES if resource["resourceType"] == "Appointment")
+    assert index.targets("Appointment", "location", appointment, BASE) == ("Location/l1",)
+    assert index.targets("Appointment", "actor", appointment, BASE)[:2] == ("Patient/p1", "Location/l1")
+    assert index.targets("Appointment", "slot", appointment, BASE) == ()
+
+
+# resource by place in the samples, a pair that finds it, a pair like it that does not
+FINDS = [
+    ("Observation", ("patient", "p1"), ("patient", "p2")),
+    ("Observation", ("patient", BASE + "/Patient/p1"), ("patient", "http://other.example/Patient/p1")),
+    ("Observation", ("combo-code", LOINC + "|2339-0"), ("component-code", LOINC + "|2339-0")),
+    ("Observation", ("value-quantity", "5.4|http://unitsofmeasure.org|mmol/L"), ("value-quantity", "5.4||mg")),
+    ("Observation", ("date", "2019-03-04"), ("date", "2019-03-05")),
+    ("Observation", ("code:not", "x,y"), ("code:not", "x,GLU")),
+    ("Observation", ("value-concept:missing", "true"), ("value-quantity:missing", "true")),
+    ("Observation", ("_id", "glucose,x"), ("_id:not", "glucose,x")),
+    ("Patient", ("name", "muller"), ("name", "uller")),
+    ("Patient", ("name:contains", "ULLER"), ("name:exact", "muller")),
+    ("Patient", ("family:exact", "Müller"), ("given", "muller")),
+    ("Patient", ("gender", "http://hl7.org/fhir/administrative-gender|female"), ("gender", "http://other.example|female")),
+    ("Patient", ("telecom", "phone|555"), ("telecom", "email|555")),
+    ("Patient", ("email", "a@b.example"), ("email", "555")),
+    ("Patient", ("deceased", "true"), ("deceased", "false")),
+    ("Patient", ("identifier", "|2"), ("identifier", "|1")),
+    ("QuestionnaireResponse", ("questionnaire", "http://q.example/Questionnaire/phq"), ("questionnaire", "http://q.example/Questionnaire/phq|2")),
+    ("QuestionnaireResponse", ("questionnaire", "http://q.example/Questionnaire/phq|1.2"), ("questionnaire", "phq")),
+    ("Provenance", ("target", "Observation/o"), ("target", "Observation/o2")),
+    ("AuditEvent", ("patient", "p1"), ("patient:Patient", "p2")),
+    ("RiskAssessment", ("probability", "0.25"), ("probability", "gt0.25")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type", "pair", "control"), FINDS)
+def test_a_question_finds_its_row_and_its_twin_does_not(type: str, pair: tuple[str, str], control: tuple[str, str]) -> None:
+    resource = next(resource for resource in RESOURCES if resource["resourceType"] == type)
+    assert holds(resource, pair)
+    assert not holds(resource, control)
+
+
+def test_who_is_not_known_to_have_died_is_not_deceased() -> None:
+    _, said_no, silent = [resource for resource in RESOURCES if resource["resourceType"] == "Patient"]
+    for resource in (said_no, silent):
+        assert found(resource) == ()
+        assert holds(resource, ("deceased", "false"))
+        assert not holds(resource, ("deceased", "true"))
+
+
+def test_malformed_corners_are_passed_over() -> None:
+    corners = {"code": [None], "subject": "x", "performer": [None, {"reference": "#a"}], "status": None}
+    assert [entry.param for entry in found({"resourceType": "Observation", **corners})] == ["subject"]

@@ -1,0 +1,189 @@
+"""Each kind of parameter: what it reads from an element, what it reads from a client's text."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fhir_server.search.escapes import split, unescape
+from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs
+from fhir_server.search.kinds import KINDS, Asked
+from fhir_server.search.kinds.date import BEGIN, DAY, END, MINUTE, SECOND, interval
+from fhir_server.search.kinds.string import fold
+
+BASE = "http://us.example/fhir"
+
+
+def read(kind: str, value: Any) -> list[tuple[Any, ...]]:
+    return [found for found, _ in KINDS[kind].extract(value, BASE)]
+
+
+def asked(kind: str, text: str, **context: Any) -> Any:
+    return KINDS[kind].test(text, Asked(base=BASE, **context))
+
+
+def at(text: str) -> int:
+    return round(datetime.datetime.fromisoformat(text).timestamp() * 1_000_000)
+
+
+ELEMENTS = [
+    ("token", "final", [("", "final")]),
+    ("token", True, [("", "true")]),
+    ("token", {"system": "s", "code": "c", "display": "d"}, [("s", "c")]),
+    ("token", {"coding": [{"system": "s", "code": "c"}, {"code": "d"}, {"display": "?"}], "text": "t"}, [("s", "c"), ("", "d")]),
+    ("token", {"text": "only text"}, []),
+    ("token", {"system": "s"}, []),
+    ("token", {"system": "urn:mrn", "value": "1", "type": {"text": "MRN"}}, [("urn:mrn", "1")]),
+    ("token", {"system": "phone", "value": "555", "use": "home"}, [("phone", "555")]),
+    ("reference", {"reference": "Patient/1"}, [("Patient/1",)]),
+    ("reference", {"reference": "Patient/1/_history/3"}, [("Patient/1",)]),
+    ("reference", {"reference": BASE + "/Patient/1/_history/3"}, [("Patient/1",)]),
+    ("reference", {"reference": BASE + "er/Patient/1"}, [(BASE + "er/Patient/1",)]),
+    ("reference", {"reference": "http://them.example/Patient/1/_history/3"}, [("http://them.example/Patient/1",)]),
+    ("reference", {"reference": "urn:uuid:1"}, [("urn:uuid:1",)]),
+    ("reference", {"reference": "#contained"}, []),
+    ("reference", {"identifier": {"value": "1"}}, []),
+    ("reference", "http://q.example/Questionnaire/a|1.2", [("http://q.example/Questionnaire/a",), ("http://q.example/Questionnaire/a|1.2",)]),
+    ("uri", "http://x.example/a|1", [("http://x.example/a|1",)]),
+    ("string", "Łódź  Größe", [("łodz grosse", "Łódź  Größe")]),
+    ("string", {"family": "Ng", "given": ["An", "Bo"], "use": "official"}, [("ng", "Ng"), ("an", "An"), ("bo", "Bo")]),
+    ("string", {"line": ["1 Main"], "city": "Bonn", "use": "home"}, [("1 main", "1 Main"), ("bonn", "Bonn")]),
+    ("number", 3, [(3.0, "", "", "")]),
+    ("number", Decimal("0.10"), [(0.1, "", "", "")]),
+    ("number", 10**400, []),
+    ("number", Decimal("1e999"), []),
+    ("number", {"low": {"value": 1}, "high": {"value": 2}}, [(1.0, "", "", ""), (2.0, "", "", "")]),
+    ("quantity", {"value": Decimal("5.40"), "system": "u", "code": "mg", "unit": "milligram"}, [(5.4, "u", "mg", "milligram")]),
+    ("quantity", {"value": 1, "currency": "USD"}, [(1.0, "urn:iso:std:iso:4217", "USD", "")]),
+    ("quantity", {"low": {"value": 1, "code": "a"}}, [(1.0, "", "a", "")]),
+    ("quantity", {"unit": "mg"}, []),
+    ("date", "2020-02-30", []),
+    ("date", {"start": "2020"}, [(at("2020-01-01T00:00:00Z"), END)]),
+    ("date", {"end": "2020-01"}, [(BEGIN, at("2020-02-01T00:00:00Z"))]),
+    ("date", {"start": "2021", "end": "2020"}, []),
+    ("date", {}, []),
+    ("date", {"event": ["2020-01-05", "2020-01-01"]}, [(at("2020-01-01T00:00:00Z"), at("2020-01-06T00:00:00Z"))]),
+    ("date", {"repeat": {"boundsPeriod": {"start": "2020"}}}, [(at("2020-01-01T00:00:00Z"), END)]),
+    ("date", {"repeat": {"frequency": 1}}, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value", "expected"), ELEMENTS)
+def test_an_element_gives_these_entries(kind: str, value: Any, expected: list[tuple[Any, ...]]) -> None:
+    assert read(kind, value) == expected
+
+
+TEXTS = [
+    ("token", "a", {}, TokenIs(None, "a")),
+    ("token", "s|a", {}, TokenIs("s", "a")),
+    ("token", "|a", {}, TokenIs("", "a")),
+    ("token", "s|", {}, TokenIs("s", None)),
+    ("token", r"s\|t|a\,b", {}, TokenIs("s|t", "a,b")),
+    ("string", "  Größe X", {}, TextIs("grosse x", "prefix")),
+    ("string", "Größe", {"modifier": "exact"}, TextIs("Größe", "exact")),
+    ("string", "É", {"modifier": "contains"}, TextIs("e", "contains")),
+    ("reference", "Patient/1", {}, RefersTo(frozenset({"Patient/1"}))),
+    ("reference", "1", {"targets": ("Patient", "Group")}, RefersTo(frozenset({"Patient/1", "Group/1"}))),
+    ("reference", "1", {"targets": ("Patient", "Group"), "modifier": "Group"}, RefersTo(frozenset({"Group/1"}))),
+    ("reference", BASE + "/Patient/1/_history/2", {}, RefersTo(frozenset({"Patient/1"}))),
+    ("reference", "http://q.example/a|1.2", {}, RefersTo(frozenset({"http://q.example/a|1.2"}))),
+    ("reference", "urn:uuid:1", {}, RefersTo(frozenset({"urn:uuid:1"}))),
+    ("uri", "urn:a", {}, RefersTo(frozenset({"urn:a"}))),
+    ("number", "100", {}, QuantityIs("eq", 99.5, 100.5, 100.0)),
+    ("number", "100.00", {}, QuantityIs("eq", 99.995, 100.005, 100.0)),
+    ("number", "1e2", {}, QuantityIs("eq", 95.0, 105.0, 100.0)),
+    ("number", "1.0e2", {}, QuantityIs("eq", 95.0, 105.0, 100.0)),
+    ("number", "lt-2", {}, QuantityIs("lt", -2.5, -1.5, -2.0)),
+    ("number", "ap100", {}, QuantityIs("ap", 90.0, 110.0, 100.0)),
+    ("number", "ap1", {}, QuantityIs("ap", 0.5, 1.5, 1.0)),
+    ("quantity", "5.4", {}, QuantityIs("eq", 5.35, 5.45, 5.4)),
+    ("quantity", "ge5.4|u|mg", {}, QuantityIs("ge", 5.35, 5.45, 5.4, "u", "mg")),
+    ("quantity", "5.4||mg", {}, QuantityIs("eq", 5.35, 5.45, 5.4, None, "mg")),
+    ("quantity", "5.4|u|", {}, QuantityIs("eq", 5.35, 5.45, 5.4, "u", None)),
+    ("date", "2020", {}, DateIs("eq", at("2020-01-01T00:00:00Z"), at("2021-01-01T00:00:00Z"))),
+    ("date", "sa2020-12", {}, DateIs("sa", at("2020-12-01T00:00:00Z"), at("2021-01-01T00:00:00Z"))),
+    ("date", "ap1970-01-02", {"now": 11 * DAY}, DateIs("ap", 0, 3 * DAY)),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "context", "expected"), TEXTS)
+def test_a_text_asks_this(kind: str, text: str, context: dict[str, Any], expected: Any) -> None:
+    assert asked(kind, text, **context) == expected
+
+
+MALFORMED = {
+    "token": ["a|b|c", "|", r"a\x", "a\\"],
+    "string": [" "],
+    "reference": ["Patient/1/2", "a b", "Patient?name=x"],
+    "number": ["five", "5,4", "1e9999", "1e400", "", "xx5", "inf", "٣"],
+    "quantity": ["5|mg", "5|a|b|c", "|u|mg"],
+    "date": [
+        "", "gt", "zz2020", "0000", "2020-13", "2020-02-30", "2020-1-1", "2020-01-01T10", "2020-01-01T25:00", "2020-01-01\n",
+        "٢٠٢٠", "2020-01-01T10:00:00 02:00", "2020-01-01T10:00:00+99:00",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in MALFORMED.items() for text in texts])
+def test_a_malformed_text_is_an_error(kind: str, text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        asked(kind, text, targets=("Patient",))
+
+
+def test_a_type_as_modifier_takes_ids_of_that_type_alone() -> None:
+    assert asked("reference", "Patient/1", modifier="Patient") == RefersTo(frozenset({"Patient/1"}))
+    with pytest.raises(ValueError, match="type"):
+        asked("reference", "Group/1", modifier="Patient")
+
+
+BOUNDARIES = [
+    ("2020", "2020-01-01T00:00:00Z", 366 * DAY),
+    ("2019-02", "2019-02-01T00:00:00Z", 28 * DAY),
+    ("2020-02", "2020-02-01T00:00:00Z", 29 * DAY),
+    ("2019-12", "2019-12-01T00:00:00Z", 31 * DAY),
+    ("2019-12-31", "2019-12-31T00:00:00Z", DAY),
+    ("1969-12-31", "1969-12-31T00:00:00Z", DAY),
+    ("2019-12-31T23:59", "2019-12-31T23:59:00Z", MINUTE),
+    ("2019-12-31T23:59:59", "2019-12-31T23:59:59Z", SECOND),
+    ("2019-12-31T23:59:59Z", "2019-12-31T23:59:59Z", SECOND),
+    ("2019-12-31T23:59:59-05:30", "2020-01-01T05:29:59Z", SECOND),
+    ("2020-01-01T00:00:00+14:00", "2019-12-31T10:00:00Z", SECOND),
+    ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z", SECOND),
+    ("2020-01-01T00:00:00.1Z", "2020-01-01T00:00:00.100000Z", SECOND // 10),
+    ("2020-01-01T00:00:00.120Z", "2020-01-01T00:00:00.120000Z", 1000),
+    ("2020-01-01T00:00:00.123456Z", "2020-01-01T00:00:00.123456Z", 1),
+    ("2020-01-01T00:00:00.123456789Z", "2020-01-01T00:00:00.123456Z", 1),
+]
+
+
+@pytest.mark.parametrize(("text", "begin", "length"), BOUNDARIES)
+def test_a_date_is_all_of_what_it_leaves_open(text: str, begin: str, length: int) -> None:
+    assert interval(text) == (at(begin), at(begin) + length)
+
+
+def test_the_last_year_has_an_end() -> None:
+    assert interval("9999")[1] == interval("9999-12")[1] == interval("9999-12-31")[1]
+
+
+@given(st.dates(min_value=datetime.date(1, 1, 1), max_value=datetime.date(9999, 12, 30)))
+def test_days_follow_each_other_without_gap_or_overlap(day: datetime.date) -> None:
+    lo, hi = interval(day.isoformat())
+    assert hi == interval((day + datetime.timedelta(1)).isoformat())[0]
+    month, year = interval(day.isoformat()[:7]), interval(day.isoformat()[:4])
+    assert year[0] <= month[0] <= lo < hi <= month[1] <= year[1]
+
+
+@given(st.text())
+def test_folding_twice_is_folding_once(text: str) -> None:
+    assert fold(fold(text)) == fold(text)
+
+
+@given(st.lists(st.text(alphabet="a,|$\\")))
+def test_what_is_escaped_and_joined_is_what_is_split_and_unescaped(texts: list[str]) -> None:
+    written = [text.replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$") for text in texts]
+    assert [unescape(piece) for piece in split(",".join(written), ",")] == (texts or [""])

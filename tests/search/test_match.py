@@ -1,0 +1,287 @@
+"""The meaning of the condition language: its laws, on arbitrary rows, and what each test means, case by case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import (
+    EVERYTHING,
+    NOTHING,
+    AllOf,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    OfPatient,
+    Prefix,
+    Present,
+    QuantityIs,
+    RefersTo,
+    TextIs,
+    TokenIs,
+)
+from fhir_server.search.match import admits, answers, keys, matches, select
+from fhir_server.search.sight import Entry, Indexed, Position, Sight, SortKey, Window
+
+PARAMS = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
+PATIENTS = ("p1", "p2")
+CLASSES = (0, 1, 2)
+
+words = st.sampled_from(["", "a", "b", "ab"])
+numbers = st.integers(0, 6)
+PREFIXES: tuple[Prefix, ...] = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
+prefixes = st.sampled_from(PREFIXES)
+intervals = st.tuples(numbers, st.integers(1, 3)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+values: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
+    "token": st.tuples(words, words),
+    "reference": st.tuples(words),
+    "string": words.map(lambda word: (word, word.upper())),
+    "date": intervals,
+    "quantity": st.tuples(numbers.map(float), words, words, words),
+}
+tests: dict[str, st.SearchStrategy[Any]] = {
+    "t": st.builds(TokenIs, st.none() | words, st.none() | words),
+    "r": st.builds(RefersTo, st.frozensets(words)),
+    "s": st.builds(TextIs, words, st.sampled_from(["prefix", "exact", "contains"])),
+    "d": st.tuples(prefixes, intervals).map(lambda pair: DateIs(pair[0], *pair[1])),
+    "q": st.tuples(prefixes, intervals, st.none() | words, st.none() | words).map(
+        lambda t: QuantityIs(t[0], float(t[1][0]), float(t[1][1]), float(t[1][0]), t[2], t[3])
+    ),
+}
+classes = st.frozensets(st.sampled_from(CLASSES))
+
+
+def entries(param: str) -> st.SearchStrategy[Entry]:
+    kind = PARAMS[param]
+    return st.tuples(values[kind], st.sampled_from(CLASSES)).map(lambda made: Entry(param, kind, made[0], (), made[1]))
+
+
+leaves = st.one_of(
+    *(st.builds(Has, st.just(param), test) for param, test in tests.items()),
+    st.sampled_from(sorted(PARAMS)).map(Present),
+    st.frozensets(st.sampled_from(["0", "1", "2"])).map(IdIs),
+    st.frozensets(st.sampled_from(PATIENTS)).map(OfPatient),
+)
+filters: st.SearchStrategy[Filter] = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        inner.map(Not),
+        st.lists(inner, max_size=3).map(lambda parts: AllOf(tuple(parts))),
+        st.lists(inner, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
+    ),
+    max_leaves=6,
+)
+rows = st.builds(
+    Indexed,
+    st.just("T"),
+    st.sampled_from(["0", "1", "2"]),
+    st.lists(st.sampled_from(PATIENTS), unique=True).map(tuple),
+    st.sampled_from(CLASSES),
+    st.integers(0, 2),
+    st.lists(st.one_of(*map(entries, PARAMS)), max_size=6).map(tuple),
+)
+worlds = st.lists(rows, max_size=5).map(lambda found: [replace(row, id=str(i)) for i, row in enumerate(found)])
+windows = st.builds(Window, st.none() | st.frozensets(st.sampled_from(PATIENTS)), classes, st.booleans(), filters)
+sights = st.builds(Sight, st.lists(windows, max_size=3).map(tuple), st.integers(0, 2))
+sort_keys = st.sampled_from([*PARAMS.items(), ("_id", "token")])
+one_sort = st.tuples(sort_keys, st.booleans()).map(lambda made: SortKey(made[0][0], made[0][1], made[1]))
+sorts = st.lists(one_sort, max_size=2).map(tuple)
+
+
+@given(filters, filters, rows, classes)
+def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: Indexed, seen: frozenset[int]) -> None:
+    a, b = matches(left, row, seen), matches(right, row, seen)
+    assert matches(Not(left), row, seen) is not a
+    assert matches(AllOf((left, right)), row, seen) is (a and b)
+    assert matches(AnyOf((left, right)), row, seen) is (a or b)
+    assert matches(EVERYTHING, row, seen) is True
+    assert matches(NOTHING, row, seen) is False
+
+
+@given(worlds, filters, st.integers(0, 2))
+def test_an_empty_sight_sees_nothing(world: list[Indexed], where: Filter, now: int) -> None:
+    assert not any(admits(Sight((), now), row) or answers(Sight((), now), row, where) for row in world)
+    assert select(world, "T", where, Sight((), now)) == ()
+
+
+@given(rows, classes, st.sampled_from(CLASSES), st.none() | st.frozensets(st.sampled_from(PATIENTS)), st.booleans())
+def test_admitting_one_class_more_never_hides_a_row(
+    row: Indexed, seen: frozenset[int], more: int, patients: frozenset[str] | None, released: bool
+) -> None:
+    before, after = (Sight((Window(patients, found, released),), 1) for found in (seen, seen | {more}))
+    assert not admits(before, row) or admits(after, row)
+
+
+@given(rows, filters, sights, windows)
+def test_one_window_more_never_hides_a_row_nor_an_answer(row: Indexed, where: Filter, sight: Sight, more: Window) -> None:
+    wider = replace(sight, windows=(*sight.windows, more))
+    assert not admits(sight, row) or admits(wider, row)
+    assert not answers(sight, row, where) or answers(wider, row, where)
+
+
+@settings(max_examples=300)
+@given(worlds, filters, sights, sorts, st.data())
+def test_what_no_window_admits_never_influences_an_answer(
+    world: list[Indexed], where: Filter, sight: Sight, sort: tuple[SortKey, ...], data: st.DataObject
+) -> None:
+    """Entries of unseen classes come and go, and rows of unseen classes change: nobody can tell."""
+    seen = frozenset().union(*(window.classes for window in sight.windows))
+    other = []
+    for row in world:
+        kept = tuple(entry for entry in row.entries if entry.vclass in seen)
+        hidden = data.draw(st.lists(st.one_of(*map(entries, PARAMS)), max_size=3))
+        other.append(replace(row, entries=(*(entry for entry in hidden if entry.vclass not in seen), *kept)))
+    invisible = [replace(data.draw(rows), id=f"h{i}", vclass=9) for i in range(data.draw(st.integers(0, 2)))]
+    one = [(row.id, keys(sort, sight, row)) for row in select(world, "T", where, sight, sort=sort)]
+    two = [(row.id, keys(sort, sight, row)) for row in select([*invisible, *other], "T", where, sight, sort=sort)]
+    assert one == two
+
+
+@given(worlds, filters, sights, sorts, st.integers(1, 3))
+def test_pages_laid_end_to_end_are_the_whole_answer(
+    world: list[Indexed], where: Filter, sight: Sight, sort: tuple[SortKey, ...], size: int
+) -> None:
+    whole = select(world, "T", where, sight, sort=sort)
+    assert {row.id for row in whole} == {row.id for row in world if answers(sight, row, where)}
+    walked: list[Indexed] = []
+    after = None
+    while page := select(world, "T", where, sight, sort=sort, limit=size, after=after):
+        walked.extend(page)
+        after = Position(keys(sort, sight, page[-1]), page[-1].id)
+    assert tuple(walked) == whole
+
+
+def row(*found: Entry, id: str = "x", patients: tuple[str, ...] = ("p1",), vclass: int = 0, release_at: int = 0) -> Indexed:
+    return Indexed("T", id, patients, vclass, release_at, found)
+
+
+def test_one_window_must_both_admit_the_row_and_show_the_entry_asked_about() -> None:
+    found = row(Entry("t", "token", ("", "a"), (), 1))
+    admitting, showing = Window(None, frozenset({0})), Window(None, frozenset({1}))
+    where = Has("t", TokenIs(None, "a"))
+    assert not answers(Sight((admitting, showing)), found, where)
+    assert answers(Sight((admitting, showing)), found, Not(where))
+    assert answers(Sight((Window(None, frozenset({0, 1})),)), found, where)
+
+
+def test_a_window_shows_only_its_patients_and_only_what_is_released() -> None:
+    window = Window(frozenset({"p1"}), frozenset({0}))
+    sight = Sight((window,), now=5)
+    assert admits(sight, row(release_at=5))
+    assert not admits(sight, row(release_at=6))
+    assert admits(Sight((replace(window, released=False),), 5), row(release_at=6))
+    assert not admits(sight, row(patients=("p2",)))
+    assert not admits(sight, row(patients=()))
+    assert admits(Sight((replace(window, patients=None),), 5), row(patients=()))
+    assert not admits(sight, row(vclass=1))
+
+
+BROKEN: Any = [object(), None, (Has, ("t", object())), (AnyOf, ((EVERYTHING, None),)), (AllOf, ((NOTHING, 1),)), (Not, ("x",))]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_an_unknown_node_is_an_error_and_never_true(broken: Any) -> None:
+    where = broken[0](*broken[1]) if isinstance(broken, tuple) else broken
+    with pytest.raises(TypeError):
+        matches(where, row(), frozenset({0}))
+
+
+# An entry against the query interval [10, 20).
+DATES = {
+    (10, 20): {"eq", "ge", "le", "ap"},
+    (12, 15): {"eq", "ge", "le", "ap"},
+    (5, 25): {"ne", "gt", "lt", "ge", "le", "ap"},
+    (5, 15): {"ne", "lt", "le", "ap"},
+    (15, 25): {"ne", "gt", "ge", "ap"},
+    (5, 10): {"ne", "lt", "le", "eb"},
+    (20, 25): {"ne", "gt", "ge", "sa"},
+    (10, 21): {"ne", "gt", "ge", "ap"},
+    (9, 20): {"ne", "lt", "le", "ap"},
+}
+
+
+@pytest.mark.parametrize(("entry", "expected"), DATES.items())
+def test_each_date_prefix_means_what_r4_says_of_intervals(entry: tuple[int, int], expected: set[str]) -> None:
+    found = row(Entry("d", "date", entry))
+    assert {prefix for prefix in PREFIXES if matches(Has("d", DateIs(prefix, 10, 20)), found, frozenset({0}))} == expected
+
+
+# A number against 5.4, which stands for [5.35, 5.45).
+NUMBERS = {
+    5.35: {"eq", "lt", "le", "eb", "ap"},
+    5.4: {"eq", "ge", "le", "ap"},
+    5.45: {"ne", "gt", "ge", "sa", "ap"},
+    5.0: {"ne", "lt", "le", "eb"},
+    6.0: {"ne", "gt", "ge", "sa"},
+}
+
+
+@pytest.mark.parametrize(("number", "expected"), NUMBERS.items())
+def test_each_number_prefix_means_what_r4_says_of_precision(number: float, expected: set[str]) -> None:
+    found = row(Entry("q", "quantity", (number, "", "", "")))
+    assert {p for p in PREFIXES if matches(Has("q", QuantityIs(p, 5.35, 5.45, 5.4)), found, frozenset({0}))} == expected
+
+
+def test_a_range_of_no_width_is_its_one_number() -> None:
+    assert matches(Has("q", QuantityIs("eq", 2.0, 2.0, 2.0)), row(Entry("q", "quantity", (2.0, "", "", ""))), frozenset({0}))
+    assert not matches(Has("q", QuantityIs("eq", 2.0, 2.0, 2.0)), row(Entry("q", "quantity", (2.1, "", "", ""))), frozenset({0}))
+
+
+@pytest.mark.parametrize(
+    ("system", "unit", "expected"),
+    [
+        (None, None, True),
+        (None, "mg", True),
+        (None, "milligram", True),
+        (None, "g", False),
+        ("u", "mg", True),
+        ("u", "milligram", False),
+        ("u", None, True),
+        ("v", "mg", False),
+    ],
+)
+def test_a_unit_is_its_code_in_its_system_or_without_a_system_code_or_text(system: str, unit: str, expected: bool) -> None:
+    found = row(Entry("q", "quantity", (1.0, "u", "mg", "milligram")))
+    assert matches(Has("q", QuantityIs("eq", 1.0, 1.0, 1.0, system, unit)), found, frozenset({0})) is expected
+
+
+def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_stored_order() -> None:
+    world = [
+        row(id="none"),
+        row(Entry("d", "date", (1, 9)), id="wide"),
+        row(Entry("d", "date", (2, 3)), Entry("d", "date", (5, 6)), id="two"),
+        row(Entry("d", "date", (2, 9)), id="tie"),
+        row(Entry("d", "date", (0, 99), (), 1), id="hidden value"),
+    ]
+    sight = Sight((Window(None, frozenset({0})),))
+    up = [found.id for found in select(world, "T", EVERYTHING, sight, sort=(SortKey("d", "date"),))]
+    down = [found.id for found in select(world, "T", EVERYTHING, sight, sort=(SortKey("d", "date", True),))]
+    assert up == ["wide", "two", "tie", "none", "hidden value"]
+    assert down == ["wide", "tie", "two", "none", "hidden value"]
+
+
+def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:
+    sight = Sight((Window(None, frozenset({0})),))
+    texts = set()
+    for world in ([row(id="a")], [row(id="a"), row(id="b", vclass=1)]):
+        with pytest.raises(Problem) as refused:
+            select(world, "T", EVERYTHING, sight, after=Position((), "b"))
+        texts.add((refused.value.kind, str(refused.value)))
+    assert len(texts) == 1
+    assert select([row(id="b"), row(id="a")], "T", EVERYTHING, sight, after=Position((), "b")) == (row(id="a"),)
+
+
+def test_a_position_survives_its_json() -> None:
+    position = Position((1, 1.0, "a", None), "x")
+    again = msgspec.json.decode(msgspec.json.encode(position), type=Position)
+    assert again == position
+    assert [type(key) for key in again.keys] == [int, float, str, type(None)]

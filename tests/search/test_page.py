@@ -1,0 +1,59 @@
+"""Page links: opaque, bound to their search, and refused in one wording."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fhir_server.errors import Problem
+from fhir_server.search.page import Cursors
+from fhir_server.search.sight import STALE, Position
+
+CURSORS = Cursors(bytes(range(64)))
+scalars = st.none() | st.text() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False)
+positions = st.builds(Position, st.lists(scalars, max_size=3).map(tuple), st.text())
+
+
+def refused(text: str, bound: bytes, cursors: Cursors = CURSORS) -> bool:
+    with pytest.raises(Problem) as problem:
+        cursors.open(text, bound)
+    return (problem.value.kind, str(problem.value)) == ("invalid", STALE)
+
+
+@given(positions, st.binary())
+def test_a_sealed_position_opens_again_where_it_is_bound_to(position: Position, bound: bytes) -> None:
+    text = CURSORS.seal(position, bound)
+    assert CURSORS.open(text, bound) == position
+    assert text == CURSORS.seal(position, bound)
+    assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+@given(positions, st.binary(), st.binary())
+def test_a_link_is_refused_by_another_search_and_by_another_key(position: Position, bound: bytes, other: bytes) -> None:
+    text = CURSORS.seal(position, bound)
+    assert other == bound or refused(text, other)
+    assert refused(text, bound, Cursors(bytes(64)))
+
+
+@given(positions, st.data())
+def test_a_link_with_any_character_changed_is_refused(position: Position, data: st.DataObject) -> None:
+    text = CURSORS.seal(position, b"search")
+    place = data.draw(st.integers(0, len(text) - 1))
+    char = data.draw(st.characters().filter(lambda found: found != text[place]))
+    assert refused(text[:place] + char + text[place + 1 :], b"search")
+    assert refused(text[:place], b"search")
+
+
+@given(st.text())
+def test_any_other_text_is_refused(text: str) -> None:
+    assert refused(text, b"search")
+
+
+def test_a_link_shows_nothing_of_its_position() -> None:
+    assert "secret" not in CURSORS.seal(Position(("secret",), "secret"), b"")
+
+
+def test_a_key_of_the_wrong_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match="bit"):
+        Cursors(b"short")

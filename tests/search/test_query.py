@@ -1,0 +1,256 @@
+"""The query string: what it asks, and what is refused rather than widened."""
+
+from __future__ import annotations
+
+import pytest
+
+from fhir_server.errors import Problem
+from fhir_server.search.controls import DEFAULT_COUNT, DEFAULT_TOTAL, MAX_COUNT, Include
+from fhir_server.search.criteria import refers
+from fhir_server.search.filters import (
+    EVERYTHING,
+    NOTHING,
+    AllOf,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    Present,
+    RefersTo,
+    TextIs,
+    TokenIs,
+)
+from fhir_server.search.query import MAX_PAIRS, MAX_VALUES, Query, condition, parse
+from fhir_server.search.sight import SortKey
+
+BASE = "http://us.example/fhir"
+DAY = 86_400_000_000
+
+
+def ask(type: str, *pairs: tuple[str, str], strict: bool = True) -> Query:
+    return parse(type, pairs, strict=strict, now=0, base=BASE)
+
+
+def one(type: str, name: str, value: str) -> Filter:
+    where = ask(type, (name, value)).where
+    assert isinstance(where, AllOf)
+    (part,) = where.parts
+    return part
+
+
+def token(param: str, code: str, system: str | None = None) -> Has:
+    return Has(param, TokenIs(system, code))
+
+
+def to(param: str, *targets: str) -> Has:
+    return Has(param, RefersTo(frozenset(targets)))
+
+
+ASKS = [
+    ("Observation", "code", "a", token("code", "a")),
+    ("Observation", "code", "a,b", AnyOf((token("code", "a"), token("code", "b")))),
+    ("Observation", "code", r"a\,b", token("code", "a,b")),
+    ("Observation", "code:not", "a,b", Not(AnyOf((token("code", "a"), token("code", "b"))))),
+    ("Observation", "code:missing", "true", Not(Present("code"))),
+    ("Observation", "code:missing", "false", Present("code")),
+    ("Observation", "combo-code:missing", "true", Not(AnyOf((Present("code"), Present("component-code"))))),
+    ("Observation", "combo-code", "a", AnyOf((token("code", "a"), token("component-code", "a")))),
+    ("Observation", "status", "http://hl7.org/fhir/observation-status|final", token("status", "final", "")),
+    ("Observation", "subject", "Patient/1,Group/2", to("subject", "Patient/1", "Group/2")),
+    ("Observation", "subject:Patient", "1", to("subject", "Patient/1")),
+    ("Observation", "subject", "1", to("subject", "Patient/1", "Group/1", "Device/1", "Location/1")),
+    ("Observation", "patient", "1", to("subject", "Patient/1")),
+    ("Observation", "patient", "Group/1", NOTHING),
+    ("Observation", "patient", "Group/1,2", to("subject", "Patient/2")),
+    ("Observation", "_id", "a,b", IdIs(frozenset({"a", "b"}))),
+    ("Observation", "_id:not", "a", Not(IdIs(frozenset({"a"})))),
+    ("Observation", "_id:missing", "true", NOTHING),
+    ("Observation", "_id:missing", "false", EVERYTHING),
+    ("Observation", "_lastUpdated", "ge1970-01-02", Has("_lastUpdated", DateIs("ge", DAY, 2 * DAY))),
+    ("Observation", "_profile", "http://p|1", to("_profile", "http://p|1")),
+    ("Observation", "_tag", "s|t", token("_tag", "t", "s")),
+    ("Observation", "_security", "s|t", token("_security", "t", "s")),
+    ("Observation", "_source", "urn:x", to("_source", "urn:x")),
+    ("Patient", "name:exact", "A", Has("name", TextIs("A", "exact"))),
+    ("Patient", "phonetic", "A", Has("name", TextIs("a", "prefix"))),
+    ("Patient", "active", "http://hl7.org/fhir/special-values|true", token("active", "true", "")),
+    ("Patient", "deceased", "false", Not(token("deceased", "true"))),
+    ("Patient", "deceased:not", "false", Not(Not(token("deceased", "true")))),
+    ("Patient", "deceased:missing", "true", NOTHING),
+]
+
+
+@pytest.mark.parametrize(("type", "name", "value", "expected"), ASKS)
+def test_a_pair_asks_this(type: str, name: str, value: str, expected: Filter) -> None:
+    assert one(type, name, value) == expected
+    assert condition(type, [(name, value)], 0, BASE) == AllOf((expected,))
+
+
+def test_pairs_narrow_each_other_and_no_pair_asks_for_everything() -> None:
+    assert ask("Observation", ("code", "a"), ("code", "b")).where == AllOf((token("code", "a"), token("code", "b")))
+    assert ask("Observation").where == EVERYTHING
+
+
+# Refused strict or not: to leave any of these out would answer another question.
+REFUSED = [
+    ("Observation", "subject:Patient.name", "x", "Chained"),
+    ("Observation", "subject.name", "x", "Chained"),
+    ("Patient", "_has:Observation:patient:code", "x", "Chained"),
+    ("Observation", "code-value-quantity", "a$b", "not supported"),
+    ("Location", "near", "1|2", "not supported"),
+    ("Observation", "_filter", "code eq a", "not supported"),
+    ("Observation", "_text", "x", "not supported"),
+    ("Observation", "_list", "x", "not supported"),
+    ("Observation", "code:in", "http://vs", "modifier 'in'"),
+    ("Observation", "code:text", "x", "modifier 'text'"),
+    ("Observation", "code:", "x", "modifier ''"),
+    ("Observation", "code:exact", "x", "modifier 'exact'"),
+    ("Observation", "subject:identifier", "s|v", "modifier 'identifier'"),
+    ("Observation", "subject:Practitioner", "1", "modifier 'Practitioner'"),
+    ("Observation", "patient:missing", "true", "modifier 'missing'"),
+    ("Observation", "date:not", "2020", "modifier 'not'"),
+    ("Observation", "_profile:below", "http://p", "modifier 'below'"),
+    ("Observation", "code", "", "empty"),
+    ("Observation", "code", "a,,b", "empty"),
+    ("Observation", "code:missing", "maybe", "true or false"),
+    ("Observation", "date", "gt2020-13-01", "does not exist"),
+    ("Observation", "value-quantity", "high", "number"),
+    ("Observation", "subject", "a b", "reference"),
+    ("Patient", "deceased", "yes", "true or false"),
+    ("Patient", "name", " ", "empty"),
+    ("Observation", "_count", "-1", "whole number"),
+    ("Observation", "_count", "ten", "whole number"),
+    ("Observation", "_count", "²", "whole number"),
+    ("Observation", "_count:exact", "1", "modifier 'exact'"),
+    ("Observation", "_total", "all", "one of"),
+    ("Observation", "_summary", "yes", "one of"),
+    ("Observation", "_elements", "code,name.family", "element names"),
+    ("Observation", "_include", "*", "wildcard"),
+    ("Observation", "_include", "Observation:*", "wildcard"),
+    ("Observation", "_include:iterate", "Observation:has-member", "one step"),
+    ("Observation", "_include", "Observation", "Type:parameter"),
+    ("Observation", "_include", "Nothing:subject", "Type:parameter"),
+    ("Observation", "_include", "Observation:code", "no reference parameter"),
+    ("Observation", "_include", "Observation:nothing", "no reference parameter"),
+    ("Observation", "_include", "Observation:subject:Practitioner", "does not refer"),
+    ("Observation", "_include", "Condition:subject", "starts from Condition"),
+    ("Observation", "_revinclude", "Condition:asserter", "cannot refer to Observation"),
+    ("Patient", "_revinclude", "Observation:subject:Group", "cannot refer to Patient"),
+]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(("type", "name", "value", "said"), REFUSED)
+def test_what_cannot_be_answered_as_asked_is_refused(type: str, name: str, value: str, said: str, strict: bool) -> None:
+    with pytest.raises(Problem, match=said) as refused:
+        ask(type, (name, value), strict=strict)
+    assert refused.value.kind == "invalid"
+
+
+def test_an_unknown_name_is_an_error_when_strict_and_named_as_ignored_when_lenient() -> None:
+    pairs = [("code", "a"), ("colour", "red"), ("colour:exact", "red"), ("code", "b")]
+    with pytest.raises(Problem, match="no search parameter 'colour'"):
+        ask("Observation", *pairs)
+    lenient = ask("Observation", *pairs, strict=False)
+    assert lenient.where == AllOf((token("code", "a"), token("code", "b")))
+    assert lenient.applied == (("code", "a"), ("code", "b"))
+    assert lenient.ignored == ("colour", "colour:exact")
+
+
+def test_a_condition_takes_nothing_but_conditions() -> None:
+    for name, value in [("colour", "red"), ("_count", "1"), ("_sort", "date"), ("_format", "json")]:
+        with pytest.raises(Problem, match="no search parameter"):
+            condition("Observation", [(name, value)], 0, BASE)
+
+
+def test_what_shapes_the_answer_is_read() -> None:
+    query = ask(
+        "Observation",
+        ("_sort", "-date,_id,_lastUpdated,code"),
+        ("_count", "7"),
+        ("_total", "none"),
+        ("_summary", "text"),
+        ("_elements", "code,status"),
+        ("_include", "Observation:subject"),
+        ("_include", "Observation:patient:Patient"),
+        ("_revinclude", "Provenance:target"),
+        ("_format", "json"),
+        ("_pretty", "true"),
+        ("_page", "cursor"),
+    )
+    sort = (SortKey("date", "date", True), SortKey("_id", "token"), SortKey("_lastUpdated", "date"), SortKey("code", "token"))
+    assert query.sort == sort
+    assert (query.count, query.total, query.summary, query.cursor) == (7, "none", "text", "cursor")
+    assert query.elements == ("code", "status")
+    assert query.includes == (Include("Observation", "subject"), Include("Observation", "patient", "Patient"))
+    assert query.revincludes == (Include("Provenance", "target"),)
+    assert "_page" not in dict(query.applied)
+    assert dict(query.applied)["_pretty"] == "true"
+    assert query.ignored == ()
+
+
+def test_what_is_not_asked_has_its_default() -> None:
+    assert ask("Observation") == Query(EVERYTHING, (), DEFAULT_COUNT, DEFAULT_TOTAL, "false")
+
+
+ONLY_COUNT = [
+    [("_count", "0")],
+    [("_summary", "count")],
+    [("_count", "0"), ("_summary", "true")],
+    [("_count", "5"), ("_summary", "count")],
+    [("_summary", "count"), ("_count", "5")],
+]
+
+
+@pytest.mark.parametrize("pairs", ONLY_COUNT)
+def test_no_rows_and_only_the_count_are_one_question(pairs: list[tuple[str, str]]) -> None:
+    query = ask("Observation", *pairs)
+    assert (query.count, query.summary) == (0, "count")
+
+
+def test_a_page_has_a_largest_size_and_the_self_link_says_so() -> None:
+    query = ask("Observation", ("_count", "999999"))
+    assert query.count == MAX_COUNT
+    assert query.applied == (("_count", str(MAX_COUNT)),)
+
+
+@pytest.mark.parametrize("key", ["colour", "patient", "combo-code", "", "code-value-quantity"])
+def test_a_key_that_cannot_order_rows_is_an_error_when_strict_and_left_out_when_lenient(key: str) -> None:
+    with pytest.raises(Problem, match="cannot be sorted"):
+        ask("Observation", ("_sort", f"date,{key}"))
+    lenient = ask("Observation", ("_sort", f"date,-{key}"), strict=False)
+    assert lenient.sort == (SortKey("date", "date"),)
+    assert lenient.applied == (("_sort", "date"),)
+    assert lenient.ignored == ("_sort",)
+
+
+def test_a_key_that_stands_for_one_other_orders_by_it() -> None:
+    assert ask("Patient", ("_sort", "phonetic")).sort == (SortKey("name", "string"),)
+
+
+@pytest.mark.parametrize("name", ["_count", "_sort", "_summary", "_total", "_elements", "_page"])
+def test_what_can_be_meant_once_is_taken_once(name: str) -> None:
+    value = {"_count": "1", "_summary": "true", "_total": "none"}.get(name, "code")
+    with pytest.raises(Problem, match="once"):
+        ask("Observation", (name, value), (name, value))
+
+
+def test_a_search_has_a_largest_size() -> None:
+    most = [("code", "a")] * MAX_PAIRS
+    values = [("code", ",".join(["a"] * MAX_VALUES))]
+    assert ask("Observation", *most).where
+    assert ask("Observation", *values).where
+    with pytest.raises(Problem, match="at most 200"):
+        ask("Observation", *most, ("code", "a"))
+    with pytest.raises(Problem, match="at most 500"):
+        ask("Observation", *values, ("code", "a"))
+    with pytest.raises(Problem, match="at most 500"):
+        condition("Observation", [*values, ("code", "a")], 0, BASE)
+
+
+def test_rows_that_refer_to_another_are_asked_for_by_what_the_parameter_stands_for() -> None:
+    assert refers("Observation", "patient", frozenset({"Patient/1", "Group/1"})) == to("subject", "Patient/1")
+    either = AnyOf((to("agent", "Patient/1"), to("entity", "Patient/1")))
+    assert refers("AuditEvent", "patient", frozenset({"Patient/1"})) == either

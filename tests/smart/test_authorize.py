@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fhir_server.smart import demo
+from fhir_server.smart.core import MINUTE
+from fhir_server.smart.launch import Launch, new_launch
+from tests.smart.world import BASE, CHALLENGE, ORIGIN, Page, World, query
+
+
+def refusal(world: World, **changes: str | None) -> dict[str, str]:
+    """The parameters with which an unsound request comes back to the client."""
+    answer = world.authorize(**changes)
+    assert answer.status_code == 302
+    assert answer.headers["location"].startswith(demo.REDIRECT)
+    return query(answer.headers["location"])
+
+
+def launched(world: World, client: str = "demo-public", username: str = "clinician", **more: object) -> str:
+    launch = Launch(client, username, "teen", **more)  # type: ignore[arg-type]
+    return asyncio.run(new_launch(world.store, launch, world.clock()))
+
+
+def test_smart_23_27_28_a_get_request_ends_with_a_code_and_the_state_as_sent(world: World) -> None:
+    answer = world.submit(world.consent_page(), decision="allow")
+    back = query(answer.headers["location"])
+    assert answer.headers["location"].startswith(f"{demo.REDIRECT}?")
+    assert back["code"]
+    assert back["state"] == "s t/+%&é"
+    assert "error" not in back
+
+
+def test_the_issuer_is_named_in_the_response(world: World) -> None:
+    assert query(world.submit(world.consent_page(), decision="allow").headers["location"])["iss"] == ORIGIN
+    assert refusal(world, aud="https://elsewhere.example")["iss"] == ORIGIN
+
+
+def test_smart_24_a_post_request_is_the_same(world: World) -> None:
+    answer = world.follow(world.http.post("/oauth/authorize", data=world.asked()))
+    answer = world.submit(world.submit(world.sign_in(answer, "adult"), patient="adult"), decision="allow")
+    assert query(answer.headers["location"])["code"]
+
+
+def test_smart_25_a_trailing_slash_of_aud_is_tolerated(world: World) -> None:
+    assert world.authorize(aud=f"{BASE}/").headers["location"].startswith("/oauth/continue")
+
+
+@pytest.mark.parametrize("aud", [None, "", "https://elsewhere.example/fhir", f"{BASE}/Patient", BASE.upper()])
+def test_smart_26_a_wrong_aud_gets_no_code(world: World, aud: str | None) -> None:
+    assert refusal(world, aud=aud)["error"] == "invalid_request"
+
+
+@pytest.mark.parametrize("uri", [f"{demo.REDIRECT}/", f"{demo.REDIRECT}?a=1", "https://evil.example/", "javascript:alert(1)", '"<x', None])
+def test_smart_30_an_unregistered_redirect_uri_is_never_followed(world: World, uri: str | None) -> None:
+    answer = world.authorize(redirect_uri=uri)
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+    assert "<x" not in answer.text
+
+
+@pytest.mark.parametrize("client", [None, "nobody", 'no"body', "é"])
+def test_smart_30_an_unknown_client_gets_a_page(world: World, client: str | None) -> None:
+    answer = world.authorize(client_id=client)
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("response_type", [None, "token", "code id_token"])
+def test_smart_30_other_response_types_are_refused(world: World, response_type: str | None) -> None:
+    assert refusal(world, response_type=response_type)["error"] == "unsupported_response_type"
+
+
+def test_smart_30_a_scope_of_which_nothing_is_left_is_refused_and_the_rest_is_narrowed(world: World) -> None:
+    assert refusal(world, scope="patient/Observation.sr nonsense")["error"] == "invalid_scope"
+    assert world.tokens(scope="patient/Observation.rs nonsense system/*.rs")["scope"] == "patient/Observation.rs"
+
+
+def test_smart_30_57_a_launch_gives_its_context_once_and_only_to_its_client_and_person(world: World) -> None:
+    scope = "launch patient/Patient.rs"
+    handle = launched(world, encounter="visit-1", parameters={"intent": "review"})
+    token = world.tokens("clinician", scope=scope, launch=handle)
+    assert (token["patient"], token["encounter"], token["intent"]) == ("teen", "visit-1", "review")
+    assert token["need_patient_banner"] is True
+    for bad in (handle, "unknown", launched(world, client="demo-confidential")):
+        assert refusal(world, scope=scope, launch=bad)["error"] == "invalid_request"
+    assert refusal(world, scope=scope)["error"] == "invalid_request"
+
+
+def test_smart_30_a_launch_made_for_someone_else_is_denied(world: World) -> None:
+    answer = world.submit(world.consent_page("adult", scope="launch patient/*.rs", launch=launched(world)), decision="allow")
+    assert query(answer.headers["location"])["error"] == "access_denied"
+
+
+def test_smart_30_a_launch_runs_out(world: World) -> None:
+    handle = launched(world)
+    world.clock.forward(6 * MINUTE)
+    assert refusal(world, scope="launch patient/*.rs", launch=handle)["error"] == "invalid_request"
+
+
+def test_smart_31_a_code_is_good_for_a_minute(world: World) -> None:
+    fresh, stale = world.code(), world.code()
+    world.clock.forward(59 * MINUTE // 60)
+    assert world.exchange(fresh).status_code == 200
+    world.clock.forward(2 * MINUTE // 60)
+    assert world.exchange(stale).json()["error"] == "invalid_grant"
+
+
+def test_smart_32_a_denial_comes_back_with_the_state(world: World) -> None:
+    back = query(world.submit(world.consent_page(), decision="deny").headers["location"])
+    assert (back["error"], back["state"], "code" in back) == ("access_denied", "s t/+%&é", False)
+
+
+def test_anything_but_allow_is_a_denial(world: World) -> None:
+    assert query(world.submit(world.consent_page(), decision="Allow").headers["location"])["error"] == "access_denied"
+
+
+def test_a_consent_page_is_answered_once(world: World) -> None:
+    page = world.consent_page()
+    assert world.submit(page, decision="allow").status_code == 302
+    assert world.submit(page, decision="allow").status_code == 400
+
+
+def test_a_repeated_parameter_is_refused(world: World) -> None:
+    pairs = [*world.asked().items(), ("scope", "patient/*.cruds")]
+    assert world.http.get("/oauth/authorize", params=pairs).status_code == 400
+
+
+def test_a_silent_request_is_refused_because_the_person_is_always_asked(world: World) -> None:
+    assert refusal(world, prompt="none")["error"] == "interaction_required"
+
+
+def test_prompt_login_asks_for_the_password_again(world: World) -> None:
+    world.consent_page()
+    world.clock.forward(MINUTE)
+    again = world.follow(world.authorize(prompt="login"))
+    assert 'name="password"' in again.text
+    assert 'name="password"' not in world.follow(world.authorize()).text
+    assert Page(world.sign_in(again, "adult").text).radios == ["adult"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code_challenge_method": "plain"},
+        {"code_challenge_method": None},
+        {"code_challenge": None},
+        {"code_challenge": None, "code_challenge_method": None},
+        {"code_challenge": "short"},
+        {"code_challenge": ""},
+    ],
+)
+@pytest.mark.parametrize("client", ["demo-public", "demo-confidential"])
+def test_smart_38_without_an_s256_challenge_nobody_gets_in(world: World, changes: dict[str, str | None], client: str) -> None:
+    assert refusal(world, client_id=client, **changes)["error"] == "invalid_request"
+    assert CHALLENGE

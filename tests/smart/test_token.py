@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import httpx
+import pytest
+
+from fhir_server.smart import demo
+from fhir_server.smart.core import HOUR
+from tests.smart.world import CHALLENGE, ORIGIN, SCOPE, VERIFIER, Page, World
+
+CONFIDENTIAL = ("demo-confidential", demo.SECRET)
+
+
+def test_smart_33_39_40_a_public_client_exchanges_its_code(world: World) -> None:
+    answer = world.exchange(world.code())
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("verifier", [None, "", "w" * 50, CHALLENGE, VERIFIER[:-1], "é" * 50], ids="none blank wrong plain short odd".split())
+def test_smart_34_35_36_37_a_verifier_that_does_not_fit_is_refused(world: World, verifier: str | None) -> None:
+    code = world.code()
+    assert world.exchange(code, code_verifier=verifier).status_code == 400
+    assert world.exchange(code).status_code == 200  # the refusal did not use the code up
+
+
+def test_smart_34_36_confidential_clients_need_the_verifier_too(world: World) -> None:
+    code = world.code(client_id="demo-confidential")
+    assert world.exchange(code, CONFIDENTIAL, code_verifier=None).status_code == 400
+    assert world.exchange(code, CONFIDENTIAL, code_verifier="w" * 50).status_code == 400
+    assert world.exchange(code, CONFIDENTIAL).status_code == 200
+
+
+def test_smart_41_a_confidential_client_authenticates_by_basic_or_in_the_body(world: World) -> None:
+    assert world.exchange(world.code(client_id="demo-confidential"), CONFIDENTIAL).status_code == 200
+    body = {"client_id": "demo-confidential", "client_secret": demo.SECRET}
+    assert world.exchange(world.code(client_id="demo-confidential"), **body).status_code == 200
+
+
+def test_smart_42_an_asymmetric_client_is_known_by_its_assertion_alone(world: World) -> None:
+    code = world.code(client_id="demo-asymmetric")
+    signed = {
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": world.assertion("demo-asymmetric", "ES384"),
+    }
+    assert world.exchange(code, **signed).status_code == 200
+
+
+def test_smart_43_a_bogus_code_is_exactly_400(world: World) -> None:
+    answer = world.exchange("bogus")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    assert world.exchange("").status_code == 400
+
+
+@pytest.mark.parametrize("auth", [("nobody", demo.SECRET), ("demo-confidential", "wrong"), ("demo-public", "x"), ("é", "é")])
+def test_smart_44_a_good_code_with_a_bad_client_is_refused(world: World, auth: tuple[str, str]) -> None:
+    answer = world.exchange(world.code(client_id="demo-confidential"), auth)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+def test_smart_44_an_unknown_public_client_is_refused(world: World) -> None:
+    assert world.exchange(world.code(), client_id="nobody").status_code in (400, 401)
+    assert world.exchange(world.code(), client_id=None).status_code in (400, 401)
+
+
+def test_smart_44_a_confidential_client_cannot_pass_for_a_public_one(world: World) -> None:
+    code = world.code(client_id="demo-confidential")
+    assert world.exchange(code, client_id="demo-confidential").status_code == 401
+
+
+def test_a_client_authenticates_in_one_way_and_as_itself(world: World) -> None:
+    code = world.code(client_id="demo-confidential")
+    assert world.exchange(code, CONFIDENTIAL, client_secret=demo.SECRET).status_code == 400
+    assert world.exchange(code, CONFIDENTIAL, client_id="demo-public").status_code == 401
+    assert world.exchange(code, CONFIDENTIAL, client_id="demo-confidential").status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Basic !!!", "Basic " + base64.b64encode(b"\xff:\xff").decode(), "Basic", "Nonsense x"])
+def test_a_malformed_authorization_header_is_a_refusal_and_not_a_fault(world: World, header: str) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": "x"}
+    assert world.http.post("/oauth/token", data=form, headers={"Authorization": header}).status_code in (400, 401)
+
+
+def test_smart_45_a_code_is_bound_to_its_client_and_redirect_uri(world: World) -> None:
+    code = world.code()
+    assert world.exchange(code, CONFIDENTIAL).json()["error"] == "invalid_grant"
+    assert world.exchange(code, redirect_uri="http://127.0.0.1:8765/other").json()["error"] == "invalid_grant"
+    assert world.exchange(code, redirect_uri=None).json()["error"] == "invalid_grant"
+    assert world.exchange(code).status_code == 200
+
+
+def test_smart_45_a_replayed_code_ends_what_it_gave(world: World) -> None:
+    code = world.code()
+    tokens = world.exchange(code).json()
+    assert world.principal(tokens["access_token"])
+    assert world.exchange(code).status_code == 400
+    assert world.principal(tokens["access_token"]) is None
+    assert world.refresh(tokens["refresh_token"]).status_code == 400
+
+
+def test_smart_45_another_client_cannot_end_a_family_by_replay(world: World) -> None:
+    code = world.code()
+    tokens = world.exchange(code).json()
+    assert world.exchange(code, CONFIDENTIAL).status_code == 400
+    assert world.principal(tokens["access_token"])
+
+
+def test_smart_45_of_parallel_exchanges_exactly_one_wins(world: World) -> None:
+    form = {"grant_type": "authorization_code", "code": world.code(), "redirect_uri": demo.REDIRECT}
+    form |= {"code_verifier": VERIFIER, "client_id": "demo-public"}
+
+    async def race() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
+            return [r.status_code for r in await asyncio.gather(*(client.post("/oauth/token", data=form) for _ in range(12)))]
+
+    assert sorted(asyncio.run(race())) == [200] + [400] * 11
+
+
+def test_smart_46_47_48_the_response_has_its_members_in_their_types(world: World) -> None:
+    tokens = world.tokens()
+    assert all(isinstance(tokens[name], str) and tokens[name] for name in ("access_token", "scope", "refresh_token"))
+    assert tokens["token_type"].lower() == "bearer"
+    assert type(tokens["expires_in"]) is int
+
+
+def test_smart_49_the_granted_scope_is_the_string_asked_for(world: World) -> None:
+    granular = (
+        "patient/Condition.rs?category=http://terminology.hl7.org/CodeSystem/condition-category|encounter-diagnosis "
+        "patient/Observation.rs?category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
+    )
+    assert world.tokens()["scope"] == SCOPE
+    assert world.tokens(scope="patient/*.read user/*.*")["scope"] == "patient/*.read user/*.*"
+    assert world.tokens(scope=granular)["scope"] == granular
+
+
+def test_smart_50_no_answer_of_the_token_endpoint_is_stored(world: World) -> None:
+    for answer in (world.exchange(world.code()), world.exchange("bogus"), world.http.post("/oauth/token", content=b"x")):
+        assert "no-store" in answer.headers["cache-control"]
+        assert "no-cache" in answer.headers["pragma"]
+
+
+def test_smart_53_54_launch_parameters_stand_beside_the_token(world: World) -> None:
+    tokens = world.tokens("parent-a", "teen")
+    assert (tokens["patient"], tokens["need_patient_banner"]) == ("teen", True)
+    assert "patient" not in world.tokens("clinician", scope="user/*.rs")
+
+
+def test_smart_59_patient_scopes_put_a_patient_in_context_even_unasked(world: World) -> None:
+    assert world.tokens(scope="patient/Observation.rs")["patient"] == "adult"
+
+
+def test_smart_60_an_access_token_lives_an_hour_at_most(world: World) -> None:
+    tokens = world.tokens()
+    assert tokens["expires_in"] <= 3600
+    assert world.principal(tokens["access_token"])
+    world.clock.forward(HOUR)
+    assert world.principal(tokens["access_token"]) is None
+
+
+def test_no_refresh_token_without_offline_access(world: World) -> None:
+    assert "refresh_token" not in world.tokens(scope="launch/patient patient/*.rs")
+
+
+def test_credentials_in_the_query_are_not_read(world: World) -> None:
+    assert world.http.post("/oauth/token?grant_type=authorization_code&client_id=demo-public", data={}).status_code == 400
+
+
+def test_secrets_are_kept_as_digests_only(world: World) -> None:
+    page = world.consent_page()
+    handle = dict(Page(page.text).sent)["request"]
+    tokens = world.exchange(world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]).json()
+
+    async def everything() -> str:
+        kinds = ("access", "refresh", "code", "session", "request", "spent-code", "user")
+        return repr([await world.store.secrets.listing(kind, 0) for kind in kinds])
+
+    kept = asyncio.run(everything())
+    assert tokens["scope"] in kept  # the control: the records are there
+    for secret in (tokens["access_token"], tokens["refresh_token"], handle, *world.http.cookies.values(), demo.PASSWORD):
+        assert secret not in kept
