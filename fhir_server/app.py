@@ -7,12 +7,13 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from fastapi import FastAPI
 
-from fhir_server import portal
+from fhir_server import linking, portal
 from fhir_server.audit import Auditor
 from fhir_server.choices import Choices
 from fhir_server.clock import Clock
@@ -63,11 +64,9 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     ``new_id`` replaces the source of fresh logical ids (tests need the same ids in two worlds).
     """
     clock = settings.now()
-    policy = policies.load(settings.policy)
-    if settings.timezone:
-        policy = replace(policy, timezone=settings.timezone)
+    policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
-    labeller = Labeller(policy, CodeBook.load(settings.ig))
+    labeller = Labeller(policy, CodeBook.load(Path(settings.ig) if settings.ig else None))
     granter = Granter(policy, settings.base)
     smart = Smart(
         store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key
@@ -91,6 +90,7 @@ def application(settings: Settings) -> FastAPI:
     app = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(routes.router(made.smart))
     app.include_router(portal.router(made.smart, made.service))
+    app.include_router(linking.router(made.smart))
     app.mount("/fhir", fhir_api(made))
     return app
 

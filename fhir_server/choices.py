@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fhir_server.consent.decide import Actor
 from fhir_server.grant import Granter
@@ -34,7 +33,7 @@ class Choices:
         return [_choice(person, one.patient, one.resource, one.actor, one.name, self._today(now)) for one in openable]
 
     def _today(self, now: int) -> datetime:
-        return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(ZoneInfo(self._granter.timezone))
+        return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._granter.timezone)
 
 
 def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime) -> RecordChoice:

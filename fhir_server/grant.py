@@ -253,9 +253,9 @@ class Granter:
         params: dict[str, tuple[str, ...]] = {}
         for number, text in enumerate(keys):
             key = ClassKey.parse(text)
-            if key == INTERNAL:
-                if "*" in actor.clearance:
-                    plain.setdefault(key.data, set()).add(number)
+            if "*" in actor.clearance:
+                # A feed that is cleared for everything must find again whatever it wrote.
+                plain.setdefault(key.data, set()).add(number)
             elif decide.permits(self._policy, actor, key):
                 condition = decide.own_conditions(self._policy, actor, key.data)
                 (plain if condition is None else own).setdefault(key.data, set()).add(number)

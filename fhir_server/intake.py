@@ -168,6 +168,13 @@ class Writing:
         self._targets.pop(f"{row.type}/{row.id}", None)
         return True
 
+    async def renew(self, row: Row) -> bool:
+        """As :meth:`relabel`, with what follows for rows that inherit."""
+        changed = await self.relabel(row)
+        if changed:
+            await self._ripple(f"{row.type}/{row.id}")
+        return changed
+
     async def _settle(self, row: Row, previous: Row | None) -> None:
         """Carry the consequences of a write to rows that inherit from it and to plans that were made from it."""
         name = f"{row.type}/{row.id}"

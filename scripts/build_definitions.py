@@ -137,6 +137,8 @@ def _element(document: Json, element: Json, codes: Json) -> Json:
             row["codes"] = name
     if "contentReference" in element:
         row["like"] = element["contentReference"].split("#")[1]
+    if element.get("isSummary"):
+        row["summary"] = True
     rules = [_rule(c) for c in element.get("constraint", ()) if c["key"] not in STRUCTURAL]
     return row | ({"rules": rules} if rules else {})
 

@@ -81,7 +81,7 @@ class CodeBook:
         book = CodeBook()
         names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if book._read(path)]
         if not {"sensitive", "ordinary"} <= {name.partition("-")[0] for name in names}:
-            raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG to the ig folder.")
+            raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG to the folder.")
         return book
 
     def of(self, system: str, code: str) -> Known:
@@ -159,7 +159,7 @@ def _joined(one: Known, other: Known) -> Known:
 
 
 def _is_prefix(filters: list[dict[str, str]]) -> bool:
-    return len(filters) == 1 and filters[0].items() >= {"property": "concept", "op": "is-a"}.items() and bool(filters[0].get("value"))
+    return len(filters) == 1 and filters[0] == {"property": "concept", "op": "is-a", "value": filters[0].get("value")}
 
 
 def _label(resource: dict[str, Any]) -> str | None:

@@ -12,11 +12,10 @@ from fhir_server.clock import instant_text
 from fhir_server.interactions.table import TABLE
 from fhir_server.resources import catalogue
 from fhir_server.search import index
-from fhir_server.search.controls import CONTROLS
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
-_SHAPING = tuple(name for name in CONTROLS if name not in ("_page", "_format", "_pretty", "_include", "_revinclude"))
+_CODES = tuple(dict.fromkeys(row.code for row in TABLE if row.shape[0] == "{type}"))
 
 
 def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def _resource(type: str) -> dict[str, Any]:
     references = [f"{type}:{one.code}" for one in parameters if one.kind == "reference"]
     resource: dict[str, Any] = {
         "type": type,
-        "interaction": [{"code": row.code} for row in _first_of_each() if row.shape[0] == "{type}"],
+        "interaction": [{"code": code} for code in _CODES],
         "versioning": "versioned",
         "readHistory": True,
         "updateCreate": True,
@@ -71,11 +70,6 @@ def _resource(type: str) -> dict[str, Any]:
         definition = "http://hl7.org/fhir/OperationDefinition/Patient-everything"
         resource["operation"] = [{"name": "everything", "definition": definition}]
     return {name: value for name, value in resource.items() if value != []}
-
-
-def _first_of_each() -> list[Any]:
-    seen: set[str] = set()
-    return [row for row in TABLE if not (row.code in seen or seen.add(row.code)) and row.code != "operation"]
 
 
 def _pointing_at(type: str) -> list[str]:

@@ -1,7 +1,7 @@
 """WHAT the data is: HL7's R4 definitions, validation, and one declaration a resource type.
 
-A type's own file in this folder holds a module-level ``TYPE = ResourceType(...)``; a type without one gets a declaration
-made from the definitions and the table in :mod:`fhir_server.resources._others`.
+A type's own file in this folder, named after it in lower case, holds a module-level ``TYPE = ResourceType(...)``; a type without
+one gets a declaration made from the definitions and the table in :mod:`fhir_server.resources._others`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ __all__ = ["ResourceType", "catalogue"]
 def catalogue() -> Mapping[str, ResourceType]:
     """Every R4 resource type's declaration, by name, sorted.
 
-    Raises ValueError when two files declare one type, or a file declares a type that R4 does not have.
+    Raises ValueError when two files declare one type, or a file declares a type that R4 does not have; AttributeError when a
+    file named after a type declares nothing.
     """
     declared = collected(_scanned())
     unknown = declared.keys() - set(definitions.types())
@@ -42,13 +43,6 @@ def collected(found: list[ResourceType]) -> dict[str, ResourceType]:
 
 
 def _scanned() -> list[ResourceType]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = (importlib.import_module(f"{__name__}.{name}") for name in names if name not in _MECHANISM)
-    return [module.TYPE for module in modules if isinstance(getattr(module, "TYPE", None), ResourceType)]
-
-
-# modules that are not declarations and that nobody needs imported to know the types
-_MECHANISM = frozenset({
-    "_compile", "_others", "_reference", "_run", "_type", "_values", "definitions", "fhirpath", "fhirpath_operators",
-    "invariants", "models", "primitives", "validate", "xhtml",
-})
+    named = {name.lower() for name in definitions.types()}
+    files = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name in named)
+    return [importlib.import_module(f"{__name__}.{file}").TYPE for file in files]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fhir_server.resources import _values, definitions
 from fhir_server.resources._run import Place, Run, quote
 from fhir_server.resources.definitions import Element, TypeRef
 from fhir_server.resources.invariants import Predicate, rule
 
-Rule = tuple[str, Predicate]
+Rule = tuple[str, Predicate]  # "key: HL7's wording", and whether a node meets it
 
 
 class Choice(NamedTuple):
@@ -29,14 +29,13 @@ class Choice(NamedTuple):
 class Shape:
     """The compiled form of a type, or of a backbone element within it."""
 
-    def __init__(self, path: str, rows: tuple[Element, ...], rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rows: tuple[Element, ...], rules: tuple[Rule, ...]) -> None:
         self._rows = {name: (row, ref) for row in rows for name, ref in _json_names(row)}
         self._members: dict[str, _values.Check] = {}
         own = [row for row in rows if not row.path.endswith("[x]")]
         self._required = tuple((_last(row), "_" + _last(row)) for row in own if row.min)
         self._choices = tuple(_choice(row) for row in rows if row.path.endswith("[x]"))
         self._rules = rules
-        self.path = path
 
     def admit(self, name: str) -> None:
         """Let a member pass whose value the caller of :meth:`check` has checked."""
@@ -55,9 +54,9 @@ class Shape:
         for choice in self._choices:
             if choice.required or not choice.names.isdisjoint(node):
                 self._check_choice(choice, node, place, run)
-        for key, met in self._rules:
+        for text, met in self._rules:
             if not met(node, run.resource, run.root):
-                run.add("invariant", f"{key}: {human(self.path, key)}", place)
+                run.add("invariant", text, place)
 
     @staticmethod
     def _check_choice(choice: Choice, node: dict[str, Any], place: Place, run: Run) -> None:
@@ -103,22 +102,20 @@ def shape(path: str) -> Shape:
     rows = definitions.elements(path.split(".")[0])
     inner = tuple(row for row in rows if row.path.rpartition(".")[0] == path)
     rules = _rules(next(row for row in rows if row.path == path))
-    return Shape(path, inner, (*rules, ("ext-1", _value_xor_extension)) if path == "Extension" else rules)
+    return Shape(inner, (*rules, EXT_1) if path == "Extension" else rules)
 
 
 def _value_xor_extension(node: Any, resource: Any, root: Any) -> bool:
     return ("extension" in node) != any(name.startswith(("value", "_value")) for name in node)
 
 
+# The definitions repeat it on every element; it is a matter of the datatype.
+EXT_1: Final[Rule] = ("ext-1: Must have either extensions or value[x], not both", _value_xor_extension)
+
+
 def _rules(row: Element) -> tuple[Rule, ...]:
-    made = ((invariant.key, rule(invariant)) for invariant in row.invariants)
-    return tuple((key, met) for key, met in made if met is not None)
-
-
-def human(path: str, key: str) -> str:
-    """HL7's wording of an invariant of the element at ``path``; read when needed, which is seldom."""
-    found = (i for row in definitions.elements(path.split(".")[0]) if row.path == path for i in row.invariants if i.key == key)
-    return next((invariant.human for invariant in found), "Must have either extensions or value[x], not both")
+    made = ((f"{invariant.key}: {invariant.human}", rule(invariant)) for invariant in row.invariants)
+    return tuple((text, met) for text, met in made if met is not None)
 
 
 def _last(row: Element) -> str:
@@ -148,18 +145,18 @@ def _compiled(row: Element, ref: TypeRef | None) -> _values.Check:
     else:
         check = _values.complex_value(label, _node_check(row, ref), many)
     rules = _rules(row) if ref is None or ref.code not in ("BackboneElement", "Element") else ()
-    return _ruled(check, rules, row, label, many) if rules else check
+    return _ruled(check, rules, label, many) if rules else check
 
 
-def _ruled(check: _values.Check, rules: tuple[Rule, ...], row: Element, label: str, many: bool) -> _values.Check:
+def _ruled(check: _values.Check, rules: tuple[Rule, ...], label: str, many: bool) -> _values.Check:
     """The check, and then the invariants that the definitions put on this element rather than on its type."""
 
     def checked(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
         check(value, node, place, run)
         for index, item in enumerate(value) if many and type(value) is list else ((-1, value),):
-            for key, met in rules:
+            for text, met in rules:
                 if not met(item, run.resource, run.root):
-                    run.add("invariant", f"{key}: {human(row.path, key)}", (place, label, index))
+                    run.add("invariant", text, (place, label, index))
 
     return checked
 

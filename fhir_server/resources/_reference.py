@@ -42,9 +42,8 @@ def targets_check(targets: tuple[str, ...]) -> Check:
 def _check_local(text: str, allowed: frozenset[str], place: Place, run: Run) -> None:
     if text == "#":
         return
-    contained = run.root.get("contained")
-    parts = [p for p in contained if type(p) is dict and p.get("id") == text[1:]] if type(contained) is list else []
-    if not parts:
+    found = run.contained().get(text[1:])
+    if found is None:
         run.add("invariant", f"ref-1: nothing contained has the id {quote(text[1:])}.", (place, "reference", -1))
-    elif str(parts[0].get("resourceType")) not in allowed:
+    elif found not in allowed:
         run.add("value", "What is contained there is not of a type that may stand here.", (place, "reference", -1))

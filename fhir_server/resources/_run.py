@@ -21,12 +21,21 @@ class Full(Exception):
 class Run:
     """Collects issues; ``resource`` and ``root`` are FHIRPath's %resource and %rootResource."""
 
-    __slots__ = ("issues", "resource", "root")
+    __slots__ = ("_contained", "issues", "resource", "root")
 
     def __init__(self, resource: Any) -> None:
         self.issues: list[Issue] = []
         self.resource = resource
         self.root = resource
+        self._contained: dict[str, str] | None = None
+
+    def contained(self) -> dict[str, str]:
+        """Id -> type of what the root resource contains."""
+        if self._contained is None:
+            parts = self.root.get("contained")
+            found = [part for part in parts if type(part) is dict] if type(parts) is list else []
+            self._contained = {str(part.get("id")): str(part.get("resourceType")) for part in found}
+        return self._contained
 
     def add(self, code: str, text: str, place: Place) -> None:
         """Record an issue; raises Full after the last one worth telling."""
@@ -40,6 +49,7 @@ class Run:
         inner.issues = self.issues
         if contained:
             inner.root = self.root
+            inner._contained = self.contained()
         return inner
 
 

@@ -46,6 +46,7 @@ class Element:
 
     ``codes``  system -> codes of a required binding, None where there is none or HL7's package cannot enumerate it
     ``like``   path of the element whose definition this one shares (contentReference), or ""
+    ``summary``  whether R4 marks it as part of the summary (``_summary=true``)
     """
 
     path: str
@@ -55,6 +56,7 @@ class Element:
     codes: Mapping[str, tuple[str, ...]] | None
     like: str
     invariants: tuple[Invariant, ...]
+    summary: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def primitives() -> Mapping[str, str | None]:
     return MappingProxyType(_head()["primitives"])
 
 
+@functools.lru_cache(maxsize=16)
 def elements(name: str) -> tuple[Element, ...]:
     """The snapshot of a resource type or complex datatype, in order; KeyError for an unknown name."""
     part = _part(name)
@@ -131,7 +134,7 @@ def _element(row: dict[str, Any], codes: Mapping[str, Mapping[str, list[str]]]) 
     return Element(
         row["path"], row["min"], row["max"], tuple(_type(text) for text in row["types"]),
         {system: tuple(found) for system, found in bound.items()} if bound is not None else None,
-        row.get("like", ""), tuple(Invariant(*rule) for rule in row.get("rules", ())),
+        row.get("like", ""), tuple(Invariant(*rule) for rule in row.get("rules", ())), row.get("summary", False),
     )
 
 

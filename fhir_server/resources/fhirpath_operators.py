@@ -194,7 +194,7 @@ def _on_text(operation: Callable[[str, list[Any]], Any]) -> Function:
 
 
 def _question(operation: Callable[[str, str], bool]) -> Function:
-    """A test of a text.  Of no text it is false, not unknown: bdl-8 asks ``fullUrl.contains(...).not()`` of entries without one."""
+    """A test of a text.  Of no text it is false, not unknown: bdl-8 says ``fullUrl.contains(...).not()`` where there is none."""
     ask = _on_text(lambda text, given: operation(text, given[0]))
     return lambda items, arguments, scope: ask(items, arguments, scope) or [False]
 

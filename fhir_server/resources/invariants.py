@@ -138,6 +138,21 @@ def _cancelled(node: Any, resource: Any, root: Any) -> bool:
     return not has(node, "cancelationReason") or node.get("status") in ("cancelled", "noshow")
 
 
+def _paths(node: Any) -> list[str]:
+    return [str(element.get("path")) for element in _items(node, "element")]
+
+
+def _snapshot_rooted(node: Any, resource: Any, root: Any) -> bool:
+    first, *rest = _paths(node) or [""]
+    return (resource.get("kind") == "logical" or first == resource.get("type")) and all(p.startswith(f"{first}.") for p in rest)
+
+
+def _differential_rooted(node: Any, resource: Any, root: Any) -> bool:
+    first, *rest = _paths(node) or [""]
+    named = resource.get("kind") == "logical" or first.startswith(str(resource.get("type")))
+    return named and all(path.startswith(first.partition(".")[0] + ".") for path in rest)
+
+
 BY_HAND: Final[Mapping[str, Predicate]] = {
     # HL7's expression says "no-show", which is not a code of the status; its wording means "noshow"
     "app-4": _cancelled,
@@ -157,4 +172,7 @@ BY_HAND: Final[Mapping[str, Predicate]] = {
     "qty-3": _needs("code", "system"),
     "rat-1": _ratio,
     "rng-2": _ordered("low", "high"),
+    # by hand because their expressions visit every element for every element
+    "sdf-8": _snapshot_rooted,
+    "sdf-8a": _differential_rooted,
 }

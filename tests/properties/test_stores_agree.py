@@ -33,11 +33,12 @@ from fhir_server.store import Record, Row, Snapshot, Store, sqlite_plan, sqlite_
 from fhir_server.store.places import patient_number
 from tests.store.stores import SCHEMES, empty_store
 
+TYPES, CASES = 150, 100  # random sets of rows, and random questions to each
 KINDS = ("token", "reference", "string", "date", "quantity")
 PARAMS = {"token": ("code", "mixed"), "reference": ("subject",), "string": ("name", "mixed"), "date": ("when",), "quantity": ("amount",)}
 SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
 TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y")
-TEXTS = ("", "a", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
+TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 PATIENTS = ("p0", "p1", "p2", "p3")
 CLASSES = range(5)
@@ -61,7 +62,7 @@ class Chance(random.Random):
         if kind == "date":
             lo = self.randint(0, 8)
             return lo, lo + self.randint(1, 4)
-        return self.choice((0, 1, 1.5, 2, 3.25, -1)), self.choice(SYSTEMS), self.choice(CODES), self.choice(CODES)
+        return self.choice((0, 0.5, 1, 1.5, -1)), self.choice(SYSTEMS), self.choice(("", "a")), self.choice(("", "a"))
 
     def entry(self) -> Entry:
         kind = self.choice(KINDS)
@@ -84,8 +85,8 @@ class Chance(random.Random):
         if kind == "date":
             lo = self.randint(0, 8)
             return DateIs(prefix, lo, lo + self.randint(1, 4))
-        value = self.choice((0, 1, 1.5, 2, 3.25))
-        system, unit = self.choice(((None, None), (None, "a"), ("s1", "a"), ("s2", None), ("", "b"), ("s9", "a")))
+        value = self.choice((0, 0.5, 1))
+        system, unit = self.choice(((None, None), (None, None), (None, "a"), ("s1", "a"), ("s2", None), ("", "b"), ("s9", "a")))
         return QuantityIs(prefix, value - self.choice((0, 0.5)), value + self.choice((0, 0.5)), value, system, unit)
 
     def has(self) -> Has:
@@ -167,7 +168,11 @@ async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, 
     wrong: list[str] = []
     walked, after = [], None
     while True:
-        page = await snapshot.find(type, where, sight, sort=sort, limit=limit, after=after)
+        try:
+            page = await snapshot.find(type, where, sight, sort=sort, limit=limit, after=after)
+        except Problem as problem:
+            wrong.append(f"{problem}: {asked}")
+            break
         walked += [row.id for row in page.rows]
         after = page.next
         if after is None or len(walked) > len(rows):
@@ -224,22 +229,22 @@ async def found_wrong(store: Store, *, types: int, cases: int, seed: int) -> lis
                 wrong += await differences(snapshot, rows, type, chance)
             for _ in range(cases // 10):
                 wrong += await more_differences(snapshot, rows, type, chance)
-        if len(wrong) > 5:
+        if wrong:
             break
     return wrong
 
 
-async def _run(scheme: str, folder: Path, types: int, cases: int) -> list[str]:
+async def _run(scheme: str, folder: Path) -> list[str]:
     store = empty_store(scheme, folder)
     try:
-        return await found_wrong(store, types=types, cases=cases, seed=2026)
+        return await found_wrong(store, types=TYPES, cases=CASES, seed=2026)
     finally:
         await store.close()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_store_answers_random_conditions_as_the_reference_meaning_does(scheme: str, tmp_path: Path) -> None:
-    assert asyncio.run(_run(scheme, tmp_path, types=110, cases=100)) == []
+    assert asyncio.run(_run(scheme, tmp_path)) == []
 
 
 def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -309,7 +314,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "release is ignored": release_is_ignored,
     "release at now is too late": rewritten("r.release_at <= ?", "r.release_at < ?"),
     "patient windows are ignored": patient_windows_are_ignored,
-    "only a row's first patient counts": rewritten("FROM also", "FROM (SELECT 0 AS patient, 0 AS rid) AS also"),
+    "only a row's first patient counts": rewritten(" FROM also ", " FROM (SELECT 0 AS patient, 0 AS rid) "),
     "all for any": any_for_all,
     "gt compares the lower end": table("_DATE", "gt", lambda lo, hi: ("x.lo > ?", (hi,))),
     "sa includes overlaps": table("_DATE", "sa", lambda lo, hi: ("x.hi > ?", (hi,))),
@@ -327,4 +332,4 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_comparison_catches_a_planted_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[fault](monkeypatch)
-    assert asyncio.run(_run("sqlite", tmp_path, types=40, cases=50)) != []
+    assert asyncio.run(_run("sqlite", tmp_path)) != []

@@ -81,7 +81,8 @@ VALID: dict[str, dict[str, Any]] = {
         "dispenseRequest": {"numberOfRepeatsAllowed": 0, "expectedSupplyDuration": {"value": 30, "system": UCUM, "code": "d"}},
     },
     "Medication": {
-        "resourceType": "Medication", "code": concept("313782", "http://www.nlm.nih.gov/research/umls/rxnorm"), "status": "active",
+        "resourceType": "Medication", "status": "active",
+        "code": concept("313782", "http://www.nlm.nih.gov/research/umls/rxnorm"),
         "ingredient": [{"itemReference": to("Substance/1"),
                         "strength": {"numerator": {"value": 5}, "denominator": {"value": 1}}}],
     },
@@ -144,7 +145,7 @@ VALID: dict[str, dict[str, Any]] = {
         "resourceType": "PractitionerRole", "practitioner": to("Practitioner/1"), "specialty": [concept("1", "http://nucc.org")],
         "availableTime": [{"daysOfWeek": ["mon", "tue"], "availableStartTime": "08:00:00"}],
     },
-    "Organization": {"resourceType": "Organization", "name": "Good Health Clinic", "telecom": [{"system": "phone", "value": "1"}]},
+    "Organization": {"resourceType": "Organization", "name": "Good Health", "telecom": [{"system": "phone", "value": "1"}]},
     "Location": {"resourceType": "Location", "status": "active", "mode": "instance",
                  "position": {"longitude": Decimal("-83.69"), "latitude": Decimal("42.25")}},
     "HealthcareService": {"resourceType": "HealthcareService", "providedBy": to("Organization/1"), "name": "Dermatology"},
@@ -186,7 +187,8 @@ VALID: dict[str, dict[str, Any]] = {
     },
     "ExplanationOfBenefit": {
         "resourceType": "ExplanationOfBenefit", "status": "active", "type": hl7("oral", "claim-type"), "use": "claim",
-        "patient": to("Patient/adult"), "created": "2014-08-16", "insurer": to("Organization/3"), "provider": to("Practitioner/1"),
+        "patient": to("Patient/adult"), "created": "2014-08-16", "insurer": to("Organization/3"),
+        "provider": to("Practitioner/1"),
         "outcome": "complete", "insurance": [{"focal": True, "coverage": to("Coverage/1")}],
     },
     "ServiceRequest": {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "code": concept("1"),

@@ -9,9 +9,12 @@ import pytest
 from fhir_server.resources import ResourceType, _others, catalogue, collected, definitions
 
 DATA_CLASSES = frozenset(
-    "demographics lab imaging vitals social survey medication visit slot billing coverage immunization allergy condition note psynote"
-    " letter endoflife message careteam careplan procedure familyhistory device related-person consent audit provenance task group"
-    " directory medication-definition other".split()
+    [
+        "demographics", "lab", "imaging", "vitals", "social", "survey", "medication", "visit", "slot", "billing", "coverage",
+        "immunization", "allergy", "condition", "note", "psynote", "letter", "endoflife", "message", "careteam", "careplan",
+        "procedure", "familyhistory", "device", "related-person", "consent", "audit", "provenance", "task", "group",
+        "directory", "medication-definition", "other",
+    ]
 )
 FOLDER = Path(definitions.__file__).parent
 DECLARED = sorted(name for name in catalogue() if (FOLDER / f"{name.lower()}.py").exists())

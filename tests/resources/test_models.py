@@ -32,5 +32,8 @@ def test_an_unknown_model_is_a_key_error(name: str) -> None:
 
 
 def test_validating_does_not_import_the_models() -> None:
-    code = "import sys; from fhir_server.resources import validate, models; validate.check('Patient', {}); sys.exit('fhir.resources' in sys.modules)"
+    code = (
+        "import sys; from fhir_server.resources import validate, models\n"
+        "validate.check('Patient', {}); sys.exit('fhir.resources' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -41,8 +41,10 @@ BAD: dict[str, list[Any]] = {
     "boolean": ["true", 0, 1, None],
     "canonical": ["a b", ""],
     "code": ["", " a", "a ", "a  b", 1],
-    "date": ["2020-1", "2020-13", "2021-02-29", "2020-00-01", "0000", "20", "2020-01-01T00:00:00Z", "2020-04-31", "٢٠٢٠", 2020],
-    "dateTime": ["2020-01-01T10:00Z", "2020-01-01T10:00:00", "2020-01-01T24:00:00Z", "2020-01-01T10:00:00+15:00", "2021-02-29T10:00:00Z"],
+    "date": ["2020-1", "2020-13", "2021-02-29", "2020-00-01", "0000", "20",
+             "2020-01-01T00:00:00Z", "2020-04-31", "٢٠٢٠", 2020],
+    "dateTime": ["2020-01-01T10:00Z", "2020-01-01T10:00:00", "2020-01-01T24:00:00Z",
+                 "2020-01-01T10:00:00+15:00", "2021-02-29T10:00:00Z"],
     "decimal": ["1", True, None, 1.5],
     "id": ["", "a_b", "x" * 65, "a\n", 1],
     "instant": ["2020-02-29", "2020-02-29T10:00:00", "2020-02-30T10:00:00Z"],
@@ -72,7 +74,10 @@ def test_every_primitive_of_r4_is_judged() -> None:
     assert VALID.keys() == definitions.primitives().keys()
 
 
-@given(st.sampled_from(["date", "dateTime", "instant", "time", "id", "oid", "uuid", "code"]), st.from_regex(r"[0-9T:Z+\-. a-z]{0,26}"))
+PATTERNED = ["code", "date", "dateTime", "id", "instant", "oid", "time", "uuid"]
+
+
+@given(st.sampled_from(PATTERNED), st.from_regex(r"[0-9T:Z+\-. a-z]{0,26}"))
 def test_nothing_passes_that_hl7s_own_regular_expression_refuses(datatype: str, text: str) -> None:
     pattern = definitions.primitives()[datatype]
     assert pattern is not None
@@ -85,7 +90,8 @@ OPEN = '<div xmlns="http://www.w3.org/1999/xhtml">'
 @pytest.mark.parametrize(
     "inner",
     [
-        "<script>x</script>", '<p onclick="x">y</p>', '<a href="javascript:x">y</a>', '<a href=" JavaScript:x">y</a>', "<form>x</form>",
+        "<script>x</script>", '<p onclick="x">y</p>', '<a href="javascript:x">y</a>', '<a href=" JavaScript:x">y</a>',
+        "<form>x</form>",
         '<img src="data:text/html,x"/>', "<p>unclosed", "&nbsp;x", "<iframe>x</iframe>", "<?php x ?>y", "<![CDATA[x]]>", "   ",
         '<svg xmlns="http://www.w3.org/2000/svg">x</svg>', "<P>x</P>",
     ],

@@ -68,7 +68,7 @@ def test_every_type_can_be_checked(name: str) -> None:
     members = {name.partition("[")[0] for name in _members(name)}
     issues = check(name, {"resourceType": name, **dict.fromkeys(sorted(members - {"resourceType"}), 7)})
     assert issues
-    assert not any("is not an element" in issue.text for issue in issues if issue.expression == (name,) and "[x]" not in issue.text)
+    assert not any("is not an element" in issue.text for issue in issues)
 
 
 def _members(name: str) -> Iterator[str]:
@@ -115,7 +115,9 @@ scalars = st.one_of(
     st.sampled_from(["#", "#a", "2020-01-01", "Patient/1", "final", "http://unitsofmeasure.org", "a", Decimal("1.0"), "Patient"]),
 )
 names = st.one_of(st.sampled_from(all_names()), st.text(string.ascii_letters + "_[]", max_size=4))
-anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25)
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25
+)
 
 
 @settings(max_examples=400, deadline=None)

@@ -14,9 +14,7 @@ def configuration(world: World) -> dict[str, object]:
 
 def test_smart_07_08_13_the_endpoints_are_absolute_urls_that_are_served(world: World) -> None:
     document = configuration(world)
-    served = {route.path for route in world.app.routes if hasattr(route, "path")} | {
-        path for _, path in _paths(world)
-    }
+    served = {route.path for route in world.app.routes if hasattr(route, "path")} | {path for _, path in _paths(world)}
     for name in ("authorization_endpoint", "token_endpoint", "introspection_endpoint", "revocation_endpoint", "jwks_uri"):
         url = str(document[name])
         assert url.startswith(ORIGIN + "/"), name
@@ -33,7 +31,9 @@ def test_smart_09_capabilities_are_strings_and_name_both_permission_syntaxes(wor
     capabilities = configuration(world)["capabilities"]
     assert isinstance(capabilities, list)
     assert all(isinstance(item, str) for item in capabilities)
-    assert {"launch-standalone", "launch-ehr", "client-public", "permission-v1", "permission-v2", "authorize-post"} <= set(capabilities)
+    assert {"launch-standalone", "launch-ehr", "client-public", "permission-v1", "permission-v2", "authorize-post"} <= set(
+        capabilities
+    )
 
 
 def test_smart_10_the_grant_types_are_the_three_that_work(world: World) -> None:

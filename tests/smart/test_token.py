@@ -19,7 +19,9 @@ def test_smart_33_39_40_a_public_client_exchanges_its_code(world: World) -> None
     assert answer.headers["content-type"] == "application/json"
 
 
-@pytest.mark.parametrize("verifier", [None, "", "w" * 50, CHALLENGE, VERIFIER[:-1], "é" * 50], ids="none blank wrong plain short odd".split())
+@pytest.mark.parametrize(
+    "verifier", [None, "", "w" * 50, CHALLENGE, VERIFIER[:-1], "é" * 50], ids=["none", "blank", "wrong", "plain", "short", "odd"]
+)
 def test_smart_34_35_36_37_a_verifier_that_does_not_fit_is_refused(world: World, verifier: str | None) -> None:
     code = world.code()
     assert world.exchange(code, code_verifier=verifier).status_code == 400
@@ -171,7 +173,9 @@ def test_credentials_in_the_query_are_not_read(world: World) -> None:
 def test_secrets_are_kept_as_digests_only(world: World) -> None:
     page = world.consent_page()
     handle = dict(Page(page.text).sent)["request"]
-    tokens = world.exchange(world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]).json()
+    tokens = world.exchange(
+        world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]
+    ).json()
 
     async def everything() -> str:
         kinds = ("access", "refresh", "code", "session", "request", "spent-code", "user")

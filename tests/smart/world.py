@@ -213,7 +213,9 @@ class World:
 
     def refresh(self, token: str, auth: tuple[str, str] | None = None, **fields: str | None) -> httpx.Response:
         client_id = None if auth else "demo-public"
-        return self.post("/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields})
+        return self.post(
+            "/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields}
+        )
 
     def principal(self, token: str) -> Any:
         from fhir_server.smart.tokens import principal
@@ -222,12 +224,20 @@ class World:
 
     # assertions
 
-    def assertion(self, client_id: str = "demo-backend", alg: str = "RS384", header: dict[str, Any] | None = None, **claims: Any) -> str:
+    def assertion(
+        self, client_id: str = "demo-backend", alg: str = "RS384", header: dict[str, Any] | None = None, **claims: Any
+    ) -> str:
         keyset = private_keys(self.store, client_id)
         key = next(key for key in keyset if key.get("alg") == alg)
         now = self.clock() // SECOND
-        stated = {"iss": client_id, "sub": client_id, "aud": TOKEN_URL, "exp": now + 300, "iat": now, "jti": base64.b16encode(
-            hashlib.sha256(repr((client_id, self.clock(), len(claims), alg)).encode()).digest()).decode()} | claims
+        stated = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": TOKEN_URL,
+            "exp": now + 300,
+            "iat": now,
+            "jti": base64.b16encode(hashlib.sha256(repr((client_id, self.clock(), len(claims), alg)).encode()).digest()).decode(),
+        } | claims
         stated = {name: value for name, value in stated.items() if value is not None}
         return jwt.encode({"alg": alg, "kid": key.kid} | (header or {}), stated, key, algorithms=[alg])
 

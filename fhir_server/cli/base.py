@@ -1,0 +1,55 @@
+"""The command itself, and what its subcommands share: the settings, the wired server, a way to end with a message."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from fhir_server import __version__
+from fhir_server.app import Parts, parts
+from fhir_server.errors import Problem
+from fhir_server.settings import Settings
+
+T = TypeVar("T")
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """FHIR R4 server for a patient-facing record.
+
+    Settings are environment variables FHIR_SERVER_*; see docs/settings.md.
+    """
+
+
+def settings() -> Settings:
+    """The settings of this environment, or an end with a message."""
+    try:
+        return Settings.from_environment()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def with_parts(job: Callable[[Parts], Awaitable[T]], chosen: Settings | None = None) -> T:
+    """Run ``job`` on the wired server and close it again; an operator's mistake ends with a message, not a trace."""
+
+    async def run() -> T:
+        made = parts(chosen or settings())
+        try:
+            return await job(made)
+        finally:
+            await made.close()
+
+    try:
+        return asyncio.run(run())
+    except (ValueError, Problem, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def on_terminal() -> bool:
+    """Whether a person is watching (so that progress is worth showing)."""
+    return sys.stderr.isatty()

@@ -1,0 +1,141 @@
+"""``user``, ``client`` and ``token``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import msgspec
+
+from fhir_server.app import Parts
+from fhir_server.cli.base import main, with_parts
+from fhir_server.smart import clients, demo, tokens, users
+from fhir_server.smart.people import Role
+
+
+@main.group()
+def user() -> None:
+    """People's accounts."""
+
+
+@user.command("add")
+@click.argument("username")
+@click.option("--role", type=click.Choice(["patient", "clinician", "billing", "privacy"]), default="patient", show_default=True)
+@click.option("--name", default="", help="Name to show.")
+@click.option("--patient", help="Id of the person's own Patient.")
+@click.option("--practitioner", help="Id of the person's Practitioner.")
+@click.option("--related-person", "related", multiple=True, help="Id of a RelatedPerson that is this person; may be repeated.")
+@click.password_option()
+def user_add(
+    username: str, role: Role, name: str, patient: str | None, practitioner: str | None, related: tuple[str, ...], password: str
+) -> None:
+    """Open an account."""
+
+    async def add(made: Parts) -> None:
+        await users.create(
+            made.store, username, password, role, name=name, patient=patient, practitioner=practitioner, related_persons=related
+        )
+
+    with_parts(add)
+    click.echo(f"{username} can sign in.")
+
+
+@user.command("list")
+def user_list() -> None:
+    """List the accounts."""
+    for one in with_parts(lambda made: users.everyone(made.store)):
+        rows = [one.patient and f"Patient/{one.patient}", one.practitioner and f"Practitioner/{one.practitioner}"]
+        rows += [f"RelatedPerson/{related}" for related in one.related_persons]
+        click.echo(f"{one.username:20} {one.role:10} {' '.join(row for row in rows if row)}")
+
+
+@user.command("remove")
+@click.argument("username")
+def user_remove(username: str) -> None:
+    """Close an account; its tokens and sessions end at once."""
+    if not with_parts(lambda made: users.remove(made.store, username, made.clock())):
+        raise click.ClickException(f"There is no user {username!r}.")
+    click.echo(f"{username} is gone.")
+
+
+@main.group()
+def client() -> None:
+    """Registered apps and systems."""
+
+
+@client.command("add")
+@click.argument("client_id")
+@click.option("--name", required=True, help="Name that people see when the app asks for access.")
+@click.option("--kind", type=click.Choice(["app", "backend", "partner"]), default="app", show_default=True)
+@click.option("--method", type=click.Choice(["none", "client_secret", "private_key_jwt"]), default="none", show_default=True)
+@click.option("--scope", required=True, help="Scopes it may ask for.")
+@click.option("--redirect-uri", "redirects", multiple=True, help="Exact redirect URI; may be repeated.")
+@click.option("--jwks", type=click.Path(exists=True, path_type=Path), help="File with its public JWK Set.")
+@click.option("--clearance", multiple=True, help="Sensitive category a backend is cleared for; * for all.")
+@click.option("--trusted", is_flag=True, help="May choose ids and send security labels.")
+def client_add(
+    client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...], jwks: Path | None,
+    clearance: tuple[str, ...], trusted: bool,
+) -> None:  # fmt: skip
+    """Register an app; a new secret, if it gets one, is shown once."""
+
+    async def add(made: Parts) -> str:
+        record = clients.Client(client_id, name, kind, method, scope, redirects, clearance=clearance, trusted=trusted)
+        secret = ""
+        if method == "client_secret":
+            record, secret = clients.with_new_secret(record)
+        if jwks is not None:
+            record = clients.with_jwks(record, json.loads(jwks.read_text()))
+        await clients.save(made.store, record)
+        return secret
+
+    if secret := with_parts(add):
+        click.echo(secret)
+    click.echo(f"{client_id} is registered.", err=True)
+
+
+@client.command("list")
+def client_list() -> None:
+    """List the clients."""
+    for one in with_parts(lambda made: clients.everyone(made.store)):
+        click.echo(f"{one.client_id:20} {one.kind:8} {one.method:16} {one.name}")
+
+
+@client.command("show")
+@click.argument("client_id")
+def client_show(client_id: str) -> None:
+    """Show a registration; for a demo client in demo mode, its private keys too."""
+
+    async def find(made: Parts) -> tuple[clients.Client | None, object]:
+        keys = await demo.private_keys(made.store, client_id) if made.settings.mode == "demo" else None
+        return await clients.find(made.store, client_id), keys
+
+    found, keys = with_parts(find)
+    if found is None:
+        raise click.ClickException(f"There is no client {client_id!r}.")
+    shown = msgspec.to_builtins(found)
+    shown.pop("secret", None)
+    click.echo(json.dumps({**shown, **({"private_jwks": keys} if keys else {})}, indent=2))
+
+
+@client.command("remove")
+@click.argument("client_id")
+def client_remove(client_id: str) -> None:
+    """Remove a registration; its tokens end at once."""
+    if not with_parts(lambda made: clients.remove(made.store, client_id, made.clock())):
+        raise click.ClickException(f"There is no client {client_id!r}.")
+    click.echo(f"{client_id} is gone.")
+
+
+@main.command()
+@click.option("--client", "client_id", required=True, help="Client that the token is for.")
+@click.option("--user", "username", help="Account that the token acts for.")
+@click.option("--patient", help="Id of the Patient in context.")
+@click.option("--scope", required=True, help='Scopes, for example "system/*.rs".')
+def token(client_id: str, username: str | None, patient: str | None, scope: str) -> None:
+    """Print an access token, for the operator of the machine that holds the store."""
+    text = with_parts(
+        lambda made: tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
+    )
+    click.echo(text)

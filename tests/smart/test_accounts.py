@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from fhir_server.smart import clients, demo, users
+from fhir_server.smart.clients import Client
+from fhir_server.smart.granted import Granted, standing
+from fhir_server.smart.sessions import cookie_name
+from fhir_server.smart.tokens import issue, operator_token
+from tests.smart.world import World
+
+PUBLIC = Client("app-1", "App", "app", "none", "patient/*.rs", ("https://app.example/cb",))
+
+
+def run(call: Any) -> Any:
+    return asyncio.run(call)
+
+
+def test_every_demo_person_and_client_is_there(world: World) -> None:
+    people = {user.username: user.person() for user in run(users.everyone(world.store))}
+    assert set(people) == {row[0] for row in demo.PEOPLE}
+    assert people["parent-a"].patient is None
+    assert "parent-a-of-teen" in people["parent-a"].related_persons
+    assert people["newly-adult"].patient == "newly-adult"
+    assert people["clinician"].practitioner == "dr-rivera"
+    assert {client.client_id for client in run(clients.everyone(world.store))} == {client.client_id for client in demo.CLIENTS}
+
+
+def test_loading_the_demo_again_keeps_passwords_and_keys(world: World) -> None:
+    before = run(demo.private_keys(world.store, "demo-backend"))
+    run(demo.load(world.store))
+    assert run(demo.private_keys(world.store, "demo-backend")) == before
+    assert run(demo.private_keys(world.store, "demo-public")) is None
+
+
+def test_look_alike_user_names_are_one_account(world: World) -> None:
+    with pytest.raises(ValueError, match="already"):
+        run(users.create(world.store, " ADULT", "long-enough-1", "patient"))
+
+
+@pytest.mark.parametrize(("username", "password"), [("", "long-enough-1"), ("a\x00b", "long-enough-1"), ("new", "short")])
+def test_an_account_needs_a_name_and_a_password(world: World, username: str, password: str) -> None:
+    with pytest.raises(ValueError, match=r"needs|must"):
+        run(users.create(world.store, username, password, "patient"))
+
+
+def test_a_changed_account_counts_at_the_next_request(world: World) -> None:
+    token = world.tokens("parent-a", "teen")["access_token"]
+    user = run(users.find(world.store, "parent-a"))
+    run(users.save(world.store, msgspec.structs.replace(user, related_persons=())))
+    assert world.principal(token).person.related_persons == frozenset()
+
+
+@pytest.mark.parametrize("change", ["user", "client"])
+def test_a_change_moves_the_security_counter(world: World, change: str) -> None:
+    async def counter() -> int:
+        async with world.store.snapshot() as snapshot:
+            return (await snapshot.stamp(None)).security
+
+    before = run(counter())
+    if change == "user":
+        run(users.save(world.store, run(users.find(world.store, "adult"))))
+    else:
+        run(clients.save(world.store, PUBLIC))
+    assert run(counter()) > before
+
+
+def test_an_account_reopened_under_the_same_name_does_not_inherit_tokens(world: World) -> None:
+    token = world.tokens()["access_token"]
+    assert run(users.remove(world.store, "adult", world.clock()))
+    run(users.create(world.store, "adult", "long-enough-1", "patient", patient="adult"))
+    assert world.principal(token) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client_id": "a b"},
+        {"redirect_uris": ()},
+        {"redirect_uris": ("javascript:alert(1)",)},
+        {"redirect_uris": ("https://app.example/cb#x",)},
+        {"redirect_uris": ("https://app.example/ cb",)},
+        {"redirect_uris": ("/cb",)},
+        {"kind": "backend"},
+        {"method": "private_key_jwt"},
+        {"method": "client_secret"},
+        {"secret": "x"},
+        {"jwks": {"keys": []}},
+    ],
+    ids=repr,
+)
+def test_an_unsafe_registration_is_refused(world: World, changes: dict[str, Any]) -> None:
+    run(clients.save(world.store, PUBLIC))  # the control
+    with pytest.raises(ValueError, match=r"client|redirect|secret|keys|private_key_jwt"):
+        run(clients.save(world.store, msgspec.structs.replace(PUBLIC, **changes)))
+
+
+def test_a_made_secret_fits_and_is_not_kept(world: World) -> None:
+    client, secret = clients.with_new_secret(msgspec.structs.replace(PUBLIC, method="client_secret"))
+    run(clients.save(world.store, client))
+    kept = run(clients.find(world.store, "app-1"))
+    assert kept.secret_fits(secret)
+    assert not kept.secret_fits(secret + "x")
+    assert secret not in repr(kept)
+
+
+def test_an_operators_token_works_for_backends_and_for_persons(world: World) -> None:
+    now = world.clock()
+    backend = world.principal(run(operator_token(world.store, "demo-backend", "system/*.cruds", now)))
+    parent = world.principal(
+        run(operator_token(world.store, "demo-public", "patient/*.rs", now, username="parent-a", patient="teen"))
+    )
+    assert (backend.person, backend.scopes[0].letters) == (None, "cruds")
+    assert (parent.username, parent.patient, parent.scopes[0].text) == ("parent-a", "teen", "patient/*.rs")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"client_id": "nobody", "scope": "system/*.rs"},
+        {"client_id": "demo-backend", "scope": "patient/*.rs"},
+        {"client_id": "demo-public", "scope": "patient/*.rs"},
+        {"client_id": "demo-public", "scope": "patient/*.rs", "username": "nobody", "patient": "adult"},
+        {"client_id": "demo-public", "scope": "patient/*.rs", "username": "adult"},
+        {"client_id": "demo-backend", "scope": "system/*.rs", "username": "adult"},
+        {"client_id": "demo-public", "scope": "patient/*.sr", "username": "adult", "patient": "adult"},
+    ],
+    ids=repr,
+)
+def test_smart_59_an_operators_token_states_nothing_that_no_token_may(world: World, given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"client|user|scopes"):
+        run(operator_token(world.store, now=world.clock(), **given))
+
+
+def test_issuing_refuses_scopes_that_do_not_go_together(world: World) -> None:
+    for granted in (
+        Granted("demo-public", "patient/*.rs", "f", username="adult"),
+        Granted("demo-public", "system/*.rs", "f", username="adult"),
+        Granted("demo-backend", "user/*.rs", "f"),
+    ):
+        with pytest.raises(ValueError, match="scopes"):
+            run(issue(world.store, granted, world.clock()))
+
+
+def test_standing_grants_list_each_connected_app_once(world: World) -> None:
+    world.tokens()
+    world.tokens("parent-a", "teen")
+    found = {(granted.username, granted.client_id, granted.patient) for granted in run(standing(world.store, world.clock()))}
+    assert found == {("adult", "demo-public", "adult"), ("parent-a", "demo-public", "teen")}
+
+
+def test_behind_https_the_cookie_is_bound_to_the_host(world: World) -> None:
+    object.__setattr__(world.smart, "origin", "https://demo.example")
+    assert cookie_name(world.smart) == "__Host-session"
+    assert "secure" in world.http.get("/sign-in").headers["set-cookie"].lower()

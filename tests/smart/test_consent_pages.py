@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fhir_server.smart.people import Person, RecordChoice
+from tests.smart.world import Page, World, query
+
+SCOPE = "launch/patient offline_access patient/Patient.rs patient/Observation.rs patient/Condition.rs"
+
+
+def test_the_picker_offers_the_records_of_the_person_and_their_notes(world: World) -> None:
+    page = world.sign_in(world.follow(world.authorize()), "parent-a")
+    assert Page(page.text).radios == ["child", "teen"]
+    assert "Some visits are private." in page.text
+    assert "Your child" in page.text
+
+
+@pytest.mark.parametrize("patient", ["adult", "newly-adult", "", "nobody"])
+def test_a_record_that_was_not_offered_cannot_be_picked(world: World, patient: str) -> None:
+    page = world.sign_in(world.follow(world.authorize()), "parent-a")
+    refused = world.submit(page, patient=patient)
+    assert refused.status_code == 400
+    assert Page(refused.text).radios == ["child", "teen"]
+
+
+def test_someone_with_no_record_to_open_is_told_so_and_the_app_gets_a_denial(world: World) -> None:
+    page = world.sign_in(world.follow(world.authorize()), "billing")
+    assert "no health record that you can open" in page.text
+    assert query(world.submit(page, decision="deny").headers["location"])["error"] == "access_denied"
+
+
+def test_the_consent_page_says_who_asks_for_whose_record_for_what_and_how_long(world: World) -> None:
+    page = world.consent_page("parent-a", "teen", scope=SCOPE)
+    text = re.sub(r"\s+", " ", Page(page.text).text)
+    for words in ("Demo phone app", "127.0.0.1", "Teen", "Your child", "Lab results and other observations: read", "92 days"):
+        assert words in text, words
+    assert "http://127.0.0.1:8765" in page.headers["content-security-policy"]
+
+
+def test_smart_69_what_is_unticked_is_not_granted(world: World) -> None:
+    page = world.consent_page(scope=SCOPE)
+    sent = [(name, value) for name, value in Page(page.text).sent if value not in ("patient/Condition.rs", "offline_access")]
+    fields = {name: [v for n, v in sent if n == name] for name, _ in sent} | {"decision": ["allow"]}
+    answer = world.http.post("/oauth/consent", data=fields)
+    tokens = world.exchange(query(answer.headers["location"])["code"]).json()
+    assert tokens["scope"] == "launch/patient patient/Patient.rs patient/Observation.rs"
+    assert "refresh_token" not in tokens
+
+
+def test_a_scope_that_was_not_offered_cannot_be_ticked(world: World) -> None:
+    page = world.consent_page(scope="patient/Patient.rs")
+    fields = {name: [value] for name, value in Page(page.text).sent} | {"decision": ["allow"]}
+    fields["scope"] = ["patient/Patient.rs", "patient/*.cruds", "system/*.rs", "offline_access"]
+    code = query(world.http.post("/oauth/consent", data=fields).headers["location"])["code"]
+    assert world.exchange(code).json()["scope"] == "patient/Patient.rs"
+
+
+def test_unticking_everything_grants_nothing(world: World) -> None:
+    page = world.consent_page(scope=SCOPE)
+    fields = {name: value for name, value in Page(page.text).sent if name != "scope"} | {"decision": "allow"}
+    refused = world.http.post("/oauth/consent", data=fields)
+    assert refused.status_code == 400
+    assert "at least one" in refused.text
+    assert world.submit(refused, decision="allow").status_code == 302
+
+
+def test_a_script_that_only_says_allow_accepts_what_was_asked(world: World) -> None:
+    page = world.consent_page(scope=SCOPE)
+    fields = {name: value for name, value in Page(page.text).sent if name in ("token", "request")} | {"decision": "allow"}
+    code = query(world.http.post("/oauth/consent", data=fields).headers["location"])["code"]
+    assert world.exchange(code).json()["scope"] == SCOPE
+
+
+def test_consent_cannot_be_given_before_a_record_is_picked(world: World) -> None:
+    picker = world.sign_in(world.follow(world.authorize()), "parent-a")
+    fields = dict(Page(picker.text).sent) | {"decision": "allow"}
+    assert "location" not in world.http.post("/oauth/consent", data=fields).headers
+
+
+def test_a_record_picked_by_one_person_is_not_the_next_ones_choice(world: World) -> None:
+    page = world.consent_page("parent-a", "teen")
+    handle = dict(Page(page.text).sent)["request"]
+    world.http.cookies.clear()
+    again = world.sign_in(world.follow(world.http.get("/oauth/continue", params={"request": handle})), "adult")
+    assert Page(again.text).radios == ["adult"]
+
+
+def test_a_record_lost_between_picking_and_allowing_is_not_granted(world: World) -> None:
+    page = world.consent_page("parent-a", "teen")
+
+    async def none(person: Person, now: int) -> list[RecordChoice]:
+        return []
+
+    object.__setattr__(world.smart, "records", none)
+    assert "location" not in world.submit(page, decision="allow").headers
+
+
+def test_an_unknown_or_stale_request_is_an_error_page(world: World) -> None:
+    for path in ("/oauth/continue", "/oauth/record", "/oauth/consent"):
+        answer = world.http.get(path, params={"request": "unknown"})
+        assert (answer.status_code, "location" in answer.headers) == (400, False)
+
+
+def test_names_are_escaped(world: World) -> None:
+    page = world.http.get("/sign-in", params={"request": '"><script>alert(1)</script>', "next": "<b>"})
+    assert "<script" not in page.text
+
+
+def test_pages_are_marked_up_for_everyone(world: World) -> None:
+    pages = [world.follow(world.authorize()), world.sign_in(world.follow(world.authorize()), "parent-a")]
+    pages += [world.submit(pages[-1], patient="teen"), world.http.get("/signed-out")]
+    for page in pages:
+        assert '<html lang="en">' in page.text
+        assert page.text.count("<h1>") == 1
+        assert "<main" in page.text
+        assert "<script" not in page.text
+        shown = [tag for tag in re.findall(r"<input[^>]*>", page.text) if 'type="hidden"' not in tag and " hidden" not in tag]
+        for tag in shown:
+            found = re.search(r'\bid="([^"]+)"', tag)
+            assert found, tag
+            assert f'<label for="{found[1]}"' in page.text, tag
+
+
+@pytest.mark.parametrize(("name", "status"), [("style.css", 200), ("logo.svg", 200), ("base.html", 404), ("..%2fcore.py", 404)])
+def test_only_the_named_static_files_are_served(world: World, name: str, status: int) -> None:
+    assert world.http.get(f"/static/{name}").status_code == status

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+
+from fhir_server.smart import demo
+from fhir_server.smart.core import HOUR, SECOND
+from tests.smart.world import ASSERTION_TYPE, BASE, ORIGIN, World, claims_of
+
+CONFIDENTIAL = ("demo-confidential", demo.SECRET)
+
+
+def test_smart_95_98_garbage_is_inactive_and_nothing_more(world: World) -> None:
+    answer = world.post("/oauth/introspect", CONFIDENTIAL, token="invalid_token_value")
+    assert (answer.status_code, answer.json()) == (200, {"active": False})
+
+
+def test_smart_96_97_a_live_token_states_what_its_response_stated(world: World) -> None:
+    tokens = world.tokens("parent-a", "teen")
+    answer = world.post("/oauth/introspect", CONFIDENTIAL, token=tokens["access_token"])
+    state, (_, claims) = answer.json(), claims_of(tokens["id_token"])
+    assert answer.status_code == 200
+    assert state["active"] is True
+    assert (state["client_id"], state["scope"], state["patient"]) == ("demo-public", tokens["scope"], "teen")
+    assert state["exp"] == world.clock() // SECOND + 3600
+    assert (state["iss"], state["sub"]) == (ORIGIN, claims["sub"])
+    assert state["fhirUser"] == claims["fhirUser"] == f"{BASE}/RelatedPerson/parent-a-of-teen"
+    assert state["need_patient_banner"] is True
+    assert "no-store" in answer.headers["cache-control"]
+
+
+def test_smart_96_a_backend_token_states_client_and_expiry(world: World) -> None:
+    token = world.backend().json()["access_token"]
+    state = world.post("/oauth/introspect", CONFIDENTIAL, token=token).json()
+    assert (state["client_id"], state["scope"], "sub" in state) == ("demo-backend", "system/*.rs", False)
+
+
+@pytest.mark.parametrize("state", ["expired", "revoked", "refresh"])
+def test_smart_98_what_is_not_a_live_access_token_is_inactive(world: World, state: str) -> None:
+    tokens = world.tokens()
+    if state == "expired":
+        world.clock.forward(HOUR)
+    if state == "revoked":
+        world.post("/oauth/revoke", token=tokens["access_token"], client_id="demo-public")
+    token = tokens["refresh_token" if state == "refresh" else "access_token"]
+    assert world.post("/oauth/introspect", CONFIDENTIAL, token=token).json() == {"active": False}
+
+
+def test_smart_99_a_bearer_token_or_an_assertion_is_a_credential_too(world: World) -> None:
+    token, caller = world.tokens()["access_token"], world.backend().json()["access_token"]
+    header = {"Authorization": f"Bearer {caller}"}
+    assert world.http.post("/oauth/introspect", data={"token": token}, headers=header).json()["active"] is True
+    signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": world.assertion(jti="another")}
+    assert world.post("/oauth/introspect", None, token=token, **signed).json()["active"] is True
+
+
+def test_without_credentials_nothing_is_introspected(world: World) -> None:
+    token = world.tokens()["access_token"]
+    for given in ({}, {"client_id": "demo-public"}, {"access_token": token}):
+        assert world.post("/oauth/introspect", token=token, **given).status_code in (400, 401)
+    for header in ("Bearer nonsense", f"Bearer {token}x", "Bearer"):
+        assert world.http.post("/oauth/introspect", data={"token": token}, headers={"Authorization": header}).status_code == 401
+
+
+@pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
+@pytest.mark.parametrize("hint", [None, "access_token", "refresh_token", "nonsense"])
+def test_smart_100_revoking_either_token_ends_both_at_once(world: World, kind: str, hint: str | None) -> None:
+    tokens = world.tokens()
+    assert world.principal(tokens["access_token"])
+    answer = world.post("/oauth/revoke", token=tokens[kind], client_id="demo-public", token_type_hint=hint)
+    assert answer.status_code == 200
+    assert world.principal(tokens["access_token"]) is None
+    assert world.refresh(tokens["refresh_token"]).status_code == 400
+
+
+def test_smart_100_after_a_refresh_the_older_access_token_ends_too(world: World) -> None:
+    first = world.tokens()
+    second = world.refresh(first["refresh_token"]).json()
+    world.post("/oauth/revoke", token=second["refresh_token"], client_id="demo-public")
+    assert world.principal(first["access_token"]) is None
+
+
+def test_smart_100_revocation_leaves_other_families_alone(world: World) -> None:
+    first, other = world.tokens(), world.tokens()
+    world.post("/oauth/revoke", token=first["access_token"], client_id="demo-public")
+    assert world.principal(other["access_token"])
+
+
+def test_revocation_is_silent_about_unknown_tokens_and_closed_to_other_clients(world: World) -> None:
+    token = world.tokens()["access_token"]
+    assert world.post("/oauth/revoke", token="unknown", client_id="demo-public").status_code == 200
+    assert world.post("/oauth/revoke", CONFIDENTIAL, token=token).status_code == 400
+    assert world.post("/oauth/revoke", token=token).status_code == 401
+    assert world.principal(token)
+
+
+def test_revocation_moves_the_counter_that_cached_callers_are_checked_against(world: World) -> None:
+    import asyncio
+
+    async def counter() -> int:
+        async with world.store.snapshot() as snapshot:
+            return (await snapshot.stamp(None)).security
+
+    token = world.tokens()["access_token"]
+    before = asyncio.run(counter())
+    world.post("/oauth/revoke", token=token, client_id="demo-public")
+    assert asyncio.run(counter()) > before

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from fhir_server.smart import keys
+from fhir_server.smart.core import SECOND, Smart
+from fhir_server.store import open_store
+from tests.smart.world import BASE, ORIGIN, World, claims_of
+
+
+def test_smart_72_76_77_the_id_token_verifies_against_the_published_keys(world: World) -> None:
+    token = world.tokens()["id_token"]
+    header, _ = claims_of(token)
+    published = KeySet.import_key_set(world.http.get("/oauth/jwks").json())
+    claims = jwt.decode(token, published, algorithms=["RS256"]).claims
+    assert header["alg"] == "RS256"
+    assert [key.kid for key in published if key.key_type == "RSA"] == [header["kid"]]
+    assert claims["iss"] == ORIGIN
+    assert "demo-public" in claims["aud"]
+    assert claims["iat"] <= world.clock() // SECOND < claims["exp"]
+    assert claims["nonce"] == "n-1"
+    assert claims["auth_time"] == world.clock() // SECOND
+    assert 1 <= len(claims["sub"]) <= 255
+
+
+def test_smart_75_the_keys_are_public_rsa_and_ec(world: World) -> None:
+    published = world.http.get("/oauth/jwks").json()["keys"]
+    assert sorted((key["kty"], key["alg"]) for key in published) == [("EC", "ES384"), ("RSA", "RS256")]
+    assert not any(set(key) & {"d", "p", "q", "dp", "dq", "qi"} for key in published)
+
+
+def test_the_subject_is_stable_per_person_and_tells_nothing(world: World) -> None:
+    first, again, other = (
+        claims_of(world.tokens(user, patient)["id_token"])[1]["sub"]
+        for user, patient in (("adult", "adult"), ("adult", "adult"), ("parent-a", "teen"))
+    )
+    assert first == again != other
+    assert "adult" not in first
+
+
+@pytest.mark.parametrize(
+    ("username", "patient", "expected"),
+    [
+        ("adult", "adult", "Patient/adult"),
+        ("parent-a", "teen", "RelatedPerson/parent-a-of-teen"),
+        ("parent-a", "child", "RelatedPerson/parent-a-of-child"),
+        ("clinician", "", "Practitioner/dr-rivera"),
+    ],
+)
+def test_smart_78_fhir_user_is_who_the_person_is_towards_the_record(
+    world: World, username: str, patient: str, expected: str
+) -> None:
+    scope = "openid fhirUser patient/*.rs" if patient else "openid fhirUser user/*.rs"
+    assert claims_of(world.tokens(username, patient, scope=scope)["id_token"])[1]["fhirUser"] == f"{BASE}/{expected}"
+
+
+def test_no_id_token_without_openid_and_no_fhir_user_without_asking(world: World) -> None:
+    assert "id_token" not in world.tokens(scope="patient/*.rs")
+    assert "fhirUser" not in claims_of(world.tokens(scope="openid patient/*.rs")["id_token"])[1]
+
+
+def test_after_a_rotation_old_tokens_still_verify_and_new_ones_use_the_new_key(world: World) -> None:
+    before = world.tokens()["id_token"]
+    asyncio.run(keys.rotate(world.smart, "RS256"))
+    after = world.tokens()["id_token"]
+    published = KeySet.import_key_set(world.http.get("/oauth/jwks").json())
+    assert claims_of(before)[0]["kid"] != claims_of(after)[0]["kid"]
+    for token in (before, after):
+        assert jwt.decode(token, published, algorithms=["RS256"]).claims["iss"] == ORIGIN
+
+
+def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: World) -> None:
+    marker = base64.b64encode(b"-----BEGIN")[:12]
+
+    def kept(key: str) -> list[bytes]:
+        store = open_store("memory:")
+        smart = Smart(store, ORIGIN, BASE, world.clock, world.smart.records, key=key)
+        asyncio.run(keys.prepare(smart))
+        assert asyncio.run(keys.signer(smart, "RS256"))
+        return [text for _, text in asyncio.run(store.secrets.listing("signing-key", 0))]
+
+    assert all(marker in text for text in kept(""))
+    assert not any(marker in text for text in kept("k" * 32))
+
+
+def test_preparing_twice_makes_no_second_key(world: World) -> None:
+    before = world.http.get("/oauth/jwks").json()
+    asyncio.run(keys.prepare(world.smart))
+    assert world.http.get("/oauth/jwks").json() == before

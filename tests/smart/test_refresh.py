@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import msgspec
+import pytest
+
+from fhir_server.smart import clients, demo, users
+from fhir_server.smart.core import DAY, HOUR
+from tests.smart.world import ORIGIN, SCOPE, World
+
+CONFIDENTIAL = ("demo-confidential", demo.SECRET)
+
+
+def test_smart_80_81_82_83_85_refreshing_works_without_and_then_with_scope(world: World) -> None:
+    first = world.tokens("parent-a", "teen")
+    second = world.refresh(first["refresh_token"])
+    third = world.refresh(second.json()["refresh_token"], scope=SCOPE)
+    for answer in (second, third):
+        body = answer.json()
+        assert answer.status_code == 200
+        assert body["token_type"].lower() == "bearer"
+        assert type(body["expires_in"]) is int
+        assert set(body["scope"].split()) <= set(SCOPE.split())
+        assert body["patient"] == "teen"
+        assert "no-store" in answer.headers["cache-control"]
+        assert "no-cache" in answer.headers["pragma"]
+        caller = world.principal(body["access_token"])
+        assert (caller.patient, caller.fhir_user) == ("teen", "RelatedPerson/parent-a-of-teen")
+
+
+def test_a_narrower_refresh_does_not_narrow_the_next(world: World) -> None:
+    first = world.tokens()
+    narrow = world.refresh(first["refresh_token"], scope="patient/*.rs").json()
+    assert narrow["scope"] == "patient/*.rs"
+    assert world.refresh(narrow["refresh_token"]).json()["scope"] == SCOPE
+
+
+def test_a_refresh_never_widens(world: World) -> None:
+    token = world.tokens(scope="patient/Patient.rs offline_access")["refresh_token"]
+    assert world.refresh(token, scope="patient/*.rs").json()["error"] == "invalid_scope"
+    assert world.refresh(token).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["unknown", ""])
+def test_smart_84_an_unknown_refresh_token_is_refused(world: World, token: str) -> None:
+    assert world.refresh(token).status_code == 400
+
+
+def test_smart_84_a_refresh_token_is_bound_to_its_client(world: World) -> None:
+    token = world.tokens()["refresh_token"]
+    assert world.refresh(token, CONFIDENTIAL).json()["error"] == "invalid_grant"
+    assert world.refresh(token).status_code == 200
+
+
+def test_a_reused_refresh_token_ends_the_family(world: World) -> None:
+    first = world.tokens()
+    second = world.refresh(first["refresh_token"]).json()
+    assert world.principal(second["access_token"])
+    assert world.refresh(first["refresh_token"]).json()["error"] == "invalid_grant"
+    assert world.principal(second["access_token"]) is None
+    assert world.principal(first["access_token"]) is None
+    assert world.refresh(second["refresh_token"]).status_code == 400
+
+
+def test_of_parallel_refreshes_exactly_one_wins(world: World) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": world.tokens()["refresh_token"], "client_id": "demo-public"}
+
+    async def race() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
+            return [r.status_code for r in await asyncio.gather(*(client.post("/oauth/token", data=form) for _ in range(12)))]
+
+    assert sorted(asyncio.run(race())) == [200] + [400] * 11
+
+
+def test_a_refresh_token_lasts_three_months_from_its_last_use(world: World) -> None:
+    token = world.tokens()["refresh_token"]
+    world.clock.forward(91 * DAY)
+    token = world.refresh(token).json()["refresh_token"]
+    world.clock.forward(91 * DAY)
+    token = world.refresh(token).json()["refresh_token"]
+    world.clock.forward(93 * DAY)
+    assert world.refresh(token).status_code == 400
+
+
+def test_a_closed_or_disabled_account_refreshes_nothing(world: World) -> None:
+    first, second = world.tokens(), world.tokens("parent-a", "teen")
+    user = asyncio.run(users.find(world.store, "parent-a"))
+    assert user is not None
+    asyncio.run(users.save(world.store, msgspec.structs.replace(user, disabled=True)))
+    asyncio.run(users.remove(world.store, "adult", world.clock()))
+    for tokens in (first, second):
+        assert world.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
+        assert world.principal(tokens["access_token"]) is None
+
+
+def test_what_a_registration_loses_its_tokens_lose(world: World) -> None:
+    tokens = world.tokens(scope="patient/*.rs user/*.rs offline_access")
+    client = asyncio.run(clients.find(world.store, "demo-public"))
+    assert client is not None
+    asyncio.run(clients.save(world.store, msgspec.structs.replace(client, scopes="patient/Patient.rs offline_access")))
+    assert [scope.text for scope in world.principal(tokens["access_token"]).scopes] == ["patient/Patient.rs"]
+    assert world.refresh(tokens["refresh_token"]).json()["scope"] == "patient/Patient.rs offline_access"
+
+
+def test_tokens_of_a_removed_client_do_not_come_back_with_its_name(world: World) -> None:
+    tokens = world.tokens()
+    client = asyncio.run(clients.find(world.store, "demo-public"))
+    assert client is not None
+    assert asyncio.run(clients.remove(world.store, "demo-public", world.clock()))
+    asyncio.run(clients.save(world.store, client))
+    assert world.principal(tokens["access_token"]) is None
+    assert world.refresh(tokens["refresh_token"]).status_code == 400
+    world.clock.forward(HOUR)

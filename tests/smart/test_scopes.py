@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from fhir_server.smart.scopes import NAMED, Scope, covers, narrowed, parse, resource_scopes
+from fhir_server.smart.wording import wording
+
+PERSONAL = frozenset({"patient", "user"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("patient/Observation.rs", Scope("patient", "Observation", "rs")),
+        ("user/*.cruds", Scope("user", "*", "cruds")),
+        ("system/Patient.r", Scope("system", "Patient", "r")),
+        ("patient/*.read", Scope("patient", "*", "rs")),
+        ("patient/Condition.write", Scope("patient", "Condition", "cud")),
+        ("patient/Condition.*", Scope("patient", "Condition", "cruds")),
+        ("patient/Observation.rs?category=a|b", Scope("patient", "Observation", "rs", (("category", "a|b"),))),
+        (
+            "patient/Observation.rs?category=a%7Cb&code=c",
+            Scope("patient", "Observation", "rs", (("category", "a|b"), ("code", "c"))),
+        ),
+    ],
+)
+def test_smart_62_63_both_syntaxes_are_read(text: str, expected: Scope) -> None:
+    scope = parse(text)
+    assert scope == expected
+    assert scope is not None
+    assert scope.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "patient/Observation.sr", "patient/Observation.rr", "patient/Observation.x", "patient/Observation.", "patient/Patient",
+        "patient/observation.rs", "patient/.rs", "Patient/Observation.rs", "patient/*.*.rs", "patient/Obs ervation.rs",
+        "patient/Observation.rs?", "patient/Observation.rs?category", "patient/Observation.rs?=x", "patient/Observation.rs?a=",
+        "patient/Observation.read?category=x", "patient/Observation.rs\n", "patient/Öbs.rs", "group/Observation.rs", "",
+        "launch/patient", "patient/Observation.rs?a=\"b", "patient/Observation.rs?a=b\\",
+    ],
+)  # fmt: skip
+def test_smart_63_anything_else_is_dropped_and_never_widened(text: str) -> None:
+    assert parse(text) is None
+    if " " not in text and "\n" not in text:
+        assert narrowed(text, "patient/*.cruds user/*.cruds", PERSONAL) == ()
+
+
+@pytest.mark.parametrize(
+    ("requested", "allowed", "given"),
+    [
+        ("patient/Observation.rs", "patient/*.cruds", "patient/Observation.rs"),
+        ("patient/*.rs", "patient/Observation.rs patient/Patient.r", "patient/Observation.rs patient/Patient.r"),
+        ("patient/*.cruds", "patient/*.rs", "patient/*.rs"),
+        ("patient/*.read", "patient/*.rs", "patient/*.read"),
+        ("patient/*.write", "patient/*.rs", ""),
+        ("user/*.rs", "patient/*.rs", ""),
+        ("patient/Observation.rs", "patient/Observation.rs?category=a|b", "patient/Observation.rs?category=a|b"),
+        ("patient/Observation.rs?code=c", "patient/Observation.rs?category=a|b", "patient/Observation.rs?code=c&category=a|b"),
+        ("patient/Observation.rs?category=a|b", "patient/*.rs", "patient/Observation.rs?category=a|b"),
+        ("openid fhirUser offline_access", "openid", "openid"),
+        ("patient/A1.rs", "patient/*.rs", ""),
+        ("patient/Patient.rs patient/Patient.rs", "patient/*.rs", "patient/Patient.rs"),
+        ("system/*.rs", "system/*.rs", ""),
+        ("", "patient/*.rs", ""),
+    ],
+)
+def test_a_request_gets_what_its_client_may_ask_and_no_more(requested: str, allowed: str, given: str) -> None:
+    assert " ".join(narrowed(requested, allowed, PERSONAL)) == given
+
+
+def test_an_absurd_number_of_scopes_gets_nothing() -> None:
+    assert narrowed("patient/Patient.r " * 201, "patient/*.rs", PERSONAL) == ()
+
+
+def test_covers_finds_the_scopes_that_allow_one_interaction() -> None:
+    scopes = resource_scopes("openid patient/Observation.rs?category=a|b patient/*.r user/Observation.c")
+    assert [s.text for s in covers(scopes, "patient", "Observation", "r")] == [
+        "patient/Observation.rs?category=a|b",
+        "patient/*.r",
+    ]
+    assert [s.text for s in covers(scopes, "patient", "Observation", "s")] == ["patient/Observation.rs?category=a|b"]
+    assert [s.text for s in covers(scopes, None, "Observation", "c")] == ["user/Observation.c"]
+    assert covers(scopes, "patient", "Condition", "s") == ()
+    assert covers(scopes, "system", "Observation", "r") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("patient/Observation.rs", "Lab results and other observations: read"),
+        ("patient/*.cruds", "All kinds of health information: read, add, change and delete"),
+        ("patient/Condition.cud", "Health problems and diagnoses: add, change and delete"),
+        ("patient/BodyStructure.r", "Body structure: read"),
+        ("patient/Observation.rs?category=http://x|vital-signs", "Lab results and other observations (only vital signs): read"),
+        ("user/Patient.rs", "Name, birth date and contact details, in every record you may open: read"),
+    ],
+)
+def test_scopes_are_worded_for_people(text: str, words: str) -> None:
+    scope = parse(text)
+    assert scope is not None
+    assert wording(scope) == words
+
+
+def test_named_scopes_are_no_resource_scopes() -> None:
+    assert resource_scopes(" ".join(NAMED)) == ()
