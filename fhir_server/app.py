@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -66,7 +65,7 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     clock = settings.now()
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
-    labeller = Labeller(policy, CodeBook.load(Path(settings.ig) if settings.ig else None))
+    labeller = Labeller(policy, CodeBook.load(settings.ig))
     granter = Granter(policy, settings.base)
     smart = Smart(
         store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key

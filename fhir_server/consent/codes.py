@@ -7,6 +7,7 @@ labels that count only beside another one, ``ordinary-*`` what is known to be ha
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -69,15 +70,17 @@ class CodeBook:
         self._codes: dict[tuple[str, str], Known] = {}
         self._prefixes: dict[str, Known] = {}
         self._keywords: dict[str, re.Pattern[str]] = {}
+        # The same few displays stand in most resources.
+        self._of_text = functools.lru_cache(maxsize=4096)(self._search)
 
     @staticmethod
-    def load(folder: Path | None = None) -> CodeBook:
-        """The book of an ``ig`` folder (None: the one beside the package).
+    def load(folder: Path | str = "") -> CodeBook:
+        """The book of an ``ig`` folder ("": the one beside the package).
 
         Raises ValueError, with a text for the operator, for a folder without sensitive and ordinary lists or for a
         ValueSet this reader does not understand in full: a list read in part would let something through.
         """
-        folder = folder or Path(__file__).parents[2] / "ig"
+        folder = Path(folder) if folder else Path(__file__).parents[2] / "ig"
         book = CodeBook()
         names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if book._read(path)]
         if not {"sensitive", "ordinary"} <= {name.partition("-")[0] for name in names}:
@@ -95,8 +98,10 @@ class CodeBook:
 
     def of_text(self, text: str) -> frozenset[str]:
         """Labels that a free text calls for by its words."""
-        folded = text.casefold()
-        return frozenset(label for label, pattern in self._keywords.items() if pattern.search(folded))
+        return self._of_text(text.casefold())
+
+    def _search(self, text: str) -> frozenset[str]:
+        return frozenset(label for label, pattern in self._keywords.items() if pattern.search(text))
 
     def codes(self) -> Iterator[tuple[str, str, Known]]:
         """Every listed (system, code) with what is known of it, ICD-10-CM prefixes (without dots) included."""

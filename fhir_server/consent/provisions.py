@@ -7,6 +7,7 @@ overrides, permits add up, and a newer one does not replace an older.  http://hl
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ KIND: Final = "https://fhir-server.example/ig/CodeSystem/consent-kind"
 LEVEL: Final = "https://fhir-server.example/ig/CodeSystem/proxy-level"
 ALWAYS: Final = -(2**62)
 
-_RESOURCE = frozenset(
-    "resourceType id meta language text contained extension identifier status scope category patient dateTime performer organization "
-    "sourceAttachment sourceReference policy policyRule verification provision".split()
-)
+_RESOURCE = frozenset({
+    "resourceType", "id", "meta", "language", "text", "contained", "extension", "identifier", "status", "scope", "category",
+    "patient", "dateTime", "performer", "organization", "sourceAttachment", "sourceReference", "policy", "policyRule",
+    "verification", "provision",
+})  # fmt: skip
 _PROVISION = frozenset({"id", "type", "period", "actor", "action", "purpose", "provision"})
 _ACTIONS = frozenset({"access", "use"})
 _PURPOSES = frozenset({"PATRQT", "FAMRQT", "PWATRNY"})
@@ -61,7 +63,7 @@ def _of(consent: Json, person: str, patient: str, zone: ZoneInfo) -> Iterator[Gr
     kind, level = _kind(consent, patient)
     root = _dict(consent.get("provision"))
     bounds = sorted({ALWAYS, NEVER, *_bounds(root, zone)})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         outcomes = set(_outcomes(consent, root, kind, person, start, zone))
         if "deny" in outcomes:
             yield Grant(person, "deny", "", start, end)
@@ -89,7 +91,7 @@ def _kind(consent: Json, patient: str) -> tuple[Literal["child", "adult"] | None
 
 
 def _outcomes(consent: Json, root: Json, kind: str | None, person: str, at: int, zone: ZoneInfo) -> Iterator[str]:
-    restriction = any(coding.get("code") == "restriction" for one in consent.get("category", ()) for coding in one.get("coding", ()))
+    restriction = any("restriction" in _codes(category) for category in consent.get("category", ()))
     if restriction and root.get("type") == "deny" and _refuses(root, person, at, zone):
         yield "deny"
     # The root says for whom and when its provisions hold; its type can only repeat our base decision, which is deny.

@@ -71,7 +71,8 @@ def actor_for(
     mine = {one["id"]: span for one in related if (span := _relation(one, patient["id"], person, policy))}
     given = grants(consents, mine, patient=patient["id"], zone=policy.timezone)
     bounds = [instant for span in mine.values() for instant in span] + [bound for one in given for bound in (one.start, one.end)]
-    valid = [one for one in given if one.start <= now < one.end and mine[one.related_person][0] <= now < mine[one.related_person][1]]
+    related_now = {id for id, (start, end) in mine.items() if start <= now < end}
+    valid = [one for one in given if one.start <= now < one.end and one.related_person in related_now]
     return Judgement(_proxy(now, facts, valid), _next(now, [*turning, *bounds]))
 
 

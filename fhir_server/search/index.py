@@ -69,7 +69,7 @@ def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, .
     for name, value in resource.items():
         for walk in plan.get(name, ()):
             walk(value, (), found)
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def select(
         place = places.get(after.id)
         if place is None or len(after.keys) != len(sort) or not admits(sight, rows[place]):
             raise Problem("invalid", STALE)
-        found = [item for item in found if compare(item, (after.keys, place)) >= 0]
+        found = [item for item in found if compare(item, (after.keys, place)) > 0]
     found.sort(key=cmp_to_key(compare))
     return tuple(rows[place] for _, place in found[:limit])
 

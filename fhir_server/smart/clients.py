@@ -17,6 +17,7 @@ from fhir_server.store import Store
 Kind = Literal["app", "backend", "partner"]
 Method = Literal["none", "client_secret", "private_key_jwt"]
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-\[\]-~]*", re.ASCII)
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,100}", re.ASCII)
 
 
@@ -28,7 +29,7 @@ class Client(msgspec.Struct, frozen=True):
     ``secret``     SHA-256 of the secret, for client_secret
     ``jwks``       public keys as a JWK Set, for private_key_jwt
     ``scopes``     most it may be granted, space-separated
-    ``clearance``  sensitive-category codes this client may receive at all; "*" for all
+    ``clearance``  sensitive-category codes a backend may receive, "*" for all; a person's app sees what the person sees
     ``trusted``    may write resources with labels of its own (a feed from the institution itself)
     """
 
@@ -53,9 +54,11 @@ class Client(msgspec.Struct, frozen=True):
         return self.method == "client_secret" and hmac.compare_digest(self.secret, digest(secret))
 
     def host(self, redirect_uri: str) -> str:
-        """Where the app lives, for the consent page: never a name the app chose freely."""
+        """Where the answer goes, for the consent page: a host, or this device; never a name the app chose freely."""
         parts = urlsplit(redirect_uri)
-        return parts.hostname or f"an app on your device ({parts.scheme})"
+        if parts.scheme in ("http", "https") and parts.hostname not in _LOOPBACK:
+            return parts.hostname or ""
+        return f"this device ({parts.hostname or parts.scheme})"
 
 
 _clients = Register("client", Client)

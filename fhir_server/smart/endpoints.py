@@ -15,7 +15,7 @@ from fhir_server.smart.clients import find as find_client
 from fhir_server.smart.core import SECOND, Smart, digest
 from fhir_server.smart.granted import ACCESS, REFRESH, Granted, find
 from fhir_server.smart.grants import METHODS
-from fhir_server.smart.tokens import principal, standing_scope
+from fhir_server.smart.tokens import Principal, principal, standing_scope
 
 
 class Revocation(RevocationEndpoint):
@@ -57,7 +57,8 @@ async def _state(smart: Smart, token: str) -> dict[str, Any]:
     now = smart.now()
     granted = await find(smart.store, ACCESS, digest(token), now)
     client = await find_client(smart.store, granted.client_id) if granted else None
-    if granted is None or client is None or await principal(smart.store, token, now) is None:
+    caller = await principal(smart.store, token, now)
+    if granted is None or client is None or caller is None:
         return {"active": False}
     state = {
         "active": True,
@@ -68,15 +69,15 @@ async def _state(smart: Smart, token: str) -> dict[str, Any]:
         "iat": granted.issued // SECOND,
         **granted.context(),
     }
-    return state | await _identity(smart, granted)
+    return state | await _identity(smart, granted, caller)
 
 
-async def _identity(smart: Smart, granted: Granted) -> dict[str, str]:
+async def _identity(smart: Smart, granted: Granted, caller: Principal) -> dict[str, str]:
     named = granted.scope.split()
     user = await users.find(smart.store, granted.username) if granted.username else None
     if user is None or "openid" not in named:
         return {}
     identity = {"iss": smart.origin, "sub": user.subject}
-    if "fhirUser" in named and granted.fhir_user:
-        identity["fhirUser"] = f"{smart.fhir_base}/{granted.fhir_user}"
+    if "fhirUser" in named and caller.fhir_user:
+        identity["fhirUser"] = f"{smart.fhir_base}/{caller.fhir_user}"
     return identity

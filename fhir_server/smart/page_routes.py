@@ -23,6 +23,10 @@ from fhir_server.smart.sessions import Session
 from fhir_server.smart.sign_in import signed_in
 from fhir_server.smart.web import NO_STORE, BadForm, Form, fields, incoming, local_path, read_form, written
 
+_PARAMETERS = {
+    *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
+    *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
+}
 _EXPIRED = "This request has run out or was already answered. Go back to the app and start again."
 _FORGED = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _REFUSED = "The user name or password is not right, or there were too many attempts. Wait some minutes and try again."
@@ -49,7 +53,7 @@ class Pages:
             answer = self.server.refused(asked, error)
             return written(answer, {}) if answer.location else self._error(_UNSOUND, error)
         given = asked.form
-        record = Pending(tuple(pairs), given["client_id"], given["redirect_uri"], asked.scope, self.smart.now())
+        record = Pending(_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, self.smart.now())
         return _to("/oauth/continue", request=await pending.keep(self.smart, record))
 
     async def proceed(self, request: Request) -> Response:
@@ -177,6 +181,10 @@ class Pages:
     def _with_cookie(self, answer: Response, cookie: str) -> Response:
         answer.set_cookie(value=cookie, **self._cookie_terms())
         return answer
+
+
+def _known(pairs: Form) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in pairs if name in _PARAMETERS)
 
 
 def _to(path: str, **query: str) -> RedirectResponse:

@@ -45,6 +45,12 @@ class RecordChoice:
 Records = Callable[[Person, int], Awaitable[Sequence[RecordChoice]]]
 
 
+def references(person: Person) -> frozenset[str]:
+    """``Type/id`` of every row that is this person."""
+    ids = {"Patient": [person.patient], "Practitioner": [person.practitioner], "RelatedPerson": person.related_persons}
+    return frozenset(f"{type}/{id}" for type, many in ids.items() for id in many if id)
+
+
 def own_reference(person: Person) -> str | None:
     """``Type/id`` of the row that is this person (the SMART ``fhirUser``), or None for staff without a row."""
     if person.practitioner:

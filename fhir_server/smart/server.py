@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from authlib.oauth2.rfc6749 import (
@@ -23,8 +24,12 @@ from fhir_server.smart.grants import AuthorizationCode, Challenge, ClientCredent
 from fhir_server.smart.scopes import narrowed
 from fhir_server.smart.tokens import principal
 
-_GRANT_TYPES = {"backend": {"client_credentials"}}
-_PERSON_GRANT_TYPES = {"authorization_code", "refresh_token"}
+logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
+
+logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
+
+_PERSONAL = {"authorization_code", "refresh_token"}
+_GRANT_TYPES = {"app": _PERSONAL, "partner": _PERSONAL, "backend": {"client_credentials"}}
 _AUTH_METHODS = {
     "none": {"none"},
     "client_secret": {"client_secret_basic", "client_secret_post"},
@@ -60,7 +65,7 @@ class Registered(ClientMixin):
         return response_type == "code" and self.check_grant_type("authorization_code")
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return grant_type in _GRANT_TYPES.get(self.record.kind, _PERSON_GRANT_TYPES)
+        return grant_type in _GRANT_TYPES[self.record.kind]
 
 
 class SmartRequest:

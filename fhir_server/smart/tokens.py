@@ -13,7 +13,7 @@ import msgspec
 from fhir_server.smart import clients, granted, users
 from fhir_server.smart.core import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.granted import ACCESS, REFRESH, Granted
-from fhir_server.smart.people import Person, own_reference
+from fhir_server.smart.people import Person, own_reference, references
 from fhir_server.smart.scopes import Scope, narrowed, resource_scopes
 from fhir_server.store import Store
 
@@ -70,10 +70,16 @@ async def principal(store: Store, token: str, now: int) -> Principal | None:
         patient=grant.patient,
         encounter=grant.encounter,
         scopes=resource_scopes(standing_scope(client, grant)),
-        fhir_user=grant.fhir_user or (own_reference(person) if person else None),
+        fhir_user=_fhir_user(grant, person),
         family=grant.family,
         expires=grant.expires,
     )
+
+
+def _fhir_user(grant: Granted, person: Person | None) -> str | None:
+    if person is None:
+        return None
+    return grant.fhir_user if grant.fhir_user in references(person) else own_reference(person)
 
 
 def standing_scope(client: clients.Client, grant: Granted) -> str:
@@ -82,9 +88,16 @@ def standing_scope(client: clients.Client, grant: Granted) -> str:
 
 
 async def operator_token(
-    store: Store, client_id: str, scope: str, now: int, *, username: str | None = None, patient: str | None = None
+    store: Store,
+    client_id: str,
+    scope: str,
+    now: int,
+    *,
+    username: str | None = None,
+    patient: str | None = None,
+    fhir_user: str | None = None,
 ) -> str:
-    """An access token made by someone at the machine that holds the store.
+    """An access token, good for an hour, made by someone at the machine that holds the store.
 
     Raises ValueError, worded for the operator, for an unknown client or user, and for scopes the client may not have.
     """
@@ -94,10 +107,10 @@ async def operator_token(
     user = await users.find(store, username) if username else None
     if username and user is None:
         raise ValueError(f"There is no user {username!r}.")
-    grant = Granted(client_id, scope, new_secret(), user.username if user else None, patient)
+    grant = Granted(client_id, scope, new_secret(), user.username if user else None, patient, None, fhir_user)
     if refused := set(scope.split()) - set(standing_scope(client, grant).split()):
         raise ValueError(f"The client may not have {' '.join(sorted(refused))}.")
-    return (await issue(store, grant, now)).access
+    return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access
 
 
 async def issue(store: Store, grant: Granted, now: int, *, refresh: str | None = None, lifetime: int | None = None) -> Issued:

@@ -8,7 +8,7 @@ an answer is the union of its arms.  An arm is driven by the ids asked for, by i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -75,14 +75,17 @@ class _Spans:
     floor: int
 
     def on(self, alias: str) -> tuple[str, Sql]:
-        """A table to put in front, and the condition on ``alias``."""
+        """A table to put in front, and the condition on ``alias``.
+
+        Two comparisons, for SQLite makes only the lower end of a BETWEEN bound the search of a joined table.
+        """
         if self.starts is None:
-            return "", (f"{alias}.rid BETWEEN ? AND ?", (self.floor + 1, MAX_RID))
+            return "", (f"{alias}.rid >= ? AND {alias}.rid <= ?", (self.floor + 1, MAX_RID))
         if len(self.starts) == 1:
             start = self.starts[0]
-            return "", (f"{alias}.rid BETWEEN ? AND ?", (max(start, self.floor + 1), start + self.width))
-        each = f"{alias}.rid BETWEEN s.value AND s.value + ? AND {alias}.rid > ?"
-        return "carray(?) s CROSS JOIN ", (each, (self.width, self.floor))
+            return "", (f"{alias}.rid >= ? AND {alias}.rid <= ?", (max(start, self.floor + 1), start + self.width))
+        each = f"{alias}.rid >= max(s.value, ?) AND {alias}.rid <= s.value + ?"
+        return "carray(?) s CROSS JOIN ", (each, (self.floor + 1, self.width))
 
 
 def arms(
@@ -115,24 +118,34 @@ def conjuncts(filter: Filter) -> Iterator[Filter]:
 def _of_window(
     meaning: Meaning, where: Filter, window: Window, now: int, reading: Reading, floor: int, whole: bool
 ) -> Iterator[Arm]:
-    wanted = both(meaning.condition(where, window.classes), meaning.shown(window, now))
-    if wanted == FALSE or meaning.names.number("type:" + meaning.type) is None:
-        return
-    needed = (*conjuncts(where), *conjuncts(window.where))
-    ids = [part.ids for part in needed if isinstance(part, IdIs)]
-    if ids:
-        yield _by_ids(meaning, min(ids, key=len), wanted, floor)
-        return
-    owners = [part.patients for part in needed if isinstance(part, OfPatient)]
+    needed = [*conjuncts(where), *conjuncts(window.where)]
     if window.patients is not None:
-        owners.append(window.patients)
-    for spans in _spans(min(owners, key=len), meaning, reading, floor) if owners else [_Spans(None, 0, floor)]:
-        drivers = _drivers(meaning, needed, window, spans, reading, whole)
-        if drivers is None:
-            yield _by_rows(meaning, spans, wanted)
+        needed.append(OfPatient(window.patients))
+    wanted = [meaning.condition(part, window.classes) for part in needed]
+    if FALSE in wanted or meaning.type_number is None:
+        return
+    shown = meaning.row_shown(window, now)
+
+    def rest(*met: int) -> Sql:
+        return both(shown, *[condition for place, condition in enumerate(wanted) if place not in met])
+
+    ids = [place for place, part in enumerate(needed) if isinstance(part, IdIs)]
+    if ids:
+        yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor)
+        return
+    owner, patients = _owner(needed)
+    for spans in [_Spans(None, 0, floor)] if patients is None else _spans(patients, meaning, reading, floor):
+        place, drivers = _drivers(meaning, needed, window, spans, reading, whole)
+        if drivers:
+            yield from [_by_entries(driver, spans, rest(owner, place)) for driver in drivers]
         else:
-            for driver in drivers:
-                yield _by_entries(driver, spans, wanted)
+            yield _by_rows(meaning, spans, rest(owner))
+
+
+def _owner(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
+    """The narrowest of the conditions on whose row it is, and its place."""
+    owners = [(place, part.patients) for place, part in enumerate(needed) if isinstance(part, OfPatient)]
+    return min(owners, key=lambda owner: len(owner[1])) if owners else (-1, None)
 
 
 def _spans(patients: frozenset[str], meaning: Meaning, reading: Reading, floor: int) -> Iterator[_Spans]:
@@ -148,17 +161,16 @@ def _spans(patients: frozenset[str], meaning: Meaning, reading: Reading, floor: 
         yield _Spans(apart, 0, floor)
 
 
-def _by_ids(meaning: Meaning, ids: frozenset[str], wanted: Sql, floor: int) -> Arm:
+def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int) -> Arm:
+    assert isinstance(part, IdIs)
     text, args = wanted
-    type = meaning.names.number("type:" + meaning.type)
     body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid > ? AND {text}"
-    return Arm("r", body, (apsw.carray(tuple(ids)), type, floor, *args), True)
+    return Arm("r", body, (apsw.carray(tuple(part.ids)), meaning.type_number, floor, *args), True)
 
 
 def _by_rows(meaning: Meaning, spans: _Spans, wanted: Sql) -> Arm:
     front, within = spans.on("r")
-    type = meaning.names.number("type:" + meaning.type)
-    text, args = both(("r.type = ?", (type,)), within, wanted)
+    text, args = both(("r.type = ?", (meaning.type_number,)), within, wanted)
     return Arm("r", f"{front}res r INDEXED BY res_scan WHERE {text}", (*_listed(spans, front), *args), True)
 
 
@@ -174,22 +186,26 @@ def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
 
 
 def _drivers(
-    meaning: Meaning, needed: tuple[Filter, ...], window: Window, spans: _Spans, reading: Reading, whole: bool
-) -> tuple[_Driver, ...] | None:
-    """The entries to start from; None to start from the rows."""
-    options = [option for part in needed if (option := _option(part, meaning, window.classes))]
+    meaning: Meaning, needed: Sequence[Filter], window: Window, spans: _Spans, reading: Reading, whole: bool
+) -> tuple[int, tuple[_Driver, ...]]:
+    """The entries to start from, and the place of the condition they meet; none to start from the rows."""
+    options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, window.classes))]
     if spans.starts is not None:
-        options = [option for option in options if all(driver.inorder for driver in option)]
-        bound = _FEW
-    else:
-        bound = _MANY
-    if len(options) < 2 and (spans.starts is not None or not options or all(driver.inorder for driver in options[0])):
-        return options[0] if options else None
-    sizes = [sum(_size(driver, spans, reading, bound) for driver in option) for option in options]
-    best = min(range(len(options)), key=lambda place: (sizes[place], not all(d.inorder for d in options[place])))
-    if sizes[best] >= bound and not whole and not all(driver.inorder for driver in options[best]):
-        return None
+        options = [(place, option) for place, option in options if _inorder(option)]
+    if len(options) == 1 and _inorder(options[0][1]):
+        return options[0]
+    if not options:
+        return -1, ()
+    bound = _MANY if spans.starts is None else _FEW
+    sizes = [sum(_size(driver, spans, reading, bound) for driver in option) for _, option in options]
+    best = min(range(len(options)), key=lambda one: (sizes[one], not _inorder(options[one][1])))
+    if sizes[best] >= bound and not whole and not _inorder(options[best][1]):
+        return -1, ()
     return options[best]
+
+
+def _inorder(option: tuple[_Driver, ...]) -> bool:
+    return all(driver.inorder for driver in option)
 
 
 def _size(driver: _Driver, spans: _Spans, reading: Reading, bound: int) -> int:
@@ -240,7 +256,7 @@ def _bounds(test: object) -> Sql | None:
 _NO_MORE: Final[Sql] = ("1", ())
 # what the test says of ``hi``, by which dates are ordered; an entry's hi is greater than its lo
 _HI: Final[dict[str, Any]] = {
-    "eq": lambda lo, hi: ("x.hi BETWEEN ? AND ?", (lo, hi)),
+    "eq": lambda lo, hi: ("x.hi >= ? AND x.hi <= ?", (lo, hi)),
     "gt": lambda lo, hi: _NO_MORE,
     "ge": lambda lo, hi: ("x.hi >= ?", (lo,)),
     "sa": lambda lo, hi: ("x.hi >= ?", (hi,)),

@@ -69,7 +69,6 @@ PRAGMA wal_autocheckpoint = 1000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -32768;
 PRAGMA mmap_size = 17179869184;
-PRAGMA temp_store = MEMORY;
 """
 
 _BUSY_MILLISECONDS: Final = 10_000

@@ -105,6 +105,7 @@ class Meaning:
     def __init__(self, type: str, names: Names) -> None:
         self.type = type
         self.names = names
+        self.type_number = names.number("type:" + type)
 
     def condition(self, filter: Filter, classes: frozenset[int]) -> Sql:
         """As :func:`fhir_server.search.match.matches`, of the row ``r``.  Raises TypeError for an unknown node."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -156,16 +157,13 @@ class SqliteTransaction(SqliteSnapshot):
             self._insert(rid, kind, rows)
 
     def _insert(self, rid: int, kind: str, rows: list[Any]) -> None:
-        table, columns = TABLES[kind]
-        one = f"(?{', ?' * len(columns)})"
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             values: list[Any] = []
             for row in chunk:
                 values.append(rid)
                 values.extend(row)
-            names = ", ".join(columns)
-            self.connection.execute(f"INSERT INTO {table}(rid, {names}) VALUES {', '.join([one] * len(chunk))}", values)
+            self.connection.execute(_inserting(kind, len(chunk)), values)
 
     def _delete(self, rid: int, kind: str, rows: set[Any]) -> None:
         table, columns = TABLES[kind]
@@ -177,6 +175,14 @@ class SqliteTransaction(SqliteSnapshot):
         for (table, _), rows in zip(TABLES.values(), entries, strict=True):
             if rows:
                 self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+
+
+@lru_cache(5 * _CHUNK)
+def _inserting(kind: str, rows: int) -> str:
+    table, columns = TABLES[kind]
+    one = f"(?{', ?' * len(columns)})"
+    # OR FAIL: a row that fails ends the job anyway, and to undo a statement's other rows SQLite would keep a journal
+    return f"INSERT OR FAIL INTO {table}(rid, {', '.join(columns)}) VALUES {', '.join([one] * rows)}"
 
 
 def _columns(row: Row) -> tuple[Any, ...]:

@@ -156,6 +156,7 @@ def test_pages_laid_end_to_end_are_the_whole_answer(
     after = None
     while page := select(world, "T", where, sight, sort=sort, limit=size, after=after):
         walked.extend(page)
+        assert len(walked) <= len(whole)
         after = Position(keys(sort, sight, page[-1]), page[-1].id)
     assert tuple(walked) == whole
 
@@ -267,6 +268,15 @@ def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_s
     down = [found.id for found in select(world, "T", EVERYTHING, sight, sort=(SortKey("d", "date", True),))]
     assert up == ["wide", "two", "tie", "none", "hidden value"]
     assert down == ["wide", "tie", "two", "none", "hidden value"]
+
+
+def test_a_row_is_ordered_by_what_the_windows_that_admit_it_show() -> None:
+    world = [row(Entry("d", "date", (5, 6)), id="five"), row(Entry("d", "date", (1, 2), (), 1), Entry("d", "date", (8, 9)), id="eight")]
+    own, other = Window(frozenset({"p1"}), frozenset({0})), Window(frozenset({"p2"}), frozenset({0, 1}))
+    sort = (SortKey("d", "date"),)
+    assert [found.id for found in select(world, "T", EVERYTHING, Sight((own, other)), sort=sort)] == ["five", "eight"]
+    everyones = replace(other, patients=None)
+    assert [found.id for found in select(world, "T", EVERYTHING, Sight((own, everyones)), sort=sort)] == ["eight", "five"]
 
 
 def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:

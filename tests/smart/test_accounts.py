@@ -52,7 +52,8 @@ def test_a_changed_account_counts_at_the_next_request(world: World) -> None:
     token = world.tokens("parent-a", "teen")["access_token"]
     user = run(users.find(world.store, "parent-a"))
     run(users.save(world.store, msgspec.structs.replace(user, related_persons=())))
-    assert world.principal(token).person.related_persons == frozenset()
+    caller = world.principal(token)
+    assert (caller.person.related_persons, caller.fhir_user) == (frozenset(), None)
 
 
 @pytest.mark.parametrize("change", ["user", "client"])

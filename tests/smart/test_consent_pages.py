@@ -34,7 +34,14 @@ def test_someone_with_no_record_to_open_is_told_so_and_the_app_gets_a_denial(wor
 def test_the_consent_page_says_who_asks_for_whose_record_for_what_and_how_long(world: World) -> None:
     page = world.consent_page("parent-a", "teen", scope=SCOPE)
     text = re.sub(r"\s+", " ", Page(page.text).text)
-    for words in ("Demo phone app", "127.0.0.1", "Teen", "Your child", "Lab results and other observations: read", "92 days"):
+    for words in (
+        "Demo phone app",
+        "this device (127.0.0.1)",
+        "Teen",
+        "Your child",
+        "Lab results and other observations: read",
+        "92 days",
+    ):
         assert words in text, words
     assert "http://127.0.0.1:8765" in page.headers["content-security-policy"]
 

@@ -170,6 +170,14 @@ def test_credentials_in_the_query_are_not_read(world: World) -> None:
     assert world.http.post("/oauth/token?grant_type=authorization_code&client_id=demo-public", data={}).status_code == 400
 
 
+def test_no_token_reaches_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    tokens = world.tokens()
+    world.refresh(tokens["refresh_token"])
+    assert tokens["access_token"] not in caplog.text
+    assert tokens["refresh_token"] not in caplog.text
+
+
 def test_secrets_are_kept_as_digests_only(world: World) -> None:
     page = world.consent_page()
     handle = dict(Page(page.text).sent)["request"]

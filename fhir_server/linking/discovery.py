@@ -1,0 +1,62 @@
+"""Where another system's authorization server is, from its own discovery document.
+
+https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html.  Every endpoint must be at one origin: that of the FHIR
+base, or the one the operator registered because that system signs people in elsewhere.  So a discovery document that
+was tampered with cannot have our codes, refresh tokens and assertions sent to an origin that nobody here agreed to
+(RFC 9700 4.4 and 4.9).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from fhir_server.linking import calls
+from fhir_server.linking.core import Linking, Unreachable, callable_url, origin_of
+from fhir_server.linking.organisations import Organisation
+
+_UNSOUND: Final = "The other health system's sign-in is not set up in a way that can be used safely. Tell us, so that we can sort it out with them."
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """An authorization server's addresses; "" for one it does not have.
+
+    ``names_itself``  whether it says who it is in every answer it sends a browser back with (RFC 9207)
+    """
+
+    authorization: str
+    token: str
+    revocation: str = ""
+    jwks: str = ""
+    issuer: str = ""
+    names_itself: bool = False
+
+
+async def discovered(room: Linking, organisation: Organisation) -> Endpoints:
+    """The endpoints as its discovery document states them now.  Raises Unreachable."""
+    reply = await calls.get(room, f"{organisation.base}/.well-known/smart-configuration")
+    stated = reply.body if reply.status == 200 else {}
+    endpoints = Endpoints(
+        authorization=_text(stated.get("authorization_endpoint")),
+        token=_text(stated.get("token_endpoint")),
+        revocation=_text(stated.get("revocation_endpoint")),
+        jwks=_text(stated.get("jwks_uri")),
+        issuer=_text(stated.get("issuer")),
+        names_itself=stated.get("authorization_response_iss_parameter_supported") is True,
+    )
+    methods = stated.get("code_challenge_methods_supported")
+    if not isinstance(methods, list) or "S256" not in methods or not _sound(room, organisation, endpoints):
+        raise Unreachable(_UNSOUND)
+    return endpoints
+
+
+def _sound(room: Linking, organisation: Organisation, endpoints: Endpoints) -> bool:
+    needed = (endpoints.authorization, endpoints.token)
+    offered = (endpoints.revocation, endpoints.jwks, endpoints.issuer)
+    stated = (*needed, *filter(None, offered))
+    return all(callable_url(room.smart, url) and origin_of(url) == organisation.authority for url in stated)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,202 @@
+"""A person's links: kept under her account, read through, cut.
+
+Two records make a link: what it is, and its sealed tokens.  Renewing replaces only the second, so that it cannot
+bring back a link that has just been cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from fhir_server.linking import calls, organisations, token_calls, vault
+from fhir_server.linking.core import Ended, Linking, LinkProblem, NotShared, Unreachable
+from fhir_server.linking.discovery import Endpoints
+from fhir_server.linking.organisations import Organisation
+from fhir_server.linking.token_calls import Held
+from fhir_server.smart.core import MINUTE, SECOND, digest, new_secret
+from fhir_server.smart.users import User
+from fhir_server.store import NEVER
+
+PAGE: Final = 100  # rows of one kind that are asked for
+_LEEWAY: Final = 30 * SECOND
+_TOKENS: Final = "link-tokens"
+_RENEWING: Final = "link-renewing"
+_PAUSE: Final = 0.1  # seconds between looks at a renewal that someone else is making
+_NARROWED: Final = {"Observation": {"category": "laboratory"}}
+_ENDED: Final = "The other health system does not accept this link any longer. Link the account again."
+_BUSY: Final = "The other health system is slow to answer. Try again later."
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One linked account.
+
+    ``patient``  id of the person's record there
+    ``base``, ``token``, ``revocation``  where its tokens came from and may go; a move there means linking again
+    ``since``    microseconds
+    """
+
+    id: str
+    organisation: str
+    base: str
+    token: str
+    revocation: str
+    patient: str
+    since: int
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """What the other system says of one kind: resources as parsed, and whether it has more than these."""
+
+    resources: tuple[dict[str, Any], ...]
+    more: bool
+
+
+async def everyone(room: Linking, user: User) -> tuple[Link, ...]:
+    """This person's links, oldest first."""
+    kept = await room.smart.store.secrets.listing(_kind(user), room.smart.now())
+    return tuple(sorted((msgspec.json.decode(text, type=Link) for _, text in kept), key=lambda link: link.since))
+
+
+async def find(room: Linking, user: User, id: str) -> Link | None:
+    """The link of this id, if it is this person's."""
+    text = await room.smart.store.secrets.peek(_kind(user), id, room.smart.now())
+    return None if text is None else msgspec.json.decode(text, type=Link)
+
+
+async def keep(room: Linking, user: User, organisation: Organisation, endpoints: Endpoints, patient: str, tokens: Held) -> Link:
+    """A new link, in place of an earlier one to the same record there."""
+    kept, record = await everyone(room, user), (organisation.id, patient)
+    earlier = [link for link in kept if (link.organisation, link.patient) == record]
+    link = Link(
+        id=new_secret()[:22],
+        organisation=organisation.id,
+        base=organisation.base,
+        token=endpoints.token,
+        revocation=endpoints.revocation,
+        patient=patient,
+        since=room.smart.now(),
+    )
+    await _put(room, link, tokens)
+    family = organisations.family(link.organisation)
+    await room.smart.store.secrets.replace(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
+    for old in earlier:
+        await unlink(room, user, old)
+    return link
+
+
+async def unlink(room: Linking, user: User, link: Link) -> bool:
+    """Forget the link, and ask the other system to end our access; False if it was gone already."""
+    secrets, now = room.smart.store.secrets, room.smart.now()
+    if await secrets.take(_kind(user), link.id, now) is None:
+        return False
+    await _revoke(room, link, await secrets.take(_TOKENS, link.id, now))
+    return True
+
+
+async def unlink_all(room: Linking, user: User) -> None:
+    """For an account that is being closed."""
+    for link in await everyone(room, user):
+        await unlink(room, user, link)
+
+
+async def fetch(room: Linking, user: User, link: Link, type: str) -> Shared:
+    """What the other system says now about this person, of one resource type.
+
+    Raises Ended, Unreachable, or NotShared where it does not give out this type.
+    """
+    tokens = await usable(room, user, link)
+    reply = await _asked(room, link, type, tokens)
+    if reply.status == 401:
+        reply = await _asked(room, link, type, await usable(room, user, link, refused=tokens.access))
+    if reply.status == 401:
+        raise Ended(_ENDED)
+    if reply.status in (400, 403, 404, 405, 410, 422):
+        raise NotShared("This is not shared over the link.")
+    if reply.status != 200 or reply.body.get("resourceType") != "Bundle":
+        raise Unreachable(_BUSY)
+    return _searchset(reply.body, type)
+
+
+async def usable(room: Linking, user: User, link: Link, refused: str = "") -> Held:
+    """Tokens that are good now, renewed if need be; ``refused``: an access token known not to be.
+
+    Raises Ended, Unreachable.
+    """
+    secrets, waited = room.smart.store.secrets, 0.0
+    while waited < room.deadline:
+        tokens = await _kept(room, link)
+        if tokens.expires > room.smart.now() + _LEEWAY and tokens.access != refused:
+            return tokens
+        # One at a time: a refresh token used twice is taken for a stolen one, and ends the link over there.
+        if await secrets.keep(_RENEWING, link.id, b"", room.smart.now() + MINUTE):
+            try:
+                return await _renewed(room, user, link, refused)
+            finally:
+                await secrets.take(_RENEWING, link.id, room.smart.now())
+        await asyncio.sleep(_PAUSE)
+        waited += _PAUSE
+    raise Unreachable(_BUSY)
+
+
+async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
+    tokens = await _kept(room, link)
+    if tokens.expires > room.smart.now() + _LEEWAY and tokens.access != refused:
+        return tokens  # by whoever held the turn before us
+    organisation = await organisations.find(room.smart.store, link.organisation)
+    if not tokens.refresh or organisation is None or organisation.base != link.base:
+        raise Ended(_ENDED)
+    answer = await token_calls.ask(room, organisation, link.token, "refresh_token", refresh_token=tokens.refresh)
+    fresh = token_calls.held(room, answer, tokens.refresh)
+    await _put(room, link, fresh)
+    if await find(room, user, link.id) is None:  # cut meanwhile
+        await _revoke(room, link, await room.smart.store.secrets.take(_TOKENS, link.id, room.smart.now()))
+        raise Ended(_ENDED)
+    return fresh
+
+
+async def _asked(room: Linking, link: Link, type: str, tokens: Held) -> calls.Reply:
+    query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
+    return await calls.get(room, f"{link.base}/{type}", query, tokens.access)
+
+
+def _searchset(bundle: dict[str, Any], type: str) -> Shared:
+    entries, links = bundle.get("entry"), bundle.get("link")
+    found = [entry.get("resource") for entry in _objects(entries)]
+    more = any(link.get("relation") == "next" for link in _objects(links))
+    return Shared(tuple(r for r in found if isinstance(r, dict) and r.get("resourceType") == type), more)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+async def _kept(room: Linking, link: Link) -> Held:
+    sealed = await room.smart.store.secrets.peek(_TOKENS, link.id, room.smart.now())
+    if sealed is None:
+        raise Ended(_ENDED)
+    return msgspec.json.decode(await vault.unseal(room.smart, sealed), type=Held)
+
+
+async def _put(room: Linking, link: Link, tokens: Held) -> None:
+    sealed = await vault.seal(room.smart, msgspec.json.encode(tokens))
+    family = organisations.family(link.organisation)
+    await room.smart.store.secrets.replace(_TOKENS, link.id, sealed, NEVER, family)
+
+
+async def _revoke(room: Linking, link: Link, sealed: bytes | None) -> None:
+    organisation = await organisations.find(room.smart.store, link.organisation)
+    if sealed is None or organisation is None:
+        return
+    try:
+        tokens = msgspec.json.decode(await vault.unseal(room.smart, sealed), type=Held)
+    except LinkProblem:
+        return
+    await token_calls.revoke(room, organisation, link.token, link.revocation, tokens)
+
+
+def _kind(user: User) -> str:
+    # By the account's subject, which a later account of the same user name does not share.
+    return f"link:{digest(user.subject)}"

@@ -1,0 +1,149 @@
+"""The pages of linked accounts.  They belong to the person who is signed in: nobody else's links exist for her."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from fhir_server.linking import flow, links, organisations, shown
+from fhir_server.linking.core import Linking, LinkProblem
+from fhir_server.linking.links import Link
+from fhir_server.linking.organisations import Organisation
+from fhir_server.linking.pages import render
+from fhir_server.smart import sessions
+from fhir_server.smart.core import Smart
+from fhir_server.smart.sessions import Session
+from fhir_server.smart.web import NO_STORE, BadForm, fields, read_form
+
+Handler = Callable[[Request, Session], Awaitable[Response]]
+_FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
+_UNKNOWN: Final = "There is no such linked account."
+_STAFF: Final = (
+    "Accounts at other health systems are linked from a patient's or a family member's own account, not from a work account."
+)
+_LAPSED: Final = "You were signed out here in the meantime, so nothing was linked. Sign in and start again."
+
+
+class Pages:
+    """The pages of one :class:`Linking`."""
+
+    def __init__(self, room: Linking) -> None:
+        self.room = room
+
+    async def listing(self, request: Request, session: Session) -> Response:
+        return await self._listing(session)
+
+    async def start(self, request: Request, session: Session) -> Response:
+        form = await self._form(request)
+        if form is None:
+            return self._problem(session, _FORGED, 403)
+        try:
+            organisation, url = await flow.start(self.room, session.user, form.get("organisation", ""))
+        except LinkProblem as problem:
+            return await self._listing(session, str(problem))
+        # A page with a link, not a redirect: browsers hold a form to its own site, redirects included.
+        return self._page("leaving.html", session, partner=organisation, url=url, host=flow.host(url))
+
+    async def callback(self, request: Request, session: Session) -> Response:
+        try:
+            link = await flow.finish(self.room, session.user, fields(request.url.query))
+        except BadForm as error:
+            return await self._listing(session, str(error))
+        except LinkProblem as problem:
+            return await self._listing(session, str(problem))
+        return _to(f"/links/{link.id}")
+
+    async def link(self, request: Request, session: Session) -> Response:
+        link, organisation = await self._found(request, session)
+        if link is None or organisation is None:
+            return self._problem(session, _UNKNOWN, 404)
+        problem, sections = "", list[shown.Section]()
+        try:
+            sections = await shown.sections(self.room, session.user, link)
+        except LinkProblem as failure:
+            problem = str(failure)
+        view: dict[str, Any] = {"link": link, "partner": organisation, "sections": sections, "since": _day(link)}
+        return self._page("link.html", session, problem=problem, **view)
+
+    async def unlink(self, request: Request, session: Session) -> Response:
+        if await self._form(request) is None:
+            return self._problem(session, _FORGED, 403)
+        link, _ = await self._found(request, session)
+        if link is None:
+            return self._problem(session, _UNKNOWN, 404)
+        await links.unlink(self.room, session.user, link)
+        return _to("/links")
+
+    # parts
+
+    async def session(self, request: Request) -> Session | None:
+        return await sessions.current(self.room.smart, self._cookie(request))
+
+    def signed_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """A handler for people who are signed in; others are asked to, and come back to their links."""
+
+        async def guarded(request: Request) -> Response:
+            session = await self.session(request)
+            if session is None and request.url.path == "/links/callback":
+                return self._problem(None, _LAPSED, 403)
+            if session is None:
+                return _to("/sign-in?next=/links")
+            return await handler(request, session) if session.user.role == "patient" else self._problem(session, _STAFF, 403)
+
+        return guarded
+
+    async def _found(self, request: Request, session: Session) -> tuple[Link | None, Organisation | None]:
+        link = await links.find(self.room, session.user, request.path_params["id"])
+        return link, await organisations.find(self.room.smart.store, link.organisation) if link else None
+
+    async def _listing(self, session: Session, problem: str = "") -> Response:
+        known = {one.id: one for one in await organisations.everyone(self.room.smart.store)}
+        kept = await links.everyone(self.room, session.user)
+        linked = [(link, known[link.organisation], _day(link)) for link in kept if link.organisation in known]
+        offered = sorted(known.values(), key=lambda one: one.name.casefold())
+        return self._page("links.html", session, 400 if problem else 200, problem=problem, linked=linked, offered=offered)
+
+    async def _form(self, request: Request) -> dict[str, str] | None:
+        """The form's fields, if this browser was shown the form."""
+        try:
+            form = dict(await read_form(request))
+        except BadForm:
+            return None
+        return form if sessions.form_token_fits(self._cookie(request), form.get("token", "")) else None
+
+    def _problem(self, session: Session | None, text: str, status: int) -> Response:
+        return self._page("problem.html", session, status, text=text)
+
+    def _page(self, name: str, session: Session | None, status: int = 200, **view: Any) -> Response:
+        return render(self.room.smart, name, status, session=session, **view)
+
+    def _cookie(self, request: Request) -> str:
+        return request.cookies.get(sessions.cookie_name(self.room.smart), "")
+
+
+def _day(link: Link) -> str:
+    return datetime.fromtimestamp(link.since / 1_000_000, UTC).date().isoformat()
+
+
+def _to(path: str) -> RedirectResponse:
+    return RedirectResponse(path, 303, headers=NO_STORE | {"Referrer-Policy": "no-referrer"})
+
+
+def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
+    """The pages under ``/links``.  ``transport`` carries the calls to other systems; None: the network."""
+    routes, pages = APIRouter(include_in_schema=False), Pages(Linking(smart, transport))
+    steps: tuple[tuple[str, str, Handler], ...] = (
+        ("GET", "/links", pages.listing),
+        ("POST", "/links", pages.start),
+        ("GET", "/links/callback", pages.callback),
+        ("GET", "/links/{id}", pages.link),
+        ("POST", "/links/{id}/unlink", pages.unlink),
+    )
+    for method, path, handler in steps:
+        routes.add_api_route(path, pages.signed_in(handler), methods=[method])
+    return routes

@@ -1,0 +1,55 @@
+"""Connected apps: what the signed-in person has granted to clients and has not ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fhir_server.portal.desk import Desk
+from fhir_server.smart import clients, granted, tokens
+from fhir_server.smart.core import digest
+from fhir_server.smart.granted import Granted
+from fhir_server.smart.scopes import resource_scopes
+from fhir_server.smart.users import User
+from fhir_server.smart.wording import wording
+
+_ANY_RECORD = "Every record you may open"
+_CLOSED = "A record that you can no longer open: the app sees nothing of it"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One standing grant: ``handle`` names it in forms, ``renewed`` is when its newest token was made (microseconds)."""
+
+    handle: str
+    name: str
+    record: str
+    scopes: tuple[str, ...]
+    renewed: int
+
+
+async def connected(desk: Desk, user: User, now: int) -> list[App]:
+    """The person's standing grants, by the client's name."""
+    records = {choice.patient: choice.name for choice in await desk.records(user, now)}
+    found = [await _app(desk, grant, records) for grant in await _standing(desk, user, now)]
+    return sorted(found, key=lambda app: (app.name, app.record, app.renewed))
+
+
+async def end(desk: Desk, user: User, handle: str, now: int) -> bool:
+    """End a grant of this person's with every token it has; False if there is none of that handle."""
+    for grant in await _standing(desk, user, now):
+        if digest(grant.family) == handle:
+            await desk.smart.store.secrets.forget(grant.family)
+            return True
+    return False
+
+
+async def _standing(desk: Desk, user: User, now: int) -> list[Granted]:
+    return [grant for grant in await granted.standing(desk.smart.store, now) if grant.username == user.username]
+
+
+async def _app(desk: Desk, grant: Granted, records: dict[str, str]) -> App:
+    client = await clients.find(desk.smart.store, grant.client_id)
+    scope = tokens.standing_scope(client, grant) if client else ""
+    record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
+    words = tuple(wording(one) for one in resource_scopes(scope))
+    return App(digest(grant.family), client.name if client else grant.client_id, record, words, grant.issued)

@@ -1,0 +1,170 @@
+"""The pages' addresses, and what each does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from fhir_server.grant import Granter
+from fhir_server.interactions.service import Service
+from fhir_server.portal import apps, html, invitations, sharing
+from fhir_server.portal.desk import Desk, NotYours
+from fhir_server.portal.grants import Grant
+from fhir_server.portal.sharing import Unclear
+from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of
+from fhir_server.smart import sessions
+from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
+from fhir_server.smart.sessions import Session
+
+_TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
+_NOT_CONNECTED = "This app is not connected any more."
+
+
+class Portal:
+    """The pages of one server."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.smart = desk.smart
+
+    async def start(self, request: Request) -> Response:
+        session = await sessions.current(self.smart, html.cookie(self.smart, request))
+        if session is None:
+            return html.page(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
+        now = self.smart.now()
+        records = await self.desk.records(session.user, now)
+        may_share = await self.desk.may_share(session.user, now)
+        return html.page(self.smart, "start.html", session=session, records=records, may_share=may_share)
+
+    # friends and family access
+
+    async def sharing(self, request: Request, session: Session) -> Response:
+        return await self._sharing(session, {})
+
+    async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        now = self.smart.now()
+        try:
+            asked = sharing.wish(form, self.desk.today(now))
+            if not await self._first(session, form.get("once", ""), now):
+                return await self._sharing(session, {}, Unclear(_TWICE))
+            code = await sharing.share(self.desk, session.user, asked, now)
+        except Unclear as unclear:
+            return await self._sharing(session, form, unclear)
+        except NotYours:
+            return self._not_yours(session)
+        return self._code(session, code, asked.name, now)
+
+    async def another_code(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        now = self.smart.now()
+        try:
+            code, grant = await sharing.another_code(self.desk, session.user, form.get("consent", ""), now)
+        except Unclear as unclear:
+            return await self._sharing(session, {}, unclear)
+        except NotYours:
+            return self._not_yours(session)
+        return self._code(session, code, grant.names[0], now)
+
+    async def end_sharing(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        try:
+            await sharing.end(self.desk, session.user, form.get("consent", ""), self.smart.now())
+        except Unclear as unclear:
+            return await self._sharing(session, {}, unclear)
+        except NotYours:
+            return self._not_yours(session)
+        return html.to("/sharing")
+
+    async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None) -> Response:
+        now = self.smart.now()
+        try:
+            grants = await sharing.shared(self.desk, session.user, now)
+        except NotYours:
+            return self._not_yours(session)
+        return html.page(
+            self.smart,
+            "sharing.html",
+            400 if unclear else 200,
+            session=session,
+            problem=str(unclear or ""),
+            wrong=unclear.field if unclear else "",
+            grants=[await self._listed(grant, now) for grant in grants],
+            levels=LEVELS,
+            relationships=RELATIONSHIPS,
+            today=self.desk.today(now).isoformat(),
+            once=new_secret(),
+            form=form,
+        )
+
+    async def _listed(self, grant: Grant, now: int) -> dict[str, Any]:
+        zone = self.desk.service.policy.timezone
+        return {
+            "consent": grant.consent,
+            "names": ", ".join(grant.names),
+            "levels": ", ".join(LEVELS[level][0] for level in grant.levels),
+            "since": "" if grant.since is None else day_of(grant.since, zone),
+            "last": "" if grant.until is None else day_of(grant.until - 1, zone),
+            "code": await invitations.state(self.smart.store.secrets, grant.persons[0], now),
+        }
+
+    async def _first(self, session: Session, once: str, now: int) -> bool:
+        """Whether this form is sent for the first time; a page sent again must not let somebody in again."""
+        key = digest(f"{session.token}:{once}")
+        return bool(once) and await self.smart.store.secrets.keep("sent-form", key, b"", now + 60 * MINUTE)
+
+    def _code(self, session: Session, code: str, name: str, now: int) -> Response:
+        until = day_of(now + invitations.CODE_LIFE, self.desk.service.policy.timezone)
+        return html.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
+
+    def _not_yours(self, session: Session) -> Response:
+        return html.page(self.smart, "not_yours.html", 403, session=session)
+
+    # taking up a grant
+
+    async def accept(self, request: Request, session: Session) -> Response:
+        return html.page(self.smart, "accept.html", session=session)
+
+    async def accepted(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        now = self.smart.now()
+        try:
+            user, invitation = await invitations.redeem(self.smart.store, session.user, form.get("code", ""), now)
+        except invitations.Refused as refused:
+            return html.page(self.smart, "accept.html", 400, session=session, problem=str(refused))
+        choice = next((one for one in await self.desk.records(user, now) if one.patient == invitation.patient), None)
+        value = await sessions.start(self.smart, user)
+        session = Session(user, now, sessions.form_token(value))
+        return html.with_cookie(self.smart, html.page(self.smart, "accepted.html", session=session, choice=choice), value)
+
+    # connected apps
+
+    async def apps(self, request: Request, session: Session) -> Response:
+        return await self._apps(session)
+
+    async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        ended = await apps.end(self.desk, session.user, form.get("app", ""), self.smart.now())
+        return html.to("/apps") if ended else await self._apps(session, _NOT_CONNECTED)
+
+    async def _apps(self, session: Session, problem: str = "") -> Response:
+        found = await apps.connected(self.desk, session.user, self.smart.now())
+        zone = self.desk.service.policy.timezone
+        listed = [(app, day_of(app.renewed, zone)) for app in found]
+        return html.page(self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, apps=listed)
+
+
+def router(smart: Smart, service: Service) -> APIRouter:
+    """The pages for people."""
+    portal = Portal(Desk(smart, service, Granter(service.policy, service.base)))
+    routes = APIRouter(include_in_schema=False)
+    routes.add_api_route("/", portal.start, methods=["GET"])
+    routes.add_api_route("/portal.css", html.style, methods=["GET"])
+    for path, shown in {"/sharing": portal.sharing, "/accept": portal.accept, "/apps": portal.apps}.items():
+        routes.add_api_route(path, html.shown(smart, path, shown), methods=["GET"])
+    posts = {
+        "/sharing": ("/sharing", portal.share),
+        "/sharing/code": ("/sharing", portal.another_code),
+        "/sharing/end": ("/sharing", portal.end_sharing),
+        "/accept": ("/accept", portal.accepted),
+        "/apps": ("/apps", portal.end_app),
+    }
+    for path, (page, sent) in posts.items():
+        routes.add_api_route(path, html.sent(smart, page, sent), methods=["POST"])
+    return routes

@@ -1,0 +1,123 @@
+"""Friends and family access: an adult lets others into her own record, and ends that.
+
+Each change is one transaction, in which the person is judged again; it counts from the next request on.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+from fhir_server import jsontext
+from fhir_server.intake import draft
+from fhir_server.portal import building, grants, invitations
+from fhir_server.portal.building import Wish
+from fhir_server.portal.desk import Desk, NotYours
+from fhir_server.portal.grants import Grant
+from fhir_server.portal.invitations import Invitation
+from fhir_server.portal.words import LEVELS, RELATIONSHIPS
+from fhir_server.smart.users import User
+from fhir_server.store import Transaction
+from fhir_server.view import View
+
+MOST: Final = 50
+LONGEST_NAME: Final = 100
+_NAME: Final = f"Write the other person's name, in at most {LONGEST_NAME} letters."
+_LEVEL: Final = "Choose how much the other person may see and do."
+_UNTIL: Final = "The last day must be a date, today or later."
+_MANY: Final = f"A record can be shared with at most {MOST} people. End somebody's access first."
+GONE: Final = "This access has ended already."
+TAKEN: Final = "This access has ended, or the code was used already, so there is no other code for it."
+
+
+class Unclear(ValueError):
+    """A form that cannot be acted on, worded for the person; ``field`` is the one to look at."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
+
+
+def wish(form: dict[str, str], today: date) -> Wish:
+    """What a sent form asks for.  Raises Unclear."""
+    name = " ".join(form.get("name", "").split())
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise Unclear(_NAME, "name")
+    relationship, level = form.get("relationship", ""), form.get("level", "")
+    if level not in LEVELS:
+        raise Unclear(_LEVEL, "level")
+    until = _date(form["until"], today) if form.get("until") else None
+    return Wish(name, relationship if relationship in RELATIONSHIPS else "", level, until)
+
+
+def _date(text: str, today: date) -> date:
+    try:
+        until = date.fromisoformat(text.strip())
+    except ValueError:
+        raise Unclear(_UNTIL, "until") from None
+    if not today <= until < date(9000, 1, 1):
+        raise Unclear(_UNTIL, "until")
+    return until
+
+
+async def shared(desk: Desk, user: User, now: int) -> list[Grant]:
+    """Who has been let in.  Raises NotYours."""
+    async with desk.smart.store.snapshot() as snapshot:
+        return await _in_force(desk, await desk.own_record(snapshot, user, now), user)
+
+
+async def share(desk: Desk, user: User, asked: Wish, now: int) -> str:
+    """Let somebody in, and the code by which that person takes it up.  Raises NotYours, Unclear."""
+    patient, service = _own(user), desk.service
+    related, granted = service.new_id(), service.new_id()
+    person = building.related_person(patient, asked)
+    consent = building.consent(
+        patient, related, asked, now=now, today=desk.today(now), policy=service.policy.name, authority=desk.smart.origin
+    )
+
+    async def job(tx: Transaction) -> None:
+        view = await desk.own_record(tx, user, now)
+        if len(await _in_force(desk, view, user)) >= MOST:
+            raise Unclear(_MANY)
+        writing = desk.writing(tx, now)
+        await writing.store(person, related, trusted=False, previous=None)
+        await writing.store(consent, granted, trusted=False, previous=None)
+
+    await desk.smart.store.write(job)
+    return await invitations.issue(desk.smart.store.secrets, Invitation(patient, granted, related), now)
+
+
+async def another_code(desk: Desk, user: User, consent: str, now: int) -> tuple[str, Grant]:
+    """A new code for a grant nobody has taken up.  Raises NotYours, Unclear."""
+    grant = next((one for one in await shared(desk, user, now) if one.consent == consent), None)
+    code = await invitations.renew(desk.smart.store.secrets, grant.persons[0], now) if grant else None
+    if grant is None or code is None:
+        raise Unclear(TAKEN)
+    return code, grant
+
+
+async def end(desk: Desk, user: User, consent: str, now: int) -> None:
+    """End a grant: its Consent becomes inactive, in a new version.  Raises NotYours, Unclear."""
+
+    async def job(tx: Transaction) -> None:
+        view = await desk.own_record(tx, user, now)
+        known = {grant.consent for grant in await _in_force(desk, view, user)}
+        row = await tx.current("Consent", consent) if consent in known else None
+        if row is None:
+            raise Unclear(GONE)
+        ended = draft(jsontext.joined(jsontext.members(row.body) | {"status": b'"inactive"'}), "Consent")
+        # All but the status is the stored text itself, so its labels stay, whoever set them.
+        await desk.writing(tx, now).store(ended, consent, trusted=True, previous=row)
+
+    await desk.smart.store.write(job)
+    await invitations.forget(desk.smart.store.secrets, consent)
+
+
+async def _in_force(desk: Desk, view: View, user: User) -> list[Grant]:
+    return await grants.in_force(view, _own(user), desk.service.policy.timezone)
+
+
+def _own(user: User) -> str:
+    if user.patient is None:
+        raise NotYours
+    return user.patient
