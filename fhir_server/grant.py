@@ -21,7 +21,7 @@ from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
 from fhir_server.resources import catalogue
 from fhir_server.search import query
-from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, OfPatient, RefersTo
+from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
 from fhir_server.search.sight import Sight, Window
 from fhir_server.smart.people import Person
 from fhir_server.smart.scopes import Scope, covers
@@ -51,7 +51,8 @@ class Plan:
     """Everything a caller may do, for as long as it holds.
 
     ``patients`` None means any patient's rows (staff and systems); ``names`` are the references by which rows name
-    the caller; ``base`` is needed to read search parameters inside scopes.
+    the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``base`` is needed to
+    read search parameters inside scopes.
     """
 
     principal: Principal
@@ -59,12 +60,14 @@ class Plan:
     patients: frozenset[str] | None
     classes: Classes
     names: frozenset[str]
+    denied: frozenset[str]
     until: int
     base: str
     policy: Policy
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_windows", {})
+        object.__setattr__(self, "_admitted", {})
 
     @cached_property
     def everything(self) -> bool:
@@ -103,35 +106,55 @@ class Plan:
 
     def admitted(self, type: str) -> frozenset[int]:
         """All classes through which some row or part of ``type`` may be seen."""
-        return frozenset().union(*(window.classes for window in self.sight(type, 0).windows), self.classes.plain.get("internal", ()))
+        cache: dict[str, frozenset[int]] = self._admitted  # type: ignore[attr-defined]
+        if type not in cache:
+            cache[type] = frozenset[int]().union(*(window.classes for window in self._compile(type, "cruds")))
+        return cache[type]
 
     def _compile(self, type: str, letters: str) -> tuple[Window, ...]:
         scopes = [scope for letter in letters for scope in self.scopes(type, letter)]
-        if self.actor is None or not scopes or type not in catalogue():
+        if self.actor is None or type not in catalogue():
             return ()
-        narrowed = self._granular(type, scopes)
-        windows = []
-        plain = self._plain(type)
+        windows: dict[Window, None] = {}
+        for level in sorted({scope.level for scope in scopes}):
+            narrowed = self._granular(type, [scope for scope in scopes if scope.level == level])
+            windows.update(dict.fromkeys(self._level(type, self._record(level), narrowed)))
         internal = self.classes.plain.get("internal", frozenset())
+        return tuple(replace(window, classes=window.classes | internal) for window in windows if window.classes)
+
+    def _record(self, level: str) -> frozenset[str] | None:
+        """Whose rows a scope of this level opens: ``patient/`` is about the patient in context, whoever asks."""
+        if level == "patient" and self.principal.patient:
+            context = frozenset({self.principal.patient})
+            return context if self.patients is None else context & self.patients
+        return self.patients
+
+    def _level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
+        narrowed = self._undenied(type, narrowed)
+        plain = self._plain(type)
         common = frozenset().union(*(plain[data] for data in plain if data in _COMMON))
         ours = frozenset().union(*(plain[data] for data in plain if data not in _COMMON))
-        if self.patients is None:
-            windows.append(Window(None, ours | common, self.released, narrowed))
+        if patients is None:
+            yield Window(None, ours | common, self.released, narrowed)
         else:
-            windows.append(Window(self.patients, ours, self.released, narrowed))
-            windows.append(Window(None, common, self.released, narrowed))
-        windows.extend(self._own(type, narrowed))
-        return tuple(replace(window, classes=window.classes | internal) for window in windows if window.classes)
+            yield Window(patients, ours, self.released, narrowed)
+            yield Window(None, common, self.released, narrowed)
+        yield from self._own(type, patients, narrowed)
+
+    def _undenied(self, type: str, narrowed: Filter) -> Filter:
+        """Less the single rows that a restriction keeps from this caller."""
+        ids = frozenset(name.partition("/")[2] for name in self.denied if name.startswith(type + "/"))
+        return AllOf((narrowed, Not(IdIs(ids)))) if ids else narrowed
 
     def _plain(self, type: str) -> dict[str, frozenset[int]]:
         return {data: self.classes.plain[data] for data in data_classes(type) if data in self.classes.plain}
 
-    def _own(self, type: str, narrowed: Filter) -> Iterable[Window]:
+    def _own(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
         for data in data_classes(type):
             classes, params = self.classes.own.get(data, (frozenset(), ()))
             conditions = tuple(part for param in params if (part := self._names_me(type, param)))
             if classes and conditions:
-                yield Window(self.patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
+                yield Window(patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
 
     def _names_me(self, type: str, param: str) -> Filter | None:
         if param == "_id":
@@ -152,6 +175,17 @@ def data_classes(type: str) -> frozenset[str]:
     """The data classes that rows of a type may be of."""
     declared = catalogue()[type]
     return frozenset({declared.data_class, *declared.by_category.values()})
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A principal in the policy's terms; the fields are a Plan's."""
+
+    actor: Actor | None = None
+    patients: frozenset[str] | None = frozenset()
+    names: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
+    until: int = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,27 +210,28 @@ class Granter:
     async def plan(self, snapshot: Snapshot, principal: Principal, now: int) -> Plan:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
         keys = await snapshot.classes()
-        facts = _facts(keys, now)
-        actor, patients, names, until = await self._who(snapshot, principal, facts, now)
-        classes = self._classes(actor, keys) if actor else Classes({}, {})
-        return Plan(principal, actor, patients, classes, names, min(until, principal.expires), self._base, self._policy)
+        who = await self._who(snapshot, principal, _facts(keys, now), now)
+        classes = self._classes(who.actor, keys) if who.actor else Classes({}, {})
+        until = min(who.until, principal.expires)
+        return Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, self._base, self._policy)
 
-    async def _who(
-        self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int
-    ) -> tuple[Actor | None, frozenset[str] | None, frozenset[str], int]:
+    async def _who(self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int) -> Who:
         person = principal.person
         if principal.client_kind == "backend":
-            return Actor("BE", clearance=principal.client_clearance), None, frozenset(), NEVER
+            return Who(Actor("BE", clearance=principal.client_clearance), None)
         if person is None:
-            return None, frozenset(), frozenset(), NEVER
+            return Who()
         if person.role in _ROLE_ACTORS:
             names = frozenset({f"Practitioner/{person.practitioner}"} if person.practitioner else ())
-            patients = await _treated(snapshot, names, facts) if person.role == "clinician" else None
-            if principal.patient and patients is not None:
-                patients &= {principal.patient}
+            if person.role != "clinician":
+                return Who(Actor(_ROLE_ACTORS[person.role]), None, names)
             # Who is under whose care is data like any other, so this plan holds for this request only.
-            return Actor(_ROLE_ACTORS[person.role]), patients, names, now if person.role == "clinician" else NEVER
-        return await self._patient_side(snapshot, principal, facts, now)
+            return Who(Actor("CT"), await _treated(snapshot, names, facts), names, until=now)
+        patient = principal.patient or person.patient
+        if patient is None:
+            return Who()
+        judged, _, names = await self._judge(snapshot, person, patient, facts, now)
+        return Who(judged.actor, frozenset({patient}), names, judged.denied, judged.until)
 
     async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[Openable]:
         """The records this person may open at ``now``, the person's own first."""
@@ -213,16 +248,6 @@ class Granter:
             if judged.actor is not None and resource is not None:
                 found.append(Openable(patient, resource, judged.actor, min(names, default="")))
         return found
-
-    async def _patient_side(
-        self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int
-    ) -> tuple[Actor | None, frozenset[str] | None, frozenset[str], int]:
-        person = principal.person
-        patient = principal.patient or (person.patient if person else None)
-        if person is None or patient is None:
-            return None, frozenset(), frozenset(), NEVER
-        judged, _, names = await self._judge(snapshot, person, patient, facts, now)
-        return judged.actor, frozenset({patient}), names, judged.until
 
     async def _judge(
         self, snapshot: Snapshot, person: Person, patient: str, facts: Sight, now: int

@@ -233,7 +233,9 @@ class Writing:
         found = index.entries(row.type, value, self._base)
         hidden = await self._number(INTERNAL) if labels.lenders else 0
         lenders = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.lenders)
-        return Record(row, (*_classed(found, row), *eras.updates(row), *lenders))
+        mentions = {pointer.target for pointer in labels.pointers if pointer.target.startswith("RelatedPerson/")}
+        people = tuple(Entry("_mentions", "reference", (target,), (), row.vclass) for target in sorted(mentions))
+        return Record(row, (*_classed(found, row), *eras.updates(row), *lenders, *people))
 
     async def _number(self, key: ClassKey) -> int:
         number = self._numbers.get(key)

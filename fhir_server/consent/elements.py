@@ -12,7 +12,9 @@ from fhir_server.resources import definitions
 
 _LITERAL: Final = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 # Members whose text says in words what codes elsewhere may hide.
-_WORDS: Final = frozenset({"description", "comment", "patientInstruction", "conclusion", "title", "summary", "text", "name", "valueString"})
+_WORDS: Final = frozenset({
+    "description", "comment", "patientInstruction", "conclusion", "title", "summary", "text", "name", "valueString",
+})  # fmt: skip
 
 
 def at(resource: Mapping[str, Any], path: str) -> Iterator[tuple[Path, Any]]:

@@ -29,6 +29,9 @@ _RESOURCE = frozenset({
     "verification", "provision",
 })  # fmt: skip
 _PROVISION = frozenset({"id", "type", "period", "actor", "action", "purpose", "provision"})
+# A refusal with nothing else in it can be limited to the rows it names.
+_REFUSAL = frozenset({"id", "type", "period", "actor", "data"})
+_LITERAL = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")
 _ACTIONS = frozenset({"access", "use"})
 _PURPOSES = frozenset({"PATRQT", "FAMRQT", "PWATRNY"})
 _RELATED = re.compile(r"RelatedPerson/([A-Za-z0-9\-.]{1,64})")
@@ -38,13 +41,17 @@ _OTHERS = re.compile(r"(?:Practitioner|PractitionerRole|Organization|Device|Pati
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a Consent says of a related person during [start, end) in microseconds: ``child`` or ``adult`` access, or ``deny``."""
+    """What a Consent says of a related person during [start, end) in microseconds: ``child`` or ``adult`` access, or ``deny``.
+
+    ``rows``  the ``Type/id`` that a refusal is limited to; empty: the whole record.
+    """
 
     related_person: str
     kind: Literal["child", "adult", "deny"]
     level: str
     start: int
     end: int
+    rows: frozenset[str] = frozenset()
 
 
 def grants(consents: Iterable[Json], related_person_ids: Iterable[str], *, patient: str, zone: ZoneInfo) -> tuple[Grant, ...]:
@@ -67,7 +74,10 @@ def _of(consent: Json, person: str, patient: str, zone: ZoneInfo) -> Iterator[Gr
         outcomes = set(_outcomes(consent, root, kind, person, start, zone))
         if "deny" in outcomes:
             yield Grant(person, "deny", "", start, end)
-        elif "permit" in outcomes and kind is not None:
+            continue
+        if rows := outcomes - {"permit"}:
+            yield Grant(person, "deny", "", start, end, frozenset(rows))
+        if "permit" in outcomes and kind is not None:
             yield Grant(person, kind, level, start, end)
 
 
@@ -91,9 +101,10 @@ def _kind(consent: Json, patient: str) -> tuple[Literal["child", "adult"] | None
 
 
 def _outcomes(consent: Json, root: Json, kind: str | None, person: str, at: int, zone: ZoneInfo) -> Iterator[str]:
+    """``permit``, ``deny``, and the ``Type/id`` of each row that is refused alone."""
     restriction = any("restriction" in _codes(category) for category in consent.get("category", ()))
     if restriction and root.get("type") == "deny" and _refuses(root, person, at, zone):
-        yield "deny"
+        yield from _refused(root)
     # The root says for whom and when its provisions hold; its type can only repeat our base decision, which is deny.
     open_root = kind is not None and root.get("type", "deny") == "deny" and _understood(root) and _during(root, at, zone) is True
     if "actor" in root and person not in _grantees(root):
@@ -105,13 +116,13 @@ def _outcomes(consent: Json, root: Json, kind: str | None, person: str, at: int,
 def _walk(provision: Json, person: str, at: int, zone: ZoneInfo, is_open: bool) -> Iterator[str]:
     if provision.get("type") != "permit":
         if _refuses(provision, person, at, zone):
-            yield "deny"
+            yield from _refused(provision)
         return  # what a refusal excepts stays refused: we do not widen on the strength of a detail
     permits = is_open and _understood(provision) and _during(provision, at, zone) is True and person in _grantees(provision)
     if permits:
         yield "permit"
     for inner in _list(provision.get("provision")):
-        yield from (one for one in _walk(inner, person, at, zone, False) if one == "deny")
+        yield from (one for one in _walk(inner, person, at, zone, False) if one != "permit")
 
 
 def _understood(provision: Json) -> bool:
@@ -131,6 +142,22 @@ def _refuses(provision: Json, person: str, at: int, zone: ZoneInfo) -> bool:
         return False
     actors = provision.get("actor", ())
     return not actors or any(_may_be(_dict(actor.get("reference")).get("reference"), person) for actor in actors)
+
+
+def _refused(provision: Json) -> Iterator[str]:
+    """What a refusal is about: the single rows it names, if that is all it says, else everything."""
+    data = provision.get("data")
+    rows = [_row(one) for one in _list(data)] if provision.keys() <= _REFUSAL else []
+    if rows and len(rows) == len(data or ()) and all(rows):
+        yield from (row for row in rows if row)
+    else:
+        yield "deny"
+
+
+def _row(data: Json) -> str | None:
+    reference = _dict(data.get("reference")).get("reference")
+    plain = data.keys() <= {"id", "meaning", "reference"} and data.get("meaning") == "instance"
+    return reference if plain and isinstance(reference, str) and _LITERAL.fullmatch(reference) else None
 
 
 def _may_be(reference: Any, person: str) -> bool:

@@ -35,10 +35,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the person is to the patient, and the next instant at which that may change without a write."""
+    """What the person is to the patient, and the next instant at which that may change without a write.
+
+    ``denied``  the ``Type/id`` of single rows that a restriction keeps from this person.
+    """
 
     actor: Actor | None
     until: int
+    denied: frozenset[str] = frozenset()
 
 
 def actor_for(
@@ -73,7 +77,8 @@ def actor_for(
     bounds = [instant for span in mine.values() for instant in span] + [bound for one in given for bound in (one.start, one.end)]
     related_now = {id for id, (start, end) in mine.items() if start <= now < end}
     valid = [one for one in given if one.start <= now < one.end and one.related_person in related_now]
-    return Judgement(_proxy(now, facts, valid), _next(now, [*turning, *bounds]))
+    denied = frozenset[str]().union(*(one.rows for one in valid))
+    return Judgement(_proxy(now, facts, valid), _next(now, [*turning, *bounds]), denied)
 
 
 def _self(policy: Policy, now: int, records: Sequence[Json], facts: Ages) -> Actor | None:
@@ -84,7 +89,7 @@ def _self(policy: Policy, now: int, records: Sequence[Json], facts: Ages) -> Act
 
 
 def _proxy(now: int, facts: Ages, valid: Sequence[Grant]) -> Actor | None:
-    kinds = {one.kind for one in valid}
+    kinds = {one.kind for one in valid if not one.rows}
     if "deny" in kinds:
         return None
     if "adult" in kinds and now >= facts.t18_on:

@@ -12,12 +12,10 @@ from typing import Any, Final
 
 import httpx
 
-from fhir_server.linking.core import Linking, Unreachable
+from fhir_server.linking.core import BAD_ANSWER, NO_ANSWER, Linking, Unreachable
 
 MOST: Final = 4 * 1024 * 1024  # bytes of one answer
 _WAITS: Final = httpx.Timeout(10, connect=5)
-_NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
-_BAD_ANSWER: Final = "The other health system gave an answer that cannot be used. Try again later."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +51,17 @@ async def _sent(room: Linking, method: str, url: str, options: dict[str, Any]) -
         ):
             return Reply(response.status_code, _object(await _read(response)))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
-        raise Unreachable(_NO_ANSWER) from None
+        raise Unreachable(NO_ANSWER) from None
 
 
 async def _read(response: httpx.Response) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unreachable(_BAD_ANSWER)
+        raise Unreachable(BAD_ANSWER)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MOST:
-            raise Unreachable(_BAD_ANSWER)
+            raise Unreachable(BAD_ANSWER)
     return bytes(body)
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from fhir_server.smart.core import Smart
+
+NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
+BAD_ANSWER: Final = "The other health system gave an answer that cannot be used. Try again later."
+ENDED: Final = "The other health system does not accept this link any longer. Link the account again."
 
 
 class LinkProblem(Exception):

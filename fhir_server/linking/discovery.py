@@ -13,10 +13,10 @@ from typing import Final
 import msgspec
 
 from fhir_server.linking import calls
-from fhir_server.linking.core import Linking, Unreachable, callable_url, origin_of
+from fhir_server.linking.core import NO_ANSWER, Linking, Unreachable, callable_url, origin_of
 from fhir_server.linking.organisations import Organisation
 
-_UNSOUND: Final = "The other health system's sign-in is not set up in a way that can be used safely. Tell us, so that we can sort it out with them."
+_UNSOUND: Final = "The sign-in of the other health system cannot be used safely. Tell us, so that we can sort it out with them."
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -36,7 +36,9 @@ class Endpoints(msgspec.Struct, frozen=True):
 async def discovered(room: Linking, organisation: Organisation) -> Endpoints:
     """The endpoints as its discovery document states them now.  Raises Unreachable."""
     reply = await calls.get(room, f"{organisation.base}/.well-known/smart-configuration")
-    stated = reply.body if reply.status == 200 else {}
+    if reply.status != 200 or not reply.body:
+        raise Unreachable(NO_ANSWER)
+    stated = reply.body
     endpoints = Endpoints(
         authorization=_text(stated.get("authorization_endpoint")),
         token=_text(stated.get("token_endpoint")),

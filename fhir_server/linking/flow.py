@@ -12,7 +12,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from fhir_server.linking import identity, links, organisations, token_calls
-from fhir_server.linking.core import Linking, LinkProblem
+from fhir_server.linking.core import Ended, Linking, LinkProblem
 from fhir_server.linking.discovery import Endpoints, discovered
 from fhir_server.linking.links import Link
 from fhir_server.linking.organisations import Organisation
@@ -74,10 +74,11 @@ async def finish(room: Linking, user: User, pairs: Iterable[tuple[str, str]]) ->
     if await organisations.find(room.smart.store, organisation.id) != organisation:
         raise LinkProblem(_STALE)
     _check_answer(endpoints, given)
-    answer = await token_calls.ask(
-        room, organisation, endpoints.token, "authorization_code",
-        code=given["code"], redirect_uri=room.redirect_uri, code_verifier=asked.verifier,
-    )  # fmt: skip
+    proof = {"code": given["code"], "redirect_uri": room.redirect_uri, "code_verifier": asked.verifier}
+    try:
+        answer = await token_calls.ask(room, organisation, endpoints.token, "authorization_code", **proof)
+    except Ended:
+        raise LinkProblem(_REFUSED) from None
     tokens = token_calls.held(room, answer)
     try:
         await identity.check(room, organisation, endpoints, asked.nonce, answer.get("id_token"))
@@ -99,7 +100,7 @@ async def _taken(room: Linking, state: str) -> _Asked | None:
 
 def _check_answer(endpoints: Endpoints, given: dict[str, str]) -> None:
     # Who answers comes first, errors included: another server's answer must not pass for this one's (RFC 9207 2.4).
-    if given.get("iss", endpoints.issuer) != endpoints.issuer or (endpoints.names_itself and "iss" not in given):
+    if given.get("iss", endpoints.issuer) != endpoints.issuer:
         raise LinkProblem(_STALE)
     if "error" in given:
         raise LinkProblem(_DENIED if given["error"] == "access_denied" else _REFUSED)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server.linking import calls, organisations, token_calls, vault
-from fhir_server.linking.core import Ended, Linking, LinkProblem, NotShared, Unreachable
+from fhir_server.linking.core import ENDED, NO_ANSWER, Ended, Linking, LinkProblem, NotShared, Unreachable
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organisations import Organisation
 from fhir_server.linking.token_calls import Held
@@ -26,8 +26,6 @@ _TOKENS: Final = "link-tokens"
 _RENEWING: Final = "link-renewing"
 _PAUSE: Final = 0.1  # seconds between looks at a renewal that someone else is making
 _NARROWED: Final = {"Observation": {"category": "laboratory"}}
-_ENDED: Final = "The other health system does not accept this link any longer. Link the account again."
-_BUSY: Final = "The other health system is slow to answer. Try again later."
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -112,11 +110,11 @@ async def fetch(room: Linking, user: User, link: Link, type: str) -> Shared:
     if reply.status == 401:
         reply = await _asked(room, link, type, await usable(room, user, link, refused=tokens.access))
     if reply.status == 401:
-        raise Ended(_ENDED)
+        raise Ended(ENDED)
     if reply.status in (400, 403, 404, 405, 410, 422):
         raise NotShared("This is not shared over the link.")
     if reply.status != 200 or reply.body.get("resourceType") != "Bundle":
-        raise Unreachable(_BUSY)
+        raise Unreachable(NO_ANSWER)
     return _searchset(reply.body, type)
 
 
@@ -138,7 +136,7 @@ async def usable(room: Linking, user: User, link: Link, refused: str = "") -> He
                 await secrets.take(_RENEWING, link.id, room.smart.now())
         await asyncio.sleep(_PAUSE)
         waited += _PAUSE
-    raise Unreachable(_BUSY)
+    raise Unreachable(NO_ANSWER)
 
 
 async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
@@ -147,13 +145,13 @@ async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
         return tokens  # by whoever held the turn before us
     organisation = await organisations.find(room.smart.store, link.organisation)
     if not tokens.refresh or organisation is None or organisation.base != link.base:
-        raise Ended(_ENDED)
+        raise Ended(ENDED)
     answer = await token_calls.ask(room, organisation, link.token, "refresh_token", refresh_token=tokens.refresh)
     fresh = token_calls.held(room, answer, tokens.refresh)
     await _put(room, link, fresh)
     if await find(room, user, link.id) is None:  # cut meanwhile
         await _revoke(room, link, await room.smart.store.secrets.take(_TOKENS, link.id, room.smart.now()))
-        raise Ended(_ENDED)
+        raise Ended(ENDED)
     return fresh
 
 
@@ -176,7 +174,7 @@ def _objects(value: object) -> list[dict[str, Any]]:
 async def _kept(room: Linking, link: Link) -> Held:
     sealed = await room.smart.store.secrets.peek(_TOKENS, link.id, room.smart.now())
     if sealed is None:
-        raise Ended(_ENDED)
+        raise Ended(ENDED)
     return msgspec.json.decode(await vault.unseal(room.smart, sealed), type=Held)
 
 

@@ -12,15 +12,13 @@ from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 
 from fhir_server.linking import calls
-from fhir_server.linking.core import Ended, Linking, Unreachable
+from fhir_server.linking.core import BAD_ANSWER, ENDED, Ended, Linking, Unreachable
 from fhir_server.linking.organisations import Organisation
 from fhir_server.smart import keys
 from fhir_server.smart.core import MINUTE, SECOND
 
 _ALG: Final = "ES384"
 _BEARER: Final = re.compile(r"[!-~]{1,16384}", re.ASCII)
-_UNUSABLE: Final = "The other health system gave an answer that cannot be used. Try again later."
-_REFUSED: Final = "The other health system does not accept this link any longer. Link the account again."
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -36,9 +34,9 @@ async def ask(room: Linking, organisation: Organisation, endpoint: str, grant_ty
     body, headers = await _signed(room, organisation, endpoint, endpoint, prepare_token_request(grant_type, **given))
     reply = await calls.post_form(room, endpoint, body, headers)
     if reply.status in (400, 401) and reply.body.get("error") == "invalid_grant":
-        raise Ended(_REFUSED)
+        raise Ended(ENDED)
     if reply.status != 200:
-        raise Unreachable(_UNUSABLE)
+        raise Unreachable(BAD_ANSWER)
     return reply.body
 
 
@@ -47,7 +45,7 @@ def held(room: Linking, answer: dict[str, Any], before: str = "") -> Held:
     access, refresh, life = answer.get("access_token"), answer.get("refresh_token"), answer.get("expires_in")
     bearer = str(answer.get("token_type")).lower() == "bearer"
     if not bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
-        raise Unreachable(_UNUSABLE)
+        raise Unreachable(BAD_ANSWER)
     seconds = life if isinstance(life, int) and 0 <= life <= 366 * 86_400 else 0
     return Held(access, refresh if isinstance(refresh, str) else before, room.smart.now() + seconds * SECOND)
 

@@ -18,7 +18,7 @@ _CLOSED = "A record that you can no longer open: the app sees nothing of it"
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """One standing grant: ``handle`` names it in forms, ``renewed`` is when its newest token was made (microseconds)."""
+    """One standing grant: ``handle`` names it in forms, ``renewed`` is when a token of it was last made (microseconds)."""
 
     handle: str
     name: str

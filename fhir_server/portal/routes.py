@@ -12,7 +12,7 @@ from fhir_server.portal import apps, html, invitations, sharing
 from fhir_server.portal.desk import Desk, NotYours
 from fhir_server.portal.grants import Grant
 from fhir_server.portal.sharing import Unclear
-from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of
+from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of, opened
 from fhir_server.smart import sessions
 from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
 from fhir_server.smart.sessions import Session
@@ -88,7 +88,7 @@ class Portal:
             problem=str(unclear or ""),
             wrong=unclear.field if unclear else "",
             grants=[await self._listed(grant, now) for grant in grants],
-            levels=LEVELS,
+            levels=[(code, name, opened(self.desk.service.policy, code)) for code, name in LEVELS.items()],
             relationships=RELATIONSHIPS,
             today=self.desk.today(now).isoformat(),
             once=new_secret(),
@@ -100,7 +100,7 @@ class Portal:
         return {
             "consent": grant.consent,
             "names": ", ".join(grant.names),
-            "levels": ", ".join(LEVELS[level][0] for level in grant.levels),
+            "levels": ", ".join(LEVELS[level] for level in grant.levels),
             "since": "" if grant.since is None else day_of(grant.since, zone),
             "last": "" if grant.until is None else day_of(grant.until - 1, zone),
             "code": await invitations.state(self.smart.store.secrets, grant.persons[0], now),

@@ -23,7 +23,7 @@ from fhir_server.view import View
 MOST: Final = 50
 LONGEST_NAME: Final = 100
 _NAME: Final = f"Write the other person's name, in at most {LONGEST_NAME} letters."
-_LEVEL: Final = "Choose how much the other person may see and do."
+_LEVEL: Final = "Choose how much the other person may see."
 _UNTIL: Final = "The last day must be a date, today or later."
 _MANY: Final = f"A record can be shared with at most {MOST} people. End somebody's access first."
 GONE: Final = "This access has ended already."

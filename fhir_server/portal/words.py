@@ -6,17 +6,31 @@ from datetime import UTC, date, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-# CodeSystem proxy-level: code -> (name, what it opens)
-LEVELS: Final[dict[str, tuple[str, str]]] = {
-    "standard": (
-        "Standard",
-        "Most of your record: visits, test results, medicines, vaccinations. Not sensitive results, visits and medicines, "
-        "not doctors' notes, not bills.",
-    ),
-    "full": ("Full", "Everything you can see yourself, also what is sensitive, doctors' notes and bills."),
-    "scheduling": ("Appointments only", "Your ordinary visits, and booking them. No test results, no medicines, no bills."),
-    "billing": ("Bills only", "Your bills, payments and insurance. No visits, no test results, no medicines."),
+from fhir_server.consent.classes import ClassKey
+from fhir_server.consent.decide import Actor, permits
+from fhir_server.consent.policy import Policy
+
+# CodeSystem proxy-level, from most to least used
+LEVELS: Final[dict[str, str]] = {
+    "standard": "Standard",
+    "full": "Full",
+    "scheduling": "Visits only",
+    "billing": "Bills only",
 }
+_TOPICS: Final = (
+    ("visits", (ClassKey("visit"),)),
+    ("test results", (ClassKey("lab"),)),
+    ("medicines", (ClassKey("medication"),)),
+    ("diagnoses", (ClassKey("condition"),)),
+    ("vaccinations", (ClassKey("immunization"),)),
+    ("doctors' notes", (ClassKey("note"),)),
+    ("bills", (ClassKey("billing"),)),
+    ("insurance", (ClassKey("coverage"),)),
+    (
+        "sensitive content (such as sexual or mental health)",
+        tuple(ClassKey(data, frozenset({label})) for data in ("lab", "visit", "medication") for label in ("HIV", "MH", "SUD")),
+    ),
+)
 
 # v3-RoleCode: code -> (word on the page, the code system's display)
 RELATIONSHIPS: Final[dict[str, tuple[str, str]]] = {
@@ -31,6 +45,20 @@ RELATIONSHIPS: Final[dict[str, tuple[str, str]]] = {
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
+
+
+def opened(policy: Policy, level: str) -> str:
+    """What a grant of this level opens, and what not, asked of the policy itself."""
+    actor = Actor("PA", level)
+    # A topic of which any part opens counts as opened: whoever decides must not be told less than what happens.
+    judged = [(topic, any(permits(policy, actor, key) for key in keys)) for topic, keys in _TOPICS]
+    included, closed = ([topic for topic, opens in judged if opens is wanted] for wanted in (True, False))
+    return _sentence("Opens", included) + (" " + _sentence("Leaves out", closed) if closed else "")
+
+
+def _sentence(verb: str, topics: list[str]) -> str:
+    listed = " and ".join(filter(None, [", ".join(topics[:-1]), *topics[-1:]]))
+    return f"{verb} {listed or 'nothing'}."
 
 
 def day(value: date) -> str:

@@ -61,8 +61,9 @@ def canonical(type: str, param: str) -> Canonical:
 def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, ...]:
     """The index entries of a valid resource (as :func:`fhir_server.jsontext.parse` gives it), each with its element's path.
 
-    Without ``_id`` and ``_lastUpdated``; visibility classes are the caller's.  ``base`` is our FHIR base URL, by which
-    absolute references to our own rows are known.
+    No two are alike, though a value given twice has an entry for each of its paths.  Without ``_id`` and
+    ``_lastUpdated``; visibility classes are the caller's.  ``base`` is our FHIR base URL, by which absolute references to
+    our own rows are known.
     """
     plan = _plan(type, base)
     found: Out = []

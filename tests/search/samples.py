@@ -46,7 +46,7 @@ _TEXTS: list[dict[str, Any]] = [
     {
         "resourceType": "Patient", "id": "p1", "active": True, "birthDate": "1990-02-03", "gender": "female",
         "deceasedDateTime": "2020-05-06", "identifier": [{"system": "urn:mrn", "value": "1"}, {"value": "2"}],
-        "name": [{"family": "Müller", "given": ["Anna", "Lena"], "text": "Anna Müller"}, {"family": "Maier", "use": "maiden"}],
+        "name": [{"family": "Müller", "given": ["Anna", None, "Lena"], "text": "Anna Müller"}, {"family": "Maier"}],
         "telecom": [{"system": "phone", "value": "555"}, {"system": "email", "value": "a@b.example"}, {"value": "?"}],
         "address": [{"line": ["1 Main St"], "city": "Łódź", "postalCode": "90-001", "country": "PL", "use": "home"}],
         "communication": [{"language": {"coding": [{"system": "urn:ietf:bcp:47", "code": "pl"}]}}],

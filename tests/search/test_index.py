@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from fhir_server.resources import definitions
+from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search import index, query
-from fhir_server.search.aliases import Canonical
+from fhir_server.search.aliases import Canonical, canonicals
+from fhir_server.search.bindings import implied_systems
 from fhir_server.search.match import matches
 from fhir_server.search.sight import Entry, Indexed
 from tests.search.samples import LAB, LOINC, RESOURCES
@@ -74,6 +76,22 @@ STANDS_FOR = [
 @pytest.mark.parametrize(("type", "param", "expected"), STANDS_FOR)
 def test_a_redundant_parameter_stands_for_those_that_are_indexed(type: str, param: str, expected: Canonical) -> None:
     assert index.canonical(type, param) == expected
+
+
+def test_a_parameter_that_others_cover_only_in_part_is_indexed_itself() -> None:
+    whole = SearchParameter("whole", "token", "T.a | T.b")
+    part = SearchParameter("part", "token", "T.a")
+    rest = SearchParameter("rest", "token", "T.b")
+    other_kind = SearchParameter("rest", "string", "T.b")
+    assert canonicals((whole, part))["whole"] == Canonical(("whole",))
+    assert canonicals((whole, part, other_kind))["whole"] == Canonical(("whole",))
+    assert canonicals((whole, part, rest))["whole"] == Canonical(("part", "rest"))
+
+
+def test_a_system_is_implied_only_where_every_value_is_a_code_of_it() -> None:
+    assert implied_systems("Patient", "Patient.gender") == {"http://hl7.org/fhir/administrative-gender"}
+    assert implied_systems("Patient", "Patient.gender | Patient.identifier") == frozenset()
+    assert implied_systems("Patient", "Patient.maritalStatus") == frozenset()
 
 
 def test_what_a_parameter_stands_for_is_always_indexed_itself() -> None:

@@ -271,7 +271,8 @@ def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_s
 
 
 def test_a_row_is_ordered_by_what_the_windows_that_admit_it_show() -> None:
-    world = [row(Entry("d", "date", (5, 6)), id="five"), row(Entry("d", "date", (1, 2), (), 1), Entry("d", "date", (8, 9)), id="eight")]
+    one, five, eight = Entry("d", "date", (1, 2), (), 1), Entry("d", "date", (5, 6)), Entry("d", "date", (8, 9))
+    world = [row(five, id="five"), row(one, eight, id="eight")]
     own, other = Window(frozenset({"p1"}), frozenset({0})), Window(frozenset({"p2"}), frozenset({0, 1}))
     sort = (SortKey("d", "date"),)
     assert [found.id for found in select(world, "T", EVERYTHING, Sight((own, other)), sort=sort)] == ["five", "eight"]

@@ -1,0 +1,136 @@
+"""One demo server, one app server and one browser for all browser tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+from tests.browser.walk import APP, Walk
+
+HERE = Path(__file__).parent
+CLIENT_LIBRARY = HERE / "node_modules/fhirclient/build/fhir-client.min.js"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1280,900"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo client's redirect URI has one port, so two workers cannot both run these tests."""
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The settings of the demo server, as environment variables."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
+    return outer | {
+        "FHIR_SERVER_MODE": "demo",
+        "FHIR_SERVER_ORIGIN": f"http://127.0.0.1:{port}",
+        "FHIR_SERVER_STORE": f"sqlite:///{tmp_path_factory.mktemp('store')}/fhir.sqlite",
+    }
+
+
+@pytest.fixture(scope="session")
+def origin(environment: dict[str, str]) -> Iterator[str]:
+    """Origin of a demo server that runs as its own process."""
+    address = environment["FHIR_SERVER_ORIGIN"]
+    command = [sys.executable, "-m", "fhir_server", "demo", "--port", address.rpartition(":")[2]]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        _wait(address, server)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(15)
+
+
+@pytest.fixture(scope="session")
+def app() -> Iterator[str]:
+    """Origin of the SMART app's pages, at the only address that the demo client is registered for."""
+    assert CLIENT_LIBRARY.is_file(), "The SMART client library is missing: run `npm ci` in tests/browser (make test does)."
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", 8765), partial(_AppFiles, directory=str(HERE / "app")))
+    except OSError as error:
+        pytest.fail(f"Port 8765 must be free, the demo client's redirect URI names it: {error}")
+    with server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield APP
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Debian's Chromium."""
+    with _started(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def chrome_without_scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium with JavaScript turned off in its settings."""
+    with _started(tmp_path_factory.mktemp("profile"), {"profile.managed_default_content_settings.javascript": 2}) as driver:
+        yield driver
+
+
+@pytest.fixture
+def walk(chrome: Chrome, app: str, origin: str) -> Walk:
+    """A browser that nobody is signed in on, as large as a desktop's."""
+    chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return Walk(chrome, origin)
+
+
+def _started(profile: Path, preferences: dict[str, object] | None = None) -> Chrome:
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    assert browser and driver, "Chromium and its driver are missing: run scripts/browser.sh (make test does)."
+    options = ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", preferences or {})
+    return Chrome(options, ChromeService(driver))
+
+
+def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert server.poll() is None, f"The demo server ended with {server.returncode}."
+        try:
+            httpx.get(f"{address}/fhir/metadata").raise_for_status()
+            return
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    pytest.fail("The demo server did not answer within 30 seconds.")
+
+
+class _AppFiles(SimpleHTTPRequestHandler):
+    """The app's two pages and the client library."""
+
+    def translate_path(self, path: str) -> str:
+        name = path.partition("?")[0]
+        known = {"/": "app/index.html", "/callback": "app/callback.html"}
+        return str(CLIENT_LIBRARY if name == "/fhir-client.min.js" else HERE / known.get(name, "missing"))
+
+    def guess_type(self, path: object) -> str:
+        return "text/javascript" if str(path).endswith(".js") else "text/html; charset=utf-8"
+
+    def log_message(self, format: str, *args: object) -> None:
+        return

@@ -1,0 +1,105 @@
+"""The standalone launch as a person walks it: app, sign-in, record picker, consent, back to the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+APP = "http://127.0.0.1:8765"
+PASSWORD = "Demo-pass-2026"
+SCOPE = "openid fhirUser launch/patient offline_access patient/*.rs"
+TYPES = ("Observation", "MedicationStatement", "Appointment")
+PATIENCE = 10  # seconds
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One browser on its way; each method leaves it on the next page."""
+
+    browser: Chrome
+    origin: str
+
+    def start(self, scope: str = SCOPE) -> Walk:
+        """Open the app, which leads to the sign-in page."""
+        self.browser.get(f"{APP}/?{urlencode({'iss': f'{self.origin}/fhir', 'scope': scope})}")
+        self.until_at(f"{self.origin}/sign-in")
+        return self
+
+    def sign_in(self, username: str, password: str = PASSWORD) -> Walk:
+        self.one("#username").clear()
+        self.one("#username").send_keys(username)
+        self.one("#password").send_keys(password)
+        self.press("button.primary")
+        return self
+
+    def offered(self) -> dict[str, str]:
+        """The picker's choices: patient id to the words beside it."""
+        self.until_at(f"{self.origin}/oauth/record")
+        rows = self.all(".choice")
+        return {row.find_element(By.NAME, "patient").get_attribute("value"): row.text for row in rows}
+
+    def pick(self, patient: str) -> Walk:
+        self.until_at(f"{self.origin}/oauth/record")
+        self.one(f"input[name=patient][value={patient}]").click()
+        self.press("button.primary")
+        return self
+
+    def untick(self, *scopes: str) -> Walk:
+        self.until_at(f"{self.origin}/oauth/consent")
+        for scope in scopes:
+            self.one(f"input[name=scope][value='{scope}']").click()
+        return self
+
+    def allow(self) -> Walk:
+        self.until_at(f"{self.origin}/oauth/consent")
+        self.press("button[value=allow]")
+        self.until_done()
+        return self
+
+    def deny(self) -> Walk:
+        self.press("button[value=deny]")
+        self.until_done()
+        return self
+
+    def until_done(self) -> None:
+        """Wait until the app has all it asked for, or was refused."""
+        self.until_at(f"{APP}/callback")
+        self._wait(lambda: self.text("state") in ("done", "failed"))
+
+    def seen(self) -> dict[str, list[str]]:
+        """Ids the app lists, by type."""
+        assert self.text("state") == "done", self.text("problem")
+        return {type: sorted(row.text.removeprefix(f"{type}/") for row in self.all(f"#{type} li")) for type in TYPES}
+
+    def status(self, type: str) -> str:
+        """HTTP status of the app's request for this type."""
+        return self.one(f"#{type}").get_attribute("data-status") or ""
+
+    def press(self, selector: str) -> None:
+        """Click a button that leads to another page, and wait until this one is left."""
+        document = self.one("html")
+        self.one(selector).click()
+        self.until_left(document)
+
+    def until_left(self, document: WebElement) -> None:
+        self._wait(lambda: self.one("html").id != document.id)
+
+    def until_at(self, address: str) -> None:
+        self._wait(lambda: self.browser.current_url.startswith(address) and bool(self.all("body")))
+
+    def text(self, id: str) -> str:
+        return self.one(f"#{id}").text
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def _wait(self, reached: object) -> None:
+        WebDriverWait(self.browser, PATIENCE, poll_frequency=0.02).until(lambda _: reached(), f"still at {self.browser.current_url}")

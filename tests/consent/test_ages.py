@@ -1,0 +1,98 @@
+"""The instants of age: every vector of the policy's section on age and boundaries, and the plausibility of birth dates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from fhir_server.consent import spans
+from fhir_server.consent.ages import ages, turns
+
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def instant(text: str) -> int:
+    return spans.micros(datetime.fromisoformat(text))
+
+
+NOW = instant("2026-11-21T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("born", "zone", "years", "feb29", "expected"),
+    [
+        ("2008-02-29", "America/Chicago", 18, "mar1", "2026-03-01T06:00Z"),
+        ("2008-02-29", "America/Chicago", 18, "feb28", "2026-02-28T06:00Z"),
+        ("2008-02-29", "America/Chicago", 18, "day_before", "2026-02-28T06:00Z"),
+        ("2008-06-15", "America/Chicago", 18, "day_before", "2026-06-14T05:00Z"),
+        ("2012-02-29", "America/Chicago", 12, "mar1", "2024-02-29T06:00Z"),
+        ("2012-03-10", "America/Havana", 12, "mar1", "2024-03-10T05:00Z"),
+        ("2012-11-03", "America/Havana", 12, "mar1", "2024-11-03T04:00Z"),
+        ("2006-09-08", "America/Santiago", 18, "mar1", "2024-09-08T04:00Z"),
+        ("2012-04-26", "Africa/Cairo", 12, "mar1", "2024-04-25T22:00Z"),
+        ("1999-12-30", "Pacific/Apia", 12, "mar1", "2011-12-30T10:00Z"),
+        ("2008-06-15", "Pacific/Kiritimati", 18, "mar1", "2026-06-14T10:00Z"),
+        ("2008-06-15", "Pacific/Honolulu", 18, "mar1", "2026-06-15T10:00Z"),
+    ],
+)
+def test_an_age_begins_at_the_first_instant_of_the_civil_birthday(born: str, zone: str, years: int, feb29, expected: str) -> None:
+    assert turns({"birthDate": born}, years, ZoneInfo(zone), feb29) == (instant(expected),) * 2
+
+
+@pytest.mark.parametrize(
+    ("born", "off", "on"),
+    [("2008-06", "2026-06-01T04:00Z", "2026-06-30T04:00Z"), ("2008", "2026-01-01T05:00Z", "2026-12-31T05:00Z")],
+)
+def test_an_imprecise_birth_date_ends_proxies_early_and_opens_accounts_late(born: str, off: str, on: str) -> None:
+    facts = ages([{"birthDate": born}], NEW_YORK, "mar1", NOW)
+    assert (facts.t18_off, facts.t18_on, facts.known) == (instant(off), instant(on), True)
+
+
+def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
+    assert ages([{"birthDate": "2014-06"}], NEW_YORK, "mar1", NOW).t12 == instant("2026-06-01T04:00Z")
+
+
+@pytest.mark.parametrize(
+    "patient",
+    [
+        {}, {"birthDate": ""}, {"birthDate": "2008-13"}, {"birthDate": "2008-02-30"}, {"_birthDate": {"extension": []}}, {"birthDate": 2008},
+        {"birthDate": "2026-11-22"}, {"birthDate": "1896-11-20"}, {"birthDate": "0001"}, {"birthDate": "9999-12-31"},
+        {"birthDate": "2010-05-05", "deceasedDateTime": "2009"},
+    ],
+)  # fmt: skip
+def test_a_missing_or_impossible_birth_date_is_not_known(patient: dict[str, object]) -> None:
+    assert not ages([patient], NEW_YORK, "mar1", NOW).known
+
+
+@pytest.mark.parametrize("born", ["2026-11-21", "1897", "2010-05-05"])
+def test_a_possible_birth_date_is_known(born: str) -> None:
+    assert ages([{"birthDate": born}], NEW_YORK, "mar1", NOW).known
+
+
+def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
+    older, younger = {"birthDate": "2008-01-01"}, {"birthDate": "2010-01-01"}
+    both = ages([older, younger], NEW_YORK, "mar1", NOW)
+    alone = [ages([one], NEW_YORK, "mar1", NOW) for one in (older, younger)]
+    assert (both.t12, both.t18_off, both.t18_on) == (alone[0].t12, alone[0].t18_off, alone[1].t18_on)
+    assert not ages([older, {}], NEW_YORK, "mar1", NOW).known
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "length"),
+    [
+        ("2026-11-21", "2026-11-21T05:00Z", 86_400_000_000),
+        ("2026-11", "2026-11-01T04:00Z", 30 * 86_400_000_000 + 3_600_000_000),
+        ("2026-11-21T12:00:00Z", "2026-11-21T12:00Z", 1_000_000),
+        ("2026-11-21T07:00:00.250-05:00", "2026-11-21T12:00:00.250Z", 1_000),
+        ("2026-11-21T12:00:00.1234567Z", "2026-11-21T12:00:00.123456Z", 1),
+    ],
+)
+def test_a_date_covers_its_unit(text: str, start: str, length: int) -> None:
+    assert spans.span(text, NEW_YORK) == (instant(start), instant(start) + length)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"])
+def test_what_is_not_a_date_covers_nothing(text: str) -> None:
+    assert spans.span(text, NEW_YORK) is None

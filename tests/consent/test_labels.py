@@ -1,0 +1,328 @@
+"""Labelling: codes, words, context, members, departments, markings, and the classes of parts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fhir_server.consent import labels as labelling
+from fhir_server.consent.classes import ClassKey
+from fhir_server.consent.codes import CodeBook
+from fhir_server.consent.labels import Labelled, Labeller, Target
+from fhir_server.consent.policy import load
+from fhir_server.store import NEVER
+
+LABELLER = Labeller(load("optum"), CodeBook.load())
+IG = "https://fhir-server.example/ig"
+PATIENT = {"reference": "Patient/p"}
+
+
+def loinc(code: str) -> dict[str, Any]:
+    return {"coding": [{"system": "http://loinc.org", "code": code}]}
+
+
+def sct(code: str) -> dict[str, Any]:
+    return {"coding": [{"system": "http://snomed.info/sct", "code": code}]}
+
+
+def rx(code: str) -> dict[str, Any]:
+    return {"coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": code}]}
+
+
+def label(resource: dict[str, Any], *others: dict[str, Any], labeller: Labeller = LABELLER) -> Labelled:
+    """Label a resource beside others, which are labelled first, in order."""
+    rows: dict[str, Target] = {}
+
+    async def lookup(type: str, id: str) -> Target | None:
+        return rows.get(f"{type}/{id}")
+
+    async def run() -> Labelled:
+        for other in others:
+            found = await labeller.label(other["resourceType"], other, lookup)
+            rows[f"{other['resourceType']}/{other['id']}"] = Target(found.key, found.release_at, other)
+        return await labeller.label(resource["resourceType"], resource, lookup)
+
+    return asyncio.run(run())
+
+
+def observation(code: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"resourceType": "Observation", "id": "o", "status": "final", "subject": PATIENT, "code": code,
+            "category": [{"coding": [{"code": "laboratory"}]}], **more}  # fmt: skip
+
+
+def encounter(**more: Any) -> dict[str, Any]:
+    return {"resourceType": "Encounter", "id": "e", "status": "finished", "class": {"code": "AMB"}, "subject": PATIENT,
+            "type": [sct("185349003")], **more}  # fmt: skip
+
+
+def parts(found: Labelled) -> dict[tuple[str | int, ...], str]:
+    return {path: key.text() for path, key in found.facets}
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (loinc("718-7"), "lab||"), (loinc("20447-9"), "lab|HIV|"), (loinc("99999-9"), "lab|UNCLASSIFIED|"),
+        ({"text": "Hemoglobin"}, "lab|UNCLASSIFIED|"), ({"text": "HIV viral load"}, "lab|HIV,UNCLASSIFIED|"),
+        ({**loinc("718-7"), "text": "HIV clinic haemoglobin"}, "lab|HIV|"),
+        ({"coding": [*loinc("718-7")["coding"], {"system": "http://local", "code": "HB"}]}, "lab||"),
+        ({"coding": [*loinc("718-7")["coding"], *loinc("2106-3")["coding"]]}, "lab|PREG|"),
+    ],
+)  # fmt: skip
+def test_a_result_is_labelled_by_its_codes_and_words(code: dict[str, Any], text: str) -> None:
+    assert label(observation(code)).key.text() == text
+
+
+def test_the_category_chooses_the_data_class_and_survey_content_needs_no_list() -> None:
+    for category, text in (("vital-signs", "vitals|UNCLASSIFIED|"), ("survey", "survey||"), ("social-history", "social||")):
+        assert label(observation(loinc("99999-9"), category=[{"coding": [{"code": category}]}])).key.text() == text
+
+
+def test_an_organism_found_labels_the_culture() -> None:
+    assert label(observation(loinc("626-2"), valueCodeableConcept=sct("15628003"))).key.labels == {"STD"}
+    assert label(observation(loinc("626-2"), valueString="grew Neisseria gonorrhoeae")).key.labels == {"STD"}
+    assert label(observation(loinc("626-2"), valueString="no growth")).key.labels == frozenset()
+
+
+def test_an_ambiguous_drug_counts_only_beside_a_second_signal() -> None:
+    drug = {"resourceType": "MedicationRequest", "id": "m", "status": "active", "intent": "order", "subject": PATIENT,
+            "medicationCodeableConcept": rx("18631")}  # fmt: skip
+    assert label(drug).key.labels == {"UNCLASSIFIED"}
+    assert label({**drug, "reasonCode": [{"text": "chlamydial infection"}]}).key.labels == {"STD", "UNCLASSIFIED"}
+    reason = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": {"coding": [
+        {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "F32.A"}]}}  # fmt: skip
+    assert label({**drug, "reasonReference": [{"reference": "Condition/c"}]}, reason).key.labels == {"MH", "STD", "UNCLASSIFIED"}
+
+
+def test_a_medication_by_reference_is_as_known_as_the_row_it_names() -> None:
+    request = {"resourceType": "MedicationRequest", "id": "m", "status": "active", "intent": "order", "subject": PATIENT,
+               "medicationReference": {"reference": "Medication/d"}}  # fmt: skip
+
+    def with_drug(code: dict[str, Any]) -> frozenset[str]:
+        return label(request, {"resourceType": "Medication", "id": "d", "code": code}).key.labels
+
+    assert with_drug(rx("161")) == frozenset()
+    assert with_drug(rx("32937")) == {"MH"}
+    assert "UNCLASSIFIED" in with_drug(rx("99999999"))
+    assert "UNCLASSIFIED" in label(request).key.labels
+    contained = {"resourceType": "Medication", "id": "d", "code": rx("32937")}
+    inside = {**request, "medicationReference": {"reference": "#d"}, "contained": [contained]}
+    assert label(inside).key.labels == {"MH"}
+    assert label({**inside, "contained": [{**contained, "code": rx("161")}]}).key.labels == frozenset()
+
+
+def test_sensitivity_flows_down_from_the_encounter() -> None:
+    result = observation(loinc("718-7"), encounter={"reference": "Encounter/e"})
+    assert label(result, encounter()).key.labels == frozenset()
+    assert label(result, encounter(serviceType={"coding": [{"system": "http://terminology.hl7.org/CodeSystem/service-type", "code": "141"}]})
+                 ).key.labels == {"MH"}  # fmt: skip
+    flag = [{"url": f"{IG}/StructureDefinition/minor-consented", "valueBoolean": True}]
+    assert label(result, encounter(extension=flag)).key.labels == {"MC"}
+    assert label(result, encounter(meta={"security": [{"code": "PHY"}]})).key.labels == frozenset()
+
+
+def test_a_row_whose_context_is_missing_or_elsewhere_is_unclassified() -> None:
+    for reference in ("Encounter/gone", "https://elsewhere.example/fhir/Encounter/1"):
+        assert label(observation(loinc("718-7"), encounter={"reference": reference})).key.labels == {"UNCLASSIFIED"}
+
+
+def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up() -> None:
+    report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "subject": PATIENT, "code": loinc("24323-8"),
+              "conclusion": "see results", "result": [{"reference": "Observation/a"}, {"reference": "Observation/b"}]}  # fmt: skip
+    clean, sensitive = observation(loinc("718-7"), id="a"), observation(loinc("20447-9"), id="b")
+    found = label(report, clean, sensitive)
+    assert found.key.text() == "lab||"
+    assert parts(found)["result", 1] == "lab|HIV|" and parts(found)["conclusion",] == "lab|HIV|"
+    assert ("result", 0) not in parts(found)
+    assert "conclusion" not in {path[0] for path in parts(label(report, clean, observation(loinc("718-7"), id="b")))}
+    assert set(found.lenders) >= {"Observation/a", "Observation/b"}
+
+
+def test_a_sensitive_component_is_a_part_of_its_own() -> None:
+    panel = observation(loinc("24323-8"), component=[{"code": loinc("2345-7")}, {"code": loinc("2106-3")}, {"code": loinc("99999-9")}])
+    found = label(panel)
+    assert found.key.text() == "lab||"
+    assert parts(found) == {("component", 1): "lab|PREG|", ("component", 2): "lab|UNCLASSIFIED|"}
+
+
+def test_a_clean_visit_with_a_sensitive_diagnosis_stays_a_clean_visit() -> None:
+    condition = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": sct("15628003")}
+    found = label(encounter(diagnosis=[{"condition": {"reference": "Condition/c"}}]), condition)
+    assert found.key.text() == "visit||"
+    assert parts(found)["diagnosis", 0] == "visit|STD|diagnosis"
+    assert [pointer.path for pointer in found.pointers] == [("diagnosis", 0)]
+
+
+def location(id: str, **more: Any) -> dict[str, Any]:
+    return {"resourceType": "Location", "id": id, **more}
+
+
+def role(code: str) -> list[dict[str, Any]]:
+    return [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-RoleCode", "code": code}]}]
+
+
+@pytest.mark.parametrize(
+    ("places", "labels"),
+    [
+        ([location("l", type=role("PEDC"))], set()),
+        ([location("l", type=role("PSY"))], {"MH"}),
+        ([location("l", name="Addiction Recovery Center")], {"SUD"}),
+        ([location("l", name="Building 7")], {"UNCLASSIFIED"}),
+        ([location("l", meta={"security": [{"system": f"{IG}/CodeSystem/sensitive-category", "code": "SEXAB"}]})], {"SEXAB"}),
+        ([location("w", type=role("PHU")), location("l", name="Room 3", partOf={"reference": "Location/w"})], {"MH"}),
+        ([location("w", type=role("ICU")), location("l", name="Bed 3", partOf={"reference": "Location/w"})], set()),
+        ([], {"UNCLASSIFIED"}),
+    ],
+)  # fmt: skip
+def test_a_visit_takes_the_category_of_its_department(places: list[dict[str, Any]], labels: set[str]) -> None:
+    found = label(encounter(location=[{"location": {"reference": "Location/l"}}]), *places)
+    assert found.key.labels == labels
+
+
+def test_an_institution_is_no_department_but_a_department_organization_is_one() -> None:
+    def provided_by(code: str) -> frozenset[str]:
+        organization = {"resourceType": "Organization", "id": "x", "name": "General", "type": [{"coding": [{"code": code}]}]}
+        return label(encounter(serviceProvider={"reference": "Organization/x"}), organization).key.labels
+
+    assert provided_by("prov") == frozenset()
+    assert provided_by("dept") == {"UNCLASSIFIED"}
+
+
+def test_directory_rows_have_one_class_whatever_they_are() -> None:
+    assert label(location("l", type=role("PSY"), text={"status": "generated", "div": "x"})) == Labelled(
+        (), ClassKey("directory"), 0, (), (), ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("security", "labels"),
+    [
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "ETH"}], {"SUD"}),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "TBOO"}], {"PHYHOLD"}),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PSYTHPN"}], {"PSYNOTE"}),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}], {"UNCLASSIFIED"}),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}, {"code": "WHATEVER"}], {"UNCLASSIFIED"}),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}, {"code": "SDV"}], {"SEXAB"}),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "N"}], set()),
+        ([{"system": f"{IG}/CodeSystem/sensitive-category", "code": "MC"}], {"MC"}),
+    ],
+)  # fmt: skip
+def test_security_labels_are_understood(security: list[dict[str, str]], labels: set[str]) -> None:
+    assert label(observation(loinc("718-7"), meta={"security": security})).key.labels == labels
+
+
+@pytest.mark.parametrize(("status", "held"), [("final", False), ("amended", False), ("preliminary", True), ("registered", True)])
+def test_results_that_are_not_final_are_held(status: str, held: bool) -> None:
+    assert ("HELD" in label(observation(loinc("718-7"), status=status)).key.labels) is held
+
+
+def test_a_diagnosis_entered_in_error_is_held() -> None:
+    condition = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": sct("38341003")}
+    wrong = {"coding": [{"code": "entered-in-error"}]}
+    assert label(condition).key.labels == frozenset()
+    assert label({**condition, "verificationStatus": wrong}).key.labels == {"HELD"}
+
+
+def test_the_release_date_is_kept_and_an_unreadable_one_never_comes() -> None:
+    def at(text: str) -> int:
+        return label(observation(loinc("718-7"), extension=[{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": text}])).release_at
+
+    assert at("1970-01-01T00:00:01Z") == 1_000_000
+    assert at("soon") == NEVER
+    assert label(observation(loinc("718-7"))).release_at == 0
+
+
+def test_a_report_waits_for_the_last_of_its_results() -> None:
+    later = [{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2026-12-01T00:00:00Z"}]
+    report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "subject": PATIENT, "code": loinc("58410-2"),
+              "result": [{"reference": "Observation/o"}]}  # fmt: skip
+    result = observation(loinc("718-7"), extension=later)
+    assert label(report, result).release_at == label(result).release_at > 0
+
+
+def test_a_provenance_inherits_all_of_its_target() -> None:
+    target = observation(loinc("20447-9"), status="preliminary")
+    found = label({"resourceType": "Provenance", "id": "v", "target": [{"reference": "Observation/o"}]}, target)
+    assert found.key.labels == {"HIV", "HELD"} and found.patients == ("p",)
+
+
+def test_a_binary_is_what_its_security_context_is() -> None:
+    document = {"resourceType": "DocumentReference", "id": "d", "status": "current", "subject": PATIENT,
+                "category": [{"coding": [{"code": "51852-2"}]}], "type": {"text": "Letter"}}  # fmt: skip
+    binary = {"resourceType": "Binary", "id": "b", "contentType": "text/plain", "securityContext": {"reference": "DocumentReference/d"}}
+    found = label(binary, document)
+    assert (found.key.text(), found.patients) == ("letter||", ("p",))
+    del binary["securityContext"]
+    alone = label(binary)
+    assert (alone.key.text(), alone.patients) == ("note|UNCLASSIFIED|", ())
+
+
+def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
+    account = {"resourceType": "Account", "id": "a", "status": "active", "subject": [PATIENT, {"reference": "Patient/q"}]}
+    assert label(account).key.labels == {"MIXED"} and label(account).patients == ("p", "q")
+    people = [{"actor": {"reference": f"Patient/{one}"}, "status": "accepted"} for one in "pq"]
+    found = label({"resourceType": "Appointment", "id": "x", "status": "booked", "appointmentType": {"coding": [
+        {"system": "http://terminology.hl7.org/CodeSystem/v2-0276", "code": "ROUTINE"}]}, "participant": people})  # fmt: skip
+    assert found.key.labels == frozenset()
+    assert {(pointer.path, pointer.target) for pointer in found.pointers} == {(("participant", 0), "Patient/p"), (("participant", 1), "Patient/q")}
+
+
+def test_the_performer_does_not_own_the_row() -> None:
+    resource = observation(loinc("718-7"), performer=[{"reference": "Patient/mother"}])
+    assert label(resource).patients == ("p",) == labelling.patients("Observation", resource)
+    assert [pointer.target for pointer in label(resource).pointers] == ["Patient/mother"]
+
+
+def test_elements_the_policy_takes_out_have_a_class_of_their_own() -> None:
+    found = label(encounter(text={"status": "generated", "div": "x"}, reasonCode=[sct("444814009")], _text={"id": "t"}))
+    assert parts(found)["text",] == parts(found)["_text",] == "visit||text"
+    assert parts(found)["reasonCode",] == "visit||reasonCode"
+    assert ("class",) not in parts(found)
+
+
+def test_household_contact_data_is_no_secret_and_other_contact_data_is() -> None:
+    home, own = {"system": "phone", "value": "1", "use": "home"}, {"system": "phone", "value": "2", "use": "mobile"}
+    found = label({"resourceType": "Patient", "id": "p", "telecom": [home, own, {"value": "3"}, {**home, "extension": [{"url": "u"}]}],
+                   "address": [{"city": "X", "use": "home"}]})  # fmt: skip
+    assert set(parts(found)) == {("telecom", 1), ("telecom", 2), ("telecom", 3)}
+    assert found.patients == ("p",)
+
+
+def test_words_beside_a_reference_label_that_reference() -> None:
+    found = label(observation(loinc("718-7"), performer=[{"reference": "Practitioner/d", "display": "Dr Roe, Psychiatry"}, {"display": "Dr Doe"}]))
+    assert parts(found) == {("performer", 0): "lab|MH|"}
+
+
+def test_an_inner_part_is_never_less_protected_than_the_outer_one() -> None:
+    condition = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": sct("15628003")}
+    found = label(encounter(diagnosis=[{"condition": {"reference": "Condition/c", "display": "Suboxone"}}]), condition)
+    keys = dict(found.facets)
+    for path, key in keys.items():
+        for length in range(1, len(path)):
+            outer = keys.get(path[:length])
+            assert outer is None or (outer.labels <= key.labels and (not outer.element or key.element))
+
+
+def test_results_on_the_hold_list_are_held(tmp_path) -> None:
+    path = tmp_path / "house.json"
+    path.write_text('{"policy": "house", "extends": "optum", "switches": {"self.sensitive_tests": "hold_listed"},'
+                    ' "holds": ["http://loinc.org|2857-1"]}')  # fmt: skip
+    house = Labeller(load(str(path)), LABELLER.book)
+    assert label(observation(loinc("2857-1")), labeller=house).key.labels == {"HELD"}
+    assert label(observation(loinc("718-7")), labeller=house).key.labels == frozenset()
+    assert label(observation(loinc("2857-1"))).key.labels == frozenset()
+
+
+def test_references_to_hidden_kinds_become_pointers_and_the_directory_does_not() -> None:
+    found = label(observation(loinc("718-7"), encounter={"reference": "Encounter/e"}, performer=[{"reference": "Practitioner/d"}],
+                              hasMember=[{"reference": "Observation/x/_history/2"}]), encounter())  # fmt: skip
+    assert {(pointer.path, pointer.target) for pointer in found.pointers} == {
+        (("encounter",), "Encounter/e"), (("hasMember", 0), "Observation/x"),
+    }  # fmt: skip
+
+
+def test_only_rows_with_something_to_lend_are_asked() -> None:
+    assert LABELLER.lends("Encounter") and LABELLER.lends("Location")
+    assert not LABELLER.lends("Patient") and not LABELLER.lends("Practitioner") and not LABELLER.lends("Nonsense")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from fhir_server.linking import organisations, vault
+from fhir_server.linking.core import Ended, origin_of
+from fhir_server.linking.organisations import Organisation
+from fhir_server.smart.core import Smart
+from tests.smart.world import World
+
+GOOD = Organisation("north", "North Hospital", "https://north.example/api/fhir", "us")
+
+
+def _in(mode: str) -> Smart:
+    return replace(World().smart, mode=mode)
+
+
+def test_an_organisation_is_kept_and_listed_and_taken_away() -> None:
+    smart = _in("production")
+
+    async def story() -> None:
+        await organisations.add(smart, GOOD)
+        assert await organisations.everyone(smart.store) == (GOOD,)
+        assert await organisations.find(smart.store, "north") == GOOD
+        assert await organisations.remove(smart.store, "north")
+        assert await organisations.everyone(smart.store) == ()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": ""},
+        {"id": "No Good"},
+        {"name": " "},
+        {"client_id": ""},
+        {"base": "http://north.example/fhir"},
+        {"base": "https://north.example/fhir/"},
+        {"base": "https://north.example/fhir?x=1"},
+        {"base": "https://u:p@north.example/fhir"},
+        {"base": "https:///fhir"},
+        {"base": "https://north.example:x/fhir"},
+        {"base": "ftp://north.example"},
+        {"sign_in": "http://sign-in.north.example"},
+        {"sign_in": "https://sign-in.north.example/path"},
+    ],
+    ids=str,
+)
+def test_an_organisation_that_cannot_be_called_safely_is_refused(changes: dict[str, str]) -> None:
+    smart = _in("production")
+    with pytest.raises(ValueError):
+        asyncio.run(organisations.add(smart, msgspec.structs.replace(GOOD, **changes)))
+    assert asyncio.run(organisations.everyone(smart.store)) == ()
+
+
+@pytest.mark.parametrize(("mode", "allowed"), [("demo", True), ("test", True), ("production", False)])
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "localhost", "[::1]:80"])
+def test_plain_http_is_for_this_machine_outside_production(mode: str, allowed: bool, host: str) -> None:
+    smart, local = _in(mode), msgspec.structs.replace(GOOD, base=f"http://{host}/fhir")
+    if allowed:
+        asyncio.run(organisations.add(smart, local))
+    else:
+        with pytest.raises(ValueError):
+            asyncio.run(organisations.add(smart, local))
+    with pytest.raises(ValueError):
+        asyncio.run(organisations.add(smart, msgspec.structs.replace(GOOD, base="http://10.0.0.1/fhir")))
+
+
+def test_tokens_may_go_to_the_bases_origin_or_the_one_registered() -> None:
+    assert GOOD.authority == "https://north.example"
+    assert msgspec.structs.replace(GOOD, sign_in="https://login.example").authority == "https://login.example"
+    assert origin_of("https://North.example:443/x") == "https://north.example"
+    assert origin_of("https://[2001:db8::1]:8443/x") == "https://[2001:db8::1]:8443"
+
+
+@pytest.mark.parametrize("key", ["", "k" * 40])
+def test_what_is_sealed_opens_again_and_only_under_its_own_key(key: str) -> None:
+    smart, another = replace(World().smart, key=key), World().smart
+
+    async def story() -> None:
+        sealed = await vault.seal(smart, b"token")
+        assert b"token" not in sealed
+        assert await vault.unseal(smart, sealed) == b"token"
+        with pytest.raises(Ended):
+            await vault.unseal(replace(smart, key="other" * 10), sealed)
+        with pytest.raises(Ended):
+            await vault.unseal(another, sealed)
+
+    asyncio.run(story())

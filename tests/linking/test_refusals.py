@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from fhir_server.linking import calls, flow
+from fhir_server.linking.core import Linking, LinkProblem
+from fhir_server.smart.core import HOUR
+from tests.linking.world import Worlds
+
+ELSEWHERE = "http://127.0.0.1:6666"
+NOTHING = {"links": 0, "tokens": 0}
+Answer = Callable[[httpx.Request], Any]
+
+
+def _changed(worlds: Worlds, end: str, **changes: Any) -> None:
+    """Their answer at this path, with members changed (None: taken away)."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        real = await worlds.wire.app.handle_async_request(request)
+        body = json.loads(await real.aread()) | changes
+        return httpx.Response(real.status_code, json={name: value for name, value in body.items() if value is not None})
+
+    worlds.wire.instead[end] = answer
+
+
+def _refused(worlds: Worlds, answer: httpx.Response) -> None:
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+    assert worlds.kept() == NOTHING
+
+
+def test_an_answer_is_good_once(worlds: Worlds) -> None:
+    url = worlds.agreed(worlds.started())
+    assert worlds.back(url).status_code == 303
+    before = worlds.wire.paths().count("/oauth/token")
+    assert worlds.back(url).status_code == 400
+    assert worlds.wire.paths().count("/oauth/token") == before
+    assert worlds.kept() == {"links": 1, "tokens": 1}
+
+
+def test_an_answer_to_someone_elses_request_links_nothing(worlds: Worlds) -> None:
+    url = worlds.agreed(worlds.started())
+    worlds.sign_in("parent-a")
+    assert worlds.back(url).status_code == 400
+    worlds.sign_in()
+    _refused(worlds, worlds.back(url))
+    assert "/oauth/token" not in worlds.wire.paths()
+
+
+@pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=made-up", "?state="])
+def test_an_answer_nobody_asked_for_links_nothing(worlds: Worlds, query: str) -> None:
+    _refused(worlds, worlds.ours.http.get(f"/links/callback{query}"))
+    assert worlds.wire.calls == []
+
+
+def test_a_parameter_given_twice_links_nothing(worlds: Worlds) -> None:
+    _refused(worlds, worlds.back(worlds.agreed(worlds.started()) + "&code=other"))
+
+
+@pytest.mark.parametrize("issuer", [ELSEWHERE, "", None])
+def test_an_answer_of_another_issuer_links_nothing_and_its_code_goes_nowhere(worlds: Worlds, issuer: str | None) -> None:
+    url = httpx.URL(worlds.agreed(worlds.started()))
+    assert url.params["iss"]
+    given = url.params.remove("iss") if issuer is None else url.params.set("iss", issuer)
+    _refused(worlds, worlds.back(str(url.copy_with(params=given))))
+    assert "/oauth/token" not in worlds.wire.paths()
+
+
+def test_a_no_at_the_other_system_is_taken_as_one(worlds: Worlds) -> None:
+    answer = worlds.back(worlds.agreed(worlds.started(), decision="deny"))
+    _refused(worlds, answer)
+    assert "You chose not to share" in answer.text
+    assert "/oauth/token" not in worlds.wire.paths()
+
+
+def test_the_words_of_another_systems_error_are_not_shown(worlds: Worlds) -> None:
+    state, issuer = httpx.URL(worlds.started()).params["state"], "http://127.0.0.1:8000"
+    query = httpx.QueryParams(error="server_error", error_description="call 555-0100", state=state, iss=issuer)
+    answer = worlds.ours.http.get(f"/links/callback?{query}")
+    _refused(worlds, answer)
+    assert "did not agree" in answer.text
+    assert "555" not in answer.text
+
+
+def test_an_answer_that_comes_after_signing_out_here_links_nothing(worlds: Worlds) -> None:
+    url = worlds.agreed(worlds.started())
+    worlds.clock.forward(HOUR)
+    answer = worlds.back(url)
+    assert answer.status_code == 403
+    assert "nothing was linked" in answer.text
+    assert worlds.kept() == NOTHING
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token_endpoint": f"{ELSEWHERE}/oauth/token"},
+        {"authorization_endpoint": f"{ELSEWHERE}/oauth/authorize"},
+        {"revocation_endpoint": f"{ELSEWHERE}/oauth/revoke"},
+        {"jwks_uri": f"{ELSEWHERE}/oauth/jwks"},
+        {"issuer": ELSEWHERE},
+        {"token_endpoint": "http://10.0.0.1/token"},
+        {"token_endpoint": "http://127.0.0.1:8000@10.0.0.1/token"},
+        {"token_endpoint": "javascript:alert(1)"},
+        {"token_endpoint": "/oauth/token"},
+        {"token_endpoint": 7},
+        {"authorization_endpoint": None},
+        {"code_challenge_methods_supported": ["plain"]},
+        {"code_challenge_methods_supported": None},
+    ],
+    ids=str,
+)
+def test_discovery_that_points_elsewhere_or_lacks_pkce_sends_nobody_anywhere(worlds: Worlds, changes: dict[str, Any]) -> None:
+    assert worlds.started()  # the control: unchanged, it does
+    _changed(worlds, "/smart-configuration", **changes)
+    answer = worlds.start()
+    _refused(worlds, answer)
+    assert "cannot be used safely" in answer.text
+
+
+def _raise(error: Exception) -> Answer:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    return answer
+
+
+FAILURES: dict[str, Answer] = {
+    "refused": _raise(httpx.ConnectError("no")),
+    "timeout": _raise(httpx.ReadTimeout("slow")),
+    "oversize": lambda _: httpx.Response(200, content=b'{"a":"' + b"x" * calls.MOST + b'"}'),
+    "compressed": lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"\x1f\x8b")),
+    "redirect": lambda _: httpx.Response(302, headers={"location": f"{ELSEWHERE}/x"}),
+    "not json": lambda _: httpx.Response(200, content=b"<html>"),
+    "deep": lambda _: httpx.Response(200, content=b"[" * 100_000),
+    "list": lambda _: httpx.Response(200, json=[]),
+    "fault": lambda _: httpx.Response(500, json={"access_token": "a", "token_type": "bearer", "patient": "adult"}),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("end", ["/smart-configuration", "/oauth/token", "/oauth/jwks"])
+def test_a_system_that_gives_no_usable_answer_ends_in_a_page_with_nothing_kept(worlds: Worlds, end: str, failure: str) -> None:
+    url = worlds.agreed(worlds.started())
+    worlds.wire.instead[end] = FAILURES[failure]
+    _refused(worlds, worlds.start() if end == "/smart-configuration" else worlds.back(url))
+    assert not any(called.startswith(ELSEWHERE) for _, called, _ in worlds.wire.calls)
+
+
+def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    worlds.wire.instead["/smart-configuration"] = hang
+    room = Linking(worlds.ours.smart, worlds.wire, deadline=0.05)
+    with pytest.raises(LinkProblem):
+        asyncio.run(flow.start(room, worlds.user(), "neighbour"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patient": None},
+        {"patient": "../Patient"},
+        {"patient": 7},
+        {"access_token": None},
+        {"access_token": "a\nb"},
+        {"token_type": "mac"},
+        {"id_token": "x.y.z"},
+        {"id_token": 7},
+    ],
+    ids=str,
+)
+def test_a_token_answer_that_is_not_what_was_asked_for_links_nothing(worlds: Worlds, changes: dict[str, Any]) -> None:
+    url = worlds.agreed(worlds.started())
+    _changed(worlds, "/oauth/token", **changes)
+    _refused(worlds, worlds.back(url))
+
+
+def test_the_id_token_of_another_request_links_nothing_and_the_tokens_are_given_back(worlds: Worlds) -> None:
+    other: dict[str, str] = {}
+
+    async def note(request: httpx.Request) -> httpx.Response:
+        real = await worlds.wire.app.handle_async_request(request)
+        body = json.loads(await real.aread())
+        body["id_token"] = other.setdefault("token", body["id_token"])
+        return httpx.Response(real.status_code, json=body)
+
+    worlds.wire.instead["/oauth/token"] = note
+    page = worlds.linked()  # the first one's own id_token is right
+    assert worlds.ours.http.post(f"{page}/unlink", data={"token": worlds.token()}).status_code == 303
+    _refused(worlds, worlds.back(worlds.agreed(worlds.started())))
+    assert worlds.their_tokens() == 0
+
+
+def test_forms_of_another_site_do_nothing(worlds: Worlds) -> None:
+    page = worlds.linked()
+    before = list(worlds.wire.calls)
+    assert worlds.ours.http.post("/links", data={"organisation": "neighbour"}).status_code == 403
+    assert worlds.ours.http.post(f"{page}/unlink", data={"token": "x"}).status_code == 403
+    assert worlds.wire.calls == before
+    assert worlds.kept() == {"links": 1, "tokens": 1}
+
+
+def test_people_who_are_not_signed_in_are_asked_to(worlds: Worlds) -> None:
+    worlds.ours.http.cookies.clear()
+    for path in ("/links", "/links/anything"):
+        assert worlds.ours.http.get(path).headers["location"] == "/sign-in?next=/links"
+    assert worlds.ours.http.post("/links", data={"organisation": "neighbour"}).headers["location"] == "/sign-in?next=/links"
+
+
+@pytest.mark.parametrize("username", ["clinician", "billing", "privacy-officer"])
+def test_a_work_account_links_nothing(worlds: Worlds, username: str) -> None:
+    assert worlds.ours.http.get("/links").status_code == 200
+    worlds.sign_in(username)
+    assert worlds.ours.http.get("/links").status_code == 403
+    assert worlds.ours.http.post("/links", data={"organisation": "neighbour"}).status_code == 403
+
+
+def test_an_unknown_organisation_is_not_called(worlds: Worlds) -> None:
+    _refused(worlds, worlds.start("nobody"))
+    assert worlds.wire.calls == []

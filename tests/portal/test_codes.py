@@ -1,0 +1,159 @@
+"""Activation codes: redeemed once, by one account, and silent about why they fail."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fhir_server.portal import invitations
+from fhir_server.portal.invitations import Invitation, Refused
+from fhir_server.smart.core import MINUTE
+from tests.portal.world import Visitor, World, code_in
+
+RECORD = "Alex Adult"
+
+
+def made(world: World) -> str:
+    code = code_in(world.signed_in("adult").share())
+    assert len(code) == 24
+    return code
+
+
+def typed(visitor: Visitor, code: str) -> tuple[int, str]:
+    """The status, and the problem the page states."""
+    answer = visitor.send("/accept", "/accept", code=code)
+    problem = answer.text.partition('<h2 id="problem-title">There is a problem</h2>')[2].partition("</div>")[0]
+    return answer.status_code, problem.strip()
+
+
+def test_unknown_used_expired_and_too_many_read_alike(world: World) -> None:
+    used, stale = made(world), made(world)
+    assert typed(world.signed_in("proxy-standard"), used)[0] == 200
+    other = world.signed_in("proxy-full")
+    answers = [typed(other, "AAAA-AAAA-AAAA-AAAA-AAAA"), typed(other, used), typed(other, "")]
+    world.clock.forward(invitations.CODE_LIFE)
+    other = world.signed_in("proxy-full")
+    answers.append(typed(other, stale))
+    answers += [typed(other, "wrong") for _ in range(invitations.GUESSES + 1)]
+    assert len(set(answers)) == 1 and answers[0][0] == 400 and "not right" in answers[0][1]
+
+
+def test_after_too_many_guesses_the_right_code_fails_too_until_some_time_has_passed(world: World) -> None:
+    code = made(world)
+    guesser = world.signed_in("proxy-standard")
+    for _ in range(invitations.GUESSES):
+        typed(guesser, "WRONG")
+    assert typed(guesser, code)[0] == 400
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 400, "a new session must not give new guesses"
+    world.clock.forward(invitations.WINDOW + MINUTE)
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_a_code_may_be_typed_in_small_letters_without_dashes_and_with_look_alikes(world: World) -> None:
+    code = made(world).lower().replace("-", " ").replace("0", "o").replace("1", "l")
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_a_code_works_until_its_last_instant_and_no_longer(world: World) -> None:
+    first, second = made(world), made(world)
+    world.clock.forward(invitations.CODE_LIFE - 1)
+    assert typed(world.signed_in("proxy-standard"), first)[0] == 200
+    world.clock.forward(1)
+    assert typed(world.signed_in("proxy-full"), second)[0] == 400
+
+
+def test_who_shares_cannot_use_her_own_code_and_it_stays_good(world: World) -> None:
+    code = made(world)
+    status, problem = typed(world.signed_in("adult"), code)
+    assert status == 400 and "your own record" in problem
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_a_staff_account_cannot_use_a_code_and_it_stays_good(world: World) -> None:
+    code = made(world)
+    assert typed(world.signed_in("clinician"), code)[0] == 400
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_the_code_of_an_ended_grant_is_void(world: World) -> None:
+    code = made(world)
+    assert world.signed_in("adult").send("/sharing", "/sharing/end", 1).status_code == 303
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 400
+    assert world.account("proxy-standard").related_persons == ()
+
+
+def test_a_new_code_replaces_the_old_one(world: World) -> None:
+    old = made(world)
+    new = code_in(world.signed_in("adult").send("/sharing", "/sharing/code"))
+    assert new and new != old
+    assert typed(world.signed_in("proxy-full"), old)[0] == 400
+    assert typed(world.signed_in("proxy-standard"), new)[0] == 200
+
+
+def test_a_code_that_ran_out_can_be_made_anew_but_not_one_that_was_used(world: World) -> None:
+    code = made(world)
+    world.clock.forward(invitations.CODE_LIFE)
+    adult = world.signed_in("adult")
+    assert "Ran out unused" in adult.get("/sharing").text
+    new = code_in(adult.send("/sharing", "/sharing/code"))
+    assert typed(world.signed_in("proxy-standard"), new)[0] == 200
+    page = adult.get("/sharing").text
+    assert "Make a new code" not in page and "Sam Standard" in page
+    token = page.partition('name="token" value="')[2].partition('"')[0]
+    consent = next(id for id in world.stored("Consent") if len(id) == 36)
+    assert adult.post("/sharing/code", token=token, consent=consent).status_code == 400
+    assert code != new
+
+
+def test_using_a_code_signs_the_account_in_anew_and_ends_its_other_sessions(world: World) -> None:
+    code = made(world)
+    here, elsewhere = world.signed_in("proxy-standard"), world.signed_in("proxy-standard")
+    assert typed(here, code)[0] == 200
+    assert RECORD in here.get("/").text
+    assert elsewhere.get("/apps").status_code == 303
+
+
+def test_the_store_keeps_no_code(world: World) -> None:
+    code = made(world)
+    kept = [asyncio.run(world.store.secrets.listing(kind, 0)) for kind in ("activation", "invitation")]
+    assert all(kept)
+    for text in (code, code.replace("-", "")):
+        assert text not in repr(kept)
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+def test_of_any_number_of_accounts_that_use_a_code_at_once_one_gets_in(scheme: str, tmp_path: Path) -> None:
+    world = World("memory:" if scheme == "memory" else f"sqlite:///{tmp_path / 'store.sqlite'}")
+    names = ["proxy-standard", "proxy-full", "parent-a", "newly-adult"]
+
+    async def race() -> list[object]:
+        code = await invitations.issue(world.store.secrets, Invitation("adult", "some-consent", "some-person"), world.clock())
+        users = [await _found(world, name) for name in names]
+        tries = [invitations.redeem(world.store, user, code, world.clock()) for user in users * 2]
+        return list(await asyncio.gather(*tries, return_exceptions=True))
+
+    outcomes = asyncio.run(race())
+    assert [type(one) for one in outcomes if not isinstance(one, tuple)] == [Refused] * 7
+    linked = [name for name in names if "some-person" in world.account(name).related_persons]
+    assert len(linked) == 1
+
+
+def test_two_codes_used_at_once_by_one_account_do_not_write_over_each_other(world: World) -> None:
+    async def race() -> list[object]:
+        issued = [Invitation("adult", f"consent-{number}", f"person-{number}") for number in range(3)]
+        codes = [await invitations.issue(world.store.secrets, one, world.clock()) for one in issued]
+        user = await _found(world, "proxy-standard")
+        tries = [invitations.redeem(world.store, user, code, world.clock()) for code in codes]
+        return list(await asyncio.gather(*tries, return_exceptions=True))
+
+    outcomes = asyncio.run(race())
+    taken = {one[1].related_person for one in outcomes if isinstance(one, tuple)}
+    assert taken and taken == set(world.account("proxy-standard").related_persons)
+
+
+async def _found(world: World, name: str) -> invitations.User:
+    user = await invitations.users.find(world.store, name)
+    assert user is not None
+    return user

@@ -1,0 +1,165 @@
+"""Who sees what, and who does not: each scenario file against every way of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.served import Served
+
+FILES = sorted(Path(__file__).parent.glob("*.yaml"))
+STORES = ("memory:", "sqlite")
+
+
+@pytest.fixture(scope="module", params=STORES)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    url = request.param if request.param == "memory:" else f"sqlite:///{tmp_path_factory.mktemp('store') / 'fhir.sqlite'}"
+    server = Served(url)
+    yield server
+    server.close()
+
+
+class Scenario:
+    """One file, and the token of its persona."""
+
+    def __init__(self, path: Path, served: Served) -> None:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self.persona, self.patient, self.served = said["persona"], said["patient"], served
+        self.types: dict[str, dict[str, list[str]]] = said["types"]
+        self.redacted: dict[str, list[str]] = said.get("redacted") or {}
+        self.unmentioned: dict[str, list[str]] = said.get("unmentioned") or {}
+        self.token = self._token()
+
+    def _token(self) -> str:
+        if self.persona == "backend":
+            return self.served.token()
+        scope = "user/*.rs" if self.persona in ("clinician", "billing") else "patient/*.rs"
+        return self.served.app_token(self.persona, self.patient, scope)
+
+    def rows(self) -> Iterator[tuple[str, str, bool]]:
+        for type, lists in self.types.items():
+            yield from ((type, id, True) for id in lists["sees"])
+            yield from ((type, id, False) for id in lists["withheld"])
+
+    def sees(self, type: str) -> set[str]:
+        return set(self.types[type]["sees"])
+
+    def known(self, type: str) -> set[str]:
+        """All rows of a type that concern this patient: what else an answer holds is somebody else's business here."""
+        return self.sees(type) | set(self.types[type]["withheld"])
+
+    def get(self, path: str) -> Any:
+        return self.served.get(self.token, path)
+
+
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
+def scenario(request: pytest.FixtureRequest, served: Served) -> Scenario:
+    return Scenario(request.param, served)
+
+
+def test_reads_show_what_is_seen_and_know_nothing_of_the_rest(scenario: Scenario) -> None:
+    never = scenario.get("Observation/never-existed").body.replace(b"Observation/never-existed", b"")
+    for type, id, seen in scenario.rows():
+        answer = scenario.get(f"{type}/{id}")
+        if seen:
+            assert (answer.status, answer.json["id"]) == (200, id), f"{type}/{id}"
+        else:
+            assert (answer.status, answer.body.replace(f"{type}/{id}".encode(), b"")) == (404, never), f"{type}/{id}"
+
+
+def test_searches_hold_what_is_seen_and_nothing_else(scenario: Scenario) -> None:
+    for type in scenario.types:
+        for size in (2, 1000):
+            found = scenario.served.all_ids(scenario.token, f"{type}?_count={size}")
+            assert len(found) == len(set(found)), type
+            assert set(found) & scenario.known(type) == scenario.sees(type), type
+
+
+def test_posted_searches_and_batch_entries_answer_as_gets(scenario: Scenario) -> None:
+    types = list(scenario.types)
+    entries = [{"request": {"method": "GET", "url": f"{type}?_count=1000"}} for type in types]
+    batch = scenario.served.request(scenario.token, "POST", "", body={"resourceType": "Bundle", "type": "batch", "entry": entries})
+    for type, entry in zip(types, batch.json["entry"], strict=True):
+        posted = scenario.served.request(scenario.token, "POST", f"{type}/_search", form=[("_count", "1000")])
+        got = scenario.get(f"{type}?_count=1000")
+        assert posted.body == got.body, type
+        assert entry["resource"] == got.json, type
+        assert set(got.ids(type)) & scenario.known(type) == scenario.sees(type)
+
+
+def test_counts_are_of_what_is_seen(scenario: Scenario) -> None:
+    for type in scenario.types:
+        shown = len(scenario.served.all_ids(scenario.token, f"{type}?_count=1000"))
+        counted = scenario.get(f"{type}?_summary=count").json
+        assert counted["total"] == shown and "entry" not in counted, type
+        assert scenario.get(f"{type}?_total=accurate&_count=1").json["total"] == shown, type
+
+
+def test_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
+    for type, param in (("Observation", "encounter"), ("DiagnosticReport", "result"), ("Observation", "subject"), ("MedicationStatement", "context")):
+        if type in scenario.types:
+            answer = scenario.get(f"{type}?_include={type}:{param}&_count=1000")
+            _nothing_withheld(scenario, answer)
+
+
+def test_reverse_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
+    for other, param in (("Observation", "subject"), ("MedicationStatement", "subject"), ("Appointment", "patient"), ("Encounter", "subject"), ("Condition", "subject"), ("DocumentReference", "subject")):
+        answer = scenario.get(f"Patient?_id={scenario.patient}&_revinclude={other}:{param}")
+        _nothing_withheld(scenario, answer)
+        if scenario.sees("Patient") and other in scenario.types:
+            assert scenario.sees(other) <= set(answer.ids(other)), other
+
+
+def test_history_is_of_what_is_seen(scenario: Scenario) -> None:
+    for type, id, seen in scenario.rows():
+        answer = scenario.get(f"{type}/{id}/_history")
+        if seen:
+            assert answer.status == 200 and answer.json["total"] == 1 and answer.ids() == [id]
+        else:
+            assert answer.status in (404, 403), f"{type}/{id}"
+
+
+def test_everything_holds_what_is_seen_and_nothing_else(scenario: Scenario) -> None:
+    path, found = f"Patient/{scenario.patient}/$everything?_count=7", []
+    first = scenario.get(path)
+    if not scenario.sees("Patient"):
+        assert first.status == 404
+        return
+    while path:
+        page = scenario.get(path).json
+        found += [(entry["resource"]["resourceType"], entry["resource"]["id"]) for entry in page["entry"] if entry["search"]["mode"] == "match"]
+        path = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
+    assert len(found) == len(set(found))
+    for type, id, seen in scenario.rows():
+        if _owned(scenario, type, id):
+            assert ((type, id) in found) is seen, f"{type}/{id}"
+
+
+def test_withheld_elements_and_references_are_not_in_what_is_seen(scenario: Scenario) -> None:
+    for name, elements in scenario.redacted.items():
+        body = scenario.get(name).json
+        assert not set(elements) & set(body), name
+    for name, texts in scenario.unmentioned.items():
+        text = scenario.get(name).body.decode()
+        assert not [one for one in texts if one in text], name
+
+
+def test_security_labels_are_not_shown_on_the_patient_side(scenario: Scenario) -> None:
+    for type in scenario.types:
+        answer = scenario.get(f"{type}?_count=1000")
+        if answer.status == 200 and scenario.persona != "backend":
+            assert not [entry for entry in answer.json.get("entry", []) if "security" in entry["resource"]["meta"]], type
+
+
+def _nothing_withheld(scenario: Scenario, answer: Any) -> None:
+    for type, lists in scenario.types.items():
+        assert not set(lists["withheld"]) & set(answer.ids(type)), type
+
+
+def _owned(scenario: Scenario, type: str, id: str) -> bool:
+    """Whether a row is in the record by its deciding subject (and not, say, an entry of another person's Account)."""
+    return True

@@ -1,0 +1,183 @@
+"""What a snapshot shows of single rows, and what it withholds."""
+
+from __future__ import annotations
+
+import pytest
+
+from fhir_server.search.filters import EVERYTHING, Has, OfPatient, TokenIs
+from fhir_server.search.sight import Sight
+from fhir_server.store import NEVER, Era, Facet, Pointer, Store
+from tests.store.conftest import Run
+from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, drop, found, put, record, row, sight, token, window
+
+
+def test_a_row_comes_back_as_it_was_put(run: Run) -> None:
+    full = row(
+        "a",
+        "p1",
+        "p2",
+        vclass=1,
+        release_at=5,
+        body='{"text":"1.50 é"}'.encode(),
+        facets=(Facet(("component", 1, "value"), 3),),
+        pointers=(Pointer(("encounter", "reference"), "Encounter/e"),),
+        eras=(Era(1, 10, 1, 5, ((1, "digest"), (3, "other"))),),
+    )
+    plain = row("b")
+
+    async def scenario(store: Store) -> None:
+        await put(store, record("a"), record("b"))
+        full_2, plain_2 = (type(full)(*[*_fields(one)[:2], 2, *_fields(one)[3:]]) for one in (full, plain))
+        from fhir_server.store import Record
+
+        await put(store, Record(full_2), Record(plain_2))
+        async with store.snapshot() as snapshot:
+            assert await snapshot.read(OBS, "a", ALL) == full_2
+            assert await snapshot.read(OBS, "b", ALL) == plain_2
+            assert (await snapshot.find(OBS, EVERYTHING, ALL, limit=9)).rows[0] == plain_2
+
+    def _fields(one):  # type: ignore[no-untyped-def]
+        return [getattr(one, name) for name in one.__struct_fields__]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("seen", "shown"),
+    [
+        (ANYONE, {"mine", "other", "shared", "nobody"}),
+        (sight(window("p1")), {"mine", "shared"}),
+        (sight(window("p2")), {"other", "shared"}),
+        (sight(window("p1"), window("p2")), {"mine", "other", "shared"}),
+        (sight(window("p1", "p2", "unknown")), {"mine", "other", "shared"}),
+        (sight(window("unknown")), set()),
+        (sight(window("p1", classes={2})), {"secret"}),
+        (sight(window("p1", classes=())), set()),
+        (sight(window("p1", released=False)), {"mine", "shared", "held", "tomorrow"}),
+        (sight(window("p1"), now=NOW + 1), {"mine", "shared", "tomorrow"}),
+        (sight(window("p1", where=Has("code", TokenIs("s", "x")))), {"mine"}),
+        (sight(window("p1", where=OfPatient(frozenset({"p2"})))), {"shared"}),
+        (sight(window("p1", classes={2}), window("p2", classes={0})), {"secret", "other", "shared"}),
+        (Sight(), set()),
+    ],
+)
+def test_every_way_of_reading_shows_exactly_what_the_sight_admits(run: Run, seen: Sight, shown: set[str]) -> None:
+    rows = (
+        record("mine", "p1", entries=[token("code", "x")]),
+        record("other", "p2", entries=[token("code", "x")]),
+        record("shared", "p2", "p1", entries=[token("code", "x", vclass=3)]),
+        record("nobody"),
+        record("secret", "p1", vclass=2),
+        record("held", "p1", release_at=NEVER),
+        record("tomorrow", "p1", release_at=NOW + 1),
+    )
+    ids = [one.row.id for one in rows]
+
+    async def scenario(store: Store) -> None:
+        await put(store, *rows)
+        async with store.snapshot() as snapshot:
+            assert {id for id in ids if await snapshot.read(OBS, id, seen)} == shown
+            targets = [*(f"{OBS}/{id}" for id in ids), "Patient/mine", f"{OBS}/never", f"{OBS}/mine/_history/1", "urn:x", ""]
+            assert await snapshot.visible(targets, lambda _: seen) == {f"{OBS}/{id}" for id in shown}
+            assert {id for id in ids if await snapshot.versions(OBS, id, seen)} == shown
+        assert set(await found(store, EVERYTHING, seen)) == shown
+
+    run(scenario)
+
+
+def test_a_row_of_another_type_with_the_same_id_is_another_row(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1"), record("a", "p2", type="Condition"))
+        async with store.snapshot() as snapshot:
+            assert (await snapshot.read(OBS, "a", ANYONE)).patients == ("p1",)  # type: ignore[union-attr]
+            assert (await snapshot.read("Condition", "a", ANYONE)).patients == ("p2",)  # type: ignore[union-attr]
+            assert await snapshot.read("Nothing", "a", ANYONE) is None
+
+    run(scenario)
+
+
+def test_versions_are_shown_each_by_its_own_class_and_only_with_the_newest(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1"), record("a", "p1", version=2, vclass=2), record("a", "p1", version=3, vclass=1))
+        await put(store, record("b", "p1"), record("b", "p1", version=2, vclass=2))
+        async with store.snapshot() as snapshot:
+            assert [one.version for one in await snapshot.versions(OBS, "a", ANYONE)] == [1, 3]
+            assert [one.version for one in await snapshot.versions(OBS, "a", ALL)] == [1, 2, 3]
+            assert [one.body for one in await snapshot.versions(OBS, "a", ALL)][:2] == [b'{"id":"a","v":1}', b'{"id":"a","v":2}']
+            assert await snapshot.versions(OBS, "b", ANYONE) == ()
+            assert await snapshot.versions(OBS, "c", ALL) == ()
+
+    run(scenario)
+
+
+def test_an_old_version_is_shown_by_its_own_entries_and_patients(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        seen = sight(window("p1", where=Has("code", TokenIs("s", "x"))))
+        x, y = [token("code", "x")], [token("code", "y")]
+        await put(store, record("a", "p1", entries=x), record("a", "p1", version=2, entries=y))
+        await put(store, record("a", "p2", version=3, entries=x), record("a", "p1", version=4, entries=x))
+        async with store.snapshot() as snapshot:
+            assert [one.version for one in await snapshot.versions(OBS, "a", seen)] == [1, 4]
+
+    run(scenario)
+
+
+def test_a_deletion_is_a_version_and_hides_the_row(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        entries = [token("code", "x")]
+        await put(store, record("a", "p1", "p2", entries=entries), record("kept", "p1"))
+        await put(store, record("secret", "p1", vclass=2))
+        await drop(store, "a", "secret")
+        seen = sight(window("p2", where=Has("code", TokenIs("s", "x"))))
+        async with store.snapshot() as snapshot:
+            assert await snapshot.read(OBS, "a", ALL) is None
+            assert await snapshot.visible([f"{OBS}/a"], lambda _: ALL) == frozenset()
+            versions = await snapshot.versions(OBS, "a", seen)
+            assert [(one.version, one.interaction, one.body == b"") for one in versions] == [
+                (1, "create", False),
+                (2, "delete", True),
+            ]
+            assert versions[1].patients == ("p1", "p2")
+            assert await snapshot.versions(OBS, "secret", ANYONE) == ()
+        assert await found(store, EVERYTHING) == ["kept"]
+        assert await found(store, Has("code", TokenIs("s", "x")), ALL) == []
+
+    run(scenario)
+
+
+def test_patients_of_names_all_patients_of_the_rows_that_meet_the_condition_and_are_seen(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        x = [token("code", "x")]
+        await put(store, record("a", "p1", "p2", entries=x), record("b", "p3"), record("c", "p4", entries=x, vclass=2))
+        async with store.snapshot() as snapshot:
+            assert await snapshot.patients_of(OBS, Has("code", TokenIs("s", "x")), ANYONE) == {"p1", "p2"}
+            assert await snapshot.patients_of(OBS, EVERYTHING, sight(window("p1"), window("p3"))) == {"p1", "p2", "p3"}
+            assert await snapshot.patients_of(OBS, EVERYTHING, Sight()) == frozenset()
+
+    run(scenario)
+
+
+def test_a_snapshot_does_not_see_what_is_written_after_it_began(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a"))
+        async with store.snapshot() as before:
+            assert await before.read(OBS, "a", ANYONE)
+            await put(store, record("b"), record("a", version=2))
+            assert await before.read(OBS, "b", ANYONE) is None
+            assert (await before.read(OBS, "a", ANYONE)).version == 1  # type: ignore[union-attr]
+            async with store.snapshot() as after:
+                assert (await after.read(OBS, "a", ANYONE)).version == 2  # type: ignore[union-attr]
+                assert await after.count(OBS, EVERYTHING, ANYONE) == 2
+
+    run(scenario)
+
+
+def test_admitted_classes_are_exactly_those_of_the_set(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        numbers = [0, 1, 7, 8, 9, 300, 301]
+        await put(store, *(record(f"r{number}", vclass=number) for number in numbers))
+        for classes in (SEEN, {7, 9, 301}, {300}, {302}, set(range(0, 400, 2))):
+            shown = await found(store, EVERYTHING, sight(window(classes=classes)))
+            assert shown == [f"r{number}" for number in numbers if number in classes]
+
+    run(scenario)

@@ -1,0 +1,115 @@
+"""Secrets are redeemed once, expire, and fall with their family; journals keep their lines in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fhir_server.store import Store
+from tests.store.conftest import Run
+
+
+def test_of_many_takers_of_one_secret_exactly_one_gets_it(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        for number in range(5):
+            assert await store.secrets.keep("code", f"k{number}", b"value", 2**62)
+            taken = await asyncio.gather(*(store.secrets.take("code", f"k{number}", 0) for _ in range(64)))
+            assert sorted(one for one in taken if one) == [b"value"]
+            assert await store.secrets.peek("code", f"k{number}", 0) is None
+
+    run(scenario)
+
+
+def test_of_many_keepers_of_one_key_exactly_one_succeeds(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        store.secrets.now = lambda: 10
+        kept = await asyncio.gather(*(store.secrets.keep("jti", "k", str(n).encode(), 20) for n in range(64)))
+        assert kept.count(True) == 1
+        assert await store.secrets.peek("jti", "k", 10) == str(kept.index(True)).encode()
+        assert await store.secrets.keep("other", "k", b"x", 20)
+
+    run(scenario)
+
+
+def test_a_secret_ends_at_its_instant(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        secrets = store.secrets
+        secrets.now = lambda: 10
+        assert await secrets.keep("code", "k", b"old", 20)
+        assert not await secrets.keep("code", "k", b"new", 30)
+        assert await secrets.peek("code", "k", 19) == b"old"
+        assert await secrets.peek("code", "k", 20) is None
+        assert await secrets.take("code", "k", 20) is None
+        secrets.now = lambda: 20
+        assert await secrets.keep("code", "k", b"new", 30)
+        assert await secrets.take("code", "k", 29) == b"new"
+        assert await secrets.take("code", "k", 29) is None
+
+    run(scenario)
+
+
+def test_replace_overwrites_and_listing_gives_what_lives(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        secrets = store.secrets
+        await secrets.replace("session", "b", b"1", 50)
+        await secrets.replace("session", "b", b"2", 60)
+        await secrets.replace("session", "a", b"3", 40)
+        await secrets.replace("else", "c", b"4", 60)
+        assert await secrets.listing("session", 39) == (("a", b"3"), ("b", b"2"))
+        assert await secrets.listing("session", 40) == (("b", b"2"),)
+        await secrets.purge(40)
+        assert await secrets.listing("session", 0) == (("b", b"2"),)
+        assert await secrets.listing("else", 0) == (("c", b"4"),)
+
+    run(scenario)
+
+
+def test_a_family_falls_together_and_raises_the_security_counter(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        secrets = store.secrets
+        for kind, key, family in (("access", "a", "f"), ("refresh", "b", "f"), ("access", "c", "g"), ("access", "d", "")):
+            await secrets.replace(kind, key, b"x", 50, family)
+        async with store.snapshot() as snapshot:
+            before = await snapshot.stamp(None)
+        await secrets.forget("f")
+        async with store.snapshot() as snapshot:
+            assert (await snapshot.stamp(None)).security == before.security + 1
+        assert [key for key, _ in await secrets.listing("access", 0)] == ["c", "d"]
+        assert await secrets.listing("refresh", 0) == ()
+        await secrets.forget("")
+        assert [key for key, _ in await secrets.listing("access", 0)] == ["c", "d"]
+
+    run(scenario)
+
+
+def test_a_journal_gives_its_lines_in_order_and_from_any_line_on(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await store.append("audit", [b"1", b"2"])
+        await store.append("other", [b"x"])
+        await store.append("audit", iter([b"3"]))
+        lines = await store.journal("audit")
+        assert [line for _, line in lines] == [b"1", b"2", b"3"]
+        numbers = [number for number, _ in lines]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] > 0
+        assert await store.journal("audit", after=numbers[0], limit=1) == (lines[1],)
+        assert await store.journal("audit", after=numbers[2]) == ()
+        assert [line for _, line in await store.journal("other")] == [b"x"]
+        assert await store.journal("never") == ()
+
+    run(scenario)
+
+
+def test_lines_appended_at_once_are_all_kept(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        async def one(number: int) -> Any:
+            await store.append("audit", [f"{number}a".encode(), f"{number}b".encode()])
+
+        await asyncio.gather(*(one(number) for number in range(50)))
+        lines = [line for _, line in await store.journal("audit")]
+        assert len(lines) == 100
+        for number in range(50):
+            place = lines.index(f"{number}a".encode())
+            assert lines[place + 1] == f"{number}b".encode()
+
+    run(scenario)

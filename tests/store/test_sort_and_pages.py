@@ -1,0 +1,216 @@
+"""Order, and pages that together are the answer whatever is written between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
+from fhir_server.search.sight import Position, Sight, SortKey
+from fhir_server.store import Row, Store
+from tests.store.conftest import Run
+from tests.store.samples import (
+    ALL,
+    ANYONE,
+    OBS,
+    date,
+    drop,
+    found,
+    put,
+    quantity,
+    record,
+    reference,
+    sight,
+    string,
+    token,
+    window,
+)
+
+
+async def walk(store: Store, where: Filter, seen: Sight, sort: tuple[SortKey, ...], limit: int, between: Any = None) -> list[str]:
+    ids: list[str] = []
+    after: Position | None = None
+    while True:
+        async with store.snapshot() as snapshot:
+            page = await snapshot.find(OBS, where, seen, sort=sort, limit=limit, after=after)
+        assert len(page.rows) <= limit
+        ids += [one.id for one in page.rows]
+        after = page.next
+        if after is None:
+            return ids
+        assert page.rows
+        if between:
+            await between(page.rows)
+
+
+def test_rows_of_a_patient_come_in_the_order_first_stored(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *(record(id, "p1") for id in ("c", "a", "b")), record("z"), record("y"))
+        await put(store, record("c", "p1", version=2), record("z", version=2))
+        await drop(store, "a")
+        await put(store, record("a", "p1", version=3))
+        assert await found(store, EVERYTHING, sight(window("p1"))) == ["c", "a", "b"]
+        assert (await found(store, EVERYTHING))[:2] == ["z", "y"]
+
+    run(scenario)
+
+
+def test_the_order_of_two_patients_does_not_tell_who_came_first(run: Run) -> None:
+    async def order(store: Store, *patients: str) -> list[str]:
+        await put(store, *(record(f"hidden-{patient}", patient, vclass=2) for patient in patients))
+        await put(store, record("a", "p1"), record("b", "p2"), record("c", "p3"))
+        return await found(store, EVERYTHING)
+
+    one = run(lambda store: order(store, "p1", "p2", "p3"))
+    # another empty store of the same kind would share the file, so the other order is asked of the memory store
+    from fhir_server.store import open_store
+
+    other = run_alone(order(open_store("memory:"), "p3", "p2", "p1"))
+    assert one == other
+
+
+def run_alone(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
+SORTED = (
+    record("two", entries=[token("t", "b"), date("d", 5, 9), string("s", "bb"), reference("r", "P/2"), quantity("q", 2.5)]),
+    record("none"),
+    record("many", entries=[*(token("t", code) for code in "ca"), date("d", 1, 20), date("d", 7), quantity("q", -1), quantity("q", 9)]),
+    record("one", entries=[token("t", "a", "z"), date("d", 2, 3), string("s", "Aa"), reference("r", "P/1"), quantity("q", 1)]),
+    record("also", entries=[token("t", "b", "a"), date("d", 5, 9), string("s", "BB"), reference("r", "P/2"), quantity("q", 2.5)]),
+    record("veiled", entries=[token("t", "0", vclass=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, vclass=3)]),
+)
+
+
+@pytest.mark.parametrize(
+    ("param", "kind", "up", "down"),
+    [
+        ("t", "token", "many one two also none veiled", "many two also one none veiled"),
+        ("d", "date", "many one two also none veiled", "many two also one none veiled"),
+        ("s", "string", "one two also none many veiled", "two also one none many veiled"),
+        ("r", "reference", "one two also none many veiled", "two also one none many veiled"),
+        ("q", "quantity", "many one two also none veiled", "many two also one none veiled"),
+        ("_id", "token", "also many none one two veiled", "veiled two one none many also"),
+        ("never", "date", "two none many one also veiled", "two none many one also veiled"),
+        ("t", "date", "two none many one also veiled", "two none many one also veiled"),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(
+    run: Run, param: str, kind: str, up: str, down: str, limit: int
+) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *SORTED)
+        for descending, ids in ((False, up), (True, down)):
+            sort = (SortKey(param, kind, descending),)
+            assert await walk(store, EVERYTHING, ANYONE, sort, limit) == ids.split()
+
+    run(scenario)
+
+
+def test_a_caller_admitted_to_more_sorts_by_more(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *SORTED)
+        assert (await found(store, EVERYTHING, ALL, (SortKey("q", "quantity"),)))[0] == "veiled"
+        assert (await found(store, EVERYTHING, ANYONE, (SortKey("q", "quantity"),)))[0] == "many"
+
+    run(scenario)
+
+
+def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        entries = [date("d", 1, vclass=3), date("d", 9)]
+        await put(store, record("a", "p1", entries=entries), record("b", "p2", entries=entries), record("c", "p1", entries=[date("d", 5)]))
+        seen = sight(window("p1", classes={0}), window("p2", classes={0, 3}))
+        assert await found(store, EVERYTHING, seen, (SortKey("d", "date"),)) == ["b", "c", "a"]
+
+    run(scenario)
+
+
+def test_the_second_key_orders_what_the_first_leaves_equal(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *SORTED)
+        for limit in (1, 2, 5, 9):
+            sort = (SortKey("d", "date", True), SortKey("_id", "token"))
+            assert await walk(store, EVERYTHING, ANYONE, sort, limit) == ["many", "also", "two", "one", "none", "veiled"]
+            sort = (SortKey("s", "string"), SortKey("t", "token", True))
+            assert await walk(store, EVERYTHING, ANYONE, sort, limit) == ["one", "two", "also", "many", "none", "veiled"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),), (SortKey("d", "date", True), SortKey("t", "token"))])
+@pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
+@pytest.mark.parametrize("limit", [1, 3, 7])
+def test_pages_hold_each_row_once_although_others_are_written_between_them(
+    run: Run, sort: tuple[SortKey, ...], where: Filter, limit: int
+) -> None:
+    async def scenario(store: Store) -> None:
+        def rows(name: str, **more: Any) -> list[Any]:
+            return [
+                record(f"{name}{n}", "p1", "p2" if n % 2 else "p3", entries=[token("t", "x"), *([date("d", n % 4)] if n % 5 else [])], **more)
+                for n in range(12)
+            ]
+
+        before = rows("r")
+        await put(store, *before)
+        written = 0
+
+        async def between(shown: tuple[Row, ...]) -> None:
+            nonlocal written
+            await put(store, *(record(f"new{written}-{n}", "p1", entries=[token("t", "x"), date("d", n)]) for n in range(3)))
+            await put(store, *(record(f"hidden{written}-{n}", "p1", vclass=2, entries=[token("t", "x")]) for n in range(3)))
+            written += 1
+            assert written < 200
+
+        seen = sight(window("p1"), window("p2"))
+        first = await found(store, where, seen, sort)
+        # new rows come behind the last page in the order of places, so such a walk is stopped by what it still finds of the old
+        walked: list[str] = []
+        after: Position | None = None
+        while len(set(first) - set(walked)) > 0:
+            async with store.snapshot() as snapshot:
+                page = await snapshot.find(OBS, where, seen, sort=sort, limit=limit, after=after)
+            walked += [one.id for one in page.rows]
+            after = page.next
+            await between(page.rows)
+        assert [id for id in walked if id.startswith("r")] == first
+        assert len(walked) == len(set(walked))
+        assert not any(id.startswith("hidden") for id in walked)
+
+    run(scenario)
+
+
+def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_was(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *(record(id, "p1") for id in ("a", "b", "c")))
+        await put(store, record("b", "p1", version=2, vclass=2), record("elsewhere", "p9"))
+        await drop(store, "c")
+        texts = set()
+        for id in ("b", "c", "never", "elsewhere"):
+            async with store.snapshot() as snapshot:
+                with pytest.raises(Problem) as refused:
+                    await snapshot.find(OBS, EVERYTHING, sight(window("p1")), limit=5, after=Position((), id))
+                texts.add((refused.value.kind, str(refused.value)))
+                with pytest.raises(Problem):
+                    await snapshot.find(OBS, EVERYTHING, sight(window("p1")), limit=5, after=Position((1,), "a"))
+                assert (await snapshot.find(OBS, EVERYTHING, sight(window("p1")), limit=5, after=Position((), "a"))).rows == ()
+        assert len(texts) == 1
+        assert texts.pop()[0] == "invalid"
+
+    run(scenario)
+
+
+def test_a_position_holds_only_the_sort_values_and_the_id(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *SORTED)
+        async with store.snapshot() as snapshot:
+            page = await snapshot.find(OBS, EVERYTHING, ANYONE, sort=(SortKey("d", "date", True), SortKey("s", "string")), limit=1)
+        assert page.next == Position((20, None), "many")
+
+    run(scenario)

@@ -1,0 +1,278 @@
+"""Writing: versions, deletions, relabelling, references, counters, and jobs that are kept whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
+from fhir_server.search.sight import SortKey
+from fhir_server.store import NEVER, Era, Facet, Pointer, Stamp, Store
+from tests.store.conftest import Run
+from tests.store.samples import (
+    ALL,
+    ANYONE,
+    OBS,
+    date,
+    drop,
+    found,
+    put,
+    quantity,
+    record,
+    reference,
+    row,
+    sight,
+    string,
+    token,
+    window,
+)
+
+
+async def in_job(store: Store, method: str, *args: Any) -> Any:
+    async def job(transaction: Any) -> Any:
+        return await getattr(transaction, method)(*args)
+
+    return await store.write(job)
+
+
+def test_an_acknowledged_write_is_read_at_once(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        for version in range(1, 30):
+            await put(store, record("a", version=version, entries=[token("code", str(version))]))
+            async with store.snapshot() as snapshot:
+                assert (await snapshot.read(OBS, "a", ANYONE)).version == version  # type: ignore[union-attr]
+            assert await found(store, Has("code", TokenIs("s", str(version)))) == ["a"]
+            assert await found(store, Has("code", TokenIs("s", str(version - 1)))) == []
+
+    run(scenario)
+
+
+def test_an_update_replaces_entries_of_every_kind_and_patients(run: Run) -> None:
+    old = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5), token("kept", "k")]
+    new = [token("t", "y"), reference("r", "P/2"), string("s", "New"), date("d", 2), quantity("q", 2), token("kept", "k"), date("d", 3)]
+
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1", "p2", entries=old), record("b", "p1"))
+        await put(store, record("a", "p3", "p1", version=2, entries=new))
+        assert await found(store, Has("t", TokenIs("s", "x"))) == []
+        assert await found(store, Has("r", RefersTo(frozenset({"P/1"})))) == []
+        for patient, ids in (("p1", ["a", "b"]), ("p2", []), ("p3", ["a"])):
+            assert sorted(await found(store, EVERYTHING, sight(window(patient)))) == ids
+        async with store.snapshot() as snapshot:
+            page = await snapshot.find(
+                OBS, Present("kept"), ANYONE, sort=tuple(SortKey(*k) for k in _ALL_KINDS), limit=1, after=None
+            )
+            assert [one.version for one in page.rows] == [2]
+            assert len(await snapshot.versions(OBS, "a", ALL)) == 2
+        await put(store, record("a", version=3))
+        for param, _ in _ALL_KINDS:
+            assert await found(store, Present(param), ALL) == []
+
+    run(scenario)
+
+
+_ALL_KINDS = (("t", "token"), ("r", "reference"), ("s", "string"), ("d", "date"), ("q", "quantity"))
+
+
+def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", entries=[token("t", "x"), token("t", "x"), token("t", "x", vclass=3), quantity("q", 1), quantity("q", 1.0)]))
+        assert await found(store, Has("t", TokenIs("s", "x"))) == ["a"]
+        assert await found(store, Has("t", TokenIs(None, "x")), sight(window(classes={0, 3}))) == ["a"]
+        await put(store, record("a", version=2, entries=[token("t", "x", vclass=3)]))
+        assert await found(store, Has("t", TokenIs("s", "x"))) == []
+
+    run(scenario)
+
+
+def test_a_row_with_very_many_entries_is_kept_whole(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", entries=[token("t", f"c{n}") for n in range(1000)]))
+        for code in ("c0", "c63", "c64", "c999"):
+            assert await found(store, Has("t", TokenIs("s", code))) == ["a"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 4, 5])
+def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: Run, version: int) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a"), record("a", version=2))
+        for attempt in (
+            put(store, record("a", version=version)),
+            put(store, record("new", version=version or 2)) if version != 1 else put(store, record("a", version=1)),
+            in_job(store, "drop", row("a", version=version, interaction="delete")),
+        ):
+            with pytest.raises(Problem) as refused:
+                await attempt
+            assert refused.value.kind == "conflict"
+        await put(store, record("a", version=3))
+        await drop(store, "a")
+        for again in (put(store, record("a", version=4)), put(store, record("a", version=1)), in_job(store, "drop", row("a", version=5))):
+            with pytest.raises(Problem):
+                await again
+        await put(store, record("a", version=5))
+        async with store.snapshot() as snapshot:
+            assert [one.version for one in await snapshot.versions(OBS, "a", ALL)] == [1, 2, 3, 4, 5]
+
+    run(scenario)
+
+
+def test_of_many_writers_of_one_version_one_wins(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a"))
+        results = await asyncio.gather(*(put(store, record("a", version=2)) for _ in range(20)), return_exceptions=True)
+        assert results.count(None) == 1
+        assert all(isinstance(one, Problem) and one.kind == "conflict" for one in results if one is not None)
+
+    run(scenario)
+
+
+def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1", vclass=3, release_at=NEVER))
+        assert (await in_job(store, "current", OBS, "a")).vclass == 3
+        await drop(store, "a")
+        deletion = await in_job(store, "current", OBS, "a")
+        assert (deletion.interaction, deletion.version, deletion.body, deletion.patients) == ("delete", 2, b"", ("p1",))
+        assert await in_job(store, "current", OBS, "never") is None
+
+    run(scenario)
+
+
+def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1", entries=[token("t", "x")]))
+        changed = row(
+            "a",
+            "p1",
+            "p2",
+            vclass=1,
+            release_at=7,
+            body=b"not this",
+            facets=(Facet(("x",), 3),),
+            pointers=(Pointer(("y",), "P/1"),),
+            eras=(Era(1, 10, 1, 7, ()),),
+        )
+        from fhir_server.store import Record
+
+        await in_job(store, "relabel", Record(changed, (token("t", "x", vclass=3),)))
+        async with store.snapshot() as snapshot:
+            seen = await snapshot.read(OBS, "a", sight(window("p2")))
+            assert seen == msgspec.structs.replace(changed, body=b'{"id":"a","v":1}')
+            assert len(await snapshot.versions(OBS, "a", ALL)) == 1
+        assert await found(store, Has("t", TokenIs("s", "x"))) == []
+        assert await found(store, Has("t", TokenIs("s", "x")), ALL) == ["a"]
+        for missing in (record("a", version=2), record("never")):
+            with pytest.raises(Problem) as refused:
+                await in_job(store, "relabel", missing)
+            assert refused.value.kind == "conflict"
+
+    run(scenario)
+
+
+def test_referrers_are_the_current_rows_that_refer_to_the_target(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(
+            store,
+            record("a", "p1", vclass=3, entries=[reference("encounter", "Encounter/1", vclass=3)]),
+            record("b", entries=[reference("context", "Encounter/1")]),
+            record("c", entries=[reference("encounter", "Encounter/2")]),
+            record("d", entries=[reference("encounter", "Encounter/1")]),
+            record("e", type="Condition", entries=[reference("encounter", "Encounter/1")]),
+        )
+        await put(store, record("b", version=2))
+        await drop(store, "d")
+
+        async def names(*args: Any) -> set[str]:
+            return {f"{one.type}/{one.id}" for one in await in_job(store, "referrers", *args)}
+
+        assert await names("Encounter/1") == {f"{OBS}/a", "Condition/e"}
+        assert await names("Encounter/1", frozenset({f"{OBS}.encounter", "Never.x"})) == {f"{OBS}/a"}
+        assert await names("Encounter/1", frozenset()) == set()
+        assert await names("Encounter/3") == set()
+
+    run(scenario)
+
+
+def test_classes_are_numbered_from_nought_in_the_order_given(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        async def job(transaction: Any) -> list[int]:
+            return [await transaction.intern(key) for key in ("lab||", "visit||", "lab||", "x|HIV|")]
+
+        async with store.snapshot() as snapshot:
+            assert await snapshot.classes() == ()
+        assert await store.write(job) == [0, 1, 0, 2]
+        assert await in_job(store, "intern", "y") == 3
+        async with store.snapshot() as snapshot:
+            assert await snapshot.classes() == ("lab||", "visit||", "x|HIV|", "y")
+
+    run(scenario)
+
+
+def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        async def stamp(patient: str | None) -> Stamp:
+            async with store.snapshot() as snapshot:
+                return await snapshot.stamp(patient)
+
+        assert await stamp("p1") == Stamp(0, 0)
+        await in_job(store, "bump", "p1")
+        await in_job(store, "bump", "p1")
+        await in_job(store, "bump", None)
+        assert await stamp("p1") == Stamp(1, 2)
+        assert await stamp("p2") == Stamp(1, 0)
+        assert await stamp(None) == Stamp(1, 0)
+        await in_job(store, "intern", "a")
+        await in_job(store, "intern", "a")
+        await put(store, record("a", "p1"))
+        assert await stamp("p1") == Stamp(2, 2)
+
+    run(scenario)
+
+
+def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        async def good(number: int) -> None:
+            await put(store, record(f"good{number}", f"p{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
+
+        async def bad(number: int) -> None:
+            async def job(transaction: Any) -> None:
+                await transaction.intern(f"class{number}")
+                await transaction.bump("p1")
+                await transaction.put(record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
+                assert await transaction.count(OBS, Has(f"code{number}", TokenIs(None, "x")), ANYONE) >= 1
+                raise RuntimeError(str(number))
+
+            with pytest.raises(RuntimeError, match=f"^{number}$"):
+                await store.write(job)
+
+        await asyncio.gather(*(attempt(number) for number in range(40) for attempt in (bad, good)))
+        assert sorted(await found(store, EVERYTHING)) == sorted(f"good{number}" for number in range(40))
+        for number in range(40):
+            assert await found(store, Has(f"code{number}", TokenIs(f"system{number}", "x"))) == [f"good{number}"]
+            assert await found(store, EVERYTHING, sight(window(f"p{number}"))) == [f"good{number}"]
+        async with store.snapshot() as snapshot:
+            assert await snapshot.classes() == ()
+            assert (await snapshot.stamp("p1")).patient == 0
+        await put(store, record("bad1", "q1"))
+
+    run(scenario)
+
+
+def test_a_job_reads_what_it_wrote_and_gives_its_result(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        async def job(transaction: Any) -> str:
+            await transaction.put(record("a", "new", entries=[token("code", "x")]))
+            assert await transaction.read(OBS, "a", sight(window("new")))
+            assert len((await transaction.find(OBS, Has("code", TokenIs("s", "x")), ANYONE, limit=5)).rows) == 1
+            assert await transaction.visible([f"{OBS}/a"], lambda _: ANYONE) == {f"{OBS}/a"}
+            return "done"
+
+        assert await store.write(job) == "done"
+
+    run(scenario)

@@ -1,0 +1,210 @@
+"""Two worlds in lock-step: the same requests to both, and the first byte in which the answers differ."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.twins.generate import FACT_NAMES, Case, Secret
+from tests.twins.requests import Asker, Capability
+from tests.twins.world import BASE, FEED, SECOND, Answer, Ask, World
+
+_MOST_PAGES = 60
+_CANARY = re.compile(rb"zq[0-9a-f]{9}")
+
+
+class Leak(AssertionError):
+    """The caller can tell the worlds apart, or sees what he must not."""
+
+    def __init__(self, case: Case, ask: Ask, what: str, answers: Iterable[Answer] = ()) -> None:
+        self.case, self.ask = case, ask
+        shown = "\n".join(f"--- world {number + 1}\n{answer.bytes().decode()}" for number, answer in enumerate(answers))
+        secrets = "\n".join(map(str, (*case.secrets, *case.late)))
+        super().__init__(f"{what}\ncase {case.seed}, {case.caller.name}: {ask}\n{shown}\nhidden:\n{secrets}")
+
+
+@dataclass
+class Tally:
+    """What was asked, by kind."""
+
+    cases: int = 0
+    requests: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+    statuses: dict[int, int] = field(default_factory=dict)
+
+
+class Twins:
+    """A case's two worlds."""
+
+    def __init__(self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
+        self.case = case
+        self.worlds = (World(urls[0], case.seed), World(urls[1], case.seed))
+        self.tally = tally or Tally()
+        self._canaries = _canaries(case)
+
+    async def open(self) -> None:
+        self.tally.cases += 1
+        for number, world in enumerate(self.worlds):
+            await world.open()
+            for write in self.case.writes(number):
+                await world.write(write)
+        self.tokens = [await world.token(self.case.caller) for world in self.worlds]
+        self.feeds = [await world.token(FEED) for world in self.worlds]
+
+    async def close(self) -> None:
+        for world in self.worlds:
+            await world.close()
+
+    def save(self) -> None:
+        self._saved = [world.saved() for world in self.worlds]
+
+    def restore(self) -> None:
+        for world, saved in zip(self.worlds, self._saved, strict=True):
+            world.restore(saved)
+
+    def move(self, by: int) -> None:
+        """Move both clocks."""
+        for world in self.worlds:
+            world.clock.now += by
+
+    async def both(self, ask: Ask) -> Answer:
+        """Ask both worlds.  Raises Leak unless the answers are equal, byte for byte, and hold no hidden word."""
+        answers = [await world.ask(ask, token) for world, token in zip(self.worlds, self.tokens, strict=True)]
+        self.tally.requests += 1
+        self.tally.by_kind[ask.kind] = self.tally.by_kind.get(ask.kind, 0) + 1
+        self.tally.statuses[answers[0].status] = self.tally.statuses.get(answers[0].status, 0) + 1
+        if answers[0].bytes() != answers[1].bytes():
+            raise Leak(self.case, ask, "The worlds answer differently.", answers)
+        if answers[0].status >= 500:
+            raise Leak(self.case, ask, "The server failed.", answers[:1])
+        told = {word for word in _CANARY.findall(answers[0].bytes()) if word in self._canaries and word not in ask.sent().encode()}
+        if told:
+            raise Leak(self.case, ask, f"The answer holds hidden words: {sorted(told)}", answers[:1])
+        return answers[0]
+
+    async def paged(self, ask: Ask) -> list[Answer]:
+        """Ask and follow every ``next`` link to the end."""
+        answers = [await self.both(ask)]
+        while (link := answers[-1].link("next")) is not None:
+            path, _, query = link.removeprefix(BASE + "/").partition("?")
+            answers.append(await self.both(Ask(f"{ask.kind}-page", "GET", path, query, tuple(h for h in ask.headers if h[0] == "prefer"))))
+            if len(answers) > _MOST_PAGES:
+                raise Leak(self.case, ask, "The pages have no end.")
+        _require_whole(self.case, ask, answers)
+        return answers
+
+    async def run(self, capability: Capability, asks: int, seed: int = 0) -> None:
+        """The generic twin run: everything steady, then ``asks`` drawn requests with hidden writes in between, then steady again."""
+        asker = Asker(self.case, capability, seed)
+        for ask in asker.steady():
+            await self.paged(ask)
+        drawn = asker.draw(asks)
+        turns = {asks * (number + 1) // (len(self.case.late) + 1): secret for number, secret in enumerate(self.case.late)}
+        for number, ask in enumerate(drawn):
+            self.move(SECOND // 50)
+            if number in turns:
+                await self._happen(turns[number])
+            await self.paged(ask)
+        for ask in asker.steady():
+            await self.both(ask)
+
+    async def _happen(self, secret: Secret) -> None:
+        """Hidden writes while the caller is asking, different in either world."""
+        for world, writes in zip(self.worlds, secret.writes, strict=True):
+            for number, write in enumerate(writes):
+                await world.write(type(write)(world.clock.now - SECOND + number, write.type, write.id, write.resource))
+
+    async def control(self) -> None:
+        """What is visible is answered, by read and by search; what is hidden is there for the institution's feed (P13)."""
+        for name, write in self.case.standing().items():
+            answer = await self.both(Ask.get("control", name))
+            assert answer.status == 200, f"case {self.case.seed}, {self.case.caller.name}: {name} is not seen: {write.resource}"
+            found = await self.both(Ask.get("control", write.type, [("_id", write.id)]))
+            assert found.bundle()["total"] == 1, name
+        for number, world in enumerate(self.worlds):
+            last = {write.name: write for secret in self.case.secrets for write in secret.writes[number]}
+            for name, write in last.items():
+                answer = await world.ask(Ask.get("control", name), self.feeds[number])
+                assert answer.status == (200 if write.resource is not None else 410), f"{name} in world {number + 1}: {answer}"
+                if name not in self.case.standing() and name not in FACT_NAMES:
+                    hidden = await world.ask(Ask.get("control", name), self.tokens[number])
+                    assert hidden.status == 404, f"case {self.case.seed}, {self.case.caller.name}: {name} is seen: {write.resource}"
+
+
+def _canaries(case: Case) -> frozenset[bytes]:
+    """The words that only hidden data holds."""
+    return frozenset(_CANARY.findall(repr(case.hidden()).encode())) - frozenset(_CANARY.findall(repr(case.shown).encode()))
+
+
+def _require_whole(case: Case, ask: Ask, answers: list[Answer]) -> None:
+    """P3: pages are full but for the last, hold no row twice, and as many as the total says."""
+    bundles = [answer.bundle() for answer in answers]
+    if not bundles[0] or bundles[0]["type"] != "searchset":
+        return
+    pages = [[entry["fullUrl"] for entry in bundle.get("entry", ()) if entry["search"]["mode"] == "match"] for bundle in bundles]
+    rows = [row for page in pages for row in page]
+    if len(rows) != len(set(rows)):
+        raise Leak(case, ask, "A row is on two pages.", answers)
+    if len({len(page) for page in pages[:-1]}) > 1 or (len(pages) > 1 and not pages[-1]):
+        raise Leak(case, ask, f"Pages are not full: {[len(page) for page in pages]}.", answers)
+    total = bundles[0].get("total")
+    if total is not None and "_summary=count" not in ask.sent() and "_count=0" not in ask.sent() and total != len(rows):
+        raise Leak(case, ask, f"The total is {total}, the pages hold {len(rows)}.", answers)
+
+
+async def found(case: Case, capability: Capability, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> Leak | None:
+    """The first leak that the generic run finds in a case, with control checks; None if there is none."""
+    twins = Twins(case, urls, tally)
+    await twins.open()
+    try:
+        await twins.control()
+        await twins.run(capability, asks)
+    except Leak as leak:
+        return leak
+    finally:
+        await twins.close()
+    return None
+
+
+async def shrunk(leak: Leak) -> Leak:
+    """A leak that needs as few secrets as can be, asked for alone if that shows it too."""
+    smallest = leak
+    for secret in (*leak.case.secrets, *leak.case.late):
+        smaller = await _alone(smallest.case.without(secret), leak.ask)
+        smallest = smaller or smallest
+    return smallest
+
+
+async def _alone(case: Case, ask: Ask) -> Leak | None:
+    twins = Twins(case)
+    await twins.open()
+    try:
+        await twins.paged(ask)
+    except Leak as leak:
+        return leak
+    finally:
+        await twins.close()
+    return None
+
+
+async def capability() -> Capability:
+    """The CapabilityStatement of a world."""
+    import json
+
+    world = World()
+    await world.open()
+    answer = await world.ask(Ask.get("metadata", "metadata"), "")
+    await world.close()
+    return Capability(json.loads(answer.body))
+
+
+def scaled(number: int) -> int:
+    """A number of cases, times TWINS (for a longer hunt)."""
+    return int(number * float(os.environ.get("TWINS", "1")))
+
+
+def report(tally: Tally) -> dict[str, Any]:
+    return {"cases": tally.cases, "requests": tally.requests, "kinds": tally.by_kind, "statuses": tally.statuses}

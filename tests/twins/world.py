@@ -1,0 +1,230 @@
+"""One of two twin worlds: a whole server in this process, called as ASGI, with a clock and a source of ids of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from fhir_server import app, intake
+from fhir_server.http import Request
+from fhir_server.intake import Writing
+from fhir_server.settings import Settings
+from fhir_server.smart import clients, tokens, users
+from fhir_server.smart.clients import Client
+from fhir_server.smart.users import User
+from fhir_server.store import NEVER, Transaction
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+DAY = 24 * 60 * MINUTE
+NOW = 1_795_262_400 * SECOND  # 2026-11-21T12:00:00Z
+ORIGIN = "http://twin.example"
+BASE = f"{ORIGIN}/fhir"
+KEY = "0123456789abcdef0123456789abcdef"
+_PEOPLE = (
+    User("parent", "Parent", "patient", "", "s1", None, None, ("parent-of-teen", "parent-of-child", "parent-of-grown")),
+    User("proxy", "Proxy", "patient", "", "s2", None, None, ("proxy-of-adult",)),
+    User("adult", "Adult", "patient", "", "s3", "adult", None, ()),
+    User("stranger", "Stranger", "patient", "", "s4", None, None, ("stranger",)),
+)
+_PERSONAL = "patient/*.cruds user/*.cruds patient/Observation.rs?category=laboratory"
+_NO_KEYS: dict[str, Any] = {"keys": []}
+_CLIENTS = (
+    Client("app", "App", "app", "none", _PERSONAL, ("http://127.0.0.1/cb",)),
+    Client("limited", "Limited feed", "backend", "private_key_jwt", "system/*.cruds", jwks=_NO_KEYS),
+    Client("feed", "Feed", "backend", "private_key_jwt", "system/*.cruds", jwks=_NO_KEYS, clearance=("*",), trusted=True),
+)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request; ``kind`` names the family it comes from, ``path`` and ``query`` are as on the wire, below the base."""
+
+    kind: str
+    method: str
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    @staticmethod
+    def get(kind: str, path: str, pairs: Iterable[tuple[str, str]] = (), **headers: str) -> Ask:
+        named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+        return Ask(kind, "GET", path, urlencode(list(pairs)), named)
+
+    def sent(self) -> str:
+        """Everything the caller says in it, decoded as far as an answer may repeat it."""
+        from urllib.parse import unquote_plus
+
+        return " ".join((self.path, unquote_plus(self.path), self.query, unquote_plus(self.query), repr(self.headers), self.body.decode()))
+
+    def __str__(self) -> str:
+        query = f"?{self.query}" if self.query else ""
+        return f"[{self.kind}] {self.method} {self.path}{query} {dict(self.headers) or ''} {self.body.decode()[:600]}".strip()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, byte for byte."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def bundle(self) -> dict[str, Any]:
+        """The Bundle it carries; {} if it carries none."""
+        value = json.loads(self.body) if self.body[:1] == b"{" else {}
+        return value if value.get("resourceType") == "Bundle" else {}
+
+    def link(self, relation: str) -> str | None:
+        return next((link["url"] for link in self.bundle().get("link", ()) if link["relation"] == relation), None)
+
+    def bytes(self) -> bytes:
+        head = b"\n".join(name + b": " + value for name, value in self.headers)
+        return b"%d\n%s\n\n%s" % (self.status, head, self.body)
+
+
+@dataclass(frozen=True)
+class Write:
+    """What the institution's feed does at one instant: a version of a resource, or (None) its deletion."""
+
+    at: int
+    type: str
+    id: str
+    resource: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.type}/{self.id}"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks.  ``kind`` is the policy's actor; ``me`` the reference by which rows name the caller; ``scope`` the token's."""
+
+    name: str
+    kind: str
+    patient: str
+    me: str = ""
+    username: str | None = None
+    client: str = "app"
+    scope: str = "patient/*.cruds"
+
+
+@dataclass
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now: int = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class _Unjournaled:
+    async def note(self, request: Request, status: int) -> None:
+        """The audit journal is no channel to the caller and differs from world to world."""
+
+
+@dataclass(frozen=True)
+class _Settings(Settings):
+    def now(self) -> Callable[[], int]:
+        return Clock()
+
+
+@dataclass
+class World:
+    """A server.  Everything a world draws at random it draws from ``seed``, so that twins draw alike."""
+
+    url: str = "memory:"
+    seed: int = 0
+    clock: Clock = field(default_factory=Clock)
+
+    async def open(self) -> None:
+        """Wire the server and register its people and clients."""
+        random = Random(self.seed)
+        settings = _Settings(store=self.url, origin=ORIGIN, mode="test", key=KEY)
+        made = app.parts(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
+        self.parts = replace(made, clock=self.clock, auditor=_Unjournaled())
+        self.api = app.fhir_api(self.parts)
+        store = self.parts.store
+        for user in _PEOPLE:
+            await users.save(store, user)
+        for client in _CLIENTS:
+            await clients.save(store, client)
+
+    async def close(self) -> None:
+        await self.parts.store.close()
+
+    async def write(self, write: Write) -> None:
+        """One write of the feed, by the way every resource takes into the store."""
+
+        async def job(tx: Transaction) -> None:
+            writing = Writing(tx, self.parts.labeller, BASE, write.at)
+            current = await tx.current(write.type, write.id)
+            if write.resource is None:
+                if current is not None and current.interaction != "delete":
+                    await writing.drop(current)
+                return
+            draft = intake.draft(json.dumps(write.resource).encode(), write.type)
+            await writing.store(draft, write.id, trusted=True, previous=current)
+            if current is None:
+                await writing.adopt(write.name)
+            await writing.settle()
+
+        await self.parts.store.write(job)
+
+    async def token(self, caller: Caller, lifetime: int = 60 * MINUTE) -> str:
+        """An access token; equal in twin worlds, as is everything derived from it."""
+        random = Random(f"{self.seed} {caller.name}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokens, "new_secret", lambda: f"secret-{random.getrandbits(128):032x}")
+            patch.setattr(tokens, "BACKEND_LIFE", lifetime)
+            patch.setattr(tokens, "ACCESS_LIFE", lifetime)
+            patient = caller.patient if caller.username else None
+            return await tokens.operator_token(
+                self.parts.store, caller.client, caller.scope, self.clock.now, username=caller.username, patient=patient
+            )
+
+    async def ask(self, ask: Ask, token: str) -> Answer:
+        """Send one request."""
+        headers = {"accept": "application/fhir+json", "authorization": f"Bearer {token}", **dict(ask.headers)}
+        scope = {
+            "type": "http", "method": ask.method, "path": f"/fhir/{ask.path}", "root_path": "/fhir", "query_string": ask.query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }  # fmt: skip
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": ask.body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self.api(scope, receive, send)
+        return Answer(sent[0]["status"], tuple(sent[0]["headers"]), sent[1]["body"])
+
+    def saved(self) -> Any:
+        """What :meth:`restore` brings back.  Only the memory store can be turned back."""
+        return self.parts.store.state.copy()  # type: ignore[attr-defined]
+
+    def restore(self, saved: Any) -> None:
+        """The store as it was saved, and nothing remembered since."""
+        random = Random(self.seed)
+        self.parts.store.state = saved.copy()  # type: ignore[attr-defined]
+        service = replace(self.parts.service, door=type(self.parts.service.door)(self.parts.store, self.parts.service.door._granter))
+        service.door._granter._memo.clear()
+        service = replace(service, new_id=lambda: f"new-{random.getrandbits(64):016x}")
+        self.parts = replace(self.parts, service=service)
+        self.api._service = service
+        self.clock.now = NOW
+
+
+FEED = Caller("feed", "BE", "", client="feed", scope="system/*.cruds")
+FOREVER = NEVER
