@@ -16,7 +16,13 @@ from fhir_server.store import Store
 
 _TEEN = "Appointments, test results and medicines that are private to teenagers are not included."
 _STANDARD = "Sensitive results, visits and medicines are not included."
-_NOTES = {"PT": _TEEN, "PA": _STANDARD}
+# (actor, level of an adult grant) -> what the access leaves out
+_NOTES = {
+    ("PT", ""): _TEEN,
+    ("PA", "standard"): _STANDARD,
+    ("PA", "scheduling"): "Visits only.",
+    ("PA", "billing"): "Bills and insurance only.",
+}
 
 
 class Choices:
@@ -38,7 +44,7 @@ class Choices:
 
 def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime) -> RecordChoice:
     relation = "Your record" if patient == person.patient else _relation(actor, resource, today)
-    note = "" if actor.kind == "PA" and actor.level == "full" else _NOTES.get(actor.kind, "")
+    note = _NOTES.get((actor.kind, actor.level), "")
     return RecordChoice(patient, _name(resource), relation, note, "" if patient == person.patient else name)
 
 

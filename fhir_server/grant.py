@@ -235,7 +235,8 @@ class Granter:
 
     async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[Openable]:
         """The records this person may open at ``now``, the person's own first."""
-        facts = _facts(await snapshot.classes(), now)
+        keys = await snapshot.classes()
+        facts = _facts(keys, now)
         if person.role == "clinician":
             patients = sorted(await _treated(snapshot, frozenset({f"Practitioner/{person.practitioner}"}), facts))
         else:
@@ -245,7 +246,7 @@ class Granter:
         found = []
         for patient in patients:
             judged, resource, names = await self._judge(snapshot, person, patient, facts, now)
-            if judged.actor is not None and resource is not None:
+            if judged.actor is not None and resource is not None and self._classes(judged.actor, keys).plain:
                 found.append(Openable(patient, resource, judged.actor, min(names, default="")))
         return found
 

@@ -63,7 +63,8 @@ def draft(text: bytes, type: str | None = None) -> Draft:
     issues = validate.check(name, value)
     if issues:
         raise Problem("invalid", issues[0].text, tuple(issues))
-    return Draft(name, value, jsontext.members(text))
+    # Without the writer's layout: else a part that was cut would show by the layout of what is joined again.
+    return Draft(name, value, jsontext.members(jsontext.compact(text)))
 
 
 def references(text: bytes) -> frozenset[str]:

@@ -135,11 +135,13 @@ def not_found(type: str, id: str) -> Problem:
 
 
 def _renumbered(versions: list[Seen]) -> list[Seen]:
-    """Versions that look alike to the caller are one version: keep the first of each."""
+    """Versions that look alike to the caller are one version, the first of them; the first in view is the one that created it."""
     kept: list[Seen] = []
     for seen in versions:
-        if not kept or seen.version != kept[-1].version or seen.interaction != kept[-1].interaction:
-            kept.append(seen)
+        if kept and seen.version == kept[-1].version:
+            continue
+        if seen.interaction != "delete":
+            created = not kept or kept[-1].interaction == "delete"
+            seen = msgspec.structs.replace(seen, interaction="create" if created else "update")
+        kept.append(seen)
     return kept
-
-

@@ -72,6 +72,7 @@ class CodeBook:
         self._keywords: dict[str, re.Pattern[str]] = {}
         # The same few displays stand in most resources.
         self._of_text = functools.lru_cache(maxsize=4096)(self._search)
+        self._of = functools.lru_cache(maxsize=4096)(self._look_up)
 
     @staticmethod
     def load(folder: Path | str = "") -> CodeBook:
@@ -89,6 +90,9 @@ class CodeBook:
 
     def of(self, system: str, code: str) -> Known:
         """What is known of a coding; names of systems and spelling of codes are normalised."""
+        return self._of(system, code)
+
+    def _look_up(self, system: str, code: str) -> Known:
         system, code = normal(system, code)
         found = self._codes.get((system, code), UNKNOWN)
         if system == ICD:
@@ -145,6 +149,7 @@ class CodeBook:
                 raise ValueError(f"{name}: an include must list concepts, or be one ICD-10-CM filter 'concept is-a'.")
 
 
+@functools.lru_cache(maxsize=4096)
 def normal(system: str, code: str) -> tuple[str, str]:
     """The spelling under which the book files a coding: version and white space off, case folded, ICD without dots."""
     system = system.strip().partition("|")[0].rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.jsontext import Path
@@ -19,7 +20,14 @@ _WORDS: Final = frozenset({
 
 def at(resource: Mapping[str, Any], path: str) -> Iterator[tuple[Path, Any]]:
     """Every value at an element path such as ``code``, ``participant.actor`` or ``value[x]``, with where it stands."""
-    yield from _at(resource, path.split("."), ())
+    steps = _steps(path)
+    if steps[0] in resource or steps[0].endswith("[x]"):
+        yield from _at(resource, steps, ())
+
+
+@functools.cache
+def _steps(path: str) -> list[str]:
+    return path.split(".")
 
 
 def _at(node: Any, steps: list[str], path: Path) -> Iterator[tuple[Path, Any]]:
@@ -46,20 +54,37 @@ def literal(value: Any) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def mentions(node: Any, path: Path = ()) -> Iterator[tuple[Path, tuple[str, str] | None, str]]:
-    """Every Reference, Attachment url and free text below ``node``: where, the (type, id) it points at if any, its words."""
-    if isinstance(node, list):
-        for number, item in enumerate(node):
-            yield from mentions(item, (*path, number))
-    elif isinstance(node, dict):
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A Reference, an Attachment's url or a free text: where, the (type, id) it points at if any, and its words."""
+
+    path: Path
+    target: tuple[str, str] | None
+    words: str
+
+
+def mentions(resource: Mapping[str, Any]) -> list[Mention]:
+    """Everything in a resource that points elsewhere or says something in words."""
+    found: list[Mention] = []
+    _mentions(resource, (), found)
+    return found
+
+
+def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention]) -> None:
+    if "reference" in node or "url" in node or ("display" in node and "code" not in node):
         target = literal(node) or literal(node.get("url"))
-        if target is not None or "reference" in node or ("display" in node and "code" not in node):
-            yield path, target, str(node.get("display", ""))
-        for key, value in node.items():
-            if key in _WORDS and isinstance(value, str):
-                yield (*path, key), None, value
-            elif isinstance(value, dict | list):
-                yield from mentions(value, (*path, key))
+        if target is not None or "url" not in node:
+            found.append(Mention(path, target, str(node.get("display", ""))))
+    for key, value in node.items():
+        if isinstance(value, str):
+            if key in _WORDS:
+                found.append(Mention((*path, key), None, value))
+        elif isinstance(value, dict):
+            _mentions(value, (*path, key), found)
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                if isinstance(item, dict):
+                    _mentions(item, (*path, key, number), found)
 
 
 def cut(type: str, path: Path) -> Path:

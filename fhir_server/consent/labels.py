@@ -123,6 +123,7 @@ class _Labelling:
         self._release = markings.release_at(resource, labeller.policy.timezone)
         self._parts = Parts()
         self._lenders: set[str] = set()
+        self._mentions = elements.mentions(resource)
 
     async def whole(self) -> Labelled:
         if self._data == "directory":
@@ -202,7 +203,6 @@ class _Labelling:
 
     async def _required(self) -> None:
         """Take over all of the rows without which this one means nothing."""
-        alone = not self._patients
         targets = [value for path in self._type.required for _, value in elements.at(self._resource, path)]
         for value in targets:
             lends, target = await self._target(value)
@@ -212,7 +212,7 @@ class _Labelling:
             self._labels |= target.key.labels
             self._release = max(self._release, target.release_at)
             name = elements.literal(value)
-            if alone and name is not None:
+            if name is not None:
                 self._patients = tuple(sorted({*self._patients, *patients(name[0], target.body)}))
             if self._type.name == "Binary":
                 self._data = target.key.data
@@ -279,14 +279,15 @@ class _Labelling:
                     self._release = max(self._release, target.release_at)
 
     def _words(self) -> None:
-        for place, _, words in elements.mentions(self._resource):
-            if words and place and place[0] not in ("text", "meta") and (labels := self._book.of_text(words)):
-                self._parts.add(elements.cut(self._type.name, place), labels)
+        for one in self._mentions:
+            if one.words and one.path and one.path[0] not in ("text", "meta") and (labels := self._book.of_text(one.words)):
+                self._parts.add(elements.cut(self._type.name, one.path), labels)
 
     def _pointers(self) -> tuple[Pointer, ...]:
         """References to rows that not everybody sees; those to the row's own patient tell nothing new."""
         found = []
-        for place, target, _ in elements.mentions(self._resource):
+        for one in self._mentions:
+            place, target = one.path, one.target
             declared = catalogue().get(target[0]) if target else None
             if target is None or (declared is not None and declared.data_class in _COMMON):
                 continue

@@ -100,7 +100,7 @@ async def _taken(room: Linking, state: str) -> _Asked | None:
 
 def _check_answer(endpoints: Endpoints, given: dict[str, str]) -> None:
     # Who answers comes first, errors included: another server's answer must not pass for this one's (RFC 9207 2.4).
-    if given.get("iss", endpoints.issuer) != endpoints.issuer:
+    if given.get("iss", endpoints.issuer) != endpoints.issuer or (endpoints.names_itself and "iss" not in given):
         raise LinkProblem(_STALE)
     if "error" in given:
         raise LinkProblem(_DENIED if given["error"] == "access_denied" else _REFUSED)

@@ -99,7 +99,7 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     if invitation.patient == user.patient:
         raise Refused(OWN)
     async with _alone(secrets, user.username, now):
-        if await secrets.peek(_ACTIVATION, key, now) is None:
+        if await secrets.take(_ACTIVATION, key, now) is None:
             raise Refused(WRONG)
         changed = await _linked(store, user.username, invitation.related_person)
         await _put(secrets, msgspec.structs.replace(invitation, accepted=True))

@@ -78,7 +78,8 @@ _STATEMENTS: Final = 512  # compiled statements kept on each connection
 def prepare(path: Path) -> None:
     """Create the file and its tables if they are not there.
 
-    Raises ValueError for a file written by a later version of this program, OSError if it cannot be opened.
+    Raises ValueError for a file that is no SQLite database or of a later version of this program, OSError if it cannot
+    be opened.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder of the SQLite store does not exist: {path.parent}")
@@ -91,21 +92,19 @@ def prepare(path: Path) -> None:
                 raise ValueError(f"{path} was written by a later version of this program (schema {version}, known: {VERSION}).")
             if version == 0:
                 connection.execute(_TABLES).fetchall()
-    except apsw.NotADBError:
-        raise ValueError(f"{path} is not an SQLite database.") from None
     finally:
         connection.close()
 
 
 def open_connection(path: Path, *, reading: bool = False) -> apsw.Connection:
-    """A connection to the file; ``reading`` ones cannot write."""
+    """A connection to the file; ``reading`` ones cannot write.  Raises as ``prepare`` does."""
     try:
         connection = apsw.Connection(str(path), statementcachesize=_STATEMENTS)
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.transaction_mode = "IMMEDIATE"
+        connection.execute(_SETTINGS + ("PRAGMA query_only = ON;" if reading else "")).fetchall()
     except apsw.CantOpenError:
         raise OSError(f"The SQLite store cannot be opened: {path}") from None
-    connection.set_busy_timeout(_BUSY_MILLISECONDS)
-    connection.transaction_mode = "IMMEDIATE"
-    connection.execute(_SETTINGS).fetchall()
-    if reading:
-        connection.execute("PRAGMA query_only = ON").fetchall()
+    except apsw.NotADBError:
+        raise ValueError(f"{path} is not an SQLite database.") from None
     return connection

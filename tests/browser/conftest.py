@@ -94,9 +94,7 @@ def chrome_without_scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def walk(chrome: Chrome, app: str, origin: str) -> Walk:
     """A browser that nobody is signed in on, as large as a desktop's."""
-    chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
-    chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    return Walk(chrome, origin)
+    return Walk.fresh(chrome, origin)
 
 
 def _started(profile: Path, preferences: dict[str, object] | None = None) -> Chrome:

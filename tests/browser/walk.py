@@ -24,6 +24,18 @@ class Walk:
     browser: Chrome
     origin: str
 
+    @classmethod
+    def fresh(cls, browser: Chrome, origin: str) -> Walk:
+        """A walk in a browser that nobody is signed in on, as large as a desktop's."""
+        browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        return cls(browser, origin)
+
+    def phone(self) -> None:
+        """Show the page as a phone does."""
+        size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
     def start(self, scope: str = SCOPE) -> Walk:
         """Open the app, which leads to the sign-in page."""
         self.browser.get(f"{APP}/?{urlencode({'iss': f'{self.origin}/fhir', 'scope': scope})}")

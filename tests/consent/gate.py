@@ -17,7 +17,18 @@ SHAPES = {
 }
 NOT_DRUGS = {"316992"}  # RxNorm dose forms that public lists carry as drugs
 
-_D = ("0123456789", "1234067895", "2340178956", "3401289567", "4012395678", "5987604321", "6598710432", "7659821043", "8765932104", "9876543210")
+_D = (
+    "0123456789",
+    "1234067895",
+    "2340178956",
+    "3401289567",
+    "4012395678",
+    "5987604321",
+    "6598710432",
+    "7659821043",
+    "8765932104",
+    "9876543210",
+)
 _P = ("0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258")
 
 
@@ -89,7 +100,9 @@ def _row(one: Listed, agree: Mapping[str, re.Pattern[str]], tells: re.Pattern[st
 
 
 def _lists(listed: list[Listed]) -> Iterator[str]:
-    sensitive = {(one.row["system"], one.row["code"]) for one in listed if one.kind == "departments" or one.row.get("tier") == "D"}
+    sensitive = {
+        (one.row["system"], one.row["code"]) for one in listed if one.kind == "departments" or one.row.get("tier") == "D"
+    }
     prefixes = [prefix for system, code in sensitive if system == "ICD-10-CM" for prefix in _expanded(code)]
     for one in listed:
         system, code = one.row["system"], one.row["code"]

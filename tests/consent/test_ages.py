@@ -57,7 +57,8 @@ def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
 @pytest.mark.parametrize(
     "patient",
     [
-        {}, {"birthDate": ""}, {"birthDate": "2008-13"}, {"birthDate": "2008-02-30"}, {"_birthDate": {"extension": []}}, {"birthDate": 2008},
+        {}, {"birthDate": ""}, {"birthDate": "2008-13"}, {"birthDate": "2008-02-30"}, {"_birthDate": {"extension": []}},
+        {"birthDate": 2008},
         {"birthDate": "2026-11-22"}, {"birthDate": "1896-11-20"}, {"birthDate": "0001"}, {"birthDate": "9999-12-31"},
         {"birthDate": "2010-05-05", "deceasedDateTime": "2009"},
     ],
@@ -93,6 +94,8 @@ def test_a_date_covers_its_unit(text: str, start: str, length: int) -> None:
     assert spans.span(text, NEW_YORK) == (instant(start), instant(start) + length)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"]
+)
 def test_what_is_not_a_date_covers_nothing(text: str) -> None:
     assert spans.span(text, NEW_YORK) is None

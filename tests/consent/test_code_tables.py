@@ -39,7 +39,10 @@ def row(system: str, code: str, display: str = "", tier: str = "D") -> dict[str,
 
 PLANTED = {
     "a no-break space": (Listed("sensitive", "hiv", row("LOINC", "25836-8\u00a0", "HIV 1 RNA")), "stray white space"),
-    "a LOINC check digit": (Listed("sensitive", "std", row("LOINC", "87591-5", "Neisseria gonorrhoeae DNA")), "LOINC check digit"),
+    "a LOINC check digit": (
+        Listed("sensitive", "std", row("LOINC", "87591-5", "Neisseria gonorrhoeae DNA")),
+        "LOINC check digit",
+    ),
     "a Verhoeff digit": (Listed("sensitive", "sud", row("SNOMED", "186647001")), "Verhoeff"),
     "a spreadsheet exponent": (Listed("sensitive", "sud", row("SNOMED", "1.09399E+16")), "spreadsheet"),
     "a part code": (Listed("sensitive", "hiv", row("LOINC", "LP14361-9", "HIV")), "not a code"),
@@ -47,7 +50,10 @@ PLANTED = {
     "haemoglobin as substance use": (Listed("sensitive", "sud", row("LOINC", "718-7", "Hemoglobin")), "negative control"),
     "a dose form as a drug": (Listed("sensitive", "mh", row("RxNorm", "316992", "lozenge for anxiety")), "dose form"),
     "a sensitive code called ordinary": (Listed("ordinary", "chemistry", row("LOINC", "2106-3", "Peptide")), "is sensitive"),
-    "a sensitive text called ordinary": (Listed("ordinary", "chemistry", row("LOINC", "2345-7", "Chlamydia DNA")), "called ordinary"),
+    "a sensitive text called ordinary": (
+        Listed("ordinary", "chemistry", row("LOINC", "2345-7", "Chlamydia DNA")),
+        "called ordinary",
+    ),
     "a diagnosis inside a sensitive range": (Listed("ordinary", "diagnoses", row("ICD-10-CM", "N87.1")), "is sensitive"),
     "an HPV vaccine called ordinary": (Listed("ordinary", "vaccines", row("CVX", "165", "9-valent")), "HPV"),
     "no source": (Listed("ordinary", "vitals", {**row("LOINC", "8302-2"), "source": ""}), "no source"),

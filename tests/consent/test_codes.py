@@ -22,8 +22,10 @@ SNOMED = "http://snomed.info/sct"
     [
         (LOINC, "20447-9", "HIV"), (LOINC, "24467-3", "HIV"), (LOINC, "21613-5", "STD"), (LOINC, "10524-7", "PAP"),
         (LOINC, "2106-3", "PREG"), (LOINC, "65750-2", "DRUGTEST"), (LOINC, "44249-1", "MH"), (LOINC, "72109-2", "SUD"),
-        (LOINC, "76499-3", "SEXAB"), (LOINC, "8659-5", "REPRO"), (LOINC, "21636-6", "GENETIC"), (ICD, "F32.A", "MH"), (ICD, "f32a", "MH"),
-        (ICD, "Z91.51", "MH"), (ICD, "F10.20", "SUD"), (ICD, "O98.711", "HIV"), (RXNORM, "32937", "MH"), (SNOMED, "240589008", "STD"),
+        (LOINC, "76499-3", "SEXAB"), (LOINC, "8659-5", "REPRO"), (LOINC, "21636-6", "GENETIC"), (ICD, "F32.A", "MH"),
+        (ICD, "f32a", "MH"),
+        (ICD, "Z91.51", "MH"), (ICD, "F10.20", "SUD"), (ICD, "O98.711", "HIV"), (RXNORM, "32937", "MH"),
+        (SNOMED, "240589008", "STD"),
     ],
 )  # fmt: skip
 def test_sensitive_codes_bear_their_label(system: str, code: str, label: str) -> None:
@@ -32,14 +34,25 @@ def test_sensitive_codes_bear_their_label(system: str, code: str, label: str) ->
 
 @pytest.mark.parametrize(
     ("system", "code"),
-    [(LOINC, "718-7"), (LOINC, "85354-9"), (LOINC, "4548-4"), (LOINC, "2951-2"), (RXNORM, "161"), (CVX, "03"), (CVX, "3"), (ICD, "J02.9")],
+    [
+        (LOINC, "718-7"),
+        (LOINC, "85354-9"),
+        (LOINC, "4548-4"),
+        (LOINC, "2951-2"),
+        (RXNORM, "161"),
+        (CVX, "03"),
+        (CVX, "3"),
+        (ICD, "J02.9"),
+    ],
 )
 def test_everyday_codes_are_ordinary_and_unlabelled(system: str, code: str) -> None:
     known = BOOK.of(system, code)
     assert known.ordinary and not known.labels
 
 
-@pytest.mark.parametrize(("system", "code"), [(CVX, "62"), (CVX, "165"), (LOINC, "99999-9"), ("http://example.org/local", "718-7"), ("", "718-7")])
+@pytest.mark.parametrize(
+    ("system", "code"), [(CVX, "62"), (CVX, "165"), (LOINC, "99999-9"), ("http://example.org/local", "718-7"), ("", "718-7")]
+)
 def test_what_no_list_names_is_neither_ordinary_nor_sensitive(system: str, code: str) -> None:
     assert not BOOK.of(system, code).classified
 
@@ -52,7 +65,8 @@ def test_an_ambiguous_code_only_makes_a_label_possible() -> None:
 @pytest.mark.parametrize(
     ("system", "code"),
     [
-        ("urn:oid:2.16.840.1.113883.6.1", "20447-9"), (LOINC, " 20447-9\u00a0"), (LOINC + "|2.77", "20447-9"), (LOINC + "/", "20447-9"),
+        ("urn:oid:2.16.840.1.113883.6.1", "20447-9"), (LOINC, " 20447-9\u00a0"), (LOINC + "|2.77", "20447-9"),
+        (LOINC + "/", "20447-9"),
         ("http://snomed.info/sct/731000124108/version/20250901", "86406008"), ("urn:oid:2.16.840.1.113883.6.96", "86406008"),
         ("urn:oid:2.16.840.1.113883.6.90", "b20"), ("http://hl7.org/fhir/sid/icd-10", "B24"),
     ],
@@ -64,8 +78,10 @@ def test_another_spelling_is_the_same_code(system: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("text", "labels"),
     [
-        ("HIV-1 viral load", {"HIV"}), ("Suboxone follow-up", {"SUD"}), ("Behavioral Health Clinic", {"MH"}), ("Gonococcal culture", {"STD"}),
-        ("Hemoglobin", set()), ("Hearing aids", set()), ("CPAP machine", set()), ("Chlamydophila pneumoniae IgG", set()), ("Bowel prep", set()),
+        ("HIV-1 viral load", {"HIV"}), ("Suboxone follow-up", {"SUD"}), ("Behavioral Health Clinic", {"MH"}),
+        ("Gonococcal culture", {"STD"}),
+        ("Hemoglobin", set()), ("Hearing aids", set()), ("CPAP machine", set()), ("Chlamydophila pneumoniae IgG", set()),
+        ("Bowel prep", set()),
     ],
 )  # fmt: skip
 def test_words_label_what_they_name(text: str, labels: set[str]) -> None:

@@ -39,16 +39,19 @@ def sees(policy: Policy, actor: Actor, text: str) -> bool:
 
 CELLS = [
     # actor, class, optum, ssm, strict
-    (Actor("AS"), "lab|STD|", True, True, False), (Actor("AS"), "lab||", True, True, True), (Actor("AS"), "medication|MH|", True, True, True),
+    (Actor("AS"), "lab|STD|", True, True, False), (Actor("AS"), "lab||", True, True, True),
+    (Actor("AS"), "medication|MH|", True, True, True),
     (Actor("AS"), "visit|MH|", True, True, True), (Actor("AS"), "condition|PHYHOLD|", False, False, False),
     (Actor("AS"), "lab|HELD|", False, False, False), (Actor("AS"), "note|PSYNOTE|", False, False, False),
     (Actor("AS"), "lab|UNCLASSIFIED|", True, True, True), (Actor("AS"), "visit|MIXED|", False, False, False),
     (Actor("AS"), "lab|MC|", True, True, True),
-    (Actor("PC"), "lab|STD|", True, False, False), (Actor("PC"), "visit|SUD|", True, False, False), (Actor("PC"), "lab||", True, True, True),
+    (Actor("PC"), "lab|STD|", True, False, False), (Actor("PC"), "visit|SUD|", True, False, False),
+    (Actor("PC"), "lab||", True, True, True),
     (Actor("PC"), "visit|MC|", False, False, False), (Actor("PC"), "medication|MH|", True, False, False),
     (Actor("PC"), "lab|UNCLASSIFIED|", True, True, True), (Actor("PC"), "immunization||", True, True, True),
     (Actor("PC"), "lab|GENETIC|", True, True, True), (Actor("PC"), "billing|MC|", False, False, False),
-    (Actor("PT"), "lab||", True, True, False), (Actor("PT"), "lab|HIV|", False, False, False), (Actor("PT"), "lab|PREG|", False, False, False),
+    (Actor("PT"), "lab||", True, True, False), (Actor("PT"), "lab|HIV|", False, False, False),
+    (Actor("PT"), "lab|PREG|", False, False, False),
     (Actor("PT"), "lab|UNCLASSIFIED|", False, False, False), (Actor("PT"), "medication||", True, True, False),
     (Actor("PT"), "medication|MH|", False, False, False), (Actor("PT"), "visit||", True, True, False),
     (Actor("PT"), "visit|SEXAB|", False, False, False), (Actor("PT"), "visit|UNCLASSIFIED|", False, False, False),
@@ -56,27 +59,33 @@ CELLS = [
     (Actor("PT"), "immunization||", True, True, True), (Actor("PT"), "immunization|UNCLASSIFIED|", True, True, False),
     (Actor("PT"), "immunization||encounter", False, False, False), (Actor("PT"), "immunization|MC|", False, False, False),
     (Actor("PT"), "billing||", True, True, True), (Actor("PT"), "billing|STD|", False, False, False),
-    (Actor("PT"), "coverage||", True, True, True), (Actor("PT"), "letter||", True, True, True), (Actor("PT"), "letter|MH|", False, False, False),
+    (Actor("PT"), "coverage||", True, True, True), (Actor("PT"), "letter||", True, True, True),
+    (Actor("PT"), "letter|MH|", False, False, False),
     (Actor("PT"), "endoflife||", True, True, True), (Actor("PT"), "demographics||", True, True, True),
     (Actor("PT"), "demographics||telecom", False, False, False), (Actor("PT"), "condition||", False, False, False),
-    (Actor("PT"), "note||", False, False, False), (Actor("PT"), "social||", False, False, False), (Actor("PT"), "survey||", False, False, False),
+    (Actor("PT"), "note||", False, False, False), (Actor("PT"), "social||", False, False, False),
+    (Actor("PT"), "survey||", False, False, False),
     (Actor("PT"), "procedure||", False, False, False), (Actor("PT"), "allergy||", True, True, False),
     (Actor("PT"), "allergy|HIV|", False, False, False), (Actor("PT"), "lab|GENETIC|", True, True, False),
     (Actor("PT"), "directory||", True, True, True), (Actor("PT"), "audit||", True, True, True),
     (Actor("PX"), "demographics||", False, False, False), (Actor("PX"), "billing||", False, False, False),
     (Actor("PX"), "immunization||", False, False, False),
     (STANDARD, "lab||", True, True, True), (STANDARD, "lab|HIV|", False, False, False), (STANDARD, "note||", False, False, False),
-    (STANDARD, "lab|GENETIC|", False, False, False), (STANDARD, "survey||", False, False, False), (STANDARD, "condition||", True, True, True),
+    (STANDARD, "lab|GENETIC|", False, False, False), (STANDARD, "survey||", False, False, False),
+    (STANDARD, "condition||", True, True, True),
     (STANDARD, "condition|MH|", False, False, False), (STANDARD, "medication|UNCLASSIFIED|", False, False, False),
     (STANDARD, "billing||", False, False, False),
     (FULL, "lab|HIV|", True, False, False), (FULL, "note||", True, True, True), (FULL, "visit|MH|", True, False, False),
-    (FULL, "lab|MC|", False, False, False), (FULL, "billing||", True, True, True), (FULL, "condition|PHYHOLD|", False, False, False),
+    (FULL, "lab|MC|", False, False, False), (FULL, "billing||", True, True, True),
+    (FULL, "condition|PHYHOLD|", False, False, False),
     (Actor("PA", "billing"), "billing||", True, True, True), (Actor("PA", "billing"), "lab||", False, False, False),
     (Actor("PA", "billing+standard"), "lab||", True, True, True), (Actor("PA", "scheduling"), "visit||", True, True, True),
     (Actor("PA", ""), "lab||", False, False, False), (Actor("PA", "owner"), "lab||", False, False, False),
-    (Actor("CT"), "lab|HIV|", True, True, True), (Actor("CT"), "lab|HELD|", True, True, True), (Actor("CT"), "psynote||", False, False, False),
+    (Actor("CT"), "lab|HIV|", True, True, True), (Actor("CT"), "lab|HELD|", True, True, True),
+    (Actor("CT"), "psynote||", False, False, False),
     (Actor("CT"), "audit||", False, False, False), (Actor("CT"), "condition|PHYHOLD|", True, True, True),
-    (Actor("BO"), "billing|STD|", True, True, True), (Actor("BO"), "lab||", False, False, False), (Actor("BO"), "visit||", True, True, True),
+    (Actor("BO"), "billing|STD|", True, True, True), (Actor("BO"), "lab||", False, False, False),
+    (Actor("BO"), "visit||", True, True, True),
     (Actor("BO"), "visit|MH|", False, False, False), (Actor("BO"), "visit||reasonCode", False, False, False),
     (Actor("AU"), "audit||", True, True, True), (Actor("AU"), "lab||", False, False, False),
     (Actor("BE"), "lab||", True, True, True), (Actor("BE"), "lab|HIV|", False, False, False),
@@ -86,7 +95,8 @@ CELLS = [
     (Actor("BE", clearance=frozenset({"*"})), "psynote|HELD,PSYNOTE|", True, True, True),
     (Actor("LP"), "lab|STD|", True, True, True), (Actor("LP"), "billing||", False, False, False),
     (Actor("LP"), "condition|PHYHOLD|", False, False, False), (Actor("LB"), "condition|PHYHOLD|", True, True, True),
-    (Actor("LB"), "lab|SUD|", False, False, False), (Actor("LB"), "lab|HIV|", False, False, False), (Actor("LB"), "lab||", True, True, True),
+    (Actor("LB"), "lab|SUD|", False, False, False), (Actor("LB"), "lab|HIV|", False, False, False),
+    (Actor("LB"), "lab||", True, True, True),
 ]  # fmt: skip
 
 
@@ -98,8 +108,10 @@ def test_the_cells_of_the_main_table(actor: Actor, text: str, optum: bool, ssm: 
 @pytest.mark.parametrize(
     ("actor", "data", "params"),
     [
-        (Actor("PC"), "related-person", ("_id",)), (Actor("PT"), "consent", ("actor",)), (FULL, "message", ("recipient", "sender")),
-        (Actor("PT"), "audit", ("agent",)), (Actor("AS"), "related-person", None), (Actor("AS"), "lab", None), (Actor("PC"), "lab", None),
+        (Actor("PC"), "related-person", ("_id",)), (Actor("PT"), "consent", ("actor",)),
+        (FULL, "message", ("recipient", "sender")),
+        (Actor("PT"), "audit", ("agent",)), (Actor("AS"), "related-person", None), (Actor("AS"), "lab", None),
+        (Actor("PC"), "lab", None),
     ],
 )  # fmt: skip
 def test_rows_that_must_name_the_actor_say_by_which_parameter(actor: Actor, data: str, params: tuple[str, ...] | None) -> None:
@@ -122,9 +134,11 @@ def test_elements_that_somebody_does_not_get_are_redactable() -> None:
 @pytest.mark.parametrize(
     ("actor", "type", "letter", "allowed"),
     [
-        (Actor("AS"), "Communication", "c", True), (Actor("AS"), "Observation", "c", True), (Actor("AS"), "Observation", "u", False),
+        (Actor("AS"), "Communication", "c", True), (Actor("AS"), "Observation", "c", True),
+        (Actor("AS"), "Observation", "u", False),
         (Actor("AS"), "Consent", "c", False), (Actor("PT"), "Communication", "c", True), (Actor("PT"), "Observation", "c", False),
-        (Actor("PX"), "Communication", "c", False), (Actor("PA", "billing"), "Communication", "c", False), (FULL, "Communication", "c", True),
+        (Actor("PX"), "Communication", "c", False), (Actor("PA", "billing"), "Communication", "c", False),
+        (FULL, "Communication", "c", True),
         (Actor("CT"), "Condition", "u", True), (Actor("CT"), "Patient", "d", False), (Actor("BE"), "Patient", "d", True),
         (Actor("BO"), "Condition", "c", False), (Actor("??"), "Communication", "c", False),
     ],
@@ -179,8 +193,14 @@ def merged(name: str) -> dict[str, object]:
 
 @given(st.sampled_from(sorted(SHIPPED)), st.sampled_from(EVERYBODY), keys, st.data())
 def test_adding_a_deny_never_reveals(name: str, actor: Actor, key: ClassKey, data: st.DataObject) -> None:
-    rule = {"id": "added", "actors": [data.draw(st.sampled_from(sorted(ACTORS)))], "data": ["*"], "effect": "deny", "source": "test",
-            "labels": [data.draw(st.sampled_from(sorted(LABELS)))]}  # fmt: skip
+    rule = {
+        "id": "added",
+        "actors": [data.draw(st.sampled_from(sorted(ACTORS)))],
+        "data": ["*"],
+        "effect": "deny",
+        "source": "test",
+        "labels": [data.draw(st.sampled_from(sorted(LABELS)))],
+    }
     raw = merged(name)
     narrowed = _compiled({**raw, "rules": [*raw["rules"], rule]})  # type: ignore[misc]
     assert permits(SHIPPED[name], actor, key) or not permits(narrowed, actor, key)
@@ -191,8 +211,12 @@ def test_the_order_of_rules_does_not_matter() -> None:
     rules = list(raw["rules"])  # type: ignore[call-overload]
     random.Random(7).shuffle(rules)
     shuffled = _compiled({**raw, "rules": rules})
-    samples = [ClassKey(data, frozenset(labels), element) for data in OPTUM.classes for labels in ((), ("HIV",), ("MC",), ("UNCLASSIFIED",))
-               for element in ("", "text", "reasonCode")]  # fmt: skip
+    samples = [
+        ClassKey(data, frozenset(labels), element)
+        for data in OPTUM.classes
+        for labels in ((), ("HIV",), ("MC",), ("UNCLASSIFIED",))
+        for element in ("", "text", "reasonCode")
+    ]
     for actor, key in itertools.product(EVERYBODY, samples):
         assert permits(OPTUM, actor, key) == permits(shuffled, actor, key)
 

@@ -116,8 +116,10 @@ def test_a_medication_by_reference_is_as_known_as_the_row_it_names() -> None:
 def test_sensitivity_flows_down_from_the_encounter() -> None:
     result = observation(loinc("718-7"), encounter={"reference": "Encounter/e"})
     assert label(result, encounter()).key.labels == frozenset()
-    assert label(result, encounter(serviceType={"coding": [{"system": "http://terminology.hl7.org/CodeSystem/service-type", "code": "141"}]})
-                 ).key.labels == {"MH"}  # fmt: skip
+    assert label(
+        result,
+        encounter(serviceType={"coding": [{"system": "http://terminology.hl7.org/CodeSystem/service-type", "code": "141"}]}),
+    ).key.labels == {"MH"}
     flag = [{"url": f"{IG}/StructureDefinition/minor-consented", "valueBoolean": True}]
     assert label(result, encounter(extension=flag)).key.labels == {"MC"}
     assert label(result, encounter(meta={"security": [{"code": "PHY"}]})).key.labels == frozenset()
@@ -129,8 +131,15 @@ def test_a_row_whose_context_is_missing_or_elsewhere_is_unclassified() -> None:
 
 
 def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up() -> None:
-    report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "subject": PATIENT, "code": loinc("24323-8"),
-              "conclusion": "see results", "result": [{"reference": "Observation/a"}, {"reference": "Observation/b"}]}  # fmt: skip
+    report = {
+        "resourceType": "DiagnosticReport",
+        "id": "r",
+        "status": "final",
+        "subject": PATIENT,
+        "code": loinc("24323-8"),
+        "conclusion": "see results",
+        "result": [{"reference": "Observation/a"}, {"reference": "Observation/b"}],
+    }
     clean, sensitive = observation(loinc("718-7"), id="a"), observation(loinc("20447-9"), id="b")
     found = label(report, clean, sensitive)
     assert found.key.text() == "lab||"
@@ -141,7 +150,9 @@ def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up(
 
 
 def test_a_sensitive_component_is_a_part_of_its_own() -> None:
-    panel = observation(loinc("24323-8"), component=[{"code": loinc("2345-7")}, {"code": loinc("2106-3")}, {"code": loinc("99999-9")}])
+    panel = observation(
+        loinc("24323-8"), component=[{"code": loinc("2345-7")}, {"code": loinc("2106-3")}, {"code": loinc("99999-9")}]
+    )
     found = label(panel)
     assert found.key.text() == "lab||"
     assert parts(found) == {("component", 1): "lab|PREG|", ("component", 2): "lab|UNCLASSIFIED|"}
@@ -203,12 +214,15 @@ def test_directory_rows_have_one_class_whatever_they_are() -> None:
         ([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "TBOO"}], {"PHYHOLD"}),
         ([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PSYTHPN"}], {"PSYNOTE"}),
         ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}], {"UNCLASSIFIED"}),
-        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}, {"code": "WHATEVER"}], {"UNCLASSIFIED"}),
+        (
+            [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}, {"code": "WHATEVER"}],
+            {"UNCLASSIFIED"},
+        ),
         ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}, {"code": "SDV"}], {"SEXAB"}),
         ([{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "N"}], set()),
         ([{"system": f"{IG}/CodeSystem/sensitive-category", "code": "MC"}], {"MC"}),
     ],
-)  # fmt: skip
+)
 def test_security_labels_are_understood(security: list[dict[str, str]], labels: set[str]) -> None:
     assert label(observation(loinc("718-7"), meta={"security": security})).key.labels == labels
 
@@ -227,7 +241,9 @@ def test_a_diagnosis_entered_in_error_is_held() -> None:
 
 def test_the_release_date_is_kept_and_an_unreadable_one_never_comes() -> None:
     def at(text: str) -> int:
-        return label(observation(loinc("718-7"), extension=[{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": text}])).release_at
+        return label(
+            observation(loinc("718-7"), extension=[{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": text}])
+        ).release_at
 
     assert at("1970-01-01T00:00:01Z") == 1_000_000
     assert at("soon") == NEVER
@@ -248,10 +264,22 @@ def test_a_provenance_inherits_all_of_its_target() -> None:
     assert found.key.labels == {"HIV", "HELD"} and found.patients == ("p",)
 
 
+def test_a_provenance_of_rows_of_two_patients_is_neithers() -> None:
+    other = observation(loinc("718-7"), id="q", subject={"reference": "Patient/q"})
+    targets = [{"reference": "Patient/p"}, {"reference": "Observation/q"}]
+    found = label({"resourceType": "Provenance", "id": "v", "target": targets}, other)
+    assert found.patients == ("p", "q") and "MIXED" in found.key.labels
+
+
 def test_a_binary_is_what_its_security_context_is() -> None:
     document = {"resourceType": "DocumentReference", "id": "d", "status": "current", "subject": PATIENT,
                 "category": [{"coding": [{"code": "51852-2"}]}], "type": {"text": "Letter"}}  # fmt: skip
-    binary = {"resourceType": "Binary", "id": "b", "contentType": "text/plain", "securityContext": {"reference": "DocumentReference/d"}}
+    binary = {
+        "resourceType": "Binary",
+        "id": "b",
+        "contentType": "text/plain",
+        "securityContext": {"reference": "DocumentReference/d"},
+    }
     found = label(binary, document)
     assert (found.key.text(), found.patients) == ("letter||", ("p",))
     del binary["securityContext"]
@@ -263,10 +291,20 @@ def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
     account = {"resourceType": "Account", "id": "a", "status": "active", "subject": [PATIENT, {"reference": "Patient/q"}]}
     assert label(account).key.labels == {"MIXED"} and label(account).patients == ("p", "q")
     people = [{"actor": {"reference": f"Patient/{one}"}, "status": "accepted"} for one in "pq"]
-    found = label({"resourceType": "Appointment", "id": "x", "status": "booked", "appointmentType": {"coding": [
-        {"system": "http://terminology.hl7.org/CodeSystem/v2-0276", "code": "ROUTINE"}]}, "participant": people})  # fmt: skip
+    found = label(
+        {
+            "resourceType": "Appointment",
+            "id": "x",
+            "status": "booked",
+            "appointmentType": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0276", "code": "ROUTINE"}]},
+            "participant": people,
+        }
+    )
     assert found.key.labels == frozenset()
-    assert {(pointer.path, pointer.target) for pointer in found.pointers} == {(("participant", 0), "Patient/p"), (("participant", 1), "Patient/q")}
+    assert {(pointer.path, pointer.target) for pointer in found.pointers} == {
+        (("participant", 0), "Patient/p"),
+        (("participant", 1), "Patient/q"),
+    }
 
 
 def test_the_performer_does_not_own_the_row() -> None:
@@ -284,14 +322,24 @@ def test_elements_the_policy_takes_out_have_a_class_of_their_own() -> None:
 
 def test_household_contact_data_is_no_secret_and_other_contact_data_is() -> None:
     home, own = {"system": "phone", "value": "1", "use": "home"}, {"system": "phone", "value": "2", "use": "mobile"}
-    found = label({"resourceType": "Patient", "id": "p", "telecom": [home, own, {"value": "3"}, {**home, "extension": [{"url": "u"}]}],
-                   "address": [{"city": "X", "use": "home"}]})  # fmt: skip
+    found = label(
+        {
+            "resourceType": "Patient",
+            "id": "p",
+            "telecom": [home, own, {"value": "3"}, {**home, "extension": [{"url": "u"}]}],
+            "address": [{"city": "X", "use": "home"}],
+        }
+    )
     assert set(parts(found)) == {("telecom", 1), ("telecom", 2), ("telecom", 3)}
     assert found.patients == ("p",)
 
 
 def test_words_beside_a_reference_label_that_reference() -> None:
-    found = label(observation(loinc("718-7"), performer=[{"reference": "Practitioner/d", "display": "Dr Roe, Psychiatry"}, {"display": "Dr Doe"}]))
+    found = label(
+        observation(
+            loinc("718-7"), performer=[{"reference": "Practitioner/d", "display": "Dr Roe, Psychiatry"}, {"display": "Dr Doe"}]
+        )
+    )
     assert parts(found) == {("performer", 0): "lab|MH|"}
 
 

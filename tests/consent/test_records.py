@@ -49,7 +49,9 @@ def grant(kind: str = "proxy-child", *levels: str, period: dict[str, str] | None
     }  # fmt: skip
 
 
-def kind(now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Person = PARENT, **more: Any) -> str | None:
+def kind(
+    now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Person = PARENT, **more: Any
+) -> str | None:
     related = more.pop("related", [RELATED])
     judged = actor_for(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
     return None if judged.actor is None else judged.actor.kind + (f":{judged.actor.level}" if judged.actor.level else "")
@@ -94,7 +96,9 @@ def test_without_a_usable_birth_date_nobody_on_the_patient_side_has_access(birth
     assert kind(T18, person=SELF, patient=patient) is None
 
 
-@pytest.mark.parametrize("death", [{"deceasedBoolean": True}, {"deceasedDateTime": "2026-07-01"}, {"_deceasedDateTime": {"id": "x"}}])
+@pytest.mark.parametrize(
+    "death", [{"deceasedBoolean": True}, {"deceasedDateTime": "2026-07-01"}, {"_deceasedDateTime": {"id": "x"}}]
+)
 def test_death_ends_access_at_its_recording(death: dict[str, Any]) -> None:
     assert kind(T12, grant(), patient={**CHILD, **death}) is None
     assert kind(T18, person=SELF, patient={**CHILD, **death}) is None
@@ -211,10 +215,14 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("provision.provision.0.actor.0.extension", [{"url": "u"}]), ("provision.provision.0.extension", [{"url": "u"}]),
         ("provision.provision.0.modifierExtension", [{"url": "u"}]), ("provision.provision.0.securityLabel", [{"code": "N"}]),
         ("provision.provision.0.class", [{"code": "Observation"}]), ("provision.provision.0.code", [{"text": "x"}]),
-        ("provision.provision.0.action", [{"coding": [{"code": "disclose"}]}]), ("provision.provision.0.purpose", [{"code": "HMARKT"}]),
-        ("provision.provision.0.futureElement", True), ("provision.type", "permit"), ("provision.modifierExtension", [{"url": "u"}]),
-        ("modifierExtension", [{"url": "u"}]), ("futureElement", 1), ("policy", None), ("scope", {"coding": [{"code": "research"}]}),
-        ("patient", {"reference": "Patient/other"}), ("category", [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}]),
+        ("provision.provision.0.action", [{"coding": [{"code": "disclose"}]}]),
+        ("provision.provision.0.purpose", [{"code": "HMARKT"}]),
+        ("provision.provision.0.futureElement", True), ("provision.type", "permit"),
+        ("provision.modifierExtension", [{"url": "u"}]),
+        ("modifierExtension", [{"url": "u"}]), ("futureElement", 1), ("policy", None),
+        ("scope", {"coding": [{"code": "research"}]}),
+        ("patient", {"reference": "Patient/other"}),
+        ("category", [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}]),
         ("provision.provision.0.provision", [{"type": "deny"}]), ("provision", None),
     ],
 )  # fmt: skip

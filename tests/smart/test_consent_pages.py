@@ -90,8 +90,8 @@ def test_a_record_picked_by_one_person_is_not_the_next_ones_choice(world: World)
     page = world.consent_page("parent-a", "teen")
     handle = dict(Page(page.text).sent)["request"]
     world.http.cookies.clear()
-    again = world.sign_in(world.follow(world.http.get("/oauth/continue", params={"request": handle})), "adult")
-    assert Page(again.text).radios == ["adult"]
+    again = world.sign_in(world.follow(world.http.get("/oauth/continue", params={"request": handle})), "parent-b")
+    assert Page(again.text).radios == ["child", "teen"]
 
 
 def test_a_record_lost_between_picking_and_allowing_is_not_granted(world: World) -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import msgspec
 import pytest
 
-from fhir_server.smart import demo
+from fhir_server.smart import demo, users
 from fhir_server.smart.core import MINUTE, SESSION_IDLE, SESSION_LIFE
 from fhir_server.smart.sign_in import PER_ADDRESS, PER_USER, signed_in
 from fhir_server.smart.web import local_path
@@ -85,6 +86,23 @@ def _next(world: World, browser: object) -> httpx.Response:
     return world.follow(world.authorize())
 
 
+def test_signing_in_anew_ends_the_session_before(world: World) -> None:
+    world.consent_page()
+    before = world.http.cookies["session"]
+    fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "parent-a", "password": demo.PASSWORD}
+    assert world.http.post("/sign-in", data=fields).status_code == 303
+    world.http.cookies.set("session", before)
+    assert 'name="password"' in world.follow(world.authorize()).text
+
+
+def test_a_disabled_account_cannot_sign_in(world: World) -> None:
+    user = asyncio.run(users.find(world.store, "adult"))
+    assert user is not None
+    assert guess(world, "adult", demo.PASSWORD)
+    asyncio.run(users.save(world.store, msgspec.structs.replace(user, disabled=True)))
+    assert not guess(world, "adult", demo.PASSWORD)
+
+
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(world: World) -> None:
     answer = world.http.get("/sign-in")
     terms = answer.headers["set-cookie"].lower()
@@ -122,8 +140,6 @@ def test_signing_out_ends_the_session_on_the_server(world: World) -> None:
 
 
 def test_a_changed_account_ends_its_sessions(world: World) -> None:
-    from fhir_server.smart import users
-
     world.consent_page()
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None

@@ -163,23 +163,17 @@ def test_pages_hold_each_row_once_although_others_are_written_between_them(
 
         async def between(shown: tuple[Row, ...]) -> None:
             nonlocal written
-            await put(store, *(record(f"new{written}-{n}", "p1", entries=[token("t", "x"), date("d", n)]) for n in range(3)))
-            await put(store, *(record(f"hidden{written}-{n}", "p1", vclass=2, entries=[token("t", "x")]) for n in range(3)))
             written += 1
-            assert written < 200
+            if written < 6:
+                new = [record(f"new{written}-{n}", "p1", entries=[token("t", "x"), date("d", n)]) for n in range(3)]
+                hidden = [record(f"hidden{written}-{n}", "p1", vclass=2, entries=[token("t", "x")]) for n in range(3)]
+                await put(store, *new, *hidden)
 
         seen = sight(window("p1"), window("p2"))
         first = await found(store, where, seen, sort)
-        # new rows come behind the last page in the order of places, so such a walk is stopped by what it still finds of the old
-        walked: list[str] = []
-        after: Position | None = None
-        while len(set(first) - set(walked)) > 0:
-            async with store.snapshot() as snapshot:
-                page = await snapshot.find(OBS, where, seen, sort=sort, limit=limit, after=after)
-            walked += [one.id for one in page.rows]
-            after = page.next
-            await between(page.rows)
+        walked = await walk(store, where, seen, sort, limit, between)
         assert [id for id in walked if id.startswith("r")] == first
+        assert len(first) == 12
         assert len(walked) == len(set(walked))
         assert not any(id.startswith("hidden") for id in walked)
 

@@ -21,9 +21,21 @@ class Leak(AssertionError):
 
     def __init__(self, case: Case, ask: Ask, what: str, answers: Iterable[Answer] = ()) -> None:
         self.case, self.ask = case, ask
-        shown = "\n".join(f"--- world {number + 1}\n{answer.bytes().decode()}" for number, answer in enumerate(answers))
+        answers = list(answers)
+        where = _differing(answers) if len(answers) == 2 else ""
+        shown = where + "\n".join(f"--- world {number + 1}\n{answer.bytes().decode()}" for number, answer in enumerate(answers))
         secrets = "\n".join(map(str, (*case.secrets, *case.late)))
         super().__init__(f"{what}\ncase {case.seed}, {case.caller.name}: {ask}\n{shown}\nhidden:\n{secrets}")
+
+
+def _differing(answers: list[Answer]) -> str:
+    """The places around the first byte that differs."""
+    one, other = (answer.bytes() for answer in answers)
+    place = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    if b"content-length" in one[max(0, place - 30) : place] and answers[0].body != answers[1].body:
+        one, other = (answer.body for answer in answers)
+        place = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    return "\n".join(f"+++ {text[max(0, place - 150) : place + 150]!r}" for text in (one, other)) + "\n"
 
 
 @dataclass

@@ -1,0 +1,186 @@
+"""Every page a person meets on the way: readable, usable by keyboard and screen reader, on a phone and without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+
+from tests.browser.walk import APP, PASSWORD, SCOPE, Walk
+
+PAGES: dict[str, Callable[[Walk], object]] = {
+    "sign-in": lambda walk: walk.start(),
+    "sign-in refused": lambda walk: walk.start().sign_in("stranger", "Wrong-pass-2026"),
+    "record picker": lambda walk: walk.start().sign_in("parent-a").offered(),
+    "consent": lambda walk: walk.start().sign_in("parent-a").pick("teen"),
+    "consent unclear": lambda walk: (
+        walk.start("launch/patient patient/Observation.rs").sign_in("parent-a").pick("teen")
+        .untick("patient/Observation.rs").press("button[value=allow]")
+    ),
+    "no record": lambda walk: walk.start().sign_in("billing"),
+    "error": lambda walk: walk.browser.get(f"{walk.origin}/oauth/authorize?client_id=nobody"),
+    "signed out": lambda walk: walk.browser.get(f"{walk.origin}/signed-out"),
+}  # fmt: skip
+
+OUTLINE = """
+return {
+  lang: document.documentElement.lang,
+  title: document.title,
+  headings: [...document.querySelectorAll("h1")].map((h) => h.textContent.trim()),
+  mains: document.querySelectorAll("main").length,
+  controls: [...document.querySelectorAll("input, button")]
+    .filter((control) => control.type !== "hidden" && !control.hidden)
+    .map((control) => ({
+      name: control.name || control.textContent.trim(),
+      words: (control.labels?.[0] ?? control).textContent.trim(),
+      tall: (control.labels?.[0]?.closest(".choice") ?? control).getBoundingClientRect().height,
+    })),
+  alerts: document.querySelectorAll("[role=alert]").length,
+};
+"""
+CONTRAST = """
+const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (colour) => {
+  const [r, g, b] = numbers(colour).map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = getComputedStyle(at).backgroundColor;
+    if ((numbers(colour)[3] ?? 1) > 0) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+const found = [];
+while (walker.nextNode()) {
+  const text = walker.currentNode.textContent.trim(), element = walker.currentNode.parentElement;
+  if (!text || !element.getClientRects().length) continue;
+  const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+  found.push({ text, ratio: (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) });
+}
+return found;
+"""
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request: pytest.FixtureRequest, chrome: Chrome, app: str, origin: str) -> Iterator[Walk]:
+    """The browser on this page; the tests of one page share it."""
+    walk = Walk.fresh(chrome, origin)
+    PAGES[request.param](walk)
+    yield walk
+
+
+def outline(walk: Walk) -> dict[str, Any]:
+    found: dict[str, Any] = walk.browser.execute_script(OUTLINE)
+    return found
+
+
+def test_a_page_says_what_it_is_and_what_each_control_is_for(page: Walk) -> None:
+    found = outline(page)
+    assert found["lang"] == "en"
+    assert found["mains"] == 1
+    assert len(found["headings"]) == 1
+    assert found["headings"][0] in found["title"]
+    assert [control for control in found["controls"] if not control["words"]] == []
+
+
+def test_a_page_with_a_problem_says_so_in_its_title_too(page: Walk) -> None:
+    assert outline(page)["title"].startswith("Problem: ") == bool(page.all("[role=alert]"))
+
+
+def test_all_text_stands_out_from_its_ground(page: Walk) -> None:
+    found = page.browser.execute_script(CONTRAST)
+    assert len(found) > 3
+    assert [text for text in found if text["ratio"] < 4.5] == []
+
+
+def test_a_page_fits_a_phone_and_a_finger(page: Walk) -> None:
+    page.phone()
+    wide = page.browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1] == 390
+    assert [control for control in outline(page)["controls"] if control["tall"] < 24] == []
+
+
+def test_the_pages_differ_and_some_have_a_problem(walk: Walk) -> None:
+    titles = set()
+    for reach in PAGES.values():
+        reach(Walk.fresh(walk.browser, walk.origin))
+        titles.add(walk.browser.title)
+    assert len(titles) == len(PAGES)
+    assert any(title.startswith("Problem: ") for title in titles)
+
+
+def tab_to(walk: Walk, selector: str) -> None:
+    """Press Tab until this control has the focus, and check that it shows it."""
+    for _ in range(12):
+        ActionChains(walk.browser).send_keys(Keys.TAB).perform()
+        if walk.browser.execute_script("return document.activeElement.matches(arguments[0])", selector):
+            ring = "const style = getComputedStyle(document.activeElement); return [style.outlineStyle, parseFloat(style.outlineWidth)]"
+            style, width = walk.browser.execute_script(ring)
+            assert style == "solid"
+            assert width >= 2
+            return
+    raise AssertionError(f"Tab does not reach {selector}.")
+
+
+def type_keys(walk: Walk, *keys: str) -> None:
+    ActionChains(walk.browser).send_keys(*keys).perform()
+
+
+def enter(walk: Walk) -> None:
+    document = walk.one("html")
+    type_keys(walk, Keys.ENTER)
+    walk.until_left(document)
+
+
+def test_the_whole_way_can_be_walked_with_the_keyboard_alone(walk: Walk) -> None:
+    walk.start()
+    tab_to(walk, "#username")
+    type_keys(walk, "parent-a", Keys.TAB, PASSWORD)
+    enter(walk)
+    tab_to(walk, "input[name=patient]")
+    type_keys(walk, Keys.SPACE, Keys.ARROW_DOWN)
+    chosen = walk.one("input[name=patient]:checked").get_attribute("value")
+    enter(walk)
+    tab_to(walk, "input[name=scope][value='patient/*.rs']")
+    tab_to(walk, "#offline")
+    type_keys(walk, Keys.SPACE)
+    tab_to(walk, "button[value=allow]")
+    enter(walk)
+    walk.until_done()
+    assert walk.text("patient") == chosen
+    assert "patient/*.rs" in walk.text("scope")
+    assert "offline_access" not in walk.text("scope")
+
+
+def test_the_first_tab_offers_to_skip_to_the_content(walk: Walk) -> None:
+    walk.start()
+    type_keys(walk, Keys.TAB)
+    assert walk.browser.execute_script("return document.activeElement.hash") == "#main"
+    assert walk.one(".skip").rect["x"] >= 0
+
+
+def test_the_forms_need_no_scripts(chrome_without_scripts: Chrome, app: str, origin: str) -> None:
+    walk = Walk.fresh(chrome_without_scripts, origin)
+    walk.browser.get(f"{APP}/?iss={origin}/fhir&scope=openid")
+    assert walk.browser.current_url.startswith(APP), "scripts are not off: the app's page went on by itself"
+    asked = {
+        "response_type": "code",
+        "client_id": "demo-public",
+        "redirect_uri": f"{APP}/callback",
+        "scope": SCOPE,
+        "state": "a-state-of-twenty-two-or-more",
+        "aud": f"{origin}/fhir",
+        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+        "code_challenge_method": "S256",
+    }
+    walk.browser.get(f"{origin}/oauth/authorize?{urlencode(asked)}")
+    walk.sign_in("parent-a").pick("child").press("button[value=allow]")
+    walk.until_at(f"{APP}/callback")
+    answer = parse_qs(urlsplit(walk.browser.current_url).query)
+    assert answer["state"] == [asked["state"]]
+    assert answer["code"]

@@ -1,0 +1,259 @@
+"""What is particular to the SQLite store: its file, its plans, its limits, and several processes on one file."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, DateIs, Filter, Has, IdIs, Not, Present, RefersTo, TextIs, TokenIs
+from fhir_server.search.sight import Position, Sight, SortKey
+from fhir_server.store import Store, open_store, sqlite_read
+from fhir_server.store.sqlite import SqliteStore
+from tests.store.samples import ALL, ANYONE, OBS, date, found, put, record, reference, sight, string, token, window
+
+
+def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -> Any:
+    async def whole() -> Any:
+        store = SqliteStore(path, **more)
+        try:
+            return await scenario(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(whole())
+
+
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""])
+def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        open_store(url)
+
+
+def test_a_relative_path_is_taken_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("sqlite:///here.db")
+    asyncio.run(store.close())
+    assert (tmp_path / "here.db").exists()
+
+
+def test_a_file_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with apsw.Connection(str(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match="later version"):
+        SqliteStore(path)
+    with apsw.Connection(str(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+
+
+def test_a_file_that_is_no_database_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database, but long enough to be looked at as one" * 100)
+    with pytest.raises(ValueError, match="not an SQLite database"):
+        SqliteStore(tmp_path / "text")
+    with pytest.raises(OSError, match="does not exist"):
+        SqliteStore(tmp_path / "none" / "x.db")
+
+
+def test_what_was_written_is_there_when_opened_again(tmp_path: Path) -> None:
+    async def write(store: Store) -> None:
+        await put(store, record("a", "p1", "p2", entries=[token("code", "x"), date("when", 5)]))
+        await store.secrets.keep("kind", "key", b"value", 2**62)
+        await store.append("audit", [b"line"])
+
+    async def read(store: Store) -> None:
+        assert await found(store, Has("code", TokenIs("s", "x")), sight(window("p2"))) == ["a"]
+        assert await store.secrets.peek("kind", "key", 0) == b"value"
+        assert [line for _, line in await store.journal("audit")] == [b"line"]
+        await put(store, record("b", "p1"), record("a", "p1", version=2))
+        assert await found(store, EVERYTHING, sight(window("p1"))) == ["a", "b"]
+
+    opened(tmp_path / "x.db", write)
+    opened(tmp_path / "x.db", read)
+
+
+PLANNED: dict[str, Filter] = {
+    "all": EVERYTHING,
+    "token": Has("code", TokenIs("s", "x")),
+    "token of any system": Has("code", TokenIs(None, "x")),
+    "reference": Has("of", RefersTo(frozenset({"Patient/1"}))),
+    "tokens": AnyOf((Has("code", TokenIs("s", "x")), Has("code", TokenIs("s", "y")))),
+    "two": AllOf((Has("code", TokenIs("s", "x")), Has("of", RefersTo(frozenset({"Patient/1"}))))),
+    "date": Has("when", DateIs("ge", 5, 9)),
+    "text": Has("name", TextIs("a", "contains")),
+    "negation": Not(Has("code", TokenIs("s", "x"))),
+    "present": Present("code"),
+}
+
+
+@pytest.mark.parametrize("sort", [(), (SortKey("when", "date", True),)], ids=["unsorted", "sorted"])
+@pytest.mark.parametrize("patients", [("p1",), ("p1", "p2", "p3")], ids=["one", "several"])
+@pytest.mark.parametrize("where", PLANNED.values(), ids=PLANNED)
+def test_a_patients_search_touches_only_ranges_of_that_patients_rows(
+    tmp_path: Path, where: Filter, patients: tuple[str, ...], sort: tuple[SortKey, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[str] = []
+    right = sqlite_read.SqliteSnapshot.rows
+
+    def explained(self: Any, sql: str, args: tuple[Any, ...]) -> Any:
+        plans.extend([detail for _, _, _, detail in right(self, "EXPLAIN QUERY PLAN " + sql, args)])
+        return right(self, sql, args)
+
+    async def scenario(store: Store) -> None:
+        await put(store, *(record(f"r{n}", f"p{n % 4}", entries=_entries(n)) for n in range(40)))
+        monkeypatch.setattr(sqlite_read.SqliteSnapshot, "rows", explained)
+        for limit in (5, 50):
+            async with store.snapshot() as snapshot:
+                page = await snapshot.find(OBS, where, sight(window(*patients)), sort=sort, limit=limit)
+                assert page.rows
+
+    opened(tmp_path / "x.db", scenario)
+    steps = [step for step in plans if step.startswith(("SEARCH", "SCAN")) and _table(step) not in ("s", "c", "h", "i") and "(subquery" not in step]
+    assert steps
+    for step in steps:
+        assert step.startswith("SEARCH"), plans
+        bounded = "rid>? AND rid<?" in step or "rid=?" in step or "rowid=?" in step or _table(step) == "also"
+        assert bounded or "patient=?" in step or "id=?" in step, step
+
+
+def _table(step: str) -> str:
+    return step.split()[1]
+
+
+def _entries(n: int) -> list[Any]:
+    return [token("code", "xxy"[n % 3]), reference("of", "Patient/1"), date("when", n), string("name", "a")]
+
+
+def test_a_read_that_takes_too_long_is_ended_and_the_store_goes_on(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, *(record(f"r{n}", entries=[date("when", n)]) for n in range(3000)))
+        async with store.snapshot() as snapshot:
+            with pytest.raises(Problem) as refused:
+                await snapshot.find(OBS, EVERYTHING, ANYONE, sort=(SortKey("when", "date"),), limit=5)
+            assert refused.value.kind == "busy"
+            assert await snapshot.read(OBS, "r7", ANYONE)
+        await put(store, record("more"))
+
+    opened(tmp_path / "x.db", scenario, seconds=0.0)
+
+
+def test_a_job_that_waits_for_something_else_is_refused_and_keeps_nothing(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        async def job(transaction: Any) -> None:
+            await transaction.put(record("a"))
+            await asyncio.sleep(0)
+
+        with pytest.raises(RuntimeError, match="await nothing but its transaction"):
+            await store.write(job)
+        assert await found(store, EVERYTHING) == []
+
+    opened(tmp_path / "x.db", scenario)
+
+
+def test_a_cancelled_writer_does_not_disturb_the_others(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        tasks = [asyncio.ensure_future(put(store, record(f"r{n}"))) for n in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert results[1::2] == [None] * 10
+        ids = await found(store, EVERYTHING)
+        assert {f"r{n}" for n in range(1, 20, 2)} <= set(ids)
+
+    opened(tmp_path / "x.db", scenario)
+
+
+def test_two_patients_whose_digests_meet_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fhir_server.store.sqlite_names.patient_number", lambda id: 2**31 - 1)
+
+    async def scenario(store: Store) -> None:
+        await put(store, *(record(f"r{n}", f"p{n}") for n in range(5)))
+        for n in range(5):
+            assert await found(store, EVERYTHING, sight(window(f"p{n}"))) == [f"r{n}"]
+
+    opened(tmp_path / "x.db", scenario)
+
+
+def test_many_snapshots_may_be_open_at_once(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a"))
+        held = [store.snapshot() for _ in range(10)]
+        snapshots = [await one.__aenter__() for one in held]
+        assert [await one.count(OBS, EVERYTHING, ALL) for one in snapshots] == [1] * 10
+        await put(store, record("b"))
+        assert [await one.count(OBS, EVERYTHING, ALL) for one in snapshots] == [1] * 10
+        for one in held:
+            await one.__aexit__(None, None, None)
+        assert await found(store, EVERYTHING) == ["a", "b"]
+
+    opened(tmp_path / "x.db", scenario)
+
+
+def _write_many(path: Path, name: str, start: Any) -> None:
+    async def scenario(store: Store) -> None:
+        start.wait()
+
+        async def job(transaction: Any, n: int) -> None:
+            number = await transaction.intern(f"class{n}")
+            await transaction.put(record(f"{name}{n}", f"p{n % 7}", vclass=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")]))
+            await transaction.bump("p0")
+
+        await asyncio.gather(*(store.write(lambda t, n=n: job(t, n)) for n in range(100)))
+
+    opened(path, scenario)
+
+
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    path, start = tmp_path / "x.db", context.Event()
+    writers = [context.Process(target=_write_many, args=(path, name, start)) for name in ("left", "right")]
+    for writer in writers:
+        writer.start()
+
+    async def scenario(store: Store) -> None:
+        async with store.snapshot() as snapshot:
+            assert await snapshot.classes() == ()
+        start.set()
+        while any(writer.is_alive() for writer in writers):
+            await asyncio.sleep(0.01)
+            await put(store, record(f"own{await _count(store)}-{id(object())}", "p0"))
+        every = Sight((window(classes=range(200)),), 0)
+        ids = await found(store, EVERYTHING, every)
+        assert {f"{name}{n}" for name in ("left", "right") for n in range(100)} <= set(ids)
+        assert len(ids) == len(set(ids))
+        for n in range(20):
+            assert len([id for id in await found(store, Has(f"code{n}", TokenIs(None, "x")), every)]) == 10
+        async with store.snapshot() as snapshot:
+            keys = await snapshot.classes()
+            assert sorted(keys) == sorted({f"class{n}" for n in range(100)})
+            assert (await snapshot.stamp("p0")).patient == 200
+            for name in ("left", "right"):
+                row = await snapshot.read(OBS, f"{name}42", every)
+                assert row is not None
+                assert keys[row.vclass] == "class42"
+
+    opened(path, scenario)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+
+
+async def _count(store: Store) -> int:
+    async with store.snapshot() as snapshot:
+        return await snapshot.count(OBS, EVERYTHING, ALL)
+
+
+def test_ids_and_positions_are_looked_up_within_the_type(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", type="Condition"), record("b"))
+        async with store.snapshot() as snapshot:
+            assert (await snapshot.find(OBS, IdIs(frozenset({"a", "b"})), ANYONE, limit=5)).rows[0].id == "b"
+            with pytest.raises(Problem):
+                await snapshot.find(OBS, EVERYTHING, ANYONE, limit=5, after=Position((), "a"))
+
+    opened(tmp_path / "x.db", scenario)

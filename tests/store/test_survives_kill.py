@@ -1,0 +1,87 @@
+"""A writing process is killed at random moments: what it acknowledged is there, and no job is half there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fhir_server.search.filters import EVERYTHING, Has, TokenIs
+from fhir_server.store import Store, open_store
+from tests.store.samples import ANYONE, OBS, found, record, token
+
+ROUNDS = 30
+PARTS = 4
+
+
+async def _write_for_ever(path: str, name: str) -> None:
+    store = open_store(f"sqlite:///{path}")
+
+    async def one(number: int) -> None:
+        async def job(transaction: Any) -> None:
+            for part in range(PARTS):
+                await transaction.put(record(f"{name}-{number}-{part}", f"p{number % 5}", entries=[token("job", f"{name}-{number}")]))
+            if number % 3 == 0:
+                await transaction.put(record(f"{name}-{number}-0", f"p{number % 7}", version=2, entries=[token("job", f"{name}-{number}")]))
+
+        await store.write(job)
+        await store.append("audit", [f"{name}-{number}".encode()])
+        os.write(1, f"{name}-{number}\n".encode())
+
+    number = 0
+    while True:
+        await asyncio.gather(*(one(number + n) for n in range(8)))
+        number += 8
+
+
+def test_what_was_acknowledged_before_a_kill_is_there_and_whole(tmp_path: Path) -> None:
+    path, chance = tmp_path / "x.db", random.Random(7)
+    acknowledged: set[str] = set()
+    for number in range(ROUNDS):
+        child = subprocess.Popen([sys.executable, "-m", __name__, str(path), f"r{number}"], stdout=subprocess.PIPE, cwd=_root())
+        assert child.stdout
+        first = child.stdout.readline()
+        time.sleep(chance.random() * 0.15)
+        child.send_signal(signal.SIGKILL)
+        rest = child.stdout.read()
+        child.stdout.close()
+        child.wait()
+        acknowledged |= {line for line in (first + rest).decode().split("\n")[:-1] if line}
+        asyncio.run(_check(path, acknowledged, f"r{number}-"))
+    assert len(acknowledged) > ROUNDS * 8
+
+
+async def _check(path: Path, acknowledged: set[str], recent: str) -> None:
+    store = open_store(f"sqlite:///{path}")
+    try:
+        ids = await _all(store)
+        jobs = {id.rpartition("-")[0] for id in ids}
+        assert acknowledged <= jobs
+        assert {f"{job}-{part}" for job in jobs for part in range(PARTS)} == set(ids)
+        for job in [job for job in jobs if job.startswith(recent)]:
+            assert sorted(await found(store, Has("job", TokenIs("s", job)))) == [f"{job}-{part}" for part in range(PARTS)]
+            async with store.snapshot() as snapshot:
+                versions = await snapshot.versions(OBS, f"{job}-0", ANYONE)
+            assert len(versions) == (2 if int(job.rpartition("-")[2]) % 3 == 0 else 1)
+        assert acknowledged <= {line.decode() for _, line in await store.journal("audit", limit=10**6)}
+    finally:
+        await store.close()
+
+
+async def _all(store: Store) -> list[str]:
+    async with store.snapshot() as snapshot:
+        return [one.id for one in (await snapshot.find(OBS, EVERYTHING, ANYONE, limit=10**6)).rows]
+
+
+def _root() -> Path:
+    return Path(__file__).parents[2]
+
+
+if __name__ == "__main__":
+    asyncio.run(_write_for_ever(*sys.argv[1:]))
