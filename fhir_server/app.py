@@ -65,6 +65,7 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     clock = settings.now()
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
+    store.secrets.now = clock
     labeller = Labeller(policy, CodeBook.load(settings.ig))
     granter = Granter(policy, settings.base)
     smart = Smart(

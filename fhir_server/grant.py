@@ -174,7 +174,7 @@ class Plan:
 def data_classes(type: str) -> frozenset[str]:
     """The data classes that rows of a type may be of."""
     declared = catalogue()[type]
-    return frozenset({declared.data_class, *declared.by_category.values()})
+    return frozenset({declared.data_class, *declared.by_category.values(), *declared.by_status.values()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Served:
         self.parts = app.parts(self.settings, new_id=new_id)
         clock = lambda: self._now  # noqa: E731
         self.parts = replace(self.parts, clock=clock, smart=replace(self.parts.smart, now=clock))
+        self.parts.store.secrets.now = clock
         self.api = app.fhir_api(self.parts)
         self.run(self.parts.prepare())
         if seeds:

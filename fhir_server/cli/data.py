@@ -36,7 +36,13 @@ def today(made: Parts) -> date:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--rejects", default="rejects.ndjson", show_default=True, type=click.Path(path_type=Path), help="Where what is refused is noted.")
+@click.option(
+    "--rejects",
+    default="rejects.ndjson",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where what is refused is noted.",
+)
 @click.option("--shift-dates", is_flag=True, help="Move dates by whole days so that each Bundle's timestamp falls on today.")
 def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
     """Load Bundles (transaction, batch, collection) and NDJSON files, plain or .gz, or folders of them.
@@ -54,7 +60,9 @@ async def _load(made: Parts, paths: list[Path], shift: bool) -> Tally:
     tally = Tally()
     loader = Loader(made.store, made.labeller, made.settings.base, made.clock)
     key = await load_key(made.store)
-    with click.progressbar(paths, label="Loading", hidden=not on_terminal(), item_show_func=lambda path: path.name if path else "") as bar:
+    with click.progressbar(
+        paths, label="Loading", hidden=not on_terminal(), item_show_func=lambda path: path.name if path else ""
+    ) as bar:
         for path in bar:
             try:
                 for unit in units(path, key, today(made) if shift else None):

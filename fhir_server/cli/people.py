@@ -75,8 +75,8 @@ def client() -> None:
 @click.option("--clearance", multiple=True, help="Sensitive category a backend is cleared for; * for all.")
 @click.option("--trusted", is_flag=True, help="May choose ids and send security labels.")
 def client_add(
-    client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...], jwks: Path | None,
-    clearance: tuple[str, ...], trusted: bool,
+    client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...],
+    jwks: Path | None, clearance: tuple[str, ...], trusted: bool,
 ) -> None:  # fmt: skip
     """Register an app; a new secret, if it gets one, is shown once."""
 

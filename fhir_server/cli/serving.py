@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
+from socket import socket
+from typing import Any
 
 import click
 import uvicorn
@@ -27,7 +31,7 @@ def serve(host: str, port: int, workers: int) -> None:
     """Serve the FHIR API, OAuth and the pages."""
     chosen = settings()
     _make_folder(chosen)
-    _run(host, port, workers)
+    uvicorn.run(**_options(host, port), workers=workers)
 
 
 @main.command()
@@ -37,14 +41,19 @@ def serve(host: str, port: int, workers: int) -> None:
 def demo(host: str, port: int, prepare_only: bool) -> None:
     """Load the demo records, people and clients, then serve."""
     os.environ.setdefault("FHIR_SERVER_MODE", "demo")
+    os.environ.setdefault("FHIR_SERVER_ORIGIN", f"http://127.0.0.1:{port}")
     chosen = settings()
     if chosen.mode == "production":
         raise click.ClickException("The demo's passwords are public: it does not run with FHIR_SERVER_MODE=production.")
     _make_folder(chosen)
     with_parts(_load_demo, chosen)
-    _welcome(chosen)
-    if not prepare_only:
-        _run(host, port, 1)
+    if prepare_only:
+        click.echo(f"The demo records are in {chosen.store}.")
+        return
+    server = _Announced(uvicorn.Config(**_options(host, port)), chosen)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    sys.exit(0 if server.started else 1)
 
 
 async def _load_demo(made: Parts) -> None:
@@ -68,11 +77,25 @@ def _make_folder(chosen: Settings) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
-def _run(host: str, port: int, workers: int) -> None:
-    uvicorn.run(
-        "fhir_server.cli.serving:created", factory=True, host=host, port=port, workers=workers, loop="uvloop", http="httptools",
-        access_log=False, server_header=False, date_header=False, log_level="warning", timeout_graceful_shutdown=10,
-    )  # fmt: skip
+def _options(host: str, port: int) -> dict[str, Any]:
+    return {
+        "app": "fhir_server.cli.serving:created", "factory": True, "host": host, "port": port, "loop": "uvloop",
+        "http": "httptools", "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
+        "timeout_graceful_shutdown": 10,
+    }  # fmt: skip
+
+
+class _Announced(uvicorn.Server):
+    """A server that says how to use it once it listens: not before, when a first call would be refused."""
+
+    def __init__(self, config: uvicorn.Config, chosen: Settings) -> None:
+        super().__init__(config)
+        self._chosen = chosen
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _welcome(self._chosen)
 
 
 def created() -> object:
@@ -97,5 +120,3 @@ Apps: client demo-public (PKCE), redirect http://127.0.0.1:8765/callback; discov
 """,
         nl=True,
     )
-
-

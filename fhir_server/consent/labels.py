@@ -30,8 +30,10 @@ _COMMON: Final = frozenset({"directory", "medication-definition"})
 # Where a kind nobody has classified is withheld from those who may see only known ordinary content.
 _CLASSIFIED: Final = frozenset({"lab", "imaging", "vitals", "medication", "medication-definition", "visit", "condition"})
 _INHERITED: Final = CATEGORIES | {MC}
+# Elements whose items stand for themselves: a panel's components, a team's members.
+_PARTED: Final = frozenset({"component", "participant"})
 # Elements that sum up a row's members in words or codes, and so tell what a labelled member says.
-_SUMMARY: Final = ("conclusion", "conclusionCode", "presentedForm", "interpretation", "note", "text", "contained")
+_SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "interpretation", "note", "text", "contained"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def patients(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
-    """What the policy calls this row: the first of the declared category codes it has, else its type's."""
+    """What the policy calls this row: the first of the declared category codes it has, else its status's, else its type's."""
     codes = {
         str(coding.get("code"))
         for path in ("category", "type", "code")
@@ -81,7 +83,8 @@ def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
         if isinstance(concept, dict)
         for coding in concept.get("coding", ())
     }
-    return next((data for code, data in declared.by_category.items() if code in codes), declared.data_class)
+    by_status = declared.by_status.get(str(resource.get("status")), declared.data_class)
+    return next((data for code, data in declared.by_category.items() if code in codes), by_status)
 
 
 class Labeller:
@@ -154,7 +157,7 @@ class _Labelling:
                 reading = read(self._book, value)
                 if self._labeller.hold_listed(reading):
                     self._labels.add(HELD)
-                if place[0] == "component" and resource is self._resource:
+                if place[0] in _PARTED and resource is self._resource:
                     self._component(place[:2], path, reading)
                 else:
                     self._labels |= reading.labels
@@ -170,9 +173,8 @@ class _Labelling:
         """Give a part labels of its own, and with it whatever sums the row up."""
         if labels:
             self._parts.add(place, labels)
-            for name in _SUMMARY:
-                if name in self._resource:
-                    self._parts.add((name,), labels)
+            for name in sorted(_SUMMARY & self._resource.keys()):
+                self._parts.add((name,), labels)
 
     def _read_contained(self) -> None:
         for inner in self._resource.get("contained", ()):
@@ -275,7 +277,7 @@ class _Labelling:
                     continue
                 item = place[:2] if len(place) > 1 and isinstance(place[1], int) else place[:1]
                 self._part(item, target.key.labels)
-                if self._data in ("lab", "imaging"):  # its conclusion speaks of the result that is still to come
+                if self._data in ("lab", "imaging") and self._resource.keys() & _SUMMARY:  # which speaks of the result still to come
                     self._release = max(self._release, target.release_at)
 
     def _words(self) -> None:

@@ -31,13 +31,14 @@ _ACT_CODES: Final = {
 
 
 def labels(resource: Mapping[str, Any]) -> frozenset[str]:
-    """The labels that ``meta.security`` and the minor-consent flag call for.
+    """The labels that ``meta.security``, a document's ``securityLabel`` and the minor-consent flag call for.
 
     A confidentiality of R or V without a reason we understand is a reason nobody has classified.
     """
     found: set[str] = set()
     restricted = False
-    for coding in resource.get("meta", {}).get("security", ()):
+    documented = [coding for concept in resource.get("securityLabel", ()) for coding in concept.get("coding", ())]
+    for coding in (*resource.get("meta", {}).get("security", ()), *documented):
         system, code = str(coding.get("system", "")), str(coding.get("code", "")).strip()
         if system == _CATEGORY and code in LABELS:
             found.add(code)

@@ -71,9 +71,13 @@ async def _walk(
     first, after = start
     found: list[Seen] = []
     for type in types[types.index(first) if first in types else len(types) :]:
+        where = _condition(type, patient, asked, view.now, service)
         if room == 0:
-            return found, Position((type,), "")
-        rows, end = await view.belonging(type, _condition(type, patient, asked, view.now, service), limit=room, after=after)
+            more, _ = await view.belonging(type, where, limit=1, after=None)
+            if more:
+                return found, Position((type,), "")
+            continue
+        rows, end = await view.belonging(type, where, limit=room, after=after)
         found, room, after = found + rows, room - len(rows), None
         if end is not None:
             return found, Position((type,), end.id)

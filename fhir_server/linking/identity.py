@@ -34,6 +34,7 @@ async def check(room: Linking, organisation: Organisation, endpoints: Endpoints,
     expected: dict[str, Any] = {
         "iss": {"essential": True, "value": endpoints.issuer},
         "aud": {"essential": True, "value": organisation.client_id},
+        "nonce": {"essential": True, "value": nonce},
         "exp": {"essential": True},
         "sub": {"essential": True},
     }

@@ -13,6 +13,7 @@ class ResourceType:
 
     ``data_class``       what the policy calls data of this type, unless a ``by_category`` code says otherwise
     ``by_category``      category code -> data class, first match in the order given (Observation: laboratory, vital-signs, ...)
+    ``by_status``        value of ``status`` -> data class of rows that no category decides (a Consent that has ended)
     ``subjects``         FHIRPath-like element paths of the persons who own a row; the *subject* decides, not who performed it
     ``several``          "all": a row of several patients is nobody's but a trusted caller's; "each": it is each one's own
     ``context``          element paths to rows whose sensitivity this row inherits (Encounter, order, department)
@@ -28,6 +29,7 @@ class ResourceType:
     name: str
     data_class: str
     by_category: Mapping[str, str] = field(default_factory=dict)
+    by_status: Mapping[str, str] = field(default_factory=dict)
     subjects: tuple[str, ...] = ()
     several: Literal["all", "each"] = "all"
     context: tuple[str, ...] = ()

@@ -167,10 +167,11 @@ class Transaction(Snapshot, Protocol):
 class Secrets(Protocol):
     """Small expiring records that are redeemed once: codes, tokens, assertion ids, sessions.  Keys are digests.
 
-    ``kind`` names the sort of secret; ``family`` ties those that fall together (a token family).
+    ``kind`` names the sort of secret; ``family`` ties those that fall together (a token family).  ``now`` is the clock
+    by which :meth:`keep` judges what has expired; whoever opens the store sets it to the server's.
     """
 
-    now: Callable[[], int]  # the clock of ``keep``; set by whoever opens the store to the server's
+    now: Callable[[], int]
 
     async def keep(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
         """Store; False (and nothing stored) if this key is already kept and not expired at ``now()``."""

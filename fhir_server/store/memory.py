@@ -132,9 +132,7 @@ class _Transaction:
             *old[:-1],
             msgspec.structs.replace(
                 record,
-                row=msgspec.structs.replace(
-                    record.row, body=was.body, updated=was.updated, interaction=was.interaction
-                ),
+                row=msgspec.structs.replace(record.row, body=was.body, updated=was.updated, interaction=was.interaction),
             ),
         )
 

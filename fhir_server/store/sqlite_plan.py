@@ -35,6 +35,7 @@ from fhir_server.store.sqlite_where import FALSE, KIND_OF, Meaning, Sql, admitte
 _WIDTH: Final = (1 << PATIENT_BITS) - 1
 _FEW: Final = 250  # entries in a patient's range that are cheaper to count than to guess
 _MANY: Final = 2000  # entries store-wide, past which walking rows in order finds a page sooner
+_LOTS: Final = 20_000  # the same where all of them would have to be sorted
 _MOST_DRIVERS: Final = 24
 
 
@@ -46,12 +47,16 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """``SELECT <alias>.rid`` in front of ``body`` is a statement; ``once`` if it yields no row twice."""
+    """``SELECT <alias>.rid`` in front of ``body`` is a statement.
+
+    ``once``: it yields no row twice.  ``wide``: nothing narrows it to few rows, so that to read all of it is dear.
+    """
 
     alias: str
     body: str
     args: tuple[Any, ...]
-    once: bool
+    once: bool = True
+    wide: bool = False
 
     def select(self, columns: str = "", *, distinct: bool = True) -> str:
         return f"SELECT {'' if self.once or not distinct else 'DISTINCT '}{self.alias}.rid AS rid{columns} FROM {self.body}"
@@ -59,9 +64,10 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class _Driver:
-    """Entries ``x`` of ``table`` that meet ``key``; ``inorder`` if its index yields them in the order of rows."""
+    """Entries ``x`` of ``table`` that meet ``key``; ``inorder`` if ``index`` yields them in the order of rows."""
 
     table: str
+    index: str
     key: Sql
     inorder: bool
 
@@ -134,12 +140,12 @@ def _of_window(
         yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor)
         return
     owner, patients = _owner(needed)
-    for spans in [_Spans(None, 0, floor)] if patients is None else _spans(patients, meaning, reading, floor):
-        place, drivers = _drivers(meaning, needed, window, spans, reading, whole)
+    for spans in [beyond(floor)] if patients is None else _spans(patients, meaning, reading, floor):
+        place, drivers, many = _drivers(meaning, needed, window, spans, reading, whole)
         if drivers:
-            yield from [_by_entries(driver, spans, rest(owner, place)) for driver in drivers]
+            yield from [_by_entries(driver, spans, rest(owner, place), many) for driver in drivers]
         else:
-            yield _by_rows(meaning, spans, rest(owner))
+            yield by_rows(meaning, rest(owner), spans)
 
 
 def _owner(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
@@ -165,20 +171,26 @@ def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int) -> Arm:
     assert isinstance(part, IdIs)
     text, args = wanted
     body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid > ? AND {text}"
-    return Arm("r", body, (apsw.carray(tuple(part.ids)), meaning.type_number, floor, *args), True)
+    return Arm("r", body, (apsw.carray(tuple(part.ids)), meaning.type_number, floor, *args))
 
 
-def _by_rows(meaning: Meaning, spans: _Spans, wanted: Sql) -> Arm:
+def by_rows(meaning: Meaning, wanted: Sql, spans: _Spans) -> Arm:
+    """The arm that looks at every row of the type in these spans."""
     front, within = spans.on("r")
     text, args = both(("r.type = ?", (meaning.type_number,)), within, wanted)
-    return Arm("r", f"{front}res r INDEXED BY res_scan WHERE {text}", (*_listed(spans, front), *args), True)
+    return Arm("r", f"{front}res r INDEXED BY res_scan WHERE {text}", (*_listed(spans, front), *args), wide=spans.starts is None)
 
 
-def _by_entries(driver: _Driver, spans: _Spans, wanted: Sql) -> Arm:
+def beyond(floor: int) -> _Spans:
+    """All rows of a greater rid."""
+    return _Spans(None, 0, floor)
+
+
+def _by_entries(driver: _Driver, spans: _Spans, wanted: Sql, many: bool) -> Arm:
     front, within = spans.on("x")
     text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
-    table = f"{driver.table} x INDEXED BY {driver.table}_value"
-    return Arm("x", f"{front}{table} CROSS JOIN res r WHERE {text}", (*_listed(spans, front), *args), False)
+    table = f"{driver.table} x INDEXED BY {driver.index}"
+    return Arm("x", f"{front}{table} CROSS JOIN res r WHERE {text}", (*_listed(spans, front), *args), once=False, wide=many)
 
 
 def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
@@ -187,21 +199,22 @@ def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
 
 def _drivers(
     meaning: Meaning, needed: Sequence[Filter], window: Window, spans: _Spans, reading: Reading, whole: bool
-) -> tuple[int, tuple[_Driver, ...]]:
-    """The entries to start from, and the place of the condition they meet; none to start from the rows."""
+) -> tuple[int, tuple[_Driver, ...], bool]:
+    """The entries to start from, the place of the condition they meet, and whether they are many; none to start from the rows."""
     options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, window.classes))]
     if spans.starts is not None:
         options = [(place, option) for place, option in options if _inorder(option)]
-    if len(options) == 1 and _inorder(options[0][1]):
-        return options[0]
     if not options:
-        return -1, ()
-    bound = _MANY if spans.starts is None else _FEW
+        return -1, (), False
+    if len(options) == 1 and _inorder(options[0][1]) and not (whole and spans.starts is None):
+        return *options[0], False
+    bound = _FEW if spans.starts is not None else _LOTS if whole else _MANY
     sizes = [sum(_size(driver, spans, reading, bound) for driver in option) for _, option in options]
     best = min(range(len(options)), key=lambda one: (sizes[one], not _inorder(options[one][1])))
-    if sizes[best] >= bound and not whole and not _inorder(options[best][1]):
-        return -1, ()
-    return options[best]
+    many = spans.starts is None and sizes[best] >= bound
+    if many and not whole and not _inorder(options[best][1]):
+        return -1, (), False
+    return *options[best], many
 
 
 def _inorder(option: tuple[_Driver, ...]) -> bool:
@@ -211,7 +224,7 @@ def _inorder(option: tuple[_Driver, ...]) -> bool:
 def _size(driver: _Driver, spans: _Spans, reading: Reading, bound: int) -> int:
     front, within = spans.on("x")
     text, args = both(driver.key, within)
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.table}_value WHERE {text} LIMIT ?)"
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.index} WHERE {text} LIMIT ?)"
     return int(reading.rows(sql, (*_listed(spans, front), *args, bound))[0][0])
 
 
@@ -234,7 +247,9 @@ def _driver(part: Has, meaning: Meaning, classes: frozenset[int]) -> _Driver | N
         return None
     key = both(("x.param = ?", (number,)), bounds, passes(part.test, meaning.names), admitted("x", classes))
     inorder = isinstance(part.test, TokenIs) or (isinstance(part.test, RefersTo) and len(part.test.targets) == 1)
-    return _Driver(TABLES[kind][0], key, inorder)
+    table = TABLES[kind][0]
+    index = "dat_lo" if isinstance(part.test, DateIs) and part.test.prefix in ("lt", "le") else f"{table}_value"
+    return _Driver(table, index, key, inorder)
 
 
 def _bounds(test: object) -> Sql | None:
@@ -247,18 +262,20 @@ def _bounds(test: object) -> Sql | None:
         case TextIs(value, mode):
             return _NO_MORE if mode == "prefix" and after_prefix(value) else None
         case DateIs(prefix, lo, hi):
-            return _HI[prefix](lo, hi) if prefix in _HI else None
+            return _ENDS[prefix](lo, hi) if prefix in _ENDS else None
         case QuantityIs(prefix):
             return None if prefix == "ne" else _NO_MORE
     return None
 
 
 _NO_MORE: Final[Sql] = ("1", ())
-# what the test says of ``hi``, by which dates are ordered; an entry's hi is greater than its lo
-_HI: Final[dict[str, Any]] = {
+# what the test says of the end that the index is by (``lo`` for lt and le, else ``hi``); an entry's hi is greater than its lo
+_ENDS: Final[dict[str, Any]] = {
     "eq": lambda lo, hi: ("x.hi >= ? AND x.hi <= ?", (lo, hi)),
     "gt": lambda lo, hi: _NO_MORE,
+    "lt": lambda lo, hi: _NO_MORE,
     "ge": lambda lo, hi: ("x.hi >= ?", (lo,)),
+    "le": lambda lo, hi: ("x.lo <= ?", (hi,)),
     "sa": lambda lo, hi: ("x.hi >= ?", (hi,)),
     "eb": lambda lo, hi: _NO_MORE,
     "ap": lambda lo, hi: _NO_MORE,

@@ -18,7 +18,8 @@ from fhir_server.store import Page, Row, Stamp
 from fhir_server.store import sqlite_plan as plan
 from fhir_server.store import sqlite_rows as rows_
 from fhir_server.store.sqlite_names import Names
-from fhir_server.store.sqlite_where import Meaning, Sql, either
+from fhir_server.store.sqlite_order import Sorting, union
+from fhir_server.store.sqlite_where import Meaning
 
 SECONDS: Final = 2.0  # after which one statement is given up: reads run in the event loop, and others wait
 _STEPS: Final = 20_000  # of SQLite's virtual machine between two looks at the clock
@@ -91,7 +92,7 @@ class SqliteSnapshot:
         meaning = Meaning(type, self.names)
         floor = -1 if after is None else self._resumed(type, sight, sort, after)
         if sort:
-            found = self._sorted(meaning, where, sight, sort, limit + 1, after, floor)
+            found = Sorting(meaning, where, sight, self, sort, limit + 1, after, floor).rows()
         else:
             found = self._in_order(plan.arms(meaning, where, sight, self, floor=floor), limit + 1)
         shown = found[: max(limit, 0)]
@@ -109,35 +110,8 @@ class SqliteSnapshot:
     def _in_order(self, arms: tuple[plan.Arm, ...], limit: int) -> list[tuple[Any, ...]]:
         if not arms:
             return []
-        text, args = _union(arms)
+        text, args = union(arms)
         return self.rows(f"{text} ORDER BY 1 LIMIT ?", (*args, limit))
-
-    def _sorted(
-        self,
-        meaning: Meaning,
-        where: Filter,
-        sight: Sight,
-        sort: tuple[SortKey, ...],
-        limit: int,
-        after: Position | None,
-        floor: int,
-    ) -> list[tuple[Any, ...]]:
-        arms = plan.arms(meaning, where, sight, self, whole=True)
-        if not arms:
-            return []
-        text, args = _union(arms)
-        windows = plan.merged(sight.windows)
-        values = [meaning.sort_value(key, windows, sight.now) for key in sort]
-        columns = "".join([f", {value} AS k{place}" for place, (value, _) in enumerate(values)])
-        args = tuple([arg for _, more in values for arg in more]) + args
-        beyond, more = ("1", ()) if after is None else _beyond(sort, after, floor)
-        order = "".join([f"k{place}{' DESC' if key.descending else ''} NULLS LAST, " for place, key in enumerate(sort)])
-        listed = "".join([f", k{place}" for place in range(len(sort))])
-        sql = (
-            f"WITH h AS MATERIALIZED (SELECT c.rid AS rid{columns} FROM ({text}) c)"
-            f" SELECT rid{listed} FROM h WHERE {beyond} ORDER BY {order}rid LIMIT ?"
-        )
-        return self.rows(sql, (*args, *more, limit))
 
     def _fetch(self, type: str, rids: list[int]) -> tuple[Row, ...]:
         if not rids:
@@ -150,14 +124,14 @@ class SqliteSnapshot:
         arms = plan.arms(Meaning(type, self.names), where, sight, self, whole=True)
         if not arms:
             return 0
-        text, args = _union(arms)
+        text, args = union(arms)
         return int(self.rows(f"SELECT count(*) FROM ({text})", args)[0][0])
 
     async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
         arms = plan.arms(Meaning(type, self.names), where, sight, self, whole=True)
         if not arms:
             return frozenset()
-        text, args = _union(arms)
+        text, args = union(arms)
         sql = (
             f"WITH h AS MATERIALIZED ({text}) SELECT id FROM patient WHERE n IN (SELECT rid >> 32 FROM h"
             " UNION SELECT a.patient FROM h CROSS JOIN also a ON a.rid = h.rid)"
@@ -205,27 +179,3 @@ class SqliteSnapshot:
 
     async def stamp(self, patient: str | None) -> Stamp:
         return Stamp(*self.rows(_STAMP, (patient,))[0])
-
-
-def _union(arms: tuple[plan.Arm, ...]) -> Sql:
-    text = " UNION ".join([arm.select(distinct=len(arms) == 1) for arm in arms])
-    return text, tuple([arg for arm in arms for arg in arm.args])
-
-
-def _beyond(sort: tuple[SortKey, ...], after: Position, rid: int) -> Sql:
-    """The row comes after this position: behind it in the first key that differs, or else stored later."""
-    parts: list[Sql] = []
-    same: list[Sql] = []
-    for place, (key, value) in enumerate(zip(sort, after.keys, strict=True)):
-        column = f"k{place}"
-        if value is None:
-            same.append((f"{column} IS NULL", ()))
-            continue
-        behind: Sql = (f"({column} {'<' if key.descending else '>'} ? OR {column} IS NULL)", (value,))
-        parts.append(_chain(*same, behind))
-        same.append((f"{column} = ?", (value,)))
-    return either(*parts, _chain(*same, ("rid > ?", (rid,))))
-
-
-def _chain(*parts: Sql) -> Sql:
-    return "(" + " AND ".join([text for text, _ in parts]) + ")", tuple([arg for _, args in parts for arg in args])

@@ -49,6 +49,7 @@ CREATE INDEX str_value ON str(param, folded, rid, exact, vclass);
 CREATE TABLE dat(rid INTEGER, param INTEGER, hi INTEGER, lo INTEGER, vclass INTEGER,
   PRIMARY KEY(rid, param, hi, lo, vclass)) STRICT, WITHOUT ROWID;
 CREATE INDEX dat_value ON dat(param, hi, rid, lo, vclass);
+CREATE INDEX dat_lo ON dat(param, lo, rid, hi, vclass);
 CREATE TABLE num(rid INTEGER, param INTEGER, number REAL, system INTEGER, code TEXT, unit TEXT, vclass INTEGER,
   PRIMARY KEY(rid, param, number, system, code, unit, vclass)) STRICT, WITHOUT ROWID;
 CREATE INDEX num_value ON num(param, number, rid, system, code, unit, vclass);

@@ -30,7 +30,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.sight import SortKey, Window
+from fhir_server.search.sight import Window
 from fhir_server.store.sqlite_names import Names
 from fhir_server.store.sqlite_rows import TABLES
 
@@ -45,7 +45,6 @@ KIND_OF: Final[dict[type, str]] = {
     DateIs: "date",
     QuantityIs: "quantity",
 }
-_SORTED_BY: Final = {"token": "code", "reference": "target", "string": "folded", "date": "lo", "quantity": "number"}
 
 
 def both(*parts: Sql) -> Sql:
@@ -159,28 +158,6 @@ class Meaning:
         """The window shows the row."""
         owned = TRUE if window.patients is None else self.of_patient(window.patients)
         return both(self.row_shown(window, now), owned, self.condition(window.where, window.classes))
-
-    def sort_value(self, key: SortKey, windows: Sequence[Window], now: int) -> Sql:
-        """The sort value of the row whose ``rid`` is ``c.rid``: its least or greatest entry in any window that shows it."""
-        if key.param == "_id":
-            return "(SELECT id FROM res WHERE rid = c.rid)", ()
-        number = param_number(self.type, key.param, key.kind, self.names)
-        if number is None:
-            return "NULL", ()
-        table = TABLES[key.kind][0]
-        of_row: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
-        if len({window.classes for window in windows}) == 1:
-            text, args = both(of_row, admitted("x", windows[0].classes))
-            return f"(SELECT {sort_column(key)} FROM {table} x WHERE {text})", args
-        seen = either(*[both(admitted("x", window.classes), self.shown(window, now)) for window in windows])
-        text, args = both(of_row, ("r.rid = c.rid", ()), seen)
-        return f"(SELECT {sort_column(key)} FROM {table} x CROSS JOIN res r WHERE {text})", args
-
-
-def sort_column(key: SortKey) -> str:
-    """The aggregate that is the sort value."""
-    column = "hi" if key.kind == "date" and key.descending else _SORTED_BY[key.kind]
-    return f"{'max' if key.descending else 'min'}(x.{column})"
 
 
 def passes(test: Test, names: Names) -> Sql:

@@ -74,7 +74,7 @@ CELLS = [
     (STANDARD, "lab|GENETIC|", False, False, False), (STANDARD, "survey||", False, False, False),
     (STANDARD, "condition||", True, True, True),
     (STANDARD, "condition|MH|", False, False, False), (STANDARD, "medication|UNCLASSIFIED|", False, False, False),
-    (STANDARD, "billing||", False, False, False),
+    (STANDARD, "billing||", True, True, True), (STANDARD, "billing|STD|", False, False, False),
     (FULL, "lab|HIV|", True, False, False), (FULL, "note||", True, True, True), (FULL, "visit|MH|", True, False, False),
     (FULL, "lab|MC|", False, False, False), (FULL, "billing||", True, True, True),
     (FULL, "condition|PHYHOLD|", False, False, False),
@@ -108,7 +108,7 @@ def test_the_cells_of_the_main_table(actor: Actor, text: str, optum: bool, ssm: 
 @pytest.mark.parametrize(
     ("actor", "data", "params"),
     [
-        (Actor("PC"), "related-person", ("_id",)), (Actor("PT"), "consent", ("actor",)),
+        (Actor("PC"), "related-person", ("_id",)), (Actor("PT"), "consent", ("_mentions",)),
         (FULL, "message", ("recipient", "sender")),
         (Actor("PT"), "audit", ("agent",)), (Actor("AS"), "related-person", None), (Actor("AS"), "lab", None),
         (Actor("PC"), "lab", None),

@@ -250,12 +250,13 @@ def test_the_release_date_is_kept_and_an_unreadable_one_never_comes() -> None:
     assert label(observation(loinc("718-7"))).release_at == 0
 
 
-def test_a_report_waits_for_the_last_of_its_results() -> None:
+def test_a_report_that_speaks_of_its_results_waits_for_the_last_of_them() -> None:
     later = [{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2026-12-01T00:00:00Z"}]
     report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "subject": PATIENT, "code": loinc("58410-2"),
               "result": [{"reference": "Observation/o"}]}  # fmt: skip
     result = observation(loinc("718-7"), extension=later)
-    assert label(report, result).release_at == label(result).release_at > 0
+    assert label({**report, "conclusion": "All well."}, result).release_at == label(result).release_at > 0
+    assert label(report, result).release_at == 0  # the reference to the result that waits is cut, and nothing else tells of it
 
 
 def test_a_provenance_inherits_all_of_its_target() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_an_answer_nobody_asked_for_links_nothing(worlds: Worlds, query: str) ->
 
 def test_a_parameter_given_twice_links_nothing(worlds: Worlds) -> None:
     _refused(worlds, worlds.back(worlds.agreed(worlds.started()) + "&code=other"))
+    assert "/oauth/token" not in worlds.wire.paths()
 
 
 @pytest.mark.parametrize("issuer", [ELSEWHERE, "", None])
@@ -134,8 +136,6 @@ def _raise(error: Exception) -> Answer:
 FAILURES: dict[str, Answer] = {
     "refused": _raise(httpx.ConnectError("no")),
     "timeout": _raise(httpx.ReadTimeout("slow")),
-    "oversize": lambda _: httpx.Response(200, content=b'{"a":"' + b"x" * calls.MOST + b'"}'),
-    "compressed": lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"\x1f\x8b")),
     "redirect": lambda _: httpx.Response(302, headers={"location": f"{ELSEWHERE}/x"}),
     "not json": lambda _: httpx.Response(200, content=b"<html>"),
     "deep": lambda _: httpx.Response(200, content=b"[" * 100_000),
@@ -153,6 +153,20 @@ def test_a_system_that_gives_no_usable_answer_ends_in_a_page_with_nothing_kept(w
     assert not any(called.startswith(ELSEWHERE) for _, called, _ in worlds.wire.calls)
 
 
+@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (calls.MOST, "identity"), (0, "gzip")])
+def test_an_answer_too_long_or_compressed_is_not_read(worlds: Worlds, padding: int, coding: str) -> None:
+    async def padded(request: httpx.Request) -> httpx.Response:
+        real = await worlds.wire.app.handle_async_request(request)
+        stream = httpx.ByteStream(await real.aread() + b" " * padding)
+        return httpx.Response(200, headers={"content-encoding": coding}, stream=stream)
+
+    worlds.wire.instead["/smart-configuration"] = padded
+    if padding or coding != "identity":
+        _refused(worlds, worlds.start())
+    else:
+        assert worlds.started()  # the control
+
+
 def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
     async def hang(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(3600)
@@ -160,8 +174,10 @@ def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
 
     worlds.wire.instead["/smart-configuration"] = hang
     room = Linking(worlds.ours.smart, worlds.wire, deadline=0.05)
+    began = time.monotonic()
     with pytest.raises(LinkProblem):
         asyncio.run(flow.start(room, worlds.user(), "neighbour"))
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize(

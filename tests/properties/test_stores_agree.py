@@ -29,13 +29,19 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.sight import Entry, Indexed, Position, Sight, SortKey, Window
-from fhir_server.store import Record, Row, Snapshot, Store, sqlite_plan, sqlite_read, sqlite_where
+from fhir_server.store import Record, Row, Snapshot, Store, sqlite_order, sqlite_plan, sqlite_read, sqlite_where
 from fhir_server.store.places import patient_number
 from tests.store.stores import SCHEMES, empty_store
 
 TYPES, CASES = 150, 100  # random sets of rows, and random questions to each
 KINDS = ("token", "reference", "string", "date", "quantity")
-PARAMS = {"token": ("code", "mixed"), "reference": ("subject",), "string": ("name", "mixed"), "date": ("when",), "quantity": ("amount",)}
+PARAMS = {
+    "token": ("code", "mixed"),
+    "reference": ("subject",),
+    "string": ("name", "mixed"),
+    "date": ("when",),
+    "quantity": ("amount",),
+}
 SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
 TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y")
 TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
@@ -242,6 +248,12 @@ async def _run(scheme: str, folder: Path) -> list[str]:
         await store.close()
 
 
+def test_sqlite_answers_so_wherever_it_starts_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("_FEW", "_MANY", "_LOTS"):
+        monkeypatch.setattr(sqlite_plan, bound, 3)
+    assert asyncio.run(_run("sqlite", tmp_path)) == []
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_store_answers_random_conditions_as_the_reference_meaning_does(scheme: str, tmp_path: Path) -> None:
     assert asyncio.run(_run(scheme, tmp_path)) == []
@@ -277,12 +289,12 @@ def negation_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 
 
 def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_where.Meaning.sort_value
+    right = sqlite_order.sort_value
 
-    def wrong(self: Any, key: Any, windows: Any, now: int) -> Any:
-        return right(self, key, [Window(None, frozenset(CLASSES), False)], now)
+    def wrong(meaning: Any, key: Any, windows: Any, now: int) -> Any:
+        return right(meaning, key, [Window(None, frozenset(CLASSES), False)], now)
 
-    patch.setattr(sqlite_where.Meaning, "sort_value", wrong)
+    patch.setattr(sqlite_order, "sort_value", wrong)
 
 
 def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
@@ -297,12 +309,16 @@ def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
 
 def patient_windows_are_ignored(patch: pytest.MonkeyPatch) -> None:
     right = sqlite_plan.merged
-    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows)))
+    patch.setattr(
+        sqlite_plan, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows))
+    )
 
 
 def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
     right = sqlite_plan.merged
-    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
+    patch.setattr(
+        sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows))
+    )
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -325,6 +341,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "missing values come first": rewritten("NULLS LAST", "NULLS FIRST"),
     "ties in reverse": rewritten("NULLS LAST, rid", "NULLS LAST, rid DESC"),
     "a page begins with the last one's end": rewritten("rid > ?", "rid >= ?"),
+    "a walked row comes at any of its values": rewritten(" y WHERE ", " y WHERE 0 AND "),
     "least for greatest": rewritten("max(x.", "min(x."),
 }
 

@@ -124,9 +124,16 @@ def test_a_consent_page_is_answered_once(world: World) -> None:
     assert world.submit(page, decision="allow").status_code == 400
 
 
-def test_a_repeated_parameter_is_refused(world: World) -> None:
-    pairs = [*world.asked().items(), ("scope", "patient/*.cruds")]
-    assert world.http.get("/oauth/authorize", params=pairs).status_code == 400
+@pytest.mark.parametrize("name", ["scope", "aud", "code_challenge", "nonce"])
+def test_a_repeated_parameter_is_refused(world: World, name: str) -> None:
+    asked = world.asked()
+    assert world.http.get("/oauth/authorize", params=[*asked.items(), (name, asked[name])]).status_code == 400
+
+
+def test_a_repeated_parameter_of_a_token_request_is_refused(world: World) -> None:
+    fields = {"grant_type": "refresh_token", "refresh_token": world.tokens()["refresh_token"], "client_id": "demo-public"}
+    assert world.http.post("/oauth/token", data=fields | {"scope": ["patient/*.rs", "patient/*.rs"]}).status_code == 400
+    assert world.http.post("/oauth/token", data=fields).status_code == 200
 
 
 def test_a_silent_request_is_refused_because_the_person_is_always_asked(world: World) -> None:

@@ -80,10 +80,15 @@ def run_alone(coroutine: Any) -> Any:
 SORTED = (
     record("two", entries=[token("t", "b"), date("d", 5, 9), string("s", "bb"), reference("r", "P/2"), quantity("q", 2.5)]),
     record("none"),
-    record("many", entries=[*(token("t", code) for code in "ca"), date("d", 1, 20), date("d", 7), quantity("q", -1), quantity("q", 9)]),
+    record(
+        "many",
+        entries=[*(token("t", code) for code in "ca"), date("d", 1, 20), date("d", 7), quantity("q", -1), quantity("q", 9)],
+    ),
     record("one", entries=[token("t", "a", "z"), date("d", 2, 3), string("s", "Aa"), reference("r", "P/1"), quantity("q", 1)]),
     record("also", entries=[token("t", "b", "a"), date("d", 5, 9), string("s", "BB"), reference("r", "P/2"), quantity("q", 2.5)]),
-    record("veiled", entries=[token("t", "0", vclass=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, vclass=3)]),
+    record(
+        "veiled", entries=[token("t", "0", vclass=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, vclass=3)]
+    ),
 )
 
 
@@ -125,7 +130,12 @@ def test_a_caller_admitted_to_more_sorts_by_more(run: Run) -> None:
 def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: Run) -> None:
     async def scenario(store: Store) -> None:
         entries = [date("d", 1, vclass=3), date("d", 9)]
-        await put(store, record("a", "p1", entries=entries), record("b", "p2", entries=entries), record("c", "p1", entries=[date("d", 5)]))
+        await put(
+            store,
+            record("a", "p1", entries=entries),
+            record("b", "p2", entries=entries),
+            record("c", "p1", entries=[date("d", 5)]),
+        )
         seen = sight(window("p1", classes={0}), window("p2", classes={0, 3}))
         assert await found(store, EVERYTHING, seen, (SortKey("d", "date"),)) == ["b", "c", "a"]
 
@@ -153,7 +163,13 @@ def test_pages_hold_each_row_once_although_others_are_written_between_them(
     async def scenario(store: Store) -> None:
         def rows(name: str, **more: Any) -> list[Any]:
             return [
-                record(f"{name}{n}", "p1", "p2" if n % 2 else "p3", entries=[token("t", "x"), *([date("d", n % 4)] if n % 5 else [])], **more)
+                record(
+                    f"{name}{n}",
+                    "p1",
+                    "p2" if n % 2 else "p3",
+                    entries=[token("t", "x"), *([date("d", n % 4)] if n % 5 else [])],
+                    **more,
+                )
                 for n in range(12)
             ]
 
@@ -204,7 +220,9 @@ def test_a_position_holds_only_the_sort_values_and_the_id(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         async with store.snapshot() as snapshot:
-            page = await snapshot.find(OBS, EVERYTHING, ANYONE, sort=(SortKey("d", "date", True), SortKey("s", "string")), limit=1)
+            page = await snapshot.find(
+                OBS, EVERYTHING, ANYONE, sort=(SortKey("d", "date", True), SortKey("s", "string")), limit=1
+            )
         assert page.next == Position((20, None), "many")
 
     run(scenario)

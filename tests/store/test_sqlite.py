@@ -12,7 +12,20 @@ import apsw
 import pytest
 
 from fhir_server.errors import Problem
-from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, DateIs, Filter, Has, IdIs, Not, Present, RefersTo, TextIs, TokenIs
+from fhir_server.search.filters import (
+    EVERYTHING,
+    AllOf,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    Present,
+    RefersTo,
+    TextIs,
+    TokenIs,
+)
 from fhir_server.search.sight import Position, Sight, SortKey
 from fhir_server.store import Store, open_store, sqlite_read
 from fhir_server.store.sqlite import SqliteStore
@@ -30,7 +43,9 @@ def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -
     return asyncio.run(whole())
 
 
-@pytest.mark.parametrize("url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""])
+@pytest.mark.parametrize(
+    "url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""]
+)
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         open_store(url)
@@ -114,7 +129,11 @@ def test_a_patients_search_touches_only_ranges_of_that_patients_rows(
                 assert page.rows
 
     opened(tmp_path / "x.db", scenario)
-    steps = [step for step in plans if step.startswith(("SEARCH", "SCAN")) and _table(step) not in ("s", "c", "h", "i") and "(subquery" not in step]
+    steps = [
+        step
+        for step in plans
+        if step.startswith(("SEARCH", "SCAN")) and _table(step) not in ("s", "c", "h", "i", "carray") and "(subquery" not in step
+    ]
     assert steps
     for step in steps:
         assert step.startswith("SEARCH"), plans
@@ -135,7 +154,7 @@ def test_a_read_that_takes_too_long_is_ended_and_the_store_goes_on(tmp_path: Pat
         await put(store, *(record(f"r{n}", entries=[date("when", n)]) for n in range(3000)))
         async with store.snapshot() as snapshot:
             with pytest.raises(Problem) as refused:
-                await snapshot.find(OBS, EVERYTHING, ANYONE, sort=(SortKey("when", "date"),), limit=5)
+                await snapshot.find(OBS, EVERYTHING, ANYONE, sort=(SortKey("when", "date"), SortKey("_id", "token")), limit=5)
             assert refused.value.kind == "busy"
             assert await snapshot.read(OBS, "r7", ANYONE)
         await put(store, record("more"))
@@ -202,7 +221,9 @@ def _write_many(path: Path, name: str, start: Any) -> None:
 
         async def job(transaction: Any, n: int) -> None:
             number = await transaction.intern(f"class{n}")
-            await transaction.put(record(f"{name}{n}", f"p{n % 7}", vclass=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")]))
+            await transaction.put(
+                record(f"{name}{n}", f"p{n % 7}", vclass=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")])
+            )
             await transaction.bump("p0")
 
         await asyncio.gather(*(store.write(lambda t, n=n: job(t, n)) for n in range(100)))
@@ -229,7 +250,7 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
         assert {f"{name}{n}" for name in ("left", "right") for n in range(100)} <= set(ids)
         assert len(ids) == len(set(ids))
         for n in range(20):
-            assert len([id for id in await found(store, Has(f"code{n}", TokenIs(None, "x")), every)]) == 10
+            assert len(list(await found(store, Has(f"code{n}", TokenIs(None, "x")), every))) == 10
         async with store.snapshot() as snapshot:
             keys = await snapshot.classes()
             assert sorted(keys) == sorted({f"class{n}" for n in range(100)})

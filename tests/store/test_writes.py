@@ -53,7 +53,15 @@ def test_an_acknowledged_write_is_read_at_once(run: Run) -> None:
 
 def test_an_update_replaces_entries_of_every_kind_and_patients(run: Run) -> None:
     old = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5), token("kept", "k")]
-    new = [token("t", "y"), reference("r", "P/2"), string("s", "New"), date("d", 2), quantity("q", 2), token("kept", "k"), date("d", 3)]
+    new = [
+        token("t", "y"),
+        reference("r", "P/2"),
+        string("s", "New"),
+        date("d", 2),
+        quantity("q", 2),
+        token("kept", "k"),
+        date("d", 3),
+    ]
 
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=old), record("b", "p1"))
@@ -80,7 +88,12 @@ _ALL_KINDS = (("t", "token"), ("r", "reference"), ("s", "string"), ("d", "date")
 
 def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("a", entries=[token("t", "x"), token("t", "x"), token("t", "x", vclass=3), quantity("q", 1), quantity("q", 1.0)]))
+        await put(
+            store,
+            record(
+                "a", entries=[token("t", "x"), token("t", "x"), token("t", "x", vclass=3), quantity("q", 1), quantity("q", 1.0)]
+            ),
+        )
         assert await found(store, Has("t", TokenIs("s", "x"))) == ["a"]
         assert await found(store, Has("t", TokenIs(None, "x")), sight(window(classes={0, 3}))) == ["a"]
         await put(store, record("a", version=2, entries=[token("t", "x", vclass=3)]))
@@ -112,7 +125,11 @@ def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: Run, v
             assert refused.value.kind == "conflict"
         await put(store, record("a", version=3))
         await drop(store, "a")
-        for again in (put(store, record("a", version=4)), put(store, record("a", version=1)), in_job(store, "drop", row("a", version=5))):
+        for again in (
+            put(store, record("a", version=4)),
+            put(store, record("a", version=1)),
+            in_job(store, "drop", row("a", version=5)),
+        ):
             with pytest.raises(Problem):
                 await again
         await put(store, record("a", version=5))
@@ -244,7 +261,9 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
             async def job(transaction: Any) -> None:
                 await transaction.intern(f"class{number}")
                 await transaction.bump("p1")
-                await transaction.put(record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
+                await transaction.put(
+                    record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")])
+                )
                 assert await transaction.count(OBS, Has(f"code{number}", TokenIs(None, "x")), ANYONE) >= 1
                 raise RuntimeError(str(number))
 

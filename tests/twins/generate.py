@@ -1,33 +1,38 @@
 """Cases: what a caller sees, drawn first, and two sets of what he does not, drawn independently or as mutations of each other.
 
-Whether a row is hidden follows here from how it is made (by the tables of ``docs/policy.md``), never from asking the server:
-:data:`SHOWN`, :data:`HIDDEN` and :data:`REDACTED` are the oracle.
+What is visible and what is hidden follows from the tables of :mod:`tests.twins.oracle`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from tests.twins.recipes import IG, LABELLED_DRUGS, LABELLED_LAB, PHYSICIAN_HOLD, PLACES, SENSITIVE_PLACES, VALUES, VITALS, Json
-from tests.twins.recipes import DATES, Recipes, coded, grant, ref
-from tests.twins.world import DAY, MINUTE, NOW, SECOND, Caller, Write
-
-CALLERS = (
-    Caller("parent of a teenager", "PT", "teen", "RelatedPerson/parent-of-teen", "parent"),
-    Caller("parent of a child", "PC", "child", "RelatedPerson/parent-of-child", "parent"),
-    Caller("adult's standard proxy", "PA", "adult", "RelatedPerson/proxy-of-adult", "proxy"),
-    Caller("adult", "AS", "adult", "Patient/adult", "adult"),
-    Caller("limited backend", "BE", "", client="limited", scope="system/*.cruds"),
-    Caller("parent of a grown child", "PX", "grown", "RelatedPerson/parent-of-grown", "parent"),
-    Caller("stranger", "PX", "teen", "RelatedPerson/stranger", "stranger"),
+from tests.twins.oracle import BORN, CALLERS, CLASSES, FACTS, HIDDEN, OWNED, REDACTED, ROWS, SHOWN, START, tags
+from tests.twins.recipes import (
+    DATES,
+    IG,
+    LABELLED_DRUGS,
+    LABELLED_LAB,
+    PHYSICIAN_HOLD,
+    SENSITIVE_PLACES,
+    VALUES,
+    VITALS,
+    Json,
+    Recipes,
+    coded,
+    ref,
+    restriction,
 )
-START = NOW - 40 * DAY
+from tests.twins.world import MINUTE, SECOND, Caller, Write
+
 _STEP = 10 * MINUTE
-_BORN = {"teen": "2012-04-18", "child": "2018-06-01", "adult": "1984-03-09", "grown": "2008-10-20", "neighbour": "2011-01-05", "elder": "1950-02-02"}
+# Channels known to be open, which the drawn cases keep away from; each has a test of its own that must fail until it is closed.
+OPEN = frozenset({"place", "pointer-search", "pointer-version", "history-relabel"})
+_STEP = 10 * MINUTE
 Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value or addition)
 
 
@@ -98,136 +103,12 @@ def _edited(write: Write, edits: Iterable[tuple[str, Any]]) -> Write:
     return replace(write, resource=resource)
 
 
-def _facts() -> tuple[Write, ...]:
-    place = {"status": "active", "mode": "instance"}
-    rows: list[Json] = [
-        {"resourceType": "Organization", "id": "hospital", "active": True, "name": "Hospital"},
-        *({"resourceType": "Practitioner", "id": id, "name": [{"family": id}]} for id in ("dr-one", "dr-two")),
-        *({"resourceType": "Location", "id": id, **place, "type": [_role(code)], "name": name} for id, code, name in _PLACES),
-        *({"resourceType": "Patient", "id": id, "birthDate": born, "name": [{"family": id.title()}]} for id, born in _BORN.items()),
-        *({"resourceType": "RelatedPerson", "id": f"parent-of-{id}", "patient": ref("Patient", id)} for id in ("teen", "child", "grown")),
-        {"resourceType": "RelatedPerson", "id": "proxy-of-adult", "patient": ref("Patient", "adult")},
-        *({"id": f"grant-{id}", **grant(id, f"RelatedPerson/parent-of-{id}", "proxy-child", "2020-01-01")} for id in ("teen", "child", "grown")),
-        {"id": "grant-adult", **grant("adult", "RelatedPerson/proxy-of-adult", "proxy-adult", "2020-01-01")},
-    ]
-    return tuple(Write(START - DAY + n * SECOND, row["resourceType"], row["id"], row) for n, row in enumerate(rows))
-
-
-def _role(code: str) -> Json:
-    return coded("http://terminology.hl7.org/CodeSystem/v3-RoleCode", code)
-
-
-_PLACES = (
-    ("clinic", "FMC", "Family clinic"), ("laboratory", "OUTLAB", "Laboratory"),
-    ("mental-health", "PSY", "Clinic four"), ("drug-treatment", "SURF", "Clinic five"),
-)  # fmt: skip
-FACTS = _facts()
-FACT_NAMES = frozenset(write.name for write in FACTS)
-
-# What every caller of these kinds sees: (the person in context) -> a resource.  ``d`` is the drawing in progress.
-_Draw = Callable[["Drawing", str], Json]
-_ROWS: dict[str, _Draw] = {
-    "lab": lambda d, p: d.r.observation(p, **d.in_visit()),
-    "vitals": lambda d, p: d.r.observation(p, VITALS, **d.in_visit()),
-    "panel": lambda d, p: d.r.panel(p, **d.in_visit()),
-    "report": lambda d, p: d.r.report(p, d.some("Observation", 2)),
-    "statement": lambda d, p: d.r.statement(p),
-    "prescription": lambda d, p: d.r.prescription(p),
-    "encounter": lambda d, p: d.r.encounter(p, d.r.pick(*PLACES)),
-    "appointment": lambda d, p: d.r.appointment((p,), place=d.r.pick(*PLACES)),
-    "immunization": lambda d, p: d.r.immunization(p),
-    "account": lambda d, p: d.r.account((p,)),
-    "coverage": lambda d, p: d.r.coverage(p),
-    "allergy": lambda d, p: d.r.allergy(p),
-    "condition": lambda d, p: d.r.condition(p),
-    "procedure": lambda d, p: d.r.plain("Procedure", p),
-    "order": lambda d, p: d.r.plain("ServiceRequest", p),
-    "careteam": lambda d, p: d.r.plain("CareTeam", p),
-    "own message": lambda d, p: d.r.message(p, d.caller.me),
-    "own act": lambda d, p: d.r.provenance(d.r.pick(*d.some("Observation", 9)) if d.some("Observation", 9) else f"Patient/{p}", d.caller.me),
-    "relation": lambda d, p: d.r.related(p),
-}
-_CHART = ("lab", "lab", "vitals", "panel", "report", "statement", "prescription", "encounter", "appointment", "immunization", "allergy")
-SHOWN: dict[str, tuple[str, ...]] = {
-    "PT": (*_CHART, "account", "coverage", "order", "careteam", "own message", "own act"),
-    "PC": (*_CHART, "account", "coverage", "condition", "procedure", "order", "own message", "own act"),
-    "PA": (*_CHART, "coverage", "condition", "procedure", "order", "own message", "own act"),
-    "AS": (*_CHART, "account", "coverage", "condition", "procedure", "relation", "own message", "own act"),
-    "BE": (*_CHART, "account", "coverage", "condition", "procedure", "order", "relation"),
-    "PX": (),
-}
-_NOW_HELD = ("held", "withheld", "later")
-_FOREIGN = ("other patient", "other patient", "mixed")
-_PROXY = ("minor", "thread", "relation", "act")
-_LABELS = ("labelled", "labelled", "unclassified", "visit")
-HIDDEN: dict[str, tuple[str, ...]] = {
-    "PT": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "class"),
-    "PC": (*_NOW_HELD, *_FOREIGN, *_PROXY),
-    "PA": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "class"),
-    "AS": (*_NOW_HELD, *_FOREIGN),
-    "BE": (*_NOW_HELD, *_LABELS, "mixed", "minor", "class"),
-    "PX": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "ordinary", "ordinary", "ordinary", "class"),
-}
-# Rows hidden by their data class alone.
-_CLASSES: dict[str, tuple[_Draw, ...]] = {
-    "PT": (_ROWS["condition"], _ROWS["procedure"], lambda d, p: d.r.observation(p, ("72166-2",), "social-history")),
-    "PA": (_ROWS["account"], lambda d, p: d.r.observation(p, ("72166-2",), "social-history")),
-    "BE": (lambda d, p: d.r.message(p, "RelatedPerson/parent-of-teen"), lambda d, p: d.r.grant(p, "RelatedPerson/elsewhere")),
-    "PX": (_ROWS["condition"], _ROWS["procedure"]),
-}
-_OWNED = ("lab", "vitals", "statement", "prescription", "encounter", "appointment", "immunization", "account", "allergy", "report")
-
-
-def _text(d: Drawing) -> Any:
-    return d.r.word()
-
-
-def _note(d: Drawing) -> Any:
-    return [{"text": d.r.word()}]
-
-
-def _reason(d: Drawing) -> Any:
-    return [coded("http://hl7.org/fhir/sid/icd-10-cm", d.r.pick("J45.20", "I10"), display=d.r.word())]
-
-
-def _narrative(d: Drawing) -> Any:
-    return {"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml"><p>{d.r.word()}</p></div>'}
-
-
-def _tags(d: Drawing) -> Any:
-    return {"tag": [{"system": "https://tags.example", "code": d.r.word()}], "source": f"https://source.example/{d.r.word()}"}
-
-
-_FREE = {"text": _narrative, "note": _note}
-_NAMED = {"text": _narrative}
-_PERSON = {"contact": lambda d: [{"name": {"family": d.r.word()}}], "telecom": lambda d: [{"system": "email", "value": f"{d.r.word()}@x.example"}]}
-# type -> elements the caller does not get, and what they may hold.
-REDACTED: dict[str, dict[str, dict[str, Callable[[Drawing], Any]]]] = {
-    "PT": {
-        "Observation": _FREE,
-        "MedicationStatement": {**_FREE, "reasonCode": _reason},
-        "MedicationRequest": {**_FREE, "reasonCode": _reason},
-        "Encounter": {**_NAMED, "reasonCode": _reason},
-        "Appointment": {**_NAMED, "reasonCode": _reason, "description": _text, "comment": _text, "patientInstruction": _text},
-        "Immunization": {**_FREE, "reasonCode": _reason, "performer": lambda d: [{"actor": ref("Practitioner", d.r.pick("dr-one", "dr-two"))}]},
-        "DiagnosticReport": {**_NAMED, "presentedForm": lambda d: [{"contentType": "text/plain", "title": d.r.word()}]},
-        "Account": {**_NAMED, "description": _text},
-        "AllergyIntolerance": _FREE,
-        "Patient": _PERSON,
-    },
-    "PA": {
-        "Observation": _FREE, "MedicationStatement": _FREE, "MedicationRequest": _FREE, "Immunization": _FREE, "AllergyIntolerance": _FREE,
-        "Condition": _FREE, "Procedure": _FREE, "Encounter": _NAMED, "Patient": _PERSON,
-    },
-    "PX": {"Patient": {**_PERSON, "gender": lambda d: d.r.pick("male", "female")}},
-}  # fmt: skip
-
-
 class Drawing:
     """A case in the making."""
 
-    def __init__(self, seed: int, caller: Caller) -> None:
+    def __init__(self, seed: int, caller: Caller, open: frozenset[str] = OPEN) -> None:
         self.caller = caller
+        self.open = open
         self.random = Random(f"{seed} {caller.name}")
         self._words = 0
         self.r = Recipes(self.random, self._word)
@@ -253,7 +134,7 @@ class Drawing:
 
     def other(self) -> str:
         """Somebody whose record is not the caller's."""
-        return self.r.pick(*({"adult", "child", "elder", "neighbour", "teen"} - {self.caller.patient}) and sorted(set(_BORN) - {self.caller.patient}))
+        return self.r.pick(*sorted(set(BORN) - {self.caller.patient}))
 
     def some(self, type: str, most: int) -> tuple[str, ...]:
         """A few visible rows of a type that stand."""
@@ -272,7 +153,7 @@ class Drawing:
         for number, name in enumerate(order):
             at += _STEP
             patient = self.person()
-            resource = _ROWS[name](self, patient)
+            resource = ROWS[name](self, patient)
             type, id = resource["resourceType"], f"v{number}"
             patients[f"{type}/{id}"] = patient
             self.shown.append(Write(at, type, id, resource))
@@ -333,13 +214,13 @@ class Drawing:
             found.append(Write(at, type, id, resource))
             if self.random.random() < 0.3:
                 found.append(Write(at + SECOND, type, id, self._mutated(resource)))
-            if self.random.random() < 0.15 and type != "Encounter":
+            if self.random.random() < 0.15 and type not in ("Encounter", "Consent"):
                 found.append(Write(at + 2 * SECOND, type, id, None))
         return tuple(found)
 
     def _hidden(self, kind: str) -> list[Json]:
         d, r, p = self, self.r, self.person()
-        owned = _ROWS[r.pick(*_OWNED)]
+        owned = ROWS[r.pick(*OWNED)]
         secret = f"{IG}/StructureDefinition/"
         match kind:
             case "ordinary":
@@ -366,7 +247,7 @@ class Drawing:
                 inside = r.pick(r.observation(p), r.observation(p, VITALS)) | {"encounter": ref("Encounter", visit)}
                 return [r.encounter(p, place) | {"id": visit}, inside, r.appointment((p,), place=place)]
             case "class":
-                return [r.pick(*_CLASSES[self.caller.kind])(d, p)]
+                return [r.pick(*CLASSES[self.caller.kind])(d, p)]
             case "other patient":
                 row = owned(d, self.other())
                 if row["resourceType"] == "Observation" and self.caller.me:
@@ -384,14 +265,17 @@ class Drawing:
             case "relation":
                 other = self._id()
                 return [r.related(p) | {"id": other}, r.grant(p, f"RelatedPerson/{other}")]
+            case "restricted":
+                row = owned(d, p) | {"id": self._id()}
+                return [row, restriction(p, self.caller.me, f"{row['resourceType']}/{row['id']}")]
             case "act":
                 return [r.provenance(r.pick(*self.names) if self.names else f"Patient/{p}", "Practitioner/dr-one")]
         raise AssertionError(kind)
 
     def _touch(self) -> Secret | None:
         """A secret inside a row that is visible, or in versions of it that are not."""
-        kind = self.r.pick("elements", "elements", "tags", "result", "result", "versions", "versions", "early", "component", "participant", "concluded")
-        standing = [name for name in self.names]
+        kind = self.r.pick("elements", "elements", "tags", "result", "result", "versions", "versions", "early", "component", "participant", "concluded", "visit")
+        standing = list(self.names)
         if self.caller.kind == "PX":
             kind, standing = "elements", ["Patient/grown"] if self.caller.patient == "grown" else []
         found = getattr(self, f"_{kind}")([name for name in standing if self._newest(name)])
@@ -416,7 +300,7 @@ class Drawing:
 
     def _tags(self, names: list[str]) -> Any:
         name = self.r.pick(*names) if names else None
-        return name and (((), ()), (((name, "meta", _tags(self)),), ((name, "meta", _tags(self)),) if self.random.random() < 0.5 else ()))
+        return name and (((), ()), (((name, "meta", tags(self)),), ((name, "meta", tags(self)),) if self.random.random() < 0.5 else ()))
 
     def _result(self, names: list[str]) -> Any:
         """A report that lists a result which the caller does not see: other ones in the other world, or one that does not exist."""
@@ -428,17 +312,28 @@ class Drawing:
         fate = self.random.random()
         if fate < 0.4:
             return ((rows[0],), ()), (edits[0], ())
-        if fate < 0.7:
+        if fate < 0.7 or "pointer-search" in self.open:
             return ((rows[0],), (rows[1],)), (edits[0], edits[1])
         return ((rows[0],), ()), (edits[0], edits[0])
+
+    def _visit(self, names: list[str]) -> Any:
+        """A row of a visit that the caller does not see, where the visit's own sensitivity is not the row's."""
+        name = self._pick_of(names, "Observation")
+        if name is None or "pointer-search" in self.open:
+            return None
+        patient = ((self._newest(name) or Write(0, "", "", {})).resource or {})["subject"]["reference"].removeprefix("Patient/")
+        row = Write(self._moment(), "Encounter", self._id(), self.r.encounter(patient) | {"status": "entered-in-error"})
+        return ((row,), (row,)), (((name, "encounter", {"reference": row.name}),), ())
 
     def _hidden_result(self, report: str) -> Write:
         resource = (self._newest(report) or Write(0, "", "", {})).resource or {}
         patient = resource["subject"]["reference"].removeprefix("Patient/")
         kinds: list[Json] = [self.r.observation(patient) | {"status": "preliminary"}]
         kinds += [self.r.observation(patient, LABELLED_LAB)] if self.caller.kind in ("PT", "PA", "BE") else []
-        kinds += [self.r.observation(self.other())] if self.caller.kind != "BE" else []
-        return Write(self._moment(), "Observation", self._id(), self.r.pick(*kinds))
+        kinds += [self.r.observation(self.other())] if self.caller.kind != "BE" and "pointer-search" not in self.open else []
+        first = next(write.at for write in self.shown if write.name == report)
+        at = first - self._ids * 1009 - SECOND if "history-relabel" in self.open else self._moment()
+        return Write(at, "Observation", self._id(), self.r.pick(*kinds))
 
     def _concluded(self, names: list[str]) -> Any:
         """A report of a result that the caller does not see, with a conclusion that speaks of it."""
@@ -464,9 +359,12 @@ class Drawing:
 
     def _participant(self, names: list[str]) -> Any:
         name = self._pick_of(names, "Appointment")
-        if name is None or self.caller.kind == "BE":
+        if name is None or self.caller.kind == "BE" or "pointer-search" in self.open:
             return None
-        extra = [[{"actor": ref("Patient", self.other()), "status": "accepted"}] for _ in range(2)]
+        others = [other for other in sorted(BORN) if other > self.caller.patient or ("place" not in self.open and other != self.caller.patient)]
+        if not others:
+            return None
+        extra = [[{"actor": ref("Patient", self.r.pick(*others)), "status": "accepted"}] for _ in range(2)]
         return ((), ()), (((name, "participant", extra[0]),), ((name, "participant", extra[1]),) if self.random.random() < 0.5 else ())
 
     def _versions(self, names: list[str]) -> Any:
@@ -481,7 +379,7 @@ class Drawing:
         more = []
         for number in range(self.random.randint(1, 2)):
             element = self.r.pick(*made) if made else "meta"
-            value = made[element](self) if made else _tags(self)
+            value = made[element](self) if made else tags(self)
             more.append(Write(last + self._moment() - START + number * SECOND, newest.type, newest.id, newest.resource | {element: value}))
         return (tuple(sorted(more, key=lambda write: write.at)), ()), ((), ())
 
@@ -491,12 +389,12 @@ class Drawing:
         first = next((write for write in self.shown if write.name == name), None)
         if first is None or first.resource is None:
             return None
-        before = first.at - self.random.choice((_STEP // 3, 4 * _STEP // 3, 10 * _STEP))
+        before = first.at - (self.random.choice((_STEP // 3, 4 * _STEP // 3, 10 * _STEP)) if "place" not in self.open else _STEP // 3)
         row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | {"status": "preliminary"})
         self._ids += 1
         return ((row,), ()), ((), ())
 
 
-def case(seed: int) -> Case:
+def case(seed: int, open: frozenset[str] = OPEN) -> Case:
     """The case of a seed: the callers take turns."""
-    return Drawing(seed, CALLERS[seed % len(CALLERS)]).case(seed)
+    return Drawing(seed, CALLERS[seed % len(CALLERS)], open).case(seed)

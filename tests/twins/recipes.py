@@ -189,6 +189,13 @@ def grant(patient: str, grantee: str, kind: str, day: str, **more: Any) -> Json:
     }  # fmt: skip
 
 
+def restriction(patient: str, grantee: str, row: str) -> Json:
+    """A Consent by which a patient keeps one row from a person who has access."""
+    base = grant(patient, grantee, "restriction", "2026-03-01")
+    refusal = base["provision"]["provision"][0] | {"type": "deny", "data": [{"meaning": "instance", "reference": {"reference": row}}]}
+    return base | {"provision": {"provision": [refusal]}}
+
+
 _PLAIN: dict[str, Json] = {
     "Procedure": {"status": "completed", "code": coded("http://snomed.info/sct", "117015009"), "performedDateTime": "2026-05-19"},
     "ServiceRequest": {"status": "active", "intent": "order", "code": coded(LOINC, "718-7"), "authoredOn": "2026-05-19"},

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlencode
 
 from fhir_server.search import index
 from fhir_server.search.sight import Entry
-from tests.twins.generate import FACTS, Case
+from tests.twins.generate import Case
+from tests.twins.oracle import FACTS
 from tests.twins.recipes import ref
 from tests.twins.world import BASE, Ask, Write
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.twins.generate import FACT_NAMES, Case, Secret
+from tests.twins.generate import Case, Secret
+from tests.twins.oracle import FACT_NAMES
 from tests.twins.requests import Asker, Capability
 from tests.twins.world import BASE, FEED, SECOND, Answer, Ask, World
 
@@ -56,6 +57,7 @@ class Twins:
         self.worlds = (World(urls[0], case.seed), World(urls[1], case.seed))
         self.tally = tally or Tally()
         self._canaries = _canaries(case)
+        self._said: set[bytes] = set()
 
     async def open(self) -> None:
         self.tally.cases += 1
@@ -92,7 +94,8 @@ class Twins:
             raise Leak(self.case, ask, "The worlds answer differently.", answers)
         if answers[0].status >= 500:
             raise Leak(self.case, ask, "The server failed.", answers[:1])
-        told = {word for word in _CANARY.findall(answers[0].bytes()) if word in self._canaries and word not in ask.sent().encode()}
+        self._said |= set(_CANARY.findall(ask.sent().encode()))
+        told = {word for word in _CANARY.findall(answers[0].bytes()) if word in self._canaries} - self._said
         if told:
             raise Leak(self.case, ask, f"The answer holds hidden words: {sorted(told)}", answers[:1])
         return answers[0]
@@ -160,7 +163,7 @@ def _require_whole(case: Case, ask: Ask, answers: list[Answer]) -> None:
     rows = [row for page in pages for row in page]
     if len(rows) != len(set(rows)):
         raise Leak(case, ask, "A row is on two pages.", answers)
-    if len({len(page) for page in pages[:-1]}) > 1 or (len(pages) > 1 and not pages[-1]):
+    if len({len(page) for page in pages[:-1]}) > 1 or (len(pages) > 1 and not pages[-1] and ask.kind != "everything"):
         raise Leak(case, ask, f"Pages are not full: {[len(page) for page in pages]}.", answers)
     total = bundles[0].get("total")
     if total is not None and "_summary=count" not in ask.sent() and "_count=0" not in ask.sent() and total != len(rows):
@@ -208,6 +211,7 @@ async def capability() -> Capability:
 
     world = World()
     await world.open()
+    world.serve_documents()
     answer = await world.ask(Ask.get("metadata", "metadata"), "")
     await world.close()
     return Capability(json.loads(answer.body))

@@ -14,6 +14,7 @@ import pytest
 from fhir_server import app, intake
 from fhir_server.http import Request
 from fhir_server.intake import Writing
+from fhir_server.routes import FhirApi
 from fhir_server.settings import Settings
 from fhir_server.smart import clients, tokens, users
 from fhir_server.smart.clients import Client
@@ -152,7 +153,7 @@ class World:
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", key=KEY)
         made = app.parts(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(made, clock=self.clock, auditor=_Unjournaled())
-        self.api = app.fhir_api(self.parts)
+        self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body, {})
         store = self.parts.store
         for user in _PEOPLE:
             await users.save(store, user)
@@ -161,6 +162,10 @@ class World:
 
     async def close(self) -> None:
         await self.parts.store.close()
+
+    def serve_documents(self) -> None:
+        """Serve the CapabilityStatement and discovery too, which take long to make."""
+        self.api = app.fhir_api(self.parts)
 
     async def write(self, write: Write) -> None:
         """One write of the feed, by the way every resource takes into the store."""

@@ -1,0 +1,94 @@
+"""Server processes pinned to the first core, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.stores import ROOT, settings
+
+SERVER_CORE: Final = 0
+LOAD_CORE: Final = 1
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running server: its process id and its origin."""
+
+    pid: int
+    origin: str
+
+    def cpu(self) -> float:
+        """Processor seconds it has used so far, all threads, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def memory(self) -> tuple[float, float]:
+        """Resident megabytes: all, and without mapped files (a mapped store's pages are the page cache's)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        sizes = {name: value for name, _, value in (line.partition(":") for line in lines)}
+        return tuple(int(sizes[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))  # type: ignore[return-value]
+
+
+@contextmanager
+def fhir_server(store: Path, port: int) -> Iterator[Process]:
+    """``fhir-server serve`` on this store, one worker."""
+    chosen = settings(store, port)
+    environment = {
+        "FHIR_SERVER_STORE": chosen.store,
+        "FHIR_SERVER_ORIGIN": chosen.origin,
+        "FHIR_SERVER_MODE": chosen.mode,
+        "FHIR_SERVER_KEY": chosen.key,
+    }
+    with _running(["fhir_server", "serve", "--port", str(port)], environment, port, "/fhir/metadata") as process:
+        yield process
+
+
+@contextmanager
+def control(answers: Path, port: int) -> Iterator[Process]:
+    """The bare ASGI application that gives these answers from memory, in the same web server with the same settings."""
+    command = ["uvicorn", "benchmarks.control:app", "--factory", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+    quiet = ["--no-access-log", "--no-server-header", "--no-date-header", "--log-level", "warning"]
+    with _running([*command, *quiet], {"BENCHMARKS_ANSWERS": str(answers)}, port, "/") as process:
+        yield process
+
+
+@contextmanager
+def _running(module: list[str], environment: Mapping[str, str], port: int, ready: str) -> Iterator[Process]:
+    origin = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+    )
+    try:
+        _wait(process, origin + ready)
+        yield Process(process.pid, origin)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait(process: subprocess.Popen[bytes], address: str) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with status {process.returncode} before it answered")
+        try:
+            urllib.request.urlopen(address).read()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"nothing answers at {address}")
