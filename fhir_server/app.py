@@ -25,7 +25,7 @@ from fhir_server.grant import Granter
 from fhir_server.http import JSON, Response
 from fhir_server.interactions.capability import capability_statement
 from fhir_server.interactions.service import Service
-from fhir_server.routes import FhirApi
+from fhir_server.routes import FhirApi, Receive, Scope, Send
 from fhir_server.search.page import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, discovery, keys, routes
@@ -68,9 +68,7 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     store.secrets.now = clock
     labeller = Labeller(policy, CodeBook.load(settings.ig))
     granter = Granter(policy, settings.base)
-    smart = Smart(
-        store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key
-    )
+    smart = Smart(store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key)
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))
     service = Service(store, Door(store, granter), labeller, policy, cursors, settings.base, settings.max_entries, fresh)
@@ -91,8 +89,20 @@ def application(settings: Settings) -> FastAPI:
     app.include_router(routes.router(made.smart))
     app.include_router(portal.router(made.smart, made.service))
     app.include_router(linking.router(made.smart))
-    app.mount("/fhir", fhir_api(made))
+    api = fhir_api(made)
+    app.add_route("/fhir", _AtBase(api))  # type: ignore[arg-type]  # Starlette takes an ASGI application too
+    app.mount("/fhir", api)
     return app
+
+
+class _AtBase:
+    """The FHIR base without a slash behind it, where transactions are sent; a mount alone answers it with a redirect."""
+
+    def __init__(self, api: FhirApi) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._api({**scope, "root_path": scope["path"]}, receive, send)
 
 
 def fhir_api(made: Parts) -> FhirApi:
@@ -120,5 +130,3 @@ def _cursor_key(settings: Settings) -> bytes:
     """The key that seals page links: from the settings where there is one, so that several processes open each other's."""
     seed = settings.key.encode() if settings.key else secrets.token_bytes(32)
     return sha256(b"page links" + seed).digest() + sha256(b"page links, second half" + seed).digest()
-
-

@@ -136,11 +136,11 @@ class Writing:
     async def store(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None) -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
 
-        Security labels, tags and source are kept only from a ``trusted`` caller.
+        Security labels, tags and source are taken from a ``trusted`` caller; an update by another keeps those that stand.
         """
         created = previous is None or previous.interaction == "delete"
         version = previous.version + 1 if previous else 1
-        body, value = _spliced(draft, id, version, self._now, trusted)
+        body, value = _spliced(draft, id, eras.stamp(version, self._now), _meta(draft, trusted, previous))
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
         record = await self._labelled(row, value, _history(previous))
         await self._tx.put(record)
@@ -257,16 +257,24 @@ class Writing:
         return self._targets[name]
 
 
-def _spliced(draft: Draft, id: str, version: int, now: int, trusted: bool) -> tuple[bytes, dict[str, Any]]:
-    meta = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
-    dropped = ("versionId", "lastUpdated", *(() if trusted else _INTERNAL_META))
-    kept = {name: text for name, text in meta.items() if name not in dropped}
-    head = b'{"resourceType":"%s","id":"%s","meta":{%s' % (draft.type.encode(), id.encode(), eras.stamp(version, now))
-    tail = b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in kept.items()) + b"}"
+def _meta(draft: Draft, trusted: bool, previous: Row | None) -> dict[str, bytes]:
+    """The members of the new version's meta beside its stamp."""
+    received = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
+    ours = _INTERNAL_META if not trusted else ()
+    kept = {name: text for name, text in received.items() if name not in ("versionId", "lastUpdated", *ours)}
+    if ours and previous is not None and previous.body:
+        standing = jsontext.members(jsontext.members(previous.body)["meta"])
+        kept |= {name: text for name, text in standing.items() if name in ours}
+    return kept
+
+
+def _spliced(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:
+    """The body to store, and its parsed value."""
+    head = b'{"resourceType":"%s","id":"%s","meta":{%s' % (draft.type.encode(), id.encode(), stamp)
+    tail = b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in meta.items()) + b"}"
     rest = (item for item in draft.parts.items() if item[0] not in ("resourceType", "id", "meta"))
     body = head + tail + b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in rest) + b"}"
-    value = {**draft.value, "id": id, "meta": {name: part for name, part in draft.value.get("meta", {}).items() if name not in dropped}}
-    return body, value
+    return body, {**draft.value, "id": id, "meta": {name: jsontext.parse(text) for name, text in meta.items()}}
 
 
 def _history(row: Row | None) -> tuple[Era, ...]:

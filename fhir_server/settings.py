@@ -87,9 +87,16 @@ def _checked(settings: Settings) -> Settings:
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is refused in production mode: ages must follow the real clock.")
     if settings.clock:
-        fixed_clock(settings.clock)
+        _require_instant(settings.clock)
     if settings.mode == "production" and len(settings.key) < 32:
         raise ValueError("FHIR_SERVER_KEY must hold a secret of at least 32 characters in production mode.")
     if not settings.origin.startswith(("http://", "https://")) or settings.origin.endswith("/"):
         raise ValueError("FHIR_SERVER_ORIGIN must be scheme://host[:port] without a trailing slash.")
     return settings
+
+
+def _require_instant(text: str) -> None:
+    try:
+        fixed_clock(text)
+    except ValueError as error:
+        raise ValueError(f"FHIR_SERVER_CLOCK: {error}") from None

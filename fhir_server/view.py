@@ -115,11 +115,20 @@ class View:
         shown = await self.shows(targets) if targets else frozenset()
         return [self._projected(row, shown) for row in rows]
 
+    async def withheld(self, row: Row) -> list[jsontext.Path]:
+        """The paths of a row's parts that this caller is not shown; for a write that replaces the row."""
+        shown = await self.shows(pointer.target for pointer in row.pointers)
+        return self._cut(row, shown)
+
+    def _cut(self, row: Row, shown: frozenset[str]) -> list[jsontext.Path]:
+        admitted = self.plan.admitted(row.type)
+        cut = [facet.path for facet in row.facets if facet.vclass not in admitted]
+        return cut + [pointer.path for pointer in row.pointers if pointer.target not in shown]
+
     def _projected(self, row: Row, shown: frozenset[str]) -> Seen:
         admitted = self.plan.admitted(row.type)
         version, updated = row.version, row.updated
-        cut: list[jsontext.Path] = [facet.path for facet in row.facets if facet.vclass not in admitted]
-        cut += [pointer.path for pointer in row.pointers if pointer.target not in shown]
+        cut = self._cut(row, shown) if row.facets or row.pointers else []
         body = jsontext.without(row.body, cut) if cut and row.body else row.body
         if row.eras:
             released = self.now if self.plan.released else None

@@ -11,7 +11,7 @@ from fhir_server.consent import labels
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.http import JSON, Request, Response, decoded, etag_version, versioned
 from fhir_server.intake import Draft, Writing
-from fhir_server.interactions import read
+from fhir_server.interactions import merge, read
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
@@ -72,6 +72,8 @@ async def updated(
     if seen is None:
         view.plan.require(draft.type, "c")
     await require_references(view, draft, service.base, known | {f"{draft.type}/{id}"})
+    if current is not None and seen is not None and not view.plan.everything:
+        draft = merge.restored(draft, current, await view.withheld(current))
     row = await writing.store(draft, id, trusted=view.plan.trusted, previous=current)
     if current is None:
         await writing.adopt(f"{draft.type}/{id}")
@@ -97,7 +99,7 @@ def allow(view: View, draft: Draft, letter: str) -> None:
     plan = view.plan
     if plan.trusted:
         return
-    if not plan.may_write(draft.type, letter):
+    if not plan.may_write(draft.type, letter) or (letter == "u" and plan.principal.client_kind == "backend"):
         raise Problem("forbidden", f"This caller may not write {draft.type}.")
     owners = frozenset(labels.patients(draft.type, draft.value))
     if plan.patients is not None and (not owners or not owners <= plan.patients):

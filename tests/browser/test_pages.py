@@ -64,6 +64,10 @@ while (walker.nextNode()) {
 }
 return found;
 """
+RING = """
+const style = getComputedStyle(document.activeElement);
+return [style.outlineStyle, parseFloat(style.outlineWidth)];
+"""
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -119,8 +123,7 @@ def tab_to(walk: Walk, selector: str) -> None:
     for _ in range(12):
         ActionChains(walk.browser).send_keys(Keys.TAB).perform()
         if walk.browser.execute_script("return document.activeElement.matches(arguments[0])", selector):
-            ring = "const style = getComputedStyle(document.activeElement); return [style.outlineStyle, parseFloat(style.outlineWidth)]"
-            style, width = walk.browser.execute_script(ring)
+            style, width = walk.browser.execute_script(RING)
             assert style == "solid"
             assert width >= 2
             return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from selenium.common import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -53,7 +55,7 @@ class Walk:
         """The picker's choices: patient id to the words beside it."""
         self.until_at(f"{self.origin}/oauth/record")
         rows = self.all(".choice")
-        return {row.find_element(By.NAME, "patient").get_attribute("value"): row.text for row in rows}
+        return {row.find_element(By.NAME, "patient").get_attribute("value") or "": row.text for row in rows}
 
     def pick(self, patient: str) -> Walk:
         self.until_at(f"{self.origin}/oauth/record")
@@ -113,5 +115,9 @@ class Walk:
     def all(self, selector: str) -> list[WebElement]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
-    def _wait(self, reached: object) -> None:
-        WebDriverWait(self.browser, PATIENCE, poll_frequency=0.02).until(lambda _: reached(), f"still at {self.browser.current_url}")
+    def _wait(self, reached: Callable[[], bool]) -> None:
+        wait = WebDriverWait(self.browser, PATIENCE, poll_frequency=0.02)
+        try:
+            wait.until(lambda _: reached())
+        except TimeoutException:
+            raise AssertionError(f"The browser stayed at {self.browser.current_url}: {self.one('body').text}") from None

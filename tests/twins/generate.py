@@ -209,8 +209,10 @@ class Drawing:
 
     def _rows(self, kind: str) -> tuple[Write, ...]:
         found: list[Write] = []
-        for resource in self._hidden(kind):
-            type, id, at = resource["resourceType"], resource.pop("id", None) or self._id(), self._moment()
+        first = self._moment()
+        for number, resource in enumerate(self._hidden(kind)):
+            type, id = resource["resourceType"], resource.pop("id", None) or self._id()
+            at = first + 7 * number * SECOND if "history-relabel" in self.open else self._moment()
             found.append(Write(at, type, id, resource))
             if self.random.random() < 0.3:
                 found.append(Write(at + SECOND, type, id, self._mutated(resource)))

@@ -1,0 +1,74 @@
+"""Writes by callers who do not see everything: nothing they were not shown is lost, and no label is lifted by the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.served import Served
+
+
+@pytest.fixture(scope="module")
+def clinician(served: Served) -> str:
+    return served.token("demo-public", "user/*.cruds", "clinician")
+
+
+def lab(**more: Any) -> dict[str, Any]:
+    code = {"coding": [{"system": "http://loinc.org", "code": "718-7"}]}
+    return {"resourceType": "Observation", "status": "final", "code": code, "subject": {"reference": "Patient/adult"}, **more}
+
+
+def test_an_update_by_a_clinician_keeps_the_labels_that_stand(served: Served, feed: str, clinician: str) -> None:
+    label = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PHY"}]
+    id = served.request(feed, "POST", "Observation", body=lab(meta={"security": label})).json["id"]
+    assert served.request(clinician, "PUT", f"Observation/{id}", body=lab(id=id, status="amended")).status == 200
+    assert served.get(feed, f"Observation/{id}").json["meta"]["security"] == label
+    assert served.get(served.app_token("adult", "adult"), f"Observation/{id}").status == 404
+
+
+def test_labels_sent_by_a_clinician_are_not_taken(served: Served, feed: str, clinician: str) -> None:
+    label = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PHY"}]
+    created = served.request(clinician, "POST", "Observation", body=lab(meta={"security": label}))
+    assert created.status == 201 and "security" not in created.json["meta"]
+    assert served.get(served.app_token("adult", "adult"), f"Observation/{created.json['id']}").status == 200
+
+
+def test_what_a_clinician_was_not_shown_survives_the_clinician_s_update(served: Served, feed: str, clinician: str) -> None:
+    visit = {**served.get(feed, "Encounter/adult-annual-visit").json, "account": [{"reference": "Account/adult-account"}]}
+    assert served.request(feed, "PUT", "Encounter/adult-annual-visit", body=visit).status == 200
+    shown = served.get(clinician, "Encounter/adult-annual-visit").json
+    assert "account" not in shown  # billing is not for clinicians
+    assert served.request(clinician, "PUT", "Encounter/adult-annual-visit", body={**shown, "priority": {"text": "routine"}}).status == 200
+    stored = served.get(feed, "Encounter/adult-annual-visit").json
+    assert stored["account"] == visit["account"] and stored["priority"] == {"text": "routine"}
+
+
+@pytest.mark.parametrize(("user", "patient"), [("parent-a", "teen"), ("parent-a", "child"), ("adult", "adult"), ("proxy-full", "adult")])
+def test_patients_and_proxies_replace_and_delete_nothing(served: Served, user: str, patient: str) -> None:
+    token = served.app_token(user, patient)
+    mine = served.all_ids(token, "Observation?_count=100")[0]
+    seen = served.get(token, f"Observation/{mine}").json
+    answers = {
+        (method, served.request(token, method, f"Observation/{id}", body={**seen, "id": id} if method == "PUT" else None).body.replace(id.encode(), b""))
+        for method in ("PUT", "DELETE")
+        for id in (mine, "never-existed", f"{patient}-hiv-screen")
+    }
+    assert len(answers) == 2  # one refusal for each method, whatever the row
+    assert served.get(token, f"Observation/{mine}").json == seen
+
+
+def test_a_patient_writes_into_no_other_record(served: Served) -> None:
+    token = served.app_token("adult", "adult")
+    assert served.request(token, "POST", "Observation", body=lab()).status == 201
+    for other in ({"reference": "Patient/teen"}, {"reference": "Patient/never-existed"}, {"display": "me"}):
+        assert served.request(token, "POST", "Observation", body=lab(subject=other)).status == 403
+
+
+def test_a_message_from_a_parent_lands_in_the_record_it_was_written_in(served: Served, feed: str) -> None:
+    token = served.app_token("parent-a", "teen")
+    message = {"resourceType": "Communication", "status": "completed", "subject": {"reference": "Patient/teen"}, "sender": {"reference": "RelatedPerson/parent-a-of-teen"}, "payload": [{"contentString": "Hello"}]}
+    created = served.request(token, "POST", "Communication", body=message)
+    assert created.status == 201
+    assert created.json["id"] in served.all_ids(token, "Communication?_count=100")
+    assert created.json["id"] not in served.all_ids(served.app_token("parent-b", "teen"), "Communication?_count=100")
