@@ -10,9 +10,10 @@ import gzip
 import hmac
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Resources stored together.  ``atomic``: if one is refused, so are all."""
+    """Resources stored together.  ``atomic``: if one is refused, so are all.  ``read``: bytes of the file behind it."""
 
     source: Path
     atomic: bool
-    items: list[Item] = field(default_factory=list)
+    items: list[Item]
+    read: int
 
 
 def files(paths: tuple[Path, ...]) -> list[Path]:
@@ -59,10 +61,10 @@ def units(path: Path, key: bytes, today: date | None) -> Iterator[Unit]:
 
     Raises Problem ``invalid`` for a file that is neither NDJSON nor a transaction, batch or collection Bundle.
     """
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if _suffix(path) == ".ndjson":
-        yield from _lines(path, text)
+        yield from _lines(path)
         return
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     bundle = jsontext.parse(text)
     if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
         raise Problem("invalid", "The file is not a Bundle.")
@@ -70,14 +72,17 @@ def units(path: Path, key: bytes, today: date | None) -> Iterator[Unit]:
         raise Problem("invalid", "Only Bundles of type transaction, batch or collection can be loaded.")
     if today is not None and "timestamp" in bundle:
         text = _shifted(text, today - date.fromisoformat(bundle["timestamp"][:10]))
-    yield Unit(path, bundle["type"] == "transaction", list(_items(bundle, text, key, sha256(text).digest())))
+    yield Unit(path, bundle["type"] == "transaction", list(_items(bundle, text, key, sha256(text).digest())), path.stat().st_size)
 
 
-def _lines(path: Path, text: bytes) -> Iterator[Unit]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    for start in range(0, len(lines), CHUNK):
-        items = [Item(f"line {number}", _own_id(line), line) for number, line in lines[start : start + CHUNK]]
-        yield Unit(path, False, items)
+def _lines(path: Path) -> Iterator[Unit]:
+    """The lines of an NDJSON file in chunks; a file may be larger than memory."""
+    with path.open("rb") as file:
+        lines = gzip.open(file) if path.suffix == ".gz" else file
+        numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
+        rows = (Item(f"line {number}", _own_id(line), line) for number, line in numbered if line)
+        while chunk := list(islice(rows, CHUNK)):
+            yield Unit(path, False, chunk, file.tell())
 
 
 def _own_id(line: bytes) -> str:

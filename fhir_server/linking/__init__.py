@@ -8,3 +8,7 @@ the other system's policy governs its data and it has let in nobody but her.
 The other direction (their patients linking an account here) needs nothing of this room: it is our own SMART server
 with a client of kind ``partner``.
 """
+
+from fhir_server.linking.routes import router
+
+__all__ = ["router"]

@@ -23,9 +23,7 @@ from fhir_server.smart.web import NO_STORE, BadForm, fields, read_form
 Handler = Callable[[Request, Session], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _UNKNOWN: Final = "There is no such linked account."
-_STAFF: Final = (
-    "Accounts at other health systems are linked from a patient's or a family member's own account, not from a work account."
-)
+_STAFF: Final = "Accounts at other health systems are linked from a patient's or a family member's own account, not from a work account."
 _LAPSED: Final = "You were signed out here in the meantime, so nothing was linked. Sign in and start again."
 
 

@@ -63,9 +63,7 @@ async def revoke(room: Linking, organisation: Organisation, token_endpoint: str,
         return
 
 
-async def _signed(
-    room: Linking, organisation: Organisation, audience: str, endpoint: str, body: str
-) -> tuple[str, dict[str, str]]:
+async def _signed(room: Linking, organisation: Organisation, audience: str, endpoint: str, body: str) -> tuple[str, dict[str, str]]:
     method, key = "none", None
     if organisation.method == "private_key_jwt":
         kid, key = await keys.signer(room.smart, _ALG)

@@ -55,8 +55,12 @@ class SqliteStore:
         return _Reading(self)
 
     def lend(self) -> SqliteSnapshot:
-        if self._idle:
+        try:
             return self._idle.pop()
+        except IndexError:
+            return self._opened()
+
+    def _opened(self) -> SqliteSnapshot:
         connection = open_connection(self._path, reading=True)
         names = Names(connection, self._names)
         self._names = self._names or names

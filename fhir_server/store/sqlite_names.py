@@ -27,11 +27,14 @@ class Names:
         self._patients: dict[str, int] = shared._patients if shared else {}
         self._owners: dict[int, tuple[str, ...]] = shared._owners if shared else {0: ()}
 
+        self._classes: tuple[str, ...] = ()
+
     def forget(self) -> None:
         """Forget what may have been rolled back."""
         for known in (self._numbers, self._texts, self._patients, self._owners):
             known.clear()
         self._owners[0] = ()
+        self._classes = ()
 
     def number(self, text: str) -> int | None:
         """The number of this name, or None if it has none, so that no row has it either."""
@@ -94,6 +97,12 @@ class Names:
                 self.forget()
             known = self._owners[number] = (str(self._connection.execute("SELECT id FROM patient WHERE n = ?", (number,)).get),)
         return known
+
+    def classes(self) -> tuple[str, ...]:
+        """Every visibility class's key, in the order of their numbers."""
+        sql = "SELECT key FROM class WHERE n >= ? ORDER BY n"
+        self._classes += tuple([key for (key,) in self._connection.execute(sql, (len(self._classes),))])
+        return self._classes
 
     def intern_patient(self, id: str) -> int:
         """The number of this patient; of two whose digests meet, the later takes the next free number."""

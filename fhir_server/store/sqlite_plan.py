@@ -94,9 +94,7 @@ class _Spans:
         return "carray(?) s CROSS JOIN ", (each, (self.floor + 1, self.width))
 
 
-def arms(
-    meaning: Meaning, where: Filter, sight: Sight, reading: Reading, *, floor: int = -1, whole: bool = False
-) -> tuple[Arm, ...]:
+def arms(meaning: Meaning, where: Filter, sight: Sight, reading: Reading, *, floor: int = -1, whole: bool = False) -> tuple[Arm, ...]:
     """The arms of a search, those that cannot yield anything left out.
 
     ``floor``: only rows of a greater rid.  ``whole``: all that is found will be wanted (to sort or to count it).
@@ -121,9 +119,7 @@ def conjuncts(filter: Filter) -> Iterator[Filter]:
         yield filter
 
 
-def _of_window(
-    meaning: Meaning, where: Filter, window: Window, now: int, reading: Reading, floor: int, whole: bool
-) -> Iterator[Arm]:
+def _of_window(meaning: Meaning, where: Filter, window: Window, now: int, reading: Reading, floor: int, whole: bool) -> Iterator[Arm]:
     needed = [*conjuncts(where), *conjuncts(window.where)]
     if window.patients is not None:
         needed.append(OfPatient(window.patients))

@@ -34,9 +34,7 @@ _PAST: Final = (
     "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
     " WHERE type = ? AND id = ? ORDER BY version"
 )
-_STAMP: Final = (
-    "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0)"
-)
+_STAMP: Final = "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0)"
 
 
 class SqliteSnapshot:
@@ -47,7 +45,6 @@ class SqliteSnapshot:
         self.names = names
         self._seconds = seconds
         self._deadline = inf
-        self._classes: tuple[str, ...] = ()
         connection.set_progress_handler(lambda: monotonic() > self._deadline, _STEPS)
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -172,10 +169,7 @@ class SqliteSnapshot:
         return tuple(shown) if newest else ()
 
     async def classes(self) -> tuple[str, ...]:
-        more = self.rows("SELECT key FROM class WHERE n >= ? ORDER BY n", (len(self._classes),))
-        if more:
-            self._classes += tuple([key for (key,) in more])
-        return self._classes
+        return self.names.classes()
 
     async def stamp(self, patient: str | None) -> Stamp:
         return Stamp(*self.rows(_STAMP, (patient,))[0])

@@ -26,9 +26,7 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 KINDS: Final = tuple(TABLES)
 
 # what ``row`` takes, from ``res AS r``; the body by sub-select, which costs a fourth of a join on single rows
-COLUMNS: Final = (
-    "r.rid, r.version, r.updated, r.vclass, r.release_at, r.interaction, r.extra, (SELECT body FROM body WHERE rid = r.rid)"
-)
+COLUMNS: Final = "r.rid, r.version, r.updated, r.vclass, r.release_at, r.interaction, r.extra, (SELECT body FROM body WHERE rid = r.rid)"
 
 # for each of KINDS its rows: the columns in TABLES
 IndexRows = tuple[list[tuple[Any, ...]], ...]
@@ -99,9 +97,7 @@ _INDEXED: Final[dict[str, Callable[[int, tuple[Any, ...], int, Names], tuple[Any
     "reference": lambda param, value, vclass, names: (param, value[0], vclass),
     "string": lambda param, value, vclass, names: (param, value[0], value[1], vclass),
     "date": lambda param, value, vclass, names: (param, value[1], value[0], vclass),
-    "quantity": lambda param, value, vclass, names: (
-        (param, float(value[0]), names.intern_system(value[1]), value[2], value[3], vclass)
-    ),
+    "quantity": lambda param, value, vclass, names: ((param, float(value[0]), names.intern_system(value[1]), value[2], value[3], vclass)),
 }
 
 _VALUE: Final[dict[str, Callable[[tuple[Any, ...], Names], tuple[Any, ...]]]] = {

@@ -84,9 +84,11 @@ def prepare(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder of the SQLite store does not exist: {path.parent}")
+    path.touch(mode=0o600)  # what it holds is nobody else's; the log beside it takes the same mode
     connection = open_connection(path)
     try:
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
+            raise OSError(f"The file system of {path} does not support SQLite's write-ahead log.")
         with connection:
             version = connection.execute("PRAGMA user_version").get
             if version > VERSION:

@@ -8,7 +8,7 @@ blob with one byte a class: looked up in place, it beat temporary tables and lis
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -123,10 +123,21 @@ class Meaning:
             case AllOf(parts):
                 return both(*[self.condition(part, classes) for part in parts])
             case AnyOf(parts):
-                return either(*[self.condition(part, classes) for part in parts])
+                return either(*self._alternatives(parts, classes))
             case Not(part):
                 return self._negated(part, classes)
         raise TypeError(f"not a condition: {filter!r}")
+
+    def _alternatives(self, parts: tuple[Filter, ...], classes: frozenset[int]) -> Iterator[Sql]:
+        """The parts; those about the same parameter as one look-up, for a value set may have a thousand codes."""
+        tests: dict[tuple[str, str], list[Sql]] = {}
+        for part in parts:
+            if isinstance(part, Has) and type(part.test) in KIND_OF:
+                tests.setdefault((part.param, KIND_OF[type(part.test)]), []).append(passes(part.test, self.names))
+            else:
+                yield self.condition(part, classes)
+        for (param, kind), alternatives in tests.items():
+            yield self._entry(param, kind, either(*alternatives), classes)
 
     def _negated(self, part: Filter, classes: frozenset[int]) -> Sql:
         text, args = self.condition(part, classes)

@@ -68,9 +68,7 @@ class SqliteTransaction(SqliteSnapshot):
         place = self._place(row, rid & _SEQUENCE)
         set_ = "rid = ?, version = ?, updated = ?, vclass = ?, release_at = ?, interaction = ?, extra = ?"
         self.connection.execute(f"UPDATE res SET {set_} WHERE rid = ?", (place, *_columns(row), rid))
-        self.connection.execute(
-            "UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (place, body, rows_.packed(entries), rid)
-        )
+        self.connection.execute("UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (place, body, rows_.packed(entries), rid))
         self.connection.execute("DELETE FROM also WHERE rid = ?", (rid,))
         self._others(place, row)
         if place != rid:  # it became another patient's

@@ -83,11 +83,11 @@ def test_a_no_at_the_other_system_is_taken_as_one(worlds: Worlds) -> None:
 
 def test_the_words_of_another_systems_error_are_not_shown(worlds: Worlds) -> None:
     state, issuer = httpx.URL(worlds.started()).params["state"], "http://127.0.0.1:8000"
-    query = httpx.QueryParams(error="server_error", error_description="call 555-0100", state=state, iss=issuer)
+    query = httpx.QueryParams(error="server_error", error_description="call Mallory", state=state, iss=issuer)
     answer = worlds.ours.http.get(f"/links/callback?{query}")
     _refused(worlds, answer)
     assert "did not agree" in answer.text
-    assert "555" not in answer.text
+    assert "Mallory" not in answer.text
 
 
 def test_an_answer_that_comes_after_signing_out_here_links_nothing(worlds: Worlds) -> None:

@@ -309,16 +309,12 @@ def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
 
 def patient_windows_are_ignored(patch: pytest.MonkeyPatch) -> None:
     right = sqlite_plan.merged
-    patch.setattr(
-        sqlite_plan, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows))
-    )
+    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows)))
 
 
 def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
     right = sqlite_plan.merged
-    patch.setattr(
-        sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows))
-    )
+    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -121,9 +121,7 @@ DATES = {
 @pytest.mark.parametrize("seen", [ANYONE, sight(window("p1"))], ids=["anyone", "patient"])
 def test_dates_are_compared_as_intervals(run: Run, prefix: Any, ids: set[str], seen: Any) -> None:
     async def scenario(store: Store) -> None:
-        await put(
-            store, *(record(id, "p1", entries=[date("when", lo, hi)]) for id, (lo, hi) in DATES.items()), record("none", "p1")
-        )
+        await put(store, *(record(id, "p1", entries=[date("when", lo, hi)]) for id, (lo, hi) in DATES.items()), record("none", "p1"))
         assert set(await found(store, Has("when", DateIs(prefix, 5, 9)), seen)) == ids
 
     run(scenario)

@@ -86,9 +86,7 @@ SORTED = (
     ),
     record("one", entries=[token("t", "a", "z"), date("d", 2, 3), string("s", "Aa"), reference("r", "P/1"), quantity("q", 1)]),
     record("also", entries=[token("t", "b", "a"), date("d", 5, 9), string("s", "BB"), reference("r", "P/2"), quantity("q", 2.5)]),
-    record(
-        "veiled", entries=[token("t", "0", vclass=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, vclass=3)]
-    ),
+    record("veiled", entries=[token("t", "0", vclass=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, vclass=3)]),
 )
 
 
@@ -106,9 +104,7 @@ SORTED = (
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(
-    run: Run, param: str, kind: str, up: str, down: str, limit: int
-) -> None:
+def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(run: Run, param: str, kind: str, up: str, down: str, limit: int) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         for descending, ids in ((False, up), (True, down)):
@@ -220,9 +216,7 @@ def test_a_position_holds_only_the_sort_values_and_the_id(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         async with store.snapshot() as snapshot:
-            page = await snapshot.find(
-                OBS, EVERYTHING, ANYONE, sort=(SortKey("d", "date", True), SortKey("s", "string")), limit=1
-            )
+            page = await snapshot.find(OBS, EVERYTHING, ANYONE, sort=(SortKey("d", "date", True), SortKey("s", "string")), limit=1)
         assert page.next == Position((20, None), "many")
 
     run(scenario)

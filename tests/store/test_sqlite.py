@@ -43,9 +43,7 @@ def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -
     return asyncio.run(whole())
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""]
-)
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""])
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         open_store(url)
@@ -56,6 +54,15 @@ def test_a_relative_path_is_taken_from_the_working_folder(tmp_path: Path, monkey
     store = open_store("sqlite:///here.db")
     asyncio.run(store.close())
     assert (tmp_path / "here.db").exists()
+
+
+def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a"))
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+        assert len(list(tmp_path.iterdir())) == 3
+
+    opened(tmp_path / "x.db", scenario)
 
 
 def test_a_file_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -221,9 +228,7 @@ def _write_many(path: Path, name: str, start: Any) -> None:
 
         async def job(transaction: Any, n: int) -> None:
             number = await transaction.intern(f"class{n}")
-            await transaction.put(
-                record(f"{name}{n}", f"p{n % 7}", vclass=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")])
-            )
+            await transaction.put(record(f"{name}{n}", f"p{n % 7}", vclass=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")]))
             await transaction.bump("p0")
 
         await asyncio.gather(*(store.write(lambda t, n=n: job(t, n)) for n in range(100)))

@@ -26,13 +26,9 @@ async def _write_for_ever(path: str, name: str) -> None:
     async def one(number: int) -> None:
         async def job(transaction: Any) -> None:
             for part in range(PARTS):
-                await transaction.put(
-                    record(f"{name}-{number}-{part}", f"p{number % 5}", entries=[token("job", f"{name}-{number}")])
-                )
+                await transaction.put(record(f"{name}-{number}-{part}", f"p{number % 5}", entries=[token("job", f"{name}-{number}")]))
             if number % 3 == 0:
-                await transaction.put(
-                    record(f"{name}-{number}-0", f"p{number % 7}", version=2, entries=[token("job", f"{name}-{number}")])
-                )
+                await transaction.put(record(f"{name}-{number}-0", f"p{number % 7}", version=2, entries=[token("job", f"{name}-{number}")]))
 
         await store.write(job)
         await store.append("audit", [f"{name}-{number}".encode()])

@@ -71,9 +71,7 @@ def test_an_update_replaces_entries_of_every_kind_and_patients(run: Run) -> None
         for patient, ids in (("p1", ["a", "b"]), ("p2", []), ("p3", ["a"])):
             assert sorted(await found(store, EVERYTHING, sight(window(patient)))) == ids
         async with store.snapshot() as snapshot:
-            page = await snapshot.find(
-                OBS, Present("kept"), ANYONE, sort=tuple(SortKey(*k) for k in _ALL_KINDS), limit=1, after=None
-            )
+            page = await snapshot.find(OBS, Present("kept"), ANYONE, sort=tuple(SortKey(*k) for k in _ALL_KINDS), limit=1, after=None)
             assert [one.version for one in page.rows] == [2]
             assert len(await snapshot.versions(OBS, "a", ALL)) == 2
         await put(store, record("a", version=3))
@@ -90,9 +88,7 @@ def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: Run) -> None
     async def scenario(store: Store) -> None:
         await put(
             store,
-            record(
-                "a", entries=[token("t", "x"), token("t", "x"), token("t", "x", vclass=3), quantity("q", 1), quantity("q", 1.0)]
-            ),
+            record("a", entries=[token("t", "x"), token("t", "x"), token("t", "x", vclass=3), quantity("q", 1), quantity("q", 1.0)]),
         )
         assert await found(store, Has("t", TokenIs("s", "x"))) == ["a"]
         assert await found(store, Has("t", TokenIs(None, "x")), sight(window(classes={0, 3}))) == ["a"]
@@ -260,10 +256,9 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
         async def bad(number: int) -> None:
             async def job(transaction: Any) -> None:
                 await transaction.intern(f"class{number}")
+                assert f"class{number}" in await transaction.classes()
                 await transaction.bump("p1")
-                await transaction.put(
-                    record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")])
-                )
+                await transaction.put(record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
                 assert await transaction.count(OBS, Has(f"code{number}", TokenIs(None, "x")), ANYONE) >= 1
                 raise RuntimeError(str(number))
 

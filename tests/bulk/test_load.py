@@ -1,0 +1,121 @@
+"""Loading and exporting files: what is refused is said, what is stored is stored once, days move together."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fhir_server.bulk.export import export
+from fhir_server.cli import main
+from tests.served import Served
+
+PATIENT = {"resourceType": "Patient", "id": "p", "birthDate": "2012-04-17"}
+GOOD = {"resourceType": "Observation", "id": "good", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p"}, "effectiveDateTime": "2026-11-20"}
+BAD = {"resourceType": "Observation", "id": "bad", "status": "nonsense", "code": {"text": "x"}}
+
+
+@pytest.fixture
+def empty() -> Iterator[Served]:
+    server = Served(seeds=False)
+    yield server
+    server.close()
+
+
+def bundle(type: str, *resources: dict[str, Any]) -> dict[str, Any]:
+    entry = [{"fullUrl": f"http://x/{one['id']}", "resource": one, "request": {"method": "PUT", "url": f"{one['resourceType']}/{one['id']}"}} for one in resources]
+    return {"resourceType": "Bundle", "type": type, "timestamp": "2026-11-21T00:00:00Z", "entry": entry}
+
+
+def written(folder: Path, name: str, *values: Any) -> Path:
+    path = folder / name
+    text = "\n".join(json.dumps(value) for value in values).encode()
+    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    return path
+
+
+def test_a_transaction_with_a_bad_entry_is_refused_whole_and_says_why(empty: Served, tmp_path: Path) -> None:
+    tally = empty.load(written(tmp_path, "one.json", bundle("transaction", PATIENT, GOOD, BAD)))
+    reasons = [json.loads(line) for line in tally.rejects]
+    assert tally.stored == 0 and [reason["place"] for reason in reasons] == ["entry 2", "entry 0", "entry 1"]
+    assert reasons[0]["outcome"]["issue"][0]["expression"] == ["Observation.status"]
+    assert "entry 2" in reasons[1]["outcome"]["issue"][0]["diagnostics"]
+
+
+@pytest.mark.parametrize("type", ["batch", "collection"])
+def test_other_bundles_lose_only_what_is_bad(empty: Served, tmp_path: Path, type: str) -> None:
+    tally = empty.load(written(tmp_path, "one.json.gz", bundle(type, PATIENT, GOOD, BAD)))
+    assert (tally.stored, len(tally.rejects)) == (2, 1)
+    assert empty.get(empty.token(), "Observation/good").status == 200
+
+
+def test_ndjson_loads_in_any_order_and_keeps_ids(empty: Served, tmp_path: Path) -> None:
+    tally = empty.load(written(tmp_path, "rows.ndjson.gz", GOOD, BAD, "not a resource", PATIENT))
+    assert (tally.stored, len(tally.rejects)) == (2, 2)
+    assert empty.all_ids(empty.token(), "Observation?patient=p") == ["good"]
+    again = empty.load(tmp_path / "rows.ndjson.gz")
+    assert (again.stored, again.present) == (0, 2)
+    assert empty.get(empty.token(), "Observation/good").json["meta"]["versionId"] == "1"
+
+
+def test_a_changed_row_loads_as_a_new_version(empty: Served, tmp_path: Path) -> None:
+    empty.load(written(tmp_path, "a.ndjson", PATIENT, GOOD))
+    empty.load(written(tmp_path, "b.ndjson", {**GOOD, "status": "amended"}))
+    assert empty.get(empty.token(), "Observation/good").json["meta"]["versionId"] == "2"
+
+
+def test_dates_move_by_whole_days_so_that_ages_hold_on_the_day_of_loading(empty: Served, tmp_path: Path) -> None:
+    empty.load(written(tmp_path, "one.json", bundle("transaction", PATIENT, {**GOOD, "issued": "2026-11-20T10:30:00.5-05:00", "note": [{"text": "2026-11-20 stays"}]})), day=date(2027, 1, 2))
+    token = empty.token()
+    assert empty.get(token, "Patient/p").json["birthDate"] == "2012-05-29"
+    observation = empty.get(token, "Observation/good").json
+    assert (observation["effectiveDateTime"], observation["issued"]) == ("2027-01-01", "2027-01-01T10:30:00.5-05:00")
+    assert observation["note"][0]["text"] == "2026-11-20 stays"
+
+
+def test_an_export_loaded_elsewhere_gives_the_same_rows(tmp_path: Path) -> None:
+    source, target = Served(), Served(seeds=False)
+    try:
+        counts = source.run(export(source.parts.store, tmp_path / "out"))
+        tally = target.load(tmp_path / "out")
+        assert counts["Observation"] > 50 and (tally.stored, tally.rejects) == (sum(counts.values()), [])
+        for token, other in ((source.app_token("parent-a", "teen"), target),):
+            seen = source.all_ids(token, "Observation?_count=1000")
+            again = other.all_ids(other.app_token("parent-a", "teen"), "Observation?_count=1000")
+            assert sorted(seen) == sorted(again) and seen
+    finally:
+        source.close()
+        target.close()
+
+
+def test_the_command_loads_says_what_it_did_and_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FHIR_SERVER_MODE", "test")
+    monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    path = written(tmp_path, "rows.ndjson", PATIENT, GOOD, BAD)
+    run = CliRunner()
+    first = run.invoke(main, ["load", str(path), "--rejects", str(tmp_path / "why.ndjson")])
+    assert first.exit_code == 1 and "2 stored, 0 already there, 1 refused." in first.output
+    assert json.loads((tmp_path / "why.ndjson").read_text())["place"] == "line 3"
+    again = run.invoke(main, ["load", str(path), "--rejects", str(tmp_path / "why.ndjson")])
+    assert "0 stored, 2 already there, 1 refused." in again.output
+    missing = run.invoke(main, ["load", str(tmp_path / "nothing.json")])
+    assert missing.exit_code == 2
+
+
+def test_relabelling_changes_nothing_where_nothing_has_changed(tmp_path: Path) -> None:
+    from fhir_server.bulk.relabel import relabel
+
+    served = Served()
+    try:
+        seen, changed = served.run(relabel(served.parts.store, served.parts.labeller, served.settings.base, served.parts.clock()))
+        assert seen > 300 and changed == 0
+    finally:
+        served.close()
+
+
