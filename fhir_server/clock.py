@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 Clock = Callable[[], int]
 
@@ -35,9 +36,19 @@ def fixed_clock(instant: str) -> Clock:
 def instant_text(micros: int) -> str:
     """A FHIR ``instant`` in UTC with milliseconds, e.g. ``2026-11-21T09:30:00.000Z``."""
     seconds, rest = divmod(micros, 1_000_000)
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest // 1000:03d}Z"
+    return f"{_second_text(seconds)}.{rest // 1000:03d}Z"
+
+
+@lru_cache(1024)
+def _second_text(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def http_date(micros: int) -> str:
     """An HTTP date (RFC 9110 5.6.7)."""
-    return (_EPOCH + timedelta(seconds=micros // 1_000_000)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    return _http_second(micros // 1_000_000)
+
+
+@lru_cache(1024)
+def _http_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%a, %d %b %Y %H:%M:%S GMT")

@@ -12,7 +12,7 @@ from hashlib import sha256
 from fhir_server.errors import Problem
 from fhir_server.grant import Granter, Plan
 from fhir_server.smart import tokens
-from fhir_server.store import Snapshot, Stamp, Store
+from fhir_server.store import Snapshot, Store
 
 _REMEMBERED = 4096
 
@@ -27,10 +27,10 @@ class Door:
     def __init__(self, store: Store, granter: Granter) -> None:
         self._store = store
         self._granter = granter
-        self._plans: OrderedDict[bytes, tuple[Plan, Stamp]] = OrderedDict()
+        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
 
-    async def plan(self, snapshot: Snapshot, authorization: str | None, now: int) -> tuple[Plan, Stamp]:
-        """The plan of the bearer of this ``Authorization`` header, and what it rests on.
+    async def plan(self, snapshot: Snapshot, authorization: str | None, now: int) -> Plan:
+        """The plan of the bearer of this ``Authorization`` header.
 
         Raises Problem ``unauthenticated`` for no token, or one that is unknown, expired or revoked.
         """
@@ -39,27 +39,31 @@ class Door:
             raise Problem("unauthenticated", "An access token is needed.")
         key = sha256(token.encode()).digest()
         known = self._plans.get(key)
-        if known is not None and now < known[0].until and await snapshot.stamp(known[0].principal.patient) == known[1]:
+        if known is not None and await _stands(known, snapshot, now):
             return known
         principal = await tokens.principal(self._store, token, now)
         if principal is None:
             self._plans.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")
-        made = self._plans[key] = (await self._granter.plan(snapshot, principal, now), await snapshot.stamp(principal.patient))
+        made = self._plans[key] = await self._granter.plan(snapshot, principal, now)
         self._plans.move_to_end(key)
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)
         return made
 
-    async def again(self, snapshot: Snapshot, plan: Plan, stamp: Stamp, now: int) -> Plan:
+    async def again(self, snapshot: Snapshot, plan: Plan, now: int) -> Plan:
         """The plan as of this later snapshot.  Raises Stale if the token itself may have been revoked since."""
         current = await snapshot.stamp(plan.principal.patient)
-        if current == stamp:
+        if current == plan.basis:
             return plan
-        if current.security != stamp.security:
+        if current.security != plan.basis.security:
             raise Stale
         return await self._granter.plan(snapshot, plan.principal, now)
 
     async def fresh(self, snapshot: Snapshot, plan: Plan, now: int) -> Plan:
-        """The plan made anew for the same principal, from what this snapshot holds."""
-        return await self._granter.plan(snapshot, plan.principal, now)
+        """The plan of the same principal from what this snapshot holds: this one, if nothing that it rests on has moved."""
+        return plan if await _stands(plan, snapshot, now) else await self._granter.plan(snapshot, plan.principal, now)
+
+
+async def _stands(plan: Plan, snapshot: Snapshot, now: int) -> bool:
+    return now < plan.until and await snapshot.stamp(plan.principal.patient) == plan.basis

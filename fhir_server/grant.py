@@ -26,7 +26,7 @@ from fhir_server.search.sight import Sight, Window
 from fhir_server.smart.people import Person
 from fhir_server.smart.scopes import Scope, covers
 from fhir_server.smart.tokens import Principal
-from fhir_server.store import NEVER, Snapshot
+from fhir_server.store import NEVER, Snapshot, Stamp
 
 INTERNAL = ClassKey("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
@@ -62,6 +62,7 @@ class Plan:
     names: frozenset[str]
     denied: frozenset[str]
     until: int
+    basis: Stamp
     base: str
     policy: Policy
 
@@ -205,15 +206,16 @@ class Granter:
         self._policy = policy
         self._base = base
         self.timezone = policy.timezone
-        self._memo: dict[Actor, tuple[int, Classes]] = {}
+        self._memo: dict[Actor, tuple[tuple[str, ...], Classes]] = {}
 
     async def plan(self, snapshot: Snapshot, principal: Principal, now: int) -> Plan:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
+        basis = await snapshot.stamp(principal.patient)
         keys = await snapshot.classes()
         who = await self._who(snapshot, principal, _facts(keys, now), now)
         classes = self._classes(who.actor, keys) if who.actor else Classes({}, {})
         until = min(who.until, principal.expires)
-        return Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, self._base, self._policy)
+        return Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, basis, self._base, self._policy)
 
     async def _who(self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int) -> Who:
         person = principal.person
@@ -269,8 +271,9 @@ class Granter:
 
     def _classes(self, actor: Actor, keys: tuple[str, ...]) -> Classes:
         known = self._memo.get(actor)
-        if known is None or known[0] != len(keys):
-            known = self._memo[actor] = (len(keys), self._judged(actor, keys))
+        # The keys, not their number: what a failed transaction numbered is numbered anew by another.
+        if known is None or known[0] != keys:
+            known = self._memo[actor] = (keys, self._judged(actor, keys))
         return known[1]
 
     def _judged(self, actor: Actor, keys: tuple[str, ...]) -> Classes:

@@ -30,7 +30,7 @@ class Settings:
     name        the organisation's name as people see it on the pages
     ig          folder with the ValueSets of sensitive and ordinary codes; empty: the ``ig/`` beside the package
     key         secret (at least 32 characters) that encrypts signing keys in the store and seals page links;
-                production mode will not start without it
+                serving in production needs it
     max_body    largest request body accepted, in bytes
     max_entries largest number of entries in a batch or transaction
     """
@@ -55,6 +55,11 @@ class Settings:
     def now(self) -> Clock:
         """The clock these settings ask for."""
         return fixed_clock(self.clock) if self.clock else system_clock()
+
+    def require_key(self) -> None:
+        """Refuse to serve in production without a key.  Raises ValueError with a text for the operator."""
+        if self.mode == "production" and len(self.key) < 32:
+            raise ValueError("FHIR_SERVER_KEY must hold a secret of at least 32 characters in production mode.")
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
@@ -88,8 +93,6 @@ def _checked(settings: Settings) -> Settings:
         raise ValueError("FHIR_SERVER_CLOCK is refused in production mode: ages must follow the real clock.")
     if settings.clock:
         _require_instant(settings.clock)
-    if settings.mode == "production" and len(settings.key) < 32:
-        raise ValueError("FHIR_SERVER_KEY must hold a secret of at least 32 characters in production mode.")
     if not settings.origin.startswith(("http://", "https://")) or settings.origin.endswith("/"):
         raise ValueError("FHIR_SERVER_ORIGIN must be scheme://host[:port] without a trailing slash.")
     return settings

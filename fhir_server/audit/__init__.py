@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from fhir_server.audit.event import audit_event
 from fhir_server.http import Request
 from fhir_server.store import Store
@@ -60,7 +62,7 @@ class Auditor:
 
     def _line(self, request: Request, status: int) -> bytes:
         event = audit_event(request, status)
-        line = json.dumps({"chain": self._chain, "before": self._last, "event": event}, separators=(",", ":")).encode()
+        line = msgspec.json.encode({"chain": self._chain, "before": self._last, "event": event})
         self._last = sha256(line).hexdigest()
         return line
 

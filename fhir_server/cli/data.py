@@ -60,16 +60,19 @@ async def _load(made: Parts, paths: list[Path], shift: bool) -> Tally:
     tally = Tally()
     loader = Loader(made.store, made.labeller, made.settings.base, made.clock)
     key = await load_key(made.store)
-    with click.progressbar(
-        paths, label="Loading", hidden=not on_terminal(), item_show_func=lambda path: path.name if path else ""
-    ) as bar:
-        for path in bar:
+    size = sum(path.stat().st_size for path in paths)
+    with click.progressbar(length=size, label="Loading", hidden=not on_terminal()) as bar:
+        done = 0
+        for path in paths:
             try:
                 for unit in units(path, key, today(made) if shift else None):
                     await loader.load(unit, tally)
+                    bar.update(done + unit.read - bar.pos)
             except Problem as problem:
                 line = {"source": path.name, "outcome": json.loads(problem.outcome())}
                 tally.rejects.append(json.dumps(line).encode())
+            done += path.stat().st_size
+            bar.update(done - bar.pos)
     return tally
 
 

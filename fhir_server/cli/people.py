@@ -105,11 +105,10 @@ def client_list() -> None:
 @client.command("show")
 @click.argument("client_id")
 def client_show(client_id: str) -> None:
-    """Show a registration; for a demo client in demo mode, its private keys too."""
+    """Show a registration; for a demo client, its private keys too."""
 
     async def find(made: Parts) -> tuple[clients.Client | None, object]:
-        keys = await demo.private_keys(made.store, client_id) if made.settings.mode == "demo" else None
-        return await clients.find(made.store, client_id), keys
+        return await clients.find(made.store, client_id), await demo.private_keys(made.store, client_id)
 
     found, keys = with_parts(find)
     if found is None:

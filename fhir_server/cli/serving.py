@@ -30,6 +30,10 @@ SEEDS = Path(__file__).parents[2] / "seed_bundles"
 def serve(host: str, port: int, workers: int) -> None:
     """Serve the FHIR API, OAuth and the pages."""
     chosen = settings()
+    try:
+        chosen.require_key()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     _make_folder(chosen)
     uvicorn.run(**_options(host, port), workers=workers)
 

@@ -110,7 +110,8 @@ def _care_date(type: str) -> str | None:
 async def _referred(view: View, found: Sequence[Seen]) -> list[Seen]:
     """The rows of no patient that what was found refers to: practitioners, places, medications."""
     names = {f"{seen.type}/{seen.id}" for seen in found}
-    targets = {target for seen in found for target in references(seen.body) if is_local(target)} - names
+    written = frozenset[str]().union(*(references(seen.body) for seen in found))
+    targets = {target for target in written - names if is_local(target)}
     common = {target for target in targets if not catalogue()[target.partition("/")[0]].subjects}
     extras: list[Seen] = []
     for type in sorted({target.partition("/")[0] for target in common}):

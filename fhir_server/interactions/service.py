@@ -14,7 +14,7 @@ from fhir_server.grant import Plan
 from fhir_server.http import Request
 from fhir_server.intake import Writing
 from fhir_server.search.page import Cursors
-from fhir_server.store import Snapshot, Stamp, Store, Transaction
+from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.view import View
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Service:
     async def reading(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            plan, _ = await self._plan(snapshot, request)
+            plan = await self._plan(snapshot, request)
             return await job(View(snapshot, plan, request.now))
 
     async def writing(self, request: Request, job: Callable[[View, Transaction, Writing], Awaitable[T]]) -> T:
@@ -47,10 +47,10 @@ class Service:
         """
         for _ in range(_ATTEMPTS):
             async with self.store.snapshot() as snapshot:
-                plan, stamp = await self._plan(snapshot, request)
+                plan = await self._plan(snapshot, request)
 
-            async def inside(tx: Transaction, plan: Plan = plan, stamp: Stamp = stamp) -> T:
-                view = View(tx, await self.door.again(tx, plan, stamp, request.now), request.now)
+            async def inside(tx: Transaction, plan: Plan = plan) -> T:
+                view = View(tx, await self.door.again(tx, plan, request.now), request.now)
                 return await job(view, tx, Writing(tx, self.labeller, self.base, request.now))
 
             try:
@@ -63,7 +63,6 @@ class Service:
         """The same caller's View once the transaction has written: classes it made are judged, facts it changed count."""
         return View(tx, await self.door.fresh(tx, view.plan, view.now), view.now)
 
-    async def _plan(self, snapshot: Snapshot, request: Request) -> tuple[Plan, Stamp]:
-        plan, stamp = await self.door.plan(snapshot, request.headers.get("authorization"), request.now)
-        request.plan = plan
-        return plan, stamp
+    async def _plan(self, snapshot: Snapshot, request: Request) -> Plan:
+        request.plan = await self.door.plan(snapshot, request.headers.get("authorization"), request.now)
+        return request.plan

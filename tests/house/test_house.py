@@ -35,7 +35,6 @@ def test_an_unknown_setting_is_an_error() -> None:
         {"FHIR_SERVER_CLOCK": "2026-01-01T00:00:00Z", "FHIR_SERVER_KEY": "k" * 32},
         {"FHIR_SERVER_CLOCK": "2026-01-01T00:00:00", "FHIR_SERVER_MODE": "demo"},
         {"FHIR_SERVER_MODE": "prod"},
-        {"FHIR_SERVER_MODE": "production"},
         {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_ORIGIN": "http://127.0.0.1:8000/"},
         {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_MAX_BODY": "many"},
     ],
@@ -43,6 +42,13 @@ def test_an_unknown_setting_is_an_error() -> None:
 def test_settings_that_cannot_be_meant_are_errors(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_"):
         Settings.from_environment(environment)
+
+
+def test_production_does_not_serve_without_a_key() -> None:
+    with pytest.raises(ValueError, match="FHIR_SERVER_KEY"):
+        Settings.from_environment({}).require_key()
+    Settings.from_environment({"FHIR_SERVER_KEY": "k" * 32}).require_key()
+    Settings.from_environment({"FHIR_SERVER_MODE": "demo"}).require_key()
 
 
 def test_the_commands_of_the_run_contract_are_there_and_explain_themselves() -> None:

@@ -157,7 +157,7 @@ class Drawing:
             type, id = resource["resourceType"], f"v{number}"
             patients[f"{type}/{id}"] = patient
             self.shown.append(Write(at, type, id, resource))
-            if self.caller.kind != "BE" or patient == "teen":
+            if self.caller.patient or patient == "teen":
                 self.names.append(f"{type}/{id}")
         for write in list(self.shown):
             fate = self.random.random()
@@ -332,7 +332,7 @@ class Drawing:
         patient = resource["subject"]["reference"].removeprefix("Patient/")
         kinds: list[Json] = [self.r.observation(patient) | {"status": "preliminary"}]
         kinds += [self.r.observation(patient, LABELLED_LAB)] if self.caller.kind in ("PT", "PA", "BE") else []
-        kinds += [self.r.observation(self.other())] if self.caller.kind != "BE" and "pointer-search" not in self.open else []
+        kinds += [self.r.observation(self.other())] if self.caller.patient and "pointer-search" not in self.open else []
         first = next(write.at for write in self.shown if write.name == report)
         at = first - self._ids * 1009 - SECOND if "history-relabel" in self.open else self._moment()
         return Write(at, "Observation", self._id(), self.r.pick(*kinds))
@@ -361,7 +361,7 @@ class Drawing:
 
     def _participant(self, names: list[str]) -> Any:
         name = self._pick_of(names, "Appointment")
-        if name is None or self.caller.kind == "BE" or "pointer-search" in self.open:
+        if name is None or not self.caller.patient or "pointer-search" in self.open:
             return None
         others = [other for other in sorted(BORN) if other > self.caller.patient or ("place" not in self.open and other != self.caller.patient)]
         if not others:

@@ -21,6 +21,8 @@ CALLERS = (
     Caller("adult", "AS", "adult", "Patient/adult", "adult"),
     Caller("limited backend", "BE", "", client="limited", scope="system/*.cruds"),
     Caller("parent of a grown child", "PX", "grown", "RelatedPerson/parent-of-grown", "parent"),
+    Caller("billing office", "BO", "", "", "billing", scope="user/*.cruds"),
+    Caller("adult through a narrow app", "NA", "adult", "Patient/adult", "adult", scope="patient/Observation.rs?category=laboratory"),
     Caller("stranger", "PX", "teen", "RelatedPerson/stranger", "stranger"),
 )
 START = NOW - 40 * DAY
@@ -84,6 +86,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "PA": (*_CHART, "account", "coverage", "condition", "procedure", "order", "own message", "own act"),
     "AS": (*_CHART, "account", "coverage", "condition", "procedure", "relation", "own message", "own act"),
     "BE": (*_CHART, "account", "coverage", "condition", "procedure", "order", "relation"),
+    "BO": ("encounter", "encounter", "appointment", "appointment", "account", "account", "coverage", "relation"),
+    "NA": ("lab", "lab", "lab", "lab"),
     "PX": (),
 }
 _NOW_HELD = ("held", "withheld", "later")
@@ -96,6 +100,8 @@ HIDDEN: dict[str, tuple[str, ...]] = {
     "PA": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "class"),
     "AS": (*_NOW_HELD, *_FOREIGN),
     "BE": (*_NOW_HELD, *_LABELS, "mixed", "minor", "class"),
+    "BO": ("class", "class", "visit", "held"),
+    "NA": (*_NOW_HELD, *_FOREIGN, "class", "class", "class"),
     "PX": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "ordinary", "ordinary", "ordinary", "class"),
 }
 # Rows hidden by their data class alone.
@@ -103,6 +109,8 @@ CLASSES: dict[str, tuple[_Draw, ...]] = {
     "PT": (ROWS["condition"], ROWS["procedure"], lambda d, p: d.r.observation(p, ("72166-2",), "social-history")),
     "PA": (lambda d, p: d.r.observation(p, ("72166-2",), "social-history"),),
     "BE": (lambda d, p: d.r.message(p, "RelatedPerson/parent-of-teen"), lambda d, p: d.r.grant(p, "RelatedPerson/elsewhere")),
+    "BO": (ROWS["condition"], ROWS["lab"], ROWS["statement"], ROWS["allergy"]),
+    "NA": (ROWS["condition"], ROWS["vitals"], ROWS["panel"], ROWS["statement"], ROWS["encounter"]),
     "PX": (ROWS["condition"], ROWS["procedure"]),
 }
 OWNED = ("lab", "vitals", "statement", "prescription", "encounter", "appointment", "immunization", "account", "allergy", "report")
@@ -148,6 +156,10 @@ REDACTED: dict[str, dict[str, dict[str, Callable[[Drawing], Any]]]] = {
     "PA": {
         "Observation": _FREE, "MedicationStatement": _FREE, "MedicationRequest": _FREE, "Immunization": _FREE, "AllergyIntolerance": _FREE,
         "Condition": _FREE, "Procedure": _FREE, "Encounter": _NAMED, "Patient": _PERSON,
+    },
+    "BO": {
+        "Encounter": {**_NAMED, "reasonCode": _reason},
+        "Appointment": {**_NAMED, "reasonCode": _reason, "description": _text, "comment": _text, "patientInstruction": _text},
     },
     "PX": {"Patient": {**_PERSON, "gender": lambda d: d.r.pick("male", "female")}},
 }  # fmt: skip

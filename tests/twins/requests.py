@@ -256,6 +256,10 @@ class Asker:
 
     def _draft(self) -> dict[str, Any]:
         """Something this caller may perhaps create."""
+        if self._case.caller.kind == "BO" and self._random.random() < 0.8:
+            about = {"identifier": [{"system": "https://ids.example/accession", "value": self._pick("A-100", "A-101")}]}
+            partly = {"partOf": {"reference": self._account()}} if self._random.random() < 0.5 else {}
+            return {"resourceType": "Account", "status": "active", "subject": [self._subject()], **about, **partly}
         if self._case.caller.kind in ("AS", "PC", "BE") and self._random.random() < 0.6:
             row: dict[str, Any] = {
                 "resourceType": "Observation", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]},
@@ -273,6 +277,10 @@ class Asker:
             allowed = name in ("about", "focus") or target.startswith("Observation/")
             row |= {name: [{"reference": target if allowed else f"Observation/{target.partition('/')[2]}"}]}
         return row
+
+    def _account(self) -> str:
+        accounts = [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Account/")]
+        return self._pick(*accounts, f"Account/{_UNKNOWN}")
 
     def create(self) -> Ask:
         row = self._draft()

@@ -32,6 +32,7 @@ _PEOPLE = (
     User("parent", "Parent", "patient", "", "s1", None, None, ("parent-of-teen", "parent-of-child", "parent-of-grown")),
     User("proxy", "Proxy", "patient", "", "s2", None, None, ("proxy-of-adult",)),
     User("adult", "Adult", "patient", "", "s3", "adult", None, ()),
+    User("billing", "Billing", "billing", "", "s5", None, None, ()),
     User("stranger", "Stranger", "patient", "", "s4", None, None, ("stranger",)),
 )
 _PERSONAL = "patient/*.cruds user/*.cruds patient/Observation.rs?category=laboratory"
@@ -192,7 +193,7 @@ class World:
             patch.setattr(tokens, "new_secret", lambda: f"secret-{random.getrandbits(128):032x}")
             patch.setattr(tokens, "BACKEND_LIFE", lifetime)
             patch.setattr(tokens, "ACCESS_LIFE", lifetime)
-            patient = caller.patient if caller.username else None
+            patient = caller.patient or None if caller.username else None
             return await tokens.operator_token(
                 self.parts.store, caller.client, caller.scope, self.clock.now, username=caller.username, patient=patient
             )
