@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import secrets
 import uuid
@@ -31,6 +32,9 @@ from fhir_server.settings import Settings
 from fhir_server.smart import demo, discovery, keys, routes
 from fhir_server.smart.core import Smart
 from fhir_server.store import Store, open_store
+
+
+_BASE = "/fhir"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +79,16 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     return Parts(settings, clock, store, policy, labeller, smart, service, Auditor(store))
 
 
-def application(settings: Settings) -> FastAPI:
+def application(settings: Settings) -> Origin:
     """The whole server as an ASGI application."""
     made = parts(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await made.prepare()
+        # What stands now (code, definitions, policy) stands for good: no use looking through it at every collection.
+        gc.collect()
+        gc.freeze()
         yield
         await made.close()
 
@@ -89,20 +96,27 @@ def application(settings: Settings) -> FastAPI:
     app.include_router(routes.router(made.smart))
     app.include_router(portal.router(made.smart, made.service))
     app.include_router(linking.router(made.smart))
-    api = fhir_api(made)
-    app.add_route("/fhir", _AtBase(api))  # type: ignore[arg-type]  # Starlette takes an ASGI application too
-    app.mount("/fhir", api)
-    return app
+    return Origin(fhir_api(made), app)
 
 
-class _AtBase:
-    """The FHIR base without a slash behind it, where transactions are sent; a mount alone answers it with a redirect."""
+class Origin:
+    """Everything at one origin: the FHIR API under its base, and the rest.
 
-    def __init__(self, api: FhirApi) -> None:
+    The API stands beside FastAPI and not in it, whose middleware and list of routes cost more than a read; and a mount
+    answers the base without a slash behind it, where transactions are sent, with a redirect.
+    """
+
+    def __init__(self, api: FhirApi, pages: FastAPI) -> None:
         self._api = api
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._api({**scope, "root_path": scope["path"]}, receive, send)
+        path = scope.get("path", "")
+        if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
+            scope["root_path"] = _BASE
+            await self._api(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
 
 
 def fhir_api(made: Parts) -> FhirApi:

@@ -51,8 +51,8 @@ class Plan:
     """Everything a caller may do, for as long as it holds.
 
     ``patients`` None means any patient's rows (staff and systems); ``names`` are the references by which rows name
-    the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``base`` is needed to
-    read search parameters inside scopes.
+    the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``basis`` is what the
+    store had counted of what the plan rests on; ``base`` is needed to read search parameters inside scopes.
     """
 
     principal: Principal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qsl
 
@@ -62,6 +63,8 @@ def media_type(header: str) -> str:
 
 def decoded(query: bytes) -> tuple[tuple[str, str], ...]:
     """Name and value pairs of a query string or form.  Raises Problem ``invalid``."""
+    if not query:
+        return ()
     try:
         return tuple(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=300))
     except ValueError:
@@ -70,9 +73,14 @@ def decoded(query: bytes) -> tuple[tuple[str, str], ...]:
 
 def require_acceptable(request: Request) -> None:
     """Refuse what only another format than JSON would satisfy.  Raises Problem ``not_acceptable``."""
-    wanted = [value for name, value in request.pairs if name == "_format"] or request.headers.get("accept", "*/*").split(",")
-    if not any(media_type(item.replace(" ", "+")) in _READ for item in wanted):
+    wanted = ",".join(value for name, value in request.pairs if name == "_format") or request.headers.get("accept", "*/*")
+    if not _acceptable(wanted):
         raise Problem("not_acceptable", "This server answers in application/fhir+json.")
+
+
+@lru_cache(256)
+def _acceptable(wanted: str) -> bool:
+    return any(media_type(item.replace(" ", "+")) in _READ for item in wanted.split(","))
 
 
 def versioned(version: int, updated: int) -> tuple[tuple[bytes, bytes], ...]:

@@ -113,29 +113,30 @@ class View:
             return [Seen(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
         targets = {pointer.target for row in rows for pointer in row.pointers}
         shown = await self.shows(targets) if targets else frozenset()
-        return [self._projected(row, shown) for row in rows]
+        admitted = {type: self.plan.admitted(type) for type in {row.type for row in rows}}
+        return [self._projected(row, admitted[row.type], shown) for row in rows]
 
     async def withheld(self, row: Row) -> list[jsontext.Path]:
         """The paths of a row's parts that this caller is not shown; for a write that replaces the row."""
         shown = await self.shows(pointer.target for pointer in row.pointers)
-        return self._cut(row, shown)
+        return _cut(row, self.plan.admitted(row.type), shown)
 
-    def _cut(self, row: Row, shown: frozenset[str]) -> list[jsontext.Path]:
-        admitted = self.plan.admitted(row.type)
-        cut = [facet.path for facet in row.facets if facet.vclass not in admitted]
-        return cut + [pointer.path for pointer in row.pointers if pointer.target not in shown]
-
-    def _projected(self, row: Row, shown: frozenset[str]) -> Seen:
-        admitted = self.plan.admitted(row.type)
-        version, updated = row.version, row.updated
-        cut = self._cut(row, shown) if row.facets or row.pointers else []
-        body = jsontext.without(row.body, cut) if cut and row.body else row.body
+    def _projected(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> Seen:
+        version, updated, body = row.version, row.updated, row.body
+        if body and (row.facets or row.pointers) and (cut := _cut(row, admitted, shown)):
+            body = jsontext.without(body, cut)
         if row.eras:
             released = self.now if self.plan.released else None
             version, updated = eras.as_seen(row.eras, admitted, released)
             if body and (version, updated) != (row.version, row.updated):
                 body = eras.restamped(body, version, updated)
         return Seen(row.type, row.id, version, updated, body, row.interaction)
+
+
+def _cut(row: Row, admitted: frozenset[int], shown: frozenset[str]) -> list[jsontext.Path]:
+    """The paths of the parts of a row whose class is not admitted, and of its references to what is not shown."""
+    cut = [facet.path for facet in row.facets if facet.vclass not in admitted]
+    return cut + [pointer.path for pointer in row.pointers if pointer.target not in shown]
 
 
 def not_found(type: str, id: str) -> Problem:

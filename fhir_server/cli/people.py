@@ -10,6 +10,8 @@ import msgspec
 
 from fhir_server.app import Parts
 from fhir_server.cli.base import main, with_parts
+from fhir_server.linking import links
+from fhir_server.linking.core import Linking
 from fhir_server.smart import clients, demo, tokens, users
 from fhir_server.smart.people import Role
 
@@ -53,8 +55,15 @@ def user_list() -> None:
 @user.command("remove")
 @click.argument("username")
 def user_remove(username: str) -> None:
-    """Close an account; its tokens and sessions end at once."""
-    if not with_parts(lambda made: users.remove(made.store, username, made.clock())):
+    """Close an account; its tokens, sessions and links to other systems end at once."""
+
+    async def remove(made: Parts) -> bool:
+        found = await users.find(made.store, username)
+        if found is not None:
+            await links.unlink_all(Linking(made.smart), found)
+        return await users.remove(made.store, username, made.clock())
+
+    if not with_parts(remove):
         raise click.ClickException(f"There is no user {username!r}.")
     click.echo(f"{username} is gone.")
 
