@@ -20,8 +20,6 @@ from benchmarks.load import Request, Stretch, listing, run
 from benchmarks.operations import Operation, operations
 from benchmarks.servers import Process, control, fhir_server
 
-_PORT: Final = 8765
-_CONTROL_PORT: Final = 8766
 _TIMEOUT: Final = 60
 
 
@@ -58,7 +56,7 @@ def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = 
     store = stores.store_of(rows)
     tokens = asyncio.run(stores.access_tokens(store))
     try:
-        with fhir_server(store, _PORT) as server:
+        with fhir_server(store) as server:
             idle = server.memory()
             chosen = [one for one in operations(tokens) if only is None or one.name in only]
             figures = tuple(_measured(server, one, rounds, seconds) for one in chosen)
@@ -73,13 +71,14 @@ def _measured(server: Process, one: Operation, rounds: int, seconds: int) -> Fig
     with ExitStack() as stack:
         answers = folder / "answers.msgpack"
         answers.write_bytes(msgspec.msgpack.encode(_recorded(server, one.requests)))
-        bare = stack.enter_context(control(answers, _CONTROL_PORT))
+        bare = stack.enter_context(control(answers))
         stretches: list[tuple[Stretch, Stretch, Stretch | None]] = []
-        run(server, asked, one.connections, 1, lives=one.lives)
+        stretch = seconds * one.slowness
+        run(server, asked, one.connections, 2 * one.slowness, lives=one.lives)
         for _ in range(rounds):
-            plain = run(bare, asked, one.connections, seconds, lives=one.lives)
-            limited = run(server, asked, one.connections, seconds, lives=one.lives)
-            opened = run(server, listing(folder / "open.tsv", one.open), one.connections, seconds) if one.open else None
+            plain = run(bare, asked, one.connections, stretch, lives=one.lives)
+            limited = run(server, asked, one.connections, stretch, lives=one.lives)
+            opened = run(server, listing(folder / "open.tsv", one.open), one.connections, stretch) if one.open else None
             stretches.append((plain, limited, opened))
     limits = [limited for _, limited, _ in stretches]
     cpu = min(limited.cpu for limited in limits)
@@ -106,7 +105,7 @@ def _recorded(server: Process, requests: Sequence[Request]) -> Answers:
         if key not in answers:
             answers[key] = _answer(server, one)
     if "PUT" in answers:
-        status, headers, body = answers["PUT"]
+        _, headers, body = answers["PUT"]
         answers |= {"GET": (200, headers, body), "DELETE": (204, [], b"")}
     return answers
 

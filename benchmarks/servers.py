@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -41,8 +42,9 @@ class Process:
 
 
 @contextmanager
-def fhir_server(store: Path, port: int) -> Iterator[Process]:
+def fhir_server(store: Path) -> Iterator[Process]:
     """``fhir-server serve`` on this store, one worker."""
+    port = _free_port()
     chosen = settings(store, port)
     environment = {
         "FHIR_SERVER_STORE": chosen.store,
@@ -55,12 +57,18 @@ def fhir_server(store: Path, port: int) -> Iterator[Process]:
 
 
 @contextmanager
-def control(answers: Path, port: int) -> Iterator[Process]:
+def control(answers: Path) -> Iterator[Process]:
     """The bare ASGI application that gives these answers from memory, in the same web server with the same settings."""
+    port = _free_port()
     command = ["uvicorn", "benchmarks.control:app", "--factory", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
     quiet = ["--no-access-log", "--no-server-header", "--no-date-header", "--log-level", "warning"]
     with _running([*command, *quiet], {"BENCHMARKS_ANSWERS": str(answers)}, port, "/") as process:
         yield process
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 @contextmanager

@@ -88,9 +88,9 @@ def _units(rows: int) -> Iterator[Unit]:
     for resource in made:
         items.append(Item("", resource["id"], seed.text(resource)))
         if len(items) == _UNIT:
-            yield Unit(Path("benchmark"), False, items)
+            yield Unit(Path("benchmark"), False, items, 0)
             items = []
-    yield Unit(Path("benchmark"), False, items)
+    yield Unit(Path("benchmark"), False, items, 0)
 
 
 async def _people(made: Parts) -> None:

@@ -53,7 +53,7 @@ class Door:
 
     async def again(self, snapshot: Snapshot, plan: Plan, now: int) -> Plan:
         """The plan as of this later snapshot.  Raises Stale if the token itself may have been revoked since."""
-        current = await snapshot.stamp(plan.principal.patient)
+        current = await snapshot.stamp(plan.subject)
         if current == plan.basis:
             return plan
         if current.security != plan.basis.security:
@@ -66,4 +66,4 @@ class Door:
 
 
 async def _stands(plan: Plan, snapshot: Snapshot, now: int) -> bool:
-    return now < plan.until and await snapshot.stamp(plan.principal.patient) == plan.basis
+    return now < plan.until and await snapshot.stamp(plan.subject) == plan.basis

@@ -81,6 +81,11 @@ class Plan:
         return self.principal.trusted_writer and self.actor is not None and "*" in self.actor.clearance
 
     @property
+    def subject(self) -> str | None:
+        """The patient on whose facts and grants this plan rests, if it is one."""
+        return _subject(self.principal)
+
+    @property
     def released(self) -> bool:
         return self.actor is None or decide.released_only(self.actor)
 
@@ -206,14 +211,14 @@ class Granter:
         self._policy = policy
         self._base = base
         self.timezone = policy.timezone
-        self._memo: dict[Actor, tuple[tuple[str, ...], Classes]] = {}
+        self._memo: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], Classes]] = {}
 
     async def plan(self, snapshot: Snapshot, principal: Principal, now: int) -> Plan:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
-        basis = await snapshot.stamp(principal.patient)
+        basis = await snapshot.stamp(_subject(principal))
         keys = await snapshot.classes()
         who = await self._who(snapshot, principal, _facts(keys, now), now)
-        classes = self._classes(who.actor, keys) if who.actor else Classes({}, {})
+        classes = self._classes(who.actor, keys, principal.withheld) if who.actor else Classes({}, {})
         until = min(who.until, principal.expires)
         return Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, basis, self._base, self._policy)
 
@@ -229,7 +234,7 @@ class Granter:
                 return Who(Actor(_ROLE_ACTORS[person.role]), None, names)
             # Who is under whose care is data like any other, so this plan holds for this request only.
             return Who(Actor("CT"), await _treated(snapshot, names, facts), names, until=now)
-        patient = principal.patient or person.patient
+        patient = _subject(principal)
         if patient is None:
             return Who()
         judged, _, names = await self._judge(snapshot, person, patient, facts, now)
@@ -264,24 +269,31 @@ class Granter:
         related = [one for one in related if _patient_of(one) == patient]
         consents = await _parsed(snapshot, "Consent", OfPatient(frozenset({patient})), facts)
         asker = records.Person(person.role, person.patient, person.practitioner, person.related_persons)
-        judged = records.actor_for(self._policy, now, patient=resource, person=asker, related=related, consents=consents)
+        linked = await _parsed(snapshot, "Patient", IdIs(_merged_with(resource)), facts)
+        judged = records.actor_for(self._policy, now, patient=resource, person=asker, related=related, consents=consents, linked=linked)
+        if linked:
+            # The other record's birth date decides too, and the stamp counts only this patient's changes: judge each time anew.
+            judged = replace(judged, until=now)
         own = person.patient == patient
         names = {f"Patient/{patient}"} if own else {f"RelatedPerson/{one['id']}" for one in related}
         return judged, resource, frozenset(names)
 
-    def _classes(self, actor: Actor, keys: tuple[str, ...]) -> Classes:
-        known = self._memo.get(actor)
+    def _classes(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str] = frozenset()) -> Classes:
+        known = self._memo.get((actor, withheld))
         # The keys, not their number: what a failed transaction numbered is numbered anew by another.
         if known is None or known[0] != keys:
-            known = self._memo[actor] = (keys, self._judged(actor, keys))
+            known = self._memo[actor, withheld] = (keys, self._judged(actor, keys, withheld))
         return known[1]
 
-    def _judged(self, actor: Actor, keys: tuple[str, ...]) -> Classes:
+    def _judged(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str]) -> Classes:
+        """``withheld``: labels that the person keeps from the client who asks for her."""
         plain: dict[str, set[int]] = {}
         own: dict[str, set[int]] = {}
         params: dict[str, tuple[str, ...]] = {}
         for number, text in enumerate(keys):
             key = ClassKey.parse(text)
+            if key.labels & withheld:
+                continue
             if "*" in actor.clearance:
                 # A feed that is cleared for everything must find again whatever it wrote.
                 plain.setdefault(key.data, set()).add(number)
@@ -298,6 +310,18 @@ class Granter:
 def _facts(keys: tuple[str, ...], now: int) -> Sight:
     """The sight by which the server itself reads births, relations and consents; it never leaves this module."""
     return Sight((Window(None, frozenset(range(len(keys))), released=False),), now)
+
+
+def _subject(principal: Principal) -> str | None:
+    """The patient in context: the token's, else the person's own record."""
+    return principal.patient or (principal.person.patient if principal.person else None)
+
+
+def _merged_with(patient: dict[str, Any] | None) -> frozenset[str]:
+    """The ids of the records that this one replaces or is replaced by."""
+    links = (patient or {}).get("link", ())
+    others = {str(one.get("other", {}).get("reference", "")) for one in links if one.get("type") in ("replaces", "replaced-by")}
+    return frozenset(other.removeprefix("Patient/") for other in others if other.startswith("Patient/"))
 
 
 def _patient_of(related: dict[str, Any]) -> str:

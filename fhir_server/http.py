@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote_plus
 
 import msgspec
 
@@ -16,6 +16,7 @@ from fhir_server.grant import Plan
 
 JSON = b"application/fhir+json; charset=utf-8"
 _READ = {"application/fhir+json", "application/json", "text/json", "json", "application/*", "*/*"}
+_PLAIN = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
 _WRITTEN = {"application/fhir+json", "application/json", "text/json"}
 
 
@@ -69,6 +70,15 @@ def decoded(query: bytes) -> tuple[tuple[str, str], ...]:
         return tuple(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=300))
     except ValueError:
         raise Problem("invalid", "The parameters are not percent-encoded UTF-8, or are too many.") from None
+
+
+def encoded(pairs: Iterable[tuple[str, str]]) -> str:
+    """The query string of these pairs; what :func:`decoded` reads back."""
+    return "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in pairs])
+
+
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote_plus(text, safe=":/|,$")
 
 
 def require_acceptable(request: Request) -> None:

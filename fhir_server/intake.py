@@ -47,11 +47,14 @@ class Draft:
         return references(b",".join(self.parts.values()))
 
 
-def draft(text: bytes, type: str | None = None) -> Draft:
+def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
     """Read and validate a received resource, of ``type`` if one is expected.
 
-    Raises Problem ``invalid`` with one issue for each defect found.
+    Absolute references below ``base``, our own FHIR base, become relative: a row of ours has one name.  Raises Problem ``invalid`` with one issue for each defect found.
     """
+    own = f'"{base}/'.encode()
+    if base and own in text:
+        text = _REFERENCE.sub(lambda found: found.group(0).replace(own, b'"'), text)
     value = jsontext.parse(text)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")

@@ -14,8 +14,9 @@ import msgspec
 from fhir_server import eras, jsontext
 from fhir_server.errors import Problem
 from fhir_server.grant import Plan
-from fhir_server.search.filters import Filter
-from fhir_server.search.sight import Position, Sight, SortKey
+from fhir_server.search import match
+from fhir_server.search.filters import EVERYTHING, Filter
+from fhir_server.search.sight import Indexed, Position, Sight, SortKey
 from fhir_server.store import Row, Snapshot
 
 
@@ -50,6 +51,14 @@ class View:
         """The current version if it is in view under any scope for the type: for writes, which need no read scope."""
         row = await self._snapshot.read(type, id, self._sight(type, "cruds"))
         return (await self._seen((row,)))[0] if row else None
+
+    async def wrote(self, row: Row) -> Seen | None:
+        """As :meth:`look`, of a version that was written just now and is at hand."""
+        sight = self._sight(row.type, "cruds")
+        plain = tuple(window for window in sight.windows if window.where is EVERYTHING)
+        if match.admits(Sight(plain, sight.now), Indexed(row.type, row.id, row.patients, row.vclass, row.release_at)):
+            return (await self._seen((row,)))[0]
+        return await self.look(row.type, row.id)
 
     async def version(self, type: str, id: str, version: str) -> Seen:
         """A version by the number this caller knows it by.  Raises Problem ``not_found`` or ``gone``."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import Any
-from urllib.parse import urlencode
 
 from fhir_server.clock import instant_text
-from fhir_server.http import Request
+from fhir_server.http import Request, encoded
 
 _ACTIONS = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
 _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
@@ -49,7 +48,7 @@ def _agents(request: Request) -> list[dict[str, Any]]:
 
 def _entity(request: Request, searching: bool) -> dict[str, Any] | None:
     if searching:
-        asked = "/".join(request.path) + "?" + urlencode(list(request.pairs))
+        asked = "/".join(request.path) + "?" + encoded(request.pairs)
         return {"query": b64encode(asked.encode()).decode()}
     if len(request.path) >= 2:
         return {"what": {"reference": "/".join(request.path[:2])}}

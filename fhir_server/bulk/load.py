@@ -53,7 +53,7 @@ class Loader:
     def _draft(self, item: Item) -> Draft:
         if not ID.fullmatch(item.id):
             raise Problem("invalid", "The resource has no valid id.")
-        return intake.draft(item.text)
+        return intake.draft(item.text, base=self._base)
 
     async def _written(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
         writing = Writing(tx, self._labeller, self._base, self._clock())

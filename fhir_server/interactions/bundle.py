@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,9 +73,10 @@ async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: R
     _require_distinct(read)
 
     async def all_of_it(view: View, tx: Transaction, writing: Writing) -> list[Response]:
-        known = frozenset(f"{entry.draft.type}/{entry.id}" for entry in read if entry.draft)
+        entries = await _settled(read, view, service)
+        known = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
         answers: dict[int, Response] = {}
-        for entry in sorted(read, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
+        for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
             try:
                 answers[entry.place] = await _apply(entry, view, tx, writing, service, known)
             except Problem as problem:
@@ -98,7 +99,28 @@ async def _apply(entry: Entry, view: View, tx: Transaction, writing: Writing, se
             row = lookup(entry.request)
             if row.look is None:
                 raise Problem("invalid", "This request cannot be part of a transaction.")
-            return await row.look(view, entry.request, service)
+            return await row.look(await service.renewed(view, tx), entry.request, service)
+
+
+async def _settled(entries: Sequence[Entry], view: View, service: Service) -> list[Entry]:
+    """The entries, with references to conditional creates that find a row in view leading to that row."""
+    found: dict[bytes, bytes] = {}
+    for entry in entries:
+        condition = entry.request.headers.get("if-none-exist")
+        if entry.draft and condition and entry.request.method == "POST":
+            existing = await write.matching(view, entry.draft.type, condition, entry.request, service)
+            if existing is not None:
+                found[f'"{entry.draft.type}/{entry.id}"'.encode()] = f'"{existing.type}/{existing.id}"'.encode()
+    return [_led(entry, found) for entry in entries] if found else list(entries)
+
+
+def _led(entry: Entry, found: Mapping[bytes, bytes]) -> Entry:
+    """The entry with promised addresses, which are random and stand nowhere by chance, replaced by those of rows that were found."""
+    text = jsontext.joined(entry.draft.parts) if entry.draft else b""
+    led = text
+    for promised, existing in found.items():
+        led = led.replace(promised, existing)
+    return replace(entry, draft=intake.draft(led)) if led != text else entry
 
 
 def _addresses(entries: Sequence[Any], service: Service) -> dict[str, str]:
@@ -143,7 +165,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     inner.body = _ADDRESS.sub(lambda found: _rewritten(found, addresses), body) if addresses else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle is a GET.")
-    draft = intake.draft(inner.body, path[0] if path else None)
+    draft = intake.draft(inner.body, path[0] if path else None, base=service.base)
     if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
     return Entry(place, full_url, inner, draft, addresses.get(full_url, "/").partition("/")[2] or (draft.id if asked["method"] == "PUT" else "") or "")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from urllib.parse import urlencode
 
 from fhir_server.clock import instant_text
+from fhir_server.http import encoded
 from fhir_server.view import Seen
 
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
@@ -15,7 +15,7 @@ _STATUS = {"create": "201 Created", "update": "200 OK", "delete": "204 No Conten
 
 def address(base: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
     """The address of a search or operation, its parameters encoded."""
-    query = urlencode(list(pairs), safe=":/|,$")
+    query = encoded(pairs)
     return f"{base}/{path}?{query}" if query else f"{base}/{path}"
 
 

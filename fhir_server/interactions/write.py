@@ -21,14 +21,14 @@ from fhir_server.view import Seen, View, not_found
 async def create(request: Request, service: Service) -> Response:
     """``POST Type``, also with ``If-None-Exist``; the server chooses the id."""
     request.require_json()
-    draft = intake.draft(request.body, request.path[0])
+    draft = intake.draft(request.body, request.path[0], base=service.base)
     return await service.writing(request, lambda view, tx, writing: created(view, tx, writing, request, service, draft))
 
 
 async def update(request: Request, service: Service) -> Response:
     """``PUT Type/id``; a trusted caller may so create a resource under an id of its choice."""
     request.require_json()
-    draft = intake.draft(request.body, request.path[0])
+    draft = intake.draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id is not the one in the address.")
     return await service.writing(request, lambda view, tx, writing: updated(view, tx, writing, request, service, draft))
@@ -52,7 +52,7 @@ async def created(
     """``id`` and ``known`` serve transactions: the id already promised to other entries, and what they will have written."""
     allow(view, draft, "c")
     if condition := request.headers.get("if-none-exist"):
-        existing = await _matching(view, draft.type, condition, request, service)
+        existing = await matching(view, draft.type, condition, request, service)
         if existing is not None:
             return read.answer(existing)
     await require_references(view, draft, service.base, known)
@@ -131,7 +131,7 @@ def _require_match(request: Request, seen: Seen | None) -> None:
         raise Problem("precondition", "If-Match does not name the current version.")
 
 
-async def _matching(view: View, type: str, condition: str, request: Request, service: Service) -> Seen | None:
+async def matching(view: View, type: str, condition: str, request: Request, service: Service) -> Seen | None:
     """The one row in view that a conditional create's criteria match.  Raises Problem ``precondition`` for several."""
     asked = query.parse(type, list(decoded(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
     if not asked.applied:
@@ -145,7 +145,7 @@ async def _matching(view: View, type: str, condition: str, request: Request, ser
 
 async def _written(view: View, tx: Transaction, row: Row, status: int, request: Request, service: Service) -> Response:
     """The answer to a write: always the same head, and as much of a body as the caller asked for and may see."""
-    seen = await (await service.renewed(view, tx)).look(row.type, row.id)
+    seen = await (await service.renewed(view, tx)).wrote(row)
     version, updated = (seen.version, seen.updated) if seen else (1, row.updated)
     location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
     headers = ((b"location", location), *versioned(version, updated))

@@ -88,8 +88,9 @@ class Page(msgspec.Struct, frozen=True):
 class Stamp:
     """Counters that move when something a cached plan depends on has changed (never shown outside)."""
 
-    security: int  # policy, clients, token revocation, visibility classes
+    security: int  # accounts, clients, token revocation
     patient: int  # this patient's grants, birth date, death, links
+    classes: int  # how many visibility classes there are
 
 
 class Snapshot(Protocol):
@@ -158,7 +159,7 @@ class Transaction(Snapshot, Protocol):
         """Current rows with an index entry (of one of ``params``, as "Type.param") that refers to ``target``; for relabelling."""
 
     async def intern(self, key: str) -> int:
-        """The number of this visibility class; a new one is given the next, which raises the ``security`` counter."""
+        """The number of this visibility class; a new one is given the next."""
 
     async def bump(self, patient: str | None) -> None:
         """Raise this patient's counter, or with None the ``security`` one."""

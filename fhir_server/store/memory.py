@@ -96,7 +96,7 @@ class _Transaction:
 
     async def stamp(self, patient: str | None) -> Stamp:
         stamps = self._state.stamps
-        return Stamp(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0))
+        return Stamp(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0), len(self._state.classes))
 
     async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
         return frozenset(patient for row in match.select(self._rows(type), type, where, sight) for patient in row.patients)
@@ -148,8 +148,6 @@ class _Transaction:
         return tuple(record.row for record in current if not _deleted(record) and refers(record))
 
     async def intern(self, key: str) -> int:
-        if key not in self._state.classes:
-            await self.bump(None)
         return self._state.classes.setdefault(key, len(self._state.classes))
 
     async def bump(self, patient: str | None) -> None:

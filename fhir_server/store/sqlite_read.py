@@ -34,7 +34,10 @@ _PAST: Final = (
     "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
     " WHERE type = ? AND id = ? ORDER BY version"
 )
-_STAMP: Final = "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0)"
+_STAMP: Final = (
+    "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0), "
+    "(SELECT coalesce(max(n) + 1, 0) FROM class)"
+)
 
 
 class SqliteSnapshot:

@@ -34,6 +34,8 @@ _REFERRERS: Final = f"SELECT t.text, r.id, {COLUMNS} FROM res r, name t WHERE t.
 class SqliteTransaction(SqliteSnapshot):
     """See :class:`fhir_server.store.Transaction`."""
 
+    _began = _sequence = 0
+
     def _do(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
 
@@ -128,7 +130,6 @@ class SqliteTransaction(SqliteSnapshot):
         if known is None:
             sql = "INSERT INTO class(n, key) VALUES ((SELECT coalesce(max(n) + 1, 0) FROM class), ?) RETURNING n"
             known = self.connection.execute(sql, (key,)).get
-            await self.bump(None)
         return int(known)
 
     async def bump(self, patient: str | None) -> None:
@@ -138,8 +139,20 @@ class SqliteTransaction(SqliteSnapshot):
             number = self.names.intern_patient(patient)
             self.connection.execute("UPDATE patient SET stamp = stamp + 1 WHERE n = ?", (number,))
 
+    def begin(self) -> None:
+        """Start a transaction that other processes' writers wait for."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._began = self._sequence = int(self.connection.execute("SELECT value FROM counter WHERE name = 'sequence'").get)
+
+    def commit(self) -> None:
+        """Make all of it visible, and durable."""
+        if self._sequence != self._began:
+            self.connection.execute("UPDATE counter SET value = ? WHERE name = 'sequence'", (self._sequence,))
+        self.connection.execute("COMMIT")
+
     def _next(self) -> int:
-        return int(self.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'sequence' RETURNING value").get)
+        self._sequence += 1  # of a job that is undone the number is not used again, which leaves a gap and no harm
+        return self._sequence
 
     def _place(self, row: Row, sequence: int) -> int:
         patient = self.names.intern_patient(row.patients[0]) if row.patients else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -79,11 +80,11 @@ class Writer:
 
     def _commit(self, batch: list[_Waiting]) -> list[_Outcome]:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._transaction.begin()
             if len(batch) == 1:
                 return [self._alone(*batch[0])]
             outcomes = [self._beside(job, future) for job, _, future in batch]
-            self._connection.execute("COMMIT")
+            self._transaction.commit()
             return outcomes
         except (apsw.Error, _Lost) as error:
             self._undo()
@@ -98,7 +99,7 @@ class Writer:
         except BaseException as error:
             self._undo()
             return future, None, error
-        self._connection.execute("COMMIT")
+        self._transaction.commit()
         return future, result, None
 
     def _beside(self, job: Job, future: asyncio.Future[Any]) -> _Outcome:
@@ -144,7 +145,7 @@ def _deliver(batch: list[_Waiting], outcomes: list[_Outcome]) -> None:
     for (_, loop, _), outcome in zip(batch, outcomes, strict=True):
         loops.setdefault(loop, []).append(outcome)
     for loop, mine in loops.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
             loop.call_soon_threadsafe(_settle, mine)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
+from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -26,13 +26,6 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1280,900"),
 )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo client's redirect URI has one port, so two workers cannot both run these tests."""
-    for item in items:
-        if item.path.parent == HERE:
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +56,15 @@ def origin(environment: dict[str, str]) -> Iterator[str]:
         server.wait(15)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def app() -> Iterator[str]:
-    """Origin of the SMART app's pages, at the only address that the demo client is registered for."""
+    """Origin of the SMART app's pages, at the only address that the demo client is registered for.
+
+    One test at a time has it: where tests run in several processes, the others wait for their turn.
+    """
     assert CLIENT_LIBRARY.is_file(), "The SMART client library is missing: run `npm ci` in tests/browser (make test does)."
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", 8765), partial(_AppFiles, directory=str(HERE / "app")))
-    except OSError as error:
-        pytest.fail(f"Port 8765 must be free, the demo client's redirect URI names it: {error}")
-    with server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with _app_server() as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield APP
         server.shutdown()
 
@@ -106,6 +98,14 @@ def _started(profile: Path, preferences: dict[str, object] | None = None) -> Chr
         options.add_argument(flag)
     options.add_experimental_option("prefs", preferences or {})
     return Chrome(options, ChromeService(driver))
+
+
+def _app_server() -> ThreadingHTTPServer:
+    for _ in range(400):
+        with suppress(OSError):
+            return ThreadingHTTPServer(("127.0.0.1", 8765), _AppFiles)
+        time.sleep(0.05)
+    pytest.fail("Port 8765 must be free: the demo client's redirect URI names it.")
 
 
 def _wait(address: str, server: subprocess.Popen[bytes]) -> None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 
-from tests.browser.walk import APP, PASSWORD, SCOPE, Walk
+from tests.browser.walk import APP, PASSWORD, STATE, Walk
 
 PAGES: dict[str, Callable[[Walk], object]] = {
-    "sign-in": lambda walk: walk.start(),
-    "sign-in refused": lambda walk: walk.start().sign_in("stranger", "Wrong-pass-2026"),
-    "record picker": lambda walk: walk.start().sign_in("parent-a").offered(),
-    "consent": lambda walk: walk.start().sign_in("parent-a").pick("teen"),
+    "sign-in": lambda walk: walk.ask(),
+    "sign-in refused": lambda walk: walk.ask().sign_in("stranger", "Wrong-pass-2026"),
+    "record picker": lambda walk: walk.ask().sign_in("parent-a").offered(),
+    "consent": lambda walk: walk.ask().sign_in("parent-a").pick("teen"),
     "consent unclear": lambda walk: (
-        walk.start("launch/patient patient/Observation.rs").sign_in("parent-a").pick("teen")
+        walk.ask("launch/patient patient/Observation.rs").sign_in("parent-a").pick("teen")
         .untick("patient/Observation.rs").press("button[value=allow]")
     ),
-    "no record": lambda walk: walk.start().sign_in("billing"),
+    "no record": lambda walk: walk.ask().sign_in("billing"),
     "error": lambda walk: walk.browser.get(f"{walk.origin}/oauth/authorize?client_id=nobody"),
     "signed out": lambda walk: walk.browser.get(f"{walk.origin}/signed-out"),
 }  # fmt: skip
@@ -71,7 +71,7 @@ return [style.outlineStyle, parseFloat(style.outlineWidth)];
 
 
 @pytest.fixture(scope="module", params=PAGES)
-def page(request: pytest.FixtureRequest, chrome: Chrome, app: str, origin: str) -> Iterator[Walk]:
+def page(request: pytest.FixtureRequest, chrome: Chrome, origin: str) -> Iterator[Walk]:
     """The browser on this page; the tests of one page share it."""
     walk = Walk.fresh(chrome, origin)
     PAGES[request.param](walk)
@@ -171,19 +171,8 @@ def test_the_forms_need_no_scripts(chrome_without_scripts: Chrome, app: str, ori
     walk = Walk.fresh(chrome_without_scripts, origin)
     walk.browser.get(f"{APP}/?iss={origin}/fhir&scope=openid")
     assert walk.all("#no-scripts"), "Scripts are not off."
-    asked = {
-        "response_type": "code",
-        "client_id": "demo-public",
-        "redirect_uri": f"{APP}/callback",
-        "scope": SCOPE,
-        "state": "a-state-of-twenty-two-or-more",
-        "aud": f"{origin}/fhir",
-        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-        "code_challenge_method": "S256",
-    }
-    walk.browser.get(f"{origin}/oauth/authorize?{urlencode(asked)}")
-    walk.sign_in("parent-a").pick("child").press("button[value=allow]")
+    walk.ask().sign_in("parent-a").pick("child").press("button[value=allow]")
     walk.until_at(f"{APP}/callback")
     answer = parse_qs(urlsplit(walk.browser.current_url).query)
-    assert answer["state"] == [asked["state"]]
+    assert answer["state"] == [STATE]
     assert answer["code"]

@@ -16,6 +16,7 @@ APP = "http://127.0.0.1:8765"
 PASSWORD = "Demo-pass-2026"
 SCOPE = "openid fhirUser launch/patient offline_access patient/*.rs"
 TYPES = ("Observation", "MedicationStatement", "Appointment")
+STATE = "a-state-of-twenty-two-characters-or-more"
 PATIENCE = 10  # seconds
 
 
@@ -42,6 +43,21 @@ class Walk:
         """Open the app, which leads to the sign-in page."""
         self.browser.get(f"{APP}/?{urlencode({'iss': f'{self.origin}/fhir', 'scope': scope})}")
         self.until_at(f"{self.origin}/sign-in")
+        return self
+
+    def ask(self, scope: str = SCOPE) -> Walk:
+        """Go to the sign-in page as an app sends one there, without the app."""
+        asked = {
+            "response_type": "code",
+            "client_id": "demo-public",
+            "redirect_uri": f"{APP}/callback",
+            "scope": scope,
+            "state": STATE,
+            "aud": f"{self.origin}/fhir",
+            "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",  # RFC 7636, appendix B
+            "code_challenge_method": "S256",
+        }
+        self.browser.get(f"{self.origin}/oauth/authorize?{urlencode(asked)}")
         return self
 
     def sign_in(self, username: str, password: str = PASSWORD) -> Walk:

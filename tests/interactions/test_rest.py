@@ -167,3 +167,32 @@ def test_a_granular_scope_narrows_every_way_of_asking(served: Served) -> None:
     assert served.get(token, "Observation/adult-hemoglobin").status == 404
     assert served.get(token, "Observation/adult-hemoglobin/_history").status == 404
     assert served.get(token, "Observation?code=718-7").json["total"] == 0
+
+
+def test_references_to_a_conditional_create_lead_to_the_row_that_is_there(served: Served, feed: str) -> None:
+    identifier = [{"system": "http://hospital.example", "value": "known"}]
+    there = served.request(feed, "POST", "Patient", body={"resourceType": "Patient", "identifier": identifier}).json["id"]
+    entries = [
+        {
+            "fullUrl": "urn:uuid:1",
+            "resource": {"resourceType": "Patient", "identifier": identifier},
+            "request": {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=http://hospital.example|known"},
+        },
+        {"fullUrl": "urn:uuid:2", "resource": observation(subject={"reference": "urn:uuid:1"}), "request": {"method": "POST", "url": "Observation"}},
+        {"request": {"method": "GET", "url": f"Observation?patient={there}"}},
+    ]
+    answer = served.request(feed, "POST", "", body={"resourceType": "Bundle", "type": "transaction", "entry": entries}).json
+    assert [entry["response"]["status"] for entry in answer["entry"]] == ["200", "201", "200"]
+    created = answer["entry"][1]["resource"]
+    assert created["subject"]["reference"] == f"Patient/{there}"
+    assert answer["entry"][2]["resource"]["entry"][0]["resource"]["id"] == created["id"]
+
+
+def test_an_absolute_reference_to_a_row_of_ours_is_that_row(served: Served, feed: str) -> None:
+    base = served.settings.base
+    body = observation(subject={"reference": f"{base}/Patient/adult"}, encounter={"reference": f"{base}/Encounter/adult-mh-visit"})
+    created = served.request(feed, "POST", "Observation", body=body)
+    assert created.json["subject"]["reference"] == "Patient/adult"
+    proxy = served.app_token("proxy-standard", "adult")
+    assert served.get(proxy, f"Observation/{created.json['id']}").status == 404  # it inherits the visit's label
+    assert created.json["id"] in served.all_ids(feed, "Observation?patient=adult&_count=1000")

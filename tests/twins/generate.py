@@ -65,7 +65,7 @@ class Case:
             for name, element, value in secret.edits[world]:
                 edits.setdefault(name, []).append((element, value))
         hidden = [write for secret in self.secrets for write in secret.writes[world]]
-        every = [*FACTS, *(_edited(write, edits.get(write.name, ())) for write in self.shown), *hidden]
+        every = [*FACTS, *(_edited(write, edits.get(write.name, ())) for write in (*self.shown, *hidden))]
         return sorted(every, key=lambda write: write.at)
 
     def hidden(self) -> list[Write]:
@@ -309,6 +309,11 @@ class Drawing:
         name = self._pick_of(names, "DiagnosticReport")
         if name is None:
             return None
+        fate = self.random.random()
+        if fate < 0.3:  # the same reference in both worlds, to a row of another record that only one of them has
+            row = self._hidden_result(name, foreign=bool(self.caller.patient))
+            edit = ((name, "result", [{"reference": row.name}]),)
+            return ((row,), () if self.caller.patient else (row,)), (edit, edit)
         rows = [self._hidden_result(name) for _ in range(2)]
         edits = [((name, "result", [{"reference": row.name}]),) for row in rows]
         fate = self.random.random()
@@ -327,12 +332,13 @@ class Drawing:
         row = Write(self._moment(), "Encounter", self._id(), self.r.encounter(patient) | {"status": "entered-in-error"})
         return ((row,), (row,)), (((name, "encounter", {"reference": row.name}),), ())
 
-    def _hidden_result(self, report: str) -> Write:
+    def _hidden_result(self, report: str, foreign: bool = False) -> Write:
         resource = (self._newest(report) or Write(0, "", "", {})).resource or {}
         patient = resource["subject"]["reference"].removeprefix("Patient/")
         kinds: list[Json] = [self.r.observation(patient) | {"status": "preliminary"}]
         kinds += [self.r.observation(patient, LABELLED_LAB)] if self.caller.kind in ("PT", "PA", "BE") else []
         kinds += [self.r.observation(self.other())] if self.caller.patient and "pointer-search" not in self.open else []
+        kinds = [self.r.observation(self.other())] if foreign else kinds
         first = next(write.at for write in self.shown if write.name == report)
         at = first - self._ids * 1009 - SECOND if "history-relabel" in self.open else self._moment()
         return Write(at, "Observation", self._id(), self.r.pick(*kinds))

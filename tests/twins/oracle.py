@@ -26,7 +26,13 @@ CALLERS = (
     Caller("stranger", "PX", "teen", "RelatedPerson/stranger", "stranger"),
 )
 START = NOW - 40 * DAY
-BORN = {"teen": "2012-04-18", "child": "2018-06-01", "adult": "1984-03-09", "grown": "2008-10-20", "neighbour": "2011-01-05", "elder": "1950-02-02"}
+BORN = {
+    "teen": "2012-04-18", "child": "2018-06-01", "adult": "1984-03-09", "grown": "2008-10-20", "neighbour": "2011-01-05", "elder": "1950-02-02",
+    "turning-12": "2014-11-22", "turning-18": "2008-11-22",
+}  # fmt: skip
+
+
+CHILDREN = ("teen", "child", "grown", "turning-12", "turning-18")
 
 
 def _facts() -> tuple[Write, ...]:
@@ -36,9 +42,9 @@ def _facts() -> tuple[Write, ...]:
         *({"resourceType": "Practitioner", "id": id, "name": [{"family": id}]} for id in ("dr-one", "dr-two")),
         *({"resourceType": "Location", "id": id, **place, "type": [_role(code)], "name": name} for id, code, name in _SITES),
         *({"resourceType": "Patient", "id": id, "birthDate": born, "name": [{"family": id.title()}]} for id, born in BORN.items()),
-        *({"resourceType": "RelatedPerson", "id": f"parent-of-{id}", "patient": ref("Patient", id)} for id in ("teen", "child", "grown")),
+        *({"resourceType": "RelatedPerson", "id": f"parent-of-{id}", "patient": ref("Patient", id)} for id in CHILDREN),
         {"resourceType": "RelatedPerson", "id": "proxy-of-adult", "patient": ref("Patient", "adult")},
-        *({"id": f"grant-{id}", **grant(id, f"RelatedPerson/parent-of-{id}", "proxy-child", "2020-01-01")} for id in ("teen", "child", "grown")),
+        *({"id": f"grant-{id}", **grant(id, f"RelatedPerson/parent-of-{id}", "proxy-child", "2020-01-01")} for id in CHILDREN),
         {"id": "grant-adult", **grant("adult", "RelatedPerson/proxy-of-adult", "proxy-adult", "2020-01-01")},
     ]
     return tuple(Write(START - DAY + n * SECOND, row["resourceType"], row["id"], row) for n, row in enumerate(rows))

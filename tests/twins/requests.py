@@ -45,10 +45,14 @@ class Capability:
 
 @dataclass(frozen=True)
 class Probes:
-    """Search values by (type, parameter): from what is hidden, and from what is visible; and ids by type."""
+    """Search values by (type, parameter): from what is hidden, and from what is visible; and ids by type.
+
+    ``inner``: the (type, parameter) of hidden elements inside visible rows.
+    """
 
     hidden: dict[tuple[str, str], tuple[str, ...]]
     shown: dict[tuple[str, str], tuple[str, ...]]
+    inner: tuple[tuple[str, str], ...]
     hidden_ids: tuple[str, ...]
     shown_ids: tuple[str, ...]
 
@@ -58,7 +62,8 @@ class Probes:
         ids = dict.fromkeys(write.name for write in hidden if write.at)
         standing = case.standing()
         shown = [*standing.values(), *(write for write in FACTS if write.type != "Location")]
-        return Probes(_values(hidden), _values(shown), tuple(name for name in ids if name not in standing), tuple(write.name for write in shown))
+        inner = tuple(_values([write for write in hidden if not write.at]))
+        return Probes(_values(hidden), _values(shown), inner, tuple(name for name in ids if name not in standing), tuple(write.name for write in shown))
 
 
 def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -105,11 +110,12 @@ class Asker:
     def draw(self, number: int) -> list[Ask]:
         """That many requests in random order, of every family."""
         menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
-            (16, self.search), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted), (5, self.posted),
+            (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted), (5, self.posted),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
             (3, self.whole), (4, self.elements), (4, self.conditional_create), (4, self.create), (3, self.update), (2, self.delete), (3, self.malformed),
         )  # fmt: skip
-        weights = [weight for weight, _ in menu]
+        desk = self._case.caller.kind == "BO"  # the one caller here who may change what is there
+        weights = [weight * (8 if desk and make == self.update else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
 
     def steady(self) -> list[Ask]:
@@ -182,6 +188,19 @@ class Asker:
         pairs = [self._criterion(type) for _ in range(self._pick(1, 1, 2))]
         strict = {"prefer": "handling=strict"} if self._random.random() < 0.2 else {}
         return Ask.get("search", type, [*pairs, *self._shape()], **strict)
+
+    def element(self) -> Ask:
+        """A search, or an order, by an element that is hidden inside rows that are not."""
+        if not self._probes.inner:
+            return self.search()
+        type, param = self._pick(*self._probes.inner)
+        kind = self._capability.params[type][param]
+        if self._random.random() < 0.3:
+            return Ask.get("sort", type, [("_sort", self._pick("", "-") + param), *self._shape()])
+        modifiers = ("", ":missing", ":not") if kind == "token" else ("", ":missing")
+        modifier = self._pick(*modifiers)
+        value = self._pick("true", "false") if modifier == ":missing" else self._value(type, param, kind)
+        return Ask.get("element", type, [(param + modifier, value), *self._shape()])
 
     def posted(self) -> Ask:
         type = self._type()
@@ -300,12 +319,15 @@ class Asker:
 
     def update(self) -> Ask:
         name = self._name()
+        if self._case.caller.kind == "BO" and self._random.random() < 0.8:
+            names = [one for one in (*self._probes.hidden_ids, *self._probes.shown_ids) if one.startswith(("Appointment/", "Account/"))]
+            name = self._pick(*names, name)
         type, _, id = name.partition("/")
         drawn = [write.resource for write in (*self._case.hidden(), *self._case.shown) if write.at and write.name == name and write.resource]
         row = {**(drawn[-1] if drawn else self._draft()), "id": id}
         if row["resourceType"] != type:
             type = row["resourceType"]
-        match = (("if-match", f'W/"{self._pick("1", "2", "7")}"'),) if self._random.random() < 0.4 else ()
+        match = (("if-match", f'W/"{self._pick("1", "1", "2", "7")}"'),) if self._random.random() < 0.6 else ()
         return Ask("update", "PUT", f"{type}/{id}", "", (_JSON, *match), _text(row))
 
     def delete(self) -> Ask:

@@ -11,7 +11,7 @@ from typing import Any
 from tests.twins.generate import Case, Secret
 from tests.twins.oracle import FACT_NAMES
 from tests.twins.requests import Asker, Capability
-from tests.twins.world import BASE, FEED, SECOND, Answer, Ask, World
+from tests.twins.world import BASE, FEED, MINUTE, SECOND, Answer, Ask, World
 
 _MOST_PAGES = 60
 _CANARY = re.compile(rb"zq[0-9a-f]{9}")
@@ -59,13 +59,15 @@ class Twins:
         self._canaries = _canaries(case)
         self._said: set[bytes] = set()
 
-    async def open(self) -> None:
+    async def open(self, without: frozenset[str] = frozenset(), lifetime: int = 60 * MINUTE) -> None:
+        """Fill both worlds, the second one ``without`` these rows, and make tokens that live that long."""
         self.tally.cases += 1
         for number, world in enumerate(self.worlds):
             await world.open()
             for write in self.case.writes(number):
-                await world.write(write)
-        self.tokens = [await world.token(self.case.caller) for world in self.worlds]
+                if number == 0 or write.name not in without:
+                    await world.write(write)
+        self.tokens = [await world.token(self.case.caller, lifetime) for world in self.worlds]
         self.feeds = [await world.token(FEED) for world in self.worlds]
 
     async def close(self) -> None:
@@ -76,6 +78,7 @@ class Twins:
         self._saved = [world.saved() for world in self.worlds]
 
     def restore(self) -> None:
+        self._said.clear()
         for world, saved in zip(self.worlds, self._saved, strict=True):
             world.restore(saved)
 

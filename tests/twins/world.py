@@ -28,8 +28,9 @@ NOW = 1_795_262_400 * SECOND  # 2026-11-21T12:00:00Z
 ORIGIN = "http://twin.example"
 BASE = f"{ORIGIN}/fhir"
 KEY = "0123456789abcdef0123456789abcdef"
+_CHILDREN = ("teen", "child", "grown", "turning-12", "turning-18")
 _PEOPLE = (
-    User("parent", "Parent", "patient", "", "s1", None, None, ("parent-of-teen", "parent-of-child", "parent-of-grown")),
+    User("parent", "Parent", "patient", "", "s1", None, None, tuple(f"parent-of-{child}" for child in _CHILDREN)),
     User("proxy", "Proxy", "patient", "", "s2", None, None, ("proxy-of-adult",)),
     User("adult", "Adult", "patient", "", "s3", "adult", None, ()),
     User("billing", "Billing", "billing", "", "s5", None, None, ()),

@@ -1,0 +1,83 @@
+"""The twin test must be able to fail: each leak planted on purpose is noticed by the same generic run."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import pytest
+
+from tests.twins import run
+from tests.twins.generate import case
+from tests.twins.leaks import LEAKS, Leak
+from tests.twins.oracle import CALLERS
+from tests.twins.requests import Capability
+from tests.twins.run import Twins
+from tests.twins.test_twin_worlds import capability
+from tests.twins.time_leaks import TIME_LEAKS
+from tests.twins.traces import TRACES, followed
+
+_CASES = 7 * len(CALLERS)
+_ASKS = 150
+
+
+@functools.cache
+def _kept(seed: int) -> Twins:
+    """The worlds of a case, built without a leak and kept to be turned back to."""
+
+    async def built() -> Twins:
+        twins = Twins(case(seed))
+        await twins.open()
+        twins.save()
+        return twins
+
+    return asyncio.run(built())
+
+
+def _noticed(leak: Leak, seed: int) -> run.Leak | None:
+    stated, kept = capability(), None if leak.stored else _kept(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        leak.plant(patch)
+        return asyncio.run(_run(kept, seed, stated))
+
+
+async def _run(kept: Twins | None, seed: int, stated: Capability) -> run.Leak | None:
+    twins = kept or Twins(case(seed))
+    await (twins.open() if kept is None else _restored(twins))
+    try:
+        await twins.run(stated, _ASKS)
+    except run.Leak as found:
+        return found
+    return None
+
+
+async def _restored(twins: Twins) -> None:
+    twins.restore()
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: f"{leak.channel} {leak.name}")
+def test_a_planted_leak_is_noticed(leak: Leak, record_property: Any) -> None:
+    for seed in range(_CASES):
+        found = _noticed(leak, seed)
+        if found is not None:
+            record_property("killed", f"{found.ask.kind} by the {found.case.caller.name}, case {seed + 1}")
+            return
+    pytest.fail(f"No request in {_CASES} cases noticed that {leak.name}.")
+
+
+@pytest.mark.parametrize("leak", TIME_LEAKS, ids=lambda leak: f"{leak.channel} {leak.name}")
+def test_a_planted_leak_in_time_is_noticed(leak: Leak) -> None:
+    for trace in TRACES:
+        with pytest.MonkeyPatch.context() as patch:
+            leak.plant(patch)
+            try:
+                asyncio.run(followed(trace, 0, capability(), 40))
+            except run.Leak:
+                return
+    pytest.fail(f"No trace noticed that {leak.name}.")
+
+
+def test_every_family_of_channels_has_a_planted_leak() -> None:
+    families = {leak.channel[0] for leak in (*LEAKS, *TIME_LEAKS)}
+    assert families == set("CQRAWMTS")

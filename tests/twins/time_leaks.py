@@ -1,0 +1,98 @@
+"""Leaks that need time: something stays open after the instant at which it should have closed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from fhir_server.consent import provisions, records
+from fhir_server.door import Door
+from fhir_server.smart import tokens, users
+from fhir_server.store import NEVER
+from tests.twins.leaks import Leak, Patch
+
+TIME_LEAKS: list[Leak] = []
+
+
+def _leak(channel: str) -> Any:
+    def add(plant: Any) -> Any:
+        TIME_LEAKS.append(Leak(plant.__name__.replace("_", " ").strip(), channel, plant))
+        return plant
+
+    return add
+
+
+@_leak("T03")
+def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
+    exact = Door.plan
+
+    async def plan(self: Door, snapshot: Any, authorization: str | None, now: int) -> Any:
+        known = self._plans.get(sha256((authorization or "").removeprefix("Bearer ").encode()).digest())
+        return known if known is not None and now < known[0].until else await exact(self, snapshot, authorization, now)
+
+    patch.setattr(Door, "plan", plan)
+
+
+@_leak("T01")
+def a_plan_is_kept_past_its_end(patch: Patch) -> None:
+    exact = Door.plan
+
+    async def plan(self: Door, snapshot: Any, authorization: str | None, now: int) -> Any:
+        made = await exact(self, snapshot, authorization, now)
+        key = sha256((authorization or "").removeprefix("Bearer ").encode()).digest()
+        kept = self._plans[key] = (replace(made[0], until=NEVER), made[1])
+        return kept
+
+    patch.setattr(Door, "plan", plan)
+
+
+@_leak("T09")
+def a_withdrawn_consent_still_grants(patch: Patch) -> None:
+    exact = provisions.grants
+
+    def grants(consents: Any, *args: Any, **kwargs: Any) -> Any:
+        return exact([{**one, "status": "active"} for one in consents], *args, **kwargs)
+
+    patch.setattr(records, "grants", grants)
+
+
+@_leak("T09")
+def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
+    exact = records._relation
+    patch.setattr(records, "_relation", lambda related, *args: exact({**related, "active": True}, *args))
+
+
+@_leak("T01")
+def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
+    exact = records.aging.ages
+    patch.setattr(records.aging, "ages", lambda *args: replace(exact(*args), t18_off=NEVER))
+
+
+@_leak("T01")
+def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
+    exact = records.aging.ages
+    patch.setattr(records.aging, "ages", lambda *args: replace(exact(*args), t12=NEVER))
+
+
+@_leak("T02")
+def a_closed_account_s_tokens_live_on(patch: Patch) -> None:
+    exact = users.find
+
+    async def find(store: Any, username: str) -> Any:
+        user = await exact(store, username)
+        return None if user is None else type(user)(**{name: getattr(user, name) for name in user.__struct_fields__} | {"disabled": False})
+
+    patch.setattr(tokens.users, "find", find)
+
+
+@_leak("T02")
+def a_revoked_token_is_remembered(patch: Patch) -> None:
+    exact, seen = tokens.principal, dict[str, Any]()
+
+    async def principal(store: Any, token: str, now: int) -> Any:
+        key = f"{id(store)} {token}"
+        seen[key] = await exact(store, token, now) or seen.get(key)
+        return seen[key]
+
+    patch.setattr(tokens, "principal", principal)
