@@ -33,7 +33,6 @@ from fhir_server.smart import demo, discovery, keys, routes
 from fhir_server.smart.core import Smart
 from fhir_server.store import Store, open_store
 
-
 _BASE = "/fhir"
 
 

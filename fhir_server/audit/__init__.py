@@ -1,13 +1,14 @@
 """The journal of who asked for what: one R4 AuditEvent a request, appended in chains that show a removed or altered line.
 
 Each server process writes a chain of its own; a line holds the digest of the line before it.  Lines are gathered for a
-moment and appended together, so that reading a record does not wait for a disk.
+moment and appended together, so that no answer waits for them; a machine that dies loses that moment's lines.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Iterable
 from hashlib import sha256
@@ -20,6 +21,7 @@ from fhir_server.http import Request
 from fhir_server.store import Store
 
 JOURNAL = "audit"
+_log = logging.getLogger("fhir_server")
 _PAUSE = 0.25
 _FULL = 1000
 
@@ -32,6 +34,7 @@ class Auditor:
         self._chain = secrets.token_hex(8)
         self._last = ""
         self._waiting: list[tuple[Request, int]] = []
+        self._lines: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
 
     async def note(self, request: Request, status: int) -> None:
@@ -45,8 +48,14 @@ class Auditor:
     async def flush(self) -> None:
         """Append what is waiting, durably."""
         waiting, self._waiting = self._waiting, []
-        if waiting:
-            await self._store.append(JOURNAL, [self._line(request, status) for request, status in waiting])
+        self._lines += [self._line(request, status) for request, status in waiting]
+        lines, self._lines = self._lines, []
+        try:
+            if lines:
+                await self._store.append(JOURNAL, lines)
+        except BaseException:
+            self._lines = lines + self._lines  # in the chain's order, for the next attempt
+            raise
 
     async def close(self) -> None:
         """Append what is waiting and stop."""
@@ -58,7 +67,10 @@ class Auditor:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_PAUSE)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                _log.exception("The audit journal could not be written; it will be tried again.")
 
     def _line(self, request: Request, status: int) -> bytes:
         event = audit_event(request, status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,33 +18,35 @@ _WORDS: Final = frozenset({
 })  # fmt: skip
 
 
-def at(resource: Mapping[str, Any], path: str) -> Iterator[tuple[Path, Any]]:
+def at(resource: Mapping[str, Any], path: str) -> list[tuple[Path, Any]]:
     """Every value at an element path such as ``code``, ``participant.actor`` or ``value[x]``, with where it stands."""
     steps = _steps(path)
+    found: list[tuple[Path, Any]] = []
     if steps[0] in resource or steps[0].endswith("[x]"):
-        yield from _at(resource, steps, ())
+        _at(resource, steps, (), found)
+    return found
 
 
 @functools.cache
-def _steps(path: str) -> list[str]:
-    return path.split(".")
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
 
 
-def _at(node: Any, steps: list[str], path: Path) -> Iterator[tuple[Path, Any]]:
+def _at(node: Any, steps: tuple[str, ...], path: Path, found: list[tuple[Path, Any]]) -> None:
     if isinstance(node, list):
         for number, item in enumerate(node):
-            yield from _at(item, steps, (*path, number))
+            _at(item, steps, (*path, number), found)
     elif not steps:
-        yield path, node
+        found.append((path, node))
     elif isinstance(node, dict):
         name, rest = steps[0], steps[1:]
         if name.endswith("[x]"):
             stem = name[:-3]
             for key, value in node.items():
                 if key.startswith(stem) and key[len(stem) : len(stem) + 1].isupper():
-                    yield from _at(value, rest, (*path, key))
+                    _at(value, rest, (*path, key), found)
         elif name in node:
-            yield from _at(node[name], rest, (*path, name))
+            _at(node[name], rest, (*path, name), found)
 
 
 def literal(value: Any) -> tuple[str, str] | None:

@@ -46,7 +46,7 @@ class Parts:
         A part is never less protected than what encloses it, since an index entry takes the innermost part's class.
         """
         found: dict[Path, ClassKey] = {}
-        for path in sorted({*self._labels, *self._elements}, key=len):
+        for path in sorted({*self._labels, *self._elements}, key=_order):
             labels, element = row.labels | self._labels.get(path, set()), self._elements.get(path, "")
             for length in range(1, len(path)):
                 outer = found.get(path[:length])
@@ -56,3 +56,8 @@ class Parts:
             if key != row:
                 found[path] = key
         return tuple(found.items())
+
+
+def _order(path: Path) -> tuple[int, tuple[str, ...]]:
+    """Short paths first, and always in the same order: two labellings of one row must be equal."""
+    return len(path), tuple(str(step) for step in path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fhir_server.consent.codes import CodeBook, normal
@@ -21,16 +22,19 @@ class Reading:
 
 def read(book: CodeBook, value: Any) -> Reading:
     """Read a CodeableConcept, Coding, code or string.  Words label what they name, but never make anything known."""
+    codings = [(str(one.get("system", "")), str(one.get("code", "")), str(one.get("display", ""))) for one in _codings(value)]
+    text = value.get("text") if isinstance(value, dict) else value
+    return _read(book, tuple(codings), text if isinstance(text, str) else "")
+
+
+@lru_cache(4096)  # the same few concepts stand in most resources
+def _read(book: CodeBook, codings: tuple[tuple[str, str, str], ...], text: str) -> Reading:
     known, codes = [], set()
-    words: frozenset[str] = frozenset()
-    for coding in _codings(value):
-        system, code = str(coding.get("system", "")), str(coding.get("code", ""))
+    words = book.of_text(text)
+    for system, code, display in codings:
         known.append(book.of(system, code))
         codes.add(normal(system, code))
-        words |= book.of_text(str(coding.get("display", "")))
-    text = value.get("text") if isinstance(value, dict) else value
-    if isinstance(text, str):
-        words |= book.of_text(text)
+        words |= book.of_text(display)
     return Reading(
         words.union(*(one.labels for one in known)),
         frozenset().union(*(one.possible for one in known)),

@@ -19,8 +19,14 @@ from fhir_server.view import Seen, View, not_found
 
 
 async def create(request: Request, service: Service) -> Response:
-    """``POST Type``, also with ``If-None-Exist``; the server chooses the id."""
+    """``POST Type``, also with ``If-None-Exist``; the server chooses the id.
+
+    Raises Problem ``invalid`` for search parameters in the address: a client that sends them there wants a conditional
+    create, and would get duplicates.
+    """
     request.require_json()
+    if any(name not in ("_format", "_pretty") for name, _ in request.pairs):
+        raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
     draft = intake.draft(request.body, request.path[0], base=service.base)
     return await service.writing(request, lambda view, tx, writing: created(view, tx, writing, request, service, draft))
 

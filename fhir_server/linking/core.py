@@ -1,14 +1,13 @@
-"""What every part of this room needs: :class:`Linking`, the addresses it may call, and what it says when a link fails."""
+"""What every part of this room needs: :class:`Linking`, and what it says when a link fails."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
+from fhir_server.smart.calling import Outside
 from fhir_server.smart.core import Smart
 
 NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
@@ -45,37 +44,10 @@ class Linking:
     deadline: float = 20
 
     @property
+    def outside(self) -> Outside:
+        return Outside(self.transport, self.deadline)
+
+    @property
     def redirect_uri(self) -> str:
         """Where other systems send the person back; what they must have registered for us."""
         return f"{self.smart.origin}/links/callback"
-
-
-def origin_of(url: str) -> str:
-    """``scheme://host[:port]``, in one spelling for each origin."""
-    parts = urlsplit(url)
-    port = parts.port
-    default = {"https": 443, "http": 80}.get(parts.scheme)
-    host = parts.hostname or ""
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
-
-
-def callable_url(smart: Smart, url: object) -> bool:
-    """Whether we may send anyone, or anything, there: https, or plain http to this machine outside production."""
-    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or any(sign in url for sign in " \\#"):
-        return False
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if not host or parts.username is not None or parts.password is not None:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and smart.mode in ("demo", "test") and _loopback(host))
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

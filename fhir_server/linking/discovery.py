@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from fhir_server.linking import calls
-from fhir_server.linking.core import NO_ANSWER, Linking, Unreachable, callable_url, origin_of
+from fhir_server.linking.core import NO_ANSWER, Linking, Unreachable
 from fhir_server.linking.organisations import Organisation
+from fhir_server.smart.calling import callable_url, origin_of, text
 
 _UNSOUND: Final = "The sign-in of the other health system cannot be used safely. Tell us, so that we can sort it out with them."
 
@@ -40,11 +41,11 @@ async def discovered(room: Linking, organisation: Organisation) -> Endpoints:
         raise Unreachable(NO_ANSWER)
     stated = reply.body
     endpoints = Endpoints(
-        authorization=_text(stated.get("authorization_endpoint")),
-        token=_text(stated.get("token_endpoint")),
-        revocation=_text(stated.get("revocation_endpoint")),
-        jwks=_text(stated.get("jwks_uri")),
-        issuer=_text(stated.get("issuer")),
+        authorization=text(stated.get("authorization_endpoint")),
+        token=text(stated.get("token_endpoint")),
+        revocation=text(stated.get("revocation_endpoint")),
+        jwks=text(stated.get("jwks_uri")),
+        issuer=text(stated.get("issuer")),
         names_itself=stated.get("authorization_response_iss_parameter_supported") is True,
     )
     methods = stated.get("code_challenge_methods_supported")
@@ -58,7 +59,3 @@ def _sound(room: Linking, organisation: Organisation, endpoints: Endpoints) -> b
     offered = (endpoints.revocation, endpoints.jwks, endpoints.issuer)
     stated = (*needed, *filter(None, offered))
     return all(callable_url(room.smart, url) and origin_of(url) == organisation.authority for url in stated)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

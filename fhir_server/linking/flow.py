@@ -81,7 +81,7 @@ async def finish(room: Linking, user: User, pairs: Iterable[tuple[str, str]]) ->
         raise LinkProblem(_REFUSED) from None
     tokens = token_calls.held(room, answer)
     try:
-        await identity.check(room, organisation, endpoints, asked.nonce, answer.get("id_token"))
+        await identity.check(room, organisation, endpoints, asked.nonce, answer.get("id_token"), tokens.access)
         return await links.keep(room, user, organisation, endpoints, _record(answer.get("patient")), tokens)
     except LinkProblem:
         await token_calls.revoke(room, organisation, endpoints.token, endpoints.revocation, tokens)

@@ -16,6 +16,7 @@ from fhir_server.linking.core import ENDED, NO_ANSWER, Ended, Linking, LinkProbl
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organisations import Organisation
 from fhir_server.linking.token_calls import Held
+from fhir_server.smart.calling import Reply
 from fhir_server.smart.core import MINUTE, SECOND, digest, new_secret
 from fhir_server.smart.users import User
 from fhir_server.store import NEVER
@@ -155,7 +156,7 @@ async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
     return fresh
 
 
-async def _asked(room: Linking, link: Link, type: str, tokens: Held) -> calls.Reply:
+async def _asked(room: Linking, link: Link, type: str, tokens: Held) -> Reply:
     query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
     return await calls.get(room, f"{link.base}/{type}", query, tokens.access)
 

@@ -6,18 +6,15 @@ import re
 from typing import Any, Final
 
 import msgspec
-from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oauth2.rfc7009 import prepare_revoke_token_request
-from authlib.oauth2.rfc7523 import PrivateKeyJWT
 
 from fhir_server.linking import calls
 from fhir_server.linking.core import BAD_ANSWER, ENDED, Ended, Linking, Unreachable
 from fhir_server.linking.organisations import Organisation
-from fhir_server.smart import keys
-from fhir_server.smart.core import MINUTE, SECOND
+from fhir_server.smart import proof
+from fhir_server.smart.core import SECOND
 
-_ALG: Final = "ES384"
 _BEARER: Final = re.compile(r"[!-~]{1,16384}", re.ASCII)
 
 
@@ -63,13 +60,7 @@ async def revoke(room: Linking, organisation: Organisation, token_endpoint: str,
         return
 
 
-async def _signed(room: Linking, organisation: Organisation, audience: str, endpoint: str, body: str) -> tuple[str, dict[str, str]]:
-    method, key = "none", None
-    if organisation.method == "private_key_jwt":
-        kid, key = await keys.signer(room.smart, _ALG)
-        now = room.smart.now()
-        claims = {"iat": now // SECOND, "exp": (now + 4 * MINUTE) // SECOND}  # SMART allows five minutes, clocks differ
-        method = PrivateKeyJWT(audience, claims, {"kid": kid}, _ALG)
-    proof = ClientAuth(organisation.client_id, key, method)
-    _, headers, signed = proof.prepare("POST", endpoint, {}, body)
-    return signed, headers
+async def _signed(room: Linking, organisation: Organisation, audience: str, endpoint: str, body: str) -> proof.Signed:
+    if organisation.method == "none":
+        return proof.by_name(organisation.client_id, endpoint, body)
+    return await proof.by_key(room.smart, organisation.client_id, audience, endpoint, body)

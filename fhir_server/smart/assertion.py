@@ -15,7 +15,9 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
+from fhir_server.smart import clients
 from fhir_server.smart.bridge import wait
+from fhir_server.smart.client_keys import ClientKeys, NoKeys
 from fhir_server.smart.core import MINUTE, SECOND, Smart, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
@@ -31,6 +33,7 @@ class ClientAssertion(JWTBearerClientAssertion):
     def __init__(self, smart: Smart) -> None:
         super().__init__()
         self._smart = smart
+        self._published = ClientKeys(smart)
 
     def extract_assertion(self, assertion: str) -> Any:
         try:
@@ -39,14 +42,15 @@ class ClientAssertion(JWTBearerClientAssertion):
             raise _refusal() from None
 
     def resolve_client_public_key(self, client: Any) -> KeySet:
-        try:
-            return KeySet.import_key_set(client.record.jwks)
-        except (JoseError, ValueError, TypeError, KeyError):
-            raise _refusal() from None
+        """None yet: which keys, and whether to ask the client's server for them, follows from the assertion."""
+        return KeySet([])
 
     def process_assertion_claims(self, assertion: str, resolve_key: KeySet) -> dict[str, Any]:
-        header, _ = self.extract_assertion(assertion)
-        key = _key(header, resolve_key)
+        header, unproven = self.extract_assertion(assertion)
+        # Before the signature, so that nobody is asked for keys on account of an assertion that could not be right.
+        if not _acceptable(unproven, self._smart, self._smart.now() // SECOND):
+            raise _refusal()
+        key = self._key(header, unproven["sub"])
         try:
             claims = jwt.decode(assertion, key, algorithms=list(ALGORITHMS)).claims
         except (JoseError, ValueError, TypeError, KeyError):
@@ -60,14 +64,20 @@ class ClientAssertion(JWTBearerClientAssertion):
             raise _refusal()
         return claims
 
-
-def _key(header: dict[str, Any], keys: KeySet) -> Key:
-    kty = ALGORITHMS.get(str(header.get("alg")))
-    fitting = [key for key in keys if key.kid == header.get("kid") and key.key_type == kty]
-    # There are no registered key URLs to compare a "jku" with, so any is wrong.
-    if not header.get("kid") or len(fitting) != 1 or "jku" in header:
-        raise _refusal()
-    return fitting[0]
+    def _key(self, header: dict[str, Any], client_id: str) -> Key:
+        """The one key of this client that the header names."""
+        kid, kty = header.get("kid"), ALGORITHMS.get(str(header.get("alg")))
+        record = wait(clients.find, self._smart.store, client_id)
+        if record is None or not isinstance(kid, str) or not kid or header.get("jku", record.jwks_uri or None) != (record.jwks_uri or None):
+            raise _refusal()
+        try:
+            keys = wait(self._published.keys, record.jwks_uri, kid) if record.jwks_uri else KeySet.import_key_set(record.jwks)  # type: ignore[arg-type]
+        except (NoKeys, JoseError, ValueError, TypeError, KeyError):
+            raise _refusal() from None
+        fitting = [key for key in keys if key.kid == kid and key.key_type == kty]
+        if len(fitting) != 1:
+            raise _refusal()
+        return fitting[0]
 
 
 def _acceptable(claims: dict[str, Any], smart: Smart, now: int) -> bool:

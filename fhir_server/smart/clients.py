@@ -11,6 +11,7 @@ import msgspec
 
 from fhir_server.smart.core import digest, new_secret
 from fhir_server.smart.granted import revoke_where
+from fhir_server.smart.outbound import sound
 from fhir_server.smart.records import Register
 from fhir_server.store import Store
 
@@ -28,9 +29,14 @@ class Client(msgspec.Struct, frozen=True):
     ``method``     none (public), client_secret (Basic or body), private_key_jwt
     ``secret``     SHA-256 of the secret, for client_secret
     ``jwks``       public keys as a JWK Set, for private_key_jwt
+    ``jwks_uri``   or the address where the client publishes them
     ``scopes``     most it may be granted, space-separated
     ``clearance``  sensitive-category codes a backend may receive, "*" for all; a person's app sees what the person sees
     ``trusted``    may write resources with labels of its own (a feed from the institution itself)
+    ``metadata``   what else a client that registered itself said of itself (RFC 7591), as it said it
+    ``manager``    SHA-256 of the token with which it manages its registration (RFC 7592); "" for an operator's entry
+    ``publisher``  who vouched for it with a software statement
+    ``registered`` when it registered itself, in microseconds
     """
 
     client_id: str
@@ -44,6 +50,11 @@ class Client(msgspec.Struct, frozen=True):
     clearance: tuple[str, ...] = ()
     trusted: bool = False
     homepage: str = ""
+    jwks_uri: str = ""
+    metadata: dict[str, Any] = {}
+    manager: str = ""
+    publisher: str = ""
+    registered: int = 0
 
     @property
     def levels(self) -> frozenset[str]:
@@ -106,7 +117,9 @@ def _check(client: Client) -> None:
         raise ValueError("A client that acts for persons needs a redirect URI.")
     if client.kind == "backend" and client.method != "private_key_jwt":
         raise ValueError("A backend client proves itself with private_key_jwt.")
-    if (client.method == "private_key_jwt") != bool(client.jwks):
-        raise ValueError("private_key_jwt, and only that, needs the client's public keys.")
+    if (client.method == "private_key_jwt") != bool(client.jwks or client.jwks_uri) or (client.jwks and client.jwks_uri):
+        raise ValueError("private_key_jwt, and only that, needs the client's public keys, or the address where they are.")
+    if client.jwks_uri and not sound(client.jwks_uri, local=True):
+        raise ValueError("The address of the public keys must be https (or http on this machine, in a demo).")
     if (client.method == "client_secret") != bool(client.secret):
         raise ValueError("client_secret, and only that, needs a secret.")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from fhir_server.clock import Clock
-from fhir_server.smart.people import Records
+from fhir_server.smart.outbound import Network
+from fhir_server.smart.people import Encounters, Records, no_encounters
 from fhir_server.store import Store
 
 SECOND: Final = 1_000_000
@@ -44,6 +45,8 @@ class Smart:
     ``origin``     scheme://host[:port] without a slash at the end; https, or http on a loopback address only
     ``fhir_base``  absolute FHIR base URL without a slash at the end
     ``records``    which records a person may open at an instant; asked anew at every step
+    ``encounters`` which visits in a record a person may hand to an app; asked anew likewise
+    ``network``    how other servers are reached (clients' key sets)
     ``key``        encrypts signing keys in the store; empty keeps them plain, for demo and tests
     """
 
@@ -55,3 +58,10 @@ class Smart:
     organisation: str = "Demo Health"
     mode: str = "production"
     key: str = ""
+    encounters: Encounters = no_encounters
+    network: Network = Network()
+
+    @property
+    def open(self) -> bool:
+        """Whether this is a demo or a test: apps register themselves, and plain http to this machine is followed."""
+        return self.mode in ("demo", "test")

@@ -16,13 +16,15 @@ from fhir_server.store import Store
 ACCESS: Final = "access"
 REFRESH: Final = "refresh"
 CODE: Final = "code"
-_KINDS: Final = (ACCESS, REFRESH, CODE)
+_KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it stands for the whole grant
 
 
 class Granted(msgspec.Struct, frozen=True):
     """``launch`` holds further launch parameters as the token response states them (``need_patient_banner``, ``intent``).
 
-    ``issued`` and ``expires`` are those of the code or token that this record belongs to, in microseconds.
+    ``withheld`` are the sensitivity labels the person keeps from this app; ``session`` is the sign-in that the grant ends
+    with ("" for none).  ``issued`` and ``expires`` are those of the code or token that this record belongs to, in
+    microseconds; ``since`` is when the family's first token was made.
     """
 
     client_id: str
@@ -33,8 +35,11 @@ class Granted(msgspec.Struct, frozen=True):
     encounter: str | None = None
     fhir_user: str | None = None
     launch: dict[str, Any] = {}
+    withheld: tuple[str, ...] = ()
+    session: str = ""
     issued: int = 0
     expires: int = 0
+    since: int = 0
 
     def context(self) -> dict[str, Any]:
         """The launch parameters, as members beside an access token (SMART App Launch, "Launch context")."""

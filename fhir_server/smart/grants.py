@@ -157,7 +157,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
 class RefreshToken(authlib.RefreshTokenGrant):
     """RFC 6749 6, a new refresh token at every use."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = METHODS
+    TOKEN_ENDPOINT_AUTH_METHODS = (*METHODS, "refresh_token")
 
     def authenticate_refresh_token(self, refresh_token: str) -> Held | None:
         smart: Smart = self.server.smart

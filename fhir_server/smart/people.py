@@ -42,7 +42,22 @@ class RecordChoice:
     fhir_user: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class EncounterChoice:
+    """A visit that a person may hand to an app as its context; ``words`` are the picker's ("4 March 2026, check-up")."""
+
+    encounter: str
+    words: str
+
+
 Records = Callable[[Person, int], Awaitable[Sequence[RecordChoice]]]
+# The person, the id of the patient, the sensitivity labels kept from the app, the instant -> visits, the latest first.
+Encounters = Callable[[Person, str, frozenset[str], int], Awaitable[Sequence[EncounterChoice]]]
+
+
+async def no_encounters(person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
+    """No visits to choose from."""
+    return ()
 
 
 def references(person: Person) -> frozenset[str]:

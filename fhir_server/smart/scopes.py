@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
-NAMED: Final = ("openid", "fhirUser", "launch", "launch/patient", "offline_access")
+NAMED: Final = ("openid", "fhirUser", "launch", "launch/patient", "launch/encounter", "offline_access", "online_access")
 LETTERS: Final = "cruds"
 MOST: Final = 200  # scopes in one request
 _V1: Final = {"read": "rs", "write": "cud", "*": "cruds"}

@@ -18,11 +18,12 @@ from fhir_server.smart import clients, launch
 from fhir_server.smart.assertion import ClientAssertion
 from fhir_server.smart.bridge import Answer, Incoming, wait
 from fhir_server.smart.clients import Client
-from fhir_server.smart.core import Smart
+from fhir_server.smart.core import Smart, digest
 from fhir_server.smart.endpoints import Introspection, Revocation
+from fhir_server.smart.granted import REFRESH
 from fhir_server.smart.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, IdToken, RefreshToken
 from fhir_server.smart.scopes import narrowed
-from fhir_server.smart.tokens import principal
+from fhir_server.smart.tokens import holder, principal
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
 
@@ -31,7 +32,7 @@ logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold t
 _PERSONAL = {"authorization_code", "refresh_token"}
 _GRANT_TYPES = {"app": _PERSONAL, "partner": _PERSONAL, "backend": {"client_credentials"}}
 _AUTH_METHODS = {
-    "none": {"none"},
+    "none": {"none", "refresh_token"},
     "client_secret": {"client_secret_basic", "client_secret_post"},
     "private_key_jwt": {"private_key_jwt"},
 }
@@ -112,6 +113,7 @@ class OAuthServer(AuthorizationServer):
         self.register_extension(self._iss)
         self.register_client_auth_method("private_key_jwt", ClientAssertion(smart))
         self.register_client_auth_method("bearer", self._by_bearer)
+        self.register_client_auth_method("refresh_token", self._by_refresh_token)
 
     def query_client(self, client_id: str) -> Registered | None:
         record = wait(clients.find, self.smart.store, client_id)
@@ -145,6 +147,13 @@ class OAuthServer(AuthorizationServer):
             return None
         caller = wait(principal, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
+
+    def _by_refresh_token(self, query_client: Any, request: Incoming) -> Registered | None:
+        """A public client that refreshes without saying its client_id, which RFC 6749 6 does not ask for."""
+        if request.form.get("grant_type") != "refresh_token" or request.form.get("client_id"):
+            return None
+        owner = wait(holder, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
+        return self.query_client(owner) if owner else None
 
     def answered(self, name: str, request: Incoming) -> Answer:
         """The answer of the ``token``, ``revocation`` or ``introspection`` endpoint."""

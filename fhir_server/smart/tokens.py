@@ -26,6 +26,7 @@ class Principal:
     ``person``                  who is behind the token; None for a backend acting for itself
     ``fhir_user``               ``Type/id`` of the row that this person is, in this context
     ``expires``                 microseconds; not a caller from then on
+    ``withheld``                sensitivity labels of rows that the person keeps from this client
     """
 
     client_id: str
@@ -40,6 +41,7 @@ class Principal:
     fhir_user: str | None
     family: str
     expires: int
+    withheld: frozenset[str] = frozenset()
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -73,6 +75,7 @@ async def principal(store: Store, token: str, now: int) -> Principal | None:
         fhir_user=_fhir_user(grant, person),
         family=grant.family,
         expires=grant.expires,
+        withheld=frozenset(grant.withheld),
     )
 
 
@@ -113,7 +116,15 @@ async def operator_token(
     return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access
 
 
-async def issue(store: Store, grant: Granted, now: int, *, refresh: str | None = None, lifetime: int | None = None) -> Issued:
+async def issue(
+    store: Store,
+    grant: Granted,
+    now: int,
+    *,
+    refresh: str | None = None,
+    lifetime: int | None = None,
+    refresh_life: int = REFRESH_LIFE,
+) -> Issued:
     """Make an access token for a grant (and, if ``refresh`` scopes are given, a refresh token that stands for those).
 
     Raises ValueError for a grant that no token may state: ``patient/`` scopes without a patient, ``system/``
@@ -124,13 +135,13 @@ async def issue(store: Store, grant: Granted, now: int, *, refresh: str | None =
     access = await _keep(store, ACCESS, grant, now, life)
     renewal = None
     if refresh is not None:
-        renewal = await _keep(store, REFRESH, msgspec.structs.replace(grant, scope=refresh), now, REFRESH_LIFE)
+        renewal = await _keep(store, REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
     return Issued(access, renewal, life)
 
 
 async def _keep(store: Store, kind: str, grant: Granted, now: int, life: int) -> str:
     text = new_secret()
-    record = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life))
+    record = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
     await store.secrets.replace(kind, digest(text), record, now + life, grant.family)
     return text
 
@@ -155,6 +166,15 @@ async def bury(store: Store, kind: str, key: str, grant: Granted, now: int) -> N
     owner = msgspec.json.encode((grant.client_id, grant.family))
     life = TOMBSTONE_LIFE if kind != REFRESH else REFRESH_LIFE
     await store.secrets.replace(f"spent-{kind}", key, owner, now + life, grant.family)
+
+
+async def holder(store: Store, kind: str, key: str, now: int) -> str | None:
+    """Id of the client that a code or refresh token was given to, be it redeemed or not."""
+    held = await granted.find(store, kind, key, now)
+    if held is not None:
+        return held.client_id
+    text = await store.secrets.peek(f"spent-{kind}", key, now)
+    return None if text is None else msgspec.json.decode(text, type=tuple[str, str])[0]
 
 
 async def reused(store: Store, kind: str, key: str, client_id: str, now: int) -> None:

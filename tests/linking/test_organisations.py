@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from fhir_server.linking import organisations, vault
-from fhir_server.linking.core import Ended, origin_of
+from fhir_server.linking.core import Ended
 from fhir_server.linking.organisations import Organisation
+from fhir_server.smart.calling import origin_of
 from fhir_server.smart.core import Smart
 from tests.smart.world import World
 

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_server.linking import calls, flow
+from fhir_server.linking import flow
 from fhir_server.linking.core import Linking, LinkProblem
+from fhir_server.smart import calling
 from fhir_server.smart.core import HOUR
 from tests.linking.world import Worlds
 
@@ -153,7 +154,7 @@ def test_a_system_that_gives_no_usable_answer_ends_in_a_page_with_nothing_kept(w
     assert not any(called.startswith(ELSEWHERE) for _, called, _ in worlds.wire.calls)
 
 
-@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (calls.MOST, "identity"), (0, "gzip")])
+@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (calling.MOST, "identity"), (0, "gzip")])
 def test_an_answer_too_long_or_compressed_is_not_read(worlds: Worlds, padding: int, coding: str) -> None:
     async def padded(request: httpx.Request) -> httpx.Response:
         real = await worlds.wire.app.handle_async_request(request)

@@ -276,7 +276,7 @@ class Drawing:
 
     def _touch(self) -> Secret | None:
         """A secret inside a row that is visible, or in versions of it that are not."""
-        kind = self.r.pick("elements", "elements", "tags", "result", "result", "versions", "versions", "early", "component", "participant", "concluded", "visit")
+        kind = self.r.pick("elements", "elements", "tags", "result", "result", "versions", "versions", "early", "component", "participant", "concluded", "visit", "repointed")
         standing = list(self.names)
         if self.caller.kind == "PX":
             kind, standing = "elements", ["Patient/grown"] if self.caller.patient == "grown" else []
@@ -390,6 +390,17 @@ class Drawing:
             value = made[element](self) if made else tags(self)
             more.append(Write(last + self._moment() - START + number * SECOND, newest.type, newest.id, newest.resource | {element: value}))
         return (tuple(sorted(more, key=lambda write: write.at)), ()), ((), ())
+
+    def _repointed(self, names: list[str]) -> Any:
+        """A version after the last visible one that only adds a reference to a row which the caller does not see."""
+        name = self._pick_of(names, "DiagnosticReport")
+        newest = self._newest(name) if name else None
+        if newest is None or newest.resource is None or not self.caller.patient or "pointer-version" in self.open:
+            return None
+        row = self._hidden_result(newest.name, foreign=True)
+        result = [*newest.resource.get("result", ()), {"reference": row.name}]
+        last = max(write.at for write in self.shown)
+        return ((row, Write(last + self._moment() - START, newest.type, newest.id, newest.resource | {"result": result})), ()), ((), ())
 
     def _early(self, names: list[str]) -> Any:
         """Versions not yet final, before the first visible one."""

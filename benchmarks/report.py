@@ -1,0 +1,73 @@
+"""Results as the tables of ``docs/performance.md``; the words around them stand in ``performance.md`` beside this file."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from benchmarks.measure import Figures, Result
+from benchmarks.stores import ROOT
+
+PAGE: Final = ROOT / "docs" / "performance.md"
+QUIET: Final = 22.0
+"""Microseconds that the control's answer to a read takes where nothing else runs; figures are put beside the aims by it."""
+
+_WORDS: Final = Path(__file__).with_name("performance.md")
+_HEAD: Final = "| operation | CPU µs | control µs | ratio | aim | CPU µs at the control's quiet speed | policy on / off | req/s | p50 ms | p99 ms |"
+
+
+def page(results: Sequence[Result]) -> str:
+    """The whole page."""
+    now = datetime.now(UTC)
+    return _WORDS.read_text(encoding="utf-8").format(day=now.date().isoformat(), machine=_machine(), quiet=QUIET, tables=tables(results))
+
+
+def tables(results: Sequence[Result]) -> str:
+    """The tables of all results, and what only shows between two of them."""
+    parts = [_table(result) for result in results]
+    if len(results) > 1:
+        parts.append(_between(results[0], results[-1]))
+    return "\n".join(parts)
+
+
+def _table(result: Result) -> str:
+    rule = "|---" + "|---:" * (_HEAD.count("|") - 2) + "|"
+    lines = [f"### {result.rows:,} resources stored", "", _HEAD, rule, *(_line(one, _slowness(result)) for one in result.figures), ""]
+    idle, after = result.idle, result.after
+    lines.append(
+        f"Memory of the one worker, resident: idle {idle[0]:.0f} MB ({idle[1]:.0f} MB without mapped files), after all of the above "
+        f"{after[0]:.0f} MB ({after[1]:.0f} MB; the rest is pages of the store, which the system takes back as it needs them).\n"
+    )
+    return "\n".join(lines)
+
+
+def _slowness(result: Result) -> float:
+    """How much longer the machine took, in this run, than it does undisturbed: by the control's answers to reads."""
+    return result.figures[0].control / QUIET
+
+
+def _line(one: Figures, slowness: float) -> str:
+    aim = "" if one.aim is None else f"{one.aim:,.0f} µs"
+    policy = "" if one.open is None else f"{one.cpu / one.open:.2f}"
+    cells = (
+        one.name, f"{one.cpu:,.0f} (+{one.spread:.0%})", f"{one.control:,.0f}", f"{one.cpu / one.control:.1f}", aim,
+        f"{one.cpu / slowness:,.0f}", policy, f"{one.rate:,.0f}", f"{one.p50:.1f}", f"{one.p99:.1f}",
+    )  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _between(small: Result, large: Result) -> str:
+    lines = [f"### {large.rows:,} resources against {small.rows:,}", "", "| operation | cost, as a multiple |", "|---|---:|"]
+    for one, other in zip(small.figures, large.figures, strict=True):
+        ratio = (other.cpu / other.control) / (one.cpu / one.control)
+        lines.append(f"| {one.name} | {ratio:.2f} |")
+    return "\n".join([*lines, ""])
+
+
+def _machine() -> str:
+    model = next((line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return f"{os.cpu_count()} cores ({model.strip() or platform.machine()}), Python {platform.python_version()}"

@@ -1,0 +1,140 @@
+"""Fetching a small document from an address that somebody else chose, without being used against our own network.
+
+The host is resolved once, every address it has must be a public one, and the connection goes to the address that was
+checked: a name that answers differently the second time (DNS rebinding) gains nothing.  No redirects, no proxies, no
+compressed answers, a deadline for the whole and a limit on its size (RFC 9700 4.11, OWASP on SSRF).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+MOST: Final = 64 * 1024  # bytes
+DEADLINE: Final = 5.0  # seconds for everything
+_LOOPBACK_NAMES: Final = ("localhost",)
+# What of IPv6 is public; within it, the two ranges that carry an IPv4 address of the writer's choice.
+_GLOBAL: Final = ipaddress.ip_network("2000::/3")
+_TUNNELS: Final = (ipaddress.ip_network("2001::/32"), ipaddress.ip_network("2002::/16"))
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
+
+
+class Unfetchable(Exception):
+    """The document could not be had, or may not be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer of status 200: its body, and its ``Cache-Control`` and ``Age`` headers ("" where there is none)."""
+
+    body: bytes
+    cache_control: str
+    age: str
+
+
+async def resolved(host: str, port: int) -> Sequence[str]:
+    """The addresses of a host, as the system resolves it."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How other servers are reached: who resolves names, and what carries requests (None: the network itself)."""
+
+    resolve: Callable[[str, int], Awaitable[Sequence[str]]] = resolved
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+def sound(url: str, *, local: bool) -> bool:
+    """Whether an address may be asked at all: https, or with ``local`` plain http to this machine."""
+    if not url.isascii() or not url.isprintable() or any(sign in url for sign in ' \\#<>"'):
+        return False
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None or parts.password is not None:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and local and loopback(host))
+
+
+def loopback(host: str) -> bool:
+    """Whether a host, as written in an address, is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in _LOOPBACK_NAMES
+
+
+def public(address: str) -> bool:
+    """Whether an IP address is one that anyone on the internet could reach."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip.is_global and ip in _GLOBAL and not any(ip in tunnel for tunnel in _TUNNELS)
+    return ip.is_global and not ip.is_multicast
+
+
+async def fetch(network: Network, url: str, *, local: bool) -> Fetched:
+    """Get a document.  ``local``: the server is a demo or a test, where this machine and its network may be asked.
+
+    Raises Unfetchable.
+    """
+    if not sound(url, local=local):
+        raise Unfetchable
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await _fetched(network, url, await _address(network, url, local))
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
+        raise Unfetchable from None
+
+
+async def _address(network: Network, url: str, local: bool) -> str:
+    parts = urlsplit(url)
+    addresses = await network.resolve(str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
+    # All of them: of a name with a public and a private address, which one is asked would be chance.
+    if not addresses or not (local or all(public(address) for address in addresses)):
+        raise Unfetchable
+    return addresses[0]
+
+
+async def _fetched(network: Network, url: str, address: str) -> Fetched:
+    asked = httpx.URL(url)
+    request = httpx.Request(
+        "GET",
+        asked.copy_with(host=address),
+        headers=_HEADERS | {"Host": asked.netloc.decode("ascii")},
+        extensions={"sni_hostname": asked.host, "timeout": httpx.Timeout(DEADLINE).as_dict()},
+    )
+    async with httpx.AsyncClient(transport=network.transport, verify=_trust(), trust_env=False, follow_redirects=False) as client:
+        response = await client.send(request, stream=True)
+        try:
+            return await _read(response)
+        finally:
+            await response.aclose()
+
+
+async def _read(response: httpx.Response) -> Fetched:
+    if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
+        raise Unfetchable
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MOST:
+            raise Unfetchable
+    return Fetched(bytes(body), response.headers.get("cache-control", ""), response.headers.get("age", ""))
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    return ssl.create_default_context()

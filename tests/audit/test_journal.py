@@ -1,0 +1,63 @@
+"""The journal of requests: who asked for what and for whom, in chains that show what was removed or altered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fhir_server.audit import JOURNAL, broken_links
+from fhir_server.resources.validate import check
+from tests.served import Served
+
+
+@pytest.fixture
+def served() -> Any:
+    server = Served()
+    yield server
+    server.close()
+
+
+def lines(served: Served) -> list[tuple[int, bytes]]:
+    served.run(served.parts.auditor.flush())
+    return list(served.run(served.parts.store.journal(JOURNAL)))
+
+
+def test_each_request_leaves_a_valid_audit_event_naming_who_asked_and_for_whom(served: Served) -> None:
+    token = served.app_token("parent-a", "teen")
+    served.get(token, "Observation?code=718-7")
+    served.get(token, "Observation/teen-hiv-screen")
+    served.get(None, "Patient/teen")
+    events = [json.loads(line)["event"] for _, line in lines(served)]
+    assert [(event["action"], event["outcomeDesc"]) for event in events] == [("E", "200"), ("R", "404"), ("R", "401")]
+    for event in events:
+        assert check("AuditEvent", event) == ()
+    agents = events[0]["agent"]
+    assert agents[0]["altId"] == "parent-a" and agents[0]["requestor"]
+    assert {"reference": "Patient/teen"} in [agent["who"] for agent in agents]
+    assert events[1]["entity"][0]["what"] == {"reference": "Observation/teen-hiv-screen"}
+
+
+def test_a_removed_or_altered_line_breaks_the_chain(served: Served) -> None:
+    for _ in range(4):
+        served.get(served.token(), "Patient/adult")
+    kept = lines(served)
+    assert len(kept) == 4 and broken_links(kept) == []
+    assert broken_links([kept[0], *kept[2:]]) == [kept[2][0]]
+    altered = (kept[1][0], kept[1][1].replace(b"Patient/adult", b"Patient/other"))
+    assert broken_links([kept[0], altered, *kept[2:]]) == [kept[2][0]]
+
+
+def test_lines_that_could_not_be_written_are_written_later(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    served.get(served.token(), "Patient/adult")
+    with monkeypatch.context() as patch:
+        patch.setattr(served.parts.store, "append", full)
+        with pytest.raises(OSError, match="no space"):
+            served.run(served.parts.auditor.flush())
+    served.get(served.token(), "Patient/adult")
+    kept = lines(served)
+    assert len(kept) == 2 and broken_links(kept) == []
