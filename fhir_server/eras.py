@@ -34,20 +34,31 @@ def era(row: Row) -> Era:
     """The era of one version."""
     if row.interaction == "delete":
         return Era(row.version, row.updated, row.vclass, row.release_at, ())
-    return Era(row.version, row.updated, row.vclass, row.release_at, tuple(_digests(row)))
+    pointers = tuple((_named(pointer.path), pointer.target) for pointer in sorted(row.pointers, key=lambda one: _place(one.path)))
+    return Era(row.version, row.updated, row.vclass, row.release_at, tuple(_digests(row)), pointers)
 
 
 def _digests(row: Row) -> Iterator[tuple[int, str]]:
     rest = restamped(row.body, 0, 0)
     by_class: dict[int, list[bytes]] = {}
-    for facet in sorted(row.facets, key=lambda facet: [str(step) for step in facet.path]):
+    for facet in sorted(row.facets, key=lambda facet: _place(facet.path)):
         part = _at(row.body, facet)
         if part:
-            by_class.setdefault(facet.vclass, []).append(repr(facet.path).encode() + part)
-    yield row.vclass, _digest([jsontext.without(rest, [facet.path for facet in row.facets])])
+            by_class.setdefault(facet.vclass, []).append(_named(facet.path).encode() + part)
+    apart = [facet.path for facet in row.facets] + [pointer.path for pointer in row.pointers]
+    yield row.vclass, _digest([jsontext.without(rest, apart)])
     for vclass, parts in sorted(by_class.items()):
         if vclass != row.vclass:
             yield vclass, _digest(parts)
+
+
+def _named(path: jsontext.Path) -> str:
+    """A path without its places in arrays, which shift when a part nobody sees is put in front."""
+    return ".".join(step for step in path if isinstance(step, str))
+
+
+def _place(path: jsontext.Path) -> tuple[tuple[int, str], ...]:
+    return tuple((step, "") if isinstance(step, int) else (0, step) for step in path)
 
 
 def _at(body: bytes, facet: Facet) -> bytes:
@@ -67,26 +78,28 @@ def _digest(parts: Iterable[bytes]) -> str:
     return blake2b(b"\0".join(parts), digest_size=9).hexdigest()
 
 
-def as_seen(eras: tuple[Era, ...], classes: frozenset[int], released: int | None) -> tuple[int, int]:
-    """(version number, time) of the newest era for a caller admitted to ``classes``.
+def as_seen(eras: tuple[Era, ...], classes: frozenset[int], shown: frozenset[str], released: int | None) -> tuple[int, int]:
+    """(version number, time) of the newest era for a caller admitted to ``classes`` to whom the rows ``shown`` are visible.
 
     ``released``: leave out eras released later than this instant (None: the caller sees them before release).
     The newest era counts even if out of view: the caller has been let through to it.
     """
-    number, updated, last = 0, 0, None
+    number, updated = 0, 0
+    last: tuple[object, ...] = ()
     for position, one in enumerate(eras):
         newest = position == len(eras) - 1
         if not newest and (one.vclass not in classes or (released is not None and one.release_at > released)):
             continue
-        parts = tuple(pair for pair in one.digests if pair[0] in classes) or None
-        if number == 0 or parts != last or parts is None:
+        parts = tuple(pair for pair in (*one.digests, *one.pointers) if pair[0] in classes or pair[1] in shown)
+        if number == 0 or parts != last or not one.digests:
             number, updated = number + 1, one.updated
         last = parts
     return number, updated
 
 
 def updates(row: Row) -> tuple[Entry, ...]:
-    """The ``_lastUpdated`` index entries: for every caller, the greatest one admitted is the time that caller is shown.
+    """The ``_lastUpdated`` index entries: for every caller, the greatest one admitted is the time that caller is shown,
+    or a later one where all that changed since are references to rows the caller does not see.
 
     Each differing earlier version adds an entry of its own class: who sees that version sees the change after it.
     """
@@ -101,7 +114,7 @@ def _changes(eras: tuple[Era, ...], part: int) -> Iterator[tuple[int, int]]:
     digest = dict(newest.digests)[part]
     since = newest.updated
     for older, newer in zip(reversed(eras[:-1]), reversed(eras), strict=False):
-        same = dict(older.digests).get(part) == digest
+        same = dict(older.digests).get(part) == digest and (part != newest.vclass or older.pointers == newest.pointers)
         if older.vclass == newest.vclass:
             if not same:
                 break

@@ -121,6 +121,7 @@ class View:
         if self.plan.everything:
             return [Seen(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
         targets = {pointer.target for row in rows for pointer in row.pointers}
+        targets |= {target for row in rows for era in row.eras for _, target in era.pointers}
         shown = await self.shows(targets) if targets else frozenset()
         admitted = {type: self.plan.admitted(type) for type in {row.type for row in rows}}
         return [self._projected(row, admitted[row.type], shown) for row in rows]
@@ -136,7 +137,7 @@ class View:
             body = jsontext.without(body, cut)
         if row.eras:
             released = self.now if self.plan.released else None
-            version, updated = eras.as_seen(row.eras, admitted, released)
+            version, updated = eras.as_seen(row.eras, admitted, shown, released)
             if body and (version, updated) != (row.version, row.updated):
                 body = eras.restamped(body, version, updated)
         return Seen(row.type, row.id, version, updated, body, row.interaction)

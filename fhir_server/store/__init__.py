@@ -43,7 +43,8 @@ class Pointer(msgspec.Struct, frozen=True, array_like=True):
 class Era(msgspec.Struct, frozen=True, array_like=True):
     """One version as the callers of a view count versions: enough to number them without reading bodies.
 
-    ``digests`` maps the class of each part of the body (the row's own, and each facet's) to a digest of that part.
+    ``digests`` maps the class of each part of the body (the row's own, and each facet's) to a digest of that part;
+    ``pointers`` are the version's references to rows not everybody sees, in order, each with the member it stands in.
     """
 
     version: int
@@ -51,6 +52,7 @@ class Era(msgspec.Struct, frozen=True, array_like=True):
     vclass: int
     release_at: int
     digests: tuple[tuple[int, str], ...]
+    pointers: tuple[tuple[str, str], ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -1,0 +1,80 @@
+"""Version numbers and times as a caller can know them: changes out of view leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.served import Served
+
+MINUTE = 60_000_000
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    server = Served()
+    yield server
+    server.close()
+
+
+class Row:
+    """A row under test, rewritten by the feed a minute apart each time."""
+
+    def __init__(self, served: Served, path: str) -> None:
+        self.served, self.path, self.feed = served, path, served.token()
+
+    def write(self, **changes: Any) -> None:
+        self.served.at(self.served.parts.clock() + MINUTE)
+        body = {name: value for name, value in {**self.served.get(self.feed, self.path).json, **changes}.items() if value is not None}
+        assert self.served.request(self.feed, "PUT", self.path, body=body).status == 200
+
+    def known(self, token: str) -> tuple[str, str, list[str]]:
+        """What a caller knows: the version, its time, and the versions in the history."""
+        answer, history = self.served.get(token, self.path), self.served.get(token, f"{self.path}/_history").json
+        meta = answer.json["meta"]
+        assert answer.headers["etag"] == f'W/"{meta["versionId"]}"'
+        return meta["versionId"], meta["lastUpdated"], [entry["resource"]["meta"]["versionId"] for entry in history["entry"]]
+
+    def found_since(self, token: str, instant: str) -> bool:
+        type, _, id = self.path.partition("/")
+        return id in self.served.get(token, f"{type}?_lastUpdated=gt{instant}&_count=1000".replace("+", "%2B")).ids()
+
+
+def test_a_change_of_a_redacted_element_is_no_change(served: Served) -> None:
+    visit, parent = Row(served, "Appointment/teen-checkup-upcoming"), served.app_token("parent-a", "teen")
+    before = visit.known(parent)
+    visit.write(comment="Ask about school.")
+    assert visit.known(parent) == before and not visit.found_since(parent, before[1])
+    assert visit.known(visit.feed)[0] == "2" and visit.found_since(visit.feed, before[1])
+    visit.write(priority=3)
+    assert visit.known(parent)[0] == "2" and visit.known(parent)[2] == ["2", "1"]
+    assert visit.found_since(parent, before[1]) and visit.known(visit.feed)[0] == "3"
+
+
+def test_a_version_out_of_view_is_not_counted(served: Served) -> None:
+    result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
+    before = result.known(parent)
+    result.write(status="preliminary")
+    assert served.get(parent, result.path).status == 404
+    result.write(status="final")
+    assert result.known(parent) == before and not result.found_since(parent, before[1])
+    result.write(status="corrected")
+    assert result.known(parent)[0] == "2" and result.known(result.feed)[0] == "4"
+
+
+def test_a_reference_to_a_row_out_of_view_is_no_change(served: Served) -> None:
+    result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
+    before = result.known(parent)
+    result.write(basedOn=None, partOf=[{"reference": "Procedure/teen-throat-culture"}])
+    if "partOf" in served.get(parent, result.path).json:
+        pytest.fail("the procedure was meant to be out of view")
+    assert result.known(parent)[:1] == before[:1] and result.known(parent)[2] == before[2]
+
+
+def test_a_hidden_part_put_in_front_does_not_count_for_what_stands_behind_it(served: Served) -> None:
+    report, parent = Row(served, "DiagnosticReport/teen-metabolic-panel"), served.app_token("parent-a", "teen")
+    before, results = report.known(parent), served.get(report.feed, report.path).json["result"]
+    report.write(result=[{"reference": "Observation/teen-gonorrhea"}, *results])
+    assert report.known(parent)[0] == before[0] and report.known(report.feed)[0] == "2"
