@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -117,8 +116,3 @@ def _answer(server: Process, one: Request) -> tuple[int, list[tuple[bytes, bytes
     asked = urllib.request.Request(server.origin + path, body, headers, method=one.method)
     with urllib.request.urlopen(asked, timeout=_TIMEOUT) as answered:
         return answered.status, [(name.encode(), value.encode()) for name, value in answered.headers.items()], answered.read()
-
-
-def remembered(path: Path, results: Sequence[Result]) -> None:
-    """Keep results for a later table."""
-    path.write_bytes(msgspec.json.encode(results))

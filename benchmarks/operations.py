@@ -47,7 +47,8 @@ def operations(tokens: Mapping[str, str]) -> Iterator[Operation]:
     yield Operation("create, read, update, delete", life, 16, None, lives=True)
     bundles = list(_bundles())
     entries = sum(size for _, size in bundles) / len(bundles)
-    yield Operation("transaction, per entry", [Request("POST", "/fhir/", backend, body) for body, _ in bundles], 2, 220, parts=entries, slowness=2)
+    stored = [Request("POST", "/fhir", backend, body) for body, _ in bundles]
+    yield Operation("transaction, per entry", stored, 2, 220, parts=entries, slowness=2)
 
 
 def _asked(

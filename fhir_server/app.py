@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from fhir_server import linking, portal
 from fhir_server.audit import Auditor
-from fhir_server.choices import Choices
+from fhir_server.choices import Choices, Visits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
 from fhir_server.consent.codes import CodeBook
@@ -50,7 +50,11 @@ class Parts:
     auditor: Auditor
 
     async def prepare(self) -> None:
-        """What must be there before the first request: signing keys, and in demo and test mode the demo's people and clients."""
+        """What must be there before the first request: the store, signing keys, and in demo and test mode the demo's people and clients.
+
+        Raises ValueError, worded for the operator, for a store that will not do.
+        """
+        await self.store.prepare()
         await keys.prepare(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)
@@ -71,7 +75,10 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     store.secrets.now = clock
     labeller = Labeller(policy, CodeBook.load(settings.ig))
     granter = Granter(policy, settings.base)
-    smart = Smart(store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key)
+    smart = Smart(
+        store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key,
+        Visits(store, granter),
+    )  # fmt: skip
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))
     service = Service(store, Door(store, granter), labeller, policy, cursors, settings.base, settings.max_entries, fresh)
@@ -125,6 +132,8 @@ def fhir_api(made: Parts) -> FhirApi:
         "authorize": smart["authorization_endpoint"],
         "token": smart["token_endpoint"],
         "introspect": smart["introspection_endpoint"],
+        "manage": smart["management_endpoint"],
+        "register": smart["registration_endpoint"],
         "revoke": smart["revocation_endpoint"],
     }
     statement = _document(capability_statement(made.settings.base, oauth, made.clock()), JSON)

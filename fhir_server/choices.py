@@ -9,10 +9,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from fhir_server import jsontext
 from fhir_server.consent.decide import Actor
 from fhir_server.grant import Granter
-from fhir_server.smart.people import Person, RecordChoice
-from fhir_server.store import Store
+from fhir_server.search import query
+from fhir_server.search.filters import EVERYTHING
+from fhir_server.smart.people import EncounterChoice, Person, RecordChoice
+from fhir_server.smart.scopes import resource_scopes
+from fhir_server.smart.tokens import Principal
+from fhir_server.store import NEVER, Store
+from fhir_server.view import View
+
+MOST_VISITS = 50
+_VISITS = resource_scopes("patient/Encounter.rs")
 
 _TEEN = "Appointments, test results and medicines that are private to teenagers are not included."
 _STANDARD = "Sensitive results, visits and medicines are not included."
@@ -23,6 +32,7 @@ _NOTES = {
     ("PA", "scheduling"): "Visits only.",
     ("PA", "billing"): "Bills and insurance only.",
 }
+_LATEST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, base="").sort
 
 
 class Choices:
@@ -40,6 +50,37 @@ class Choices:
 
     def _today(self, now: int) -> datetime:
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._granter.timezone)
+
+
+class Visits:
+    """Answers :class:`~fhir_server.smart.core.Smart`'s question which visits in a record a person may hand to an app.
+
+    Asked through a View such as the app itself will get, less what the person keeps from it.
+    """
+
+    def __init__(self, store: Store, granter: Granter) -> None:
+        self._store = store
+        self._granter = granter
+
+    async def __call__(self, person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
+        """The latest visits in view, the latest first."""
+        principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
+        async with self._store.snapshot() as snapshot:
+            plan = await self._granter.plan(snapshot, principal, now)
+            found, _ = await View(snapshot, plan, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
+        return [EncounterChoice(seen.id, _visit(jsontext.parse(seen.body))) for seen in found]
+
+
+def _visit(encounter: dict[str, Any]) -> str:
+    """A visit in words: the day, and what kind of visit it was."""
+    day = str(encounter.get("period", {}).get("start", ""))[:10]
+    types = [concept.get("text") or _display(concept) for concept in encounter.get("type", ())]
+    kind = next(filter(None, types), "") or str(encounter.get("class", {}).get("display", "")) or "Visit"
+    return f"{day}, {kind}" if day else kind
+
+
+def _display(concept: dict[str, Any]) -> str:
+    return next((str(coding["display"]) for coding in concept.get("coding", ()) if "display" in coding), "")
 
 
 def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime) -> RecordChoice:

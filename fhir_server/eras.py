@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from itertools import pairwise
 
 from fhir_server import jsontext
 from fhir_server.clock import instant_text
@@ -98,15 +99,14 @@ def as_seen(eras: tuple[Era, ...], classes: frozenset[int], shown: frozenset[str
 
 
 def updates(row: Row) -> tuple[Entry, ...]:
-    """The ``_lastUpdated`` index entries: for every caller, the greatest one admitted is the time that caller is shown,
-    or a later one where all that changed since are references to rows the caller does not see.
+    """The ``_lastUpdated`` index entries: for every caller, the greatest one admitted is the time that caller is shown.
 
-    Each differing earlier version adds an entry of its own class: who sees that version sees the change after it.
+    Changes of references are left to :func:`moved`.  Each differing earlier version adds an entry of its own class: who sees that version sees the change after it.
     """
     if not row.eras:
-        return (_entry(row.updated, row.vclass),)
+        return (entry(row.updated, row.vclass),)
     found = {(time, vclass) for vclass, _ in row.eras[-1].digests for time, vclass in _changes(row.eras, vclass)}
-    return tuple(_entry(time, vclass) for time, vclass in sorted(found))
+    return tuple(entry(time, vclass) for time, vclass in sorted(found))
 
 
 def _changes(eras: tuple[Era, ...], part: int) -> Iterator[tuple[int, int]]:
@@ -114,7 +114,7 @@ def _changes(eras: tuple[Era, ...], part: int) -> Iterator[tuple[int, int]]:
     digest = dict(newest.digests)[part]
     since = newest.updated
     for older, newer in zip(reversed(eras[:-1]), reversed(eras), strict=False):
-        same = dict(older.digests).get(part) == digest and (part != newest.vclass or older.pointers == newest.pointers)
+        same = dict(older.digests).get(part) == digest
         if older.vclass == newest.vclass:
             if not same:
                 break
@@ -124,6 +124,17 @@ def _changes(eras: tuple[Era, ...], part: int) -> Iterator[tuple[int, int]]:
     yield since, part
 
 
-def _entry(updated: int, vclass: int) -> Entry:
+def moved(eras: tuple[Era, ...]) -> dict[str, int]:
+    """``Type/id`` -> the latest instant at which the row began or ceased to refer to it; for rows with a history."""
+    found: dict[str, int] = {}
+    for older, newer in pairwise(eras):
+        if older.digests and newer.digests:
+            changed = set(older.pointers) ^ set(newer.pointers)
+            found |= {target: newer.updated for _, target in changed}
+    return found
+
+
+def entry(updated: int, vclass: int) -> Entry:
+    """A ``_lastUpdated`` index entry."""
     start = updated - updated % 1000
     return Entry("_lastUpdated", "date", (start, start + 1000), (), vclass)

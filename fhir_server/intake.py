@@ -16,7 +16,7 @@ import msgspec
 
 from fhir_server import eras, jsontext
 from fhir_server.consent.classes import ClassKey
-from fhir_server.consent.labels import Labelled, Labeller, Target
+from fhir_server.consent.labels import Labelled, Labeller, Target, patients
 from fhir_server.errors import Problem
 from fhir_server.grant import INTERNAL
 from fhir_server.resources import catalogue, validate
@@ -239,7 +239,16 @@ class Writing:
         lenders = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.lenders)
         mentions = {pointer.target for pointer in labels.pointers if pointer.target.startswith("RelatedPerson/")}
         people = tuple(Entry("_mentions", "reference", (target,), (), row.vclass) for target in sorted(mentions))
-        return Record(row, (*_classed(found, row), *eras.updates(row), *lenders, *people))
+        moved = [eras.entry(time, await self._number(await self._both(labels, name))) for name, time in eras.moved(row.eras).items()]
+        return Record(row, (*_classed(found, row), *eras.updates(row), *moved, *lenders, *people))
+
+    async def _both(self, labels: Labelled, name: str) -> ClassKey:
+        """The class of what only those may know who see a row and another that it refers to."""
+        type, _, id = name.partition("/")
+        target = await self._target(type, id)
+        if target is None or target.release_at or not set(patients(type, target.body)) <= set(labels.patients):
+            return INTERNAL
+        return ClassKey(labels.key.data, labels.key.labels | target.key.labels, f"@{target.key.data}")
 
     async def _number(self, key: ClassKey) -> int:
         number = self._numbers.get(key)

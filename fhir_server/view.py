@@ -14,7 +14,7 @@ import msgspec
 from fhir_server import eras, jsontext
 from fhir_server.errors import Problem
 from fhir_server.grant import Plan
-from fhir_server.search import match
+from fhir_server.search import match, referring
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.sight import Indexed, Position, Sight, SortKey
 from fhir_server.store import Row, Snapshot
@@ -83,13 +83,14 @@ class View:
     ) -> tuple[list[Seen], Position | None]:
         """A page of what meets ``where``, and where the next one starts."""
         self.plan.require(type, "s")
+        where = await self._askable(type, where, sort)
         page = await self._snapshot.find(type, where, self._sight(type, "s"), sort=sort, limit=limit, after=after)
         return await self._seen(page.rows), page.next
 
     async def count(self, type: str, where: Filter) -> int:
         """How many rows in view meet ``where``."""
         self.plan.require(type, "s")
-        return await self._snapshot.count(type, where, self._sight(type, "s"))
+        return await self._snapshot.count(type, await self._askable(type, where), self._sight(type, "s"))
 
     async def belonging(self, type: str, where: Filter, *, limit: int, after: Position | None) -> tuple[list[Seen], Position | None]:
         """As :meth:`find`, under a scope to read: for a record fetched whole rather than searched."""
@@ -101,12 +102,24 @@ class View:
         """Rows of ``type`` that another answer brings along (includes); none if no scope covers the type."""
         if not self.plan.scopes(type, "r") and not self.plan.scopes(type, "s"):
             return []
+        where = await self._askable(type, where)
         page = await self._snapshot.find(type, where, self._sight(type, "rs"), limit=limit)
         return await self._seen(page.rows)
 
     async def shows(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are in view."""
         return await self._snapshot.visible(targets, lambda type: self._sight(type, "rs"))
+
+    async def _askable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
+        """The condition as this caller may ask it: references lead only to rows in view."""
+        if self.plan.everything:
+            return where
+        referring.require_answerable(type, where, sort)
+        own = {f"Patient/{patient}" for patient in self.plan.patients or ()}
+        asked = set(referring.targets(where))
+        if asked <= own:
+            return where
+        return referring.limited(where, await self.shows(asked))
 
     def _sight(self, type: str, letters: str) -> Sight:
         return self.plan.sight(type, self.now, letters)

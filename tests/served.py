@@ -16,11 +16,19 @@ from fhir_server.bulk.load import Loader, Tally
 from fhir_server.bulk.sources import files, units
 from fhir_server.settings import Settings
 from fhir_server.smart import tokens
+from tests.mongo.servers import emptied_url
 
 ROOT = Path(__file__).parents[1]
 NOON = "2026-11-21T12:00:00-05:00"
 T = TypeVar("T")
 KEY = "a key that is long enough for tests of this server"
+
+
+def store_url(kind: str, folder: Path) -> str:
+    """URL of an empty store: of ``memory:``, ``sqlite`` or ``mongodb``."""
+    if kind == "sqlite":
+        return f"sqlite:///{folder / 'fhir.sqlite'}"
+    return emptied_url() if kind == "mongodb" else "memory:"
 
 
 class Answer:

@@ -80,17 +80,22 @@ def client() -> None:
 @click.option("--method", type=click.Choice(["none", "client_secret", "private_key_jwt"]), default="none", show_default=True)
 @click.option("--scope", required=True, help="Scopes it may ask for.")
 @click.option("--redirect-uri", "redirects", multiple=True, help="Exact redirect URI; may be repeated.")
+@click.option("--launch-uri", default="", help="Where an EHR launch opens it.")
 @click.option("--jwks", type=click.Path(exists=True, path_type=Path), help="File with its public JWK Set.")
+@click.option("--jwks-uri", default="", help="Or the https address where it publishes them.")
 @click.option("--clearance", multiple=True, help="Sensitive category a backend is cleared for; * for all.")
 @click.option("--trusted", is_flag=True, help="May choose ids and send security labels.")
 def client_add(
     client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...],
-    jwks: Path | None, clearance: tuple[str, ...], trusted: bool,
+    launch_uri: str, jwks: Path | None, jwks_uri: str, clearance: tuple[str, ...], trusted: bool,
 ) -> None:  # fmt: skip
     """Register an app; a new secret, if it gets one, is shown once."""
 
     async def add(made: Parts) -> str:
-        record = clients.Client(client_id, name, kind, method, scope, redirects, clearance=clearance, trusted=trusted)
+        record = clients.Client(
+            client_id, name, kind, method, scope, redirects, clearance=clearance, trusted=trusted, launch_uri=launch_uri,
+            jwks_uri=jwks_uri,
+        )
         secret = ""
         if method == "client_secret":
             record, secret = clients.with_new_secret(record)
@@ -123,7 +128,8 @@ def client_show(client_id: str) -> None:
     if found is None:
         raise click.ClickException(f"There is no client {client_id!r}.")
     shown = msgspec.to_builtins(found)
-    shown.pop("secret", None)
+    for digest in ("secret", "manager"):
+        shown.pop(digest, None)
     click.echo(json.dumps({**shown, **({"private_jwks": keys} if keys else {})}, indent=2))
 
 

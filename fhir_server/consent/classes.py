@@ -21,7 +21,9 @@ LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
 @dataclass(frozen=True, slots=True)
 class ClassKey:
     """``data`` class, sensitivity ``labels``, and ``element``: the top-level element's name when this is the class of a
-    part of a row that the policy takes out for somebody ("" for the row itself)."""
+    part of a row that the policy takes out for somebody ("" for the row itself), or ``@`` and a data class for what
+    only those may know who see both this row and one of that class that it refers to.
+    """
 
     data: str
     labels: frozenset[str] = frozenset()

@@ -43,6 +43,10 @@ def permits(policy: Policy, actor: Actor, key: ClassKey) -> bool:
 
 def explain(policy: Policy, actor: Actor, key: ClassKey) -> Explanation:
     """The decision of :func:`permits` with its reason."""
+    element, _, pointed = key.element.partition("@")
+    if pointed:
+        reached = explain(policy, actor, ClassKey(pointed, key.labels))
+        return explain(policy, actor, ClassKey(key.data, key.labels, element)) if reached.decision == "permit" else reached
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
         return Explanation("deny", "", "an unknown actor, data class or label")
     if actor.kind == "BE":

@@ -13,9 +13,7 @@ from fhir_server.smart.id_tokens import Expected, Unproven, verified
 _UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
 
 
-async def check(
-    room: Linking, organisation: Organisation, endpoints: Endpoints, nonce: str, token: object, access_token: str
-) -> None:
+async def check(room: Linking, organisation: Organisation, endpoints: Endpoints, nonce: str, token: object, access_token: str) -> None:
     """Raises LinkProblem for an id_token that is not the one of this link; none at all is none to doubt."""
     if token is None:
         return

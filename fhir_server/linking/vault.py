@@ -6,15 +6,13 @@ protects a copied table but not a copied store.
 
 from __future__ import annotations
 
-import base64
 from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fhir_server.linking.core import Ended
 from fhir_server.smart.core import Smart
+from fhir_server.smart.sealing import box
 from fhir_server.store import NEVER
 
 _KIND: Final = "linking-key"
@@ -35,8 +33,7 @@ async def unseal(smart: Smart, sealed: bytes) -> bytes:
 
 async def _box(smart: Smart) -> Fernet:
     seed = smart.key.encode() if smart.key else await _made(smart)
-    derived = HKDF(SHA256(), 32, salt=None, info=b"fhir-server linked accounts").derive(seed)
-    return Fernet(base64.urlsafe_b64encode(derived))
+    return box(seed, "fhir-server linked accounts")
 
 
 async def _made(smart: Smart) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart import sessions
+from fhir_server.smart import cookies, sessions
 from fhir_server.smart.core import Smart
 from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import NO_STORE, BadForm, Form, page_headers, read_form
@@ -28,11 +28,11 @@ _templates = Environment(
 )
 
 
-def page(smart: Smart, name: str, status: int = 200, **view: Any) -> Response:
-    """The page of this template."""
+def page(smart: Smart, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
+    """The page of this template.  ``targets``: where forms on it may end up, besides here."""
     shown: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
     text = _templates.get_template(name).render(organisation=smart.organisation, **shown)
-    return Response(text, status, page_headers(), "text/html; charset=utf-8")
+    return Response(text, status, page_headers(*targets), "text/html; charset=utf-8")
 
 
 def to(path: str, **query: str) -> Response:
@@ -41,14 +41,12 @@ def to(path: str, **query: str) -> Response:
 
 
 def cookie(smart: Smart, request: Request) -> str:
-    return request.cookies.get(sessions.cookie_name(smart), "")
+    return cookies.held(smart, request)
 
 
 def with_cookie(smart: Smart, answer: Response, value: str) -> Response:
     """The answer, giving the browser this new session."""
-    secure = smart.origin.startswith("https:")
-    answer.set_cookie(sessions.cookie_name(smart), value, path="/", httponly=True, samesite="lax", secure=secure)
-    return answer
+    return cookies.given(smart, answer, value)
 
 
 def shown(smart: Smart, path: str, handler: Shown) -> Callable[[Request], Awaitable[Response]]:

@@ -10,6 +10,7 @@ from fhir_server.grant import Granter
 from fhir_server.interactions.service import Service
 from fhir_server.portal import apps, html, invitations, sharing
 from fhir_server.portal.desk import Desk, NotYours
+from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.grants import Grant
 from fhir_server.portal.sharing import Unclear
 from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of, opened
@@ -165,6 +166,7 @@ def router(smart: Smart, service: Service) -> APIRouter:
         "/accept": ("/accept", portal.accepted),
         "/apps": ("/apps", portal.end_app),
     }
+    add_charts(routes, smart)
     for path, (page, sent) in posts.items():
         routes.add_api_route(path, html.sent(smart, page, sent), methods=["POST"])
     return routes

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import json
 import ssl
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from fhir_server.smart.core import Smart
+from fhir_server.smart.outbound import sound
 
 MOST: Final = 4 * 1024 * 1024  # bytes of one answer
 _WAITS: Final = httpx.Timeout(10, connect=5)
@@ -86,16 +86,7 @@ def origin_of(url: str) -> str:
 
 def callable_url(smart: Smart, url: object) -> bool:
     """Whether we may send anyone, or anything, there: https, or plain http to this machine outside production."""
-    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or any(sign in url for sign in " \\#"):
-        return False
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if not host or parts.username is not None or parts.password is not None:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and smart.mode in ("demo", "test") and _loopback(host))
+    return isinstance(url, str) and sound(url, local=smart.open)
 
 
 def text(value: object) -> str:
@@ -120,13 +111,6 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @functools.cache

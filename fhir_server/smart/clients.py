@@ -33,6 +33,7 @@ class Client(msgspec.Struct, frozen=True):
     ``scopes``     most it may be granted, space-separated
     ``clearance``  sensitive-category codes a backend may receive, "*" for all; a person's app sees what the person sees
     ``trusted``    may write resources with labels of its own (a feed from the institution itself)
+    ``launch_uri`` where an EHR launch opens the app; "" for one that is not launched from our pages
     ``metadata``   what else a client that registered itself said of itself (RFC 7591), as it said it
     ``manager``    SHA-256 of the token with which it manages its registration (RFC 7592); "" for an operator's entry
     ``publisher``  who vouched for it with a software statement
@@ -51,6 +52,7 @@ class Client(msgspec.Struct, frozen=True):
     trusted: bool = False
     homepage: str = ""
     jwks_uri: str = ""
+    launch_uri: str = ""
     metadata: dict[str, Any] = {}
     manager: str = ""
     publisher: str = ""
@@ -121,5 +123,7 @@ def _check(client: Client) -> None:
         raise ValueError("private_key_jwt, and only that, needs the client's public keys, or the address where they are.")
     if client.jwks_uri and not sound(client.jwks_uri, local=True):
         raise ValueError("The address of the public keys must be https (or http on this machine, in a demo).")
+    if client.launch_uri and (client.kind == "backend" or not sound(client.launch_uri, local=True)):
+        raise ValueError("The launch URI of an app must be https (or http on this machine, in a demo).")
     if (client.method == "client_secret") != bool(client.secret):
         raise ValueError("client_secret, and only that, needs a secret.")

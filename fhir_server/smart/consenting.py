@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fhir_server.smart import clients, launch, pending
-from fhir_server.smart.core import DAY, REFRESH_LIFE, SECOND, Smart, new_secret
+from fhir_server.smart import categories, clients, launch, pending, sensitive
+from fhir_server.smart.core import DAY, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, Smart, new_secret
 from fhir_server.smart.granted import Granted
 from fhir_server.smart.grants import Decision
 from fhir_server.smart.launch import Launch
@@ -17,6 +17,7 @@ from fhir_server.smart.web import Form
 from fhir_server.smart.wording import wording
 
 OFFLINE: Final = "offline_access"
+ONLINE: Final = "online_access"
 
 
 class Unclear(ValueError):
@@ -40,8 +41,11 @@ async def offer(smart: Smart, record: Pending, session: Session) -> dict[str, An
         "choice": choice,
         "launched": handed is not None and choice is None,
         "scopes": [(scope.text, wording(scope)) for scope in resource_scopes(record.scope)],
+        "parts": categories.parts(record.scope),
+        "sensitive": sensitive.WORDS if _may_withhold(record, session) else {},
         "identity": "openid" in named or "fhirUser" in named,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in named else 0,
+        "online_hours": SESSION_LIFE // HOUR if ONLINE in named and OFFLINE not in named else 0,
     }
 
 
@@ -54,29 +58,69 @@ async def decision(smart: Smart, record: Pending, session: Session, form: Form) 
     if record.needs_record and choice is None:
         raise Unclear("The record is no longer one that you can open. Go back and choose again.")
     patient = handed.patient if handed else choice.patient if choice else None
+    withheld = _withheld(record, session, form)
+    encounter = await _shown(smart, session, patient, handed.encounter if handed else record.encounter, withheld)
+    named = set(scope.split())
     granted = Granted(
         client_id=record.client_id,
-        scope=scope,
+        scope=scope if encounter else _without(scope, "launch/encounter"),
         family=new_secret(),
         username=session.user.username,
         patient=patient,
-        encounter=handed.encounter if handed else None,
+        encounter=encounter,
         fhir_user=(choice.fhir_user if choice else "") or own_reference(session.user.person()),
-        launch=({"need_patient_banner": True} if patient else {}) | (handed.parameters if handed else {}),
+        launch=({"need_patient_banner": True} if patient else {}) | _handed_on(handed, withheld),
+        withheld=withheld,
+        session=session.key if ONLINE in named and OFFLINE not in named else "",
     )
     return Decision(granted, session.started // SECOND, record.parameter("launch"))
 
 
 def _kept(record: Pending, form: Form) -> str:
     """The scopes less those unticked.  A browser that showed the list says so in ``listed``; a script may just say allow."""
-    optional = {scope.text for scope in resource_scopes(record.scope)} | {OFFLINE}
+    optional = {scope.text for scope in resource_scopes(record.scope)} | {OFFLINE, ONLINE}
     if not any(name == "listed" for name, _ in form):
         return record.scope
     ticked = {value for name, value in form if name == "scope"}
-    kept = [scope for scope in record.scope.split() if scope not in optional or scope in ticked]
+    chosen = {value for name, value in form if name == "part"}
+    offered = categories.parts(record.scope)
+    kept: dict[str, None] = {}
+    for scope in record.scope.split():
+        parts = [part.text for part in offered.get(scope, ()) if part.text in chosen]
+        kept.update(dict.fromkeys(parts or ([scope] if scope not in optional or scope in ticked else [])))
     if resource_scopes(record.scope) and not resource_scopes(" ".join(kept)):
         raise Unclear("Choose at least one kind of information, or do not allow access.")
     return " ".join(kept)
+
+
+def _may_withhold(record: Pending, session: Session) -> bool:
+    """Patients and those who act for them may keep kinds of information from an app; staff's apps serve the institution."""
+    return session.user.role == "patient" and bool(resource_scopes(record.scope))
+
+
+def _withheld(record: Pending, session: Session, form: Form) -> tuple[str, ...]:
+    chosen = [value for name, value in form if name == "withhold"]
+    return sensitive.withheld(chosen) if _may_withhold(record, session) else ()
+
+
+async def _shown(smart: Smart, session: Session, patient: str | None, encounter: str | None, withheld: tuple[str, ...]) -> str | None:
+    """The visit to hand over, unless it is one the app must not learn of."""
+    if not encounter or not patient or not withheld:
+        return encounter or None
+    shown = await smart.encounters(session.user.person(), patient, frozenset(withheld), smart.now())
+    return encounter if any(choice.encounter == encounter for choice in shown) else None
+
+
+def _handed_on(handed: Launch | None, withheld: tuple[str, ...]) -> dict[str, Any]:
+    """A launch's further parameters; without things in context where one of them could be what the app must not learn of."""
+    parameters = dict(handed.parameters) if handed else {}
+    if withheld:
+        parameters.pop("fhirContext", None)
+    return parameters
+
+
+def _without(scope: str, name: str) -> str:
+    return " ".join(part for part in scope.split() if part != name)
 
 
 async def _choice(smart: Smart, record: Pending, session: Session) -> RecordChoice | None:

@@ -17,8 +17,11 @@ from fhir_server.store import NEVER, Store
 PASSWORD: Final = "Demo-pass-2026"
 SECRET: Final = "demo-secret"
 REDIRECT: Final = "http://127.0.0.1:8765/callback"
+LAUNCH: Final = "http://127.0.0.1:8765/launch"
 _KEYS: Final = "demo-client-keys"
-_PERSONAL: Final = "openid fhirUser launch launch/patient offline_access patient/*.cruds user/*.cruds"
+_PERSONAL: Final = (
+    "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
+)
 _CHILDREN: Final = ("child", "teen", "newly-adult")
 
 # user name, display name, role, own Patient, Practitioner, RelatedPersons
@@ -36,7 +39,7 @@ PEOPLE: Final[tuple[tuple[str, str, Role, str | None, str | None, tuple[str, ...
 
 CLIENTS: Final = (
     Client("demo-public", "Demo phone app", "app", "none", _PERSONAL, (REDIRECT,)),
-    Client("demo-confidential", "Demo web app", "app", "client_secret", _PERSONAL, (REDIRECT,), secret=digest(SECRET)),
+    Client("demo-confidential", "Demo web app", "app", "client_secret", _PERSONAL, (REDIRECT,), secret=digest(SECRET), launch_uri=LAUNCH),
     Client("demo-asymmetric", "Demo signed app", "app", "private_key_jwt", _PERSONAL, (REDIRECT,)),
     Client("demo-backend", "Demo feed", "backend", "private_key_jwt", "system/*.cruds", clearance=("*",), trusted=True),
     Client(

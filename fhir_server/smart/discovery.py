@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fhir_server.smart import brands
 from fhir_server.smart.assertion import ALGORITHMS, token_endpoint
 from fhir_server.smart.core import Smart
 from fhir_server.smart.grants import AuthorizationCode, Challenge, ClientCredentials, RefreshToken
+from fhir_server.smart.registration_routes import PATH as REGISTRATION
 from fhir_server.smart.scopes import NAMED
 
 CAPABILITIES: Final = (
@@ -21,10 +23,13 @@ CAPABILITIES: Final = (
     "client-confidential-asymmetric",
     "sso-openid-connect",
     "context-banner",
+    "context-style",
     "context-ehr-patient",
     "context-ehr-encounter",
     "context-standalone-patient",
+    "context-standalone-encounter",
     "permission-offline",
+    "permission-online",
     "permission-patient",
     "permission-user",
     "permission-v1",
@@ -38,6 +43,10 @@ def smart_configuration(smart: Smart) -> dict[str, Any]:
     return _common(smart) | {
         "introspection_endpoint": f"{smart.origin}/oauth/introspect",
         "revocation_endpoint": f"{smart.origin}/oauth/revoke",
+        "registration_endpoint": f"{smart.origin}{REGISTRATION}",
+        "management_endpoint": f"{smart.origin}/apps",
+        "user_access_brand_bundle": f"{smart.origin}{brands.PATH}",
+        "user_access_brand_identifier": brands.identifier(smart),
         "capabilities": list(CAPABILITIES),
     }
 

@@ -15,6 +15,7 @@ from fhir_server.smart.clients import find as find_client
 from fhir_server.smart.core import SECOND, Smart, digest
 from fhir_server.smart.granted import ACCESS, REFRESH, Granted, find
 from fhir_server.smart.grants import METHODS
+from fhir_server.smart.styling import launch_parameters
 from fhir_server.smart.tokens import Principal, principal, standing_scope
 
 
@@ -67,7 +68,7 @@ async def _state(smart: Smart, token: str) -> dict[str, Any]:
         "token_type": "Bearer",
         "exp": granted.expires // SECOND,
         "iat": granted.issued // SECOND,
-        **granted.context(),
+        **launch_parameters(smart, granted),
     }
     return state | await _identity(smart, granted, caller)
 

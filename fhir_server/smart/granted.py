@@ -16,6 +16,7 @@ from fhir_server.store import Store
 ACCESS: Final = "access"
 REFRESH: Final = "refresh"
 CODE: Final = "code"
+SESSION: Final = "session"
 _KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it stands for the whole grant
 
 
@@ -59,6 +60,8 @@ async def standing(store: Store, now: int) -> tuple[Granted, ...]:
     for kind in _KINDS:
         for _, text in await store.secrets.listing(kind, now):
             granted = msgspec.json.decode(text, type=Granted)
+            if kind == REFRESH and granted.session and await store.secrets.peek(SESSION, granted.session, now) is None:
+                continue  # it went with the sign-in
             families.setdefault(granted.family, granted)
     return tuple(families.values())
 

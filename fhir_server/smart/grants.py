@@ -16,11 +16,12 @@ from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core import OpenIDCode
 
-from fhir_server.smart import keys, launch, tokens, users
+from fhir_server.smart import keys, launch, sessions, tokens, users
 from fhir_server.smart.bridge import wait
 from fhir_server.smart.core import CODE_LIFE, HOUR, SECOND, Smart, digest, new_secret
 from fhir_server.smart.granted import CODE, REFRESH, Granted, find
 from fhir_server.smart.scopes import narrowed
+from fhir_server.smart.styling import launch_parameters
 from fhir_server.smart.tokens import bury, issue, redeem, reused, standing_scope
 from fhir_server.smart.users import User
 
@@ -84,13 +85,13 @@ class HeldCode(Held):
         return None
 
 
-def _response(granted: Granted, issued: tokens.Issued) -> dict[str, Any]:
+def _response(smart: Smart, granted: Granted, issued: tokens.Issued) -> dict[str, Any]:
     body = {
         "access_token": issued.access,
         "token_type": "Bearer",
         "expires_in": issued.lifetime // SECOND,
         "scope": granted.scope,
-        **granted.context(),
+        **launch_parameters(smart, granted),
     }
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
@@ -147,8 +148,8 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         smart: Smart = self.server.smart
         granted = self.request.authorization_code.granted
         plain = Granted(**{name: getattr(granted, name) for name in Granted.__struct_fields__})
-        refresh = plain.scope if "offline_access" in plain.scope.split() else None
-        return _response(plain, wait(_issue, smart, plain, refresh))
+        refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
+        return _response(smart, plain, wait(_issue, smart, plain, refresh))
 
     def delete_authorization_code(self, authorization_code: HeldCode) -> None:
         wait(bury, self.server.smart.store, CODE, authorization_code.key, authorization_code.granted, self.server.smart.now())
@@ -166,6 +167,8 @@ class RefreshToken(authlib.RefreshTokenGrant):
         if granted is None:
             wait(reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
             return None
+        if granted.session and not wait(sessions.left, smart, granted.session):
+            return None
         return Held(key, granted)
 
     def authenticate_user(self, refresh_token: Held) -> User:
@@ -180,7 +183,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
         asked = self.request.payload.scope or whole.scope
         standing = standing_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
         part = msgspec.structs.replace(whole, scope=standing)
-        return _response(part, wait(_issue, smart, part, whole.scope))
+        return _response(smart, part, wait(_issue, smart, part, whole.scope))
 
     def revoke_old_credential(self, refresh_token: Held) -> None:
         wait(bury, self.server.smart.store, REFRESH, refresh_token.key, refresh_token.granted, self.server.smart.now())
@@ -202,11 +205,15 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         granted = Granted(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
-        return _response(granted, wait(_issue, self.server.smart, granted, None))
+        return _response(self.server.smart, granted, wait(_issue, self.server.smart, granted, None))
 
 
 async def _issue(smart: Smart, granted: Granted, refresh: str | None) -> tokens.Issued:
-    return await issue(smart.store, granted, smart.now(), refresh=refresh)
+    """Tokens of a grant; one that goes with a sign-in (``online_access``) is renewed for as long as that lasts, and no longer."""
+    if not granted.session:
+        return await issue(smart.store, granted, smart.now(), refresh=refresh)
+    left = await sessions.left(smart, granted.session)
+    return await issue(smart.store, granted, smart.now(), refresh=refresh if left else None, refresh_life=left)
 
 
 class Challenge(CodeChallenge):

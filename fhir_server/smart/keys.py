@@ -1,25 +1,24 @@
 """The keys we sign id_tokens with: made at first start, kept in the store, published as a JWK Set.
 
-A key is retired, not removed, so that what it signed can still be verified.
+A key is retired before it goes: it stays published until the last token it signed has run out.
 """
 
 from __future__ import annotations
 
-import base64
 from typing import Any, Final
 
 import anyio.to_thread
 import msgspec
-from cryptography.fernet import Fernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc.jwk import ECKey, RSAKey
 
-from fhir_server.smart.core import Smart, new_secret
+from fhir_server.smart.core import HOUR, MINUTE, Smart, new_secret
+from fhir_server.smart.sealing import box
 from fhir_server.store import NEVER
 
 _KIND: Final = "signing-key"
+_PURPOSE: Final = "fhir-server signing keys"
 ALGORITHMS: Final = ("RS256", "ES384")
+LINGER: Final = HOUR + 5 * MINUTE  # the life of an id_token, and what clocks may differ
 
 
 class SigningKey(msgspec.Struct, frozen=True):
@@ -37,17 +36,28 @@ async def prepare(smart: Smart) -> None:
     kept = (await _kept(smart)).values()
     for alg in ALGORITHMS:
         if not any(key.alg == alg and key.retired is None for key in kept):
-            await _add(smart, alg, sum(key.alg == alg for key in kept))
+            await _add(smart, alg)
 
 
 async def rotate(smart: Smart, alg: str) -> None:
-    """Retire the current key of this algorithm and make its successor; verifiers still find the old one."""
+    """Retire the current key of this algorithm and make its successor; verifiers find the old one for as long as they need it.
+
+    Raises ValueError, worded for the operator, where the new key would lie open in the store of a production server.
+    """
+    if smart.mode == "production" and not smart.key:
+        raise ValueError("FHIR_SERVER_KEY must be set: signing keys of a production server are kept encrypted.")
     kept = {name: key for name, key in (await _kept(smart)).items() if key.alg == alg}
-    await _add(smart, alg, len(kept))
+    await _add(smart, alg)
+    now = smart.now()
     for name, key in kept.items():
         if key.retired is None:
-            old = msgspec.structs.replace(key, retired=smart.now())
-            await smart.store.secrets.replace(_KIND, name, msgspec.json.encode(old), NEVER)
+            old = msgspec.structs.replace(key, retired=now)
+            await smart.store.secrets.replace(_KIND, name, msgspec.json.encode(old), now + LINGER)
+
+
+async def everyone(smart: Smart) -> tuple[SigningKey, ...]:
+    """The keys that are published, oldest first."""
+    return tuple(sorted((await _kept(smart)).values(), key=lambda key: (key.created, key.alg)))
 
 
 async def jwks(smart: Smart) -> dict[str, Any]:
@@ -68,7 +78,10 @@ async def _kept(smart: Smart) -> dict[str, SigningKey]:
     return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(kept)}
 
 
-async def _add(smart: Smart, alg: str, number: int) -> None:
+async def _add(smart: Smart, alg: str) -> None:
+    """Under the next free number, so that of several processes that make the same key one does."""
+    numbers = [int(name.partition(".")[2]) for name in await _kept(smart) if name.startswith(f"{alg}.")]
+    number = max(numbers, default=-1) + 1
     made = await anyio.to_thread.run_sync(_generated, alg)
     key = SigningKey(new_secret()[:16], alg, _sealed(smart, made.as_pem(private=True)), smart.now())
     await smart.store.secrets.keep(_KIND, f"{alg}.{number}", msgspec.json.encode(key), NEVER)
@@ -88,13 +101,8 @@ def _public(smart: Smart, key: SigningKey) -> dict[str, Any]:
 
 
 def _sealed(smart: Smart, pem: bytes) -> bytes:
-    return _box(smart.key).encrypt(pem) if smart.key else pem
+    return box(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
 
 
 def _opened(smart: Smart, pem: bytes) -> bytes:
-    return _box(smart.key).decrypt(pem) if smart.key else pem
-
-
-def _box(key: str) -> Fernet:
-    derived = HKDF(SHA256(), 32, salt=None, info=b"fhir-server signing keys").derive(key.encode())
-    return Fernet(base64.urlsafe_b64encode(derived))
+    return box(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem

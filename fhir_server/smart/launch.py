@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from fhir_server.smart import fhir_context
 from fhir_server.smart.core import LAUNCH_LIFE, digest, new_secret
 from fhir_server.store import Store
 
@@ -27,7 +28,11 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 async def new_launch(store: Store, launch: Launch, now: int) -> str:
-    """A handle, good for five minutes and one authorization: the value of ``launch`` in the app's launch URL."""
+    """A handle, good for five minutes and one authorization: the value of ``launch`` in the app's launch URL.
+
+    Raises ValueError for parameters that SMART does not know or an app could not rely on.
+    """
+    fhir_context.check(launch.parameters)
     handle = new_secret()
     await store.secrets.replace(_KIND, digest(handle), msgspec.json.encode(launch), now + LAUNCH_LIFE)
     return handle

@@ -13,15 +13,16 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart import consenting, pending, sessions
+from fhir_server.smart import clients, consenting, cookies, federation, pending, sessions
 from fhir_server.smart.bridge import in_thread
-from fhir_server.smart.core import Smart, new_secret
+from fhir_server.smart.core import MINUTE, Smart, new_secret
+from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.pending import Pending
 from fhir_server.smart.server import OAuthServer
 from fhir_server.smart.sessions import Session
 from fhir_server.smart.sign_in import signed_in
-from fhir_server.smart.web import NO_STORE, BadForm, Form, fields, incoming, local_path, read_form, written
+from fhir_server.smart.web import NO_STORE, BadForm, Form, address, fields, incoming, local_path, read_form, written
 
 _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
@@ -32,6 +33,9 @@ _FORGED = "This form was not opened in this browser, or it is too old. Go back a
 _REFUSED = "The user name or password is not right, or there were too many attempts. Wait some minutes and try again."
 _UNSOUND = "The app asked in a way that cannot be answered."
 _CHOOSE = "Choose one of the records shown."
+_TOO_MANY = "There were too many requests from your address. Wait a minute, then go back to the app and start again."
+PER_ADDRESS = 120  # authorization requests a minute; a ward or a family shares one address
+_CHOOSE_VISIT = "Choose one of the visits shown, or none in particular."
 
 
 class Pages:
@@ -40,6 +44,7 @@ class Pages:
     def __init__(self, smart: Smart, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
+        self._limit = Limit(PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
         try:
@@ -51,8 +56,11 @@ class Pages:
             await in_thread(self.server.begun, asked)
         except OAuth2Error as error:
             answer = self.server.refused(asked, error)
-            return written(answer, {}) if answer.location else self._error(_UNSOUND, error)
+            follow = answer.location and not await self._self_registered(asked.form.get("client_id", ""))
+            return written(answer, {}) if follow else self._error(_UNSOUND, error)
         given = asked.form
+        if not self._limit.allows(address(request), self.smart.now()):
+            return self._error(_TOO_MANY, status=429)
         record = Pending(_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, self.smart.now())
         return _to("/oauth/continue", request=await pending.keep(self.smart, record))
 
@@ -63,17 +71,16 @@ class Pages:
             return self._error(_EXPIRED)
         if session is None or not record.signed_in_enough(session):
             return _to("/sign-in", request=handle)
-        return _to("/oauth/consent" if record.chosen(session) else "/oauth/record", request=handle)
+        return _to(record.next_page(session), request=handle)
 
     async def sign_in(self, request: Request) -> Response:
-        return self._sign_in(request, dict(request.query_params))
+        return await self._sign_in(request, dict(request.query_params))
 
     async def sign_in_sent(self, request: Request, form: Form) -> Response:
         given = dict(form)
-        address = request.client.host if request.client else ""
-        user = await signed_in(self.smart.store, given.get("username", ""), given.get("password", ""), address, self.smart.now())
+        user = await signed_in(self.smart.store, given.get("username", ""), given.get("password", ""), address(request), self.smart.now())
         if user is None:
-            return self._sign_in(request, given, _REFUSED, 400)
+            return await self._sign_in(request, given, _REFUSED, 400)
         await sessions.end(self.smart, self._cookie(request))
         handle = given.get("request")
         answer = _to("/oauth/continue", request=handle) if handle else _to(local_path(given.get("next", "")))
@@ -93,6 +100,22 @@ class Pages:
         if patient not in await pending.choices(self.smart, session):
             return await self._picker(handle, record, session, _CHOOSE)
         await pending.choose(self.smart, handle, record, session, patient)
+        return _to("/oauth/continue", request=handle)
+
+    async def visit(self, request: Request) -> Response:
+        handle, record, session = await self._state(request)
+        if record is None or session is None or record.next_page(session) == pending.RECORD:
+            return await self.proceed(request)
+        return await self._visits(handle, record, session)
+
+    async def visit_sent(self, request: Request, form: Form) -> Response:
+        handle, record, session = await self._state(request, form)
+        if record is None or session is None or record.next_page(session) == pending.RECORD:
+            return self._error(_EXPIRED)
+        encounter = dict(form).get("encounter")
+        if encounter != "" and encounter not in await pending.encounters(self.smart, record, session):
+            return await self._visits(handle, record, session, _CHOOSE_VISIT)
+        await pending.choose_encounter(self.smart, handle, record, encounter)
         return _to("/oauth/continue", request=handle)
 
     async def consent(self, request: Request) -> Response:
@@ -119,7 +142,7 @@ class Pages:
     async def sign_out(self, request: Request, form: Form) -> Response:
         await sessions.end(self.smart, self._cookie(request))
         answer = _to("/signed-out")
-        answer.delete_cookie(**self._cookie_terms())
+        answer.delete_cookie(**cookies.terms(self.smart))
         return answer
 
     async def signed_out(self, request: Request) -> Response:
@@ -127,10 +150,17 @@ class Pages:
 
     # parts
 
-    def _sign_in(self, request: Request, given: dict[str, str], problem: str = "", status: int = 200) -> Response:
+    async def _self_registered(self, client_id: str) -> bool:
+        """Whether anybody could have chosen where this client's answers go: then nobody is sent there unasked (RFC 9700 4.11.2)."""
+        client = await clients.find(self.smart.store, client_id)
+        return client is not None and bool(client.manager)
+
+    async def _sign_in(self, request: Request, given: dict[str, str], problem: str = "", status: int = 200) -> Response:
         cookie = self._cookie(request) or new_secret()
         values = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
-        page = self._page("sign_in.html", status, token=sessions.form_token(cookie), problem=problem, **values)
+        providers = await federation.everyone(self.smart.store)
+        token = sessions.form_token(cookie)
+        page = self._page("sign_in.html", status, token=token, problem=problem, providers=providers, **values)
         return page if self._cookie(request) else self._with_cookie(page, cookie)
 
     async def _picker(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
@@ -138,6 +168,11 @@ class Pages:
         view = await consenting.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         name = "record.html" if choices else "no_record.html"
         return self._page(name, 400 if problem else 200, record.redirect_uri, choices=list(choices.values()), **view)
+
+    async def _visits(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
+        choices = list((await pending.encounters(self.smart, record, session)).values())
+        view = await consenting.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
+        return self._page("visit.html", 400 if problem else 200, record.redirect_uri, choices=choices, **view)
 
     async def _consent_page(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
         view = await consenting.asking(self.smart, record) | await consenting.offer(self.smart, record, session)
@@ -172,15 +207,10 @@ class Pages:
         return self._page("error.html", status, text=text, detail=error.description if error else "")
 
     def _cookie(self, request: Request) -> str:
-        return request.cookies.get(sessions.cookie_name(self.smart), "")
-
-    def _cookie_terms(self) -> dict[str, Any]:
-        name = sessions.cookie_name(self.smart)
-        return {"key": name, "path": "/", "httponly": True, "samesite": "lax", "secure": self.smart.origin.startswith("https:")}
+        return cookies.held(self.smart, request)
 
     def _with_cookie(self, answer: Response, cookie: str) -> Response:
-        answer.set_cookie(value=cookie, **self._cookie_terms())
-        return answer
+        return cookies.given(self.smart, answer, cookie)
 
 
 def _known(pairs: Form) -> tuple[tuple[str, str], ...]:
@@ -201,6 +231,7 @@ def add_pages(routes: APIRouter, smart: Smart, server: OAuthServer) -> None:
     steps = {
         "/sign-in": (pages.sign_in, pages.sign_in_sent),
         "/oauth/record": (pages.record, pages.record_sent),
+        "/oauth/visit": (pages.visit, pages.visit_sent),
         "/oauth/consent": (pages.consent, pages.consent_sent),
     }
     for path, (shown, sent) in steps.items():

@@ -5,17 +5,21 @@ from __future__ import annotations
 import msgspec
 
 from fhir_server.smart.core import REQUEST_LIFE, Smart, digest, new_secret
-from fhir_server.smart.people import RecordChoice
+from fhir_server.smart.people import EncounterChoice, RecordChoice
 from fhir_server.smart.scopes import resource_scopes
 from fhir_server.smart.sessions import Session
 
 _KIND = "request"
+RECORD = "/oauth/record"
+VISIT = "/oauth/visit"
+CONSENT = "/oauth/consent"
 
 
 class Pending(msgspec.Struct, frozen=True):
     """A checked authorization request, and what has been decided of it: by whom, for which record.
 
-    ``pairs`` are its parameters as received, ``scope`` what the client may have of the scopes asked.
+    ``pairs`` are its parameters as received, ``scope`` what the client may have of the scopes asked; ``encounter`` is the
+    visit chosen, "" for none in particular, None while nobody has been asked.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -25,6 +29,7 @@ class Pending(msgspec.Struct, frozen=True):
     created: int
     username: str | None = None
     patient: str | None = None
+    encounter: str | None = None
 
     def parameter(self, name: str) -> str:
         return dict(self.pairs).get(name, "")
@@ -33,16 +38,34 @@ class Pending(msgspec.Struct, frozen=True):
     def needs_record(self) -> bool:
         """Whether a patient must be in context, and is not given by a launch handle."""
         patient_level = any(scope.level == "patient" for scope in resource_scopes(self.scope))
-        return (patient_level or "launch/patient" in self.scope.split()) and not self.parameter("launch")
+        contexts = {"launch/patient", "launch/encounter"} & set(self.scope.split())
+        return (patient_level or bool(contexts)) and not self.parameter("launch")
+
+    @property
+    def needs_encounter(self) -> bool:
+        """Whether the app asks for a visit in context that no launch handle gives."""
+        return "launch/encounter" in self.scope.split() and not self.parameter("launch")
+
+    @property
+    def anew(self) -> bool:
+        """Whether the app insists on a sign-in made for its request (OpenID Connect 3.1.2.1)."""
+        return "login" in self.parameter("prompt").split() or bool(self.parameter("max_age"))
 
     def signed_in_enough(self, session: Session) -> bool:
-        """Whether this sign-in will do: the app may insist on one made for its request (OpenID Connect 3.1.2.1)."""
-        fresh = "login" in self.parameter("prompt").split() or bool(self.parameter("max_age"))
-        return session.started >= self.created if fresh else True
+        """Whether this sign-in will do."""
+        return session.started >= self.created or not self.anew
 
     def chosen(self, session: Session) -> bool:
-        """Whether the person now signed in has settled for whose record this is."""
-        return not self.needs_record or (self.patient is not None and self.username == session.user.username)
+        """Whether the person now signed in has settled for whose record, and for which visit in it, this is."""
+        return self.next_page(session) == CONSENT
+
+    def next_page(self, session: Session) -> str:
+        """Where the person now signed in has to go next."""
+        if not self.needs_record:
+            return CONSENT
+        if self.patient is None or self.username != session.user.username:
+            return RECORD
+        return VISIT if self.needs_encounter and self.encounter is None else CONSENT
 
 
 async def keep(smart: Smart, pending: Pending) -> str:
@@ -64,7 +87,19 @@ async def take(smart: Smart, handle: str) -> bool:
 
 async def choose(smart: Smart, handle: str, pending: Pending, session: Session, patient: str) -> None:
     """Note that this person wants this record opened."""
-    await _put(smart, handle, msgspec.structs.replace(pending, username=session.user.username, patient=patient))
+    chosen = msgspec.structs.replace(pending, username=session.user.username, patient=patient, encounter=None)
+    await _put(smart, handle, chosen)
+
+
+async def choose_encounter(smart: Smart, handle: str, pending: Pending, encounter: str) -> None:
+    """Note that the person wants the app opened on this visit ("": on none in particular)."""
+    await _put(smart, handle, msgspec.structs.replace(pending, encounter=encounter))
+
+
+async def encounters(smart: Smart, pending: Pending, session: Session) -> dict[str, EncounterChoice]:
+    """The visits this person may hand to the app from the record chosen, by id."""
+    found = await smart.encounters(session.user.person(), pending.patient or "", frozenset(), smart.now())
+    return {choice.encounter: choice for choice in found}
 
 
 async def choices(smart: Smart, session: Session) -> dict[str, RecordChoice]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from fhir_server.smart import keys
 from fhir_server.smart.bridge import in_thread
-from fhir_server.smart.core import Smart
+from fhir_server.smart.calling import Outside
+from fhir_server.smart.core import HOUR, Smart
 from fhir_server.smart.discovery import openid_configuration
+from fhir_server.smart.federation_pages import add_federation
+from fhir_server.smart.limits import Limit
 from fhir_server.smart.page_routes import add_pages
+from fhir_server.smart.public_routes import add_public
+from fhir_server.smart.registration_pages import add_developers
+from fhir_server.smart.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.server import OAuthServer
 from fhir_server.smart.web import CORS, PREFLIGHT, BadForm, incoming, malformed, read_form, written
 
@@ -19,8 +26,11 @@ _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/in
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
 
-def router(smart: Smart) -> APIRouter:
-    """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.keys.prepare` before serving."""
+def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
+    """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.keys.prepare` before serving.
+
+    ``transport`` carries the calls to outside identity providers; None: the network.
+    """
     routes, server = APIRouter(include_in_schema=False), OAuthServer(smart)
     for path, name in _ENDPOINTS.items():
         routes.add_api_route(path, _endpoint(smart, server, name), methods=["POST"])
@@ -36,6 +46,11 @@ def router(smart: Smart) -> APIRouter:
         return JSONResponse(openid_configuration(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
     add_pages(routes, smart, server)
+    add_public(routes, smart)
+    registrations = Limit(PER_ADDRESS, HOUR)
+    add_registration(routes, smart, registrations)
+    add_developers(routes, smart, registrations)
+    add_federation(routes, smart, Outside(transport))
     return routes
 
 

@@ -80,7 +80,8 @@ class SmartRequest:
 
     def check(self, grant: Any, _: Any) -> None:
         given = grant.request.payload.data
-        if given.get("aud", "").removesuffix("/") != self._smart.fhir_base:
+        # Who only asks who somebody is (plain OpenID Connect) has no resource server to name.
+        if ("aud" in given or grant.request.scope != "openid") and given.get("aud", "").removesuffix("/") != self._smart.fhir_base:
             raise InvalidRequestError("The aud must be the FHIR base URL of this server.")
         if "none" in given.get("prompt", "").split():
             raise OAuth2Error(error="interaction_required", description="This server always asks the person.")

@@ -13,6 +13,7 @@ import msgspec
 
 from fhir_server.smart import users
 from fhir_server.smart.core import SESSION_IDLE, SESSION_LIFE, Smart, digest, new_secret
+from fhir_server.smart.granted import SESSION
 from fhir_server.smart.users import User
 
 
@@ -22,11 +23,15 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Who is signed in at this browser, since when (microseconds), and the ``token`` its forms must carry."""
+    """Who is signed in at this browser, since when (microseconds), and the ``token`` its forms must carry.
+
+    ``key`` names the session to what ends with it (a grant of ``online_access``).
+    """
 
     user: User
     started: int
     token: str
+    key: str = ""
 
 
 def cookie_name(smart: Smart) -> str:
@@ -62,7 +67,17 @@ async def current(smart: Smart, cookie: str) -> Session | None:
     if kept is None or user is None or user.disabled:
         return None
     await secrets.replace(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
-    return Session(user, kept.started, form_token(cookie))
+    return Session(user, kept.started, form_token(cookie), key)
+
+
+async def left(smart: Smart, key: str) -> int:
+    """How long this sign-in still counts, in microseconds; 0 once it has been signed out or has run out.
+
+    Idle time is not counted: somebody who is at work in an app is not idle, though no page of ours sees it.
+    """
+    now = smart.now()
+    text = await smart.store.secrets.peek(_SESSION, key, now)
+    return 0 if text is None else max(0, msgspec.json.decode(text, type=_Kept).started + SESSION_LIFE - now)
 
 
 async def end(smart: Smart, cookie: str) -> None:
@@ -70,5 +85,5 @@ async def end(smart: Smart, cookie: str) -> None:
         await smart.store.secrets.take(kind, digest(cookie), smart.now())
 
 
-_SESSION: Final = "session"
+_SESSION: Final = SESSION
 _SEEN: Final = "session-seen"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import anyio
 import anyio.to_thread
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from fhir_server.smart.core import digest, new_secret
+from fhir_server.smart.core import MINUTE, digest, new_secret
 from fhir_server.smart.granted import revoke_where
 from fhir_server.smart.people import Person, Role
 from fhir_server.smart.records import Register
 from fhir_server.store import Store
 
 MIN_PASSWORD = 10
+_PATIENCE = 10.0  # seconds that a change of an account waits for another
 
 
 class User(msgspec.Struct, frozen=True):
@@ -81,6 +85,36 @@ async def save(store: Store, user: User) -> None:
     """Keep a changed account and end its open sessions; its tokens mean the changed account from the next request on."""
     await _users.save(store, user.username, user)
     await store.secrets.forget(session_family(user.username))
+
+
+async def link(store: Store, username: str, related_person: str) -> User:
+    """Add a RelatedPerson to those that this account is.  Of several links made at once none is lost.
+
+    Raises LookupError for an account that is not there or is closed, TimeoutError if others keep changing it.
+    """
+    key = canonical(username)
+    async with _alone(store, key):
+        user = await find(store, key)
+        if user is None or user.disabled:
+            raise LookupError(key)
+        if related_person in user.related_persons:
+            return user
+        changed = msgspec.structs.replace(user, related_persons=(*user.related_persons, related_person))
+        await save(store, changed)
+        return changed
+
+
+@asynccontextmanager
+async def _alone(store: Store, username: str) -> AsyncIterator[None]:
+    """The only one, of all processes on this store, who is changing this account."""
+    name, secrets = digest(username), store.secrets
+    with anyio.fail_after(_PATIENCE):
+        while not await secrets.keep("changing-account", name, b"", secrets.now() + MINUTE):
+            await anyio.sleep(0.01)
+    try:
+        yield
+    finally:
+        await secrets.take("changing-account", name, 0)
 
 
 async def remove(store: Store, username: str, now: int) -> bool:

@@ -22,6 +22,11 @@ PREFLIGHT: Final = CORS | {
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
+def address(request: Request) -> str:
+    """Where a request comes from, for limits."""
+    return request.client.host if request.client else ""
+
+
 class BadForm(ValueError):
     """A body that is not a small form, worded for whoever sent it."""
 
@@ -65,9 +70,10 @@ def malformed(error: BadForm, extra: dict[str, str]) -> Response:
     return JSONResponse(body, 400, headers=NO_STORE | extra)
 
 
-def page_headers(redirect_uri: str = "") -> dict[str, str]:
-    """Headers of every page.  ``redirect_uri``: where a form on it may end up, for browsers that check redirects too."""
-    target = f" {_source(redirect_uri)}" if redirect_uri else ""
+def page_headers(*targets: str) -> dict[str, str]:
+    """Headers of every page.  ``targets``: where a form on it may end up, for browsers that check redirects too."""
+    sources = dict.fromkeys(_source(uri) for uri in targets if uri)
+    target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)  # which end a directive
     policy = (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
         f"form-action 'self'{target}"

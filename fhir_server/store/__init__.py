@@ -206,6 +206,13 @@ class Store(Protocol):
 
     secrets: Secrets
 
+    async def prepare(self) -> None:
+        """Make ready what can be made ready before the first use.
+
+        Raises ValueError, worded for the operator, for a place that cannot keep the promises made here; OSError if it
+        cannot be reached.
+        """
+
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -230,7 +237,7 @@ def open_store(url: str) -> Store:
     Raises ValueError for a scheme no module serves.
     """
     scheme = url.partition(":")[0]
-    name = f"fhir_server.store.{scheme}"
+    name = f"fhir_server.store.{scheme.partition('+')[0]}"
     try:
         connect = getattr(import_module(name), "connect", None)
     except ModuleNotFoundError as error:

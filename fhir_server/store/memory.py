@@ -196,6 +196,9 @@ class _Memory:
         self.state = _State()
         self.secrets = _Secrets(self)
 
+    async def prepare(self) -> None:
+        """Nothing is needed."""
+
     def snapshot(self) -> AbstractAsyncContextManager[_Transaction]:
         return self._snapshot()
 

@@ -51,6 +51,9 @@ class SqliteStore:
         self._names: Names | None = None
         self.secrets = _Secrets(self)
 
+    async def prepare(self) -> None:
+        """The file was made ready when it was opened."""
+
     def snapshot(self) -> _Reading:
         return _Reading(self)
 

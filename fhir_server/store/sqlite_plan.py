@@ -100,6 +100,8 @@ def arms(meaning: Meaning, where: Filter, sight: Sight, reading: Reading, *, flo
     ``floor``: only rows of a greater rid.  ``whole``: all that is found will be wanted (to sort or to count it).
     """
     found: list[Arm] = []
+    if meaning.type_number is None:
+        return ()
     for window in merged(sight.windows):
         found.extend(_of_window(meaning, where, window, sight.now, reading, floor, whole))
     return tuple(found)
@@ -124,7 +126,7 @@ def _of_window(meaning: Meaning, where: Filter, window: Window, now: int, readin
     if window.patients is not None:
         needed.append(OfPatient(window.patients))
     wanted = [meaning.condition(part, window.classes) for part in needed]
-    if FALSE in wanted or meaning.type_number is None:
+    if FALSE in wanted:
         return
     shown = meaning.row_shown(window, now)
 
@@ -200,6 +202,8 @@ def _drivers(
     options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, window.classes))]
     if spans.starts is not None:
         options = [(place, option) for place, option in options if _inorder(option)]
+        # Nearly every row of a patient names that patient: nothing to start from where there is anything else.
+        options = [one for one in options if not _names_owner(needed, one[0])] or options
     if not options:
         return -1, (), False
     if len(options) == 1 and _inorder(options[0][1]) and not (whole and spans.starts is None):
@@ -211,6 +215,14 @@ def _drivers(
     if many and not whole and not _inorder(options[best][1]):
         return -1, (), False
     return *options[best], many
+
+
+def _names_owner(needed: Sequence[Filter], place: int) -> bool:
+    """Whether the condition at this place asks rows of some patients to refer to just those."""
+    part, (_, owners) = needed[place], _owner(needed)
+    if owners is None or not isinstance(part, Has) or not isinstance(part.test, RefersTo):
+        return False
+    return part.test.targets <= {f"Patient/{owner}" for owner in owners}
 
 
 def _inorder(option: tuple[_Driver, ...]) -> bool:

@@ -12,7 +12,7 @@ DATA_CLASSES = frozenset(
     [
         "demographics", "lab", "imaging", "vitals", "social", "survey", "medication", "visit", "slot", "billing", "coverage",
         "immunization", "allergy", "condition", "note", "psynote", "letter", "endoflife", "message", "careteam", "careplan",
-        "procedure", "familyhistory", "device", "related-person", "consent", "audit", "provenance", "task", "group",
+        "procedure", "familyhistory", "device", "related-person", "consent", "consent-ended", "restriction", "audit", "provenance", "task", "group",
         "directory", "medication-definition", "other",
     ]
 )
@@ -39,7 +39,7 @@ def test_declared_paths_exist(name: str) -> None:
     known = {element.path.partition(".")[2] for element in definitions.elements(name)}
     named = {path for kind in PATHS for path in getattr(declared, kind)}
     assert named <= known
-    assert {declared.data_class, *declared.by_category.values()} <= DATA_CLASSES
+    assert {declared.data_class, *declared.by_category.values(), *declared.by_status.values()} <= DATA_CLASSES
 
 
 @pytest.mark.parametrize("name", DECLARED)

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.served import Served
+from tests.served import Served, store_url
 
 FILES = sorted(Path(__file__).parent.glob("*.yaml"))
-STORES = ("memory:", "sqlite")
+STORES = ("memory:", "sqlite", "mongodb")
 
 
 @pytest.fixture(scope="module", params=STORES)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    url = request.param if request.param == "memory:" else f"sqlite:///{tmp_path_factory.mktemp('store') / 'fhir.sqlite'}"
-    server = Served(url)
+    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

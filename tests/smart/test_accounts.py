@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
 from fhir_server.smart import clients, demo, users
 from fhir_server.smart.clients import Client
+from fhir_server.smart.core import HOUR, MINUTE
 from fhir_server.smart.granted import Granted, standing
+from fhir_server.smart.page_routes import PER_ADDRESS
 from fhir_server.smart.sessions import cookie_name
 from fhir_server.smart.tokens import issue, operator_token
 from tests.smart.world import World
@@ -158,3 +161,55 @@ def test_behind_https_the_cookie_is_bound_to_the_host(world: World) -> None:
     object.__setattr__(world.smart, "origin", "https://demo.example")
     assert cookie_name(world.smart) == "__Host-session"
     assert "secure" in world.http.get("/sign-in").headers["set-cookie"].lower()
+
+
+def test_links_made_at_once_are_all_kept(world: World) -> None:
+    names = [f"related-{number}" for number in range(12)]
+
+    async def race() -> None:
+        async with anyio.create_task_group() as group:
+            for name in names:
+                group.start_soon(users.link, world.store, "adult", name)
+
+    asyncio.run(race())
+    user = asyncio.run(users.find(world.store, "adult"))
+    assert user is not None
+    assert sorted(user.related_persons) == sorted(names)
+    assert asyncio.run(users.link(world.store, " ADULT ", names[0])) == user  # once is enough
+
+
+def test_a_closed_account_is_linked_to_nobody(world: World) -> None:
+    with pytest.raises(LookupError):
+        asyncio.run(users.link(world.store, "nobody", "related"))
+
+
+def test_a_grant_is_listed_by_its_refresh_token_with_when_it_began(world: World) -> None:
+    begun = world.clock()
+    tokens = world.tokens()
+    world.clock.forward(HOUR)
+    narrow = world.refresh(tokens["refresh_token"], scope="patient/*.rs").json()
+    (listed,) = asyncio.run(standing(world.store, world.clock()))
+    assert (listed.since, listed.issued) == (begun, world.clock())
+    assert listed.scope == tokens["scope"] != narrow["scope"]
+
+
+def test_a_grant_that_went_with_the_sign_in_is_listed_no_longer(world: World) -> None:
+    world.tokens(scope="launch/patient online_access patient/*.rs")
+    assert len(asyncio.run(standing(world.store, world.clock()))) == 1
+    world.clock.forward(HOUR)
+    assert len(asyncio.run(standing(world.store, world.clock()))) == 1
+    user = asyncio.run(users.find(world.store, "adult"))
+    assert user is not None
+    asyncio.run(users.save(world.store, user))
+    assert asyncio.run(standing(world.store, world.clock())) == ()
+
+
+def test_authorization_requests_from_one_address_are_limited_but_not_for_good(world: World) -> None:
+    answers = [world.authorize().status_code for _ in range(PER_ADDRESS)]
+    assert set(answers) == {303}
+    refused = world.authorize()
+    assert (refused.status_code, "location" in refused.headers) == (429, False)
+    kept = len(asyncio.run(world.store.secrets.listing("request", world.clock())))
+    assert kept == PER_ADDRESS
+    world.clock.forward(MINUTE)
+    assert world.authorize().status_code == 303

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 import fhir_server.store
 from fhir_server.store import Store, open_store
+from tests.mongo.servers import emptied_url
 
 SCHEMES = tuple(
     module.name
@@ -19,13 +17,13 @@ SCHEMES = tuple(
 )
 
 
-def empty_store(scheme: str, folder: Path) -> Store:
-    """An empty store of this kind.  One that needs a server finds it in ``FHIR_SERVER_TEST_<SCHEME>``, or the test is skipped."""
+def empty_url(scheme: str, folder: Path) -> str:
+    """The URL of a store of this kind that holds nothing; for MongoDB always the same one."""
     if scheme == "memory":
-        return open_store("memory:")
-    if scheme == "sqlite":
-        return open_store(f"sqlite:///{folder / 'store.sqlite'}")
-    url = os.environ.get(f"FHIR_SERVER_TEST_{scheme.upper()}")
-    if url is None:
-        pytest.skip(f"FHIR_SERVER_TEST_{scheme.upper()} does not name a server")
-    return open_store(url.replace("{name}", folder.name))
+        return "memory:"
+    return f"sqlite:///{folder / 'store.sqlite'}" if scheme == "sqlite" else emptied_url()
+
+
+def empty_store(scheme: str, folder: Path) -> Store:
+    """An empty store of this kind."""
+    return open_store(empty_url(scheme, folder))

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.served import Served, micros
+from tests.served import Served, micros, store_url
 
 HOUR = 3_600_000_000
 PT, PC, AS, NOBODY = "teen's view", "child's view", "own view", "nothing"
 
 
-@pytest.fixture(params=["memory:", "sqlite"])
+@pytest.fixture(params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Served]:
-    server = Served("memory:" if request.param == "memory:" else f"sqlite:///{tmp_path / 'fhir.sqlite'}", at="2026-01-01T12:00:00-05:00")
+    server = Served(store_url(request.param, tmp_path), at="2026-01-01T12:00:00-05:00")
     yield server
     server.close()
 

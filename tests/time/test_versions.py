@@ -78,3 +78,14 @@ def test_a_hidden_part_put_in_front_does_not_count_for_what_stands_behind_it(ser
     before, results = report.known(parent), served.get(report.feed, report.path).json["result"]
     report.write(result=[{"reference": "Observation/teen-gonorrhea"}, *results])
     assert report.known(parent)[0] == before[0] and report.known(report.feed)[0] == "2"
+
+
+def test_a_reference_to_a_row_out_of_view_does_not_move_the_time(served: Served) -> None:
+    result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
+    before = result.known(parent)[1]
+    result.write(partOf=[{"reference": "Procedure/teen-throat-culture"}])
+    assert not result.found_since(parent, before) and result.found_since(result.feed, before)
+    result.write(partOf=None)
+    assert not result.found_since(parent, before)
+    result.write(derivedFrom=[{"reference": "Observation/teen-glucose"}])
+    assert result.found_since(parent, before) and result.known(parent)[0] == "2"

@@ -27,7 +27,8 @@ CALLERS = (
 )
 START = NOW - 40 * DAY
 BORN = {
-    "teen": "2012-04-18", "child": "2018-06-01", "adult": "1984-03-09", "grown": "2008-10-20", "neighbour": "2011-01-05", "elder": "1950-02-02",
+    "teen": "2012-04-18", "child": "2018-06-01", "adult": "1984-03-09",
+    "grown": "2008-10-20", "neighbour": "2011-01-05", "elder": "1950-02-02",
     "turning-12": "2014-11-22", "turning-18": "2008-11-22",
 }  # fmt: skip
 
@@ -82,7 +83,9 @@ ROWS: dict[str, _Draw] = {
     "order": lambda d, p: d.r.plain("ServiceRequest", p),
     "careteam": lambda d, p: d.r.plain("CareTeam", p),
     "own message": lambda d, p: d.r.message(p, d.caller.me),
-    "own act": lambda d, p: d.r.provenance(d.r.pick(*d.some("Observation", 9)) if d.some("Observation", 9) else f"Patient/{p}", d.caller.me),
+    "own act": lambda d, p: d.r.provenance(
+        d.r.pick(*d.some("Observation", 9)) if d.some("Observation", 9) else f"Patient/{p}", d.caller.me
+    ),
     "relation": lambda d, p: d.r.related(p),
 }
 _CHART = ("lab", "lab", "vitals", "panel", "report", "statement", "prescription", "encounter", "appointment", "immunization", "allergy")
@@ -138,13 +141,20 @@ def _narrative(d: Drawing) -> Any:
     return {"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml"><p>{d.r.word()}</p></div>'}
 
 
+def _performer(d: Drawing) -> Any:
+    return [{"actor": ref("Practitioner", d.r.pick("dr-one", "dr-two"))}]
+
+
 def tags(d: Drawing) -> Any:
     return {"tag": [{"system": "https://tags.example", "code": d.r.word()}], "source": f"https://source.example/{d.r.word()}"}
 
 
 _FREE = {"text": _narrative, "note": _note}
 _NAMED = {"text": _narrative}
-_PERSON = {"contact": lambda d: [{"name": {"family": d.r.word()}}], "telecom": lambda d: [{"system": "email", "value": f"{d.r.word()}@x.example"}]}
+_PERSON = {
+    "contact": lambda d: [{"name": {"family": d.r.word()}}],
+    "telecom": lambda d: [{"system": "email", "value": f"{d.r.word()}@x.example"}],
+}
 # type -> elements the caller does not get, and what they may hold.
 REDACTED: dict[str, dict[str, dict[str, Callable[[Drawing], Any]]]] = {
     "PT": {
@@ -153,7 +163,7 @@ REDACTED: dict[str, dict[str, dict[str, Callable[[Drawing], Any]]]] = {
         "MedicationRequest": {**_FREE, "reasonCode": _reason},
         "Encounter": {**_NAMED, "reasonCode": _reason},
         "Appointment": {**_NAMED, "reasonCode": _reason, "description": _text, "comment": _text, "patientInstruction": _text},
-        "Immunization": {**_FREE, "reasonCode": _reason, "performer": lambda d: [{"actor": ref("Practitioner", d.r.pick("dr-one", "dr-two"))}]},
+        "Immunization": {**_FREE, "reasonCode": _reason, "performer": _performer},
         "DiagnosticReport": {**_NAMED, "presentedForm": lambda d: [{"contentType": "text/plain", "title": d.r.word()}]},
         "Account": {**_NAMED, "description": _text},
         "AllergyIntolerance": _FREE,

@@ -63,7 +63,13 @@ class Probes:
         standing = case.standing()
         shown = [*standing.values(), *(write for write in FACTS if write.type != "Location")]
         inner = tuple(_values([write for write in hidden if not write.at]))
-        return Probes(_values(hidden), _values(shown), inner, tuple(name for name in ids if name not in standing), tuple(write.name for write in shown))
+        return Probes(
+            _values(hidden),
+            _values(shown),
+            inner,
+            tuple(name for name in ids if name not in standing),
+            tuple(write.name for write in shown),
+        )
 
 
 def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -110,9 +116,11 @@ class Asker:
     def draw(self, number: int) -> list[Ask]:
         """That many requests in random order, of every family."""
         menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
-            (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted), (5, self.posted),
+            (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
+            (5, self.posted),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
-            (3, self.whole), (4, self.elements), (4, self.conditional_create), (4, self.create), (3, self.update), (2, self.delete), (3, self.malformed),
+            (3, self.whole), (4, self.elements), (4, self.conditional_create),
+            (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
         )  # fmt: skip
         desk = self._case.caller.kind == "BO"  # the one caller here who may change what is there
         weights = [weight * (8 if desk and make == self.update else 1) for weight, make in menu]
@@ -220,7 +228,9 @@ class Asker:
     def counted(self) -> Ask:
         type = self._type()
         pairs = [self._criterion(type)] if self._random.random() < 0.6 else []
-        return Ask.get("count", type, [*pairs, self._pick(("_summary", "count"), ("_count", "0"), ("_total", "accurate"), ("_total", "estimate"))])
+        return Ask.get(
+            "count", type, [*pairs, self._pick(("_summary", "count"), ("_count", "0"), ("_total", "accurate"), ("_total", "estimate"))]
+        )
 
     def include(self) -> Ask:
         type = self._type()
@@ -235,7 +245,9 @@ class Asker:
 
     def elements(self) -> Ask:
         type = self._type()
-        named = self._pick("note", "reasonCode", "comment,description", "text", "result,conclusion", "participant", "meta", "component", "identifier")
+        named = self._pick(
+            "note", "reasonCode", "comment,description", "text", "result,conclusion", "participant", "meta", "component", "identifier"
+        )
         return Ask.get("elements", type, [self._pick(("_elements", named), ("_summary", self._pick("true", "text", "data")))])
 
     def read(self) -> Ask:
@@ -264,7 +276,9 @@ class Asker:
         return Ask.get("everything", f"Patient/{patient}/$everything", pairs)
 
     def batch(self) -> Ask:
-        drawn = [self._pick(self.search, self.read, self.vread, self.history, self.counted, self.revinclude, self.sorted)() for _ in range(4)]
+        drawn = [
+            self._pick(self.search, self.read, self.vread, self.history, self.counted, self.revinclude, self.sorted)() for _ in range(4)
+        ]
         urls = [f"{ask.path}?{ask.query}" if ask.query else ask.path for ask in drawn if ask.method == "GET"]
         entries = [{"request": {"method": "GET", "url": url}} for url in urls]
         kind = self._pick("batch", "batch", "transaction")
@@ -314,8 +328,25 @@ class Asker:
         system, _, value = found.partition("|")
         if value:
             row["identifier"] = [{"system": system, "value": value}]
-        condition = self._pick(f"identifier={quote(found)}", f"identifier={quote(found)}", f"_id={self._name().partition('/')[2]}", "status=completed")
+        condition = self._pick(
+            f"identifier={quote(found)}", f"identifier={quote(found)}", f"_id={self._name().partition('/')[2]}", "status=completed"
+        )
         return Ask("conditional-create", "POST", type, "", (_JSON, ("if-none-exist", condition)), _text(row))
+
+    def transaction(self) -> Ask:
+        """A row that may be there already, by an identifier that may be a hidden one, and another that refers to it."""
+        once, address = self.conditional_create(), "urn:uuid:6f1c2a3e-0000-4000-8000-000000000001"
+        about = self._draft() | {"basedOn": [{"reference": address}]}
+        condition = dict(once.headers)["if-none-exist"]
+        entries = [
+            {
+                "fullUrl": address,
+                "resource": json.loads(once.body),
+                "request": {"method": "POST", "url": once.path, "ifNoneExist": condition},
+            },
+            {"resource": about, "request": {"method": "POST", "url": about["resourceType"]}},
+        ]
+        return Ask("transaction", "POST", "", "", (_JSON,), _text({"resourceType": "Bundle", "type": "transaction", "entry": entries}))
 
     def update(self) -> Ask:
         name = self._name()
@@ -323,7 +354,9 @@ class Asker:
             names = [one for one in (*self._probes.hidden_ids, *self._probes.shown_ids) if one.startswith(("Appointment/", "Account/"))]
             name = self._pick(*names, name)
         type, _, id = name.partition("/")
-        drawn = [write.resource for write in (*self._case.hidden(), *self._case.shown) if write.at and write.name == name and write.resource]
+        drawn = [
+            write.resource for write in (*self._case.hidden(), *self._case.shown) if write.at and write.name == name and write.resource
+        ]
         row = {**(drawn[-1] if drawn else self._draft()), "id": id}
         if row["resourceType"] != type:
             type = row["resourceType"]
@@ -339,7 +372,8 @@ class Asker:
         return self._pick(
             Ask("malformed", "GET", type, "_count=x"), Ask("malformed", "GET", type, "code=%zz"), Ask("malformed", "GET", type, "date=gtx"),
             Ask("malformed", "GET", type, "_sort=nonsense&_page=AAAA"), Ask("malformed", "GET", f"{type}/{'x' * 70}"),
-            Ask("malformed", "POST", type, "", (_JSON,), b"{"), Ask("malformed", "POST", type, "", (_JSON,), b'{"resourceType":"%s"}' % type.encode()),
+            Ask("malformed", "POST", type, "", (_JSON,), b"{"),
+            Ask("malformed", "POST", type, "", (_JSON,), b'{"resourceType":"%s"}' % type.encode()),
             Ask("malformed", "PATCH", self._name(), "", (_JSON,), b"[]"), Ask("malformed", "GET", f"{self._name()}/$nothing"),
             Ask("malformed", "GET", type, "subject.name=x"), Ask("malformed", "GET", type, "_has:Observation:patient:code=718-7"),
             Ask("malformed", "GET", "Nothing/1"), Ask("malformed", "GET", f"{self._name()}/_history/x"), Ask("malformed", "OPTIONS", type),

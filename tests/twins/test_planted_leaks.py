@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.twins import run
+from tests.twins import leaks_acting, leaks_reading, run
 from tests.twins.generate import case
 from tests.twins.leaks import LEAKS, Leak
+from tests.twins.leaks_time import TIME_LEAKS
 from tests.twins.oracle import CALLERS
 from tests.twins.requests import Capability
 from tests.twins.run import Twins
 from tests.twins.test_twin_worlds import capability
-from tests.twins.time_leaks import TIME_LEAKS
 from tests.twins.traces import TRACES, followed
+
+assert leaks_reading and leaks_acting  # whose import fills the switchboard
 
 _CASES = 7 * len(CALLERS)
 _ASKS = 150

@@ -42,7 +42,7 @@ def test_no_request_tells_apart_worlds_that_differ_only_in_what_is_hidden(number
         require_silence(seed, 150, tally=tally)
     # An answer to everything that is always the same would be silent too.
     assert tally.requests > 1000 and tally.statuses[404] > 100
-    assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 3
+    assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
 
 
 @pytest.mark.slow
@@ -95,7 +95,9 @@ def test_documents_are_the_same_whatever_is_stored_and_whoever_asks() -> None:
         for world in twins.worlds:
             world.serve_documents()
             for path in ("metadata", ".well-known/smart-configuration"):
-                found += [(await world.ask(Ask.get("document", path), token)).bytes() for token in ("", twins.tokens[0], await world.token(FEED))]
+                found += [
+                    (await world.ask(Ask.get("document", path), token)).bytes() for token in ("", twins.tokens[0], await world.token(FEED))
+                ]
         await twins.close()
         return found
 

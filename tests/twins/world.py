@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_plus, urlencode
 
 import pytest
 
@@ -19,7 +19,7 @@ from fhir_server.settings import Settings
 from fhir_server.smart import clients, tokens, users
 from fhir_server.smart.clients import Client
 from fhir_server.smart.users import User
-from fhir_server.store import NEVER, Transaction
+from fhir_server.store import Transaction
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -63,8 +63,6 @@ class Ask:
 
     def sent(self) -> str:
         """Everything the caller says in it, decoded as far as an answer may repeat it."""
-        from urllib.parse import unquote_plus
-
         return " ".join((self.path, unquote_plus(self.path), self.query, unquote_plus(self.query), repr(self.headers), self.body.decode()))
 
     def __str__(self) -> str:
@@ -234,4 +232,3 @@ class World:
 
 
 FEED = Caller("feed", "BE", "", client="feed", scope="system/*.cruds")
-FOREVER = NEVER

@@ -1,0 +1,49 @@
+"""``client invite`` and ``publisher``: who may register apps without the operator, and whose word counts for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from fhir_server.cli.base import main, with_parts
+from fhir_server.cli.people import client
+from fhir_server.smart import invitations, publishers
+from fhir_server.smart.publishers import Publisher
+
+
+@client.command("invite")
+def invite() -> None:
+    """Print an initial access token: good for registering one app, within seven days."""
+    click.echo(with_parts(lambda made: invitations.invite(made.store, made.clock())))
+
+
+@main.group()
+def publisher() -> None:
+    """Publishers whose software statements are believed when an app registers itself."""
+
+
+@publisher.command("trust")
+@click.argument("issuer")
+@click.option("--jwks", type=click.Path(exists=True, path_type=Path), required=True, help="File with its public JWK Set.")
+def publisher_trust(issuer: str, jwks: Path) -> None:
+    """Believe the statements that ISSUER signs with these keys."""
+    with_parts(lambda made: publishers.trust(made.store, Publisher(issuer, json.loads(jwks.read_text(encoding="utf-8")))))
+    click.echo(f"{issuer} is believed.")
+
+
+@publisher.command("list")
+def publisher_list() -> None:
+    """List the publishers that are believed."""
+    for one in with_parts(lambda made: publishers.everyone(made.store)):
+        click.echo(one.issuer)
+
+
+@publisher.command("distrust")
+@click.argument("issuer")
+def publisher_distrust(issuer: str) -> None:
+    """Believe ISSUER no longer; apps it vouched for stay registered."""
+    if not with_parts(lambda made: publishers.distrust(made.store, issuer)):
+        raise click.ClickException(f"There is no publisher {issuer!r}.")
+    click.echo(f"{issuer} is believed no longer.")

@@ -1,0 +1,36 @@
+"""``keys``: the keys that id_tokens are signed with."""
+
+from __future__ import annotations
+
+import click
+
+from fhir_server.app import Parts
+from fhir_server.cli.base import main, with_parts
+from fhir_server.clock import instant_text
+from fhir_server.smart import keys as signing
+
+
+@main.group("keys")
+def keys() -> None:
+    """Keys that sign id_tokens."""
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """List the keys that are published, oldest first."""
+    for key in with_parts(lambda made: signing.everyone(made.smart)):
+        state = "current" if key.retired is None else f"retired {instant_text(key.retired)}"
+        click.echo(f"{key.kid:18} {key.alg:6} made {instant_text(key.created)}  {state}")
+
+
+@keys.command("rotate")
+@click.option("--alg", type=click.Choice(signing.ALGORITHMS), multiple=True, help="Only the key for this algorithm; may be repeated.")
+def keys_rotate(alg: tuple[str, ...]) -> None:
+    """Make new keys and retire the old ones, which stay published until the last token they signed has run out."""
+
+    async def rotate(made: Parts) -> None:
+        for one in alg or signing.ALGORITHMS:
+            await signing.rotate(made.smart, one)
+
+    with_parts(rotate)
+    click.echo("New keys sign from now on.")

@@ -1,0 +1,62 @@
+"""The pages a clinician opens apps from: her patients, and one patient's chart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from fhir_server.portal import ehr, html
+from fhir_server.portal.ehr import NoChart
+from fhir_server.smart.core import Smart
+from fhir_server.smart.sessions import Session
+from fhir_server.smart.web import NO_STORE
+
+PATH: Final = "/ehr"
+_STAFF: Final = "Patients' charts are opened from a clinician's account."
+_NO_CHART: Final = "There is no such chart among those of your patients, or it cannot be opened that way."
+
+
+class Charts:
+    """The pages of one :class:`Smart`."""
+
+    def __init__(self, smart: Smart) -> None:
+        self.smart = smart
+
+    async def listing(self, request: Request, session: Session) -> Response:
+        if session.user.role != "clinician":
+            return html.failed(self.smart, _STAFF, 403)
+        found = await ehr.charts(self.smart, session.user)
+        return html.page(self.smart, "ehr.html", session=session, charts=list(found.values()))
+
+    async def chart(self, request: Request, session: Session) -> Response:
+        if session.user.role != "clinician":
+            return html.failed(self.smart, _STAFF, 403)
+        patient = request.path_params["patient"]
+        try:
+            found = await ehr.chart(self.smart, session.user, patient)
+        except NoChart:
+            return html.failed(self.smart, _NO_CHART, 404)
+        apps, visits = await ehr.apps(self.smart), await ehr.visits(self.smart, session.user, patient)
+        # A form is held to these origins, and opening an app redirects to one of them.
+        targets = [app.launch_uri for app in apps]
+        return html.page(self.smart, "chart.html", targets=targets, session=session, chart=found, apps=apps, visits=visits)
+
+    async def launch(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        if session.user.role != "clinician":
+            return html.failed(self.smart, _STAFF, 403)
+        wanted = (form.get("patient", ""), form.get("app", ""), form.get("encounter", ""))
+        try:
+            url = await ehr.launch(self.smart, session.user, *wanted)
+        except NoChart:
+            return html.failed(self.smart, _NO_CHART, 404)
+        # Not RedirectResponse, which re-quotes: a launch URI is used exactly as it was registered.
+        return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
+
+
+def add_charts(routes: APIRouter, smart: Smart) -> None:
+    """Add the pages under ``/ehr``."""
+    charts = Charts(smart)
+    routes.add_api_route(PATH, html.shown(smart, PATH, charts.listing), methods=["GET"])
+    routes.add_api_route(PATH + "/{patient}", html.shown(smart, PATH, charts.chart), methods=["GET"])
+    routes.add_api_route(PATH, html.sent(smart, PATH, charts.launch), methods=["POST"])

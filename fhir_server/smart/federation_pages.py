@@ -1,0 +1,65 @@
+"""Signing in elsewhere, as a browser meets it: off to the provider, and back.
+
+Going there needs no form: the answer is good only in the browser that left, so somebody who makes another's browser leave
+gains nothing.  And a link is not held to our own site by the page's policy, as a form with its redirects would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request, Response
+
+from fhir_server.smart import cookies, federation, sessions
+from fhir_server.smart.calling import Outside
+from fhir_server.smart.core import Smart
+from fhir_server.smart.federation_flow import Failed, Federation, Way
+from fhir_server.smart.pages import render
+from fhir_server.smart.web import NO_STORE, BadForm, fields, local_path
+
+_MALFORMED: Final = "The answer of the other sign-in cannot be read. Start again."
+
+
+def add_federation(routes: APIRouter, smart: Smart, outside: Outside) -> None:
+    """Add the routes ``/sign-in/with/{provider}`` and ``/sign-in/from/{provider}``."""
+    room = Federation(smart, outside)
+
+    async def leave(request: Request) -> Response:
+        given, cookie = request.query_params, cookies.held(smart, request)
+        way = Way(given.get("request", ""), local_path(given.get("next", "")))
+        if not cookie:
+            return _to("/sign-in?" + urlencode({"request": way.request, "next": way.next}))
+        return _to(await room.start(request.path_params["id"], cookie, way))
+
+    async def arrive(request: Request) -> Response:
+        cookie = cookies.held(smart, request)
+        try:
+            pairs = fields(request.url.query)
+        except BadForm:
+            raise Failed(_MALFORMED) from None
+        user, way = await room.finish(request.path_params["id"], cookie, pairs)
+        await sessions.end(smart, cookie)
+        answer = _to(f"/oauth/continue?{urlencode({'request': way.request})}" if way.request else way.next)
+        return cookies.given(smart, answer, await sessions.start(smart, user))
+
+    def explained(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except Failed as failed:
+                provider = await federation.find(smart.store, request.path_params["id"])
+                back = urlencode({"request": failed.way.request, "next": failed.way.next})
+                label = provider.label if provider else ""
+                return render(smart, "federation.html", 400, text=str(failed), sub=failed.sub, label=label, back=back)
+
+        return answer
+
+    routes.add_api_route("/sign-in/with/{id}", explained(leave), methods=["GET"])
+    routes.add_api_route("/sign-in/from/{id}", explained(arrive), methods=["GET"])
+
+
+def _to(url: str) -> Response:
+    # Not RedirectResponse, which re-quotes: an endpoint is used exactly as its provider states it.
+    return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})

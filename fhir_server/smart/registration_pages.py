@@ -1,0 +1,97 @@
+"""``/register-app``: the same registration as a form, for developers who would rather not write JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from fhir_server.smart import cookies, invitations, registration, sessions
+from fhir_server.smart.core import Smart, new_secret
+from fhir_server.smart.limits import Limit
+from fhir_server.smart.pages import render
+from fhir_server.smart.registration import Refused
+from fhir_server.smart.registration_routes import registered
+from fhir_server.smart.web import BadForm, address, read_form
+
+PATH: Final = "/register-app"
+_FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
+_NO_INVITATION: Final = "The registration code is not right, has run out, or was used already. Ask us for a new one."
+_TOO_MANY: Final = "There were too many registrations from your address. Try again in an hour."
+_METHODS: Final = {
+    "none": "On people's own devices or in their browser; it cannot keep a secret",
+    "client_secret_basic": "On a server of yours that can keep a secret",
+}
+_SCOPES: Final = {
+    "openid fhirUser": "Learn who has signed in",
+    "launch launch/patient": "Open on one patient's record",
+    "offline_access": "Keep access when the person is away",
+    "patient/*.rs": "Read that record",
+}
+
+
+class Developers:
+    """The page of one :class:`Smart`; ``limit`` is shared with the endpoint for programs."""
+
+    def __init__(self, smart: Smart, limit: Limit) -> None:
+        self._smart = smart
+        self._limit = limit
+
+    async def form(self, request: Request) -> Response:
+        return self._page(request, {"method": "none", "scopes": list(_SCOPES)})
+
+    async def sent(self, request: Request) -> Response:
+        try:
+            pairs = await read_form(request)
+        except BadForm as error:
+            return render(self._smart, "error.html", 400, text=str(error), detail="")
+        form = dict(pairs)
+        if not sessions.form_token_fits(cookies.held(self._smart, request), form.get("token", "")):
+            return render(self._smart, "error.html", 403, text=_FORGED, detail="")
+        given = form | {"scopes": [value for name, value in pairs if name == "scope"]}
+        invitation = form.get("invitation", "").strip()
+        if not self._smart.open and not await invitations.valid(self._smart.store, invitation, self._smart.now()):
+            return self._page(request, given, _NO_INVITATION)
+        if not self._limit.allows(address(request), self._smart.now()):
+            return self._page(request, given, _TOO_MANY)
+        try:
+            done = await registered(self._smart, _metadata(given), "" if self._smart.open else invitation)
+        except Refused as refused:
+            return self._page(request, given, str(refused))
+        if done is None:
+            return self._page(request, given, _NO_INVITATION)
+        return render(self._smart, "app_registered.html", done=done, told=registration.document(self._smart, done))
+
+    def _page(self, request: Request, given: dict[str, Any], problem: str = "") -> Response:
+        cookie = cookies.held(self._smart, request) or new_secret()
+        page = render(
+            self._smart,
+            "register_app.html",
+            400 if problem else 200,
+            problem=problem,
+            token=sessions.form_token(cookie),
+            given=given,
+            methods=_METHODS,
+            scopes=_SCOPES,
+            invited=not self._smart.open,
+        )
+        return page if cookies.held(self._smart, request) else cookies.given(self._smart, page, cookie)
+
+
+def _metadata(given: dict[str, Any]) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "client_name": " ".join(given.get("name", "").split()),
+        "redirect_uris": given.get("redirects", "").split(),
+        "token_endpoint_auth_method": given.get("method", ""),
+        "grant_types": ["authorization_code", "refresh_token"],
+        "scope": " ".join(value for value in given["scopes"] if value in _SCOPES),
+    }
+    homepage = given.get("homepage", "").strip()
+    return metadata | ({"client_uri": homepage} if homepage else {})
+
+
+def add_developers(routes: APIRouter, smart: Smart, limit: Limit) -> None:
+    """Add the page's routes."""
+    here = Developers(smart, limit)
+    routes.add_api_route(PATH, here.form, methods=["GET"])
+    routes.add_api_route(PATH, here.sent, methods=["POST"])

@@ -1,0 +1,131 @@
+"""``/oauth/register`` for programs: RFC 7591 to register, RFC 7592 to look after a registration."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from fhir_server.smart import clients, invitations, registration
+from fhir_server.smart.clients import Client
+from fhir_server.smart.core import HOUR, Smart
+from fhir_server.smart.limits import Limit
+from fhir_server.smart.registration import Refused, Registered
+from fhir_server.smart.web import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address
+
+PATH: Final = "/oauth/register"
+PER_ADDRESS: Final = 30  # registrations an hour
+_HEADERS: Final = CORS | NO_STORE
+_PREFLIGHT: Final = PREFLIGHT | {"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS"}
+
+
+class BadBody(ValueError):
+    """A body that is not a small JSON document."""
+
+
+class Registrations:
+    """The endpoints of one :class:`Smart`; ``limit`` is shared with the page for people."""
+
+    def __init__(self, smart: Smart, limit: Limit) -> None:
+        self._smart = smart
+        self._limit = limit
+
+    async def create(self, request: Request) -> Response:
+        token = _bearer(request)
+        if (token or not self._smart.open) and not await invitations.valid(self._smart.store, token, self._smart.now()):
+            return _unauthorized()
+        if not self._limit.allows(address(request), self._smart.now()):
+            return _error(429, "temporarily_unavailable", "Too many registrations from this address; try again in an hour.")
+        try:
+            done = await registered(self._smart, await _body(request), token)
+        except BadBody as error:
+            return _error(400, "invalid_client_metadata", str(error))
+        except Refused as refused:
+            return _error(400, refused.error, str(refused))
+        return _unauthorized() if done is None else JSONResponse(registration.document(self._smart, done), 201, headers=_HEADERS)
+
+    async def read(self, request: Request, client_id: str) -> Response:
+        client = await self._managed(request, client_id)
+        return _unauthorized() if client is None else self._told(Registered(client, "", _bearer(request)))
+
+    async def update(self, request: Request, client_id: str) -> Response:
+        client = await self._managed(request, client_id)
+        if client is None:
+            return _unauthorized()
+        try:
+            return self._told(await registration.update(self._smart, client, await _body(request), _bearer(request)))
+        except BadBody as error:
+            return _error(400, "invalid_client_metadata", str(error))
+        except Refused as refused:
+            return _error(400, refused.error, str(refused))
+
+    async def delete(self, request: Request, client_id: str) -> Response:
+        if await self._managed(request, client_id) is None:
+            return _unauthorized()
+        await clients.remove(self._smart.store, client_id, self._smart.now())
+        return Response(status_code=204, headers=_HEADERS)
+
+    async def _managed(self, request: Request, client_id: str) -> Client | None:
+        return await registration.managed(self._smart, client_id, _bearer(request))
+
+    def _told(self, done: Registered) -> Response:
+        return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
+
+
+async def registered(smart: Smart, metadata: Any, token: str) -> Registered | None:
+    """Register, using the invitation up if there is one; None if another registration has just used it.  Raises Refused.
+
+    An invitation is taken only for metadata that can be registered, so that a slip of the pen does not cost it.
+    """
+    done = await registration.register(smart, metadata)
+    if not token or await invitations.use(smart.store, token, smart.now()):
+        return done
+    await clients.remove(smart.store, done.client.client_id, smart.now())
+    return None
+
+
+def add_registration(routes: APIRouter, smart: Smart, limit: Limit) -> None:
+    """Add the endpoints' routes."""
+    here = Registrations(smart, limit)
+    one = f"{PATH}/{{client_id}}"
+    routes.add_api_route(PATH, here.create, methods=["POST"])
+    for method, handler in (("GET", here.read), ("PUT", here.update), ("DELETE", here.delete)):
+        routes.add_api_route(one, handler, methods=[method])
+    for path in (PATH, one):
+        routes.add_api_route(path, _preflight, methods=["OPTIONS"])
+
+
+async def _preflight() -> Response:
+    return Response(status_code=204, headers=_PREFLIGHT)
+
+
+async def _body(request: Request) -> Any:
+    """The JSON body.  Raises BadBody."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise BadBody("The body must be application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM:
+            raise BadBody("The body is too large.")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadBody("The body is not JSON.") from None
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _error(status: int, error: str, text: str) -> Response:
+    return JSONResponse({"error": error, "error_description": text}, status, headers=_HEADERS)
+
+
+def _unauthorized() -> Response:
+    """One answer for no token, a wrong one, and a registration that is not there."""
+    body = {"error": "invalid_token", "error_description": "A token for this registration is needed."}
+    return JSONResponse(body, 401, headers=_HEADERS | {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,15 @@
+"""What all suites share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.mongo.servers import drop_databases
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _databases_end_with_their_module() -> Iterator[None]:
+    yield
+    drop_databases()

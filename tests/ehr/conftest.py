@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ehr.world import Ehr
+
+
+@pytest.fixture(scope="session")
+def _ehr() -> Iterator[Ehr]:
+    made = Ehr()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ehr(_ehr: Ehr) -> Iterator[Ehr]:
+    """One server for all these tests, which only read its records; the clock is put back after each."""
+    now = _ehr.served._now
+    yield _ehr
+    _ehr.served.at(now)

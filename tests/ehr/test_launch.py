@@ -1,0 +1,212 @@
+"""SMART's EHR launch from a clinician's chart page to an app that reads, as scripts of plain forms."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from fhir_server.portal import ehr as room
+from fhir_server.smart import clients, demo, users
+from fhir_server.smart.clients import Client
+from fhir_server.smart.core import MINUTE
+from tests.ehr.world import APP, SCOPE, Ehr, error
+from tests.smart.world import Browser, claims_of, query
+
+
+def test_smart_29_the_app_is_opened_with_the_fhir_base_as_iss_and_a_launch_handle(ehr: Ehr) -> None:
+    answer = ehr.visitor().opened("adult")
+    assert answer.status_code == 303
+    address, _, _ = answer.headers["location"].partition("?")
+    given = query(answer.headers["location"])
+    assert address == demo.LAUNCH
+    assert given["iss"] == ehr.smart.fhir_base
+    assert len(given["launch"]) >= 43
+    assert set(given) == {"iss", "launch"}
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_group_3_an_ehr_launch_by_post_gives_patient_encounter_banner_style_identity_and_refresh(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    token = clinician.token("teen", "teen-well-visit")
+    assert set(token["scope"].split()) == set(SCOPE.split())
+    assert (token["patient"], token["encounter"]) == ("teen", "teen-well-visit")
+    for path, type in (("Patient/teen", "Patient"), ("Encounter/teen-well-visit", "Encounter")):
+        read = clinician.read(token, path)
+        assert (read.status_code, read.json()["resourceType"]) == (200, type)
+    form = {"grant_type": "refresh_token", "refresh_token": token["refresh_token"]}
+    renewed = clinician.browser.post("/oauth/token", data=form, auth=APP).json()
+    assert {name: renewed[name] for name in ("patient", "encounter", "scope", "need_patient_banner")} == {
+        name: token[name] for name in ("patient", "encounter", "scope", "need_patient_banner")
+    }
+    assert clinician.read(renewed, "Encounter/teen-well-visit").status_code == 200
+
+
+def test_smart_55_an_ehr_launch_says_whether_a_banner_is_needed_and_where_the_style_is(ehr: Ehr) -> None:
+    token = ehr.visitor().token("adult")
+    assert token["need_patient_banner"] is True
+    style = Browser(ehr.app).get(token["smart_style_url"])
+    assert style.status_code == 200
+    assert style.headers["content-type"].startswith("application/json")
+    assert all(isinstance(value, str) for value in json.loads(style.text).values())
+
+
+def test_smart_56_79_the_patient_and_the_clinicians_own_practitioner_are_readable(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    token = clinician.token("child")
+    claims = claims_of(token["id_token"])[1]
+    assert claims["fhirUser"] == f"{ehr.smart.fhir_base}/Practitioner/dr-rivera"
+    for path in (claims["fhirUser"], f"Patient/{token['patient']}"):
+        assert clinician.read(token, path).status_code == 200
+
+
+def test_smart_57_launch_with_patient_scopes_and_no_launch_patient_still_sets_the_patient(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    token = clinician.token("teen", scope="launch patient/Patient.rs")
+    assert token["patient"] == "teen"
+    assert token["scope"] == "launch patient/Patient.rs"
+    assert clinician.read(token, "Patient/teen").status_code == 200
+    assert clinician.read(token, "Patient/adult").status_code == 404  # under her care too, and not in context
+    assert clinician.read(clinician.token("teen"), "Patient/adult").status_code == 200  # as user/ scopes allow
+
+
+def test_smart_58_without_a_visit_there_is_no_encounter_and_with_one_it_is_readable(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    assert "encounter" not in clinician.token("adult")
+    visits = clinician.visits("adult")
+    assert len(visits) >= 2
+    for visit in visits:
+        token = clinician.token("adult", visit)
+        assert token["encounter"] == visit
+        assert clinician.read(token, f"Encounter/{visit}").status_code == 200
+
+
+def test_smart_30_a_launch_for_another_client_is_refused(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    handle = query(clinician.opened("adult").headers["location"])["launch"]
+    assert error(clinician.authorized(handle, client_id="demo-public")) == "invalid_request"
+    assert clinician.submit(clinician.authorized(handle), decision="allow").headers["location"].startswith(demo.REDIRECT + "?code=")
+
+
+@pytest.mark.parametrize("handle", ["unknown", "", None])
+def test_smart_30_an_unknown_launch_or_none_is_refused(ehr: Ehr, handle: str | None) -> None:
+    assert error(ehr.visitor().authorized(handle)) == "invalid_request"
+
+
+def test_smart_30_a_launch_is_good_once(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    handle = query(clinician.opened("adult").headers["location"])["launch"]
+    first, second = clinician.authorized(handle), clinician.authorized(handle)
+    assert "code" in query(clinician.submit(first, decision="allow").headers["location"])
+    assert error(clinician.submit(second, decision="allow")) == "invalid_request"
+    assert error(clinician.authorized(handle)) == "invalid_request"
+
+
+def test_smart_30_a_launch_runs_out_after_five_minutes(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    handles = [query(clinician.opened("adult").headers["location"])["launch"] for _ in range(2)]
+    now = ehr.smart.now()
+    ehr.served.at(now + 5 * MINUTE - 1)
+    assert not clinician.authorized(handles[0]).is_redirect
+    ehr.served.at(now + 5 * MINUTE)
+    assert error(clinician.authorized(handles[1])) == "invalid_request"
+
+
+def test_smart_30_a_launch_taken_up_by_another_person_is_denied(ehr: Ehr) -> None:
+    handle = query(ehr.visitor().opened("adult", encounter="adult-mh-visit").headers["location"])["launch"]
+    other = ehr.visitor("adult")
+    assert error(other.submit(other.authorized(handle), decision="allow")) == "access_denied"
+
+
+@pytest.mark.parametrize("username", ["adult", "parent-a", "billing", "privacy-officer"])
+def test_charts_are_for_clinicians_only(ehr: Ehr, username: str) -> None:
+    visitor = ehr.visitor(username)
+    assert visitor.get("/ehr").status_code == 403
+    assert visitor.get("/ehr/adult").status_code == visitor.get("/ehr/nobody").status_code == 403
+    token = ehr.visitor().get("/ehr/adult")  # another browser's form is no way in either
+    assert visitor.submit(token, app=APP[0]).status_code == 403
+    assert "/ehr" not in visitor.get("/").text
+    assert 'href="/ehr"' in ehr.visitor().get("/").text
+
+
+def test_who_is_not_signed_in_signs_in_first(ehr: Ehr) -> None:
+    for path in ("/ehr", "/ehr/adult"):
+        answer = Browser(ehr.app).get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Fehr")
+
+
+def test_a_clinician_sees_the_charts_of_her_own_patients_and_no_others(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    hers = clinician.patients()
+    assert {"adult", "teen"} <= set(hers)
+    assert "senior" not in hers
+    not_hers, never_was = clinician.get("/ehr/senior"), clinician.get("/ehr/never-was")
+    assert (not_hers.status_code, not_hers.text) == (404, never_was.text)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"patient": "senior"},
+        {"patient": "never-was"},
+        {"encounter": "teen-well-visit"},
+        {"encounter": "never-was"},
+        {"app": "demo-public"},
+        {"app": "demo-backend"},
+        {"app": "never-was"},
+    ],
+)
+def test_no_handle_is_made_for_what_the_page_does_not_offer(ehr: Ehr, wish: dict[str, str]) -> None:
+    clinician = ehr.visitor()
+    page = clinician.get("/ehr/adult")
+    before = _handles(ehr)
+    given = {"app": "demo-confidential", "encounter": "adult-mh-visit"}
+    assert clinician.submit(page, **{**given, **wish}).status_code == 404
+    assert _handles(ehr) == before
+    assert clinician.submit(page, **given).status_code == 303
+    assert _handles(ehr) == before + 1
+
+
+def _handles(ehr: Ehr) -> int:
+    return len(asyncio.run(ehr.store.secrets.listing("launch", ehr.smart.now())))
+
+
+def test_the_form_is_held_to_this_site_and_to_where_the_apps_are(ehr: Ehr) -> None:
+    policy = ehr.visitor().get("/ehr/adult").headers["content-security-policy"]
+    assert policy.endswith("form-action 'self' http://127.0.0.1:8765")
+
+
+def test_a_launch_uri_with_a_query_keeps_it_and_apps_without_launch_are_not_offered(ehr: Ehr) -> None:
+    redirect = ("https://app.example/cb",)
+    asking = Client("with-query", "A <b>", "app", "none", "launch user/*.rs", redirect, launch_uri="https://app.example/go?tenant=1")
+    deaf = Client("deaf", "Deaf", "app", "none", "user/*.rs", redirect, launch_uri="https://deaf.example/go")
+    store = ehr.store
+
+    async def saved() -> str:
+        for one in (asking, deaf):
+            await clients.save(store, one)
+        clinician = await users.find(store, "clinician")
+        assert clinician is not None
+        return await room.launch(ehr.smart, clinician, "adult", "with-query")
+
+    try:
+        url = asyncio.run(saved())
+        assert url.startswith("https://app.example/go?tenant=1&iss=")
+        assert query(url)["iss"] == ehr.smart.fhir_base
+        page = ehr.visitor().get("/ehr/adult")
+        assert "Open A &lt;b&gt;" in page.text
+        assert "Open Deaf" not in page.text
+        assert "https://app.example" in page.headers["content-security-policy"]
+    finally:
+        for one in (asking, deaf):
+            asyncio.run(clients.remove(store, one.client_id, ehr.smart.now()))
+
+
+@pytest.mark.parametrize(
+    "uri", ["javascript:alert(1)", "http://app.example/launch", "https://app.example/launch#x", "/launch", "https://u:p@app.example/"]
+)
+def test_an_unsafe_launch_uri_is_not_registered(ehr: Ehr, uri: str) -> None:
+    client = Client("unsafe", "Unsafe", "app", "none", "launch", ("https://app.example/cb",), launch_uri=uri)
+    with pytest.raises(ValueError, match="launch URI"):
+        asyncio.run(clients.save(ehr.store, client))

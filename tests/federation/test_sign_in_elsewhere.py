@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import replace
+
+import httpx
+import msgspec
+import pytest
+
+from fhir_server.smart import federation, proof, users
+from fhir_server.smart.core import MINUTE, REQUEST_LIFE
+from tests.federation.world import NORTH, OURS, PASSWORD, SECRET, SOUTH, Page, Worlds, query
+from tests.smart.world import VERIFIER
+
+NOTHING = "You are signed in there, but nothing here"
+
+
+def test_the_sign_in_page_offers_each_provider_and_still_the_password(worlds: Worlds) -> None:
+    page = worlds.ours.http.get("/sign-in").text
+    assert "Sign in with North &lt;ID&gt;" in page
+    assert "Sign in with South" in page
+    assert worlds.ours.sign_in(worlds.ours.http.get("/sign-in?next=/links"), "adult").status_code == 404  # /links is not part of this app
+    assert worlds.who() == "Alex Adult"
+
+
+def test_what_is_asked_of_the_provider_is_openid_with_pkce_state_and_nonce_new_each_time(worlds: Worlds) -> None:
+    first, second = query(worlds.left()), query(worlds.left())
+    assert worlds.left().startswith(f"{NORTH}/oauth/authorize?")
+    assert first["scope"] == "openid"
+    assert first["code_challenge_method"] == "S256"
+    assert first["redirect_uri"] == worlds.callback["north"] != worlds.callback["south"]
+    assert all(first[name] != second[name] and len(first[name]) >= 43 for name in ("state", "nonce", "code_challenge"))
+
+
+@pytest.mark.parametrize("provider", ["north", "south"])
+def test_a_linked_subject_signs_in_as_the_account_it_was_linked_to(worlds: Worlds, provider: str) -> None:
+    issuer = {"north": NORTH, "south": SOUTH}[provider]
+    there = {"north": worlds.north, "south": worlds.south}[provider]
+    subject = asyncio.run(worlds.subject(there, "parent-b"))
+    asyncio.run(federation.link(worlds.ours.store, issuer, subject, "proxy-full"))
+    answer = worlds.signed_in(provider, "parent-b")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert worlds.who() == "Fran Full"
+
+
+def test_the_session_is_a_new_one_and_the_old_cookie_is_worth_nothing(worlds: Worlds) -> None:
+    worlds.ours.sign_in(worlds.ours.http.get("/sign-in"), "adult")
+    before = worlds.ours.http.cookies["session"]
+    worlds.signed_in()
+    after = worlds.ours.http.cookies["session"]
+    assert after != before
+    assert worlds.who() == "Pat Parent"
+    worlds.ours.http.cookies = httpx.Cookies({"session": before})
+    assert worlds.who() == ""
+
+
+def test_an_app_gets_its_tokens_for_somebody_who_signed_in_elsewhere(worlds: Worlds) -> None:
+    ours = worlds.ours
+    page = ours.follow(ours.authorize(aud=f"{OURS}/fhir"))
+    handle = dict(Page(page.text).sent)["request"]
+    answer = worlds.signed_in(request=handle)
+    assert answer.headers["location"] == f"/oauth/continue?request={handle}"
+    picker = ours.follow(answer)
+    consent = ours.submit(picker, patient="teen")
+    code = query(ours.submit(consent, decision="allow").headers["location"])["code"]
+    tokens = ours.exchange(code, code_verifier=VERIFIER).json()
+    assert tokens["patient"] == "teen"
+    assert ours.principal(tokens["access_token"]).username == "parent-a"
+
+
+def test_an_app_that_wants_a_fresh_sign_in_gets_one_at_the_provider(worlds: Worlds) -> None:
+    ours = worlds.ours
+    page = ours.follow(ours.authorize(aud=f"{OURS}/fhir", prompt="login"))
+    handle = dict(Page(page.text).sent)["request"]
+    asked = query(worlds.left(request=handle))
+    assert (asked["prompt"], asked["max_age"]) == ("login", "0")
+    assert "prompt" not in query(worlds.left())
+    assert worlds.signed_in(request=handle).status_code == 303
+    worlds.forged(lambda header, claims: claims.update(auth_time=claims["auth_time"] - 3600))
+    assert worlds.signed_in(request=handle).status_code == 400
+    worlds.forged(lambda header, claims: claims.pop("auth_time") and None)
+    assert worlds.signed_in(request=handle).status_code == 400
+    assert worlds.signed_in().status_code == 303  # whoever need not be fresh may do without it
+
+
+def test_a_place_to_go_on_to_is_kept_only_if_it_is_here(worlds: Worlds) -> None:
+    assert worlds.signed_in(next="/apps").headers["location"] == "/apps"
+    assert worlds.signed_in(next="https://evil.example/").headers["location"] == "/"
+    assert worlds.signed_in(next="//evil.example/").headers["location"] == "/"
+
+
+def test_a_subject_nobody_linked_gets_a_page_that_tells_of_no_account_and_none_is_made(worlds: Worlds) -> None:
+    before = asyncio.run(users.everyone(worlds.ours.store))
+    pages = {}
+    for username in ("parent-b", "clinician"):  # there is a parent-b here too: names do not match people up
+        sub = asyncio.run(worlds.subject(worlds.north, username))
+        answer = worlds.signed_in(username=username)
+        assert answer.status_code == 400
+        assert NOTHING in answer.text
+        assert sub in answer.text
+        assert "set-cookie" not in answer.headers
+        pages[username] = answer.text.replace(sub, "")
+    assert pages["parent-b"] == pages["clinician"]
+    assert asyncio.run(users.everyone(worlds.ours.store)) == before
+    assert worlds.who() == ""
+    assert worlds.signed_in().status_code == 303  # the control
+
+
+def test_a_closed_reopened_or_disabled_account_reads_like_none_at_all(worlds: Worlds) -> None:
+    store = worlds.ours.store
+
+    async def disabled(value: bool) -> None:
+        found = await users.find(store, "parent-a")
+        assert found is not None
+        await users.save(store, msgspec.structs.replace(found, disabled=value))
+
+    async def reopened() -> None:
+        await users.remove(store, "parent-a", worlds.clock())
+        await users.create(store, "parent-a", PASSWORD, "patient")
+
+    asyncio.run(disabled(True))
+    assert NOTHING in worlds.signed_in().text
+    asyncio.run(disabled(False))
+    assert worlds.signed_in().status_code == 303
+    asyncio.run(reopened())
+    assert NOTHING in worlds.signed_in().text
+
+
+def test_nothing_of_what_the_provider_gave_is_kept(worlds: Worlds) -> None:
+    seen: list[str] = []
+
+    async def note(request: httpx.Request) -> httpx.Response:
+        body = await (await worlds.wire.passed(request)).aread()
+        seen.extend(str(value) for name, value in httpx.Response(200, content=body).json().items() if name.endswith("_token"))
+        return httpx.Response(200, content=body)
+
+    worlds.wire.instead[f"{NORTH}/oauth/token"] = note
+    assert worlds.signed_in().status_code == 303
+    assert len(seen) == 2
+    kept = worlds.kept()
+    assert "North <ID>" in kept  # the control: this does show what is kept
+    assert not any(token in kept for token in seen)
+    assert worlds.states() == 0
+
+
+def test_an_unanswered_sign_in_is_forgotten(worlds: Worlds) -> None:
+    url = worlds.agreed(worlds.left())
+    worlds.clock.forward(REQUEST_LIFE + MINUTE)
+    assert worlds.states() == 0
+    assert worlds.back(url).status_code == 400
+
+
+def test_the_client_secret_is_sealed_where_there_is_a_key(worlds: Worlds) -> None:
+    sealed = replace(worlds.ours.smart, key="k" * 32)
+    provider = federation.Provider("https://id.example", "X", "us", "client_secret")
+    asyncio.run(federation.add(sealed, provider, SECRET))
+    kept = asyncio.run(federation.find(sealed.store, provider.id))
+    assert kept is not None and SECRET.encode() not in kept.secret
+    assert federation.secret_of(sealed, kept) == SECRET
+    with pytest.raises(LookupError):
+        federation.secret_of(replace(sealed, key="other" * 8), kept)
+
+
+@pytest.mark.parametrize(
+    ("supported", "header"), [([], True), (["client_secret_post"], False), (["client_secret_post", "client_secret_basic"], True)]
+)
+def test_the_secret_goes_where_the_provider_takes_it(worlds: Worlds, supported: list[str], header: bool) -> None:
+    async def configured(request: httpx.Request) -> httpx.Response:
+        stated = httpx.Response(200, content=await (await worlds.wire.passed(request)).aread()).json()
+        return httpx.Response(200, json=stated | {"token_endpoint_auth_methods_supported": supported})
+
+    worlds.wire.instead["openid-configuration"] = configured
+    assert worlds.signed_in().status_code == 303
+    (sent,) = [call for call in worlds.wire.calls if call.method == "POST"]
+    assert ("authorization" in sent.headers) == header
+    assert (SECRET in sent.content.decode()) != header
+
+
+def test_a_secret_of_any_characters_is_encoded_before_it_becomes_a_header() -> None:
+    _, headers = proof.by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
+    assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"us:a%3Ab%26%C3%B6"

