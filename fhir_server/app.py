@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import secrets
@@ -34,6 +35,7 @@ from fhir_server.smart.core import Smart
 from fhir_server.store import Store, open_store
 
 _BASE = "/fhir"
+_SWEEP = 600  # seconds between two looks for expired secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ def application(settings: Settings) -> Origin:
         # What stands now (code, definitions, policy) stands for good: no use looking through it at every collection.
         gc.collect()
         gc.freeze()
+        sweeping = asyncio.create_task(_swept(made))
         yield
+        sweeping.cancel()
         await made.close()
 
     app = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -103,6 +107,13 @@ def application(settings: Settings) -> Origin:
     app.include_router(portal.router(made.smart, made.service))
     app.include_router(linking.router(made.smart))
     return Origin(fhir_api(made), app)
+
+
+async def _swept(made: Parts) -> None:
+    """Now and then, take away secrets that have expired."""
+    while True:
+        await asyncio.sleep(_SWEEP)
+        await made.store.secrets.purge(made.clock())
 
 
 class Origin:

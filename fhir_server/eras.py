@@ -101,7 +101,8 @@ def as_seen(eras: tuple[Era, ...], classes: frozenset[int], shown: frozenset[str
 def updates(row: Row) -> tuple[Entry, ...]:
     """The ``_lastUpdated`` index entries: for every caller, the greatest one admitted is the time that caller is shown.
 
-    Changes of references are left to :func:`moved`.  Each differing earlier version adds an entry of its own class: who sees that version sees the change after it.
+    Changes of references are left to :func:`moved`.  Each differing earlier version adds an entry of its own class: who
+    sees that version sees the change after it.
     """
     if not row.eras:
         return (entry(row.updated, row.vclass),)

@@ -15,8 +15,21 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal[
-    "invalid", "unauthenticated", "forbidden", "not_found", "gone", "method", "not_acceptable", "media_type",
-    "conflict", "precondition", "precondition_required", "too_large", "unprocessable", "busy", "fault",
+    "invalid",
+    "unauthenticated",
+    "forbidden",
+    "not_found",
+    "gone",
+    "method",
+    "not_acceptable",
+    "media_type",
+    "conflict",
+    "precondition",
+    "precondition_required",
+    "too_large",
+    "unprocessable",
+    "busy",
+    "fault",
 ]
 
 # kind -> (HTTP status, FHIR issue type code)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -50,7 +51,8 @@ class Draft:
 def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
     """Read and validate a received resource, of ``type`` if one is expected.
 
-    Absolute references below ``base``, our own FHIR base, become relative: a row of ours has one name.  Raises Problem ``invalid`` with one issue for each defect found.
+    Absolute references below ``base``, our own FHIR base, become relative: a row of ours has one name.  Raises Problem
+    ``invalid`` with one issue for each defect found.
     """
     own = f'"{base}/'.encode()
     if base and own in text:
@@ -72,7 +74,7 @@ def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
 
 def references(text: bytes) -> frozenset[str]:
     """Every literal reference in a resource's JSON text, as written."""
-    return frozenset(found.decode() for found in _REFERENCE.findall(text))
+    return frozenset([found.decode() for found in set(_REFERENCE.findall(text))])
 
 
 def content_of(draft: Draft) -> bytes:
@@ -136,14 +138,15 @@ class Writing:
         self._waiting: dict[str, set[str]] = {}
         self._stale: set[str] = set()
 
-    async def store(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None) -> Row:
+    async def store(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None, source: str = "") -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
 
         Security labels, tags and source are taken from a ``trusted`` caller; an update by another keeps those that stand.
+        ``source``: what a new row of such another gets as its ``meta.source``.
         """
         created = previous is None or previous.interaction == "delete"
         version = previous.version + 1 if previous else 1
-        body, value = _spliced(draft, id, eras.stamp(version, self._now), _meta(draft, trusted, previous))
+        body, value = _spliced(draft, id, eras.stamp(version, self._now), _meta(draft, trusted, previous, source))
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
         record = await self._labelled(row, value, _history(previous))
         await self._tx.put(record)
@@ -161,16 +164,28 @@ class Writing:
         return gone
 
     async def relabel(self, row: Row) -> bool:
-        """Label the current version afresh; whether anything about its visibility changed."""
-        record = await self._labelled(row, jsontext.parse(row.body), row.eras[:-1])
-        fresh = record.row
-        if (fresh.patients, fresh.vclass, fresh.release_at, fresh.facets, fresh.pointers) == (
-            row.patients, row.vclass, row.release_at, row.facets, row.pointers,
-        ):  # fmt: skip
-            return False
-        await self._tx.relabel(record)
-        self._targets.pop(f"{row.type}/{row.id}", None)
-        return True
+        """Label the current version, or the deletion, and all versions before it afresh; whether anything about their
+        visibility changed.  Old versions too inherit from what is current now: a label given late holds for all that was.
+        """
+        changed = False
+        fresh: Record | None = None
+        for version in (*(await self._tx.past(row.type, row.id) if row.eras else ()), row):
+            fresh = await self._afresh(version, fresh)
+            if _visibility(fresh.row) != _visibility(version):
+                await self._tx.relabel(fresh)
+                changed = True
+        if changed:
+            self._targets.pop(f"{row.type}/{row.id}", None)
+        return changed
+
+    async def _afresh(self, version: Row, before: Record | None) -> Record:
+        """A stored version as it would be written now, after ``before``; a deletion is as the version it ended."""
+        history = _history(before.row if before else None)
+        if before is None or version.interaction != "delete":
+            return await self._labelled(version, jsontext.parse(version.body), history)
+        was = before.row
+        gone = msgspec.structs.replace(version, patients=was.patients, vclass=was.vclass, release_at=was.release_at)
+        return Record(msgspec.structs.replace(gone, eras=(*history, eras.era(gone))), before.entries)
 
     async def renew(self, row: Row) -> bool:
         """As :meth:`relabel`, with what follows for rows that inherit."""
@@ -195,7 +210,7 @@ class Writing:
         while self._stale:
             type, _, id = self._stale.pop().partition("/")
             row = await self._tx.current(type, id)
-            if row is not None and row.interaction != "delete" and await self.relabel(row):
+            if row is not None and await self.relabel(row):
                 await self._ripple(f"{type}/{id}")
 
     async def adopt(self, name: str) -> None:
@@ -265,11 +280,11 @@ class Writing:
                 self._targets[name] = None
             else:
                 keys = await self._tx.classes()
-                self._targets[name] = Target(ClassKey.parse(keys[row.vclass]), row.release_at, jsontext.parse(row.body))
+                self._targets[name] = Target(ClassKey.parse(keys[row.vclass]), row.release_at, cache(partial(jsontext.parse, row.body)))
         return self._targets[name]
 
 
-def _meta(draft: Draft, trusted: bool, previous: Row | None) -> dict[str, bytes]:
+def _meta(draft: Draft, trusted: bool, previous: Row | None, source: str) -> dict[str, bytes]:
     """The members of the new version's meta beside its stamp."""
     received = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
     ours = _INTERNAL_META if not trusted else ()
@@ -277,15 +292,15 @@ def _meta(draft: Draft, trusted: bool, previous: Row | None) -> dict[str, bytes]
     if ours and previous is not None and previous.body:
         standing = jsontext.members(jsontext.members(previous.body)["meta"])
         kept |= {name: text for name, text in standing.items() if name in ours}
-    return kept
+    return kept | ({"source": json.dumps(source).encode()} if source else {})
 
 
 def _spliced(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:
     """The body to store, and its parsed value."""
-    head = b'{"resourceType":"%s","id":"%s","meta":{%s' % (draft.type.encode(), id.encode(), stamp)
-    tail = b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in meta.items()) + b"}"
-    rest = (item for item in draft.parts.items() if item[0] not in ("resourceType", "id", "meta"))
-    body = head + tail + b"".join(b"," + json.dumps(name).encode() + b":" + text for name, text in rest) + b"}"
+    head = {"resourceType": b'"%s"' % draft.type.encode(), "id": b'"%s"' % id.encode(), "meta": b"{" + stamp}
+    kept = {name: text for name, text in draft.parts.items() if name not in head}
+    head["meta"] += b"," + jsontext.joined(meta)[1:] if meta else b"}"
+    body = jsontext.joined(head | kept)
     return body, {**draft.value, "id": id, "meta": {name: jsontext.parse(text) for name, text in meta.items()}}
 
 
@@ -293,6 +308,11 @@ def _history(row: Row | None) -> tuple[Era, ...]:
     if row is None:
         return ()
     return row.eras or (eras.era(row),)
+
+
+def _visibility(row: Row) -> tuple[object, ...]:
+    """All that labelling gives a version."""
+    return row.patients, row.vclass, row.release_at, row.facets, row.pointers, row.eras
 
 
 def _outlook(row: Row) -> tuple[object, ...]:
@@ -304,7 +324,9 @@ def _outlook(row: Row) -> tuple[object, ...]:
 def _classed(found: tuple[Entry, ...], row: Row) -> list[Entry]:
     """Each entry with the class of the part of the row it was made from."""
     facets = sorted(row.facets, key=lambda facet: -len(facet.path))
-    return [Entry(one.param, one.kind, one.value, one.path, _class_at(one.path, facets, row.vclass)) for one in found]
+    parted, whole = {facet.path[0] for facet in facets}, row.vclass
+    classes = [_class_at(one.path, facets, whole) if not one.path or one.path[0] in parted else whole for one in found]
+    return [Entry(one.param, one.kind, one.value, one.path, vclass) for one, vclass in zip(found, classes, strict=True)]
 
 
 def _class_at(path: jsontext.Path, facets: list[Facet], whole: int) -> int:

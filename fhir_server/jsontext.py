@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import msgspec
@@ -28,6 +29,12 @@ def parse(text: bytes) -> Any:
     Raises Problem ``invalid`` for text that is not JSON, repeats a member name (two readers of such a
     text may see different resources, and we label only one of them), or nests too deep.
     """
+    try:
+        value = _quick.decode(text)
+        if _encoder.encode(value) == msgspec.json.format(text, indent=-1):
+            return value  # written again it is the same text: no name was repeated, no digit lost
+    except (ValueError, RecursionError):
+        pass  # the thorough reader says what is wrong
     try:
         return _decoder.decode(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -54,6 +61,8 @@ def _constant(_: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
 
 
+_quick = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant)
 
 
@@ -74,15 +83,17 @@ def compact(text: bytes) -> bytes:
 
 def joined(parts: Mapping[str, bytes]) -> bytes:
     """The object text of these members, in order."""
-    return b"{" + b",".join(json.dumps(name).encode() + b":" + text for name, text in parts.items()) + b"}"
+    return b"{" + b",".join([_named(name) + text for name, text in parts.items()]) + b"}"
+
+
+@lru_cache(4096)  # the same few hundred names stand in all resources
+def _named(name: str) -> bytes:
+    return json.dumps(name).encode() + b":"
 
 
 def dumps(value: Any) -> bytes:
     """Compact JSON text of a value that :func:`parse` gave, digits kept."""
     return _encoder.encode(value)
-
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def without(text: bytes, paths: Iterable[Path]) -> bytes:

@@ -35,7 +35,8 @@ _PREFLIGHT = (
     (b"access-control-allow-headers", b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist"),
     (b"access-control-max-age", b"86400"),
 )
-_CHALLENGE = (b"www-authenticate", b'Bearer realm="fhir"')
+# headers of some refusals, by status
+_ALSO = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
 
 
 class FhirApi:
@@ -68,7 +69,7 @@ class FhirApi:
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
-            headers = ((b"content-type", JSON), *_COMMON, *((_CHALLENGE,) if problem.status == 401 else ()))
+            headers = ((b"content-type", JSON), *_COMMON, *_ALSO.get(problem.status, ()))
         except Exception:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())

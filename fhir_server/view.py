@@ -82,10 +82,17 @@ class View:
         self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> tuple[list[Seen], Position | None]:
         """A page of what meets ``where``, and where the next one starts."""
+        found, end, _ = await self.find_counted(type, where, sort=sort, limit=limit, after=after)
+        return found, end
+
+    async def find_counted(
+        self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+    ) -> tuple[list[Seen], Position | None, int | None]:
+        """As :meth:`find`, and what :meth:`count` would say, if the store knows that without being asked again."""
         self.plan.require(type, "s")
         where = await self._askable(type, where, sort)
         page = await self._snapshot.find(type, where, self._sight(type, "s"), sort=sort, limit=limit, after=after)
-        return await self._seen(page.rows), page.next
+        return await self._seen(page.rows), page.next, page.total
 
     async def count(self, type: str, where: Filter) -> int:
         """How many rows in view meet ``where``."""
@@ -105,6 +112,10 @@ class View:
         where = await self._askable(type, where)
         page = await self._snapshot.find(type, where, self._sight(type, "rs"), limit=limit)
         return await self._seen(page.rows)
+
+    async def types_of(self, patient: str) -> frozenset[str]:
+        """The types of which this patient has rows, in view or not: only to spare questions that nothing can answer."""
+        return await self._snapshot.types_of(frozenset({patient}))
 
     async def shows(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are in view."""

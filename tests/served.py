@@ -50,7 +50,9 @@ class Answer:
 class Served:
     """A server on ``store``, with the seed bundles loaded as of the clock's day unless ``seeds`` is false."""
 
-    def __init__(self, store: str = "memory:", *, at: str = NOON, seeds: bool = True, new_id: Callable[[], str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, store: str = "memory:", *, at: str = NOON, seeds: bool = True, new_id: Callable[[], str] | None = None, **settings: Any
+    ) -> None:
         self._runner = asyncio.Runner()
         self._now = micros(at)
         self.settings = Settings(store=store, mode="test", key=KEY, **settings)
@@ -82,7 +84,9 @@ class Served:
                 self.run(loader.load(unit, tally))
         return tally
 
-    def token(self, client: str = "demo-backend", scope: str = "system/*.cruds", user: str | None = None, patient: str | None = None) -> str:
+    def token(
+        self, client: str = "demo-backend", scope: str = "system/*.cruds", user: str | None = None, patient: str | None = None
+    ) -> str:
         return self.run(tokens.operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
 
     def app_token(self, user: str, patient: str, scope: str = "patient/*.cruds") -> str:
@@ -90,7 +94,14 @@ class Served:
         return self.token("demo-public", scope, user, patient)
 
     def request(
-        self, token: str | None, method: str, path: str, *, body: Any = None, form: Iterable[tuple[str, str]] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        token: str | None,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        form: Iterable[tuple[str, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """``path`` is below the FHIR base, with its query; an absolute address under the base is cut."""
         path = path.removeprefix(self.settings.base).lstrip("/")

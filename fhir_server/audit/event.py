@@ -17,7 +17,7 @@ _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "co
 
 def audit_event(request: Request, status: int) -> dict[str, Any]:
     """The AuditEvent of a request answered with an HTTP ``status``."""
-    searching = request.method == "GET" and len(request.path) == 1 or request.path[-1:] == ("_search",)
+    searching = (request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _TYPE,

@@ -10,6 +10,7 @@ import gzip
 import hmac
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import sha256
@@ -77,8 +78,7 @@ def units(path: Path, key: bytes, today: date | None) -> Iterator[Unit]:
 
 def _lines(path: Path) -> Iterator[Unit]:
     """The lines of an NDJSON file in chunks; a file may be larger than memory."""
-    with path.open("rb") as file:
-        lines = gzip.open(file) if path.suffix == ".gz" else file
+    with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as lines:
         numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
         rows = (Item(f"line {number}", _own_id(line), line) for number, line in numbered if line)
         while chunk := list(islice(rows, CHUNK)):

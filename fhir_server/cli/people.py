@@ -93,7 +93,15 @@ def client_add(
 
     async def add(made: Parts) -> str:
         record = clients.Client(
-            client_id, name, kind, method, scope, redirects, clearance=clearance, trusted=trusted, launch_uri=launch_uri,
+            client_id,
+            name,
+            kind,
+            method,
+            scope,
+            redirects,
+            clearance=clearance,
+            trusted=trusted,
+            launch_uri=launch_uri,
             jwks_uri=jwks_uri,
         )
         secret = ""
@@ -149,7 +157,5 @@ def client_remove(client_id: str) -> None:
 @click.option("--scope", required=True, help='Scopes, for example "system/*.rs".')
 def token(client_id: str, username: str | None, patient: str | None, scope: str) -> None:
     """Print an access token, for the operator of the machine that holds the store."""
-    text = with_parts(
-        lambda made: tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
-    )
+    text = with_parts(lambda made: tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient))
     click.echo(text)

@@ -40,6 +40,7 @@ ALIASES: Final = {
     "https://loinc.org": "http://loinc.org",
     "http://rxnorm.info": "http://www.nlm.nih.gov/research/umls/rxnorm",
 }
+_LONGEST: Final = 10_000
 _ICD_SHORTEST = 3
 _NONE: frozenset[str] = frozenset()
 
@@ -101,8 +102,11 @@ class CodeBook:
         return found
 
     def of_text(self, text: str) -> frozenset[str]:
-        """Labels that a free text calls for by its words."""
-        return self._of_text(text.casefold())
+        """Labels that a free text calls for by its words; the first ten thousand characters are read.
+
+        Names of codes are short.  A text of megabytes must not hold up the writer, and is no code's name.
+        """
+        return self._of_text(text[:_LONGEST].casefold())
 
     def _search(self, text: str) -> frozenset[str]:
         return frozenset(label for label, pattern in self._keywords.items() if pattern.search(text))

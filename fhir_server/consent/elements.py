@@ -20,25 +20,38 @@ _WORDS: Final = frozenset({
 
 def at(resource: Mapping[str, Any], path: str) -> list[tuple[Path, Any]]:
     """Every value at an element path such as ``code``, ``participant.actor`` or ``value[x]``, with where it stands."""
-    steps = _steps(path)
+    steps, stem = _steps(path)
     found: list[tuple[Path, Any]] = []
-    if steps[0] in resource or steps[0].endswith("[x]"):
+    if stem in resource or stem == "":
         _at(resource, steps, (), found)
     return found
 
 
+def present(resource: Mapping[str, Any], paths: tuple[str, ...]) -> list[str]:
+    """Those of these element paths, each once, whose first member the resource has: at all others there is nothing."""
+    return [path for path, stem in _starts(paths) if stem in resource or stem == ""]
+
+
 @functools.cache
-def _steps(path: str) -> tuple[str, ...]:
-    return tuple(path.split("."))
+def _starts(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((path, _steps(path)[1]) for path in dict.fromkeys(paths))
+
+
+@functools.cache
+def _steps(path: str) -> tuple[tuple[str, ...], str]:
+    """The steps, and the member they start with ("" for a choice, which has many)."""
+    steps = tuple(path.split("."))
+    return steps, "" if steps[0].endswith("[x]") else steps[0]
 
 
 def _at(node: Any, steps: tuple[str, ...], path: Path, found: list[tuple[Path, Any]]) -> None:
-    if isinstance(node, list):
+    kind = type(node)
+    if kind is list:
         for number, item in enumerate(node):
             _at(item, steps, (*path, number), found)
     elif not steps:
         found.append((path, node))
-    elif isinstance(node, dict):
+    elif kind is dict:
         name, rest = steps[0], steps[1:]
         if name.endswith("[x]"):
             stem = name[:-3]
@@ -78,14 +91,15 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
         if target is not None or "url" not in node:
             found.append(Mention(path, target, str(node.get("display", ""))))
     for key, value in node.items():
-        if isinstance(value, str):
+        kind = type(value)
+        if kind is str:
             if key in _WORDS:
                 found.append(Mention((*path, key), None, value))
-        elif isinstance(value, dict):
+        elif kind is dict:
             _mentions(value, (*path, key), found)
-        elif isinstance(value, list):
+        elif kind is list:
             for number, item in enumerate(value):
-                if isinstance(item, dict):
+                if type(item) is dict:
                     _mentions(item, (*path, key, number), found)
 
 

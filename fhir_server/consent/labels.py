@@ -38,11 +38,15 @@ _SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "i
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a row lends to rows that name it: class, release instant, parsed body."""
+    """What a row lends to rows that name it: class, release instant, and ``parsed``, which gives its body when that is needed."""
 
     key: ClassKey
     release_at: int
-    body: Mapping[str, Any]
+    parsed: Callable[[], Mapping[str, Any]]
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        return self.parsed()
 
 
 Lookup = Callable[[str, str], Awaitable[Target | None]]
@@ -64,7 +68,7 @@ class Labelled:
 def patients(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
     """The ids of the patients a resource is about: its deciding subjects, not whoever performed or is mentioned."""
     found = set()
-    for path in catalogue()[type].subjects:
+    for path in elements.present(resource, catalogue()[type].subjects):
         for _, value in elements.at(resource, path):
             target = elements.literal(value)
             if path == "id" and isinstance(value, str):
@@ -76,6 +80,9 @@ def patients(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
 
 def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
     """What the policy calls this row: the first of the declared category codes it has, else its status's, else its type's."""
+    by_status = declared.by_status.get(str(resource.get("status")), declared.data_class)
+    if not declared.by_category:
+        return by_status
     codes = {
         str(coding.get("code"))
         for path in ("category", "type", "code")
@@ -83,7 +90,6 @@ def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
         if isinstance(concept, dict)
         for coding in concept.get("coding", ())
     }
-    by_status = declared.by_status.get(str(resource.get("status")), declared.data_class)
     return next((data for code, data in declared.by_category.items() if code in codes), by_status)
 
 
@@ -152,7 +158,7 @@ class _Labelling:
         return Labelled(self._patients, key, self._release, facets, self._pointers(), tuple(sorted(self._lenders)))
 
     def _read_codes(self, resource: Mapping[str, Any], declared: ResourceType) -> None:
-        for path in dict.fromkeys((*declared.coded, *declared.knowing)):
+        for path in elements.present(resource, declared.coded + declared.knowing):
             for place, value in elements.at(resource, path):
                 reading = read(self._book, value)
                 if self._labeller.hold_listed(reading):
@@ -205,7 +211,8 @@ class _Labelling:
 
     async def _required(self) -> None:
         """Take over all of the rows without which this one means nothing."""
-        targets = [value for path in self._type.required for _, value in elements.at(self._resource, path)]
+        paths = elements.present(self._resource, self._type.required)
+        targets = [value for path in paths for _, value in elements.at(self._resource, path)]
         for value in targets:
             lends, target = await self._target(value)
             if target is None:
@@ -222,7 +229,7 @@ class _Labelling:
             self._labels.add(UNCLASSIFIED)
 
     async def _context(self) -> None:
-        for path in self._type.context:
+        for path in elements.present(self._resource, self._type.context):
             for _, value in elements.at(self._resource, path):
                 lends, target = await self._target(value)
                 if target is not None:
@@ -231,7 +238,7 @@ class _Labelling:
                     self._labels.add(UNCLASSIFIED)
 
     async def _departments(self) -> None:
-        for path in self._type.departments:
+        for path in elements.present(self._resource, self._type.departments):
             for _, value in elements.at(self._resource, path):
                 name = elements.literal(value)
                 if name is None or name[0] not in DEPARTMENTS:
@@ -251,7 +258,7 @@ class _Labelling:
         if not identifying or self._data not in _CLASSIFIED:
             return
         known = []
-        for path in identifying:
+        for path in elements.present(self._resource, identifying):
             for _, value in elements.at(self._resource, path):
                 if isinstance(value, dict) and "reference" in value:
                     known.append(await self._known_row(value))
@@ -270,7 +277,7 @@ class _Labelling:
         return any(read(self._book, concept).classified for body in bodies for _, concept in elements.at(body, "code"))
 
     async def _members(self) -> None:
-        for path in self._type.members:
+        for path in elements.present(self._resource, self._type.members):
             for place, value in elements.at(self._resource, path):
                 _, target = await self._target(value)
                 if target is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,8 +21,10 @@ class Reading:
 
 def read(book: CodeBook, value: Any) -> Reading:
     """Read a CodeableConcept, Coding, code or string.  Words label what they name, but never make anything known."""
+    if type(value) is not dict:
+        return _read(book, (), value if isinstance(value, str) else "")
     codings = [(str(one.get("system", "")), str(one.get("code", "")), str(one.get("display", ""))) for one in _codings(value)]
-    text = value.get("text") if isinstance(value, dict) else value
+    text = value.get("text")
     return _read(book, tuple(codings), text if isinstance(text, str) else "")
 
 
@@ -43,10 +44,8 @@ def _read(book: CodeBook, codings: tuple[tuple[str, str, str], ...], text: str) 
     )
 
 
-def _codings(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        inner = value.get("coding")
-        if isinstance(inner, list):
-            yield from (one for one in inner if isinstance(one, dict))
-        elif "code" in value:
-            yield value
+def _codings(value: dict[str, Any]) -> list[dict[str, Any]]:
+    inner = value.get("coding")
+    if type(inner) is list:
+        return [one for one in inner if type(one) is dict]
+    return [value] if "code" in value else []

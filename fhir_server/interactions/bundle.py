@@ -52,7 +52,9 @@ async def bundle(request: Request, service: Service) -> Response:
         raise Problem("invalid", f"A Bundle's entries are an array of at most {service.max_entries}.")
     texts = jsontext.items(jsontext.members(request.body).get("entry", b"[]"))
     if value["type"] == "batch":
-        answers = [await _batched(value, text, place, request, service) for place, (value, text) in enumerate(zip(entries, texts, strict=True))]
+        answers = [
+            await _batched(value, text, place, request, service) for place, (value, text) in enumerate(zip(entries, texts, strict=True))
+        ]
         return _response("batch-response", answers, service)
     return _response("transaction-response", await transaction(entries, texts, request, service), service)
 
@@ -168,7 +170,13 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     draft = intake.draft(inner.body, path[0] if path else None, base=service.base)
     if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
-    return Entry(place, full_url, inner, draft, addresses.get(full_url, "/").partition("/")[2] or (draft.id if asked["method"] == "PUT" else "") or "")
+    return Entry(
+        place,
+        full_url,
+        inner,
+        draft,
+        addresses.get(full_url, "/").partition("/")[2] or (draft.id if asked["method"] == "PUT" else "") or "",
+    )
 
 
 def _rewritten(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:
@@ -222,5 +230,3 @@ def _answer(answer: Response) -> bytes:
         return b'{"response":{%s}}' % b",".join(said)
     body = b'"resource":%s,' % answer.body if answer.body else b""
     return b'{%s"response":{%s}}' % (body, b",".join(said))
-
-

@@ -10,6 +10,7 @@ from fhir_server.http import encoded
 from fhir_server.view import Seen
 
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
+_MODES = {mode: b',"search":{"mode":"%s"}}' % mode.encode() for mode in ("match", "include", "outcome")}
 _STATUS = {"create": "201 Created", "update": "200 OK", "delete": "204 No Content"}
 
 
@@ -24,9 +25,7 @@ def text(value: str) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
-def searchset(
-    matches: Iterable[bytes], *, links: Sequence[tuple[str, str]], total: int | None = None
-) -> bytes:
+def searchset(matches: Iterable[bytes], *, links: Sequence[tuple[str, str]], total: int | None = None) -> bytes:
     """A searchset Bundle of ready entries (http://hl7.org/fhir/R4/bundle.html#searchset)."""
     head = b'{"resourceType":"Bundle","type":"searchset"'
     if total is not None:
@@ -36,9 +35,8 @@ def searchset(
 
 def entry(seen: Seen, base: str, mode: str = "match", body: bytes | None = None) -> bytes:
     """An entry of a searchset: ``body``, if given, stands for the whole resource."""
-    return b'{"fullUrl":"%s/%s/%s","resource":%s,"search":{"mode":"%s"}}' % (
-        base.encode(), seen.type.encode(), seen.id.encode(), seen.body if body is None else body, mode.encode(),
-    )  # fmt: skip
+    url = f'{{"fullUrl":"{base}/{seen.type}/{seen.id}","resource":'
+    return b"".join((url.encode(), seen.body if body is None else body, _MODES[mode]))
 
 
 def history(versions: Sequence[Seen], base: str, path: str) -> bytes:
@@ -51,7 +49,15 @@ def history(versions: Sequence[Seen], base: str, path: str) -> bytes:
         target = seen.type if verb == "POST" else f"{seen.type}/{seen.id}"
         entries.append(
             b'{"fullUrl":%s,%s"request":{"method":"%s","url":%s},"response":{"status":"%s","etag":"W/\\"%d\\"","lastModified":"%s"}}'
-            % (text(url), body, verb.encode(), text(target), _STATUS[seen.interaction].encode(), seen.version, instant_text(seen.updated).encode())
+            % (
+                text(url),
+                body,
+                verb.encode(),
+                text(target),
+                _STATUS[seen.interaction].encode(),
+                seen.version,
+                instant_text(seen.updated).encode(),
+            )
         )
     head = b'{"resourceType":"Bundle","type":"history","total":%d' % len(versions)
     return head + _links([("self", f"{base}/{path}")]) + _entries(entries)

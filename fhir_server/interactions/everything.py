@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from fhir_server.errors import Problem
 from fhir_server.http import JSON, Request, Response
+from fhir_server.intake import is_local, references
 from fhir_server.interactions import bundles
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
-from fhir_server.intake import is_local, references
 from fhir_server.resources import catalogue, definitions
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
@@ -23,7 +23,19 @@ from fhir_server.view import Seen, View
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
 _MOST = 1000
 # The parameter that says when care took place, in the order of preference.
-_CARE_DATES = ("date", "period", "effective", "effective-time", "authoredon", "onset-date", "recorded-date", "created", "sent", "whenhandedover", "issued")
+_CARE_DATES = (
+    "date",
+    "period",
+    "effective",
+    "effective-time",
+    "authoredon",
+    "onset-date",
+    "recorded-date",
+    "created",
+    "sent",
+    "whenhandedover",
+    "issued",
+)
 
 
 async def everything(view: View, request: Request, service: Service) -> Response:
@@ -39,7 +51,7 @@ async def everything(view: View, request: Request, service: Service) -> Response
     path = f"{type}/{id}/$everything"
     bound = binding(view, service, path, applied)
     start = _start(service.cursors.open(asked["_page"], bound) if "_page" in asked else None)
-    found, end = await _walk(view, id, _types(view, asked), asked, start, service)
+    found, end = await _walk(view, id, await _types(view, id, asked), asked, start, service)
     links = [("self", bundles.address(service.base, path, applied))]
     if end is not None:
         links.append(("next", next_link(service, path, applied, end, bound)))
@@ -48,13 +60,14 @@ async def everything(view: View, request: Request, service: Service) -> Response
     return Response(200, bundles.searchset(entries, links=links), ((b"content-type", JSON),))
 
 
-def _types(view: View, asked: dict[str, str]) -> tuple[str, ...]:
-    """The types to walk, Patient first: those whose rows can belong to a patient, and that a scope covers."""
+async def _types(view: View, patient: str, asked: dict[str, str]) -> tuple[str, ...]:
+    """The types to walk, Patient first: those of which the patient has rows, and that a scope covers."""
     wanted = set(asked["_type"].split(",")) if asked.get("_type") else None
     for name in sorted(wanted or ()):
         if name not in catalogue():
             raise Problem("invalid", f"{name} is not a resource type of R4.")
-    owned = (name for name, declared in catalogue().items() if declared.subjects and view.plan.scopes(name, "r"))
+    stored = await view.types_of(patient)
+    owned = (name for name in stored if catalogue()[name].subjects and view.plan.scopes(name, "r"))
     return ("Patient", *sorted(name for name in owned if name != "Patient" and (wanted is None or name in wanted)))
 
 
@@ -70,18 +83,22 @@ async def _walk(
     room = _count(asked)
     first, after = start
     found: list[Seen] = []
-    for type in types[types.index(first) if first in types else len(types) :]:
+    for type in [type for type in types if _rank(type) >= _rank(first)]:
         where = _condition(type, patient, asked, view.now, service)
         if room == 0:
             more, _ = await view.belonging(type, where, limit=1, after=None)
             if more:
                 return found, Position((type,), "")
             continue
-        rows, end = await view.belonging(type, where, limit=room, after=after)
-        found, room, after = found + rows, room - len(rows), None
+        rows, end = await view.belonging(type, where, limit=room, after=after if type == first else None)
+        found, room = found + rows, room - len(rows)
         if end is not None:
             return found, Position((type,), end.id)
     return found, None
+
+
+def _rank(type: str) -> tuple[bool, str]:
+    return type != "Patient", type
 
 
 def _count(asked: dict[str, str]) -> int:
@@ -110,7 +127,7 @@ def _care_date(type: str) -> str | None:
 async def _referred(view: View, found: Sequence[Seen]) -> list[Seen]:
     """The rows of no patient that what was found refers to: practitioners, places, medications."""
     names = {f"{seen.type}/{seen.id}" for seen in found}
-    written = frozenset[str]().union(*(references(seen.body) for seen in found))
+    written = references(b"\n".join([seen.body for seen in found]))
     targets = {target for target in written - names if is_local(target)}
     common = {target for target in targets if not catalogue()[target.partition("/")[0]].subjects}
     extras: list[Seen] = []

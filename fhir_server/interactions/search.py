@@ -11,10 +11,10 @@ from hashlib import sha256
 
 from fhir_server import jsontext
 from fhir_server.http import JSON, Request, Response
+from fhir_server.intake import is_local
 from fhir_server.interactions import bundles
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
-from fhir_server.intake import is_local
 from fhir_server.search import index, query
 from fhir_server.search.controls import Include
 from fhir_server.search.criteria import refers
@@ -49,10 +49,12 @@ async def page(view: View, type: str, asked: query.Query, service: Service) -> b
         return bundles.searchset((), links=links, total=await view.count(type, asked.where))
     bound = binding(view, service, type, asked.applied)
     after = service.cursors.open(asked.cursor, bound) if asked.cursor else None
-    found, end = await view.find(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
+    found, end, total = await view.find_counted(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
     if end is not None:
         links.append(("next", next_link(service, type, asked.applied, end, bound)))
-    total = await _total(view, type, asked, found, whole=after is None and end is None)
+    if after is None and end is None:
+        total = len(found)
+    total = await _total(view, type, asked, total)
     entries = [bundles.entry(seen, service.base, body=subset(seen.body, asked)) for seen in found]
     extras = await _included(view, asked, found, service)
     entries += [bundles.entry(seen, service.base, "include", subset(seen.body, asked)) for seen in extras]
@@ -75,12 +77,12 @@ def next_link(service: Service, path: str, applied: Iterable[tuple[str, str]], e
     return bundles.address(service.base, path, [*kept, ("_page", service.cursors.seal(end, bound))])
 
 
-async def _total(view: View, type: str, asked: query.Query, found: Sequence[Seen], *, whole: bool) -> int | None:
-    """The exact number in view, where it was asked for or costs little: in one page, or within one record."""
+async def _total(view: View, type: str, asked: query.Query, known: int | None) -> int | None:
+    """The exact number in view (``known``, if it is), where it was asked for or costs little: in one page, or within one record."""
     if asked.total == "none":
         return None
-    if whole:
-        return len(found)
+    if known is not None:
+        return known
     wanted = any(name == "_total" for name, _ in asked.applied) or view.plan.patients is not None
     return await view.count(type, asked.where) if wanted else None
 

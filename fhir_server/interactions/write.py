@@ -11,7 +11,7 @@ from fhir_server.consent import labels
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.http import JSON, Request, Response, decoded, etag_version, versioned
 from fhir_server.intake import Draft, Writing
-from fhir_server.interactions import merge, read
+from fhir_server.interactions import app_state, merge, read
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
@@ -62,7 +62,8 @@ async def created(
         if existing is not None:
             return read.answer(existing)
     await require_references(view, draft, service.base, known)
-    row = await writing.store(draft, id or service.new_id(), trusted=view.plan.trusted, previous=None)
+    source = app_state.owner(view.plan, draft.type)
+    row = await writing.store(draft, id or service.new_id(), trusted=view.plan.trusted, previous=None, source=source)
     return await _written(view, tx, row, 201, request, service)
 
 
@@ -70,6 +71,7 @@ async def updated(
     view: View, tx: Transaction, writing: Writing, request: Request, service: Service, draft: Draft, known: frozenset[str] = frozenset()
 ) -> Response:
     allow(view, draft, "u")
+    app_state.require_condition(view.plan, draft.type, request)
     id = str(draft.id)
     seen, current = await _current(view, tx, draft.type, id)
     _require_match(request, seen)
@@ -79,6 +81,7 @@ async def updated(
         view.plan.require(draft.type, "c")
     await require_references(view, draft, service.base, known | {f"{draft.type}/{id}"})
     if current is not None and seen is not None and not view.plan.everything:
+        app_state.require_own(view.plan, current)
         draft = merge.restored(draft, current, await view.withheld(current))
     row = await writing.store(draft, id, trusted=view.plan.trusted, previous=current)
     if current is None:
@@ -89,12 +92,14 @@ async def updated(
 async def deleted(view: View, tx: Transaction, writing: Writing, request: Request) -> Response:
     type, id = request.path[:2]
     view.plan.require(type, "d")
-    if not view.plan.trusted:
+    if not view.plan.trusted and not (app_state.applies(view.plan, type) and view.plan.may_write(type, "d")):
         raise Problem("forbidden", f"This caller may not delete {type}.")
+    app_state.require_condition(view.plan, type, request)
     seen, current = await _current(view, tx, type, id)
     _require_match(request, seen)
     if seen is None or current is None:
         return Response(204)
+    app_state.require_own(view.plan, current)
     gone = await writing.drop(current)
     return Response(204, headers=versioned(gone.version, gone.updated)[:1])
 
@@ -110,12 +115,15 @@ def allow(view: View, draft: Draft, letter: str) -> None:
     owners = frozenset(labels.patients(draft.type, draft.value))
     if plan.patients is not None and (not owners or not owners <= plan.patients):
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens.")
+    app_state.check(plan, draft)
 
 
 async def require_references(view: View, draft: Draft, base: str, known: frozenset[str]) -> None:
     """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
     targets = {intake.relative(reference, base) for reference in draft.references()}
-    wanted = {target for target in targets if intake.is_local(target)} - known
+    # A token that may only write need not be able to read the record it writes into.
+    in_context = {f"Patient/{patient}" for patient in view.plan.patients or ()}
+    wanted = {target for target in targets if intake.is_local(target)} - known - in_context
     missing = wanted - await view.shows(wanted) if wanted else wanted
     if missing:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")

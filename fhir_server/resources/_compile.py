@@ -18,6 +18,10 @@ from fhir_server.resources.invariants import Predicate, rule
 Rule = tuple[str, Predicate]  # "key: HL7's wording", and whether a node meets it
 
 
+_REMEMBERED: Final = 4096  # codings
+_LONGEST: Final = 500  # characters of one that is remembered
+
+
 class Choice(NamedTuple):
     """A choice element ``name[x]``: the JSON names of its types, ``_x`` ones included."""
 
@@ -79,6 +83,27 @@ class Shape:
         return made
 
 
+class _Coding(Shape):
+    """Of codings the same few stand in most resources: one of texts alone, once found right, is right wherever it stands."""
+
+    def __init__(self, rows: tuple[Element, ...], rules: tuple[Rule, ...]) -> None:
+        super().__init__(rows, rules)
+        self._right: set[tuple[tuple[str, str], ...]] = set()
+
+    def check(self, node: dict[str, Any], place: Place, run: Run) -> None:
+        values = node.values()
+        if any(type(value) is not str for value in values):
+            super().check(node, place, run)
+            return
+        key = tuple(node.items())
+        if key in self._right:
+            return
+        before = len(run.issues)
+        super().check(node, place, run)
+        if len(run.issues) == before and len(self._right) < _REMEMBERED and sum(map(len, values)) < _LONGEST:
+            self._right.add(key)
+
+
 def _has_sibling(row: Element, ref: TypeRef) -> bool:
     """Primitives have an ``_x``; ids, an extension's url and narrative are plain values (XML attributes) that have none."""
     plain = ref.code == "xhtml" or row.path == "Extension.url" or row.path.endswith(".id")
@@ -102,7 +127,8 @@ def shape(path: str) -> Shape:
     rows = definitions.elements(path.split(".")[0])
     inner = tuple(row for row in rows if row.path.rpartition(".")[0] == path)
     rules = _rules(next(row for row in rows if row.path == path))
-    return Shape(inner, (*rules, EXT_1) if path == "Extension" else rules)
+    made = _Coding if path == "Coding" else Shape
+    return made(inner, (*rules, EXT_1) if path == "Extension" else rules)
 
 
 def _value_xor_extension(node: Any, resource: Any, root: Any) -> bool:

@@ -52,10 +52,23 @@ SUBJECTS: Final = {
 }
 
 # A row in which one of these stands inherits its sensitivity: the visit, the order, the reason, the department.
-CONTEXT: Final = frozenset({
-    "Account", "Appointment", "Claim", "Condition", "DeviceRequest", "Encounter", "EpisodeOfCare", "HealthcareService",
-    "Location", "Medication", "MedicationRequest", "Schedule", "ServiceRequest",
-})
+CONTEXT: Final = frozenset(
+    {
+        "Account",
+        "Appointment",
+        "Claim",
+        "Condition",
+        "DeviceRequest",
+        "Encounter",
+        "EpisodeOfCare",
+        "HealthcareService",
+        "Location",
+        "Medication",
+        "MedicationRequest",
+        "Schedule",
+        "ServiceRequest",
+    }
+)
 # Elements that name rows which keep their own sensitivity; the row that names them does not take it over.
 PARTS: Final = frozenset({"content", "derivedFrom", "entry.item", "event.detail", "related.ref", "section.entry"})
 

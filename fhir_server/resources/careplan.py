@@ -7,9 +7,13 @@ TYPE = ResourceType(
     "careplan",
     subjects=("subject",),
     context=("encounter", "basedOn", "partOf"),
-    coded=("category", "activity.detail.code", "activity.detail.reasonCode", "activity.detail.product[x]",
-           "activity.outcomeCodeableConcept"),
-    members=("addresses", "goal", "activity.reference", "activity.outcomeReference",
-             "activity.detail.reasonReference", "supportingInfo"),
+    coded=(
+        "category",
+        "activity.detail.code",
+        "activity.detail.reasonCode",
+        "activity.detail.product[x]",
+        "activity.outcomeCodeableConcept",
+    ),
+    members=("addresses", "goal", "activity.reference", "activity.outcomeReference", "activity.detail.reasonReference", "supportingInfo"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
 )

@@ -5,7 +5,14 @@ from fhir_server.resources._type import ResourceType
 TYPE = ResourceType(
     "Consent",
     "consent",
-    by_category={"restriction": "restriction", "acd": "endoflife", "dnr": "endoflife", "hcd": "endoflife", "polst": "endoflife", "42348-3": "endoflife"},
+    by_category={
+        "restriction": "restriction",
+        "acd": "endoflife",
+        "dnr": "endoflife",
+        "hcd": "endoflife",
+        "polst": "endoflife",
+        "42348-3": "endoflife",
+    },
     by_status={"draft": "consent-ended", "proposed": "consent-ended", "rejected": "consent-ended", "inactive": "consent-ended"},
     subjects=("patient",),
     coded=("category", "provision.code"),

@@ -132,9 +132,14 @@ def references(name: str) -> Mapping[str, tuple[str, ...]]:
 def _element(row: dict[str, Any], codes: Mapping[str, Mapping[str, list[str]]]) -> Element:
     bound = codes[row["codes"]] if "codes" in row else None
     return Element(
-        row["path"], row["min"], row["max"], tuple(_type(text) for text in row["types"]),
+        row["path"],
+        row["min"],
+        row["max"],
+        tuple(_type(text) for text in row["types"]),
         {system: tuple(found) for system, found in bound.items()} if bound is not None else None,
-        row.get("like", ""), tuple(Invariant(*rule) for rule in row.get("rules", ())), row.get("summary", False),
+        row.get("like", ""),
+        tuple(Invariant(*rule) for rule in row.get("rules", ())),
+        row.get("summary", False),
     )
 
 

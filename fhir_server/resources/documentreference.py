@@ -6,7 +6,11 @@ TYPE = ResourceType(
     "DocumentReference",
     "note",
     by_category={
-        "42348-3": "endoflife", "92664-0": "endoflife", "64298-3": "endoflife", "51852-2": "letter", "clinical-note": "note",
+        "42348-3": "endoflife",
+        "92664-0": "endoflife",
+        "64298-3": "endoflife",
+        "51852-2": "letter",
+        "clinical-note": "note",
     },
     subjects=("subject",),
     context=("context.encounter", "context.related"),

@@ -39,7 +39,14 @@ _token = re.compile(
 )
 # loosest first
 LEVELS: Final = (
-    ("implies",), ("or", "xor"), ("and",), ("in", "contains"), ("=", "!="), ("<", "<=", ">", ">="), ("|",), ("is", "as"),
+    ("implies",),
+    ("or", "xor"),
+    ("and",),
+    ("in", "contains"),
+    ("=", "!="),
+    ("<", "<=", ">", ">="),
+    ("|",),
+    ("is", "as"),
     ("+", "&"),
 )
 ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
@@ -71,7 +78,7 @@ class _Parser:
         while at < len(text.rstrip()):
             match = _token.match(text, at)
             if match is None or match.lastgroup is None:
-                raise ValueError(f"not FHIRPath: {text[at:at + 20]!r}")
+                raise ValueError(f"not FHIRPath: {text[at : at + 20]!r}")
             found.append((match.lastgroup, match[match.lastgroup]))
             at = match.end()
         return [*found, ("end", "")]
@@ -102,10 +109,8 @@ class _Parser:
         left = self._level(depth + 1)
         while self._tokens[self._at][1] in LEVELS[depth] and self._tokens[self._at][0] != "string":
             sign = self._next()[1]
-            if sign in ("is", "as"):
-                left = _typed(sign, left, self._type_name())
-            else:
-                left = _combined(BINARY[sign], left, self._level(depth + 1))
+            typed = sign in ("is", "as")
+            left = _typed(sign, left, self._type_name()) if typed else _combined(BINARY[sign], left, self._level(depth + 1))
         return left
 
     def _type_name(self) -> str:
@@ -189,7 +194,7 @@ def _combined(operator: Operator, left: Expression, right: Expression) -> Expres
 
 
 def _indexed(before: Expression, index: int) -> Expression:
-    return lambda items, scope: before(items, scope)[index:index + 1]
+    return lambda items, scope: before(items, scope)[index : index + 1]
 
 
 def _member(before: Expression, name: str) -> Expression:
@@ -210,7 +215,7 @@ def member(node: dict[str, Any], name: str) -> Items:
     types = _choice_types()
     for key, value in node.items():
         plain = key.lstrip("_")
-        if plain.startswith(name) and plain[len(name):] in types:
+        if plain.startswith(name) and plain[len(name) :] in types:
             return _values(node.get(plain), value if key != plain else None)
     return []
 
@@ -252,5 +257,7 @@ def _text(item: Any) -> bool:
 KINDS: Final[dict[str, Callable[[Any], bool]]] = {
     "Boolean": lambda item: isinstance(item, bool),
     "decimal": lambda item: isinstance(item, Decimal | int) and not isinstance(item, bool),
-    "canonical": _text, "uri": _text, "url": _text,
+    "canonical": _text,
+    "uri": _text,
+    "url": _text,
 }

@@ -128,11 +128,21 @@ def _joined(left: Lazy, right: Lazy) -> Items:
 
 
 BINARY: Final[dict[str, Callable[[Lazy, Lazy], Items]]] = {
-    "and": _and, "or": _or, "xor": _xor, "implies": _implies,
-    "=": _equal, "!=": _unequal,
-    "<": _ordered(lambda a, b: a < b), "<=": _ordered(lambda a, b: a <= b),
-    ">": _ordered(lambda a, b: a > b), ">=": _ordered(lambda a, b: a >= b),
-    "|": _union, "in": _in, "contains": lambda left, right: _in(right, left), "+": _plus, "&": _joined,
+    "and": _and,
+    "or": _or,
+    "xor": _xor,
+    "implies": _implies,
+    "=": _equal,
+    "!=": _unequal,
+    "<": _ordered(lambda a, b: a < b),
+    "<=": _ordered(lambda a, b: a <= b),
+    ">": _ordered(lambda a, b: a > b),
+    ">=": _ordered(lambda a, b: a >= b),
+    "|": _union,
+    "in": _in,
+    "contains": lambda left, right: _in(right, left),
+    "+": _plus,
+    "&": _joined,
 }
 
 
@@ -227,7 +237,7 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "replaceMatches": _on_text(lambda text, given: re.sub(given[0], given[1], text)),
     "select": lambda items, arguments, scope: [found for item in items for found in _each(item, arguments, scope)],
     "startsWith": _question(lambda text, start: text.startswith(start)),
-    "substring": _on_text(lambda text, given: text[given[0]:]),
+    "substring": _on_text(lambda text, given: text[given[0] :]),
     "tail": lambda items, arguments, scope: items[1:],
     "toInteger": _to_integer,
     "toString": lambda items, arguments, scope: [str(item) for item in items[:1]],

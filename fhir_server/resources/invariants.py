@@ -45,7 +45,7 @@ def has(node: Any, name: str) -> bool:
 def has_choice(node: Any, base: str) -> bool:
     """Whether some type of the choice element ``base[x]`` stands in an object."""
     size = len(base)
-    return any(name.lstrip("_")[:size] == base and name.lstrip("_")[size:size + 1].isupper() for name in node)
+    return any(name.lstrip("_")[:size] == base and name.lstrip("_")[size : size + 1].isupper() for name in node)
 
 
 def _ordered(low: str, high: str) -> Predicate:
@@ -87,18 +87,25 @@ def _meta_lacks(*names: str) -> Predicate:
 def _contained_named(node: Any, resource: Any, root: Any) -> bool:
     if "contained" not in node:
         return True
-    named = set(_local(node))
+    named = _local(node)
     return all(f"#{part.get('id')}" in named or "#" in _local(part) for part in _items(node, "contained"))
 
 
-def _local(value: Any) -> Iterator[str]:
+def _local(value: Any) -> set[str]:
     """Every text within the value that points at something contained, or, as "#", at the container."""
-    if isinstance(value, str):
-        if value[:1] == "#":
-            yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _local(part)
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        kind = type(part)
+        if kind is str:
+            if part[:1] == "#":
+                found.add(part)
+        elif kind is dict:
+            waiting.extend(part.values())
+        elif kind is list:
+            waiting.extend(part)
+    return found
 
 
 def _codings(node: Any) -> Iterator[str]:

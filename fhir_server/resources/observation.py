@@ -7,8 +7,15 @@ TYPE = ResourceType(
     "lab",
     # what protects most comes first: a row of two categories is of the stricter class
     by_category={
-        "social-history": "social", "survey": "survey", "laboratory": "lab", "imaging": "imaging",
-        "exam": "procedure", "procedure": "procedure", "therapy": "procedure", "activity": "procedure", "vital-signs": "vitals",
+        "social-history": "social",
+        "survey": "survey",
+        "laboratory": "lab",
+        "imaging": "imaging",
+        "exam": "procedure",
+        "procedure": "procedure",
+        "therapy": "procedure",
+        "activity": "procedure",
+        "vital-signs": "vitals",
     },
     subjects=("subject",),
     context=("encounter", "basedOn", "partOf", "specimen"),

@@ -6,7 +6,11 @@ TYPE = ResourceType(
     "ServiceRequest",
     "lab",
     by_category={
-        "363679005": "imaging", "387713003": "procedure", "409063005": "visit", "409073007": "visit", "108252007": "lab",
+        "363679005": "imaging",
+        "387713003": "procedure",
+        "409063005": "visit",
+        "409073007": "visit",
+        "108252007": "lab",
     },
     subjects=("subject",),
     context=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),

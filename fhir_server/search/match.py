@@ -81,21 +81,26 @@ def select(
     limit: int | None = None,
     after: Position | None = None,
 ) -> tuple[Indexed, ...]:
-    """The rows of ``type`` that answer, ordered by ``sort`` and then by their place in ``rows`` (order first stored).
+    """The rows of ``type`` that answer, ordered by ``sort`` and then by place; rows of one place as in ``rows``.
 
-    ``after`` leaves those strictly behind that position: behind its keys or, with equal keys, stored later than
-    its row.  Raises Problem ``invalid`` if the sight does not (any longer) admit that row: deleted and withheld alike.
+    A bounded sight's places are when rows were stored, whoever is the first of their patients: which may be one out of
+    view.  ``after`` leaves those strictly behind that position: behind its keys or, with equal keys, behind its row's
+    place.  Raises Problem ``invalid`` if the sight does not (any longer) admit that row: deleted and withheld alike.
     """
-    places = {row.id: place for place, row in enumerate(rows) if row.type == type}
+    numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
     compare = _comparison(sort)
-    found = [(keys(sort, sight, rows[place]), place) for place in places.values() if answers(sight, rows[place], where)]
+
+    def place(number: int) -> _Place:
+        return (*rows[number].place[1 if sight.bounded else 0 :], number)
+
+    found = [(keys(sort, sight, rows[one]), place(one)) for one in numbers.values() if answers(sight, rows[one], where)]
     if after is not None:
-        place = places.get(after.id)
-        if place is None or len(after.keys) != len(sort) or not admits(sight, rows[place]):
+        number = numbers.get(after.id)
+        if number is None or len(after.keys) != len(sort) or not admits(sight, rows[number]):
             raise Problem("invalid", STALE)
-        found = [item for item in found if compare(item, (after.keys, place)) > 0]
+        found = [item for item in found if compare(item, (after.keys, place(number))) > 0]
     found.sort(key=cmp_to_key(compare))
-    return tuple(rows[place] for _, place in found[:limit])
+    return tuple(rows[of[-1]] for _, of in found[:limit])
 
 
 def keys(sort: tuple[SortKey, ...], sight: Sight, row: Indexed) -> tuple[Scalar, ...]:
@@ -183,7 +188,8 @@ def _sort_value(key: SortKey, row: Indexed, classes: Classes) -> Scalar:
     return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of one kind, so of one type
 
 
-_Item = tuple[tuple[Scalar, ...], int]
+_Place = tuple[int, ...]
+_Item = tuple[tuple[Scalar, ...], _Place]
 
 
 def _comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
@@ -194,6 +200,6 @@ def _comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
             if a is None or b is None:
                 return 1 if a is None else -1
             return -1 if (a < b) != key.descending else 1  # type: ignore[operator]
-        return left[1] - right[1]
+        return (left[1] > right[1]) - (left[1] < right[1])
 
     return compare

@@ -53,10 +53,18 @@ class Sight:
     windows: tuple[Window, ...] = ()
     now: int = 0
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it shows rows of named patients only; such answers are ordered by when rows were stored, and nothing else."""
+        return all(window.patients is not None for window in self.windows)
+
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """A row as conditions see it; the reference meaning and the tests of stores work on these."""
+    """A row as conditions see it; the reference meaning and the tests of stores work on these.
+
+    ``place``: the number of its first patient, and when it was stored (:mod:`fhir_server.store.places`).
+    """
 
     type: str
     id: str
@@ -64,6 +72,7 @@ class Indexed:
     vclass: int
     release_at: int
     entries: tuple[Entry, ...] = ()
+    place: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

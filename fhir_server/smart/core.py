@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fhir_server.clock import Clock
@@ -59,7 +59,7 @@ class Smart:
     mode: str = "production"
     key: str = ""
     encounters: Encounters = no_encounters
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
 
     @property
     def open(self) -> bool:

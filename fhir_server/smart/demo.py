@@ -19,9 +19,7 @@ SECRET: Final = "demo-secret"
 REDIRECT: Final = "http://127.0.0.1:8765/callback"
 LAUNCH: Final = "http://127.0.0.1:8765/launch"
 _KEYS: Final = "demo-client-keys"
-_PERSONAL: Final = (
-    "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
-)
+_PERSONAL: Final = "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
 _CHILDREN: Final = ("child", "teen", "newly-adult")
 
 # user name, display name, role, own Patient, Practitioner, RelatedPersons

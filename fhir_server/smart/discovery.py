@@ -34,6 +34,7 @@ CAPABILITIES: Final = (
     "permission-user",
     "permission-v1",
     "permission-v2",
+    "smart-app-state",
 )
 _SCOPES: Final = tuple(f"{level}/*.{access}" for level in ("patient", "user", "system") for access in ("rs", "cruds", "read"))
 

@@ -59,7 +59,7 @@ def _canonical(value: object) -> bool:
 
 
 def _role(value: object) -> bool:
-    """"launch", or an absolute URI for any other role."""
+    """ "launch", or an absolute URI for any other role."""
     return value == "launch" or (isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:\S+", value) is not None)
 
 

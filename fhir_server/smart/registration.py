@@ -181,7 +181,9 @@ def _returnable(uri: str) -> bool:
 def _scopes(asked: str | None) -> str:
     kept = " ".join(narrowed(_USUAL if asked is None else asked, _MOST, _LEVELS))
     if not kept:
-        raise Refused("invalid_client_metadata", "An app that registers itself may ask for patient/ and user/ scopes, and for launch and sign-in.")
+        raise Refused(
+            "invalid_client_metadata", "An app that registers itself may ask for patient/ and user/ scopes, and for launch and sign-in."
+        )
     return kept
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from fhir_server.smart import clients, invitations, registration
 from fhir_server.smart.clients import Client
-from fhir_server.smart.core import HOUR, Smart
+from fhir_server.smart.core import Smart
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.registration import Refused, Registered
 from fhir_server.smart.web import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address

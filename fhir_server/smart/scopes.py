@@ -16,9 +16,7 @@ NAMED: Final = ("openid", "fhirUser", "launch", "launch/patient", "launch/encoun
 LETTERS: Final = "cruds"
 MOST: Final = 200  # scopes in one request
 _V1: Final = {"read": "rs", "write": "cud", "*": "cruds"}
-_SCOPE: Final = re.compile(
-    r"(patient|user|system)/(\*|[A-Z][A-Za-z]{1,63})\.(read|write|\*|c?r?u?d?s?)(?:\?([!#-\[\]-~]+))?", re.ASCII
-)
+_SCOPE: Final = re.compile(r"(patient|user|system)/(\*|[A-Z][A-Za-z]{1,63})\.(read|write|\*|c?r?u?d?s?)(?:\?([!#-\[\]-~]+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

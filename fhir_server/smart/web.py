@@ -74,10 +74,7 @@ def page_headers(*targets: str) -> dict[str, str]:
     """Headers of every page.  ``targets``: where a form on it may end up, for browsers that check redirects too."""
     sources = dict.fromkeys(_source(uri) for uri in targets if uri)
     target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)  # which end a directive
-    policy = (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
-        f"form-action 'self'{target}"
-    )
+    policy = f"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'{target}"
     return NO_STORE | {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",

@@ -80,10 +80,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Rows in order, and where to go on from (None: these were the last)."""
+    """Rows in order, and where to go on from (None: these were the last).
+
+    ``total``: how many rows meet the condition in all, as ``count`` says, where the store came to know it; else None.
+    """
 
     rows: tuple[Row, ...]
     next: Position | None
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,8 @@ class Snapshot(Protocol):
     async def find(
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        """At most ``limit`` rows that meet ``where``, in the order of ``sort`` and then of :mod:`~fhir_server.store.places`.
+        """At most ``limit`` rows that meet ``where``, in the order of ``sort`` and then of :mod:`~fhir_server.store.places`:
+        for a bounded sight by when rows were stored, for another by the number of their first patient and then by that.
 
         Raises Problem ``invalid`` if ``after`` names a row that the sight does not (any longer) admit.
         """
@@ -126,6 +131,9 @@ class Snapshot(Protocol):
 
     async def stamp(self, patient: str | None) -> Stamp: ...
 
+    async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
+        """The types of which there is a current row of one of these patients, in view or not: for what asks type by type."""
+
     async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
         """The patients to whom the rows that meet ``where`` belong."""
 
@@ -138,6 +146,9 @@ class Transaction(Snapshot, Protocol):
 
         For a deleted row: the Row of its deletion, interaction ``delete``.
         """
+
+    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+        """All versions before the one that :meth:`current` gives, oldest first, whatever their class; for relabelling."""
 
     async def put(self, record: Record) -> None:
         """Make this the current version and keep the one before in the history.
@@ -152,13 +163,16 @@ class Transaction(Snapshot, Protocol):
         """
 
     async def relabel(self, record: Record) -> None:
-        """Replace class, facets, pointers, release and entries of the current version without making a new one.
+        """Replace patients, class, release, facets, pointers, eras and entries of a version, current or earlier, as if it had
+        been written with them; its body, time and interaction stay.  The row's place follows.
 
-        Raises Problem ``conflict`` if the current version is another.
+        Raises Problem ``conflict`` if there is no such version.
         """
 
     async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
-        """Current rows with an index entry (of one of ``params``, as "Type.param") that refers to ``target``; for relabelling."""
+        """Rows of which any version has an index entry (of one of ``params``, as "Type.param") that refers to ``target``, each
+        as :meth:`current` gives it; for relabelling.  Those may be among them of which a version had one until relabelled.
+        """
 
     async def intern(self, key: str) -> int:
         """The number of this visibility class; a new one is given the next."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,16 +16,29 @@ from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
 from fhir_server.search.sight import Indexed, Position, Sight, SortKey
-from fhir_server.store import Page, Record, Row, Stamp, Transaction, system_now
-from fhir_server.store.places import patient_number
+from fhir_server.store import Page, Record, Row, Stamp, Transaction, places, system_now
 
 T = TypeVar("T")
 _Key = tuple[str, str]
 
 
+class _Version(NamedTuple):
+    record: Record
+    stored: int  # a count of all that was ever stored
+
+    @property
+    def row(self) -> Row:
+        return self.record.row
+
+    @property
+    def deleted(self) -> bool:
+        return self.row.interaction == "delete"
+
+
 @dataclass
 class _State:
-    history: dict[_Key, tuple[Record, ...]] = field(default_factory=dict)  # in the order first stored; the last one is current
+    history: dict[_Key, tuple[_Version, ...]] = field(default_factory=dict)  # oldest first; the last one is current
+    stored: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     stamps: dict[str | None, int] = field(default_factory=dict)
     secrets: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
@@ -43,13 +56,15 @@ class _State:
         )
 
 
-def _indexed(record: Record) -> Indexed:
-    row = record.row
-    return Indexed(row.type, row.id, row.patients, row.vclass, row.release_at, record.entries)
+def _indexed(version: _Version, place: tuple[int, int] = (0, 0)) -> Indexed:
+    row = version.row
+    return Indexed(row.type, row.id, row.patients, row.vclass, row.release_at, version.record.entries, place)
 
 
-def _deleted(record: Record) -> bool:
-    return record.row.interaction == "delete"
+def _placed(versions: tuple[_Version, ...]) -> Indexed:
+    owners = versions[-1].row.patients
+    number = places.patient_number(owners[0]) if owners else 0
+    return _indexed(versions[-1], (number, places.first([(one.row, one.stored) for one in versions])))
 
 
 class _Transaction:
@@ -57,17 +72,15 @@ class _Transaction:
         self._state = state
 
     def _rows(self, type: str) -> list[Indexed]:
-        current = [records[-1] for (kind, _), records in self._state.history.items() if kind == type]
-        rows = [_indexed(record) for record in current if not _deleted(record)]
-        return sorted(rows, key=lambda row: patient_number(row.patients[0]) if row.patients else 0)
+        return [_placed(versions) for (kind, _), versions in self._state.history.items() if kind == type and not versions[-1].deleted]
 
     def _row(self, found: Indexed) -> Row:
         return self._state.history[found.type, found.id][-1].row
 
     async def read(self, type: str, id: str, sight: Sight) -> Row | None:
-        records = self._state.history.get((type, id))
-        shown = records and not _deleted(records[-1]) and match.admits(sight, _indexed(records[-1]))
-        return records[-1].row if records and shown else None
+        versions = self._state.history.get((type, id))
+        shown = versions and not versions[-1].deleted and match.admits(sight, _indexed(versions[-1]))
+        return versions[-1].row if versions and shown else None
 
     async def find(
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -85,11 +98,11 @@ class _Transaction:
         return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, sights(type))])
 
     async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
-        records = self._state.history.get((type, id), ())
-        living = [record for record in records if not _deleted(record)]
+        versions = self._state.history.get((type, id), ())
+        living = [version for version in versions if not version.deleted]
         if not living or not match.admits(sight, _indexed(living[-1])):
             return ()
-        return tuple(record.row for record in records if match.admits(sight, _indexed(record)))
+        return tuple(version.row for version in versions if match.admits(sight, _indexed(version)))
 
     async def classes(self) -> tuple[str, ...]:
         return tuple(self._state.classes)
@@ -98,24 +111,35 @@ class _Transaction:
         stamps = self._state.stamps
         return Stamp(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0), len(self._state.classes))
 
+    async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
+        current = [versions[-1] for versions in self._state.history.values()]
+        return frozenset(one.row.type for one in current if not one.deleted and not patients.isdisjoint(one.row.patients))
+
     async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
         return frozenset(patient for row in match.select(self._rows(type), type, where, sight) for patient in row.patients)
 
     async def current(self, type: str, id: str) -> Row | None:
-        records = self._state.history.get((type, id))
-        return records[-1].row if records else None
+        versions = self._state.history.get((type, id))
+        return versions[-1].row if versions else None
+
+    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+        return tuple(version.row for version in self._state.history.get((type, id), ())[:-1])
 
     async def put(self, record: Record) -> None:
         key, old = self._before(record.row)
-        self._state.history[key] = (*old, record)
+        self._add(key, old, record)
 
     async def drop(self, row: Row) -> None:
         key, old = self._before(row)
-        if not old or _deleted(old[-1]):
+        if not old or old[-1].deleted:
             raise Problem("conflict", "There is no current version.")
-        self._state.history[key] = (*old, Record(msgspec.structs.replace(row, body=b"", interaction="delete"), old[-1].entries))
+        self._add(key, old, Record(msgspec.structs.replace(row, body=b"", interaction="delete"), old[-1].record.entries))
 
-    def _before(self, row: Row) -> tuple[_Key, tuple[Record, ...]]:
+    def _add(self, key: _Key, old: tuple[_Version, ...], record: Record) -> None:
+        self._state.stored += 1
+        self._state.history[key] = (*old, _Version(record, self._state.stored))
+
+    def _before(self, row: Row) -> tuple[_Key, tuple[_Version, ...]]:
         key = row.type, row.id
         old = self._state.history.get(key, ())
         if row.version != (old[-1].row.version if old else 0) + 1:
@@ -123,29 +147,25 @@ class _Transaction:
         return key, old
 
     async def relabel(self, record: Record) -> None:
-        key = record.row.type, record.row.id
-        old = self._state.history.get(key, ())
-        if not old or _deleted(old[-1]) or old[-1].row.version != record.row.version:
+        row = record.row
+        old = self._state.history.get((row.type, row.id), ())
+        place = row.version - 1
+        if not 0 <= place < len(old):
             raise Problem("conflict", "The resource was changed at the same time.")
-        was = old[-1].row
-        self._state.history[key] = (
-            *old[:-1],
-            msgspec.structs.replace(
-                record,
-                row=msgspec.structs.replace(record.row, body=was.body, updated=was.updated, interaction=was.interaction),
-            ),
-        )
+        was = old[place].row
+        row = msgspec.structs.replace(row, body=was.body, updated=was.updated, interaction=was.interaction)
+        relabelled = _Version(Record(row, record.entries), old[place].stored)
+        self._state.history[row.type, row.id] = (*old[:place], relabelled, *old[place + 1 :])
 
     async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
-        def refers(record: Record) -> bool:
-            type = record.row.type
+        def refers(version: _Version) -> bool:
+            type = version.row.type
             return any(
                 entry.kind == "reference" and entry.value == (target,) and (params is None or f"{type}.{entry.param}" in params)
-                for entry in record.entries
+                for entry in version.record.entries
             )
 
-        current = [records[-1] for records in self._state.history.values()]
-        return tuple(record.row for record in current if not _deleted(record) and refers(record))
+        return tuple(versions[-1].row for versions in self._state.history.values() if any(map(refers, versions)))
 
     async def intern(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))

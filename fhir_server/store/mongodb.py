@@ -6,11 +6,12 @@ URL ``mongodb://host[,host...]/database?options`` or ``mongodb+srv://...``, of a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
-from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.errors import ConfigurationError
 
 from fhir_server.store import Transaction
 from fhir_server.store.mongodb_base import Base, answered
@@ -40,9 +41,9 @@ class MongoStore:
     async def _snapshot(self) -> AsyncIterator[MongoSnapshot]:
         await self.base.ready()
         async with answered():
-            await self.base.sure()
+            primary = await self.base.sure()
             async with self.base.client.start_session(snapshot=True) as session:
-                yield MongoSnapshot(self.base, session)
+                yield MongoSnapshot(self.base, session, primary)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         await self.base.ready()
@@ -61,6 +62,8 @@ class MongoStore:
 def connect(url: str) -> MongoStore:
     """The store at this URL; nothing is asked of it before it is used.  Raises ValueError for a URL that cannot be meant."""
     try:
-        return MongoStore(url)
-    except (ConfigurationError, InvalidURI, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # an option that is not understood, such as a misspelt tls, is left out else
+            return MongoStore(url)
+    except (ConfigurationError, ValueError, TypeError, UserWarning) as error:
         raise ValueError(f"FHIR_SERVER_STORE is not a MongoDB URL that can be used: {error}") from None

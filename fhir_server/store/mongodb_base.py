@@ -12,6 +12,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReadPreference
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
@@ -35,6 +36,7 @@ OLDEST: Final = (6, 0)
 SECURITY: Final = "security"
 CLASSES: Final = "classes"
 _SCHEMA: Final = "schema"
+MOVING: Final = "moving"
 
 _SURE: Final = 2.0  # seconds for which the primary stays known to be one; well below any sensible electionTimeoutMillis
 _UNAUTHORIZED: Final = 13
@@ -43,6 +45,9 @@ _INDEX_DIFFERS: Final = (85, 86)
 _PASSING: Final = frozenset({50, 112, 189, 239, 246, 251, 262, 11600, 11602})  # time limit, conflicts, elections, lost snapshots
 
 BUSY: Final = "The server is busy; try again."
+
+
+Primary = tuple[Any, Any] | None  # its address, and the election that made it one
 
 
 def of_patient(id: str) -> str:
@@ -59,7 +64,8 @@ def _index(name: str, *members: str, **options: Any) -> IndexModel:
 INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
     "resources": (
         _index("place", "type", "n", "at", "class", "release"),
-        _index("others", "others", "type", "n", "at", sparse=True),
+        _index("name", "type", "id"),
+        _index("others", "others", "type", "at", sparse=True),
         _index("token", "tok.v", "tok.p", "type", "n", "at"),
         _index("token_param", "type", "tok.p", "n", "at"),
         _index("reference", "ref.v", "ref.p", "type", "n", "at"),
@@ -71,7 +77,11 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
         _index("date_lo", "type", "dat.p", "dat.lo"),
         _index("number", "type", "num.p", "num.v"),
     ),
-    "history": (_index("version", "rid", "version"),),
+    "history": (
+        _index("version", "rid", "version"),
+        _index("name", "type", "id"),
+        _index("reference", "ref.v", "ref.p", "type", sparse=True),
+    ),
     "counters": (),
     "locks": (),
     "secrets": (
@@ -106,10 +116,11 @@ class Base:
         self.raw_resources = self.resources.with_options(codec_options=raw)
         self.raw_history = self.history.with_options(codec_options=raw)
         self.class_numbers: dict[str, int] = {}  # of classes that are committed, for those never change
+        self.moving = False  # a migration is filling this store
         self._ready = False
         self._readying = asyncio.Lock()
         self._making_sure = asyncio.Lock()
-        self._sure: tuple[Any, float] = (None, 0.0)
+        self._sure: tuple[Primary, float] = (None, 0.0)  # which, and since when
 
     async def prepare(self) -> None:
         """Check the server, make what is missing.  Raises ValueError, worded for the operator; OSError if nothing answers."""
@@ -148,8 +159,14 @@ class Base:
         schema = await self.counters.find_one({"_id": _SCHEMA})
         if schema is None or schema["value"] > SCHEMA:
             raise ValueError(f"The database {self.database.name} was written by a later version of this program.")
-        async with self.client.start_session() as session, await session.start_transaction():
-            await self.locks.update_one({"_id": "start"}, {"$inc": {"value": 1}}, upsert=True, session=session)
+        if not self.moving and await self.counters.find_one({"_id": MOVING}) is not None:
+            raise ValueError(f"The migration into the database {self.database.name} is not complete: start it again, and it goes on.")
+        async with self.client.start_session() as session:
+            await session.with_transaction(self._touched, write_concern=WriteConcern("majority"))
+
+    async def _touched(self, session: AsyncClientSession) -> None:
+        """The least transaction, to see that this user may have any."""
+        await self.locks.update_one({"_id": "start"}, {"$inc": {"value": 1}}, upsert=True, session=session)
 
     async def _create(self, name: str) -> None:
         try:
@@ -162,27 +179,36 @@ class Base:
         if not self._ready:
             await self.prepare()
 
-    async def sure(self) -> None:
+    async def sure(self) -> Primary:
         """Make sure that reading now reads what was acknowledged before: the server that answers is, or lately was, the primary.
 
         After an election a former primary that has not heard of it, and a new one that has not committed yet, would
         answer from the past.  Neither can commit a write; and one that can will be the only primary for as long as no
-        other member can have been elected.
+        other member can have been elected.  Returns that primary; ask :meth:`require` once the reading is done.
         """
         if self._is_sure():
-            return
+            return self._sure[0]
         async with self._making_sure:
             while not self._is_sure():
                 primary, began = self._primary(), time.monotonic()
                 await self.locks.update_one({"_id": "sure"}, {"$inc": {"value": 1}}, upsert=True)
                 if primary == self._primary():
                     self._sure = primary, began
+        return self._sure[0]
 
     def _is_sure(self) -> bool:
         primary, since = self._sure
         return primary is not None and time.monotonic() - since < _SURE and primary == self._primary()
 
-    def _primary(self) -> Any:
+    async def require(self, primary: Primary) -> None:
+        """Make sure that the reading just done was of this primary, for the driver turns to the next one by itself.
+
+        Raises Problem ``busy`` if there has been an election meanwhile.
+        """
+        if await self.sure() != primary:
+            raise Problem("busy", BUSY)
+
+    def _primary(self) -> Primary:
         for address, server in self.client.topology_description.server_descriptions().items():
             if server.is_writable:
                 return address, server.election_id

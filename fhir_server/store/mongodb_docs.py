@@ -63,8 +63,8 @@ def name(type: str, id: str) -> str:
     return f"{type}/{id}"
 
 
-def document(row: Row, entries: Iterable[Entry], at: str) -> Document:
-    """The current document of a row; ``at`` is its place among the rows of its first patient.
+def document(row: Row, entries: Iterable[Entry], stored: str, at: str) -> Document:
+    """The document of a version stored at ``stored``; as a current one the row stands at ``at``.
 
     Raises Problem ``too_large`` for what MongoDB cannot hold in one document.
     """
@@ -74,6 +74,7 @@ def document(row: Row, entries: Iterable[Entry], at: str) -> Document:
         "id": row.id,
         "n": patient_number(row.patients[0]) if row.patients else 0,
         "at": at,
+        "stored": stored,
         "patients": list(row.patients),
         "version": row.version,
         "updated": row.updated,

@@ -9,38 +9,44 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fhir_server.search.filters import Filter, OfPatient
-from fhir_server.search.sight import Position, Sight, SortKey, Window
+from fhir_server.search.filters import Filter
+from fhir_server.search.sight import Position, Sight, SortKey
 from fhir_server.store.mongodb_docs import ARRAYS
-from fhir_server.store.mongodb_where import FALSE, Query, arms, both, condition, either, shown, windows
+from fhir_server.store.mongodb_where import FALSE, Query, through, windows
 
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
 
 _MEMBER: Final = {"token": "v", "reference": "v", "string": "v", "quantity": "v"}
 ORDER: Final[dict[str, Any]] = {"n": 1, "at": 1}
+_BOUNDED: Final[dict[str, Any]] = {"at": 1}
+
+
+def order(sight: Sight) -> dict[str, Any]:
+    """What this sight's answers are ordered by, as far as they are not sorted (:mod:`~fhir_server.store.places`)."""
+    return _BOUNDED if sight.bounded else ORDER
 
 
 def sorted_ids(
     type: str, where: Filter, sight: Sight, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place, collection: str
 ) -> Pipeline:
-    """Documents ``{_id, k0, k1, ...}`` of the rows found, in order; from behind ``after``, whose row stands at ``place``."""
-    answer = either(*[arm.query for arm in arms(type, where, sight)])
-    if answer == FALSE:
-        return []
+    """Documents ``{_id, k0, k1, ...}`` of the rows found, in order, where there can be any.
+
+    ``after`` leaves those behind it, whose row stands at ``place``.
+    """
     several = windows(sight)
     if len(several) == 1:
-        pipeline: Pipeline = [{"$match": answer}, {"$project": _values(sort, several[0].classes)}]
+        pipeline: Pipeline = [{"$match": through(type, where, sight, several[0])}, {"$project": _values(sort, several[0].classes)}]
     else:
-        pipeline = _together(type, answer, sight, sort, collection)
+        pipeline = _together(type, where, sight, sort, collection)
     ranks = {f"m{n}": {"$eq": [f"$k{n}", None]} for n in range(len(sort))}  # rows without a value come last, either way up
     pipeline.append({"$set": ranks})
     if after is not None:
-        pipeline.append({"$match": _behind(sort, after, place)})
-    order: dict[str, Any] = {}
+        pipeline.append({"$match": _behind(sort, after, beyond(place, sight))})
+    sorting: dict[str, Any] = {}
     for n, key in enumerate(sort):
-        order |= {f"m{n}": 1, f"k{n}": -1 if key.descending else 1}
-    return [*pipeline, {"$sort": order | ORDER}, {"$limit": limit}, {"$project": {f"k{n}": 1 for n in range(len(sort))}}]
+        sorting |= {f"m{n}": 1, f"k{n}": -1 if key.descending else 1}
+    return [*pipeline, {"$sort": sorting | order(sight)}, {"$limit": limit}, {"$project": {f"k{n}": 1 for n in range(len(sort))}}]
 
 
 def _values(sort: tuple[SortKey, ...], classes: frozenset[int]) -> dict[str, Any]:
@@ -57,23 +63,20 @@ def _value(key: SortKey, classes: frozenset[int]) -> Any:
     return {"$ifNull": [{"$max" if key.descending else "$min": values}, None]}
 
 
-def _together(type: str, answer: Query, sight: Sight, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
-    parts = [
-        [{"$match": both(answer, _of(window, type, sight.now))}, {"$project": _values(sort, window.classes)}] for window in windows(sight)
-    ]
+def _together(type: str, where: Filter, sight: Sight, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
+    """Each window's answers with its values; a row that several show is one row with the best of them."""
+    parts: list[Pipeline] = []
+    for window in windows(sight):
+        shown = through(type, where, sight, window)
+        if shown != FALSE:
+            parts.append([{"$match": shown}, {"$project": _values(sort, window.classes)}])
     unions = [{"$unionWith": {"coll": collection, "pipeline": part}} for part in parts[1:]]
     best = {f"k{n}": {"$max" if key.descending else "$min": f"$k{n}"} for n, key in enumerate(sort)}
     return [*parts[0], *unions, {"$group": {"_id": "$_id", "n": {"$first": "$n"}, "at": {"$first": "$at"}, **best}}]
 
 
-def _of(window: Window, type: str, now: int) -> Query:
-    owned = {} if window.patients is None else condition(type, OfPatient(window.patients), window.classes)
-    found = both(owned, shown(type, window, now))
-    return {"_id": {"$in": []}} if found == FALSE else found
-
-
-def _behind(sort: tuple[SortKey, ...], after: Position, place: Place) -> Query:
-    """Strictly behind the keys, or with equal keys behind the place."""
+def _behind(sort: tuple[SortKey, ...], after: Position, later: tuple[Query, ...]) -> Query:
+    """Strictly behind the keys, or with equal keys ``later``."""
     ways: list[Query] = []
     equal: Query = {}
     for n, (key, value) in enumerate(zip(sort, after.keys, strict=True)):
@@ -82,11 +85,13 @@ def _behind(sort: tuple[SortKey, ...], after: Position, place: Place) -> Query:
             continue
         ways += [{**equal, f"m{n}": True}, {**equal, f"k{n}": {"$lt" if key.descending else "$gt": value}, f"m{n}": False}]
         equal = {**equal, f"k{n}": value, f"m{n}": False}
-    ways += [{**equal, **way} for way in beyond(place)]
+    ways += [{**equal, **way} for way in later]
     return {"$or": ways}
 
 
-def beyond(place: Place) -> tuple[Query, ...]:
-    """The ways to stand behind this place in the order first stored."""
+def beyond(place: Place, sight: Sight) -> tuple[Query, ...]:
+    """The ways to stand behind this place."""
     number, at = place
+    if sight.bounded:
+        return ({"at": {"$gt": at}},)
     return {"n": {"$gt": number}}, {"n": number, "at": {"$gt": at}}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
 
 from fhir_server.errors import Problem
 from fhir_server.search import match
@@ -13,9 +14,9 @@ from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.sight import STALE, Position, Sight, SortKey
 from fhir_server.store import Page, Row, Stamp
 from fhir_server.store import mongodb_docs as docs
-from fhir_server.store.mongodb_base import CLASSES, SECURITY, Base, of_patient
+from fhir_server.store.mongodb_base import CLASSES, SECURITY, Base, Primary, of_patient
 from fhir_server.store.mongodb_docs import Document
-from fhir_server.store.mongodb_order import ORDER, Place, beyond, sorted_ids
+from fhir_server.store.mongodb_order import Place, beyond, order, sorted_ids
 from fhir_server.store.mongodb_where import FALSE, Arm, Query, arms, either
 
 MILLISECONDS: Final = 10_000  # after which one reading is given up
@@ -23,20 +24,34 @@ _JUDGED_BY_ENTRIES: Final = docs.JUDGED | docs.ENTRIES
 
 
 class MongoSnapshot:
-    """See :class:`fhir_server.store.Snapshot`.  Everything is read through ``session``, of the primary."""
+    """See :class:`fhir_server.store.Snapshot`.
 
-    def __init__(self, base: Base, session: AsyncClientSession) -> None:
+    Everything is read through ``session``.  Its first reading fixes the instant that all show, and so must have been of
+    ``primary`` (None: the session is a transaction, whose commit will tell).
+    """
+
+    def __init__(self, base: Base, session: AsyncClientSession, primary: Primary = None) -> None:
         self._base = base
         self._session = session
+        self._primary = primary
         self._classes: tuple[str, ...] | None = None
 
+    async def _found(self, collection: AsyncCollection[Document], query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
+        found = collection.find(query, fields, session=self._session, max_time_ms=MILLISECONDS, **more)
+        return await self._fixed(await found.to_list())
+
     async def _documents(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
-        found = self._base.resources.find(query, fields, session=self._session, max_time_ms=MILLISECONDS, **more)
-        return await found.to_list()
+        return await self._found(self._base.resources, query, fields, **more)
 
     async def _aggregate(self, pipeline: list[dict[str, Any]]) -> list[Document]:
         found = await self._base.resources.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
-        return await found.to_list()
+        return await self._fixed(await found.to_list())
+
+    async def _fixed(self, found: list[Document]) -> list[Document]:
+        if self._primary is not None:
+            await self._base.require(self._primary)
+            self._primary = None
+        return found
 
     async def read(self, type: str, id: str, sight: Sight) -> Row | None:
         found = await self._documents({"_id": docs.name(type, id)}, docs.ROW)
@@ -57,31 +72,33 @@ class MongoSnapshot:
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
         parts = arms(type, where, sight)
-        place = await self._place(type, sight, sort, after) if after else (-1, "")
+        place = await self._resume(type, sight, sort, after) if after else (-1, "")
         if limit < 1 or not parts:
             return Page((), None)
         if not sort:
-            found = await self._in_order(parts, place, limit + 1)
+            found = await self._in_order(parts, sight, place, limit + 1)
             more = Position((), found[limit - 1]["id"]) if len(found) > limit else None
             return Page(tuple(map(docs.row, found[:limit])), more)
         pipeline = sorted_ids(type, where, sight, sort, limit + 1, after, place, self._base.resources.name)
         narrow = await self._aggregate(pipeline)
+        if not narrow:
+            return Page((), None)
         wide = {one["_id"]: one for one in await self._documents({"_id": {"$in": [one["_id"] for one in narrow[:limit]]}}, docs.ROW)}
         rows = tuple([docs.row(wide[one["_id"]]) for one in narrow[:limit]])
         last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
         return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
 
-    async def _place(self, type: str, sight: Sight, sort: tuple[SortKey, ...], after: Position) -> Place:
+    async def _resume(self, type: str, sight: Sight, sort: tuple[SortKey, ...], after: Position) -> Place:
         found = await self._admitted(await self._documents({"_id": docs.name(type, after.id)}, docs.JUDGED), lambda _: sight)
         if not found or len(after.keys) != len(sort):
             raise Problem("invalid", STALE)
         return found[0]["n"], found[0]["at"]
 
-    async def _in_order(self, parts: tuple[Arm, ...], place: Place, limit: int) -> list[Document]:
-        query = either(*[one for part in parts for one in _resumed(part, place)])
+    async def _in_order(self, parts: tuple[Arm, ...], sight: Sight, place: Place, limit: int) -> list[Document]:
+        query = either(*[one for part in parts for one in _resumed(part, place, sight)])
         if query == FALSE:
             return []
-        return await self._documents(query, docs.ROW, sort=ORDER, limit=limit)
+        return await self._documents(query, docs.ROW, sort=order(sight), limit=limit)
 
     async def count(self, type: str, where: Filter, sight: Sight) -> int:
         parts = arms(type, where, sight)
@@ -96,8 +113,8 @@ class MongoSnapshot:
 
     async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
         rid, fields = docs.name(type, id), docs.ROW | docs.ENTRIES
-        past = self._base.history.find({"rid": rid}, fields, sort={"version": 1}, session=self._session, max_time_ms=MILLISECONDS)
-        kept = [*await past.to_list(), *await self._documents({"_id": rid}, fields)]
+        past = await self._found(self._base.history, {"rid": rid}, fields, sort={"version": 1})
+        kept = [*past, *await self._documents({"_id": rid}, fields)]
         shown: list[Row] = []
         newest = False
         for made in kept:
@@ -110,16 +127,20 @@ class MongoSnapshot:
 
     async def classes(self) -> tuple[str, ...]:
         if self._classes is None:
-            found = await self._base.counters.find({"_id": CLASSES}, session=self._session).to_list()
+            found = await self._found(self._base.counters, {"_id": CLASSES}, {"keys": 1})
             self._classes = tuple(found[0]["keys"]) if found else ()
         return self._classes
 
     async def stamp(self, patient: str | None) -> Stamp:
         names = [SECURITY, CLASSES] if patient is None else [SECURITY, CLASSES, of_patient(patient)]
-        kept = self._base.counters.find({"_id": {"$in": names}}, {"value": 1}, session=self._session)
-        found = {one["_id"]: one["value"] async for one in kept}
+        kept = await self._found(self._base.counters, {"_id": {"$in": names}}, {"value": 1})
+        found = {one["_id"]: one["value"] for one in kept}
         mine = 0 if patient is None else found.get(of_patient(patient), 0)
         return Stamp(found.get(SECURITY, 0), mine, found.get(CLASSES, 0))
+
+    async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
+        found = await self._aggregate([{"$match": {"patients": {"$in": sorted(patients)}}}, {"$group": {"_id": "$type"}}])
+        return frozenset([one["_id"] for one in found])
 
     async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
         parts = arms(type, where, sight)
@@ -145,12 +166,12 @@ def _verdict(sight: Sight, made: Document) -> bool | None:
     return verdict
 
 
-def _resumed(part: Arm, place: Place) -> Iterable[Query]:
+def _resumed(part: Arm, place: Place, sight: Sight) -> Iterable[Query]:
     """The part of an answer behind this place, in parts that each are one stretch of an index."""
     if place[0] < 0:
         return (part.query,)
-    if part.numbers is None:
-        return tuple([{"$and": [part.query, way]} for way in beyond(place)])
+    if part.numbers is None or sight.bounded:
+        return tuple([{"$and": [part.query, way]} for way in beyond(place, sight)])
     ways: list[Query] = []
     later = [number for number in part.numbers if number > place[0]]
     if later:

@@ -83,11 +83,7 @@ class Arm:
 
 def arms(type: str, where: Filter, sight: Sight) -> tuple[Arm, ...]:
     """Parts that together are the answer; those that cannot hold anything are left out."""
-    found: list[Arm] = []
-    for window in windows(sight):
-        wanted = both({"type": type}, shown(type, window, sight.now), condition(type, where, window.classes))
-        found.extend(_owned(wanted, window.patients))
-    return tuple([arm for arm in found if arm.query != FALSE])
+    return tuple([arm for window in windows(sight) for arm in _of_window(type, where, window, sight.now)])
 
 
 def windows(sight: Sight) -> tuple[Window, ...]:
@@ -95,20 +91,58 @@ def windows(sight: Sight) -> tuple[Window, ...]:
     return tuple(dict.fromkeys(w for w in sight.windows if w.classes and (w.patients is None or w.patients)))
 
 
-def _owned(wanted: Query, patients: frozenset[str] | None) -> Iterator[Arm]:
+def through(type: str, where: Filter, sight: Sight, window: Window) -> Query:
+    """What is an answer, through whichever window, and is shown by this one."""
+    own = _of_window(type, where, window, sight.now)
+    others = [other for other in windows(sight) if other != window]
+    both_show = [arm for other in others for arm in _of_two(type, where, window, other, sight.now)]
+    return either(*[arm.query for arm in (*own, *both_show)])
+
+
+def _of_window(type: str, where: Filter, window: Window, now: int) -> tuple[Arm, ...]:
+    wanted = both(_shown(type, window, now), condition(type, where, window.classes))
+    owners = [part.patients for part in (*_conjuncts(where), *_conjuncts(window.where)) if isinstance(part, OfPatient)]
+    return _placed(wanted, min([*owners, *_patients(window)], key=len, default=None))
+
+
+def _of_two(type: str, where: Filter, window: Window, other: Window, now: int) -> tuple[Arm, ...]:
+    """Rows that both windows show, and that are an answer through the other."""
+    wanted = both(_shown(type, window, now), _shown(type, other, now), condition(type, where, other.classes))
+    if window.patients is not None and other.patients is not None and window.patients.isdisjoint(other.patients):
+        # of two patients then, one of whom is not the first
+        wanted = both(wanted, among("others", window.patients | other.patients))
+        return () if wanted == FALSE else (Arm(wanted),)
+    return _placed(wanted, min([*_patients(window), *_patients(other)], key=len, default=None))
+
+
+def _patients(window: Window) -> tuple[frozenset[str], ...]:
+    return () if window.patients is None else (window.patients,)
+
+
+def _conjuncts(filter: Filter) -> Iterator[Filter]:
+    """The conditions that must all hold for this one to hold."""
+    if isinstance(filter, AllOf):
+        for part in filter.parts:
+            yield from _conjuncts(part)
+    else:
+        yield filter
+
+
+def _placed(wanted: Query, patients: frozenset[str] | None) -> tuple[Arm, ...]:
     """Rows whose first patient is one of these lie together; those that are also somebody else's have an index of their own."""
+    if wanted == FALSE or (patients is not None and not patients):
+        return ()
     if patients is None:
-        yield Arm(wanted)
-        return
+        return (Arm(wanted),)
     numbers = tuple(sorted({patient_number(patient) for patient in patients}))
-    yield Arm(both(wanted, among("n", numbers), among("patients", patients)), numbers)
-    yield Arm(both(wanted, among("others", patients)))
+    return Arm(both(wanted, among("n", numbers)), numbers), Arm(both(wanted, among("others", patients)))
 
 
-def shown(type: str, window: Window, now: int) -> Query:
-    """The window's own conditions, but for whose rows it shows."""
+def _shown(type: str, window: Window, now: int) -> Query:
+    """The window shows the row."""
+    owned = TRUE if window.patients is None else among("patients", window.patients)
     released = {"release": {"$lte": now}} if window.released else TRUE
-    return both(among("class", window.classes), released, condition(type, window.where, window.classes))
+    return both({"type": type}, owned, among("class", window.classes), released, condition(type, window.where, window.classes))
 
 
 def condition(type: str, filter: Filter, classes: frozenset[int]) -> Query:

@@ -18,13 +18,14 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.sight import Position, Sight, SortKey
-from fhir_server.store import Page, Record, Row, Stamp
+from fhir_server.store import Page, Record, Row, Stamp, places
 from fhir_server.store import mongodb_docs as docs
 from fhir_server.store.mongodb_base import CLASSES, SECURITY, Base, of_patient
 from fhir_server.store.mongodb_locks import SLOTS, claim, lock
 from fhir_server.store.mongodb_order import ORDER
 from fhir_server.store.mongodb_read import MongoSnapshot
 
+_CHAIN: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
 
 
@@ -120,13 +121,26 @@ class MongoTransaction(MongoSnapshot):
             self._known[name] = _Stored(current, deletion, current is not None)
         return self._known[name]
 
+    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+        await self._flush()
+        name = docs.name(type, id)
+        stored = await self._stored(name)
+        found = await self._versions(name, docs.ROW)
+        return tuple(map(docs.row, found if stored.current else found[:-1]))
+
+    async def _versions(self, name: str, fields: docs.Document) -> list[docs.Document]:
+        """All versions of a resource but the one that is current, oldest first."""
+        return await self._found(self._base.history, {"rid": name}, fields, sort={"version": 1})
+
     async def put(self, record: Record) -> None:
         row = record.row
         name = docs.name(row.type, row.id)
         stored = await self._stored(name)
         _follows(row, stored.version)
-        made = stored.current or stored.deletion
-        self._replace(name, stored, docs.document(row, record.entries, made["at"] if made else self._next_place(row.id)), keep=True)
+        if stored.current is not None:
+            self._history.append(InsertOne(docs.past(stored.current)))
+        own = self._next_place(row.id)
+        self._stand(name, stored, docs.document(row, record.entries, own, await self._place(name, stored, row, own)))
 
     async def drop(self, row: Row) -> None:
         name = docs.name(row.type, row.id)
@@ -134,7 +148,8 @@ class MongoTransaction(MongoSnapshot):
         if stored.current is None:
             raise Problem("conflict", "There is no current version.")
         _follows(row, stored.version)
-        deletion = docs.document(msgspec.structs.replace(row, body=b"", interaction="delete"), (), stored.current["at"])
+        own = self._next_place(row.id)
+        deletion = docs.document(msgspec.structs.replace(row, body=b"", interaction="delete"), (), own, own)
         deletion |= {array: stored.current[array] for array in docs.ENTRIES if array in stored.current}
         self._history += [InsertOne(docs.past(stored.current)), InsertOne(docs.past(deletion))]
         self._resources.append(DeleteOne({"_id": name}))
@@ -142,22 +157,41 @@ class MongoTransaction(MongoSnapshot):
         self._wrote(name)
 
     async def relabel(self, record: Record) -> None:
-        row = record.row
-        name = docs.name(row.type, row.id)
+        name = docs.name(record.row.type, record.row.id)
         stored = await self._stored(name)
-        if stored.current is None or stored.version != row.version:
+        if stored.current is not None and stored.version == record.row.version:
+            made = _relabelled(stored.current, record)
+            made["at"] = await self._place(name, stored, docs.row(made), made["stored"])
+            self._stand(name, stored, made)
+            return
+        await self._flush()
+        found = await self._base.history.find_one({"_id": f"{name}/{record.row.version}"}, session=self._session)
+        if found is None:
             raise Problem("conflict", _CHANGED)
-        was = docs.row(stored.current)
-        same = msgspec.structs.replace(row, body=was.body, updated=was.updated, interaction=was.interaction)
-        self._replace(name, stored, docs.document(same, record.entries, stored.current["at"]), keep=False)
-
-    def _replace(self, name: str, stored: _Stored, made: docs.Document, *, keep: bool) -> None:
+        past = {**_relabelled({**found, "_id": name}, record), "_id": found["_id"], "rid": name}
+        self._history.append(ReplaceOne({"_id": found["_id"]}, past))
         if stored.current is None:
-            self._resources.append(InsertOne(made))
+            self._known.pop(name)
+            await self._flush()
         else:
-            if keep:
-                self._history.append(InsertOne(docs.past(stored.current)))
-            self._resources.append(ReplaceOne({"_id": name}, made))
+            made = dict(stored.current.items())
+            made["at"] = await self._place(name, None, docs.row(made), made["stored"])
+            made["settled"] = made.get("settled", 0) + 1  # that the document is written though its place may be the same
+            self._stand(name, stored, made)
+
+    async def _place(self, name: str, before: _Stored | None, row: Row, own: str) -> str:
+        """Where a current version that was stored at ``own`` stands (:mod:`~fhir_server.store.places`)."""
+        if before is not None and before.version == 0:
+            return own
+        if before is not None and before.current is not None and _same_view(before.current, row):
+            return str(before.current["at"])
+        await self._flush()
+        chain = [(docs.row({"body": b"", **made}), str(made["stored"])) for made in await self._versions(name, _CHAIN)]
+        return places.first([*chain, (row, own)])
+
+    def _stand(self, name: str, stored: _Stored, made: docs.Document) -> None:
+        """Make this the current document."""
+        self._resources.append(InsertOne(made) if stored.current is None else ReplaceOne({"_id": name}, made))
         self._known[name] = _Stored(made, None, stored.existed)
         self._wrote(name)
 
@@ -171,11 +205,16 @@ class MongoTransaction(MongoSnapshot):
         else:
             self._claimed.add(lock("absent", target))
         await self._flush()
-        found: list[docs.Document] = []
+        found: dict[str, Row] = {}
+        once: set[str] = set()
         for type, elements in _asked(target, params).items():
-            among = {"ref": {"$elemMatch": elements}}
-            found += await self._documents(among if type is None else {"type": type, **among}, docs.ROW, sort=ORDER)
-        return tuple(map(docs.row, found))
+            among = {**({} if type is None else {"type": type}), "ref": {"$elemMatch": elements}}
+            found |= {one["_id"]: docs.row(one) for one in await self._documents(among, docs.ROW, sort=ORDER)}
+            once |= {one["rid"] for one in await self._found(self._base.history, among, {"rid": 1, "_id": 0})}
+        for name in sorted(once - found.keys()):
+            stored = await self._stored(name)
+            found[name] = docs.row(stored.current or stored.deletion)
+        return tuple(found.values())
 
     async def intern(self, key: str) -> int:
         known = self._base.class_numbers.get(key)
@@ -234,6 +273,18 @@ class MongoTransaction(MongoSnapshot):
         """The lock documents to touch.  Whoever changes what a lock stands for touches all its slots, who reads it one."""
         changed = {f"{name}:{slot}" for name in self._changed for slot in range(SLOTS)}
         return changed | self._claimed | {f"{name}:{self._slot}" for name in self._read}
+
+
+def _same_view(made: Any, row: Row) -> bool:
+    """Whether the version before had this one's class, release and patients, and so this one's place."""
+    return (made["class"], made["release"], tuple(made["patients"])) == (row.vclass, row.release_at, row.patients)
+
+
+def _relabelled(made: Any, record: Record) -> docs.Document:
+    """A stored version's document with another label; body, time and interaction stay."""
+    was = docs.row(made)
+    row = msgspec.structs.replace(record.row, body=was.body, updated=was.updated, interaction=was.interaction)
+    return docs.document(row, record.entries, made["stored"], made["at"])
 
 
 def _asked(target: str, params: frozenset[str] | None) -> dict[str | None, docs.Document]:

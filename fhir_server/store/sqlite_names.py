@@ -28,6 +28,7 @@ class Names:
         self._owners: dict[int, tuple[str, ...]] = shared._owners if shared else {0: ()}
 
         self._classes: tuple[str, ...] = ()
+        self._class_numbers: dict[str, int] = {}
 
     def forget(self) -> None:
         """Forget what may have been rolled back."""
@@ -35,6 +36,7 @@ class Names:
             known.clear()
         self._owners[0] = ()
         self._classes = ()
+        self._class_numbers.clear()
 
     def number(self, text: str) -> int | None:
         """The number of this name, or None if it has none, so that no row has it either."""
@@ -60,7 +62,7 @@ class Names:
 
     def intern(self, text: str) -> int:
         """The number of this name, given one if it is new (on a writing connection)."""
-        known = self.number(text)
+        known = self._numbers.get(text) or self.number(text)
         if known is None:
             known = int(self._connection.execute("INSERT INTO name(text) VALUES (?) RETURNING n", (text,)).get)
             self._remember(text, known)
@@ -103,6 +105,17 @@ class Names:
         sql = "SELECT key FROM class WHERE n >= ? ORDER BY n"
         self._classes += tuple([key for (key,) in self._connection.execute(sql, (len(self._classes),))])
         return self._classes
+
+    def intern_class(self, key: str) -> int:
+        """The number of this visibility class; a new one is given the next (on a writing connection)."""
+        known = self._class_numbers.get(key)
+        if known is None:
+            known = self._connection.execute("SELECT n FROM class WHERE key = ?", (key,)).get
+            if known is None:
+                sql = "INSERT INTO class(n, key) VALUES ((SELECT coalesce(max(n) + 1, 0) FROM class), ?) RETURNING n"
+                known = self._connection.execute(sql, (key,)).get
+            self._class_numbers[key] = known = int(known)
+        return known
 
     def intern_patient(self, id: str) -> int:
         """The number of this patient; of two whose digests meet, the later takes the next free number."""

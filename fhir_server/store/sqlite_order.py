@@ -25,7 +25,7 @@ Found = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """A sorted question: at most ``limit`` rows from behind ``after``, the position of the row ``rid``."""
+    """A sorted question: at most ``limit`` rows from behind ``after``, the position of a row whose place is ``place``."""
 
     meaning: Meaning
     where: Filter
@@ -34,7 +34,7 @@ class Sorting:
     sort: tuple[SortKey, ...]
     limit: int
     after: Position | None
-    rid: int
+    place: int
 
     def rows(self) -> Found:
         """``(rid, sort value, ...)`` of each row found."""
@@ -49,14 +49,15 @@ class Sorting:
 
     def _sorted(self, arms: tuple[plan.Arm, ...], windows: Sequence[Window]) -> Found:
         text, args = union(arms)
+        placed = f"rid & {plan.place_bits(self.sight)}"
         values = [sort_value(self.meaning, key, windows, self.sight.now) for key in self.sort]
         columns = "".join([f", {value} AS k{place}" for place, (value, _) in enumerate(values)])
-        behind, more = ("1", ()) if self.after is None else _behind(self.sort, self.after, self.rid)
+        behind, more = ("1", ()) if self.after is None else _behind(self.sort, self.after, placed, self.place)
         order = "".join([f"k{place}{' DESC' if key.descending else ''} NULLS LAST, " for place, key in enumerate(self.sort)])
         listed = "".join([f", k{place}" for place in range(len(self.sort))])
         sql = (
             f"WITH h AS MATERIALIZED (SELECT c.rid AS rid{columns} FROM ({text}) c)"
-            f" SELECT rid{listed} FROM h WHERE {behind} ORDER BY {order}rid LIMIT ?"
+            f" SELECT rid{listed} FROM h WHERE {behind} ORDER BY {order}{placed} LIMIT ?"
         )
         of_values = [arg for _, of_value in values for arg in of_value]
         return self.reading.rows(sql, (*of_values, *args, *more, self.limit))
@@ -65,7 +66,7 @@ class Sorting:
         wanted = both(self.meaning.condition(self.where, window.classes), self.meaning.shown(window, self.sight.now))
         of_param = both(("{0}.rid = r.rid AND {0}.param = ?", (number,)), admitted("{0}", window.classes))
         found: Found = []
-        rid = self.rid
+        rid = self.place
         if self.after is None or self.after.keys[0] is not None:
             found = self._with_value(key, of_param, wanted)
             rid = -1
@@ -92,7 +93,20 @@ class Sorting:
             return TRUE
         value = self.after.keys[0]
         reached, passed = ("<=", "<") if key.descending else (">=", ">")
-        return f"x.{name} {reached} ? AND (x.{name} {passed} ? OR x.rid > ?)", (value, value, self.rid)
+        return f"x.{name} {reached} ? AND (x.{name} {passed} ? OR x.rid > ?)", (value, value, self.place)
+
+
+def in_order(arms: tuple[plan.Arm, ...], sight: Sight, limit: int) -> Sql:
+    """The statement for at most ``limit`` rids of these arms in the order of places."""
+    if not sight.bounded or (arms[0].patient is not None and len({arm.patient for arm in arms}) == 1):
+        text, args = union(arms)
+        return f"{text} ORDER BY 1 LIMIT ?", (*args, limit)
+    firsts = [arm.firsts(limit) for arm in arms]
+    if len(firsts) == 1:
+        return firsts[0]
+    text = " UNION ".join([f"SELECT rid FROM ({text})" for text, _ in firsts])
+    args = tuple([value for _, values in firsts for value in values])
+    return f"SELECT rid FROM ({text}) ORDER BY rid & {plan.place_bits(sight)} LIMIT ?", (*args, limit)
 
 
 def union(arms: tuple[plan.Arm, ...]) -> Sql:
@@ -125,16 +139,16 @@ def sort_value(meaning: Meaning, key: SortKey, windows: Sequence[Window], now: i
     return f"({value} CROSS JOIN res r WHERE {text})", args
 
 
-def _behind(sort: tuple[SortKey, ...], after: Position, rid: int) -> Sql:
-    """The row comes after this position: behind it in the first key that differs, or else stored later."""
+def _behind(sort: tuple[SortKey, ...], after: Position, placed: str, place: int) -> Sql:
+    """The row comes after this position: behind it in the first key that differs, or else in what is ``placed``."""
     parts: list[Sql] = []
     same: list[Sql] = []
-    for place, (key, value) in enumerate(zip(sort, after.keys, strict=True)):
-        name = f"k{place}"
+    for number, (key, value) in enumerate(zip(sort, after.keys, strict=True)):
+        name = f"k{number}"
         if value is None:
             same.append((f"{name} IS NULL", ()))
             continue
         further: Sql = (f"({name} {'<' if key.descending else '>'} ? OR {name} IS NULL)", (value,))
         parts.append(both(*same, further))
         same.append((f"{name} = ?", (value,)))
-    return either(*parts, both(*same, ("rid > ?", (rid,))))
+    return either(*parts, both(*same, (f"{placed} > ?", (place,))))

@@ -29,10 +29,9 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.sight import Sight, Window
 from fhir_server.store.sqlite_rows import TABLES
-from fhir_server.store.sqlite_schema import MAX_RID, PATIENT_BITS
+from fhir_server.store.sqlite_schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite_where import FALSE, KIND_OF, Meaning, Sql, admitted, after_prefix, among, both, param_number, passes
 
-_WIDTH: Final = (1 << PATIENT_BITS) - 1
 _FEW: Final = 250  # entries in a patient's range that are cheaper to count than to guess
 _MANY: Final = 2000  # entries store-wide, past which walking rows in order finds a page sooner
 _LOTS: Final = 20_000  # the same where all of them would have to be sorted
@@ -47,19 +46,35 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """``SELECT <alias>.rid`` in front of ``body`` is a statement.
+    """``SELECT <alias>.rid FROM`` before ``front`` and ``body`` is a statement; ``front`` is a list of spans to look at in turn.
 
     ``once``: it yields no row twice.  ``wide``: nothing narrows it to few rows, so that to read all of it is dear.
+    ``patient``: the number of the one patient whose own rows it yields, so that they are in the order of ``rid``.
     """
 
     alias: str
+    front: str
     body: str
     args: tuple[Any, ...]
     once: bool = True
     wide: bool = False
+    patient: int | None = None
 
-    def select(self, columns: str = "", *, distinct: bool = True) -> str:
-        return f"SELECT {'' if self.once or not distinct else 'DISTINCT '}{self.alias}.rid AS rid{columns} FROM {self.body}"
+    def select(self, *, distinct: bool = True) -> str:
+        return f"SELECT {self._distinct if distinct else ''}{self.alias}.rid AS rid FROM {self.front}{self.body}"
+
+    def firsts(self, limit: int) -> Sql:
+        """The rids stored first, at most ``limit``: of several spans, from the first ones of each."""
+        stored = f"{self.alias}.rid & {SEQUENCE}"
+        if not self.front:
+            return f"{self.select()} ORDER BY {f'{self.alias}.rid' if self.patient else stored} LIMIT ?", (*self.args, limit)
+        each = f"SELECT {self._distinct}{self.alias}.rid FROM {self.body} ORDER BY {self.alias}.rid LIMIT ?"
+        text = f"SELECT c.rid AS rid FROM {self.front}res c WHERE c.rid IN ({each}) ORDER BY c.rid & {SEQUENCE} LIMIT ?"
+        return text, (*self.args, limit, limit)
+
+    @property
+    def _distinct(self) -> str:
+        return "" if self.once else "DISTINCT "
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,11 @@ class _Spans:
     width: int
     floor: int
 
+    @property
+    def patient(self) -> int | None:
+        """The patient of all these rows, if they are one patient's own."""
+        return self.starts[0] >> PATIENT_BITS if self.starts is not None and len(self.starts) == 1 and self.width else None
+
     def on(self, alias: str) -> tuple[str, Sql]:
         """A table to put in front, and the condition on ``alias``.
 
@@ -97,14 +117,20 @@ class _Spans:
 def arms(meaning: Meaning, where: Filter, sight: Sight, reading: Reading, *, floor: int = -1, whole: bool = False) -> tuple[Arm, ...]:
     """The arms of a search, those that cannot yield anything left out.
 
-    ``floor``: only rows of a greater rid.  ``whole``: all that is found will be wanted (to sort or to count it).
+    ``floor``: only rows of a greater rid, of which a bounded sight counts the sequence alone.  ``whole``: all that is
+    found will be wanted (to sort or to count it).
     """
     found: list[Arm] = []
     if meaning.type_number is None:
         return ()
     for window in merged(sight.windows):
-        found.extend(_of_window(meaning, where, window, sight.now, reading, floor, whole))
+        found.extend(_of_window(meaning, where, window, sight, reading, floor, whole))
     return tuple(found)
+
+
+def place_bits(sight: Sight) -> int:
+    """The bits of a ``rid`` that this sight's answers are ordered by (:mod:`~fhir_server.store.places`)."""
+    return SEQUENCE if sight.bounded else MAX_RID
 
 
 def merged(windows: tuple[Window, ...]) -> tuple[Window, ...]:
@@ -121,24 +147,24 @@ def conjuncts(filter: Filter) -> Iterator[Filter]:
         yield filter
 
 
-def _of_window(meaning: Meaning, where: Filter, window: Window, now: int, reading: Reading, floor: int, whole: bool) -> Iterator[Arm]:
+def _of_window(meaning: Meaning, where: Filter, window: Window, sight: Sight, reading: Reading, floor: int, whole: bool) -> Iterator[Arm]:
     needed = [*conjuncts(where), *conjuncts(window.where)]
     if window.patients is not None:
         needed.append(OfPatient(window.patients))
     wanted = [meaning.condition(part, window.classes) for part in needed]
     if FALSE in wanted:
         return
-    shown = meaning.row_shown(window, now)
+    shown = meaning.row_shown(window, sight.now)
 
     def rest(*met: int) -> Sql:
         return both(shown, *[condition for place, condition in enumerate(wanted) if place not in met])
 
     ids = [place for place, part in enumerate(needed) if isinstance(part, IdIs)]
     if ids:
-        yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor)
+        yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor, place_bits(sight))
         return
     owner, patients = _owner(needed)
-    for spans in [beyond(floor)] if patients is None else _spans(patients, meaning, reading, floor):
+    for spans in [beyond(floor)] if patients is None else _spans(patients, meaning, reading, floor, place_bits(sight)):
         place, drivers, many = _drivers(meaning, needed, window, spans, reading, whole)
         if drivers:
             yield from [_by_entries(driver, spans, rest(owner, place), many) for driver in drivers]
@@ -152,31 +178,35 @@ def _owner(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
     return min(owners, key=lambda owner: len(owner[1])) if owners else (-1, None)
 
 
-def _spans(patients: frozenset[str], meaning: Meaning, reading: Reading, floor: int) -> Iterator[_Spans]:
+def _spans(patients: frozenset[str], meaning: Meaning, reading: Reading, floor: int, bits: int) -> Iterator[_Spans]:
+    """``floor`` bounds these ``bits`` of a rid."""
     numbers = meaning.names.patients(patients)
-    starts = array("q", [number << PATIENT_BITS for number in numbers if (number + 1) << PATIENT_BITS > floor])
+    least = floor + 1 if bits == SEQUENCE else 0
+    starts = array("q", [number << PATIENT_BITS | least for number in numbers if (number + 1) << PATIENT_BITS > floor])
     if starts:
-        yield _Spans(starts, _WIDTH, floor)
+        yield _Spans(starts, SEQUENCE - least, floor)
     others, args = among("patient", numbers)
     points = array("q", [rid for (rid,) in reading.rows(f"SELECT rid FROM also WHERE {others}", args)])
     owned = set(numbers)
-    apart = array("q", sorted({rid for rid in points if rid >> PATIENT_BITS not in owned and rid > floor}))
+    apart = array("q", sorted({rid for rid in points if rid >> PATIENT_BITS not in owned and rid & bits > floor}))
     if apart:
         yield _Spans(apart, 0, floor)
 
 
-def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int) -> Arm:
+def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int, bits: int) -> Arm:
+    """``floor`` bounds these ``bits`` of a rid."""
     assert isinstance(part, IdIs)
     text, args = wanted
-    body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid > ? AND {text}"
-    return Arm("r", body, (apsw.carray(tuple(part.ids)), meaning.type_number, floor, *args))
+    body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid & ? > ? AND {text}"
+    return Arm("r", "", body, (apsw.carray(tuple(part.ids)), meaning.type_number, bits, floor, *args))
 
 
 def by_rows(meaning: Meaning, wanted: Sql, spans: _Spans) -> Arm:
     """The arm that looks at every row of the type in these spans."""
     front, within = spans.on("r")
     text, args = both(("r.type = ?", (meaning.type_number,)), within, wanted)
-    return Arm("r", f"{front}res r INDEXED BY res_scan WHERE {text}", (*_listed(spans, front), *args), wide=spans.starts is None)
+    body = f"res r INDEXED BY res_scan WHERE {text}"
+    return Arm("r", front, body, (*_listed(spans, front), *args), wide=spans.starts is None, patient=spans.patient)
 
 
 def beyond(floor: int) -> _Spans:
@@ -187,8 +217,8 @@ def beyond(floor: int) -> _Spans:
 def _by_entries(driver: _Driver, spans: _Spans, wanted: Sql, many: bool) -> Arm:
     front, within = spans.on("x")
     text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
-    table = f"{driver.table} x INDEXED BY {driver.index}"
-    return Arm("x", f"{front}{table} CROSS JOIN res r WHERE {text}", (*_listed(spans, front), *args), once=False, wide=many)
+    body = f"{driver.table} x INDEXED BY {driver.index} CROSS JOIN res r WHERE {text}"
+    return Arm("x", front, body, (*_listed(spans, front), *args), once=False, wide=many, patient=spans.patient)
 
 
 def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:

@@ -18,7 +18,8 @@ from fhir_server.store import Page, Row, Stamp
 from fhir_server.store import sqlite_plan as plan
 from fhir_server.store import sqlite_rows as rows_
 from fhir_server.store.sqlite_names import Names
-from fhir_server.store.sqlite_order import Sorting, union
+from fhir_server.store.sqlite_order import Sorting, in_order, union
+from fhir_server.store.sqlite_schema import PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite_where import Meaning
 
 SECONDS: Final = 2.0  # after which one statement is given up: reads run in the event loop, and others wait
@@ -27,13 +28,21 @@ _STEPS: Final = 20_000  # of SQLite's virtual machine between two looks at the c
 READ: Final = f"SELECT {rows_.COLUMNS} FROM res r WHERE r.type = ? AND r.id = ?"
 _FETCH: Final = f"SELECT r.id, {rows_.COLUMNS} FROM carray(?) c CROSS JOIN res r WHERE r.rid = c.value"
 _JUDGED: Final = (
-    "SELECT r.id, r.rid, r.vclass, r.release_at, r.extra FROM carray(?) c CROSS JOIN res r INDEXED BY res_id"
-    " WHERE r.type = ? AND r.id = c.value"
+    "WITH t(type, id) AS (VALUES %s) SELECT r.type, r.id, r.rid, r.vclass, r.release_at, r.extra"
+    " FROM t CROSS JOIN res r INDEXED BY res_id WHERE r.type = t.type AND r.id = t.id"
 )
+_MOST_JUDGED: Final = 64  # in one statement, of which there are as many as sizes
 _PAST: Final = (
     "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
     " WHERE type = ? AND id = ? ORDER BY version"
 )
+# one look for each type there is, however many rows the patient has
+_TYPES: Final = (
+    "SELECT n FROM name WHERE text >= 'type:' AND text < 'type;'"
+    " AND EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.type = name.n AND r.rid BETWEEN ? AND ?)"
+)
+_TYPES_ALSO: Final = "SELECT DISTINCT r.type FROM also a CROSS JOIN res r WHERE a.patient = ? AND r.rid = a.rid"
+_COUNTED: Final = 500  # rows of a record that are found at once, to spare the question how many there are
 _STAMP: Final = (
     "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0), "
     "(SELECT coalesce(max(n) + 1, 0) FROM class)"
@@ -90,14 +99,19 @@ class SqliteSnapshot:
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
         meaning = Meaning(type, self.names)
-        floor = -1 if after is None else self._resumed(type, sight, sort, after)
+        floor = -1 if after is None else self._resumed(type, sight, sort, after) & plan.place_bits(sight)
+        total = None
         if sort:
             found = Sorting(meaning, where, sight, self, sort, limit + 1, after, floor).rows()
         else:
-            found = self._in_order(plan.arms(meaning, where, sight, self, floor=floor), limit + 1)
+            # Of a record's rows a total is mostly asked too: a few more are cheaper to find than all of them once again.
+            wanted = max(limit + 1, _COUNTED) if limit > 0 and sight.bounded else limit + 1
+            arms = plan.arms(meaning, where, sight, self, floor=floor)
+            found = self.rows(*in_order(arms, sight, wanted)) if arms else []
+            total = len(found) if after is None and len(found) < wanted else None
         shown = found[: max(limit, 0)]
         rows = self._fetch(type, [values[0] for values in shown])
-        return Page(rows, Position(shown[-1][1:], rows[-1].id) if shown and len(found) > limit else None)
+        return Page(rows, Position(shown[-1][1:], rows[-1].id) if shown and len(found) > limit else None, total)
 
     def _resumed(self, type: str, sight: Sight, sort: tuple[SortKey, ...], after: Position) -> int:
         found = self.rows(READ, (self.names.number("type:" + type), after.id))
@@ -106,12 +120,6 @@ class SqliteSnapshot:
             if self._admits(sight, type, row.id, row.patients, row.vclass, row.release_at, found[0][0]):
                 return int(found[0][0])
         raise Problem("invalid", STALE)
-
-    def _in_order(self, arms: tuple[plan.Arm, ...], limit: int) -> list[tuple[Any, ...]]:
-        if not arms:
-            return []
-        text, args = union(arms)
-        return self.rows(f"{text} ORDER BY 1 LIMIT ?", (*args, limit))
 
     def _fetch(self, type: str, rids: list[int]) -> tuple[Row, ...]:
         if not rids:
@@ -139,20 +147,30 @@ class SqliteSnapshot:
         return frozenset([id for (id,) in self.rows(sql, args)])
 
     async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
-        asked: dict[str, list[str]] = {}
+        types: dict[int, tuple[str, Sight]] = {}
+        asked: list[tuple[int, str]] = []
         for target in targets:
             type, _, id = target.partition("/")
-            asked.setdefault(type, []).append(id)
-        shown: list[str] = []
-        for type, ids in asked.items():
             number = self.names.number("type:" + type)
-            if number is None:
-                continue
-            sight = sights(type)
-            for id, rid, vclass, release_at, extra in self.rows(_JUDGED, (apsw.carray(tuple(ids)), number)):
+            if number is not None:
+                if number not in types:
+                    types[number] = type, sights(type)
+                asked.append((number, id))
+        shown: list[str] = []
+        for start in range(0, len(asked), _MOST_JUDGED):
+            for number, id, rid, vclass, release_at, extra in self.rows(*_judging(asked[start : start + _MOST_JUDGED])):
+                type, sight = types[number]
                 if self._admits(sight, type, id, rows_.patients(rid, extra, self.names), vclass, release_at, rid):
                     shown.append(f"{type}/{id}")
         return frozenset(shown)
+
+    async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
+        found: set[int] = set()
+        for number in self.names.patients(patients):
+            start = number << PATIENT_BITS
+            found.update([type for (type,) in self.rows(_TYPES, (start, start + SEQUENCE))])
+            found.update([type for (type,) in self.rows(_TYPES_ALSO, (number,))])
+        return frozenset([self.names.text(type).removeprefix("type:") for type in found])
 
     async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
         number = self.names.number("type:" + type)
@@ -176,3 +194,10 @@ class SqliteSnapshot:
 
     async def stamp(self, patient: str | None) -> Stamp:
         return Stamp(*self.rows(_STAMP, (patient,))[0])
+
+
+def _judging(asked: list[tuple[int, str]]) -> tuple[str, tuple[Any, ...]]:
+    """The statement that looks up these (type, id), the last of them repeatedly to make up a multiple of 4."""
+    size = len(asked) if len(asked) < 4 else -4 * (-len(asked) // 4)
+    filled = asked + asked[-1:] * (size - len(asked))
+    return _JUDGED % ", ".join(["(?, ?)"] * size), tuple([value for one in filled for value in one])

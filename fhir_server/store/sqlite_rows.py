@@ -10,7 +10,7 @@ import msgspec
 from fhir_server.search.sight import Entry
 from fhir_server.store import Era, Facet, Pointer, Row
 from fhir_server.store.sqlite_names import Names
-from fhir_server.store.sqlite_schema import PATIENT_BITS
+from fhir_server.store.sqlite_schema import PATIENT_BITS, SEQUENCE
 
 Interaction = Literal["create", "update", "delete"]
 INTERACTIONS: Final[tuple[Interaction, ...]] = ("create", "update", "delete")
@@ -33,12 +33,13 @@ IndexRows = tuple[list[tuple[Any, ...]], ...]
 
 
 class _Extra(msgspec.Struct, array_like=True):
-    """The columns that most rows leave empty.  ``patients`` is None where the row's id says them."""
+    """The columns that most rows leave empty.  ``patients`` is None where the row's id says them, ``stored`` 0."""
 
     patients: tuple[str, ...] | None
     facets: tuple[Facet, ...]
     pointers: tuple[Pointer, ...]
     eras: tuple[Era, ...]
+    stored: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,12 +76,17 @@ def patients(rid: int, extra: bytes | None, names: Names) -> tuple[str, ...]:
     return names.owner(rid >> PATIENT_BITS) if several is None else several
 
 
-def extra(row: Row) -> bytes | None:
-    """The ``extra`` column of this row."""
+def stored(rid: int, extra: bytes | None) -> int:
+    """When this version was stored: the sequence in its ``rid``, unless that is an earlier version's, whose place it has."""
+    return (_decode_extra(extra).stored if extra is not None else 0) or rid & SEQUENCE
+
+
+def extra(row: Row, stored: int = 0) -> bytes | None:
+    """The ``extra`` column of this row; ``stored`` if its ``rid`` does not say so."""
     several = row.patients if len(row.patients) > 1 else None
-    if several is None and not (row.facets or row.pointers or row.eras):
+    if several is None and not (row.facets or row.pointers or row.eras or stored):
         return None
-    return _encode(_Extra(several, row.facets, row.pointers, row.eras))
+    return _encode(_Extra(several, row.facets, row.pointers, row.eras, stored))
 
 
 def index_rows(type: str, entries: Iterable[Entry], names: Names) -> IndexRows:

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import apsw
 import msgspec
 
 from fhir_server.errors import Problem
-from fhir_server.store import Record, Row
+from fhir_server.store import Record, Row, places
 from fhir_server.store import sqlite_rows as rows_
 from fhir_server.store.sqlite_read import READ, SqliteSnapshot
 from fhir_server.store.sqlite_rows import COLUMNS, KINDS, TABLES, IndexRows
-from fhir_server.store.sqlite_schema import PATIENT_BITS
+from fhir_server.store.sqlite_schema import PATIENT_BITS, SEQUENCE
 
-_SEQUENCE: Final = (1 << PATIENT_BITS) - 1
 _CHUNK: Final = 64  # index rows in one statement: each statement hands the GIL over and back
 
-_STORED: Final = "SELECT r.rid, r.version, b.entries FROM res r, body b WHERE r.type = ? AND r.id = ? AND b.rid = r.rid"
-_LAST: Final = "SELECT rid, version FROM past WHERE type = ? AND id = ? ORDER BY version DESC LIMIT 1"
-_DELETION: Final = (
-    "SELECT rid, version, updated, vclass, release_at, interaction, extra, body FROM past"
-    " WHERE type = ? AND id = ? ORDER BY version DESC LIMIT 1"
-)
+_STORED: Final = f"SELECT {COLUMNS}, b.entries FROM res r, body b WHERE r.type = ? AND r.id = ? AND b.rid = r.rid"
+_VERSIONS: Final = "SELECT rid, version, updated, vclass, release_at, interaction, extra, %s FROM past WHERE type = ? AND id = ?"
+_PAST: Final = _VERSIONS % "body" + " ORDER BY version"
+_DELETION: Final = _PAST + " DESC LIMIT 1"
+_CHAIN: Final = _VERSIONS % "x''" + " ORDER BY version"
+_ONE_PAST: Final = _VERSIONS % "x'', n, entries" + " AND version = ?"
 _KEEP: Final = (
     "INSERT INTO past(rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries)"
     " SELECT r.rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries"
     " FROM res r, body b WHERE r.rid = ? AND b.rid = r.rid"
 )
+_INSERT: Final = "INSERT INTO res VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_FIRST: Final = (
+    "INSERT INTO res SELECT ?, ?2, ?3, ?, ?, ?, ?, ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM past WHERE type = ?2 AND id = ?3)"
+)
+_CHANGED: Final = "The resource was changed at the same time."
 _REFERRERS: Final = f"SELECT t.text, r.id, {COLUMNS} FROM res r, name t WHERE t.n = r.type AND r.rid IN (%s) ORDER BY r.rid"
+_ONCE_REFERRERS: Final = "SELECT DISTINCT t.text, p.id FROM past p, name t WHERE t.n = p.type AND p.n IN (SELECT -rid FROM (%s))"
+_REMEMBER: Final = "INSERT OR IGNORE INTO ref(rid, param, target, vclass) VALUES (?, ?, ?, ?)"
+_REFERENCE: Final = KINDS.index("reference")
+_NOTHING: Final[IndexRows] = tuple([] for _ in KINDS)
+
+
+class _Stored(NamedTuple):
+    """A current version as it stands; ``own``: when it was stored, which its place need not say."""
+
+    rid: int
+    row: Row
+    own: int
+    entries: IndexRows
 
 
 class SqliteTransaction(SqliteSnapshot):
@@ -44,36 +63,88 @@ class SqliteTransaction(SqliteSnapshot):
         found = self.rows(READ, key) or self.rows(_DELETION, key)
         return rows_.row(type, id, found[0], self.names) if found else None
 
+    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+        key = self.names.number("type:" + type), id
+        found = self.rows(_PAST, key)
+        earlier = found if self.rows("SELECT 1 FROM res WHERE type = ? AND id = ?", key) else found[:-1]
+        return tuple([rows_.row(type, id, values, self.names) for values in earlier])
+
     async def put(self, record: Record) -> None:
         row = record.row
         type = self.names.intern("type:" + row.type)
         entries = rows_.index_rows(row.type, record.entries, self.names)
-        stored = self._do(_STORED, (type, row.id))
-        if not stored:
+        stored = self._stored(type, row) if row.version != 1 else None
+        if stored is None:
             self._first(type, row, entries)
             return
-        rid, version, was = stored[0]
-        _follows(row, version)
-        self.connection.execute(_KEEP, (rid,))
-        self._replace(rid, row, entries, rows_.unpacked(was), row.body)
+        _follows(row, stored.row.version)
+        number = self._kept(stored.rid)
+        self._remember(number, stored.entries, entries)
+        own = self._next()
+        same = (row.vclass, row.release_at, row.patients) == (stored.row.vclass, stored.row.release_at, stored.row.patients)
+        self._replace(stored, row, entries, stored.rid & SEQUENCE if same else self._stands(type, row, own), own)
+
+    def _stored(self, type: int, row: Row) -> _Stored | None:
+        """What stands under the type and id of ``row``."""
+        found = self._do(_STORED, (type, row.id))
+        if not found:
+            return None
+        *values, entries = found[0]
+        own = rows_.stored(values[0], values[6])
+        return _Stored(values[0], rows_.row(row.type, row.id, tuple(values), self.names), own, rows_.unpacked(entries))
 
     def _first(self, type: int, row: Row, entries: IndexRows) -> None:
-        last = self._do(_LAST, (type, row.id))
-        _follows(row, last[0][1] if last else 0)
-        rid = self._place(row, last[0][0] & _SEQUENCE if last else self._next())
-        self.connection.execute("INSERT INTO res VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (rid, type, row.id, *_columns(row)))
+        last = self._do(_DELETION, (type, row.id)) if row.version != 1 else []
+        if row.version != 1:
+            _follows(row, last[0][1] if last else 0)
+        own = self._next()
+        sequence = self._stands(type, row, own) if last else own
+        rid = self._place(row, sequence)
+        values = (rid, type, row.id, *_columns(row, own if own != sequence else 0))
+        self._new(_INSERT if row.version != 1 else _INSERT_FIRST, values)
         self.connection.execute("INSERT INTO body VALUES (?, ?, ?)", (rid, row.body, rows_.packed(entries)))
         self._others(rid, row)
         self._index(rid, entries)
 
-    def _replace(self, rid: int, row: Row, entries: IndexRows, was: IndexRows, body: bytes) -> None:
-        place = self._place(row, rid & _SEQUENCE)
+    def _new(self, sql: str, values: tuple[Any, ...]) -> None:
+        """A row where none is; of a first version SQLite itself looks whether there was one."""
+        try:
+            self.connection.execute(sql, values)
+        except apsw.ConstraintError:
+            raise Problem("conflict", _CHANGED) from None
+        if not self.connection.changes():
+            raise Problem("conflict", _CHANGED)
+
+    def _stands(self, type: int, row: Row, own: int) -> int:
+        """When the row of this current version, which was stored at ``own``, was stored by the meaning of places."""
+        found = self._do(_CHAIN, (type, row.id))
+        chain = [(rows_.row(row.type, row.id, values, self.names), rows_.stored(values[0], values[6])) for values in found]
+        return places.first([*chain, (row, own)])
+
+    def _kept(self, rid: int) -> int:
+        """Keep the current version among the past ones; its number there."""
+        self.connection.execute(_KEEP, (rid,))
+        return self.connection.last_insert_rowid()
+
+    def _remember(self, number: int, was: IndexRows, now: IndexRows = _NOTHING) -> None:
+        """Keep those references of the past version ``number`` that the current one has no more; for :meth:`referrers`."""
+        standing = {row[:-1] for row in now[_REFERENCE]}
+        lost = [row for row in was[_REFERENCE] if row[:-1] not in standing]
+        if lost:
+            self.connection.executemany(_REMEMBER, [(-number, *row) for row in lost])
+
+    def _replace(self, stored: _Stored, row: Row, entries: IndexRows, sequence: int, own: int) -> None:
+        """Put ``row``, which was stored at ``own``, where another stood, to stand at ``sequence`` among its patient's rows."""
+        rid, was = stored.rid, stored.entries
+        place = self._place(row, sequence)
         set_ = "rid = ?, version = ?, updated = ?, vclass = ?, release_at = ?, interaction = ?, extra = ?"
-        self.connection.execute(f"UPDATE res SET {set_} WHERE rid = ?", (place, *_columns(row), rid))
-        self.connection.execute("UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (place, body, rows_.packed(entries), rid))
+        self.connection.execute(f"UPDATE res SET {set_} WHERE rid = ?", (place, *_columns(row, own if own != sequence else 0), rid))
+        self.connection.execute(
+            "UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (place, row.body, rows_.packed(entries), rid)
+        )
         self.connection.execute("DELETE FROM also WHERE rid = ?", (rid,))
         self._others(place, row)
-        if place != rid:  # it became another patient's
+        if place != rid:
             self._unindex(rid, was)
             self._index(place, entries)
             return
@@ -84,15 +155,14 @@ class SqliteTransaction(SqliteSnapshot):
 
     async def drop(self, row: Row) -> None:
         type = self.names.intern("type:" + row.type)
-        stored = self._do(_STORED, (type, row.id))
-        if not stored:
+        stored = self._stored(type, row)
+        if stored is None:
             raise Problem("conflict", "There is no current version.")
-        rid, version, entries = stored[0]
-        _follows(row, version)
-        self.connection.execute(_KEEP, (rid,))
+        _follows(row, stored.row.version)
+        rid = stored.rid
+        self._remember(self._kept(rid), stored.entries)
         deletion = msgspec.structs.replace(row, interaction="delete")
-        place = self._place(row, rid & _SEQUENCE)
-        values = (place, type, row.id, *_columns(deletion), b"", entries)
+        values = (self._place(row, self._next()), type, row.id, *_columns(deletion), b"", rows_.packed(stored.entries))
         self.connection.execute(
             "INSERT INTO past(rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -100,37 +170,52 @@ class SqliteTransaction(SqliteSnapshot):
         )
         for table in ("res", "body", "also"):
             self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
-        self._unindex(rid, rows_.unpacked(entries))
+        self._unindex(rid, stored.entries)
 
     async def relabel(self, record: Record) -> None:
         row = record.row
         type = self.names.intern("type:" + row.type)
-        stored = self._do(_STORED, (type, row.id))
-        if not stored or stored[0][1] != row.version:
-            raise Problem("conflict", "The resource was changed at the same time.")
-        rid, _, was = stored[0]
-        kept = self._do(f"SELECT {COLUMNS} FROM res r WHERE r.rid = ?", (rid,))
-        old = rows_.row(row.type, row.id, kept[0], self.names)
         entries = rows_.index_rows(row.type, record.entries, self.names)
-        same = msgspec.structs.replace(row, updated=old.updated, interaction=old.interaction)
-        self._replace(rid, same, entries, rows_.unpacked(was), old.body)
+        stored = self._stored(type, row)
+        if stored is None or row.version != stored.row.version:
+            self._relabel_past(type, row, entries)
+            if stored is not None:
+                self._settle(type, stored, stored.row, stored.entries)
+            return
+        if row.version > 1:
+            self._remember(self._do("SELECT max(n) FROM past WHERE type = ? AND id = ?", (type, row.id))[0][0], stored.entries, entries)
+        old = stored.row
+        self._settle(type, stored, msgspec.structs.replace(row, updated=old.updated, interaction=old.interaction, body=old.body), entries)
+
+    def _relabel_past(self, type: int, row: Row, entries: IndexRows) -> None:
+        found = self._do(_ONE_PAST, (type, row.id, row.version))
+        if not found:
+            raise Problem("conflict", _CHANGED)
+        rid, *_, extra, _, number, _ = found[0]
+        self._remember(number, entries)
+        values = (self._place(row, rows_.stored(rid, extra)), row.vclass, row.release_at, rows_.extra(row), rows_.packed(entries), number)
+        self.connection.execute("UPDATE past SET rid = ?, vclass = ?, release_at = ?, extra = ?, entries = ? WHERE n = ?", values)
+
+    def _settle(self, type: int, stored: _Stored, row: Row, entries: IndexRows) -> None:
+        """Make ``row`` the current version, which it was before it, or versions before it, were labelled afresh."""
+        self._replace(stored, row, entries, self._stands(type, row, stored.own), stored.own)
 
     async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
-        inner = "SELECT rid FROM ref WHERE target = ?"
+        inner = "SELECT rid FROM ref WHERE target = ?"  # below 0: minus the number of a past version
         args: tuple[Any, ...] = (target,)
         if params is not None:
             numbers = [self.names.number("reference:" + param) for param in sorted(params)]
             inner += f" AND param IN ({', '.join('?' * len(numbers))})"
             args = (target, *numbers)
-        found = self.rows(_REFERRERS % inner, args)
-        return tuple([rows_.row(values[0].removeprefix("type:"), values[1], values[2:], self.names) for values in found])
+        found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner, args)}
+        rows = [rows_.row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
+        for text, id in self.rows(_ONCE_REFERRERS % f"{inner} AND rid < 0", args):
+            if (text, id) not in found and (row := await self.current(text.removeprefix("type:"), id)):
+                rows.append(row)
+        return tuple(rows)
 
     async def intern(self, key: str) -> int:
-        known = self.connection.execute("SELECT n FROM class WHERE key = ?", (key,)).get
-        if known is None:
-            sql = "INSERT INTO class(n, key) VALUES ((SELECT coalesce(max(n) + 1, 0) FROM class), ?) RETURNING n"
-            known = self.connection.execute(sql, (key,)).get
-        return int(known)
+        return self.names.intern_class(key)
 
     async def bump(self, patient: str | None) -> None:
         if patient is None:
@@ -196,11 +281,11 @@ def _inserting(kind: str, rows: int) -> str:
     return f"INSERT OR FAIL INTO {table}(rid, {', '.join(columns)}) VALUES {', '.join([one] * rows)}"
 
 
-def _columns(row: Row) -> tuple[Any, ...]:
+def _columns(row: Row, stored: int = 0) -> tuple[Any, ...]:
     interaction = rows_.INTERACTIONS.index(row.interaction)
-    return row.version, row.updated, row.vclass, row.release_at, interaction, rows_.extra(row)
+    return row.version, row.updated, row.vclass, row.release_at, interaction, rows_.extra(row, stored)
 
 
 def _follows(row: Row, version: int) -> None:
     if row.version != version + 1:
-        raise Problem("conflict", "The resource was changed at the same time.")
+        raise Problem("conflict", _CHANGED)

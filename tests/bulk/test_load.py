@@ -17,7 +17,14 @@ from fhir_server.cli import main
 from tests.served import Served
 
 PATIENT = {"resourceType": "Patient", "id": "p", "birthDate": "2012-04-17"}
-GOOD = {"resourceType": "Observation", "id": "good", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p"}, "effectiveDateTime": "2026-11-20"}
+GOOD = {
+    "resourceType": "Observation",
+    "id": "good",
+    "status": "final",
+    "code": {"text": "x"},
+    "subject": {"reference": "Patient/p"},
+    "effectiveDateTime": "2026-11-20",
+}
 BAD = {"resourceType": "Observation", "id": "bad", "status": "nonsense", "code": {"text": "x"}}
 
 
@@ -29,7 +36,10 @@ def empty() -> Iterator[Served]:
 
 
 def bundle(type: str, *resources: dict[str, Any]) -> dict[str, Any]:
-    entry = [{"fullUrl": f"http://x/{one['id']}", "resource": one, "request": {"method": "PUT", "url": f"{one['resourceType']}/{one['id']}"}} for one in resources]
+    entry = [
+        {"fullUrl": f"http://x/{one['id']}", "resource": one, "request": {"method": "PUT", "url": f"{one['resourceType']}/{one['id']}"}}
+        for one in resources
+    ]
     return {"resourceType": "Bundle", "type": type, "timestamp": "2026-11-21T00:00:00Z", "entry": entry}
 
 
@@ -71,7 +81,14 @@ def test_a_changed_row_loads_as_a_new_version(empty: Served, tmp_path: Path) -> 
 
 
 def test_dates_move_by_whole_days_so_that_ages_hold_on_the_day_of_loading(empty: Served, tmp_path: Path) -> None:
-    empty.load(written(tmp_path, "one.json", bundle("transaction", PATIENT, {**GOOD, "issued": "2026-11-20T10:30:00.5-05:00", "note": [{"text": "2026-11-20 stays"}]})), day=date(2027, 1, 2))
+    empty.load(
+        written(
+            tmp_path,
+            "one.json",
+            bundle("transaction", PATIENT, {**GOOD, "issued": "2026-11-20T10:30:00.5-05:00", "note": [{"text": "2026-11-20 stays"}]}),
+        ),
+        day=date(2027, 1, 2),
+    )
     token = empty.token()
     assert empty.get(token, "Patient/p").json["birthDate"] == "2012-05-29"
     observation = empty.get(token, "Observation/good").json
@@ -117,5 +134,3 @@ def test_relabelling_changes_nothing_where_nothing_has_changed(tmp_path: Path) -
         assert seen > 300 and changed == 0
     finally:
         served.close()
-
-

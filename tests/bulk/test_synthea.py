@@ -57,7 +57,11 @@ def test_every_resource_comes_back_equal_and_the_counts_match(loaded: Served) ->
 
 
 def test_every_reference_is_rewritten_to_a_row_that_is_there(loaded: Served) -> None:
-    names = {f"{type}/{one['id']}" for type in ("Patient", "Encounter", "Practitioner", "Organization", "Condition", "Observation", "Claim") for one in all_of(loaded, type)}
+    names = {
+        f"{type}/{one['id']}"
+        for type in ("Patient", "Encounter", "Practitioner", "Organization", "Condition", "Observation", "Claim")
+        for one in all_of(loaded, type)
+    }
     for type in ("Observation", "Encounter", "Claim", "DiagnosticReport"):
         for one in all_of(loaded, type):
             found = set(re.findall(r'"reference": "(?!#)([^"]*)"', json.dumps(one)))

@@ -100,9 +100,7 @@ def _row(one: Listed, agree: Mapping[str, re.Pattern[str]], tells: re.Pattern[st
 
 
 def _lists(listed: list[Listed]) -> Iterator[str]:
-    sensitive = {
-        (one.row["system"], one.row["code"]) for one in listed if one.kind == "departments" or one.row.get("tier") == "D"
-    }
+    sensitive = {(one.row["system"], one.row["code"]) for one in listed if one.kind == "departments" or one.row.get("tier") == "D"}
     prefixes = [prefix for system, code in sensitive if system == "ICD-10-CM" for prefix in _expanded(code)]
     for one in listed:
         system, code = one.row["system"], one.row["code"]

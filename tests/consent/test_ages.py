@@ -94,8 +94,6 @@ def test_a_date_covers_its_unit(text: str, start: str, length: int) -> None:
     assert spans.span(text, NEW_YORK) == (instant(start), instant(start) + length)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"]
-)
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"])
 def test_what_is_not_a_date_covers_nothing(text: str) -> None:
     assert spans.span(text, NEW_YORK) is None

@@ -41,7 +41,7 @@ def label(resource: dict[str, Any], *others: dict[str, Any], labeller: Labeller 
     async def run() -> Labelled:
         for other in others:
             found = await labeller.label(other["resourceType"], other, lookup)
-            rows[f"{other['resourceType']}/{other['id']}"] = Target(found.key, found.release_at, other)
+            rows[f"{other['resourceType']}/{other['id']}"] = Target(found.key, found.release_at, lambda other=other: other)
         return await labeller.label(resource["resourceType"], resource, lookup)
 
     return asyncio.run(run())
@@ -150,9 +150,7 @@ def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up(
 
 
 def test_a_sensitive_component_is_a_part_of_its_own() -> None:
-    panel = observation(
-        loinc("24323-8"), component=[{"code": loinc("2345-7")}, {"code": loinc("2106-3")}, {"code": loinc("99999-9")}]
-    )
+    panel = observation(loinc("24323-8"), component=[{"code": loinc("2345-7")}, {"code": loinc("2106-3")}, {"code": loinc("99999-9")}])
     found = label(panel)
     assert found.key.text() == "lab||"
     assert parts(found) == {("component", 1): "lab|PREG|", ("component", 2): "lab|UNCLASSIFIED|"}
@@ -337,9 +335,7 @@ def test_household_contact_data_is_no_secret_and_other_contact_data_is() -> None
 
 def test_words_beside_a_reference_label_that_reference() -> None:
     found = label(
-        observation(
-            loinc("718-7"), performer=[{"reference": "Practitioner/d", "display": "Dr Roe, Psychiatry"}, {"display": "Dr Doe"}]
-        )
+        observation(loinc("718-7"), performer=[{"reference": "Practitioner/d", "display": "Dr Roe, Psychiatry"}, {"display": "Dr Doe"}])
     )
     assert parts(found) == {("performer", 0): "lab|MH|"}
 

@@ -49,9 +49,7 @@ def grant(kind: str = "proxy-child", *levels: str, period: dict[str, str] | None
     }  # fmt: skip
 
 
-def kind(
-    now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Person = PARENT, **more: Any
-) -> str | None:
+def kind(now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Person = PARENT, **more: Any) -> str | None:
     related = more.pop("related", [RELATED])
     judged = actor_for(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
     return None if judged.actor is None else judged.actor.kind + (f":{judged.actor.level}" if judged.actor.level else "")
@@ -96,9 +94,7 @@ def test_without_a_usable_birth_date_nobody_on_the_patient_side_has_access(birth
     assert kind(T18, person=SELF, patient=patient) is None
 
 
-@pytest.mark.parametrize(
-    "death", [{"deceasedBoolean": True}, {"deceasedDateTime": "2026-07-01"}, {"_deceasedDateTime": {"id": "x"}}]
-)
+@pytest.mark.parametrize("death", [{"deceasedBoolean": True}, {"deceasedDateTime": "2026-07-01"}, {"_deceasedDateTime": {"id": "x"}}])
 def test_death_ends_access_at_its_recording(death: dict[str, Any]) -> None:
     assert kind(T12, grant(), patient={**CHILD, **death}) is None
     assert kind(T18, person=SELF, patient={**CHILD, **death}) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -124,10 +125,22 @@ def test_charts_are_for_clinicians_only(ehr: Ehr, username: str) -> None:
     visitor = ehr.visitor(username)
     assert visitor.get("/ehr").status_code == 403
     assert visitor.get("/ehr/adult").status_code == visitor.get("/ehr/nobody").status_code == 403
-    token = ehr.visitor().get("/ehr/adult")  # another browser's form is no way in either
-    assert visitor.submit(token, app=APP[0]).status_code == 403
+    form = {"token": dict(_inputs(visitor.get("/").text))["token"], "patient": "adult", "app": APP[0]}
+    before = _handles(ehr)
+    assert visitor.browser.post("/ehr", data=form).status_code == 403
+    assert _handles(ehr) == before
     assert "/ehr" not in visitor.get("/").text
     assert 'href="/ehr"' in ehr.visitor().get("/").text
+
+
+def _inputs(html: str) -> list[tuple[str, str]]:
+    return re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', html)
+
+
+def test_a_form_of_another_browser_opens_nothing(ehr: Ehr) -> None:
+    page, before = ehr.visitor().get("/ehr/adult"), _handles(ehr)
+    assert ehr.visitor().submit(page, app=APP[0]).status_code == 403
+    assert _handles(ehr) == before
 
 
 def test_who_is_not_signed_in_signs_in_first(ehr: Ehr) -> None:
@@ -148,8 +161,8 @@ def test_a_clinician_sees_the_charts_of_her_own_patients_and_no_others(ehr: Ehr)
 @pytest.mark.parametrize(
     "wish",
     [
-        {"patient": "senior"},
-        {"patient": "never-was"},
+        {"patient": "senior", "encounter": ""},
+        {"patient": "never-was", "encounter": ""},
         {"encounter": "teen-well-visit"},
         {"encounter": "never-was"},
         {"app": "demo-public"},

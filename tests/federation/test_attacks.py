@@ -183,6 +183,20 @@ def test_a_public_key_is_not_taken_for_a_shared_secret(worlds: Worlds) -> None:
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
+def test_a_shared_secret_is_no_key_even_if_it_is_in_the_key_set(worlds: Worlds) -> None:
+    shared = OctKey.generate_key(256, {"kid": "shared", "alg": "HS256", "use": "sig"})
+
+    async def published(request: httpx.Request) -> httpx.Response:
+        real = json.loads(await (await worlds.wire.passed(request)).aread())
+        return httpx.Response(200, json={"keys": [*real["keys"], shared.as_dict(private=True)]})
+
+    worlds.wire.instead["/oauth/jwks"] = published
+    assert worlds.signed_in().status_code == 303  # the control
+    worlds.ours.http.cookies.clear()
+    worlds.forged(lambda header, claims: jwt.encode({"alg": "HS256", "kid": "shared"}, claims, shared, algorithms=["HS256"]))
+    refused(worlds, worlds.signed_in(), UNPROVEN)
+
+
 async def _jwks(worlds: Worlds) -> bytes:
     async with httpx.AsyncClient(transport=worlds.wire) as client:
         return (await client.get(f"{NORTH}/oauth/jwks")).content

@@ -180,3 +180,21 @@ def test_the_secret_goes_where_the_provider_takes_it(worlds: Worlds, supported: 
 def test_a_secret_of_any_characters_is_encoded_before_it_becomes_a_header() -> None:
     _, headers = proof.by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
     assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"us:a%3Ab%26%C3%B6"
+
+
+@pytest.mark.parametrize(
+    ("scope", "aud", "fine"),
+    [
+        ("openid", None, True),
+        ("openid", f"{NORTH}/fhir", True),
+        ("openid", f"{SOUTH}/fhir", False),
+        ("openid", "", False),
+        ("openid patient/*.rs", None, False),
+        ("openid fhirUser", None, False),
+    ],
+)
+def test_smart_25_26_only_plain_openid_connect_may_leave_out_aud(worlds: Worlds, scope: str, aud: str | None, fine: bool) -> None:
+    there = worlds.north
+    answer = there.follow(there.authorize(scope=scope, aud=aud))
+    assert answer.is_redirect != fine
+    assert fine or query(answer.headers["location"])["error"] == "invalid_request"

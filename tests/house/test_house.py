@@ -59,8 +59,8 @@ def test_the_commands_of_the_run_contract_are_there_and_explain_themselves() -> 
 def test_the_readme_names_only_targets_and_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert {name for name in re.findall(r"\bmake ([a-z-]+)", readme)} <= targets
-    assert {name for name in re.findall(r"fhir-server ([a-z]+)", readme)} <= set(main.commands)
+    assert set(re.findall(r"\bmake ([a-z-]+)", readme)) <= targets
+    assert set(re.findall(r"fhir-server ([a-z]+)", readme)) <= set(main.commands)
     linked = re.findall(r"\]\(([^)#:]+)\)", readme)
     assert linked and all((ROOT / path).exists() for path in linked)
 
@@ -73,7 +73,12 @@ def test_files_keep_to_one_purpose() -> None:
 
 def test_nothing_is_left_to_do() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError|except Exception: *pass")
-    found = [f"{path}:{number}" for path in SOURCES for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if marks.search(line)]
+    found = [
+        f"{path}:{number}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marks.search(line)
+    ]
     assert found == []
 
 

@@ -9,7 +9,8 @@ import pytest
 from tests.served import Served
 
 ODD = (
-    b'{ "resourceType" : "Observation", "status":"final","code":{"text":"odd \\u00e9\\n \\"digits\\""},\n "subject":{"reference":"Patient/adult"},'
+    b'{ "resourceType" : "Observation", "status":"final","code":{"text":"odd \\u00e9\\n \\"digits\\""},\n '
+    b'"subject":{"reference":"Patient/adult"},'
     b'"effectiveDateTime":"2026-11-01T10:00:00.000+00:00","extension":[{"url":"http://nobody.example/known","valueDecimal":0.010}],'
     b'"valueQuantity":{"value":1.50,"unit":"mg"},"referenceRange":[{"low":{"value":-0.0},"high":{"value":1.0E+2}}]}'
 )
@@ -19,7 +20,14 @@ def test_the_text_of_every_member_is_kept(served: Served, feed: str) -> None:
     created = served.request(feed, "POST", "Observation", body=ODD)
     assert created.status == 201
     body = served.get(feed, f"Observation/{created.json['id']}").body
-    for text in (b'"value":1.50', b'"value":-0.0', b'"value":1.0E+2', b"2026-11-01T10:00:00.000+00:00", b'"valueDecimal":0.010', b'"odd \\u00e9\\n \\"digits\\""'):
+    for text in (
+        b'"value":1.50',
+        b'"value":-0.0',
+        b'"value":1.0E+2',
+        b"2026-11-01T10:00:00.000+00:00",
+        b'"valueDecimal":0.010',
+        b'"odd \\u00e9\\n \\"digits\\""',
+    ):
         assert text in body
 
 

@@ -137,14 +137,22 @@ def test_the_capability_statement_is_public_valid_and_true(served: Served, feed:
     assert check("CapabilityStatement", statement) == ()
     observation_entry = next(one for one in statement["rest"][0]["resource"] if one["type"] == "Observation")
     for parameter in observation_entry["searchParam"]:
-        value = {"token": "x", "reference": "Patient/x", "string": "x", "date": "2020", "quantity": "1", "number": "1", "uri": "urn:x"}[parameter["type"]]
+        value = {"token": "x", "reference": "Patient/x", "string": "x", "date": "2020", "quantity": "1", "number": "1", "uri": "urn:x"}[
+            parameter["type"]
+        ]
         assert served.request(feed, "GET", f"Observation?{parameter['name']}={value}", headers={"Prefer": "handling=strict"}).status == 200
     for name in observation_entry["searchInclude"]:
         assert served.get(feed, f"Observation?_include={name}&_count=1").status == 200
 
 
 def test_without_a_token_there_is_nothing(served: Served) -> None:
-    for method, path in (("GET", "Patient/adult"), ("GET", "Patient"), ("POST", "Patient/_search"), ("DELETE", "Patient/adult"), ("GET", "Patient/adult/$everything")):
+    for method, path in (
+        ("GET", "Patient/adult"),
+        ("GET", "Patient"),
+        ("POST", "Patient/_search"),
+        ("DELETE", "Patient/adult"),
+        ("GET", "Patient/adult/$everything"),
+    ):
         answer = served.request(None, method, path, form=() if path.endswith("_search") else None)
         assert answer.status == 401 and answer.headers["www-authenticate"].startswith("Bearer"), path
     assert served.get("made-up-token", "Patient/adult").status == 401
@@ -178,7 +186,11 @@ def test_references_to_a_conditional_create_lead_to_the_row_that_is_there(served
             "resource": {"resourceType": "Patient", "identifier": identifier},
             "request": {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=http://hospital.example|known"},
         },
-        {"fullUrl": "urn:uuid:2", "resource": observation(subject={"reference": "urn:uuid:1"}), "request": {"method": "POST", "url": "Observation"}},
+        {
+            "fullUrl": "urn:uuid:2",
+            "resource": observation(subject={"reference": "urn:uuid:1"}),
+            "request": {"method": "POST", "url": "Observation"},
+        },
         {"request": {"method": "GET", "url": f"Observation?patient={there}"}},
     ]
     answer = served.request(feed, "POST", "", body={"resourceType": "Bundle", "type": "transaction", "entry": entries}).json

@@ -50,7 +50,12 @@ def test_patients_and_proxies_replace_and_delete_nothing(served: Served, user: s
     mine = served.all_ids(token, "Observation?_count=100")[0]
     seen = served.get(token, f"Observation/{mine}").json
     answers = {
-        (method, served.request(token, method, f"Observation/{id}", body={**seen, "id": id} if method == "PUT" else None).body.replace(id.encode(), b""))
+        (
+            method,
+            served.request(token, method, f"Observation/{id}", body={**seen, "id": id} if method == "PUT" else None).body.replace(
+                id.encode(), b""
+            ),
+        )
         for method in ("PUT", "DELETE")
         for id in (mine, "never-existed", f"{patient}-hiv-screen")
     }
@@ -67,8 +72,20 @@ def test_a_patient_writes_into_no_other_record(served: Served) -> None:
 
 def test_a_message_from_a_parent_lands_in_the_record_it_was_written_in(served: Served, feed: str) -> None:
     token = served.app_token("parent-a", "teen")
-    message = {"resourceType": "Communication", "status": "completed", "subject": {"reference": "Patient/teen"}, "sender": {"reference": "RelatedPerson/parent-a-of-teen"}, "payload": [{"contentString": "Hello"}]}
+    message = {
+        "resourceType": "Communication",
+        "status": "completed",
+        "subject": {"reference": "Patient/teen"},
+        "sender": {"reference": "RelatedPerson/parent-a-of-teen"},
+        "payload": [{"contentString": "Hello"}],
+    }
     created = served.request(token, "POST", "Communication", body=message)
     assert created.status == 201
     assert created.json["id"] in served.all_ids(token, "Communication?_count=100")
     assert created.json["id"] not in served.all_ids(served.app_token("parent-b", "teen"), "Communication?_count=100")
+
+
+def test_a_token_that_may_only_write_writes_into_the_record_in_context(served: Served) -> None:
+    token = served.app_token("adult", "adult", "patient/Observation.c")
+    assert served.request(token, "POST", "Observation", body=lab()).status == 201
+    assert served.get(token, "Patient/adult").status == 403

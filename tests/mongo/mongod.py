@@ -145,6 +145,26 @@ class ReplicaSet:
                         continue
         return None
 
+    def await_health(self) -> None:
+        """Wait until every member has what was written since the last election: one that has not may yet have to roll back."""
+        end = time.monotonic() + _PATIENCE
+        while not self._healthy():
+            if time.monotonic() > end:
+                raise RuntimeError("The members do not come together again.")
+            time.sleep(0.05)
+
+    def _healthy(self) -> bool:
+        primary = self.primary()
+        if primary is None:
+            return False
+        with primary.client() as client:
+            try:
+                status = client.admin.command("replSetGetStatus")
+            except PyMongoError:
+                return False
+        optimes = [member.get("optime", {}).get("t") for member in status["members"]]
+        return set(optimes) == {status["term"]} and {member["stateStr"] for member in status["members"]} <= {"PRIMARY", "SECONDARY"}
+
     def stop(self) -> None:
         for member in self.members:
             member.stop()

@@ -36,6 +36,13 @@ def fresh_url() -> str:
     return server_url().replace("{name}", name)
 
 
+def forgetful_url() -> str:
+    """URL of a database that is not there yet, on the server from now on told to give up what a dead client left undone soon."""
+    with MongoClient(server_url().replace("{name}", "")) as client:
+        client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 3})
+    return fresh_url()
+
+
 def emptied_url() -> str:
     """URL of a database that holds nothing any more: made once, for its indexes take longer to make than most tests do."""
     name = f"t{os.getpid()}"

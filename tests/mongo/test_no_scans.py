@@ -155,9 +155,10 @@ def test_a_search_reads_no_more_than_its_patients_or_its_answer(explained: Expla
     page, counted = explained.search(OBS, FILTERS[where], SIGHTS[seen], SORTS[sort])
     plans = list(explained.plans())
     assert len(plans) >= 3
-    # A patient's own rows may all be looked at; of everybody's, those that the index names for the value asked for.
+    # A patient's own rows may all be looked at; of everybody's, those that the index names for the value asked for (where
+    # there are several values each is fetched to be tested, and again to be told from the others).
     own = {"one patient": ROWS, "two patients": 2 * ROWS, "scoped": ROWS}.get(seen, 0)
-    bound = own + 1 if own else counted * 8 // 6 + FEW
+    bound = own + FEW if own else max(counted, REACH.get(where, 0)) * 5 // 4 * 2 + FEW
     for command, plan in plans:
         assert not scans(plan), (command, plan)
         if own or where not in WIDE:
@@ -170,8 +171,10 @@ def test_a_search_reads_no_more_than_its_patients_or_its_answer(explained: Expla
                 assert examined(plan) <= bound, (bound, examined(plan), command)
 
 
+# rows of one of the codes alone: what an index names
+REACH = {"code and date": PATIENTS * ROWS // 10, "codes of systems": PATIENTS * ROWS // 5}
 # Over everybody's rows these have no index entry to start from that tells them apart: they read the type's rows, or the parameter's.
-WIDE = {"missing", "not", "contains", "date ne", "date le", "date ge", "date eq", "number ne", "codes of systems", "code and date"}
+WIDE = {"missing", "not", "contains", "date ne", "date ap", "number ne"}
 
 
 @pytest.mark.parametrize("where", ["code of a system", "reference"])
@@ -211,5 +214,6 @@ def test_reading_versions_targets_and_referrers_scans_nothing(explained: Explain
 
 
 def test_the_explanation_sees_a_scan_where_there_is_one(explained: Explained) -> None:
-    plan = explained.client.get_default_database().command("explain", {"find": "resources", "filter": {"body": NOW}}, verbosity="executionStats")
+    asked = {"find": "resources", "filter": {"body": NOW}}
+    plan = explained.client.get_default_database().command("explain", asked, verbosity="executionStats")
     assert scans(plan) and examined(plan) == PATIENTS * ROWS + 1

@@ -189,6 +189,9 @@ async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, 
             break
     if walked != [row.id for row in right]:
         wrong.append(f"rows {walked}, not {[row.id for row in right]}: {asked}")
+    known = (await snapshot.find(type, where, sight, sort=sort, limit=limit)).total
+    if known not in (None, len(right)):
+        wrong.append(f"total {known}: {asked}")
     if await snapshot.count(type, where, sight) != len(right):
         wrong.append(f"count: {asked}")
     if await snapshot.patients_of(type, where, sight) != {patient for row in right for patient in row.patients}:

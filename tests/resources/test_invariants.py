@@ -128,15 +128,20 @@ def test_what_the_subset_lacks_is_refused_when_compiled(expression: str) -> None
 @pytest.mark.parametrize(
     ("low", "high", "ordered"),
     [
-        ("2020-01-01", "2020-01-01", True), ("2020-01-02", "2020-01-01", False),
-        ("2020", "2020-05", None), ("2021", "2020-05", False),
-        ("2020-05-03T10:00:00Z", "2020-05-03", None), ("2020-05-03T10:00:00Z", "2020-05-02", False),
+        ("2020-01-01", "2020-01-01", True),
+        ("2020-01-02", "2020-01-01", False),
+        ("2020", "2020-05", None),
+        ("2021", "2020-05", False),
+        ("2020-05-03T10:00:00Z", "2020-05-03", None),
+        ("2020-05-03T10:00:00Z", "2020-05-02", False),
         ("2020-05-03T10:00:00+02:00", "2020-05-03T09:00:00+01:00", True),
         ("2020-05-03T10:00:00.5Z", "2020-05-03T10:00:00Z", False),
         ("2020-03-01T00:30:00+01:00", "2020-02-29T23:30:00Z", True),
         ("2020-12-31T23:59:00-01:00", "2021-01-01T00:30:00Z", False),
         ({"value": 1, "code": "a"}, {"value": 2, "code": "b"}, None),
-        ({"value": 3}, {"value": 2}, False), ("x", "y", None), (1, "y", None),
+        ({"value": 3}, {"value": 2}, False),
+        ("x", "y", None),
+        (1, "y", None),
     ],
 )
 def test_values_are_ordered_only_where_fhirpath_can_tell(low: Any, high: Any, ordered: bool | None) -> None:

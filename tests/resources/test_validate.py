@@ -111,13 +111,15 @@ def all_names() -> list[str]:
 
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.decimals(allow_nan=False, allow_infinity=False), st.text(max_size=5),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5),
     st.sampled_from(["#", "#a", "2020-01-01", "Patient/1", "final", "http://unitsofmeasure.org", "a", Decimal("1.0"), "Patient"]),
 )
 names = st.one_of(st.sampled_from(all_names()), st.text(string.ascii_letters + "_[]", max_size=4))
-anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25
-)
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25)
 
 
 @settings(max_examples=400, deadline=None)

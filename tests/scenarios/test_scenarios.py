@@ -99,14 +99,26 @@ def test_counts_are_of_what_is_seen(scenario: Scenario) -> None:
 
 
 def test_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
-    for type, param in (("Observation", "encounter"), ("DiagnosticReport", "result"), ("Observation", "subject"), ("MedicationStatement", "context")):
+    for type, param in (
+        ("Observation", "encounter"),
+        ("DiagnosticReport", "result"),
+        ("Observation", "subject"),
+        ("MedicationStatement", "context"),
+    ):
         if type in scenario.types:
             answer = scenario.get(f"{type}?_include={type}:{param}&_count=1000")
             _nothing_withheld(scenario, answer)
 
 
 def test_reverse_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
-    for other, param in (("Observation", "subject"), ("MedicationStatement", "subject"), ("Appointment", "patient"), ("Encounter", "subject"), ("Condition", "subject"), ("DocumentReference", "subject")):
+    for other, param in (
+        ("Observation", "subject"),
+        ("MedicationStatement", "subject"),
+        ("Appointment", "patient"),
+        ("Encounter", "subject"),
+        ("Condition", "subject"),
+        ("DocumentReference", "subject"),
+    ):
         answer = scenario.get(f"Patient?_id={scenario.patient}&_revinclude={other}:{param}")
         _nothing_withheld(scenario, answer)
         if scenario.sees("Patient") and other in scenario.types:
@@ -130,7 +142,9 @@ def test_everything_holds_what_is_seen_and_nothing_else(scenario: Scenario) -> N
         return
     while path:
         page = scenario.get(path).json
-        found += [(entry["resource"]["resourceType"], entry["resource"]["id"]) for entry in page["entry"] if entry["search"]["mode"] == "match"]
+        found += [
+            (entry["resource"]["resourceType"], entry["resource"]["id"]) for entry in page["entry"] if entry["search"]["mode"] == "match"
+        ]
         path = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
     assert len(found) == len(set(found))
     for type, id, seen in scenario.rows():

@@ -115,9 +115,7 @@ def test_a_made_secret_fits_and_is_not_kept(world: World) -> None:
 def test_an_operators_token_works_for_backends_and_for_persons(world: World) -> None:
     now = world.clock()
     backend = world.principal(run(operator_token(world.store, "demo-backend", "system/*.cruds", now)))
-    parent = world.principal(
-        run(operator_token(world.store, "demo-public", "patient/*.rs", now, username="parent-a", patient="teen"))
-    )
+    parent = world.principal(run(operator_token(world.store, "demo-public", "patient/*.rs", now, username="parent-a", patient="teen")))
     assert (backend.person, backend.scopes[0].letters) == (None, "cruds")
     assert (parent.username, parent.patient, parent.scopes[0].text) == ("parent-a", "teen", "patient/*.rs")
 

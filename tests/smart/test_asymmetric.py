@@ -154,10 +154,7 @@ def test_smart_92_the_older_scope_syntax_is_returned_as_asked(world: World) -> N
 
 def test_smart_94_a_backend_gets_no_refresh_token_and_no_scope_of_persons(world: World) -> None:
     assert "refresh_token" not in world.backend(scope="system/*.rs offline_access").json()
-    assert (
-        world.backend(world.assertion(jti="2"), scope="system/Patient.rs patient/*.rs user/*.rs").json()["scope"]
-        == "system/Patient.rs"
-    )
+    assert world.backend(world.assertion(jti="2"), scope="system/Patient.rs patient/*.rs user/*.rs").json()["scope"] == "system/Patient.rs"
     for number, scope in enumerate(["patient/*.rs", "user/*.rs", "openid", "", None]):
         assert world.backend(world.assertion(jti=f"n{number}"), scope=scope).json()["error"] == "invalid_scope"
 

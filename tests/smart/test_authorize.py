@@ -52,9 +52,7 @@ def test_smart_26_a_wrong_aud_gets_no_code(world: World, aud: str | None) -> Non
     assert refusal(world, aud=aud)["error"] == "invalid_request"
 
 
-@pytest.mark.parametrize(
-    "uri", [f"{demo.REDIRECT}/", f"{demo.REDIRECT}?a=1", "https://evil.example/", "javascript:alert(1)", '"<x', None]
-)
+@pytest.mark.parametrize("uri", [f"{demo.REDIRECT}/", f"{demo.REDIRECT}?a=1", "https://evil.example/", "javascript:alert(1)", '"<x', None])
 def test_smart_30_an_unregistered_redirect_uri_is_never_followed(world: World, uri: str | None) -> None:
     answer = world.authorize(redirect_uri=uri)
     assert answer.status_code == 400

@@ -74,7 +74,12 @@ def test_smart_88_a_client_may_publish_its_keys_at_an_address(site: Site) -> Non
 def test_smart_88_the_registration_is_one_way_or_the_other(world: World) -> None:
     found = asyncio.run(clients.find(world.store, "demo-backend"))
     assert found is not None
-    for changes in ({"jwks_uri": URL}, {"jwks": {}}, {"jwks": {}, "jwks_uri": "http://app.example/jwks"}, {"jwks": {}, "jwks_uri": "file:///etc/passwd"}):
+    for changes in (
+        {"jwks_uri": URL},
+        {"jwks": {}},
+        {"jwks": {}, "jwks_uri": "http://app.example/jwks"},
+        {"jwks": {}, "jwks_uri": "file:///etc/passwd"},
+    ):
         with pytest.raises(ValueError, match="keys"):
             asyncio.run(clients.save(world.store, msgspec.structs.replace(found, **changes)))
 
@@ -218,8 +223,21 @@ def test_smart_ssrf_a_name_is_resolved_once_and_the_checked_address_is_asked(sit
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://app.example/jwks", "http://169.254.169.254/latest", "ftp://app.example/", "file:///etc/passwd", "https://", "https://u@app.example/"),
-        *("https://u:p@app.example/", "https://app.example:x/", "https://app.example\\@evil.example/", "https://app.example/#f", "gopher://x/"),
+        *(
+            "http://app.example/jwks",
+            "http://169.254.169.254/latest",
+            "ftp://app.example/",
+            "file:///etc/passwd",
+            "https://",
+            "https://u@app.example/",
+        ),
+        *(
+            "https://u:p@app.example/",
+            "https://app.example:x/",
+            "https://app.example\\@evil.example/",
+            "https://app.example/#f",
+            "gopher://x/",
+        ),
     ],
 )
 def test_smart_ssrf_only_plain_https_addresses_are_asked(site: Site, url: str) -> None:

@@ -31,9 +31,7 @@ def test_smart_09_capabilities_are_strings_and_name_both_permission_syntaxes(wor
     capabilities = configuration(world)["capabilities"]
     assert isinstance(capabilities, list)
     assert all(isinstance(item, str) for item in capabilities)
-    assert {"launch-standalone", "launch-ehr", "client-public", "permission-v1", "permission-v2", "authorize-post"} <= set(
-        capabilities
-    )
+    assert {"launch-standalone", "launch-ehr", "client-public", "permission-v1", "permission-v2", "authorize-post"} <= set(capabilities)
 
 
 def test_smart_10_the_grant_types_are_the_three_that_work(world: World) -> None:

@@ -76,7 +76,8 @@ def test_smart_65_granular_scopes_are_granted_literally_and_stay_so(world: World
 
 
 @pytest.mark.parametrize(
-    "scope", ["patient/*.read", "patient/Observation.read patient/Condition.read", "user/*.read", "patient/*.*", "patient/Communication.write"]
+    "scope",
+    ["patient/*.read", "patient/Observation.read patient/Condition.read", "user/*.read", "patient/*.*", "patient/Communication.write"],
 )
 def test_smart_62_the_older_syntax_comes_back_as_asked_through_refresh_and_introspection(world: World, scope: str) -> None:
     asked = f"launch/patient offline_access {scope}"
@@ -200,7 +201,10 @@ def test_smart_70_batch_entries_includes_and_everything_keep_to_the_categories(w
         names = {f"{e['resource']['resourceType']}/{e['resource']['id']}" for e in whole.get(part, path).json["entry"]}
         assert {name for name in names if name.startswith("Observation/")} <= allowed, path
         assert not any(name.startswith("Condition/") for name in names), path
-    entries = [{"request": {"method": "GET", "url": url}} for url in ("Observation?patient=adult&_count=500", "Condition?patient=adult", "Patient/adult")]
+    entries = [
+        {"request": {"method": "GET", "url": url}}
+        for url in ("Observation?patient=adult&_count=500", "Condition?patient=adult", "Patient/adult")
+    ]
     answers = whole.served.request(part, "POST", "", body={"resourceType": "Bundle", "type": "batch", "entry": entries}).json["entry"]
     assert [one["response"]["status"][:3] for one in answers] == ["200", "403", "200"]
     found = {f"Observation/{e['resource']['id']}" for e in answers[0]["resource"]["entry"]}
@@ -212,7 +216,9 @@ def test_smart_70_batch_entries_includes_and_everything_keep_to_the_categories(w
 
 def test_smart_69_a_type_that_was_unticked_is_refused_with_403_and_the_rest_is_not(whole: Whole) -> None:
     asked = "patient/Patient.rs patient/Condition.rs patient/Observation.rs patient/Immunization.rs patient/AllergyIntolerance.read"
-    tokens = whole.allowed("adult", "adult", scope=f"launch/patient {asked}", untick=("patient/Immunization.rs", "patient/AllergyIntolerance.read"))
+    tokens = whole.allowed(
+        "adult", "adult", scope=f"launch/patient {asked}", untick=("patient/Immunization.rs", "patient/AllergyIntolerance.read")
+    )
     assert tokens["scope"] == "launch/patient patient/Patient.rs patient/Condition.rs patient/Observation.rs"
     for type in ("Patient?_id=adult", "Condition?patient=adult", "Observation?patient=adult"):
         assert whole.get(tokens["access_token"], type).status == 200, type
@@ -234,7 +240,11 @@ def test_smart_63_64_each_letter_opens_its_interaction_and_no_other(whole: Whole
         assert whole.get(token, "Patient/adult/_history").status == reads
         assert whole.get(token, "Patient?_id=adult").status == searches
     body = {"resourceType": "Communication", "status": "completed", "subject": {"reference": "Patient/adult"}}
-    for scope, status in (("patient/*.rs", 403), ("patient/Communication.c patient/Patient.r", 201), ("patient/Communication.u patient/Patient.r", 403)):
+    for scope, status in (
+        ("patient/*.rs", 403),
+        ("patient/Communication.c patient/Patient.r", 201),
+        ("patient/Communication.u patient/Patient.r", 403),
+    ):
         token = whole.served.app_token("adult", "adult", scope)
         assert whole.served.request(token, "POST", "Communication", body=body).status == status, scope
 

@@ -52,9 +52,7 @@ def test_the_subject_is_stable_per_person_and_tells_nothing(world: World) -> Non
         ("clinician", "", "Practitioner/dr-rivera"),
     ],
 )
-def test_smart_78_fhir_user_is_who_the_person_is_towards_the_record(
-    world: World, username: str, patient: str, expected: str
-) -> None:
+def test_smart_78_fhir_user_is_who_the_person_is_towards_the_record(world: World, username: str, patient: str, expected: str) -> None:
     scope = "openid fhirUser patient/*.rs" if patient else "openid fhirUser user/*.rs"
     assert claims_of(world.tokens(username, patient, scope=scope)["id_token"])[1]["fhirUser"] == f"{BASE}/{expected}"
 

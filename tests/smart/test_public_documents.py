@@ -110,7 +110,9 @@ def test_smart_17_18_20_any_origin_may_read_discovery_metadata_and_the_record(wh
     ):
         answer = whole.http.get(path, headers=headers | {"Origin": "https://app.example"})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*"), path
-        preflight = whole.http.request("OPTIONS", path, headers={"Origin": "https://app.example", "Access-Control-Request-Headers": "authorization"})
+        preflight = whole.http.request(
+            "OPTIONS", path, headers={"Origin": "https://app.example", "Access-Control-Request-Headers": "authorization"}
+        )
         assert "Authorization" in preflight.headers["access-control-allow-headers"], path
 
 

@@ -110,7 +110,14 @@ def test_it_gets_scopes_of_persons_and_never_of_systems(world: World, scope: str
 
 @pytest.mark.parametrize(
     "forged",
-    [{"kind": "backend"}, {"clearance": ["*"]}, {"trusted": True}, {"client_id": "demo-public"}, {"client_secret": "x" * 40}, {"manager": "x"}],
+    [
+        {"kind": "backend"},
+        {"clearance": ["*"]},
+        {"trusted": True},
+        {"client_id": "demo-public"},
+        {"client_secret": "x" * 40},
+        {"manager": "x"},
+    ],
     ids=repr,
 )
 def test_what_only_an_operator_decides_is_not_read_from_metadata(world: World, forged: dict[str, Any]) -> None:
@@ -124,8 +131,24 @@ def test_what_only_an_operator_decides_is_not_read_from_metadata(world: World, f
 @pytest.mark.parametrize(
     "uri",
     [
-        *("http://app.example/cb", "https://app.example/cb#x", "https://u:p@app.example/cb", "javascript:alert(1)", "data:text/html,x", "myapp:/cb"),
-        *("//app.example/cb", "https://", "https://app.example\\@evil.example/", "https://app.exa mple/", "https://*", "https://*.app.example/", "", "http://127.0.0.1.evil.example/"),
+        *(
+            "http://app.example/cb",
+            "https://app.example/cb#x",
+            "https://u:p@app.example/cb",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "myapp:/cb",
+        ),
+        *(
+            "//app.example/cb",
+            "https://",
+            "https://app.example\\@evil.example/",
+            "https://app.exa mple/",
+            "https://*",
+            "https://*.app.example/",
+            "",
+            "http://127.0.0.1.evil.example/",
+        ),
         *("http://localhost.evil.example/", "https://app.example/\n", "https://äpp.example/", "http://[::2]/cb"),
     ],
 )
@@ -191,7 +214,13 @@ def test_a_private_key_sent_by_mistake_is_refused_and_not_kept(world: World) -> 
 
 @pytest.mark.parametrize(
     ("body", "type"),
-    [(b"", "application/json"), (b"{", "application/json"), (b"[" * 9999, "application/json"), (b"[]", "application/json"), (b"{}", "text/plain")],
+    [
+        (b"", "application/json"),
+        (b"{", "application/json"),
+        (b"[" * 9999, "application/json"),
+        (b"[]", "application/json"),
+        (b"{}", "text/plain"),
+    ],
 )
 def test_what_is_no_metadata_at_all_is_a_refusal_and_not_a_fault(world: World, body: bytes, type: str) -> None:
     answer = world.http.post("/oauth/register", content=body, headers={"Content-Type": type})
@@ -343,7 +372,12 @@ def test_an_update_keeps_the_secret_and_never_grants_more_to_tokens_there_are(wo
     told = made(world, token_endpoint_auth_method="client_secret_post", scope="launch/patient patient/Patient.rs")
     token, auth = told["registration_access_token"], (told["client_id"], told["client_secret"])
     first = world.exchange(world.code(client_id=auth[0], redirect_uri=REDIRECT), auth, redirect_uri=REDIRECT).json()
-    body = METADATA | {"client_id": auth[0], "client_secret": auth[1], "token_endpoint_auth_method": "client_secret_post", "scope": "patient/*.cruds"}
+    body = METADATA | {
+        "client_id": auth[0],
+        "client_secret": auth[1],
+        "token_endpoint_auth_method": "client_secret_post",
+        "scope": "patient/*.cruds",
+    }
     answer = world.http.request("PUT", path(told), json=body, headers=bearer(token))
     assert answer.status_code == 200
     assert "client_secret" not in answer.json()

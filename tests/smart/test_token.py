@@ -181,9 +181,7 @@ def test_no_token_reaches_the_log(world: World, caplog: pytest.LogCaptureFixture
 def test_secrets_are_kept_as_digests_only(world: World) -> None:
     page = world.consent_page()
     handle = dict(Page(page.text).sent)["request"]
-    tokens = world.exchange(
-        world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]
-    ).json()
+    tokens = world.exchange(world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]).json()
 
     async def everything() -> str:
         kinds = ("access", "refresh", "code", "session", "request", "spent-code", "user")

@@ -27,7 +27,16 @@ def whole() -> Iterator[Whole]:
 def record(whole: Whole, token: str, patient: str) -> dict[str, list[str]]:
     """The ids in a record, by type, as this token gets them in one go."""
     found: dict[str, list[str]] = {}
-    for type in ("Patient", "Observation", "Condition", "MedicationRequest", "Encounter", "DiagnosticReport", "DocumentReference", "Appointment"):
+    for type in (
+        "Patient",
+        "Observation",
+        "Condition",
+        "MedicationRequest",
+        "Encounter",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Appointment",
+    ):
         param = "_id" if type == "Patient" else "patient"
         found[type] = sorted(whole.served.all_ids(token, f"{type}?{param}={patient}&_count=100"))
     return found
@@ -43,7 +52,15 @@ def labelled(whole: Whole, patient: str, labels: set[str]) -> set[str]:
         async with whole.store.snapshot() as snapshot:
             keys = await snapshot.classes()
             rows = set()
-            for type in ("Observation", "Condition", "MedicationRequest", "Encounter", "DiagnosticReport", "DocumentReference", "Appointment"):
+            for type in (
+                "Observation",
+                "Condition",
+                "MedicationRequest",
+                "Encounter",
+                "DiagnosticReport",
+                "DocumentReference",
+                "Appointment",
+            ):
                 page = await snapshot.find(type, OfPatient(frozenset({patient})), _facts(keys, whole.clock()), limit=1000)
                 rows |= {f"{row.type}/{row.id}" for row in page.rows if labels & set(keys[row.vclass].split("|")[1].split(","))}
             return rows
@@ -68,9 +85,10 @@ def test_an_app_that_must_not_get_hiv_and_mental_health_gets_all_else_and_none_o
     hidden = labelled(whole, "adult", {"HIV", "MH", "UNCLASSIFIED"})
     assert hidden & everything  # the control: there was something to keep back
     assert less == everything - hidden
-    assert less & labelled(whole, "adult", {"STD", "REPRO", "SUD", "GENETIC", "PREG"}) == everything & labelled(
-        whole, "adult", {"STD", "REPRO", "SUD", "GENETIC", "PREG"}
-    ) - hidden
+    assert (
+        less & labelled(whole, "adult", {"STD", "REPRO", "SUD", "GENETIC", "PREG"})
+        == everything & labelled(whole, "adult", {"STD", "REPRO", "SUD", "GENETIC", "PREG"}) - hidden
+    )
 
 
 def test_what_is_kept_back_answers_like_what_never_was(whole: Whole) -> None:
@@ -104,7 +122,9 @@ def test_it_holds_for_each_person_one_is_proxy_for_and_for_that_record_only(whol
 
 def test_a_proxy_never_gets_more_by_keeping_less_back(whole: Whole) -> None:
     proxy = flat(record(whole, whole.allowed("proxy-standard", "adult", scope=ALL)["access_token"], "adult"))
-    narrowed = flat(record(whole, whole.allowed("proxy-standard", "adult", scope=ALL, withhold=sorted(CATEGORIES))["access_token"], "adult"))
+    narrowed = flat(
+        record(whole, whole.allowed("proxy-standard", "adult", scope=ALL, withhold=sorted(CATEGORIES))["access_token"], "adult")
+    )
     assert narrowed <= proxy
     assert not proxy & labelled(whole, "adult", {"HIV", "MH"})
 
@@ -117,7 +137,9 @@ def test_what_is_kept_back_stays_so_after_a_refresh_and_shows_in_no_answer(whole
     plain = whole.allowed("adult", "adult", scope=ALL)
     assert first.keys() == plain.keys()
     assert first["scope"] == plain["scope"]
-    states = [whole.post("/oauth/introspect", ("demo-confidential", "demo-secret"), token=one["access_token"]).json() for one in (first, plain)]
+    states = [
+        whole.post("/oauth/introspect", ("demo-confidential", "demo-secret"), token=one["access_token"]).json() for one in (first, plain)
+    ]
     assert states[0] == states[1] | {"iat": states[0]["iat"]}
 
 

@@ -24,7 +24,9 @@ class Whole(World):
         self.app = Origin(self.served.api, pages)  # type: ignore[assignment]
         self.http = self.browser()
 
-    def allowed(self, username: str, patient: str, *, untick: tuple[str, ...] = (), visit: str | None = None, **ticked: Any) -> dict[str, Any]:
+    def allowed(
+        self, username: str, patient: str, *, untick: tuple[str, ...] = (), visit: str | None = None, **ticked: Any
+    ) -> dict[str, Any]:
         """The token response after a consent page on which ``untick`` values were cleared and lists such as ``part`` ticked."""
         asked = {name: ticked.pop(name) for name in ("scope", "launch", "client_id") if name in ticked}
         self.http.cookies.clear()

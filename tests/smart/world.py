@@ -213,9 +213,7 @@ class World:
 
     def refresh(self, token: str, auth: tuple[str, str] | None = None, **fields: str | None) -> httpx.Response:
         client_id = None if auth else "demo-public"
-        return self.post(
-            "/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields}
-        )
+        return self.post("/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields})
 
     def principal(self, token: str) -> Any:
         from fhir_server.smart.tokens import principal
@@ -224,9 +222,7 @@ class World:
 
     # assertions
 
-    def assertion(
-        self, client_id: str = "demo-backend", alg: str = "RS384", header: dict[str, Any] | None = None, **claims: Any
-    ) -> str:
+    def assertion(self, client_id: str = "demo-backend", alg: str = "RS384", header: dict[str, Any] | None = None, **claims: Any) -> str:
         keyset = private_keys(self.store, client_id)
         key = next(key for key in keyset if key.get("alg") == alg)
         now = self.clock() // SECOND

@@ -65,6 +65,14 @@ async def put(store: Store, *records: Record) -> None:
     await store.write(job)
 
 
+async def relabel(store: Store, *records: Record) -> None:
+    async def job(transaction: Any) -> None:
+        for one in records:
+            await transaction.relabel(one)
+
+    await store.write(job)
+
+
 async def drop(store: Store, *ids: str) -> None:
     async def job(transaction: Any) -> None:
         for id in ids:

@@ -157,6 +157,20 @@ def test_patients_of_names_all_patients_of_the_rows_that_meet_the_condition_and_
     run(scenario)
 
 
+def test_types_of_names_the_types_of_the_current_rows_of_any_of_the_patients(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1"), record("b", "p1", "p2", type="Condition"), record("c", "p3", type="Goal", vclass=2))
+        await put(store, record("gone", "p2", type="Account"))
+        await store.write(lambda tx: tx.drop(row("gone", "p2", type="Account", version=2, body=b"", interaction="delete")))
+        async with store.snapshot() as snapshot:
+            assert await snapshot.types_of(frozenset({"p1"})) == {OBS, "Condition"}
+            assert await snapshot.types_of(frozenset({"p2"})) == {"Condition"}
+            assert await snapshot.types_of(frozenset({"p1", "p3", "nobody"})) == {OBS, "Condition", "Goal"}
+            assert await snapshot.types_of(frozenset()) == frozenset()
+
+    run(scenario)
+
+
 def test_a_snapshot_does_not_see_what_is_written_after_it_began(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))

@@ -9,7 +9,7 @@ import pytest
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
 from fhir_server.search.sight import Position, Sight, SortKey
-from fhir_server.store import Row, Store
+from fhir_server.store import NEVER, Row, Store
 from tests.store.conftest import Run
 from tests.store.samples import (
     ALL,
@@ -22,6 +22,7 @@ from tests.store.samples import (
     quantity,
     record,
     reference,
+    relabel,
     sight,
     string,
     token,
@@ -75,6 +76,101 @@ def run_alone(coroutine: Any) -> Any:
     import asyncio
 
     return asyncio.run(coroutine)
+
+
+OTHERS = ("hidden", "p0", "p2", "p5", "z")  # whose numbers come before and after that of p1
+
+
+@pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
+@pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),), (SortKey("d", "date", True), SortKey("t", "token"))])
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_who_else_a_row_is_of_does_not_show_in_its_order(run: Run, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+    async def scenario(store: Store) -> None:
+        entries = [token("t", "x"), date("d", 1)]
+        for other in OTHERS:
+            await put(store, record(f"{other}-before", "p1", entries=entries))
+            await put(store, record(f"{other}-first", other, "p1", entries=entries), record(f"{other}-later", "p1", other, entries=entries))
+        expected = [f"{other}-{part}" for other in OTHERS for part in ("before", "first", "later")]
+        assert await walk(store, where, sight(window("p1")), sort, limit) == expected
+        assert await walk(store, where, sight(window("p1"), window("p1", released=False)), sort, limit) == expected
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
+@pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),)])
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_rows_of_named_patients_come_in_the_order_stored(run: Run, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+    async def scenario(store: Store) -> None:
+        ids = [f"r{n}" for n in range(12)]
+        for n, id in enumerate(ids):
+            await put(store, record(id, f"p{n % 4}", *(["p0"] if n % 5 == 1 else []), entries=[token("t", "x"), token("t", "y")]))
+        among = [id for n, id in enumerate(ids) if n % 4 < 3 or n % 5 == 1]
+        for windows in ([window("p0", "p1", "p2")], [window("p0"), window("p1"), window("p2")], [window("p0", "p2"), window("p0", "p1")]):
+            assert await walk(store, where, sight(*windows), sort, limit) == among
+
+    run(scenario)
+
+
+BETWEEN = record("between", "p1")
+
+
+@pytest.mark.parametrize(
+    ("versions", "ids"),
+    [
+        ([{}, {}], "row between"),
+        ([{"vclass": 2}, {}], "between row"),
+        ([{"vclass": 1}, {}], "between row"),
+        ([{"release_at": NEVER}, {}], "between row"),
+        ([{}, {"vclass": 2}, {}], "row between"),
+        ([{"vclass": 1}, {"vclass": 2}, {"vclass": 1}], "row between"),
+        ([{"vclass": 2}, {}, {"vclass": 2}, {}], "between row"),
+        ([{"patients": ("p2",)}, {}], "between row"),
+        ([{"patients": ("p2",)}, {"patients": ("p2", "p1")}, {}], "between row"),
+        ([{}, {"patients": ("p0", "p1")}], "row between"),
+        ([{}, {"patients": ("p2",)}, {}], "row between"),
+        ([{"vclass": 2}, None, {}], "between row"),
+        ([{}, None, {}], "row between"),
+        ([{}, None, {"vclass": 2}, {}], "row between"),
+    ],
+)
+def test_a_row_stands_where_the_first_version_like_the_current_one_was_stored(
+    run: Run, versions: list[dict[str, Any] | None], ids: str
+) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("older", "p1"))
+        for number, version in enumerate(versions):
+            if version is None:
+                await drop(store, "row")
+            else:
+                await put(store, record("row", *version.get("patients", ("p1",)), version=number + 1, **_without_patients(version)))
+            if number == 0:
+                await put(store, BETWEEN)
+        await put(store, record("newer", "p1"))
+        expected = ["older", *ids.split(), "newer"]
+        assert await found(store, EVERYTHING, sight(window("p1"))) == expected
+        assert await found(store, EVERYTHING, sight(window("p1")), (SortKey("d", "date"),)) == expected
+        assert await walk(store, EVERYTHING, sight(window("p1")), (), 1) == expected
+
+    run(scenario)
+
+
+def _without_patients(version: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in version.items() if name != "patients"}
+
+
+def test_a_row_stands_by_what_its_versions_are_labelled_now(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("row", "p1", vclass=2), BETWEEN, record("row", "p1", version=2))
+        for vclass, ids in ((0, ["row", "between"]), (3, ["between", "row"]), (0, ["row", "between"])):
+            await relabel(store, record("row", "p1", vclass=vclass))
+            assert await found(store, EVERYTHING, sight(window("p1"))) == ids
+        await relabel(store, record("row", "p1", version=2, vclass=1))
+        assert await found(store, EVERYTHING, sight(window("p1"))) == ["between", "row"]
+        await relabel(store, record("row", "p1", vclass=1))
+        assert await found(store, EVERYTHING, sight(window("p1"))) == ["row", "between"]
+
+    run(scenario)
 
 
 SORTED = (

@@ -12,16 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fhir_server.search.filters import EVERYTHING, Has, TokenIs
 from fhir_server.store import Store, open_store
+from tests.mongo.servers import forgetful_url
 from tests.store.samples import ANYONE, OBS, found, record, token
 
-ROUNDS = 30
+ROUNDS = {"sqlite": 30, "mongodb": 12}
+MANY = 200
 PARTS = 4
 
 
-async def _write_for_ever(path: str, name: str) -> None:
-    store = open_store(f"sqlite:///{path}")
+async def _write_for_ever(url: str, name: str) -> None:
+    store = open_store(url)
 
     async def one(number: int) -> None:
         async def job(transaction: Any) -> None:
@@ -40,11 +44,27 @@ async def _write_for_ever(path: str, name: str) -> None:
         number += 8
 
 
-def test_what_was_acknowledged_before_a_kill_is_there_and_whole(tmp_path: Path) -> None:
-    path, chance = tmp_path / "x.db", random.Random(7)
+def _url(scheme: str, folder: Path) -> str:
+    return f"sqlite:///{folder / 'x.db'}" if scheme == "sqlite" else forgetful_url()
+
+
+@pytest.mark.parametrize("scheme", ROUNDS)
+def test_what_was_acknowledged_before_a_kill_is_there_and_whole(scheme: str, tmp_path: Path) -> None:
+    require_whole(_url(scheme, tmp_path), ROUNDS[scheme])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ROUNDS)
+def test_two_hundred_kills_lose_nothing(scheme: str, tmp_path: Path) -> None:
+    require_whole(_url(scheme, tmp_path), MANY)
+
+
+def require_whole(url: str, rounds: int) -> None:
+    """Kill a writer this often and look at what it left each time."""
+    chance = random.Random(7)
     acknowledged: set[str] = set()
-    for number in range(ROUNDS):
-        child = subprocess.Popen([sys.executable, "-m", __name__, str(path), f"r{number}"], stdout=subprocess.PIPE, cwd=_root())
+    for number in range(rounds):
+        child = subprocess.Popen([sys.executable, "-m", __name__, url, f"r{number}"], stdout=subprocess.PIPE, cwd=_root())
         assert child.stdout
         first = child.stdout.readline()
         time.sleep(chance.random() * 0.15)
@@ -53,12 +73,12 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_whole(tmp_path: Path) 
         child.stdout.close()
         child.wait()
         acknowledged |= {line for line in (first + rest).decode().split("\n")[:-1] if line}
-        asyncio.run(_check(path, acknowledged, f"r{number}-"))
-    assert len(acknowledged) > ROUNDS * 8
+        asyncio.run(_check(url, acknowledged, f"r{number}-"))
+    assert len(acknowledged) > rounds * 3
 
 
-async def _check(path: Path, acknowledged: set[str], recent: str) -> None:
-    store = open_store(f"sqlite:///{path}")
+async def _check(url: str, acknowledged: set[str], recent: str) -> None:
+    store = open_store(url)
     try:
         ids = await _all(store)
         jobs = {id.rpartition("-")[0] for id in ids}

@@ -11,7 +11,7 @@ import pytest
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.sight import SortKey
-from fhir_server.store import NEVER, Era, Facet, Pointer, Stamp, Store
+from fhir_server.store import NEVER, Era, Facet, Pointer, Record, Stamp, Store
 from tests.store.conftest import Run
 from tests.store.samples import (
     ALL,
@@ -24,6 +24,7 @@ from tests.store.samples import (
     quantity,
     record,
     reference,
+    relabel,
     row,
     sight,
     string,
@@ -171,8 +172,6 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
             pointers=(Pointer(("y",), "P/1"),),
             eras=(Era(1, 10, 1, 7, ()),),
         )
-        from fhir_server.store import Record
-
         await in_job(store, "relabel", Record(changed, (token("t", "x", vclass=3),)))
         async with store.snapshot() as snapshot:
             seen = await snapshot.read(OBS, "a", sight(window("p2")))
@@ -188,7 +187,54 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
     run(scenario)
 
 
-def test_referrers_are_the_current_rows_that_refer_to_the_target(run: Run) -> None:
+def test_relabel_reaches_each_version_and_the_deletion(run: Run) -> None:
+    later = {"facets": (Facet(("x",), 3),), "pointers": (Pointer(("y",), "P/1"),), "eras": (Era(1, 10, 1, 7, ()),), "release_at": 7}
+
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1", entries=[token("t", "x")]), record("a", "p1", version=2), record("b", "p1"))
+        await drop(store, "a")
+        await put(store, record("a", "p1", version=4))
+        was = {one.version: one for one in (*await in_job(store, "past", OBS, "a"), await in_job(store, "current", OBS, "a"))}
+        assert [was[n].interaction for n in was] == ["create", "create", "delete", "create"]
+        for version in (1, 3, 2):
+            changed = row("a", "p2", "p1", version=version, vclass=1, body=b"not this", **later)
+            await relabel(store, Record(changed, (token("t", "y", vclass=1),)))
+            was[version] = msgspec.structs.replace(
+                changed, body=was[version].body, updated=was[version].updated, interaction=was[version].interaction
+            )
+            assert list(await in_job(store, "past", OBS, "a")) == [was[1], was[2], was[3]]
+            assert await in_job(store, "current", OBS, "a") == was[4]
+        only_y = sight(window("p2", where=Has("t", TokenIs("s", "y"))))
+        await relabel(store, record("a", "p2", version=4, entries=[token("t", "y")]))
+        async with store.snapshot() as snapshot:
+            assert [one.version for one in await snapshot.versions(OBS, "a", only_y)] == [1, 2, 3, 4]
+            assert await snapshot.count(OBS, Has("t", TokenIs("s", "x")), ALL) == 0
+            assert await snapshot.count(OBS, Has("t", TokenIs("s", "y")), ALL) == 1
+        for missing in (record("a", version=5), record("a", version=0), record("b", version=2)):
+            with pytest.raises(Problem) as refused:
+                await relabel(store, missing)
+            assert refused.value.kind == "conflict"
+
+    run(scenario)
+
+
+def test_what_is_deleted_is_relabelled_too(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1"))
+        await drop(store, "a")
+        await relabel(store, record("a", "p1", vclass=2), record("a", "p1", version=2, vclass=2))
+        async with store.snapshot() as snapshot:
+            assert await snapshot.versions(OBS, "a", ANYONE) == ()
+            assert [one.interaction for one in await snapshot.versions(OBS, "a", ALL)] == ["create", "delete"]
+        assert (await in_job(store, "current", OBS, "a")).vclass == 2
+        assert [one.version for one in await in_job(store, "past", OBS, "a")] == [1]
+        assert await found(store, EVERYTHING, ALL) == []
+        assert await in_job(store, "past", OBS, "never") == ()
+
+    run(scenario)
+
+
+def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -204,10 +250,22 @@ def test_referrers_are_the_current_rows_that_refer_to_the_target(run: Run) -> No
         async def names(*args: Any) -> set[str]:
             return {f"{one.type}/{one.id}" for one in await in_job(store, "referrers", *args)}
 
-        assert await names("Encounter/1") == {f"{OBS}/a", "Condition/e"}
-        assert await names("Encounter/1", frozenset({f"{OBS}.encounter", "Never.x"})) == {f"{OBS}/a"}
+        everyone = {f"{OBS}/a", f"{OBS}/b", f"{OBS}/d", "Condition/e"}
+        assert await names("Encounter/1") == everyone
+        assert await names("Encounter/1", frozenset({f"{OBS}.encounter", "Never.x"})) == {f"{OBS}/a", f"{OBS}/d"}
         assert await names("Encounter/1", frozenset()) == set()
         assert await names("Encounter/3") == set()
+        assert {(one.id, one.version, one.interaction) for one in await in_job(store, "referrers", "Encounter/1")} == {
+            ("a", 1, "create"), ("b", 2, "create"), ("d", 2, "delete"), ("e", 1, "create"),
+        }  # fmt: skip
+        await put(store, record("d", version=3), record("b", version=3, entries=[reference("context", "Encounter/1")]))
+        await put(store, record("b", version=4), record("b", version=5))
+        assert await names("Encounter/1") == everyone
+        await relabel(store, record("b", version=2, entries=[reference("_refers", "Location/x", vclass=3)]))
+        await relabel(store, record("c", entries=[reference("_refers", "Location/x", vclass=3)]))
+        assert await names("Location/x") == {f"{OBS}/b", f"{OBS}/c"}
+        assert await found(store, Has("context", RefersTo(frozenset({"Encounter/1"}))), ALL) == []
+        assert await found(store, Present("_refers"), ALL) == ["c"]
 
     run(scenario)
 

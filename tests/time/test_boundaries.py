@@ -10,6 +10,7 @@ import pytest
 from tests.served import Served, micros, store_url
 
 HOUR = 3_600_000_000
+IG = "https://fhir-server.example/ig"
 PT, PC, AS, NOBODY = "teen's view", "child's view", "own view", "nothing"
 
 
@@ -89,7 +90,7 @@ def test_a_result_appears_at_its_release_and_not_a_microsecond_before(served: Se
     held = {
         "resourceType": "Observation", "id": "held", "status": "final", "subject": {"reference": "Patient/adult"},
         "code": {"coding": [{"system": "http://loinc.org", "code": "718-7"}]},
-        "extension": [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2026-03-01T09:00:00-05:00"}],
+        "extension": [{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2026-03-01T09:00:00-05:00"}],
     }  # fmt: skip
     assert served.request(feed, "PUT", "Observation/held", body=held).status == 201
     served.at(release - 60_000_000)

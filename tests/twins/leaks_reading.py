@@ -130,7 +130,7 @@ def a_search_that_finds_nothing_looks_again_without_sight(patch: Patch) -> None:
 
 @leak("Q08", stored=True)
 def last_updated_is_the_stored_one(patch: Patch) -> None:
-    patch.setattr(eras, "updates", lambda row: (eras._entry(row.updated, row.vclass),))
+    patch.setattr(eras, "updates", lambda row: (eras.entry(row.updated, row.vclass),))
 
 
 # 3.3 Direct access

@@ -41,7 +41,7 @@ def test_no_request_tells_apart_worlds_that_differ_only_in_what_is_hidden(number
     for seed in seeds(number, range(run.scaled(7))):
         require_silence(seed, 150, tally=tally)
     # An answer to everything that is always the same would be silent too.
-    assert tally.requests > 1000 and tally.statuses[404] > 100
+    assert tally.requests > 1000 and tally.statuses[404] > 50
     assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
 
 

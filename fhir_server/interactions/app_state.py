@@ -1,0 +1,63 @@
+"""What apps keep for themselves in a record: Basic resources under the rules of SMART App State.
+
+https://hl7.org/fhir/smart-app-launch/STU2.2/app-state.html.  A state belongs to the app and the person who wrote it, which
+the row's ``meta.source`` says; that part is out of every app's sight, so nobody can claim another's.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, Final
+
+from fhir_server import jsontext
+from fhir_server.errors import Problem
+from fhir_server.grant import Plan
+from fhir_server.http import Request
+from fhir_server.intake import Draft
+from fhir_server.store import Row
+from fhir_server.view import not_found
+
+LARGEST: Final = 256 * 1024  # bytes
+_TYPE: Final = "Basic"
+
+
+def applies(plan: Plan, type: str) -> bool:
+    """Whether a write of this type by this caller is one of app state: every Basic that somebody's app writes is."""
+    return type == _TYPE and plan.principal.person is not None and not plan.trusted
+
+
+def owner(plan: Plan, type: str) -> str:
+    """The ``meta.source`` of this caller's states; "" for what is no app state."""
+    principal = plan.principal
+    if not applies(plan, type):
+        return ""
+    return f"urn:smart-app-state:{sha256(f'{principal.client_id} {principal.username}'.encode()).hexdigest()}"
+
+
+def check(plan: Plan, draft: Draft) -> None:
+    """Raises Problem ``too_large``, or ``unprocessable`` for a Basic that is not of the profile."""
+    if not applies(plan, draft.type):
+        return
+    if sum(map(len, draft.parts.values())) > LARGEST:
+        raise Problem("too_large", "App state is at most 256 KB.")
+    codings = draft.value["code"].get("coding", ())
+    if len(codings) != 1 or not {"system", "code"} <= codings[0].keys():
+        raise Problem("unprocessable", "App state has one code.coding, with system and code.")
+    if not all(_plain(extension) for extension in draft.value.get("extension", ())):
+        raise Problem("unprocessable", "App state has only extensions with a valueString.")
+
+
+def require_condition(plan: Plan, type: str, request: Request) -> None:
+    """App state is changed by whoever knows what it is now.  Raises Problem ``precondition_required``."""
+    if applies(plan, type) and "if-match" not in request.headers:
+        raise Problem("precondition_required", "App state is changed with If-Match.")
+
+
+def require_own(plan: Plan, row: Row) -> None:
+    """Refuse to change a state that another app, or another person's, wrote.  Raises Problem ``not_found``."""
+    if applies(plan, row.type) and jsontext.parse(row.body).get("meta", {}).get("source") != owner(plan, row.type):
+        raise not_found(row.type, row.id)
+
+
+def _plain(extension: dict[str, Any]) -> bool:
+    return extension.keys() <= {"url", "valueString", "id"} and "valueString" in extension

@@ -1,0 +1,121 @@
+"""Resources are native documents beside the text as received, and what MongoDB cannot hold is refused in so many words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from bson.decimal128 import Decimal128
+from pymongo import MongoClient
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import Has, TextIs, TokenIs
+from fhir_server.store import NEVER, Store
+from fhir_server.store.mongodb import MongoStore
+from fhir_server.store.mongodb_docs import native
+from tests.mongo.servers import emptied_url
+from tests.store.samples import ANYONE, OBS, date, found, put, record, string
+
+
+def ran(scenario: Callable[[MongoStore, str], Awaitable[Any]]) -> Any:
+    async def whole() -> Any:
+        url = emptied_url()
+        store = MongoStore(url)
+        try:
+            return await scenario(store, url)
+        finally:
+            await store.close()
+
+    return asyncio.run(whole())
+
+
+def test_mongosh_finds_a_resource_by_what_it_says_and_the_text_comes_back_byte_for_byte() -> None:
+    body = '{"resourceType":"Observation","valueQuantity":{"value":1.50,"high": 2e3,"n":7},"note":[{"text":"é \\u00e9"}]}'.encode()
+
+    async def scenario(store: Store, url: str) -> None:
+        await put(store, record("a", body=body))
+        with MongoClient[dict[str, Any]](url) as client:
+            resources = client.get_default_database()["resources"]
+            kept = resources.find_one({"resource.note.text": "é é", "resource.valueQuantity.value": {"$gt": Decimal128("1.4")}})
+            assert kept is not None and kept["_id"] == f"{OBS}/a"
+            assert str(kept["resource"]["valueQuantity"]["value"]) == "1.50" and kept["resource"]["valueQuantity"]["n"] == 7
+        async with store.snapshot() as snapshot:
+            assert (await snapshot.read(OBS, "a", ANYONE)).body == body  # type: ignore[union-attr]
+            assert (await snapshot.versions(OBS, "a", ANYONE))[0].body == body
+
+    ran(scenario)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"whole":123456789012345678901234567890}',
+        b'{"deep":' + b"[" * 200 + b"]" * 200 + b"}",
+        b'{"half":"\\ud800"}',
+        b"[1]",
+        b"not JSON",
+        b"",
+    ],
+)
+def test_what_cannot_be_a_native_document_is_kept_as_text_alone(body: bytes) -> None:
+    async def scenario(store: Store, _: str) -> None:
+        await put(store, record("a", body=body))
+        async with store.snapshot() as snapshot:
+            assert (await snapshot.read(OBS, "a", ANYONE)).body == body  # type: ignore[union-attr]
+
+    assert native(body) is None
+    ran(scenario)
+
+
+def test_a_decimal_of_too_many_digits_is_kept_as_text() -> None:
+    held = native(b'{"short":0.10,"long":0.1234567890123456789012345678901234567890,"vast":1E+9999}')
+    assert held is not None
+    assert (str(held["short"]), held["long"], held["vast"]) == ("0.10", "0.1234567890123456789012345678901234567890", "1E+9999")
+
+
+def test_a_resource_too_large_for_a_document_is_refused_and_one_that_just_fits_is_kept() -> None:
+    async def scenario(store: Store, _: str) -> None:
+        fits = b'{"data":"' + b"x" * (15 * 1024 * 1024) + b'"}'
+        await put(store, record("a", body=fits))
+        async with store.snapshot() as snapshot:
+            assert (await snapshot.read(OBS, "a", ANYONE)).body == fits  # type: ignore[union-attr]
+        with pytest.raises(Problem, match="16 MB") as refused:
+            await put(store, record("b", body=fits + b" " * 2 * 1024 * 1024))
+        assert (refused.value.kind, refused.value.status) == ("too_large", 413)
+
+    ran(scenario)
+
+
+def test_rows_that_come_back_hold_plain_values() -> None:
+    async def scenario(store: Store, _: str) -> None:
+        await put(store, record("a", release_at=NEVER, entries=[date("d", 2**60)]), record("a", version=2))
+
+        async def job(transaction: Any) -> Any:
+            return await transaction.current(OBS, "a")
+
+        row = await store.write(job)
+        assert {type(value) for value in (row.version, row.updated, row.vclass, row.release_at)} == {int}
+        assert msgspec.msgpack.encode(row)
+
+    ran(scenario)
+
+
+@pytest.mark.parametrize("text", ["a.b*c", "^$(x)[y]{2}|\\d", "tab\there", "nul\0in", "é_ü-ß", "%_", "\U0010ffff", "line\nbreak"])
+def test_texts_with_a_meaning_to_patterns_are_found_by_their_letters(text: str) -> None:
+    async def scenario(store: Store, _: str) -> None:
+        await put(store, record("a", entries=[string("name", f"x{text}y")]), record("b", entries=[string("name", "xaXbbcy")]))
+        assert await found(store, Has("name", TextIs(text, "contains"))) == ["a"]
+
+    ran(scenario)
+
+
+def test_a_text_too_long_to_be_a_pattern_is_refused() -> None:
+    async def scenario(store: Store, _: str) -> None:
+        with pytest.raises(Problem, match="8000 letters"):
+            await found(store, Has("name", TextIs("x" * 8001, "contains")))
+        assert await found(store, Has("code", TokenIs(None, "x" * 100_000))) == []
+
+    ran(scenario)

@@ -1,0 +1,177 @@
+"""Three members, and the primary is killed while programs write and read: nothing acknowledged is lost, nothing is half there,
+nobody reads from before a revocation that was acknowledged, and requests wait or fail with 503."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import Has, TokenIs
+from fhir_server.store import mongodb_base
+from fhir_server.store.mongodb import MongoStore
+from tests.mongo.mongod import ReplicaSet
+from tests.store.samples import ANYONE, OBS, record, token
+
+PARTS = 3
+_CALM = 90.0  # seconds in which a set of members must have a primary again
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[ReplicaSet]:
+    bounds = ("transactionLifetimeLimitSeconds=5", "oplogInitialFindMaxSeconds=5")  # what a dead primary's followers wait for it
+    replica_set = ReplicaSet(3, *[word for bound in bounds for word in ("--setParameter", bound)], election=1000)
+    yield replica_set
+    replica_set.stop()
+
+
+class Load:
+    """Writers, revokers and readers of one database, each through a client of its own; what went wrong is noted."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.going = True
+        self.acknowledged: set[str] = set()
+        self.kept: set[str] = set()
+        self.revoked = 0
+        self.wrong: list[str] = []
+        self.refused = self.reads = 0
+        self.longest = 0.0
+
+    async def write(self, name: str) -> None:
+        store = MongoStore(self.url)
+        for number in count():
+            if not self.going:
+                break
+            job = f"{name}-{number}"
+            began = time.monotonic()
+            if await self._tried(store.write(lambda tx, job=job: _parts(tx, job))):
+                self.acknowledged.add(job)
+            if await self._tried(store.secrets.keep("code", job, b"x", 2**62)):
+                self.kept.add(job)
+            self.longest = max(self.longest, time.monotonic() - began)
+        await store.close()
+
+    async def revoke(self) -> None:
+        store = MongoStore(self.url)
+        while self.going:
+            if await self._tried(store.write(_bump)):
+                self.revoked += 1
+            await asyncio.sleep(0.01)
+        await store.close()
+
+    async def read(self) -> None:
+        store = MongoStore(self.url)
+        while self.going:
+            await self._tried(self._read(store))
+            await asyncio.sleep(0)
+        await store.close()
+
+    async def _read(self, store: MongoStore) -> None:
+        least, sample = self.revoked, random.choice([*self.acknowledged, ""])
+        async with store.snapshot() as snapshot:
+            stamp = await snapshot.stamp("p")
+            if stamp.patient < least:
+                self.wrong.append(f"stamp {stamp.patient} after {least} were acknowledged")
+            page = await snapshot.find(OBS, Has("job", TokenIs("s", sample)), ANYONE, limit=PARTS + 1)
+            if sample and len(page.rows) != PARTS:
+                self.wrong.append(f"{sample} has {len(page.rows)} rows")
+            latest = await snapshot.find(OBS, Has("every", TokenIs("s", "x")), ANYONE, limit=10**6)
+            if len(latest.rows) % PARTS:
+                self.wrong.append(f"a part of a transaction: {len(latest.rows)} rows")
+        self.reads += 1
+
+    async def _tried(self, attempt: Any) -> bool:
+        """Whether it was done; a refusal must be the 503 that says so."""
+        try:
+            await attempt
+        except Problem as problem:
+            if problem.status != 503:
+                self.wrong.append(f"refused: {problem}")
+            self.refused += 1
+            return False
+        return True
+
+
+async def _parts(transaction: Any, job: str) -> None:
+    for part in range(PARTS):
+        entries = [token("job", job), *([token("every", "x")] if job.endswith("0") else [])]
+        await transaction.put(record(f"{job}-{part}", "p", entries=entries))
+
+
+async def _bump(transaction: Any) -> None:
+    await transaction.bump("p")
+
+
+async def survived(members: ReplicaSet, url: str, kills: int) -> Load:
+    load = Load(url)
+    first = MongoStore(url)
+    await first.prepare()
+    tasks = [asyncio.create_task(one) for one in (load.write("a"), load.write("b"), load.revoke(), load.read(), load.read())]
+    for _ in range(kills):
+        await asyncio.sleep(0.5 + random.random())
+        primary = await _primary(members)
+        before = len(load.acknowledged)
+        primary.kill()
+        await _progress(load, before)
+        primary.start()
+        await asyncio.to_thread(members.await_health)
+    await _progress(load, len(load.acknowledged))
+    load.going = False
+    await asyncio.gather(*tasks)
+    async with first.snapshot() as snapshot:
+        for job in load.acknowledged:
+            assert len((await snapshot.find(OBS, Has("job", TokenIs("s", job)), ANYONE, limit=9)).rows) == PARTS, job
+        assert (await snapshot.stamp("p")).patient >= load.revoked
+    assert load.kept <= {key for key, _ in await first.secrets.listing("code", 0)}
+    await first.close()
+    return load
+
+
+async def _primary(members: ReplicaSet) -> Any:
+    end = time.monotonic() + _CALM
+    while time.monotonic() < end:
+        primary = await asyncio.to_thread(members.primary)
+        if primary is not None:
+            return primary
+        await asyncio.sleep(0.1)
+    raise AssertionError("no primary")
+
+
+async def _progress(load: Load, before: int) -> None:
+    """Wait until writes are acknowledged again."""
+    end = time.monotonic() + _CALM
+    while len(load.acknowledged) < before + 5:
+        assert time.monotonic() < end, f"nothing is written any more: {load.wrong}"
+        await asyncio.sleep(0.05)
+
+
+def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(mongodb_base, "_SURE", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
+    load = asyncio.run(survived(members, members.url.replace("{name}", name), kills))
+    with capsys.disabled():
+        print(
+            f"\n{kills} primaries killed: {len(load.acknowledged)} transactions and {load.revoked} revocations acknowledged,"
+            f" {load.reads} readings, {load.refused} refused with 503, longest stall {load.longest:.1f} s"
+        )
+    assert load.wrong == []
+    assert len(load.acknowledged) > 10 * kills and load.reads > kills and load.longest < _CALM
+
+
+def test_killed_primaries_take_nothing_acknowledged_with_them(
+    members: ReplicaSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    through(members, "quick", 3, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+def test_twenty_killed_primaries_take_nothing_acknowledged_with_them(
+    members: ReplicaSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    through(members, "slow", 20, monkeypatch, capsys)

@@ -1,0 +1,180 @@
+"""A store moves to MongoDB whole: the same answers, byte for byte, in the same order; broken off, it goes on; and it is compared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fhir_server.bulk.migrate import migrate
+from fhir_server.cli import main
+from fhir_server.store import mongodb_moving, open_store
+from fhir_server.store.mongodb_moving import _Moving
+from tests.mongo.servers import fresh_url
+from tests.served import Answer, Served
+from tests.store.samples import put, record
+
+ASKED = (
+    "Observation?_count=5", "Observation?_sort=-date&_count=7", "Observation?_sort=code,-_lastUpdated", "Observation?code=718-7",
+    "Observation/adult-hemoglobin/_history", "Observation/gone/_history", "Observation/gone", "Patient/adult/$everything?_count=50",
+    "Appointment?_sort=date", "Encounter?_summary=count", "MedicationStatement", "Condition", "Patient",
+)  # fmt: skip
+
+
+def nobody(what: str, done: int, of: int) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store with a life behind it: the seeds, updates, deletions, a row written again after its deletion, tokens, an audit."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('source') / 'fhir.sqlite'}"
+    served = Served(url)
+    feed = served.token()
+    hemoglobin = served.get(feed, "Observation/adult-hemoglobin").json
+    for text in ("corrected", "corrected again"):
+        body = {**hemoglobin, "note": [{"text": text}]}
+        assert served.request(feed, "PUT", "Observation/adult-hemoglobin", body=body).status == 200
+    assert served.request(feed, "PUT", "Observation/gone", body={**hemoglobin, "id": "gone"}).status == 201
+    assert served.request(feed, "DELETE", "Observation/gone").status == 204
+    assert served.request(feed, "PUT", "Observation/again", body={**hemoglobin, "id": "again"}).status == 201
+    assert served.request(feed, "DELETE", "Observation/again").status == 204
+    assert served.request(feed, "PUT", "Observation/again", body={**hemoglobin, "id": "again"}).status == 201
+    served.close()
+    yield url
+
+
+def answers(served: Served, tokens: list[str]) -> Iterator[Answer]:
+    for token in tokens:
+        for path in ASKED:
+            answer = served.get(token, path)
+            yield answer
+            while (link := next((one["url"] for one in answer.json.get("link", []) if one["relation"] == "next"), None)) is not None:
+                answer = served.get(token, link)
+                yield answer
+
+
+def told(answer: Answer) -> tuple[int, Any]:
+    """What must be equal (page links are sealed anew each time)."""
+    body = answer.json
+    body.pop("link", None)
+    return answer.status, {name: value for name, value in body.items() if name not in ("id",)}
+
+
+def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
+    target = fresh_url()
+    found = asyncio.run(migrate(source, target, nobody))
+    assert found.counts["versions"] > found.counts["resources"] > 100
+    assert min(found.counts[sort] for sort in ("classes", "secrets", "journal lines")) > 5
+    before = Served(source, seeds=False)
+    users = ("adult", "proxy-full", "clinician")
+    tokens = [before.token(), *(before.app_token(user, "adult", "patient/*.rs" if user != "clinician" else "user/*.rs") for user in users)]
+    assert asyncio.run(_again(source, target)) is not None  # the tokens just made are in neither copy yet
+    old = [told(answer) for answer in answers(before, tokens)]
+    before.close()
+    moved = fresh_url()
+    asyncio.run(migrate(source, moved, nobody))
+    after = Served(moved, seeds=False)
+    new = [told(answer) for answer in answers(after, tokens)]
+    assert len(old) > 60 and {status for status, _ in old} == {200, 410}
+    assert new == old
+    changed = {**after.get(tokens[0], "Observation/again").json, "status": "amended"}
+    assert after.request(tokens[0], "PUT", "Observation/again", body=changed).status == 200
+    assert after.get(tokens[0], "Observation/again/_history").json["total"] == 4
+    after.close()
+
+
+async def _again(source: str, target: str) -> str | None:
+    """Why a finished copy is not written over."""
+    try:
+        await migrate(source, target, nobody)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = fresh_url()
+    right = _Moving.take_lives
+    taken: list[int] = []
+
+    async def breaking(self: _Moving, lives: Any) -> None:
+        if len(taken) == 1:
+            raise OSError("the cable")
+        taken.append(len(lives))
+        await right(self, lives)
+
+    monkeypatch.setattr("fhir_server.bulk.migrate._PAGE", 40)
+    monkeypatch.setattr(mongodb_moving._Moving, "take_lives", breaking)
+    with pytest.raises(OSError, match="the cable"):
+        asyncio.run(migrate(source, target, nobody))
+    with pytest.raises(ValueError, match="not complete"):
+        asyncio.run(_prepared(target))
+    seen: list[int] = []
+
+    async def counting(self: _Moving, lives: Any) -> None:
+        seen.append(len(lives))
+        await right(self, lives)
+
+    monkeypatch.setattr(mongodb_moving._Moving, "take_lives", counting)
+    found = asyncio.run(migrate(source, target, nobody))
+    assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
+    asyncio.run(_prepared(target))
+
+
+async def _prepared(url: str) -> None:
+    store = open_store(url)
+    try:
+        await store.prepare()
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("sort", ["resources", "history", "secrets", "journal"])
+def test_a_copy_that_differs_is_found_out(source: str, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = _Moving.secrets
+
+    async def spoiling(self: _Moving, after: tuple[str, str], limit: int) -> Any:
+        collection = self._base.database[sort]
+        one = await collection.find_one({})
+        assert one is not None
+        await collection.update_one({"_id": one["_id"]}, {"$set": {"updated": 1, "value": b"x", "line": b"x"}})
+        return await right(self, after, limit)
+
+    async def asked(self: _Moving) -> tuple[str, ...]:
+        await spoiling(self, ("", ""), 1)
+        return await classes(self)
+
+    classes = _Moving.classes
+    monkeypatch.setattr(_Moving, "classes", asked)  # which the comparison asks for first
+    with pytest.raises(ValueError, match="differs from its source"):
+        asyncio.run(migrate(source, fresh_url(), nobody))
+
+
+def test_a_store_that_holds_something_is_not_written_over(source: str) -> None:
+    target = fresh_url()
+
+    async def filled() -> None:
+        store = open_store(target)
+        await put(store, record("mine"))
+        await store.close()
+
+    asyncio.run(filled())
+    with pytest.raises(ValueError, match="holds something else"):
+        asyncio.run(migrate(source, target, nobody))
+
+
+def test_a_mongodb_may_be_the_source_too(source: str) -> None:
+    first, second = fresh_url(), fresh_url()
+    assert asyncio.run(migrate(source, first, nobody)) == asyncio.run(migrate(first, second, nobody))
+
+
+def test_the_command_says_what_it_did_and_what_is_wrong(source: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["migrate", source, fresh_url()])
+    assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
+    refused = CliRunner().invoke(main, ["migrate", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
+    assert refused.exit_code == 1 and "cannot be the destination" in refused.output

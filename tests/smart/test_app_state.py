@@ -1,0 +1,176 @@
+"""smart-app-state: an app keeps something for itself in a record, and nobody else's app can change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fhir_server.interactions.app_state import LARGEST
+from fhir_server.smart.discovery import CAPABILITIES
+from tests.served import Answer, Served
+
+SYSTEM = "https://myapp.example"
+SCOPE = "patient/Basic.cruds patient/Patient.rs"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.close()
+
+
+def state(text: str = "{}", patient: str = "adult", code: str = "display-preferences", **changes: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Basic",
+        "code": {"coding": [{"system": SYSTEM, "code": code}]},
+        "subject": {"reference": f"Patient/{patient}"},
+        "extension": [{"url": f"{SYSTEM}/display-preferences-v2", "valueString": text}],
+    } | changes
+
+
+def token(served: Served, user: str = "adult", patient: str = "adult", client: str = "demo-public", scope: str = SCOPE) -> str:
+    return served.token(client, scope, user, patient)
+
+
+def kept(served: Served, bearer: str, **changes: Any) -> tuple[str, str]:
+    """The id and ETag of a new state."""
+    answer = served.request(bearer, "POST", "Basic", body=state(**changes))
+    assert answer.status == 201, answer.body
+    return answer.json["id"], answer.headers["etag"]
+
+
+def change(served: Served, bearer: str, id: str, etag: str | None, **changes: Any) -> Answer:
+    headers = {"if-match": etag} if etag else {}
+    return served.request(bearer, "PUT", f"Basic/{id}", body=state(**changes) | {"id": id}, headers=headers)
+
+
+def end(served: Served, bearer: str, id: str, etag: str | None) -> Answer:
+    return served.request(bearer, "DELETE", f"Basic/{id}", headers={"if-match": etag} if etag else {})
+
+
+def test_smart_107_it_is_announced() -> None:
+    assert "smart-app-state" in CAPABILITIES
+
+
+def test_smart_107_an_app_keeps_finds_changes_and_ends_its_state(served: Served) -> None:
+    app = token(served)
+    id, etag = kept(served, app, text='{"view":"list"}', code="first")
+    found = served.get(app, f"Basic?code={SYSTEM}|first&subject=Patient/adult")
+    assert found.ids() == [id]
+    assert found.json["entry"][0]["resource"]["extension"][0]["valueString"] == '{"view":"list"}'
+    changed = change(served, app, id, etag, text='{"view":"grid"}', code="first")
+    assert (changed.status, changed.headers["etag"]) == (200, 'W/"2"')
+    assert change(served, app, id, etag, code="first").status == 412  # somebody else was quicker
+    assert end(served, app, id, etag).status == 412
+    assert end(served, app, id, changed.headers["etag"]).status == 204
+    assert served.get(app, f"Basic?code={SYSTEM}|first&subject=Patient/adult").ids() == []
+    assert served.get(app, f"Basic/{id}").status == 410
+
+
+def test_smart_107_a_change_needs_if_match(served: Served) -> None:
+    app = token(served)
+    id, etag = kept(served, app)
+    assert change(served, app, id, None).status == 428
+    assert end(served, app, id, None).status == 428
+    assert change(served, app, "never-was", None).status == 428  # whatever is there
+    assert change(served, app, id, etag).status == 200
+
+
+def test_smart_107_a_state_is_at_most_256_kilobytes(served: Served) -> None:
+    app = token(served)
+    room = LARGEST - len(json.dumps(state(), separators=(",", ":")))
+    id, etag = kept(served, app, text="x" * room)
+    assert change(served, app, id, etag, text="y" * room).status == 200
+    for answer in (
+        served.request(app, "POST", "Basic", body=state(text="x" * LARGEST)),
+        change(served, app, id, 'W/"2"', text="x" * LARGEST),
+    ):
+        assert (answer.status, answer.json["resourceType"]) == (413, "OperationOutcome")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": {"text": "preferences"}},
+        {"code": {"coding": []}},
+        {"code": {"coding": [{"code": "x"}]}},
+        {"code": {"coding": [{"system": SYSTEM, "code": "x"}, {"system": SYSTEM, "code": "y"}]}},
+        {"extension": [{"url": f"{SYSTEM}/x", "valueInteger": 1}]},
+        {"extension": [{"url": f"{SYSTEM}/x", "extension": [{"url": "y", "valueString": "z"}]}]},
+    ],
+    ids=json.dumps,
+)
+def test_smart_107_a_state_is_of_the_profile(served: Served, changes: dict[str, Any]) -> None:
+    assert served.request(token(served), "POST", "Basic", body=state() | changes).status in (400, 422)
+
+
+@pytest.mark.parametrize("other", [("adult", "demo-confidential"), ("proxy-full", "demo-public")], ids=["another app", "another person"])
+def test_smart_107_only_the_app_and_the_person_who_wrote_it_may_change_a_state(served: Served, other: tuple[str, str]) -> None:
+    app = token(served)
+    id, etag = kept(served, app)
+    stranger = token(served, other[0], "adult", other[1])
+    shown = served.get(stranger, f"Basic/{id}")
+    assert shown.status == 200  # it is part of the record
+    never = change(served, stranger, "never-was", etag)
+    for answer in (change(served, stranger, id, etag, text="mine now"), end(served, stranger, id, etag)):
+        assert answer.status == 404
+        assert answer.body.replace(id.encode(), b"never-was") == never.body
+    assert change(served, app, id, etag).status == 200
+
+
+def test_smart_107_who_wrote_it_cannot_be_claimed_nor_seen(served: Served) -> None:
+    app, stranger = token(served), token(served, client="demo-confidential")
+    id, etag = kept(served, app)
+    source = json.loads(served.get(served.token(), f"Basic/{id}").body)["meta"]["source"]
+    assert source.startswith("urn:smart-app-state:")
+    assert b"urn:smart-app-state" not in served.get(app, f"Basic/{id}").body
+    forged, _ = kept(served, stranger, meta={"source": source})
+    assert change(served, app, forged, 'W/"1"').status == 404
+    changed = change(served, app, id, etag, meta={"source": "urn:other"})
+    assert changed.status == 200
+    assert change(served, app, id, changed.headers["etag"], text="x").status == 200  # still its own
+    assert served.get(app, f"Basic?_source={source}").ids() == []
+
+
+def test_smart_107_a_state_stays_in_the_record_in_context(served: Served) -> None:
+    app = token(served)
+    for patient in ("child", "newly-adult", "never-was"):
+        assert served.request(app, "POST", "Basic", body=state(patient=patient)).status == 403
+    without = {name: value for name, value in state().items() if name != "subject"}
+    assert served.request(app, "POST", "Basic", body=without).status == 403
+    assert served.get(app, "Basic?subject:missing=true").ids() == []
+    id, etag = kept(served, app)
+    other = token(served, "newly-adult", "newly-adult")
+    assert served.get(other, f"Basic/{id}").status == 404
+    assert end(served, other, id, etag).status == 404
+
+
+def test_smart_107_each_letter_of_the_scope_counts(served: Served) -> None:
+    id, etag = kept(served, token(served))
+    for scope in ("patient/Basic.rs", "patient/Basic.c patient/Patient.r"):
+        app = token(served, scope=f"{scope}")
+        assert change(served, app, id, etag).status == 403
+        assert end(served, app, id, etag).status == 403
+    assert served.request(token(served, scope="patient/Basic.rs patient/Patient.r"), "POST", "Basic", body=state()).status == 403
+
+
+def test_apps_still_delete_nothing_else(served: Served) -> None:
+    app = token(served, scope="patient/*.cruds")
+    one = served.get(app, "Observation?patient=adult&_count=1").ids()[0]
+    assert served.request(app, "DELETE", f"Observation/{one}", headers={"if-match": 'W/"1"'}).status == 403
+    assert served.get(app, f"Observation/{one}").status == 200
+
+
+def test_smart_107_a_state_in_a_transaction_keeps_to_the_same_rules(served: Served) -> None:
+    app = token(served)
+    id, etag = kept(served, app)
+    entry: dict[str, Any] = {"resource": state(text="new") | {"id": id}, "request": {"method": "PUT", "url": f"Basic/{id}"}}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert served.request(app, "POST", "", body=bundle).status == 428
+    entry["request"]["ifMatch"] = etag
+    assert served.request(token(served, client="demo-confidential"), "POST", "", body=bundle).status == 404
+    assert served.request(app, "POST", "", body=bundle).status == 200
