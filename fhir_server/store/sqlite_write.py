@@ -30,8 +30,7 @@ _KEEP: Final = (
 )
 _INSERT: Final = "INSERT INTO res VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_FIRST: Final = (
-    "INSERT INTO res SELECT ?, ?2, ?3, ?, ?, ?, ?, ?, ?"
-    " WHERE NOT EXISTS (SELECT 1 FROM past WHERE type = ?2 AND id = ?3)"
+    "INSERT INTO res SELECT ?, ?2, ?3, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM past WHERE type = ?2 AND id = ?3)"
 )
 _CHANGED: Final = "The resource was changed at the same time."
 _REFERRERS: Final = f"SELECT t.text, r.id, {COLUMNS} FROM res r, name t WHERE t.n = r.type AND r.rid IN (%s) ORDER BY r.rid"

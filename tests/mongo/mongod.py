@@ -6,6 +6,7 @@ test tool (SSPL), never part of the product.  A server that does not start is an
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -75,7 +76,9 @@ class Mongod:
 
     def start(self) -> None:
         with (self.folder / "stdout.log").open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=_environment(), start_new_session=True)
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=_environment(), start_new_session=True, preexec_fn=_die_with_parent
+            )
 
     def client(self) -> MongoClient[dict[str, Any]]:
         """A client of this member alone."""
@@ -168,6 +171,11 @@ class ReplicaSet:
     def stop(self) -> None:
         for member in self.members:
             member.stop()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends, however that ends (Linux's prctl)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _free_port() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.sight import Entry, Indexed, Position, Sight, SortKey, Window
-from fhir_server.store import Record, Row, Snapshot, Store, sqlite_order, sqlite_plan, sqlite_read, sqlite_where
+from fhir_server.store import Record, Row, Snapshot, Store, sqlite_order, sqlite_plan, sqlite_read, sqlite_where, sqlite_write
 from fhir_server.store.places import patient_number
 from tests.store.stores import SCHEMES, empty_store
 
@@ -130,32 +132,56 @@ class Chance(random.Random):
         return tuple(SortKey(param, kind, self.random() < 0.5) for param, kind in keys)
 
 
+@dataclass
+class Chain:
+    """The versions of a row, the current one last: each with a count of all that was stored before it."""
+
+    versions: list[tuple[int, Indexed]]
+    deleted: bool = False
+
+    def placed(self) -> Indexed:
+        current = self.versions[-1][1]
+        number = patient_number(current.patients[0]) if current.patients else 0
+        return replace(current, place=(number, min(stored for stored, row in self.versions if self._like(row, current))))
+
+    @staticmethod
+    def _like(row: Indexed, current: Indexed) -> bool:
+        shared = row.patients == current.patients or set(row.patients) & set(current.patients)
+        return bool(shared) and (row.vclass, row.release_at) == (current.vclass, current.release_at)
+
+
 async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]:
-    """A type of its own with random rows, some of them written over and some deleted; the rows in the order of places."""
-    rows: dict[str, Indexed | None] = {}
+    """A type of its own with random rows, some of them written over, deleted and labelled afresh."""
+    chains: dict[str, Chain] = {}
+    stored = count()
+
+    async def change(transaction: Any, id: str, chain: Chain) -> None:
+        number, (_, row) = len(chain.versions) + 1, chain.versions[-1]
+        chain.deleted = not chain.deleted and chance.random() < 0.2
+        if chain.deleted:
+            await transaction.drop(_deletion(await transaction.current(type, id)))
+        else:
+            row = replace(chance.row(type, 0), id=id)
+            await transaction.put(_record(row, number))
+        chain.versions.append((next(stored), row))
+
+    async def relabel(transaction: Any, id: str, chain: Chain) -> None:
+        number = chance.randrange(len(chain.versions))
+        row = replace(chance.row(type, 0), id=id)
+        await transaction.relabel(_record(row, number + 1))
+        chain.versions[number] = (chain.versions[number][0], row)
 
     async def job(transaction: Any) -> None:
         for number in range(chance.randint(1, 30)):
             row = chance.row(type, number)
             await transaction.put(_record(row, 1))
-            if chance.random() < 0.2:
-                first = row.id
-                row = chance.row(type, number)
-                row = Indexed(type, first, row.patients, row.vclass, row.release_at, row.entries)
-                await transaction.put(_record(row, 2))
-            rows[row.id] = row
-        for id in list(rows):
-            if chance.random() < 0.1:
-                current = await transaction.current(type, id)
-                await transaction.drop(_deletion(current))
-                rows[id] = None
+            chains[row.id] = Chain([(next(stored), row)])
+            while chance.random() < 0.4:
+                id = chance.choice(list(chains))
+                await chance.choice((change, change, change, relabel))(transaction, id, chains[id])
 
     await store.write(job)
-    return tuple(sorted((row for row in rows.values() if row), key=_number))
-
-
-def _number(row: Indexed) -> int:
-    return patient_number(row.patients[0]) if row.patients else 0
+    return tuple(chain.placed() for chain in chains.values() if not chain.deleted)
 
 
 def _record(row: Indexed, version: int) -> Record:
@@ -327,6 +353,21 @@ def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
 
 
+def a_row_stands_where_its_first_version_was(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sqlite_write.places, "first", lambda versions: min(stored for _, stored in versions))
+
+
+def a_row_stands_where_its_last_version_was(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sqlite_write.places, "first", lambda versions: versions[-1][1])
+
+
+def relabelling_moves_nothing(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Any, type: int, stored: Any, row: Row, entries: Any) -> None:
+        self._replace(stored, row, entries, stored.rid & sqlite_write.SEQUENCE, stored.own)
+
+    patch.setattr(sqlite_write.SqliteTransaction, "_settle", wrong)
+
+
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "entry classes are ignored": rewritten("substr(?, x.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
     "row classes are ignored": rewritten("substr(?, r.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
@@ -345,8 +386,12 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "prefix is contains": table("_TEXT", "prefix", lambda value: ("instr(x.folded, ?) > 0", (value,))),
     "exact is folded": table("_TEXT", "exact", lambda value: ("x.folded = ?", (value,))),
     "missing values come first": rewritten("NULLS LAST", "NULLS FIRST"),
-    "ties in reverse": rewritten("NULLS LAST, rid", "NULLS LAST, rid DESC"),
-    "a page begins with the last one's end": rewritten("rid > ?", "rid >= ?"),
+    "ties in reverse": rewritten("NULLS LAST, rid", "NULLS LAST, -rid"),
+    "a page begins with the last one's end": rewritten(f"rid & {sqlite_write.SEQUENCE} > ?", f"rid & {sqlite_write.SEQUENCE} >= ?"),
+    "named patients' rows come by patient": rewritten(f"rid & {sqlite_write.SEQUENCE}", "rid"),
+    "a row stands where its first version was stored": a_row_stands_where_its_first_version_was,
+    "a row stands where its last version was stored": a_row_stands_where_its_last_version_was,
+    "a row that is relabelled stays where it stands": relabelling_moves_nothing,
     "a walked row comes at any of its values": rewritten(" y WHERE ", " y WHERE 0 AND "),
     "least for greatest": rewritten("max(x.", "min(x."),
 }

@@ -23,7 +23,7 @@ from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted,
 def the_total_counts_the_record(patch: Patch) -> None:
     counted = sighted(of_record)(View.count)
 
-    async def total(view: View, type: str, asked: Any, found: Any, *, whole: bool) -> int | None:
+    async def total(view: View, type: str, asked: Any, known: int | None) -> int | None:
         return None if asked.total == "none" else int(await counted(view, type, asked.where))
 
     patch.setattr(search, "_total", total)
@@ -33,10 +33,8 @@ def the_total_counts_the_record(patch: Patch) -> None:
 def an_estimated_total_is_the_store_s_own(patch: Patch) -> None:
     exact, counted = search._total, sighted(unlimited)(View.count)
 
-    async def total(view: View, type: str, asked: Any, found: Any, *, whole: bool) -> int | None:
-        return (
-            int(await counted(view, type, EVERYTHING)) if asked.total == "estimate" else await exact(view, type, asked, found, whole=whole)
-        )
+    async def total(view: View, type: str, asked: Any, known: int | None) -> int | None:
+        return int(await counted(view, type, EVERYTHING)) if asked.total == "estimate" else await exact(view, type, asked, known)
 
     patch.setattr(search, "_total", total)
 
@@ -60,15 +58,15 @@ def hidden_rows_are_taken_off_a_page_after_it_was_cut(patch: Patch) -> None:
 
 @leak("C04")
 def a_next_link_promises_hidden_rows(patch: Patch) -> None:
-    exact, counted = View.find, sighted(of_record)(View.count)
+    exact, counted = View.find_counted, sighted(of_record)(View.count)
 
     async def find(self: View, type: str, where: Any, **how: Any) -> Any:
-        found, end = await exact(self, type, where, **how)
+        found, end, total = await exact(self, type, where, **how)
         if end is None and found and how.get("after") is None and await counted(self, type, where) > len(found):
             end = Position(tuple(None for _ in how.get("sort", ())), found[-1].id)
-        return found, end
+        return found, end, total
 
-    patch.setattr(View, "find", find)
+    patch.setattr(View, "find_counted", find)
 
 
 @leak("C06")

@@ -80,7 +80,10 @@ class Touches:
         name = self._pick_of(names, "Observation")
         if name is None or "pointer-search" in self.open:
             return None
-        patient = ((self._newest(name) or Write(0, "", "", {})).resource or {})["subject"]["reference"].removeprefix("Patient/")
+        resource = (self._newest(name) or Write(0, "", "", {})).resource or {}
+        if "encounter" in resource:  # which is in view
+            return None
+        patient = resource["subject"]["reference"].removeprefix("Patient/")
         row = Write(self._moment(), "Encounter", self._id(), self.r.encounter(patient) | {"status": "entered-in-error"})
         return ((row,), (row,)), (((name, "encounter", {"reference": row.name}),), ())
 

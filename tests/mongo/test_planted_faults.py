@@ -1,0 +1,147 @@
+"""The agreement of stores notices the faults that a translator to MongoDB could have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_server.search.filters import AllOf, AnyOf
+from fhir_server.search.sight import Sight, Window
+from fhir_server.store import mongodb_order, mongodb_read, mongodb_where, mongodb_write
+from tests.properties.test_stores_agree import CLASSES, found_wrong
+from tests.store.stores import empty_store
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+EVERY = frozenset(CLASSES)
+
+
+def entry_classes_are_ignored(patch: pytest.MonkeyPatch) -> None:
+    right = mongodb_where._entry
+    patch.setattr(mongodb_where, "_entry", lambda param, array, test, _: right(param, array, test, EVERY))
+
+
+def classes_are_ignored_under_not(patch: pytest.MonkeyPatch) -> None:
+    right = mongodb_where.condition
+
+    def wrong(type: str, filter: Any, classes: Any) -> Any:
+        return right(type, filter, EVERY if isinstance(filter, mongodb_where.Not) else classes)
+
+    patch.setattr(mongodb_where, "condition", wrong)
+
+
+def class_and_value_of_different_entries(patch: pytest.MonkeyPatch) -> None:
+    def wrong(param: str, array: str, test: Any, classes: Any) -> Any:
+        if test == mongodb_where.FALSE or not classes:
+            return mongodb_where.FALSE
+        return {"$and": [{array: {"$elemMatch": {"p": param, **test}}}, {array: {"$elemMatch": {"p": param, "c": {"$in": list(classes)}}}}]}
+
+    patch.setattr(mongodb_where, "_entry", wrong)
+
+
+def windows_changed(change: Callable[[Window], Window]) -> Fault:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = mongodb_where.windows
+        wrong = lambda sight: right(Sight(tuple(map(change, sight.windows)), sight.now))  # noqa: E731
+        patch.setattr(mongodb_where, "windows", wrong)
+        patch.setattr(mongodb_order, "windows", wrong)
+
+    return plant
+
+
+def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
+    right = mongodb_where.windows
+
+    def wrong(sight: Sight) -> Any:
+        every = frozenset().union(*(window.classes for window in sight.windows))
+        return right(Sight(tuple(Window(w.patients, every, w.released, w.where) for w in sight.windows), sight.now))
+
+    patch.setattr(mongodb_where, "windows", wrong)
+
+
+def only_the_first_patient_counts(patch: pytest.MonkeyPatch) -> None:
+    right = mongodb_where._placed
+    patch.setattr(mongodb_where, "_placed", lambda wanted, patients: right(wanted, patients)[:1])
+
+
+def all_for_any(patch: pytest.MonkeyPatch) -> None:
+    right = mongodb_where.condition
+
+    def wrong(type: str, filter: Any, classes: Any) -> Any:
+        return right(type, AllOf(filter.parts) if isinstance(filter, AnyOf) and filter.parts else filter, classes)
+
+    patch.setattr(mongodb_where, "condition", wrong)
+
+
+def sorts_by(change: Callable[[Any], Any]) -> Fault:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = mongodb_order._value
+        patch.setattr(mongodb_order, "_value", lambda key, classes: change(right(key, classes)))
+
+    return plant
+
+
+def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
+    right = mongodb_order._value
+    patch.setattr(mongodb_order, "_value", lambda key, _: right(key, EVERY))
+
+
+def a_page_begins_with_the_last_ones_end(patch: pytest.MonkeyPatch) -> None:
+    def wrong(place: Any, sight: Sight) -> Any:
+        return ({"at": {"$gte": place[1]}},) if sight.bounded else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
+
+    patch.setattr(mongodb_read, "beyond", wrong)
+    patch.setattr(mongodb_order, "beyond", wrong)
+
+
+def bounded_answers_by_patient(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(mongodb_read, "order", lambda sight: mongodb_order.ORDER)
+
+
+def a_row_keeps_its_first_place(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(mongodb_write, "_same_view", lambda made, row: True)
+
+
+def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Fault:
+    return lambda patch: patch.setitem(getattr(mongodb_where, name), prefix, meaning)
+
+
+FAULTS: dict[str, Fault] = {
+    "entry classes are ignored": entry_classes_are_ignored,
+    "classes are ignored under Not": classes_are_ignored_under_not,
+    "class and value of different entries": class_and_value_of_different_entries,
+    "one window's classes serve another": windows_share_their_classes,
+    "release is ignored": windows_changed(lambda w: Window(w.patients, w.classes, False, w.where)),
+    "patients are ignored": windows_changed(lambda w: Window(None, w.classes, w.released, w.where)),
+    "windows' conditions are ignored": windows_changed(lambda w: Window(w.patients, w.classes, w.released)),
+    "only a row's first patient counts": only_the_first_patient_counts,
+    "all for any": all_for_any,
+    "sort sees all classes": sort_sees_all_classes,
+    "everything sorts alike": sorts_by(lambda value: {"$literal": None}),
+    "a page begins with the last one's end": a_page_begins_with_the_last_ones_end,
+    "bounded answers by patient": bounded_answers_by_patient,
+    "a row keeps its first place": a_row_keeps_its_first_place,
+    "gt compares the lower end": table("_DATE", "gt", lambda lo, hi: {"lo": {"$gt": hi}}),
+    "sa includes overlaps": table("_DATE", "sa", lambda lo, hi: {"hi": {"$gt": hi}}),
+    "ge is gt": table("_NUMBER", "ge", lambda lo, hi, value: {"v": {"$gt": value}}),
+    "eq includes the end of its range": table("_NUMBER", "eq", lambda lo, hi, value: {"v": {"$gte": lo, "$lte": hi}}),
+    "prefix is contains": table("_TEXT", "prefix", mongodb_where._contains),
+    "exact is folded": table("_TEXT", "exact", lambda value: {"v": value}),
+}
+
+
+async def _wrong(folder: Path) -> list[str]:
+    store = empty_store("mongodb", folder)
+    try:
+        return await found_wrong(store, types=80, cases=50, seed=2027)
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_comparison_catches_a_planted_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FAULTS[fault](monkeypatch)
+    assert asyncio.run(_wrong(tmp_path)) != []
