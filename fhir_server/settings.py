@@ -21,7 +21,7 @@ PREFIX = "FHIR_SERVER_"
 class Settings:
     """What an operator may set; each field is the variable ``FHIR_SERVER_<NAME>``.
 
-    store       URL of the store: ``sqlite:///path`` (relative), ``sqlite:////abs/path``, ``memory:``
+    store       URL of the store: ``sqlite:///path`` (relative), ``sqlite:////abs/path``, ``mongodb://…``, ``memory:``
     origin      scheme, host and port under which callers reach the server; also the OpenID issuer
     mode        ``production``, ``demo`` (demo people, clients and keys) or ``test``
     policy      name of a shipped policy (``optum``, ``ssm``, ``strict``) or the path of a policy file

@@ -89,3 +89,32 @@ def test_a_reference_to_a_row_out_of_view_does_not_move_the_time(served: Served)
     assert not result.found_since(parent, before)
     result.write(derivedFrom=[{"reference": "Observation/teen-glucose"}])
     assert result.found_since(parent, before) and result.known(parent)[0] == "2"
+
+
+def test_a_label_given_late_holds_for_all_versions(served: Served) -> None:
+    result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
+    first = result.known(parent)
+    result.write(encounter=None, status="corrected")
+    assert result.known(parent)[2] == ["2", "1"]
+    moved_to(served, "mental-health-clinic")
+    assert result.known(parent)[0] == "1" and result.known(parent)[2] == ["1"]
+    assert result.known(parent)[1] > first[1] and result.known(result.feed)[2] == ["2", "1"]
+    moved_to(served, "family-medicine-clinic")
+    assert result.known(parent)[2] == ["2", "1"]
+
+
+def test_a_label_given_late_holds_for_what_was_deleted(served: Served) -> None:
+    path, feed, parent = "Observation/teen-hemoglobin", served.token(), served.app_token("parent-a", "teen")
+    assert served.request(feed, "DELETE", path).status in (200, 204)
+    never = served.get(parent, path + "x")
+    assert served.get(parent, path).status == 410 and len(served.get(parent, f"{path}/_history").json["entry"]) == 2
+    moved_to(served, "mental-health-clinic")
+    assert served.get(parent, path).status == served.get(parent, f"{path}/_history").status == never.status == 404
+    assert served.get(feed, path).status == 410
+    moved_to(served, "family-medicine-clinic")
+    assert served.get(parent, path).status == 410
+
+
+def moved_to(served: Served, place: str) -> None:
+    """The visit of that result turns out to have been elsewhere."""
+    Row(served, "Encounter/teen-well-visit").write(location=[{"location": {"reference": f"Location/{place}"}}])
