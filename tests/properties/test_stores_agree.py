@@ -155,19 +155,24 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]
     chains: dict[str, Chain] = {}
     stored = count()
 
+    def another(id: str, chain: Chain) -> Indexed:
+        """A random version, often with the class, release and patients of one that is there."""
+        row, (_, like) = replace(chance.row(type, 0), id=id), chance.choice(chain.versions)
+        return replace(row, patients=like.patients, vclass=like.vclass, release_at=like.release_at) if chance.random() < 0.6 else row
+
     async def change(transaction: Any, id: str, chain: Chain) -> None:
         number, (_, row) = len(chain.versions) + 1, chain.versions[-1]
         chain.deleted = not chain.deleted and chance.random() < 0.2
         if chain.deleted:
             await transaction.drop(_deletion(await transaction.current(type, id)))
         else:
-            row = replace(chance.row(type, 0), id=id)
+            row = another(id, chain)
             await transaction.put(_record(row, number))
         chain.versions.append((next(stored), row))
 
     async def relabel(transaction: Any, id: str, chain: Chain) -> None:
         number = chance.randrange(len(chain.versions))
-        row = replace(chance.row(type, 0), id=id)
+        row = another(id, chain)
         await transaction.relabel(_record(row, number + 1))
         chain.versions[number] = (chain.versions[number][0], row)
 

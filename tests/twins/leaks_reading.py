@@ -12,7 +12,8 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import everything, read, search, write
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Has, Not, Present
-from fhir_server.search.sight import Position
+from fhir_server.search.sight import Position, Sight
+from fhir_server.store import memory, places
 from fhir_server.view import Seen, View, not_found
 from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
@@ -72,6 +73,21 @@ def a_next_link_promises_hidden_rows(patch: Patch) -> None:
 @leak("C06")
 def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
     patch.setattr(match, "keys", lambda sort, sight, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
+
+
+@leak("C06")
+def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
+    patch.setattr(Sight, "bounded", property(lambda self: False))
+
+
+@leak("C06")
+def a_row_stands_where_its_first_version_was_stored(patch: Patch) -> None:
+    patch.setattr(places, "first", lambda versions: versions[0][1])
+
+
+@leak("C06")
+def a_row_stands_where_its_newest_version_was_stored(patch: Patch) -> None:
+    patch.setattr(places, "first", lambda versions: versions[-1][1])
 
 
 @leak("C08")
@@ -208,6 +224,28 @@ def history_shows_hidden_versions(patch: Patch) -> None:
         return await self._seen(await self._snapshot.versions(type, id, await unlimited(self)))
 
     patch.setattr(View, "history", history)
+
+
+@leak("R02", stored=True)
+def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
+    exact = memory._Transaction.relabel
+
+    async def relabel(self: Any, record: Any) -> None:
+        newest = await self.current(record.row.type, record.row.id)
+        if record.row.version == newest.version:
+            await exact(self, record)
+
+    patch.setattr(memory._Transaction, "relabel", relabel)
+
+
+@leak("R02", stored=True)
+def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
+    exact = memory._Transaction.referrers
+
+    async def referrers(self: Any, target: str, params: Any = None) -> Any:
+        return tuple(row for row in await exact(self, target, params) if row.interaction != "delete")
+
+    patch.setattr(memory._Transaction, "referrers", referrers)
 
 
 @leak("R02")
