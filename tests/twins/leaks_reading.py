@@ -233,16 +233,6 @@ def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
     patch.setattr(memory._Transaction, "relabel", relabel)
 
 
-@leak("R02", stored=True)
-def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
-    exact = memory._Transaction.referrers
-
-    async def referrers(self: Any, target: str, params: Any = None) -> Any:
-        return tuple(row for row in await exact(self, target, params) if row.interaction != "delete")
-
-    patch.setattr(memory._Transaction, "referrers", referrers)
-
-
 @leak("R02")
 def history_counts_versions_that_look_alike(patch: Patch) -> None:
     patch.setattr(view, "_renumbered", lambda versions: versions)
