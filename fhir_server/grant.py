@@ -32,7 +32,7 @@ INTERNAL = ClassKey("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
 
 # Data that belongs to no patient and is the same for every caller.
-_COMMON = frozenset({"directory", "medication-definition"})
+COMMON = frozenset({"directory", "medication-definition"})
 _ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
 # Where a practitioner must be named for a patient to be under his or her care.
 _TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
@@ -138,8 +138,8 @@ class Plan:
     def _level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
         narrowed = self._undenied(type, narrowed)
         plain = self._plain(type)
-        common = frozenset().union(*(plain[data] for data in plain if data in _COMMON))
-        ours = frozenset().union(*(plain[data] for data in plain if data not in _COMMON))
+        common = frozenset().union(*(plain[data] for data in plain if data in COMMON))
+        ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON))
         if patients is None:
             yield Window(None, ours | common, self.released, narrowed)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qsl, quote_plus
@@ -15,7 +15,11 @@ from fhir_server.errors import Problem
 from fhir_server.grant import Plan
 
 JSON = b"application/fhir+json; charset=utf-8"
-_READ = {"application/fhir+json", "application/json", "text/json", "json", "application/*", "*/*"}
+NDJSON = b"application/fhir+ndjson"
+_READ = {
+    JSON: frozenset({"application/fhir+json", "application/json", "text/json", "json", "application/*", "*/*"}),
+    NDJSON: frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson", "application/*", "*/*"}),
+}
 _PLAIN = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
 _WRITTEN = {"application/fhir+json", "application/json", "text/json"}
 
@@ -51,11 +55,12 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """One answer."""
+    """One answer.  ``stream`` stands for a body of unknown length, sent as it is made."""
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    stream: AsyncIterator[bytes] | None = None
 
 
 def media_type(header: str) -> str:
@@ -81,16 +86,16 @@ def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else quote_plus(text, safe=":/|,$")
 
 
-def require_acceptable(request: Request) -> None:
-    """Refuse what only another format than JSON would satisfy.  Raises Problem ``not_acceptable``."""
+def require_acceptable(request: Request, media: bytes = JSON) -> None:
+    """Refuse what only another format than ``media`` would satisfy.  Raises Problem ``not_acceptable``."""
     wanted = ",".join(value for name, value in request.pairs if name == "_format") or request.headers.get("accept", "*/*")
-    if not _acceptable(wanted):
-        raise Problem("not_acceptable", "This server answers in application/fhir+json.")
+    if not _acceptable(wanted, media):
+        raise Problem("not_acceptable", f"This server answers in {media.decode().partition(';')[0]}.")
 
 
 @lru_cache(256)
-def _acceptable(wanted: str) -> bool:
-    return any(media_type(item.replace(" ", "+")) in _READ for item in wanted.split(","))
+def _acceptable(wanted: str, media: bytes) -> bool:
+    return any(media_type(item.replace(" ", "+")) in _READ[media] for item in wanted.split(","))
 
 
 def versioned(version: int, updated: int) -> tuple[tuple[bytes, bytes], ...]:

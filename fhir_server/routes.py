@@ -6,7 +6,7 @@ Nothing here reads stored data.  Whatever goes wrong leaves as an OperationOutco
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fhir_server.audit import Auditor
@@ -27,7 +27,7 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
     (b"vary", b"Authorization, Origin, Accept, Prefer"),
     (b"x-content-type-options", b"nosniff"),
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"ETag, Location, Last-Modified, Content-Location"),
+    (b"access-control-expose-headers", b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress"),
 )
 _PREFLIGHT = (
     *_COMMON,
@@ -55,8 +55,10 @@ class FhirApi:
         response = await self._answer(scope, receive)
         body = b"" if scope["method"] == "HEAD" else response.body
         length = (b"content-length", b"%d" % len(response.body))
-        headers = [*response.headers, *(() if response.status in (204, 304) else (length,))]
+        headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.stream and scope["method"] != "HEAD" and not await _streamed(response.stream, send):
+            return
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
@@ -76,18 +78,20 @@ class FhirApi:
             headers = ((b"content-type", JSON), *_COMMON)
         if request is not None:
             await self._auditor.note(request, response.status)
-        return Response(response.status, response.body, headers)
+        return Response(response.status, response.body, headers, response.stream)
 
     async def _handle(self, request: Request) -> Response:
         document = self._documents.get(request.path)
         if document is not None and request.method in ("GET", "HEAD"):
             return document()
-        require_acceptable(request)
         if not request.path:
+            require_acceptable(request)
             if request.method != "POST":
                 raise Problem("method", f"{request.method} is not supported at this address.")
             return await bundle.bundle(request, self._service)
-        return await lookup(request).handle(request, self._service)
+        row = lookup(request)
+        require_acceptable(request, row.media)
+        return await row.handle(request, self._service)
 
     async def _request(self, scope: Scope, receive: Receive) -> Request:
         path = scope["path"][len(scope.get("root_path", "")) :]
@@ -111,3 +115,13 @@ class FhirApi:
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+
+async def _streamed(stream: AsyncIterator[bytes], send: Send) -> bool:
+    """Send a body as it is made.  False if that ended early: then it stays without its end, which its reader notices."""
+    try:
+        async for part in stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    except Problem:
+        return False
+    return True

@@ -17,11 +17,11 @@ _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "co
 
 def audit_event(request: Request, status: int) -> dict[str, Any]:
     """The AuditEvent of a request answered with an HTTP ``status``."""
-    searching = (request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",)
+    searching = not _operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _TYPE,
-        "action": "E" if searching or request.path[-1:] == ("$everything",) else _ACTIONS.get(request.method, "E"),
+        "action": "E" if searching or _operation(request) else _ACTIONS.get(request.method, "E"),
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
@@ -30,6 +30,10 @@ def audit_event(request: Request, status: int) -> dict[str, Any]:
     }
     entity = _entity(request, searching)
     return {**event, "entity": [entity]} if entity else event
+
+
+def _operation(request: Request) -> bool:
+    return any(step.startswith("$") for step in request.path)
 
 
 def _agents(request: Request) -> list[dict[str, Any]]:
@@ -47,9 +51,12 @@ def _agents(request: Request) -> list[dict[str, Any]]:
 
 
 def _entity(request: Request, searching: bool) -> dict[str, Any] | None:
-    if searching:
+    """What was asked of: a row by its reference, searches and operations by their address too."""
+    entity: dict[str, Any] = {}
+    row = len(request.path) > 2 or (len(request.path) == 2 and not searching and not _operation(request))
+    if row and not request.path[0].startswith("$"):
+        entity["what"] = {"reference": "/".join(request.path[:2])}
+    if searching or _operation(request):
         asked = "/".join(request.path) + "?" + encoded(request.pairs)
-        return {"query": b64encode(asked.encode()).decode()}
-    if len(request.path) >= 2:
-        return {"what": {"reference": "/".join(request.path[:2])}}
-    return None
+        entity["query"] = b64encode(asked.encode()).decode()
+    return entity or None

@@ -35,7 +35,7 @@ async def _export_type(store: Store, type: str, path: Path) -> int:
             return 0
         with path.open("wb") as file:
             while True:
-                file.writelines(row.body.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n" for row in page.rows)
+                file.writelines(row.body + b"\n" for row in page.rows)
                 written += len(page.rows)
                 if page.next is None:
                     return written

@@ -63,6 +63,8 @@ async def _batched(value: Any, text: bytes, place: int, request: Request, servic
     try:
         entry = _read(value, text, place, request, service, {})
         row = lookup(entry.request)
+        if row.alone:
+            raise Problem("invalid", "This request cannot be part of a batch.")
         return await row.handle(entry.request, service)
     except Problem as problem:
         return Response(problem.status, problem.outcome())

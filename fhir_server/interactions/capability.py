@@ -15,6 +15,14 @@ from fhir_server.search import index
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+_BULK = "http://hl7.org/fhir/uv/bulkdata"
+_OPERATIONS = {
+    "Patient": (
+        ("everything", "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
+        ("export", f"{_BULK}/OperationDefinition/patient-export"),
+    ),
+    "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
+}
 _CODES = tuple(dict.fromkeys(row.code for row in TABLE if row.shape[0] == "{type}"))
 
 
@@ -25,6 +33,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str
         "status": "active",
         "date": instant_text(now),
         "kind": "instance",
+        "instantiates": [f"{_BULK}/CapabilityStatement/bulk-data"],
         "software": {"name": "fhir-server", "version": fhir_server.__version__},
         "implementation": {"description": "Patient-facing record", "url": base},
         "fhirVersion": "4.0.1",
@@ -35,6 +44,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str
                 "security": _security(oauth),
                 "resource": [_resource(type) for type in sorted(catalogue())],
                 "interaction": [{"code": "batch"}, {"code": "transaction"}],
+                "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
             }
         ],
     }
@@ -66,9 +76,8 @@ def _resource(type: str) -> dict[str, Any]:
         "searchRevInclude": _pointing_at(type),
         "searchParam": [{"name": one.code, "type": one.kind} for one in parameters],
     }
-    if type == "Patient":
-        definition = "http://hl7.org/fhir/OperationDefinition/Patient-everything"
-        resource["operation"] = [{"name": "everything", "definition": definition}]
+    if type in _OPERATIONS:
+        resource["operation"] = [{"name": name, "definition": definition} for name, definition in _OPERATIONS[type]]
     return {name: value for name, value in resource.items() if value != []}
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fhir_server import intake
 from fhir_server.errors import Problem
-from fhir_server.http import Request, Response
-from fhir_server.interactions import everything, read, search, write
+from fhir_server.http import JSON, NDJSON, Request, Response
+from fhir_server.interactions import everything, export, read, search, write
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalogue
 from fhir_server.view import View, not_found
@@ -19,13 +19,18 @@ Handle = Callable[[Request, Service], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One row.  ``code`` is the CapabilityStatement's; ``look`` is set where the interaction only reads."""
+    """One row.  ``code`` is the CapabilityStatement's; ``look`` is set where the interaction only reads.
+
+    ``media`` is the type of what it answers; ``alone``: it cannot be an entry of a batch.
+    """
 
     code: str
     method: str
     shape: tuple[str, ...]
     handle: Handle
     look: Look | None = None
+    media: bytes = JSON
+    alone: bool = False
 
 
 def _looking(code: str, method: str, shape: tuple[str, ...], look: Look) -> Interaction:
@@ -45,6 +50,14 @@ TABLE: tuple[Interaction, ...] = (
     Interaction("create", "POST", ("{type}",), write.create),
     Interaction("update", "PUT", ("{type}", "{id}"), write.update),
     Interaction("delete", "DELETE", ("{type}", "{id}"), write.delete),
+    *(
+        Interaction("operation", method, shape, export.kick_off, alone=True)
+        for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))
+        for method in ("GET", "POST")
+    ),
+    Interaction("operation", "GET", ("$export-status", "{job}"), export.status, alone=True),
+    Interaction("operation", "DELETE", ("$export-status", "{job}"), export.cancel, alone=True),
+    Interaction("operation", "GET", ("$export-file", "{job}", "{file}"), export.file, media=NDJSON, alone=True),
 )
 
 
@@ -52,6 +65,11 @@ def _bucket(shape: tuple[str, ...]) -> tuple[int, str]:
     """What tells rows apart: the length, and the last fixed step."""
     fixed = [step for step in shape if step[0] in "_$"]
     return len(shape), fixed[-1] if fixed else ""
+
+
+def _leads(row: Interaction, first: str) -> bool:
+    """Whether an address that begins with this step can be one of this row's."""
+    return first in catalogue() if row.shape[0] == "{type}" else first == row.shape[0]
 
 
 _BY_PLACE: dict[tuple[int, str], dict[str, Interaction]] = {}
@@ -66,13 +84,11 @@ def lookup(request: Request) -> Interaction:
     """
     path = request.path
     rows = _BY_PLACE.get(_bucket(path)) if path else None
-    if not rows or path[0] not in catalogue():
+    if not rows or not _leads(next(iter(rows.values())), path[0]):
         raise Problem("not_found", "There is nothing at this address.")
     row = rows.get("GET" if request.method == "HEAD" else request.method)
     if row is None:
         raise Problem("method", f"{request.method} is not supported at this address.")
-    if row.shape[0] != "{type}" and row.shape[0] != path[0]:
-        raise Problem("not_found", "There is nothing at this address.")
     if "{id}" in row.shape and not intake.ID.fullmatch(path[1]):
         if row.method in ("PUT", "DELETE"):
             raise Problem("invalid", "This is not a valid logical id.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -37,6 +38,23 @@ def test_each_request_leaves_a_valid_audit_event_naming_who_asked_and_for_whom(s
     assert agents[0]["altId"] == "parent-a" and agents[0]["requestor"]
     assert {"reference": "Patient/teen"} in [agent["who"] for agent in agents]
     assert events[1]["entity"][0]["what"] == {"reference": "Observation/teen-hiv-screen"}
+
+
+def test_operations_are_told_with_the_record_and_what_was_asked(served: Served) -> None:
+    token = served.token()
+    for path in ("Patient/teen/$everything?_count=5", "Group/none/$export", "$export?_type=Patient", "$export-file/none/Patient.ndjson"):
+        served.get(token, path, prefer="respond-async", accept="*/*")
+    entities = [json.loads(line)["event"]["entity"][0] for _, line in lines(served)]
+    asked = [b64decode(entity["query"]).decode() for entity in entities]
+    assert asked == [
+        "Patient/teen/$everything?_count=5",
+        "Group/none/$export?",
+        "$export?_type=Patient",
+        "$export-file/none/Patient.ndjson?",
+    ]
+    assert [entity.get("what", {}).get("reference") for entity in entities] == ["Patient/teen", "Group/none", None, None]
+    events = [json.loads(line)["event"] for _, line in lines(served)]
+    assert {event["action"] for event in events} == {"E"} and all(check("AuditEvent", event) == () for event in events)
 
 
 def test_a_removed_or_altered_line_breaks_the_chain(served: Served) -> None:

@@ -119,7 +119,7 @@ class Asker:
             (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
             (5, self.posted),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
-            (3, self.whole), (4, self.elements), (4, self.conditional_create),
+            (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
         )  # fmt: skip
         desk = self._case.caller.kind == "BO"  # the one caller here who may change what is there
@@ -132,6 +132,7 @@ class Asker:
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
         asks += [Ask.get("history", f"{name}/_history") for name in self._probes.shown_ids]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
+        asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
         return asks
 
     def _pick(self, *values: Any) -> Any:
@@ -217,6 +218,15 @@ class Asker:
 
     def whole(self) -> Ask:
         return Ask.get("whole", self._type(), self._shape())
+
+    def export(self) -> Ask:
+        pairs = [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.5 else []
+        if self._random.random() < 0.3:
+            pairs.append(("_since", self._value(self._type(), "_lastUpdated", "date")))
+        if self._random.random() < 0.3:
+            type = self._type()
+            pairs.append(("_typeFilter", f"{type}?" + "=".join(self._criterion(type))))
+        return Ask.get("export", self._pick("$export", "Patient/$export", "Group/zz/$export"), pairs, prefer="respond-async")
 
     def sorted(self) -> Ask:
         type = self._type()

@@ -59,6 +59,7 @@ class Twins:
         self.tally = tally or Tally()
         self._canaries = _canaries(case)
         self._said: set[bytes] = set()
+        self._exports: list[str] = []
 
     async def open(self, without: frozenset[str] = frozenset(), lifetime: int = 60 * MINUTE) -> None:
         """Fill both worlds, the second one ``without`` these rows, and make tokens that live that long."""
@@ -80,6 +81,7 @@ class Twins:
 
     def restore(self) -> None:
         self._said.clear()
+        self._exports.clear()
         for world, saved in zip(self.worlds, self._saved, strict=True):
             world.restore(saved)
 
@@ -107,6 +109,8 @@ class Twins:
     async def paged(self, ask: Ask) -> list[Answer]:
         """Ask and follow every ``next`` link to the end."""
         answers = [await self.both(ask)]
+        if answers[0].status == 202:
+            await self._exported(answers[0])
         while (link := answers[-1].link("next")) is not None:
             path, _, query = link.removeprefix(BASE + "/").partition("?")
             answers.append(await self.both(Ask(f"{ask.kind}-page", "GET", path, query, tuple(h for h in ask.headers if h[0] == "prefer"))))
@@ -114,6 +118,19 @@ class Twins:
                 raise Leak(self.case, ask, "The pages have no end.")
         _require_whole(self.case, ask, answers)
         return answers
+
+    async def _exported(self, accepted: Answer) -> None:
+        self._exports.append(dict(accepted.headers)[b"content-location"].decode().removeprefix(BASE + "/"))
+        await self._followed(self._exports[-1])
+
+    async def _followed(self, location: str) -> None:
+        """An export from the question for its state to the last byte of its files."""
+        state = await self.both(Ask.get("export-status", location))
+        while state.status == 202:
+            state = await self.both(Ask.get("export-status", location))
+        if state.status == 200:
+            for output in json.loads(state.body)["output"]:
+                await self.both(Ask.get("export-file", output["url"].removeprefix(BASE + "/"), accept="application/fhir+ndjson"))
 
     async def run(self, capability: Capability, asks: int, seed: int = 0) -> None:
         """The generic twin run: everything steady, then ``asks`` drawn requests with hidden writes in between, then steady again."""
@@ -127,6 +144,8 @@ class Twins:
             if number in turns:
                 await self._happen(turns[number])
             await self.paged(ask)
+        for location in self._exports:
+            await self._followed(location)  # once more, after what happened since
         for ask in asker.steady():
             await self.both(ask)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.twins import leaks_acting, leaks_reading, run
+from tests.twins import leaks_acting, leaks_export, leaks_reading, run
 from tests.twins.generate import case
 from tests.twins.leaks import LEAKS, Leak
 from tests.twins.leaks_time import TIME_LEAKS
@@ -18,7 +18,7 @@ from tests.twins.run import Twins
 from tests.twins.test_twin_worlds import capability
 from tests.twins.traces import TRACES, followed
 
-assert leaks_reading and leaks_acting  # whose import fills the switchboard
+assert leaks_reading and leaks_acting and leaks_export  # whose import fills the switchboard
 
 _CASES = 7 * len(CALLERS)
 _ASKS = 150

@@ -213,7 +213,7 @@ class World:
             sent.append(message)
 
         await self.api(scope, receive, send)
-        return Answer(sent[0]["status"], tuple(sent[0]["headers"]), sent[1]["body"])
+        return Answer(sent[0]["status"], tuple(sent[0]["headers"]), b"".join(message["body"] for message in sent[1:]))
 
     def saved(self) -> Any:
         """What :meth:`restore` brings back.  Only the memory store can be turned back."""

@@ -1,0 +1,331 @@
+"""Bulk Data export over HTTP: what a backend pulls of a Group, and that no file knows more than its reader's View."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fhir_server.interactions import export_job
+from fhir_server.smart import clients
+from fhir_server.smart.clients import Client
+from tests.served import NOON, Answer, Served, micros
+
+ASYNC = {"prefer": "respond-async", "accept": "application/fhir+json"}
+GROUP = {
+    "resourceType": "Group",
+    "id": "panel",
+    "type": "person",
+    "actual": True,
+    "member": [
+        {"entity": {"reference": "Patient/adult"}},
+        {"entity": {"reference": "Patient/teen"}},
+        {"entity": {"reference": "Patient/child"}, "inactive": True},
+    ],
+}
+KEYS: dict[str, Any] = {"keys": []}
+
+
+@pytest.fixture
+def server() -> Iterator[Served]:
+    server = Served()
+    for client in ("limited", "other"):
+        server.run(
+            clients.save(
+                server.parts.store, Client(client, client, "backend", "private_key_jwt", "system/*.rs", jwks=KEYS, clearance=("MIXED",))
+            )
+        )
+    assert server.request(server.token(), "PUT", "Group/panel", body=GROUP).status == 201
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def feed(server: Served) -> str:
+    """A token of the backend that sees everything."""
+    return server.token()
+
+
+@pytest.fixture
+def limited(server: Served) -> str:
+    """A token of a backend that no sensitive category is opened to."""
+    return server.token("limited", "system/*.rs")
+
+
+def kicked(server: Served, token: str, path: str, **headers: str) -> str:
+    answer = server.request(token, "GET", path, headers={**ASYNC, **headers})
+    assert answer.status == 202, answer.body
+    return answer.headers["content-location"]
+
+
+def finished(server: Served, token: str, location: str) -> dict[str, Any]:
+    """The manifest, once there is one."""
+    for _ in range(50):
+        answer = server.get(token, location, accept="application/json")
+        if answer.status != 202:
+            assert answer.status == 200, answer.body
+            return dict(answer.json)
+        assert answer.headers["retry-after"] == "1" and answer.headers["x-progress"] == "in progress"
+    raise AssertionError("The export came to no end.")
+
+
+def rows(server: Served, token: str, manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What the files hold, by type."""
+    found = {}
+    for output in manifest["output"]:
+        answer = server.get(token, output["url"], accept="application/fhir+ndjson")
+        assert answer.status == 200 and answer.headers["content-type"].startswith("application/fhir+ndjson")
+        found[output["type"]] = [json.loads(line) for line in answer.body.decode().splitlines()]
+    return found
+
+
+def exported(server: Served, token: str, path: str) -> dict[str, list[str]]:
+    """Ids of all that an export gives, by type."""
+    found = rows(server, token, finished(server, token, kicked(server, token, path)))
+    return {type: sorted(row["id"] for row in many) for type, many in found.items()}
+
+
+def test_group_7_8_02_the_capability_statement_names_the_operation_on_group(server: Served) -> None:
+    statement = server.get(None, "metadata").json
+    group = next(one for one in statement["rest"][0]["resource"] if one["type"] == "Group")
+    assert [(one["name"], one["definition"].rpartition("/")[2]) for one in group["operation"]] == [("export", "group-export")]
+    assert statement["instantiates"] == ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"]
+
+
+def test_group_7_8_03_without_a_token_nothing_is_exported(server: Served) -> None:
+    for path in ("Group/panel/$export", "Patient/$export", "$export"):
+        assert server.request(None, "GET", path, headers=ASYNC).status == 401
+
+
+def test_group_7_8_04_a_kick_off_is_accepted_with_an_absolute_address(server: Served, limited: str) -> None:
+    assert kicked(server, limited, "Group/panel/$export").startswith(server.settings.base + "/")
+
+
+def test_group_7_8_05_the_manifest_has_its_members(server: Served, limited: str) -> None:
+    location = kicked(server, limited, "Group/panel/$export?_type=Patient")
+    answer = server.get(limited, location, accept="application/json")
+    assert answer.status == 200 and answer.headers["content-type"] == "application/json" and "expires" in answer.headers
+    assert answer.json["request"] == f"{server.settings.base}/Group/panel/$export?_type=Patient"
+    assert answer.json["requiresAccessToken"] is True and answer.json["error"] == []
+    assert answer.json["transactionTime"] == "2026-11-21T17:00:00.000Z"
+
+
+def test_group_7_8_06_07_each_file_has_an_absolute_address_and_one_resource_of_its_type_a_line(server: Served, limited: str) -> None:
+    manifest = finished(server, limited, kicked(server, limited, "Group/panel/$export"))
+    assert all(output["url"].startswith(server.settings.base + "/") for output in manifest["output"])
+    found = rows(server, limited, manifest)
+    assert {"Patient", "Observation", "Appointment", "Practitioner"} <= set(found)
+    assert all(row["resourceType"] == type for type, many in found.items() for row in many)
+
+
+def test_group_7_8_07_a_file_without_a_token_is_refused(server: Served, limited: str) -> None:
+    manifest = finished(server, limited, kicked(server, limited, "Group/panel/$export?_type=Patient"))
+    assert server.get(None, manifest["output"][0]["url"], accept="application/fhir+ndjson").status == 401
+    assert server.get(limited, manifest["output"][0]["url"], accept="application/fhir+xml").status == 406
+
+
+def test_group_7_8_08_the_patients_are_the_active_members_and_their_rows_are_what_searches_find(server: Served, limited: str) -> None:
+    found = exported(server, limited, "Group/panel/$export?_type=Patient,Observation,MedicationStatement,Appointment")
+    assert found["Patient"] == ["adult", "teen"]
+    for type in ("Observation", "MedicationStatement", "Appointment"):
+        searched = [id for one in ("adult", "teen") for id in server.all_ids(limited, f"{type}?patient={one}")]
+        assert found[type] == sorted(searched) != []
+
+
+def test_group_7_8_09_an_ended_export_is_not_known_any_more(server: Served, limited: str) -> None:
+    location = kicked(server, limited, "Group/panel/$export?_type=Patient")
+    url = finished(server, limited, location)["output"][0]["url"]
+    assert server.request(limited, "DELETE", location).status == 202
+    gone = server.get(limited, location)
+    assert gone.status == 404 and gone.json["resourceType"] == "OperationOutcome"
+    assert server.get(limited, url, accept="application/fhir+ndjson").status == 404
+    assert server.request(limited, "DELETE", location).status == 404
+
+
+@pytest.mark.parametrize("format", ["application/fhir+ndjson", "application/ndjson", "ndjson"])
+def test_group_7_8_10_the_three_names_of_the_format_are_taken(server: Served, limited: str, format: str) -> None:
+    kicked(server, limited, f"Group/panel/$export?_outputFormat={format.replace('+', '%2B')}")
+
+
+def test_group_7_8_10_since_leaves_out_what_was_not_changed(server: Served) -> None:
+    server.at("2026-11-22T12:00:00-05:00")
+    feed, limited = server.token(), server.token("limited", "system/*.rs")
+    patient = server.get(feed, "Patient/teen").json
+    assert server.request(feed, "PUT", "Patient/teen", body={**patient, "active": False}).status == 200
+    assert exported(server, limited, "Group/panel/$export?_type=Patient&_since=2026-11-22T00:00:00Z") == {"Patient": ["teen"]}
+
+
+def test_an_export_of_everything_is_what_the_feed_can_search(server: Served, feed: str) -> None:
+    found = exported(server, feed, "$export")
+    for type in ("Patient", "Observation", "Consent", "Organization"):
+        assert found[type] == sorted(server.all_ids(feed, f"{type}?_count=100"))
+    assert set(exported(server, feed, "Patient/$export")) == set(found)
+
+
+def test_a_limited_backend_gets_no_row_that_it_could_not_search(server: Served, feed: str, limited: str) -> None:
+    mine, all = exported(server, limited, "$export"), exported(server, feed, "$export")
+    assert set(mine["Observation"]) < set(all["Observation"])
+    assert mine["Observation"] == sorted(server.all_ids(limited, "Observation?_count=100"))
+
+
+def test_types_without_a_scope_are_refused_when_named_and_left_out_when_not(server: Served) -> None:
+    token = server.token("limited", "system/Patient.rs system/Observation.r system/Group.r")
+    assert set(exported(server, token, "Group/panel/$export")) == {"Patient", "Observation", "Group"}
+    assert server.request(token, "GET", "$export?_type=Patient,Condition", headers=ASYNC).status == 403
+    assert server.request(token, "GET", "$export?_typeFilter=Observation?status=final", headers=ASYNC).status == 403
+
+
+def test_a_person_exports_no_more_than_the_record_in_context(server: Served) -> None:
+    parent = server.app_token("parent-a", "teen")
+    found = exported(server, parent, "Patient/$export?_type=Patient,Observation")
+    assert found == {"Patient": ["teen"], "Observation": sorted(server.all_ids(parent, "Observation?_count=100"))}
+    assert len(found["Observation"]) < len(server.all_ids(server.token(), "Observation?patient=teen&_count=100"))
+
+
+def test_a_group_out_of_view_is_as_one_that_never_was(server: Served) -> None:
+    parent = server.app_token("parent-a", "teen")
+    hidden, never = (server.request(parent, "GET", f"Group/{id}/$export", headers=ASYNC) for id in ("panel", "never"))
+    assert hidden.status == never.status == 404 and hidden.body.replace(b"panel", b"never") == never.body
+
+
+def test_an_export_belongs_to_its_client_person_and_record(server: Served, feed: str, limited: str) -> None:
+    location = kicked(server, limited, "Group/panel/$export?_type=Patient")
+    file = finished(server, limited, location)["output"][0]["url"]
+    for other in (feed, server.token("other", "system/*.rs"), server.app_token("parent-a", "teen")):
+        assert server.get(other, location).status == 404
+        assert server.request(other, "DELETE", location).status == 404
+        assert server.get(other, file, accept="application/fhir+ndjson").status == 404
+    again = server.token("limited", "system/*.rs")
+    assert server.get(again, file, accept="application/fhir+ndjson").status == 200
+
+
+def test_what_has_left_the_view_since_is_in_no_file_and_a_type_of_which_nothing_is_left_has_none(server: Served) -> None:
+    proxy = server.app_token("proxy-full", "adult")
+    location = kicked(server, proxy, "Patient/$export?_type=Observation")
+    manifest = finished(server, proxy, location)
+    before = rows(server, proxy, manifest)["Observation"]
+    feed = server.token()
+    for row in before[1:]:
+        whole = server.get(feed, f"Observation/{row['id']}").json
+        assert server.request(feed, "PUT", f"Observation/{row['id']}", body={**whole, "status": "entered-in-error"}).status == 200
+    assert [row["id"] for row in rows(server, proxy, manifest)["Observation"]] == [before[0]["id"]]
+    whole = server.get(feed, f"Observation/{before[0]['id']}").json
+    assert server.request(feed, "PUT", f"Observation/{before[0]['id']}", body={**whole, "status": "entered-in-error"}).status == 200
+    assert server.get(proxy, manifest["output"][0]["url"], accept="application/fhir+ndjson").status == 404
+    assert finished(server, proxy, location)["output"] == []
+
+
+def test_a_revoked_grant_ends_the_export_at_once(server: Served) -> None:
+    proxy, feed = server.app_token("proxy-full", "adult"), server.token()
+    manifest = finished(server, proxy, kicked(server, proxy, "Patient/$export?_type=Observation"))
+    assert rows(server, proxy, manifest)["Observation"]
+    for consent in server.get(feed, "Consent?patient=adult&status=active&_count=100").json["entry"]:
+        body = {**consent["resource"], "status": "inactive"}
+        assert server.request(feed, "PUT", f"Consent/{body['id']}", body=body).status == 200
+    assert server.get(proxy, manifest["output"][0]["url"], accept="application/fhir+ndjson").status in (401, 403, 404)
+
+
+def test_files_hold_rows_as_they_stood_when_the_export_was_asked_for(server: Served, feed: str, limited: str) -> None:
+    location = kicked(server, limited, "Group/panel/$export?_type=Patient,Observation")
+    manifest = finished(server, limited, location)
+    first = rows(server, limited, manifest)
+    server.at(micros(NOON) + 60_000_000)
+    patient = server.get(feed, "Patient/teen").json
+    assert server.request(feed, "PUT", "Patient/teen", body={**patient, "active": False}).status == 200
+    added = {"resourceType": "Observation", "status": "final", "code": {"text": "late"}, "subject": {"reference": "Patient/teen"}}
+    assert server.request(feed, "POST", "Observation", body=added).status == 201
+    assert rows(server, limited, manifest) == first
+    assert server.get(limited, "Patient/teen").json["active"] is False
+
+
+def test_an_export_of_many_pages_holds_every_row_once(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = exported(server, limited, "$export")
+    monkeypatch.setattr(export_job, "_PAGE", 3)
+    monkeypatch.setattr(export_job, "_PAGES", 2)
+    location = kicked(server, limited, "$export?_type=Observation,Patient")
+    assert server.get(limited, location).status == 202
+    found = rows(server, limited, finished(server, limited, location))
+    assert {type: sorted(row["id"] for row in many) for type, many in found.items()} == {
+        type: whole[type] for type in ("Observation", "Patient")
+    }
+
+
+def test_an_export_goes_on_when_the_row_it_stopped_at_leaves_the_view(server: Served, feed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = server.app_token("proxy-full", "adult")
+    monkeypatch.setattr(export_job, "_PAGE", 1)
+    monkeypatch.setattr(export_job, "_PAGES", 1)
+    seen = server.all_ids(proxy, "Observation?_count=100")
+    location = kicked(server, proxy, "Patient/$export?_type=Observation")
+    assert server.get(proxy, location).status == 202
+    whole = server.get(feed, f"Observation/{seen[0]}").json
+    assert server.request(feed, "PUT", f"Observation/{seen[0]}", body={**whole, "status": "entered-in-error"}).status == 200
+    found = rows(server, proxy, finished(server, proxy, location))
+    assert sorted(row["id"] for row in found["Observation"]) == sorted(seen[1:])
+
+
+def test_two_questions_at_once_lose_nothing(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_job, "_PAGES", 1)
+    location = kicked(server, limited, "$export?_type=Observation,Patient")
+    job = location.rpartition("/")[2]
+    server.run(server.parts.store.secrets.keep("export-turn", job, b"", micros(NOON) + 60_000_000))
+    assert [server.get(limited, location).status for _ in range(3)] == [202, 202, 202]  # another question has the turn
+    server.at(micros(NOON) + 61_000_000)  # ... and its process died
+    assert {output["type"] for output in finished(server, limited, location)["output"]} == {"Observation", "Patient"}
+
+
+def test_an_export_is_kept_for_a_day(server: Served, limited: str) -> None:
+    location = kicked(server, limited, "$export?_type=Patient")
+    finished(server, limited, location)
+    server.at(micros(NOON) + 24 * 3600 * 1_000_000)
+    assert server.get(server.token("limited", "system/*.rs"), location).status == 404
+
+
+def test_type_filters_and_patients_limit_what_is_exported(server: Served, limited: str) -> None:
+    path = "Patient/$export?_type=Observation,Patient&_typeFilter=Observation?category=laboratory,Observation?category=vital-signs"
+    found = exported(server, limited, path)["Observation"]
+    either = [id for code in ("laboratory", "vital-signs") for id in server.all_ids(limited, f"Observation?category={code}&_count=100")]
+    assert found == sorted(set(either)) and len(found) < len(server.all_ids(limited, "Observation?_count=100"))
+    parameters = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "_type", "valueString": "Patient"},
+            {"name": "patient", "valueReference": {"reference": "Patient/teen"}},
+            {"name": "patient", "valueReference": {"reference": "Patient/child"}},
+        ],
+    }
+    answer = server.request(limited, "POST", "Group/panel/$export", body=parameters, headers=ASYNC)
+    found_rows = rows(server, limited, finished(server, limited, answer.headers["content-location"]))
+    assert [row["id"] for row in found_rows["Patient"]] == ["teen"]  # the child is no active member of the group
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("$export", {"accept": "application/fhir+json"}, 400),
+        ("$export?_outputFormat=csv", ASYNC, 400),
+        ("$export?_type=Nonsense", ASYNC, 400),
+        ("$export?_since=yesterday", ASYNC, 400),
+        ("$export?_typeFilter=Observation", ASYNC, 400),
+        ("$export?_typeFilter=Observation?nonsense=1", ASYNC, 400),
+        ("$export?_elements=id", ASYNC, 400),
+        ("$export?_elements=id", {**ASYNC, "prefer": "respond-async, handling=lenient"}, 202),
+        ("$export?_since=2026-11-22T00:00:00Z", ASYNC, 202),
+        ("Observation/$export", ASYNC, 404),
+        ("$export-status/none", {}, 404),
+        ("$export-file/none/Patient.ndjson", {"accept": "*/*"}, 404),
+    ],
+)
+def test_what_cannot_be_exported_is_said(server: Served, limited: str, path: str, headers: dict[str, str], status: int) -> None:
+    answer = server.request(limited, "GET", path, headers=headers)
+    assert answer.status == status and answer.json["resourceType"] == "OperationOutcome"
+
+
+def test_an_export_is_no_entry_of_a_batch(server: Served, limited: str) -> None:
+    def answered(type: str) -> Answer:
+        entry = {"request": {"method": "GET", "url": "Patient/$export"}}
+        return server.request(limited, "POST", "", body={"resourceType": "Bundle", "type": type, "entry": [entry]}, headers=ASYNC)
+
+    assert answered("batch").json["entry"][0]["response"]["status"].startswith("400")
+    assert answered("transaction").status == 400
