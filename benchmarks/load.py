@@ -40,8 +40,11 @@ class Stretch:
     p99: float
 
 
-def run(process: Process, listed: Path, connections: int, seconds: int, *, lives: bool = False) -> Stretch:
-    """Send the requests listed in a file (see :func:`listing`) for a while.  Raises RuntimeError if any failed."""
+def run(process: Process, listed: Path, connections: int, seconds: int, *, lives: bool = False, core: int | None = LOAD_CORE) -> Stretch:
+    """Send the requests listed in a file (see :func:`listing`) for a while, from one core or (None) from any.
+
+    Raises RuntimeError if any failed.
+    """
     before = process.cpu()
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(_SCRIPT), process.origin, "--", str(listed)]
     ended = subprocess.run(
@@ -49,7 +52,7 @@ def run(process: Process, listed: Path, connections: int, seconds: int, *, lives
         check=True,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
+        preexec_fn=lambda: os.sched_setaffinity(0, os.sched_getaffinity(0) if core is None else {core}),
     )
     time.sleep(_SETTLE)
     spent = process.cpu() - before

@@ -53,9 +53,9 @@ class Result:
 def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = None) -> Result:
     """Measure every operation (or those named) on a store of ``rows`` resources."""
     store = stores.store_of(rows)
-    tokens = asyncio.run(stores.access_tokens(store))
+    tokens = asyncio.run(stores.access_tokens(stores.url_of(store)))
     try:
-        with fhir_server(store) as server:
+        with fhir_server(stores.url_of(store)) as server:
             idle = server.memory()
             chosen = [one for one in operations(tokens) if only is None or one.name in only]
             figures = tuple(_measured(server, one, rounds, seconds) for one in chosen)

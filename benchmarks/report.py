@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import seed
+from benchmarks.beside import Comparison
 from benchmarks.measure import Figures, Result
 from benchmarks.stores import ROOT
+from benchmarks.token_check import Check
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 _WORDS: Final = Path(__file__).with_name("performance.md")
 _HEAD: Final = "| operation | CPU µs | aim µs | control µs | ratio | policy on / off | req/s | p50 ms | p99 ms |"
 
 
-def page(results: Sequence[Result]) -> str:
+def page(results: Sequence[Result], comparison: Comparison, check: Check) -> str:
     """The whole page."""
     now = datetime.now(UTC)
     watched = f"{len(seed.WATCHED)} patients with {seed.WATCHED_ROWS:,} resources each, and others with {seed.CROWD_ROWS}"
     words = _WORDS.read_text(encoding="utf-8")
     return words.format(
-        day=now.date().isoformat(), machine=_machine(), watched=watched, tables=tables(results), missed=_missed(results)
+        day=now.date().isoformat(), machine=_machine(), watched=watched, tables=tables(results),
+        missed=_missed(results), beside=beside(comparison), check=token_check(check, results[0]),
     )  # fmt: skip
 
 
@@ -34,6 +37,31 @@ def tables(results: Sequence[Result]) -> str:
     if len(results) > 1:
         parts.append(_between(results[0], results[-1]))
     return "\n".join(parts)
+
+
+def beside(comparison: Comparison) -> str:
+    """The table of both stores, and that of two server processes."""
+    head = "| operation | SQLite, CPU µs | MongoDB, CPU µs | and mongod's | SQLite, req/s | MongoDB, req/s | SQLite, p50 | MongoDB, p50 |"
+    lines = [head, "|---" + "|---:" * 7 + "|"]
+    for one in comparison.beside:
+        cells = (
+            one.name, f"{one.sqlite:,.0f}", f"{one.mongodb:,.0f}", f"{one.mongod:,.0f}", *(f"{rate:,.0f}" for rate in one.rates),
+            *(f"{p50:.1f} ms" for p50 in one.p50),
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| operation | store | one process, req/s | two, req/s | gain |", "|---|---|---:|---:|---:|"]
+    lines += [f"| {w.name} | {w.store} | {w.one:,.0f} | {w.two:,.0f} | {w.two / w.one:.2f} |" for w in comparison.widened]
+    return "\n".join(lines)
+
+
+def token_check(check: Check, result: Result) -> str:
+    """What looking at the token costs of a read, within the process and over HTTP as measured in the same run."""
+    whole = next(one.cpu for one in result.figures if one.name == "read")
+    return (
+        f"A read that looks its token up and asks whether anything the caller's plan rests on has moved: {check.checked:.1f} µs. "
+        f"The same read with the plan at hand: {check.unchecked:.1f} µs. The check adds {check.added:.0%} to the read within the process, "
+        f"and {check.share(whole):.0%} to a read over HTTP ({whole:.0f} µs, above)."
+    )
 
 
 def _table(result: Result) -> str:

@@ -42,8 +42,8 @@ class Process:
 
 
 @contextmanager
-def fhir_server(store: Path) -> Iterator[Process]:
-    """``fhir-server serve`` on this store, one worker."""
+def fhir_server(store: str, core: int | None = SERVER_CORE) -> Iterator[Process]:
+    """``fhir-server serve`` on the store at this URL, one worker, on one core or (None) on any."""
     port = _free_port()
     chosen = settings(store, port)
     environment = {
@@ -52,7 +52,7 @@ def fhir_server(store: Path) -> Iterator[Process]:
         "FHIR_SERVER_MODE": chosen.mode,
         "FHIR_SERVER_KEY": chosen.key,
     }
-    with _running(["fhir_server", "serve", "--port", str(port)], environment, port, "/fhir/metadata") as process:
+    with _running(["fhir_server", "serve", "--port", str(port)], environment, port, "/fhir/metadata", core) as process:
         yield process
 
 
@@ -72,13 +72,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _running(module: list[str], environment: Mapping[str, str], port: int, ready: str) -> Iterator[Process]:
+def _running(module: list[str], environment: Mapping[str, str], port: int, ready: str, core: int | None = SERVER_CORE) -> Iterator[Process]:
     origin = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
         cwd=ROOT,
         env={**os.environ, **environment},
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        preexec_fn=lambda: os.sched_setaffinity(0, os.sched_getaffinity(0) if core is None else {core}),
     )
     try:
         _wait(process, origin + ready)

@@ -1,4 +1,4 @@
-"""Stores of a given size, filled through the server's own write path once and kept in ``.cache/`` for later runs."""
+"""Stores of a given size, filled through the server's own write path; SQLite's are kept in ``.cache/`` for later runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fhir_server.store.sqlite_schema import prepare
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"
-_UNIT = 4000  # resources stored in one transaction
+_UNIT = 1000  # resources stored in one transaction
 
 
 def store_of(rows: int) -> Path:
@@ -33,7 +33,7 @@ def store_of(rows: int) -> Path:
     if not kept.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         remove(building := kept.with_suffix(".building"))
-        asyncio.run(_fill(building, rows))
+        asyncio.run(fill(url_of(building), rows))
         building.rename(kept)
     copy = CACHE / f"run-{rows}.sqlite"
     remove(copy)
@@ -57,13 +57,18 @@ def remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def settings(path: Path, port: int = 8000) -> Settings:
-    """The settings of a server on this store."""
-    return Settings(store=f"sqlite:///{path}", origin=f"http://127.0.0.1:{port}", mode="test", key="k" * 40)
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
 
 
-async def _fill(path: Path, rows: int) -> None:
-    made = parts(settings(path))
+def settings(store: str, port: int = 8000) -> Settings:
+    """The settings of a server on the store at this URL."""
+    return Settings(store=store, origin=f"http://127.0.0.1:{port}", mode="test", key="k" * 40)
+
+
+async def fill(store: str, rows: int) -> None:
+    """Fill the empty store at this URL with about ``rows`` resources."""
+    made = parts(settings(store))
     await made.prepare()
     await _people(made)
     loader, tally = Loader(made.store, made.labeller, made.settings.base, made.clock), Tally()
@@ -100,9 +105,10 @@ async def _people(made: Parts) -> None:
         await users.create(made.store, f"proxy-of-{patient}", "a-long-password-1", "patient", related_persons=(f"proxy-of-{patient}",))
 
 
-async def access_tokens(path: Path) -> dict[str, str]:
+async def access_tokens(store: str) -> dict[str, str]:
     """Access tokens good for an hour: an app's for each watched patient's record (by patient id), and the backend's ("backend")."""
-    made = parts(settings(path))
+    made = parts(settings(store))
+    await made.store.prepare()
     now = made.clock()
 
     async def app(username: str, patient: str) -> str:

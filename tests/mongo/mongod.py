@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/mongod"
 GIT_VERSION = "fc88ca137231d7457aed6265d4f32a361ae71716"  # the official 6.0.27
 _PATIENCE = 60.0  # seconds in which a server must be ready
+_SILENT = 5000  # milliseconds after which a member that takes calls but does not answer is given up
+_ROLLBACK = 9  # a member's state
 
 
 def installed() -> Path:
@@ -75,6 +78,7 @@ class Mongod:
         self.start()
 
     def start(self) -> None:
+        self.started = time.monotonic()
         with (self.folder / "stdout.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=_environment(), start_new_session=True, preexec_fn=_die_with_parent
@@ -82,7 +86,8 @@ class Mongod:
 
     def client(self) -> MongoClient[dict[str, Any]]:
         """A client of this member alone."""
-        return MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=int(_PATIENCE * 1000))
+        patience = int(_PATIENCE * 1000)
+        return MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=patience, socketTimeoutMS=patience)
 
     def await_answer(self) -> None:
         with self.client() as client:
@@ -140,7 +145,8 @@ class ReplicaSet:
         """The member that says it is primary, if one does."""
         for member in self.members:
             if member.process.poll() is None:
-                with MongoClient("127.0.0.1", member.port, directConnection=True, serverSelectionTimeoutMS=2000) as client:
+                bounds: dict[str, Any] = {"serverSelectionTimeoutMS": 2000, "socketTimeoutMS": _SILENT}
+                with MongoClient("127.0.0.1", member.port, directConnection=True, **bounds) as client:
                     try:
                         if client.admin.command("hello")["isWritablePrimary"]:
                             return member
@@ -149,12 +155,19 @@ class ReplicaSet:
         return None
 
     def await_health(self) -> None:
-        """Wait until every member has what was written since the last election: one that has not may yet have to roll back."""
-        end = time.monotonic() + _PATIENCE
+        """Wait until every member has what was written since the last election: one that has not may yet have to roll back.
+
+        A member that was primary may hang in rolling back for minutes; as an operator would, it is started afresh.
+        """
+        began = time.monotonic()
         while not self._healthy():
-            if time.monotonic() > end:
+            if time.monotonic() > began + 4 * _PATIENCE:
                 raise RuntimeError("The members do not come together again.")
             time.sleep(0.05)
+            for member in self.members:
+                if time.monotonic() > max(began, member.started) + _PATIENCE / 4 and _rolls_back(member):
+                    member.kill()
+                    member.start()
 
     def _healthy(self) -> bool:
         primary = self.primary()
@@ -171,6 +184,12 @@ class ReplicaSet:
     def stop(self) -> None:
         for member in self.members:
             member.stop()
+
+
+def _rolls_back(member: Mongod) -> bool:
+    with suppress(PyMongoError), member.client() as client:
+        return bool(client.admin.command("replSetGetStatus")["myState"] == _ROLLBACK)
+    return False
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,140 @@
+"""MongoDB beside SQLite: the same operations on both, in turn, and what a second server process brings."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from benchmarks import stores
+from benchmarks.load import Stretch, listing, run
+from benchmarks.operations import Operation, operations
+from benchmarks.servers import Process, fhir_server
+from tests.mongo.mongod import ReplicaSet
+
+SHARED: Final = ("read", "search of 50", "create")
+"""The operations that are also asked of two server processes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """One operation on both stores; ``sqlite``, ``mongodb`` and ``mongod`` (the database's own) in processor microseconds a part."""
+
+    name: str
+    sqlite: float
+    mongodb: float
+    mongod: float
+    rates: tuple[float, float]
+    p50: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """Requests a second that one and two server processes on the same store answered, all sharing the machine."""
+
+    name: str
+    store: str
+    one: float
+    two: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    rows: int
+    beside: tuple[Beside, ...]
+    widened: tuple[Widened, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A filled store, the operations on it, and its database's own process if it has one."""
+
+    name: str
+    url: str
+    operations: dict[str, Operation]
+    database: Process | None = None
+
+
+def compare(rows: int, rounds: int, seconds: int) -> Comparison:
+    """Measure both stores with about ``rows`` resources each."""
+    with _sqlite(rows) as sqlite, _mongodb(rows) as mongodb:
+        beside = tuple(_each(sqlite, mongodb, rounds, seconds))
+        widened = tuple(_widened(place, name, seconds) for place in (sqlite, mongodb) for name in SHARED)
+    return Comparison(rows, beside, widened)
+
+
+@contextmanager
+def _sqlite(rows: int) -> Iterator[_Place]:
+    path = stores.store_of(rows)
+    try:
+        yield _place("SQLite", stores.url_of(path))
+    finally:
+        stores.remove(path)
+
+
+@contextmanager
+def _mongodb(rows: int) -> Iterator[_Place]:
+    replica_set = ReplicaSet()
+    try:
+        url = replica_set.url.replace("{name}", "benchmarks")
+        asyncio.run(stores.fill(url, rows))
+        yield _place("MongoDB", url, Process(replica_set.members[0].process.pid, ""))
+    finally:
+        replica_set.stop()
+
+
+def _place(name: str, url: str, database: Process | None = None) -> _Place:
+    asked = operations(asyncio.run(stores.access_tokens(url)))
+    return _Place(name, url, {one.name: one for one in asked}, database)
+
+
+def _each(sqlite: _Place, mongodb: _Place, rounds: int, seconds: int) -> Iterator[Beside]:
+    with fhir_server(sqlite.url) as one, fhir_server(mongodb.url) as other:
+        for name in sqlite.operations:
+            pairs = [(_stretch(one, sqlite, name, seconds), _stretch(other, mongodb, name, seconds)) for _ in range(rounds)]
+            found = _best(name, pairs, sqlite.operations[name].parts)
+            print(found, file=sys.stderr)
+            yield found
+
+
+def _stretch(server: Process, place: _Place, name: str, seconds: int) -> tuple[Stretch, float]:
+    """A stretch of load, and what it cost the database's own process a request."""
+    asked = place.operations[name]
+    listed = listing(stores.CACHE / f"{place.name}.tsv", asked.requests)
+    before = place.database.cpu() if place.database else 0.0
+    longer = asked.slowness ** (3 if place.database else 1)  # few requests become very few where each takes seconds
+    stretch = run(server, listed, asked.connections, seconds * longer, lives=asked.lives)
+    spent = (place.database.cpu() if place.database else 0.0) - before
+    return stretch, spent / stretch.requests * 1e6
+
+
+def _best(name: str, pairs: list[tuple[tuple[Stretch, float], tuple[Stretch, float]]], parts: float) -> Beside:
+    sqlite, mongodb = [pair[0][0] for pair in pairs], [pair[1][0] for pair in pairs]
+    return Beside(
+        name,
+        min(one.cpu for one in sqlite) / parts,
+        min(one.cpu for one in mongodb) / parts,
+        min(pair[1][1] for pair in pairs) / parts,
+        (median(one.rate for one in sqlite), median(one.rate for one in mongodb)),
+        (median(one.p50 for one in sqlite), median(one.p50 for one in mongodb)),
+    )
+
+
+def _widened(place: _Place, name: str, seconds: int) -> Widened:
+    asked = place.operations[name]
+    listed = listing(stores.CACHE / f"{place.name}.tsv", asked.requests)
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        servers = [stack.enter_context(fhir_server(place.url, None)) for _ in range(2)]
+
+        def rate(asked_of: list[Process]) -> float:
+            share = asked.connections // len(asked_of)
+            running = [pool.submit(run, server, listed, share, seconds, core=None) for server in asked_of]
+            return sum(one.result().rate for one in running)
+
+        rate(servers)  # both have their plans and pages ready
+        return Widened(name, place.name, rate(servers[:1]), rate(servers))

@@ -1,0 +1,94 @@
+"""What the look at a caller's token adds to a read: the same reads with the check and with the plan at hand, in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks import stores
+from benchmarks.load import Request
+from benchmarks.operations import operations
+from fhir_server.app import fhir_api, parts
+from fhir_server.door import Door
+from fhir_server.grant import Plan
+from fhir_server.routes import FhirApi
+from fhir_server.store import Snapshot
+
+_ROUNDS: Final = 15
+_READS: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Processor microseconds of a read within the process, with and without the check."""
+
+    checked: float
+    unchecked: float
+
+    @property
+    def added(self) -> float:
+        """What the check adds, as a share of the read without it."""
+        return self.checked / self.unchecked - 1
+
+    def share(self, whole: float) -> float:
+        """The same of a read that takes ``whole`` microseconds over HTTP, check included."""
+        cost = self.checked - self.unchecked
+        return cost / (whole - cost)
+
+
+def token_check(rows: int) -> Check:
+    """Measure on a store of about ``rows`` resources, by the least of several rounds."""
+    path = stores.store_of(rows)
+    try:
+        return asyncio.run(_measured(stores.url_of(path)))
+    finally:
+        stores.remove(path)
+
+
+async def _measured(store: str) -> Check:
+    reads = next(one for one in operations(await stores.access_tokens(store)) if one.name == "read").requests
+    made = parts(stores.settings(store))
+    await made.store.prepare()
+    api, checking = fhir_api(made), Door.plan
+    known: dict[str | None, Plan] = {}
+
+    async def at_hand(door: Door, snapshot: Snapshot, authorization: str | None, now: int) -> Plan:
+        if authorization not in known:
+            known[authorization] = await checking(door, snapshot, authorization, now)
+        return known[authorization]
+
+    rounds: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(2 * _ROUNDS):
+        checked = number % 2 == 0
+        Door.plan = checking if checked else at_hand  # type: ignore[method-assign, assignment]
+        rounds[checked].append(await _timed(api, reads[:_READS]))
+        await made.auditor.flush()
+    Door.plan = checking  # type: ignore[method-assign]
+    await made.close()
+    return Check(min(rounds[True]), min(rounds[False]))
+
+
+async def _timed(api: FhirApi, reads: Any) -> float:
+    """Processor microseconds a read."""
+    scopes = [_scope(one) for one in reads]
+    began = time.process_time()
+    for scope in scopes:
+        await api(scope, _nothing, _sent)
+    return (time.process_time() - began) / len(scopes) * 1e6
+
+
+def _scope(one: Request) -> MutableMapping[str, Any]:
+    headers = [(b"authorization", f"Bearer {one.token}".encode()), (b"accept", b"*/*"), (b"host", b"127.0.0.1:8000")]
+    return {"type": "http", "method": "GET", "path": one.path, "root_path": "/fhir", "query_string": b"", "headers": headers}
+
+
+async def _nothing() -> MutableMapping[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _sent(message: MutableMapping[str, Any]) -> None:
+    if message["type"] == "http.response.start" and message["status"] != 200:
+        raise RuntimeError(f"a read was answered {message['status']}")
