@@ -209,6 +209,8 @@ class Drawing(Touches):
         return Secret(kind, sides if self.random.random() < 0.5 else (sides[1], sides[0]))
 
     def _rows(self, kind: str) -> tuple[Write, ...]:
+        if kind == "moved":
+            return self._moved()
         found: list[Write] = []
         first = self._moment()
         for number, resource in enumerate(self._hidden(kind)):
@@ -220,6 +222,15 @@ class Drawing(Touches):
             if self.random.random() < 0.15 and type not in ("Encounter", "Consent"):
                 found.append(Write(at + 2 * SECOND, type, id, None))
         return tuple(found)
+
+    def _moved(self) -> tuple[Write, ...]:
+        """An ordinary visit that turns out to have been at a sensitive place, and what was done there: perhaps deleted since."""
+        patient, visit, first = self.person(), self._id(), self._moment()
+        inside = Write(first + SECOND, "Observation", self._id(), self.r.observation(patient) | {"encounter": ref("Encounter", visit)})
+        deleted = (replace(inside, at=inside.at + SECOND, resource=None),) if self.random.random() < 0.5 else ()
+        places = (("clinic", first), (self.r.pick(*SENSITIVE_PLACES), first + 3 * SECOND))
+        before, after = (Write(at, "Encounter", visit, self.r.encounter(patient, place)) for place, at in places)
+        return (before, inside, *deleted, after)
 
     def _hidden(self, kind: str) -> list[Json]:
         d, r, p = self, self.r, self.person()

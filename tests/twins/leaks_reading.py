@@ -12,7 +12,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import everything, read, search, write
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Has, Not, Present
-from fhir_server.search.sight import Position
+from fhir_server.search.sight import Position, Sight
 from fhir_server.store import memory, places
 from fhir_server.view import Seen, View, not_found
 from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
@@ -73,6 +73,11 @@ def a_next_link_promises_hidden_rows(patch: Patch) -> None:
 @leak("C06")
 def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
     patch.setattr(match, "keys", lambda sort, sight, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
+
+
+@leak("C06")
+def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
+    patch.setattr(Sight, "bounded", property(lambda self: False))
 
 
 @leak("C06")
@@ -231,6 +236,16 @@ def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
             await exact(self, record)
 
     patch.setattr(memory._Transaction, "relabel", relabel)
+
+
+@leak("R02", stored=True)
+def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
+    exact = memory._Transaction.referrers
+
+    async def referrers(self: Any, target: str, params: Any = None) -> Any:
+        return tuple(row for row in await exact(self, target, params) if row.interaction != "delete")
+
+    patch.setattr(memory._Transaction, "referrers", referrers)
 
 
 @leak("R02")

@@ -88,7 +88,10 @@ ROWS: dict[str, _Draw] = {
     ),
     "relation": lambda d, p: d.r.related(p),
 }
-_CHART = ("lab", "lab", "vitals", "panel", "report", "statement", "prescription", "encounter", "appointment", "immunization", "allergy")
+_CHART = (
+    *("lab", "lab", "vitals", "panel", "report", "statement", "prescription", "encounter"),
+    *("appointment", "appointment", "immunization", "allergy"),
+)
 SHOWN: dict[str, tuple[str, ...]] = {
     "PT": (*_CHART, "account", "coverage", "order", "careteam", "own message", "own act"),
     "PC": (*_CHART, "account", "coverage", "condition", "procedure", "order", "own message", "own act"),
@@ -102,7 +105,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
 _NOW_HELD = ("held", "withheld", "later")
 _FOREIGN = ("other patient", "other patient", "mixed")
 _PROXY = ("minor", "thread", "relation", "act", "restricted")
-_LABELS = ("labelled", "labelled", "unclassified", "visit")
+_LABELS = ("labelled", "labelled", "unclassified", "visit", "moved")
 HIDDEN: dict[str, tuple[str, ...]] = {
     "PT": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "class"),
     "PC": (*_NOW_HELD, *_FOREIGN, *_PROXY),
