@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 
 from fhir_server import linking, portal
 from fhir_server.audit import Auditor
+from fhir_server.browsers import telling, told
 from fhir_server.choices import Choices, Visits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
@@ -23,6 +25,7 @@ from fhir_server.consent.codes import CodeBook
 from fhir_server.consent.labels import Labeller
 from fhir_server.consent.policy import Policy
 from fhir_server.door import Door
+from fhir_server.errors import Problem
 from fhir_server.grant import Granter
 from fhir_server.http import JSON, Response
 from fhir_server.interactions.capability import capability_statement
@@ -32,8 +35,11 @@ from fhir_server.search.page import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, discovery, keys, routes
 from fhir_server.smart.core import Smart
+from fhir_server.smart.failing import unavailable, unserved
+from fhir_server.smart.passwords import Rules
 from fhir_server.store import Store, open_store
 
+_log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
 _SWEEP = 600  # seconds between two looks for expired secrets
 
@@ -77,14 +83,16 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     store.secrets.now = clock
     labeller = Labeller(policy, CodeBook.load(settings.ig))
     granter = Granter(policy, settings.base)
+    auditor = Auditor(store)
     smart = Smart(
         store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key,
-        Visits(store, granter),
+        Visits(store, granter), journal=auditor.note_act, second_factor=frozenset(settings.roles_with_second_factor),
+        passwords=Rules.of((settings.name,), settings.breached_passwords),
     )  # fmt: skip
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))
     service = Service(store, Door(store, granter), labeller, policy, cursors, settings.base, settings.max_entries, fresh)
-    return Parts(settings, clock, store, policy, labeller, smart, service, Auditor(store))
+    return Parts(settings, clock, store, policy, labeller, smart, service, auditor)
 
 
 def application(settings: Settings) -> Origin:
@@ -103,17 +111,23 @@ def application(settings: Settings) -> Origin:
         await made.close()
 
     app = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(Problem, unavailable(made.smart))
+    for status in (404, 405, 500):
+        app.add_exception_handler(status, unserved(made.smart))
     app.include_router(routes.router(made.smart))
     app.include_router(portal.router(made.smart, made.service))
     app.include_router(linking.router(made.smart))
-    return Origin(fhir_api(made), app)
+    return Origin(fhir_api(made), app, settings.origin)
 
 
 async def _swept(made: Parts) -> None:
     """Now and then, take away secrets that have expired."""
     while True:
         await asyncio.sleep(_SWEEP)
-        await made.store.secrets.purge(made.clock())
+        try:
+            await made.store.secrets.purge(made.clock())
+        except Exception:
+            _log.exception("Expired secrets could not be taken away; it will be tried again.")
 
 
 class Origin:
@@ -123,12 +137,15 @@ class Origin:
     answers the base without a slash behind it, where transactions are sent, with a redirect.
     """
 
-    def __init__(self, api: FhirApi, pages: FastAPI) -> None:
+    def __init__(self, api: FhirApi, pages: FastAPI, origin: str = "") -> None:
         self._api = api
         self._pages = pages
+        self._told = told(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
+        if scope["type"] == "http":
+            send = telling(send, self._told)
         if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
             scope["root_path"] = _BASE
             await self._api(scope, receive, send)

@@ -7,6 +7,7 @@ misspelt privacy setting that is silently ignored is a leak.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
@@ -15,6 +16,12 @@ from fhir_server.clock import Clock, fixed_clock, system_clock
 
 Mode = Literal["production", "demo", "test"]
 PREFIX = "FHIR_SERVER_"
+_LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?")
+SECOND_FACTOR: dict[str, tuple[str, ...]] = {
+    "nobody": (),
+    "staff": ("clinician", "billing", "privacy"),
+    "everyone": ("patient", "clinician", "billing", "privacy"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,9 @@ class Settings:
                 serving in production needs it
     max_body    largest request body accepted, in bytes
     max_entries largest number of entries in a batch or transaction
+    second_factor who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in production,
+                else ``nobody``
+    breached_passwords path of a file of SHA-1 hashes of passwords that nobody may choose; empty: none
     """
 
     store: str = "sqlite:///data/fhir.sqlite"
@@ -46,11 +56,18 @@ class Settings:
     key: str = ""
     max_body: int = 32 * 1024 * 1024
     max_entries: int = 5000
+    second_factor: str = ""
+    breached_passwords: str = ""
 
     @property
     def base(self) -> str:
         """The FHIR base URL, without a trailing slash."""
         return f"{self.origin}/fhir"
+
+    @property
+    def roles_with_second_factor(self) -> tuple[str, ...]:
+        """The roles of accounts that need a second factor."""
+        return SECOND_FACTOR[self.second_factor or ("staff" if self.mode == "production" else "nobody")]
 
     def now(self) -> Clock:
         """The clock these settings ask for."""
@@ -89,12 +106,16 @@ def _number(variable: str, text: str) -> int:
 def _checked(settings: Settings) -> Settings:
     if settings.mode not in get_args(Mode):
         raise ValueError(f"FHIR_SERVER_MODE must be one of {', '.join(get_args(Mode))}, not {settings.mode!r}.")
+    if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
+        raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is refused in production mode: ages must follow the real clock.")
     if settings.clock:
         _require_instant(settings.clock)
     if not settings.origin.startswith(("http://", "https://")) or settings.origin.endswith("/"):
         raise ValueError("FHIR_SERVER_ORIGIN must be scheme://host[:port] without a trailing slash.")
+    if settings.mode == "production" and settings.origin.startswith("http:") and not _LOOPBACK.fullmatch(settings.origin):
+        raise ValueError("FHIR_SERVER_ORIGIN must be https in production: cookies and tokens would travel in the clear.")
     return settings
 
 

@@ -64,6 +64,17 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "standard": "Everything but sensitive content, notes and bills", "full": "As the patient",
         "scheduling": "Ordinary visits and their booking", "billing": "Bills and coverage",
     }),
+    "audit-act": ("What was done on the pages and the OAuth endpoints, beside signing in and out", {
+        "allow-app": "A person allowed an app access, or did not", "end-app": "A person ended an app's access",
+        "open-app": "A clinician opened an app on a chart", "token": "A client asked for tokens", "revoke": "A client revoked a token",
+        "register-app": "An app was registered", "change-app": "A registration was changed", "remove-app": "A registration was removed",
+        "share-record": "A patient let somebody in", "end-sharing": "A patient ended somebody's access",
+        "new-code": "A patient made another activation code", "use-code": "A person used an activation code",
+        "link-account": "A person linked an account at another health system", "unlink-account": "A person unlinked one",
+        "operator-token": "The operator made an access token", "add-user": "The operator opened an account",
+        "remove-user": "The operator closed an account",
+        "change-account": "A person or the operator changed how an account is signed in to, or ended its sessions",
+    }),
 }  # fmt: skip
 
 

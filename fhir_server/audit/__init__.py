@@ -1,4 +1,6 @@
-"""The journal of who asked for what: one R4 AuditEvent a request, appended in chains that show a removed or altered line.
+"""The journal of who asked for what: one R4 AuditEvent a request, and one for each act of the sign-in, OAuth and portal pages.
+
+Lines are appended in chains that show a removed or altered one.
 
 Each server process writes a chain of its own; a line holds the digest of the line before it.  Lines are gathered for a
 moment and appended together, so that no answer waits for them; a machine that dies loses that moment's lines.
@@ -10,14 +12,17 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from fhir_server.audit.act import act_event
 from fhir_server.audit.event import audit_event
 from fhir_server.http import Request
+from fhir_server.smart.acts import Act
 from fhir_server.store import Store
 
 JOURNAL = "audit"
@@ -33,29 +38,27 @@ class Auditor:
         self._store = store
         self._chain = secrets.token_hex(8)
         self._last = ""
-        self._waiting: list[tuple[Request, int]] = []
+        self._waiting: list[Callable[[], dict[str, Any]]] = []
         self._lines: list[bytes] = []
+        self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def note(self, request: Request, status: int) -> None:
         """Remember one request and the status it was answered with."""
-        self._waiting.append((request, status))
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-        if len(self._waiting) >= _FULL:
-            await self.flush()
+        await self._keep(partial(audit_event, request, status))
+
+    async def note_act(self, act: Act, at: int) -> None:
+        """Remember an act of the pages or the OAuth endpoints, at this instant."""
+        await self._keep(partial(act_event, act, at))
 
     async def flush(self) -> None:
         """Append what is waiting, durably."""
-        waiting, self._waiting = self._waiting, []
-        self._lines += [self._line(request, status) for request, status in waiting]
-        lines, self._lines = self._lines, []
-        try:
-            if lines:
-                await self._store.append(JOURNAL, lines)
-        except BaseException:
-            self._lines = lines + self._lines  # in the chain's order, for the next attempt
-            raise
+        async with self._flushing:  # for lines that overtook others which could not be written would break the chain
+            waiting, self._waiting = self._waiting, []
+            self._lines += [self._line(event()) for event in waiting]
+            if self._lines:
+                await self._store.append(JOURNAL, self._lines)
+                self._lines = []
 
     async def close(self) -> None:
         """Append what is waiting and stop."""
@@ -64,16 +67,26 @@ class Auditor:
             self._task = None
         await self.flush()
 
+    async def _keep(self, event: Callable[[], dict[str, Any]]) -> None:
+        self._waiting.append(event)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        if len(self._waiting) >= _FULL and not self._flushing.locked():
+            await self._flushed()
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_PAUSE)
-            try:
-                await self.flush()
-            except Exception:
-                _log.exception("The audit journal could not be written; it will be tried again.")
+            await self._flushed()
 
-    def _line(self, request: Request, status: int) -> bytes:
-        event = audit_event(request, status)
+    async def _flushed(self) -> None:
+        """Append what is waiting; if that fails it waits on, for the request itself was answered."""
+        try:
+            await self.flush()
+        except Exception:
+            _log.exception("The audit journal could not be written; it will be tried again.")
+
+    def _line(self, event: dict[str, Any]) -> bytes:
         line = msgspec.json.encode({"chain": self._chain, "before": self._last, "event": event})
         self._last = sha256(line).hexdigest()
         return line

@@ -50,6 +50,13 @@ def with_parts(job: Callable[[Parts], Awaitable[T]], chosen: Settings | None = N
         raise click.ClickException(str(error)) from None
 
 
+def shown(store: str) -> str:
+    """The URL of a store without the user and password in it."""
+    scheme, slashes, rest = store.partition("//")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def on_terminal() -> bool:
     """Whether a person is watching (so that progress is worth showing)."""
     return sys.stderr.isatty()

@@ -1,9 +1,10 @@
-"""``load``, ``export``, ``relabel``, ``policy`` and ``doctor``."""
+"""``load``, ``export``, ``relabel``, ``policy``, ``doctor`` and ``journal``."""
 
 from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fhir_server.bulk.export import export as export_all
 from fhir_server.bulk.load import Loader, Tally
 from fhir_server.bulk.relabel import relabel as relabel_all
 from fhir_server.bulk.sources import files, units
-from fhir_server.cli.base import main, on_terminal, settings, with_parts
+from fhir_server.cli.base import main, on_terminal, settings, shown, with_parts
 from fhir_server.consent import policy as policies
 from fhir_server.errors import Problem
 from fhir_server.store import NEVER, Store
@@ -113,17 +114,34 @@ def doctor() -> None:
     async def look(made: Parts) -> list[str]:
         async with made.store.snapshot() as snapshot:
             classes = len(await snapshot.classes())
-        lines: list[tuple[int, bytes]] = []
-        while batch := await made.store.journal(JOURNAL, lines[-1][0] if lines else 0):
-            lines += batch
+        lines = [line async for line in _journal(made)]
         broken = broken_links(lines)
         if broken:
             raise ValueError(f"The audit journal's chain is broken at line {broken[0]} ({len(broken)} in all).")
         return [
-            f"store    {made.settings.store}: {classes} visibility classes",
+            f"store    {shown(made.settings.store)}: {classes} visibility classes",
             f"policy   {made.settings.policy} {made.policy.version}",
             f"audit    {len(lines)} lines, chain unbroken",
         ]
 
     for line in with_parts(look):
         click.echo(line)
+
+
+@main.command()
+@click.option("--after", type=int, default=0, help="Only the lines after this number.")
+def journal(after: int) -> None:
+    """Print the audit journal: its number, a tab and the line as it is kept, JSON with an AuditEvent as ``event``."""
+
+    async def show(made: Parts) -> None:
+        async for number, line in _journal(made, after):
+            click.echo(f"{number}\t{line.decode()}")
+
+    with_parts(show)
+
+
+async def _journal(made: Parts, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
+    while batch := await made.store.journal(JOURNAL, after):
+        for line in batch:
+            yield line
+        after = batch[-1][0]

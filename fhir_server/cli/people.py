@@ -12,7 +12,9 @@ from fhir_server.app import Parts
 from fhir_server.cli.base import main, with_parts
 from fhir_server.linking import links
 from fhir_server.linking.core import Linking
-from fhir_server.smart import clients, demo, tokens, users
+from fhir_server.smart import clients, demo, password_codes, tokens, users
+from fhir_server.smart.acts import Act, of_patient
+from fhir_server.smart.core import new_secret
 from fhir_server.smart.people import Role
 
 
@@ -28,19 +30,24 @@ def user() -> None:
 @click.option("--patient", help="Id of the person's own Patient.")
 @click.option("--practitioner", help="Id of the person's Practitioner.")
 @click.option("--related-person", "related", multiple=True, help="Id of a RelatedPerson that is this person; may be repeated.")
-@click.password_option()
+@click.option("--password", help="A password for a trial; people choose their own, with the code.")
 def user_add(
-    username: str, role: Role, name: str, patient: str | None, practitioner: str | None, related: tuple[str, ...], password: str
+    username: str, role: Role, name: str, patient: str | None, practitioner: str | None, related: tuple[str, ...], password: str | None
 ) -> None:
-    """Open an account."""
+    """Open an account, and print the code with which its person chooses a password at /set-password."""
 
-    async def add(made: Parts) -> None:
-        await users.create(
-            made.store, username, password, role, name=name, patient=patient, practitioner=practitioner, related_persons=related
-        )
+    async def add(made: Parts) -> str:
+        given = password or new_secret()  # that nobody knows
+        opened = await users.create(
+            made.store, username, given, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,
+            rules=made.smart.passwords,
+        )  # fmt: skip
+        await made.smart.note(Act("add-user", username=opened.username, about=of_patient(patient), detail={"role": role}))
+        return "" if password else await password_codes.issue(made.store, opened, made.clock())
 
-    with_parts(add)
-    click.echo(f"{username} can sign in.")
+    if code := with_parts(add):
+        click.echo(code)
+    click.echo(f"{username} can sign in{' once a password is chosen with the code, within three days' if code else ''}.", err=True)
 
 
 @user.command("list")
@@ -61,6 +68,7 @@ def user_remove(username: str) -> None:
         found = await users.find(made.store, username)
         if found is not None:
             await links.unlink_all(Linking(made.smart), found)
+            await made.smart.note(Act("remove-user", username=found.username))
         return await users.remove(made.store, username, made.clock())
 
     if not with_parts(remove):
@@ -83,7 +91,11 @@ def client() -> None:
 @click.option("--launch-uri", default="", help="Where an EHR launch opens it.")
 @click.option("--jwks", type=click.Path(exists=True, path_type=Path), help="File with its public JWK Set.")
 @click.option("--jwks-uri", default="", help="Or the https address where it publishes them.")
-@click.option("--clearance", multiple=True, help="Sensitive category a backend is cleared for; * for all.")
+@click.option(
+    "--clearance",
+    multiple=True,
+    help="Sensitive category a backend is cleared for, or MIXED for rows of several patients (Groups); * for all.",
+)
 @click.option("--trusted", is_flag=True, help="May choose ids and send security labels.")
 def client_add(
     client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...],
@@ -110,6 +122,7 @@ def client_add(
         if jwks is not None:
             record = clients.with_jwks(record, json.loads(jwks.read_text()))
         await clients.save(made.store, record)
+        await made.smart.note(Act("register-app", client_id=client_id, detail={"name": name, "scope": scope}))
         return secret
 
     if secret := with_parts(add):
@@ -145,7 +158,13 @@ def client_show(client_id: str) -> None:
 @click.argument("client_id")
 def client_remove(client_id: str) -> None:
     """Remove a registration; its tokens end at once."""
-    if not with_parts(lambda made: clients.remove(made.store, client_id, made.clock())):
+
+    async def remove(made: Parts) -> bool:
+        gone = await clients.remove(made.store, client_id, made.clock())
+        await made.smart.note(Act("remove-app", gone, client_id=client_id))
+        return gone
+
+    if not with_parts(remove):
         raise click.ClickException(f"There is no client {client_id!r}.")
     click.echo(f"{client_id} is gone.")
 
@@ -157,5 +176,11 @@ def client_remove(client_id: str) -> None:
 @click.option("--scope", required=True, help='Scopes, for example "system/*.rs".')
 def token(client_id: str, username: str | None, patient: str | None, scope: str) -> None:
     """Print an access token, for the operator of the machine that holds the store."""
-    text = with_parts(lambda made: tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient))
-    click.echo(text)
+
+    async def make(made: Parts) -> str:
+        text = await tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
+        about = of_patient(patient)
+        await made.smart.note(Act("operator-token", True, username or "", client_id, about=about, detail={"scope": scope}))
+        return text
+
+    click.echo(with_parts(make))

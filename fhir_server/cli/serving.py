@@ -15,7 +15,7 @@ import uvicorn
 from fhir_server.app import Parts, application
 from fhir_server.bulk.load import Loader, Tally
 from fhir_server.bulk.sources import files, units
-from fhir_server.cli.base import main, settings, with_parts
+from fhir_server.cli.base import main, settings, shown, with_parts
 from fhir_server.cli.data import LOAD_KEY, load_key, today
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
@@ -52,7 +52,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     _make_folder(chosen)
     with_parts(_load_demo, chosen)
     if prepare_only:
-        click.echo(f"The demo records are in {chosen.store}.")
+        click.echo(f"The demo records are in {shown(chosen.store)}.")
         return
     server = _Announced(uvicorn.Config(**_options(host, port)), chosen)
     with suppress(KeyboardInterrupt):

@@ -15,7 +15,8 @@ from fhir_server.linking.core import Linking, LinkProblem
 from fhir_server.linking.links import Link
 from fhir_server.linking.organisations import Organisation
 from fhir_server.linking.pages import render
-from fhir_server.smart import sessions
+from fhir_server.smart import cookies, sessions
+from fhir_server.smart.acts import Act, Kind
 from fhir_server.smart.core import Smart
 from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import NO_STORE, BadForm, fields, read_form
@@ -54,6 +55,7 @@ class Pages:
             return await self._listing(session, str(error))
         except LinkProblem as problem:
             return await self._listing(session, str(problem))
+        await self._note("link-account", session, link)
         return _to(f"/links/{link.id}")
 
     async def link(self, request: Request, session: Session) -> Response:
@@ -75,6 +77,7 @@ class Pages:
         if link is None:
             return self._problem(session, _UNKNOWN, 404)
         await links.unlink(self.room, session.user, link)
+        await self._note("unlink-account", session, link)
         return _to("/links")
 
     # parts
@@ -106,13 +109,16 @@ class Pages:
         offered = sorted(known.values(), key=lambda one: one.name.casefold())
         return self._page("links.html", session, 400 if problem else 200, problem=problem, linked=linked, offered=offered)
 
+    async def _note(self, kind: Kind, session: Session, link: Link) -> None:
+        await self.room.smart.note(Act(kind, username=session.user.username, detail={"organisation": link.organisation}))
+
     async def _form(self, request: Request) -> dict[str, str] | None:
         """The form's fields, if this browser was shown the form."""
         try:
             form = dict(await read_form(request))
         except BadForm:
             return None
-        return form if sessions.form_token_fits(self._cookie(request), form.get("token", "")) else None
+        return form if cookies.own_form(self.room.smart, request, form.get("token", "")) else None
 
     def _problem(self, session: Session | None, text: str, status: int) -> Response:
         return self._page("problem.html", session, status, text=text)

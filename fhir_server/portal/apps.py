@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fhir_server.portal.desk import Desk
-from fhir_server.smart import clients, granted, tokens
+from fhir_server.smart import clients, granted, sensitive, tokens
 from fhir_server.smart.core import digest
 from fhir_server.smart.granted import Granted
 from fhir_server.smart.scopes import resource_scopes
@@ -18,12 +18,19 @@ _CLOSED = "A record that you can no longer open: the app sees nothing of it"
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """One standing grant: ``handle`` names it in forms, ``renewed`` is when a token of it was last made (microseconds)."""
+    """One standing grant.
+
+    ``handle``    names it in forms
+    ``withheld``  the kinds of information the person keeps from the app, in words
+    ``since``, ``renewed``  when its first token was made, and its last (microseconds)
+    """
 
     handle: str
     name: str
     record: str
     scopes: tuple[str, ...]
+    withheld: tuple[str, ...]
+    since: int
     renewed: int
 
 
@@ -34,13 +41,13 @@ async def connected(desk: Desk, user: User, now: int) -> list[App]:
     return sorted(found, key=lambda app: (app.name, app.record, app.renewed))
 
 
-async def end(desk: Desk, user: User, handle: str, now: int) -> bool:
-    """End a grant of this person's with every token it has; False if there is none of that handle."""
+async def end(desk: Desk, user: User, handle: str, now: int) -> Granted | None:
+    """End a grant of this person's with every token it has, and say which it was; None if there is none of that handle."""
     for grant in await _standing(desk, user, now):
         if digest(grant.family) == handle:
             await desk.smart.store.secrets.forget(grant.family)
-            return True
-    return False
+            return grant
+    return None
 
 
 async def _standing(desk: Desk, user: User, now: int) -> list[Granted]:
@@ -52,4 +59,5 @@ async def _app(desk: Desk, grant: Granted, records: dict[str, str]) -> App:
     scope = tokens.standing_scope(client, grant) if client else ""
     record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
     words = tuple(wording(one) for one in resource_scopes(scope))
-    return App(digest(grant.family), client.name if client else grant.client_id, record, words, grant.issued)
+    kept = sensitive.worded(grant.withheld)
+    return App(digest(grant.family), client.name if client else grant.client_id, record, words, kept, grant.since, grant.issued)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import ehr, html
 from fhir_server.portal.ehr import NoChart
+from fhir_server.smart.acts import Act, of_patient
 from fhir_server.smart.core import Smart
 from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import NO_STORE
@@ -25,31 +26,31 @@ class Charts:
 
     async def listing(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return html.failed(self.smart, _STAFF, 403)
+            return html.failed(self.smart, _STAFF, 403, session)
         found = await ehr.charts(self.smart, session.user)
         return html.page(self.smart, "ehr.html", session=session, charts=list(found.values()))
 
     async def chart(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return html.failed(self.smart, _STAFF, 403)
-        patient = request.path_params["patient"]
+            return html.failed(self.smart, _STAFF, 403, session)
         try:
-            found = await ehr.chart(self.smart, session.user, patient)
+            found = await ehr.chart(self.smart, session.user, request.path_params["patient"])
         except NoChart:
-            return html.failed(self.smart, _NO_CHART, 404)
-        apps, visits = await ehr.apps(self.smart), await ehr.visits(self.smart, session.user, patient)
+            return html.failed(self.smart, _NO_CHART, 404, session)
+        apps, visits = await ehr.apps(self.smart), await ehr.visits(self.smart, session.user, found.patient)
         # A form is held to these origins, and opening an app redirects to one of them.
         targets = [app.launch_uri for app in apps]
         return html.page(self.smart, "chart.html", targets=targets, session=session, chart=found, apps=apps, visits=visits)
 
     async def launch(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if session.user.role != "clinician":
-            return html.failed(self.smart, _STAFF, 403)
+            return html.failed(self.smart, _STAFF, 403, session)
         wanted = (form.get("patient", ""), form.get("app", ""), form.get("encounter", ""))
         try:
             url = await ehr.launch(self.smart, session.user, *wanted)
         except NoChart:
-            return html.failed(self.smart, _NO_CHART, 404)
+            return html.failed(self.smart, _NO_CHART, 404, session)
+        await self.smart.note(Act("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
         # Not RedirectResponse, which re-quotes: a launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
 

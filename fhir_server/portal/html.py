@@ -14,7 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from fhir_server.smart import cookies, sessions
 from fhir_server.smart.core import Smart
 from fhir_server.smart.sessions import Session
-from fhir_server.smart.web import NO_STORE, BadForm, Form, page_headers, read_form
+from fhir_server.smart.web import ALONE, NO_STORE, BadForm, Form, page_headers, read_form
 
 Shown = Callable[[Request, Session], Awaitable[Response]]
 Sent = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
@@ -32,7 +32,7 @@ def page(smart: Smart, name: str, status: int = 200, targets: Sequence[str] = ()
     """The page of this template.  ``targets``: where forms on it may end up, besides here."""
     shown: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
     text = _templates.get_template(name).render(organisation=smart.organisation, **shown)
-    return Response(text, status, page_headers(*targets), "text/html; charset=utf-8")
+    return Response(text, status, page_headers(*targets) | ALONE, "text/html; charset=utf-8")
 
 
 def to(path: str, **query: str) -> Response:
@@ -67,7 +67,7 @@ def sent(smart: Smart, path: str, handler: Sent) -> Callable[[Request], Awaitabl
             form: Form = await read_form(request)
         except BadForm as error:
             return failed(smart, str(error))
-        if not sessions.form_token_fits(cookie(smart, request), dict(form).get("token", "")):
+        if not cookies.own_form(smart, request, dict(form).get("token", "")):
             return failed(smart, _FORGED, 403)
         session = await sessions.current(smart, cookie(smart, request))
         return to("/sign-in", next=path) if session is None else await handler(request, session, dict(form))
@@ -75,8 +75,8 @@ def sent(smart: Smart, path: str, handler: Sent) -> Callable[[Request], Awaitabl
     return guarded
 
 
-def failed(smart: Smart, text: str, status: int = 400) -> Response:
-    return page(smart, "error.html", status, text=text, detail="")
+def failed(smart: Smart, text: str, status: int = 400, session: Session | None = None) -> Response:
+    return page(smart, "failed.html", status, text=text, session=session)
 
 
 async def style() -> Response:

@@ -8,8 +8,6 @@ gain nothing; and whatever is wrong with a code is told in one text.
 from __future__ import annotations
 
 import secrets as random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 import msgspec
@@ -61,7 +59,7 @@ async def issue(secrets: Secrets, invitation: Invitation, now: int) -> str:
     code = "".join(random.choice(_ALPHABET) for _ in range(_LENGTH))
     fresh = msgspec.structs.replace(invitation, key=digest(code), until=now + CODE_LIFE)
     await _put(secrets, fresh)
-    await secrets.replace(_ACTIVATION, fresh.key, fresh.related_person.encode(), fresh.until, _family(fresh.consent))
+    await _offer(secrets, fresh)
     return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
 
 
@@ -98,38 +96,26 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
         raise Refused(WRONG)
     if invitation.patient == user.patient:
         raise Refused(OWN)
-    async with _alone(secrets, user.username, now):
-        if await secrets.take(_ACTIVATION, key, now) is None:
-            raise Refused(WRONG)
-        changed = await _linked(store, user.username, invitation.related_person)
-        await _put(secrets, msgspec.structs.replace(invitation, accepted=True))
+    if await secrets.take(_ACTIVATION, key, now) is None:
+        raise Refused(WRONG)
+    try:
+        changed = await users.link(store, user.username, invitation.related_person)
+    except (LookupError, TimeoutError) as error:
+        await _offer(secrets, invitation)
+        raise Refused(WRONG if isinstance(error, LookupError) else BUSY) from None
+    await _put(secrets, msgspec.structs.replace(invitation, accepted=True))
     await secrets.take("attempt", guess, now)
     return changed, invitation
 
 
+async def _offer(secrets: Secrets, invitation: Invitation) -> None:
+    """The invitation's newest code works (again)."""
+    related_person = invitation.related_person.encode()
+    await secrets.replace(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
+
+
 def _read(typed: str) -> str:
     return typed[:100].upper().translate(_ALIKE)
-
-
-async def _linked(store: Store, username: str, related_person: str) -> User:
-    user = await users.find(store, username)
-    if user is None or user.disabled:
-        raise Refused(WRONG)
-    changed = msgspec.structs.replace(user, related_persons=(*user.related_persons, related_person))
-    await users.save(store, changed)
-    return changed
-
-
-@asynccontextmanager
-async def _alone(secrets: Secrets, username: str, now: int) -> AsyncIterator[None]:
-    """Two codes redeemed at once by one account must not write over each other's link."""
-    key = digest(username)
-    if not await secrets.keep("changing-account", key, b"", now + MINUTE):
-        raise Refused(BUSY)
-    try:
-        yield
-    finally:
-        await secrets.take("changing-account", key, now)
 
 
 async def _guess(secrets: Secrets, username: str, now: int) -> str | None:

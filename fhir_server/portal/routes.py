@@ -9,12 +9,14 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.grant import Granter
 from fhir_server.interactions.service import Service
 from fhir_server.portal import apps, html, invitations, sharing
+from fhir_server.portal.account import add_account, worded
 from fhir_server.portal.desk import Desk, NotYours
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.grants import Grant
 from fhir_server.portal.sharing import Unclear
 from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of, opened
-from fhir_server.smart import sessions
+from fhir_server.smart import agents, lately, sessions
+from fhir_server.smart.acts import Act, Kind, of_patient
 from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
 from fhir_server.smart.sessions import Session
 
@@ -36,7 +38,8 @@ class Portal:
         now = self.smart.now()
         records = await self.desk.records(session.user, now)
         may_share = await self.desk.may_share(session.user, now)
-        return html.page(self.smart, "start.html", session=session, records=records, may_share=may_share)
+        changed = lately.news(await lately.events(self.smart.store, session.user, now))
+        return html.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=worded(changed))
 
     # friends and family access
 
@@ -49,11 +52,12 @@ class Portal:
             asked = sharing.wish(form, self.desk.today(now))
             if not await self._first(session, form.get("once", ""), now):
                 return await self._sharing(session, {}, Unclear(_TWICE))
-            code = await sharing.share(self.desk, session.user, asked, now)
+            code, consent = await sharing.share(self.desk, session.user, asked, now)
         except Unclear as unclear:
             return await self._sharing(session, form, unclear)
         except NotYours:
             return self._not_yours(session)
+        await self._note("share-record", session, f"Consent/{consent}", detail={"level": asked.level})
         return self._code(session, code, asked.name, now)
 
     async def another_code(self, request: Request, session: Session, form: dict[str, str]) -> Response:
@@ -64,15 +68,18 @@ class Portal:
             return await self._sharing(session, {}, unclear)
         except NotYours:
             return self._not_yours(session)
+        await self._note("new-code", session, f"Consent/{grant.consent}")
         return self._code(session, code, grant.names[0], now)
 
     async def end_sharing(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        consent = form.get("consent", "")
         try:
-            await sharing.end(self.desk, session.user, form.get("consent", ""), self.smart.now())
+            await sharing.end(self.desk, session.user, consent, self.smart.now())
         except Unclear as unclear:
             return await self._sharing(session, {}, unclear)
         except NotYours:
             return self._not_yours(session)
+        await self._note("end-sharing", session, f"Consent/{consent}")
         return html.to("/sharing")
 
     async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None) -> Response:
@@ -112,6 +119,10 @@ class Portal:
         key = digest(f"{session.token}:{once}")
         return bool(once) and await self.smart.store.secrets.keep("sent-form", key, b"", now + 60 * MINUTE)
 
+    async def _note(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
+        own = of_patient(session.user.patient)
+        await self.smart.note(Act(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
+
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
         until = day_of(now + invitations.CODE_LIFE, self.desk.service.policy.timezone)
         return html.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
@@ -129,9 +140,12 @@ class Portal:
         try:
             user, invitation = await invitations.redeem(self.smart.store, session.user, form.get("code", ""), now)
         except invitations.Refused as refused:
+            await self.smart.note(Act("use-code", False, session.user.username))
             return html.page(self.smart, "accept.html", 400, session=session, problem=str(refused))
+        about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
+        await self.smart.note(Act("use-code", username=user.username, about=about))
         choice = next((one for one in await self.desk.records(user, now) if one.patient == invitation.patient), None)
-        value = await sessions.start(self.smart, user)
+        value = await sessions.start(self.smart, user, agents.described(request))
         session = Session(user, now, sessions.form_token(value))
         return html.with_cookie(self.smart, html.page(self.smart, "accepted.html", session=session, choice=choice), value)
 
@@ -142,12 +156,15 @@ class Portal:
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         ended = await apps.end(self.desk, session.user, form.get("app", ""), self.smart.now())
-        return html.to("/apps") if ended else await self._apps(session, _NOT_CONNECTED)
+        if ended is None:
+            return await self._apps(session, _NOT_CONNECTED)
+        await self.smart.note(Act("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
+        return html.to("/apps")
 
     async def _apps(self, session: Session, problem: str = "") -> Response:
         found = await apps.connected(self.desk, session.user, self.smart.now())
         zone = self.desk.service.policy.timezone
-        listed = [(app, day_of(app.renewed, zone)) for app in found]
+        listed = [(app, day_of(app.since or app.renewed, zone), day_of(app.renewed, zone)) for app in found]
         return html.page(self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, apps=listed)
 
 
@@ -167,6 +184,7 @@ def router(smart: Smart, service: Service) -> APIRouter:
         "/apps": ("/apps", portal.end_app),
     }
     add_charts(routes, smart)
+    add_account(routes, smart)
     for path, (page, sent) in posts.items():
         routes.add_api_route(path, html.sent(smart, page, sent), methods=["POST"])
     return routes

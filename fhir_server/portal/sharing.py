@@ -66,8 +66,8 @@ async def shared(desk: Desk, user: User, now: int) -> list[Grant]:
         return await _in_force(desk, await desk.own_record(snapshot, user, now), user)
 
 
-async def share(desk: Desk, user: User, asked: Wish, now: int) -> str:
-    """Let somebody in, and the code by which that person takes it up.  Raises NotYours, Unclear."""
+async def share(desk: Desk, user: User, asked: Wish, now: int) -> tuple[str, str]:
+    """Let somebody in: the code by which that person takes it up, and the id of the Consent.  Raises NotYours, Unclear."""
     patient, service = _own(user), desk.service
     related, granted = service.new_id(), service.new_id()
     person = building.related_person(patient, asked)
@@ -84,7 +84,7 @@ async def share(desk: Desk, user: User, asked: Wish, now: int) -> str:
         await writing.store(consent, granted, trusted=False, previous=None)
 
     await desk.smart.store.write(job)
-    return await invitations.issue(desk.smart.store.secrets, Invitation(patient, granted, related), now)
+    return await invitations.issue(desk.smart.store.secrets, Invitation(patient, granted, related), now), granted
 
 
 async def another_code(desk: Desk, user: User, consent: str, now: int) -> tuple[str, Grant]:

@@ -11,11 +11,14 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote_plus
 
 import anyio.from_thread
 import anyio.to_thread
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Request
 from authlib.oauth2.rfc6749.requests import OAuth2Payload
+
+from fhir_server.smart.granted import Granted
 
 T = TypeVar("T")
 Pairs = Sequence[tuple[str, str]]
@@ -73,6 +76,7 @@ class Incoming(OAuth2Request):
     """A request as Authlib reads it: the parameters of the query (authorize by GET) or of the form, never of both."""
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
+        self.granted: Granted | None = None  # what the request has turned out to be about
         headers = {"Authorization": authorization} if _readable(authorization) else {}
         super().__init__(method, uri, headers=headers)
         self.payload = Payload(pairs)
@@ -89,11 +93,22 @@ class Incoming(OAuth2Request):
             raise InvalidRequestError("A parameter has a character that it may not have.")
 
 
+def basic_credentials(authorization: str) -> tuple[tuple[str, str], ...]:
+    """What a ``Basic`` header may mean: id and secret as they stand in it, and as they are once form-decoded."""
+    client_id, colon, secret = _decoded(authorization).partition(":")
+    readings = ((client_id, secret), (unquote_plus(client_id), unquote_plus(secret)))
+    return tuple(dict.fromkeys(readings)) if colon else ()
+
+
 def _readable(authorization: str) -> bool:
+    scheme = authorization.partition(" ")[0].lower()
+    return bool(scheme) if scheme != "basic" else bool(_decoded(authorization))
+
+
+def _decoded(authorization: str) -> str:
+    """The text in a ``Basic`` header; "" for any other, and for what is not text."""
     scheme, _, rest = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return bool(scheme)
     try:
-        return bool(base64.b64decode(rest.strip(), validate=True).decode())
+        return base64.b64decode(rest.strip(), validate=True).decode() if scheme.lower() == "basic" else ""
     except ValueError:
-        return False
+        return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.smart import categories, clients, launch, pending, sensitive
-from fhir_server.smart.core import DAY, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, Smart, new_secret
+from fhir_server.smart.core import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, Smart, new_secret
 from fhir_server.smart.granted import Granted
 from fhir_server.smart.grants import Decision
 from fhir_server.smart.launch import Launch
@@ -45,6 +45,7 @@ async def offer(smart: Smart, record: Pending, session: Session) -> dict[str, An
         "sensitive": sensitive.WORDS if _may_withhold(record, session) else {},
         "identity": "openid" in named or "fhirUser" in named,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in named else 0,
+        "offline_years": GRANT_LIFE // (365 * DAY),
         "online_hours": SESSION_LIFE // HOUR if ONLINE in named and OFFLINE not in named else 0,
     }
 

@@ -1,4 +1,8 @@
-"""The one cookie: given to every browser that sees a form, worth a session once somebody has signed in."""
+"""Our two cookies, both random: the session's, and the one by which a device is known to its people.
+
+The first is given to every browser that sees a form, and is worth a session once somebody has signed in.  The second only
+lets those who have signed in on this device before do so again while somebody elsewhere guesses (``devices``).
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,51 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from fhir_server.smart import sessions
-from fhir_server.smart.core import Smart
+from fhir_server.smart import devices, sessions
+from fhir_server.smart.core import SECOND, Smart
 
 
 def held(smart: Smart, request: Request) -> str:
-    """The cookie this browser sent, or ""."""
+    """The session cookie this browser sent, or ""."""
     return request.cookies.get(sessions.cookie_name(smart), "")
 
 
+def device(smart: Smart, request: Request) -> str:
+    """The device cookie this browser sent, or ""."""
+    return request.cookies.get(_device_name(smart), "")
+
+
+def from_here(request: Request) -> bool:
+    """Whether a request comes from a page of ours or from the person directly, as far as the browser says (Fetch Metadata)."""
+    return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+def own_form(smart: Smart, request: Request, token: str) -> bool:
+    """Whether a form was shown to this browser by us: it has the token, and browsers that tell say that it comes from our pages."""
+    return from_here(request) and sessions.form_token_fits(held(smart, request), token)
+
+
 def terms(smart: Smart) -> dict[str, Any]:
-    """Its name and attributes."""
-    secure = smart.origin.startswith("https:")
-    return {"key": sessions.cookie_name(smart), "path": "/", "httponly": True, "samesite": "lax", "secure": secure}
+    """The session cookie's name and attributes."""
+    return {"key": sessions.cookie_name(smart), **_attributes(smart)}
 
 
 def given(smart: Smart, answer: Response, cookie: str) -> Response:
-    """The answer, giving the browser this cookie."""
+    """The answer, giving the browser this session."""
     answer.set_cookie(value=cookie, **terms(smart))
     return answer
+
+
+def remembered(smart: Smart, answer: Response, cookie: str) -> Response:
+    """The answer, giving the browser this device cookie."""
+    answer.set_cookie(key=_device_name(smart), value=cookie, max_age=devices.LIFE // SECOND, **_attributes(smart))
+    return answer
+
+
+def _device_name(smart: Smart) -> str:
+    return "__Host-device" if smart.origin.startswith("https:") else "device"
+
+
+def _attributes(smart: Smart) -> dict[str, Any]:
+    # The prefix __Host- has browsers refuse a cookie of that name that another host or an unencrypted page tries to plant.
+    return {"path": "/", "httponly": True, "samesite": "lax", "secure": smart.origin.startswith("https:")}

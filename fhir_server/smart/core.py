@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fhir_server.clock import Clock
+from fhir_server.smart.acts import Act, Journal, unheard
 from fhir_server.smart.outbound import Network
+from fhir_server.smart.passwords import Rules
 from fhir_server.smart.people import Encounters, Records, no_encounters
 from fhir_server.store import Store
 
@@ -21,6 +23,7 @@ CODE_LIFE: Final = MINUTE
 ACCESS_LIFE: Final = HOUR
 BACKEND_LIFE: Final = 5 * MINUTE
 REFRESH_LIFE: Final = 92 * DAY  # "three months", counted anew at every use, as certification asks
+GRANT_LIFE: Final = 3 * 365 * DAY  # after that, the person is asked again however often a grant was renewed
 TOMBSTONE_LIFE: Final = DAY
 REQUEST_LIFE: Final = 30 * MINUTE
 LAUNCH_LIFE: Final = 5 * MINUTE
@@ -48,6 +51,9 @@ class Smart:
     ``encounters`` which visits in a record a person may hand to an app; asked anew likewise
     ``network``    how other servers are reached (clients' key sets)
     ``key``        encrypts signing keys in the store; empty keeps them plain, for demo and tests
+    ``journal``    is told of every sign-in, grant, token and registration
+    ``second_factor``  the roles that nobody signs in as with one factor
+    ``passwords``  what may be a password
     """
 
     store: Store
@@ -60,6 +66,13 @@ class Smart:
     key: str = ""
     encounters: Encounters = no_encounters
     network: Network = field(default_factory=Network)
+    journal: Journal = unheard
+    second_factor: frozenset[str] = frozenset()
+    passwords: Rules = field(default_factory=Rules)
+
+    async def note(self, act: Act) -> None:
+        """Tell the audit journal of an act that has just come about, or was just refused."""
+        await self.journal(act, self.now())
 
     @property
     def open(self) -> bool:

@@ -42,9 +42,6 @@ _SCOPES: Final = tuple(f"{level}/*.{access}" for level in ("patient", "user", "s
 def smart_configuration(smart: Smart) -> dict[str, Any]:
     """The body of ``{fhir}/.well-known/smart-configuration``."""
     return _common(smart) | {
-        "introspection_endpoint": f"{smart.origin}/oauth/introspect",
-        "revocation_endpoint": f"{smart.origin}/oauth/revoke",
-        "registration_endpoint": f"{smart.origin}{REGISTRATION}",
         "management_endpoint": f"{smart.origin}/apps",
         "user_access_brand_bundle": f"{smart.origin}{brands.PATH}",
         "user_access_brand_identifier": brands.identifier(smart),
@@ -57,6 +54,8 @@ def openid_configuration(smart: Smart) -> dict[str, Any]:
     return _common(smart) | {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
         "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "fhirUser"],
     }
 
@@ -69,6 +68,9 @@ def _common(smart: Smart) -> dict[str, Any]:
         "jwks_uri": f"{smart.origin}/oauth/jwks",
         "authorization_endpoint": f"{smart.origin}/oauth/authorize",
         "token_endpoint": token_endpoint(smart),
+        "introspection_endpoint": f"{smart.origin}/oauth/introspect",
+        "revocation_endpoint": f"{smart.origin}/oauth/revoke",
+        "registration_endpoint": f"{smart.origin}{REGISTRATION}",
         "grant_types_supported": [grant.GRANT_TYPE for grant in grants],
         "response_types_supported": sorted(AuthorizationCode.RESPONSE_TYPES),
         "scopes_supported": [*NAMED, *_SCOPES],

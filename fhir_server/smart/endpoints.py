@@ -35,6 +35,7 @@ class Revocation(RevocationEndpoint):
             if granted.client_id != client.get_client_id():
                 raise InvalidGrantError
             wait(smart.store.secrets.forget, granted.family)
+            request.granted = granted
         return 200, {}, default_json_headers
 
 

@@ -1,7 +1,8 @@
 """Signing in elsewhere, as a browser meets it: off to the provider, and back.
 
-Going there needs no form: the answer is good only in the browser that left, so somebody who makes another's browser leave
-gains nothing.  And a link is not held to our own site by the page's policy, as a form with its redirects would be.
+Going there needs no form: the answer is good only in the browser that left, and a link is not held to our own site by the
+page's policy, as a form with its redirects would be.  But it is a link of our own page that somebody clicked: another site
+cannot have people signed in by sending them to a provider that still knows them (OWASP ASVS 5.0, 7.6.2).
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart import cookies, federation, sessions
+from fhir_server.smart import cookies, federation
+from fhir_server.smart.acts import Act
 from fhir_server.smart.calling import Outside
-from fhir_server.smart.core import Smart
+from fhir_server.smart.core import MINUTE, Smart
 from fhir_server.smart.federation_flow import Failed, Federation, Way
+from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render
-from fhir_server.smart.web import NO_STORE, BadForm, fields, local_path
+from fhir_server.smart.second_pages import after_first, onward
+from fhir_server.smart.web import NO_STORE, BadForm, address, fields, local_path, with_headers
 
+PER_ADDRESS: Final = 60  # departures a minute: each keeps something here and asks the provider something
+_TOO_MANY: Final = "There have been too many sign-ins from your address. Wait a minute, then try again."
 _MALFORMED: Final = "The answer of the other sign-in cannot be read. Start again."
 
 
@@ -26,10 +32,15 @@ def add_federation(routes: APIRouter, smart: Smart, outside: Outside) -> None:
     """Add the routes ``/sign-in/with/{provider}`` and ``/sign-in/from/{provider}``."""
     room = Federation(smart, outside)
 
+    limit = Limit(PER_ADDRESS, MINUTE)
+
     async def leave(request: Request) -> Response:
         given, cookie = request.query_params, cookies.held(smart, request)
+        who, now = address(request), smart.now()
+        if not limit.allows(who, now):
+            return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), limit.headers(who, now))
         way = Way(given.get("request", ""), local_path(given.get("next", "")))
-        if not cookie:
+        if not cookie or not cookies.from_here(request):
             return _to("/sign-in?" + urlencode({"request": way.request, "next": way.next}))
         return _to(await room.start(request.path_params["id"], cookie, way))
 
@@ -39,10 +50,14 @@ def add_federation(routes: APIRouter, smart: Smart, outside: Outside) -> None:
             pairs = fields(request.url.query)
         except BadForm:
             raise Failed(_MALFORMED) from None
-        user, way = await room.finish(request.path_params["id"], cookie, pairs)
-        await sessions.end(smart, cookie)
-        answer = _to(f"/oauth/continue?{urlencode({'request': way.request})}" if way.request else way.next)
-        return cookies.given(smart, answer, await sessions.start(smart, user))
+        way_in = {"provider": request.path_params["id"]}
+        try:
+            user, way = await room.finish(request.path_params["id"], cookie, pairs)
+        except Failed:
+            await smart.note(Act("sign-in", False, address=address(request), detail=way_in))
+            raise
+        await smart.note(Act("sign-in", username=user.username, address=address(request), detail=way_in))
+        return await after_first(smart, request, user, onward(way.request, way.next))
 
     def explained(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

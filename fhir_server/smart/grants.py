@@ -18,7 +18,7 @@ from authlib.oidc.core import OpenIDCode
 
 from fhir_server.smart import keys, launch, sessions, tokens, users
 from fhir_server.smart.bridge import wait
-from fhir_server.smart.core import CODE_LIFE, HOUR, SECOND, Smart, digest, new_secret
+from fhir_server.smart.core import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, Smart, digest, new_secret
 from fhir_server.smart.granted import CODE, REFRESH, Granted, find
 from fhir_server.smart.scopes import narrowed
 from fhir_server.smart.styling import launch_parameters
@@ -85,13 +85,14 @@ class HeldCode(Held):
         return None
 
 
-def _response(smart: Smart, granted: Granted, issued: tokens.Issued) -> dict[str, Any]:
+def _response(grant: Any, granted: Granted, issued: tokens.Issued) -> dict[str, Any]:
+    grant.request.granted = granted
     body = {
         "access_token": issued.access,
         "token_type": "Bearer",
         "expires_in": issued.lifetime // SECOND,
         "scope": granted.scope,
-        **launch_parameters(smart, granted),
+        **launch_parameters(grant.server.smart, granted),
     }
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
@@ -121,15 +122,15 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         decision: Decision = request.user
         if decision.launch and not wait(launch.take, smart.store, decision.launch, smart.now()):
             raise InvalidRequestError("The launch has been used.", redirect_uri=request.payload.redirect_uri)
+        now = smart.now()
         record = Code(
-            **msgspec.structs.asdict(decision.granted),
+            **msgspec.structs.asdict(decision.granted) | {"issued": now, "expires": now + CODE_LIFE},
             redirect_uri=request.payload.redirect_uri,
             challenge=request.payload.data["code_challenge"],
             nonce=request.payload.data.get("nonce", ""),
             auth_time=decision.auth_time,
         )
-        expires, family = smart.now() + CODE_LIFE, record.family
-        wait(smart.store.secrets.replace, CODE, digest(code), msgspec.json.encode(record), expires, family)
+        wait(smart.store.secrets.replace, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
     def query_authorization_code(self, code: str, client: Any) -> HeldCode | None:
         smart: Smart = self.server.smart
@@ -149,7 +150,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         granted = self.request.authorization_code.granted
         plain = Granted(**{name: getattr(granted, name) for name in Granted.__struct_fields__})
         refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
-        return _response(smart, plain, wait(_issue, smart, plain, refresh))
+        return _response(self, plain, wait(_issue, smart, plain, refresh))
 
     def delete_authorization_code(self, authorization_code: HeldCode) -> None:
         wait(bury, self.server.smart.store, CODE, authorization_code.key, authorization_code.granted, self.server.smart.now())
@@ -183,7 +184,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
         asked = self.request.payload.scope or whole.scope
         standing = standing_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
         part = msgspec.structs.replace(whole, scope=standing)
-        return _response(smart, part, wait(_issue, smart, part, whole.scope))
+        return _response(self, part, wait(_issue, smart, part, whole.scope))
 
     def revoke_old_credential(self, refresh_token: Held) -> None:
         wait(bury, self.server.smart.store, REFRESH, refresh_token.key, refresh_token.granted, self.server.smart.now())
@@ -205,15 +206,14 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         granted = Granted(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
-        return _response(self.server.smart, granted, wait(_issue, self.server.smart, granted, None))
+        return _response(self, granted, wait(_issue, self.server.smart, granted, None))
 
 
 async def _issue(smart: Smart, granted: Granted, refresh: str | None) -> tokens.Issued:
     """Tokens of a grant; one that goes with a sign-in (``online_access``) is renewed for as long as that lasts, and no longer."""
-    if not granted.session:
-        return await issue(smart.store, granted, smart.now(), refresh=refresh)
-    left = await sessions.left(smart, granted.session)
-    return await issue(smart.store, granted, smart.now(), refresh=refresh if left else None, refresh_life=left)
+    now = smart.now()
+    left = await sessions.left(smart, granted.session) if granted.session else min(REFRESH_LIFE, (granted.since or now) + GRANT_LIFE - now)
+    return await issue(smart.store, granted, now, refresh=refresh if left > 0 else None, refresh_life=left)
 
 
 class Challenge(CodeChallenge):

@@ -88,7 +88,7 @@ async def _add(smart: Smart, alg: str) -> None:
 
 
 def _generated(alg: str) -> RSAKey | ECKey:
-    return RSAKey.generate_key(2048) if alg.startswith("RS") else ECKey.generate_key("P-384")
+    return RSAKey.generate_key(3072) if alg.startswith("RS") else ECKey.generate_key("P-384")
 
 
 def _loaded(smart: Smart, key: SigningKey) -> RSAKey | ECKey:

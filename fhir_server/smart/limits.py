@@ -1,9 +1,11 @@
-"""How often one address may have this process keep something for it, before anybody has signed in."""
+"""How often one address may have this process do something for it, before anybody has signed in."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from typing import Final
+
+from fhir_server.smart.core import SECOND
 
 _REMEMBERED: Final = 10_000  # addresses
 
@@ -18,11 +20,25 @@ class Limit:
 
     def allows(self, name: str, now: int) -> bool:
         """Whether one more is within the limit; if so, it counts."""
-        seen = self._seen.setdefault(name, deque(maxlen=self._most))
+        if self.reached(name, now):
+            return False
+        self.count(name, now)
+        return True
+
+    def reached(self, name: str, now: int) -> bool:
+        """Whether one more would be too many."""
+        seen = self._seen.get(name)
+        return seen is not None and len(seen) == self._most and now < seen[0] + self._window
+
+    def count(self, name: str, now: int) -> None:
+        """Count one."""
+        self._seen.setdefault(name, deque(maxlen=self._most)).append(now)
         self._seen.move_to_end(name)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        if len(seen) == self._most and now < seen[0] + self._window:
-            return False
-        seen.append(now)
-        return True
+
+    def headers(self, name: str, now: int) -> dict[str, str]:
+        """``Retry-After`` (RFC 9110 10.2.3): the seconds after which one more is allowed again."""
+        seen = self._seen.get(name)
+        left = seen[0] + self._window - now if seen else 0
+        return {"Retry-After": str(max(1, -(-left // SECOND)))}

@@ -13,16 +13,19 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart import clients, consenting, cookies, federation, pending, sessions
+from fhir_server.smart import clients, consenting, cookies, devices, federation, pending, sessions, users
+from fhir_server.smart.acts import Act, of_patient
 from fhir_server.smart.bridge import in_thread
 from fhir_server.smart.core import MINUTE, Smart, new_secret
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render, static
+from fhir_server.smart.password_pages import add_choosing
 from fhir_server.smart.pending import Pending
+from fhir_server.smart.second_pages import add_second_step, after_first, onward
 from fhir_server.smart.server import OAuthServer
 from fhir_server.smart.sessions import Session
 from fhir_server.smart.sign_in import signed_in
-from fhir_server.smart.web import NO_STORE, BadForm, Form, address, fields, incoming, local_path, read_form, written
+from fhir_server.smart.web import NO_STORE, BadForm, Form, address, fields, incoming, read_form, with_headers, written
 
 _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
@@ -30,10 +33,10 @@ _PARAMETERS = {
 }
 _EXPIRED = "This request has run out or was already answered. Go back to the app and start again."
 _FORGED = "This form was not opened in this browser, or it is too old. Go back and open the page again."
-_REFUSED = "The user name or password is not right, or there were too many attempts. Wait some minutes and try again."
-_UNSOUND = "The app asked in a way that cannot be answered."
+_REFUSED = "The user name or password is not right, or there have been too many attempts. Check both, or try again in 15 minutes."
+_UNSOUND = "The app sent a request that we cannot accept. Go back to the app and try again."
 _CHOOSE = "Choose one of the records shown."
-_TOO_MANY = "There were too many requests from your address. Wait a minute, then go back to the app and start again."
+_TOO_MANY = "There have been too many requests from your address. Wait a minute, then go back to the app and start again."
 PER_ADDRESS = 120  # authorization requests a minute; a ward or a family shares one address
 _CHOOSE_VISIT = "Choose one of the visits shown, or none in particular."
 
@@ -59,9 +62,10 @@ class Pages:
             follow = answer.location and not await self._self_registered(asked.form.get("client_id", ""))
             return written(answer, {}) if follow else self._error(_UNSOUND, error)
         given = asked.form
-        if not self._limit.allows(address(request), self.smart.now()):
-            return self._error(_TOO_MANY, status=429)
-        record = Pending(_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, self.smart.now())
+        who, now = address(request), self.smart.now()
+        if not self._limit.allows(who, now):
+            return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(who, now))
+        record = Pending(_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, now)
         return _to("/oauth/continue", request=await pending.keep(self.smart, record))
 
     async def proceed(self, request: Request) -> Response:
@@ -77,14 +81,16 @@ class Pages:
         return await self._sign_in(request, dict(request.query_params))
 
     async def sign_in_sent(self, request: Request, form: Form) -> Response:
-        given = dict(form)
-        user = await signed_in(self.smart.store, given.get("username", ""), given.get("password", ""), address(request), self.smart.now())
+        given, now, device = dict(form), self.smart.now(), cookies.device(self.smart, request)
+        name, password = given.get("username", ""), given.get("password", "")
+        user = await signed_in(self.smart.store, name, password, address(request), now, device)
         if user is None:
+            known = await users.find(self.smart.store, given.get("username", ""))
+            await self.smart.note(Act("sign-in", False, known.username if known else "", address=address(request)))
             return await self._sign_in(request, given, _REFUSED, 400)
-        await sessions.end(self.smart, self._cookie(request))
-        handle = given.get("request")
-        answer = _to("/oauth/continue", request=handle) if handle else _to(local_path(given.get("next", "")))
-        return self._with_cookie(answer, await sessions.start(self.smart, user))
+        await self.smart.note(Act("sign-in", username=user.username, address=address(request), detail={"factor": "password"}))
+        answer = await after_first(self.smart, request, user, onward(given.get("request", ""), given.get("next", "")))
+        return cookies.remembered(self.smart, answer, await devices.remember(self.smart.store, device, user.username, now))
 
     async def record(self, request: Request) -> Response:
         handle, record, session = await self._state(request)
@@ -96,10 +102,10 @@ class Pages:
         handle, record, session = await self._state(request, form)
         if record is None or session is None:
             return self._error(_EXPIRED)
-        patient = dict(form).get("patient", "")
-        if patient not in await pending.choices(self.smart, session):
+        chosen = dict(form).get("patient", "")
+        if chosen not in await pending.choices(self.smart, session):
             return await self._picker(handle, record, session, _CHOOSE)
-        await pending.choose(self.smart, handle, record, session, patient)
+        await pending.choose(self.smart, handle, record, session, chosen)
         return _to("/oauth/continue", request=handle)
 
     async def visit(self, request: Request) -> Response:
@@ -137,9 +143,14 @@ class Pages:
         if not await pending.take(self.smart, handle):
             return self._error(_EXPIRED)
         asked = incoming(request, self.smart.origin, list(record.pairs))
+        about, detail = (of_patient(decision.granted.patient), {"scope": decision.granted.scope}) if decision else ((), {})
+        await self.smart.note(Act("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail))
         return written(await in_thread(self.server.decided, asked, decision), {})
 
     async def sign_out(self, request: Request, form: Form) -> Response:
+        session = await sessions.current(self.smart, self._cookie(request))
+        if session is not None:
+            await self.smart.note(Act("sign-out", username=session.user.username))
         await sessions.end(self.smart, self._cookie(request))
         answer = _to("/signed-out")
         answer.delete_cookie(**cookies.terms(self.smart))
@@ -157,10 +168,11 @@ class Pages:
 
     async def _sign_in(self, request: Request, given: dict[str, str], problem: str = "", status: int = 200) -> Response:
         cookie = self._cookie(request) or new_secret()
-        values = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
-        providers = await federation.everyone(self.smart.store)
-        token = sessions.form_token(cookie)
-        page = self._page("sign_in.html", status, token=token, problem=problem, providers=providers, **values)
+        values: dict[str, Any] = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
+        record = await pending.find(self.smart, values["request"])
+        asking = await consenting.asking(self.smart, record) if record else {"client_name": "", "client_host": ""}
+        values |= {"providers": await federation.everyone(self.smart.store), "token": sessions.form_token(cookie)}
+        page = self._page("sign_in.html", status, problem=problem, **values, **asking)
         return page if self._cookie(request) else self._with_cookie(page, cookie)
 
     async def _picker(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
@@ -182,7 +194,8 @@ class Pages:
         return self._page("consent.html", status, record.redirect_uri, handle=handle, session=session, problem=problem, **view)
 
     async def _state(self, request: Request, form: Form | None = None) -> tuple[str, Pending | None, Session | None]:
-        handle = dict(form or ()).get("request") or request.query_params.get("request", "")
+        # A form's own field, or the address of a page: never the one where the other is meant.
+        handle = (dict(request.query_params) if form is None else dict(form)).get("request", "")
         session = await sessions.current(self.smart, self._cookie(request))
         return handle, await pending.find(self.smart, handle), session
 
@@ -194,7 +207,7 @@ class Pages:
                 form = await read_form(request)
             except BadForm as error:
                 return self._error(str(error))
-            if not sessions.form_token_fits(self._cookie(request), dict(form).get("token", "")):
+            if not cookies.own_form(self.smart, request, dict(form).get("token", "")):
                 return self._error(_FORGED, status=403)
             return await handler(request, form)
 
@@ -237,4 +250,6 @@ def add_pages(routes: APIRouter, smart: Smart, server: OAuthServer) -> None:
     for path, (shown, sent) in steps.items():
         routes.add_api_route(path, shown, methods=["GET"])
         routes.add_api_route(path, pages.form(sent), methods=["POST"])
+    add_second_step(routes, smart)
+    add_choosing(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])

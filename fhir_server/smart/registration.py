@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 
 from fhir_server.smart import clients, naming, publishers
 from fhir_server.smart.clients import Client
-from fhir_server.smart.core import SECOND, Smart, digest, new_secret
+from fhir_server.smart.core import MINUTE, SECOND, Smart, digest, new_secret
 from fhir_server.smart.outbound import loopback, sound
 from fhir_server.smart.scopes import NAMED, narrowed
 
@@ -42,6 +42,8 @@ _KEPT: Final = (
 )
 # What a client may send back in an update only as it was told it, or not at all (RFC 7592 2.2).
 _OURS: Final = ("registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at")
+_NAMING: Final = "naming-client"
+_TAKEN: Final = "The client_name is taken, or too much like a name that is."
 
 
 class Refused(Exception):
@@ -110,7 +112,6 @@ async def _stored(smart: Smart, before: Client, metadata: Any, manager: str) -> 
     _shaped(metadata)
     stated, publisher = await _vouched(smart, metadata)
     _shaped(stated)
-    await _check_name(smart, stated["client_name"], before.client_id)
     for uri in stated["redirect_uris"]:
         if not _returnable(uri):
             raise Refused("invalid_redirect_uri", "Redirect URIs are https, or http on 127.0.0.1, [::1] or localhost, without a fragment.")
@@ -131,11 +132,22 @@ async def _stored(smart: Smart, before: Client, metadata: Any, manager: str) -> 
     secret = ""
     if method == "client_secret" and not client.secret:
         client, secret = clients.with_new_secret(client)
+    await _named(smart, client)
+    return Registered(client, secret, manager)
+
+
+async def _named(smart: Smart, client: Client) -> None:
+    """Keep a registration under a name that is nobody else's.  Of several at once that would look alike, one is kept."""
+    held, secrets = digest(naming.skeleton(client.name)), smart.store.secrets
+    if not await secrets.keep(_NAMING, held, b"", smart.now() + MINUTE):
+        raise Refused("invalid_client_metadata", _TAKEN)
     try:
+        await _check_name(smart, client.name, client.client_id)
         await clients.save(smart.store, client)
     except ValueError as error:
         raise Refused("invalid_client_metadata", str(error)) from None
-    return Registered(client, secret, manager)
+    finally:
+        await secrets.take(_NAMING, held, 0)
 
 
 def _shaped(metadata: Any) -> None:
@@ -168,7 +180,7 @@ async def _check_name(smart: Smart, name: str, client_id: str) -> None:
     if not naming.readable(name):
         raise Refused("invalid_client_metadata", "The client_name has characters that cannot be seen, or spaces at its ends.")
     if naming.claims(name, smart.organisation) or any(naming.imitates(name, taken) for taken in others):
-        raise Refused("invalid_client_metadata", "The client_name is taken, or too much like a name that is.")
+        raise Refused("invalid_client_metadata", _TAKEN)
 
 
 def _returnable(uri: str) -> bool:

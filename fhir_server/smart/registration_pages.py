@@ -12,12 +12,12 @@ from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render
 from fhir_server.smart.registration import Refused
 from fhir_server.smart.registration_routes import registered
-from fhir_server.smart.web import BadForm, address, read_form
+from fhir_server.smart.web import BadForm, address, read_form, with_headers
 
 PATH: Final = "/register-app"
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _NO_INVITATION: Final = "The registration code is not right, has run out, or was used already. Ask us for a new one."
-_TOO_MANY: Final = "There were too many registrations from your address. Try again in an hour."
+_TOO_MANY: Final = "There have been too many registrations from your address. Try again in an hour."
 _METHODS: Final = {
     "none": "On people's own devices or in their browser; it cannot keep a secret",
     "client_secret_basic": "On a server of yours that can keep a secret",
@@ -46,14 +46,15 @@ class Developers:
         except BadForm as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         form = dict(pairs)
-        if not sessions.form_token_fits(cookies.held(self._smart, request), form.get("token", "")):
+        if not cookies.own_form(self._smart, request, form.get("token", "")):
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
         given = form | {"scopes": [value for name, value in pairs if name == "scope"]}
         invitation = form.get("invitation", "").strip()
         if not self._smart.open and not await invitations.valid(self._smart.store, invitation, self._smart.now()):
             return self._page(request, given, _NO_INVITATION)
-        if not self._limit.allows(address(request), self._smart.now()):
-            return self._page(request, given, _TOO_MANY)
+        who, now = address(request), self._smart.now()
+        if not self._limit.allows(who, now):
+            return with_headers(self._page(request, given, _TOO_MANY, 429), self._limit.headers(who, now))
         try:
             done = await registered(self._smart, _metadata(given), "" if self._smart.open else invitation)
         except Refused as refused:
@@ -62,12 +63,12 @@ class Developers:
             return self._page(request, given, _NO_INVITATION)
         return render(self._smart, "app_registered.html", done=done, told=registration.document(self._smart, done))
 
-    def _page(self, request: Request, given: dict[str, Any], problem: str = "") -> Response:
+    def _page(self, request: Request, given: dict[str, Any], problem: str = "", status: int = 400) -> Response:
         cookie = cookies.held(self._smart, request) or new_secret()
         page = render(
             self._smart,
             "register_app.html",
-            400 if problem else 200,
+            status if problem else 200,
             problem=problem,
             token=sessions.form_token(cookie),
             given=given,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from fhir_server.smart import clients, invitations, registration
+from fhir_server.smart.acts import Act, Kind
 from fhir_server.smart.clients import Client
 from fhir_server.smart.core import Smart
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.registration import Refused, Registered
-from fhir_server.smart.web import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address
+from fhir_server.smart.web import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"
 PER_ADDRESS: Final = 30  # registrations an hour
@@ -36,8 +38,10 @@ class Registrations:
         token = _bearer(request)
         if (token or not self._smart.open) and not await invitations.valid(self._smart.store, token, self._smart.now()):
             return _unauthorized()
-        if not self._limit.allows(address(request), self._smart.now()):
-            return _error(429, "temporarily_unavailable", "Too many registrations from this address; try again in an hour.")
+        who, now = address(request), self._smart.now()
+        if not self._limit.allows(who, now):
+            refused = _error(429, "temporarily_unavailable", "Too many registrations from this address; try again in an hour.")
+            return with_headers(refused, self._limit.headers(who, now))
         try:
             done = await registered(self._smart, await _body(request), token)
         except BadBody as error:
@@ -46,12 +50,12 @@ class Registrations:
             return _error(400, refused.error, str(refused))
         return _unauthorized() if done is None else JSONResponse(registration.document(self._smart, done), 201, headers=_HEADERS)
 
-    async def read(self, request: Request, client_id: str) -> Response:
-        client = await self._managed(request, client_id)
+    async def read(self, request: Request) -> Response:
+        client = await self._managed(request)
         return _unauthorized() if client is None else self._told(Registered(client, "", _bearer(request)))
 
-    async def update(self, request: Request, client_id: str) -> Response:
-        client = await self._managed(request, client_id)
+    async def update(self, request: Request) -> Response:
+        client = await self._managed(request)
         if client is None:
             return _unauthorized()
         try:
@@ -61,14 +65,27 @@ class Registrations:
         except Refused as refused:
             return _error(400, refused.error, str(refused))
 
-    async def delete(self, request: Request, client_id: str) -> Response:
-        if await self._managed(request, client_id) is None:
+    async def delete(self, request: Request) -> Response:
+        client = await self._managed(request)
+        if client is None:
             return _unauthorized()
-        await clients.remove(self._smart.store, client_id, self._smart.now())
+        await clients.remove(self._smart.store, client.client_id, self._smart.now())
         return Response(status_code=204, headers=_HEADERS)
 
-    async def _managed(self, request: Request, client_id: str) -> Client | None:
-        return await registration.managed(self._smart, client_id, _bearer(request))
+    def watched(self, kind: Kind, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """The handler, of whose doings the journal is told."""
+
+        async def answer(request: Request) -> Response:
+            response = await handler(request)
+            named, done = request.path_params.get("client_id", "")[:100], response.status_code < 400
+            if named or not done:  # a new registration is told of where its id is known
+                await self._smart.note(Act(kind, done, client_id=named, address=address(request)))
+            return response
+
+        return answer
+
+    async def _managed(self, request: Request) -> Client | None:
+        return await registration.managed(self._smart, request.path_params["client_id"], _bearer(request))
 
     def _told(self, done: Registered) -> Response:
         return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
@@ -81,6 +98,7 @@ async def registered(smart: Smart, metadata: Any, token: str) -> Registered | No
     """
     done = await registration.register(smart, metadata)
     if not token or await invitations.use(smart.store, token, smart.now()):
+        await smart.note(Act("register-app", client_id=done.client.client_id, detail={"name": done.client.name}))
         return done
     await clients.remove(smart.store, done.client.client_id, smart.now())
     return None
@@ -90,9 +108,10 @@ def add_registration(routes: APIRouter, smart: Smart, limit: Limit) -> None:
     """Add the endpoints' routes."""
     here = Registrations(smart, limit)
     one = f"{PATH}/{{client_id}}"
-    routes.add_api_route(PATH, here.create, methods=["POST"])
-    for method, handler in (("GET", here.read), ("PUT", here.update), ("DELETE", here.delete)):
-        routes.add_api_route(one, handler, methods=[method])
+    routes.add_api_route(PATH, here.watched("register-app", here.create), methods=["POST"])
+    routes.add_api_route(one, here.read, methods=["GET"])
+    routes.add_api_route(one, here.watched("change-app", here.update), methods=["PUT"])
+    routes.add_api_route(one, here.watched("remove-app", here.delete), methods=["DELETE"])
     for path in (PATH, one):
         routes.add_api_route(path, _preflight, methods=["OPTIONS"])
 

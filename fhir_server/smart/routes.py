@@ -8,10 +8,11 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from fhir_server.smart import keys
-from fhir_server.smart.bridge import in_thread
+from fhir_server.smart import clients, keys
+from fhir_server.smart.acts import Act, Kind, of_patient
+from fhir_server.smart.bridge import Answer, Incoming, in_thread
 from fhir_server.smart.calling import Outside
-from fhir_server.smart.core import HOUR, Smart
+from fhir_server.smart.core import HOUR, MINUTE, Smart
 from fhir_server.smart.discovery import openid_configuration
 from fhir_server.smart.federation_pages import add_federation
 from fhir_server.smart.limits import Limit
@@ -20,9 +21,12 @@ from fhir_server.smart.public_routes import add_public
 from fhir_server.smart.registration_pages import add_developers
 from fhir_server.smart.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.server import OAuthServer
-from fhir_server.smart.web import CORS, PREFLIGHT, BadForm, incoming, malformed, read_form, written
+from fhir_server.smart.web import CORS, NO_STORE, PREFLIGHT, BadForm, address, incoming, malformed, read_form, written
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
+_ACTS: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
+FAILURES = 100  # clients that could not prove who they are, a minute from one address
+_TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many failed authentications from this address."}
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
 
@@ -32,8 +36,9 @@ def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> A
     ``transport`` carries the calls to outside identity providers; None: the network.
     """
     routes, server = APIRouter(include_in_schema=False), OAuthServer(smart)
+    failures = Limit(FAILURES, MINUTE)
     for path, name in _ENDPOINTS.items():
-        routes.add_api_route(path, _endpoint(smart, server, name), methods=["POST"])
+        routes.add_api_route(path, _endpoint(smart, server, name, failures), methods=["POST"])
     for path in (*_ENDPOINTS, *_DISCOVERY):
         routes.add_api_route(path, _preflight, methods=["OPTIONS"])
 
@@ -54,15 +59,37 @@ def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> A
     return routes
 
 
-def _endpoint(smart: Smart, server: OAuthServer, name: str) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(smart: Smart, server: OAuthServer, name: str, failures: Limit) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             pairs = await read_form(request)
         except BadForm as error:
             return malformed(error, CORS)
-        return written(await in_thread(server.answered, name, incoming(request, smart.origin, pairs)), CORS)
+        who, now = address(request), smart.now()
+        if failures.reached(who, now):
+            return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(who, now))
+        asked = incoming(request, smart.origin, pairs)
+        answered = await in_thread(server.answered, name, asked)
+        if answered.body.get("error") == "invalid_client":
+            failures.count(who, now)
+        if name in _ACTS:
+            await smart.note(await _act(smart, _ACTS[name], request, asked, answered))
+        return written(answered, CORS)
 
     return answer
+
+
+async def _act(smart: Smart, kind: Kind, request: Request, asked: Incoming, answered: Answer) -> Act:
+    """What the journal is told: for whom tokens were made or ended, or who was refused them and by which error."""
+    granted = asked.granted
+    if granted is not None:
+        about, detail = of_patient(granted.patient), {"scope": granted.scope}
+        return Act(kind, True, granted.username or "", granted.client_id, address(request), about, detail)
+    named = asked.client.get_client_id() if asked.client else asked.form.get("client_id", "")
+    known = await clients.find(smart.store, named)
+    error = answered.body.get("error")
+    detail = {"error": str(error)} if error else {}
+    return Act(kind, answered.status < 400, client_id=known.client_id if known else "", address=address(request), detail=detail)
 
 
 async def _preflight() -> Response:

@@ -67,7 +67,7 @@ def covers(scopes: Iterable[Scope], level: str | None, type: str, letter: str) -
 
 def narrowed(requested: str, allowed: str, levels: frozenset[str]) -> tuple[str, ...]:
     """What of the scopes ``requested`` a client ``allowed`` that much gets, each at most once, in the order asked."""
-    asked = requested.split()
+    asked = [text for text in requested.split(" ") if text]  # RFC 6749 3.3: a space, and no other sign for one
     if len(asked) > MOST:
         return ()
     names = set(NAMED) & set(allowed.split())

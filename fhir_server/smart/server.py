@@ -16,7 +16,7 @@ from authlib.oauth2.rfc9207 import IssuerParameter
 
 from fhir_server.smart import clients, launch
 from fhir_server.smart.assertion import ClientAssertion
-from fhir_server.smart.bridge import Answer, Incoming, wait
+from fhir_server.smart.bridge import Answer, Incoming, basic_credentials, wait
 from fhir_server.smart.clients import Client
 from fhir_server.smart.core import Smart, digest
 from fhir_server.smart.endpoints import Introspection, Revocation
@@ -27,8 +27,7 @@ from fhir_server.smart.tokens import holder, principal
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
 
-logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
-
+_OBJECTS = ("request", "request_uri")
 _PERSONAL = {"authorization_code", "refresh_token"}
 _GRANT_TYPES = {"app": _PERSONAL, "partner": _PERSONAL, "backend": {"client_credentials"}}
 _AUTH_METHODS = {
@@ -83,6 +82,9 @@ class SmartRequest:
         # Who only asks who somebody is (plain OpenID Connect) has no resource server to name.
         if ("aud" in given or grant.request.scope != "openid") and given.get("aud", "").removesuffix("/") != self._smart.fhir_base:
             raise InvalidRequestError("The aud must be the FHIR base URL of this server.")
+        for name in _OBJECTS:  # which may say otherwise than the parameters beside it (OpenID Connect Core 6)
+            if name in given:
+                raise OAuth2Error(error=f"{name}_not_supported", description="Requests are read from their parameters alone.")
         if "none" in given.get("prompt", "").split():
             raise OAuth2Error(error="interaction_required", description="This server always asks the person.")
         if "launch" in grant.request.scope.split() or given.get("launch"):
@@ -113,6 +115,7 @@ class OAuthServer(AuthorizationServer):
         self.register_endpoint(Introspection)
         self.register_extension(self._iss)
         self.register_client_auth_method("private_key_jwt", ClientAssertion(smart))
+        self.register_client_auth_method("client_secret_basic", self._by_basic)
         self.register_client_auth_method("bearer", self._by_bearer)
         self.register_client_auth_method("refresh_token", self._by_refresh_token)
 
@@ -141,6 +144,14 @@ class OAuthServer(AuthorizationServer):
         if request.payload.client_id not in (None, "", client.get_client_id()):
             raise InvalidClientError(status_code=401, description="The client_id is not the client that authenticated.")
         return client
+
+    def _by_basic(self, query_client: Any, request: Incoming) -> Registered | None:
+        """Id and secret as RFC 6749 2.3.1 has them, form-encoded, or as most programs send them, plain."""
+        for client_id, secret in basic_credentials(request.headers.get("Authorization", "")):
+            client: Registered | None = query_client(client_id)
+            if client and client.check_client_secret(secret):
+                return client
+        return None
 
     def _by_bearer(self, query_client: Any, request: Incoming) -> Registered | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

@@ -20,6 +20,7 @@ from fhir_server.smart.users import User
 class _Kept(msgspec.Struct, frozen=True):
     username: str
     started: int
+    browser: str = ""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -32,6 +33,14 @@ class Session(msgspec.Struct, frozen=True):
     started: int
     token: str
     key: str = ""
+
+
+class Open(msgspec.Struct, frozen=True):
+    """A session as its person is shown it: ``browser`` in words, since when (microseconds); ``key`` as in :class:`Session`."""
+
+    key: str
+    browser: str
+    started: int
 
 
 def cookie_name(smart: Smart) -> str:
@@ -47,10 +56,10 @@ def form_token_fits(cookie: str, token: str) -> bool:
     return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
 
 
-async def start(smart: Smart, user: User) -> str:
+async def start(smart: Smart, user: User, browser: str = "") -> str:
     """The new cookie of someone who has just signed in; whatever cookie the browser had before is worth nothing."""
     cookie, now = new_secret(), smart.now()
-    record = msgspec.json.encode(_Kept(user.username, now))
+    record = msgspec.json.encode(_Kept(user.username, now, browser))
     await smart.store.secrets.replace(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
     await smart.store.secrets.replace(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
     return cookie
@@ -81,8 +90,22 @@ async def left(smart: Smart, key: str) -> int:
 
 
 async def end(smart: Smart, cookie: str) -> None:
+    await end_one(smart, digest(cookie))
+
+
+async def end_one(smart: Smart, key: str) -> None:
+    """End the session of this key."""
     for kind in (_SESSION, _SEEN):
-        await smart.store.secrets.take(kind, digest(cookie), smart.now())
+        await smart.store.secrets.take(kind, key, smart.now())
+
+
+async def everyone(smart: Smart, user: User) -> list[Open]:
+    """The account's live sessions, the latest first."""
+    now, secrets = smart.now(), smart.store.secrets
+    found = [(key, msgspec.json.decode(text, type=_Kept)) for key, text in await secrets.listing(_SESSION, now)]
+    own = [Open(key, kept.browser, kept.started) for key, kept in found if kept.username == user.username]
+    live = [one for one in own if await secrets.peek(_SEEN, one.key, now) is not None]
+    return sorted(live, key=lambda one: -one.started)
 
 
 _SESSION: Final = SESSION

@@ -2,11 +2,13 @@
 
 Each guess takes one of a few slots per account and per address, which come free again after fifteen minutes
 or when the right password is given.  Nobody is locked out for good, and being locked out reads like a wrong
-password, so the page tells a guesser nothing.
+password, so the page tells a guesser nothing.  A device on which this person has signed in before has slots of its own:
+there a guesser elsewhere keeps nobody out.
 """
 
 from __future__ import annotations
 
+from fhir_server.smart import devices
 from fhir_server.smart.core import MINUTE, digest
 from fhir_server.smart.users import User, canonical, find, password_fits
 from fhir_server.store import Secrets, Store
@@ -14,23 +16,29 @@ from fhir_server.store import Secrets, Store
 WINDOW = 15 * MINUTE
 PER_USER = 5
 PER_ADDRESS = 20  # a ward or a family shares one address
-LONGEST = 1024  # characters of a password that are looked at
 
 
-async def signed_in(store: Store, username: str, password: str, address: str, now: int) -> User | None:
-    """The account, if the password is its own and neither it nor the address is locked out."""
-    name = digest(f"user:{canonical(username)}")
-    slots = [
-        await _slot(store.secrets, name, PER_USER, now),
-        await _slot(store.secrets, digest(f"address:{address}"), PER_ADDRESS, now),
-    ]
+async def signed_in(store: Store, username: str, password: str, address: str, now: int, device: str = "") -> User | None:
+    """The account, if the password is its own and neither it nor the address is locked out.  ``device``: this browser's cookie."""
+    secrets, name = store.secrets, canonical(username)
+    places = {digest(f"user:{name}"): PER_USER, digest(f"address:{address}"): PER_ADDRESS}
+    own = {digest(f"device:{device}:{name}"): PER_USER} if await devices.knows(store, device, name, now) else {}
+    slots = await _slots(secrets, own, now) or await _slots(secrets, places, now)
     user = await find(store, username)
-    fits = await password_fits(user, password[:LONGEST])
-    if not fits or None in slots:
+    fits = await password_fits(user, password)
+    if not fits or slots is None:
         return None
-    for slot in (slots[1], *(f"{name}:{number}" for number in range(PER_USER))):
-        await store.secrets.take("attempt", str(slot), now)
+    account, *others = slots
+    for slot in (*others, *(f"{account.partition(':')[0]}:{number}" for number in range(PER_USER))):
+        await secrets.take("attempt", slot, now)
     return user
+
+
+async def _slots(secrets: Secrets, places: dict[str, int], now: int) -> list[str] | None:
+    """One slot in each of these places; None if there are no places, or one of them has none left."""
+    taken = [await _slot(secrets, name, most, now) for name, most in places.items()]
+    found = [slot for slot in taken if slot is not None]
+    return found if found and len(found) == len(taken) else None
 
 
 async def _slot(secrets: Secrets, name: str, most: int, now: int) -> str | None:

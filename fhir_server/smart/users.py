@@ -15,26 +15,30 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_server.smart.core import MINUTE, digest, new_secret
 from fhir_server.smart.granted import revoke_where
+from fhir_server.smart.passwords import ANY_PLACE, Rules
 from fhir_server.smart.people import Person, Role
 from fhir_server.smart.records import Register
 from fhir_server.store import Store
 
-MIN_PASSWORD = 10
 _PATIENCE = 10.0  # seconds that a change of an account waits for another
 
 
 class User(msgspec.Struct, frozen=True):
-    """An account.  ``subject`` is the stable opaque name under which apps know it (OpenID ``sub``)."""
+    """An account.  ``subject`` is the stable opaque name under which apps know it (OpenID ``sub``).
+
+    ``password`` is argon2id, ``since`` when it was chosen, in microseconds (0: not known).
+    """
 
     username: str
     name: str
     role: Role
-    password: str  # argon2id
+    password: str
     subject: str
     patient: str | None = None
     practitioner: str | None = None
     related_persons: tuple[str, ...] = ()
     disabled: bool = False
+    since: int = 0
 
     def person(self) -> Person:
         return Person(self.role, self.patient, self.practitioner, frozenset(self.related_persons), self.name)
@@ -68,14 +72,15 @@ async def create(
     patient: str | None = None,
     practitioner: str | None = None,
     related_persons: tuple[str, ...] = (),
+    rules: Rules = ANY_PLACE,
 ) -> User:
-    """Open an account.  Raises ValueError, worded for the operator, if the name is taken or the password too short."""
+    """Open an account.  Raises ValueError, worded for the operator, if the name is taken or the password will not do."""
     key = canonical(username)
     if not key or not key.isprintable():
         raise ValueError("A user name must have at least one printable character.")
     if await _users.find(store, key):
         raise ValueError(f"There is already a user {key!r}.")
-    hashed = await hash_password(password)
+    hashed = await hash_password(password, rules, (key, name))
     user = User(key, name or username, role, hashed, new_secret(), patient, practitioner, related_persons)
     await save(store, user)
     return user
@@ -120,8 +125,10 @@ async def _alone(store: Store, username: str) -> AsyncIterator[None]:
 async def remove(store: Store, username: str, now: int) -> bool:
     """Close an account, with its sessions and tokens; False if there was none."""
     key = canonical(username)
+    user = await find(store, key)
     gone = await _users.remove(store, key)
-    await store.secrets.forget(session_family(key))
+    for family in (session_family(key), *([second_family(user), account_family(user)] if user else [])):
+        await store.secrets.forget(family)
     await revoke_where(store, lambda granted: granted.username == key, now)
     return gone
 
@@ -131,11 +138,40 @@ def session_family(username: str) -> str:
     return f"user:{digest(username)}"
 
 
-async def hash_password(password: str) -> str:
-    """argon2id of a password.  Raises ValueError for one that is too short."""
-    if len(password) < MIN_PASSWORD:
-        raise ValueError(f"A password needs at least {MIN_PASSWORD} characters.")
-    return await anyio.to_thread.run_sync(_hasher.hash, password)
+def second_family(user: User) -> str:
+    """The family of an account's second factor; by its subject, which no later account of the name shares."""
+    return f"second:{digest(user.subject)}"
+
+
+def account_family(user: User) -> str:
+    """The family of what else is kept about an account; by its subject likewise."""
+    return f"account:{digest(user.subject)}"
+
+
+async def set_password(store: Store, user: User, password: str, rules: Rules, now: int) -> User:
+    """Give the account another password; its sessions end.  Raises ValueError as :func:`hash_password` does."""
+    return await keep_password(store, user, await hash_password(password, rules, (user.username, user.name)), now)
+
+
+async def keep_password(store: Store, user: User, hashed: str, now: int) -> User:
+    """As :func:`set_password`, of a password that has been hashed."""
+    async with _alone(store, user.username):
+        current = await find(store, user.username)
+        if current is None or current.disabled or current.subject != user.subject:
+            raise ValueError("The account has been closed.")
+        changed = msgspec.structs.replace(current, password=hashed, since=now)
+        await save(store, changed)
+    return changed
+
+
+async def hash_password(password: str, rules: Rules, names: tuple[str, ...]) -> str:
+    """argon2id of a password.  Raises ValueError, worded for whoever chose it, for one that will not do (``passwords``)."""
+
+    def hashed() -> str:
+        rules.check(password, names)
+        return _hasher.hash(password)
+
+    return await anyio.to_thread.run_sync(hashed)
 
 
 async def password_fits(user: User | None, password: str) -> bool:

@@ -19,6 +19,9 @@ PREFLIGHT: Final = CORS | {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
     "Access-Control-Max-Age": "600",
 }
+_PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+# Not on the way of an app, which may have opened it as a window of its own and waits for it to come back.
+ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -70,11 +73,17 @@ def malformed(error: BadForm, extra: dict[str, str]) -> Response:
     return JSONResponse(body, 400, headers=NO_STORE | extra)
 
 
+def with_headers(answer: Response, extra: dict[str, str]) -> Response:
+    """The answer with further headers."""
+    answer.headers.update(extra)
+    return answer
+
+
 def page_headers(*targets: str) -> dict[str, str]:
     """Headers of every page.  ``targets``: where a form on it may end up, for browsers that check redirects too."""
     sources = dict.fromkeys(_source(uri) for uri in targets if uri)
     target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)  # which end a directive
-    policy = f"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'{target}"
+    policy = f"{_PAGE}; form-action 'self'{target}"
     return NO_STORE | {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",

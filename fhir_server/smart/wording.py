@@ -46,13 +46,14 @@ _TYPES: Final = {
     "Specimen": "Samples",
 }
 _VERBS: Final = {"r": "read", "s": "read", "c": "add", "u": "change", "d": "delete"}
+_CATEGORY: Final = re.compile(r"(?:[^|,\\$]+\|)?[a-z][a-z-]*")
 _ORDER: Final = ("read", "add", "change", "delete")
 
 
 def wording(scope: Scope) -> str:
     """E.g. ``Lab results and other observations (only laboratory): read``."""
     subject = _TYPES.get(scope.type) or _spaced(scope.type)
-    only = f" (only {', '.join(_value(value) for _, value in scope.query)})" if scope.query else ""
+    only = f" (only {' and '.join(_condition(*pair) for pair in scope.query)})" if scope.query else ""
     reach = ", in every record you may open" if scope.level == "user" else ""
     verbs = {_VERBS[letter] for letter in scope.letters}
     return f"{subject}{only}{reach}: {_listed([verb for verb in _ORDER if verb in verbs])}"
@@ -62,8 +63,12 @@ def _spaced(type: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type).capitalize()
 
 
-def _value(value: str) -> str:
-    return value.rpartition("|")[2].replace("-", " ")
+def _condition(name: str, value: str) -> str:
+    """A condition in words where it says just one or more categories; anything else as it stands, so that nothing is glossed over."""
+    categories = value.split(",")
+    plain = name == "category" and all(_CATEGORY.fullmatch(category) for category in categories)
+    words = [category.rpartition("|")[2].replace("-", " ") for category in categories]
+    return " or ".join(words) if plain else f"{name}={value}"
 
 
 def _listed(words: list[str]) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fhir_server.smart.core import Smart
 from fhir_server.smart.web import page_headers
 
-_STATIC: Final = {"style.css": "text/css; charset=utf-8", "logo.svg": "image/svg+xml"}
+_STATIC: Final = {"style.css": "text/css; charset=utf-8", "logo.svg": "image/svg+xml; charset=utf-8"}
 _templates = Environment(
     loader=PackageLoader("fhir_server.smart.pages", ""),
     autoescape=True,
@@ -33,5 +33,6 @@ async def static(name: str) -> Response:
     if name not in _STATIC:
         return Response(status_code=404)
     body = (files(__package__ or "") / name).read_bytes()
-    headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    # Apps that list health systems show the logo that the brand bundle names.
+    headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(body, 200, headers, _STATIC[name])

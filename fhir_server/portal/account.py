@@ -1,0 +1,165 @@
+"""A person's own account: password, second step, and where it is signed in.  Every change wants the password once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from fhir_server.portal import html
+from fhir_server.portal.words import day
+from fhir_server.smart import again, agents, lately, second, sessions, users
+from fhir_server.smart.acts import Act
+from fhir_server.smart.core import MINUTE, Smart, digest
+from fhir_server.smart.lately import Event
+from fhir_server.smart.sessions import Session
+from fhir_server.smart.users import User
+
+PATH: Final = "/account"
+_NOT_YOU: Final = "Your present password or the code is not right, or there were too many attempts. Nothing was changed."
+_DIFFER: Final = "The new password was not written the same way twice. Nothing was changed."
+_NONE_CHOSEN: Final = "Choose at least one of the sign-ins to end."
+_WRONG_CODE: Final = "This code is not right or has run out. Wait for the next one and try again."
+_NOT_BEGUN: Final = "Setting up took too long. Begin again."
+_NEEDED: Final = "A work account needs its second step. You can set it up anew, but not take it away."
+_DONE: Final = {
+    "password": "Your password has been changed. Everywhere else you have been signed out.",
+    "sessions": "The sign-ins you chose have ended.",
+    "second": "Your second step has been taken away. Everywhere else you have been signed out.",
+}
+_LATELY: Final[dict[str, lately.What]] = {"password": "password", "second": "second-ended"}
+_OFFER: Final = "second-factor-offer"
+_OFFER_LIFE: Final = 10 * MINUTE
+
+
+class Account:
+    """The pages of one :class:`Smart`."""
+
+    def __init__(self, smart: Smart) -> None:
+        self.smart = smart
+
+    async def show(self, request: Request, session: Session) -> Response:
+        return await self._page(session, done=_DONE.get(request.query_params.get("done", ""), ""))
+
+    async def password(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        if form.get("new", "") != form.get("again", ""):
+            return await self._page(session, _DIFFER)
+        if not await again.proven(self.smart, request, session.user, form):
+            return await self._refused(session, "password")
+        try:
+            user = await users.set_password(self.smart.store, session.user, form.get("new", ""), self.smart.passwords, self.smart.now())
+        except (ValueError, TimeoutError) as error:
+            return await self._page(session, str(error) or _NOT_YOU)
+        return await self._changed(request, user, "password")
+
+    async def end_sessions(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        chosen = [one for one in await sessions.everyone(self.smart, session.user) if f"end-{digest(one.key)}" in form]
+        if not chosen:
+            return await self._page(session, _NONE_CHOSEN)
+        if not await again.proven(self.smart, request, session.user, form):
+            return await self._refused(session, "sessions")
+        for one in chosen:
+            await sessions.end_one(self.smart, one.key)
+        await self._note(session.user, "sessions")
+        return html.to(PATH, done="sessions")
+
+    async def begin(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        if not await again.proven(self.smart, request, session.user, form):
+            return await self._refused(session, "second-factor")
+        seed = second.new_seed()
+        offer = (digest(session.key), second.sealed(self.smart, seed))
+        expires = self.smart.now() + _OFFER_LIFE
+        family = users.session_family(session.user.username)
+        await self.smart.store.secrets.replace(_OFFER, digest(session.user.subject), msgspec.json.encode(offer), expires, family)
+        return self._setting_up(session, seed)
+
+    async def confirm(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        kept = await self.smart.store.secrets.peek(_OFFER, digest(session.user.subject), self.smart.now())
+        owner, sealed = msgspec.json.decode(kept, type=tuple[str, bytes]) if kept else ("", b"")
+        if owner != digest(session.key):
+            return await self._page(session, _NOT_BEGUN)
+        seed = second.opened(self.smart, sealed)
+        if not await second.first_code(self.smart, session.user, form.get("code", ""), seed):
+            return self._setting_up(session, seed, _WRONG_CODE)
+        codes = await second.enrol(self.smart, session.user, seed)
+        session, cookie = await self._alone(request, session.user)
+        await self._note(session.user, "second-factor")
+        await lately.note(self.smart.store, session.user, "second", self.smart.now(), agents.described(request))
+        page = html.page(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
+        return html.with_cookie(self.smart, page, cookie)
+
+    async def take_away(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        if second.required(self.smart, session.user):
+            return await self._page(session, _NEEDED)
+        if not await again.proven(self.smart, request, session.user, form):
+            return await self._refused(session, "second-factor")
+        await second.forget(self.smart.store, session.user)
+        return await self._changed(request, session.user, "second")
+
+    # parts
+
+    async def _changed(self, request: Request, user: User, what: str) -> Response:
+        _, cookie = await self._alone(request, user)
+        await self._note(user, what)
+        await lately.note(self.smart.store, user, _LATELY[what], self.smart.now(), agents.described(request))
+        return html.with_cookie(self.smart, html.to(PATH, done=what), cookie)
+
+    async def _alone(self, request: Request, user: User) -> tuple[Session, str]:
+        """End all of the account's sessions and begin one anew in this browser."""
+        await self.smart.store.secrets.forget(users.session_family(user.username))
+        cookie = await sessions.start(self.smart, user, agents.described(request))
+        return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
+
+    async def _refused(self, session: Session, what: str) -> Response:
+        await self._note(session.user, what, done=False)
+        return await self._page(session, _NOT_YOU)
+
+    async def _note(self, user: User, what: str, *, done: bool = True) -> None:
+        await self.smart.note(Act("change-account", done, user.username, detail={"what": what}))
+
+    def _setting_up(self, session: Session, seed: bytes, problem: str = "") -> Response:
+        setup = second.setup(self.smart, session.user, seed)
+        return html.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
+
+    async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
+        factor = await second.enrolled(self.smart, session.user)
+        view: dict[str, Any] = {
+            "since": _day(session.user.since),
+            "factor": factor and _day(factor.since),
+            "codes_left": await second.codes_left(self.smart, session.user) if factor else 0,
+            "needed": second.required(self.smart, session.user),
+            "lately": worded(await lately.events(self.smart.store, session.user, self.smart.now())),
+            "sessions": [(digest(one.key), one, _minute(one.started)) for one in await sessions.everyone(self.smart, session.user)],
+        }
+        return html.page(self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
+
+
+def worded(events: Iterable[Event]) -> list[tuple[str, str]]:
+    """When each happened, and what, in words."""
+    return [(_minute(one.at), lately.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
+
+
+def _day(at: int) -> str:
+    return day(datetime.fromtimestamp(at / 1_000_000, UTC).date()) if at else ""
+
+
+def _minute(at: int) -> str:
+    return f"{_day(at)}, {datetime.fromtimestamp(at / 1_000_000, UTC):%H:%M} UTC"
+
+
+def add_account(routes: APIRouter, smart: Smart) -> None:
+    """Add the pages under ``/account``."""
+    here = Account(smart)
+    routes.add_api_route(PATH, html.shown(smart, PATH, here.show), methods=["GET"])
+    steps = {
+        "/account/password": here.password,
+        "/account/sessions": here.end_sessions,
+        "/account/second": here.begin,
+        "/account/second/confirm": here.confirm,
+        "/account/second/end": here.take_away,
+    }
+    for path, sent in steps.items():
+        routes.add_api_route(path, html.sent(smart, PATH, sent), methods=["POST"])
