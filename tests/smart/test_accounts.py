@@ -9,10 +9,8 @@ import pytest
 
 from fhir_server.smart import clients, demo, users
 from fhir_server.smart.clients import Client
-from fhir_server.smart.core import HOUR, MINUTE
+from fhir_server.smart.core import HOUR
 from fhir_server.smart.granted import Granted, standing
-from fhir_server.smart.page_routes import PER_ADDRESS
-from fhir_server.smart.sessions import cookie_name
 from fhir_server.smart.tokens import issue, operator_token
 from tests.smart.world import World
 
@@ -155,12 +153,6 @@ def test_standing_grants_list_each_connected_app_once(world: World) -> None:
     assert found == {("adult", "demo-public", "adult"), ("parent-a", "demo-public", "teen")}
 
 
-def test_behind_https_the_cookie_is_bound_to_the_host(world: World) -> None:
-    object.__setattr__(world.smart, "origin", "https://demo.example")
-    assert cookie_name(world.smart) == "__Host-session"
-    assert "secure" in world.http.get("/sign-in").headers["set-cookie"].lower()
-
-
 def test_links_made_at_once_are_all_kept(world: World) -> None:
     names = [f"related-{number}" for number in range(12)]
 
@@ -200,14 +192,3 @@ def test_a_grant_that_went_with_the_sign_in_is_listed_no_longer(world: World) ->
     assert user is not None
     asyncio.run(users.save(world.store, user))
     assert asyncio.run(standing(world.store, world.clock())) == ()
-
-
-def test_authorization_requests_from_one_address_are_limited_but_not_for_good(world: World) -> None:
-    answers = [world.authorize().status_code for _ in range(PER_ADDRESS)]
-    assert set(answers) == {303}
-    refused = world.authorize()
-    assert (refused.status_code, "location" in refused.headers) == (429, False)
-    kept = len(asyncio.run(world.store.secrets.listing("request", world.clock())))
-    assert kept == PER_ADDRESS
-    world.clock.forward(MINUTE)
-    assert world.authorize().status_code == 303

@@ -11,7 +11,6 @@ import pytest
 
 from fhir_server.smart import users
 from fhir_server.smart.core import HOUR, MINUTE
-from fhir_server.smart.discovery import CAPABILITIES
 from fhir_server.smart.launch import Launch, new_launch
 from fhir_server.smart.people import EncounterChoice, Person
 from tests.smart.world import ORIGIN, Page, World, query
@@ -35,10 +34,6 @@ def visits(world: World) -> World:
 
     object.__setattr__(world.smart, "encounters", choices)
     return world
-
-
-def test_smart_22_what_is_announced_has_a_test() -> None:
-    assert {"context-style", "context-banner", "context-standalone-encounter", "permission-online"} <= set(CAPABILITIES)
 
 
 # the visit

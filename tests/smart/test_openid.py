@@ -34,6 +34,13 @@ def test_smart_75_the_keys_are_public_rsa_and_ec(world: World) -> None:
     assert not any(set(key) & {"d", "p", "q", "dp", "dq", "qi"} for key in published)
 
 
+def test_signing_keys_have_128_bits_of_strength_or_more(world: World) -> None:
+    # NIST SP 800-57: RSA of 3072 bits, curves of 256.
+    published = {key["kty"]: key for key in world.http.get("/oauth/jwks").json()["keys"]}
+    assert len(base64.urlsafe_b64decode(published["RSA"]["n"] + "===")) * 8 >= 3072
+    assert published["EC"]["crv"] == "P-384"
+
+
 def test_the_subject_is_stable_per_person_and_tells_nothing(world: World) -> None:
     first, again, other = (
         claims_of(world.tokens(user, patient)["id_token"])[1]["sub"]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fhir_server.smart import clients, demo, users
-from fhir_server.smart.core import DAY, HOUR
+from fhir_server.smart.core import DAY, GRANT_LIFE, HOUR
 from tests.smart.world import ORIGIN, SCOPE, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
@@ -82,6 +82,18 @@ def test_a_refresh_token_lasts_three_months_from_its_last_use(world: World) -> N
     token = world.refresh(token).json()["refresh_token"]
     world.clock.forward(93 * DAY)
     assert world.refresh(token).status_code == 400
+
+
+def test_a_grant_ends_three_years_after_it_was_given_however_often_it_is_renewed(world: World) -> None:
+    token, end = world.tokens()["refresh_token"], world.clock() + GRANT_LIFE
+    while world.clock() + 90 * DAY < end:
+        world.clock.forward(90 * DAY)
+        token = world.refresh(token).json()["refresh_token"]
+    world.clock.forward(end - world.clock() - DAY)
+    answer = world.refresh(token).json()
+    world.clock.forward(DAY)
+    assert world.refresh(answer["refresh_token"]).status_code == 400
+    assert world.refresh(world.tokens()["refresh_token"]).status_code == 200  # the control: asked again, it goes on
 
 
 def test_a_closed_or_disabled_account_refreshes_nothing(world: World) -> None:

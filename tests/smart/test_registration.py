@@ -247,6 +247,28 @@ def test_two_apps_cannot_register_one_name(world: World) -> None:
     made(world, client_name="Lung diary")
 
 
+def test_of_registrations_made_at_once_under_names_that_look_alike_one_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = clients.everyone
+
+    async def slow(store: Any) -> Any:
+        """As from a store that is asked over a network: others come in between."""
+        found = await known(store)
+        await asyncio.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(clients, "everyone", slow)
+    names = ["Heart diary", "heart diary", "HEART DIARY", "Heart-diary", "Hеart diary", "Heart dіary"]
+
+    async def race() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
+            sent = (client.post("/oauth/register", json=METADATA | {"client_name": name}) for name in names)
+            return [answer.status_code for answer in await asyncio.gather(*sent)]
+
+    assert sorted(asyncio.run(race())) == [201] + [400] * (len(names) - 1)
+    made(world, client_name="Lung diary")
+    assert post(world, client_name="Heart diary").status_code == 400
+
+
 def test_names_of_other_alphabets_are_names() -> None:
     assert readable("Дневник сердца") and readable("心臓日記")
     assert not imitates("心臓日記", "Дневник сердца")

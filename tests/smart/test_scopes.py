@@ -94,6 +94,10 @@ def test_covers_finds_the_scopes_that_allow_one_interaction() -> None:
         ("patient/Condition.cud", "Health problems and diagnoses: add, change and delete"),
         ("patient/BodyStructure.r", "Body structure: read"),
         ("patient/Observation.rs?category=http://x|vital-signs", "Lab results and other observations (only vital signs): read"),
+        ("patient/Condition.rs?category=a|x-y,b|z", "Health problems and diagnoses (only x y or z): read"),
+        ("patient/Observation.rs?category:not=a|laboratory", "Lab results and other observations (only category:not=a|laboratory): read"),
+        ("patient/Observation.rs?code=a|8867-4", "Lab results and other observations (only code=a|8867-4): read"),
+        ("patient/Observation.rs?category=a|x&status=final", "Lab results and other observations (only x and status=final): read"),
         ("user/Patient.rs", "Name, birth date and contact details, in every record you may open: read"),
     ],
 )

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from urllib.parse import quote_plus
 
 import httpx
 import pytest
 
-from fhir_server.smart import demo
-from fhir_server.smart.core import HOUR
+from fhir_server.smart import clients, demo
+from fhir_server.smart.clients import Client
+from fhir_server.smart.core import HOUR, digest
 from tests.smart.world import CHALLENGE, ORIGIN, SCOPE, VERIFIER, Page, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
@@ -39,6 +41,25 @@ def test_smart_41_a_confidential_client_authenticates_by_basic_or_in_the_body(wo
     assert world.exchange(world.code(client_id="demo-confidential"), CONFIDENTIAL).status_code == 200
     body = {"client_id": "demo-confidential", "client_secret": demo.SECRET}
     assert world.exchange(world.code(client_id="demo-confidential"), **body).status_code == 200
+
+
+@pytest.mark.parametrize("secret", ["plain-secret", "50%25 + /=:?&", "a+b c%2Fd", "pässwörd:%"])
+def test_smart_41_basic_credentials_are_read_plain_and_form_encoded(world: World, secret: str) -> None:
+    """Programs send them plain, RFC 6749 2.3.1 has them encoded; a secret is never read as another one."""
+    client = Client("demo.web_app~1", "Other web app", "app", "client_secret", "patient/*.rs", (demo.REDIRECT,), secret=digest(secret))
+    asyncio.run(clients.save(world.store, client))
+    form = {"token": "garbage"}
+    for credentials, status in (
+        (f"{client.client_id}:{secret}", 200),
+        (f"{quote_plus(client.client_id)}:{quote_plus(secret)}", 200),
+        (f"demo%2Eweb%5Fapp~1:{quote_plus(secret)}", 200),
+        (f"{client.client_id}:{secret}x", 401),
+        (f"{client.client_id}:{quote_plus(quote_plus(secret)) + '%'}", 401),
+        (f"{client.client_id}:", 401),
+        (client.client_id, 401),
+    ):
+        header = {"Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()}
+        assert world.http.post("/oauth/introspect", data=form, headers=header).status_code == status, credentials
 
 
 def test_smart_42_an_asymmetric_client_is_known_by_its_assertion_alone(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Answers that are not the provider's answer to this browser's question end on a page, with nobody signed in and nothing kept."""
+"""Sign-in at an outside provider: answers that are not its answer to this browser's question end on a page, with nothing kept."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def refused(worlds: Worlds, answer: httpx.Response, words: str) -> None:
     assert worlds.states() == 0
 
 
-def test_the_control_an_honest_answer_signs_in(worlds: Worlds) -> None:
+def test_elsewhere_the_control_an_honest_answer_signs_in(worlds: Worlds) -> None:
     assert worlds.back(worlds.agreed(worlds.left())).status_code == 303
     assert worlds.who() == "Pat Parent"
 
 
-def test_a_replayed_answer_is_refused(worlds: Worlds) -> None:
+def test_elsewhere_a_replayed_answer_is_refused(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     assert worlds.back(url).status_code == 303
     worlds.ours.http.cookies.clear()
@@ -51,7 +51,7 @@ def test_a_replayed_answer_is_refused(worlds: Worlds) -> None:
 
 
 @pytest.mark.parametrize("fetched", [True, False])
-def test_an_answer_in_another_browser_is_refused_and_good_nowhere_afterwards(worlds: Worlds, fetched: bool) -> None:
+def test_elsewhere_an_answer_in_another_browser_is_refused_and_good_nowhere_afterwards(worlds: Worlds, fetched: bool) -> None:
     """Login CSRF: the victim's browser is sent the attacker's answer, with a cookie of its own or with none."""
     url = worlds.agreed(worlds.left())
     victim = Browser(worlds.ours.app)
@@ -64,13 +64,13 @@ def test_an_answer_in_another_browser_is_refused_and_good_nowhere_afterwards(wor
 
 
 @pytest.mark.parametrize("state", [None, "", "made-up"])
-def test_an_answer_to_no_question_is_refused(worlds: Worlds, state: str | None) -> None:
+def test_elsewhere_an_answer_to_no_question_is_refused(worlds: Worlds, state: str | None) -> None:
     worlds.ours.http.get("/sign-in")
     refused(worlds, worlds.back(changed(f"{worlds.callback['north']}?code=x&iss={NORTH}", state=state)), STALE)
 
 
 @pytest.mark.parametrize("iss", [SOUTH, NORTH + "/", None])
-def test_an_answer_in_the_name_of_another_issuer_or_of_none_is_refused_before_the_code_goes_anywhere(
+def test_elsewhere_an_answer_in_the_name_of_another_issuer_or_of_none_is_refused_before_the_code_goes_anywhere(
     worlds: Worlds, iss: str | None
 ) -> None:
     url = worlds.agreed(worlds.left())
@@ -79,7 +79,7 @@ def test_an_answer_in_the_name_of_another_issuer_or_of_none_is_refused_before_th
     assert worlds.wire.to("/oauth/token") == 0
 
 
-def test_mix_up_the_honest_providers_code_never_reaches_the_other_provider(worlds: Worlds) -> None:
+def test_elsewhere_mix_up_the_honest_providers_code_never_reaches_the_other_provider(worlds: Worlds) -> None:
     """The attacker runs the south and has it pass the browser on to the north: RFC 9700 4.4."""
     asked = dict(parse_qsl(urlsplit(worlds.left("south")).query))
     passed_on = dict(parse_qsl(urlsplit(worlds.left("north")).query)) | {"state": asked["state"], "code_challenge": asked["code_challenge"]}
@@ -90,7 +90,7 @@ def test_mix_up_the_honest_providers_code_never_reaches_the_other_provider(world
     assert worlds.wire.to("/oauth/token") == 0
 
 
-def test_mix_up_an_issuer_that_does_not_name_itself_is_told_apart_by_its_address_here(worlds: Worlds) -> None:
+def test_elsewhere_mix_up_an_issuer_that_does_not_name_itself_is_told_apart_by_its_address_here(worlds: Worlds) -> None:
     async def silent(request: httpx.Request) -> httpx.Response:
         stated = json.loads(await (await worlds.wire.passed(request)).aread())
         del stated["authorization_response_iss_parameter_supported"]
@@ -103,20 +103,20 @@ def test_mix_up_an_issuer_that_does_not_name_itself_is_told_apart_by_its_address
 
 
 @pytest.mark.parametrize("name", ["code", "state", "iss"])
-def test_a_repeated_parameter_is_refused(worlds: Worlds, name: str) -> None:
+def test_elsewhere_a_repeated_parameter_is_refused(worlds: Worlds, name: str) -> None:
     url = worlds.agreed(worlds.left())
     again = dict(parse_qsl(urlsplit(url).query))[name]
     refused(worlds, worlds.back(f"{url}&{urlencode({name: again})}"), STALE)
 
 
-def test_saying_no_over_there_is_not_an_error_here(worlds: Worlds) -> None:
+def test_elsewhere_saying_no_over_there_is_not_an_error_here(worlds: Worlds) -> None:
     refused(worlds, worlds.back(worlds.agreed(worlds.left(), decision="deny")), "You did not sign in. Nothing has changed")
 
 
 @pytest.mark.parametrize(
     ("error", "words"), [("server_error", "did not work there"), ("<script>", "did not work there"), ("access_denied", "did not sign in")]
 )
-def test_what_a_provider_says_of_an_error_is_not_repeated(worlds: Worlds, error: str, words: str) -> None:
+def test_elsewhere_what_a_provider_says_of_an_error_is_not_repeated(worlds: Worlds, error: str, words: str) -> None:
     url = worlds.agreed(worlds.left())
     answer = worlds.back(changed(url, code=None, error=error, error_description="<b>call 555</b>"))
     refused(worlds, answer, words)
@@ -154,12 +154,12 @@ FORGERIES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_id_token_signs_nobody_in(worlds: Worlds, forgery: str) -> None:
+def test_elsewhere_a_forged_id_token_signs_nobody_in(worlds: Worlds, forgery: str) -> None:
     worlds.forged(FORGERIES[forgery])
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
-def test_an_id_token_signed_by_somebody_else_signs_nobody_in(worlds: Worlds) -> None:
+def test_elsewhere_an_id_token_signed_by_somebody_else_signs_nobody_in(worlds: Worlds) -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(await (await worlds.wire.passed(request)).aread())
         claims = claims_of(body["id_token"])[1]
@@ -173,7 +173,7 @@ def test_an_id_token_signed_by_somebody_else_signs_nobody_in(worlds: Worlds) -> 
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
-def test_a_public_key_is_not_taken_for_a_shared_secret(worlds: Worlds) -> None:
+def test_elsewhere_a_public_key_is_not_taken_for_a_shared_secret(worlds: Worlds) -> None:
     published = asyncio.run(_jwks(worlds))
 
     def forge(header: dict[str, Any], claims: dict[str, Any]) -> str:
@@ -183,7 +183,7 @@ def test_a_public_key_is_not_taken_for_a_shared_secret(worlds: Worlds) -> None:
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
-def test_a_shared_secret_is_no_key_even_if_it_is_in_the_key_set(worlds: Worlds) -> None:
+def test_elsewhere_a_shared_secret_is_no_key_even_if_it_is_in_the_key_set(worlds: Worlds) -> None:
     shared = OctKey.generate_key(256, {"kid": "shared", "alg": "HS256", "use": "sig"})
 
     async def published(request: httpx.Request) -> httpx.Response:
@@ -202,7 +202,7 @@ async def _jwks(worlds: Worlds) -> bytes:
         return (await client.get(f"{NORTH}/oauth/jwks")).content
 
 
-def test_tokens_of_more_audiences_and_with_at_hash_and_azp_that_fit_are_accepted(worlds: Worlds) -> None:
+def test_elsewhere_tokens_of_more_audiences_and_with_at_hash_and_azp_that_fit_are_accepted(worlds: Worlds) -> None:
     """The control of the forgeries: what they get wrong, right."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -230,7 +230,9 @@ def _down(request: httpx.Request) -> httpx.Response:
     ],
 )
 @pytest.mark.parametrize("end", ["openid-configuration", "/oauth/token", "/oauth/jwks"])
-def test_a_provider_that_is_down_or_talks_nonsense_gets_a_page_and_nothing_is_kept(worlds: Worlds, end: str, instead: Any) -> None:
+def test_elsewhere_a_provider_that_is_down_or_talks_nonsense_gets_a_page_and_nothing_is_kept(
+    worlds: Worlds, end: str, instead: Any
+) -> None:
     worlds.wire.instead[end] = instead
     answer = worlds.leave() if end == "openid-configuration" else worlds.signed_in()
     assert answer.status_code == 400
@@ -250,7 +252,7 @@ def test_a_provider_that_is_down_or_talks_nonsense_gets_a_page_and_nothing_is_ke
         {"jwks_uri": None},
     ],
 )
-def test_a_discovery_document_that_is_not_this_issuers_or_points_at_unsafe_places_is_not_followed(
+def test_elsewhere_a_discovery_document_that_is_not_this_issuers_or_points_at_unsafe_places_is_not_followed(
     worlds: Worlds, stated: dict[str, Any]
 ) -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -262,13 +264,13 @@ def test_a_discovery_document_that_is_not_this_issuers_or_points_at_unsafe_place
     assert worlds.states() == 0
 
 
-def test_a_provider_taken_away_or_changed_meanwhile_signs_nobody_in(worlds: Worlds) -> None:
+def test_elsewhere_a_provider_taken_away_or_changed_meanwhile_signs_nobody_in(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     asyncio.run(federation.remove(worlds.ours.store, NORTH))
     refused(worlds, worlds.back(url), STALE)
 
 
-def test_an_unknown_provider_and_a_lapsed_request_get_a_page(worlds: Worlds) -> None:
+def test_elsewhere_an_unknown_provider_and_a_lapsed_request_get_a_page(worlds: Worlds) -> None:
     worlds.ours.http.get("/sign-in")
     assert worlds.ours.http.get("/sign-in/with/none").status_code == 400
     answer = worlds.ours.http.get(f"/sign-in/with/{FEDERATED['north'].id}?request=gone")
@@ -276,12 +278,12 @@ def test_an_unknown_provider_and_a_lapsed_request_get_a_page(worlds: Worlds) -> 
     assert worlds.wire.calls == []
 
 
-def test_a_browser_that_was_shown_no_sign_in_page_is_shown_one_first(worlds: Worlds) -> None:
+def test_elsewhere_a_browser_that_was_shown_no_sign_in_page_is_shown_one_first(worlds: Worlds) -> None:
     answer = Browser(worlds.ours.app).get(f"/sign-in/with/{FEDERATED['north'].id}?next=/apps")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?request=&next=%2Fapps")
 
 
-def test_unlinking_a_subject_or_removing_its_provider_signs_the_account_out(worlds: Worlds) -> None:
+def test_elsewhere_unlinking_a_subject_or_removing_its_provider_signs_the_account_out(worlds: Worlds) -> None:
     subject = asyncio.run(worlds.subject(worlds.north, "adult"))
     worlds.signed_in()
     assert worlds.who() == "Pat Parent"
@@ -295,7 +297,7 @@ def test_unlinking_a_subject_or_removing_its_provider_signs_the_account_out(worl
     assert asyncio.run(federation.subjects(worlds.ours.store)) == ()
 
 
-def test_the_same_subject_at_another_provider_is_another_person(worlds: Worlds) -> None:
+def test_elsewhere_the_same_subject_at_another_provider_is_another_person(worlds: Worlds) -> None:
     assert asyncio.run(worlds.subject(worlds.north, "adult")) == asyncio.run(worlds.subject(worlds.south, "adult"))
     assert "nothing here has been opened" in worlds.signed_in("south").text
     assert worlds.callback["south"].startswith(OURS)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.attacks.world import House
+from tests.federation.world import Worlds
+from tests.smart.site import Site
+from tests.smart.world import World
+
+
+@pytest.fixture
+def world() -> World:
+    """The authorization server alone, with the demo's people and apps."""
+    return World()
+
+
+@pytest.fixture
+def house() -> House:
+    """Everything at one origin: sign-in, portal, links, FHIR API."""
+    return House()
+
+
+@pytest.fixture
+def worlds() -> Worlds:
+    """Three issuers, two of which are outside providers of the first."""
+    return Worlds()
+
+
+@pytest.fixture
+def site(world: World) -> Site:
+    """A client's own server that publishes its keys."""
+    return Site(world)

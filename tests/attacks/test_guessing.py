@@ -1,0 +1,297 @@
+"""Guessing passwords, codes and secrets, and learning who has an account.  Limits slow a guesser and lock nobody out for good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from fhir_server.smart import clients, demo, password_codes, routes, users
+from fhir_server.smart.core import HOUR, MINUTE, SECOND
+from fhir_server.smart.federation_pages import PER_ADDRESS as DEPARTURES
+from fhir_server.smart.page_routes import PER_ADDRESS as REQUESTS
+from fhir_server.smart.registration_routes import PER_ADDRESS as REGISTRATIONS
+from fhir_server.smart.sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
+from tests.attacks.world import House
+from tests.federation.world import FEDERATED, Worlds
+from tests.smart.world import Browser, Page, World
+
+CONFIDENTIAL = ("demo-confidential", demo.SECRET)
+
+
+def guess(world: World, username: str, password: str, address: str = "10.0.0.1", device: str = "") -> bool:
+    return asyncio.run(signed_in(world.store, username, password, address, world.clock(), device)) is not None
+
+
+def tried(world: World, browser: Browser, username: str, password: str) -> bool:
+    """Whether the sign-in page lets this browser in."""
+    fields = dict(Page(browser.get("/sign-in").text).sent) | {"username": username, "password": password}
+    return browser.post("/sign-in", data=fields).status_code == 303
+
+
+# passwords
+
+
+@pytest.mark.parametrize("username", ["adult", "nobody", "", "x" * 5000, "\x00"])
+def test_user_enumeration_unknown_names_wrong_passwords_and_lock_outs_read_alike(world: World, username: str) -> None:
+    page = world.follow(world.authorize())
+    wrong = world.sign_in(page, "parent-a", "wrong-password")
+    other = world.sign_in(page, username, "wrong-password")
+    text = Page(wrong.text).text
+    assert (other.status_code, Page(other.text).text) == (wrong.status_code, text)
+    for _ in range(PER_USER):
+        world.sign_in(page, username, "wrong-password")
+    locked = world.sign_in(page, username, demo.PASSWORD)
+    assert (locked.status_code, Page(locked.text).text) == (wrong.status_code, text)
+
+
+def test_password_guessing_locks_an_account_for_a_quarter_of_an_hour_and_no_longer(world: World) -> None:
+    assert not any(guess(world, "adult", f"guess-{number}", f"10.0.0.{number}") for number in range(PER_USER))
+    assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9")
+    assert guess(world, "parent-a", demo.PASSWORD, "10.9.9.9")
+    world.clock.forward(15 * MINUTE + 1)
+    assert guess(world, "adult", demo.PASSWORD)
+
+
+def test_password_guessing_a_right_password_gives_the_guesses_back(world: World) -> None:
+    for _ in range(4):
+        assert not any(guess(world, "adult", "wrong-guess") for _ in range(PER_USER - 1))
+        assert guess(world, "adult", demo.PASSWORD)
+
+
+def test_password_guessing_many_accounts_locks_the_address(world: World) -> None:
+    assert not any(guess(world, f"user-{number}", "guess-guess") for number in range(PER_ADDRESS))
+    assert not guess(world, "adult", demo.PASSWORD)
+    assert guess(world, "adult", demo.PASSWORD, "10.9.9.9")
+
+
+def test_password_guessing_in_parallel_is_counted_before_it_is_checked(world: World) -> None:
+    async def race() -> int:
+        passwords = ["wrong-guess"] * 9 + [demo.PASSWORD]
+        tries = (signed_in(world.store, "adult", word, f"10.0.1.{n}", world.clock()) for n, word in enumerate(passwords))
+        return sum(user is not None for user in await asyncio.gather(*tries))
+
+    assert asyncio.run(race()) == 0
+
+
+def test_password_guessing_does_not_lock_the_victim_out_of_a_device_of_their_own(world: World) -> None:
+    """The guesser goes on for ever, from many addresses and the victim's too; a device the victim has signed in on works all the same."""
+    own, new = world.browser(), world.browser()
+    assert tried(world, own, "adult", demo.PASSWORD)
+    for round in range(3):
+        for number in range(PER_ADDRESS):
+            assert not guess(world, "adult", f"guess-{round}-{number}", "127.0.0.1")
+        assert not tried(world, new, "adult", demo.PASSWORD)  # the control: elsewhere the account is locked
+        assert tried(world, own, "adult", demo.PASSWORD)
+        world.clock.forward(WINDOW)
+
+
+def test_password_guessing_on_a_device_of_ones_own_is_limited_too_and_each_person_has_their_own_guesses_there(world: World) -> None:
+    family = world.browser()
+    for username in ("adult", "parent-a"):
+        assert tried(world, family, username, demo.PASSWORD)
+    for number in range(2 * PER_USER):
+        assert not tried(world, family, "adult", f"guess-{number}")
+    assert not tried(world, family, "adult", demo.PASSWORD)
+    assert tried(world, family, "parent-a", demo.PASSWORD)
+
+
+@pytest.mark.parametrize("device", ["", "made-up", "x" * 4000])
+def test_password_guessing_with_a_made_up_device_gains_nothing(world: World, device: str) -> None:
+    for number in range(PER_USER):
+        assert not guess(world, "adult", f"guess-{number}", f"10.0.0.{number}", device)
+    assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9", device)
+
+
+def test_password_guessing_at_the_device_of_somebody_else_gains_nothing(world: World) -> None:
+    mine = world.browser()
+    assert tried(world, mine, "parent-a", demo.PASSWORD)
+    for number in range(PER_USER):
+        assert not tried(world, mine, "adult", f"guess-{number}")
+    assert not tried(world, mine, "adult", demo.PASSWORD)
+
+
+def test_password_guessing_from_made_up_addresses_is_counted_as_what_it_is(world: World) -> None:
+    """What a request says of where it comes from counts only if a proxy that the operator trusts says it."""
+    fields = dict(Page(world.http.get("/sign-in").text).sent)
+    for number in range(PER_ADDRESS):
+        said = {"X-Forwarded-For": f"10.1.1.{number}", "X-Real-IP": f"10.1.1.{number}", "Forwarded": f"for=10.1.1.{number}"}
+        form = fields | {"username": f"user-{number}", "password": "guess-guess"}
+        assert world.http.post("/sign-in", data=form, headers=said).status_code == 400
+    assert not tried(world, world.browser(), "adult", demo.PASSWORD)
+    world.clock.forward(WINDOW)
+    assert tried(world, world.browser(), "adult", demo.PASSWORD)  # the control
+
+
+# who has an account
+
+
+def test_user_enumeration_by_timing_each_attempt_costs_one_password_hash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known, unknown, disabled, locked: the work is the same, whatever the clock says."""
+    asyncio.run(users.password_fits(None, "x"))  # the hash that stands in for nobody's is made once
+    counted: list[str] = []
+    verify: Callable[[str, str], bool] = users._verify
+    monkeypatch.setattr(users, "_verify", lambda hashed, password: counted.append(hashed) or verify(hashed, password))
+    found = asyncio.run(users.find(world.store, "parent-b"))
+    assert found is not None
+    asyncio.run(users.save(world.store, msgspec.structs.replace(found, disabled=True)))
+    for attempt, username in enumerate(["adult", "nobody", "parent-b", "", "adult", *["parent-a"] * (PER_USER + 2)], start=1):
+        guess(world, username, "wrong-password", f"10.0.0.{attempt}")
+        assert len(counted) == attempt
+    guess(world, "adult", demo.PASSWORD)
+    assert len(counted) == attempt + 1
+    assert len({hashed.rpartition("$")[0].rpartition("$")[0] for hashed in counted}) == 1  # and under the same parameters
+
+
+def test_user_enumeration_at_recovery_a_wrong_code_reads_and_costs_the_same_for_every_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a code for somebody else, and a password that would not do, with or without a code waiting."""
+    found = asyncio.run(users.find(world.store, "parent-b"))
+    adult = asyncio.run(users.find(world.store, "adult"))
+    assert found is not None and adult is not None
+    asyncio.run(users.save(world.store, msgspec.structs.replace(found, disabled=True)))
+    code = asyncio.run(password_codes.issue(world.store, adult, world.clock()))
+    worked: list[str] = []
+    for name in ("_verify", "hash_password"):
+        monkeypatch.setattr(users, name, _counting(getattr(users, name), worked))
+    form = dict(Page(world.http.get("/set-password").text).sent)
+    told = set()
+    for username in ("adult", "parent-a", "parent-b", "nobody"):
+        for wrong, new in (("AAAA-AAAA-AAAA-AAAA-AAAA", "A quite new one 7"), (code if username != "adult" else "x", "short")):
+            answer = world.http.post("/set-password", data=form | {"username": username, "code": wrong, "new": new, "again": new})
+            told.add((answer.status_code, answer.text.replace(f'value="{username}"', "")))
+    assert len(told) == 1 and worked == []
+    sound = form | {"username": "adult", "code": code, "new": "A quite new one 7", "again": "A quite new one 7"}
+    assert world.http.post("/set-password", data=sound).status_code == 200  # the control
+    assert worked
+
+
+def _counting(work: Callable[..., Any], worked: list[str]) -> Callable[..., Any]:
+    def counted(*given: Any) -> Any:
+        worked.append(work.__name__)
+        return work(*given)
+
+    return counted
+
+
+def test_user_enumeration_there_is_no_registration_of_people_and_accounts_are_changed_by_who_is_signed_in(house: House) -> None:
+    """Accounts are opened by the operator alone; registration here is of apps."""
+    paths = {*house.paths("GET"), *house.paths("POST"), *house.paths("PUT")}
+    assert {"/sign-in", "/register-app"} <= paths  # the control
+    assert {path for path in paths if "register" in path} == {"/register-app", "/oauth/register", "/oauth/register/{client_id}"}
+    words = ("recover", "reset", "forgot", "sign-up", "signup", "join", "password", "username", "available", "account")
+    stranger = Browser(house.app)
+    token = dict(Page(stranger.get("/sign-in").text).sent)["token"]
+    for path in sorted(path for path in paths - {"/set-password"} if any(word in path for word in words)):
+        for username in ("adult", "nobody"):
+            fields = {"token": token, "username": username, "password": "x", "new": "y"}
+            asked = (stranger.get(path, params=fields), stranger.post(path, data=fields))
+            for answer in asked:
+                assert answer.status_code == 405 or answer.headers.get("location", "").startswith("/sign-in?"), path
+
+
+@pytest.mark.parametrize("username", ["adult", "nobody", "clinician"])
+def test_user_enumeration_the_pages_before_signing_in_are_the_same_for_every_name(world: World, username: str) -> None:
+    page = world.http.get("/sign-in", params={"username": username})
+    again = world.http.get("/sign-in", params={"username": "somebody"})
+    assert page.text.replace(username, "somebody") == again.text
+
+
+def test_user_enumeration_by_codes_of_somebody_else_reads_like_a_wrong_code(house: House) -> None:
+    visitor = house.signed_in("proxy-full")
+    one = visitor.send("/accept", "/accept", code="AAAA-AAAA-AAAA-AAAA-AAAA")
+    two = visitor.send("/accept", "/accept", code="adult")
+    assert (one.status_code, Page(one.text).text) == (two.status_code, Page(two.text).text) and one.status_code == 400
+
+
+# secrets of apps
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
+def test_client_secret_guessing_is_slowed_for_the_guessers_address_and_for_a_minute_only(world: World, path: str) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": "x", "token": "x"}
+    statuses = [world.http.post(path, data=form, auth=(CONFIDENTIAL[0], f"guess-{n}")).status_code for n in range(routes.FAILURES)]
+    assert set(statuses) == {401}
+    slowed = world.http.post(path, data=form, auth=CONFIDENTIAL)
+    assert (slowed.status_code, slowed.headers["retry-after"], slowed.json()["error"]) == (429, "60", "temporarily_unavailable")
+    assert _elsewhere(world, path, form).status_code != 429, "the app itself is at another address"
+    world.clock.forward(MINUTE)
+    assert world.http.post(path, data=form, auth=CONFIDENTIAL).status_code in (200, 400)
+
+
+def _elsewhere(world: World, path: str, form: dict[str, str]) -> httpx.Response:
+    async def sent() -> httpx.Response:
+        transport = httpx.ASGITransport(world.app, client=("10.9.9.9", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            return await client.post(path, data=form, auth=CONFIDENTIAL)
+
+    return asyncio.run(sent())
+
+
+def test_client_secret_guessing_honest_requests_are_not_counted(world: World) -> None:
+    for _ in range(routes.FAILURES + 1):
+        assert world.post("/oauth/introspect", CONFIDENTIAL, token="garbage").json() == {"active": False}
+    assert world.post("/oauth/token", CONFIDENTIAL, grant_type="refresh_token", refresh_token="x").status_code == 400
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Bearer ", "Basic eDp4", ""])
+def test_introspection_guessing_needs_a_credential_first(world: World, header: str) -> None:
+    token = world.tokens()["access_token"]
+    answer = world.http.post("/oauth/introspect", data={"token": token}, headers={"Authorization": header} if header else {})
+    assert answer.status_code == 401
+    assert "active" not in answer.text
+    assert world.post("/oauth/introspect", CONFIDENTIAL, token=token).json()["active"] is True
+
+
+# other limits
+
+
+def test_registration_code_guessing_reads_alike_and_an_invitation_is_not_used_up_by_it(world: World) -> None:
+    object.__setattr__(world.smart, "mode", "production")
+    metadata = {"client_name": "Heart diary", "redirect_uris": ["https://app.example/cb"]}
+    answers = [world.http.post("/oauth/register", json=metadata, headers={"Authorization": f"Bearer guess{n}"}) for n in range(5)]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(401, world.http.post("/oauth/register", json=metadata).text)}
+    assert len(asyncio.run(clients.everyone(world.store))) == len(demo.CLIENTS)
+
+
+def test_a_flood_of_authorization_requests_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
+    answers = [world.authorize().status_code for _ in range(REQUESTS)]
+    assert set(answers) == {303}
+    world.clock.forward(MINUTE // 2)
+    refused = world.authorize()
+    assert (refused.status_code, "location" in refused.headers, refused.headers["retry-after"]) == (429, False, "30")
+    kept = len(asyncio.run(world.store.secrets.listing("request", world.clock())))
+    assert kept == REQUESTS
+    world.clock.forward(MINUTE // 2)
+    assert world.authorize().status_code == 303
+
+
+def test_a_flood_of_registrations_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
+    for number in range(REGISTRATIONS):
+        name = f"Diary {chr(97 + number % 26)}{chr(97 + number // 26)} {number}"
+        metadata = {"client_name": name, "redirect_uris": ["https://app.example/cb"]}
+        assert world.http.post("/oauth/register", json=metadata).status_code == 201
+    refused = world.http.post("/oauth/register", json=metadata)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
+    form = dict(Page(world.http.get("/register-app").text).sent) | {"name": "One more", "redirects": "https://a.example/", "method": "none"}
+    page = world.http.post("/register-app", data=form)
+    assert (page.status_code, page.headers["retry-after"]) == (429, "3600")
+    world.clock.forward(HOUR)
+    assert world.http.post("/register-app", data=form | {"scope": "patient/*.rs"}).status_code == 200
+
+
+def test_a_flood_of_departures_to_a_provider_is_limited_with_retry_after_but_not_for_good(worlds: Worlds) -> None:
+    """Each keeps something here and asks the provider something, so we are not to be turned against it."""
+    worlds.ours.http.get("/sign-in")
+    path = f"/sign-in/with/{FEDERATED['north'].id}"
+    assert {worlds.ours.http.get(path).status_code for _ in range(DEPARTURES)} == {303}
+    asked = len(worlds.wire.calls)
+    refused = worlds.ours.http.get(path)
+    assert (refused.status_code, refused.headers["retry-after"], len(worlds.wire.calls)) == (429, "60", asked)
+    worlds.clock.forward(60 * SECOND)
+    assert worlds.ours.http.get(path).status_code == 303

@@ -1,0 +1,142 @@
+"""Sessions: fixed beforehand, planted, stolen from an earlier one; and what browsers are told of our cookies."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+from typing import Any
+
+import httpx
+import pytest
+
+from fhir_server.settings import Settings
+from fhir_server.smart import demo
+from tests.attacks.world import House
+from tests.federation.world import Worlds
+from tests.portal.world import code_in
+from tests.smart.world import Browser, Page, World
+
+
+def _asks_for_a_password(world: World, cookie: str) -> bool:
+    """Whether a browser with this session cookie is asked to sign in."""
+    world.http = world.browser()
+    world.http.cookies.set("session", cookie)
+    return 'name="password"' in world.follow(world.authorize()).text
+
+
+def test_session_fixation_the_session_id_changes_at_sign_in_and_the_old_one_is_worth_nothing(world: World) -> None:
+    page = world.follow(world.authorize())
+    before = world.http.cookies["session"]
+    world.sign_in(page, "adult")
+    after = world.http.cookies["session"]
+    assert after != before
+    assert not _asks_for_a_password(world, after)  # the control
+    assert _asks_for_a_password(world, before)
+
+
+_AS_OURS = "kCpSP-3nA3giM4EGdnwJQeVq7X3Rjio49_96wEwKTvo"  # of the form of a session id
+
+
+@pytest.mark.parametrize("planted", ["planted-by-somebody-else", _AS_OURS, "", "x" * 4000], ids=["words", "as ours", "empty", "long"])
+def test_session_fixation_a_planted_cookie_never_becomes_signed_in(world: World, planted: str) -> None:
+    world.http.cookies.set("session", planted, domain="127.0.0.1")
+    world.sign_in(world.follow(world.authorize()), "adult")
+    after = world.http.cookies["session"]
+    assert after not in ("", planted)
+    assert not _asks_for_a_password(world, after)  # the control
+    assert _asks_for_a_password(world, planted)
+
+
+def test_session_fixation_at_a_sign_in_elsewhere_the_session_id_changes_too(worlds: Worlds) -> None:
+    left = worlds.left()
+    before = worlds.ours.http.cookies["session"]
+    assert worlds.back(worlds.agreed(left)).status_code == 303
+    assert worlds.ours.http.cookies["session"] != before
+    assert worlds.who() == "Pat Parent"  # the control
+    worlds.ours.http = Browser(worlds.ours.app)
+    worlds.ours.http.cookies.set("session", before)
+    assert worlds.who() == ""
+
+
+def test_session_fixation_taking_up_a_grant_changes_the_session_id(house: House) -> None:
+    code = code_in(house.signed_in("adult").share())
+    visitor = house.signed_in("proxy-standard")
+    before = visitor.browser.cookies["session"]
+    assert visitor.send("/accept", "/accept", code=code).status_code == 200
+    assert visitor.browser.cookies["session"] != before
+    assert visitor.get("/apps").status_code == 200
+    visitor.browser.cookies.set("session", before)
+    assert visitor.get("/apps").status_code == 303
+
+
+def test_signing_in_anew_ends_the_session_before(world: World) -> None:
+    world.consent_page()
+    before = world.http.cookies["session"]
+    fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "parent-a", "password": demo.PASSWORD}
+    assert world.http.post("/sign-in", data=fields).status_code == 303
+    assert _asks_for_a_password(world, before)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/oauth/record", "/oauth/consent", "/sign-out"])
+@pytest.mark.parametrize("token", [None, "", "wrong", "é"])
+def test_csrf_a_form_of_a_half_finished_authorization_without_its_token_uses_nothing_up(world: World, path: str, token: str | None) -> None:
+    page = world.consent_page()
+    fields = {name: value for name, value in Page(page.text).sent if name != "token"}
+    fields |= {"decision": "allow", "patient": "adult", "username": "adult", "password": demo.PASSWORD}
+    fields |= {} if token is None else {"token": token}
+    assert world.http.post(path, data=fields).status_code == 403
+    assert world.submit(page, decision="allow").status_code == 302  # the control
+
+
+def test_csrf_a_form_token_of_another_browser_is_refused(world: World) -> None:
+    page = world.consent_page()
+    other = world.browser()
+    other.cookies.set("session", "something-else")
+    assert other.post("/oauth/consent", data=dict(Page(page.text).sent) | {"decision": "allow"}).status_code == 403
+
+
+# what browsers are told
+
+
+def _cookies(answer: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in answer.headers.get_list("set-cookie"):
+        found |= SimpleCookie(line)
+    return found
+
+
+def _given(world: World) -> dict[str, Any]:
+    """Every cookie of a sign-in and a sign-out, by name."""
+    fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "adult", "password": demo.PASSWORD}
+    first = _cookies(world.browser().get("/sign-in"))
+    return first | _cookies(world.http.post("/sign-in", data=fields))
+
+
+def test_cookie_flags_at_a_loopback_address(world: World) -> None:
+    given = _given(world)
+    assert given.keys() == {"session", "device"}
+    for cookie in given.values():
+        assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (True, "lax", "/", "")
+
+
+def test_cookie_flags_everywhere_else_are_secure_and_bound_to_the_host(world: World) -> None:
+    object.__setattr__(world.smart, "origin", "https://demo.example")
+    found = _cookies(world.http.get("/sign-in"))
+    visible = found["__Host-session"]
+    world.http.cookies.set("__Host-session", visible.value)
+    fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "adult", "password": demo.PASSWORD}
+    found |= _cookies(world.http.post("/sign-in", data=fields, headers={"Cookie": f"__Host-session={visible.value}"}))
+    assert found.keys() == {"__Host-session", "__Host-device"}
+    for cookie in found.values():
+        assert (cookie["secure"], cookie["httponly"], cookie["samesite"]) == (True, True, "lax")
+        assert (cookie["path"], cookie["domain"]) == ("/", "")
+
+
+def test_cookie_flags_production_is_not_reached_in_the_clear_except_on_its_own_machine() -> None:
+    key = {"FHIR_SERVER_KEY": "k" * 32}
+    clear = ("http://hospital.example", "http://10.0.0.5:8000", "http://127.0.0.1.evil.example", "http://localhost.evil.example")
+    for origin in clear:
+        with pytest.raises(ValueError, match="https"):
+            Settings.from_environment(key | {"FHIR_SERVER_ORIGIN": origin})
+        assert Settings.from_environment({"FHIR_SERVER_ORIGIN": origin, "FHIR_SERVER_MODE": "demo"}).origin == origin
+    for origin in ("https://hospital.example", "http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"):
+        assert Settings.from_environment(key | {"FHIR_SERVER_ORIGIN": origin}).origin == origin

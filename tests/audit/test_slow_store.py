@@ -1,0 +1,63 @@
+"""The journal while the store is slow or fails: no line overtakes another, and no answer is lost for the journal's sake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from fhir_server import audit
+from fhir_server.audit import JOURNAL, broken_links
+from tests.served import Served, call
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    server = Served()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_lines_are_written_once_and_in_order_though_the_store_is_slow(served: Served, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, begun = served.parts.store.append, asyncio.Event()
+
+    async def slow_at_first(journal: str, lines: Iterable[bytes]) -> None:
+        kept = list(lines)
+        if not begun.is_set():
+            begun.set()
+            await asyncio.sleep(0.05)
+            if fails:
+                raise OSError("an election")
+        await right(journal, kept)
+
+    async def two_at_once() -> Any:
+        first = asyncio.create_task(served.parts.auditor.flush())
+        await begun.wait()
+        await call(served.api, "GET", "/Patient/adult", b"", {"authorization": f"Bearer {token}"}, b"")
+        return await asyncio.gather(first, served.parts.auditor.flush(), return_exceptions=True)
+
+    token = served.token()
+    served.get(token, "Patient/adult")
+    monkeypatch.setattr(served.parts.store, "append", slow_at_first)
+    first, second = served.run(two_at_once())
+    assert isinstance(first, OSError) is fails and second is None
+    served.run(served.parts.auditor.flush())
+    kept = served.run(served.parts.store.journal(JOURNAL))
+    assert len(kept) == 2 and broken_links(kept) == []
+
+
+def test_a_request_is_answered_though_a_full_journal_cannot_be_written(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: Any) -> None:
+        raise OSError("an election")
+
+    token = served.token()
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "_FULL", 1)
+        patch.setattr(served.parts.store, "append", full)
+        assert [served.get(token, "Patient/adult").status for _ in range(3)] == [200] * 3
+    served.run(served.parts.auditor.flush())
+    kept = served.run(served.parts.store.journal(JOURNAL))
+    assert len(kept) == 3 and broken_links(kept) == []

@@ -1,0 +1,98 @@
+"""docs/conformance.md tells of every requirement, and of the tests as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import report
+from tests.conformance.__main__ import Outcomes
+from tests.conformance.report import Check
+
+KNOWN = {("smart", 1): {"must": "x", "source": "y", "reason": "z"}, ("smart", 2): {"must": "x", "source": "y"}}
+SHOWN = [Check("tests/x/test_x.py", "test_smart_2_it_is_so")]
+ATTACKS = {"x": ("test_evil_",)}
+WHOLE = [Check("tests/attacks/test_x.py", "test_evil_fails")]
+
+
+def test_every_number_has_a_test_that_runs_or_a_reason() -> None:
+    assert report.faults(report.requirements(), report.tests()) == []
+
+
+def test_every_number_is_listed() -> None:
+    listed = report.requirements()
+    assert [number for kind, number in listed if kind == "smart"] == list(range(1, 108))
+    assert [number for kind, number in listed if kind == "groups"] == [1, 2, 3, 7, 8, 9, 10, 11, 12]
+    assert [number for kind, number in listed if kind == "export"] == list(range(1, 11))
+    assert all(one["must"] and one["source"] for one in listed.values())
+
+
+def test_the_page_is_what_these_tests_make_of_it_when_they_pass() -> None:
+    """Whether they pass is for the tests themselves to say: they are part of this run."""
+    found = report.tests()
+    passed = {test.id: "passed" for test in report.reported(found)}
+    assert report.page(found, passed) == report.PAGE.read_text(encoding="utf-8"), "make conformance writes the page anew"
+
+
+@pytest.mark.parametrize(
+    ("tests", "fault"),
+    [
+        ([], "smart 2 has neither test nor reason"),
+        ([*SHOWN, Check("tests/x/test_x.py", "test_smart_3_it_is_so")], "tests/x/test_x.py::test_smart_3_it_is_so shows smart 3"),
+        ([Check("tests/x/test_x.py", "test_smart_2_it_is_so", True)], "tests/x/test_x.py::test_smart_2_it_is_so may not run"),
+        (
+            [*SHOWN, Check("tests/attacks/test_x.py", "test_something")],
+            "tests/attacks/test_x.py::test_something is in no line of the attacks",
+        ),
+    ],
+)
+def test_what_is_missing_is_found(tests: list[Check], fault: str) -> None:
+    assert report.faults(KNOWN, SHOWN + WHOLE, ATTACKS) == []  # the control
+    assert [one[: len(fault)] for one in report.faults(KNOWN, tests + WHOLE, ATTACKS)] == [fault]
+
+
+def test_an_attack_without_a_test_is_found() -> None:
+    assert report.faults(KNOWN, SHOWN, ATTACKS) == ["no test's name begins with test_evil_"]
+
+
+@pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        ("def test_smart_2_x(): pass", False),
+        ("@pytest.mark.skip\ndef test_smart_2_x(): pass", True),
+        ("@pytest.mark.skipif(True, reason='x')\ndef test_smart_2_x(): pass", True),
+        ("@mark.xfail\ndef test_smart_2_x(): pass", True),
+        ("def test_smart_2_x():\n    if a: pytest.skip('x')", True),
+        ("pytestmark = pytest.mark.skip\ndef test_smart_2_x(): pass", True),
+        ("pytestmark = pytest.mark.usefixtures('a')\ndef test_smart_2_x(): pass", False),
+    ],
+)
+def test_a_test_that_may_not_run_is_known_by_its_source(tmp_path: Path, text: str, absent: bool) -> None:
+    folder = tmp_path / "tests" / "x"
+    folder.mkdir(parents=True)
+    (folder / "test_x.py").write_text(text)
+    assert report.tests(tmp_path) == (Check("tests/x/test_x.py", "test_smart_2_x", absent),)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("test_smart_33_39_40_a_client", [("smart", 33), ("smart", 39), ("smart", 40)]),
+        ("test_smart_04_05_x", [("smart", 4), ("smart", 5)]),
+        ("test_group_3_x", [("groups", 3)]),
+        ("test_group_7_8_06_07_x", [("groups", 7), ("groups", 8), ("export", 6), ("export", 7)]),
+        ("test_smart_ssrf_x", []),
+        ("test_something_3_x", []),
+    ],
+)
+def test_a_name_says_which_numbers_it_shows(name: str, shown: list[tuple[str, int]]) -> None:
+    assert list(Check("x", name).shows()) == shown
+
+
+def test_the_worst_outcome_of_a_tests_cases_counts() -> None:
+    outcomes = Outcomes()
+    for id, outcome, when in (("a[1]", "failed", "call"), ("a[2]", "passed", "call"), ("b", "passed", "setup"), ("c", "passed", "call")):
+        outcomes.pytest_runtest_logreport(pytest.TestReport(id, ("", None, ""), {}, outcome, None, when))  # type: ignore[arg-type]
+    assert outcomes.noted == {"a": "failed", "c": "passed"}
+    assert "| 2 | x | y | failed |" in report._table("smart", {2: KNOWN["smart", 2]}, {("smart", 2): SHOWN}, {SHOWN[0].id: "failed"})

@@ -1,0 +1,64 @@
+"""Leaving for a provider is a person's own doing, and coming back is no shorter way in than a password."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from fhir_server.smart import second, users
+from fhir_server.smart.core import MINUTE
+from fhir_server.smart.routes import router
+from tests.federation.world import FEDERATED, Worlds
+from tests.smart.test_second_factor import one_time, seed_on
+
+LEAVE = f"/sign-in/with/{FEDERATED['north'].id}"
+
+
+def sent_off(worlds: Worlds, site: str | None) -> httpx.Response:
+    browser = worlds.ours.http
+    browser.get("/sign-in")
+    return browser.get(LEAVE, params={"next": "/apps"}, headers={} if site is None else {"Sec-Fetch-Site": site})
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_site_cannot_send_anybody_off_to_sign_in_elsewhere(worlds: Worlds, site: str) -> None:
+    answer = sent_off(worlds, site)
+    assert answer.headers["location"] == "/sign-in?request=&next=%2Fapps"
+    assert worlds.wire.calls == []
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none", None])
+def test_a_click_on_our_page_does(worlds: Worlds, site: str | None) -> None:
+    assert sent_off(worlds, site).headers["location"].startswith("http://127.0.0.1:7001/oauth/authorize?")
+
+
+def test_a_sign_in_elsewhere_takes_the_second_step_too(worlds: Worlds) -> None:
+    user = asyncio.run(users.find(worlds.ours.store, "parent-a"))
+    assert user is not None
+    seed = second.new_seed()
+    asyncio.run(second.enrol(worlds.ours.smart, user, seed))
+    arrived = worlds.signed_in(next="/apps")
+    assert arrived.headers["location"] == "/sign-in/second"
+    assert worlds.who() == ""
+    page = worlds.ours.http.get("/sign-in/second")
+    assert worlds.ours.submit(page, code="000000").status_code == 400
+    assert worlds.who() == ""
+    worlds.ours.submit(page, code=one_time(seed, worlds.clock()))
+    assert worlds.who() == "Pat Parent"
+
+
+def test_where_a_second_step_is_needed_a_sign_in_elsewhere_sets_it_up(worlds: Worlds) -> None:
+    worlds.ours.smart = replace(worlds.ours.smart, second_factor=frozenset({"patient"}))
+    worlds.ours.app = FastAPI()
+    worlds.ours.app.include_router(router(worlds.ours.smart, worlds.wire))
+    worlds.ours.http = worlds.ours.browser()
+    assert worlds.signed_in().headers["location"] == "/sign-in/second"
+    page = worlds.ours.http.get("/sign-in/second")
+    assert worlds.who() == ""
+    worlds.clock.forward(MINUTE)
+    worlds.ours.submit(page, code=one_time(seed_on(page), worlds.clock()))
+    assert worlds.who() == "Pat Parent"

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from fhir_server.app import parts
+from fhir_server.settings import Settings
+from fhir_server.smart import demo, users
+from fhir_server.smart.passwords import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, listed
+from fhir_server.smart.sign_in import signed_in
+from tests.smart.world import World
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "Short-1pw",
+        "qwertyuiop",
+        "1234567890",
+        "password12",
+        "Password123!",
+        "aaaaaaaaaaaa",
+        "iloveyou2026",
+        "trustno1trustno1",
+    ],
+)
+def test_short_and_common_passwords_are_refused(password: str) -> None:
+    with pytest.raises(ValueError, match=r"at least|too easy"):
+        check(password)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        *(
+            "blue kettle four spoons",
+            "correcthorsebatterystaple",
+            "            x7-lantern",
+            "пароль подлиннее нужен",
+            "🦔🦊🐢🦉🐝🦋🐌🐞🦀🐙",
+        ),
+        *("uvqnwkzjxe", "8302746195037", demo.PASSWORD, "x" + "mQ7 " * 60),
+    ],
+)
+def test_any_composition_will_do_if_it_is_hard_to_guess(password: str) -> None:
+    check(password)
+
+
+def test_every_common_password_of_the_list_is_refused() -> None:
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+    long = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= SHORTEST]
+    assert len(long) > 1000
+    for word in long[:: len(long) // 200]:
+        with pytest.raises(ValueError, match="too easy"):
+            check(word)
+    assert sum(len(word) >= 8 for word in FREQUENCY_LISTS["passwords"]) > 3000
+    assert FEWEST_GUESSES > 3000 * 1000  # variants of common passwords too, not only the passwords themselves
+
+
+@pytest.mark.parametrize("password", ["demohealth12", "DemoHealth2026", "alexadult1985", "mercyhospital", "fhirserver1"])
+def test_words_that_anybody_would_try_here_do_not_make_a_password(password: str) -> None:
+    with pytest.raises(ValueError, match="too easy"):
+        check(password, ("Demo Health", "alex", "Alex Adult", "Mercy"))
+
+
+def test_such_words_are_no_harm_in_a_long_password() -> None:
+    check("demo health walnut 71 gramophone", ("Demo Health",))
+
+
+def test_the_words_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
+    assert [word for word in WORDS if not re.search(rf"\b{word}\b", page)] == []
+
+
+def test_an_account_cannot_be_opened_with_its_own_name_for_a_password(world: World) -> None:
+    with pytest.raises(ValueError, match="too easy"):
+        asyncio.run(users.create(world.store, "gwendolyn.ashworth", "gwendolyn.ashworth1", "patient", name="Gwendolyn Ashworth"))
+
+
+@pytest.mark.parametrize("length", [64, 1024, 3000])
+def test_long_passwords_count_to_the_last_character(world: World, length: int) -> None:
+    password = ("q7 lantern mosaic " * 200)[: length - 1] + "!"
+    user = asyncio.run(users.find(world.store, "adult"))
+    assert user is not None
+    asyncio.run(users.set_password(world.store, user, password, Rules(), world.clock()))
+
+    def tried(word: str) -> bool:
+        return asyncio.run(signed_in(world.store, "adult", word, "10.0.0.1", world.clock())) is not None
+
+    assert not tried(password[:-1])
+    assert not tried(password + "x")
+    assert not tried(password.swapcase())
+    assert not tried(f" {password}")
+    assert tried(password)
+
+
+def hashes(*passwords: str) -> list[str]:
+    return sorted(hashlib.sha1(word.encode()).hexdigest().upper() for word in passwords)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ":7\r\n"])
+def test_a_breached_password_is_found_wherever_it_stands_in_the_file(tmp_path: Path, end: str) -> None:
+    words = [f"breached word {number}" for number in range(1, 65)]
+    for size in (1, 2, 3, 64):
+        file = tmp_path / f"{size}.txt"
+        file.write_bytes("".join(line + end for line in hashes(*words[:size])).encode())
+        assert [word for word in words if listed(file, word)] == words[:size]
+        assert not listed(file, "another")
+
+
+def test_a_breached_password_is_refused_where_people_choose_one(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "hashes.txt"
+    file.write_text("".join(f"{line}:3\n" for line in hashes("blue kettle four spoons", "other words altogether")))
+    rules = Rules.of(("Demo Health",), str(file))
+    rules.check("blue kettle five spoons")
+    with pytest.raises(ValueError, match="breach"):
+        asyncio.run(users.create(world.store, "new", "blue kettle four spoons", "patient", rules=rules))
+    with pytest.raises(ValueError, match="too easy"):
+        rules.check("DemoHealth2026")
+    assert parts(Settings(store="memory:", mode="test", breached_passwords=str(file))).smart.passwords == rules
+
+
+@pytest.mark.parametrize("content", [b"", b"password\n", b"cbfdac6008f9cab4083784cbd1874f76618d2a97:3\n"])
+def test_a_file_that_is_no_list_of_hashes_is_refused_at_the_start(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "hashes.txt"
+    file.write_bytes(content)
+    for path in (file, tmp_path / "missing.txt"):
+        with pytest.raises(ValueError, match="FHIR_SERVER_BREACHED_PASSWORDS"):
+            Rules.of((), str(path))

@@ -1,0 +1,293 @@
+"""The second step of signing in, as a browser meets it.  One-time codes are computed here on their own, from RFC 4226 and 6238."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+from base64 import b32decode
+from dataclasses import replace
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from fhir_server.smart import demo, half, second, sessions, users
+from fhir_server.smart.core import MINUTE, SECOND
+from fhir_server.smart.routes import router
+from fhir_server.smart.users import User
+from tests.smart.world import Page, World
+
+KEY = "a key that is long enough for tests of this server"
+STAFF = frozenset({"clinician", "billing", "privacy"})
+
+
+@pytest.fixture
+def world() -> World:
+    """A server on which work accounts need a second step."""
+    world = World()
+    world.smart = replace(world.smart, second_factor=STAFF, key=KEY)
+    world.app = FastAPI()
+    world.app.include_router(router(world.smart))
+    world.http = world.browser()
+    return world
+
+
+def one_time(seed: bytes, at: int) -> str:
+    """RFC 4226 5.3 over the time step of RFC 6238."""
+    mac = hmac.new(seed, (at // SECOND // 30).to_bytes(8, "big"), hashlib.sha1).digest()
+    start = mac[-1] & 15
+    return f"{(int.from_bytes(mac[start : start + 4], 'big') & 0x7FFFFFFF) % 1_000_000:06}"
+
+
+def first_step(world: World, username: str = "clinician", password: str = demo.PASSWORD) -> httpx.Response:
+    return world.sign_in(world.http.get("/sign-in", params={"next": "/signed-out?here"}), username, password)
+
+
+def seed_on(page: httpx.Response) -> bytes:
+    found = re.search(r"Key: <code>([A-Z2-7 ]+)</code>", page.text)
+    assert found
+    return b32decode(found[1].replace(" ", ""))
+
+
+def recovery_codes(page: httpx.Response) -> list[str]:
+    return re.findall(r"<li><code>([0-9A-Z-]+)</code></li>", page.text)
+
+
+def set_up(world: World) -> tuple[bytes, list[str]]:
+    """Sign in for the first time: the seed, and the recovery codes."""
+    page = first_step(world)
+    seed = seed_on(page)
+    done = world.submit(page, code=one_time(seed, world.clock()))
+    assert done.status_code == 200
+    world.clock.forward(MINUTE)
+    world.http.cookies.clear()
+    return seed, recovery_codes(done)
+
+
+def signed_in(world: World) -> bool:
+    return asyncio.run(sessions.current(world.smart, world.http.cookies.get("session") or "")) is not None
+
+
+def account(world: World, username: str = "clinician") -> User:
+    user = asyncio.run(users.find(world.store, username))
+    assert user is not None
+    return user
+
+
+def test_the_codes_are_those_of_rfc_6238() -> None:
+    # Appendix B, its last six digits.
+    seed = b"12345678901234567890"
+    assert [one_time(seed, at * SECOND) for at in (59, 1111111109, 1234567890)] == ["287082", "081804", "005924"]
+
+
+def test_a_work_account_sets_its_second_step_up_at_the_first_sign_in(world: World) -> None:
+    page = first_step(world)
+    assert "Set up your second step" in page.text and "<svg" in page.text
+    assert not signed_in(world)
+    done = world.submit(page, code=one_time(seed_on(page), world.clock()))
+    assert signed_in(world)
+    assert len(set(recovery_codes(done))) == second.CODES
+    assert 'href="/signed-out?here"' in done.text
+
+
+def test_afterwards_each_sign_in_takes_a_code(world: World) -> None:
+    seed, _ = set_up(world)
+    page = first_step(world)
+    assert "<svg" not in page.text
+    assert not signed_in(world)
+    assert world.submit(page, code="000000").status_code == 400
+    assert not signed_in(world)
+    done = world.submit(page, code=one_time(seed, world.clock()))
+    assert (signed_in(world), done.request.url.query) == (True, b"here")
+
+
+def test_patients_may_do_without_and_those_who_have_set_one_up_need_it(world: World) -> None:
+    first_step(world, "adult")
+    assert signed_in(world)
+    seed = second.new_seed()
+    asyncio.run(second.enrol(world.smart, account(world, "adult"), seed))
+    world.http.cookies.clear()
+    page = first_step(world, "adult")
+    assert not signed_in(world)
+    world.submit(page, code=one_time(seed, world.clock()))
+    assert signed_in(world)
+
+
+def test_a_wrong_password_never_gets_to_the_second_step(world: World) -> None:
+    set_up(world)
+    assert 'name="password"' in first_step(world, password="wrong-password").text
+    assert world.http.get("/sign-in/second").headers["location"] == "/sign-in"
+
+
+def test_half_a_sign_in_opens_nothing(world: World) -> None:
+    set_up(world)
+    first_step(world)
+    assert 'name="password"' in world.follow(world.authorize()).text
+    assert not signed_in(world)
+    assert world.http.post("/sign-out", data={"token": "x"}).status_code == 403
+
+
+def test_half_a_sign_in_ends_after_ten_minutes_and_when_the_account_changes(world: World) -> None:
+    seed, _ = set_up(world)
+    page = first_step(world)
+    world.clock.forward(half.LIFE)
+    assert 'name="password"' in world.submit(page, code=one_time(seed, world.clock())).text
+    page = first_step(world)
+    asyncio.run(users.save(world.store, account(world)))
+    assert 'name="password"' in world.submit(page, code=one_time(seed, world.clock())).text
+    assert not signed_in(world)
+    world.submit(first_step(world), code=one_time(seed, world.clock()))  # the control
+    assert signed_in(world)
+
+
+def test_half_a_sign_in_is_over_once_it_is_whole(world: World) -> None:
+    seed, _ = set_up(world)
+    page = first_step(world)
+    halfway = world.http.cookies["session"]
+    world.submit(page, code=one_time(seed, world.clock()))
+    assert signed_in(world)
+    world.http = world.browser()
+    world.http.cookies.set("session", halfway)
+    assert world.http.get("/sign-in/second").headers["location"] == "/sign-in"
+
+
+def test_who_began_to_set_up_with_the_password_alone_cannot_finish_after_the_owner_has(world: World) -> None:
+    thief, page = world.browser(), first_step(world)
+    mine, world.http = world.http, thief
+    begun = first_step(world)
+    world.http = mine
+    own = seed_on(page)
+    world.submit(page, code=one_time(own, world.clock()))
+    assert signed_in(world)
+    world.http = thief
+    world.clock.forward(MINUTE)
+    world.submit(begun, code=one_time(seed_on(begun), world.clock()))
+    assert not signed_in(world)
+    factor = asyncio.run(second.enrolled(world.smart, account(world)))
+    assert factor is not None and second.opened(world.smart, factor.seed) == own
+
+
+def test_a_code_counts_once_also_in_another_browser(world: World) -> None:
+    seed, _ = set_up(world)
+    code = one_time(seed, world.clock())
+    world.submit(first_step(world), code=code)
+    assert signed_in(world)
+    world.http = world.browser()
+    assert world.submit(first_step(world), code=code).status_code == 400
+    world.clock.forward(30 * SECOND)
+    world.submit(first_step(world), code=one_time(seed, world.clock()))
+    assert signed_in(world)
+
+
+def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
+    seed, recovery = set_up(world)
+    user = account(world)
+
+    async def race(code: str) -> int:
+        return sum(await asyncio.gather(*(second.accepted(world.smart, user, code) for _ in range(4))))
+
+    assert asyncio.run(race(one_time(seed, world.clock()))) == 1
+    assert asyncio.run(race(recovery[0])) == 1
+
+
+@pytest.mark.parametrize(("late", "fits"), [(0, True), (29, True), (39, True), (41, False), (-31, False), (90, False)])
+def test_a_code_lives_its_thirty_seconds_and_ten_for_sending(world: World, late: int, fits: bool) -> None:
+    seed, _ = set_up(world)
+    world.clock.forward(30 * SECOND - world.clock() % (30 * SECOND))  # the beginning of a step
+    shown = world.clock()
+    world.clock.forward(late * SECOND + (MINUTE if late < 0 else 0))
+    code = one_time(seed, shown if late >= 0 else world.clock() - late * SECOND)
+    assert asyncio.run(second.accepted(world.smart, account(world), code)) == fits
+
+
+def test_codes_cannot_be_guessed_for_long(world: World) -> None:
+    seed, recovery = set_up(world)
+    page = first_step(world)
+    for guess in range(second.GUESSES):
+        assert world.submit(page, code=f"{guess:06}").status_code == 400
+    assert world.submit(page, code=one_time(seed, world.clock())).status_code == 400
+    assert world.submit(page, code=recovery[0]).status_code == 400
+    assert not signed_in(world)
+    world.clock.forward(second.WINDOW)
+    world.submit(first_step(world), code=one_time(seed, world.clock()))
+    assert signed_in(world)
+
+
+def test_a_recovery_code_signs_in_once_however_it_is_typed(world: World) -> None:
+    _, recovery = set_up(world)
+    typed = recovery[3].lower().replace("-", " ").replace("0", "o")
+    world.submit(first_step(world), code=typed)
+    assert signed_in(world)
+    assert asyncio.run(second.codes_left(world.smart, account(world))) == second.CODES - 1
+    world.http = world.browser()
+    assert world.submit(first_step(world), code=recovery[3]).status_code == 400
+    assert not signed_in(world)
+
+
+def test_seeds_and_recovery_codes_are_random_and_large(world: World) -> None:
+    seed, recovery = set_up(world)
+    assert len(seed) * 8 == 160
+    assert len({second.new_seed() for _ in range(50)}) == 50
+    assert all(len(code.replace("-", "")) == 24 for code in recovery)  # of 32 letters: 120 bits
+    assert len({letter for code in recovery for letter in code}) > 20
+
+
+def test_the_store_keeps_neither_seeds_nor_recovery_codes_in_plain(world: World) -> None:
+    seed, recovery = set_up(world)
+    first_step(world)
+
+    async def kept() -> str:
+        kinds = ("second-factor", "recovery-code", "half-signed-in", "attempt", "one-time-code")
+        return repr([await world.store.secrets.listing(kind, 0) for kind in kinds])
+
+    found = asyncio.run(kept())
+    assert "second-factor" not in found and len(found) > 500
+    assert not [code for code in recovery if code in found or code.replace("-", "") in found]
+    assert seed.hex() not in found and repr(seed)[2:-1] not in found
+    factor = asyncio.run(second.enrolled(world.smart, account(world)))
+    assert factor is not None and factor.seed != seed and second.opened(world.smart, factor.seed) == seed
+
+
+def test_a_seed_sealed_under_another_key_lets_nobody_in(world: World) -> None:
+    seed, _ = set_up(world)
+    other = replace(world.smart, key="another key that is long enough for tests")
+    assert not asyncio.run(second.accepted(other, account(world), one_time(seed, world.clock())))
+    assert asyncio.run(second.accepted(world.smart, account(world), one_time(seed, world.clock())))
+
+
+def test_a_second_step_goes_with_its_account(world: World) -> None:
+    seed, _ = set_up(world)
+    asyncio.run(users.remove(world.store, "clinician", world.clock()))
+    for kind in ("second-factor", "recovery-code", "half-signed-in"):
+        assert asyncio.run(world.store.secrets.listing(kind, world.clock())) == ()
+    asyncio.run(users.create(world.store, "clinician", demo.PASSWORD, "clinician"))
+    page = first_step(world)
+    assert "Set up your second step" in page.text
+    assert seed_on(page) != seed
+
+
+def test_the_form_of_another_browser_is_refused(world: World) -> None:
+    seed, _ = set_up(world)
+    fields = dict(Page(first_step(world).text).sent) | {"code": one_time(seed, world.clock())}
+    assert world.browser().post("/sign-in/second", data=fields).status_code == 403
+    assert world.http.post("/sign-in/second", data=fields | {"token": "x"}).status_code == 403
+    assert world.http.post("/sign-in/second", data=fields).status_code == 303  # the control
+
+
+def test_an_app_waits_for_the_second_step(world: World) -> None:
+    seed, _ = set_up(world)
+    page = world.sign_in(world.follow(world.authorize(scope="openid user/*.rs")), "clinician")
+    assert 'name="code"' in page.text
+    assert 'value="allow"' in world.submit(page, code=one_time(seed, world.clock())).text
+
+
+def test_a_session_names_its_browser_and_nothing_else_of_it(world: World) -> None:
+    agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    page = world.http.get("/sign-in")
+    world.http.post(
+        "/sign-in", data=dict(Page(page.text).sent) | {"username": "adult", "password": demo.PASSWORD}, headers={"User-Agent": agent}
+    )
+    assert [one.browser for one in asyncio.run(sessions.everyone(world.smart, account(world, "adult")))] == ["Firefox on Windows"]
+    assert asyncio.run(sessions.everyone(world.smart, account(world, "parent-a"))) == []

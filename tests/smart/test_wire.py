@@ -1,0 +1,93 @@
+"""What the HTTP server makes of requests that mean one thing to a proxy and another to a server, over a real socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from fhir_server.cli.serving import _options
+
+HOST = b"Host: records.example\r\n"
+SECOND_REQUEST = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+class Wire:
+    """An application that notes what reaches it, behind the options that ``serve`` has."""
+
+    def __init__(self) -> None:
+        self.reached: list[tuple[str, str, str]] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(**_options("127.0.0.1", 0) | {"app": self, "factory": False, "lifespan": "off", "log_level": "critical"})
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]}, daemon=True)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.reached.append((scope["path"], scope["client"][0], scope["scheme"]))
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    def sent(self, raw: bytes) -> list[int]:
+        """The statuses of the answers to these bytes on one connection."""
+        self.reached.clear()
+        with socket.create_connection(self.listener.getsockname(), timeout=0.3) as connection:
+            connection.sendall(raw)
+            answered = b""
+            try:
+                while part := connection.recv(65536):
+                    answered += part
+            except TimeoutError:
+                pass
+        return [int(line.split()[1]) for line in answered.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    wire.thread.start()
+    while not wire.server.started:
+        time.sleep(0.01)
+    yield wire
+    wire.server.should_exit = True
+    wire.thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: +5\r\n",
+        b"Content-Length : 5\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    ],
+)
+def test_a_request_whose_end_is_unclear_is_refused_with_what_follows_it(wire: Wire, fields: bytes) -> None:
+    statuses = wire.sent(b"POST /first HTTP/1.1\r\n" + HOST + fields + b"\r\n0\r\n\r\n" + SECOND_REQUEST)
+    assert statuses[-1] == 400
+    assert "/smuggled" not in [path for path, _, _ in wire.reached]
+
+
+def test_two_sound_requests_on_one_connection_are_two(wire: Wire) -> None:
+    assert wire.sent(b"POST /first HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n12345" + SECOND_REQUEST) == [200, 200]
+    assert [path for path, _, _ in wire.reached] == ["/first", "/smuggled"]
+
+
+def test_of_a_forwarded_address_only_what_the_proxy_added_counts(wire: Wire) -> None:
+    wire.sent(b"GET /x HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Real-IP: 6.6.6.6\r\n\r\n")
+    assert [client for _, client, _ in wire.reached] == ["9.9.9.9"]
+
+
+def test_nobody_but_a_proxy_on_this_machine_may_name_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    believed = str(uvicorn.Config(**_options("0.0.0.0", 80)).forwarded_allow_ips)
+    assert set(believed.split(",")) <= {"127.0.0.1", "::1"}
