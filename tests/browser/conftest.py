@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +21,16 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from tests.browser.walk import APP, Walk
 
 HERE = Path(__file__).parent
-CLIENT_LIBRARY = HERE / "node_modules/fhirclient/build/fhir-client.min.js"
+MODULES = HERE / "node_modules"
+SERVED = {
+    "/": HERE / "app/index.html",
+    "/launch": HERE / "app/launch.html",
+    "/callback": HERE / "app/callback.html",
+    "/oidc": HERE / "app/oidc.html",
+    "/fhir-client.min.js": MODULES / "fhirclient/build/fhir-client.min.js",
+    "/oidc-client-ts.min.js": MODULES / "oidc-client-ts/dist/browser/oidc-client-ts.min.js",
+}
+Command = Callable[..., str]
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1280,900"),
@@ -56,13 +65,25 @@ def origin(environment: dict[str, str]) -> Iterator[str]:
         server.wait(15)
 
 
+@pytest.fixture(scope="session")
+def command(environment: dict[str, str], origin: str) -> Command:
+    """Run ``fhir-server`` with these arguments beside the running server, as its operator does; what it prints."""
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "fhir_server", *arguments]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
+
+
 @pytest.fixture
 def app() -> Iterator[str]:
     """Origin of the SMART app's pages, at the only address that the demo client is registered for.
 
     One test at a time has it: where tests run in several processes, the others wait for their turn.
     """
-    assert CLIENT_LIBRARY.is_file(), "The SMART client library is missing: run `npm ci` in tests/browser (make test does)."
+    missing = [name for name, path in SERVED.items() if not path.is_file()]
+    assert not missing, f"{missing} are missing: run `npm ci` in tests/browser (make test does)."
     with _app_server() as server:
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield APP
@@ -120,12 +141,10 @@ def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
 
 
 class _AppFiles(SimpleHTTPRequestHandler):
-    """The app's two pages and the client library."""
+    """The apps' pages and the client libraries."""
 
     def translate_path(self, path: str) -> str:
-        name = path.partition("?")[0]
-        known = {"/": "app/index.html", "/callback": "app/callback.html"}
-        return str(CLIENT_LIBRARY if name == "/fhir-client.min.js" else HERE / known.get(name, "missing"))
+        return str(SERVED.get(path.partition("?")[0], HERE / "missing"))
 
     def guess_type(self, path: object) -> str:
         return "text/javascript" if str(path).endswith(".js") else "text/html; charset=utf-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -39,9 +40,10 @@ class Walk:
         size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
-    def start(self, scope: str = SCOPE) -> Walk:
-        """Open the app, which leads to the sign-in page."""
-        self.browser.get(f"{APP}/?{urlencode({'iss': f'{self.origin}/fhir', 'scope': scope})}")
+    def start(self, scope: str = SCOPE, **options: object) -> Walk:
+        """Open the app, which leads to the sign-in page; ``options`` are fhirclient's."""
+        asked = {"iss": f"{self.origin}/fhir", "scope": scope, "options": json.dumps(options)}
+        self.browser.get(f"{APP}/?{urlencode(asked)}")
         self.until_at(f"{self.origin}/sign-in")
         return self
 
@@ -60,11 +62,23 @@ class Walk:
         self.browser.get(f"{self.origin}/oauth/authorize?{urlencode(asked)}")
         return self
 
+    def visit(self, path: str, username: str = "") -> Walk:
+        """Open one of the server's pages; as this person, if one is named."""
+        if username:
+            self.browser.get(f"{self.origin}/sign-in")
+            self.sign_in(username)
+        self.browser.get(f"{self.origin}{path}")
+        return self
+
+    def fill(self, **fields: str) -> Walk:
+        """Type into the fields of these ids."""
+        for id, text in fields.items():
+            self.one(f"#{id}").clear()
+            self.one(f"#{id}").send_keys(text)
+        return self
+
     def sign_in(self, username: str, password: str = PASSWORD) -> Walk:
-        self.one("#username").clear()
-        self.one("#username").send_keys(username)
-        self.one("#password").send_keys(password)
-        self.press("button.primary")
+        self.fill(username=username, password=password).press("button.primary")
         return self
 
     def offered(self) -> dict[str, str]:
@@ -99,7 +113,22 @@ class Walk:
     def until_done(self) -> None:
         """Wait until the app has all it asked for, or was refused."""
         self.until_at(f"{APP}/callback")
-        self._wait(lambda: self.text("state") in ("done", "failed"))
+        self.until(lambda: self.text("state") in ("done", "failed"))
+
+    def refreshed(self) -> Walk:
+        """Have the app renew its tokens and list everything again."""
+        self.one("#refresh").click()
+        self.until(lambda: self.text("state") in ("done", "failed"))
+        return self
+
+    def fetched(self, path: str, token: str) -> int:
+        """The status that a script on the page at hand gets for a FHIR request with this token."""
+        asked = "fetch(arguments[0], { headers: { Authorization: `Bearer ${arguments[1]}` } })"
+        script = (
+            f"const done = arguments[arguments.length - 1]; {asked}.then((answer) => done(answer.status), (error) => done(String(error)))"
+        )
+        status: int = self.browser.execute_async_script(script, f"{self.origin}/fhir/{path}", token)
+        return status
 
     def seen(self) -> dict[str, list[str]]:
         """Ids the app lists, by type."""
@@ -117,10 +146,15 @@ class Walk:
         self.until_left(document)
 
     def until_left(self, document: WebElement) -> None:
-        self._wait(lambda: self.one("html").id != document.id)
+        self.until(lambda: self.one("html").id != document.id)
 
     def until_at(self, address: str) -> None:
-        self._wait(lambda: self.browser.current_url.startswith(address) and bool(self.all("body")))
+        self.until(lambda: self.browser.current_url.startswith(address) and bool(self.all("body")))
+
+    def reached(self, path: str) -> Walk:
+        """This walk, once it is at a page of the server's."""
+        self.until_at(f"{self.origin}{path}")
+        return self
 
     def text(self, id: str) -> str:
         return self.one(f"#{id}").text
@@ -131,7 +165,7 @@ class Walk:
     def all(self, selector: str) -> list[WebElement]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
-    def _wait(self, reached: Callable[[], bool]) -> None:
+    def until(self, reached: Callable[[], bool]) -> None:
         wait = WebDriverWait(self.browser, PATIENCE, poll_frequency=0.02)
         try:
             wait.until(lambda _: reached())

@@ -1,0 +1,52 @@
+"""docs/apps.md: each of its commands does what it says, one after the other, beside the running demo server."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fhir_server.search.controls import MAX_COUNT
+from fhir_server.search.query import MAX_PAIRS, MAX_VALUES
+from fhir_server.smart import core, page_routes, registration_routes, routes, scopes
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/apps.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_every_command_on_the_page_works_as_it_stands(environment: dict[str, str], origin: str) -> None:
+    script = "set -eu\n" + "\nprintf '\\n%%\\n'\n".join(BLOCKS)
+    assert "ORIGIN=http://127.0.0.1:8000" in script
+    script = script.replace("http://127.0.0.1:8000", origin).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    done = subprocess.run(["sh", "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [answer.strip() for answer in done.stdout.split("\n%\n")]
+    assert len(answers) == len(BLOCKS) == 9
+    assert '"authorization_endpoint"' in answers[1] and '"CapabilityStatement"' in answers[1]
+    assert json.loads(answers[3])["client_name"] == "Pressure log"
+    assert '"active": true' in answers[6] or '"active":true' in answers[6]
+    assert '"id":"child"' in answers[7] or '"id": "child"' in answers[7]
+    assert json.loads(answers[8])["scope"] == "system/Patient.rs"
+
+
+def test_the_lengths_and_limits_on_the_page_are_the_servers() -> None:
+    stated = [
+        f"`_count` of {MAX_COUNT}",
+        f"{MAX_PAIRS} parameters, {MAX_VALUES} values",
+        f"{scopes.MOST} scopes",
+        f"{page_routes.PER_ADDRESS} authorization requests a minute",
+        f"{routes.FAILURES} failed client authentications a minute",
+        f"{registration_routes.PER_ADDRESS} registrations an hour",
+        f"{core.REFRESH_LIFE // core.DAY} days, anew at every use",
+        f"the grant {core.GRANT_LIFE // (365 * core.DAY)} years in all",
+        f"at most {core.SESSION_LIFE // core.HOUR} hours",
+    ]
+    assert [words for words in stated if words not in PAGE] == []
+
+
+def test_the_pages_the_page_links_to_are_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)[^)]*\)", PAGE)
+    assert linked and all((ROOT / "docs" / path).exists() for path in linked)

@@ -1,0 +1,79 @@
+"""A clinician opens an app on a chart: EHR launch, as the pages and the SMART library walk it."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from selenium.webdriver.support.select import Select
+
+from tests.browser.conftest import Command
+from tests.browser.test_whole_way import expected
+from tests.browser.walk import APP, Walk
+
+NAME = "Chart summary"
+
+
+@pytest.fixture(scope="module")
+def chart_app(command: Command) -> str:
+    """Id of an app that the operator has registered to be opened on charts."""
+    command(
+        *("client", "add", "chart-app", "--name", NAME, "--redirect-uri", f"{APP}/callback"),
+        *("--launch-uri", f"{APP}/launch?app=chart-app", "--scope", "openid fhirUser launch user/*.rs"),
+    )
+    return "chart-app"
+
+
+def opened(walk: Walk, patient: str, app: str, visit: str = "") -> str:
+    """Sign in, open the chart, open the app on it, allow it; the words of the visit chosen."""
+    walk.browser.get(f"{walk.origin}/ehr")
+    walk.sign_in("clinician").press(f"a[href='/ehr/{patient}']")
+    offered = Select(walk.one("#encounter"))
+    if visit:
+        offered.select_by_value(visit)
+    words = offered.first_selected_option.text
+    walk.press(f"button[value={app}]")
+    walk.allow()
+    return words
+
+
+def test_the_app_opens_on_the_patient_and_visit_of_the_chart(walk: Walk, chart_app: str) -> None:
+    assert "2026" in opened(walk, "adult", chart_app, "adult-annual-visit")
+    assert walk.text("problem") == ""
+    assert walk.text("patient") == "adult" and walk.text("name") == "Adult"
+    assert walk.text("encounter") == "adult-annual-visit" and walk.text("visit") == "Patient/adult"
+    assert walk.text("banner") == "true"
+    assert walk.text("user").endswith("Practitioner/dr-rivera")
+    assert walk.seen() == expected("clinician", "adult")
+
+
+def test_without_a_visit_the_app_is_told_the_patient_alone(walk: Walk, chart_app: str) -> None:
+    opened(walk, "teen", chart_app)
+    assert walk.text("patient") == "teen" and walk.text("name") == "Teen"
+    assert walk.text("encounter") == ""
+    assert walk.seen() == expected("clinician", "teen")
+
+
+def test_a_clinician_is_offered_her_patients_and_other_people_no_chart(walk: Walk) -> None:
+    walk.browser.get(f"{walk.origin}/ehr")
+    walk.sign_in("clinician")
+    assert {"/ehr/adult", "/ehr/teen"} <= {link.get_dom_attribute("href") for link in walk.all(".entries a")}
+    walk.browser.get(f"{walk.origin}/ehr/senior")
+    assert "no such chart" in walk.one(".lead").text
+    Walk.fresh(walk.browser, walk.origin).browser.get(f"{walk.origin}/ehr")
+    walk.sign_in("parent-a")
+    assert "clinician's account" in walk.one(".lead").text
+
+
+def test_the_address_that_opened_an_app_opens_it_once(walk: Walk, chart_app: str) -> None:
+    walk.browser.get(f"{walk.origin}/ehr/adult")
+    walk.sign_in("clinician")
+    walk.browser.get(f"{walk.origin}/ehr/adult")
+    form = {"token": walk.one("form[action='/ehr'] input[name=token]").get_attribute("value"), "patient": "adult", "app": chart_app}
+    cookies = {cookie["name"]: cookie["value"] for cookie in walk.browser.get_cookies()}
+    address = httpx.post(f"{walk.origin}/ehr", data=form, cookies=cookies).headers["location"]
+    assert address.startswith(f"{APP}/launch?app=chart-app&iss=")
+    walk.browser.get(address)
+    assert walk.allow().text("patient") == "adult"
+    walk.browser.get(address)
+    walk.until_done()
+    assert walk.text("state") == "failed" and walk.text("patient") == ""

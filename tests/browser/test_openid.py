@@ -1,0 +1,104 @@
+"""A general OpenID client (oidc-client-ts) that knows nothing of SMART: discovery, sign-in, renewal, revocation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from tests.browser.conftest import Command
+from tests.browser.walk import APP, Walk
+
+SCOPE = "openid fhirUser launch/patient offline_access patient/*.rs"
+CALL = """
+const done = arguments[arguments.length - 1];
+const attempt = async () => { {script} };
+attempt().then((value) => done({ value: value ?? null }), (error) => done({ error: error.error ?? error.message }));
+"""
+
+
+def call(walk: Walk, script: str) -> dict[str, Any]:
+    """``value`` or ``error`` of the script in the app's page, where ``users`` is the library's UserManager."""
+    body = CALL.replace("{script}", f"const users = manager(); {script}")
+    found: dict[str, Any] = walk.browser.execute_async_script(body)
+    return found
+
+
+@pytest.fixture
+def client_id(origin: str) -> Iterator[str]:
+    """An app that has registered itself as RFC 7591 has it."""
+    metadata = {
+        "client_name": "Open diary",
+        "redirect_uris": [f"{APP}/oidc"],
+        "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"],
+        "scope": SCOPE,
+    }
+    made = httpx.post(f"{origin}/oauth/register", json=metadata).json()
+    yield made["client_id"]
+    manager = {"authorization": f"Bearer {made['registration_access_token']}"}
+    assert httpx.delete(made["registration_client_uri"], headers=manager).status_code == 204
+
+
+def signed_in(walk: Walk, client_id: str, scope: str = SCOPE) -> dict[str, Any]:
+    """The library's user after the whole way as ``adult``."""
+    settings: dict[str, Any] = {"authority": walk.origin, "client_id": client_id, "scope": scope}
+    if scope != "openid":
+        settings["extraQueryParams"] = {"aud": f"{walk.origin}/fhir"}
+    walk.browser.get(f"{APP}/oidc?{urlencode({'settings': json.dumps(settings)})}")
+    walk.until_at(f"{walk.origin}/sign-in")
+    walk.sign_in("adult")
+    if scope != "openid":
+        walk.pick("adult")
+    walk.until_at(f"{walk.origin}/oauth/consent")
+    walk.press("button[value=allow]")
+    walk.until_at(f"{APP}/oidc")
+    walk.until(lambda: walk.text("state") in ("done", "failed"))
+    assert walk.text("state") == "done", walk.text("problem")
+    user: dict[str, Any] = call(walk, "return { ...await users.getUser() };")["value"]
+    return user
+
+
+def test_the_library_finds_its_way_by_openid_discovery_and_the_id_token_is_sound(walk: Walk, client_id: str) -> None:
+    user = signed_in(walk, client_id)
+    assert walk.fetched("Patient/adult", user["access_token"]) == 200
+    keys = KeySet.import_key_set(httpx.get(f"{walk.origin}/oauth/jwks").json())
+    claims = jwt.decode(user["id_token"], keys, algorithms=["RS256"]).claims
+    assert (claims["iss"], claims["fhirUser"]) == (walk.origin, f"{walk.origin}/fhir/Patient/adult")
+    assert claims["aud"] in (client_id, [client_id])
+    assert user["profile"]["sub"] == claims["sub"] and user["scope"].split() == SCOPE.split()
+
+
+def test_signing_in_alone_needs_no_fhir_at_all(walk: Walk, client_id: str) -> None:
+    user = signed_in(walk, client_id, "openid")
+    assert user["profile"]["sub"] and "fhirUser" not in user["profile"]
+    assert walk.fetched("Patient/adult", user["access_token"]) == 403
+
+
+def test_a_silent_renewal_with_a_refresh_token_gives_new_tokens_for_the_same_person(walk: Walk, client_id: str) -> None:
+    before = signed_in(walk, client_id)
+    after = call(walk, "return { ...await users.signinSilent() };")["value"]
+    assert after["access_token"] != before["access_token"] and after["refresh_token"] != before["refresh_token"]
+    assert after["profile"]["sub"] == before["profile"]["sub"]
+    assert walk.fetched("Patient/adult", after["access_token"]) == 200
+
+
+def test_a_silent_sign_in_in_a_frame_is_answered_that_the_person_must_be_asked(walk: Walk, command: Command) -> None:
+    command("client", "add", "frame-app", "--name", "Framed diary", "--redirect-uri", f"{APP}/oidc", "--scope", SCOPE)
+    signed_in(walk, "frame-app", SCOPE.replace("offline_access ", ""))
+    assert call(walk, "return await users.signinSilent();") == {"error": "interaction_required"}
+
+
+def test_revoking_ends_the_access_and_its_renewal_at_once(walk: Walk, client_id: str) -> None:
+    user = signed_in(walk, client_id)
+    kept = call(walk, "const kept = { ...await users.getUser() }; await users.revokeTokens(); return kept;")
+    assert "error" not in kept, kept
+    assert walk.fetched("Patient/adult", user["access_token"]) == 401
+    refreshed = {"grant_type": "refresh_token", "client_id": client_id, "refresh_token": user["refresh_token"]}
+    assert httpx.post(f"{walk.origin}/oauth/token", data=refreshed).status_code == 400
