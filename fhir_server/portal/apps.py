@@ -37,7 +37,7 @@ class App:
 async def connected(desk: Desk, user: User, now: int) -> list[App]:
     """The person's standing grants, by the client's name."""
     records = {choice.patient: choice.name for choice in await desk.records(user, now)}
-    found = [await _app(desk, grant, records) for grant in await _standing(desk, user, now)]
+    found = [await _app(desk, user, grant, records) for grant in await _standing(desk, user, now)]
     return sorted(found, key=lambda app: (app.name, app.record, app.renewed))
 
 
@@ -54,10 +54,10 @@ async def _standing(desk: Desk, user: User, now: int) -> list[Granted]:
     return [grant for grant in await granted.standing(desk.smart.store, now) if grant.username == user.username]
 
 
-async def _app(desk: Desk, grant: Granted, records: dict[str, str]) -> App:
+async def _app(desk: Desk, user: User, grant: Granted, records: dict[str, str]) -> App:
     client = await clients.find(desk.smart.store, grant.client_id)
     scope = tokens.standing_scope(client, grant) if client else ""
     record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
-    words = tuple(wording(one) for one in resource_scopes(scope))
+    words = tuple(wording(one, user.role) for one in resource_scopes(scope))
     kept = sensitive.worded(grant.withheld)
     return App(digest(grant.family), client.name if client else grant.client_id, record, words, kept, grant.since, grant.issued)

@@ -40,7 +40,7 @@ async def offer(smart: Smart, record: Pending, session: Session) -> dict[str, An
     return {
         "choice": choice,
         "launched": handed is not None and choice is None,
-        "scopes": [(scope.text, wording(scope)) for scope in resource_scopes(record.scope)],
+        "scopes": [(scope.text, wording(scope, session.user.role)) for scope in resource_scopes(record.scope)],
         "parts": categories.parts(record.scope),
         "sensitive": sensitive.WORDS if _may_withhold(record, session) else {},
         "identity": "openid" in named or "fhirUser" in named,
@@ -56,7 +56,7 @@ async def decision(smart: Smart, record: Pending, session: Session, form: Form) 
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
     if record.parameter("launch") and (handed is None or handed.username != session.user.username):
         return None
-    if record.needs_record and choice is None:
+    if record.needs_record(session) and choice is None:
         raise Unclear("The record is no longer one that you can open. Go back and choose again.")
     patient = handed.patient if handed else choice.patient if choice else None
     withheld = _withheld(record, session, form)
@@ -129,7 +129,7 @@ async def _choice(smart: Smart, record: Pending, session: Session) -> RecordChoi
     if record.parameter("launch"):
         handed = await _launch(smart, record)
         return choices.get(handed.patient) if handed else None
-    return choices.get(record.patient) if record.patient and record.chosen(session) and record.needs_record else None
+    return choices.get(record.patient) if record.patient and record.chosen(session) and record.needs_record(session) else None
 
 
 async def _launch(smart: Smart, record: Pending) -> Launch | None:

@@ -188,7 +188,7 @@ class Pages:
 
     async def _consent_page(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
         view = await consenting.asking(self.smart, record) | await consenting.offer(self.smart, record, session)
-        if record.needs_record and view["choice"] is None:
+        if record.needs_record(session) and view["choice"] is None:
             return await self._picker(handle, record, session, _CHOOSE)
         status = 400 if problem else 200
         return self._page("consent.html", status, record.redirect_uri, handle=handle, session=session, problem=problem, **view)

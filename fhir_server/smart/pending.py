@@ -34,12 +34,15 @@ class Pending(msgspec.Struct, frozen=True):
     def parameter(self, name: str) -> str:
         return dict(self.pairs).get(name, "")
 
-    @property
-    def needs_record(self) -> bool:
-        """Whether a patient must be in context, and is not given by a launch handle."""
-        patient_level = any(scope.level == "patient" for scope in resource_scopes(self.scope))
+    def needs_record(self, session: Session) -> bool:
+        """Whether a patient must be in context, and is not given by a launch handle.
+
+        One token acts for one person in one record; so who acts for others chooses a record for ``user/`` scopes too.
+        """
+        levels = {scope.level for scope in resource_scopes(self.scope)}
         contexts = {"launch/patient", "launch/encounter"} & set(self.scope.split())
-        return (patient_level or bool(contexts)) and not self.parameter("launch")
+        wanted = "patient" in levels or bool(contexts) or (bool(levels) and session.user.role == "patient")
+        return wanted and not self.parameter("launch")
 
     @property
     def needs_encounter(self) -> bool:
@@ -61,7 +64,7 @@ class Pending(msgspec.Struct, frozen=True):
 
     def next_page(self, session: Session) -> str:
         """Where the person now signed in has to go next."""
-        if not self.needs_record:
+        if not self.needs_record(session):
             return CONSENT
         if self.patient is None or self.username != session.user.username:
             return RECORD

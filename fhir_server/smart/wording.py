@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from fhir_server.smart.people import Role
 from fhir_server.smart.scopes import Scope
 
 _TYPES: Final = {
@@ -50,11 +51,11 @@ _CATEGORY: Final = re.compile(r"(?:[^|,\\$]+\|)?[a-z][a-z-]*")
 _ORDER: Final = ("read", "add", "change", "delete")
 
 
-def wording(scope: Scope) -> str:
-    """E.g. ``Lab results and other observations (only laboratory): read``."""
+def wording(scope: Scope, role: Role) -> str:
+    """E.g. ``Lab results and other observations (only laboratory): read``.  Staff's ``user/`` scopes reach beyond one record."""
     subject = _TYPES.get(scope.type) or _spaced(scope.type)
     only = f" (only {' and '.join(_condition(*pair) for pair in scope.query)})" if scope.query else ""
-    reach = ", in every record you may open" if scope.level == "user" else ""
+    reach = ", in every record you may open" if scope.level == "user" and role != "patient" else ""
     verbs = {_VERBS[letter] for letter in scope.letters}
     return f"{subject}{only}{reach}: {_listed([verb for verb in _ORDER if verb in verbs])}"
 

@@ -116,9 +116,11 @@ def test_smart_22_capability_permission_patient__patient_scopes_open_one_record(
 
 def test_smart_22_capability_permission_user__user_scopes_open_what_the_person_may_open(server: Server) -> None:
     patients = ("adult", "child", "teen")
-    clinician, adult = (server.allowed(username, "", "user/Patient.rs") for username in ("clinician", "adult"))
+    clinician = server.allowed("clinician", "", "user/Patient.rs")
+    adult, parent = (server.allowed(*who, "user/Patient.rs") for who in (("adult", "adult"), ("parent-a", "child")))
     assert [server.get(clinician, f"Patient/{one}").status_code for one in patients] == [200, 200, 200]
     assert [server.get(adult, f"Patient/{one}").status_code for one in patients] == [200, 404, 404]
+    assert [server.get(parent, f"Patient/{one}").status_code for one in patients] == [404, 200, 404]
 
 
 def test_smart_22_capability_permission_v1__the_older_scopes_are_taken_and_enforced(server: Server) -> None:

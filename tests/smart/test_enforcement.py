@@ -265,6 +265,15 @@ def test_smart_70_user_scopes_reach_no_further_than_the_person_does(whole: Whole
     assert whole.get(adult, "Patient/child").status == 404
 
 
+def test_smart_70_who_acts_for_others_chooses_a_record_for_user_scopes_too(whole: Whole) -> None:
+    for chosen, other in (("child", "teen"), ("teen", "child")):
+        whole.http.cookies.clear()
+        tokens = whole.allowed("parent-a", chosen, scope="user/*.rs")
+        assert tokens["patient"] == chosen
+        assert whole.get(tokens["access_token"], "Patient").ids("Patient") == [chosen]
+        assert whole.get(tokens["access_token"], f"Patient/{other}").status == 404
+
+
 def test_smart_61_56_85_the_patient_in_context_is_readable_and_nothing_is_without_a_token(whole: Whole) -> None:
     tokens = whole.allowed("parent-a", "child", scope="launch/patient offline_access patient/*.rs")
     assert whole.get(tokens["access_token"], f"Patient/{tokens['patient']}").json["id"] == "child"

@@ -104,7 +104,8 @@ def test_covers_finds_the_scopes_that_allow_one_interaction() -> None:
 def test_scopes_are_worded_for_people(text: str, words: str) -> None:
     scope = parse(text)
     assert scope is not None
-    assert wording(scope) == words
+    assert wording(scope, "clinician") == words
+    assert wording(scope, "patient") == words.replace(", in every record you may open", "")
 
 
 def test_named_scopes_are_no_resource_scopes() -> None:
