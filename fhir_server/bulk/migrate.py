@@ -67,7 +67,7 @@ async def _copied(
     await into.prepare()
     after = await new.begin(sha256(source.encode()).hexdigest())
     await new.take_classes(await old.classes())
-    total, done = await old.count(), 0
+    total, done = await old.count(), await new.count()
     async for lives in _pages(old.lives, _of_life, after):
         await new.take_lives(lives)
         done += len(lives)

@@ -67,7 +67,8 @@ class Mongod:
 
     def __init__(self, *args: str, replica_set: str = "rs0", folder: Path | None = None) -> None:
         memory = "/dev/shm" if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2**31 else None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="mongod-", dir=memory))
+        _sweep(Path(memory or tempfile.gettempdir()))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=f"mongod-{os.getpid()}-", dir=memory))
         self.port = _free_port()
         self.address = f"127.0.0.1:{self.port}"
         named = ("--replSet", replica_set) if replica_set else ()
@@ -81,7 +82,7 @@ class Mongod:
         self.started = time.monotonic()
         with (self.folder / "stdout.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env=_environment(), start_new_session=True, preexec_fn=_die_with_parent
+                self._command, stdout=log, stderr=log, env=_environment(), start_new_session=True, preexec_fn=die_with_parent
             )
 
     def client(self) -> MongoClient[dict[str, Any]]:
@@ -90,11 +91,17 @@ class Mongod:
         return MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=patience, socketTimeoutMS=patience)
 
     def await_answer(self) -> None:
-        with self.client() as client:
-            try:
-                client.admin.command("ping")
-            except PyMongoError as error:
-                raise RuntimeError(f"mongod does not start: {error}\n{(self.folder / 'stdout.log').read_text()[-2000:]}") from None
+        """Raises RuntimeError, with the end of its log, if it does not start."""
+        end = time.monotonic() + _PATIENCE
+        with MongoClient[Any]("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=500) as client:
+            while True:
+                try:
+                    client.admin.command("ping")
+                    return
+                except PyMongoError as error:
+                    if self.process.poll() is not None or time.monotonic() > end:
+                        log = (self.folder / "stdout.log").read_text()[-2000:]
+                        raise RuntimeError(f"mongod does not start: {error}\n{log}") from None
 
     def kill(self) -> None:
         """As a power cut would end it."""
@@ -186,13 +193,20 @@ class ReplicaSet:
             member.stop()
 
 
+def _sweep(place: Path) -> None:
+    """Take away what test runs that were killed have left: a third of a gigabyte each."""
+    for folder in place.glob("mongod-*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _rolls_back(member: Mongod) -> bool:
     with suppress(PyMongoError), member.client() as client:
         return bool(client.admin.command("replSetGetStatus")["myState"] == _ROLLBACK)
     return False
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel end this process when the one that started it ends, however that ends (Linux's prctl)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 

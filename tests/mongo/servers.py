@@ -18,15 +18,26 @@ _numbers = count()
 _made: list[str] = []
 
 
-@lru_cache(1)
 def server_url() -> str:
     """URL of the running server, with ``{name}`` where the database's name belongs.  Raises RuntimeError if it does not start."""
     given = os.environ.get("FHIR_SERVER_TEST_MONGODB")
     if given:
         return given
-    replica_set = ReplicaSet()
+    started = _started()
+    if isinstance(started, Exception):
+        raise RuntimeError("The tests need a MongoDB server, and it does not start.") from started
+    return started.url
+
+
+@lru_cache(1)
+def _started() -> ReplicaSet | Exception:
+    """The server, or why there is none: hundreds of tests need not wait for it to fail again."""
+    try:
+        replica_set = ReplicaSet()
+    except Exception as error:
+        return error
     atexit.register(replica_set.stop)
-    return replica_set.url
+    return replica_set
 
 
 def fresh_url() -> str:
@@ -43,9 +54,12 @@ def forgetful_url() -> str:
     return fresh_url()
 
 
-def emptied_url() -> str:
-    """URL of a database that holds nothing any more: made once, for its indexes take longer to make than most tests do."""
-    name = f"t{os.getpid()}"
+def emptied_url(which: str = "") -> str:
+    """URL of a database that holds nothing any more: made once, for its indexes take longer to make than most tests do.
+
+    ``which`` tells those apart that a test needs at the same time.
+    """
+    name = f"t{os.getpid()}{which}"
     url = server_url().replace("{name}", name)
     with MongoClient(url) as client:
         for collection in client[name].list_collection_names():

@@ -17,6 +17,7 @@ from fhir_server.store import NEVER, Store
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb_docs import native
 from tests.mongo.servers import emptied_url
+from tests.served import Served
 from tests.store.samples import ANYONE, OBS, date, found, put, record, string
 
 
@@ -87,6 +88,31 @@ def test_a_resource_too_large_for_a_document_is_refused_and_one_that_just_fits_i
         assert (refused.value.kind, refused.value.status) == ("too_large", 413)
 
     ran(scenario)
+
+
+def test_a_request_with_such_a_resource_is_refused_with_413_alone_and_in_a_transaction() -> None:
+    def letter(id: str, size: int) -> dict[str, Any]:
+        content = [{"attachment": {"contentType": "text/plain", "data": "QUFB" * (size // 4)}}]
+        return {"resourceType": "DocumentReference", "id": id, "status": "current", "content": content}
+
+    def transaction(*letters: dict[str, Any]) -> dict[str, Any]:
+        entries = [{"resource": one, "request": {"method": "PUT", "url": f"DocumentReference/{one['id']}"}} for one in letters]
+        return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+    served = Served(emptied_url(), seeds=False)
+    token, vast = served.token(), 17 * 1024 * 1024
+    try:
+        assert served.request(token, "PUT", "DocumentReference/a", body=letter("a", vast // 2)).status == 201
+        for method, path, body in (
+            ("PUT", "DocumentReference/b", letter("b", vast)),
+            ("POST", "", transaction(letter("c", 400), letter("b", vast))),
+        ):
+            refused = served.request(token, method, path, body=body)
+            assert refused.status == 413 and refused.json["resourceType"] == "OperationOutcome"
+            assert (refused.json["issue"][0]["code"], "16 MB" in refused.json["issue"][0]["diagnostics"]) == ("too-long", True)
+        assert [served.get(token, f"DocumentReference/{id}").status for id in "abc"] == [200, 404, 404]
+    finally:
+        served.close()
 
 
 def test_rows_that_come_back_hold_plain_values() -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pymongo import MongoClient
 
 from fhir_server.bulk.migrate import migrate
 from fhir_server.cli import main
 from fhir_server.store import mongodb_moving, open_store
 from fhir_server.store.mongodb_moving import _Moving
 from tests.mongo.servers import fresh_url
-from tests.served import Answer, Served
+from tests.scenarios.test_scenarios import FILES, Scenario
+from tests.served import ROOT, Answer, Served
 from tests.store.samples import put, record
 
 ASKED = (
@@ -51,18 +56,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def answers(served: Served, tokens: list[str]) -> Iterator[Answer]:
     for token in tokens:
         for path in ASKED:
-            answer = served.get(token, path)
-            yield answer
-            while (link := next((one["url"] for one in answer.json.get("link", []) if one["relation"] == "next"), None)) is not None:
-                answer = served.get(token, link)
-                yield answer
+            yield from paged(served, token, path)
 
 
-def told(answer: Answer) -> tuple[int, Any]:
-    """What must be equal (page links are sealed anew each time)."""
-    body = answer.json
-    body.pop("link", None)
-    return answer.status, {name: value for name, value in body.items() if name not in ("id",)}
+def paged(served: Served, token: str, path: str | None) -> Iterator[Answer]:
+    """The answer, and all further pages."""
+    while path is not None:
+        answer = served.get(token, path)
+        yield answer
+        path = next((one["url"] for one in answer.json.get("link", []) if one["relation"] == "next"), None)
+
+
+def told(answer: Answer) -> tuple[int, Any, bytes]:
+    """What must be equal: everything."""
+    return answer.status, answer.headers, answer.body
 
 
 def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
@@ -80,12 +87,36 @@ def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
     asyncio.run(migrate(source, moved, nobody))
     after = Served(moved, seeds=False)
     new = [told(answer) for answer in answers(after, tokens)]
-    assert len(old) > 60 and {status for status, _ in old} == {200, 410}
+    assert len(old) > 60 and {status for status, _, _ in old} == {200, 410}
     assert new == old
     changed = {**after.get(tokens[0], "Observation/again").json, "status": "amended"}
     assert after.request(tokens[0], "PUT", "Observation/again", body=changed).status == 200
     assert after.get(tokens[0], "Observation/again/_history").json["total"] == 4
     after.close()
+
+
+def test_every_scenario_is_answered_byte_for_byte_as_before_the_move(tmp_path: Path) -> None:
+    url, target = f"sqlite:///{tmp_path / 'fhir.sqlite'}", fresh_url()
+    before = Served(url)
+    walks = [Scenario(path, before) for path in FILES]
+    old = [told(answer) for walk in walks for answer in walked(before, walk)]
+    before.close()
+    asyncio.run(migrate(url, target, nobody))
+    after = Served(target, seeds=False)
+    new = [told(answer) for walk in walks for answer in walked(after, walk)]
+    after.close()
+    assert new == old
+    statuses = [status for status, _, _ in old]
+    assert statuses.count(200) > 500 and statuses.count(404) > 300
+
+
+def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
+    """Every row of a scenario read, every type of it searched, and the whole record asked for."""
+    for type, id, _ in scenario.rows():
+        yield served.get(scenario.token, f"{type}/{id}")
+    for type in scenario.types:
+        yield from paged(served, scenario.token, f"{type}?_count=20")
+    yield from paged(served, scenario.token, f"Patient/{scenario.patient}/$everything?_count=50")
 
 
 async def _again(source: str, target: str) -> str | None:
@@ -123,6 +154,30 @@ def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str
     monkeypatch.setattr(mongodb_moving._Moving, "take_lives", counting)
     found = asyncio.run(migrate(source, target, nobody))
     assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
+    asyncio.run(_prepared(target))
+
+
+def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
+    target = fresh_url()
+    command = "import sys; from fhir_server.bulk import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
+    child = subprocess.Popen([sys.executable, "-c", command, "migrate", source, target], cwd=ROOT)
+    with MongoClient[dict[str, Any]](target) as client:
+        database = client.get_default_database()
+        while database["resources"].estimated_document_count() < 30:
+            assert child.poll() is None, "the command ended before it could be killed"
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        kept = database["resources"].estimated_document_count()
+    with pytest.raises(ValueError, match="not complete"):
+        asyncio.run(_prepared(target))
+    told: list[tuple[str, int, int]] = []
+    found = asyncio.run(migrate(source, target, lambda *how_far: told.append(how_far)))
+    furthest = {what: done for what, done, _ in told}
+    assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
+    assert told[0][0] == "Resources" and told[0][1] > kept
+    assert furthest["Checking the copy"] == found.counts["resources"]
+    assert found == asyncio.run(migrate(source, fresh_url(), nobody))
     asyncio.run(_prepared(target))
 
 

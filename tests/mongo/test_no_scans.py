@@ -84,6 +84,7 @@ def rows() -> Iterator[Record]:
                 ],
             )  # fmt: skip
     yield record("shared", "p9", "p1", entries=[token("code", "c3")])
+    yield record("known", "p3", entries=[token("identifier", "i1", "urn:i")])
 
 
 class Explained:
@@ -115,7 +116,10 @@ class Explained:
         """Each search sent since, and how it was carried out."""
         for command in self.listener.of("find", "aggregate"):
             if next(iter(command.values())) in ("resources", "history"):
-                left_out = ("lsid", "$db", "$clusterTime", "readConcern", "$readPreference", "maxTimeMS", "txnNumber")
+                left_out = (
+                    *("lsid", "$db", "$clusterTime", "readConcern", "$readPreference", "maxTimeMS"),
+                    *("txnNumber", "startTransaction", "autocommit"),
+                )
                 asked = {name: value for name, value in command.items() if name not in left_out}
                 yield command, self.client.get_default_database().command("explain", asked, verbosity="executionStats")
 
@@ -213,7 +217,34 @@ def test_reading_versions_targets_and_referrers_scans_nothing(explained: Explain
         assert examined(plan) <= ROWS + 1, command
 
 
+def test_the_types_of_a_patient_are_read_from_an_index_alone(explained: Explained) -> None:
+    async def job(*patients: str) -> frozenset[str]:
+        async with explained.store.snapshot() as snapshot:
+            return await snapshot.types_of(frozenset(patients))
+
+    for patients, types in ((("p1",), {OBS}), (("p1", "p2", "never"), {OBS}), (("never",), set())):
+        explained.listener.commands.clear()
+        assert explained.runner.run(job(*patients)) == types
+        plans = list(explained.plans())
+        assert len(plans) == 1
+        for command, plan in plans:
+            assert not scans(plan) and examined(plan) == 0, (command, plan)
+
+
+def test_a_conditional_create_looks_where_its_condition_leads(explained: Explained) -> None:
+    async def job(transaction: Any) -> int:
+        ids = [Has("identifier", TokenIs("urn:i", code)) for code in ("i1", "i2")]
+        return sum([len((await transaction.find(OBS, where, SIGHTS["anyone"], limit=2)).rows) for where in ids])
+
+    explained.listener.commands.clear()
+    assert explained.runner.run(explained.store.write(job)) == 1
+    plans = list(explained.plans())
+    assert len(plans) == 2
+    for command, plan in plans:
+        assert not scans(plan) and examined(plan) <= 1, (command, plan)
+
+
 def test_the_explanation_sees_a_scan_where_there_is_one(explained: Explained) -> None:
     asked = {"find": "resources", "filter": {"body": NOW}}
     plan = explained.client.get_default_database().command("explain", asked, verbosity="executionStats")
-    assert scans(plan) and examined(plan) == PATIENTS * ROWS + 1
+    assert scans(plan) and examined(plan) == PATIENTS * ROWS + 2

@@ -60,6 +60,7 @@ def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
         return right(Sight(tuple(Window(w.patients, every, w.released, w.where) for w in sight.windows), sight.now))
 
     patch.setattr(mongodb_where, "windows", wrong)
+    patch.setattr(mongodb_order, "windows", wrong)
 
 
 def only_the_first_patient_counts(patch: pytest.MonkeyPatch) -> None:

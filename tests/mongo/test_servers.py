@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pymongo import IndexModel, MongoClient
 
+from fhir_server.cli import main
 from fhir_server.cli.base import with_parts
 from fhir_server.settings import Settings
 from fhir_server.store import mongodb_base, open_store
@@ -126,3 +128,11 @@ def test_several_processes_may_make_the_collections_at_once() -> None:
         names = client.get_default_database()["resources"].index_information()
     assert {index.document["name"] for index in mongodb_base.INDEXES["resources"]} <= set(names)
     assert "{name}" in server_url()
+
+
+def test_a_command_does_not_show_the_password_of_the_url(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FHIR_SERVER_STORE", f"mongodb://writer:word@{guarded}/fhir?authSource=admin")
+    monkeypatch.setenv("FHIR_SERVER_MODE", "test")
+    shown = CliRunner().invoke(main, ["doctor"])
+    assert shown.exit_code == 0 and f"mongodb://{guarded}/fhir" in shown.output, shown.output
+    assert "word@" not in shown.output and "writer" not in shown.output

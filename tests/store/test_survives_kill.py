@@ -19,7 +19,7 @@ from fhir_server.store import Store, open_store
 from tests.mongo.servers import forgetful_url
 from tests.store.samples import ANYONE, OBS, found, record, token
 
-ROUNDS = {"sqlite": 30, "mongodb": 12}
+ROUNDS = {"sqlite": 10, "mongodb": 10}
 MANY = 200
 PARTS = 4
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mongo.servers import emptied_url
 from tests.twins import run
 from tests.twins.generate import Case, case
 from tests.twins.oracle import CALLERS
@@ -62,6 +63,23 @@ def test_the_embedded_store_keeps_the_promise_too(number: int, tmp_path: Path) -
 def test_the_embedded_store_keeps_the_promise_in_a_long_run(number: int, tmp_path: Path) -> None:
     for seed in seeds(number, range(1, 6)):
         require_silence(seed, 200, (f"sqlite:///{tmp_path}/one-{seed}.sqlite", f"sqlite:///{tmp_path}/two-{seed}.sqlite"))
+
+
+def require_silence_of_mongodb(seed: int, asks: int) -> None:
+    require_silence(seed, asks, (emptied_url("one"), emptied_url("two")))
+
+
+@pytest.mark.parametrize("name", ["parent of a teenager", "limited backend", "billing office"])
+def test_mongodb_keeps_the_promise_too(name: str) -> None:
+    number = [caller.name for caller in CALLERS].index(name)
+    require_silence_of_mongodb(number, 12)
+
+
+@pytest.mark.slow
+@BY_CALLER
+def test_mongodb_keeps_the_promise_in_a_long_run(number: int) -> None:
+    for seed in seeds(number, range(3)):
+        require_silence_of_mongodb(seed, 100)
 
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.name)

@@ -1,0 +1,55 @@
+"""The tests' own MongoDB: without one they fail, and say why, rather than be left out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from tests.mongo import mongod, servers
+from tests.mongo.mongod import ReplicaSet
+
+BROKEN = "#!/bin/sh\necho no space left on device\nexit 1\n"
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A binary that ends at once in place of mongod; how often it was asked for."""
+    binary, asked = tmp_path / "mongod", []
+    binary.write_text(BROKEN)
+    binary.chmod(0o755)
+
+    def installed() -> Path:
+        asked.append(binary)
+        return binary
+
+    monkeypatch.setattr(mongod, "installed", installed)
+    return asked
+
+
+def test_a_server_that_does_not_start_is_an_error_that_shows_its_log(broken: list[Path]) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)mongod does not start.*no space left on device"):
+        ReplicaSet()
+
+
+def test_every_test_that_needs_it_fails_and_none_waits_for_it_again(broken: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FHIR_SERVER_TEST_MONGODB", raising=False)
+    monkeypatch.setattr(servers, "_started", lru_cache(1)(servers._started.__wrapped__))  # and the real one stays as it is
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="does not start"):
+            servers.emptied_url()
+    assert len(broken) == 1
+
+
+def test_a_binary_that_is_not_the_expected_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fiftyone/db/bin").mkdir(parents=True)
+    (tmp_path / "psycopg2_binary.libs").mkdir()
+    for name in ("libcrypto", "libssl"):
+        (tmp_path / f"psycopg2_binary.libs/{name}-1.so.1.1").touch()
+    binary = tmp_path / "fiftyone/db/bin/mongod"
+    binary.write_text("#!/bin/sh\necho db version v4.0.1\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(mongod, "CACHE", tmp_path)
+    with pytest.raises(RuntimeError, match=r"not the one expected: db version v4\.0\.1"):
+        mongod.installed()
