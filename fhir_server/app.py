@@ -34,9 +34,9 @@ from fhir_server.routes import FhirApi, Receive, Scope, Send
 from fhir_server.search.page import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, discovery, keys, routes
+from fhir_server.smart.accounts.passwords import Rules
 from fhir_server.smart.core import Smart
 from fhir_server.smart.failing import unavailable, unserved
-from fhir_server.smart.passwords import Rules
 from fhir_server.store import Store, open_store
 
 _log = logging.getLogger("fhir_server")

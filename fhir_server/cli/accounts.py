@@ -7,10 +7,10 @@ import click
 from fhir_server.app import Parts
 from fhir_server.cli.base import with_parts
 from fhir_server.cli.people import user
-from fhir_server.smart import lately, password_codes, second, users
+from fhir_server.smart.accounts import lately, password_codes, second, users
+from fhir_server.smart.accounts.password_codes import LIFE
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.acts import Act
-from fhir_server.smart.password_codes import LIFE
-from fhir_server.smart.users import User
 
 DAYS = LIFE // (24 * 3600 * 1_000_000)
 

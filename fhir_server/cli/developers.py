@@ -9,8 +9,8 @@ import click
 
 from fhir_server.cli.base import main, with_parts
 from fhir_server.cli.people import client
-from fhir_server.smart import invitations, publishers
-from fhir_server.smart.publishers import Publisher
+from fhir_server.smart.apps import invitations, publishers
+from fhir_server.smart.apps.publishers import Publisher
 
 
 @client.command("invite")

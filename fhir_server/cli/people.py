@@ -12,8 +12,10 @@ from fhir_server.app import Parts
 from fhir_server.cli.base import main, with_parts
 from fhir_server.linking import links
 from fhir_server.linking.core import Linking
-from fhir_server.smart import clients, demo, password_codes, tokens, users
+from fhir_server.smart import demo, tokens
+from fhir_server.smart.accounts import password_codes, users
 from fhir_server.smart.acts import Act, of_patient
+from fhir_server.smart.apps import clients
 from fhir_server.smart.core import new_secret
 from fhir_server.smart.people import Role
 

@@ -8,8 +8,8 @@ import click
 
 from fhir_server.app import Parts
 from fhir_server.cli.base import main, with_parts
-from fhir_server.smart import federation
-from fhir_server.smart.federation import Provider
+from fhir_server.smart.providers import federation
+from fhir_server.smart.providers.federation import Provider
 
 
 @main.group()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from fhir_server.linking.core import BAD_ANSWER, NO_ANSWER, Linking, Unreachable
-from fhir_server.smart.calling import BadAnswer, NoAnswer, Reply
+from fhir_server.smart.providers.calling import BadAnswer, NoAnswer, Reply
 
 
 async def get(room: Linking, url: str, params: dict[str, str] | None = None, token: str = "") -> Reply:

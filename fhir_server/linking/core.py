@@ -7,8 +7,8 @@ from typing import Final
 
 import httpx
 
-from fhir_server.smart.calling import Outside
 from fhir_server.smart.core import Smart
+from fhir_server.smart.providers.calling import Outside
 
 NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
 BAD_ANSWER: Final = "The other health system gave an answer that cannot be used. Try again later."

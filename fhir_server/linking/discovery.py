@@ -15,7 +15,7 @@ import msgspec
 from fhir_server.linking import calls
 from fhir_server.linking.core import NO_ANSWER, Linking, Unreachable
 from fhir_server.linking.organisations import Organisation
-from fhir_server.smart.calling import callable_url, origin_of, text
+from fhir_server.smart.providers.calling import callable_url, origin_of, text
 
 _UNSOUND: Final = "The sign-in of the other health system cannot be used safely. Tell us, so that we can sort it out with them."
 

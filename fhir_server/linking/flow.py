@@ -16,8 +16,8 @@ from fhir_server.linking.core import Ended, Linking, LinkProblem
 from fhir_server.linking.discovery import Endpoints, discovered
 from fhir_server.linking.links import Link
 from fhir_server.linking.organisations import Organisation
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import REQUEST_LIFE, digest, new_secret
-from fhir_server.smart.users import User
 
 SCOPE: Final = "launch/patient openid fhirUser offline_access patient/*.rs"
 _KIND: Final = "link-state"

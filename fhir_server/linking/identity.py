@@ -8,7 +8,7 @@ from fhir_server.linking import calls
 from fhir_server.linking.core import Linking, LinkProblem
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organisations import Organisation
-from fhir_server.smart.id_tokens import Expected, Unproven, verified
+from fhir_server.smart.providers.id_tokens import Expected, Unproven, verified
 
 _UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
 

@@ -16,9 +16,9 @@ from fhir_server.linking.core import ENDED, NO_ANSWER, Ended, Linking, LinkProbl
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organisations import Organisation
 from fhir_server.linking.token_calls import Held
-from fhir_server.smart.calling import Reply
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import MINUTE, SECOND, digest, new_secret
-from fhir_server.smart.users import User
+from fhir_server.smart.providers.calling import Reply
 from fhir_server.store import NEVER
 
 PAGE: Final = 100  # rows of one kind that are asked for

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from fhir_server.smart.calling import callable_url, origin_of
 from fhir_server.smart.core import Smart
+from fhir_server.smart.providers.calling import callable_url, origin_of
 from fhir_server.smart.records import Register
 from fhir_server.store import Store
 

@@ -15,10 +15,10 @@ from fhir_server.linking.core import Linking, LinkProblem
 from fhir_server.linking.links import Link
 from fhir_server.linking.organisations import Organisation
 from fhir_server.linking.pages import render
-from fhir_server.smart import cookies, sessions
+from fhir_server.smart.accounts import cookies, sessions
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.acts import Act, Kind
 from fhir_server.smart.core import Smart
-from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import NO_STORE, BadForm, fields, read_form
 
 Handler = Callable[[Request, Session], Awaitable[Response]]

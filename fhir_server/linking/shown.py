@@ -16,7 +16,7 @@ from typing import Any, Final
 from fhir_server.linking import links
 from fhir_server.linking.core import Linking, LinkProblem, NotShared
 from fhir_server.linking.links import Link
-from fhir_server.smart.users import User
+from fhir_server.smart.accounts.users import User
 
 # title -> resource types, in the order of the page
 SECTIONS: Final = {

@@ -12,8 +12,8 @@ from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 from fhir_server.linking import calls
 from fhir_server.linking.core import BAD_ANSWER, ENDED, Ended, Linking, Unreachable
 from fhir_server.linking.organisations import Organisation
-from fhir_server.smart import proof
 from fhir_server.smart.core import SECOND
+from fhir_server.smart.providers import proof
 
 _BEARER: Final = re.compile(r"[!-~]{1,16384}", re.ASCII)
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import html
 from fhir_server.portal.words import day
-from fhir_server.smart import again, agents, lately, second, sessions, users
+from fhir_server.smart.accounts import again, agents, lately, second, sessions, users
+from fhir_server.smart.accounts.lately import Event
+from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.acts import Act
 from fhir_server.smart.core import MINUTE, Smart, digest
-from fhir_server.smart.lately import Event
-from fhir_server.smart.sessions import Session
-from fhir_server.smart.users import User
 
 PATH: Final = "/account"
 _NOT_YOU: Final = "Your present password or the code is not right, or there were too many attempts. Nothing was changed."

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fhir_server.portal.desk import Desk
-from fhir_server.smart import clients, granted, sensitive, tokens
+from fhir_server.smart import granted, sensitive, tokens
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.apps import clients
 from fhir_server.smart.core import digest
 from fhir_server.smart.granted import Granted
 from fhir_server.smart.scopes import resource_scopes
-from fhir_server.smart.users import User
 from fhir_server.smart.wording import wording
 
 _ANY_RECORD = "Every record you may open"

@@ -12,11 +12,11 @@ from datetime import UTC, date, datetime
 from fhir_server.grant import Granter
 from fhir_server.intake import Writing
 from fhir_server.interactions.service import Service
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import Smart
 from fhir_server.smart.people import Person, RecordChoice, own_reference
 from fhir_server.smart.scopes import resource_scopes
 from fhir_server.smart.tokens import Principal
-from fhir_server.smart.users import User
 from fhir_server.store import NEVER, Snapshot, Transaction
 from fhir_server.view import View
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from fhir_server.smart import clients
-from fhir_server.smart.clients import Client
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import Smart
 from fhir_server.smart.launch import Launch, new_launch
 from fhir_server.smart.people import EncounterChoice, RecordChoice
-from fhir_server.smart.users import User
 
 
 class NoChart(Exception):

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import ehr, html
 from fhir_server.portal.ehr import NoChart
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.acts import Act, of_patient
 from fhir_server.smart.core import Smart
-from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import NO_STORE
 
 PATH: Final = "/ehr"

@@ -11,9 +11,9 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart import cookies, sessions
+from fhir_server.smart.accounts import cookies, sessions
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core import Smart
-from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import ALONE, NO_STORE, BadForm, Form, page_headers, read_form
 
 Shown = Callable[[Request, Session], Awaitable[Response]]

@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import DAY, MINUTE, digest
-from fhir_server.smart.users import User
 from fhir_server.store import NEVER, Secrets, Store
 
 CODE_LIFE: Final = 90 * DAY

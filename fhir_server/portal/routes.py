@@ -15,10 +15,10 @@ from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.grants import Grant
 from fhir_server.portal.sharing import Unclear
 from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of, opened
-from fhir_server.smart import agents, lately, sessions
+from fhir_server.smart.accounts import agents, lately, sessions
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.acts import Act, Kind, of_patient
 from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
-from fhir_server.smart.sessions import Session
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
 _NOT_CONNECTED = "This app is not connected any more."

@@ -16,7 +16,7 @@ from fhir_server.portal.desk import Desk, NotYours
 from fhir_server.portal.grants import Grant
 from fhir_server.portal.invitations import Invitation
 from fhir_server.portal.words import LEVELS, RELATIONSHIPS
-from fhir_server.smart.users import User
+from fhir_server.smart.accounts.users import User
 from fhir_server.store import Transaction
 from fhir_server.view import View
 

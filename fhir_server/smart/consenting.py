@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fhir_server.smart import categories, clients, launch, pending, sensitive
+from fhir_server.smart import categories, launch, pending, sensitive
+from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.apps import clients
 from fhir_server.smart.core import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, Smart, new_secret
 from fhir_server.smart.granted import Granted
 from fhir_server.smart.grants import Decision
@@ -12,7 +14,6 @@ from fhir_server.smart.launch import Launch
 from fhir_server.smart.pending import Pending
 from fhir_server.smart.people import RecordChoice, own_reference
 from fhir_server.smart.scopes import resource_scopes
-from fhir_server.smart.sessions import Session
 from fhir_server.smart.web import Form
 from fhir_server.smart.wording import wording
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fhir_server.clock import Clock
+from fhir_server.smart.accounts.passwords import Rules
 from fhir_server.smart.acts import Act, Journal, unheard
-from fhir_server.smart.outbound import Network
-from fhir_server.smart.passwords import Rules
 from fhir_server.smart.people import Encounters, Records, no_encounters
+from fhir_server.smart.providers.outbound import Network
 from fhir_server.store import Store
 
 SECOND: Final = 1_000_000

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.smart import brands
-from fhir_server.smart.assertion import ALGORITHMS, token_endpoint
+from fhir_server.smart.apps.assertion import ALGORITHMS, token_endpoint
+from fhir_server.smart.apps.registration_routes import PATH as REGISTRATION
 from fhir_server.smart.core import Smart
 from fhir_server.smart.grants import AuthorizationCode, Challenge, ClientCredentials, RefreshToken
-from fhir_server.smart.registration_routes import PATH as REGISTRATION
 from fhir_server.smart.scopes import NAMED
 
 CAPABILITIES: Final = (

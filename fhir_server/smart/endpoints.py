@@ -9,9 +9,9 @@ from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps.clients import find as find_client
 from fhir_server.smart.bridge import wait
-from fhir_server.smart.clients import find as find_client
 from fhir_server.smart.core import SECOND, Smart, digest
 from fhir_server.smart.granted import ACCESS, REFRESH, Granted, find
 from fhir_server.smart.grants import METHODS

@@ -16,14 +16,15 @@ from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core import OpenIDCode
 
-from fhir_server.smart import keys, launch, sessions, tokens, users
+from fhir_server.smart import keys, launch, tokens
+from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.bridge import wait
 from fhir_server.smart.core import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, Smart, digest, new_secret
 from fhir_server.smart.granted import CODE, REFRESH, Granted, find
 from fhir_server.smart.scopes import narrowed
 from fhir_server.smart.styling import launch_parameters
 from fhir_server.smart.tokens import bury, issue, redeem, reused, standing_scope
-from fhir_server.smart.users import User
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 

@@ -13,18 +13,21 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart import clients, consenting, cookies, devices, federation, pending, sessions, users
+from fhir_server.smart import consenting, pending
+from fhir_server.smart.accounts import cookies, devices, sessions, users
+from fhir_server.smart.accounts.password_pages import add_choosing
+from fhir_server.smart.accounts.second_pages import add_second_step, after_first, onward
+from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.accounts.sign_in import signed_in
 from fhir_server.smart.acts import Act, of_patient
+from fhir_server.smart.apps import clients
 from fhir_server.smart.bridge import in_thread
 from fhir_server.smart.core import MINUTE, Smart, new_secret
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render, static
-from fhir_server.smart.password_pages import add_choosing
 from fhir_server.smart.pending import Pending
-from fhir_server.smart.second_pages import add_second_step, after_first, onward
+from fhir_server.smart.providers import federation
 from fhir_server.smart.server import OAuthServer
-from fhir_server.smart.sessions import Session
-from fhir_server.smart.sign_in import signed_in
 from fhir_server.smart.web import NO_STORE, BadForm, Form, address, fields, incoming, read_form, with_headers, written
 
 _PARAMETERS = {

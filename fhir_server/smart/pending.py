@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core import REQUEST_LIFE, Smart, digest, new_secret
 from fhir_server.smart.people import EncounterChoice, RecordChoice
 from fhir_server.smart.scopes import resource_scopes
-from fhir_server.smart.sessions import Session
 
 _KIND = "request"
 RECORD = "/oauth/record"

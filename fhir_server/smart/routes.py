@@ -8,18 +8,19 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from fhir_server.smart import clients, keys
+from fhir_server.smart import keys
 from fhir_server.smart.acts import Act, Kind, of_patient
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.registration_pages import add_developers
+from fhir_server.smart.apps.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.bridge import Answer, Incoming, in_thread
-from fhir_server.smart.calling import Outside
 from fhir_server.smart.core import HOUR, MINUTE, Smart
 from fhir_server.smart.discovery import openid_configuration
-from fhir_server.smart.federation_pages import add_federation
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.page_routes import add_pages
+from fhir_server.smart.providers.calling import Outside
+from fhir_server.smart.providers.federation_pages import add_federation
 from fhir_server.smart.public_routes import add_public
-from fhir_server.smart.registration_pages import add_developers
-from fhir_server.smart.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.server import OAuthServer
 from fhir_server.smart.web import CORS, NO_STORE, PREFLIGHT, BadForm, address, incoming, malformed, read_form, written
 

@@ -14,10 +14,11 @@ from authlib.oauth2.rfc6749 import (
 )
 from authlib.oauth2.rfc9207 import IssuerParameter
 
-from fhir_server.smart import clients, launch
-from fhir_server.smart.assertion import ClientAssertion
+from fhir_server.smart import launch
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.assertion import ClientAssertion
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.bridge import Answer, Incoming, basic_credentials, wait
-from fhir_server.smart.clients import Client
 from fhir_server.smart.core import Smart, digest
 from fhir_server.smart.endpoints import Introspection, Revocation
 from fhir_server.smart.granted import REFRESH

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fhir_server.smart import clients, granted, users
+from fhir_server.smart import granted
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps import clients
 from fhir_server.smart.core import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.granted import ACCESS, REFRESH, Granted
 from fhir_server.smart.people import Person, own_reference, references

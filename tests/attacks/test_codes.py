@@ -8,7 +8,8 @@ import hashlib
 
 import pytest
 
-from fhir_server.smart import demo, invitations
+from fhir_server.smart import demo
+from fhir_server.smart.apps import invitations
 from fhir_server.smart.core import new_secret
 from fhir_server.smart.launch import Launch, new_launch
 from tests.smart.world import VERIFIER, Page, World, query

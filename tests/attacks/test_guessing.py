@@ -10,12 +10,14 @@ import httpx
 import msgspec
 import pytest
 
-from fhir_server.smart import clients, demo, password_codes, routes, users
+from fhir_server.smart import demo, routes
+from fhir_server.smart.accounts import password_codes, users
+from fhir_server.smart.accounts.sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.registration_routes import PER_ADDRESS as REGISTRATIONS
 from fhir_server.smart.core import HOUR, MINUTE, SECOND
-from fhir_server.smart.federation_pages import PER_ADDRESS as DEPARTURES
 from fhir_server.smart.page_routes import PER_ADDRESS as REQUESTS
-from fhir_server.smart.registration_routes import PER_ADDRESS as REGISTRATIONS
-from fhir_server.smart.sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
+from fhir_server.smart.providers.federation_pages import PER_ADDRESS as DEPARTURES
 from tests.attacks.world import House
 from tests.federation.world import FEDERATED, Worlds
 from tests.smart.world import Browser, Page, World

@@ -9,8 +9,9 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import pytest
 
-from fhir_server.smart import clients, demo
-from fhir_server.smart.clients import Client
+from fhir_server.smart import demo
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import digest
 from fhir_server.smart.web import local_path
 from tests.attacks.world import House

@@ -15,8 +15,9 @@ from authlib.oidc.core.util import create_half_hash
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from fhir_server.smart import federation, keys
-from fhir_server.smart.calling import MOST
+from fhir_server.smart import keys
+from fhir_server.smart.providers import federation
+from fhir_server.smart.providers.calling import MOST
 from tests.federation.world import FEDERATED, NORTH, OURS, SOUTH, Worlds
 from tests.smart.world import Browser, claims_of
 

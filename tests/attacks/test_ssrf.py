@@ -12,9 +12,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from fhir_server.smart import demo, federation, invitations
-from fhir_server.smart.federation import Provider
-from fhir_server.smart.outbound import Network, Unfetchable, fetch, public
+from fhir_server.smart import demo
+from fhir_server.smart.apps import invitations
+from fhir_server.smart.providers import federation
+from fhir_server.smart.providers.federation import Provider
+from fhir_server.smart.providers.outbound import Network, Unfetchable, fetch, public
 from tests.federation.world import NORTH, Worlds
 from tests.smart.site import PUBLIC, Site, mode
 from tests.smart.world import ASSERTION_TYPE, World, claims_of, query

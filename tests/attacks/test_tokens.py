@@ -13,7 +13,7 @@ from joserfc import jwt
 
 from fhir_server.smart import demo, keys
 from fhir_server.smart.core import SECOND
-from fhir_server.smart.id_tokens import Expected, Unproven, verified
+from fhir_server.smart.providers.id_tokens import Expected, Unproven, verified
 from fhir_server.smart.scopes import parse
 from tests.attacks.world import House
 from tests.smart.world import ORIGIN, TOKEN_URL, Browser, Page, World, claims_of, query

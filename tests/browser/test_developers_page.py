@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fhir_server.search.controls import MAX_COUNT
 from fhir_server.search.query import MAX_PAIRS, MAX_VALUES
-from fhir_server.smart import core, page_routes, registration_routes, routes, scopes
+from fhir_server.smart import core, page_routes, routes, scopes
+from fhir_server.smart.apps import registration_routes
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/apps.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fhir_server.interactions import export_job
-from fhir_server.smart import clients
-from fhir_server.smart.clients import Client
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from tests.served import NOON, Answer, Served, micros
 
 ASYNC = {"prefer": "respond-async", "accept": "application/fhir+json"}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fhir_server.smart import second, users
+from fhir_server.smart.accounts import second, users
 from fhir_server.smart.core import MINUTE
 from fhir_server.smart.routes import router
 from tests.federation.world import FEDERATED, Worlds

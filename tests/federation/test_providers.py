@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from fhir_server.cli import main
-from fhir_server.smart import federation
 from fhir_server.smart.core import Smart
-from fhir_server.smart.federation import Provider
+from fhir_server.smart.providers import federation
+from fhir_server.smart.providers.federation import Provider
 from tests.federation.world import NORTH, OURS, SOUTH, Worlds
 from tests.smart.world import World
 

@@ -8,8 +8,9 @@ import httpx
 import msgspec
 import pytest
 
-from fhir_server.smart import federation, proof, users
+from fhir_server.smart.accounts import users
 from fhir_server.smart.core import MINUTE, REQUEST_LIFE
+from fhir_server.smart.providers import federation, proof
 from tests.federation.world import NORTH, OURS, PASSWORD, SECRET, SOUTH, Page, Worlds, query
 from tests.smart.world import VERIFIER
 

@@ -13,10 +13,13 @@ import httpx
 from fastapi import FastAPI
 from joserfc import jwt
 
-from fhir_server.smart import clients, demo, federation, keys, users
-from fhir_server.smart.clients import Client
+from fhir_server.smart import demo, keys
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import digest
-from fhir_server.smart.federation import Provider
+from fhir_server.smart.providers import federation
+from fhir_server.smart.providers.federation import Provider
 from fhir_server.smart.routes import router
 from tests.smart.world import Browser, Clock, Page, World, claims_of, query
 

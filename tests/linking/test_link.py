@@ -9,7 +9,7 @@ import pytest
 from fhir_server.linking import links, organisations
 from fhir_server.linking.core import Ended
 from fhir_server.linking.links import Link
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
 from fhir_server.smart.core import DAY, HOUR, new_secret
 from tests.linking.world import CALLBACK, NEIGHBOUR, Worlds
 from tests.smart.world import BASE, query

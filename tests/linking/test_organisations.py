@@ -9,8 +9,8 @@ import pytest
 from fhir_server.linking import organisations, vault
 from fhir_server.linking.core import Ended
 from fhir_server.linking.organisations import Organisation
-from fhir_server.smart.calling import origin_of
 from fhir_server.smart.core import Smart
+from fhir_server.smart.providers.calling import origin_of
 from tests.smart.world import World
 
 GOOD = Organisation("north", "North Hospital", "https://north.example/api/fhir", "us")

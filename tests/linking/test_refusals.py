@@ -11,8 +11,8 @@ import pytest
 
 from fhir_server.linking import flow
 from fhir_server.linking.core import Linking, LinkProblem
-from fhir_server.smart import calling
 from fhir_server.smart.core import HOUR
+from fhir_server.smart.providers import calling
 from tests.linking.world import Worlds
 
 ELSEWHERE = "http://127.0.0.1:6666"

@@ -15,10 +15,12 @@ from fastapi.responses import JSONResponse
 from fhir_server.linking import organisations, routes
 from fhir_server.linking.core import Linking
 from fhir_server.linking.organisations import Organisation
-from fhir_server.smart import clients, demo, keys, users
-from fhir_server.smart.clients import Client
+from fhir_server.smart import demo, keys
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.routes import router
-from fhir_server.smart.users import User
 from tests.smart.world import BASE, Clock, Page, World
 
 OURS = "http://127.0.0.1:9000"

@@ -11,9 +11,10 @@ import pytest
 from fastapi import FastAPI
 
 from fhir_server import portal
-from fhir_server.smart import demo, lately, routes, second, sessions, users
+from fhir_server.smart import demo, routes
+from fhir_server.smart.accounts import lately, second, sessions, users
+from fhir_server.smart.accounts.sign_in import PER_USER
 from fhir_server.smart.core import DAY, MINUTE, SECOND
-from fhir_server.smart.sign_in import PER_USER
 from tests.portal.world import Form, Visitor, World
 from tests.smart.test_second_factor import one_time, recovery_codes, seed_on
 

@@ -9,7 +9,7 @@ import pytest
 
 from fhir_server.app import application
 from fhir_server.settings import Settings
-from fhir_server.smart import sessions
+from fhir_server.smart.accounts import sessions
 
 PERSON = {"accept": "text/html,application/xhtml+xml"}
 

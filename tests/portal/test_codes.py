@@ -9,7 +9,7 @@ import pytest
 
 from fhir_server.portal import invitations
 from fhir_server.portal.invitations import Invitation, Refused
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
 from fhir_server.smart.core import MINUTE, digest
 from fhir_server.store import NEVER
 from tests.portal.world import Visitor, World, code_in

@@ -20,7 +20,9 @@ from fhir_server.intake import Writing, draft
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.sight import Sight, Window
 from fhir_server.settings import Settings
-from fhir_server.smart import clients, demo, routes, tokens, users
+from fhir_server.smart import demo, routes, tokens
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps import clients
 from fhir_server.smart.core import SECOND
 from fhir_server.smart.granted import Granted
 from fhir_server.store import NEVER, Transaction, open_store

@@ -7,8 +7,10 @@ import anyio
 import msgspec
 import pytest
 
-from fhir_server.smart import clients, demo, users
-from fhir_server.smart.clients import Client
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import HOUR
 from fhir_server.smart.granted import Granted, standing
 from fhir_server.smart.tokens import issue, operator_token

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
 from fhir_server.smart.core import HOUR, MINUTE
 from fhir_server.smart.launch import Launch, new_launch
 from fhir_server.smart.people import EncounterChoice, Person

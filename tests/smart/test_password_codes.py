@@ -16,9 +16,11 @@ from click.testing import CliRunner, Result
 from fhir_server.app import parts
 from fhir_server.cli import main
 from fhir_server.settings import Settings
-from fhir_server.smart import clients, demo, password_codes, second, sessions, users
-from fhir_server.smart.password_pages import PER_ADDRESS
-from fhir_server.smart.users import User
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import password_codes, second, sessions, users
+from fhir_server.smart.accounts.password_pages import PER_ADDRESS
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.apps import clients
 from fhir_server.store import open_store
 from tests.smart.test_second_factor import one_time
 from tests.smart.world import Page, World

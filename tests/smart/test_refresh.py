@@ -6,7 +6,9 @@ import httpx
 import msgspec
 import pytest
 
-from fhir_server.smart import clients, demo, users
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps import clients
 from fhir_server.smart.core import DAY, GRANT_LIFE, HOUR
 from tests.smart.world import ORIGIN, SCOPE, World
 

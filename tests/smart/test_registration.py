@@ -11,12 +11,12 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
-from fhir_server.smart import clients, invitations, publishers
-from fhir_server.smart.clients import Client
+from fhir_server.smart.apps import clients, invitations, publishers
+from fhir_server.smart.apps.clients import Client
+from fhir_server.smart.apps.naming import claims, imitates, readable
+from fhir_server.smart.apps.publishers import Publisher
+from fhir_server.smart.apps.registration_routes import PER_ADDRESS
 from fhir_server.smart.core import DAY, HOUR, SECOND
-from fhir_server.smart.naming import claims, imitates, readable
-from fhir_server.smart.publishers import Publisher
-from fhir_server.smart.registration_routes import PER_ADDRESS
 from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, Page, World, claims_of, private_keys, query
 
 REDIRECT = "https://app.example/callback"

@@ -13,10 +13,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fhir_server.smart import demo, half, second, sessions, users
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import half, second, sessions, users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import MINUTE, SECOND
 from fhir_server.smart.routes import router
-from fhir_server.smart.users import User
 from tests.smart.world import Page, World
 
 KEY = "a key that is long enough for tests of this server"

@@ -5,9 +5,10 @@ import asyncio
 import httpx
 import msgspec
 
-from fhir_server.smart import demo, users
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.sign_in import signed_in
 from fhir_server.smart.core import MINUTE, SESSION_IDLE, SESSION_LIFE
-from fhir_server.smart.sign_in import signed_in
 from tests.smart.world import Page, World
 
 

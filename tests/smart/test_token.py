@@ -7,8 +7,9 @@ from urllib.parse import quote_plus
 import httpx
 import pytest
 
-from fhir_server.smart import clients, demo
-from fhir_server.smart.clients import Client
+from fhir_server.smart import demo
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import HOUR, digest
 from tests.smart.world import CHALLENGE, ORIGIN, SCOPE, VERIFIER, Page, World
 

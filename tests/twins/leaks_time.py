@@ -8,7 +8,8 @@ from typing import Any
 from fhir_server import door
 from fhir_server.consent import provisions, records
 from fhir_server.grant import Plan
-from fhir_server.smart import tokens, users
+from fhir_server.smart import tokens
+from fhir_server.smart.accounts import users
 from fhir_server.store import NEVER
 from tests.twins.leaks import Leak, Patch
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.smart import granted, users
+from fhir_server.smart import granted
+from fhir_server.smart.accounts import users
 from tests.twins.generate import Drawing
 from tests.twins.oracle import FACTS
 from tests.twins.requests import Asker, Capability

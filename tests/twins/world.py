@@ -16,9 +16,11 @@ from fhir_server.http import Request
 from fhir_server.intake import Writing
 from fhir_server.routes import FhirApi
 from fhir_server.settings import Settings
-from fhir_server.smart import clients, tokens, users
-from fhir_server.smart.clients import Client
-from fhir_server.smart.users import User
+from fhir_server.smart import tokens
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.clients import Client
 from fhir_server.store import Transaction
 
 SECOND = 1_000_000

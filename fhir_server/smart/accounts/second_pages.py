@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart import agents, cookies, half, lately, second, sessions, users
+from fhir_server.smart.accounts import agents, cookies, half, lately, second, sessions, users
+from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.acts import Act
 from fhir_server.smart.core import Smart
 from fhir_server.smart.pages import render
-from fhir_server.smart.sessions import Session
-from fhir_server.smart.users import User
 from fhir_server.smart.web import NO_STORE, BadForm, address, local_path, read_form
 
 PATH: Final = "/sign-in/second"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from fastapi import Request
 
-from fhir_server.smart import cookies, second
+from fhir_server.smart.accounts import cookies, second
+from fhir_server.smart.accounts.sign_in import signed_in
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import Smart
-from fhir_server.smart.sign_in import signed_in
-from fhir_server.smart.users import User
 from fhir_server.smart.web import address
 
 

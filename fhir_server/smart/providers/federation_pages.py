@@ -13,14 +13,15 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart import cookies, federation
+from fhir_server.smart.accounts import cookies
+from fhir_server.smart.accounts.second_pages import after_first, onward
 from fhir_server.smart.acts import Act
-from fhir_server.smart.calling import Outside
 from fhir_server.smart.core import MINUTE, Smart
-from fhir_server.smart.federation_flow import Failed, Federation, Way
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render
-from fhir_server.smart.second_pages import after_first, onward
+from fhir_server.smart.providers import federation
+from fhir_server.smart.providers.calling import Outside
+from fhir_server.smart.providers.federation_flow import Failed, Federation, Way
 from fhir_server.smart.web import NO_STORE, BadForm, address, fields, local_path, with_headers
 
 PER_ADDRESS: Final = 60  # departures a minute: each keeps something here and asks the provider something

@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
-from fhir_server.smart.users import User
 
 LIFE: Final = 10 * MINUTE
 _KIND: Final = "half-signed-in"

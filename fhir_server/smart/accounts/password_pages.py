@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart import agents, cookies, lately, password_codes, sessions, users
+from fhir_server.smart.accounts import agents, cookies, lately, password_codes, sessions, users
 from fhir_server.smart.acts import Act
 from fhir_server.smart.core import HOUR, Smart, new_secret
 from fhir_server.smart.limits import Limit

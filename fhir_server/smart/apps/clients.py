@@ -11,7 +11,7 @@ import msgspec
 
 from fhir_server.smart.core import digest, new_secret
 from fhir_server.smart.granted import revoke_where
-from fhir_server.smart.outbound import sound
+from fhir_server.smart.providers.outbound import sound
 from fhir_server.smart.records import Register
 from fhir_server.store import Store
 

@@ -15,9 +15,9 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
-from fhir_server.smart import clients
+from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.client_keys import ClientKeys, NoKeys
 from fhir_server.smart.bridge import wait
-from fhir_server.smart.client_keys import ClientKeys, NoKeys
 from fhir_server.smart.core import MINUTE, SECOND, Smart, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}

@@ -18,7 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from fhir_server.smart.core import HOUR, MINUTE, SECOND, Smart
-from fhir_server.smart.outbound import Unfetchable, fetch
+from fhir_server.smart.providers.outbound import Unfetchable, fetch
 
 LONGEST: Final = HOUR  # however long the address says its answer is good for
 UNSAID: Final = 5 * MINUTE  # where it says nothing

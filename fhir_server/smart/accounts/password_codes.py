@@ -9,9 +9,9 @@ import hmac
 import secrets
 from typing import Final
 
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import DAY, Smart, digest
-from fhir_server.smart.users import User
 from fhir_server.store import Store
 
 LIFE: Final = 3 * DAY

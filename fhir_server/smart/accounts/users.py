@@ -13,9 +13,9 @@ import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from fhir_server.smart.accounts.passwords import ANY_PLACE, Rules
 from fhir_server.smart.core import MINUTE, digest, new_secret
 from fhir_server.smart.granted import revoke_where
-from fhir_server.smart.passwords import ANY_PLACE, Rules
 from fhir_server.smart.people import Person, Role
 from fhir_server.smart.records import Register
 from fhir_server.store import Store

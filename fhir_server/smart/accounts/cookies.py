@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from fhir_server.smart import devices, sessions
+from fhir_server.smart.accounts import devices, sessions
 from fhir_server.smart.core import SECOND, Smart
 
 

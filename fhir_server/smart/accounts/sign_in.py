@@ -8,9 +8,9 @@ there a guesser elsewhere keeps nobody out.
 
 from __future__ import annotations
 
-from fhir_server.smart import devices
+from fhir_server.smart.accounts import devices
+from fhir_server.smart.accounts.users import User, canonical, find, password_fits
 from fhir_server.smart.core import MINUTE, digest
-from fhir_server.smart.users import User, canonical, find, password_fits
 from fhir_server.store import Secrets, Store
 
 WINDOW = 15 * MINUTE

@@ -14,12 +14,13 @@ import msgspec
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from fhir_server.smart import federation, pending, proof
-from fhir_server.smart.calling import BadAnswer, NoAnswer, Outside, callable_url, text
+from fhir_server.smart import pending
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import REQUEST_LIFE, SECOND, Smart, digest, new_secret
-from fhir_server.smart.federation import Provider
-from fhir_server.smart.id_tokens import Expected, Unproven, verified
-from fhir_server.smart.users import User
+from fhir_server.smart.providers import federation, proof
+from fhir_server.smart.providers.calling import BadAnswer, NoAnswer, Outside, callable_url, text
+from fhir_server.smart.providers.federation import Provider
+from fhir_server.smart.providers.id_tokens import Expected, Unproven, verified
 
 _KIND: Final = "federation-state"
 _SIGNING: Final = ("ES384", "RS256")

@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.smart import users
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import SESSION_IDLE, SESSION_LIFE, Smart, digest, new_secret
 from fhir_server.smart.granted import SESSION
-from fhir_server.smart.users import User
 
 
 class _Kept(msgspec.Struct, frozen=True):

@@ -11,12 +11,12 @@ from typing import Final, Literal
 import msgspec
 from cryptography.fernet import InvalidToken
 
-from fhir_server.smart import users
-from fhir_server.smart.calling import callable_url
+from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import Smart, digest
+from fhir_server.smart.providers.calling import callable_url
 from fhir_server.smart.records import Register
 from fhir_server.smart.sealing import box
-from fhir_server.smart.users import User
 from fhir_server.store import Store
 
 _PURPOSE: Final = "fhir-server identity providers"

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from fhir_server.smart.accounts.users import User, account_family
 from fhir_server.smart.core import DAY, digest
-from fhir_server.smart.users import User, account_family
 from fhir_server.store import Store
 
 What = Literal["signed-in", "password", "password-code", "second", "second-ended", "second-forgotten"]

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart import cookies, invitations, registration, sessions
+from fhir_server.smart.accounts import cookies, sessions
+from fhir_server.smart.apps import invitations, registration
+from fhir_server.smart.apps.registration import Refused
+from fhir_server.smart.apps.registration_routes import registered
 from fhir_server.smart.core import Smart, new_secret
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render
-from fhir_server.smart.registration import Refused
-from fhir_server.smart.registration_routes import registered
 from fhir_server.smart.web import BadForm, address, read_form, with_headers
 
 PATH: Final = "/register-app"

@@ -9,12 +9,12 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from fhir_server.smart import clients, invitations, registration
 from fhir_server.smart.acts import Act, Kind
-from fhir_server.smart.clients import Client
+from fhir_server.smart.apps import clients, invitations, registration
+from fhir_server.smart.apps.clients import Client
+from fhir_server.smart.apps.registration import Refused, Registered
 from fhir_server.smart.core import Smart
 from fhir_server.smart.limits import Limit
-from fhir_server.smart.registration import Refused, Registered
 from fhir_server.smart.web import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"

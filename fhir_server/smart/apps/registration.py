@@ -17,14 +17,14 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from jsonschema import Draft202012Validator
 
-from fhir_server.smart import clients, naming, publishers
-from fhir_server.smart.clients import Client
+from fhir_server.smart.apps import clients, naming, publishers
+from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import MINUTE, SECOND, Smart, digest, new_secret
-from fhir_server.smart.outbound import loopback, sound
+from fhir_server.smart.providers.outbound import loopback, sound
 from fhir_server.smart.scopes import NAMED, narrowed
 
 Error = Literal["invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement"]
-_SHAPE: Final = json.loads((files("fhir_server.smart") / "registration.schema.json").read_text(encoding="utf-8"))
+_SHAPE: Final = json.loads((files("fhir_server.smart.apps") / "registration.schema.json").read_text(encoding="utf-8"))
 _SCHEMA: Final = Draft202012Validator(_SHAPE)
 _LEVELS: Final = frozenset({"patient", "user"})
 _MOST: Final = " ".join((*NAMED, "patient/*.cruds", "user/*.cruds"))

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from fhir_server.smart.accounts.users import User, second_family
 from fhir_server.smart.core import MINUTE, SECOND, Smart, digest
 from fhir_server.smart.sealing import box
-from fhir_server.smart.users import User, second_family
 from fhir_server.store import NEVER, Store
 
 STEP: Final = 30 * SECOND

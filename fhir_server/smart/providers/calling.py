@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from fhir_server.smart.core import Smart
-from fhir_server.smart.outbound import sound
+from fhir_server.smart.providers.outbound import sound
 
 MOST: Final = 4 * 1024 * 1024  # bytes of one answer
 _WAITS: Final = httpx.Timeout(10, connect=5)
