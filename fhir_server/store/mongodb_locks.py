@@ -12,7 +12,7 @@ from typing import Final
 
 from fhir_server.search.filters import AllOf, Filter, Has, TokenIs
 
-SLOTS: Final = 16  # documents of a lock that many transactions at once may only read
+SLOTS: Final = 32  # documents of a lock that many transactions at once may only read
 _BUCKETS: Final = 4096
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from itertools import count
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -22,19 +22,25 @@ from fhir_server.store.mongodb_write import MongoTransaction
 
 T = TypeVar("T")
 
+_TURNS: Final = 16  # jobs that one process runs at once
 _PATIENCE: Final = 45.0  # seconds in which a job must have been committed
 _FIRST_PAUSE: Final = 0.004
 _LONGEST_PAUSE: Final = 0.5
 _DUPLICATE: Final = 11000
+_TOO_LARGE: Final = 388  # for the storage engine's cache
 
 
 class Runner:
-    """Runs jobs, as many at once as there are slots in a lock."""
+    """Runs jobs, some at once, each with a slot that no other of them has.
+
+    Two transactions that touch one slot's document cannot both be committed, so the last slot given back is the next given
+    out, and each process has its own order of them: then processes that share the database seldom meet in one.
+    """
 
     def __init__(self, base: Base) -> None:
         self._base = base
-        self._turns = asyncio.Semaphore(SLOTS)
-        self._numbers = count(random.randrange(SLOTS))
+        self._turns = asyncio.Semaphore(_TURNS)
+        self._slots = random.sample(range(SLOTS), SLOTS)
         self._last = 0
 
     def place(self, id: str) -> str:
@@ -44,13 +50,15 @@ class Runner:
 
     async def run(self, job: Callable[[MongoTransaction], Awaitable[T]]) -> T:
         """The job's result, once a majority has it.  Raises what the job raises; Problem ``busy`` if it cannot be committed now."""
-        async with self._turns:
+        async with self._turns, self._slot() as slot:
             end = time.monotonic() + _PATIENCE
             pause = _FIRST_PAUSE
             while True:
                 try:
-                    return await self._once(job, end)
+                    return await self._once(job, slot, end)
                 except PyMongoError as error:
+                    if isinstance(error, OperationFailure) and error.code == _TOO_LARGE:
+                        raise Problem("too_large", "The transaction is larger than the database takes at once.") from error
                     if not _worth_repeating(error):
                         raise
                     if time.monotonic() > end:
@@ -58,11 +66,19 @@ class Runner:
                 await asyncio.sleep(random.random() * pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _once(self, job: Callable[[MongoTransaction], Awaitable[T]], end: float) -> T:
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[int]:
+        slot = self._slots.pop()
+        try:
+            yield slot
+        finally:
+            self._slots.append(slot)
+
+    async def _once(self, job: Callable[[MongoTransaction], Awaitable[T]], slot: int, end: float) -> T:
         async with self._base.client.start_session() as session:
             await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority"), ReadPreference.PRIMARY)
             try:
-                transaction = MongoTransaction(self._base, session, next(self._numbers) % SLOTS, self.place)
+                transaction = MongoTransaction(self._base, session, slot, self.place)
                 result = await job(transaction)
                 await transaction.finish()
             except BaseException:

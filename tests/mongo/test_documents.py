@@ -10,12 +10,14 @@ import msgspec
 import pytest
 from bson.decimal128 import Decimal128
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TextIs, TokenIs
 from fhir_server.store import NEVER, Store
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb_docs import native
+from fhir_server.store.mongodb_write import MongoTransaction
 from tests.mongo.servers import emptied_url
 from tests.served import Served
 from tests.store.samples import ANYONE, OBS, date, found, put, record, string
@@ -111,6 +113,22 @@ def test_a_request_with_such_a_resource_is_refused_with_413_alone_and_in_a_trans
             assert refused.status == 413 and refused.json["resourceType"] == "OperationOutcome"
             assert (refused.json["issue"][0]["code"], "16 MB" in refused.json["issue"][0]["diagnostics"]) == ("too-long", True)
         assert [served.get(token, f"DocumentReference/{id}").status for id in "abc"] == [200, 404, 404]
+    finally:
+        served.close()
+
+
+def test_a_transaction_larger_than_the_databases_cache_is_refused_with_413(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(tx: MongoTransaction) -> None:
+        raise OperationFailure("transaction is too large and will not fit in the storage engine cache", 388)
+
+    served = Served(emptied_url(), seeds=False)
+    token, patient = served.token(), {"resourceType": "Patient", "id": "p"}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(MongoTransaction, "finish", full)
+            refused = served.request(token, "PUT", "Patient/p", body=patient)
+        assert refused.status == 413 and "larger than the database takes" in refused.json["issue"][0]["diagnostics"]
+        assert served.request(token, "PUT", "Patient/p", body=patient).status == 201
     finally:
         served.close()
 
