@@ -51,7 +51,7 @@ class Job(msgspec.Struct, frozen=True):
 def owner(plan: Plan) -> str:
     """Who an export belongs to: the client, the person and the record in context."""
     principal = plan.principal
-    return sha256(f"{principal.client_id} {principal.username} {principal.patient}".encode()).hexdigest()
+    return sha256(msgspec.json.encode((principal.client_id, principal.username, principal.patient))).hexdigest()
 
 
 async def keep(service: Service, id: str, job: Job) -> None:
@@ -141,7 +141,9 @@ async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[Seen]
 async def _earlier(view: View, type: str, id: str, time: int) -> Seen | None:
     try:
         past = [seen for seen in await view.history(type, id) if seen.updated <= time]
-    except Problem:
+    except Problem as problem:
+        if problem.kind not in ("not_found", "gone"):
+            raise  # a failure of the moment must not pass for a row that is not there
         return None
     return past[-1] if past and past[-1].interaction != "delete" else None
 

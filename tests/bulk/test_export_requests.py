@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fhir_server.errors import Problem
 from fhir_server.interactions import export_job
 from fhir_server.smart.apps import clients
 from fhir_server.smart.apps.clients import Client
+from fhir_server.view import View
 from tests.served import NOON, Answer, Served, micros
 
 ASYNC = {"prefer": "respond-async", "accept": "application/fhir+json"}
@@ -238,6 +241,30 @@ def test_files_hold_rows_as_they_stood_when_the_export_was_asked_for(server: Ser
     assert server.request(feed, "POST", "Observation", body=added).status == 201
     assert rows(server, limited, manifest) == first
     assert server.get(limited, "Patient/teen").json["active"] is False
+
+
+def test_a_failure_of_the_moment_ends_a_file_early_and_does_not_pass_for_a_row_that_is_gone(
+    server: Served, feed: str, limited: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = finished(server, limited, kicked(server, limited, "Group/panel/$export?_type=Patient"))["output"][0]["url"]
+    server.at(micros(NOON) + 60_000_000)
+    patient = server.get(feed, "Patient/teen").json
+    assert server.request(feed, "PUT", "Patient/teen", body={**patient, "active": False}).status == 200
+
+    async def busy(*_: Any) -> None:
+        raise Problem("busy", "The server is busy; try again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "history", busy)  # which is asked for the row as it stood before
+        assert server.get(limited, url, accept="application/fhir+ndjson").status == 503
+    assert len(server.get(limited, url, accept="application/fhir+ndjson").body.splitlines()) == 2
+
+
+def test_names_that_run_together_make_no_other_caller_the_owner() -> None:
+    def owner(client: str, user: str) -> str:
+        return export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, username=user, patient=None)))  # type: ignore[arg-type]
+
+    assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c")
 
 
 def test_an_export_of_many_pages_holds_every_row_once(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
