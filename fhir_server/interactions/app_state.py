@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any, Final
 
+import msgspec
+
 from fhir_server import jsontext
 from fhir_server.errors import Problem
 from fhir_server.grant import Plan
@@ -31,7 +33,7 @@ def owner(plan: Plan, type: str) -> str:
     principal = plan.principal
     if not applies(plan, type):
         return ""
-    return f"urn:smart-app-state:{sha256(f'{principal.client_id} {principal.username}'.encode()).hexdigest()}"
+    return f"urn:smart-app-state:{sha256(msgspec.json.encode((principal.client_id, principal.username))).hexdigest()}"
 
 
 def check(plan: Plan, draft: Draft) -> None:

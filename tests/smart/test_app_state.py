@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fhir_server.interactions import app_state
 from fhir_server.interactions.app_state import LARGEST
 from fhir_server.smart.discovery import CAPABILITIES
 from tests.served import Answer, Served
@@ -174,3 +176,11 @@ def test_smart_107_a_state_in_a_transaction_keeps_to_the_same_rules(served: Serv
     entry["request"]["ifMatch"] = etag
     assert served.request(token(served, client="demo-confidential"), "POST", "", body=bundle).status == 404
     assert served.request(app, "POST", "", body=bundle).status == 200
+
+
+def test_names_that_run_together_make_no_other_caller_the_owner() -> None:
+    def owner(client: str, user: str) -> str:
+        principal = SimpleNamespace(client_id=client, username=user, person="somebody")
+        return app_state.owner(SimpleNamespace(principal=principal, trusted=False), "Basic")  # type: ignore[arg-type]
+
+    assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c") != ""
