@@ -1,56 +1,19 @@
-"""Apps that register themselves: RFC 7591 and 7592, software statements, and the page for developers."""
+"""Apps that register themselves (RFC 7591): what they may ask, whom they may not be taken for, who may at all."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 import httpx
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey, KeySet
 
-from fhir_server.smart.apps import clients, invitations, publishers
-from fhir_server.smart.apps.clients import Client
+from fhir_server.smart.apps import clients, invitations
 from fhir_server.smart.apps.naming import claims, imitates, readable
-from fhir_server.smart.apps.publishers import Publisher
 from fhir_server.smart.apps.registration_routes import PER_ADDRESS
 from fhir_server.smart.core import DAY, HOUR, SECOND
-from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, Page, World, claims_of, private_keys, query
-
-REDIRECT = "https://app.example/callback"
-METADATA = {"client_name": "Heart diary", "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
-
-
-def post(world: World, token: str = "", **changes: Any) -> httpx.Response:
-    body = {name: value for name, value in (METADATA | changes).items() if value is not None}
-    return world.http.post("/oauth/register", json=body, headers=bearer(token))
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def made(world: World, **changes: Any) -> dict[str, Any]:
-    answer = post(world, **changes)
-    assert answer.status_code == 201, answer.text
-    return dict(answer.json())
-
-
-def find(world: World, client_id: str) -> Client | None:
-    return asyncio.run(clients.find(world.store, client_id))
-
-
-def path(told: dict[str, Any]) -> str:
-    return str(told["registration_client_uri"]).removeprefix(ORIGIN)
-
-
-def production(world: World) -> None:
-    object.__setattr__(world.smart, "mode", "production")
-
-
-# registering
+from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path, post, production
+from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
 
 
 def test_an_app_that_registered_itself_works_like_any_other(world: World) -> None:
@@ -283,9 +246,6 @@ def test_registrations_from_one_address_are_limited(world: World) -> None:
     assert post(world, client_name="One too many").status_code == 201
 
 
-# outside a demo
-
-
 def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(world: World) -> None:
     production(world)
     for token in ("", "wrong"):
@@ -325,199 +285,12 @@ def test_an_access_token_is_no_invitation(world: World) -> None:
     assert post(world, token).status_code == 401
 
 
-# looking after a registration
-
-
-def test_an_app_reads_changes_and_ends_its_registration(world: World) -> None:
-    told = made(world, scope="launch/patient patient/*.rs")
-    token = told["registration_access_token"]
-    read = world.http.get(path(told), headers=bearer(token))
-    assert (read.status_code, read.json()) == (200, told)
-    changed = METADATA | {"client_id": told["client_id"], "client_name": "Heart diary 2", "scope": "launch/patient patient/Patient.rs"}
-    answer = world.http.request("PUT", path(told), json=changed, headers=bearer(token))
-    assert (answer.status_code, answer.json()["client_name"], answer.json()["scope"]) == (200, "Heart diary 2", changed["scope"])
-    given = {"client_id": told["client_id"], "redirect_uri": REDIRECT}
-    tokens = world.exchange(world.code(**given), **given).json()
-    assert world.http.request("DELETE", path(told), headers=bearer(token)).status_code == 204
-    assert find(world, told["client_id"]) is None
-    assert world.principal(tokens["access_token"]) is None
-    assert world.http.get(path(told), headers=bearer(token)).status_code == 401
-
-
-def test_what_an_update_leaves_out_goes(world: World) -> None:
-    told = made(world, client_uri="https://app.example", contacts=["me@app.example"])
-    changed = METADATA | {"client_id": told["client_id"]}
-    answer = world.http.request("PUT", path(told), json=changed, headers=bearer(told["registration_access_token"])).json()
-    assert not {"client_uri", "contacts"} & answer.keys()
-
-
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_only_its_own_token_opens_a_registration(world: World, method: str) -> None:
-    told, other = made(world), made(world, client_name="Lung diary")
-    body = METADATA | {"client_id": told["client_id"]}
-    tokens = ("", "wrong", other["registration_access_token"], asyncio.run(invitations.invite(world.store, world.clock())))
-    for token in tokens:
-        answer = world.http.request(method, path(told), json=body, headers=bearer(token))
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        unknown = world.http.request(method, "/oauth/register/nobody", json=body, headers=bearer(token))
-        assert (unknown.status_code, unknown.content) == (answer.status_code, answer.content)
-    operators = world.http.request(method, "/oauth/register/demo-public", json=body, headers=bearer(""))
-    assert operators.status_code == 401
-    assert find(world, told["client_id"]) and find(world, "demo-public")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"client_id": None},
-        {"client_id": "demo-public"},
-        {"registration_access_token": "x"},
-        {"registration_client_uri": "x"},
-        {"client_id_issued_at": 1},
-        {"client_secret": "chosen by the app, which it may not"},
-        {"client_name": "Demo phone app"},
-        {"redirect_uris": ["http://evil.example/"]},
-        {"scope": "system/*.rs"},
-    ],
-    ids=repr,
-)
-def test_an_update_cannot_do_what_a_registration_could_not(world: World, changes: dict[str, Any]) -> None:
-    told = made(world)
-    before = find(world, told["client_id"])
-    body = {name: value for name, value in (METADATA | {"client_id": told["client_id"]} | changes).items() if value is not None}
-    answer = world.http.request("PUT", path(told), json=body, headers=bearer(told["registration_access_token"]))
-    assert answer.status_code == 400
-    assert find(world, told["client_id"]) == before
-
-
-def test_an_update_keeps_the_secret_and_never_grants_more_to_tokens_there_are(world: World) -> None:
-    told = made(world, token_endpoint_auth_method="client_secret_post", scope="launch/patient patient/Patient.rs")
-    token, auth = told["registration_access_token"], (told["client_id"], told["client_secret"])
-    first = world.exchange(world.code(client_id=auth[0], redirect_uri=REDIRECT), auth, redirect_uri=REDIRECT).json()
-    body = METADATA | {
-        "client_id": auth[0],
-        "client_secret": auth[1],
-        "token_endpoint_auth_method": "client_secret_post",
-        "scope": "patient/*.cruds",
-    }
-    answer = world.http.request("PUT", path(told), json=body, headers=bearer(token))
-    assert answer.status_code == 200
-    assert "client_secret" not in answer.json()
-    assert [scope.text for scope in world.principal(first["access_token"]).scopes] == ["patient/Patient.rs"]
-    assert world.exchange(world.code(client_id=auth[0], redirect_uri=REDIRECT), auth, redirect_uri=REDIRECT).status_code == 200
-
-
-# software statements
-
-
-def signed(world: World, key: ECKey, **changes: Any) -> str:
-    stated = {"iss": "https://publisher.example", "client_name": "Vouched diary", "software_id": "s-1"} | changes
-    header = {"alg": "ES384", "kid": key.kid}
-    return jwt.encode(header, {name: value for name, value in stated.items() if value is not None}, key, algorithms=["ES384"])
-
-
-@pytest.fixture
-def key(world: World) -> ECKey:
-    made = ECKey.generate_key("P-384", {"alg": "ES384"}, auto_kid=True)
-    publisher = Publisher("https://publisher.example", dict(KeySet([made]).as_dict(private=False)))
-    asyncio.run(publishers.trust(world.store, publisher))
-    return made
-
-
-def test_what_a_trusted_publisher_states_counts_more_than_what_the_app_says(world: World, key: ECKey) -> None:
-    statement = signed(world, key, scope="launch/patient patient/Patient.rs")
-    told = made(world, software_statement=statement, scope="patient/*.cruds")
-    assert (told["client_name"], told["scope"], told["software_id"]) == ("Vouched diary", "launch/patient patient/Patient.rs", "s-1")
-    assert told["software_statement"] == statement
-    kept = find(world, told["client_id"])
-    assert kept is not None
-    assert kept.publisher == "https://publisher.example"
-
-
-def test_a_statement_cannot_state_what_no_app_may_have(world: World, key: ECKey) -> None:
-    assert post(world, software_statement=signed(world, key, scope="system/*.rs")).status_code == 400
-    assert post(world, software_statement=signed(world, key, client_name="Demo Health")).status_code == 400
-    told = made(world, software_statement=signed(world, key, clearance=["*"], trusted=True, kind="backend"))
-    kept = find(world, told["client_id"])
-    assert kept is not None
-    assert (kept.kind, kept.clearance, kept.trusted) == ("app", (), False)
-
-
-def test_a_statement_by_somebody_else_or_of_another_time_is_refused(world: World, key: ECKey) -> None:
-    now = world.clock() // SECOND
-    other = ECKey.generate_key("P-384", {"kid": key.kid})
-    refused = {
-        signed(world, key, iss="https://other.example"): "unapproved_software_statement",
-        signed(world, key, iss=None): "unapproved_software_statement",
-        signed(world, other): "invalid_software_statement",
-        signed(world, key, exp=now): "invalid_software_statement",
-        signed(world, key, exp="never"): "invalid_software_statement",
-        signed(world, key, nbf=now + 60): "invalid_software_statement",
-        "a.b.c": "invalid_software_statement",
-        "eyJhbGciOiJub25lIn0." + signed(world, key).split(".")[1] + ".": "invalid_software_statement",
-    }
-    for statement, error in refused.items():
-        answer = post(world, software_statement=statement)
-        assert (answer.status_code, answer.json()["error"]) == (400, error), statement
-    assert asyncio.run(publishers.distrust(world.store, "https://publisher.example"))
-    assert post(world, software_statement=signed(world, key)).json()["error"] == "unapproved_software_statement"
-
-
-# nobody is sent to an address that anybody could have chosen
-
-
 def test_open_redirect_a_faulty_request_of_a_self_registered_app_ends_on_our_page(world: World) -> None:
     told = made(world)
     faulty: dict[str, str | None] = {"client_id": told["client_id"], "redirect_uri": REDIRECT, "scope": "nonsense"}
     answer = world.authorize(**faulty)
     assert (answer.status_code, "location" in answer.headers) == (400, False)
     assert world.authorize(scope="nonsense").status_code == 302  # the control: an operator's own client is answered
-
-
-# the page
-
-
-def test_a_developer_registers_on_a_page_and_sees_the_secret_once(world: World) -> None:
-    page = world.http.get("/register-app")
-    answer = world.submit(page, name="Heart diary", redirects=REDIRECT, homepage="", method="client_secret_basic")
-    assert answer.status_code == 200
-    client_id = re.search(r"app-[A-Za-z0-9_-]{22}", answer.text)
-    assert client_id
-    kept = find(world, client_id[0])
-    assert kept is not None
-    secret = re.search(r"Client secret</dt><dd><code>([^<]+)<", answer.text)
-    assert secret and kept.secret_fits(secret[1])
-    assert "no-store" in answer.headers["cache-control"]
-    given = {"client_id": client_id[0], "redirect_uri": REDIRECT, "scope": kept.scopes.replace(" launch ", " ")}
-    assert world.exchange(world.code(**given), (client_id[0], secret[1]), redirect_uri=REDIRECT).status_code == 200
-
-
-def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(world: World) -> None:
-    page = world.http.get("/register-app")
-    answer = world.submit(page, name="Demo phone app", redirects='https://app.example/"><script>', homepage="", method="none")
-    assert answer.status_code == 400
-    assert "There is a problem" in answer.text
-    assert "Demo phone app" in answer.text
-    assert "<script>" not in answer.text
-
-
-def test_the_page_takes_no_form_from_elsewhere(world: World) -> None:
-    form = {"name": "Heart diary", "redirects": REDIRECT, "method": "none", "token": "x", "scope": "patient/*.rs"}
-    assert world.http.post("/register-app", data=form).status_code == 403
-    page = world.http.get("/register-app")
-    assert world.browser().post("/register-app", data=form | {"token": dict(Page(page.text).sent)["token"]}).status_code == 403
-
-
-def test_outside_a_demo_the_page_needs_a_registration_code(world: World) -> None:
-    production(world)
-    page = world.http.get("/register-app")
-    fields = {"name": "Heart diary", "redirects": REDIRECT, "homepage": "", "method": "none"}
-    assert "Registration code" in page.text
-    for wrong in ("", "wrong"):
-        assert world.submit(page, invitation=wrong, **fields).status_code == 400
-    token = asyncio.run(invitations.invite(world.store, world.clock()))
-    assert world.submit(page, invitation=token, **fields).status_code == 200
-    assert world.submit(page, invitation=token, **fields | {"name": "Lung diary"}).status_code == 400
 
 
 def test_the_code_flow_of_a_self_registered_app_needs_pkce_too(world: World) -> None:

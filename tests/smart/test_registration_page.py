@@ -1,0 +1,53 @@
+"""``/register-app``: the same registration, as a form."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from fhir_server.smart.apps import invitations
+from tests.smart.registering import REDIRECT, find, production
+from tests.smart.world import Page, World
+
+
+def test_a_developer_registers_on_a_page_and_sees_the_secret_once(world: World) -> None:
+    page = world.http.get("/register-app")
+    answer = world.submit(page, name="Heart diary", redirects=REDIRECT, homepage="", method="client_secret_basic")
+    assert answer.status_code == 200
+    client_id = re.search(r"app-[A-Za-z0-9_-]{22}", answer.text)
+    assert client_id
+    kept = find(world, client_id[0])
+    assert kept is not None
+    secret = re.search(r"Client secret</dt><dd><code>([^<]+)<", answer.text)
+    assert secret and kept.secret_fits(secret[1])
+    assert "no-store" in answer.headers["cache-control"]
+    given = {"client_id": client_id[0], "redirect_uri": REDIRECT, "scope": kept.scopes.replace(" launch ", " ")}
+    assert world.exchange(world.code(**given), (client_id[0], secret[1]), redirect_uri=REDIRECT).status_code == 200
+
+
+def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(world: World) -> None:
+    page = world.http.get("/register-app")
+    answer = world.submit(page, name="Demo phone app", redirects='https://app.example/"><script>', homepage="", method="none")
+    assert answer.status_code == 400
+    assert "There is a problem" in answer.text
+    assert "Demo phone app" in answer.text
+    assert "<script>" not in answer.text
+
+
+def test_the_page_takes_no_form_from_elsewhere(world: World) -> None:
+    form = {"name": "Heart diary", "redirects": REDIRECT, "method": "none", "token": "x", "scope": "patient/*.rs"}
+    assert world.http.post("/register-app", data=form).status_code == 403
+    page = world.http.get("/register-app")
+    assert world.browser().post("/register-app", data=form | {"token": dict(Page(page.text).sent)["token"]}).status_code == 403
+
+
+def test_outside_a_demo_the_page_needs_a_registration_code(world: World) -> None:
+    production(world)
+    page = world.http.get("/register-app")
+    fields = {"name": "Heart diary", "redirects": REDIRECT, "homepage": "", "method": "none"}
+    assert "Registration code" in page.text
+    for wrong in ("", "wrong"):
+        assert world.submit(page, invitation=wrong, **fields).status_code == 400
+    token = asyncio.run(invitations.invite(world.store, world.clock()))
+    assert world.submit(page, invitation=token, **fields).status_code == 200
+    assert world.submit(page, invitation=token, **fields | {"name": "Lung diary"}).status_code == 400
