@@ -39,6 +39,8 @@ _SCHEMA: Final = "schema"
 MOVING: Final = "moving"
 
 _SURE: Final = 2.0  # seconds for which the primary stays known to be one; well below any sensible electionTimeoutMillis
+_PATIENCE: Final = 30.0  # seconds in which the elections that a start runs into must be over
+_PAUSE: Final = 0.2
 _UNAUTHORIZED: Final = 13
 _UNAUTHENTICATED: Final = (18, 8000)
 _INDEX_DIFFERS: Final = (85, 86)
@@ -125,17 +127,33 @@ class Base:
         self._sure: tuple[Primary, float] = (None, 0.0)  # which, and since when
 
     async def prepare(self) -> None:
-        """Check the server, make what is missing.  Raises ValueError, worded for the operator; OSError if nothing answers."""
+        """Check the server, make what is missing; an election meanwhile is waited for.
+
+        Raises ValueError, worded for the operator; OSError if nothing answers, or no member stays primary.
+        """
         async with self._readying:
             if not self._ready:
                 try:
-                    await self._check()
-                    await self._make()
-                except (ServerSelectionTimeoutError, ConfigurationError) as error:
-                    raise OSError(f"The MongoDB of FHIR_SERVER_STORE cannot be reached: {error}") from None
+                    await self._prepared()
                 except OperationFailure as error:
                     raise _for_operator(error, self.database.name) from None
+                except (ConfigurationError, ConnectionFailure) as error:
+                    raise _unreachable(error) from None
                 self._ready = True
+
+    async def _prepared(self) -> None:
+        """Every step may be done twice, so all are begun again until none is cut off."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                await self._check()
+                return await self._make()
+            except PyMongoError as error:
+                if isinstance(error, ServerSelectionTimeoutError) or not passing(error):
+                    raise
+                if time.monotonic() > end:
+                    raise _unreachable(error) from None
+            await asyncio.sleep(_PAUSE)
 
     async def _check(self) -> None:
         hello = await self.client.admin.command("hello")
@@ -235,6 +253,10 @@ def passing(error: PyMongoError) -> bool:
     if error.has_error_label("TransientTransactionError") or error.has_error_label("RetryableWriteError"):
         return True
     return isinstance(error, OperationFailure) and error.code in _PASSING
+
+
+def _unreachable(error: PyMongoError) -> OSError:
+    return OSError(f"The MongoDB of FHIR_SERVER_STORE cannot be reached: {error}")
 
 
 def _for_operator(error: OperationFailure, database: str) -> Exception:
