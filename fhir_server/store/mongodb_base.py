@@ -14,6 +14,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     ExecutionTimeout,
@@ -252,6 +253,8 @@ def passing(error: PyMongoError) -> bool:
         return True
     if error.has_error_label("TransientTransactionError") or error.has_error_label("RetryableWriteError"):
         return True
+    if isinstance(error, BulkWriteError):  # which has no code of its own
+        return not error.details["writeErrors"] and all(one["code"] in _PASSING for one in error.details["writeConcernErrors"])
     return isinstance(error, OperationFailure) and error.code in _PASSING
 
 
