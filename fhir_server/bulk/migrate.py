@@ -75,17 +75,17 @@ async def _copied(
     async for secrets in _pages(old.secrets, _of_secret):
         await new.take_secrets(secrets)
     for journal in await old.journals():
-        async for lines in _lines(from_, journal):
+        async for lines in _lines(old, journal):
             await new.take_lines(journal, lines)
-    was = await tally(old, from_, lambda done: progress("Checking the source", done, total))
-    now = await tally(new, into, lambda done: progress("Checking the copy", done, total))
+    was = await tally(old, lambda done: progress("Checking the source", done, total))
+    now = await tally(new, lambda done: progress("Checking the copy", done, total))
     if was != now:
         raise ValueError(f"{_DIFFERS} Source: {was}. Copy: {now}.")
     await new.finish()
     return now
 
 
-async def tally(whole: Origin, store: Store, progress: Callable[[int], None]) -> Tally:
+async def tally(whole: Origin, progress: Callable[[int], None]) -> Tally:
     """All that a store holds, counted and digested."""
     found = Tally()
     for key in enumerate(await whole.classes()):
@@ -102,7 +102,7 @@ async def tally(whole: Origin, store: Store, progress: Callable[[int], None]) ->
         for secret in secrets:
             found.add("secrets", secret)
     for journal in await whole.journals():
-        async for lines in _lines(store, journal):
+        async for lines in _lines(whole, journal):
             for line in lines:
                 found.add("journal lines", (journal, line))
     return found
@@ -122,9 +122,9 @@ async def _pages(
         after = place(page[-1])
 
 
-async def _lines(store: Store, journal: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
+async def _lines(whole: Origin, journal: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
     last = 0
-    while lines := await store.journal(journal, last, _LINES):
+    while lines := await whole.lines(journal, last, _LINES):
         yield lines
         last = lines[-1][0]
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pymongo.errors import ConfigurationError
 
 from fhir_server.store import Transaction
-from fhir_server.store.mongodb_base import Base, answered
+from fhir_server.store.mongodb_base import Base
+from fhir_server.store.mongodb_failures import answered
 from fhir_server.store.mongodb_read import MongoSnapshot
 from fhir_server.store.mongodb_run import Runner
 from fhir_server.store.mongodb_secrets import MongoJournals, MongoSecrets

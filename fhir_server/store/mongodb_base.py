@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from bson.binary import UuidRepresentation
@@ -13,22 +11,13 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import (
-    BulkWriteError,
-    ConfigurationError,
-    ConnectionFailure,
-    ExecutionTimeout,
-    NotPrimaryError,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-    WTimeoutError,
-)
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
 from fhir_server.store.mongodb_docs import Document
+from fhir_server.store.mongodb_failures import BUSY, for_operator, persistent
 
 SCHEMA: Final = 1
 OLDEST: Final = (6, 0)
@@ -40,17 +29,6 @@ _SCHEMA: Final = "schema"
 MOVING: Final = "moving"
 
 _SURE: Final = 2.0  # seconds for which the primary stays known to be one; well below any sensible electionTimeoutMillis
-_PATIENCE: Final = 30.0  # seconds in which the elections that a start runs into must be over
-_PAUSE: Final = 0.2
-_UNAUTHORIZED: Final = 13
-_UNAUTHENTICATED: Final = (18, 8000)
-_INDEX_DIFFERS: Final = (85, 86)
-# Failures of the moment that have no class or label of their own in the driver: time limits, conflicts, elections, lost
-# snapshots and cursors, and what a mongos says of a shard that cannot be reached.
-_PASSING: Final = frozenset({6, 7, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 225, 237, 239, 246, 251, 262, 11600, 11601, 11602})
-
-BUSY: Final = "The server is busy; try again."
-
 
 Primary = tuple[Any, Any] | None  # its address, and the election that made it one
 
@@ -136,25 +114,14 @@ class Base:
             if not self._ready:
                 try:
                     await self._prepared()
-                except OperationFailure as error:
-                    raise _for_operator(error, self.database.name) from None
-                except (ConfigurationError, ConnectionFailure) as error:
-                    raise _unreachable(error) from None
+                except PyMongoError as error:
+                    raise for_operator(error, self.database.name) from None
                 self._ready = True
 
+    @persistent
     async def _prepared(self) -> None:
-        """Every step may be done twice, so all are begun again until none is cut off."""
-        end = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                await self._check()
-                return await self._make()
-            except PyMongoError as error:
-                if isinstance(error, ServerSelectionTimeoutError) or not passing(error):
-                    raise
-                if time.monotonic() > end:
-                    raise _unreachable(error) from None
-            await asyncio.sleep(_PAUSE)
+        await self._check()
+        await self._make()
 
     async def _check(self) -> None:
         hello = await self.client.admin.command("hello")
@@ -234,42 +201,3 @@ class Base:
             if server.is_writable:
                 return address, server.election_id
         return None
-
-
-@asynccontextmanager
-async def answered() -> AsyncIterator[None]:
-    """Raise Problem ``busy`` for what a later attempt may well do: no primary now, time is up, the snapshot is too old."""
-    try:
-        yield
-    except PyMongoError as error:
-        if passing(error):
-            raise Problem("busy", BUSY) from error
-        raise
-
-
-def passing(error: PyMongoError) -> bool:
-    """Whether the failure is one of the moment."""
-    if isinstance(error, (ConnectionFailure, NotPrimaryError, ExecutionTimeout, WTimeoutError)):
-        return True
-    if error.has_error_label("TransientTransactionError") or error.has_error_label("RetryableWriteError"):
-        return True
-    if isinstance(error, BulkWriteError):  # which has no code of its own
-        return not error.details["writeErrors"] and all(one["code"] in _PASSING for one in error.details["writeConcernErrors"])
-    return isinstance(error, OperationFailure) and error.code in _PASSING
-
-
-def _unreachable(error: PyMongoError) -> OSError:
-    return OSError(f"The MongoDB of FHIR_SERVER_STORE cannot be reached: {error}")
-
-
-def _for_operator(error: OperationFailure, database: str) -> Exception:
-    if error.code == _UNAUTHORIZED:
-        return ValueError(
-            f"The user of FHIR_SERVER_STORE lacks rights on the database {database}: grant it the role readWrite there"
-            f' (in mongosh: db.getSiblingDB("admin").grantRolesToUser(USER, [{{role: "readWrite", db: "{database}"}}])).'
-        )
-    if error.code in _UNAUTHENTICATED:
-        return ValueError("MongoDB refuses the user or password in FHIR_SERVER_STORE (the URL may need authSource=admin).")
-    if error.code in _INDEX_DIFFERS:
-        return ValueError(f"An index of the database {database} is not as this program makes it; drop it: {error.details}")
-    return error

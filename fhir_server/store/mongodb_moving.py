@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pymongo import ReplaceOne, UpdateOne
@@ -13,6 +13,7 @@ from fhir_server.store import mongodb_docs as docs
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb_base import CLASSES, MOVING
 from fhir_server.store.mongodb_docs import Document
+from fhir_server.store.mongodb_failures import persistent
 from fhir_server.store.moving import Life, Secret, Version
 
 _FIELDS: Final = docs.ROW | docs.ENTRIES | {"stored": 1}
@@ -20,16 +21,18 @@ _VERSIONS: Final = 4  # past versions looked through for each resource asked for
 
 
 class _Moving:
-    """Both sides.  What is copied is written without transactions, for nobody reads it before :meth:`finish`."""
+    """Both sides.  What is copied is written without transactions, for nobody reads it before :meth:`finish`; twice does no harm."""
 
     def __init__(self, store: MongoStore) -> None:
         self._store = store
         self._base = store.base
 
+    @persistent
     async def classes(self) -> tuple[str, ...]:
         found = await self._base.counters.find_one({"_id": CLASSES})
         return tuple(found["keys"]) if found else ()
 
+    @persistent
     async def lives(self, after: tuple[str, str], limit: int) -> tuple[Life, ...]:
         current = await self._names(self._base.resources, after, limit)
         past = await self._names(self._base.history, after, limit * _VERSIONS)
@@ -49,20 +52,28 @@ class _Moving:
         found = collection.find(behind, {"type": 1, "id": 1}, sort={"type": 1, "id": 1}, limit=limit)
         return [(one["type"], one["id"]) async for one in found]
 
+    @persistent
     async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
         behind = {"$or": [{"kind": {"$gt": after[0]}}, {"kind": after[0], "key": {"$gt": after[1]}}]}
         found = self._base.secrets.find(behind, sort={"kind": 1, "key": 1}, limit=limit)
         return tuple([Secret(one["kind"], one["key"], one["value"], int(one["expires"]), one["family"]) async for one in found])
 
+    @persistent
     async def journals(self) -> tuple[str, ...]:
         return tuple(sorted(await self._base.journal.distinct("journal")))
 
+    @persistent
+    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        return await self._store.journal(journal, after, limit)
+
+    @persistent
     async def count(self) -> int:
         steps: list[Any] = [{"$group": {"_id": "$rid"}}, {"$count": "n"}]
         current = await self._base.resources.estimated_document_count()
         once = await (await self._base.history.aggregate(steps, allowDiskUse=True)).to_list()
         return max(current, once[0]["n"] if once else 0)
 
+    @persistent
     async def begin(self, source: str) -> tuple[str, str]:
         known = await self._base.counters.find_one({"_id": MOVING})
         if known is not None and known["source"] == source:
@@ -75,10 +86,12 @@ class _Moving:
     async def _note(self, noted: Document) -> None:
         await self._base.counters.update_one({"_id": MOVING}, {"$set": noted}, upsert=True)
 
+    @persistent
     async def take_classes(self, keys: tuple[str, ...]) -> None:
         await self._base.counters.replace_one({"_id": CLASSES}, {"keys": list(keys), "value": len(keys)}, upsert=True)
 
-    async def take_lives(self, lives: Iterable[Life]) -> None:
+    @persistent
+    async def take_lives(self, lives: Sequence[Life]) -> None:
         history: list[Any] = []
         resources: list[Any] = []
         after = ["", ""]
@@ -96,11 +109,13 @@ class _Moving:
                 await collection.bulk_write(writes, ordered=False)
         await self._note({"after": after})
 
-    async def take_secrets(self, secrets: Iterable[Secret]) -> None:
+    @persistent
+    async def take_secrets(self, secrets: Sequence[Secret]) -> None:
         for one in secrets:
             await self._store.secrets.replace(one.kind, one.key, one.value, one.expires, one.family)
 
-    async def take_lines(self, journal: str, lines: Iterable[tuple[int, bytes]]) -> None:
+    @persistent
+    async def take_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None:
         name = f"journal/{journal}"
         writes: list[Any] = []
         last = 0
@@ -110,6 +125,7 @@ class _Moving:
             await self._base.journal.bulk_write(writes, ordered=False)
             await self._base.counters.bulk_write([UpdateOne({"_id": name}, {"$max": {"value": last}}, upsert=True)])
 
+    @persistent
     async def finish(self) -> None:
         await self._base.counters.delete_one({"_id": MOVING})
 

@@ -16,7 +16,8 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
-from fhir_server.store.mongodb_base import BUSY, Base, passing
+from fhir_server.store.mongodb_base import Base
+from fhir_server.store.mongodb_failures import BUSY, passing
 from fhir_server.store.mongodb_locks import SLOTS
 from fhir_server.store.mongodb_write import MongoTransaction
 

@@ -12,8 +12,9 @@ from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
 from fhir_server.store import system_now
-from fhir_server.store.mongodb_base import Base, answered
+from fhir_server.store.mongodb_base import Base
 from fhir_server.store.mongodb_docs import Document
+from fhir_server.store.mongodb_failures import answered
 from fhir_server.store.mongodb_run import Runner
 from fhir_server.store.mongodb_write import MongoTransaction
 

@@ -6,7 +6,7 @@ into with ``destination(store)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -54,6 +54,9 @@ class Origin(Protocol):
     async def journals(self) -> tuple[str, ...]:
         """The names of all journals."""
 
+    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """At most ``limit`` lines of a journal, each with its number, from behind ``after`` on."""
+
     async def count(self) -> int:
         """How many resources there are, deleted ones too; for showing progress."""
 
@@ -69,12 +72,12 @@ class Destination(Origin, Protocol):
 
     async def take_classes(self, keys: tuple[str, ...]) -> None: ...
 
-    async def take_lives(self, lives: Iterable[Life]) -> None:
+    async def take_lives(self, lives: Sequence[Life]) -> None:
         """Keep these, durably, and remember how far the copy is."""
 
-    async def take_secrets(self, secrets: Iterable[Secret]) -> None: ...
+    async def take_secrets(self, secrets: Sequence[Secret]) -> None: ...
 
-    async def take_lines(self, journal: str, lines: Iterable[tuple[int, bytes]]) -> None: ...
+    async def take_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None: ...
 
     async def finish(self) -> None:
         """From now on the store may be used."""

@@ -50,6 +50,9 @@ class _Origin:
         sql = "SELECT substr(text, 9) FROM name WHERE text > 'journal:' AND text < 'journal;' ORDER BY text"
         return tuple([name for (name,) in self._store.rows(sql, ())])
 
+    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        return await self._store.journal(journal, after, limit)
+
     async def count(self) -> int:
         return int(self._store.rows(_COUNT, ())[0][0])
 

@@ -18,6 +18,7 @@ from fhir_server.bulk.migrate import migrate
 from fhir_server.cli import main
 from fhir_server.store import mongodb_moving, open_store
 from fhir_server.store.mongodb_moving import _Moving
+from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.servers import fresh_url
 from tests.scenarios.test_scenarios import FILES, Scenario
 from tests.served import ROOT, Answer, Served
@@ -179,6 +180,20 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
     assert furthest["Checking the copy"] == found.counts["resources"]
     assert found == asyncio.run(migrate(source, fresh_url(), nobody))
     asyncio.run(_prepared(target))
+
+
+@pytest.mark.parametrize("how", ELECTION)
+def test_an_election_does_not_break_a_copy_off(source: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fhir_server.bulk.migrate._PAGE", 40)
+    members = failing_set()
+    try:
+        commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")
+        with failing(members, {"activationProbability": 0.1}, commands, how) as failure:
+            found = asyncio.run(migrate(source, url_of(members, "fhir"), nobody))
+    finally:
+        members.stop()
+    assert failure.struck > 5
+    assert found.counts["resources"] > 100
 
 
 async def _prepared(url: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from fhir_server.store import mongodb_base, open_store
+from fhir_server.store import mongodb_failures, open_store
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.mongod import ReplicaSet
 from tests.store.samples import put, record
@@ -48,7 +48,7 @@ def test_a_start_goes_on_after_an_election(members: ReplicaSet, step: str, how: 
 
 
 def test_a_start_without_a_lasting_primary_ends_with_the_reason(members: ReplicaSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongodb_base, "_PATIENCE", 0.5)
+    monkeypatch.setattr(mongodb_failures, "_PATIENCE", 0.5)
     with failing(members, "alwaysOn", ("createIndexes",), "cannot confirm"):  # noqa: SIM117
         with pytest.raises(OSError, match=r"cannot be reached.*operation was interrupted"):
             prepared(members, "never")
