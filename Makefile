@@ -36,7 +36,7 @@ test-all: check
 	$(BIN)/pytest -n 2
 
 bench: .venv/tested
-	sh scripts/wrk.sh
+	sh scripts/load.sh
 	$(BIN)/python -m benchmarks
 
 conformance: .venv/tested

@@ -14,11 +14,14 @@ from typing import Final
 from benchmarks import stores
 from benchmarks.load import Stretch, listing, run
 from benchmarks.operations import Operation, operations
-from benchmarks.servers import Process, fhir_server
+from benchmarks.servers import Process, fhir_server, held
 from tests.mongo.mongod import ReplicaSet
 
 SHARED: Final = ("read", "search of 50", "create")
 """The operations that are also asked of two server processes at once."""
+
+SHARE: Final = 20
+"""Percent of a core for each server process that is held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,13 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Widened:
-    """Requests a second that one and two server processes on the same store answered, all sharing the machine."""
+    """Requests a second that one and two server processes on the same store answered: ``free``, all sharing the machine,
+    and ``held``, each server with :data:`SHARE` of a core so that neither the load nor the database is short of any."""
 
     name: str
     store: str
-    one: float
-    two: float
+    free: tuple[float, float]
+    held: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +140,11 @@ def _widened(place: _Place, name: str, seconds: int) -> Widened:
             running = [pool.submit(run, server, listed, share, seconds, core=None) for server in asked_of]
             return sum(one.result().rate for one in running)
 
+        def rates() -> tuple[float, float]:
+            return rate(servers[:1]), rate(servers)
+
         rate(servers)  # both have their plans and pages ready
-        return Widened(name, place.name, rate(servers[:1]), rate(servers))
+        free = rates()
+        for server in servers:
+            stack.enter_context(held(server, SHARE))
+        return Widened(name, place.name, free, rates())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import seed
-from benchmarks.beside import Comparison
+from benchmarks.beside import SHARE, Comparison
 from benchmarks.measure import Figures, Result
 from benchmarks.stores import ROOT
 from benchmarks.token_check import Check
@@ -49,8 +49,11 @@ def beside(comparison: Comparison) -> str:
             *(f"{p50:.1f} ms" for p50 in one.p50),
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| operation | store | one process, req/s | two, req/s | gain |", "|---|---|---:|---:|---:|"]
-    lines += [f"| {w.name} | {w.store} | {w.one:,.0f} | {w.two:,.0f} | {w.two / w.one:.2f} |" for w in comparison.widened]
+    widths = ("one process, req/s", "two", "gain", f"one of {SHARE} % of a core", "two", "gain")
+    lines += ["", "| operation | store | " + " | ".join(widths) + " |", "|---|---" + "|---:" * len(widths) + "|"]
+    for wide in comparison.widened:
+        rates = [f"{one:,.0f} | {two:,.0f} | {two / one:.2f}" for one, two in (wide.free, wide.held)]
+        lines.append(f"| {wide.name} | {wide.store} | {' | '.join(rates)} |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -64,6 +65,18 @@ def control(answers: Path) -> Iterator[Process]:
     quiet = ["--no-access-log", "--no-server-header", "--no-date-header", "--log-level", "warning"]
     with _running([*command, *quiet], {"BENCHMARKS_ANSWERS": str(answers)}, port, "/") as process:
         yield process
+
+
+@contextmanager
+def held(process: Process, percent: int) -> Iterator[None]:
+    """While this lasts the process has no more than this share of a core."""
+    holding = subprocess.Popen(["cpulimit", "-q", "-p", str(process.pid), "-l", str(percent)])
+    try:
+        yield
+    finally:
+        holding.terminate()
+        holding.wait()
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def _free_port() -> int:

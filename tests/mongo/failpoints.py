@@ -38,8 +38,8 @@ def failing(members: ReplicaSet, mode: Any, commands: tuple[str, ...], how: str)
     failure = Failure()
     with members.members[0].client() as client:
         data = {"failCommands": list(commands), **ELECTION[how]}
-        client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+        before = client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)["count"]
         try:
             yield failure
         finally:
-            failure.struck = client.admin.command("configureFailPoint", "failCommand", mode="off")["count"]
+            failure.struck = client.admin.command("configureFailPoint", "failCommand", mode="off")["count"] - before
