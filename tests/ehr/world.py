@@ -22,8 +22,8 @@ SCOPE = "launch openid fhirUser offline_access user/*.rs"
 class Ehr:
     """One server; every visitor has a browser of their own."""
 
-    def __init__(self) -> None:
-        self.served = Served(at=NOON)
+    def __init__(self, store: str = "memory:") -> None:
+        self.served = Served(store, at=NOON)
         made = self.served.parts
         self.store, self.smart = made.store, made.smart
         self.app = FastAPI()
