@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import click
+import msgspec
 
 from fhir_server import __version__
 from fhir_server.app import Parts, parts
 from fhir_server.errors import Problem
 from fhir_server.settings import Settings
+from fhir_server.smart.acts import Act
 
 T = TypeVar("T")
 
@@ -48,6 +50,17 @@ def with_parts(job: Callable[[Parts], Awaitable[T]], chosen: Settings | None = N
         return asyncio.run(run())
     except (ValueError, Problem, OSError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def noted(job: Callable[[Parts], Awaitable[T]], act: Act) -> Callable[[Parts], Awaitable[T]]:
+    """``job``, and then the operator's act in the journal: as done, or as in vain if the job gave False."""
+
+    async def both(made: Parts) -> T:
+        result = await job(made)
+        await made.smart.note(msgspec.structs.replace(act, done=result is not False))
+        return result
+
+    return both
 
 
 def shown(store: str) -> str:

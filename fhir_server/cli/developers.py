@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from fhir_server.cli.base import main, with_parts
+from fhir_server.cli.base import main, noted, with_parts
 from fhir_server.cli.people import client
+from fhir_server.smart.acts import Act
 from fhir_server.smart.apps import invitations, publishers
 from fhir_server.smart.apps.publishers import Publisher
 
@@ -16,7 +17,7 @@ from fhir_server.smart.apps.publishers import Publisher
 @client.command("invite")
 def invite() -> None:
     """Print an initial access token: good for registering one app, within seven days."""
-    click.echo(with_parts(lambda made: invitations.invite(made.store, made.clock())))
+    click.echo(with_parts(noted(lambda made: invitations.invite(made.store, made.clock()), Act("invite-developer"))))
 
 
 @main.group()
@@ -29,7 +30,8 @@ def publisher() -> None:
 @click.option("--jwks", type=click.Path(exists=True, path_type=Path), required=True, help="File with its public JWK Set.")
 def publisher_trust(issuer: str, jwks: Path) -> None:
     """Believe the statements that ISSUER signs with these keys."""
-    with_parts(lambda made: publishers.trust(made.store, Publisher(issuer, json.loads(jwks.read_text(encoding="utf-8")))))
+    made_of = Publisher(issuer, json.loads(jwks.read_text(encoding="utf-8")))
+    with_parts(noted(lambda made: publishers.trust(made.store, made_of), Act("trust-publisher", detail={"issuer": issuer})))
     click.echo(f"{issuer} is believed.")
 
 
@@ -44,6 +46,7 @@ def publisher_list() -> None:
 @click.argument("issuer")
 def publisher_distrust(issuer: str) -> None:
     """Believe ISSUER no longer; apps it vouched for stay registered."""
-    if not with_parts(lambda made: publishers.distrust(made.store, issuer)):
+    act = Act("distrust-publisher", detail={"issuer": issuer})
+    if not with_parts(noted(lambda made: publishers.distrust(made.store, issuer), act)):
         raise click.ClickException(f"There is no publisher {issuer!r}.")
     click.echo(f"{issuer} is believed no longer.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from fhir_server.app import Parts
-from fhir_server.cli.base import main, with_parts
+from fhir_server.cli.base import main, noted, with_parts
 from fhir_server.clock import instant_text
 from fhir_server.smart import keys as signing
+from fhir_server.smart.acts import Act
 
 
 @main.group("keys")
@@ -28,9 +29,11 @@ def keys_list() -> None:
 def keys_rotate(alg: tuple[str, ...]) -> None:
     """Make new keys and retire the old ones, which stay published until the last token they signed has run out."""
 
+    chosen = alg or signing.ALGORITHMS
+
     async def rotate(made: Parts) -> None:
-        for one in alg or signing.ALGORITHMS:
+        for one in chosen:
             await signing.rotate(made.smart, one)
 
-    with_parts(rotate)
+    with_parts(noted(rotate, Act("rotate-keys", detail={"alg": " ".join(chosen)})))
     click.echo("New keys sign from now on.")

@@ -7,10 +7,11 @@ from typing import Literal
 import click
 
 from fhir_server.app import Parts
-from fhir_server.cli.base import main, with_parts
+from fhir_server.cli.base import main, noted, with_parts
 from fhir_server.linking import organisations
 from fhir_server.linking.core import Linking
 from fhir_server.linking.organisations import Organisation
+from fhir_server.smart.acts import Act
 
 
 @main.group()
@@ -32,7 +33,7 @@ def organisation_add(id: str, name: str, base: str, client_id: str, method: Lite
         await organisations.add(made.smart, Organisation(id, name, base.rstrip("/"), client_id, method, sign_in))
         return Linking(made.smart).redirect_uri
 
-    click.echo(f"Redirect URI to register there: {with_parts(add)}")
+    click.echo(f"Redirect URI to register there: {with_parts(noted(add, Act('add-organisation', detail={'organisation': id})))}")
 
 
 @organisation.command("list")
@@ -46,6 +47,6 @@ def organisation_list() -> None:
 @click.argument("id")
 def organisation_remove(id: str) -> None:
     """Remove a registration, and with it every link of ours to it."""
-    if not with_parts(lambda made: organisations.remove(made.store, id)):
+    if not with_parts(noted(lambda made: organisations.remove(made.store, id), Act("remove-organisation", detail={"organisation": id}))):
         raise click.ClickException(f"There is no organisation {id!r}.")
     click.echo(f"{id} is gone.")

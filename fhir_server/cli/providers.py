@@ -7,7 +7,8 @@ from typing import Literal
 import click
 
 from fhir_server.app import Parts
-from fhir_server.cli.base import main, with_parts
+from fhir_server.cli.base import main, noted, with_parts
+from fhir_server.smart.acts import Act
 from fhir_server.smart.providers import federation
 from fhir_server.smart.providers.federation import Provider
 
@@ -31,7 +32,7 @@ def provider_add(issuer: str, label: str, client_id: str, method: Literal["clien
         await federation.add(made.smart, made_of, secret)
         return federation.redirect_uri(made.smart, made_of), f"{made.smart.origin}/oauth/jwks"
 
-    redirect, jwks = with_parts(add)
+    redirect, jwks = with_parts(noted(add, Act("add-provider", detail={"issuer": issuer})))
     click.echo(f"Redirect URI to register there: {redirect}")
     if method == "private_key_jwt":
         click.echo(f"Key set to register there: {jwks}")
@@ -56,7 +57,7 @@ def provider_list() -> None:
 @click.argument("issuer")
 def provider_remove(issuer: str) -> None:
     """Remove a provider with the subjects linked to it; their accounts stay, and are signed out."""
-    if not with_parts(lambda made: federation.remove(made.store, issuer)):
+    if not with_parts(noted(lambda made: federation.remove(made.store, issuer), Act("remove-provider", detail={"issuer": issuer}))):
         raise click.ClickException(f"There is no provider {issuer!r}.")
     click.echo(f"{issuer} is gone.")
 
@@ -67,7 +68,8 @@ def provider_remove(issuer: str) -> None:
 @click.argument("username")
 def provider_link(issuer: str, subject: str, username: str) -> None:
     """Let the provider's SUBJECT sign in as USERNAME."""
-    with_parts(lambda made: federation.link(made.store, issuer, subject, username))
+    act = Act("link-subject", username=username, detail={"issuer": issuer, "subject": subject})
+    with_parts(noted(lambda made: federation.link(made.store, issuer, subject, username), act))
     click.echo(f"{subject} signs in as {username}.")
 
 
@@ -76,6 +78,7 @@ def provider_link(issuer: str, subject: str, username: str) -> None:
 @click.argument("subject")
 def provider_unlink(issuer: str, subject: str) -> None:
     """Let the provider's SUBJECT sign in as nobody any more; the account it was is signed out."""
-    if not with_parts(lambda made: federation.unlink(made.store, issuer, subject)):
+    act = Act("unlink-subject", detail={"issuer": issuer, "subject": subject})
+    if not with_parts(noted(lambda made: federation.unlink(made.store, issuer, subject), act)):
         raise click.ClickException(f"No account is linked to {subject!r} there.")
     click.echo(f"{subject} is nobody here now.")

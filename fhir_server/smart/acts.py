@@ -32,6 +32,16 @@ Kind = Literal[
     "add-user",
     "remove-user",
     "change-account",
+    "link-subject",
+    "unlink-subject",
+    "add-provider",
+    "remove-provider",
+    "trust-publisher",
+    "distrust-publisher",
+    "invite-developer",
+    "add-organisation",
+    "remove-organisation",
+    "rotate-keys",
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
+from joserfc.jwk import ECKey
 
 from fhir_server import portal
 from fhir_server.audit import JOURNAL, broken_links
@@ -210,3 +211,38 @@ def test_the_operator_reads_the_journal_and_her_own_acts_are_in_it(tmp_path: Pat
     assert run("journal", "--after", lines[-2][0]).splitlines() == ["\t".join(lines[-1][::2])]
     assert "A-long-pass-2026" not in repr(lines) and token not in repr(lines)
     assert "5 lines, chain unbroken" in run("doctor")
+
+
+def test_what_the_operator_changes_in_whom_the_server_trusts_is_in_the_journal(tmp_path: Path) -> None:
+    environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path / 'fhir.sqlite'}"}
+    issuer, keys = "https://id.example", tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [ECKey.generate_key("P-384", auto_kid=True).as_dict(private=False)]}))
+
+    def run(line: str, code: int = 0, typed: str = "") -> str:
+        done = CliRunner().invoke(main, line.split(), env=environment, input=typed, catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    run("user add nurse --role clinician --password A-long-pass-2026")
+    invitation = run("client invite").strip()
+    run(f"publisher trust {issuer} --jwks {keys}")
+    run(f"publisher distrust {issuer}")
+    run(f"publisher distrust {issuer}", 1)
+    run(f"provider add {issuer} --label Regional --client-id us", typed="the-secret-of-it")
+    run(f"provider link {issuer} sub-7 nurse")
+    run(f"provider link {issuer} sub-8 nobody", 1)
+    run(f"provider unlink {issuer} sub-7")
+    run(f"provider remove {issuer}")
+    run("organisation add other --name Other --base https://other.example/fhir --client-id us")
+    run("organisation remove other")
+    run("keys rotate --alg RS256")
+    events = [json.loads(line.partition("\t")[2])["event"] for line in run("journal").splitlines()]
+    told = [(event["subtype"][0]["code"], event["outcome"] == "0") for event in events]
+    assert told == [
+        ("add-user", True), ("invite-developer", True), ("trust-publisher", True), ("distrust-publisher", True),
+        ("distrust-publisher", False), ("add-provider", True), ("link-subject", True), ("unlink-subject", True), ("remove-provider", True), ("add-organisation", True),
+        ("remove-organisation", True), ("rotate-keys", True),
+    ]  # fmt: skip
+    linked = next(event for event in events if event["subtype"][0]["code"] == "link-subject")
+    assert "nurse" in json.dumps(linked["agent"]) and issuer in json.dumps(linked["entity"]) and "sub-7" in json.dumps(linked["entity"])
+    assert "the-secret-of-it" not in repr(events) and invitation not in repr(events)
