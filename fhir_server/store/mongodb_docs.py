@@ -157,7 +157,12 @@ def indexed(made: Mapping[str, Any]) -> Indexed:
 def past(made: Mapping[str, Any]) -> Document:
     """The document of the history that keeps this version."""
     kept = {member: value for member, value in made.items() if member != "_id"}
-    return {"_id": f"{made['_id']}/{made['version']}", "rid": made["_id"], **kept}
+    return of_version(made["_id"], made["version"]) | kept
+
+
+def of_version(name: str, version: int) -> Document:
+    """The filter that names one document of the history, and by ``rid`` the shard it is on."""
+    return {"_id": f"{name}/{version}", "rid": name}
 
 
 def native(body: bytes) -> RawBSONDocument | None:

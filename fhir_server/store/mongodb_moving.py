@@ -135,7 +135,7 @@ def _version(made: Document) -> Version:
 
 
 def _placed(made: Document) -> ReplaceOne[Document]:
-    return ReplaceOne({"_id": made["_id"]}, made, upsert=True)
+    return ReplaceOne({member: made[member] for member in ("_id", "rid") if member in made}, made, upsert=True)
 
 
 def _stored(life: Life, version: Version) -> str:

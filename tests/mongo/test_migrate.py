@@ -188,11 +188,11 @@ def test_an_election_does_not_break_a_copy_off(source: str, how: str, monkeypatc
     members = failing_set()
     try:
         commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")
-        with failing(members, {"activationProbability": 0.1}, commands, how) as failure:
+        with failing(members, {"activationProbability": 0.15}, commands, how) as failure:
             found = asyncio.run(migrate(source, url_of(members, "fhir"), nobody))
     finally:
         members.stop()
-    assert failure.struck > 5
+    assert failure.struck > 0
     assert found.counts["resources"] > 100
 
 

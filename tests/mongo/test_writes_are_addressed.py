@@ -1,4 +1,5 @@
-"""On a sharded cluster a write must name its document: every write's filter carries ``_id``; and all go to a majority."""
+"""On a sharded cluster a write must name its document: every write's filter carries ``_id`` and the shard key of
+``docs/operations.md``; and all go to a majority."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from fhir_server.bulk.migrate import migrate
+from fhir_server.store import open_store
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.listening import Listener
 from tests.mongo.servers import fresh_url
@@ -16,6 +19,7 @@ from tests.store.samples import date, drop, put, record, row, token
 
 Command = dict[str, Any]
 _WRITES = ("insert", "update", "delete", "findAndModify")
+_SHARD_KEYS = {"history": "rid"}  # of all other collections ``_id``
 
 
 def filters(command: Command) -> list[Command]:
@@ -26,8 +30,12 @@ def filters(command: Command) -> list[Command]:
 
 
 def broad(commands: list[Command]) -> list[Command]:
-    """Writes that do not name their document."""
-    return [command for command in commands for filter in filters(command) if not isinstance(filter.get("_id"), str)]
+    """Writes that do not name their document, or not the shard it is on."""
+    return [command for command in commands for filter in filters(command) if not _addressed(next(iter(command.values())), filter)]
+
+
+def _addressed(collection: str, filter: Command) -> bool:
+    return all(isinstance(filter.get(member), str) for member in {"_id", _SHARD_KEYS.get(collection, "_id")})
 
 
 def weak(commands: list[Command]) -> list[Command]:
@@ -47,6 +55,7 @@ async def everything(store: MongoStore) -> None:
     await drop(store, "b")
 
     async def job(transaction: Any) -> None:
+        await transaction.relabel(record("a", "p2", version=1, vclass=1))
         await transaction.relabel(record("a", "p2", version=2, vclass=1))
         await transaction.intern("lab||")
         await transaction.bump("p1")
@@ -96,7 +105,32 @@ def test_the_server_itself_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert weak([*writes, *listener.of("commitTransaction")]) == []
 
 
+def test_a_migration_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source, listener = f"sqlite:///{tmp_path / 'fhir.sqlite'}", Listener()
+
+    async def fill() -> None:
+        store = open_store(source)
+        await store.prepare()
+        await put(store, record("a", "p1"), record("b", "p1"))
+        await put(store, record("a", "p1", version=2))
+        await drop(store, "b")
+        await store.secrets.keep("kind", "a", b"x", 2**62)
+        await store.append("audit", [b"1"])
+        await store.close()
+
+    asyncio.run(fill())
+    right = MongoStore.__init__
+    monkeypatch.setattr(MongoStore, "__init__", lambda self, url: right(self, url, event_listeners=[listener]))
+    asyncio.run(migrate(source, fresh_url(), lambda what, done, of: None))
+    writes = listener.of(*_WRITES)
+    assert {"resources", "history", "secrets", "journal", "counters"} <= {next(iter(command.values())) for command in writes}
+    assert broad(writes) == []
+    assert weak(writes) == []
+
+
 def test_the_judges_notice() -> None:
+    assert broad([{"update": "history", "updates": [{"q": {"_id": "Observation/a/1"}}]}])
+    assert not broad([{"update": "history", "updates": [{"q": {"_id": "Observation/a/1", "rid": "Observation/a"}}]}])
     assert broad([{"delete": "secrets", "deletes": [{"q": {"family": "x"}}]}])
     assert broad([{"findAndModify": "x", "query": {"_id": {"$in": []}}}])
     assert weak([{"insert": "x", "documents": []}])
