@@ -81,13 +81,13 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.secrets.now = clock
-    labeller = Labeller(policy, CodeBook.load(settings.ig))
+    labeller = Labeller(policy, CodeBook.load(settings.ig), settings.base)
     granter = Granter(policy, settings.base)
     auditor = Auditor(store)
     smart = Smart(
-        store, settings.origin, settings.base, clock, Choices(store, granter), settings.name, settings.mode, settings.key,
+        store, settings.origin, settings.base, clock, Choices(store, granter, policy), settings.name, settings.mode, settings.key,
         Visits(store, granter), journal=auditor.note_act, second_factor=frozenset(settings.roles_with_second_factor),
-        passwords=Rules.of((settings.name,), settings.breached_passwords),
+        passwords=Rules.of((settings.name,), settings.breached_passwords), zone=policy.timezone,
     )  # fmt: skip
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))

@@ -14,15 +14,15 @@ from functools import cached_property
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.consent import decide, records
+from fhir_server.consent import decide, labels, records
 from fhir_server.consent.classes import ClassKey
 from fhir_server.consent.decide import Actor
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
 from fhir_server.resources import catalogue
-from fhir_server.search import query
+from fhir_server.search import index, match, referring, scoped
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
-from fhir_server.search.sight import Sight, Window
+from fhir_server.search.sight import Indexed, Sight, Window
 from fhir_server.smart.people import Person
 from fhir_server.smart.scopes import Scope, covers
 from fhir_server.smart.tokens import Principal
@@ -52,7 +52,8 @@ class Plan:
 
     ``patients`` None means any patient's rows (staff and systems); ``names`` are the references by which rows name
     the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``basis`` is what the
-    store had counted of what the plan rests on; ``base`` is needed to read search parameters inside scopes.
+    store had counted of what the plan rests on; ``base`` is needed to read search parameters inside scopes, and ``shown``
+    are the rows in view that those refer to.
     """
 
     principal: Principal
@@ -65,10 +66,11 @@ class Plan:
     basis: Stamp
     base: str
     policy: Policy
+    shown: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_windows", {})
-        object.__setattr__(self, "_admitted", {})
+        for cache in ("_windows", "_admitted", "_conditions"):
+            object.__setattr__(self, cache, {})
 
     @cached_property
     def everything(self) -> bool:
@@ -91,7 +93,54 @@ class Plan:
 
     def scopes(self, type: str, letter: str) -> tuple[Scope, ...]:
         """The scopes that let this caller do ``letter`` (c, r, u, d, s) to resources of ``type``."""
-        return covers(self.principal.scopes, None, type, letter)
+        return tuple(scope for scope in covers(self.principal.scopes, None, type, letter) if self._condition(type, scope) is not None)
+
+    def takes(self, letter: str, type: str, resource: Mapping[str, Any]) -> bool:
+        """Whether a scope for ``letter`` covers a resource of ``type`` as sent: the records it is of, and what the scope asks of it."""
+        scopes = self.scopes(type, letter)
+        if any(not scope.query and self._record(scope.level) is None for scope in scopes):
+            return True
+        patients = labels.patients(type, resource)
+        id = str(resource.get("id", "")) if letter == "u" else ""  # of what is created, the server chooses it
+        row = Indexed(type, id, patients, 0, 0, index.entries(type, resource, self.base))
+        return any(self._opens(scope.level, patients) and self._met(type, scope, row) for scope in scopes)
+
+    def _opens(self, level: str, patients: tuple[str, ...]) -> bool:
+        record = self._record(level)
+        return record is None or (bool(patients) and record.issuperset(patients))
+
+    def _met(self, type: str, scope: Scope, row: Indexed) -> bool:
+        where = self._condition(type, scope)
+        return where is not None and match.matches(where, row, frozenset({0}))
+
+    def led(self, shown: frozenset[str]) -> Plan:
+        """This plan, with the references in its scopes leading to these rows.  Any write may change which; so it holds for one request."""
+        return replace(self, shown=shown, until=0)
+
+    def asked(self) -> frozenset[str]:
+        """The rows that conditions in scopes ask references to, and that could be out of view."""
+        if self.everything:
+            return frozenset()
+        narrowed = [scope for scope in self.principal.scopes if scope.query]
+        found = ((type, scope) for scope in narrowed for type in (catalogue() if scope.type == "*" else (scope.type,)))
+        wheres = (self._asked(type, scope) for type, scope in found if type in catalogue())
+        return frozenset(target for where in wheres if where is not None for target in referring.targets(where)) - self._records()
+
+    def _asked(self, type: str, scope: Scope) -> Filter | None:
+        return scoped.condition(type, scope.query, self.base, everything=self.everything)
+
+    def _condition(self, type: str, scope: Scope) -> Filter | None:
+        """What a scope asks of rows of ``type``, where references lead only to rows in view; None for what cannot be asked of them."""
+        if not scope.query:
+            return EVERYTHING
+        cache: dict[tuple[str, Scope], Filter | None] = self._conditions  # type: ignore[attr-defined]
+        if (type, scope) not in cache:
+            where = self._asked(type, scope)
+            cache[type, scope] = where if where is None or self.everything else referring.limited(where, self.shown | self._records())
+        return cache[type, scope]
+
+    def _records(self) -> frozenset[str]:
+        return frozenset(f"Patient/{patient}" for patient in self.patients or ())
 
     def may_write(self, type: str, letter: str) -> bool:
         """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
@@ -169,12 +218,8 @@ class Plan:
         return Has(param, RefersTo(self.names)) if self.names else None
 
     def _granular(self, type: str, scopes: Iterable[Scope]) -> Filter:
-        parts = []
-        for scope in scopes:
-            if not scope.query:
-                return EVERYTHING
-            parts.append(query.condition(type, list(scope.query), now=0, base=self.base))
-        return AnyOf(tuple(parts))
+        parts = [where for scope in scopes if (where := self._condition(type, scope)) is not None]
+        return EVERYTHING if EVERYTHING in parts else AnyOf(tuple(parts))
 
 
 def data_classes(type: str) -> frozenset[str]:
@@ -220,7 +265,9 @@ class Granter:
         who = await self._who(snapshot, principal, _facts(keys, now), now)
         classes = self._classes(who.actor, keys, principal.withheld) if who.actor else Classes({}, {})
         until = min(who.until, principal.expires)
-        return Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, basis, self._base, self._policy)
+        plan = Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, basis, self._base, self._policy)
+        asked = plan.asked()
+        return plan.led(await snapshot.visible(asked, lambda type: plan.sight(type, now))) if asked else plan
 
     async def _who(self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int) -> Who:
         person = principal.person

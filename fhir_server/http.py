@@ -26,7 +26,8 @@ _WRITTEN = {"application/fhir+json", "application/json", "text/json"}
 
 class Request(msgspec.Struct):
     """One request.  ``path`` is below the FHIR base, split at slashes; ``pairs`` are the query's, decoded, in
-    order; ``plan`` is the caller's, once the door has let it in (for the audit journal).
+    order.  For the audit journal: ``plan`` is the caller's, once the door has let it in; ``entries`` are a Bundle's, each with
+    the status it was answered with on its own (0: they stand or fall together).
     """
 
     method: str
@@ -36,6 +37,7 @@ class Request(msgspec.Struct):
     body: bytes
     now: int
     plan: Plan | None = None
+    entries: list[tuple[Request, int]] = []
 
     def prefers(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -28,6 +28,7 @@ from fhir_server.store import Era, Facet, Record, Row, Transaction
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 # Members of meta that say how we handle the row, not what it records: only a trusted caller sends or sees them.
 _INTERNAL_META = ("security", "tag", "source")
+_BEHIND = re.compile(r"/_history/|[?#]")
 _REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
 
 
@@ -54,10 +55,11 @@ def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
     Absolute references below ``base``, our own FHIR base, become relative: a row of ours has one name.  Raises Problem
     ``invalid`` with one issue for each defect found.
     """
-    own = f'"{base}/'.encode()
-    if base and own in text:
-        text = _REFERENCE.sub(lambda found: found.group(0).replace(own, b'"'), text)
+    text = _relative(text, base)
     value = jsontext.parse(text)
+    if not legible(text, value):
+        text = _relative(jsontext.plain(text), base)
+        value = jsontext.parse(text)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")
     name = value.get("resourceType")
@@ -70,6 +72,25 @@ def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
         raise Problem("invalid", issues[0].text, tuple(issues))
     # Without the writer's layout: else a part that was cut would show by the layout of what is joined again.
     return Draft(name, value, jsontext.members(jsontext.compact(text)))
+
+
+def _relative(text: bytes, base: str) -> bytes:
+    own = f'"{base}/'.encode()
+    return _REFERENCE.sub(lambda found: found.group(0).replace(own, b'"'), text) if base and own in text else text
+
+
+def legible(text: bytes, value: Any) -> bool:
+    """Whether :func:`references` finds all references of a JSON text of this value: some writers escape slashes, or anything."""
+    return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_found(value))
+
+
+def _found(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("reference"), str):
+            yield value["reference"]
+        value = list(value.values())
+    for one in value if isinstance(value, list) else ():
+        yield from _found(one)
 
 
 def references(text: bytes) -> frozenset[str]:
@@ -107,9 +128,9 @@ def rank(type: str) -> int:
 
 
 def relative(reference: str, base: str) -> str:
-    """A literal reference as ``Type/id``: our own base and a version are stripped; anything else is left as it is."""
+    """A literal reference as ``Type/id``: our own base, a version and what follows are stripped; anything else is left as it is."""
     text = reference.removeprefix(base + "/") if reference.startswith(base + "/") else reference
-    return text.partition("/_history/")[0]
+    return _BEHIND.split(text, maxsplit=1)[0]
 
 
 def is_local(reference: str) -> bool:

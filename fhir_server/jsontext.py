@@ -8,10 +8,11 @@ the text itself is only ever cut and joined, by :func:`members`, :func:`spliced`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -19,6 +20,8 @@ from fhir_server.errors import Problem
 
 Path = tuple[str | int, ...]
 
+# A character beyond the first 65,536 takes two.
+_ESCAPES: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u[0-9a-fA-F]{4}|\\.")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -36,7 +39,10 @@ def parse(text: bytes) -> Any:
     except (ValueError, RecursionError):
         pass  # the thorough reader says what is wrong
     try:
-        return _decoder.decode(text.decode("utf-8"))
+        value = _decoder.decode(text.decode("utf-8"))
+        if b"\\u" in text:
+            plain(text)  # Python's reader lets halves of surrogate pairs pass, which no text can hold
+        return value
     except (ValueError, RecursionError) as error:
         detail = "the nesting is too deep" if isinstance(error, RecursionError) else _detail(error)
         raise Problem("invalid", f"The body is not well-formed JSON: {detail}.") from None
@@ -45,6 +51,8 @@ def parse(text: bytes) -> Any:
 def _detail(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
+    if isinstance(error, UnicodeEncodeError):
+        return "an escape stands for half a character"
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno} column {error.colno}"
     return str(error)
@@ -79,6 +87,17 @@ def items(text: bytes) -> list[bytes]:
 def compact(text: bytes) -> bytes:
     """The same JSON text, already known to be well formed, without white space between its tokens; digits stay as written."""
     return msgspec.json.format(text, indent=-1)
+
+
+def plain(text: bytes) -> bytes:
+    """The same JSON text, already known to be well formed, with no escapes but those that JSON needs."""
+    return _ESCAPES.sub(_unescaped, text)
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    character: str = json.loads(b'"%s"' % found.group(0))
+    needed = character in '"\\' or character < " "
+    return found.group(0) if needed else character.encode()
 
 
 def joined(parts: Mapping[str, bytes]) -> bytes:

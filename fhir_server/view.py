@@ -47,9 +47,9 @@ class View:
             raise await self._absent(type, id)
         return (await self._seen((row,)))[0]
 
-    async def look(self, type: str, id: str) -> Seen | None:
-        """The current version if it is in view under any scope for the type: for writes, which need no read scope."""
-        row = await self._snapshot.read(type, id, self._sight(type, "cruds"))
+    async def look(self, type: str, id: str, letters: str = "cruds") -> Seen | None:
+        """The current version if it is in view under a scope for one of these interactions: for writes, which need no read scope."""
+        row = await self._snapshot.read(type, id, self._sight(type, letters))
         return (await self._seen((row,)))[0] if row else None
 
     async def wrote(self, row: Row) -> Seen | None:

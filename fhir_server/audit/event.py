@@ -6,9 +6,11 @@ Two agents where one person acts for another: who asked, and for whose record.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable
 from typing import Any
 
 from fhir_server.clock import instant_text
+from fhir_server.errors import Problem
 from fhir_server.http import Request, encoded
 
 _ACTIONS = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
@@ -17,7 +19,7 @@ _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "co
 
 def audit_event(request: Request, status: int) -> dict[str, Any]:
     """The AuditEvent of a request answered with an HTTP ``status``."""
-    searching = not _operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
+    searching = _searching(request)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _TYPE,
@@ -28,8 +30,12 @@ def audit_event(request: Request, status: int) -> dict[str, Any]:
         "agent": _agents(request),
         "source": {"observer": {"display": "fhir-server"}},
     }
-    entity = _entity(request, searching)
-    return {**event, "entity": [entity]} if entity else event
+    entities = [one for one in (_entity(request), *(_part(*entry) for entry in request.entries)) if one]
+    return {**event, "entity": entities} if entities else event
+
+
+def _searching(request: Request) -> bool:
+    return not _operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
 
 
 def _operation(request: Request) -> bool:
@@ -50,13 +56,30 @@ def _agents(request: Request) -> list[dict[str, Any]]:
     return agents
 
 
-def _entity(request: Request, searching: bool) -> dict[str, Any] | None:
+def _entity(request: Request) -> dict[str, Any]:
     """What was asked of: a row by its reference, searches and operations by their address too."""
+    searching, operation = _searching(request), _operation(request)
     entity: dict[str, Any] = {}
-    row = len(request.path) > 2 or (len(request.path) == 2 and not searching and not _operation(request))
+    row = len(request.path) > 2 or (len(request.path) == 2 and not searching and not operation)
     if row and not request.path[0].startswith("$"):
         entity["what"] = {"reference": "/".join(request.path[:2])}
-    if searching or _operation(request):
-        asked = "/".join(request.path) + "?" + encoded(request.pairs)
+    if searching or operation:
+        asked = "/".join(request.path) + "?" + encoded((*request.pairs, *_sent(request)))
         entity["query"] = b64encode(asked.encode()).decode()
-    return entity or None
+    return entity
+
+
+def _sent(request: Request) -> Iterable[tuple[str, str]]:
+    """The fields of a search by POST; none where they could not be read."""
+    if request.path[-1:] != ("_search",):
+        return ()
+    try:
+        return request.form()
+    except Problem:
+        return ()
+
+
+def _part(request: Request, status: int) -> dict[str, Any]:
+    """One entry of a Bundle: what it asked of, how, and (where it stands for itself) how that ended."""
+    details = {"method": request.method} | ({"status": str(status)} if status else {})
+    return _entity(request) | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}

@@ -71,7 +71,10 @@ def user_remove(username: str) -> None:
         if found is not None:
             await links.unlink_all(Linking(made.smart), found)
             await made.smart.note(Act("remove-user", username=found.username))
-        return await users.remove(made.store, username, made.clock())
+        try:
+            return await users.remove(made.store, username, made.clock())
+        except TimeoutError:
+            raise ValueError("The account is being changed at this moment; try again.") from None
 
     if not with_parts(remove):
         raise click.ClickException(f"There is no user {username!r}.")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 
-_LITERAL: Final = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+_LITERAL: Final = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:[?#].*)?")
 # Members whose text says in words what codes elsewhere may hide.
 _WORDS: Final = frozenset({
     "description", "comment", "patientInstruction", "conclusion", "title", "summary", "text", "name", "valueString",
@@ -63,7 +63,10 @@ def _at(node: Any, steps: tuple[str, ...], path: Path, found: list[tuple[Path, A
 
 
 def literal(value: Any) -> tuple[str, str] | None:
-    """(type, id) of a relative literal reference, given as Reference or as text; None for anything else."""
+    """(type, id) of a relative literal reference, given as Reference or as text; None for anything else.
+
+    Whatever follows the address of a row (``#part``, ``?x=1``), it still names that row.
+    """
     text = value.get("reference") if isinstance(value, dict) else value
     found = _LITERAL.fullmatch(text) if isinstance(text, str) else None
     return (found[1], found[2]) if found else None
@@ -78,16 +81,16 @@ class Mention:
     words: str
 
 
-def mentions(resource: Mapping[str, Any]) -> list[Mention]:
-    """Everything in a resource that points elsewhere or says something in words."""
+def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
+    """Everything in a resource that points elsewhere or says something in words; ``base``: what addresses of our own rows begin with."""
     found: list[Mention] = []
-    _mentions(resource, (), found)
+    _mentions(resource, (), found, base)
     return found
 
 
-def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention]) -> None:
+def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention], base: str) -> None:
     if "reference" in node or "url" in node or ("display" in node and "code" not in node):
-        target = literal(node) or literal(node.get("url"))
+        target = literal(node) or _led(node.get("url"), base)
         if target is not None or "url" not in node:
             found.append(Mention(path, target, str(node.get("display", ""))))
     for key, value in node.items():
@@ -96,11 +99,16 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
             if key in _WORDS:
                 found.append(Mention((*path, key), None, value))
         elif kind is dict:
-            _mentions(value, (*path, key), found)
+            _mentions(value, (*path, key), found, base)
         elif kind is list:
             for number, item in enumerate(value):
                 if type(item) is dict:
-                    _mentions(item, (*path, key, number), found)
+                    _mentions(item, (*path, key, number), found, base)
+
+
+def _led(url: Any, base: str) -> tuple[str, str] | None:
+    """The row of ours that an address leads to; addresses, unlike references, are kept as they were written."""
+    return literal(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
 
 
 def cut(type: str, path: Path) -> Path:

@@ -94,11 +94,12 @@ def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
 
 
 class Labeller:
-    """Labels resources by a policy and a code book.  One per server."""
+    """Labels resources by a policy and a code book.  One per server; ``base`` is its FHIR base URL."""
 
-    def __init__(self, policy: Policy, book: CodeBook) -> None:
+    def __init__(self, policy: Policy, book: CodeBook, base: str = "") -> None:
         self.policy = policy
         self.book = book
+        self.base = base
         self._holds = frozenset(normal(*one) for one in policy.holds)
 
     def lends(self, type: str) -> bool:
@@ -132,7 +133,7 @@ class _Labelling:
         self._release = markings.release_at(resource, labeller.policy.timezone)
         self._parts = Parts()
         self._lenders: set[str] = set()
-        self._mentions = elements.mentions(resource)
+        self._mentions = elements.mentions(resource, labeller.base)
 
     async def whole(self) -> Labelled:
         if self._data == "directory":

@@ -43,6 +43,7 @@ class Entry:
 
 async def bundle(request: Request, service: Service) -> Response:
     """``POST`` to the base."""
+    await service.admit(request)
     request.require_json()
     value = jsontext.parse(request.body)
     if not isinstance(value, dict) or value.get("resourceType") != "Bundle" or value.get("type") not in ("batch", "transaction"):
@@ -62,10 +63,25 @@ async def bundle(request: Request, service: Service) -> Response:
 async def _batched(value: Any, text: bytes, place: int, request: Request, service: Service) -> Response:
     try:
         entry = _read(value, text, place, request, service, {})
-        row = lookup(entry.request)
+    except Problem as problem:
+        return Response(problem.status, problem.outcome())
+    answer = await _answered(entry.request, service)
+    request.entries.append(_told(entry, answer.status))
+    return answer
+
+
+def _told(entry: Entry, status: int = 0) -> tuple[Request, int]:
+    """An entry as the journal is told of it, which needs no body to be kept until then."""
+    return msgspec.structs.replace(entry.request, body=b""), status
+
+
+async def _answered(request: Request, service: Service) -> Response:
+    """The answer to one entry of a batch, as to a request of its own."""
+    try:
+        row = lookup(request)
         if row.alone:
             raise Problem("invalid", "This request cannot be part of a batch.")
-        return await row.handle(entry.request, service)
+        return await row.handle(request, service)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
 
@@ -74,11 +90,13 @@ async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: R
     """All of it or nothing; answers in the order of the entries.  Raises the Problem of the first entry that fails."""
     addresses = _addresses(entries, service)
     read = [_read(value, text, place, request, service, addresses) for place, (value, text) in enumerate(zip(entries, texts, strict=True))]
+    request.entries = [_told(entry) for entry in read]
     _require_distinct(read)
 
     async def all_of_it(view: View, tx: Transaction, writing: Writing) -> list[Response]:
         entries = await _settled(read, view, service)
         known = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
+        await tx.expect(known)
         answers: dict[int, Response] = {}
         for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
             try:
@@ -158,7 +176,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     path = tuple(part for part in url.path.split("/") if part)
     inner = msgspec.structs.replace(
         request, method=asked["method"], path=path, pairs=decoded(url.query.encode("ascii", "replace")),
-        headers=_headers(request, asked), body=b"",
+        headers=_headers(request, asked), body=b"", entries=[],
     )  # fmt: skip
     full_url = str(value.get("fullUrl", ""))
     if asked["method"] not in ("POST", "PUT"):
@@ -166,19 +184,16 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     body = jsontext.members(text).get("resource", b"")
     if not body:
         raise Problem("invalid", "This entry needs a resource.")
+    if not intake.legible(body, value.get("resource")):
+        body = jsontext.plain(body)
     inner.body = _ADDRESS.sub(lambda found: _rewritten(found, addresses), body) if addresses else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle is a GET.")
     draft = intake.draft(inner.body, path[0] if path else None, base=service.base)
     if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
-    return Entry(
-        place,
-        full_url,
-        inner,
-        draft,
-        addresses.get(full_url, "/").partition("/")[2] or (draft.id if asked["method"] == "PUT" else "") or "",
-    )
+    id = draft.id if asked["method"] == "PUT" else addresses.get(full_url, "/").partition("/")[2] or service.new_id()
+    return Entry(place, full_url, inner, draft, id or "")
 
 
 def _rewritten(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:

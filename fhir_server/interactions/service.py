@@ -34,6 +34,11 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
 
+    async def admit(self, request: Request) -> None:
+        """Let the caller in before its body is looked at.  Raises Problem ``unauthenticated``."""
+        async with self.store.snapshot() as snapshot:
+            await self._plan(snapshot, request)
+
     async def reading(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:

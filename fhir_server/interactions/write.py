@@ -7,7 +7,6 @@ matches exist for it only as far as the caller sees them.
 from __future__ import annotations
 
 from fhir_server import intake
-from fhir_server.consent import labels
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.http import JSON, Request, Response, decoded, etag_version, versioned
 from fhir_server.intake import Draft, Writing
@@ -61,9 +60,12 @@ async def created(
         existing = await matching(view, draft.type, condition, request, service)
         if existing is not None:
             return read.answer(existing)
-    await require_references(view, draft, service.base, known)
+    id = id or service.new_id()
+    targets = named(draft, service.base)
+    await tx.expect((f"{draft.type}/{id}", *targets))
+    await require_shown(view, targets - known)
     source = app_state.owner(view.plan, draft.type)
-    row = await writing.store(draft, id or service.new_id(), trusted=view.plan.trusted, previous=None, source=source)
+    row = await writing.store(draft, id, trusted=view.plan.trusted, previous=None, source=source)
     return await _written(view, tx, row, 201, request, service)
 
 
@@ -73,13 +75,16 @@ async def updated(
     allow(view, draft, "u")
     app_state.require_condition(view.plan, draft.type, request)
     id = str(draft.id)
-    seen, current = await _current(view, tx, draft.type, id)
+    targets = named(draft, service.base)
+    await tx.expect((f"{draft.type}/{id}", *targets))
+    seen, current = await _current(view, tx, draft.type, id, "u")
     _require_match(request, seen)
     if seen is None and not view.plan.trusted:
         raise not_found(draft.type, id)
     if seen is None:
         view.plan.require(draft.type, "c")
-    await require_references(view, draft, service.base, known | {f"{draft.type}/{id}"})
+        require_covered(view, draft, "c")
+    await require_shown(view, targets - known - {f"{draft.type}/{id}"})
     if current is not None and seen is not None and not view.plan.everything:
         app_state.require_own(view.plan, current)
         draft = merge.restored(draft, current, await view.withheld(current))
@@ -95,7 +100,7 @@ async def deleted(view: View, tx: Transaction, writing: Writing, request: Reques
     if not view.plan.trusted and not (app_state.applies(view.plan, type) and view.plan.may_write(type, "d")):
         raise Problem("forbidden", f"This caller may not delete {type}.")
     app_state.require_condition(view.plan, type, request)
-    seen, current = await _current(view, tx, type, id)
+    seen, current = await _current(view, tx, type, id, "d")
     _require_match(request, seen)
     if seen is None or current is None:
         return Response(204)
@@ -108,30 +113,36 @@ def allow(view: View, draft: Draft, letter: str) -> None:
     """Refuse a write that the scopes, the policy, or the caller's own body rules out; consults no stored data."""
     view.plan.require(draft.type, letter)
     plan = view.plan
-    if plan.trusted:
-        return
-    if not plan.may_write(draft.type, letter) or (letter == "u" and plan.principal.client_kind == "backend"):
+    if not plan.trusted and (not plan.may_write(draft.type, letter) or (letter == "u" and plan.principal.client_kind == "backend")):
         raise Problem("forbidden", f"This caller may not write {draft.type}.")
-    owners = frozenset(labels.patients(draft.type, draft.value))
-    if plan.patients is not None and (not owners or not owners <= plan.patients):
-        raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens.")
+    require_covered(view, draft, letter)
     app_state.check(plan, draft)
 
 
-async def require_references(view: View, draft: Draft, base: str, known: frozenset[str]) -> None:
-    """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
+def require_covered(view: View, draft: Draft, letter: str) -> None:
+    """Refuse a resource, as sent, that no scope covers: by whose record it is in, or by what it is.  Raises Problem ``forbidden``."""
+    if not view.plan.takes(letter, draft.type, draft.value):
+        raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
+
+
+def named(draft: Draft, base: str) -> frozenset[str]:
+    """The ``Type/id`` of all rows of ours that a draft refers to."""
     targets = {intake.relative(reference, base) for reference in draft.references()}
+    return frozenset(target for target in targets if intake.is_local(target))
+
+
+async def require_shown(view: View, targets: frozenset[str]) -> None:
+    """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
     # A token that may only write need not be able to read the record it writes into.
-    in_context = {f"Patient/{patient}" for patient in view.plan.patients or ()}
-    wanted = {target for target in targets if intake.is_local(target)} - known - in_context
+    wanted = targets - {f"Patient/{patient}" for patient in view.plan.patients or ()}
     missing = wanted - await view.shows(wanted) if wanted else wanted
     if missing:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
-async def _current(view: View, tx: Transaction, type: str, id: str) -> tuple[Seen | None, Row | None]:
-    """The row as the caller sees it (None: not at all, or deleted), and as it is stored."""
-    return await view.look(type, id), await tx.current(type, id)
+async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[Seen | None, Row | None]:
+    """The row as the caller sees it under a scope for ``letter`` (None: not at all, or deleted), and as it is stored."""
+    return await view.look(type, id, letter), await tx.current(type, id)
 
 
 def _require_match(request: Request, seen: Seen | None) -> None:

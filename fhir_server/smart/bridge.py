@@ -17,6 +17,7 @@ import anyio.from_thread
 import anyio.to_thread
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Request
 from authlib.oauth2.rfc6749.requests import OAuth2Payload
+from joserfc.jwk import KeySet
 
 from fhir_server.smart.granted import Granted
 
@@ -77,6 +78,7 @@ class Incoming(OAuth2Request):
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
         self.granted: Granted | None = None  # what the request has turned out to be about
+        self.keys = KeySet([])  # of the client that an assertion is said to be by
         headers = {"Authorization": authorization} if _readable(authorization) else {}
         super().__init__(method, uri, headers=headers)
         self.payload = Payload(pairs)

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from fhir_server.clock import Clock
 from fhir_server.smart.accounts.passwords import Rules
@@ -29,6 +30,7 @@ REQUEST_LIFE: Final = 30 * MINUTE
 LAUNCH_LIFE: Final = 5 * MINUTE
 SESSION_IDLE: Final = 10 * MINUTE
 SESSION_LIFE: Final = 8 * HOUR
+_UTC: Final = ZoneInfo("UTC")
 
 
 def new_secret() -> str:
@@ -54,6 +56,7 @@ class Smart:
     ``journal``    is told of every sign-in, grant, token and registration
     ``second_factor``  the roles that nobody signs in as with one factor
     ``passwords``  what may be a password
+    ``zone``       the time zone of the days and times that people are told
     """
 
     store: Store
@@ -69,6 +72,7 @@ class Smart:
     journal: Journal = unheard
     second_factor: frozenset[str] = frozenset()
     passwords: Rules = field(default_factory=Rules)
+    zone: ZoneInfo = _UTC
 
     async def note(self, act: Act) -> None:
         """Tell the audit journal of an act that has just come about, or was just refused."""

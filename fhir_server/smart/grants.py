@@ -1,8 +1,8 @@
 """The three OAuth grants, as Authlib classes over our records.
 
-Codes and refresh tokens are looked at while a request is checked and *taken* just before tokens are made, so a
-wrong verifier does not use a code up and of two parallel exchanges one gets tokens.  What has been exchanged is
-remembered: coming back, it ends the family.
+Codes and refresh tokens are looked at while a request is checked, *claimed* just before tokens are made and *taken*
+just after, so a wrong verifier does not use a code up, of two parallel exchanges one gets tokens, and none outlives a
+revocation that comes in between.  What has been exchanged is remembered: coming back, it ends the family.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fhir_server.smart.core import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SE
 from fhir_server.smart.granted import CODE, REFRESH, Granted, find
 from fhir_server.smart.scopes import narrowed
 from fhir_server.smart.styling import launch_parameters
-from fhir_server.smart.tokens import bury, issue, redeem, reused, standing_scope
+from fhir_server.smart.tokens import issue, redeem, reused, spend, standing_scope
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -99,15 +99,23 @@ def _response(grant: Any, granted: Granted, issued: tokens.Issued) -> dict[str, 
 
 
 def _exchanged(grant: Any, held: Held, kind: str) -> User | None:
-    """The account behind a code or refresh token, which this takes; None if it was taken or the account is closed."""
+    """The account behind a code or refresh token, which this claims; None if it was claimed or the account is closed."""
     smart: Smart = grant.server.smart
     user = wait(users.find, smart.store, held.granted.username)
     if user is None or user.disabled:
         return None
-    if not wait(redeem, smart.store, kind, held.key, smart.now()):
+    if not wait(redeem, smart.store, kind, held.key, held.granted, smart.now()):
         wait(reused, smart.store, kind, held.key, held.granted.client_id, smart.now())
         return None
     return user
+
+
+def _spent(grant: Any, held: Held, kind: str) -> None:
+    """The last step of an exchange.  Raises InvalidGrantError if the person, or whoever else may, has ended the grant meanwhile."""
+    smart: Smart = grant.server.smart
+    if not wait(spend, smart.store, kind, held.key, held.granted, smart.now()):
+        grant.request.granted = None
+        raise InvalidGrantError
 
 
 class AuthorizationCode(authlib.AuthorizationCodeGrant):
@@ -154,7 +162,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         return _response(self, plain, wait(_issue, smart, plain, refresh))
 
     def delete_authorization_code(self, authorization_code: HeldCode) -> None:
-        wait(bury, self.server.smart.store, CODE, authorization_code.key, authorization_code.granted, self.server.smart.now())
+        _spent(self, authorization_code, CODE)
 
 
 class RefreshToken(authlib.RefreshTokenGrant):
@@ -188,7 +196,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
         return _response(self, part, wait(_issue, smart, part, whole.scope))
 
     def revoke_old_credential(self, refresh_token: Held) -> None:
-        wait(bury, self.server.smart.store, REFRESH, refresh_token.key, refresh_token.granted, self.server.smart.now())
+        _spent(self, refresh_token, REFRESH)
 
 
 class ClientCredentials(authlib.ClientCredentialsGrant):

@@ -69,7 +69,7 @@ def _endpoint(smart: Smart, server: OAuthServer, name: str, failures: Limit) -> 
         who, now = address(request), smart.now()
         if failures.reached(who, now):
             return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(who, now))
-        asked = incoming(request, smart.origin, pairs)
+        asked = await server.prepared(incoming(request, smart.origin, pairs))
         answered = await in_thread(server.answered, name, asked)
         if answered.body.get("error") == "invalid_client":
             failures.count(who, now)

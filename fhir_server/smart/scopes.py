@@ -50,9 +50,12 @@ def _pairs(condition: str | None) -> tuple[tuple[str, str], ...] | None:
     if condition is None:
         return ()
     parts = [part.partition("=") for part in condition.split("&")]
-    if not all(name and value for name, _, value in parts):
+    try:
+        pairs = tuple((unquote(name, errors="strict"), unquote(value, errors="strict")) for name, _, value in parts)
+    except UnicodeDecodeError:
         return None
-    return tuple((unquote(name), unquote(value)) for name, _, value in parts)
+    # A person is asked about it, so all of it can be seen and none of it turns the text around it.
+    return pairs if all(text and text.isprintable() for pair in pairs for text in pair) else None
 
 
 def resource_scopes(text: str) -> tuple[Scope, ...]:

@@ -1,4 +1,4 @@
-"""The Authlib authorization server over our records.  All of its methods are synchronous: call them ``in_thread``."""
+"""The Authlib authorization server over our records.  What is synchronous in it is to be called ``in_thread``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from authlib.oauth2.rfc6749 import (
     OAuth2Error,
 )
 from authlib.oauth2.rfc9207 import IssuerParameter
+from joserfc.jwk import KeySet
 
 from fhir_server.smart import launch
 from fhir_server.smart.apps import clients
@@ -43,6 +44,7 @@ class Registered(ClientMixin):
 
     def __init__(self, record: Client) -> None:
         self.record = record
+        self.keys = KeySet([])
 
     def get_client_id(self) -> str:
         return self.record.client_id
@@ -115,7 +117,8 @@ class OAuthServer(AuthorizationServer):
         self.register_endpoint(Revocation)
         self.register_endpoint(Introspection)
         self.register_extension(self._iss)
-        self.register_client_auth_method("private_key_jwt", ClientAssertion(smart))
+        self._assertion = ClientAssertion(smart)
+        self.register_client_auth_method("private_key_jwt", self._assertion)
         self.register_client_auth_method("client_secret_basic", self._by_basic)
         self.register_client_auth_method("bearer", self._by_bearer)
         self.register_client_auth_method("refresh_token", self._by_refresh_token)
@@ -167,6 +170,12 @@ class OAuthServer(AuthorizationServer):
             return None
         owner = wait(holder, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
         return self.query_client(owner) if owner else None
+
+    async def prepared(self, request: Incoming) -> Incoming:
+        """The request, with the keys of the client that signed an assertion in it.  Not ``in_thread``: they may be elsewhere."""
+        if assertion := request.form.get("client_assertion"):
+            request.keys = await self._assertion.keys(assertion)
+        return request
 
     def answered(self, name: str, request: Incoming) -> Answer:
         """The answer of the ``token``, ``revocation`` or ``introspection`` endpoint."""

@@ -158,16 +158,23 @@ def _check(grant: Granted) -> None:
         raise ValueError("patient/ and user/ scopes need a person.")
 
 
-async def redeem(store: Store, kind: str, key: str, now: int) -> bool:
-    """Take a code or refresh token: of any number of takers one is told True.  Call :func:`bury` once it has been exchanged."""
-    return await store.secrets.take(kind, key, now) is not None
+async def redeem(store: Store, kind: str, key: str, grant: Granted, now: int) -> bool:
+    """Claim a code or refresh token: of any number of claimants one is told True.  Call :func:`spend` once tokens are made.
 
-
-async def bury(store: Store, kind: str, key: str, grant: Granted, now: int) -> None:
-    """Remember a redeemed code or refresh token, so that its reuse is seen."""
+    The claim is what its reuse is seen by later.  The code or token itself stays until then, so that whoever looks for what
+    stands (to end it) finds the grant in between too.
+    """
     owner = msgspec.json.encode((grant.client_id, grant.family))
     life = TOMBSTONE_LIFE if kind != REFRESH else REFRESH_LIFE
-    await store.secrets.replace(f"spent-{kind}", key, owner, now + life, grant.family)
+    return await store.secrets.keep(f"spent-{kind}", key, owner, now + life, grant.family)
+
+
+async def spend(store: Store, kind: str, key: str, grant: Granted, now: int) -> bool:
+    """Take a claimed code or refresh token away; False if the grant was ended meanwhile: then what was just made ends too."""
+    if await store.secrets.take(kind, key, now) is not None:
+        return True
+    await store.secrets.forget(grant.family)
+    return False
 
 
 async def holder(store: Store, kind: str, key: str, now: int) -> str | None:
@@ -182,7 +189,7 @@ async def holder(store: Store, kind: str, key: str, now: int) -> str | None:
 async def reused(store: Store, kind: str, key: str, client_id: str, now: int) -> None:
     """If this was redeemed before by the same client, end its family: one of the two holders is a thief (RFC 9700 4.14)."""
     text = await store.secrets.peek(f"spent-{kind}", key, now)
-    if text is None:
+    if text is None or await store.secrets.peek(kind, key, now) is not None:  # the latter: it is being exchanged just now
         return
     owner, family = msgspec.json.decode(text, type=tuple[str, str])
     if owner == client_id:

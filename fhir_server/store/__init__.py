@@ -141,6 +141,9 @@ class Snapshot(Protocol):
 class Transaction(Snapshot, Protocol):
     """A Snapshot that can write; everything written in it becomes visible, and durable, at once or not at all."""
 
+    async def expect(self, names: Iterable[str]) -> None:
+        """Be told of ``Type/id`` that will be asked for one by one, to fetch them at once if that is dear."""
+
     async def current(self, type: str, id: str) -> Row | None:
         """The row whatever its class (for the write path, which labels and guards; never for an answer).
 

@@ -118,6 +118,9 @@ class _Transaction:
     async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
         return frozenset(patient for row in match.select(self._rows(type), type, where, sight) for patient in row.patients)
 
+    async def expect(self, names: Iterable[str]) -> None:
+        """Nothing is gained by asking before."""
+
     async def current(self, type: str, id: str) -> Row | None:
         versions = self._state.history.get((type, id))
         return versions[-1].row if versions else None

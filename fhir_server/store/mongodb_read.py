@@ -65,9 +65,12 @@ class MongoSnapshot:
         verdicts = {one["_id"]: _verdict(known[one["type"]], one) for one in found}
         asked = [name for name, verdict in verdicts.items() if verdict is None]
         if asked:
-            for one in await self._documents({"_id": {"$in": asked}}, _JUDGED_BY_ENTRIES):
+            for one in await self._with_entries(asked):
                 verdicts[one["_id"]] = match.admits(known[one["type"]], docs.indexed(one))
         return [one for one in found if verdicts[one["_id"]]]
+
+    async def _with_entries(self, names: list[str]) -> list[Document]:
+        return await self._documents({"_id": {"$in": names}}, _JUDGED_BY_ENTRIES)
 
     async def find(
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -133,11 +136,11 @@ class MongoSnapshot:
         return self._classes
 
     async def stamp(self, patient: str | None) -> Stamp:
+        return counted({one["_id"]: one for one in await self._counters(patient, {"value": 1})}, patient)
+
+    async def _counters(self, patient: str | None, fields: Mapping[str, Any]) -> list[Document]:
         names = [SECURITY, CLASSES] if patient is None else [SECURITY, CLASSES, of_patient(patient)]
-        kept = await self._found(self._base.counters, {"_id": {"$in": names}}, {"value": 1})
-        found = {one["_id"]: one["value"] for one in kept}
-        mine = 0 if patient is None else found.get(of_patient(patient), 0)
-        return Stamp(found.get(SECURITY, 0), mine, found.get(CLASSES, 0))
+        return await self._found(self._base.counters, {"_id": {"$in": names}}, fields)
 
     async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
         if not patients:
@@ -157,6 +160,12 @@ class MongoSnapshot:
         query = either(*[part.query for part in parts])
         found = await self._aggregate([{"$match": query}, {"$unwind": "$patients"}, {"$group": {"_id": "$patients"}}])
         return frozenset([one["_id"] for one in found])
+
+
+def counted(found: Mapping[str, Document], patient: str | None) -> Stamp:
+    """The stamp, of counters by their names; what was never counted stands at 0."""
+    security, own, classes = [found.get(name, {}).get("value", 0) for name in (SECURITY, of_patient(patient or ""), CLASSES)]
+    return Stamp(security, own if patient is not None else 0, classes)
 
 
 def _verdict(sight: Sight, made: Document) -> bool | None:

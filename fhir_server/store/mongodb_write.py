@@ -21,25 +21,13 @@ from fhir_server.search.sight import Position, Sight, SortKey
 from fhir_server.store import Page, Record, Row, Stamp, places
 from fhir_server.store import mongodb_docs as docs
 from fhir_server.store.mongodb_base import CLASSES, SECURITY, Base, of_patient
+from fhir_server.store.mongodb_known import Known, Stored
 from fhir_server.store.mongodb_locks import SLOTS, claim, lock
 from fhir_server.store.mongodb_order import ORDER
-from fhir_server.store.mongodb_read import MongoSnapshot
+from fhir_server.store.mongodb_read import MongoSnapshot, counted
 
 _CHAIN: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
-
-
-class _Stored(msgspec.Struct):
-    """What the store holds under one name: the current document if there is one, the last version, and the place."""
-
-    current: Any
-    deletion: Any
-    existed: bool  # before this transaction
-
-    @property
-    def version(self) -> int:
-        made = self.current or self.deletion
-        return int(made["version"]) if made else 0
 
 
 class MongoTransaction(MongoSnapshot):
@@ -53,7 +41,8 @@ class MongoTransaction(MongoSnapshot):
         super().__init__(base, session)
         self._slot = slot
         self._next_place = next_place
-        self._known: dict[str, _Stored] = {}
+        self._known = Known(base, session)
+        self._counted: dict[str | None, Stamp] = {}
         self._resources: list[Any] = []
         self._history: list[Any] = []
         self._bumped: dict[str, int] = {}
@@ -62,9 +51,12 @@ class MongoTransaction(MongoSnapshot):
         self._claimed: set[str] = set()
         self._written: set[str] = set()
 
+    async def expect(self, names: Iterable[str]) -> None:
+        await self._known.expect(names)
+
     async def read(self, type: str, id: str, sight: Sight) -> Row | None:
-        await self._flush()
-        return await super().read(type, id, sight)
+        shown = await self._admitted(await self._known.current((docs.name(type, id),)), lambda _: sight)
+        return docs.row(shown[0]) if shown else None
 
     async def find(
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -78,8 +70,10 @@ class MongoTransaction(MongoSnapshot):
         return await super().count(type, where, sight)
 
     async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
-        await self._flush()
-        return await super().visible(targets, sights)
+        return frozenset([one["_id"] for one in await self._admitted(await self._known.current(targets), sights)])
+
+    async def _with_entries(self, names: list[str]) -> list[docs.Document]:
+        return await self._known.current(names)
 
     async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
         await self._flush()
@@ -90,41 +84,41 @@ class MongoTransaction(MongoSnapshot):
         return await super().patients_of(type, where, sight)
 
     async def stamp(self, patient: str | None) -> Stamp:
-        kept = await super().stamp(patient)
+        if patient not in self._counted:
+            self._counted[patient] = await self._count(patient)
+        kept = self._counted[patient]
         self._read.add(SECURITY)
         if patient is not None:
             self._read.add(lock("patient", patient))
         mine = self._bumped.get(of_patient(patient), 0) if patient is not None else 0
-        return Stamp(kept.security + self._bumped.get(SECURITY, 0), kept.patient + mine, kept.classes)
+        return Stamp(kept.security + self._bumped.get(SECURITY, 0), kept.patient + mine, len(await self.classes()))
+
+    async def _count(self, patient: str | None) -> Stamp:
+        """The stamp that the transaction began with, and with it the classes, which most transactions ask for."""
+        found = {one["_id"]: one for one in await self._counters(patient, {"value": 1, "keys": 1})}
+        if self._classes is None:
+            self._classes = tuple(found.get(CLASSES, {}).get("keys", ()))
+        return counted(found, patient)
 
     async def current(self, type: str, id: str) -> Row | None:
         name = docs.name(type, id)
-        stored = await self._stored(name)
+        stored = await self._known.get(name)
         if name not in self._written:
             self._reads(name, stored)
         made = stored.current or stored.deletion
         return docs.row(made) if made else None
 
-    def _reads(self, name: str, stored: _Stored) -> None:
+    def _reads(self, name: str, stored: Stored) -> None:
         """What comes of this transaction rests on this row's being as it is, or on its not being there."""
         if stored.existed:
             self._read.add(lock("row", name))
         else:
             self._claimed.add(lock("absent", name))
 
-    async def _stored(self, name: str) -> _Stored:
-        if name not in self._known:
-            current = await self._base.raw_resources.find_one({"_id": name}, session=self._session)
-            deletion = None
-            if current is None:
-                deletion = await self._base.raw_history.find_one({"rid": name}, sort={"version": -1}, session=self._session)
-            self._known[name] = _Stored(current, deletion, current is not None)
-        return self._known[name]
-
     async def past(self, type: str, id: str) -> tuple[Row, ...]:
         await self._flush()
         name = docs.name(type, id)
-        stored = await self._stored(name)
+        stored = await self._known.get(name)
         found = await self._versions(name, docs.ROW)
         return tuple(map(docs.row, found if stored.current else found[:-1]))
 
@@ -135,7 +129,7 @@ class MongoTransaction(MongoSnapshot):
     async def put(self, record: Record) -> None:
         row = record.row
         name = docs.name(row.type, row.id)
-        stored = await self._stored(name)
+        stored = await self._known.get(name)
         _follows(row, stored.version)
         if stored.current is not None:
             self._history.append(InsertOne(docs.past(stored.current)))
@@ -144,7 +138,7 @@ class MongoTransaction(MongoSnapshot):
 
     async def drop(self, row: Row) -> None:
         name = docs.name(row.type, row.id)
-        stored = await self._stored(name)
+        stored = await self._known.get(name)
         if stored.current is None:
             raise Problem("conflict", "There is no current version.")
         _follows(row, stored.version)
@@ -153,25 +147,25 @@ class MongoTransaction(MongoSnapshot):
         deletion |= {array: stored.current[array] for array in docs.ENTRIES if array in stored.current}
         self._history += [InsertOne(docs.past(stored.current)), InsertOne(docs.past(deletion))]
         self._resources.append(DeleteOne({"_id": name}))
-        self._known[name] = _Stored(None, deletion, stored.existed)
+        self._known.note(name, Stored(None, deletion, stored.existed))
         self._wrote(name)
 
     async def relabel(self, record: Record) -> None:
         name = docs.name(record.row.type, record.row.id)
-        stored = await self._stored(name)
+        stored = await self._known.get(name)
         if stored.current is not None and stored.version == record.row.version:
             made = _relabelled(stored.current, record)
             made["at"] = await self._place(name, stored, docs.row(made), made["stored"])
             self._stand(name, stored, made)
             return
         await self._flush()
-        found = await self._base.history.find_one({"_id": f"{name}/{record.row.version}"}, session=self._session)
+        found = await self._base.history.find_one(docs.of_version(name, record.row.version), session=self._session)
         if found is None:
             raise Problem("conflict", _CHANGED)
         past = {**_relabelled({**found, "_id": name}, record), "_id": found["_id"], "rid": name}
-        self._history.append(ReplaceOne({"_id": found["_id"]}, past))
+        self._history.append(ReplaceOne(docs.of_version(name, record.row.version), past))
         if stored.current is None:
-            self._known.pop(name)
+            self._known.forget(name)
             await self._flush()
         else:
             made = dict(stored.current.items())
@@ -179,7 +173,7 @@ class MongoTransaction(MongoSnapshot):
             made["settled"] = made.get("settled", 0) + 1  # that the document is written though its place may be the same
             self._stand(name, stored, made)
 
-    async def _place(self, name: str, before: _Stored | None, row: Row, own: str) -> str:
+    async def _place(self, name: str, before: Stored | None, row: Row, own: str) -> str:
         """Where a current version that was stored at ``own`` stands (:mod:`~fhir_server.store.places`)."""
         if before is not None and before.version == 0:
             return own
@@ -189,10 +183,10 @@ class MongoTransaction(MongoSnapshot):
         chain = [(docs.row({"body": b"", **made}), str(made["stored"])) for made in await self._versions(name, _CHAIN)]
         return places.first([*chain, (row, own)])
 
-    def _stand(self, name: str, stored: _Stored, made: docs.Document) -> None:
+    def _stand(self, name: str, stored: Stored, made: docs.Document) -> None:
         """Make this the current document."""
         self._resources.append(InsertOne(made) if stored.current is None else ReplaceOne({"_id": name}, made))
-        self._known[name] = _Stored(made, None, stored.existed)
+        self._known.note(name, Stored(made, None, stored.existed))
         self._wrote(name)
 
     def _wrote(self, name: str) -> None:
@@ -200,7 +194,7 @@ class MongoTransaction(MongoSnapshot):
         self._read.discard(lock("row", name))  # the row's own document says so already
 
     async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
-        if (await self._stored(target)).existed:
+        if (await self._known.get(target)).existed:
             self._changed.add(lock("row", target))
         else:
             self._claimed.add(lock("absent", target))
@@ -212,7 +206,7 @@ class MongoTransaction(MongoSnapshot):
             found |= {one["_id"]: docs.row(one) for one in await self._documents(among, docs.ROW, sort=ORDER)}
             once |= {one["rid"] for one in await self._found(self._base.history, among, {"rid": 1, "_id": 0})}
         for name in sorted(once - found.keys()):
-            stored = await self._stored(name)
+            stored = await self._known.get(name)
             found[name] = docs.row(stored.current or stored.deletion)
         return tuple(found.values())
 

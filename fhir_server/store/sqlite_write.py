@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -56,6 +57,9 @@ class SqliteTransaction(SqliteSnapshot):
 
     def _do(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
+
+    async def expect(self, names: Iterable[str]) -> None:
+        """Nothing is gained by asking before."""
 
     async def current(self, type: str, id: str) -> Row | None:
         key = self.names.number("type:" + type), id

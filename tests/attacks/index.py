@@ -36,6 +36,8 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         "test_discovery_that_points",
     ),
     "A refresh token is stolen": ("test_refresh_token_theft", "test_a_reused_refresh_token", "test_of_parallel_refreshes", "test_smart_84"),
+    "A scope's condition asks for hidden rows, or does not hold for writes": ("test_scope_conditions", "test_scope_levels"),
+    "A grant is kept alive while it is being ended": ("test_revocation_race",),
     "Scopes are stretched at refresh, at consent or by their spelling": (
         "test_scope_escalation",
         "test_smart_63",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,17 @@ from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import password_codes, users
 from fhir_server.smart.accounts.sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
 from fhir_server.smart.apps import clients
+from fhir_server.smart.apps.client_keys import FLOOR
 from fhir_server.smart.apps.registration_routes import PER_ADDRESS as REGISTRATIONS
 from fhir_server.smart.core import HOUR, MINUTE, SECOND
+from fhir_server.smart.limits import Limit
 from fhir_server.smart.page_routes import PER_ADDRESS as REQUESTS
+from fhir_server.smart.providers import outbound
 from fhir_server.smart.providers.federation_pages import PER_ADDRESS as DEPARTURES
 from tests.attacks.world import House
 from tests.federation.world import FEDERATED, Worlds
-from tests.smart.world import Browser, Page, World
+from tests.smart.site import Site
+from tests.smart.world import ASSERTION_TYPE, ORIGIN, Browser, Page, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
@@ -69,6 +74,25 @@ def test_password_guessing_many_accounts_locks_the_address(world: World) -> None
     assert not any(guess(world, f"user-{number}", "guess-guess") for number in range(PER_ADDRESS))
     assert not guess(world, "adult", demo.PASSWORD)
     assert guess(world, "adult", demo.PASSWORD, "10.9.9.9")
+
+
+def test_password_guessing_from_many_addresses_of_one_ipv6_network_locks_them_all(world: World) -> None:
+    """Whoever has one such address has the 2^64 beside it too."""
+    for number in range(PER_ADDRESS):
+        assert not guess(world, f"somebody-{number}", "wrong", f"2001:db8:1:2::{number:x}:1")
+    assert not guess(world, "adult", demo.PASSWORD, "2001:db8:1:2:ffff::5")
+    assert guess(world, "adult", demo.PASSWORD, "2001:db8:1:3::1")  # the controls: the network beside it, and IPv4 one by one
+    for number in range(PER_ADDRESS):
+        assert not guess(world, f"anybody-{number}", "wrong", f"::ffff:192.0.2.{number}")
+    assert guess(world, "adult", demo.PASSWORD, "::ffff:192.0.2.99")
+
+
+def test_a_flood_from_many_addresses_of_one_ipv6_network_is_one_flood() -> None:
+    limit = Limit(3, MINUTE)
+    assert [limit.allows(f"2001:db8::{number}", 0) for number in range(1, 5)] == [True, True, True, False]
+    assert limit.headers("2001:db8::9", 0) == {"Retry-After": "60"}
+    assert [limit.allows(f"192.0.2.{number}", 0) for number in range(1, 9)] == [True] * 8  # the controls
+    assert [limit.allows(address, 0) for address in ("2001:db8:0:1::1", "::ffff:198.51.100.7", "")] == [True] * 3
 
 
 def test_password_guessing_in_parallel_is_counted_before_it_is_checked(world: World) -> None:
@@ -166,7 +190,7 @@ def test_user_enumeration_at_recovery_a_wrong_code_reads_and_costs_the_same_for_
     for username in ("adult", "parent-a", "parent-b", "nobody"):
         for wrong, new in (("AAAA-AAAA-AAAA-AAAA-AAAA", "A quite new one 7"), (code if username != "adult" else "x", "short")):
             answer = world.http.post("/set-password", data=form | {"username": username, "code": wrong, "new": new, "again": new})
-            told.add((answer.status_code, answer.text.replace(f'value="{username}"', "")))
+            told.add((answer.status_code, answer.text.replace(f'value="{username}"', "").replace(f'value="{wrong}"', "")))
     assert len(told) == 1 and worked == []
     sound = form | {"username": "adult", "code": code, "new": "A quite new one 7", "again": "A quite new one 7"}
     assert world.http.post("/set-password", data=sound).status_code == 200  # the control
@@ -194,7 +218,9 @@ def test_user_enumeration_there_is_no_registration_of_people_and_accounts_are_ch
             fields = {"token": token, "username": username, "password": "x", "new": "y"}
             asked = (stranger.get(path, params=fields), stranger.post(path, data=fields))
             for answer in asked:
-                assert answer.status_code == 405 or answer.headers.get("location", "").startswith("/sign-in?"), path
+                away = answer.headers.get("location", "")
+                led_back = away == "/account" and path.startswith("/account/")  # to a page that asks who one is
+                assert answer.status_code == 405 or away.startswith("/sign-in?") or led_back, path
 
 
 @pytest.mark.parametrize("username", ["adult", "nobody", "clinician"])
@@ -273,6 +299,16 @@ def test_a_flood_of_authorization_requests_is_limited_with_retry_after_but_not_f
     assert world.authorize().status_code == 303
 
 
+def test_a_flood_of_sign_ins_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
+    """Each is a hash that takes memory and time, also once the address is locked out."""
+    form = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "nobody", "password": "wrong"}
+    assert {world.http.post("/sign-in", data=form).status_code for _ in range(REQUESTS)} == {400}
+    refused = world.http.post("/sign-in", data=form | {"username": "adult", "password": demo.PASSWORD})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+    world.clock.forward(WINDOW)
+    assert tried(world, world.browser(), "adult", demo.PASSWORD)
+
+
 def test_a_flood_of_registrations_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
     for number in range(REGISTRATIONS):
         name = f"Diary {chr(97 + number % 26)}{chr(97 + number // 26)} {number}"
@@ -297,3 +333,37 @@ def test_a_flood_of_departures_to_a_provider_is_limited_with_retry_after_but_not
     assert (refused.status_code, refused.headers["retry-after"], len(worlds.wire.calls)) == (429, "60", asked)
     worlds.clock.forward(60 * SECOND)
     assert worlds.ours.http.get(path).status_code == 303
+
+
+def test_a_flood_of_assertions_whose_keys_never_come_holds_up_nobody_else(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One client whose server does not answer, sixty requests at once: people sign in and apps refresh all the same."""
+    world, wait = site.world, 1.5
+
+    async def silent(host: str, port: int) -> tuple[str, ...]:
+        await asyncio.sleep(60)
+        return ()
+
+    monkeypatch.setattr(outbound, "DEADLINE", wait)
+    object.__setattr__(world.smart, "network", outbound.Network(silent))
+    assertions = [world.assertion(jti=f"flood-{number}") for number in range(60)]
+    forms = [{"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE, "client_assertion": one} for one in assertions]
+    token = world.tokens()["refresh_token"]
+    refresh = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "demo-public"}
+
+    async def flooded() -> tuple[int, float, set[int], float]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
+            started = time.perf_counter()
+            flood = [asyncio.create_task(client.post("/oauth/token", data=form)) for form in forms]
+            await asyncio.sleep(0.1)
+            answer = await client.post("/oauth/token", data=refresh)
+            honest = time.perf_counter() - started
+            refused = {one.status_code for one in await asyncio.gather(*flood)}
+            return answer.status_code, honest, refused, time.perf_counter() - started
+
+    status, honest, refused, whole = asyncio.run(flooded())
+    assert (status, refused) == (200, {400})
+    assert honest < wait  # not even once the wait for the keys
+    assert whole < 3 * wait  # one wait for all of them, not one after the other
+    Site(world)
+    world.clock.forward(FLOOR)
+    assert world.backend(world.assertion(jti="after")).status_code == 200  # the control

@@ -79,3 +79,44 @@ def test_lines_that_could_not_be_written_are_written_later(served: Served, monke
     served.get(served.token(), "Patient/adult")
     kept = lines(served)
     assert len(kept) == 2 and broken_links(kept) == []
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_bundle_is_told_with_who_sent_it_and_what_each_entry_asked(served: Served, kind: str) -> None:
+    token = served.app_token("parent-a", "child")
+    asked = ("Patient/child", "Observation?status=final", "Patient/child/$everything")
+    entries = [{"request": {"method": "GET", "url": url}} for url in asked]
+    answer = served.request(token, "POST", "", body={"resourceType": "Bundle", "type": kind, "entry": entries})
+    assert [entry["response"]["status"][:3] for entry in answer.json["entry"]] == ["200"] * 3
+    event = json.loads(lines(served)[-1][1])["event"]
+    assert check("AuditEvent", event) == ()
+    assert event["agent"][0]["altId"] == "parent-a"
+    assert {"reference": "Patient/child"} in [agent["who"] for agent in event["agent"]]
+    assert [entity.get("what", {}).get("reference") for entity in event["entity"]] == ["Patient/child", None, "Patient/child"]
+    assert [b64decode(entity["query"]).decode() for entity in event["entity"] if "query" in entity] == [
+        "Observation?status=final",
+        "Patient/child/$everything?",
+    ]
+
+
+def test_a_batch_is_told_with_how_each_entry_ended_and_what_it_was(served: Served) -> None:
+    basic = {"resourceType": "Basic", "code": {"text": "no state"}, "subject": {"reference": "Patient/adult"}}
+    entries = [
+        {"request": {"method": "GET", "url": "Patient/child"}},
+        {"request": {"method": "GET", "url": "Patient/adult"}},
+        {"request": {"method": "POST", "url": "Basic"}, "resource": basic},
+        {"request": {"method": "PURGE", "url": "Patient/adult"}},
+    ]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    served.request(served.app_token("adult", "adult"), "POST", "", body=bundle)
+    entities = json.loads(lines(served)[-1][1])["event"]["entity"]
+    told = [{one["type"]: one["valueString"] for one in entity["detail"]} for entity in entities]
+    assert told == [{"method": "GET", "status": "404"}, {"method": "GET", "status": "200"}, {"method": "POST", "status": "422"}]
+
+
+def test_a_search_by_post_is_told_with_what_it_asked(served: Served) -> None:
+    served.request(served.app_token("adult", "adult"), "POST", "Observation/_search", form=[("code", "718-7")])
+    served.request(served.app_token("adult", "adult"), "POST", "Observation/_search", body={"no": "form"})
+    first, second = (json.loads(line)["event"]["entity"][0]["query"] for _, line in lines(served))
+    assert b64decode(first).decode() == "Observation/_search?code=718-7"
+    assert b64decode(second).decode() == "Observation/_search?"

@@ -202,3 +202,25 @@ def test_a_body_over_the_limit_is_refused_whatever_its_length_says() -> None:
         assert small.get(feed, "Observation?_summary=count").json["total"] == 0
     finally:
         small.close()
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize("entries", [[], [{"request": {"method": "POST", "url": "Patient"}, "resource": {"resourceType": "Nonsense"}}]])
+def test_a_bundle_of_nobody_is_not_looked_into(served: Served, kind: str, entries: list[Any]) -> None:
+    bundle = {"resourceType": "Bundle", "type": kind, "entry": entries}
+    assert served.request(None, "POST", "", body=bundle).status == 401
+    assert served.request("made-up", "POST", "", body=bundle).status == 401
+    assert served.request(served.token(), "POST", "", body=bundle).status == (200 if kind == "batch" or not entries else 400)
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\udc00", r"\udc00\ud800", r"\ud800\u0041"])
+def test_half_a_character_is_refused_and_a_whole_one_kept(served: Served, half: str) -> None:
+    token = served.token()
+    for text, status in ((half, 400), (r"\ud83d\ude00 \\ud800 \u00e9", 201)):
+        patient = f'{{"resourceType": "Patient", "name": [{{"family": "{text}"}}]}}'
+        entry = f'{{"resource": {patient}, "request": {{"method": "POST", "url": "Patient"}}}}'
+        bundle = f'{{"resourceType": "Bundle", "type": "batch", "entry": [{entry}]}}'
+        answer = served.request(token, "POST", "Patient", body=patient.encode())
+        assert answer.status == status, answer.body
+        assert served.request(token, "POST", "", body=bundle.encode()).status == (400 if status == 400 else 200)
+    assert answer.json["name"][0]["family"] == "\U0001f600 \\ud800 \u00e9"

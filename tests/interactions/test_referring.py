@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,79 @@ def served() -> Iterator[Served]:
     assert server.request(feed, "PUT", "Observation/teen-hemoglobin", body=body).status == 200
     yield server
     server.close()
+
+
+BASE = "http://127.0.0.1:8000/fhir"
+SPELLINGS = (
+    "Observation/teen-preliminary-crp",
+    r"Observation\/teen-preliminary-crp",
+    r"\u004fbservation/teen-preliminary-crp",
+    f"{BASE}/Observation/teen-preliminary-crp",
+    f"{BASE}/Observation/teen-preliminary-crp".replace("/", r"\/"),
+    f"{BASE}/Observation/teen-preliminary-crp".replace("h", r"\u0068"),
+)
+
+
+@pytest.mark.parametrize("name", ['"reference"', r'"ref\u0065rence"'])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("bundled", [False, True])
+def test_however_a_reference_is_spelt_it_is_one(served: Served, name: str, spelling: str, bundled: bool) -> None:
+    """Many programs escape the slashes of an address."""
+    feed, parent = served.token(), served.app_token("parent-a", "teen")
+    row = {
+        name: value for name, value in served.get(feed, "Observation/teen-hemoglobin").json.items() if name not in ("derivedFrom", "meta")
+    }
+    text = json.dumps(row | {"id": "spelt", "derivedFrom": "HERE"}).replace(
+        '"HERE"', f'[{{{name}: "{spelling}", "display": "caf\\u00e9"}}]'
+    )
+    entry = f'{{"resource": {text}, "request": {{"method": "PUT", "url": "Observation/spelt"}}}}'
+    bundle = f'{{"resourceType": "Bundle", "type": "transaction", "entry": [{entry}]}}'
+    method, path, body = ("POST", "", bundle) if bundled else ("PUT", "Observation/spelt", text)
+    assert served.request(feed, method, path, body=body.encode()).status in (200, 201)
+    assert served.get(feed, "Observation/spelt").json["derivedFrom"] == [HIDDEN | {"display": "café"}]
+    assert "derivedFrom" not in served.get(parent, "Observation/spelt").json
+    assert served.get(parent, "Observation/spelt").status == 200
+    assert served.request(feed, "DELETE", "Observation/spelt").status == 204  # for the tests that count
+
+
+def test_what_follows_the_address_of_a_row_does_not_make_it_another(served: Served) -> None:
+    feed, parent = served.token(), served.app_token("parent-a", "teen")
+    row = {
+        name: value for name, value in served.get(feed, "Observation/teen-hemoglobin").json.items() if name not in ("derivedFrom", "meta")
+    }
+    for suffix in ("/_history/1", "#part", "?part=1"):
+        body = row | {"id": "spelt", "derivedFrom": [{"reference": HIDDEN["reference"] + suffix}]}
+        assert served.request(feed, "PUT", "Observation/spelt", body=body).status in (200, 201)
+        assert "derivedFrom" in served.get(feed, "Observation/spelt").json
+        assert "derivedFrom" not in served.get(parent, "Observation/spelt").json, suffix
+    assert served.request(feed, "DELETE", "Observation/spelt").status == 204
+
+
+@pytest.mark.parametrize("base", ["", f"{BASE}/"])
+def test_the_address_of_an_attachment_is_shown_where_what_it_leads_to_is_in_view(served: Served, base: str) -> None:
+    feed, patient = served.token(), served.app_token("adult", "adult")
+    about = {"subject": {"reference": "Patient/adult"}}
+    report = {"resourceType": "DiagnosticReport", "status": "final", "code": {"text": "x"}, **about}
+    later = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2030-01-01T00:00:00Z"}]
+    for row in (report | {"id": "to-come", "extension": later}, report | {"id": "come"}):
+        served.request(feed, "PUT", f"DiagnosticReport/{row['id']}", body=row)
+    document = {"resourceType": "DocumentReference", "id": "attached", "status": "current", **about}
+    for url, shown in ((f"{base}DiagnosticReport/to-come", False), (f"{base}DiagnosticReport/come", True), ("https://x.example/1", True)):
+        body = document | {"content": [{"attachment": {"url": url, "title": "A paper"}}]}
+        assert served.request(feed, "PUT", "DocumentReference/attached", body=body).status in (200, 201)
+        assert served.get(feed, "DocumentReference/attached").json["content"][0]["attachment"]["url"] == url  # as it was written
+        answer = served.get(patient, "DocumentReference/attached")
+        assert answer.status == 200 and (url in answer.body.decode()) is shown, url
+    assert served.request(feed, "DELETE", "DocumentReference/attached").status == 204
+
+
+def test_a_reference_to_no_row_in_view_is_refused_however_it_is_spelt(served: Served) -> None:
+    token = served.token("demo-public", "user/*.cruds", "clinician")
+    seen = r'"http:\/\/127.0.0.1:8000\/fhir\/Observation\/teen-hemoglobin"'
+    for spelling, status in ((seen, 201), (seen.replace("teen-hemoglobin", "never-was"), 422), (r'"Observation\/never-was"', 422)):
+        text = r'{"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient\/teen"},'
+        body = (text + f' "derivedFrom": [{{"reference": {spelling}}}]}}').encode()
+        assert served.request(token, "POST", "Observation", body=body).status == status, spelling
 
 
 def found(served: Served, token: str, query: str) -> bool:

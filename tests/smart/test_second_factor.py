@@ -258,6 +258,34 @@ def test_a_seed_sealed_under_another_key_lets_nobody_in(world: World) -> None:
     assert asyncio.run(second.accepted(world.smart, account(world), one_time(seed, world.clock())))
 
 
+def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_the_old(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no moment is the account one that a password alone opens, and afterwards no old recovery code is good."""
+    _, old = set_up(world)
+    user, secrets = account(world), world.store.secrets
+    steps = []
+
+    def watched(name: str) -> None:
+        kept = getattr(secrets, name)
+
+        async def step(*given: object, **named: object) -> object:
+            done = await kept(*given, **named)
+            if name != "peek":
+                steps.append(name)
+                assert await second.enrolled(world.smart, user), steps
+            return done
+
+        monkeypatch.setattr(secrets, name, step)
+
+    for name in ("replace", "take", "forget"):
+        watched(name)
+    new = asyncio.run(second.enrol(world.smart, user, second.new_seed()))
+    monkeypatch.undo()
+    assert len(steps) > second.CODES and asyncio.run(second.codes_left(world.smart, user)) == second.CODES
+    assert [asyncio.run(second.accepted(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
+
+
 def test_a_second_step_goes_with_its_account(world: World) -> None:
     seed, _ = set_up(world)
     asyncio.run(users.remove(world.store, "clinician", world.clock()))

@@ -348,3 +348,51 @@ def test_a_job_reads_what_it_wrote_and_gives_its_result(run: Run) -> None:
         assert await store.write(job) == "done"
 
     run(scenario)
+
+
+def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("kept", "p1"), record("hidden", "p1", vclass=2), record("dropped", "p1"), record("replaced", "p1"))
+        await put(store, record("coded", "p1", entries=[token("code", "x"), token("code", "y", vclass=3)]), record("gone", "p1"))
+        await drop(store, "gone")
+        names = [f"{OBS}/{id}" for id in ("kept", "hidden", "dropped", "replaced", "coded", "gone", "new", "never")]
+        coded = {code: sight(window(where=Has("code", TokenIs("s", code)))) for code in ("x", "y")}
+
+        async def job(transaction: Any) -> None:
+            await transaction.expect([*names, names[0]])
+            assert (await transaction.current(OBS, "gone")).interaction == "delete"
+            await transaction.put(record("new", "p1", entries=[token("code", "y")]))
+            await transaction.put(record("replaced", "p1", version=2, vclass=2))
+            current = await transaction.current(OBS, "dropped")
+            await transaction.drop(msgspec.structs.replace(current, version=2, body=b"", interaction="delete"))
+            assert await transaction.visible(names, lambda _: ANYONE) == {f"{OBS}/{id}" for id in ("kept", "coded", "new")}
+            assert await transaction.visible(names, lambda _: coded["x"]) == {f"{OBS}/coded"}
+            assert await transaction.visible(names, lambda _: coded["y"]) == {f"{OBS}/new"}
+            assert (await transaction.read(OBS, "replaced", ALL)).version == 2
+            assert await transaction.read(OBS, "replaced", ANYONE) is None
+            assert await transaction.read(OBS, "dropped", ALL) is None
+            assert await transaction.read(OBS, "never", ALL) is None
+            assert (await transaction.current(OBS, "dropped")).interaction == "delete"
+
+        await store.write(job)
+        assert sorted(await found(store, EVERYTHING)) == ["coded", "kept", "new"]
+
+    run(scenario)
+
+
+def test_a_job_counts_what_it_moved_itself(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await in_job(store, "intern", "a")
+
+        async def job(transaction: Any) -> None:
+            assert await transaction.stamp("p1") == Stamp(0, 0, 1)
+            assert (await transaction.intern("a"), await transaction.intern("b")) == (0, 1)
+            await transaction.bump("p1")
+            await transaction.bump(None)
+            assert await transaction.stamp("p1") == Stamp(1, 1, 2)
+            assert await transaction.stamp(None) == Stamp(1, 0, 2)
+            assert await transaction.classes() == ("a", "b")
+
+        await store.write(job)
+
+    run(scenario)

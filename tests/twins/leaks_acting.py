@@ -108,16 +108,16 @@ def a_reference_need_only_exist(patch: Patch) -> None:
         finally:
             view.shows = exact.__get__(view)  # type: ignore[method-assign]
 
-    checked = write.require_references
-    patch.setattr(write, "require_references", require)
+    checked = write.require_shown
+    patch.setattr(write, "require_shown", require)
 
 
 @leak("W03")
 def an_update_of_a_hidden_row_is_a_conflict(patch: Patch) -> None:
     exact = write._current
 
-    async def current(view: View, tx: Any, type: str, id: str) -> Any:
-        seen, row = await exact(view, tx, type, id)
+    async def current(view: View, tx: Any, type: str, id: str, letter: str) -> Any:
+        seen, row = await exact(view, tx, type, id, letter)
         if seen is None and row is not None:
             raise Problem("conflict", "This id is taken.")
         return seen, row
@@ -129,8 +129,8 @@ def an_update_of_a_hidden_row_is_a_conflict(patch: Patch) -> None:
 def optimistic_locking_is_by_the_stored_version(patch: Patch) -> None:
     exact = write._current
 
-    async def current(view: View, tx: Any, type: str, id: str) -> Any:
-        seen, row = await exact(view, tx, type, id)
+    async def current(view: View, tx: Any, type: str, id: str, letter: str) -> Any:
+        seen, row = await exact(view, tx, type, id, letter)
         return (msgspec.structs.replace(seen, version=row.version) if seen else seen), row
 
     patch.setattr(write, "_current", current)

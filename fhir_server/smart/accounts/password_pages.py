@@ -31,7 +31,7 @@ class Choosing:
         self._limit = Limit(PER_ADDRESS, HOUR)
 
     async def form(self, request: Request) -> Response:
-        return self._form(request, "")
+        return self._form(request, {})
 
     async def sent(self, request: Request) -> Response:
         try:
@@ -45,22 +45,23 @@ class Choosing:
             return with_headers(render(self._smart, "error.html", 429, text=_TOO_MANY, detail=""), self._limit.headers(who, now))
         username, password = given.get("username", ""), given.get("new", "")
         if password != given.get("again", ""):
-            return self._form(request, username, _DIFFER)
+            return self._form(request, given, _DIFFER)
         try:
             user = await password_codes.choose(self._smart, username, given.get("code", ""), password)
         except (ValueError, TimeoutError) as error:
-            return self._form(request, username, str(error) or _WRONG)
+            return self._form(request, given, str(error) or _WRONG)
         known = user or await users.find(self._smart.store, username)
         act = Act("change-account", user is not None, known.username if known else "", address=who, detail={"what": "password-by-code"})
         await self._smart.note(act)
         if user is not None:
             await lately.note(self._smart.store, user, "password-code", now, agents.described(request))
-        return self._form(request, username, _WRONG) if user is None else render(self._smart, "password_set.html")
+        return self._form(request, given, _WRONG) if user is None else render(self._smart, "password_set.html")
 
-    def _form(self, request: Request, username: str, problem: str = "") -> Response:
+    def _form(self, request: Request, given: dict[str, str], problem: str = "") -> Response:
         cookie = cookies.held(self._smart, request) or new_secret()
+        typed = {name: given.get(name, "") for name in ("username", "code")}
         token = sessions.form_token(cookie)
-        page = render(self._smart, "set_password.html", 400 if problem else 200, token=token, username=username, problem=problem)
+        page = render(self._smart, "set_password.html", 400 if problem else 200, token=token, problem=problem, **typed)
         return page if cookies.held(self._smart, request) else cookies.given(self._smart, page, cookie)
 
 

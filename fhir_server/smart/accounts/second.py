@@ -76,13 +76,15 @@ async def enrolled(smart: Smart, user: User) -> Factor | None:
 
 async def enrol(smart: Smart, user: User, seed: bytes) -> tuple[str, ...]:
     """Take this seed for the account's from now on; the recovery codes, in place of earlier ones."""
-    await forget(smart.store, user)
     family, kept = second_family(user), smart.store.secrets
+    factor = Factor(sealed(smart, seed), smart.now())
+    # The new seed over the old one: were that taken away first, a password alone would do for a moment.
+    await kept.replace(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
+    for code in await _left(smart, user):
+        await kept.take(_RECOVERY, code, smart.now())
     made = tuple("".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)) for _ in range(CODES))
     for code in made:
         await kept.replace(_RECOVERY, _recovery(user, code), user.subject.encode(), NEVER, family)
-    factor = Factor(sealed(smart, seed), smart.now())
-    await kept.replace(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
     return tuple("-".join(code[start : start + 4] for start in range(0, _LENGTH, 4)) for code in made)
 
 
@@ -93,7 +95,11 @@ async def forget(store: Store, user: User) -> None:
 
 async def codes_left(smart: Smart, user: User) -> int:
     """How many recovery codes have not been used."""
-    return sum(owner == user.subject.encode() for _, owner in await smart.store.secrets.listing(_RECOVERY, smart.now()))
+    return len(await _left(smart, user))
+
+
+async def _left(smart: Smart, user: User) -> list[str]:
+    return [key for key, owner in await smart.store.secrets.listing(_RECOVERY, smart.now()) if owner == user.subject.encode()]
 
 
 async def accepted(smart: Smart, user: User, typed: str) -> bool:

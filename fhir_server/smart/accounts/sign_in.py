@@ -11,6 +11,7 @@ from __future__ import annotations
 from fhir_server.smart.accounts import devices
 from fhir_server.smart.accounts.users import User, canonical, find, password_fits
 from fhir_server.smart.core import MINUTE, digest
+from fhir_server.smart.limits import party
 from fhir_server.store import Secrets, Store
 
 WINDOW = 15 * MINUTE
@@ -21,7 +22,7 @@ PER_ADDRESS = 20  # a ward or a family shares one address
 async def signed_in(store: Store, username: str, password: str, address: str, now: int, device: str = "") -> User | None:
     """The account, if the password is its own and neither it nor the address is locked out.  ``device``: this browser's cookie."""
     secrets, name = store.secrets, canonical(username)
-    places = {digest(f"user:{name}"): PER_USER, digest(f"address:{address}"): PER_ADDRESS}
+    places = {digest(f"user:{name}"): PER_USER, digest(f"address:{party(address)}"): PER_ADDRESS}
     own = {digest(f"device:{device}:{name}"): PER_USER} if await devices.knows(store, device, name, now) else {}
     slots = await _slots(secrets, own, now) or await _slots(secrets, places, now)
     user = await find(store, username)

@@ -92,6 +92,12 @@ async def save(store: Store, user: User) -> None:
     await store.secrets.forget(session_family(user.username))
 
 
+async def settled(store: Store, username: str) -> User | None:
+    """The account, once nobody is changing it.  Raises TimeoutError if others keep changing it."""
+    async with _alone(store, canonical(username)):
+        return await find(store, username)
+
+
 async def link(store: Store, username: str, related_person: str) -> User:
     """Add a RelatedPerson to those that this account is.  Of several links made at once none is lost.
 
@@ -123,13 +129,18 @@ async def _alone(store: Store, username: str) -> AsyncIterator[None]:
 
 
 async def remove(store: Store, username: str, now: int) -> bool:
-    """Close an account, with its sessions and tokens; False if there was none."""
+    """Close an account, with its sessions and tokens; False if there was none.
+
+    Alone, so that a change under way (a new password, a grant taken up) cannot put the account back.  Raises TimeoutError if
+    others keep changing it.
+    """
     key = canonical(username)
-    user = await find(store, key)
-    gone = await _users.remove(store, key)
-    for family in (session_family(key), *([second_family(user), account_family(user)] if user else [])):
-        await store.secrets.forget(family)
-    await revoke_where(store, lambda granted: granted.username == key, now)
+    async with _alone(store, key):
+        user = await find(store, key)
+        gone = await _users.remove(store, key)
+        for family in (session_family(key), *([second_family(user), account_family(user)] if user else [])):
+            await store.secrets.forget(family)
+        await revoke_where(store, lambda granted: granted.username == key, now)
     return gone
 
 

@@ -16,8 +16,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
 from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.client_keys import ClientKeys, NoKeys
-from fhir_server.smart.bridge import wait
+from fhir_server.smart.apps.client_keys import ClientKeys, NoKeys, Unreadable, long_enough, read
+from fhir_server.smart.bridge import Incoming, wait
 from fhir_server.smart.core import MINUTE, SECOND, Smart, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
@@ -35,6 +35,37 @@ class ClientAssertion(JWTBearerClientAssertion):
         self._smart = smart
         self._published = ClientKeys(smart)
 
+    async def keys(self, assertion: str) -> KeySet:
+        """The keys of the client that an assertion says it is by; none where it could not be right.
+
+        To be asked for before the request goes to a worker: the client's server may take its time, and workers are few.
+        """
+        try:
+            header, unproven = self.extract_assertion(assertion)
+        except InvalidClientError:
+            return KeySet([])
+        # Before the signature, so that nobody is asked for keys on account of an assertion that could not be right.
+        if not _acceptable(unproven, self._smart, self._smart.now() // SECOND) or not isinstance(unproven["sub"], str):
+            return KeySet([])
+        record, kid = await clients.find(self._smart.store, unproven["sub"]), header.get("kid")
+        if record is None or not isinstance(kid, str) or not kid or header.get("jku", record.jwks_uri or None) != (record.jwks_uri or None):
+            return KeySet([])
+        try:
+            published = await self._published.keys(record.jwks_uri, kid) if record.jwks_uri else read(record.jwks)
+        except (NoKeys, Unreadable):
+            return KeySet([])
+        return published
+
+    def __call__(self, query_client: Any, request: Incoming) -> Any:
+        def with_keys(client_id: str) -> Any:
+            client = query_client(client_id)
+            if client is None:
+                raise _refusal()
+            client.keys = request.keys
+            return client
+
+        return super().__call__(with_keys, request)
+
     def extract_assertion(self, assertion: str) -> Any:
         try:
             return super().extract_assertion(assertion)
@@ -42,17 +73,13 @@ class ClientAssertion(JWTBearerClientAssertion):
             raise _refusal() from None
 
     def resolve_client_public_key(self, client: Any) -> KeySet:
-        """None yet: which keys, and whether to ask the client's server for them, follows from the assertion."""
-        return KeySet([])
+        keys: KeySet = client.keys
+        return keys
 
     def process_assertion_claims(self, assertion: str, resolve_key: KeySet) -> dict[str, Any]:
-        header, unproven = self.extract_assertion(assertion)
-        # Before the signature, so that nobody is asked for keys on account of an assertion that could not be right.
-        if not _acceptable(unproven, self._smart, self._smart.now() // SECOND):
-            raise _refusal()
-        key = self._key(header, unproven["sub"])
+        header, _ = self.extract_assertion(assertion)
         try:
-            claims = jwt.decode(assertion, key, algorithms=list(ALGORITHMS)).claims
+            claims = jwt.decode(assertion, _named(header, resolve_key), algorithms=list(ALGORITHMS)).claims
         except (JoseError, ValueError, TypeError, KeyError):
             raise _refusal() from None
         now = self._smart.now()
@@ -64,20 +91,14 @@ class ClientAssertion(JWTBearerClientAssertion):
             raise _refusal()
         return claims
 
-    def _key(self, header: dict[str, Any], client_id: str) -> Key:
-        """The one key of this client that the header names."""
-        kid, kty = header.get("kid"), ALGORITHMS.get(str(header.get("alg")))
-        record = wait(clients.find, self._smart.store, client_id)
-        if record is None or not isinstance(kid, str) or not kid or header.get("jku", record.jwks_uri or None) != (record.jwks_uri or None):
-            raise _refusal()
-        try:
-            keys = wait(self._published.keys, record.jwks_uri, kid) if record.jwks_uri else KeySet.import_key_set(record.jwks)  # type: ignore[arg-type]
-        except (NoKeys, JoseError, ValueError, TypeError, KeyError):
-            raise _refusal() from None
-        fitting = [key for key in keys if key.kid == kid and key.key_type == kty]
-        if len(fitting) != 1:
-            raise _refusal()
-        return fitting[0]
+
+def _named(header: dict[str, Any], keys: KeySet) -> Key:
+    """The one key that the header names, of the type that its algorithm needs."""
+    kid, kty = header.get("kid"), ALGORITHMS.get(str(header.get("alg")))
+    fitting = [key for key in keys if key.kid == kid and key.key_type == kty and long_enough(key)]
+    if len(fitting) != 1:
+        raise _refusal()
+    return fitting[0]
 
 
 def _acceptable(claims: dict[str, Any], smart: Smart, now: int) -> bool:

@@ -2,7 +2,8 @@
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/client-confidential-asymmetric.html#registering-a-client.  A key id that is not
 among the keys kept has them fetched again, once, so that a client may start with a new key at any time; floor and
-budget keep somebody who sends us made-up assertions from turning us against the client's server.
+budget keep somebody who sends us made-up assertions from turning us against the client's server.  Of many requests in wait
+for keys that then cannot be had, none waits for a second fetch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import anyio
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import Key, KeySet, RSAKey
 
 from fhir_server.smart.core import HOUR, MINUTE, SECOND, Smart
 from fhir_server.smart.providers.outbound import Unfetchable, fetch
@@ -25,16 +26,22 @@ UNSAID: Final = 5 * MINUTE  # where it says nothing
 FLOOR: Final = 10 * SECOND  # between two fetches because of an unknown key id
 BUDGET: Final = 30  # fetches of one address in a minute
 REMEMBERED: Final = 1000  # addresses
+SHORTEST: Final = 2048  # bits of an RSA key (RFC 7518 3.3)
 
 
 class NoKeys(Exception):
     """The client's keys cannot be had now."""
 
 
+class Unreadable(ValueError):
+    """What should be a JWK Set is none."""
+
+
 @dataclass(slots=True)
 class _Kept:
     keys: KeySet | None = None
     until: int = 0
+    failures: int = 0
     fetches: deque[int] = field(default_factory=lambda: deque(maxlen=BUDGET))
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
@@ -52,7 +59,10 @@ class ClientKeys:
         self._kept.move_to_end(url)
         if len(self._kept) > REMEMBERED:
             self._kept.popitem(last=False)
+        failures = kept.failures
         async with kept.lock:
+            if kept.failures != failures:
+                raise NoKeys  # while this one waited
             now = self._smart.now()
             if kept.keys is not None and now < kept.until:
                 known = any(key.kid == kid for key in kept.keys)
@@ -66,13 +76,26 @@ class ClientKeys:
         kept.fetches.append(now)
         try:
             answer = await fetch(self._smart.network, url, local=self._smart.open)
-            keys = KeySet.import_key_set(_object(answer.body))  # type: ignore[arg-type]
-        except (Unfetchable, JoseError, ValueError, TypeError, KeyError, RecursionError):
-            kept.keys = None
+            keys = read(_object(answer.body))
+        except (Unfetchable, ValueError, RecursionError):
+            kept.keys, kept.failures = None, kept.failures + 1
             raise NoKeys from None
         life = _life(answer.cache_control, answer.age)
         kept.keys, kept.until = (keys, now + life) if life > 0 else (None, 0)
         return keys
+
+
+def read(jwks: dict[str, Any]) -> KeySet:
+    """The keys of a JWK Set.  Raises Unreadable."""
+    try:
+        return KeySet.import_key_set(jwks)  # type: ignore[arg-type]
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Unreadable from None
+
+
+def long_enough(key: Key) -> bool:
+    """Whether a key is one that cannot be taken apart."""
+    return not isinstance(key, RSAKey) or key.raw_value.key_size >= SHORTEST
 
 
 def _life(cache_control: str, age: str) -> int:

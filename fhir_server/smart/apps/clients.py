@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fhir_server.smart.core import digest, new_secret
+from fhir_server.smart.core import HOUR, digest, new_secret
 from fhir_server.smart.granted import revoke_where
 from fhir_server.smart.providers.outbound import sound
 from fhir_server.smart.records import Register
@@ -19,6 +19,7 @@ Kind = Literal["app", "backend", "partner"]
 Method = Literal["none", "client_secret", "private_key_jwt"]
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-\[\]-~]*", re.ASCII)
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_REMOVED: Final = "removed-client"
 _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,100}", re.ASCII)
 
 
@@ -91,8 +92,18 @@ async def save(store: Store, client: Client) -> None:
     await _clients.save(store, client.client_id, client)
 
 
+async def change(store: Store, client: Client, now: int) -> bool:
+    """As :func:`save`, of a registration that is there; False if it was taken away, be it just now: then it stays so."""
+    await save(store, client)
+    if await store.secrets.peek(_REMOVED, client.client_id, now) is None:
+        return True
+    await _clients.remove(store, client.client_id)
+    return False
+
+
 async def remove(store: Store, client_id: str, now: int) -> bool:
     """Take a registration away with every token it holds; False if there was none."""
+    await store.secrets.replace(_REMOVED, client_id, b"", now + HOUR)  # longer than any change of it can be under way
     gone = await _clients.remove(store, client_id)
     await revoke_where(store, lambda grant: grant.client_id == client_id, now)
     return gone

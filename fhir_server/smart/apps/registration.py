@@ -7,17 +7,18 @@ own device only, and bears a name that is nobody else's.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 from jsonschema import Draft202012Validator
 
 from fhir_server.smart.apps import clients, naming, publishers
+from fhir_server.smart.apps.client_keys import SHORTEST, Unreadable, long_enough, read
 from fhir_server.smart.apps.clients import Client
 from fhir_server.smart.core import MINUTE, SECOND, Smart, digest, new_secret
 from fhir_server.smart.providers.outbound import loopback, sound
@@ -43,15 +44,19 @@ _KEPT: Final = (
 # What a client may send back in an update only as it was told it, or not at all (RFC 7592 2.2).
 _OURS: Final = ("registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at")
 _NAMING: Final = "naming-client"
-_TAKEN: Final = "The client_name is taken, or too much like a name that is."
+_TAKEN: Final = "The name (client_name) is taken, or too much like one that is."
 
 
 class Refused(Exception):
-    """Metadata that cannot be registered; ``error`` is RFC 7591's, the text for the developer."""
+    """Metadata that cannot be registered; ``error`` is RFC 7591's, the text for the developer.
 
-    def __init__(self, error: Error, text: str) -> None:
+    ``member`` is the one that is missing or has not the form it needs; "" where it is something else.
+    """
+
+    def __init__(self, error: Error, text: str, member: str = "") -> None:
         super().__init__(text)
         self.error: Error = error
+        self.member = member
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +72,22 @@ async def register(smart: Smart, metadata: Any) -> Registered:
     """Register a new app.  Raises Refused."""
     manager = new_secret()
     blank = Client(f"app-{new_secret()[:22]}", "", "app", "none", "", manager=digest(manager), registered=smart.now())
-    return await _stored(smart, blank, metadata, manager)
+    done = await _described(smart, blank, metadata, manager)
+    async with _naming(smart, done.client):
+        await clients.save(smart.store, done.client)
+    return done
 
 
-async def update(smart: Smart, client: Client, metadata: Any, manager: str) -> Registered:
-    """Replace what the app said of itself; what it leaves out goes (RFC 7592 2.2).  Raises Refused."""
+async def update(smart: Smart, client: Client, metadata: Any, manager: str) -> Registered | None:
+    """Replace what the app said of itself; what it leaves out goes (RFC 7592 2.2).  None if it is registered no more.  Raises Refused."""
     given = metadata if isinstance(metadata, dict) else {}
     if given.get("client_id") != client.client_id or any(name in given for name in _OURS):
         raise Refused("invalid_client_metadata", f"The client_id must be sent, and none of {', '.join(_OURS)}.")
     if "client_secret" in given and not client.secret_fits(str(given["client_secret"])):
         raise Refused("invalid_client_metadata", "The client_secret is not the one that is registered.")
-    return await _stored(smart, client, metadata, manager)
+    done = await _described(smart, client, metadata, manager)
+    async with _naming(smart, done.client):
+        return done if await clients.change(smart.store, done.client, smart.now()) else None
 
 
 async def managed(smart: Smart, client_id: str, token: str) -> Client | None:
@@ -108,7 +118,7 @@ def document(smart: Smart, done: Registered) -> dict[str, Any]:
     return told
 
 
-async def _stored(smart: Smart, before: Client, metadata: Any, manager: str) -> Registered:
+async def _described(smart: Smart, before: Client, metadata: Any, manager: str) -> Registered:
     _shaped(metadata)
     stated, publisher = await _vouched(smart, metadata)
     _shaped(stated)
@@ -132,18 +142,18 @@ async def _stored(smart: Smart, before: Client, metadata: Any, manager: str) -> 
     secret = ""
     if method == "client_secret" and not client.secret:
         client, secret = clients.with_new_secret(client)
-    await _named(smart, client)
     return Registered(client, secret, manager)
 
 
-async def _named(smart: Smart, client: Client) -> None:
-    """Keep a registration under a name that is nobody else's.  Of several at once that would look alike, one is kept."""
+@asynccontextmanager
+async def _naming(smart: Smart, client: Client) -> AsyncIterator[None]:
+    """To keep a registration in, under a name that is nobody else's.  Of several at once that would look alike, one gets here."""
     held, secrets = digest(naming.skeleton(client.name)), smart.store.secrets
     if not await secrets.keep(_NAMING, held, b"", smart.now() + MINUTE):
         raise Refused("invalid_client_metadata", _TAKEN)
     try:
         await _check_name(smart, client.name, client.client_id)
-        await clients.save(smart.store, client)
+        yield
     except ValueError as error:
         raise Refused("invalid_client_metadata", str(error)) from None
     finally:
@@ -155,8 +165,9 @@ def _shaped(metadata: Any) -> None:
     if problem is None:
         return
     place = ".".join(str(step) for step in problem.absolute_path)
-    error: Error = "invalid_redirect_uri" if place.startswith("redirect_uris") else "invalid_client_metadata"
-    raise Refused(error, f"{place or 'The metadata'} is not as RFC 7591 and this server need it ({problem.validator}).")
+    member = place.partition(".")[0]
+    error: Error = "invalid_redirect_uri" if member == "redirect_uris" else "invalid_client_metadata"
+    raise Refused(error, f"{place or 'The metadata'} is not as RFC 7591 and this server need it ({problem.validator}).", member)
 
 
 async def _vouched(smart: Smart, metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -178,7 +189,7 @@ async def _vouched(smart: Smart, metadata: dict[str, Any]) -> tuple[dict[str, An
 async def _check_name(smart: Smart, name: str, client_id: str) -> None:
     others = [one.name for one in await clients.everyone(smart.store) if one.client_id != client_id]
     if not naming.readable(name):
-        raise Refused("invalid_client_metadata", "The client_name has characters that cannot be seen, or spaces at its ends.")
+        raise Refused("invalid_client_metadata", "The name (client_name) has characters that cannot be seen, or spaces at its ends.")
     if naming.claims(name, smart.organisation) or any(naming.imitates(name, taken) for taken in others):
         raise Refused("invalid_client_metadata", _TAKEN)
 
@@ -194,7 +205,9 @@ def _scopes(asked: str | None) -> str:
     kept = " ".join(narrowed(_USUAL if asked is None else asked, _MOST, _LEVELS))
     if not kept:
         raise Refused(
-            "invalid_client_metadata", "An app that registers itself may ask for patient/ and user/ scopes, and for launch and sign-in."
+            "invalid_client_metadata",
+            "An app that registers itself may ask for patient/ and user/ scopes, and for launch and sign-in.",
+            "scope",
         )
     return kept
 
@@ -204,10 +217,11 @@ def _keys(stated: dict[str, Any]) -> dict[str, Any]:
         raise Refused("invalid_client_metadata", "private_key_jwt needs jwks_uri or jwks, and not both.")
     jwks: dict[str, Any] = stated.get("jwks", {})
     try:
-        if jwks:
-            KeySet.import_key_set(jwks)  # type: ignore[arg-type]
-    except (JoseError, ValueError, TypeError, KeyError):
+        sound = not jwks or all(long_enough(key) for key in read(jwks))
+    except Unreadable:
         raise Refused("invalid_client_metadata", "The jwks cannot be read.") from None
+    if not sound:
+        raise Refused("invalid_client_metadata", f"An RSA key of the jwks has less than {SHORTEST} bits.")
     return jwks
 
 

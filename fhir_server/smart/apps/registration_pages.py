@@ -23,6 +23,14 @@ _METHODS: Final = {
     "none": "On people's own devices or in their browser; it cannot keep a secret",
     "client_secret_basic": "On a server of yours that can keep a secret",
 }
+# metadata that the form does not give as it should -> what to do about it, in the form's words
+_WANTED: Final = {
+    "client_name": "Give the app a name of 3 to 60 letters.",
+    "redirect_uris": "State one to ten redirect URIs, each on a line of its own and none twice.",
+    "client_uri": "The website of the app must be a whole address, such as https://app.example.",
+    "token_endpoint_auth_method": "Choose where the app runs.",
+    "scope": "Tick at least one thing that the app may ask for.",
+}
 _SCOPES: Final = {
     "openid fhirUser": "Learn who has signed in",
     "launch launch/patient": "Open on one patient's record",
@@ -59,7 +67,7 @@ class Developers:
         try:
             done = await registered(self._smart, _metadata(given), "" if self._smart.open else invitation)
         except Refused as refused:
-            return self._page(request, given, str(refused))
+            return self._page(request, given, _WANTED.get(refused.member) or str(refused))
         if done is None:
             return self._page(request, given, _NO_INVITATION)
         return render(self._smart, "app_registered.html", done=done, told=registration.document(self._smart, done))

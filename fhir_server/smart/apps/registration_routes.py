@@ -59,11 +59,12 @@ class Registrations:
         if client is None:
             return _unauthorized()
         try:
-            return self._told(await registration.update(self._smart, client, await _body(request), _bearer(request)))
+            done = await registration.update(self._smart, client, await _body(request), _bearer(request))
         except BadBody as error:
             return _error(400, "invalid_client_metadata", str(error))
         except Refused as refused:
             return _error(400, refused.error, str(refused))
+        return _unauthorized() if done is None else self._told(done)
 
     async def delete(self, request: Request) -> Response:
         client = await self._managed(request)

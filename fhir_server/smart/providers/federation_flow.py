@@ -45,10 +45,21 @@ class Way:
 class Failed(Exception):
     """A sign-in that came to nothing, worded for the person; ``sub`` is who she is over there, where that is certain."""
 
+    status: int = 400
+
     def __init__(self, text: str, way: Way | None = None, sub: str = "") -> None:
         super().__init__(text)
         self.way = way or Way()
         self.sub = sub
+
+
+class Down(Failed):
+    """One that came to nothing because the provider is, or says, nothing that can be used."""
+
+    status = 503
+
+    def __init__(self, way: Way) -> None:
+        super().__init__(_DOWN, way)
 
 
 class _Endpoints(msgspec.Struct, frozen=True):
@@ -146,7 +157,7 @@ class Federation:
         )
         places = (endpoints.authorization, endpoints.token, endpoints.jwks)
         if stated.get("issuer") != provider.issuer or not all(callable_url(self.smart, url) for url in places):
-            raise Failed(_DOWN, way)
+            raise Down(way)
         return endpoints
 
     async def _subject(self, provider: Provider, asked: _Asked, code: str, way: Way) -> str:
@@ -160,7 +171,9 @@ class Federation:
             signed, headers = await self._proven(provider, asked.endpoints, body)
             reply = await self.outside.post_form(asked.endpoints.token, signed, headers)
         except (NoAnswer, BadAnswer, LookupError):  # LookupError: a secret or key of ours that is not to be had
-            raise Failed(_DOWN, way) from None
+            raise Down(way) from None
+        if reply.status >= 500:
+            raise Down(way)
         if reply.status != 200:
             raise Failed(_REFUSED, way)
         keys = await self._json(asked.endpoints.jwks, way)
@@ -185,9 +198,9 @@ class Federation:
         try:
             reply = await self.outside.get(url)
         except (NoAnswer, BadAnswer):
-            raise Failed(_DOWN, way) from None
+            raise Down(way) from None
         if reply.status != 200:
-            raise Failed(_DOWN, way)
+            raise Down(way)
         return reply.body
 
 

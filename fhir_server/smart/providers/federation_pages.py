@@ -68,7 +68,7 @@ def add_federation(routes: APIRouter, smart: Smart, outside: Outside) -> None:
                 provider = await federation.find(smart.store, request.path_params["id"])
                 back = urlencode({"request": failed.way.request, "next": failed.way.next})
                 label = provider.label if provider else ""
-                return render(smart, "federation.html", 400, text=str(failed), sub=failed.sub, label=label, back=back)
+                return render(smart, "federation.html", failed.status, text=str(failed), sub=failed.sub, label=label, back=back)
 
         return answer
 

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.to_thread
 import httpx
 
 MOST: Final = 64 * 1024  # bytes
 DEADLINE: Final = 5.0  # seconds for everything
+RESOLVERS: Final = 8  # names that are looked up at once
 _LOOPBACK_NAMES: Final = ("localhost",)
 # What of IPv6 is public; within it, the two ranges that carry an IPv4 address of the writer's choice.
 _GLOBAL: Final = ipaddress.ip_network("2000::/3")
@@ -42,8 +45,13 @@ class Fetched:
 
 
 async def resolved(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, as the system resolves it."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The addresses of a host, as the system resolves it.
+
+    In threads of its own: a name whose server never answers keeps one busy for long after the deadline, and nobody but other
+    addresses that somebody chose should have to wait for that.
+    """
+    ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=_resolvers())
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -133,6 +141,11 @@ async def _read(response: httpx.Response) -> Fetched:
         if len(body) > MOST:
             raise Unfetchable
     return Fetched(bytes(body), response.headers.get("cache-control", ""), response.headers.get("age", ""))
+
+
+@functools.cache
+def _resolvers() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(RESOLVERS)
 
 
 @functools.cache

@@ -1,0 +1,41 @@
+"""Days and times in the words of the pages, in the institution's time zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+_MONTHS: Final = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+
+
+def day(value: date) -> str:
+    """E.g. ``21 November 2026``."""
+    return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
+
+
+def day_of(micros: int, zone: ZoneInfo) -> str:
+    """The civil date of an instant (microseconds since 1970 UTC) there, as :func:`day`."""
+    return day(_there(micros, zone).date())
+
+
+def minute_of(micros: int, zone: ZoneInfo) -> str:
+    """The civil date and time of an instant there, and which time that is: ``21 November 2026, 09:05 CST``."""
+    there = _there(micros, zone)
+    return f"{day(there.date())}, {there:%H:%M %Z}"
+
+
+def said(text: str) -> str:
+    """A FHIR ``date`` or the date of a ``dateTime`` as :func:`day`, however partial (``May 2025``, ``2025``); "" for anything else."""
+    parts = text[:10].split("-")
+    try:
+        whole = date.fromisoformat("-".join((*parts, "01", "01")[:3]))
+    except ValueError:
+        return ""
+    return day(whole).split(" ", 3 - len(parts))[-1]
+
+
+def _there(micros: int, zone: ZoneInfo) -> datetime:
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).astimezone(zone)
