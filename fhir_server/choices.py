@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.consent.decide import Actor
+from fhir_server.consent.classes import ClassKey
+from fhir_server.consent.decide import Actor, permits
+from fhir_server.consent.policy import Policy
+from fhir_server.dates import said
 from fhir_server.grant import Granter
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING
@@ -25,12 +28,20 @@ _VISITS = resource_scopes("patient/Encounter.rs")
 
 _TEEN = "Appointments, test results and medicines that are private to teenagers are not included."
 _STANDARD = "Sensitive results, visits and medicines are not included."
-# (actor, level of an adult grant) -> what the access leaves out
-_NOTES = {
-    ("PT", ""): _TEEN,
-    ("PA", "standard"): _STANDARD,
-    ("PA", "scheduling"): "Visits only.",
-    ("PA", "billing"): "Bills and insurance only.",
+# (actor, level of an adult grant) -> what the access leaves out of the kinds that it opens
+_NOTES = {("PT", ""): _TEEN, ("PA", "standard"): _STANDARD}
+_NARROW = {("PA", "scheduling"): "Visits only.", ("PA", "billing"): "Bills and insurance only."}
+# data class -> what people call it
+_KINDS = {
+    "lab": "test results",
+    "imaging": "imaging",
+    "visit": "visits",
+    "medication": "medicines",
+    "allergy": "allergies",
+    "condition": "diagnoses",
+    "note": "doctors' notes",
+    "procedure": "procedures",
+    "careplan": "care plans",
 }
 _LATEST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, base="").sort
 
@@ -38,15 +49,19 @@ _LATEST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, bas
 class Choices:
     """Answers :class:`~fhir_server.smart.core.Smart`'s question which records a person may open."""
 
-    def __init__(self, store: Store, granter: Granter) -> None:
+    def __init__(self, store: Store, granter: Granter, policy: Policy) -> None:
         self._store = store
         self._granter = granter
+        self._policy = policy
 
     async def __call__(self, person: Person, now: int) -> Sequence[RecordChoice]:
         """The records this person may open at ``now``, the person's own first."""
         async with self._store.snapshot() as snapshot:
             openable = await self._granter.openable(snapshot, person, now)
-        return [_choice(person, one.patient, one.resource, one.actor, one.name, self._today(now)) for one in openable]
+        today = self._today(now)
+        return [
+            _choice(person, one.patient, one.resource, one.actor, one.name, today, left_out(self._policy, one.actor)) for one in openable
+        ]
 
     def _today(self, now: int) -> datetime:
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._granter.timezone)
@@ -73,7 +88,7 @@ class Visits:
 
 def _visit(encounter: dict[str, Any]) -> str:
     """A visit in words: the day, and what kind of visit it was."""
-    day = str(encounter.get("period", {}).get("start", ""))[:10]
+    day = said(str(encounter.get("period", {}).get("start", "")))
     types = [concept.get("text") or _display(concept) for concept in encounter.get("type", ())]
     kind = next(filter(None, types), "") or str(encounter.get("class", {}).get("display", "")) or "Visit"
     return f"{day}, {kind}" if day else kind
@@ -83,10 +98,23 @@ def _display(concept: dict[str, Any]) -> str:
     return next((str(coding["display"]) for coding in concept.get("coding", ()) if "display" in coding), "")
 
 
-def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime) -> RecordChoice:
+def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime, note: str) -> RecordChoice:
     relation = "Your record" if patient == person.patient else _relation(actor, resource, today)
-    note = _NOTES.get((actor.kind, actor.level), "")
     return RecordChoice(patient, _name(resource), relation, note, "" if patient == person.patient else name)
+
+
+def left_out(policy: Policy, actor: Actor) -> str:
+    """What somebody who acts for another does not get, asked of the policy itself; "" for who gets all or is nobody's proxy.
+
+    An empty list of diagnoses must not read as good health to whoever is shown no diagnoses.
+    """
+    if actor.kind not in ("PC", "PT", "PA"):
+        return ""
+    narrow = _NARROW.get((actor.kind, actor.level))
+    closed = [words for data, words in _KINDS.items() if not permits(policy, actor, ClassKey(data))]
+    listed = " and ".join(filter(None, [", ".join(closed[:-1]), *closed[-1:]]))
+    whole = f"{listed[:1].upper()}{listed[1:]} are not included at all." if listed else ""
+    return narrow or " ".join(filter(None, [_NOTES.get((actor.kind, actor.level), ""), whole]))
 
 
 def _relation(actor: Actor, resource: dict[str, Any], today: datetime) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from fhir_server.dates import day_of
 from fhir_server.linking import flow, links, organisations, shown
-from fhir_server.linking.core import Linking, LinkProblem
+from fhir_server.linking.core import Linking, LinkProblem, Unreachable
 from fhir_server.linking.links import Link
 from fhir_server.linking.organisations import Organisation
 from fhir_server.linking.pages import render
@@ -24,6 +24,7 @@ from fhir_server.smart.web import NO_STORE, BadForm, fields, read_form
 Handler = Callable[[Request, Session], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _UNKNOWN: Final = "There is no such linked account."
+_UNLINKED: Final = "This account is not linked any more. You can link it again at any time."
 _STAFF: Final = "Accounts at other health systems are linked from a patient's or a family member's own account, not from a work account."
 _LAPSED: Final = "You were signed out here in the meantime, so nothing was linked. Sign in and start again."
 
@@ -35,7 +36,7 @@ class Pages:
         self.room = room
 
     async def listing(self, request: Request, session: Session) -> Response:
-        return await self._listing(session)
+        return await self._listing(session, done=_UNLINKED if "unlinked" in request.query_params else "")
 
     async def start(self, request: Request, session: Session) -> Response:
         form = await self._form(request)
@@ -44,7 +45,7 @@ class Pages:
         try:
             organisation, url = await flow.start(self.room, session.user, form.get("organisation", ""))
         except LinkProblem as problem:
-            return await self._listing(session, str(problem))
+            return await self._listing(session, str(problem), _status(problem))
         # A page with a link, not a redirect: browsers hold a form to its own site, redirects included.
         return self._page("leaving.html", session, partner=organisation, url=url, host=flow.host(url))
 
@@ -54,7 +55,7 @@ class Pages:
         except BadForm as error:
             return await self._listing(session, str(error))
         except LinkProblem as problem:
-            return await self._listing(session, str(problem))
+            return await self._listing(session, str(problem), _status(problem))
         await self._note("link-account", session, link)
         return _to(f"/links/{link.id}")
 
@@ -67,7 +68,7 @@ class Pages:
             sections = await shown.sections(self.room, session.user, link)
         except LinkProblem as failure:
             problem = str(failure)
-        view: dict[str, Any] = {"link": link, "partner": organisation, "sections": sections, "since": _day(link)}
+        view: dict[str, Any] = {"link": link, "partner": organisation, "sections": sections, "since": self._since(link)}
         return self._page("link.html", session, problem=problem, **view)
 
     async def unlink(self, request: Request, session: Session) -> Response:
@@ -75,9 +76,13 @@ class Pages:
             return self._problem(session, _FORGED, 403)
         link, _ = await self._found(request, session)
         if link is None:
-            return self._problem(session, _UNKNOWN, 404)
+            return await self._listing(session, _UNLINKED, 404)
         await links.unlink(self.room, session.user, link)
         await self._note("unlink-account", session, link)
+        return _to("/links?unlinked=yes")
+
+    async def back(self, request: Request, session: Session) -> Response:
+        """For the address of a form that a browser opens again by itself."""
         return _to("/links")
 
     # parts
@@ -93,7 +98,8 @@ class Pages:
             if session is None and request.url.path == "/links/callback":
                 return self._problem(None, _LAPSED, 403)
             if session is None:
-                return _to("/sign-in?next=/links")
+                interrupted = request.method == "POST" and self._cookie(request)
+                return _to("/sign-in?next=/links" + ("&lapsed=yes" if interrupted else ""))
             return await handler(request, session) if session.user.role == "patient" else self._problem(session, _STAFF, 403)
 
         return guarded
@@ -102,12 +108,16 @@ class Pages:
         link = await links.find(self.room, session.user, request.path_params["id"])
         return link, await organisations.find(self.room.smart.store, link.organisation) if link else None
 
-    async def _listing(self, session: Session, problem: str = "") -> Response:
+    async def _listing(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
         known = {one.id: one for one in await organisations.everyone(self.room.smart.store)}
         kept = await links.everyone(self.room, session.user)
-        linked = [(link, known[link.organisation], _day(link)) for link in kept if link.organisation in known]
+        linked = [(link, known[link.organisation], self._since(link)) for link in kept if link.organisation in known]
         offered = sorted(known.values(), key=lambda one: one.name.casefold())
-        return self._page("links.html", session, 400 if problem else 200, problem=problem, linked=linked, offered=offered)
+        view: dict[str, Any] = {"problem": problem, "done": done, "linked": linked, "offered": offered}
+        return self._page("links.html", session, status if problem else 200, **view)
+
+    def _since(self, link: Link) -> str:
+        return day_of(link.since, self.room.smart.zone)
 
     async def _note(self, kind: Kind, session: Session, link: Link) -> None:
         await self.room.smart.note(Act(kind, username=session.user.username, detail={"organisation": link.organisation}))
@@ -130,8 +140,9 @@ class Pages:
         return request.cookies.get(sessions.cookie_name(self.room.smart), "")
 
 
-def _day(link: Link) -> str:
-    return datetime.fromtimestamp(link.since / 1_000_000, UTC).date().isoformat()
+def _status(problem: LinkProblem) -> int:
+    """Whose fault it is: 503 where the other system is, or does, nothing that can be used."""
+    return 503 if isinstance(problem, Unreachable) else 400
 
 
 def _to(path: str) -> RedirectResponse:
@@ -147,6 +158,7 @@ def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> A
         ("GET", "/links/callback", pages.callback),
         ("GET", "/links/{id}", pages.link),
         ("POST", "/links/{id}/unlink", pages.unlink),
+        ("GET", "/links/{id}/unlink", pages.back),
     )
     for method, path, handler in steps:
         routes.add_api_route(path, pages.signed_in(handler), methods=[method])

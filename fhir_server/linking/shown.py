@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from fhir_server.dates import said
 from fhir_server.linking import links
 from fhir_server.linking.core import Linking, LinkProblem, NotShared
 from fhir_server.linking.links import Link
@@ -43,7 +44,7 @@ _PLACES: Final = {
     "Encounter": (("type", "serviceType", "class"), ("location.location", "participant.individual"), ("period.start",)),
     "Condition": (("code",), ("clinicalStatus",), ("onsetDateTime", "recordedDate")),
     "CareTeam": (("name", "category"), ("participant.member",), ("period.start",)),
-    "Communication": (("topic", "reasonCode"), ("payload.contentString",), ("sent", "received")),
+    "Communication": (("payload.contentString",), ("topic", "reasonCode"), ("sent", "received")),
 }  # fmt: skip
 _DAY: Final = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
 _LONGEST: Final = 300  # characters of one text
@@ -53,9 +54,16 @@ _RETRACTED: Final = "entered-in-error"
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """``when`` is a day of the calendar as FHIR writes it, so that lines can be sorted by it; "" where none is told."""
+
     what: str
     detail: str
     when: str
+
+    @property
+    def day(self) -> str:
+        """``when`` in words."""
+        return said(self.when)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from fhir_server.dates import day_of, minute_of
 from fhir_server.portal import html
-from fhir_server.portal.words import day
 from fhir_server.smart.accounts import again, agents, lately, second, sessions, users
 from fhir_server.smart.accounts.lately import Event
 from fhir_server.smart.accounts.sessions import Session
@@ -19,7 +19,11 @@ from fhir_server.smart.acts import Act
 from fhir_server.smart.core import MINUTE, Smart, digest
 
 PATH: Final = "/account"
-_NOT_YOU: Final = "Your present password or the code is not right, or there were too many attempts. Nothing was changed."
+_NOT_YOU: Final = "Your present password is not right, or there were too many attempts. Nothing was changed. Check it, or wait 15 minutes."
+_NEITHER: Final = (
+    "Your present password or the code is not right, or there were too many attempts. Nothing was changed. A code counts once: wait for "
+    "the next one, or 15 minutes."
+)
 _DIFFER: Final = "The new password was not written the same way twice. Nothing was changed."
 _NONE_CHOSEN: Final = "Choose at least one of the sign-ins to end."
 _WRONG_CODE: Final = "This code is not right or has run out. Wait for the next one and try again."
@@ -115,7 +119,7 @@ class Account:
 
     async def _refused(self, session: Session, what: str) -> Response:
         await self._note(session.user, what, done=False)
-        return await self._page(session, _NOT_YOU)
+        return await self._page(session, _NEITHER if await second.enrolled(self.smart, session.user) else _NOT_YOU)
 
     async def _note(self, user: User, what: str, *, done: bool = True) -> None:
         await self.smart.note(Act("change-account", done, user.username, detail={"what": what}))
@@ -125,29 +129,21 @@ class Account:
         return html.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
 
     async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
-        factor = await second.enrolled(self.smart, session.user)
+        factor, zone = await second.enrolled(self.smart, session.user), self.smart.zone
         view: dict[str, Any] = {
-            "since": _day(session.user.since),
-            "factor": factor and _day(factor.since),
+            "since": day_of(session.user.since, zone) if session.user.since else "",
+            "factor": factor and day_of(factor.since, zone),
             "codes_left": await second.codes_left(self.smart, session.user) if factor else 0,
             "needed": second.required(self.smart, session.user),
-            "lately": worded(await lately.events(self.smart.store, session.user, self.smart.now())),
-            "sessions": [(digest(one.key), one, _minute(one.started)) for one in await sessions.everyone(self.smart, session.user)],
+            "lately": worded(await lately.events(self.smart.store, session.user, self.smart.now()), zone),
+            "sessions": [(digest(one.key), one, minute_of(one.started, zone)) for one in await sessions.everyone(self.smart, session.user)],
         }
         return html.page(self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
 
 
-def worded(events: Iterable[Event]) -> list[tuple[str, str]]:
+def worded(events: Iterable[Event], zone: ZoneInfo) -> list[tuple[str, str]]:
     """When each happened, and what, in words."""
-    return [(_minute(one.at), lately.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
-
-
-def _day(at: int) -> str:
-    return day(datetime.fromtimestamp(at / 1_000_000, UTC).date()) if at else ""
-
-
-def _minute(at: int) -> str:
-    return f"{_day(at)}, {datetime.fromtimestamp(at / 1_000_000, UTC):%H:%M} UTC"
+    return [(minute_of(one.at, zone), lately.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
 
 
 def add_account(routes: APIRouter, smart: Smart) -> None:
@@ -163,3 +159,4 @@ def add_account(routes: APIRouter, smart: Smart) -> None:
     }
     for path, sent in steps.items():
         routes.add_api_route(path, html.sent(smart, PATH, sent), methods=["POST"])
+        routes.add_api_route(path, html.back(PATH), methods=["GET"])

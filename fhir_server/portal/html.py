@@ -70,9 +70,18 @@ def sent(smart: Smart, path: str, handler: Sent) -> Callable[[Request], Awaitabl
         if not cookies.own_form(smart, request, dict(form).get("token", "")):
             return failed(smart, _FORGED, 403)
         session = await sessions.current(smart, cookie(smart, request))
-        return to("/sign-in", next=path) if session is None else await handler(request, session, dict(form))
+        return to("/sign-in", next=path, lapsed="yes") if session is None else await handler(request, session, dict(form))
 
     return guarded
+
+
+def back(path: str) -> Callable[[], Awaitable[Response]]:
+    """For an address that only a form is sent to, and that a browser opens again by itself: the page of that form."""
+
+    async def answer() -> Response:
+        return to(path)
+
+    return answer
 
 
 def failed(smart: Smart, text: str, status: int = 400, session: Session | None = None) -> Response:

@@ -108,6 +108,17 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     return changed, invitation
 
 
+async def taken_up(store: Store, user: User, typed: str) -> tuple[User, Invitation] | None:
+    """The grant that this very account has taken up, or is just taking up, with this code: its form was sent twice.  None if it has not."""
+    try:
+        settled = await users.settled(store, user.username)
+    except TimeoutError:
+        return None
+    found = [await _find(store.secrets, one) for one in settled.related_persons] if settled else []
+    mine = next((one for one in found if one and one.key == digest(_read(typed))), None)
+    return (settled, mine) if settled and mine else None
+
+
 async def _offer(secrets: Secrets, invitation: Invitation) -> None:
     """The invitation's newest code works (again)."""
     related_person = invitation.related_person.encode()

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from fhir_server.dates import day_of
 from fhir_server.grant import Granter
 from fhir_server.interactions.service import Service
 from fhir_server.portal import apps, html, invitations, sharing
@@ -13,14 +14,18 @@ from fhir_server.portal.account import add_account, worded
 from fhir_server.portal.desk import Desk, NotYours
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.grants import Grant
+from fhir_server.portal.invitations import Invitation
 from fhir_server.portal.sharing import Unclear
-from fhir_server.portal.words import LEVELS, RELATIONSHIPS, day_of, opened
+from fhir_server.portal.words import LEVELS, RELATIONSHIPS, opened
 from fhir_server.smart.accounts import agents, lately, sessions
 from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.acts import Act, Kind, of_patient
 from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
+_ENDED = "This access has ended. If that was a mistake, let the person in once more below."
+_APP_ENDED = "The app's access has ended. If that was a mistake, start in the app again, and allow it there."
 _NOT_CONNECTED = "This app is not connected any more."
 
 
@@ -38,13 +43,13 @@ class Portal:
         now = self.smart.now()
         records = await self.desk.records(session.user, now)
         may_share = await self.desk.may_share(session.user, now)
-        changed = lately.news(await lately.events(self.smart.store, session.user, now))
-        return html.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=worded(changed))
+        changed = worded(lately.news(await lately.events(self.smart.store, session.user, now)), self.smart.zone)
+        return html.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
 
     # friends and family access
 
     async def sharing(self, request: Request, session: Session) -> Response:
-        return await self._sharing(session, {})
+        return await self._sharing(session, {}, done=_ENDED if "ended" in request.query_params else "")
 
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
@@ -80,9 +85,9 @@ class Portal:
         except NotYours:
             return self._not_yours(session)
         await self._note("end-sharing", session, f"Consent/{consent}")
-        return html.to("/sharing")
+        return html.to("/sharing", ended="yes")
 
-    async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None) -> Response:
+    async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None, done: str = "") -> Response:
         now = self.smart.now()
         try:
             grants = await sharing.shared(self.desk, session.user, now)
@@ -95,6 +100,7 @@ class Portal:
             session=session,
             problem=str(unclear or ""),
             wrong=unclear.field if unclear else "",
+            done=done,
             grants=[await self._listed(grant, now) for grant in grants],
             levels=[(code, name, opened(self.desk.service.policy, code)) for code, name in LEVELS.items()],
             relationships=RELATIONSHIPS,
@@ -104,7 +110,7 @@ class Portal:
         )
 
     async def _listed(self, grant: Grant, now: int) -> dict[str, Any]:
-        zone = self.desk.service.policy.timezone
+        zone = self.smart.zone
         return {
             "consent": grant.consent,
             "names": ", ".join(grant.names),
@@ -124,7 +130,7 @@ class Portal:
         await self.smart.note(Act(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
-        until = day_of(now + invitations.CODE_LIFE, self.desk.service.policy.timezone)
+        until = day_of(now + invitations.CODE_LIFE, self.smart.zone)
         return html.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
 
     def _not_yours(self, session: Session) -> Response:
@@ -140,10 +146,16 @@ class Portal:
         try:
             user, invitation = await invitations.redeem(self.smart.store, session.user, form.get("code", ""), now)
         except invitations.Refused as refused:
+            earlier = await invitations.taken_up(self.smart.store, session.user, form.get("code", ""))
+            if earlier is not None:
+                return await self._accepted(request, *earlier, now)
             await self.smart.note(Act("use-code", False, session.user.username))
-            return html.page(self.smart, "accept.html", 400, session=session, problem=str(refused))
+            return html.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.note(Act("use-code", username=user.username, about=about))
+        return await self._accepted(request, user, invitation, now)
+
+    async def _accepted(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
         choice = next((one for one in await self.desk.records(user, now) if one.patient == invitation.patient), None)
         value = await sessions.start(self.smart, user, agents.described(request))
         session = Session(user, now, sessions.form_token(value))
@@ -152,20 +164,20 @@ class Portal:
     # connected apps
 
     async def apps(self, request: Request, session: Session) -> Response:
-        return await self._apps(session)
+        return await self._apps(session, done=_APP_ENDED if "ended" in request.query_params else "")
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         ended = await apps.end(self.desk, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps(session, _NOT_CONNECTED)
         await self.smart.note(Act("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
-        return html.to("/apps")
+        return html.to("/apps", ended="yes")
 
-    async def _apps(self, session: Session, problem: str = "") -> Response:
+    async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:
         found = await apps.connected(self.desk, session.user, self.smart.now())
-        zone = self.desk.service.policy.timezone
+        zone = self.smart.zone
         listed = [(app, day_of(app.since or app.renewed, zone), day_of(app.renewed, zone)) for app in found]
-        return html.page(self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, apps=listed)
+        return html.page(self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, done=done, apps=listed)
 
 
 def router(smart: Smart, service: Service) -> APIRouter:
@@ -187,4 +199,6 @@ def router(smart: Smart, service: Service) -> APIRouter:
     add_account(routes, smart)
     for path, (page, sent) in posts.items():
         routes.add_api_route(path, html.sent(smart, page, sent), methods=["POST"])
+        if path != page:
+            routes.add_api_route(path, html.back(page), methods=["GET"])
     return routes

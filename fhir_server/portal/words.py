@@ -1,10 +1,8 @@
-"""Levels, relationships and dates in the words of the pages."""
+"""Levels and relationships in the words of the pages."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from fhir_server.consent.classes import ClassKey
 from fhir_server.consent.decide import Actor, permits
@@ -42,10 +40,6 @@ RELATIONSHIPS: Final[dict[str, tuple[str, str]]] = {
     "FRND": ("Friend", "unrelated friend"),
 }
 
-_MONTHS: Final = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
-
 
 def opened(policy: Policy, level: str) -> str:
     """What a grant of this level opens, and what not, asked of the policy itself."""
@@ -59,13 +53,3 @@ def opened(policy: Policy, level: str) -> str:
 def _sentence(verb: str, topics: list[str]) -> str:
     listed = " and ".join(filter(None, [", ".join(topics[:-1]), *topics[-1:]]))
     return f"{verb} {listed or 'nothing'}."
-
-
-def day(value: date) -> str:
-    """E.g. ``21 November 2026``."""
-    return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
-
-
-def day_of(micros: int, zone: ZoneInfo) -> str:
-    """The civil date of an instant (microseconds since 1970 UTC) there, as :func:`day`."""
-    return day(datetime.fromtimestamp(micros / 1_000_000, UTC).astimezone(zone).date())

@@ -47,8 +47,16 @@ async def offer(smart: Smart, record: Pending, session: Session) -> dict[str, An
         "identity": "openid" in named or "fhirUser" in named,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in named else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
+        "connected": f"{smart.origin}/apps",
         "online_hours": SESSION_LIFE // HOUR if ONLINE in named and OFFLINE not in named else 0,
     }
+
+
+def ticked(record: Pending, form: Form | None) -> frozenset[tuple[str, str]]:
+    """What is ticked on the page, as a form sends it: at first all that is asked, and nothing kept back; then what was sent."""
+    if form is None:
+        return frozenset(("scope", scope) for scope in record.scope.split())
+    return frozenset(pair for pair in form if pair[0] in ("scope", "part", "withhold"))
 
 
 async def decision(smart: Smart, record: Pending, session: Session, form: Form) -> Decision | None:

@@ -47,6 +47,6 @@ def unserved(smart: Smart) -> Callable[[Request, Exception], Awaitable[Response]
 def _answer(smart: Smart, request: Request, status: int, error: str, text: str, headers: Mapping[str, str]) -> Response:
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"error": error, "error_description": text}, status, headers=NO_STORE | CORS | dict(headers))
-    page = render(smart, "error.html", status, text=text, detail="", home=status != 503)
+    page = render(smart, "error.html", status, text=text, detail="", on=None if status == 503 else ("To the start page", "/"))
     page.headers.update(headers)
     return page

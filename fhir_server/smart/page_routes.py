@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.smart import consenting, pending
-from fhir_server.smart.accounts import cookies, devices, sessions, users
+from fhir_server.smart.accounts import cookies, devices, half, sessions, users
 from fhir_server.smart.accounts.password_pages import add_choosing
 from fhir_server.smart.accounts.second_pages import add_second_step, after_first, onward
 from fhir_server.smart.accounts.sessions import Session
@@ -22,7 +22,7 @@ from fhir_server.smart.accounts.sign_in import signed_in
 from fhir_server.smart.acts import Act, of_patient
 from fhir_server.smart.apps import clients
 from fhir_server.smart.bridge import in_thread
-from fhir_server.smart.core import MINUTE, Smart, new_secret
+from fhir_server.smart.core import MINUTE, SESSION_IDLE, Smart, new_secret
 from fhir_server.smart.limits import Limit
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.pending import Pending
@@ -35,12 +35,21 @@ _PARAMETERS = {
     *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
 }
 _EXPIRED = "This request has run out or was already answered. Go back to the app and start again."
+_ANSWERED = (
+    "You have answered this request already, or it has run out. Go back to the app; if it does not go on by itself, start again there. "
+    "What you have allowed is listed under connected apps, where you can also end it."
+)
 _FORGED = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _REFUSED = "The user name or password is not right, or there have been too many attempts. Check both, or try again in 15 minutes."
 _UNSOUND = "The app sent a request that we cannot accept. Go back to the app and try again."
 _CHOOSE = "Choose one of the records shown."
 _TOO_MANY = "There have been too many requests from your address. Wait a minute, then go back to the app and start again."
-PER_ADDRESS = 120  # authorization requests a minute; a ward or a family shares one address
+_TOO_MANY_SIGN_INS = "There have been too many sign-ins from your address. Wait a minute, then try again."
+PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a ward or a family shares one address
+_OLD_SIGN_IN = "The page you signed in on was too old. Sign in once more. If that happens again, allow cookies for this site."
+_SIGNED_IN = "You are signed in. The form was sent a second time, and that did nothing more."
+_HOME = ("To the start page", "/")
+Step = Callable[[Request, Form], Awaitable[Response]]
 _CHOOSE_VISIT = "Choose one of the visits shown, or none in particular."
 
 
@@ -51,6 +60,7 @@ class Pages:
         self.smart = smart
         self.server = server
         self._limit = Limit(PER_ADDRESS, MINUTE)
+        self._sign_ins = Limit(PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
         try:
@@ -85,6 +95,9 @@ class Pages:
 
     async def sign_in_sent(self, request: Request, form: Form) -> Response:
         given, now, device = dict(form), self.smart.now(), cookies.device(self.smart, request)
+        who = address(request)
+        if not self._sign_ins.allows(who, now):  # each costs a hash, also where it could not be right any more
+            return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(who, now))
         name, password = given.get("username", ""), given.get("password", "")
         user = await signed_in(self.smart.store, name, password, address(request), now, device)
         if user is None:
@@ -104,7 +117,7 @@ class Pages:
     async def record_sent(self, request: Request, form: Form) -> Response:
         handle, record, session = await self._state(request, form)
         if record is None or session is None:
-            return self._error(_EXPIRED)
+            return self._interrupted(handle, record)
         chosen = dict(form).get("patient", "")
         if chosen not in await pending.choices(self.smart, session):
             return await self._picker(handle, record, session, _CHOOSE)
@@ -119,7 +132,9 @@ class Pages:
 
     async def visit_sent(self, request: Request, form: Form) -> Response:
         handle, record, session = await self._state(request, form)
-        if record is None or session is None or record.next_page(session) == pending.RECORD:
+        if record is None or session is None:
+            return self._interrupted(handle, record)
+        if record.next_page(session) == pending.RECORD:
             return self._error(_EXPIRED)
         encounter = dict(form).get("encounter")
         if encounter != "" and encounter not in await pending.encounters(self.smart, record, session):
@@ -135,16 +150,18 @@ class Pages:
 
     async def consent_sent(self, request: Request, form: Form) -> Response:
         handle, record, session = await self._state(request, form)
+        if session is not None and record is None:
+            return self._error(_ANSWERED, on=("Connected apps", "/apps"))
         if record is None or session is None or not record.signed_in_enough(session):
-            return self._error(_EXPIRED)
+            return self._interrupted(handle, record)
         decision = None
         if dict(form).get("decision") == "allow":
             try:
                 decision = await consenting.decision(self.smart, record, session, form)
             except consenting.Unclear as unclear:
-                return await self._consent_page(handle, record, session, str(unclear))
+                return await self._consent_page(handle, record, session, str(unclear), form)
         if not await pending.take(self.smart, handle):
-            return self._error(_EXPIRED)
+            return self._error(_ANSWERED, on=("Connected apps", "/apps"))
         asked = incoming(request, self.smart.origin, list(record.pairs))
         about, detail = (of_patient(decision.granted.patient), {"scope": decision.granted.scope}) if decision else ((), {})
         await self.smart.note(Act("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail))
@@ -174,6 +191,9 @@ class Pages:
         values: dict[str, Any] = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
         record = await pending.find(self.smart, values["request"])
         asking = await consenting.asking(self.smart, record) if record else {"client_name": "", "client_host": ""}
+        if values["request"] and record is None:
+            return self._error(_EXPIRED, on=_HOME)
+        values |= {"lapsed": "lapsed" in given, "idle": SESSION_IDLE // MINUTE}
         values |= {"providers": await federation.everyone(self.smart.store), "token": sessions.form_token(cookie)}
         page = self._page("sign_in.html", status, problem=problem, **values, **asking)
         return page if self._cookie(request) else self._with_cookie(page, cookie)
@@ -189,8 +209,9 @@ class Pages:
         view = await consenting.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         return self._page("visit.html", 400 if problem else 200, record.redirect_uri, choices=choices, **view)
 
-    async def _consent_page(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
+    async def _consent_page(self, handle: str, record: Pending, session: Session, problem: str = "", form: Form | None = None) -> Response:
         view = await consenting.asking(self.smart, record) | await consenting.offer(self.smart, record, session)
+        view["ticked"] = consenting.ticked(record, form)
         if record.needs_record(session) and view["choice"] is None:
             return await self._picker(handle, record, session, _CHOOSE)
         status = 400 if problem else 200
@@ -202,8 +223,31 @@ class Pages:
         session = await sessions.current(self.smart, self._cookie(request))
         return handle, await pending.find(self.smart, handle), session
 
-    def form(self, handler: Callable[[Request, Form], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """A POST handler that is only reached by forms this browser was shown."""
+    def _interrupted(self, handle: str, record: Pending | None) -> Response:
+        """On from a step whose form comes from nobody who is signed in: she signs in and decides then."""
+        return self._error(_EXPIRED) if record is None else _to("/sign-in", request=handle, lapsed="yes")
+
+    async def sign_in_forged(self, request: Request, form: Form) -> Response:
+        """For a form that was sent twice, or had stood open while somebody signed in or out: it does nothing, and leads on."""
+        given = dict(form)
+        if not cookies.from_here(request):
+            return self._error(_FORGED, status=403, on=_HOME)
+        way = {"request": given.get("request", ""), "next": given.get("next", "")}
+        if await sessions.current(self.smart, self._cookie(request)) is None:
+            return self._error(_OLD_SIGN_IN, status=403, on=("Sign in", f"/sign-in?{urlencode(way)}"))
+        return self._error(_SIGNED_IN, status=403, on=("Go on", onward(**way)))
+
+    async def sign_out_forged(self, request: Request, form: Form) -> Response:
+        """Who has signed out already, in another tab, is signed out."""
+        cookie = self._cookie(request)
+        begun = await sessions.current(self.smart, cookie) or await half.find(self.smart, cookie)
+        return _to("/signed-out") if not begun and cookies.from_here(request) else await self._forged(request, form)
+
+    async def _forged(self, request: Request, form: Form) -> Response:
+        return self._error(_FORGED, status=403, on=_HOME)
+
+    def form(self, handler: Step, forged: Step | None = None) -> Callable[[Request], Awaitable[Response]]:
+        """A POST handler that is only reached by forms this browser was shown; ``forged`` answers any others."""
 
         async def guarded(request: Request) -> Response:
             try:
@@ -211,7 +255,7 @@ class Pages:
             except BadForm as error:
                 return self._error(str(error))
             if not cookies.own_form(self.smart, request, dict(form).get("token", "")):
-                return self._error(_FORGED, status=403)
+                return await (forged or self._forged)(request, form)
             return await handler(request, form)
 
         return guarded
@@ -219,8 +263,9 @@ class Pages:
     def _page(self, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
         return render(self.smart, name, status, redirect_uri, **view)
 
-    def _error(self, text: str, error: OAuth2Error | None = None, status: int = 400) -> Response:
-        return self._page("error.html", status, text=text, detail=error.description if error else "")
+    def _error(self, text: str, error: OAuth2Error | None = None, status: int = 400, on: tuple[str, str] | None = None) -> Response:
+        """A page that says what is wrong; ``on`` is what its link says, and where it leads."""
+        return self._page("error.html", status, text=text, detail=error.description if error else "", on=on)
 
     def _cookie(self, request: Request) -> str:
         return cookies.held(self.smart, request)
@@ -243,9 +288,10 @@ def add_pages(routes: APIRouter, smart: Smart, server: OAuthServer) -> None:
     routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
     routes.add_api_route("/oauth/continue", pages.proceed, methods=["GET"])
     routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
-    routes.add_api_route("/sign-out", pages.form(pages.sign_out), methods=["POST"])
+    routes.add_api_route("/sign-out", pages.form(pages.sign_out, pages.sign_out_forged), methods=["POST"])
+    routes.add_api_route("/sign-in", pages.sign_in, methods=["GET"])
+    routes.add_api_route("/sign-in", pages.form(pages.sign_in_sent, pages.sign_in_forged), methods=["POST"])
     steps = {
-        "/sign-in": (pages.sign_in, pages.sign_in_sent),
         "/oauth/record": (pages.record, pages.record_sent),
         "/oauth/visit": (pages.visit, pages.visit_sent),
         "/oauth/consent": (pages.consent, pages.consent_sent),

@@ -9,7 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
 
+from tests.browser.conftest import Command
 from tests.browser.walk import APP, PASSWORD, STATE, Walk
 
 PAGES: dict[str, Callable[[Walk], object]] = {
@@ -52,6 +54,7 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "registration refused": lambda walk: register(walk, "Demo phone app"),
     "app registered": lambda walk: register(walk, f"Diary of {token_hex(8)}"),
 }  # fmt: skip
+NAMES = ("Wilhelmina-" + "Featherstonehaugh" * 3 + " von Hohenzollern", "فاطمة الزهراء بنت محمد", "王小明" * 20)
 NEW = "a new and unlikely phrase 2026"
 KINDS = "openid fhirUser launch/patient offline_access patient/Observation.rs patient/Condition.rs"
 
@@ -148,6 +151,19 @@ def test_a_page_with_a_problem_says_so_in_its_title_too(page: Walk) -> None:
     assert outline(page)["title"].startswith("Problem: ") == bool(page.all("[role=alert]"))
 
 
+def test_a_field_that_is_wrong_is_read_out_with_what_is_wrong(page: Walk) -> None:
+    for field in page.all("[aria-invalid=true]"):
+        named = (field.get_attribute("aria-describedby") or "").split()
+        told = " ".join(page.one(f"#{id}").text for id in named)
+        assert page.one("[role=alert] p").text in told
+
+
+def test_some_pages_have_a_field_that_is_wrong(walk: Walk) -> None:
+    for reach in (lambda: walk.ask().sign_in("stranger", "Wrong-pass-2026"), lambda: share(walk, name=" ")):
+        reach()
+        assert walk.all("[aria-invalid=true]")
+
+
 def test_all_text_stands_out_from_its_ground(page: Walk) -> None:
     found = page.browser.execute_script(CONTRAST)
     assert len(found) > 3
@@ -160,6 +176,44 @@ def test_a_page_fits_a_phone_and_a_finger(page: Walk) -> None:
     assert wide[0] <= wide[1] == 390
     assert page.browser.execute_script(OUTSIDE) == []
     assert [control for control in outline(page)["controls"] if control["tall"] < 24] == []
+
+
+def too_wide(walk: Walk, width: int) -> list[str]:
+    """The texts that do not fit a phone of this width; the page's address if it can be scrolled sideways."""
+    walk.phone(width)
+    scrolls = walk.browser.execute_script("return document.documentElement.scrollWidth") > width
+    found: list[str] = walk.browser.execute_script(OUTSIDE)
+    return found + [walk.browser.current_url] * scrolls
+
+
+def test_a_page_fits_the_narrowest_phone_and_text_twice_as_large(page: Walk) -> None:
+    assert too_wide(page, 320) == []
+    larger = "document.documentElement.style.fontSize = arguments[0]"
+    page.browser.execute_script(larger, "200%")
+    try:
+        assert too_wide(page, 360) == []
+    finally:
+        page.browser.execute_script(larger, "")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_long_or_foreign_name_fits_a_phone_and_is_shown_whole(walk: Walk, command: Command, name: str) -> None:
+    username = f"named-{token_hex(4)}"
+    command("user", "add", username, "--patient", "adult", "--name", name, "--password", PASSWORD)
+    walk.visit("/", username)
+    assert walk.one(".who span").text == f"Signed in as {name}"
+    assert too_wide(walk, 360) == []
+    walk.visit("/sharing").fill(name=name).one("input[name=level][value=standard]").click()
+    walk.press(".new button.primary")
+    assert name in walk.one("h1").text
+    assert too_wide(walk, 360) == []
+    walk.visit("/sharing")
+    assert too_wide(walk, 360) == []
+    (entry,) = [one for one in walk.all(".entries > li") if name in one.find_element(By.CLASS_NAME, "name").text]
+    document = walk.one("html")
+    entry.find_element(By.CSS_SELECTOR, "form[action='/sharing/end'] button").click()
+    walk.until_left(document)
+    assert name not in walk.one("main").text
 
 
 def test_the_pages_differ_and_some_have_a_problem(walk: Walk) -> None:

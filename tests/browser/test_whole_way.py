@@ -64,6 +64,19 @@ def test_a_proxy_whose_every_access_has_ended_is_told_so_and_can_go_back(walk: W
     assert "access_denied" in walk.text("problem")
 
 
+def test_the_back_button_shows_nothing_of_a_person_who_has_signed_out(walk: Walk) -> None:
+    walk.visit("/sharing", "adult").visit("/account")
+    walk.browser.back()
+    assert "Alex Adult" in walk.reached("/sharing").one("body").text  # the control: going back does show pages again
+    walk.browser.forward()
+    walk.reached("/account").press(".who button")
+    for _ in range(3):
+        walk.browser.back()
+        walk.until(lambda: not walk.browser.current_url.endswith("/signed-out") and bool(walk.all("main")))
+        assert "Alex Adult" not in walk.one("body").text
+        assert not walk.all(".who")
+
+
 def test_an_app_that_is_not_allowed_learns_only_that(walk: Walk) -> None:
     walk.start().sign_in("parent-a").pick("teen").deny()
     assert walk.text("state") == "failed"

@@ -35,9 +35,9 @@ class Walk:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         return cls(browser, origin)
 
-    def phone(self) -> None:
+    def phone(self, width: int = 390) -> None:
         """Show the page as a phone does."""
-        size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def start(self, scope: str = SCOPE, **options: object) -> Walk:

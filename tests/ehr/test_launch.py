@@ -225,3 +225,9 @@ def test_an_unsafe_launch_uri_is_not_registered(ehr: Ehr, uri: str) -> None:
     client = Client("unsafe", "Unsafe", "app", "none", "launch", ("https://app.example/cb",), launch_uri=uri)
     with pytest.raises(ValueError, match="launch URI"):
         asyncio.run(clients.save(ehr.store, client))
+
+
+def test_a_visit_is_offered_by_its_day_in_words(ehr: Ehr) -> None:
+    offered = re.findall(r'<option value="[^"]+">([^<]*)</option>', ehr.visitor().get("/ehr/adult").text)
+    assert offered
+    assert [words for words in offered if not re.match(r"\d{1,2} [A-Z][a-z]+ \d{4}, \w", words)] == []

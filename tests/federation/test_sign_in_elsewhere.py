@@ -199,3 +199,13 @@ def test_smart_25_26_only_plain_openid_connect_may_leave_out_aud(worlds: Worlds,
     answer = there.follow(there.authorize(scope=scope, aud=aud))
     assert answer.is_redirect != fine
     assert fine or query(answer.headers["location"])["error"] == "invalid_request"
+
+
+def test_a_provider_that_is_down_is_not_the_persons_mistake_and_leaves_the_other_ways_in(worlds: Worlds) -> None:
+    def down(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("down", request=request)
+
+    worlds.wire.instead[f"{NORTH}/.well-known/openid-configuration"] = down
+    answer = worlds.leave()
+    assert (answer.status_code, "cannot be reached" in answer.text) == (503, True)
+    assert "/sign-in?" in answer.text

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from fhir_server import dates
 from fhir_server.linking.shown import SECTIONS, Line, line
+from tests.linking.world import Worlds
 
 TYPES = [type for types in SECTIONS.values() for type in types]
 JUNK: list[Any] = [
@@ -51,3 +54,18 @@ def test_whatever_another_system_sends_becomes_plain_text(type: str, junk: Any) 
     shown = line({"resourceType": type} | dict.fromkeys(PLACES, junk))
     assert shown.what
     assert all(isinstance(text, str) for text in (shown.what, shown.detail, shown.when))
+
+
+def test_a_message_is_shown_by_its_text() -> None:
+    message = {"resourceType": "Communication", "payload": [{"contentString": "May I take ibuprofen?"}], "sent": "2026-10-20T09:00:00Z"}
+    assert line(message) == Line("May I take ibuprofen?", "", "2026-10-20")
+    assert line(message | {"topic": {"text": "Medicines"}}).detail == "Medicines"
+
+
+def test_the_linked_pages_say_every_day_in_words(worlds: Worlds) -> None:
+    pages = (worlds.linked(), "/links")
+    texts = [worlds.ours.http.get(page).text for page in pages]
+    told = dates.day_of(worlds.clock(), worlds.ours.smart.zone)
+    assert all(f"inked on {told}" in text for text in texts)
+    assert "2 January 2026" in texts[0]
+    assert not [found for text in texts for found in re.findall(r"\d{4}-\d\d(?:-\d\d)?", text)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from pathlib import Path
 
 import pytest
 
 from fhir_server.portal import invitations
 from fhir_server.portal.invitations import Invitation, Refused
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.core import MINUTE, digest
 from fhir_server.store import NEVER
-from tests.portal.world import Visitor, World, code_in
+from tests.portal.world import Form, Visitor, World, code_in
 
 RECORD = "Alex Adult"
 
@@ -140,6 +141,28 @@ def test_of_any_number_of_accounts_that_use_a_code_at_once_one_gets_in(scheme: s
     assert [type(one) for one in outcomes if not isinstance(one, tuple)] == [Refused] * 7
     linked = [name for name in names if "some-person" in world.account(name).related_persons]
     assert len(linked) == 1
+
+
+def test_a_code_whose_form_is_sent_twice_has_worked_whichever_answer_is_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = made(world)
+    first = world.signed_in("proxy-standard")
+    second = Visitor(copy(first.browser))
+    form = Form(first.get("/accept").text, "/accept").forms[0] | {"code": code}
+    looked_up = asyncio.run(sessions.current(world.made.smart, first.browser.cookies["session"]))
+
+    async def before_the_first_was_done(*_: object) -> sessions.Session | None:
+        return looked_up
+
+    answers = [first.post("/accept", **form)]
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "current", before_the_first_was_done)
+        assert second.post("/accept", **form | {"code": "0000"}).status_code == 400  # the control
+        answers.append(second.post("/accept", **form))
+    for answer in answers:
+        assert answer.status_code == 200 and f"<strong>{RECORD}</strong>" in answer.text
+    assert RECORD in first.get("/").text and RECORD in second.get("/").text
+    assert len(world.account("proxy-standard").related_persons) == 1
+    assert typed(world.signed_in("proxy-full"), code)[0] == 400
 
 
 def test_two_codes_used_at_once_by_one_account_do_not_write_over_each_other(world: World) -> None:

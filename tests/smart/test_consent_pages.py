@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
-from fhir_server.smart.people import Person, RecordChoice
+from fhir_server.smart.people import Person, RecordChoice, Records
 from tests.smart.world import Page, World, query
 
 SCOPE = "launch/patient offline_access patient/Patient.rs patient/Observation.rs patient/Condition.rs"
@@ -28,6 +29,7 @@ def test_a_record_that_was_not_offered_cannot_be_picked(world: World, patient: s
 def test_someone_with_no_record_to_open_is_told_so_and_the_app_gets_a_denial(world: World) -> None:
     page = world.sign_in(world.follow(world.authorize()), "billing")
     assert "no health record that you can open" in page.text
+    assert "work account" in page.text and "turned 18" not in page.text
     assert query(world.submit(page, decision="deny").headers["location"])["error"] == "access_denied"
 
 
@@ -41,6 +43,7 @@ def test_the_consent_page_says_who_asks_for_whose_record_for_what_and_how_long(w
         "Your child",
         "Lab results and other observations: read",
         "92 days",
+        "You can end it sooner at any time, under Connected apps at http://127.0.0.1:8000/apps",
     ):
         assert words in text, words
     assert "http://127.0.0.1:8765" in page.headers["content-security-policy"]
@@ -70,7 +73,48 @@ def test_unticking_everything_grants_nothing(world: World) -> None:
     refused = world.http.post("/oauth/consent", data=fields)
     assert refused.status_code == 400
     assert "at least one" in refused.text
-    assert world.submit(refused, decision="allow").status_code == 302
+    assert world.submit(refused, decision="allow").status_code == 400
+    assert world.submit(refused, decision="allow", scope="patient/Observation.rs").status_code == 302
+
+
+def test_an_answer_that_is_unclear_is_asked_again_with_every_choice_as_it_was_made(world: World) -> None:
+    page = world.consent_page(scope=SCOPE)
+    asked = Page(page.text).sent
+    assert {("scope", "offline_access"), ("scope", "patient/Condition.rs")} <= set(asked) and not named(asked, "withhold")
+    kept = {name: value for name, value in asked if name != "scope"}
+    refused = world.http.post("/oauth/consent", data=kept | {"decision": "allow", "withhold": ["HIV", "MH"]})
+    again = Page(refused.text).sent
+    assert (refused.status_code, named(again, "scope"), named(again, "withhold")) == (400, [], ["HIV", "MH"])
+    folded = refused.text.partition("Keep sensitive kinds")[0].rpartition("<details")[2]
+    assert folded.startswith(" open>")
+    answer = world.submit(refused, decision="allow", scope="patient/Observation.rs")
+    token = world.exchange(query(answer.headers["location"])["code"]).json()["access_token"]
+    assert world.principal(token).withheld == {"HIV", "MH", "UNCLASSIFIED"}
+
+
+def named(sent: list[tuple[str, str]], name: str) -> list[str]:
+    return [value for one, value in sent if one == name]
+
+
+def test_a_narrower_choice_survives_an_unclear_answer_too(world: World) -> None:
+    page = world.consent_page(scope=SCOPE)
+    fields = {name: value for name, value in Page(page.text).sent if name != "scope"} | {"decision": "allow"}
+    part = "patient/Observation.rs?category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
+    object.__setattr__(world.smart, "records", nothing_then(world.smart.records))
+    refused = world.http.post("/oauth/consent", data=fields | {"part": part})
+    assert refused.status_code == 400
+    assert named(Page(refused.text).sent, "part") == [part]
+
+
+def nothing_then(after: Records) -> Records:
+    """No record at the first question, as for a moment between two requests; from then on those of ``after``."""
+    asked: list[int] = []
+
+    async def records(person: Person, now: int) -> Sequence[RecordChoice]:
+        asked.append(now)
+        return [] if len(asked) == 1 else await after(person, now)
+
+    return records
 
 
 def test_a_script_that_only_says_allow_accepts_what_was_asked(world: World) -> None:

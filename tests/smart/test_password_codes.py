@@ -95,6 +95,13 @@ def test_a_password_that_will_not_do_does_not_cost_the_code(world: World, new: s
     assert choose(world, code).status_code == 200
 
 
+def test_what_was_typed_is_kept_but_for_the_passwords(world: World) -> None:
+    code = issued(world).lower()
+    text = choose(world, code, again=NEW + "x").text
+    assert f'value="{code}"' in text and 'value="adult"' in text
+    assert NEW not in text
+
+
 def test_a_second_factor_outlives_a_forgotten_password(world: World) -> None:
     seed = second.new_seed()
     asyncio.run(second.enrol(world.smart, account(world), seed))

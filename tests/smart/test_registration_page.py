@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+import pytest
+
 from fhir_server.smart.apps import invitations
 from tests.smart.registering import REDIRECT, find, production
 from tests.smart.world import Page, World
@@ -32,6 +34,30 @@ def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(world: World) -> N
     assert "There is a problem" in answer.text
     assert "Demo phone app" in answer.text
     assert "<script>" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "words"),
+    [
+        ("name", "Xy", "a name of 3 to 60 letters"),
+        ("name", "A" * 61, "a name of 3 to 60 letters"),
+        ("name", "Demo phone app", "too much like"),
+        ("redirects", " ", "one to ten redirect URIs"),
+        ("redirects", f"{REDIRECT}\n{REDIRECT}", "none twice"),
+        ("redirects", "http://app.example/", "Redirect URIs are https"),
+        ("homepage", "app.example", "such as https://app.example"),
+        ("method", "elsewhere", "Choose where the app runs"),
+        ("scope", "", "Tick at least one thing"),
+    ],
+)
+def test_the_page_says_what_is_wrong_in_its_own_words_and_not_in_those_of_the_protocol(
+    world: World, field: str, typed: str, words: str
+) -> None:
+    fields = {"name": "Heart diary", "redirects": REDIRECT, "homepage": "https://app.example", "method": "none"}
+    answer = world.submit(world.http.get("/register-app"), **fields | {field: typed})
+    problem = answer.text.partition('role="alert"')[2].partition("</div>")[0]
+    assert (answer.status_code, words in problem) == (400, True)
+    assert not re.search(r"RFC|minLength|client_uri|redirect_uris", problem)
 
 
 def test_the_page_takes_no_form_from_elsewhere(world: World) -> None:

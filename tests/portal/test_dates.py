@@ -1,0 +1,46 @@
+"""Days in words: the same on every page, in the institution's time zone."""
+
+from __future__ import annotations
+
+from datetime import date
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from fhir_server import dates
+from fhir_server.smart.core import HOUR
+from tests.portal.world import START, World
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2026-03-04", "4 March 2026"),
+        ("2026-03-04T23:59:59-06:00", "4 March 2026"),
+        ("2025-05", "May 2025"),
+        ("2025", "2025"),
+        ("", ""),
+        ("2025-13", ""),
+        ("2025-02-30", ""),
+        ("soon", ""),
+        ("1", ""),
+    ],
+)
+def test_a_date_of_the_record_is_said_in_words_as_far_as_it_goes(text: str, words: str) -> None:
+    assert dates.said(text) == words
+
+
+def test_an_instant_is_told_in_the_institutions_time_and_says_which_time_that_is() -> None:
+    chicago = ZoneInfo("America/Chicago")
+    assert dates.day(date(2026, 11, 21)) == "21 November 2026"
+    assert dates.day_of(START, chicago) == "21 November 2026"
+    assert dates.minute_of(START, chicago) == "21 November 2026, 09:00 CST"
+    assert dates.minute_of(START - 10 * HOUR, chicago) == "20 November 2026, 23:00 CST"
+
+
+def test_the_account_page_tells_times_of_here_and_not_of_greenwich(world: World) -> None:
+    text = world.signed_in("adult").get("/account").text
+    zone = world.made.policy.timezone
+    assert zone.key != "UTC"
+    assert dates.minute_of(START, zone) in text
+    assert "UTC" not in text

@@ -1,0 +1,33 @@
+"""Whoever opens another person's record is told which kinds of information are not in what she sees."""
+
+from __future__ import annotations
+
+import pytest
+
+from fhir_server.choices import left_out
+from fhir_server.consent import policy as policies
+from fhir_server.consent.classes import ClassKey
+from fhir_server.consent.decide import Actor, permits
+from tests.portal.world import World
+
+KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "diagnoses": "condition", "doctors' notes": "note"}
+
+
+@pytest.mark.parametrize("name", ["optum", "ssm", "strict"])
+@pytest.mark.parametrize("actor", [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")])
+def test_a_kind_is_said_to_be_left_out_just_where_the_policy_gives_none_of_it(name: str, actor: Actor) -> None:
+    policy = policies.load(name)
+    note = left_out(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
+    told = {words for words in KINDS if words in note and "not included at all" in left_out(policy, actor)}
+    assert told == {words for words, data in KINDS.items() if not permits(policy, actor, ClassKey(data))}
+
+
+@pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
+def test_nobody_is_told_what_is_left_out_of_her_own_work_or_record(actor: Actor) -> None:
+    assert left_out(policies.load("strict"), actor) == ""
+
+
+def test_a_teenagers_parent_learns_that_there_are_no_diagnoses_in_it_before_an_app_shows_none(world: World) -> None:
+    text = world.signed_in("parent-a").get("/").text
+    assert "Diagnoses, doctors&#39; notes, procedures and care plans are not included at all." in text
+    assert "private to teenagers are not included" in text
