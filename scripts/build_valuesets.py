@@ -74,6 +74,16 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "operator-token": "The operator made an access token", "add-user": "The operator opened an account",
         "remove-user": "The operator closed an account",
         "change-account": "A person or the operator changed how an account is signed in to, or ended its sessions",
+        "link-subject": "The operator let a person of an outside sign-in provider sign in to an account",
+        "unlink-subject": "The operator ended that",
+        "add-provider": "The operator registered an outside sign-in provider",
+        "remove-provider": "The operator removed one",
+        "trust-publisher": "The operator began to believe a publisher of apps",
+        "distrust-publisher": "The operator believes a publisher no longer",
+        "invite-developer": "The operator invited a developer to register an app",
+        "add-organisation": "The operator registered another health system for linked accounts",
+        "remove-organisation": "The operator removed one, with the links to it",
+        "rotate-keys": "The operator had new signing keys made",
     }),
 }  # fmt: skip
 
