@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 
-from fhir_server.store import mongodb_failures, open_store
+from fhir_server.store import mongodb_failures
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.mongod import ReplicaSet
-from tests.store.samples import put, record
+from tests.mongo.test_servers import prepared
 
 READ, WRITTEN = ("buildInfo", "listCollections", "find"), ("create", "createIndexes", "update", "commitTransaction")
 CASES = [(step, how) for how in ELECTION for step in (READ if how != "cannot confirm" else ()) + WRITTEN]
@@ -25,23 +24,11 @@ def members() -> Iterator[ReplicaSet]:
     replica_set.stop()
 
 
-def prepared(members: ReplicaSet, name: str) -> None:
-    async def job() -> None:
-        store = open_store(url_of(members, name))
-        try:
-            await store.prepare()
-            await put(store, record("a"))
-        finally:
-            await store.close()
-
-    asyncio.run(job())
-
-
 @pytest.mark.parametrize(("step", "how"), CASES)
 def test_a_start_goes_on_after_an_election(members: ReplicaSet, step: str, how: str) -> None:
     name = f"{step}-{how.replace(' ', '')}"
     with failing(members, {"times": 3}, (step,), how) as failure:
-        prepared(members, name)
+        prepared(url_of(members, name))
     assert failure.struck >= 3
     with MongoClient[dict[str, Any]](url_of(members, name)) as client:
         assert client.get_default_database()["resources"].count_documents({"id": "a"}) == 1
@@ -51,4 +38,4 @@ def test_a_start_without_a_lasting_primary_ends_with_the_reason(members: Replica
     monkeypatch.setattr(mongodb_failures, "_PATIENCE", 0.5)
     with failing(members, "alwaysOn", ("createIndexes",), "cannot confirm"):  # noqa: SIM117
         with pytest.raises(OSError, match=r"cannot be reached.*operation was interrupted"):
-            prepared(members, "never")
+            prepared(url_of(members, "never"))
