@@ -18,9 +18,10 @@ ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, 
 
 _TAKEN = 0.05  # seconds in which a request that was sent has been taken up, but hardly answered
 
-# A process that does not write what is left of its audit when it ends.
+# A process that does not write what is left of its audit when it ends, and has not had the time before.
 HURRIED = """
 from fhir_server import audit
+audit._PAUSE = 3600
 async def close(self):
     pass
 audit.Auditor.close = close
