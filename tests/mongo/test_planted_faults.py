@@ -12,7 +12,8 @@ import pytest
 from fhir_server.search.filters import AllOf, AnyOf
 from fhir_server.search.sight import Sight, Window
 from fhir_server.store import mongodb_order, mongodb_read, mongodb_where, mongodb_write
-from tests.properties.test_stores_agree import CLASSES, found_wrong
+from tests.properties.agreement import found_wrong
+from tests.properties.chance import CLASSES
 from tests.store.stores import empty_store
 
 Fault = Callable[[pytest.MonkeyPatch], None]

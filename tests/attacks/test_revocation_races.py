@@ -1,0 +1,111 @@
+"""What is ended while a request is under way stays ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fhir_server.smart import granted
+from fhir_server.smart.accounts import users
+from fhir_server.smart.apps import clients
+from fhir_server.smart.core import HOUR
+from tests.smart.world import World
+
+
+def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:
+    """From now on a grant is ended, as Connected apps does it, at this step of an exchange; the steps that came by."""
+    secrets, steps = world.store.secrets, []
+
+    def watched(name: str, kept: Any) -> Any:
+        async def step(kind: str, key: str, *rest: Any) -> Any:
+            steps.append(f"{name} {kind}")
+            if steps[-1] == moment:
+                for one in await granted.standing(world.store, world.clock()):
+                    await secrets.forget(one.family)
+            return await kept(kind, key, *rest)
+
+        return step
+
+    for name in ("keep", "replace", "take"):
+        monkeypatch.setattr(secrets, name, watched(name, getattr(secrets, name)))
+    return steps
+
+
+@pytest.mark.parametrize("moment", ["keep spent-refresh", "replace access", "replace refresh", "take refresh", "never"])
+def test_revocation_race_an_app_cannot_refresh_its_way_past_the_end_of_its_grant(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    old = world.tokens()
+    world.clock.forward(2 * HOUR)  # so that nothing but the refresh token stands for the grant
+    steps = _ended_at(world, monkeypatch, moment)
+    answer = world.refresh(old["refresh_token"])
+    assert {"keep spent-refresh", "replace access", "replace refresh", "take refresh"} <= set(steps)
+    monkeypatch.undo()
+    standing = asyncio.run(granted.standing(world.store, world.clock()))
+    if moment == "never":  # the control
+        assert world.principal(answer.json()["access_token"]) and len(standing) == 1
+        assert world.refresh(answer.json()["refresh_token"]).status_code == 200
+    else:
+        assert (answer.status_code, answer.json()["error"], standing) == (400, "invalid_grant", ())
+
+
+@pytest.mark.parametrize("moment", ["keep spent-code", "replace access", "replace refresh", "take code", "never"])
+def test_revocation_race_a_code_gives_nothing_once_its_grant_has_ended(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    code = world.code()
+    steps = _ended_at(world, monkeypatch, moment)
+    answer = world.exchange(code)
+    assert {"keep spent-code", "replace access", "replace refresh", "take code"} <= set(steps)
+    monkeypatch.undo()
+    standing = asyncio.run(granted.standing(world.store, world.clock()))
+    if moment == "never":  # the control
+        assert world.principal(answer.json()["access_token"]) and len(standing) == 1
+    else:
+        assert (answer.status_code, answer.json()["error"], standing) == (400, "invalid_grant", ())
+
+
+def test_revocation_race_an_app_cannot_keep_its_registration_by_changing_it_while_it_is_taken_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = {"client_name": "A diary", "redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "none"}
+    done = world.http.post("/oauth/register", json=metadata).json()
+    url, bearer = f"/oauth/register/{done['client_id']}", {"Authorization": f"Bearer {done['registration_access_token']}"}
+    changed = metadata | {"client_id": done["client_id"], "client_name": "Another diary"}
+    assert world.http.request("PUT", url, json=changed, headers=bearer).status_code == 200  # the control
+    replace = world.store.secrets.replace
+
+    async def late(kind: str, *rest: Any) -> None:
+        if kind == "client":
+            assert await clients.remove(world.store, done["client_id"], world.clock())
+        await replace(kind, *rest)
+
+    monkeypatch.setattr(world.store.secrets, "replace", late)
+    assert world.http.request("PUT", url, json=changed, headers=bearer).status_code == 401
+    monkeypatch.undo()
+    assert asyncio.run(clients.find(world.store, done["client_id"])) is None
+    assert world.http.request("GET", url, headers=bearer).status_code == 401
+
+
+@pytest.mark.parametrize("change", ["password", "relation"])
+def test_revocation_race_an_account_cannot_be_kept_by_changing_it_while_it_is_closed(world: World, change: str) -> None:
+    replace, closing = world.store.secrets.replace, []
+
+    async def late(kind: str, *rest: Any) -> None:
+        if kind == "user" and not closing:
+            closing.append(asyncio.create_task(users.remove(world.store, "parent-a", world.clock())))
+            await asyncio.sleep(0.05)
+        await replace(kind, *rest)
+
+    async def raced() -> None:
+        user = await users.find(world.store, "parent-a")
+        assert user is not None
+        world.store.secrets.replace = late  # type: ignore[method-assign]
+        if change == "password":
+            await users.keep_password(world.store, user, "hashed", world.clock())
+        else:
+            await users.link(world.store, "parent-a", "another")
+        assert await closing[0]
+
+    asyncio.run(raced())
+    assert asyncio.run(users.find(world.store, "parent-a")) is None

@@ -1,0 +1,138 @@
+"""Random rows and questions from small vocabularies, so that they meet often."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fhir_server.search.filters import (
+    AllOf,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    OfPatient,
+    Present,
+    QuantityIs,
+    RefersTo,
+    Test,
+    TextIs,
+    TokenIs,
+)
+from fhir_server.search.sight import Entry, Indexed, Sight, SortKey, Window
+from fhir_server.store.places import patient_number
+
+KINDS = ("token", "reference", "string", "date", "quantity")
+PARAMS = {
+    "token": ("code", "mixed"),
+    "reference": ("subject",),
+    "string": ("name", "mixed"),
+    "date": ("when",),
+    "quantity": ("amount",),
+}
+SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
+TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y")
+TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
+PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
+PATIENTS = ("p0", "p1", "p2", "p3")
+CLASSES = range(5)
+SORTS = (*((param, kind) for kind in KINDS for param in PARAMS[kind]), ("_id", "token"), ("none", "date"))
+
+
+class Chance(random.Random):
+    """Random values from small vocabularies, so that conditions and rows meet often."""
+
+    def some(self, values: Any, most: int = 3) -> frozenset[Any]:
+        return frozenset(self.choices(tuple(values), k=self.randint(0, most)))
+
+    def value(self, kind: str) -> tuple[Any, ...]:
+        if kind == "token":
+            return self.choice(SYSTEMS), self.choice(CODES)
+        if kind == "reference":
+            return (self.choice(TARGETS),)
+        if kind == "string":
+            exact = self.choice(TEXTS)
+            return exact.lower(), self.choice((exact, exact.upper()))
+        if kind == "date":
+            lo = self.randint(0, 8)
+            return lo, lo + self.randint(1, 4)
+        return self.choice((0, 0.5, 1, 1.5, -1)), self.choice(SYSTEMS), self.choice(("", "a")), self.choice(("", "a"))
+
+    def entry(self) -> Entry:
+        kind = self.choice(KINDS)
+        return Entry(self.choice(PARAMS[kind]), kind, self.value(kind), (), self.choice(CLASSES))
+
+    def row(self, type: str, number: int) -> Indexed:
+        patients = tuple(dict.fromkeys(self.choices(PATIENTS[:3], k=self.choice((0, 1, 1, 1, 2)))))
+        entries = tuple(self.entry() for _ in range(self.randint(0, 7)))
+        id = f"{self.randint(0, 9)}{number}"
+        return Indexed(type, id, patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
+
+    def test(self, kind: str) -> Test:
+        if kind == "token":
+            return TokenIs(self.choice((None, *SYSTEMS, "s9")), self.choice((None, *CODES)))
+        if kind == "reference":
+            return RefersTo(self.some(TARGETS))
+        if kind == "string":
+            return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains")))
+        prefix: Any = self.choice(PREFIXES)
+        if kind == "date":
+            lo = self.randint(0, 8)
+            return DateIs(prefix, lo, lo + self.randint(1, 4))
+        value = self.choice((0, 0.5, 1))
+        system, unit = self.choice(((None, None), (None, None), (None, "a"), ("s1", "a"), ("s2", None), ("", "b"), ("s9", "a")))
+        return QuantityIs(prefix, value - self.choice((0, 0.5)), value + self.choice((0, 0.5)), value, system, unit)
+
+    def has(self) -> Has:
+        kind = self.choice(KINDS)
+        return Has(self.choice((*PARAMS[kind], *PARAMS[kind], "none")), self.test(kind))
+
+    def filter(self, ids: list[str], depth: int = 3) -> Filter:
+        sort = self.randint(0, 11 if depth else 6)
+        if sort < 5:
+            return self.has()
+        if sort == 5:
+            return Present(self.choice(("code", "mixed", "subject", "name", "when", "amount", "none")))
+        if sort == 6:
+            return self.choice((IdIs(self.some(ids, 8)), OfPatient(self.some(PATIENTS))))
+        if sort < 9:
+            return AllOf(tuple(self.filter(ids, depth - 1) for _ in range(self.randint(0, 3))))
+        if sort == 9:
+            return AnyOf(tuple(self.filter(ids, depth - 1) for _ in range(self.randint(0, 3))))
+        if sort == 10:
+            return AnyOf(tuple(self.has() for _ in range(self.randint(1, 3))))
+        return Not(self.filter(ids, depth - 1))
+
+    def window(self, ids: list[str]) -> Window:
+        patients = self.choice((None, frozenset({self.choice(PATIENTS)}), self.some(PATIENTS)))
+        classes = frozenset(self.sample(CLASSES, self.choice((0, 2, 3, 4, 5, 5))))
+        where = self.filter(ids, 1) if self.random() < 0.25 else AllOf(())
+        return Window(patients, classes, self.random() < 0.7, where)
+
+    def sight(self, ids: list[str]) -> Sight:
+        return Sight(tuple(self.window(ids) for _ in range(self.choice((0, 1, 1, 1, 1, 2, 3)))), self.choice((0, 5, 7)))
+
+    def sort(self) -> tuple[SortKey, ...]:
+        keys = self.sample(SORTS, self.choice((0, 0, 1, 1, 2)))
+        return tuple(SortKey(param, kind, self.random() < 0.5) for param, kind in keys)
+
+
+@dataclass
+class Chain:
+    """The versions of a row, the current one last: each with a count of all that was stored before it."""
+
+    versions: list[tuple[int, Indexed]]
+    deleted: bool = False
+
+    def placed(self) -> Indexed:
+        current = self.versions[-1][1]
+        number = patient_number(current.patients[0]) if current.patients else 0
+        return replace(current, place=(number, min(stored for stored, row in self.versions if self._like(row, current))))
+
+    @staticmethod
+    def _like(row: Indexed, current: Indexed) -> bool:
+        shared = row.patients == current.patients or set(row.patients) & set(current.patients)
+        return bool(shared) and (row.vclass, row.release_at) == (current.vclass, current.release_at)
