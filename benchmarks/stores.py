@@ -16,12 +16,12 @@ from pathlib import Path
 
 from benchmarks import seed
 from fhir_server.app import Parts, parts
-from fhir_server.bulk.load import Loader, Tally
-from fhir_server.bulk.sources import Item, Unit, files, units
+from fhir_server.maintenance.input_files import Item, Unit, files, units
+from fhir_server.maintenance.load import Loader, Tally
 from fhir_server.settings import Settings
-from fhir_server.smart import tokens
 from fhir_server.smart.accounts import users
-from fhir_server.store.sqlite_schema import prepare
+from fhir_server.smart.tokens import tokens
+from fhir_server.store.sqlite.schema import prepare
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"

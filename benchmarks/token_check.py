@@ -11,10 +11,10 @@ from typing import Any, Final
 from benchmarks import stores
 from benchmarks.load import Request
 from benchmarks.operations import operations
+from fhir_server.access.authentication import Door
+from fhir_server.access.permissions import Plan
+from fhir_server.api import FhirApi
 from fhir_server.app import fhir_api, parts
-from fhir_server.door import Door
-from fhir_server.grant import Plan
-from fhir_server.routes import FhirApi
 from fhir_server.store import Snapshot
 
 _ROUNDS: Final = 15

@@ -16,28 +16,30 @@ from hashlib import sha256
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
+from fhir_server.access.authentication import Door
+from fhir_server.access.permissions import Granter
+from fhir_server.access.record_choices import Choices, Visits
+from fhir_server.api import FhirApi, Receive, Scope, Send
 from fhir_server.audit import Auditor
-from fhir_server.browsers import telling, told
-from fhir_server.choices import Choices, Visits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
-from fhir_server.consent.codes import CodeBook
-from fhir_server.consent.labels import Labeller
+from fhir_server.consent.labeling import Labeller
 from fhir_server.consent.policy import Policy
-from fhir_server.door import Door
+from fhir_server.consent.sensitivity_codes import CodeBook
 from fhir_server.errors import Problem
-from fhir_server.grant import Granter
-from fhir_server.http import JSON, Response
 from fhir_server.interactions.capability import capability_statement
+from fhir_server.interactions.messages import JSON, Response
 from fhir_server.interactions.service import Service
-from fhir_server.routes import FhirApi, Receive, Scope, Send
-from fhir_server.search.page import Cursors
+from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
-from fhir_server.smart import demo, discovery, keys, routes
-from fhir_server.smart.accounts.passwords import Rules
-from fhir_server.smart.core import Smart
-from fhir_server.smart.failing import unavailable, unserved
+from fhir_server.smart import demo, routes
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.password_rules import Rules
+from fhir_server.smart.discovery import documents
+from fhir_server.smart.error_pages import unavailable, unserved
 from fhir_server.store import Store, open_store
+from fhir_server.web.security_headers import telling, told
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -63,7 +65,7 @@ class Parts:
         Raises ValueError, worded for the operator, for a store that will not do.
         """
         await self.store.prepare()
-        await keys.prepare(self.smart)
+        await signing_keys.prepare(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)
 
@@ -155,7 +157,7 @@ class Origin:
 
 def fhir_api(made: Parts) -> FhirApi:
     """The FHIR API of these parts, to be mounted at the FHIR base."""
-    smart = discovery.smart_configuration(made.smart)
+    smart = documents.smart_configuration(made.smart)
     oauth = {
         "authorize": smart["authorization_endpoint"],
         "token": smart["token_endpoint"],
@@ -165,11 +167,11 @@ def fhir_api(made: Parts) -> FhirApi:
         "revoke": smart["revocation_endpoint"],
     }
     statement = _document(capability_statement(made.settings.base, oauth, made.clock()), JSON)
-    documents = {
+    documents_below = {
         ("metadata",): lambda: statement,
-        (".well-known", "smart-configuration"): lambda: _document(discovery.smart_configuration(made.smart), b"application/json"),
+        (".well-known", "smart-configuration"): lambda: _document(documents.smart_configuration(made.smart), b"application/json"),
     }
-    return FhirApi(made.service, made.clock, made.auditor, made.settings.max_body, documents)
+    return FhirApi(made.service, made.clock, made.auditor, made.settings.max_body, documents_below)
 
 
 def _document(value: object, type: bytes) -> Response:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from fhir_server import app
-from fhir_server.bulk.load import Loader, Tally
-from fhir_server.bulk.sources import files, units
+from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.load import Loader, Tally
 from fhir_server.settings import Settings
-from fhir_server.smart import tokens
+from fhir_server.smart.tokens import tokens
 from tests.mongo.servers import emptied_url
 
 ROOT = Path(__file__).parents[1]

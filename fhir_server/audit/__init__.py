@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.audit.act import act_event
-from fhir_server.audit.event import audit_event
-from fhir_server.http import Request
-from fhir_server.smart.acts import Act
+from fhir_server.audit.request_events import audit_event
+from fhir_server.audit.security_events import act_event
+from fhir_server.interactions.messages import Request
+from fhir_server.smart.core.security_events import Act
 from fhir_server.store import Store
 
 JOURNAL = "audit"

@@ -14,7 +14,7 @@ from fhir_server import __version__
 from fhir_server.app import Parts, parts
 from fhir_server.errors import Problem
 from fhir_server.settings import Settings
-from fhir_server.smart.acts import Act
+from fhir_server.smart.core.security_events import Act
 
 T = TypeVar("T")
 

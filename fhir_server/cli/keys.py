@@ -7,8 +7,8 @@ import click
 from fhir_server.app import Parts
 from fhir_server.cli.base import main, noted, with_parts
 from fhir_server.clock import instant_text
-from fhir_server.smart import keys as signing
-from fhir_server.smart.acts import Act
+from fhir_server.smart.core import signing_keys as signing
+from fhir_server.smart.core.security_events import Act
 
 
 @main.group("keys")

@@ -8,9 +8,9 @@ import click
 
 from fhir_server.app import Parts
 from fhir_server.cli.base import main, noted, with_parts
-from fhir_server.smart.acts import Act
-from fhir_server.smart.providers import federation
-from fhir_server.smart.providers.federation import Provider
+from fhir_server.smart.accounts import identity_providers
+from fhir_server.smart.accounts.identity_providers import Provider
+from fhir_server.smart.core.security_events import Act
 
 
 @main.group()
@@ -29,8 +29,8 @@ def provider_add(issuer: str, label: str, client_id: str, method: Literal["clien
 
     async def add(made: Parts) -> tuple[str, str]:
         made_of = Provider(issuer, label, client_id, method)
-        await federation.add(made.smart, made_of, secret)
-        return federation.redirect_uri(made.smart, made_of), f"{made.smart.origin}/oauth/jwks"
+        await identity_providers.add(made.smart, made_of, secret)
+        return identity_providers.redirect_uri(made.smart, made_of), f"{made.smart.origin}/oauth/jwks"
 
     redirect, jwks = with_parts(noted(add, Act("add-provider", detail={"issuer": issuer})))
     click.echo(f"Redirect URI to register there: {redirect}")
@@ -42,8 +42,8 @@ def provider_add(issuer: str, label: str, client_id: str, method: Literal["clien
 def provider_list() -> None:
     """List the providers, and the accounts that their subjects are."""
 
-    async def everything(made: Parts) -> tuple[tuple[Provider, ...], tuple[federation.Mapped, ...]]:
-        return await federation.everyone(made.store), await federation.subjects(made.store)
+    async def everything(made: Parts) -> tuple[tuple[Provider, ...], tuple[identity_providers.Mapped, ...]]:
+        return await identity_providers.everyone(made.store), await identity_providers.subjects(made.store)
 
     providers, subjects = with_parts(everything)
     for one in providers:
@@ -57,7 +57,7 @@ def provider_list() -> None:
 @click.argument("issuer")
 def provider_remove(issuer: str) -> None:
     """Remove a provider with the subjects linked to it; their accounts stay, and are signed out."""
-    if not with_parts(noted(lambda made: federation.remove(made.store, issuer), Act("remove-provider", detail={"issuer": issuer}))):
+    if not with_parts(noted(lambda made: identity_providers.remove(made.store, issuer), Act("remove-provider", detail={"issuer": issuer}))):
         raise click.ClickException(f"There is no provider {issuer!r}.")
     click.echo(f"{issuer} is gone.")
 
@@ -69,7 +69,7 @@ def provider_remove(issuer: str) -> None:
 def provider_link(issuer: str, subject: str, username: str) -> None:
     """Let the provider's SUBJECT sign in as USERNAME."""
     act = Act("link-subject", username=username, detail={"issuer": issuer, "subject": subject})
-    with_parts(noted(lambda made: federation.link(made.store, issuer, subject, username), act))
+    with_parts(noted(lambda made: identity_providers.link(made.store, issuer, subject, username), act))
     click.echo(f"{subject} signs in as {username}.")
 
 
@@ -79,6 +79,6 @@ def provider_link(issuer: str, subject: str, username: str) -> None:
 def provider_unlink(issuer: str, subject: str) -> None:
     """Let the provider's SUBJECT sign in as nobody any more; the account it was is signed out."""
     act = Act("unlink-subject", detail={"issuer": issuer, "subject": subject})
-    if not with_parts(noted(lambda made: federation.unlink(made.store, issuer, subject), act)):
+    if not with_parts(noted(lambda made: identity_providers.unlink(made.store, issuer, subject), act)):
         raise click.ClickException(f"No account is linked to {subject!r} there.")
     click.echo(f"{subject} is nobody here now.")

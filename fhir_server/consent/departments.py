@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from fhir_server.consent import elements, markings
-from fhir_server.consent.classes import CATEGORIES, MC
-from fhir_server.consent.codes import CodeBook
-from fhir_server.consent.reading import read
+from fhir_server.consent import security_labels
+from fhir_server.consent.code_reading import read
+from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.visibility_classes import CATEGORIES, MC
+from fhir_server.resources import elements
 
 TYPES: Final = frozenset({"Location", "HealthcareService", "Organization", "PractitionerRole"})
 _CODED: Final = ("type", "category", "specialty", "code", "name", "alias")
@@ -47,7 +48,7 @@ async def department(
     if target is None or depth > _DEEPEST:
         return Department(frozenset(), known=False, asks=True)
     readings = [read(book, value) for name in _CODED for _, value in elements.at(target.body, name)]
-    labels = markings.labels(target.body).union(*(one.labels for one in readings)) & (CATEGORIES | {MC})
+    labels = security_labels.labels(target.body).union(*(one.labels for one in readings)) & (CATEGORIES | {MC})
     known = any(one.classified for one in readings) or bool(labels)
     asks = _is_department(type, target.body)
     for name in _PARENTS:

@@ -1,4 +1,4 @@
-"""Policy files: read, layered, checked against their schema, and compiled for :mod:`fhir_server.consent.decide`.
+"""Policy files: read, layered, checked against their schema, and compiled for :mod:`fhir_server.consent.decision`.
 
 A file is a list of rules over (actor, data class, labels).  Deny overrides, what no rule permits is denied, and the order
 of rules does not matter; so a layer that ``extends`` another may add rules and set switches, and needs nothing else.
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import jsonschema
 
-from fhir_server.consent.classes import LABELS
+from fhir_server.consent.visibility_classes import LABELS
 
 FOLDER: Final = Path(__file__).parent / "policies"
 ACTORS: Final = frozenset({"AS", "MS", "PC", "PT", "PX", "PA", "PR", "CT", "BG", "BO", "AU", "BE", "LP", "LB"})

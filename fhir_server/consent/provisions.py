@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from fhir_server.consent import spans
+from fhir_server.consent import intervals
 from fhir_server.consent.policy import LEVELS
 from fhir_server.store import NEVER
 
@@ -181,8 +181,8 @@ def _period(provision: Json, zone: ZoneInfo) -> tuple[int, int] | None:
     period = _dict(provision.get("period"))
     if not period.keys() <= {"id", "start", "end"}:
         return None
-    start = spans.span(str(period["start"]), zone) if "start" in period else (ALWAYS, ALWAYS)
-    end = spans.span(str(period["end"]), zone) if "end" in period else (NEVER, NEVER)
+    start = intervals.span(str(period["start"]), zone) if "start" in period else (ALWAYS, ALWAYS)
+    end = intervals.span(str(period["end"]), zone) if "end" in period else (NEVER, NEVER)
     return (start[0], end[1]) if start and end else None
 
 

@@ -12,12 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server import jsontext
+from fhir_server.access.permissions import Plan
+from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
-from fhir_server.grant import Plan
-from fhir_server.http import Request
-from fhir_server.intake import Draft
+from fhir_server.interactions.messages import Request
 from fhir_server.store import Row
-from fhir_server.view import not_found
+from fhir_server.writing.writer import Draft
 
 LARGEST: Final = 256 * 1024  # bytes
 _TYPE: Final = "Basic"

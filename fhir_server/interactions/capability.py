@@ -9,7 +9,7 @@ from typing import Any
 
 import fhir_server
 from fhir_server.clock import instant_text
-from fhir_server.interactions.table import TABLE
+from fhir_server.interactions.routing import TABLE
 from fhir_server.resources import catalogue
 from fhir_server.search import index
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fhir_server.access.view import Seen, View
 from fhir_server.errors import Problem
-from fhir_server.http import JSON, Request, Response
-from fhir_server.intake import is_local, references
-from fhir_server.interactions import bundles
+from fhir_server.interactions import bundle_json
+from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalogue, definitions
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
-from fhir_server.search.sight import Position
-from fhir_server.view import Seen, View
+from fhir_server.search.visibility import Position
+from fhir_server.writing.writer import is_local, references
 
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
 _MOST = 1000
@@ -52,12 +52,12 @@ async def everything(view: View, request: Request, service: Service) -> Response
     bound = binding(view, service, path, applied)
     start = _start(service.cursors.open(asked["_page"], bound) if "_page" in asked else None)
     found, end = await _walk(view, id, await _types(view, id, asked), asked, start, service)
-    links = [("self", bundles.address(service.base, path, applied))]
+    links = [("self", bundle_json.address(service.base, path, applied))]
     if end is not None:
         links.append(("next", next_link(service, path, applied, end, bound)))
-    entries = [bundles.entry(seen, service.base) for seen in found]
-    entries += [bundles.entry(seen, service.base, "include") for seen in await _referred(view, found)]
-    return Response(200, bundles.searchset(entries, links=links), ((b"content-type", JSON),))
+    entries = [bundle_json.entry(seen, service.base) for seen in found]
+    entries += [bundle_json.entry(seen, service.base, "include") for seen in await _referred(view, found)]
+    return Response(200, bundle_json.searchset(entries, links=links), ((b"content-type", JSON),))
 
 
 async def _types(view: View, patient: str, asked: dict[str, str]) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fhir_server.http import JSON, Request, Response, etag_version, versioned
-from fhir_server.interactions import bundles
+from fhir_server.access.view import Seen, View
+from fhir_server.interactions import bundle_json
+from fhir_server.interactions.messages import JSON, Request, Response, etag_version, versioned
 from fhir_server.interactions.service import Service
-from fhir_server.view import Seen, View
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
@@ -28,7 +28,7 @@ async def history(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id/_history``: the versions in view, newest first."""
     type, id = request.path[:2]
     versions = await view.history(type, id)
-    return Response(200, bundles.history(versions, service.base, f"{type}/{id}/_history"), ((b"content-type", JSON),))
+    return Response(200, bundle_json.history(versions, service.base, f"{type}/{id}/_history"), ((b"content-type", JSON),))
 
 
 def answer(seen: Seen, status: int = 200) -> Response:

@@ -10,17 +10,17 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from fhir_server import jsontext
-from fhir_server.http import JSON, Request, Response
-from fhir_server.intake import is_local
-from fhir_server.interactions import bundles
+from fhir_server.access.view import Seen, View
+from fhir_server.interactions import bundle_json
+from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
 from fhir_server.search import index, query
-from fhir_server.search.controls import Include
 from fhir_server.search.criteria import refers
 from fhir_server.search.filters import IdIs
-from fhir_server.search.sight import Position
-from fhir_server.view import Seen, View
+from fhir_server.search.result_parameters import Include
+from fhir_server.search.visibility import Position
+from fhir_server.writing.writer import is_local
 
 INCLUDED = 1000
 """Most resources one page brings along by _include and _revinclude; counted over what is in view."""
@@ -44,9 +44,9 @@ def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service
 
 async def page(view: View, type: str, asked: query.Query, service: Service) -> bytes:
     """One page of an answer."""
-    links = [("self", bundles.address(service.base, type, asked.applied))]
+    links = [("self", bundle_json.address(service.base, type, asked.applied))]
     if asked.summary == "count" or asked.count == 0:
-        return bundles.searchset((), links=links, total=await view.count(type, asked.where))
+        return bundle_json.searchset((), links=links, total=await view.count(type, asked.where))
     bound = binding(view, service, type, asked.applied)
     after = service.cursors.open(asked.cursor, bound) if asked.cursor else None
     found, end, total = await view.find_counted(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
@@ -55,10 +55,10 @@ async def page(view: View, type: str, asked: query.Query, service: Service) -> b
     if after is None and end is None:
         total = len(found)
     total = await _total(view, type, asked, total)
-    entries = [bundles.entry(seen, service.base, body=subset(seen.body, asked)) for seen in found]
+    entries = [bundle_json.entry(seen, service.base, body=subset(seen.body, asked)) for seen in found]
     extras = await _included(view, asked, found, service)
-    entries += [bundles.entry(seen, service.base, "include", subset(seen.body, asked)) for seen in extras]
-    return bundles.searchset(entries, links=links, total=total)
+    entries += [bundle_json.entry(seen, service.base, "include", subset(seen.body, asked)) for seen in extras]
+    return bundle_json.searchset(entries, links=links, total=total)
 
 
 def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str, str]]) -> bytes:
@@ -74,7 +74,7 @@ def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str
 def next_link(service: Service, path: str, applied: Iterable[tuple[str, str]], end: Position, bound: bytes) -> str:
     """The address of the page that starts behind ``end``."""
     kept = [pair for pair in applied if pair[0] != "_page"]
-    return bundles.address(service.base, path, [*kept, ("_page", service.cursors.seal(end, bound))])
+    return bundle_json.address(service.base, path, [*kept, ("_page", service.cursors.seal(end, bound))])
 
 
 async def _total(view: View, type: str, asked: query.Query, known: int | None) -> int | None:

@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fhir_server.consent.labels import Labeller
+from fhir_server.access.authentication import Door, Stale
+from fhir_server.access.permissions import Plan
+from fhir_server.access.view import View
+from fhir_server.consent.labeling import Labeller
 from fhir_server.consent.policy import Policy
-from fhir_server.door import Door, Stale
 from fhir_server.errors import Problem
-from fhir_server.grant import Plan
-from fhir_server.http import Request
-from fhir_server.intake import Writing
-from fhir_server.search.page import Cursors
+from fhir_server.interactions.messages import Request
+from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
-from fhir_server.view import View
+from fhir_server.writing.writer import Writing
 
 T = TypeVar("T")
 _ATTEMPTS = 8

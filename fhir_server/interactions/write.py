@@ -6,15 +6,15 @@ matches exist for it only as far as the caller sees them.
 
 from __future__ import annotations
 
-from fhir_server import intake
+from fhir_server.access.view import Seen, View, not_found
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.http import JSON, Request, Response, decoded, etag_version, versioned
-from fhir_server.intake import Draft, Writing
-from fhir_server.interactions import app_state, merge, read
+from fhir_server.interactions import app_state, read
+from fhir_server.interactions.messages import JSON, Request, Response, decoded, etag_version, versioned
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
-from fhir_server.view import Seen, View, not_found
+from fhir_server.writing import hidden_elements, writer
+from fhir_server.writing.writer import Draft, Writing
 
 
 async def create(request: Request, service: Service) -> Response:
@@ -26,14 +26,14 @@ async def create(request: Request, service: Service) -> Response:
     request.require_json()
     if any(name not in ("_format", "_pretty") for name, _ in request.pairs):
         raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
-    draft = intake.draft(request.body, request.path[0], base=service.base)
+    draft = writer.draft(request.body, request.path[0], base=service.base)
     return await service.writing(request, lambda view, tx, writing: created(view, tx, writing, request, service, draft))
 
 
 async def update(request: Request, service: Service) -> Response:
     """``PUT Type/id``; a trusted caller may so create a resource under an id of its choice."""
     request.require_json()
-    draft = intake.draft(request.body, request.path[0], base=service.base)
+    draft = writer.draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id is not the one in the address.")
     return await service.writing(request, lambda view, tx, writing: updated(view, tx, writing, request, service, draft))
@@ -87,7 +87,7 @@ async def updated(
     await require_shown(view, targets - known - {f"{draft.type}/{id}"})
     if current is not None and seen is not None and not view.plan.everything:
         app_state.require_own(view.plan, current)
-        draft = merge.restored(draft, current, await view.withheld(current))
+        draft = hidden_elements.restored(draft, current, await view.withheld(current))
     row = await writing.store(draft, id, trusted=view.plan.trusted, previous=current)
     if current is None:
         await writing.adopt(f"{draft.type}/{id}")
@@ -127,8 +127,8 @@ def require_covered(view: View, draft: Draft, letter: str) -> None:
 
 def named(draft: Draft, base: str) -> frozenset[str]:
     """The ``Type/id`` of all rows of ours that a draft refers to."""
-    targets = {intake.relative(reference, base) for reference in draft.references()}
-    return frozenset(target for target in targets if intake.is_local(target))
+    targets = {writer.relative(reference, base) for reference in draft.references()}
+    return frozenset(target for target in targets if writer.is_local(target))
 
 
 async def require_shown(view: View, targets: frozenset[str]) -> None:

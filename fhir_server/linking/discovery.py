@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.linking import calls
-from fhir_server.linking.core import NO_ANSWER, Linking, Unreachable
-from fhir_server.linking.organisations import Organisation
-from fhir_server.smart.providers.calling import callable_url, origin_of, text
+from fhir_server.linking import http
+from fhir_server.linking.context import NO_ANSWER, Linking, Unreachable
+from fhir_server.linking.organizations import Organisation
+from fhir_server.smart.outbound.json_client import callable_url, origin_of, text
 
 _UNSOUND: Final = "The sign-in of the other health system cannot be used safely. Tell us, so that we can sort it out with them."
 
@@ -36,7 +36,7 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 async def discovered(room: Linking, organisation: Organisation) -> Endpoints:
     """The endpoints as its discovery document states them now.  Raises Unreachable."""
-    reply = await calls.get(room, f"{organisation.base}/.well-known/smart-configuration")
+    reply = await http.get(room, f"{organisation.base}/.well-known/smart-configuration")
     if reply.status != 200 or not reply.body:
         raise Unreachable(NO_ANSWER)
     stated = reply.body

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import msgspec
 
-from fhir_server.linking import calls, organisations, token_calls, vault
-from fhir_server.linking.core import ENDED, NO_ANSWER, Ended, Linking, LinkProblem, NotShared, Unreachable
+from fhir_server.linking import http, organizations, token_encryption, token_endpoint
+from fhir_server.linking.context import ENDED, NO_ANSWER, Ended, Linking, LinkProblem, NotShared, Unreachable
 from fhir_server.linking.discovery import Endpoints
-from fhir_server.linking.organisations import Organisation
-from fhir_server.linking.token_calls import Held
+from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.token_endpoint import Held
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import MINUTE, SECOND, digest, new_secret
-from fhir_server.smart.providers.calling import Reply
+from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
+from fhir_server.smart.outbound.json_client import Reply
 from fhir_server.store import NEVER
 
 PAGE: Final = 100  # rows of one kind that are asked for
@@ -79,7 +79,7 @@ async def keep(room: Linking, user: User, organisation: Organisation, endpoints:
         since=room.smart.now(),
     )
     await _put(room, link, tokens)
-    family = organisations.family(link.organisation)
+    family = organizations.family(link.organisation)
     await room.smart.store.secrets.replace(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
     for old in earlier:
         await unlink(room, user, old)
@@ -144,11 +144,11 @@ async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
     tokens = await _kept(room, link)
     if tokens.expires > room.smart.now() + _LEEWAY and tokens.access != refused:
         return tokens  # by whoever held the turn before us
-    organisation = await organisations.find(room.smart.store, link.organisation)
+    organisation = await organizations.find(room.smart.store, link.organisation)
     if not tokens.refresh or organisation is None or organisation.base != link.base:
         raise Ended(ENDED)
-    answer = await token_calls.ask(room, organisation, link.token, "refresh_token", refresh_token=tokens.refresh)
-    fresh = token_calls.held(room, answer, tokens.refresh)
+    answer = await token_endpoint.ask(room, organisation, link.token, "refresh_token", refresh_token=tokens.refresh)
+    fresh = token_endpoint.held(room, answer, tokens.refresh)
     await _put(room, link, fresh)
     if await find(room, user, link.id) is None:  # cut meanwhile
         await _revoke(room, link, await room.smart.store.secrets.take(_TOKENS, link.id, room.smart.now()))
@@ -158,7 +158,7 @@ async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
 
 async def _asked(room: Linking, link: Link, type: str, tokens: Held) -> Reply:
     query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
-    return await calls.get(room, f"{link.base}/{type}", query, tokens.access)
+    return await http.get(room, f"{link.base}/{type}", query, tokens.access)
 
 
 def _searchset(bundle: dict[str, Any], type: str) -> Shared:
@@ -176,24 +176,24 @@ async def _kept(room: Linking, link: Link) -> Held:
     sealed = await room.smart.store.secrets.peek(_TOKENS, link.id, room.smart.now())
     if sealed is None:
         raise Ended(ENDED)
-    return msgspec.json.decode(await vault.unseal(room.smart, sealed), type=Held)
+    return msgspec.json.decode(await token_encryption.unseal(room.smart, sealed), type=Held)
 
 
 async def _put(room: Linking, link: Link, tokens: Held) -> None:
-    sealed = await vault.seal(room.smart, msgspec.json.encode(tokens))
-    family = organisations.family(link.organisation)
+    sealed = await token_encryption.seal(room.smart, msgspec.json.encode(tokens))
+    family = organizations.family(link.organisation)
     await room.smart.store.secrets.replace(_TOKENS, link.id, sealed, NEVER, family)
 
 
 async def _revoke(room: Linking, link: Link, sealed: bytes | None) -> None:
-    organisation = await organisations.find(room.smart.store, link.organisation)
+    organisation = await organizations.find(room.smart.store, link.organisation)
     if sealed is None or organisation is None:
         return
     try:
-        tokens = msgspec.json.decode(await vault.unseal(room.smart, sealed), type=Held)
+        tokens = msgspec.json.decode(await token_encryption.unseal(room.smart, sealed), type=Held)
     except LinkProblem:
         return
-    await token_calls.revoke(room, organisation, link.token, link.revocation, tokens)
+    await token_endpoint.revoke(room, organisation, link.token, link.revocation, tokens)
 
 
 def _kind(user: User) -> str:

@@ -9,17 +9,17 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.dates import day_of
-from fhir_server.linking import flow, links, organisations, shown
-from fhir_server.linking.core import Linking, LinkProblem, Unreachable
+from fhir_server.linking import authorization, display, links, organizations
+from fhir_server.linking.context import Linking, LinkProblem, Unreachable
 from fhir_server.linking.links import Link
-from fhir_server.linking.organisations import Organisation
+from fhir_server.linking.organizations import Organisation
 from fhir_server.linking.pages import render
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.acts import Act, Kind
-from fhir_server.smart.core import Smart
-from fhir_server.smart.web import NO_STORE, BadForm, fields, read_form
+from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.security_events import Act, Kind
+from fhir_server.web.dates import day_of
+from fhir_server.web.forms import NO_STORE, BadForm, fields, read_form
 
 Handler = Callable[[Request, Session], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
@@ -43,15 +43,15 @@ class Pages:
         if form is None:
             return self._problem(session, _FORGED, 403)
         try:
-            organisation, url = await flow.start(self.room, session.user, form.get("organisation", ""))
+            organisation, url = await authorization.start(self.room, session.user, form.get("organisation", ""))
         except LinkProblem as problem:
             return await self._listing(session, str(problem), _status(problem))
         # A page with a link, not a redirect: browsers hold a form to its own site, redirects included.
-        return self._page("leaving.html", session, partner=organisation, url=url, host=flow.host(url))
+        return self._page("leaving.html", session, partner=organisation, url=url, host=authorization.host(url))
 
     async def callback(self, request: Request, session: Session) -> Response:
         try:
-            link = await flow.finish(self.room, session.user, fields(request.url.query))
+            link = await authorization.finish(self.room, session.user, fields(request.url.query))
         except BadForm as error:
             return await self._listing(session, str(error))
         except LinkProblem as problem:
@@ -63,9 +63,9 @@ class Pages:
         link, organisation = await self._found(request, session)
         if link is None or organisation is None:
             return self._problem(session, _UNKNOWN, 404)
-        problem, sections = "", list[shown.Section]()
+        problem, sections = "", list[display.Section]()
         try:
-            sections = await shown.sections(self.room, session.user, link)
+            sections = await display.sections(self.room, session.user, link)
         except LinkProblem as failure:
             problem = str(failure)
         view: dict[str, Any] = {"link": link, "partner": organisation, "sections": sections, "since": self._since(link)}
@@ -106,10 +106,10 @@ class Pages:
 
     async def _found(self, request: Request, session: Session) -> tuple[Link | None, Organisation | None]:
         link = await links.find(self.room, session.user, request.path_params["id"])
-        return link, await organisations.find(self.room.smart.store, link.organisation) if link else None
+        return link, await organizations.find(self.room.smart.store, link.organisation) if link else None
 
     async def _listing(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
-        known = {one.id: one for one in await organisations.everyone(self.room.smart.store)}
+        known = {one.id: one for one in await organizations.everyone(self.room.smart.store)}
         kept = await links.everyone(self.room, session.user)
         linked = [(link, known[link.organisation], self._since(link)) for link in kept if link.organisation in known]
         offered = sorted(known.values(), key=lambda one: one.name.casefold())

@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.dates import day_of, minute_of
-from fhir_server.portal import html
-from fhir_server.smart.accounts import again, agents, lately, second, sessions, users
-from fhir_server.smart.accounts.lately import Event
+from fhir_server.portal import page_handlers
+from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
+from fhir_server.smart.accounts.account_events import Event
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.acts import Act
-from fhir_server.smart.core import MINUTE, Smart, digest
+from fhir_server.smart.core.context import MINUTE, Smart, digest
+from fhir_server.smart.core.security_events import Act
+from fhir_server.web.dates import day_of, minute_of
 
 PATH: Final = "/account"
 _NOT_YOU: Final = "Your present password is not right, or there were too many attempts. Nothing was changed. Check it, or wait 15 minutes."
@@ -34,7 +34,7 @@ _DONE: Final = {
     "sessions": "The sign-ins you chose have ended.",
     "second": "Your second step has been taken away. Everywhere else you have been signed out.",
 }
-_LATELY: Final[dict[str, lately.What]] = {"password": "password", "second": "second-ended"}
+_LATELY: Final[dict[str, account_events.What]] = {"password": "password", "second": "second-ended"}
 _OFFER: Final = "second-factor-offer"
 _OFFER_LIFE: Final = 10 * MINUTE
 
@@ -51,7 +51,7 @@ class Account:
     async def password(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if form.get("new", "") != form.get("again", ""):
             return await self._page(session, _DIFFER)
-        if not await again.proven(self.smart, request, session.user, form):
+        if not await reauthentication.proven(self.smart, request, session.user, form):
             return await self._refused(session, "password")
         try:
             user = await users.set_password(self.smart.store, session.user, form.get("new", ""), self.smart.passwords, self.smart.now())
@@ -63,18 +63,18 @@ class Account:
         chosen = [one for one in await sessions.everyone(self.smart, session.user) if f"end-{digest(one.key)}" in form]
         if not chosen:
             return await self._page(session, _NONE_CHOSEN)
-        if not await again.proven(self.smart, request, session.user, form):
+        if not await reauthentication.proven(self.smart, request, session.user, form):
             return await self._refused(session, "sessions")
         for one in chosen:
             await sessions.end_one(self.smart, one.key)
         await self._note(session.user, "sessions")
-        return html.to(PATH, done="sessions")
+        return page_handlers.to(PATH, done="sessions")
 
     async def begin(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        if not await again.proven(self.smart, request, session.user, form):
+        if not await reauthentication.proven(self.smart, request, session.user, form):
             return await self._refused(session, "second-factor")
-        seed = second.new_seed()
-        offer = (digest(session.key), second.sealed(self.smart, seed))
+        seed = second_factor.new_seed()
+        offer = (digest(session.key), second_factor.sealed(self.smart, seed))
         expires = self.smart.now() + _OFFER_LIFE
         family = users.session_family(session.user.username)
         await self.smart.store.secrets.replace(_OFFER, digest(session.user.subject), msgspec.json.encode(offer), expires, family)
@@ -85,22 +85,22 @@ class Account:
         owner, sealed = msgspec.json.decode(kept, type=tuple[str, bytes]) if kept else ("", b"")
         if owner != digest(session.key):
             return await self._page(session, _NOT_BEGUN)
-        seed = second.opened(self.smart, sealed)
-        if not await second.first_code(self.smart, session.user, form.get("code", ""), seed):
+        seed = second_factor.opened(self.smart, sealed)
+        if not await second_factor.first_code(self.smart, session.user, form.get("code", ""), seed):
             return self._setting_up(session, seed, _WRONG_CODE)
-        codes = await second.enrol(self.smart, session.user, seed)
+        codes = await second_factor.enrol(self.smart, session.user, seed)
         session, cookie = await self._alone(request, session.user)
         await self._note(session.user, "second-factor")
-        await lately.note(self.smart.store, session.user, "second", self.smart.now(), agents.described(request))
-        page = html.page(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
-        return html.with_cookie(self.smart, page, cookie)
+        await account_events.note(self.smart.store, session.user, "second", self.smart.now(), browser_names.described(request))
+        page = page_handlers.page(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
+        return page_handlers.with_cookie(self.smart, page, cookie)
 
     async def take_away(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        if second.required(self.smart, session.user):
+        if second_factor.required(self.smart, session.user):
             return await self._page(session, _NEEDED)
-        if not await again.proven(self.smart, request, session.user, form):
+        if not await reauthentication.proven(self.smart, request, session.user, form):
             return await self._refused(session, "second-factor")
-        await second.forget(self.smart.store, session.user)
+        await second_factor.forget(self.smart.store, session.user)
         return await self._changed(request, session.user, "second")
 
     # parts
@@ -108,48 +108,50 @@ class Account:
     async def _changed(self, request: Request, user: User, what: str) -> Response:
         _, cookie = await self._alone(request, user)
         await self._note(user, what)
-        await lately.note(self.smart.store, user, _LATELY[what], self.smart.now(), agents.described(request))
-        return html.with_cookie(self.smart, html.to(PATH, done=what), cookie)
+        await account_events.note(self.smart.store, user, _LATELY[what], self.smart.now(), browser_names.described(request))
+        return page_handlers.with_cookie(self.smart, page_handlers.to(PATH, done=what), cookie)
 
     async def _alone(self, request: Request, user: User) -> tuple[Session, str]:
         """End all of the account's sessions and begin one anew in this browser."""
         await self.smart.store.secrets.forget(users.session_family(user.username))
-        cookie = await sessions.start(self.smart, user, agents.described(request))
+        cookie = await sessions.start(self.smart, user, browser_names.described(request))
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
 
     async def _refused(self, session: Session, what: str) -> Response:
         await self._note(session.user, what, done=False)
-        return await self._page(session, _NEITHER if await second.enrolled(self.smart, session.user) else _NOT_YOU)
+        return await self._page(session, _NEITHER if await second_factor.enrolled(self.smart, session.user) else _NOT_YOU)
 
     async def _note(self, user: User, what: str, *, done: bool = True) -> None:
         await self.smart.note(Act("change-account", done, user.username, detail={"what": what}))
 
     def _setting_up(self, session: Session, seed: bytes, problem: str = "") -> Response:
-        setup = second.setup(self.smart, session.user, seed)
-        return html.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
+        setup = second_factor.setup(self.smart, session.user, seed)
+        return page_handlers.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
 
     async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
-        factor, zone = await second.enrolled(self.smart, session.user), self.smart.zone
+        factor, zone = await second_factor.enrolled(self.smart, session.user), self.smart.zone
         view: dict[str, Any] = {
             "since": day_of(session.user.since, zone) if session.user.since else "",
             "factor": factor and day_of(factor.since, zone),
-            "codes_left": await second.codes_left(self.smart, session.user) if factor else 0,
-            "needed": second.required(self.smart, session.user),
-            "lately": worded(await lately.events(self.smart.store, session.user, self.smart.now()), zone),
+            "codes_left": await second_factor.codes_left(self.smart, session.user) if factor else 0,
+            "needed": second_factor.required(self.smart, session.user),
+            "lately": worded(await account_events.events(self.smart.store, session.user, self.smart.now()), zone),
             "sessions": [(digest(one.key), one, minute_of(one.started, zone)) for one in await sessions.everyone(self.smart, session.user)],
         }
-        return html.page(self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
+        return page_handlers.page(
+            self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view
+        )
 
 
 def worded(events: Iterable[Event], zone: ZoneInfo) -> list[tuple[str, str]]:
     """When each happened, and what, in words."""
-    return [(minute_of(one.at, zone), lately.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
+    return [(minute_of(one.at, zone), account_events.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
 
 
 def add_account(routes: APIRouter, smart: Smart) -> None:
     """Add the pages under ``/account``."""
     here = Account(smart)
-    routes.add_api_route(PATH, html.shown(smart, PATH, here.show), methods=["GET"])
+    routes.add_api_route(PATH, page_handlers.shown(smart, PATH, here.show), methods=["GET"])
     steps = {
         "/account/password": here.password,
         "/account/sessions": here.end_sessions,
@@ -158,5 +160,5 @@ def add_account(routes: APIRouter, smart: Smart) -> None:
         "/account/second/end": here.take_away,
     }
     for path, sent in steps.items():
-        routes.add_api_route(path, html.sent(smart, PATH, sent), methods=["POST"])
-        routes.add_api_route(path, html.back(PATH), methods=["GET"])
+        routes.add_api_route(path, page_handlers.sent(smart, PATH, sent), methods=["POST"])
+        routes.add_api_route(path, page_handlers.back(PATH), methods=["GET"])

@@ -6,12 +6,12 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.portal import ehr, html
-from fhir_server.portal.ehr import NoChart
+from fhir_server.portal import ehr_launch, page_handlers
+from fhir_server.portal.ehr_launch import NoChart
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.acts import Act, of_patient
-from fhir_server.smart.core import Smart
-from fhir_server.smart.web import NO_STORE
+from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.security_events import Act, of_patient
+from fhir_server.web.forms import NO_STORE
 
 PATH: Final = "/ehr"
 _STAFF: Final = "Patients' charts are opened from a clinician's account."
@@ -26,30 +26,30 @@ class Charts:
 
     async def listing(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return html.failed(self.smart, _STAFF, 403, session)
-        found = await ehr.charts(self.smart, session.user)
-        return html.page(self.smart, "ehr.html", session=session, charts=list(found.values()))
+            return page_handlers.failed(self.smart, _STAFF, 403, session)
+        found = await ehr_launch.charts(self.smart, session.user)
+        return page_handlers.page(self.smart, "ehr.html", session=session, charts=list(found.values()))
 
     async def chart(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return html.failed(self.smart, _STAFF, 403, session)
+            return page_handlers.failed(self.smart, _STAFF, 403, session)
         try:
-            found = await ehr.chart(self.smart, session.user, request.path_params["patient"])
+            found = await ehr_launch.chart(self.smart, session.user, request.path_params["patient"])
         except NoChart:
-            return html.failed(self.smart, _NO_CHART, 404, session)
-        apps, visits = await ehr.apps(self.smart), await ehr.visits(self.smart, session.user, found.patient)
+            return page_handlers.failed(self.smart, _NO_CHART, 404, session)
+        apps, visits = await ehr_launch.apps(self.smart), await ehr_launch.visits(self.smart, session.user, found.patient)
         # A form is held to these origins, and opening an app redirects to one of them.
         targets = [app.launch_uri for app in apps]
-        return html.page(self.smart, "chart.html", targets=targets, session=session, chart=found, apps=apps, visits=visits)
+        return page_handlers.page(self.smart, "chart.html", targets=targets, session=session, chart=found, apps=apps, visits=visits)
 
     async def launch(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if session.user.role != "clinician":
-            return html.failed(self.smart, _STAFF, 403, session)
+            return page_handlers.failed(self.smart, _STAFF, 403, session)
         wanted = (form.get("patient", ""), form.get("app", ""), form.get("encounter", ""))
         try:
-            url = await ehr.launch(self.smart, session.user, *wanted)
+            url = await ehr_launch.launch(self.smart, session.user, *wanted)
         except NoChart:
-            return html.failed(self.smart, _NO_CHART, 404, session)
+            return page_handlers.failed(self.smart, _NO_CHART, 404, session)
         await self.smart.note(Act("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
         # Not RedirectResponse, which re-quotes: a launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
@@ -58,6 +58,6 @@ class Charts:
 def add_charts(routes: APIRouter, smart: Smart) -> None:
     """Add the pages under ``/ehr``."""
     charts = Charts(smart)
-    routes.add_api_route(PATH, html.shown(smart, PATH, charts.listing), methods=["GET"])
-    routes.add_api_route(PATH + "/{patient}", html.shown(smart, PATH, charts.chart), methods=["GET"])
-    routes.add_api_route(PATH, html.sent(smart, PATH, charts.launch), methods=["POST"])
+    routes.add_api_route(PATH, page_handlers.shown(smart, PATH, charts.listing), methods=["GET"])
+    routes.add_api_route(PATH + "/{patient}", page_handlers.shown(smart, PATH, charts.chart), methods=["GET"])
+    routes.add_api_route(PATH, page_handlers.sent(smart, PATH, charts.launch), methods=["POST"])

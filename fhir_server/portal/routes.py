@@ -6,22 +6,22 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.dates import day_of
-from fhir_server.grant import Granter
+from fhir_server.access.permissions import Granter
 from fhir_server.interactions.service import Service
-from fhir_server.portal import apps, html, invitations, sharing
+from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
 from fhir_server.portal.account import add_account, worded
-from fhir_server.portal.desk import Desk, NotYours
+from fhir_server.portal.activation_codes import Invitation
+from fhir_server.portal.context import Desk, NotYours
 from fhir_server.portal.ehr_pages import add_charts
-from fhir_server.portal.grants import Grant
-from fhir_server.portal.invitations import Invitation
+from fhir_server.portal.proxy_grants import Grant
 from fhir_server.portal.sharing import Unclear
-from fhir_server.portal.words import LEVELS, RELATIONSHIPS, opened
-from fhir_server.smart.accounts import agents, lately, sessions
+from fhir_server.portal.wording import LEVELS, RELATIONSHIPS, opened
+from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.acts import Act, Kind, of_patient
-from fhir_server.smart.core import MINUTE, Smart, digest, new_secret
+from fhir_server.smart.core.context import MINUTE, Smart, digest, new_secret
+from fhir_server.smart.core.security_events import Act, Kind, of_patient
+from fhir_server.web.dates import day_of
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
 _ENDED = "This access has ended. If that was a mistake, let the person in once more below."
@@ -37,14 +37,14 @@ class Portal:
         self.smart = desk.smart
 
     async def start(self, request: Request) -> Response:
-        session = await sessions.current(self.smart, html.cookie(self.smart, request))
+        session = await sessions.current(self.smart, page_handlers.cookie(self.smart, request))
         if session is None:
-            return html.page(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
+            return page_handlers.page(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
         now = self.smart.now()
         records = await self.desk.records(session.user, now)
         may_share = await self.desk.may_share(session.user, now)
-        changed = worded(lately.news(await lately.events(self.smart.store, session.user, now)), self.smart.zone)
-        return html.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
+        changed = worded(account_events.news(await account_events.events(self.smart.store, session.user, now)), self.smart.zone)
+        return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
 
     # friends and family access
 
@@ -85,7 +85,7 @@ class Portal:
         except NotYours:
             return self._not_yours(session)
         await self._note("end-sharing", session, f"Consent/{consent}")
-        return html.to("/sharing", ended="yes")
+        return page_handlers.to("/sharing", ended="yes")
 
     async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None, done: str = "") -> Response:
         now = self.smart.now()
@@ -93,7 +93,7 @@ class Portal:
             grants = await sharing.shared(self.desk, session.user, now)
         except NotYours:
             return self._not_yours(session)
-        return html.page(
+        return page_handlers.page(
             self.smart,
             "sharing.html",
             400 if unclear else 200,
@@ -117,7 +117,7 @@ class Portal:
             "levels": ", ".join(LEVELS[level] for level in grant.levels),
             "since": "" if grant.since is None else day_of(grant.since, zone),
             "last": "" if grant.until is None else day_of(grant.until - 1, zone),
-            "code": await invitations.state(self.smart.store.secrets, grant.persons[0], now),
+            "code": await activation_codes.state(self.smart.store.secrets, grant.persons[0], now),
         }
 
     async def _first(self, session: Session, once: str, now: int) -> bool:
@@ -130,36 +130,36 @@ class Portal:
         await self.smart.note(Act(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
-        until = day_of(now + invitations.CODE_LIFE, self.smart.zone)
-        return html.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
+        until = day_of(now + activation_codes.CODE_LIFE, self.smart.zone)
+        return page_handlers.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
 
     def _not_yours(self, session: Session) -> Response:
-        return html.page(self.smart, "not_yours.html", 403, session=session)
+        return page_handlers.page(self.smart, "not_yours.html", 403, session=session)
 
     # taking up a grant
 
     async def accept(self, request: Request, session: Session) -> Response:
-        return html.page(self.smart, "accept.html", session=session)
+        return page_handlers.page(self.smart, "accept.html", session=session)
 
     async def accepted(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            user, invitation = await invitations.redeem(self.smart.store, session.user, form.get("code", ""), now)
-        except invitations.Refused as refused:
-            earlier = await invitations.taken_up(self.smart.store, session.user, form.get("code", ""))
+            user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now)
+        except activation_codes.Refused as refused:
+            earlier = await activation_codes.taken_up(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
                 return await self._accepted(request, *earlier, now)
             await self.smart.note(Act("use-code", False, session.user.username))
-            return html.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
+            return page_handlers.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.note(Act("use-code", username=user.username, about=about))
         return await self._accepted(request, user, invitation, now)
 
     async def _accepted(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
         choice = next((one for one in await self.desk.records(user, now) if one.patient == invitation.patient), None)
-        value = await sessions.start(self.smart, user, agents.described(request))
+        value = await sessions.start(self.smart, user, browser_names.described(request))
         session = Session(user, now, sessions.form_token(value))
-        return html.with_cookie(self.smart, html.page(self.smart, "accepted.html", session=session, choice=choice), value)
+        return page_handlers.with_cookie(self.smart, page_handlers.page(self.smart, "accepted.html", session=session, choice=choice), value)
 
     # connected apps
 
@@ -167,17 +167,19 @@ class Portal:
         return await self._apps(session, done=_APP_ENDED if "ended" in request.query_params else "")
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        ended = await apps.end(self.desk, session.user, form.get("app", ""), self.smart.now())
+        ended = await connected_apps.end(self.desk, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps(session, _NOT_CONNECTED)
         await self.smart.note(Act("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
-        return html.to("/apps", ended="yes")
+        return page_handlers.to("/apps", ended="yes")
 
     async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:
-        found = await apps.connected(self.desk, session.user, self.smart.now())
+        found = await connected_apps.connected(self.desk, session.user, self.smart.now())
         zone = self.smart.zone
         listed = [(app, day_of(app.since or app.renewed, zone), day_of(app.renewed, zone)) for app in found]
-        return html.page(self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, done=done, apps=listed)
+        return page_handlers.page(
+            self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, done=done, apps=listed
+        )
 
 
 def router(smart: Smart, service: Service) -> APIRouter:
@@ -185,9 +187,9 @@ def router(smart: Smart, service: Service) -> APIRouter:
     portal = Portal(Desk(smart, service, Granter(service.policy, service.base)))
     routes = APIRouter(include_in_schema=False)
     routes.add_api_route("/", portal.start, methods=["GET"])
-    routes.add_api_route("/portal.css", html.style, methods=["GET"])
+    routes.add_api_route("/portal.css", page_handlers.style, methods=["GET"])
     for path, shown in {"/sharing": portal.sharing, "/accept": portal.accept, "/apps": portal.apps}.items():
-        routes.add_api_route(path, html.shown(smart, path, shown), methods=["GET"])
+        routes.add_api_route(path, page_handlers.shown(smart, path, shown), methods=["GET"])
     posts = {
         "/sharing": ("/sharing", portal.share),
         "/sharing/code": ("/sharing", portal.another_code),
@@ -198,7 +200,7 @@ def router(smart: Smart, service: Service) -> APIRouter:
     add_charts(routes, smart)
     add_account(routes, smart)
     for path, (page, sent) in posts.items():
-        routes.add_api_route(path, html.sent(smart, page, sent), methods=["POST"])
+        routes.add_api_route(path, page_handlers.sent(smart, page, sent), methods=["POST"])
         if path != page:
-            routes.add_api_route(path, html.back(page), methods=["GET"])
+            routes.add_api_route(path, page_handlers.back(page), methods=["GET"])
     return routes

@@ -9,16 +9,16 @@ from datetime import date
 from typing import Final
 
 from fhir_server import jsontext
-from fhir_server.intake import draft
-from fhir_server.portal import building, grants, invitations
-from fhir_server.portal.building import Wish
-from fhir_server.portal.desk import Desk, NotYours
-from fhir_server.portal.grants import Grant
-from fhir_server.portal.invitations import Invitation
-from fhir_server.portal.words import LEVELS, RELATIONSHIPS
+from fhir_server.access.view import View
+from fhir_server.portal import activation_codes, proxy_grants, proxy_resources
+from fhir_server.portal.activation_codes import Invitation
+from fhir_server.portal.context import Desk, NotYours
+from fhir_server.portal.proxy_grants import Grant
+from fhir_server.portal.proxy_resources import Wish
+from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.smart.accounts.users import User
 from fhir_server.store import Transaction
-from fhir_server.view import View
+from fhir_server.writing.writer import draft
 
 MOST: Final = 50
 LONGEST_NAME: Final = 100
@@ -70,8 +70,8 @@ async def share(desk: Desk, user: User, asked: Wish, now: int) -> tuple[str, str
     """Let somebody in: the code by which that person takes it up, and the id of the Consent.  Raises NotYours, Unclear."""
     patient, service = _own(user), desk.service
     related, granted = service.new_id(), service.new_id()
-    person = building.related_person(patient, asked)
-    consent = building.consent(
+    person = proxy_resources.related_person(patient, asked)
+    consent = proxy_resources.consent(
         patient, related, asked, now=now, today=desk.today(now), policy=service.policy.name, authority=desk.smart.origin
     )
 
@@ -84,13 +84,13 @@ async def share(desk: Desk, user: User, asked: Wish, now: int) -> tuple[str, str
         await writing.store(consent, granted, trusted=False, previous=None)
 
     await desk.smart.store.write(job)
-    return await invitations.issue(desk.smart.store.secrets, Invitation(patient, granted, related), now), granted
+    return await activation_codes.issue(desk.smart.store.secrets, Invitation(patient, granted, related), now), granted
 
 
 async def another_code(desk: Desk, user: User, consent: str, now: int) -> tuple[str, Grant]:
     """A new code for a grant nobody has taken up.  Raises NotYours, Unclear."""
     grant = next((one for one in await shared(desk, user, now) if one.consent == consent), None)
-    code = await invitations.renew(desk.smart.store.secrets, grant.persons[0], now) if grant else None
+    code = await activation_codes.renew(desk.smart.store.secrets, grant.persons[0], now) if grant else None
     if grant is None or code is None:
         raise Unclear(TAKEN)
     return code, grant
@@ -110,11 +110,11 @@ async def end(desk: Desk, user: User, consent: str, now: int) -> None:
         await desk.writing(tx, now).store(ended, consent, trusted=True, previous=row)
 
     await desk.smart.store.write(job)
-    await invitations.forget(desk.smart.store.secrets, consent)
+    await activation_codes.forget(desk.smart.store.secrets, consent)
 
 
 async def _in_force(desk: Desk, view: View, user: User) -> list[Grant]:
-    return await grants.in_force(view, _own(user), desk.service.policy.timezone)
+    return await proxy_grants.in_force(view, _own(user), desk.service.policy.timezone)
 
 
 def _own(user: User) -> str:

@@ -1,7 +1,7 @@
 """WHAT the data is: HL7's R4 definitions, validation, and one declaration a resource type.
 
 A type's own file in this folder, named after it in lower case, holds a module-level ``TYPE = ResourceType(...)``; a type without
-one gets a declaration made from the definitions and the table in :mod:`fhir_server.resources._others`.
+one gets a declaration made from the definitions and the table in :mod:`fhir_server.resources._default_declarations`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fhir_server.resources import _others, definitions
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources import _default_declarations, definitions
+from fhir_server.resources._declaration import ResourceType
 
 __all__ = ["ResourceType", "catalogue"]
 
@@ -29,7 +29,7 @@ def catalogue() -> Mapping[str, ResourceType]:
     unknown = declared.keys() - set(definitions.types())
     if unknown:
         raise ValueError(f"not R4 resource types: {', '.join(sorted(unknown))}")
-    return MappingProxyType({name: declared.get(name) or _others.declaration(name) for name in definitions.types()})
+    return MappingProxyType({name: declared.get(name) or _default_declarations.declaration(name) for name in definitions.types()})
 
 
 def collected(found: list[ResourceType]) -> dict[str, ResourceType]:

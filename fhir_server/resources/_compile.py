@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fhir_server.resources import _values, definitions
-from fhir_server.resources._run import Place, Run, quote
+from fhir_server.resources._context import Place, Run, quote
 from fhir_server.resources.definitions import Element, TypeRef
 from fhir_server.resources.invariants import Predicate, rule
 

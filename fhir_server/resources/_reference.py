@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fhir_server.resources import definitions
-from fhir_server.resources._run import Place, Run, quote
+from fhir_server.resources._context import Place, Run, quote
 
 # [base/]Type/id[/_history/version], or Type?criteria (a conditional reference, in transactions only)
 _literal = re.compile(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fhir_server.resources._context import Place, Run, quote
 from fhir_server.resources._reference import targets_check
-from fhir_server.resources._run import Place, Run, quote
 from fhir_server.resources.definitions import TypeRef
 from fhir_server.resources.primitives import VALID, is_json_kind, json_kind
 

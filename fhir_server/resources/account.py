@@ -1,6 +1,6 @@
 """Account: what a patient owes; a joint account is nobody's but a trusted caller's (http://hl7.org/fhir/R4/account.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Account",

@@ -1,6 +1,6 @@
 """AllergyIntolerance (http://hl7.org/fhir/R4/allergyintolerance.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "AllergyIntolerance",

@@ -1,6 +1,6 @@
 """Appointment: each patient who takes part owns it; its department decides (http://hl7.org/fhir/R4/appointment.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Appointment",

@@ -1,6 +1,6 @@
 """AuditEvent: who looked at what; it is about whom it names as an entity, not about who acted (http://hl7.org/fhir/R4/auditevent.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "AuditEvent",

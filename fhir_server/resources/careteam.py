@@ -1,6 +1,6 @@
 """CareTeam: a member of a sensitive department is cut, the team stays (http://hl7.org/fhir/R4/careteam.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "CareTeam",

@@ -1,6 +1,6 @@
 """Claim: line items may name what was done (http://hl7.org/fhir/R4/claim.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Claim",

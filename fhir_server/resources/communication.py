@@ -1,6 +1,6 @@
 """Communication: a message belongs to the patient it is about (http://hl7.org/fhir/R4/communication.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Communication",

@@ -1,6 +1,6 @@
 """Condition (http://hl7.org/fhir/R4/condition.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Condition",

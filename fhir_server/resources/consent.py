@@ -1,6 +1,6 @@
 """Consent: grants, restrictions and directives (http://hl7.org/fhir/R4/consent.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Consent",

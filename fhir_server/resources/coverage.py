@@ -1,6 +1,6 @@
 """Coverage: the insured owns it, not who pays (http://hl7.org/fhir/R4/coverage.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Coverage",

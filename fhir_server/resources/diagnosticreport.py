@@ -1,6 +1,6 @@
 """DiagnosticReport: keeps its own labels; a labelled result is cut from it (http://hl7.org/fhir/R4/diagnosticreport.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "DiagnosticReport",

@@ -1,6 +1,6 @@
 """DocumentReference: notes, letters and directives (http://hl7.org/fhir/R4/documentreference.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "DocumentReference",

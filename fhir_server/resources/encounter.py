@@ -1,6 +1,6 @@
 """Encounter: a visit, whose department decides for all that refers to it (http://hl7.org/fhir/R4/encounter.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Encounter",

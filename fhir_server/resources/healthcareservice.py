@@ -1,6 +1,6 @@
 """HealthcareService: a department that offers appointments (http://hl7.org/fhir/R4/healthcareservice.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "HealthcareService",

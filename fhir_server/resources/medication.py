@@ -1,6 +1,6 @@
 """Medication: a drug's definition, of no patient (http://hl7.org/fhir/R4/medication.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Medication",

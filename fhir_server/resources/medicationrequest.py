@@ -1,6 +1,6 @@
 """MedicationRequest: what was prescribed and for what (http://hl7.org/fhir/R4/medicationrequest.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "MedicationRequest",

@@ -1,6 +1,6 @@
 """MedicationStatement: what a patient takes (http://hl7.org/fhir/R4/medicationstatement.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "MedicationStatement",

@@ -1,6 +1,6 @@
 """Observation: results, vital signs, habits, answers (http://hl7.org/fhir/R4/observation.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Observation",

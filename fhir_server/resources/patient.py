@@ -1,6 +1,6 @@
 """Patient: owns itself (http://hl7.org/fhir/R4/patient.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Patient",

@@ -1,6 +1,6 @@
 """Practitioner (http://hl7.org/fhir/R4/practitioner.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Practitioner",

@@ -1,6 +1,6 @@
 """PractitionerRole: which department a practitioner works for (http://hl7.org/fhir/R4/practitionerrole.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "PractitionerRole",

@@ -1,6 +1,6 @@
 """Provenance: makes no sense without every row it speaks of (http://hl7.org/fhir/R4/provenance.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "Provenance",

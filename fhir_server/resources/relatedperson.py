@@ -1,6 +1,6 @@
 """RelatedPerson: a proxy, owned by the patient (http://hl7.org/fhir/R4/relatedperson.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "RelatedPerson",

@@ -1,6 +1,6 @@
 """ServiceRequest: an order, whose sensitivity its results inherit (http://hl7.org/fhir/R4/servicerequest.html)."""
 
-from fhir_server.resources._type import ResourceType
+from fhir_server.resources._declaration import ResourceType
 
 TYPE = ResourceType(
     "ServiceRequest",

@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.errors import Issue
 from fhir_server.resources._compile import resource_shape
-from fhir_server.resources._run import Full, Run
+from fhir_server.resources._context import Full, Run
 
 
 def check(name: str, resource: Any) -> tuple[Issue, ...]:

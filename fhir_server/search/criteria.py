@@ -9,12 +9,12 @@ from typing import Final
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
-from fhir_server.search.bindings import implied_systems
-from fhir_server.search.escapes import split, unescape
+from fhir_server.search.element_paths import referred_type
+from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Present, RefersTo, Test, TokenIs
+from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.index import Parameter, parameters
-from fhir_server.search.kinds import Asked
-from fhir_server.search.paths import referred_type
+from fhir_server.search.parameter_types import Asked
 
 # Parameters of R4 that narrow a search and that are not served: to ignore one would answer a wider question.
 NARROWING: Final = frozenset({"_text", "_content", "_filter", "_list", "_query"})

@@ -2,7 +2,7 @@
 
 A *row* is a stored resource; its *entries* are the typed values the search parameters extract from it.
 Every entry, like every row, carries a visibility class, and a condition is always asked *in a window*
-(see :mod:`fhir_server.search.sight`): only entries whose class the window admits exist for it.
+(see :mod:`fhir_server.search.visibility`): only entries whose class the window admits exist for it.
 ``Not`` is therefore "no admitted entry ..." and never a complement over what is hidden.
 
 :mod:`fhir_server.search.match` gives the meaning; a store translates.  An unknown node is an error,

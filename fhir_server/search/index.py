@@ -11,11 +11,11 @@ from typing import Any, Final
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
-from fhir_server.search.aliases import Canonical, canonicals
+from fhir_server.search.element_paths import Out, Walk, compiled
 from fhir_server.search.expression import TrueUnlessFalse, parse
-from fhir_server.search.kinds import KINDS, Kind
-from fhir_server.search.paths import Out, Walk, compiled
-from fhir_server.search.sight import Entry
+from fhir_server.search.parameter_aliases import Canonical, canonicals
+from fhir_server.search.parameter_types import KINDS, Kind
+from fhir_server.search.visibility import Entry
 
 # Known to R4 and not served: kinds that need more than one entry or a map, and two of Bundle whose values are resources.
 UNSUPPORTED_KINDS: Final = frozenset({"composite", "special"})

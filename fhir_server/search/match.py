@@ -26,7 +26,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.sight import STALE, Entry, Indexed, Position, Scalar, Sight, SortKey, Window
+from fhir_server.search.visibility import STALE, Entry, Indexed, Position, Scalar, Sight, SortKey, Window
 
 Classes = frozenset[int]
 

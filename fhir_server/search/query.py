@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fhir_server.errors import Problem
-from fhir_server.search.controls import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Controls, Include
 from fhir_server.search.criteria import Unknown, criterion
-from fhir_server.search.escapes import split
+from fhir_server.search.escaping import split
 from fhir_server.search.filters import AllOf, Filter
-from fhir_server.search.sight import SortKey
+from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Controls, Include
+from fhir_server.search.visibility import SortKey
 
 MAX_PAIRS: Final = 200
 MAX_VALUES: Final = 500

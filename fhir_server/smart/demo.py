@@ -9,10 +9,10 @@ import anyio.to_thread
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
 from fhir_server.smart.accounts import users
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.smart.core import digest
-from fhir_server.smart.people import Role
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core.context import digest
+from fhir_server.smart.core.persons import Role
 from fhir_server.store import NEVER, Store
 
 PASSWORD: Final = "Demo-pass-2026"

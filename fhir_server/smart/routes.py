@@ -8,21 +8,21 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from fhir_server.smart import keys
-from fhir_server.smart.acts import Act, Kind, of_patient
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.registration_pages import add_developers
-from fhir_server.smart.apps.registration_routes import PER_ADDRESS, add_registration
-from fhir_server.smart.bridge import Answer, Incoming, in_thread
-from fhir_server.smart.core import HOUR, MINUTE, Smart
-from fhir_server.smart.discovery import openid_configuration
-from fhir_server.smart.limits import Limit
-from fhir_server.smart.page_routes import add_pages
-from fhir_server.smart.providers.calling import Outside
-from fhir_server.smart.providers.federation_pages import add_federation
-from fhir_server.smart.public_routes import add_public
-from fhir_server.smart.server import OAuthServer
-from fhir_server.smart.web import CORS, NO_STORE, PREFLIGHT, BadForm, address, incoming, malformed, read_form, written
+from fhir_server.smart.authorize.pages import add_pages
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.registration_pages import add_developers
+from fhir_server.smart.clients.registration_routes import PER_ADDRESS, add_registration
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.authlib import Answer, Incoming, in_thread, incoming, written
+from fhir_server.smart.core.context import HOUR, MINUTE, Smart
+from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.core.security_events import Act, Kind, of_patient
+from fhir_server.smart.discovery.documents import openid_configuration
+from fhir_server.smart.discovery.routes import add_public
+from fhir_server.smart.federation.pages import add_federation
+from fhir_server.smart.outbound.json_client import Outside
+from fhir_server.smart.tokens.server import OAuthServer
+from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadForm, address, malformed, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
 _ACTS: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
@@ -32,7 +32,7 @@ _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
 
 def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
-    """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.keys.prepare` before serving.
+    """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.core.signing_keys.prepare` before serving.
 
     ``transport`` carries the calls to outside identity providers; None: the network.
     """
@@ -45,7 +45,7 @@ def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> A
 
     @routes.get("/oauth/jwks")
     async def jwks() -> Response:
-        return JSONResponse(await keys.jwks(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
+        return JSONResponse(await signing_keys.jwks(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
     @routes.get("/.well-known/openid-configuration")
     async def openid() -> Response:

@@ -20,7 +20,7 @@ import msgspec
 
 from fhir_server.jsontext import Path
 from fhir_server.search.filters import Filter
-from fhir_server.search.sight import Entry, Position, Sight, SortKey
+from fhir_server.search.visibility import Entry, Position, Sight, SortKey
 
 NEVER = 2**62
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Snapshot(Protocol):
     async def find(
         self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        """At most ``limit`` rows that meet ``where``, in the order of ``sort`` and then of :mod:`~fhir_server.store.places`:
+        """At most ``limit`` rows that meet ``where``, in the order of ``sort`` and then of :mod:`~fhir_server.store.row_order`:
         for a bounded sight by when rows were stored, for another by the number of their first patient and then by that.
 
         Raises Problem ``invalid`` if ``after`` names a row that the sight does not (any longer) admit.

@@ -15,8 +15,8 @@ import msgspec
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.sight import Indexed, Position, Sight, SortKey
-from fhir_server.store import Page, Record, Row, Stamp, Transaction, places, system_now
+from fhir_server.search.visibility import Indexed, Position, Sight, SortKey
+from fhir_server.store import Page, Record, Row, Stamp, Transaction, row_order, system_now
 
 T = TypeVar("T")
 _Key = tuple[str, str]
@@ -63,8 +63,8 @@ def _indexed(version: _Version, place: tuple[int, int] = (0, 0)) -> Indexed:
 
 def _placed(versions: tuple[_Version, ...]) -> Indexed:
     owners = versions[-1].row.patients
-    number = places.patient_number(owners[0]) if owners else 0
-    return _indexed(versions[-1], (number, places.first([(one.row, one.stored) for one in versions])))
+    number = row_order.patient_number(owners[0]) if owners else 0
+    return _indexed(versions[-1], (number, row_order.first([(one.row, one.stored) for one in versions])))
 
 
 class _Transaction:

@@ -9,9 +9,9 @@ import hashlib
 import pytest
 
 from fhir_server.smart import demo
-from fhir_server.smart.apps import invitations
-from fhir_server.smart.core import new_secret
-from fhir_server.smart.launch import Launch, new_launch
+from fhir_server.smart.clients import initial_access_tokens
+from fhir_server.smart.core.context import new_secret
+from fhir_server.smart.tokens.launch import Launch, new_launch
 from tests.smart.world import VERIFIER, Page, World, query
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
@@ -77,7 +77,7 @@ def test_nothing_that_opens_anything_can_be_guessed(world: World) -> None:
     code = query(world.submit(page, decision="allow").headers["location"])["code"]
     tokens = world.exchange(code).json()
     launch = asyncio.run(new_launch(world.store, Launch("demo-public", "adult", "adult"), world.clock()))
-    invitation = asyncio.run(invitations.invite(world.store, world.clock()))
+    invitation = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
     found = [handle, session, code, tokens["access_token"], tokens["refresh_token"], launch, invitation, new_secret()]
     assert all(len(base64.urlsafe_b64decode(one + "=")) == 32 for one in found)
     assert len(set(found)) == len(found)

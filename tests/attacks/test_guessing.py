@@ -13,15 +13,15 @@ import pytest
 
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import password_codes, users
-from fhir_server.smart.accounts.sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.client_keys import FLOOR
-from fhir_server.smart.apps.registration_routes import PER_ADDRESS as REGISTRATIONS
-from fhir_server.smart.core import HOUR, MINUTE, SECOND
-from fhir_server.smart.limits import Limit
-from fhir_server.smart.page_routes import PER_ADDRESS as REQUESTS
-from fhir_server.smart.providers import outbound
-from fhir_server.smart.providers.federation_pages import PER_ADDRESS as DEPARTURES
+from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
+from fhir_server.smart.authorize.pages import PER_ADDRESS as REQUESTS
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.jwks_cache import FLOOR
+from fhir_server.smart.clients.registration_routes import PER_ADDRESS as REGISTRATIONS
+from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
+from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.federation.pages import PER_ADDRESS as DEPARTURES
+from fhir_server.web import public_fetch
 from tests.attacks.world import House
 from tests.federation.world import FEDERATED, Worlds
 from tests.smart.site import Site
@@ -343,8 +343,8 @@ def test_a_flood_of_assertions_whose_keys_never_come_holds_up_nobody_else(site: 
         await asyncio.sleep(60)
         return ()
 
-    monkeypatch.setattr(outbound, "DEADLINE", wait)
-    object.__setattr__(world.smart, "network", outbound.Network(silent))
+    monkeypatch.setattr(public_fetch, "DEADLINE", wait)
+    object.__setattr__(world.smart, "network", public_fetch.Network(silent))
     assertions = [world.assertion(jti=f"flood-{number}") for number in range(60)]
     forms = [{"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE, "client_assertion": one} for one in assertions]
     token = world.tokens()["refresh_token"]

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from fhir_server.smart import demo
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.smart.core import digest
-from fhir_server.smart.web import local_path
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core.context import digest
+from fhir_server.web.forms import local_path
 from tests.attacks.world import House
 from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, Page, World, query
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fhir_server.smart import granted
 from fhir_server.smart.accounts import users
-from fhir_server.smart.apps import clients
-from fhir_server.smart.core import HOUR
+from fhir_server.smart.clients import clients
+from fhir_server.smart.core import token_grants
+from fhir_server.smart.core.context import HOUR
 from tests.smart.world import World
 
 
@@ -22,7 +22,7 @@ def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> lis
         async def step(kind: str, key: str, *rest: Any) -> Any:
             steps.append(f"{name} {kind}")
             if steps[-1] == moment:
-                for one in await granted.standing(world.store, world.clock()):
+                for one in await token_grants.standing(world.store, world.clock()):
                     await secrets.forget(one.family)
             return await kept(kind, key, *rest)
 
@@ -43,7 +43,7 @@ def test_revocation_race_an_app_cannot_refresh_its_way_past_the_end_of_its_grant
     answer = world.refresh(old["refresh_token"])
     assert {"keep spent-refresh", "replace access", "replace refresh", "take refresh"} <= set(steps)
     monkeypatch.undo()
-    standing = asyncio.run(granted.standing(world.store, world.clock()))
+    standing = asyncio.run(token_grants.standing(world.store, world.clock()))
     if moment == "never":  # the control
         assert world.principal(answer.json()["access_token"]) and len(standing) == 1
         assert world.refresh(answer.json()["refresh_token"]).status_code == 200
@@ -58,7 +58,7 @@ def test_revocation_race_a_code_gives_nothing_once_its_grant_has_ended(world: Wo
     answer = world.exchange(code)
     assert {"keep spent-code", "replace access", "replace refresh", "take code"} <= set(steps)
     monkeypatch.undo()
-    standing = asyncio.run(granted.standing(world.store, world.clock()))
+    standing = asyncio.run(token_grants.standing(world.store, world.clock()))
     if moment == "never":  # the control
         assert world.principal(answer.json()["access_token"]) and len(standing) == 1
     else:

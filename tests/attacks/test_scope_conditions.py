@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.smart.scopes import parse
+from fhir_server.smart.core.scopes import parse
 from tests.served import Served
 
 _RELEASE = "https://fhir-server.example/ig/StructureDefinition/release-at"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fhir_server.smart.scopes import parse
+from fhir_server.smart.core.scopes import parse
 from tests.smart.world import Page, World, query
 
 

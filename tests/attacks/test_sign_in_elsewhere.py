@@ -15,9 +15,9 @@ from authlib.oidc.core.util import create_half_hash
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from fhir_server.smart import keys
-from fhir_server.smart.providers import federation
-from fhir_server.smart.providers.calling import MOST
+from fhir_server.smart.accounts import identity_providers
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.outbound.json_client import MOST
 from tests.federation.world import FEDERATED, NORTH, OURS, SOUTH, Worlds
 from tests.smart.world import Browser, claims_of
 
@@ -164,7 +164,7 @@ def test_elsewhere_an_id_token_signed_by_somebody_else_signs_nobody_in(worlds: W
     async def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(await (await worlds.wire.passed(request)).aread())
         claims = claims_of(body["id_token"])[1]
-        kid, _ = await keys.signer(worlds.north.smart, "RS256")
+        kid, _ = await signing_keys.signer(worlds.north.smart, "RS256")
         strange = RSAKey.generate_key(2048)
         return httpx.Response(
             200, json=body | {"id_token": jwt.encode({"alg": "RS256", "kid": kid}, claims, strange, algorithms=["RS256"])}
@@ -267,7 +267,7 @@ def test_elsewhere_a_discovery_document_that_is_not_this_issuers_or_points_at_un
 
 def test_elsewhere_a_provider_taken_away_or_changed_meanwhile_signs_nobody_in(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
-    asyncio.run(federation.remove(worlds.ours.store, NORTH))
+    asyncio.run(identity_providers.remove(worlds.ours.store, NORTH))
     refused(worlds, worlds.back(url), STALE)
 
 
@@ -288,14 +288,14 @@ def test_elsewhere_unlinking_a_subject_or_removing_its_provider_signs_the_accoun
     subject = asyncio.run(worlds.subject(worlds.north, "adult"))
     worlds.signed_in()
     assert worlds.who() == "Pat Parent"
-    assert asyncio.run(federation.unlink(worlds.ours.store, NORTH, subject))
+    assert asyncio.run(identity_providers.unlink(worlds.ours.store, NORTH, subject))
     assert worlds.who() == ""
     assert "nothing here has been opened" in worlds.signed_in().text
-    asyncio.run(federation.link(worlds.ours.store, NORTH, subject, "parent-a"))
+    asyncio.run(identity_providers.link(worlds.ours.store, NORTH, subject, "parent-a"))
     worlds.signed_in()
-    assert asyncio.run(federation.remove(worlds.ours.store, NORTH))
+    assert asyncio.run(identity_providers.remove(worlds.ours.store, NORTH))
     assert worlds.who() == ""
-    assert asyncio.run(federation.subjects(worlds.ours.store)) == ()
+    assert asyncio.run(identity_providers.subjects(worlds.ours.store)) == ()
 
 
 def test_elsewhere_the_same_subject_at_another_provider_is_another_person(worlds: Worlds) -> None:

@@ -13,10 +13,10 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from fhir_server.smart import demo
-from fhir_server.smart.apps import invitations
-from fhir_server.smart.providers import federation
-from fhir_server.smart.providers.federation import Provider
-from fhir_server.smart.providers.outbound import Network, Unfetchable, fetch, public
+from fhir_server.smart.accounts import identity_providers
+from fhir_server.smart.accounts.identity_providers import Provider
+from fhir_server.smart.clients import initial_access_tokens
+from fhir_server.web.public_fetch import Network, Unfetchable, fetch, public
 from tests.federation.world import NORTH, Worlds
 from tests.smart.site import PUBLIC, Site, mode
 from tests.smart.world import ASSERTION_TYPE, World, claims_of, query
@@ -135,7 +135,7 @@ def production(world: World, site: Site, resolve: Any = None) -> dict[str, str]:
     """A production server that resolves names as the operating system does for addresses; headers with an invitation."""
     mode(world, "production")
     object.__setattr__(world.smart, "network", Network(resolve or system, httpx.MockTransport(site.answer)))
-    return {"Authorization": f"Bearer {asyncio.run(invitations.invite(world.store, world.clock()))}"}
+    return {"Authorization": f"Bearer {asyncio.run(initial_access_tokens.invite(world.store, world.clock()))}"}
 
 
 async def system(host: str, port: int) -> Sequence[str]:
@@ -227,8 +227,8 @@ PROVIDERS = (
 @pytest.mark.parametrize("url", PROVIDERS)
 def test_ssrf_a_provider_at_an_unsafe_address_is_not_registered(world: World, url: str) -> None:
     with pytest.raises(ValueError, match="issuer"):
-        asyncio.run(federation.add(world.smart, Provider(url, "IdP", "us", "private_key_jwt")))
-    asyncio.run(federation.add(world.smart, Provider("https://idp.example/", "IdP", "us", "private_key_jwt")))
+        asyncio.run(identity_providers.add(world.smart, Provider(url, "IdP", "us", "private_key_jwt")))
+    asyncio.run(identity_providers.add(world.smart, Provider("https://idp.example/", "IdP", "us", "private_key_jwt")))
 
 
 def test_ssrf_a_providers_redirect_is_not_followed(worlds: Worlds) -> None:

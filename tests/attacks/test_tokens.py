@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from fhir_server.smart import demo, keys
-from fhir_server.smart.apps import clients
-from fhir_server.smart.core import SECOND
-from fhir_server.smart.providers.id_tokens import Expected, Unproven, verified
+from fhir_server.smart import demo
+from fhir_server.smart.clients import clients
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.context import SECOND
+from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
 from tests.attacks.world import House
 from tests.smart.world import ORIGIN, TOKEN_URL, Browser, World, claims_of
 
@@ -95,7 +96,7 @@ def test_token_confusion_our_own_tokens_are_no_client_assertions(world: World) -
 def test_token_confusion_an_assertion_signed_by_our_own_key_is_refused(world: World) -> None:
     """Our key set is published, and is nobody's but ours."""
     for alg in ("RS256", "ES384"):
-        kid, key = asyncio.run(keys.signer(world.smart, alg))
+        kid, key = asyncio.run(signing_keys.signer(world.smart, alg))
         claims = claims_of(world.assertion())[1]
         assert _sent(world, jwt.encode({"alg": alg, "kid": kid}, claims, key, algorithms=[alg])) == "invalid_client"
         for stated in (key_id for key_id in _kids(world)):
@@ -113,7 +114,7 @@ def _kids(world: World) -> list[str]:
 def test_token_confusion_our_public_key_is_no_shared_secret(world: World, alg: str) -> None:
     """HS256 with a public key, in every spelling of that key, against the clients' keys and against ours."""
     now = world.clock() // SECOND
-    own = next(key for key in asyncio.run(keys.jwks(world.smart))["keys"] if key["kty"] == "RSA")
+    own = next(key for key in asyncio.run(signing_keys.jwks(world.smart))["keys"] if key["kty"] == "RSA")
     published = asyncio.run(demo.private_keys(world.store, "demo-backend"))
     assert published is not None
     spellings = [json.dumps(own).encode(), base64.urlsafe_b64decode(own["n"] + "=="), own["n"].encode()]
@@ -135,7 +136,7 @@ def _mac(alg: str, kid: str, claims: dict[str, Any], secret: bytes) -> str:
 
 def test_token_confusion_a_clients_assertion_is_no_id_token_of_ours(world: World) -> None:
     """What our own reader of id_tokens makes of tokens that are signed soundly, by somebody else or for something else."""
-    published = asyncio.run(keys.jwks(world.smart))
+    published = asyncio.run(signing_keys.jwks(world.smart))
     tokens = world.tokens()
     token = tokens["id_token"]
     asked = Expected(ORIGIN, "demo-public", "n-1", tokens["access_token"])

@@ -16,7 +16,7 @@ from fhir_server.audit import JOURNAL, broken_links
 from fhir_server.cli import main
 from fhir_server.resources.validate import check
 from fhir_server.smart import demo
-from fhir_server.smart.acts import Kind
+from fhir_server.smart.core.security_events import Kind
 from tests.portal.world import Form, Visitor, code_in
 from tests.smart.whole import Whole
 

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fhir_server.search.controls import MAX_COUNT
 from fhir_server.search.query import MAX_PAIRS, MAX_VALUES
-from fhir_server.smart import core, page_routes, routes, scopes
-from fhir_server.smart.apps import registration_routes
+from fhir_server.search.result_parameters import MAX_COUNT
+from fhir_server.smart import routes
+from fhir_server.smart.authorize import pages
+from fhir_server.smart.clients import registration_routes
+from fhir_server.smart.core import context, scopes
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/apps.md").read_text(encoding="utf-8")
@@ -38,12 +40,12 @@ def test_the_lengths_and_limits_on_the_page_are_the_servers() -> None:
         f"`_count` of {MAX_COUNT}",
         f"{MAX_PAIRS} parameters, {MAX_VALUES} values",
         f"{scopes.MOST} scopes",
-        f"{page_routes.PER_ADDRESS} authorization requests a minute",
+        f"{pages.PER_ADDRESS} authorization requests a minute",
         f"{routes.FAILURES} failed client authentications a minute",
         f"{registration_routes.PER_ADDRESS} registrations an hour",
-        f"{core.REFRESH_LIFE // core.DAY} days, anew at every use",
-        f"the grant {core.GRANT_LIFE // (365 * core.DAY)} years in all",
-        f"at most {core.SESSION_LIFE // core.HOUR} hours",
+        f"{context.REFRESH_LIFE // context.DAY} days, anew at every use",
+        f"the grant {context.GRANT_LIFE // (365 * context.DAY)} years in all",
+        f"at most {context.SESSION_LIFE // context.HOUR} hours",
     ]
     assert [words for words in stated if words not in PAGE] == []
 

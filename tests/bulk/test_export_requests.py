@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import export_job
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.view import View
+from fhir_server.interactions import bulk_export_job
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
 from tests.served import NOON, Answer, Served, micros
 
 ASYNC = {"prefer": "respond-async", "accept": "application/fhir+json"}
@@ -262,15 +262,15 @@ def test_a_failure_of_the_moment_ends_a_file_early_and_does_not_pass_for_a_row_t
 
 def test_names_that_run_together_make_no_other_caller_the_owner() -> None:
     def owner(client: str, user: str) -> str:
-        return export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, username=user, patient=None)))  # type: ignore[arg-type]
+        return bulk_export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, username=user, patient=None)))  # type: ignore[arg-type]
 
     assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c")
 
 
 def test_an_export_of_many_pages_holds_every_row_once(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = exported(server, limited, "$export")
-    monkeypatch.setattr(export_job, "_PAGE", 3)
-    monkeypatch.setattr(export_job, "_PAGES", 2)
+    monkeypatch.setattr(bulk_export_job, "_PAGE", 3)
+    monkeypatch.setattr(bulk_export_job, "_PAGES", 2)
     location = kicked(server, limited, "$export?_type=Observation,Patient")
     assert server.get(limited, location).status == 202
     found = rows(server, limited, finished(server, limited, location))
@@ -281,8 +281,8 @@ def test_an_export_of_many_pages_holds_every_row_once(server: Served, limited: s
 
 def test_an_export_goes_on_when_the_row_it_stopped_at_leaves_the_view(server: Served, feed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = server.app_token("proxy-full", "adult")
-    monkeypatch.setattr(export_job, "_PAGE", 1)
-    monkeypatch.setattr(export_job, "_PAGES", 1)
+    monkeypatch.setattr(bulk_export_job, "_PAGE", 1)
+    monkeypatch.setattr(bulk_export_job, "_PAGES", 1)
     seen = server.all_ids(proxy, "Observation?_count=100")
     location = kicked(server, proxy, "Patient/$export?_type=Observation")
     assert server.get(proxy, location).status == 202
@@ -293,7 +293,7 @@ def test_an_export_goes_on_when_the_row_it_stopped_at_leaves_the_view(server: Se
 
 
 def test_two_questions_at_once_lose_nothing(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_job, "_PAGES", 1)
+    monkeypatch.setattr(bulk_export_job, "_PAGES", 1)
     location = kicked(server, limited, "$export?_type=Observation,Patient")
     job = location.rpartition("/")[2]
     server.run(server.parts.store.secrets.keep("export-turn", job, b"", micros(NOON) + 60_000_000))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fhir_server.bulk.export import export
 from fhir_server.cli import main
+from fhir_server.maintenance.export import export
 from tests.served import Served
 
 PATIENT = {"resourceType": "Patient", "id": "p", "birthDate": "2012-04-17"}
@@ -126,7 +126,7 @@ def test_the_command_loads_says_what_it_did_and_goes_on_after_an_interruption(tm
 
 
 def test_relabelling_changes_nothing_where_nothing_has_changed(tmp_path: Path) -> None:
-    from fhir_server.bulk.relabel import relabel
+    from fhir_server.maintenance.relabel import relabel
 
     served = Served()
     try:

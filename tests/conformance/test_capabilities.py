@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fhir_server.smart.discovery import CAPABILITIES
+from fhir_server.smart.discovery.documents import CAPABILITIES
 from tests.conformance.walk import ASYMMETRIC, CONFIDENTIAL, PUBLIC, Server
 from tests.smart.world import Page, claims_of
 

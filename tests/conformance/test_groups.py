@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.smart.core import DAY, HOUR
+from fhir_server.smart.core.context import DAY, HOUR
 from tests.conformance.walk import ASYMMETRIC, BACKEND, CONFIDENTIAL, PUBLIC, Server
 from tests.smart.test_enforcement import SET_1, SET_2
 from tests.smart.world import Page, claims_of, query

@@ -10,7 +10,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from fhir_server.smart import demo
-from fhir_server.smart.core import SECOND, new_secret
+from fhir_server.smart.core.context import SECOND, new_secret
 from tests.ehr.world import Ehr, Visitor
 from tests.smart.world import ASSERTION_TYPE, CHALLENGE, VERIFIER, Browser, Page, _grouped, query
 

@@ -7,14 +7,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fhir_server.consent import spans
-from fhir_server.consent.ages import ages, turns
+from fhir_server.consent import intervals
+from fhir_server.consent.age_limits import ages, turns
 
 NEW_YORK = ZoneInfo("America/New_York")
 
 
 def instant(text: str) -> int:
-    return spans.micros(datetime.fromisoformat(text))
+    return intervals.micros(datetime.fromisoformat(text))
 
 
 NOW = instant("2026-11-21T12:00:00Z")
@@ -91,9 +91,9 @@ def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
     ],
 )
 def test_a_date_covers_its_unit(text: str, start: str, length: int) -> None:
-    assert spans.span(text, NEW_YORK) == (instant(start), instant(start) + length)
+    assert intervals.span(text, NEW_YORK) == (instant(start), instant(start) + length)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"])
 def test_what_is_not_a_date_covers_nothing(text: str) -> None:
-    assert spans.span(text, NEW_YORK) is None
+    assert intervals.span(text, NEW_YORK) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.consent.codes import CodeBook
+from fhir_server.consent.sensitivity_codes import CodeBook
 
 BOOK = CodeBook.load()
 LOINC = "http://loinc.org"

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_server.consent.classes import LABELS, ClassKey
-from fhir_server.consent.decide import Actor, explain, may_write, own_conditions, permits, redactable, released_only
+from fhir_server.consent.decision import Actor, explain, may_write, own_conditions, permits, redactable, released_only
 from fhir_server.consent.policy import ACTORS, FOLDER, Policy, _compiled, _layers, _merged, load
+from fhir_server.consent.visibility_classes import LABELS, ClassKey
 
 OPTUM, SSM, STRICT = load("optum"), load("ssm"), load("strict")
 SHIPPED = {"optum": OPTUM, "ssm": SSM, "strict": STRICT}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fhir_server.consent import labels as labelling
-from fhir_server.consent.classes import ClassKey
-from fhir_server.consent.codes import CodeBook
-from fhir_server.consent.labels import Labelled, Labeller, Target
+from fhir_server.consent import labeling as labelling
+from fhir_server.consent.labeling import Labelled, Labeller, Target
 from fhir_server.consent.policy import load
+from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.visibility_classes import ClassKey
 from fhir_server.store import NEVER
 
 LABELLER = Labeller(load("optum"), CodeBook.load())

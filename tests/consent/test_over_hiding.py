@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fhir_server.consent.codes import CodeBook
-from fhir_server.consent.labels import Labeller, Target
+from fhir_server.consent.labeling import Labeller, Target
 from fhir_server.consent.policy import load
+from fhir_server.consent.sensitivity_codes import CodeBook
 
 BUNDLES = sorted((Path(__file__).parents[3] / "shared" / "data" / "synthea").glob("*.json.gz"))
 KINDS = {"Observation": "Observations", "MedicationRequest": "medications", "Encounter": "visits"}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fhir_server.consent import spans
+from fhir_server.consent import intervals
 from fhir_server.consent.policy import load
-from fhir_server.consent.records import Person, actor_for, grants
+from fhir_server.consent.relationships import Person, actor_for, grants
 from fhir_server.store import NEVER
 
 POLICY = load("optum", timezone="America/Chicago")
@@ -21,7 +21,7 @@ RELATED = {"resourceType": "RelatedPerson", "id": "r1", "active": True, "patient
 
 
 def instant(text: str) -> int:
-    return spans.micros(datetime.fromisoformat(text))
+    return intervals.micros(datetime.fromisoformat(text))
 
 
 T12, T18 = instant("2020-06-15T05:00Z"), instant("2026-06-15T05:00Z")

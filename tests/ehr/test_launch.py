@@ -8,12 +8,12 @@ import re
 
 import pytest
 
-from fhir_server.portal import ehr as room
+from fhir_server.portal import ehr_launch as room
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.smart.core import MINUTE
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core.context import MINUTE
 from tests.ehr.world import APP, SCOPE, Ehr, error
 from tests.smart.world import Browser, claims_of, query
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fhir_server.smart.accounts import second, users
-from fhir_server.smart.core import MINUTE
+from fhir_server.smart.accounts import second_factor, users
+from fhir_server.smart.core.context import MINUTE
 from fhir_server.smart.routes import router
 from tests.federation.world import FEDERATED, Worlds
 from tests.smart.test_second_factor import one_time, seed_on
@@ -39,8 +39,8 @@ def test_a_click_on_our_page_does(worlds: Worlds, site: str | None) -> None:
 def test_a_sign_in_elsewhere_takes_the_second_step_too(worlds: Worlds) -> None:
     user = asyncio.run(users.find(worlds.ours.store, "parent-a"))
     assert user is not None
-    seed = second.new_seed()
-    asyncio.run(second.enrol(worlds.ours.smart, user, seed))
+    seed = second_factor.new_seed()
+    asyncio.run(second_factor.enrol(worlds.ours.smart, user, seed))
     arrived = worlds.signed_in(next="/apps")
     assert arrived.headers["location"] == "/sign-in/second"
     assert worlds.who() == ""

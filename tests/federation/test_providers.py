@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from fhir_server.cli import main
-from fhir_server.smart.core import Smart
-from fhir_server.smart.providers import federation
-from fhir_server.smart.providers.federation import Provider
+from fhir_server.smart.accounts import identity_providers
+from fhir_server.smart.accounts.identity_providers import Provider
+from fhir_server.smart.core.context import Smart
 from tests.federation.world import NORTH, OURS, SOUTH, Worlds
 from tests.smart.world import World
 
@@ -22,7 +22,7 @@ def _in(mode: str, key: str = "k" * 32) -> Smart:
 
 
 def _added(smart: Smart, provider: Provider, secret: str = "secret") -> None:
-    asyncio.run(federation.add(smart, provider, secret))
+    asyncio.run(identity_providers.add(smart, provider, secret))
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_a_provider_that_could_not_be_used_safely_is_not_registered(changes: dic
     given = {name: getattr(GOOD, name) for name in ("issuer", "label", "client_id", "method")} | changes
     with pytest.raises(ValueError):
         _added(smart, Provider(**given), secret)  # type: ignore[arg-type]
-    assert asyncio.run(federation.everyone(smart.store)) == ()
+    assert asyncio.run(identity_providers.everyone(smart.store)) == ()
     _added(smart, GOOD)
-    assert len(asyncio.run(federation.everyone(smart.store))) == 1
+    assert len(asyncio.run(identity_providers.everyone(smart.store))) == 1
 
 
 def test_this_server_is_not_its_own_provider() -> None:
@@ -65,28 +65,28 @@ def test_production_does_not_take_a_secret_that_it_cannot_seal() -> None:
 
 def test_each_provider_has_an_address_of_its_own_to_send_people_back_to() -> None:
     smart = _in("test")
-    places = {federation.redirect_uri(smart, Provider(issuer, "X", "us", "private_key_jwt")) for issuer in (NORTH, SOUTH, OURS)}
+    places = {identity_providers.redirect_uri(smart, Provider(issuer, "X", "us", "private_key_jwt")) for issuer in (NORTH, SOUTH, OURS)}
     assert len(places) == 3
 
 
 @pytest.mark.parametrize("sub", ["", "x" * 256, "tab\t", "ü"])
 def test_a_subject_that_no_provider_can_state_is_not_linked(worlds: Worlds, sub: str) -> None:
     with pytest.raises(ValueError, match="255"):
-        asyncio.run(federation.link(worlds.ours.store, NORTH, sub, "adult"))
+        asyncio.run(identity_providers.link(worlds.ours.store, NORTH, sub, "adult"))
 
 
 def test_links_need_a_provider_an_account_and_a_subject_that_is_free(worlds: Worlds) -> None:
     store = worlds.ours.store
     for issuer, username, words in (("https://other.example", "adult", "provider"), (NORTH, "nobody", "user")):
         with pytest.raises(ValueError, match=words):
-            asyncio.run(federation.link(store, issuer, "sub-1", username))
-    asyncio.run(federation.link(store, NORTH, "sub-1", "adult"))
-    asyncio.run(federation.link(store, NORTH, "sub-1", "Adult"))
+            asyncio.run(identity_providers.link(store, issuer, "sub-1", username))
+    asyncio.run(identity_providers.link(store, NORTH, "sub-1", "adult"))
+    asyncio.run(identity_providers.link(store, NORTH, "sub-1", "Adult"))
     with pytest.raises(ValueError, match="unlink"):
-        asyncio.run(federation.link(store, NORTH, "sub-1", "parent-b"))
-    assert asyncio.run(federation.unlink(store, NORTH, "sub-1"))
-    assert not asyncio.run(federation.unlink(store, NORTH, "sub-1"))
-    asyncio.run(federation.link(store, NORTH, "sub-1", "parent-b"))
+        asyncio.run(identity_providers.link(store, NORTH, "sub-1", "parent-b"))
+    assert asyncio.run(identity_providers.unlink(store, NORTH, "sub-1"))
+    assert not asyncio.run(identity_providers.unlink(store, NORTH, "sub-1"))
+    asyncio.run(identity_providers.link(store, NORTH, "sub-1", "parent-b"))
 
 
 def test_the_operators_commands_register_link_list_unlink_and_remove(tmp_path: Path) -> None:

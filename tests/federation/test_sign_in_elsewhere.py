@@ -8,9 +8,9 @@ import httpx
 import msgspec
 import pytest
 
-from fhir_server.smart.accounts import users
-from fhir_server.smart.core import MINUTE, REQUEST_LIFE
-from fhir_server.smart.providers import federation, proof
+from fhir_server.smart.accounts import identity_providers, users
+from fhir_server.smart.core.context import MINUTE, REQUEST_LIFE
+from fhir_server.smart.outbound import client_authentication
 from tests.federation.world import NORTH, OURS, PASSWORD, SECRET, SOUTH, Page, Worlds, query
 from tests.smart.world import VERIFIER
 
@@ -39,7 +39,7 @@ def test_a_linked_subject_signs_in_as_the_account_it_was_linked_to(worlds: World
     issuer = {"north": NORTH, "south": SOUTH}[provider]
     there = {"north": worlds.north, "south": worlds.south}[provider]
     subject = asyncio.run(worlds.subject(there, "parent-b"))
-    asyncio.run(federation.link(worlds.ours.store, issuer, subject, "proxy-full"))
+    asyncio.run(identity_providers.link(worlds.ours.store, issuer, subject, "proxy-full"))
     answer = worlds.signed_in(provider, "parent-b")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert worlds.who() == "Fran Full"
@@ -154,13 +154,13 @@ def test_an_unanswered_sign_in_is_forgotten(worlds: Worlds) -> None:
 
 def test_the_client_secret_is_sealed_where_there_is_a_key(worlds: Worlds) -> None:
     sealed = replace(worlds.ours.smart, key="k" * 32)
-    provider = federation.Provider("https://id.example", "X", "us", "client_secret")
-    asyncio.run(federation.add(sealed, provider, SECRET))
-    kept = asyncio.run(federation.find(sealed.store, provider.id))
+    provider = identity_providers.Provider("https://id.example", "X", "us", "client_secret")
+    asyncio.run(identity_providers.add(sealed, provider, SECRET))
+    kept = asyncio.run(identity_providers.find(sealed.store, provider.id))
     assert kept is not None and SECRET.encode() not in kept.secret
-    assert federation.secret_of(sealed, kept) == SECRET
+    assert identity_providers.secret_of(sealed, kept) == SECRET
     with pytest.raises(LookupError):
-        federation.secret_of(replace(sealed, key="other" * 8), kept)
+        identity_providers.secret_of(replace(sealed, key="other" * 8), kept)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_the_secret_goes_where_the_provider_takes_it(worlds: Worlds, supported: 
 
 
 def test_a_secret_of_any_characters_is_encoded_before_it_becomes_a_header() -> None:
-    _, headers = proof.by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
+    _, headers = client_authentication.by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
     assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"us:a%3Ab%26%C3%B6"
 
 

@@ -13,13 +13,13 @@ import httpx
 from fastapi import FastAPI
 from joserfc import jwt
 
-from fhir_server.smart import demo, keys
-from fhir_server.smart.accounts import users
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.smart.core import digest
-from fhir_server.smart.providers import federation
-from fhir_server.smart.providers.federation import Provider
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import identity_providers, users
+from fhir_server.smart.accounts.identity_providers import Provider
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.context import digest
 from fhir_server.smart.routes import router
 from tests.smart.world import Browser, Clock, Page, World, claims_of, query
 
@@ -79,16 +79,16 @@ class Worlds:
         self.north.at(NORTH)
         self.south.at(SOUTH)
         self.wire.apps = {NORTH: httpx.ASGITransport(self.north.app), SOUTH: httpx.ASGITransport(self.south.app)}
-        self.callback = {name: federation.redirect_uri(self.ours.smart, one) for name, one in FEDERATED.items()}
-        ours = asyncio.run(keys.jwks(self.ours.smart))
+        self.callback = {name: identity_providers.redirect_uri(self.ours.smart, one) for name, one in FEDERATED.items()}
+        ours = asyncio.run(signing_keys.jwks(self.ours.smart))
         self.north.registers(Client("us", "Us", "app", "client_secret", "openid", (self.callback["north"],), secret=digest(SECRET)))
         self.south.registers(Client("us", "Us", "app", "private_key_jwt", "openid", (self.callback["south"],), jwks=ours))
         asyncio.run(self._federated())
 
     async def _federated(self) -> None:
-        await federation.add(self.ours.smart, FEDERATED["north"], SECRET)
-        await federation.add(self.ours.smart, FEDERATED["south"])
-        await federation.link(self.ours.store, NORTH, await self.subject(self.north, "adult"), "parent-a")
+        await identity_providers.add(self.ours.smart, FEDERATED["north"], SECRET)
+        await identity_providers.add(self.ours.smart, FEDERATED["south"])
+        await identity_providers.link(self.ours.store, NORTH, await self.subject(self.north, "adult"), "parent-a")
 
     async def subject(self, issuer: Issuer, username: str) -> str:
         found = await users.find(issuer.store, username)
@@ -146,7 +146,7 @@ class Worlds:
 
     async def signed(self, header: dict[str, Any], claims: dict[str, Any], by: Issuer | None = None) -> str:
         """A token signed by the key of an issuer, the north unless said."""
-        kid, key = await keys.signer((by or self.north).smart, "RS256")
+        kid, key = await signing_keys.signer((by or self.north).smart, "RS256")
         return jwt.encode({"kid": kid} | header, claims, key, algorithms=["RS256"])
 
     def kept(self) -> str:

@@ -6,11 +6,11 @@ import json
 import httpx
 import pytest
 
-from fhir_server.linking import links, organisations
-from fhir_server.linking.core import Ended
+from fhir_server.linking import links, organizations
+from fhir_server.linking.context import Ended
 from fhir_server.linking.links import Link
 from fhir_server.smart.accounts import users
-from fhir_server.smart.core import DAY, HOUR, new_secret
+from fhir_server.smart.core.context import DAY, HOUR, new_secret
 from tests.linking.world import CALLBACK, NEIGHBOUR, Worlds
 from tests.smart.world import BASE, query
 
@@ -200,16 +200,16 @@ def test_closing_an_account_can_end_all_its_links(worlds: Worlds) -> None:
 def test_removing_an_organisation_ends_its_links_and_no_others(worlds: Worlds) -> None:
     worlds.linked()
     other = worlds.linked("signed")
-    assert asyncio.run(organisations.remove(worlds.ours.store, "neighbour"))
+    assert asyncio.run(organizations.remove(worlds.ours.store, "neighbour"))
     assert worlds.kept() == {"links": 1, "tokens": 1}
     assert "Hives" in worlds.ours.http.get(other).text
-    assert not asyncio.run(organisations.remove(worlds.ours.store, "neighbour"))
+    assert not asyncio.run(organizations.remove(worlds.ours.store, "neighbour"))
 
 
 def test_a_token_is_never_sent_to_a_base_the_organisation_moved_to(worlds: Worlds) -> None:
     page = worlds.linked()
-    moved = organisations.Organisation(NEIGHBOUR.id, NEIGHBOUR.name, "https://elsewhere.example/fhir", NEIGHBOUR.client_id)
-    asyncio.run(organisations.add(worlds.ours.smart, moved))
+    moved = organizations.Organisation(NEIGHBOUR.id, NEIGHBOUR.name, "https://elsewhere.example/fhir", NEIGHBOUR.client_id)
+    asyncio.run(organizations.add(worlds.ours.smart, moved))
     worlds.clock.forward(DAY)
     worlds.sign_in()
     assert "Link the account again" in worlds.ours.http.get(page).text

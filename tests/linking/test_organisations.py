@@ -6,11 +6,11 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from fhir_server.linking import organisations, vault
-from fhir_server.linking.core import Ended
-from fhir_server.linking.organisations import Organisation
-from fhir_server.smart.core import Smart
-from fhir_server.smart.providers.calling import origin_of
+from fhir_server.linking import organizations, token_encryption
+from fhir_server.linking.context import Ended
+from fhir_server.linking.organizations import Organisation
+from fhir_server.smart.core.context import Smart
+from fhir_server.smart.outbound.json_client import origin_of
 from tests.smart.world import World
 
 GOOD = Organisation("north", "North Hospital", "https://north.example/api/fhir", "us")
@@ -24,11 +24,11 @@ def test_an_organisation_is_kept_and_listed_and_taken_away() -> None:
     smart = _in("production")
 
     async def story() -> None:
-        await organisations.add(smart, GOOD)
-        assert await organisations.everyone(smart.store) == (GOOD,)
-        assert await organisations.find(smart.store, "north") == GOOD
-        assert await organisations.remove(smart.store, "north")
-        assert await organisations.everyone(smart.store) == ()
+        await organizations.add(smart, GOOD)
+        assert await organizations.everyone(smart.store) == (GOOD,)
+        assert await organizations.find(smart.store, "north") == GOOD
+        assert await organizations.remove(smart.store, "north")
+        assert await organizations.everyone(smart.store) == ()
 
     asyncio.run(story())
 
@@ -55,8 +55,8 @@ def test_an_organisation_is_kept_and_listed_and_taken_away() -> None:
 def test_an_organisation_that_cannot_be_called_safely_is_refused(changes: dict[str, str]) -> None:
     smart = _in("production")
     with pytest.raises(ValueError):
-        asyncio.run(organisations.add(smart, msgspec.structs.replace(GOOD, **changes)))
-    assert asyncio.run(organisations.everyone(smart.store)) == ()
+        asyncio.run(organizations.add(smart, msgspec.structs.replace(GOOD, **changes)))
+    assert asyncio.run(organizations.everyone(smart.store)) == ()
 
 
 @pytest.mark.parametrize(("mode", "allowed"), [("demo", True), ("test", True), ("production", False)])
@@ -64,12 +64,12 @@ def test_an_organisation_that_cannot_be_called_safely_is_refused(changes: dict[s
 def test_plain_http_is_for_this_machine_outside_production(mode: str, allowed: bool, host: str) -> None:
     smart, local = _in(mode), msgspec.structs.replace(GOOD, base=f"http://{host}/fhir")
     if allowed:
-        asyncio.run(organisations.add(smart, local))
+        asyncio.run(organizations.add(smart, local))
     else:
         with pytest.raises(ValueError):
-            asyncio.run(organisations.add(smart, local))
+            asyncio.run(organizations.add(smart, local))
     with pytest.raises(ValueError):
-        asyncio.run(organisations.add(smart, msgspec.structs.replace(GOOD, base="http://10.0.0.1/fhir")))
+        asyncio.run(organizations.add(smart, msgspec.structs.replace(GOOD, base="http://10.0.0.1/fhir")))
 
 
 def test_tokens_may_go_to_the_bases_origin_or_the_one_registered() -> None:
@@ -84,12 +84,12 @@ def test_what_is_sealed_opens_again_and_only_under_its_own_key(key: str) -> None
     smart, another = replace(World().smart, key=key), World().smart
 
     async def story() -> None:
-        sealed = await vault.seal(smart, b"token")
+        sealed = await token_encryption.seal(smart, b"token")
         assert b"token" not in sealed
-        assert await vault.unseal(smart, sealed) == b"token"
+        assert await token_encryption.unseal(smart, sealed) == b"token"
         with pytest.raises(Ended):
-            await vault.unseal(replace(smart, key="other" * 10), sealed)
+            await token_encryption.unseal(replace(smart, key="other" * 10), sealed)
         with pytest.raises(Ended):
-            await vault.unseal(another, sealed)
+            await token_encryption.unseal(another, sealed)
 
     asyncio.run(story())

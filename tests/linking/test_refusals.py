@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_server.linking import flow
-from fhir_server.linking.core import Linking, LinkProblem
-from fhir_server.smart.core import HOUR
-from fhir_server.smart.providers import calling
+from fhir_server.linking import authorization
+from fhir_server.linking.context import Linking, LinkProblem
+from fhir_server.smart.core.context import HOUR
+from fhir_server.smart.outbound import json_client
 from tests.linking.world import Worlds
 
 ELSEWHERE = "http://127.0.0.1:6666"
@@ -154,7 +154,7 @@ def test_a_system_that_gives_no_usable_answer_ends_in_a_page_with_nothing_kept(w
     assert not any(called.startswith(ELSEWHERE) for _, called, _ in worlds.wire.calls)
 
 
-@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (calling.MOST, "identity"), (0, "gzip")])
+@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (json_client.MOST, "identity"), (0, "gzip")])
 def test_an_answer_too_long_or_compressed_is_not_read(worlds: Worlds, padding: int, coding: str) -> None:
     async def padded(request: httpx.Request) -> httpx.Response:
         real = await worlds.wire.app.handle_async_request(request)
@@ -177,7 +177,7 @@ def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
     room = Linking(worlds.ours.smart, worlds.wire, deadline=0.05)
     began = time.monotonic()
     with pytest.raises(LinkProblem):
-        asyncio.run(flow.start(room, worlds.user(), "neighbour"))
+        asyncio.run(authorization.start(room, worlds.user(), "neighbour"))
     assert time.monotonic() - began < 2
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server import dates
-from fhir_server.linking.shown import SECTIONS, Line, line
+from fhir_server.linking.display import SECTIONS, Line, line
+from fhir_server.web import dates
 from tests.linking.world import Worlds
 
 TYPES = [type for types in SECTIONS.values() for type in types]

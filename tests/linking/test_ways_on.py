@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from fhir_server.smart.core import SESSION_IDLE
+from fhir_server.smart.core.context import SESSION_IDLE
 from tests.linking.world import Worlds
 
 

@@ -12,14 +12,15 @@ import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from fhir_server.linking import organisations, routes
-from fhir_server.linking.core import Linking
-from fhir_server.linking.organisations import Organisation
-from fhir_server.smart import demo, keys
+from fhir_server.linking import organizations, routes
+from fhir_server.linking.context import Linking
+from fhir_server.linking.organizations import Organisation
+from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core import signing_keys
 from fhir_server.smart.routes import router
 from tests.smart.world import BASE, Clock, Page, World
 
@@ -76,7 +77,7 @@ class Theirs(World):
         @self.app.get("/fhir/{type}")
         async def search(type: str, request: Request) -> JSONResponse:
             token = request.headers.get("authorization", "").removeprefix("Bearer ")
-            from fhir_server.smart.tokens import principal
+            from fhir_server.smart.tokens.tokens import principal
 
             caller = await principal(self.store, token, self.clock())
             if caller is None or caller.patient != request.query_params["patient"]:
@@ -116,8 +117,8 @@ class Worlds:
 
     async def _registered(self) -> None:
         for organisation in (NEIGHBOUR, SIGNED):
-            await organisations.add(self.ours.smart, organisation)
-        await self.theirs.register(await keys.jwks(self.ours.smart))
+            await organizations.add(self.ours.smart, organisation)
+        await self.theirs.register(await signing_keys.jwks(self.ours.smart))
 
     @property
     def room(self) -> Linking:
@@ -184,9 +185,9 @@ class Worlds:
 
     def their_tokens(self) -> int:
         """How many refresh tokens of theirs are alive for us."""
-        from fhir_server.smart import granted
+        from fhir_server.smart.core import token_grants
 
-        standing = asyncio.run(granted.standing(self.theirs.store, self.clock()))
+        standing = asyncio.run(token_grants.standing(self.theirs.store, self.clock()))
         return sum(one.client_id.startswith("our-") for one in standing)
 
 

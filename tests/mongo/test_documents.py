@@ -16,8 +16,8 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TextIs, TokenIs
 from fhir_server.store import NEVER, Store
 from fhir_server.store.mongodb import MongoStore
-from fhir_server.store.mongodb_docs import native
-from fhir_server.store.mongodb_write import MongoTransaction
+from fhir_server.store.mongodb.documents import native
+from fhir_server.store.mongodb.transaction import MongoTransaction
 from tests.mongo.servers import emptied_url
 from tests.served import Served
 from tests.store.samples import ANYONE, OBS, date, found, put, record, string

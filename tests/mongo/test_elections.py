@@ -14,8 +14,7 @@ import pytest
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TokenIs
-from fhir_server.store import mongodb_base
-from fhir_server.store.mongodb import MongoStore
+from fhir_server.store.mongodb import MongoStore, schema
 from tests.mongo.mongod import ReplicaSet
 from tests.mongo.racing import Race, started
 from tests.store.samples import ANYONE, OBS, record, token
@@ -159,7 +158,7 @@ async def _progress(load: Load, before: int) -> None:
 
 
 def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(mongodb_base, "_SURE", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
+    monkeypatch.setattr(schema, "_SURE", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
     load = asyncio.run(survived(members, members.url.replace("{name}", name), kills))
     with capsys.disabled():
         print(

@@ -12,7 +12,8 @@ from pymongo import MongoClient
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TokenIs
-from fhir_server.store import Store, mongodb_run, open_store
+from fhir_server.store import Store, open_store
+from fhir_server.store.mongodb import retry
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.mongod import ReplicaSet
 from tests.store.samples import ANYONE, OBS, put, record, token
@@ -148,7 +149,7 @@ async def disturbed(members: ReplicaSet, asked: Asked, mode: Any, how: str) -> t
 def test_an_election_at_any_command_leaves_all_or_nothing(
     members: ReplicaSet, asked: Asked, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongodb_run, "_PATIENCE", 1.0)
+    monkeypatch.setattr(retry, "_PATIENCE", 1.0)
 
     async def job() -> None:
         before, after = await undisturbed(members, asked)

@@ -14,10 +14,11 @@ import pytest
 from click.testing import CliRunner
 from pymongo import MongoClient
 
-from fhir_server.bulk.migrate import migrate
 from fhir_server.cli import main
-from fhir_server.store import mongodb_moving, open_store
-from fhir_server.store.mongodb_moving import _Moving
+from fhir_server.maintenance.copy_store import migrate
+from fhir_server.store import open_store
+from fhir_server.store.mongodb import copying
+from fhir_server.store.mongodb.copying import _Moving
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.servers import fresh_url
 from tests.scenarios.test_scenarios import FILES, Scenario
@@ -140,8 +141,8 @@ def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str
         taken.append(len(lives))
         await right(self, lives)
 
-    monkeypatch.setattr("fhir_server.bulk.migrate._PAGE", 40)
-    monkeypatch.setattr(mongodb_moving._Moving, "take_lives", breaking)
+    monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
+    monkeypatch.setattr(copying._Moving, "take_lives", breaking)
     with pytest.raises(OSError, match="the cable"):
         asyncio.run(migrate(source, target, nobody))
     with pytest.raises(ValueError, match="not complete"):
@@ -152,7 +153,7 @@ def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str
         seen.append(len(lives))
         await right(self, lives)
 
-    monkeypatch.setattr(mongodb_moving._Moving, "take_lives", counting)
+    monkeypatch.setattr(copying._Moving, "take_lives", counting)
     found = asyncio.run(migrate(source, target, nobody))
     assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
     asyncio.run(_prepared(target))
@@ -160,7 +161,9 @@ def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str
 
 def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
     target = fresh_url()
-    command = "import sys; from fhir_server.bulk import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
+    command = (
+        "import sys; from fhir_server.maintenance import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
+    )
     child = subprocess.Popen([sys.executable, "-c", command, "migrate", source, target], cwd=ROOT)
     with MongoClient[dict[str, Any]](target) as client:
         database = client.get_default_database()
@@ -184,7 +187,7 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
 
 @pytest.mark.parametrize("how", ELECTION)
 def test_an_election_does_not_break_a_copy_off(source: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fhir_server.bulk.migrate._PAGE", 40)
+    monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
     members = failing_set()
     try:
         commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")

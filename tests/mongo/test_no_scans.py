@@ -25,7 +25,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.sight import Position, Sight, SortKey
+from fhir_server.search.visibility import Position, Sight, SortKey
 from fhir_server.store import Record
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.listening import Listener

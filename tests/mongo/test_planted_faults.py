@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fhir_server.search.filters import AllOf, AnyOf
-from fhir_server.search.sight import Sight, Window
-from fhir_server.store import mongodb_order, mongodb_read, mongodb_where, mongodb_write
+from fhir_server.search.visibility import Sight, Window
+from fhir_server.store.mongodb import reader, sorting, transaction, translate
 from tests.properties.agreement import found_wrong
 from tests.properties.chance import CLASSES
 from tests.store.stores import empty_store
@@ -21,94 +21,94 @@ EVERY = frozenset(CLASSES)
 
 
 def entry_classes_are_ignored(patch: pytest.MonkeyPatch) -> None:
-    right = mongodb_where._entry
-    patch.setattr(mongodb_where, "_entry", lambda param, array, test, _: right(param, array, test, EVERY))
+    right = translate._entry
+    patch.setattr(translate, "_entry", lambda param, array, test, _: right(param, array, test, EVERY))
 
 
 def classes_are_ignored_under_not(patch: pytest.MonkeyPatch) -> None:
-    right = mongodb_where.condition
+    right = translate.condition
 
     def wrong(type: str, filter: Any, classes: Any) -> Any:
-        return right(type, filter, EVERY if isinstance(filter, mongodb_where.Not) else classes)
+        return right(type, filter, EVERY if isinstance(filter, translate.Not) else classes)
 
-    patch.setattr(mongodb_where, "condition", wrong)
+    patch.setattr(translate, "condition", wrong)
 
 
 def class_and_value_of_different_entries(patch: pytest.MonkeyPatch) -> None:
     def wrong(param: str, array: str, test: Any, classes: Any) -> Any:
-        if test == mongodb_where.FALSE or not classes:
-            return mongodb_where.FALSE
+        if test == translate.FALSE or not classes:
+            return translate.FALSE
         return {"$and": [{array: {"$elemMatch": {"p": param, **test}}}, {array: {"$elemMatch": {"p": param, "c": {"$in": list(classes)}}}}]}
 
-    patch.setattr(mongodb_where, "_entry", wrong)
+    patch.setattr(translate, "_entry", wrong)
 
 
 def windows_changed(change: Callable[[Window], Window]) -> Fault:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        right = mongodb_where.windows
+        right = translate.windows
         wrong = lambda sight: right(Sight(tuple(map(change, sight.windows)), sight.now))  # noqa: E731
-        patch.setattr(mongodb_where, "windows", wrong)
-        patch.setattr(mongodb_order, "windows", wrong)
+        patch.setattr(translate, "windows", wrong)
+        patch.setattr(sorting, "windows", wrong)
 
     return plant
 
 
 def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
-    right = mongodb_where.windows
+    right = translate.windows
 
     def wrong(sight: Sight) -> Any:
         every = frozenset().union(*(window.classes for window in sight.windows))
         return right(Sight(tuple(Window(w.patients, every, w.released, w.where) for w in sight.windows), sight.now))
 
-    patch.setattr(mongodb_where, "windows", wrong)
-    patch.setattr(mongodb_order, "windows", wrong)
+    patch.setattr(translate, "windows", wrong)
+    patch.setattr(sorting, "windows", wrong)
 
 
 def only_the_first_patient_counts(patch: pytest.MonkeyPatch) -> None:
-    right = mongodb_where._placed
-    patch.setattr(mongodb_where, "_placed", lambda wanted, patients: right(wanted, patients)[:1])
+    right = translate._placed
+    patch.setattr(translate, "_placed", lambda wanted, patients: right(wanted, patients)[:1])
 
 
 def all_for_any(patch: pytest.MonkeyPatch) -> None:
-    right = mongodb_where.condition
+    right = translate.condition
 
     def wrong(type: str, filter: Any, classes: Any) -> Any:
         return right(type, AllOf(filter.parts) if isinstance(filter, AnyOf) and filter.parts else filter, classes)
 
-    patch.setattr(mongodb_where, "condition", wrong)
+    patch.setattr(translate, "condition", wrong)
 
 
 def sorts_by(change: Callable[[Any], Any]) -> Fault:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        right = mongodb_order._value
-        patch.setattr(mongodb_order, "_value", lambda key, classes: change(right(key, classes)))
+        right = sorting._value
+        patch.setattr(sorting, "_value", lambda key, classes: change(right(key, classes)))
 
     return plant
 
 
 def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
-    right = mongodb_order._value
-    patch.setattr(mongodb_order, "_value", lambda key, _: right(key, EVERY))
+    right = sorting._value
+    patch.setattr(sorting, "_value", lambda key, _: right(key, EVERY))
 
 
 def a_page_begins_with_the_last_ones_end(patch: pytest.MonkeyPatch) -> None:
     def wrong(place: Any, sight: Sight) -> Any:
         return ({"at": {"$gte": place[1]}},) if sight.bounded else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
 
-    patch.setattr(mongodb_read, "beyond", wrong)
-    patch.setattr(mongodb_order, "beyond", wrong)
+    patch.setattr(reader, "beyond", wrong)
+    patch.setattr(sorting, "beyond", wrong)
 
 
 def bounded_answers_by_patient(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(mongodb_read, "order", lambda sight: mongodb_order.ORDER)
+    patch.setattr(reader, "order", lambda sight: sorting.ORDER)
 
 
 def a_row_keeps_its_first_place(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(mongodb_write, "_same_view", lambda made, row: True)
+    patch.setattr(transaction, "_same_view", lambda made, row: True)
 
 
 def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Fault:
-    return lambda patch: patch.setitem(getattr(mongodb_where, name), prefix, meaning)
+    return lambda patch: patch.setitem(getattr(translate, name), prefix, meaning)
 
 
 FAULTS: dict[str, Fault] = {
@@ -130,7 +130,7 @@ FAULTS: dict[str, Fault] = {
     "sa includes overlaps": table("_DATE", "sa", lambda lo, hi: {"hi": {"$gt": hi}}),
     "ge is gt": table("_NUMBER", "ge", lambda lo, hi, value: {"v": {"$gt": value}}),
     "eq includes the end of its range": table("_NUMBER", "eq", lambda lo, hi, value: {"v": {"$gte": lo, "$lte": hi}}),
-    "prefix is contains": table("_TEXT", "prefix", mongodb_where._contains),
+    "prefix is contains": table("_TEXT", "prefix", translate._contains),
     "exact is folded": table("_TEXT", "exact", lambda value: {"v": value}),
 }
 

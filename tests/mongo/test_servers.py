@@ -13,7 +13,8 @@ from pymongo import IndexModel, MongoClient
 from fhir_server.cli import main
 from fhir_server.cli.base import with_parts
 from fhir_server.settings import Settings
-from fhir_server.store import mongodb_base, open_store
+from fhir_server.store import open_store
+from fhir_server.store.mongodb import schema
 from tests.mongo.mongod import Mongod, ReplicaSet
 from tests.mongo.servers import fresh_url, server_url
 from tests.store.samples import put, record
@@ -41,7 +42,7 @@ def test_a_standalone_server_is_refused() -> None:
 
 
 def test_a_version_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongodb_base, "OLDEST", (6, 1))
+    monkeypatch.setattr(schema, "OLDEST", (6, 1))
     with pytest.raises(ValueError, match=r"version 6\.0\.27; 6\.0 or later"):
         prepared(fresh_url())
 
@@ -126,7 +127,7 @@ def test_several_processes_may_make_the_collections_at_once() -> None:
     asyncio.run(job())
     with MongoClient[dict[str, Any]](url) as client:
         names = client.get_default_database()["resources"].index_information()
-    assert {index.document["name"] for index in mongodb_base.INDEXES["resources"]} <= set(names)
+    assert {index.document["name"] for index in schema.INDEXES["resources"]} <= set(names)
     assert "{name}" in server_url()
 
 

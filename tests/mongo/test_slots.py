@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from fhir_server.store.mongodb import MongoStore
-from fhir_server.store.mongodb_locks import SLOTS
-from fhir_server.store.mongodb_run import _TURNS, Runner
-from fhir_server.store.mongodb_write import MongoTransaction
+from fhir_server.store.mongodb.locks import SLOTS
+from fhir_server.store.mongodb.retry import _TURNS, Runner
+from fhir_server.store.mongodb.transaction import MongoTransaction
 from tests.mongo.servers import fresh_url
 
 MANY = 60

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from fhir_server.store import mongodb_failures
+from fhir_server.store.mongodb import failures
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.mongod import ReplicaSet
 from tests.mongo.test_servers import prepared
@@ -35,7 +35,7 @@ def test_a_start_goes_on_after_an_election(members: ReplicaSet, step: str, how: 
 
 
 def test_a_start_without_a_lasting_primary_ends_with_the_reason(members: ReplicaSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongodb_failures, "_PATIENCE", 0.5)
+    monkeypatch.setattr(failures, "_PATIENCE", 0.5)
     with failing(members, "alwaysOn", ("createIndexes",), "cannot confirm"):  # noqa: SIM117
         with pytest.raises(OSError, match=r"cannot be reached.*operation was interrupted"):
             prepared(url_of(members, "never"))

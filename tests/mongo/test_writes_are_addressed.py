@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.bulk.migrate import migrate
+from fhir_server.maintenance.copy_store import migrate
 from fhir_server.store import open_store
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.listening import Listener

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 
 from fhir_server import portal
 from fhir_server.smart import demo, routes
-from fhir_server.smart.accounts import lately, second, sessions, users
-from fhir_server.smart.accounts.sign_in import PER_USER
-from fhir_server.smart.core import DAY, MINUTE, SECOND
+from fhir_server.smart.accounts import account_events, second_factor, sessions, users
+from fhir_server.smart.accounts.password_sign_in import PER_USER
+from fhir_server.smart.core.context import DAY, MINUTE, SECOND
 from tests.portal.world import Form, Visitor, World
 from tests.smart.test_second_factor import one_time, recovery_codes, seed_on
 
@@ -73,7 +73,7 @@ def test_without_the_present_password_nothing_changes(world: World, password: st
     assert handle
     assert here.send("/account", "/account/sessions", password=password, **{handle[1]: "yes"}).status_code == 400
     assert len(asyncio.run(sessions.everyone(world.made.smart, world.account("adult")))) == 2
-    assert asyncio.run(second.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
     assert enters(world, "adult", demo.PASSWORD)
 
 
@@ -136,7 +136,7 @@ def test_all_other_sessions_can_be_ended_at_once(world: World) -> None:
 def test_a_second_step_is_set_up_and_then_needed_and_other_sessions_end(world: World) -> None:
     here, there = world.signed_in("adult"), world.signed_in("adult")
     seed, done = set_up(world, here)
-    assert len(recovery_codes(done)) == second.CODES
+    assert len(recovery_codes(done)) == second_factor.CODES
     assert stands(here) and not stands(there)
     world.clock.forward(MINUTE)
     visitor, answer = sign_in(world, "adult", demo.PASSWORD)
@@ -151,7 +151,7 @@ def test_a_wrong_first_code_sets_nothing_up(world: World) -> None:
     page = here.send("/account", "/account/second", password=demo.PASSWORD)
     token = Form(page.text, "/account/second/confirm").forms[0]
     assert here.post("/account/second/confirm", **token, code="000000").status_code == 400
-    assert asyncio.run(second.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
 
 
 def test_a_setting_up_is_finished_in_the_session_that_began_it_and_in_time(world: World) -> None:
@@ -164,7 +164,7 @@ def test_a_setting_up_is_finished_in_the_session_that_began_it_and_in_time(world
     world.clock.forward(2 * MINUTE)
     token = Form(here.get("/account").text, "/account/second").forms[0]
     assert here.post("/account/second/confirm", **token, code=one_time(seed, world.clock())).status_code == 400
-    assert asyncio.run(second.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
 
 
 def test_with_a_second_step_changes_want_its_code_too(world: World) -> None:
@@ -174,12 +174,12 @@ def test_with_a_second_step_changes_want_its_code_too(world: World) -> None:
     assert change(here).status_code == 400
     assert change(here, code="000000").status_code == 400
     assert here.send("/account", "/account/second/end", password=demo.PASSWORD).status_code == 400
-    assert asyncio.run(second.enrolled(world.made.smart, world.account("adult"))) is not None
+    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is not None
     assert change(here, code=one_time(seed, world.clock())).status_code == 303
     world.clock.forward(30 * SECOND)
     code = one_time(seed, world.clock())
     assert here.send("/account", "/account/second/end", password=NEW, code=code).status_code == 303
-    assert asyncio.run(second.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
 
 
 def test_where_it_is_needed_a_second_step_can_be_renewed_but_not_taken_away(world: World) -> None:
@@ -196,7 +196,7 @@ def test_where_it_is_needed_a_second_step_can_be_renewed_but_not_taken_away(worl
     token = Form(page, "/account/second").forms[0]
     fields = {"password": demo.PASSWORD, "code": one_time(seed, world.clock())}
     assert here.post("/account/second/end", **token, **fields).status_code == 400
-    assert asyncio.run(second.enrolled(smart, world.account("clinician"))) is not None
+    assert asyncio.run(second_factor.enrolled(smart, world.account("clinician"))) is not None
     assert seed_on(here.post("/account/second", **token, **fields)) != seed
 
 
@@ -228,11 +228,11 @@ def test_at_the_next_sign_in_people_learn_what_was_changed_and_once_only(world: 
 
 
 def test_people_see_their_latest_sign_ins_and_changes_and_no_endless_list(world: World) -> None:
-    for _ in range(lately.KEPT + 3):
+    for _ in range(account_events.KEPT + 3):
         here = world.signed_in("adult")
     set_up(world, here)
     told = here.get("/account").text.partition("What happened lately")[2]
-    assert told.count("<li>") - told.count("<li><a") == lately.KEPT
+    assert told.count("<li>") - told.count("<li><a") == account_events.KEPT
     assert "The second step was set up" in told
 
 

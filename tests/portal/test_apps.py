@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from fhir_server.smart import granted, tokens
-from fhir_server.smart.core import DAY, digest
-from fhir_server.smart.granted import Granted
+from fhir_server.smart.core import token_grants
+from fhir_server.smart.core.context import DAY, digest
+from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.tokens import tokens
 from tests.portal.world import Form, World
 
 NONE = "No app has access through you"
@@ -59,10 +60,10 @@ def test_an_app_is_listed_with_the_day_it_began_the_day_it_was_renewed_and_what_
         grant = Granted("demo-public", "patient/*.rs", "family", "adult", "adult", withheld=("HIV", "MH", "UNCLASSIFIED"))
         first = await tokens.issue(world.store, grant, world.clock(), refresh=grant.scope)
         world.clock.forward(30 * DAY)
-        kept = await granted.find(world.store, granted.REFRESH, digest(first.refresh or ""), world.clock())
+        kept = await token_grants.find(world.store, token_grants.REFRESH, digest(first.refresh or ""), world.clock())
         assert kept is not None
         await tokens.issue(world.store, kept, world.clock(), refresh=kept.scope)
-        await world.store.secrets.take(granted.REFRESH, digest(first.refresh or ""), world.clock())
+        await world.store.secrets.take(token_grants.REFRESH, digest(first.refresh or ""), world.clock())
 
     asyncio.run(renewed())
     page = world.signed_in("adult").get("/apps").text

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.portal import invitations
-from fhir_server.portal.invitations import Invitation, Refused
+from fhir_server.portal import activation_codes
+from fhir_server.portal.activation_codes import Invitation, Refused
 from fhir_server.smart.accounts import sessions, users
-from fhir_server.smart.core import MINUTE, digest
+from fhir_server.smart.core.context import MINUTE, digest
 from fhir_server.store import NEVER
 from tests.portal.world import Form, Visitor, World, code_in
 
@@ -36,21 +36,21 @@ def test_unknown_used_expired_and_too_many_read_alike(world: World) -> None:
     assert typed(world.signed_in("proxy-standard"), used)[0] == 200
     other = world.signed_in("proxy-full")
     answers = [typed(other, "AAAA-AAAA-AAAA-AAAA-AAAA"), typed(other, used), typed(other, "")]
-    world.clock.forward(invitations.CODE_LIFE)
+    world.clock.forward(activation_codes.CODE_LIFE)
     other = world.signed_in("proxy-full")
     answers.append(typed(other, stale))
-    answers += [typed(other, "wrong") for _ in range(invitations.GUESSES + 1)]
+    answers += [typed(other, "wrong") for _ in range(activation_codes.GUESSES + 1)]
     assert len(set(answers)) == 1 and answers[0][0] == 400 and "not right" in answers[0][1]
 
 
 def test_after_too_many_guesses_the_right_code_fails_too_until_some_time_has_passed(world: World) -> None:
     code = made(world)
     guesser = world.signed_in("proxy-standard")
-    for _ in range(invitations.GUESSES):
+    for _ in range(activation_codes.GUESSES):
         typed(guesser, "WRONG")
     assert typed(guesser, code)[0] == 400
     assert typed(world.signed_in("proxy-standard"), code)[0] == 400, "a new session must not give new guesses"
-    world.clock.forward(invitations.WINDOW + MINUTE)
+    world.clock.forward(activation_codes.WINDOW + MINUTE)
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
 
 
@@ -61,7 +61,7 @@ def test_a_code_may_be_typed_in_small_letters_without_dashes_and_with_look_alike
 
 def test_a_code_works_until_its_last_instant_and_no_longer(world: World) -> None:
     first, second = made(world), made(world)
-    world.clock.forward(invitations.CODE_LIFE - 1)
+    world.clock.forward(activation_codes.CODE_LIFE - 1)
     assert typed(world.signed_in("proxy-standard"), first)[0] == 200
     world.clock.forward(1)
     assert typed(world.signed_in("proxy-full"), second)[0] == 400
@@ -97,7 +97,7 @@ def test_a_new_code_replaces_the_old_one(world: World) -> None:
 
 def test_a_code_that_ran_out_can_be_made_anew_but_not_one_that_was_used(world: World) -> None:
     code = made(world)
-    world.clock.forward(invitations.CODE_LIFE)
+    world.clock.forward(activation_codes.CODE_LIFE)
     adult = world.signed_in("adult")
     assert "Ran out unused" in adult.get("/sharing").text
     new = code_in(adult.send("/sharing", "/sharing/code"))
@@ -132,9 +132,9 @@ def test_of_any_number_of_accounts_that_use_a_code_at_once_one_gets_in(scheme: s
     names = ["proxy-standard", "proxy-full", "parent-a", "newly-adult"]
 
     async def race() -> list[object]:
-        code = await invitations.issue(world.store.secrets, Invitation("adult", "some-consent", "some-person"), world.clock())
+        code = await activation_codes.issue(world.store.secrets, Invitation("adult", "some-consent", "some-person"), world.clock())
         users = [await _found(world, name) for name in names]
-        tries = [invitations.redeem(world.store, user, code, world.clock()) for user in users * 2]
+        tries = [activation_codes.redeem(world.store, user, code, world.clock()) for user in users * 2]
         return list(await asyncio.gather(*tries, return_exceptions=True))
 
     outcomes = asyncio.run(race())
@@ -168,9 +168,9 @@ def test_a_code_whose_form_is_sent_twice_has_worked_whichever_answer_is_shown(wo
 def test_two_codes_used_at_once_by_one_account_do_not_write_over_each_other(world: World) -> None:
     async def race() -> list[object]:
         issued = [Invitation("adult", f"consent-{number}", f"person-{number}") for number in range(3)]
-        codes = [await invitations.issue(world.store.secrets, one, world.clock()) for one in issued]
+        codes = [await activation_codes.issue(world.store.secrets, one, world.clock()) for one in issued]
         user = await _found(world, "proxy-standard")
-        tries = [invitations.redeem(world.store, user, code, world.clock()) for code in codes]
+        tries = [activation_codes.redeem(world.store, user, code, world.clock()) for code in codes]
         return list(await asyncio.gather(*tries, return_exceptions=True))
 
     outcomes = asyncio.run(race())
@@ -178,8 +178,8 @@ def test_two_codes_used_at_once_by_one_account_do_not_write_over_each_other(worl
     assert len(taken) == 3 and taken == set(world.account("proxy-standard").related_persons)
 
 
-async def _found(world: World, name: str) -> invitations.User:
-    user = await invitations.users.find(world.store, name)
+async def _found(world: World, name: str) -> activation_codes.User:
+    user = await activation_codes.users.find(world.store, name)
     assert user is not None
     return user
 

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fhir_server import dates
-from fhir_server.smart.core import HOUR
+from fhir_server.smart.core.context import HOUR
+from fhir_server.web import dates
 from tests.portal.world import START, World
 
 

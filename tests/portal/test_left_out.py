@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fhir_server.choices import left_out
+from fhir_server.access.record_choices import left_out
 from fhir_server.consent import policy as policies
-from fhir_server.consent.classes import ClassKey
-from fhir_server.consent.decide import Actor, permits
+from fhir_server.consent.decision import Actor, permits
+from fhir_server.consent.visibility_classes import ClassKey
 from tests.portal.world import World
 
 KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "diagnoses": "condition", "doctors' notes": "note"}

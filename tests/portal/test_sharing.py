@@ -8,9 +8,9 @@ import pytest
 
 from fhir_server.consent import policy
 from fhir_server.portal import sharing
-from fhir_server.portal.words import opened
+from fhir_server.portal.wording import opened
 from fhir_server.resources import validate
-from fhir_server.smart.core import DAY
+from fhir_server.smart.core.context import DAY
 from tests.portal.world import World, code_in
 
 SHARED = "Shared with you"

@@ -11,7 +11,7 @@ import pytest
 from fhir_server.portal.sharing import GONE
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.core import SESSION_IDLE
+from fhir_server.smart.core.context import SESSION_IDLE
 from tests.portal.test_account import change, set_up
 from tests.portal.world import Form, World
 from tests.smart.test_second_factor import one_time

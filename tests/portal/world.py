@@ -16,16 +16,17 @@ from fastapi import FastAPI
 
 from fhir_server import app as wiring
 from fhir_server import jsontext, portal
-from fhir_server.intake import Writing, draft
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.sight import Sight, Window
+from fhir_server.search.visibility import Sight, Window
 from fhir_server.settings import Settings
-from fhir_server.smart import demo, routes, tokens
+from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import users
-from fhir_server.smart.apps import clients
-from fhir_server.smart.core import SECOND
-from fhir_server.smart.granted import Granted
+from fhir_server.smart.clients import clients
+from fhir_server.smart.core.context import SECOND
+from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.tokens import tokens
 from fhir_server.store import NEVER, Transaction, open_store
+from fhir_server.writing.writer import Writing, draft
 from tests.smart.world import Browser, Clock
 
 SEEDS = Path(__file__).parents[2] / "seed_bundles"

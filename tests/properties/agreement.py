@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_server.errors import Problem
 from fhir_server.search import match
-from fhir_server.search.sight import Indexed, Position
+from fhir_server.search.visibility import Indexed, Position
 from fhir_server.store import Record, Row, Snapshot, Store
 from tests.properties.chance import Chain, Chance
 from tests.store.stores import empty_store

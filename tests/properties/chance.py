@@ -22,8 +22,8 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.sight import Entry, Indexed, Sight, SortKey, Window
-from fhir_server.store.places import patient_number
+from fhir_server.search.visibility import Entry, Indexed, Sight, SortKey, Window
+from fhir_server.store.row_order import patient_number
 
 KINDS = ("token", "reference", "string", "date", "quantity")
 PARAMS = {

@@ -13,8 +13,9 @@ from fhir_server.search.filters import (
     AllOf,
     AnyOf,
 )
-from fhir_server.search.sight import Window
-from fhir_server.store import Row, sqlite_order, sqlite_plan, sqlite_read, sqlite_where, sqlite_write
+from fhir_server.search.visibility import Window
+from fhir_server.store import Row
+from fhir_server.store.sqlite import planner, reader, sorting, transaction, translate
 from tests.properties.agreement import disagreements
 from tests.properties.chance import CLASSES
 
@@ -23,73 +24,73 @@ def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault in the text of statements."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        right = sqlite_read.SqliteSnapshot.rows
-        patch.setattr(sqlite_read.SqliteSnapshot, "rows", lambda self, sql, args: right(self, sql.replace(old, new), args))
+        right = reader.SqliteSnapshot.rows
+        patch.setattr(reader.SqliteSnapshot, "rows", lambda self, sql, args: right(self, sql.replace(old, new), args))
 
     return plant
 
 
 def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault in the meaning of one prefix."""
-    return lambda patch: patch.setitem(getattr(sqlite_where, name), prefix, meaning)
+    return lambda patch: patch.setitem(getattr(translate, name), prefix, meaning)
 
 
 def any_for_all(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_where.Meaning.condition
+    right = translate.Meaning.condition
 
     def wrong(self: Any, filter: Any, classes: Any) -> Any:
         return right(self, AllOf(filter.parts) if isinstance(filter, AnyOf) and filter.parts else filter, classes)
 
-    patch.setattr(sqlite_where.Meaning, "condition", wrong)
+    patch.setattr(translate.Meaning, "condition", wrong)
 
 
 def negation_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_where.Meaning._negated
-    patch.setattr(sqlite_where.Meaning, "_negated", lambda self, part, _: right(self, part, frozenset(CLASSES)))
+    right = translate.Meaning._negated
+    patch.setattr(translate.Meaning, "_negated", lambda self, part, _: right(self, part, frozenset(CLASSES)))
 
 
 def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_order.sort_value
+    right = sorting.sort_value
 
     def wrong(meaning: Any, key: Any, windows: Any, now: int) -> Any:
         return right(meaning, key, [Window(None, frozenset(CLASSES), False)], now)
 
-    patch.setattr(sqlite_order, "sort_value", wrong)
+    patch.setattr(sorting, "sort_value", wrong)
 
 
 def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_plan.merged
+    right = planner.merged
 
     def wrong(windows: tuple[Window, ...]) -> tuple[Window, ...]:
         every = frozenset().union(*(window.classes for window in windows))
         return right(tuple(Window(w.patients, every, w.released, w.where) for w in windows))
 
-    patch.setattr(sqlite_plan, "merged", wrong)
+    patch.setattr(planner, "merged", wrong)
 
 
 def patient_windows_are_ignored(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_plan.merged
-    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows)))
+    right = planner.merged
+    patch.setattr(planner, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows)))
 
 
 def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    right = sqlite_plan.merged
-    patch.setattr(sqlite_plan, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
+    right = planner.merged
+    patch.setattr(planner, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
 
 
 def a_row_stands_where_its_first_version_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sqlite_write.places, "first", lambda versions: min(stored for _, stored in versions))
+    patch.setattr(transaction.places, "first", lambda versions: min(stored for _, stored in versions))
 
 
 def a_row_stands_where_its_last_version_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sqlite_write.places, "first", lambda versions: versions[-1][1])
+    patch.setattr(transaction.places, "first", lambda versions: versions[-1][1])
 
 
 def relabelling_moves_nothing(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Any, type: int, stored: Any, row: Row, entries: Any) -> None:
-        self._replace(stored, row, entries, stored.rid & sqlite_write.SEQUENCE, stored.own)
+        self._replace(stored, row, entries, stored.rid & transaction.SEQUENCE, stored.own)
 
-    patch.setattr(sqlite_write.SqliteTransaction, "_settle", wrong)
+    patch.setattr(transaction.SqliteTransaction, "_settle", wrong)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -111,8 +112,8 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "exact is folded": table("_TEXT", "exact", lambda value: ("x.folded = ?", (value,))),
     "missing values come first": rewritten("NULLS LAST", "NULLS FIRST"),
     "ties in reverse": rewritten("NULLS LAST, rid", "NULLS LAST, -rid"),
-    "a page begins with the last one's end": rewritten(f"rid & {sqlite_write.SEQUENCE} > ?", f"rid & {sqlite_write.SEQUENCE} >= ?"),
-    "named patients' rows come by patient": rewritten(f"rid & {sqlite_write.SEQUENCE}", "rid"),
+    "a page begins with the last one's end": rewritten(f"rid & {transaction.SEQUENCE} > ?", f"rid & {transaction.SEQUENCE} >= ?"),
+    "named patients' rows come by patient": rewritten(f"rid & {transaction.SEQUENCE}", "rid"),
     "a row stands where its first version was stored": a_row_stands_where_its_first_version_was,
     "a row stands where its last version was stored": a_row_stands_where_its_last_version_was,
     "a row that is relabelled stays where it stands": relabelling_moves_nothing,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.store import sqlite_plan
+from fhir_server.store.sqlite import planner
 from tests.properties.agreement import TYPES, disagreements
 from tests.store.stores import SCHEMES
 
@@ -16,7 +16,7 @@ FEWER = {"mongodb": 15}  # sets of rows where the others would take minutes; `ma
 
 def test_sqlite_answers_so_wherever_it_starts_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("_FEW", "_MANY", "_LOTS"):
-        monkeypatch.setattr(sqlite_plan, bound, 3)
+        monkeypatch.setattr(planner, bound, 3)
     assert asyncio.run(disagreements("sqlite", tmp_path)) == []
 
 

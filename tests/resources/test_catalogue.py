@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.resources import ResourceType, _others, catalogue, collected, definitions
+from fhir_server.resources import ResourceType, _default_declarations, catalogue, collected, definitions
 
 DATA_CLASSES = frozenset(
     [
@@ -87,7 +87,7 @@ def test_what_must_be_known_is_also_labelled(name: str) -> None:
 
 
 def test_the_table_of_others_names_r4_types_once_and_none_with_a_file() -> None:
-    listed = [name for names in _others.CLASSES.values() for name in names.split()]
+    listed = [name for names in _default_declarations.CLASSES.values() for name in names.split()]
     assert len(listed) == len(set(listed))
     assert set(listed) <= set(definitions.types())
     assert not set(listed) & set(DECLARED)

@@ -9,10 +9,10 @@ import pytest
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search import index, query
-from fhir_server.search.aliases import Canonical, canonicals
-from fhir_server.search.bindings import implied_systems
+from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.match import matches
-from fhir_server.search.sight import Entry, Indexed
+from fhir_server.search.parameter_aliases import Canonical, canonicals
+from fhir_server.search.visibility import Entry, Indexed
 from tests.search.samples import LAB, LOINC, RESOURCES
 
 BASE = "http://us.example/fhir"

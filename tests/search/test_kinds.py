@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_server.search.escapes import split, unescape
+from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs
-from fhir_server.search.kinds import KINDS, Asked
-from fhir_server.search.kinds.date import BEGIN, DAY, END, MINUTE, SECOND, interval
-from fhir_server.search.kinds.string import fold
+from fhir_server.search.parameter_types import KINDS, Asked
+from fhir_server.search.parameter_types.date import BEGIN, DAY, END, MINUTE, SECOND, interval
+from fhir_server.search.parameter_types.string import fold
 
 BASE = "http://us.example/fhir"
 

@@ -30,7 +30,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.match import admits, answers, keys, matches, select
-from fhir_server.search.sight import Entry, Indexed, Position, Sight, SortKey, Window
+from fhir_server.search.visibility import Entry, Indexed, Position, Sight, SortKey, Window
 
 PARAMS = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
 PATIENTS = ("p1", "p2")

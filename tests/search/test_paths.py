@@ -14,9 +14,9 @@ from fhirpathpy.models import models
 
 from fhir_server import jsontext
 from fhir_server.resources import definitions
+from fhir_server.search.element_paths import compiled
 from fhir_server.search.expression import Member, TrueUnlessFalse, WhereEquals, WhereRefersTo, parse
 from fhir_server.search.index import UNSUPPORTED_KINDS, parameters
-from fhir_server.search.paths import compiled
 from tests.search.samples import RESOURCES
 
 SYNTHEA = Path(__file__).parents[3] / "shared" / "data" / "synthea"

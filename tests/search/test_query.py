@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from fhir_server.errors import Problem
-from fhir_server.search.controls import DEFAULT_COUNT, DEFAULT_TOTAL, MAX_COUNT, Include
 from fhir_server.search.criteria import refers
 from fhir_server.search.filters import (
     EVERYTHING,
@@ -23,7 +22,8 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.query import MAX_PAIRS, MAX_VALUES, Query, condition, parse
-from fhir_server.search.sight import SortKey
+from fhir_server.search.result_parameters import DEFAULT_COUNT, DEFAULT_TOTAL, MAX_COUNT, Include
+from fhir_server.search.visibility import SortKey
 
 BASE = "http://us.example/fhir"
 DAY = 86_400_000_000

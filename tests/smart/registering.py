@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
 from tests.smart.world import ORIGIN, World
 
 REDIRECT = "https://app.example/callback"

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from fhir_server.smart.apps import clients
-from fhir_server.smart.providers.outbound import Network
+from fhir_server.smart.clients import clients
+from fhir_server.web.public_fetch import Network
 from tests.smart.world import World, private_keys
 
 URL = "https://app.example/jwks.json"

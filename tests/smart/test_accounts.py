@@ -9,11 +9,11 @@ import pytest
 
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.smart.core import HOUR
-from fhir_server.smart.granted import Granted, standing
-from fhir_server.smart.tokens import issue, operator_token
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core.context import HOUR
+from fhir_server.smart.core.token_grants import Granted, standing
+from fhir_server.smart.tokens.tokens import issue, operator_token
 from tests.smart.world import World
 
 PUBLIC = Client("app-1", "App", "app", "none", "patient/*.rs", ("https://app.example/cb",))

@@ -11,7 +11,7 @@ import pytest
 
 from fhir_server.interactions import app_state
 from fhir_server.interactions.app_state import LARGEST
-from fhir_server.smart.discovery import CAPABILITIES
+from fhir_server.smart.discovery.documents import CAPABILITIES
 from tests.served import Answer, Served
 
 SYSTEM = "https://myapp.example"

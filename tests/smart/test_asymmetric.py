@@ -9,7 +9,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from fhir_server.smart.core import BACKEND_LIFE, SECOND
+from fhir_server.smart.core.context import BACKEND_LIFE, SECOND
 from tests.smart.world import ASSERTION_TYPE, ORIGIN, TOKEN_URL, World, private_keys
 
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from fhir_server.smart import demo
-from fhir_server.smart.core import MINUTE
-from fhir_server.smart.launch import Launch, new_launch
+from fhir_server.smart.core.context import MINUTE
+from fhir_server.smart.tokens.launch import Launch, new_launch
 from tests.smart.world import BASE, CHALLENGE, ORIGIN, Page, World, query
 
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from joserfc.jwk import RSAKey
 
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.client_keys import BUDGET, FLOOR, UNSAID
-from fhir_server.smart.core import HOUR, MINUTE, SECOND
-from fhir_server.smart.providers.outbound import MOST, Network, Unfetchable, fetch
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.jwks_cache import BUDGET, FLOOR, UNSAID
+from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
+from fhir_server.web.public_fetch import MOST, Network, Unfetchable, fetch
 from tests.smart.site import PUBLIC, URL, Site
 from tests.smart.world import World
 
@@ -149,7 +149,7 @@ def test_the_whole_wait_is_limited(site: Site, monkeypatch: pytest.MonkeyPatch) 
         await asyncio.sleep(30)
         return (PUBLIC,)
 
-    monkeypatch.setattr("fhir_server.smart.providers.outbound.DEADLINE", 0.05)
+    monkeypatch.setattr("fhir_server.web.public_fetch.DEADLINE", 0.05)
     with pytest.raises(Unfetchable):
         asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, local=False))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fhir_server.smart.people import Person, RecordChoice, Records
+from fhir_server.smart.core.persons import Person, RecordChoice, Records
 from tests.smart.world import Page, World, query
 
 SCOPE = "launch/patient offline_access patient/Patient.rs patient/Observation.rs patient/Condition.rs"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fhir_server.smart.accounts import users
-from fhir_server.smart.core import HOUR, MINUTE
-from fhir_server.smart.launch import Launch, new_launch
-from fhir_server.smart.people import EncounterChoice, Person
+from fhir_server.smart.core.context import HOUR, MINUTE
+from fhir_server.smart.core.persons import EncounterChoice, Person
+from fhir_server.smart.tokens.launch import Launch, new_launch
 from tests.smart.world import ORIGIN, Page, World, query
 
 VISIT = "launch/patient launch/encounter patient/*.rs"

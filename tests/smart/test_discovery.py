@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fhir_server.smart.scopes import resource_scopes
+from fhir_server.smart.core.scopes import resource_scopes
 from tests.smart.world import BASE, ORIGIN, World
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.smart import categories
+from fhir_server.smart.authorize import category_scopes
 from tests.smart.whole import Whole
 from tests.smart.world import Page, World, query
 
@@ -102,7 +102,7 @@ def test_smart_68_every_category_of_65_is_offered(world: World) -> None:
     page = world.consent_page(scope=WHOLE)
     for text in (*SET_1, *SET_2):
         assert f'value="{text}"' in page.text, text
-    assert {part.text for parts in categories.parts(WHOLE).values() for part in parts} == {*SET_1, *SET_2}
+    assert {part.text for parts in category_scopes.parts(WHOLE).values() for part in parts} == {*SET_1, *SET_2}
 
 
 def test_smart_68_categories_that_were_not_offered_cannot_be_chosen(world: World) -> None:
@@ -123,7 +123,7 @@ def test_smart_68_categories_that_were_not_offered_cannot_be_chosen(world: World
     ],
 )
 def test_categories_are_not_offered_where_choosing_them_would_mean_nothing(scope: str) -> None:
-    assert categories.parts(scope) == {}
+    assert category_scopes.parts(scope) == {}
 
 
 # what is enforced

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_server.smart import demo
-from fhir_server.smart.core import HOUR, SECOND
+from fhir_server.smart.core.context import HOUR, SECOND
 from tests.smart.world import ASSERTION_TYPE, BASE, ORIGIN, World, claims_of
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)

@@ -7,8 +7,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from fhir_server.smart import keys
-from fhir_server.smart.core import HOUR, SECOND, Smart
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.context import HOUR, SECOND, Smart
 from fhir_server.store import open_store
 from tests.smart.world import BASE, ORIGIN, World, claims_of
 
@@ -71,7 +71,7 @@ def test_no_id_token_without_openid_and_no_fhir_user_without_asking(world: World
 
 def test_after_a_rotation_old_tokens_still_verify_and_new_ones_use_the_new_key(world: World) -> None:
     before = world.tokens()["id_token"]
-    asyncio.run(keys.rotate(world.smart, "RS256"))
+    asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     after = world.tokens()["id_token"]
     published = KeySet.import_key_set(world.http.get("/oauth/jwks").json())
     assert claims_of(before)[0]["kid"] != claims_of(after)[0]["kid"]
@@ -85,8 +85,8 @@ def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: 
     def kept(key: str) -> list[bytes]:
         store = open_store("memory:")
         smart = Smart(store, ORIGIN, BASE, world.clock, world.smart.records, key=key)
-        asyncio.run(keys.prepare(smart))
-        assert asyncio.run(keys.signer(smart, "RS256"))
+        asyncio.run(signing_keys.prepare(smart))
+        assert asyncio.run(signing_keys.signer(smart, "RS256"))
         return [text for _, text in asyncio.run(store.secrets.listing("signing-key", 0))]
 
     assert all(marker in text for text in kept(""))
@@ -95,16 +95,16 @@ def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: 
 
 def test_preparing_twice_makes_no_second_key(world: World) -> None:
     before = world.http.get("/oauth/jwks").json()
-    asyncio.run(keys.prepare(world.smart))
+    asyncio.run(signing_keys.prepare(world.smart))
     assert world.http.get("/oauth/jwks").json() == before
 
 
 def test_a_retired_key_stays_published_until_the_last_token_it_signed_has_run_out(world: World) -> None:
     old = world.tokens()["id_token"]
-    asyncio.run(keys.rotate(world.smart, "RS256"))
+    asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     world.clock.forward(HOUR)  # the id_token's own life
     assert claims_of(old)[0]["kid"] in {key["kid"] for key in world.http.get("/oauth/jwks").json()["keys"]}
-    world.clock.forward(keys.LINGER - HOUR)
+    world.clock.forward(signing_keys.LINGER - HOUR)
     published = world.http.get("/oauth/jwks").json()["keys"]
     assert claims_of(old)[0]["kid"] not in {key["kid"] for key in published}
     assert sorted(key["alg"] for key in published) == ["ES384", "RS256"]
@@ -113,9 +113,9 @@ def test_a_retired_key_stays_published_until_the_last_token_it_signed_has_run_ou
 def test_keys_can_be_rotated_again_and_again_even_after_old_ones_have_gone(world: World) -> None:
     seen = set()
     for _ in range(3):
-        asyncio.run(keys.rotate(world.smart, "RS256"))
+        asyncio.run(signing_keys.rotate(world.smart, "RS256"))
         seen.add(claims_of(world.tokens()["id_token"])[0]["kid"])
-        world.clock.forward(keys.LINGER)
+        world.clock.forward(signing_keys.LINGER)
     assert len(seen) == 3
 
 
@@ -123,5 +123,5 @@ def test_a_production_server_makes_no_key_that_would_lie_open(world: World) -> N
     object.__setattr__(world.smart, "mode", "production")
     before = world.http.get("/oauth/jwks").json()
     with pytest.raises(ValueError, match="FHIR_SERVER_KEY"):
-        asyncio.run(keys.rotate(world.smart, "RS256"))
+        asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     assert world.http.get("/oauth/jwks").json() == before

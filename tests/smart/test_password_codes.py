@@ -17,10 +17,10 @@ from fhir_server.app import parts
 from fhir_server.cli import main
 from fhir_server.settings import Settings
 from fhir_server.smart import demo
-from fhir_server.smart.accounts import password_codes, second, sessions, users
+from fhir_server.smart.accounts import password_codes, second_factor, sessions, users
 from fhir_server.smart.accounts.password_pages import PER_ADDRESS
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.apps import clients
+from fhir_server.smart.clients import clients
 from fhir_server.store import open_store
 from tests.smart.test_second_factor import one_time
 from tests.smart.world import Page, World
@@ -103,8 +103,8 @@ def test_what_was_typed_is_kept_but_for_the_passwords(world: World) -> None:
 
 
 def test_a_second_factor_outlives_a_forgotten_password(world: World) -> None:
-    seed = second.new_seed()
-    asyncio.run(second.enrol(world.smart, account(world), seed))
+    seed = second_factor.new_seed()
+    asyncio.run(second_factor.enrol(world.smart, account(world), seed))
     choose(world, issued(world))
     assert not enters(world, NEW)
     page = world.sign_in(world.http.get("/sign-in"), "adult", NEW)
@@ -217,8 +217,8 @@ def test_the_operator_takes_away_a_lost_second_factor(run, tmp_path: Path, world
         smart = replace(world.smart, store=store)  # type: ignore[arg-type]
         user = await users.find(smart.store, "pat")
         assert user is not None
-        before = await second.enrolled(smart, user) is not None
-        await second.enrol(smart, user, second.new_seed())
+        before = await second_factor.enrolled(smart, user) is not None
+        await second_factor.enrol(smart, user, second_factor.new_seed())
         return before
 
     assert stored(tmp_path, enrolled) is False

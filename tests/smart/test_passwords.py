@@ -11,8 +11,8 @@ from fhir_server.app import parts
 from fhir_server.settings import Settings
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.accounts.passwords import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, listed
-from fhir_server.smart.accounts.sign_in import signed_in
+from fhir_server.smart.accounts.password_sign_in import signed_in
+from fhir_server.smart.core.password_rules import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, listed
 from tests.smart.world import World
 
 

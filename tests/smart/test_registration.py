@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_server.smart.apps import clients, invitations
-from fhir_server.smart.apps.naming import claims, imitates, readable
-from fhir_server.smart.apps.registration_routes import PER_ADDRESS
-from fhir_server.smart.core import DAY, HOUR, SECOND
+from fhir_server.smart.clients import clients, initial_access_tokens
+from fhir_server.smart.clients.names import claims, imitates, readable
+from fhir_server.smart.clients.registration_routes import PER_ADDRESS
+from fhir_server.smart.core.context import DAY, HOUR, SECOND
 from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path, post, production
 from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
 
@@ -251,7 +251,7 @@ def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(w
     for token in ("", "wrong"):
         answer = post(world, token)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    token = asyncio.run(invitations.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
     assert post(world, token, client_name="x").status_code == 400  # a slip does not use it up
     assert post(world, token).status_code == 201
     assert post(world, token, client_name="Lung diary").status_code == 401
@@ -259,7 +259,7 @@ def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(w
 
 def test_of_parallel_registrations_with_one_token_exactly_one_wins(world: World) -> None:
     production(world)
-    token = asyncio.run(invitations.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
 
     async def race() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
@@ -273,7 +273,7 @@ def test_of_parallel_registrations_with_one_token_exactly_one_wins(world: World)
 
 def test_an_invitation_runs_out(world: World) -> None:
     production(world)
-    token = asyncio.run(invitations.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
     world.clock.forward(7 * DAY)
     assert post(world, token).status_code == 401
 

@@ -9,9 +9,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
-from fhir_server.smart.apps import invitations, publishers
-from fhir_server.smart.apps.publishers import Publisher
-from fhir_server.smart.core import SECOND
+from fhir_server.smart.clients import initial_access_tokens, software_statements
+from fhir_server.smart.clients.software_statements import Publisher
+from fhir_server.smart.core.context import SECOND
 from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path, post
 from tests.smart.world import World
 
@@ -43,7 +43,7 @@ def test_what_an_update_leaves_out_goes(world: World) -> None:
 def test_only_its_own_token_opens_a_registration(world: World, method: str) -> None:
     told, other = made(world), made(world, client_name="Lung diary")
     body = METADATA | {"client_id": told["client_id"]}
-    tokens = ("", "wrong", other["registration_access_token"], asyncio.run(invitations.invite(world.store, world.clock())))
+    tokens = ("", "wrong", other["registration_access_token"], asyncio.run(initial_access_tokens.invite(world.store, world.clock())))
     for token in tokens:
         answer = world.http.request(method, path(told), json=body, headers=bearer(token))
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -105,7 +105,7 @@ def signed(world: World, key: ECKey, **changes: Any) -> str:
 def key(world: World) -> ECKey:
     made = ECKey.generate_key("P-384", {"alg": "ES384"}, auto_kid=True)
     publisher = Publisher("https://publisher.example", dict(KeySet([made]).as_dict(private=False)))
-    asyncio.run(publishers.trust(world.store, publisher))
+    asyncio.run(software_statements.trust(world.store, publisher))
     return made
 
 
@@ -144,5 +144,5 @@ def test_a_statement_by_somebody_else_or_of_another_time_is_refused(world: World
     for statement, error in refused.items():
         answer = post(world, software_statement=statement)
         assert (answer.status_code, answer.json()["error"]) == (400, error), statement
-    assert asyncio.run(publishers.distrust(world.store, "https://publisher.example"))
+    assert asyncio.run(software_statements.distrust(world.store, "https://publisher.example"))
     assert post(world, software_statement=signed(world, key)).json()["error"] == "unapproved_software_statement"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fhir_server.smart.scopes import NAMED, Scope, covers, narrowed, parse, resource_scopes
-from fhir_server.smart.wording import wording
+from fhir_server.smart.authorize.scope_wording import wording
+from fhir_server.smart.core.scopes import NAMED, Scope, covers, narrowed, parse, resource_scopes
 
 PERSONAL = frozenset({"patient", "user"})
 

@@ -14,9 +14,9 @@ import pytest
 from fastapi import FastAPI
 
 from fhir_server.smart import demo
-from fhir_server.smart.accounts import half, second, sessions, users
+from fhir_server.smart.accounts import second_factor, second_factor_pending, sessions, users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import MINUTE, SECOND
+from fhir_server.smart.core.context import MINUTE, SECOND
 from fhir_server.smart.routes import router
 from tests.smart.world import Page, World
 
@@ -89,7 +89,7 @@ def test_a_work_account_sets_its_second_step_up_at_the_first_sign_in(world: Worl
     assert not signed_in(world)
     done = world.submit(page, code=one_time(seed_on(page), world.clock()))
     assert signed_in(world)
-    assert len(set(recovery_codes(done))) == second.CODES
+    assert len(set(recovery_codes(done))) == second_factor.CODES
     assert 'href="/signed-out?here"' in done.text
 
 
@@ -107,8 +107,8 @@ def test_afterwards_each_sign_in_takes_a_code(world: World) -> None:
 def test_patients_may_do_without_and_those_who_have_set_one_up_need_it(world: World) -> None:
     first_step(world, "adult")
     assert signed_in(world)
-    seed = second.new_seed()
-    asyncio.run(second.enrol(world.smart, account(world, "adult"), seed))
+    seed = second_factor.new_seed()
+    asyncio.run(second_factor.enrol(world.smart, account(world, "adult"), seed))
     world.http.cookies.clear()
     page = first_step(world, "adult")
     assert not signed_in(world)
@@ -133,7 +133,7 @@ def test_half_a_sign_in_opens_nothing(world: World) -> None:
 def test_half_a_sign_in_ends_after_ten_minutes_and_when_the_account_changes(world: World) -> None:
     seed, _ = set_up(world)
     page = first_step(world)
-    world.clock.forward(half.LIFE)
+    world.clock.forward(second_factor_pending.LIFE)
     assert 'name="password"' in world.submit(page, code=one_time(seed, world.clock())).text
     page = first_step(world)
     asyncio.run(users.save(world.store, account(world)))
@@ -166,8 +166,8 @@ def test_who_began_to_set_up_with_the_password_alone_cannot_finish_after_the_own
     world.clock.forward(MINUTE)
     world.submit(begun, code=one_time(seed_on(begun), world.clock()))
     assert not signed_in(world)
-    factor = asyncio.run(second.enrolled(world.smart, account(world)))
-    assert factor is not None and second.opened(world.smart, factor.seed) == own
+    factor = asyncio.run(second_factor.enrolled(world.smart, account(world)))
+    assert factor is not None and second_factor.opened(world.smart, factor.seed) == own
 
 
 def test_a_code_counts_once_also_in_another_browser(world: World) -> None:
@@ -187,7 +187,7 @@ def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
     user = account(world)
 
     async def race(code: str) -> int:
-        return sum(await asyncio.gather(*(second.accepted(world.smart, user, code) for _ in range(4))))
+        return sum(await asyncio.gather(*(second_factor.accepted(world.smart, user, code) for _ in range(4))))
 
     assert asyncio.run(race(one_time(seed, world.clock()))) == 1
     assert asyncio.run(race(recovery[0])) == 1
@@ -200,18 +200,18 @@ def test_a_code_lives_its_thirty_seconds_and_ten_for_sending(world: World, late:
     shown = world.clock()
     world.clock.forward(late * SECOND + (MINUTE if late < 0 else 0))
     code = one_time(seed, shown if late >= 0 else world.clock() - late * SECOND)
-    assert asyncio.run(second.accepted(world.smart, account(world), code)) == fits
+    assert asyncio.run(second_factor.accepted(world.smart, account(world), code)) == fits
 
 
 def test_codes_cannot_be_guessed_for_long(world: World) -> None:
     seed, recovery = set_up(world)
     page = first_step(world)
-    for guess in range(second.GUESSES):
+    for guess in range(second_factor.GUESSES):
         assert world.submit(page, code=f"{guess:06}").status_code == 400
     assert world.submit(page, code=one_time(seed, world.clock())).status_code == 400
     assert world.submit(page, code=recovery[0]).status_code == 400
     assert not signed_in(world)
-    world.clock.forward(second.WINDOW)
+    world.clock.forward(second_factor.WINDOW)
     world.submit(first_step(world), code=one_time(seed, world.clock()))
     assert signed_in(world)
 
@@ -221,7 +221,7 @@ def test_a_recovery_code_signs_in_once_however_it_is_typed(world: World) -> None
     typed = recovery[3].lower().replace("-", " ").replace("0", "o")
     world.submit(first_step(world), code=typed)
     assert signed_in(world)
-    assert asyncio.run(second.codes_left(world.smart, account(world))) == second.CODES - 1
+    assert asyncio.run(second_factor.codes_left(world.smart, account(world))) == second_factor.CODES - 1
     world.http = world.browser()
     assert world.submit(first_step(world), code=recovery[3]).status_code == 400
     assert not signed_in(world)
@@ -230,7 +230,7 @@ def test_a_recovery_code_signs_in_once_however_it_is_typed(world: World) -> None
 def test_seeds_and_recovery_codes_are_random_and_large(world: World) -> None:
     seed, recovery = set_up(world)
     assert len(seed) * 8 == 160
-    assert len({second.new_seed() for _ in range(50)}) == 50
+    assert len({second_factor.new_seed() for _ in range(50)}) == 50
     assert all(len(code.replace("-", "")) == 24 for code in recovery)  # of 32 letters: 120 bits
     assert len({letter for code in recovery for letter in code}) > 20
 
@@ -247,15 +247,15 @@ def test_the_store_keeps_neither_seeds_nor_recovery_codes_in_plain(world: World)
     assert "second-factor" not in found and len(found) > 500
     assert not [code for code in recovery if code in found or code.replace("-", "") in found]
     assert seed.hex() not in found and repr(seed)[2:-1] not in found
-    factor = asyncio.run(second.enrolled(world.smart, account(world)))
-    assert factor is not None and factor.seed != seed and second.opened(world.smart, factor.seed) == seed
+    factor = asyncio.run(second_factor.enrolled(world.smart, account(world)))
+    assert factor is not None and factor.seed != seed and second_factor.opened(world.smart, factor.seed) == seed
 
 
 def test_a_seed_sealed_under_another_key_lets_nobody_in(world: World) -> None:
     seed, _ = set_up(world)
     other = replace(world.smart, key="another key that is long enough for tests")
-    assert not asyncio.run(second.accepted(other, account(world), one_time(seed, world.clock())))
-    assert asyncio.run(second.accepted(world.smart, account(world), one_time(seed, world.clock())))
+    assert not asyncio.run(second_factor.accepted(other, account(world), one_time(seed, world.clock())))
+    assert asyncio.run(second_factor.accepted(world.smart, account(world), one_time(seed, world.clock())))
 
 
 def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_the_old(
@@ -273,17 +273,17 @@ def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_th
             done = await kept(*given, **named)
             if name != "peek":
                 steps.append(name)
-                assert await second.enrolled(world.smart, user), steps
+                assert await second_factor.enrolled(world.smart, user), steps
             return done
 
         monkeypatch.setattr(secrets, name, step)
 
     for name in ("replace", "take", "forget"):
         watched(name)
-    new = asyncio.run(second.enrol(world.smart, user, second.new_seed()))
+    new = asyncio.run(second_factor.enrol(world.smart, user, second_factor.new_seed()))
     monkeypatch.undo()
-    assert len(steps) > second.CODES and asyncio.run(second.codes_left(world.smart, user)) == second.CODES
-    assert [asyncio.run(second.accepted(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
+    assert len(steps) > second_factor.CODES and asyncio.run(second_factor.codes_left(world.smart, user)) == second_factor.CODES
+    assert [asyncio.run(second_factor.accepted(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
 
 
 def test_a_second_step_goes_with_its_account(world: World) -> None:

@@ -7,8 +7,8 @@ import msgspec
 
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.accounts.sign_in import signed_in
-from fhir_server.smart.core import MINUTE, SESSION_IDLE, SESSION_LIFE
+from fhir_server.smart.accounts.password_sign_in import signed_in
+from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SESSION_LIFE
 from tests.smart.world import Page, World
 
 

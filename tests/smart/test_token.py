@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from fhir_server.smart import demo
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
-from fhir_server.smart.core import HOUR, digest
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core.context import HOUR, digest
 from tests.smart.world import CHALLENGE, ORIGIN, SCOPE, VERIFIER, Page, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)

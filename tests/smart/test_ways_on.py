@@ -7,7 +7,7 @@ from html import unescape
 
 import pytest
 
-from fhir_server.smart.core import REQUEST_LIFE, SESSION_IDLE
+from fhir_server.smart.core.context import REQUEST_LIFE, SESSION_IDLE
 from tests.smart.world import Page, World, query
 
 LAPSED = "You were signed out in the meantime"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from fhir_server.cli.serving import _options
+from fhir_server.cli.serve import _options
 
 HOST = b"Host: records.example\r\n"
 SECOND_REQUEST = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server.consent.classes import CATEGORIES, UNCLASSIFIED
-from fhir_server.smart import sensitive
+from fhir_server.consent.visibility_classes import CATEGORIES, UNCLASSIFIED
+from fhir_server.smart.authorize import sensitive_categories
 from tests.smart.whole import Whole
 from tests.smart.world import Page, World
 
@@ -46,7 +46,7 @@ def labelled(whole: Whole, patient: str, labels: set[str]) -> set[str]:
     """``Type/id`` of the rows of this record whose own class has one of these labels."""
 
     async def found() -> set[str]:
-        from fhir_server.grant import _facts
+        from fhir_server.access.permissions import _facts
         from fhir_server.search.filters import OfPatient
 
         async with whole.store.snapshot() as snapshot:
@@ -73,10 +73,10 @@ def flat(found: dict[str, list[str]]) -> set[str]:
 
 
 def test_the_kinds_a_person_may_keep_back_are_the_policys(world: World) -> None:
-    assert set(sensitive.WORDS) == CATEGORIES
-    assert sensitive.UNSORTED == UNCLASSIFIED
-    assert sensitive.withheld(["MH", "nonsense", "HIV", "MH"]) == ("HIV", "MH", UNCLASSIFIED)
-    assert sensitive.withheld(["nonsense", UNCLASSIFIED]) == ()
+    assert set(sensitive_categories.WORDS) == CATEGORIES
+    assert sensitive_categories.UNSORTED == UNCLASSIFIED
+    assert sensitive_categories.withheld(["MH", "nonsense", "HIV", "MH"]) == ("HIV", "MH", UNCLASSIFIED)
+    assert sensitive_categories.withheld(["nonsense", UNCLASSIFIED]) == ()
 
 
 def test_an_app_that_must_not_get_hiv_and_mental_health_gets_all_else_and_none_of_it(whole: Whole) -> None:
@@ -157,7 +157,7 @@ def test_a_visit_kept_back_is_not_handed_over_as_context(whole: Whole) -> None:
 def test_the_consent_page_asks_in_plain_words_and_staff_are_not_asked(world: World) -> None:
     page = world.consent_page(scope="launch/patient patient/*.rs")
     text = re.sub(r"\s+", " ", Page(page.text).text)
-    for words in (*sensitive.WORDS.values(), "as if what you tick here were not in it"):
+    for words in (*sensitive_categories.WORDS.values(), "as if what you tick here were not in it"):
         assert words in text, words
     world.http.cookies.clear()
     assert 'name="withhold"' not in world.consent_page("clinician", scope="user/*.rs").text

@@ -18,10 +18,11 @@ from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from fhir_server.smart import demo, keys
-from fhir_server.smart.core import SECOND, Smart
-from fhir_server.smart.discovery import smart_configuration
-from fhir_server.smart.people import Person, RecordChoice
+from fhir_server.smart import demo
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.context import SECOND, Smart
+from fhir_server.smart.core.persons import Person, RecordChoice
+from fhir_server.smart.discovery.documents import smart_configuration
 from fhir_server.smart.routes import router
 from fhir_server.store import NEVER, Store, open_store
 
@@ -62,7 +63,7 @@ def _prepared() -> dict[str, tuple[tuple[str, bytes], ...]]:
     async def prepare() -> dict[str, tuple[tuple[str, bytes], ...]]:
         store, clock = open_store("memory:"), Clock()
         await demo.load(store)
-        await keys.prepare(Smart(store, ORIGIN, BASE, clock, records))
+        await signing_keys.prepare(Smart(store, ORIGIN, BASE, clock, records))
         kinds = ("user", "client", "demo-client-keys", "signing-key")
         return {kind: await store.secrets.listing(kind, 0) for kind in kinds}
 
@@ -216,7 +217,7 @@ class World:
         return self.post("/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields})
 
     def principal(self, token: str) -> Any:
-        from fhir_server.smart.tokens import principal
+        from fhir_server.smart.tokens.tokens import principal
 
         return asyncio.run(principal(self.store, token, self.clock()))
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.sight import Entry, Sight, SortKey, Window
+from fhir_server.search.visibility import Entry, Sight, SortKey, Window
 from fhir_server.store import Record, Row, Store
 
 OBS = "Observation"

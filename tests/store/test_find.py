@@ -244,6 +244,6 @@ def test_no_more_rows_come_than_asked_for(run: Run) -> None:
 
 
 def _gone() -> Any:
-    from fhir_server.search.sight import Position
+    from fhir_server.search.visibility import Position
 
     return Position((), "hidden")

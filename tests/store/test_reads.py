@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_server.search.filters import EVERYTHING, Has, OfPatient, TokenIs
-from fhir_server.search.sight import Sight
+from fhir_server.search.visibility import Sight
 from fhir_server.store import NEVER, Era, Facet, Pointer, Store
 from tests.store.conftest import Run
 from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, drop, found, put, record, row, sight, token, window

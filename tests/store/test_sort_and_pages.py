@@ -8,7 +8,7 @@ import pytest
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
-from fhir_server.search.sight import Position, Sight, SortKey
+from fhir_server.search.visibility import Position, Sight, SortKey
 from fhir_server.store import NEVER, Row, Store
 from tests.store.conftest import Run
 from tests.store.samples import (

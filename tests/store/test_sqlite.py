@@ -26,9 +26,9 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.sight import Position, Sight, SortKey
-from fhir_server.store import Store, open_store, sqlite_read
-from fhir_server.store.sqlite import SqliteStore
+from fhir_server.search.visibility import Position, Sight, SortKey
+from fhir_server.store import Store, open_store
+from fhir_server.store.sqlite import SqliteStore, reader
 from tests.store.samples import ALL, ANYONE, OBS, date, found, put, record, reference, sight, string, token, window
 
 
@@ -121,7 +121,7 @@ def test_a_patients_search_touches_only_ranges_of_that_patients_rows(
     tmp_path: Path, where: Filter, patients: tuple[str, ...], sort: tuple[SortKey, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans: list[str] = []
-    right = sqlite_read.SqliteSnapshot.rows
+    right = reader.SqliteSnapshot.rows
 
     def explained(self: Any, sql: str, args: tuple[Any, ...]) -> Any:
         plans.extend([detail for _, _, _, detail in right(self, "EXPLAIN QUERY PLAN " + sql, args)])
@@ -129,7 +129,7 @@ def test_a_patients_search_touches_only_ranges_of_that_patients_rows(
 
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", f"p{n % 4}", entries=_entries(n)) for n in range(40)))
-        monkeypatch.setattr(sqlite_read.SqliteSnapshot, "rows", explained)
+        monkeypatch.setattr(reader.SqliteSnapshot, "rows", explained)
         for limit in (5, 50):
             async with store.snapshot() as snapshot:
                 page = await snapshot.find(OBS, where, sight(window(*patients)), sort=sort, limit=limit)
@@ -197,7 +197,7 @@ def test_a_cancelled_writer_does_not_disturb_the_others(tmp_path: Path) -> None:
 
 
 def test_two_patients_whose_digests_meet_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fhir_server.store.sqlite_names.patient_number", lambda id: 2**31 - 1)
+    monkeypatch.setattr("fhir_server.store.sqlite.interning.patient_number", lambda id: 2**31 - 1)
 
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", f"p{n}") for n in range(5)))

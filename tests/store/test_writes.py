@@ -10,7 +10,7 @@ import pytest
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
-from fhir_server.search.sight import SortKey
+from fhir_server.search.visibility import SortKey
 from fhir_server.store import NEVER, Era, Facet, Pointer, Record, Stamp, Store
 from tests.store.conftest import Run
 from tests.store.samples import (

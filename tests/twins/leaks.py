@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fhir_server.interactions import table
-from fhir_server.search.sight import Sight, Window
-from fhir_server.view import View
+from fhir_server.access.view import View
+from fhir_server.interactions import routing
+from fhir_server.search.visibility import Sight, Window
 
 Patch = pytest.MonkeyPatch
 
@@ -74,8 +74,8 @@ class AnyClass(frozenset[int]):
 
 def relook(patch: Patch, code: str, look: Any) -> None:
     """Put another reading function in the table of interactions, which holds the old one by value."""
-    for methods in table._BY_PLACE.values():
+    for methods in routing._BY_PLACE.values():
         for method, row in list(methods.items()):
             if row.code == code and row.look is not None:
-                made = table._looking(row.code, row.method, row.shape, look)
+                made = routing._looking(row.code, row.method, row.shape, look)
                 patch.setitem(methods, method, made)

@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from fhir_server import grant, intake
-from fhir_server.consent import decide
+from fhir_server.access import permissions
+from fhir_server.access.permissions import Plan
+from fhir_server.access.view import View
+from fhir_server.consent import decision
 from fhir_server.errors import Problem
-from fhir_server.grant import Plan
-from fhir_server.interactions import bundle, search, write
+from fhir_server.interactions import batch, search, write
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
-from fhir_server.search.sight import Window
-from fhir_server.view import View
+from fhir_server.search.visibility import Window
+from fhir_server.writing import writer
 from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
 # 3.4 Assembly
@@ -58,10 +59,10 @@ def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
     async def batched(value: Any, text: Any, place: int, request: Any, service: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(View, "_sight", lambda self, type, letters: replace(exact(self.plan, type, self.now, letters), windows=_OPEN))
-            return await batch(value, text, place, request, service)
+            return await process_entry(value, text, place, request, service)
 
-    batch = bundle._batched
-    patch.setattr(bundle, "_batched", batched)
+    process_entry = batch._batched
+    patch.setattr(batch, "_batched", batched)
 
 
 _OPEN = (Window(None, AnyClass(), released=False),)
@@ -164,8 +165,8 @@ def being_named_opens_a_row(patch: Patch) -> None:
 
 def _unlabelled(patch: Patch, label: str) -> None:
     """Decide as if this label were on nothing."""
-    exact = decide.permits
-    patch.setattr(decide, "permits", lambda policy, actor, key: exact(policy, actor, replace(key, labels=key.labels - {label})))
+    exact = decision.permits
+    patch.setattr(decision, "permits", lambda policy, actor, key: exact(policy, actor, replace(key, labels=key.labels - {label})))
 
 
 @leak("M03")
@@ -185,7 +186,7 @@ def a_release_to_come_counts_as_past(patch: Patch) -> None:
 
 @leak("S06")
 def rows_that_must_name_the_caller_need_not(patch: Patch) -> None:
-    patch.setattr(decide, "own_conditions", lambda policy, actor, data: None)
+    patch.setattr(decision, "own_conditions", lambda policy, actor, data: None)
 
 
 @leak("S06")
@@ -195,7 +196,7 @@ def single_rows_restricted_by_the_patient_are_shown(patch: Patch) -> None:
 
 @leak("Q05", stored=True)
 def index_entries_take_the_class_of_the_row(patch: Patch) -> None:
-    patch.setattr(intake, "_class_at", lambda path, facets, whole: whole)
+    patch.setattr(writer, "_class_at", lambda path, facets, whole: whole)
 
 
 @leak("A13", stored=True)
@@ -203,9 +204,9 @@ def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
     async def target(self: Any, type: str, id: str) -> None:
         return None
 
-    patch.setattr(intake.Writing, "_target", target)
+    patch.setattr(writer.Writing, "_target", target)
 
 
 @leak("C08")
 def the_plan_is_that_of_the_institution(patch: Patch) -> None:
-    patch.setattr(grant.decide, "permits", lambda policy, actor, key: True)
+    patch.setattr(permissions.decide, "permits", lambda policy, actor, key: True)

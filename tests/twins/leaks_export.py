@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fhir_server.http import Request, Response
-from fhir_server.interactions import export, export_job, table
+from fhir_server.access.view import View
+from fhir_server.interactions import bulk_export, bulk_export_job, routing
+from fhir_server.interactions.messages import Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.view import View
 from tests.twins.leaks import Patch, leak, of_record, unlimited
 
 
@@ -27,8 +27,8 @@ def _of_record(look: Any) -> Any:
 
 @leak("A04")
 def an_export_runs_as_the_system_and_not_as_who_asked_for_it(patch: Patch) -> None:
-    patch.setattr(export_job, "_listed", _of_record(export_job._listed))
-    patch.setattr(export_job, "_as_of", _of_record(export_job._as_of))
+    patch.setattr(bulk_export_job, "_listed", _of_record(bulk_export_job._listed))
+    patch.setattr(bulk_export_job, "_as_of", _of_record(bulk_export_job._as_of))
 
 
 class _Some(list[Any]):
@@ -40,13 +40,13 @@ class _Some(list[Any]):
 
 @leak("A04")
 def a_manifest_names_a_file_for_every_type_that_was_found_by_the_system(patch: Patch) -> None:
-    exact = export._first
+    exact = bulk_export._first
 
     async def first(rows: Any) -> Any:
         return _Some(await exact(rows))
 
-    patch.setattr(export_job, "_listed", _of_record(export_job._listed))
-    patch.setattr(export, "_first", first)
+    patch.setattr(bulk_export_job, "_listed", _of_record(bulk_export_job._listed))
+    patch.setattr(bulk_export, "_first", first)
 
 
 @leak("C12")
@@ -56,10 +56,10 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
         return sum([await view._snapshot.count(type, EVERYTHING, sight) for type in ("Observation", "Encounter", "Appointment")])
 
     async def status(request: Request, service: Service) -> Response:
-        answer, rows = await export.status(request, service), await service.reading(request, size)
+        answer, rows = await bulk_export.status(request, service), await service.reading(request, size)
         return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
 
-    for methods in table._BY_PLACE.values():
+    for methods in routing._BY_PLACE.values():
         for method, row in list(methods.items()):
             if row.shape[0] == "$export-status" and method == "GET":
                 patch.setitem(methods, method, replace(row, handle=status))

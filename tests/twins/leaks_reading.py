@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from fhir_server import eras, http, view
+from fhir_server.access import versions, view
+from fhir_server.access.view import Seen, View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import everything, read, search, write
+from fhir_server.interactions import everything, messages, read, search, write
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Has, Not, Present
-from fhir_server.search.sight import Position, Sight
-from fhir_server.store import memory, places
-from fhir_server.view import Seen, View, not_found
+from fhir_server.search.visibility import Position, Sight
+from fhir_server.store import memory, row_order
 from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
 # 3.1 Counting, ordering, paging
@@ -82,12 +82,12 @@ def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
 
 @leak("C06")
 def a_row_stands_where_its_first_version_was_stored(patch: Patch) -> None:
-    patch.setattr(places, "first", lambda versions: versions[0][1])
+    patch.setattr(row_order, "first", lambda versions: versions[0][1])
 
 
 @leak("C06")
 def a_row_stands_where_its_newest_version_was_stored(patch: Patch) -> None:
-    patch.setattr(places, "first", lambda versions: versions[-1][1])
+    patch.setattr(row_order, "first", lambda versions: versions[-1][1])
 
 
 @leak("C08")
@@ -144,7 +144,7 @@ def a_search_that_finds_nothing_looks_again_without_sight(patch: Patch) -> None:
 
 @leak("Q08", stored=True)
 def last_updated_is_the_stored_one(patch: Patch) -> None:
-    patch.setattr(eras, "updates", lambda row: (eras.entry(row.updated, row.vclass),))
+    patch.setattr(versions, "updates", lambda row: (versions.entry(row.updated, row.vclass),))
 
 
 # 3.3 Direct access
@@ -188,7 +188,7 @@ def the_version_is_the_stored_one(patch: Patch) -> None:
 
     def projected(self: View, row: Any, *what: Any) -> Seen:
         seen = exact(self, row, *what)
-        body = eras.restamped(seen.body, row.version, seen.updated) if seen.body else seen.body
+        body = versions.restamped(seen.body, row.version, seen.updated) if seen.body else seen.body
         return msgspec.structs.replace(seen, version=row.version, body=body)
 
     patch.setattr(View, "_projected", projected)
@@ -207,8 +207,8 @@ def not_modified_is_judged_by_the_stored_version(patch: Patch) -> None:
     async def reading(view: View, request: Any, service: Any) -> Any:
         row = await view._snapshot.read(*request.path[:2], await unlimited(view))
         given = request.headers.get("if-none-match")
-        if row is not None and given is not None and http.etag_version(given) == str(row.version):
-            return http.Response(304)
+        if row is not None and given is not None and messages.etag_version(given) == str(row.version):
+            return messages.Response(304)
         return await exact(view, request, service)
 
     patch.setattr(read, "read", reading)

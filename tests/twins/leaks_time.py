@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fhir_server import door
-from fhir_server.consent import provisions, records
-from fhir_server.grant import Plan
-from fhir_server.smart import tokens
+from fhir_server.access import authentication
+from fhir_server.access.permissions import Plan
+from fhir_server.consent import provisions, relationships
 from fhir_server.smart.accounts import users
+from fhir_server.smart.tokens import tokens
 from fhir_server.store import NEVER
 from tests.twins.leaks import Leak, Patch
 
@@ -29,17 +29,17 @@ def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
     async def stands(plan: Plan, snapshot: Any, now: int) -> bool:
         return now < plan.until
 
-    patch.setattr(door, "_stands", stands)
+    patch.setattr(authentication, "_stands", stands)
 
 
 @_leak("T01")
 def a_plan_is_kept_past_its_end(patch: Patch) -> None:
-    exact = door._stands
+    exact = authentication._stands
 
     async def stands(plan: Plan, snapshot: Any, now: int) -> bool:
         return await exact(plan, snapshot, min(now, plan.until - 1))
 
-    patch.setattr(door, "_stands", stands)
+    patch.setattr(authentication, "_stands", stands)
 
 
 @_leak("T09")
@@ -49,25 +49,25 @@ def a_withdrawn_consent_still_grants(patch: Patch) -> None:
     def grants(consents: Any, *args: Any, **kwargs: Any) -> Any:
         return exact([{**one, "status": "active"} for one in consents], *args, **kwargs)
 
-    patch.setattr(records, "grants", grants)
+    patch.setattr(relationships, "grants", grants)
 
 
 @_leak("T09")
 def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
-    exact = records._relation
-    patch.setattr(records, "_relation", lambda related, *args: exact({**related, "active": True}, *args))
+    exact = relationships._relation
+    patch.setattr(relationships, "_relation", lambda related, *args: exact({**related, "active": True}, *args))
 
 
 @_leak("T01")
 def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
-    exact = records.aging.ages
-    patch.setattr(records.aging, "ages", lambda *args: replace(exact(*args), t18_off=NEVER))
+    exact = relationships.aging.ages
+    patch.setattr(relationships.aging, "ages", lambda *args: replace(exact(*args), t18_off=NEVER))
 
 
 @_leak("T01")
 def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
-    exact = records.aging.ages
-    patch.setattr(records.aging, "ages", lambda *args: replace(exact(*args), t12=NEVER))
+    exact = relationships.aging.ages
+    patch.setattr(relationships.aging, "ages", lambda *args: replace(exact(*args), t12=NEVER))
 
 
 @_leak("T02")

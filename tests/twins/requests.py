@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fhir_server.search import index
-from fhir_server.search.sight import Entry
+from fhir_server.search.visibility import Entry
 from tests.twins.generate import Case
 from tests.twins.oracle import FACTS
 from tests.twins.recipes import ref

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.smart import granted
 from fhir_server.smart.accounts import users
+from fhir_server.smart.core import token_grants
 from tests.twins.generate import Drawing
 from tests.twins.oracle import FACTS
 from tests.twins.requests import Asker, Capability
@@ -56,7 +56,7 @@ async def _revoked(world: World) -> None:
 
 
 async def _standing(world: World) -> Any:
-    return [one for one in await granted.standing(world.parts.store, world.clock.now) if one.client_id != FEED.client]
+    return [one for one in await token_grants.standing(world.parts.store, world.clock.now) if one.client_id != FEED.client]
 
 
 async def _closed(world: World) -> None:

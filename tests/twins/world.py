@@ -11,17 +11,18 @@ from urllib.parse import unquote_plus, urlencode
 
 import pytest
 
-from fhir_server import app, intake
-from fhir_server.http import Request
-from fhir_server.intake import Writing
-from fhir_server.routes import FhirApi
+from fhir_server import app
+from fhir_server.api import FhirApi
+from fhir_server.interactions.messages import Request
 from fhir_server.settings import Settings
-from fhir_server.smart import tokens
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.apps import clients
-from fhir_server.smart.apps.clients import Client
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.tokens import tokens
 from fhir_server.store import Transaction
+from fhir_server.writing import writer
+from fhir_server.writing.writer import Writing
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -179,7 +180,7 @@ class World:
                 if current is not None and current.interaction != "delete":
                     await writing.drop(current)
                 return
-            draft = intake.draft(json.dumps(write.resource).encode(), write.type)
+            draft = writer.draft(json.dumps(write.resource).encode(), write.type)
             await writing.store(draft, write.id, trusted=True, previous=current)
             if current is None:
                 await writing.adopt(write.name)

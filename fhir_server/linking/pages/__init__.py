@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import Response
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart.core import Smart
-from fhir_server.smart.web import ALONE, page_headers
+from fhir_server.smart.core.context import Smart
+from fhir_server.web.forms import ALONE, page_headers
 
 _templates = Environment(
     loader=ChoiceLoader([PackageLoader("fhir_server.linking.pages", ""), PackageLoader("fhir_server.smart.pages", "")]),

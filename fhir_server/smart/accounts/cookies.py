@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from fhir_server.smart.accounts import devices, sessions
-from fhir_server.smart.core import SECOND, Smart
+from fhir_server.smart.accounts import known_devices, sessions
+from fhir_server.smart.core.context import SECOND, Smart
 
 
 def held(smart: Smart, request: Request) -> str:
@@ -47,7 +47,7 @@ def given(smart: Smart, answer: Response, cookie: str) -> Response:
 
 def remembered(smart: Smart, answer: Response, cookie: str) -> Response:
     """The answer, giving the browser this device cookie."""
-    answer.set_cookie(key=_device_name(smart), value=cookie, max_age=devices.LIFE // SECOND, **_attributes(smart))
+    answer.set_cookie(key=_device_name(smart), value=cookie, max_age=known_devices.LIFE // SECOND, **_attributes(smart))
     return answer
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import DAY, Smart, digest
+from fhir_server.smart.core.context import DAY, Smart, digest
 from fhir_server.store import Store
 
 LIFE: Final = 3 * DAY

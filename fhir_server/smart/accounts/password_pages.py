@@ -6,12 +6,12 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart.accounts import agents, cookies, lately, password_codes, sessions, users
-from fhir_server.smart.acts import Act
-from fhir_server.smart.core import HOUR, Smart, new_secret
-from fhir_server.smart.limits import Limit
+from fhir_server.smart.accounts import account_events, browser_names, cookies, password_codes, sessions, users
+from fhir_server.smart.core.context import HOUR, Smart, new_secret
+from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.core.security_events import Act
 from fhir_server.smart.pages import render
-from fhir_server.smart.web import BadForm, address, read_form, with_headers
+from fhir_server.web.forms import BadForm, address, read_form, with_headers
 
 PATH: Final = "/set-password"
 PER_ADDRESS: Final = 60  # tries an hour
@@ -54,7 +54,7 @@ class Choosing:
         act = Act("change-account", user is not None, known.username if known else "", address=who, detail={"what": "password-by-code"})
         await self._smart.note(act)
         if user is not None:
-            await lately.note(self._smart.store, user, "password-code", now, agents.described(request))
+            await account_events.note(self._smart.store, user, "password-code", now, browser_names.described(request))
         return self._form(request, given, _WRONG) if user is None else render(self._smart, "password_set.html")
 
     def _form(self, request: Request, given: dict[str, str], problem: str = "") -> Response:

@@ -13,8 +13,8 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import SESSION_IDLE, SESSION_LIFE, Smart, digest, new_secret
-from fhir_server.smart.granted import SESSION
+from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, Smart, digest, new_secret
+from fhir_server.smart.core.token_grants import SESSION
 
 
 class _Kept(msgspec.Struct, frozen=True):

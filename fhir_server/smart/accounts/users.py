@@ -13,11 +13,11 @@ import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from fhir_server.smart.accounts.passwords import ANY_PLACE, Rules
-from fhir_server.smart.core import MINUTE, digest, new_secret
-from fhir_server.smart.granted import revoke_where
-from fhir_server.smart.people import Person, Role
-from fhir_server.smart.records import Register
+from fhir_server.smart.core.context import MINUTE, digest, new_secret
+from fhir_server.smart.core.password_rules import ANY_PLACE, Rules
+from fhir_server.smart.core.persons import Person, Role
+from fhir_server.smart.core.registry import Register
+from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
 
 _PATIENCE = 10.0  # seconds that a change of an account waits for another

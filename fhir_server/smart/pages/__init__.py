@@ -8,8 +8,8 @@ from typing import Any, Final
 from fastapi import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart.core import Smart
-from fhir_server.smart.web import page_headers
+from fhir_server.smart.core.context import Smart
+from fhir_server.web.forms import page_headers
 
 _STATIC: Final = {"style.css": "text/css; charset=utf-8", "logo.svg": "image/svg+xml; charset=utf-8"}
 _templates = Environment(

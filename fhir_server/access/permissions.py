@@ -1,0 +1,400 @@
+"""Who asks, and what the policy lets them see: principal + policy + now -> plan.
+
+``smart`` says who asks and ``consent`` what may be seen; they meet only here.  A :class:`Plan` is the whole
+permission of one caller, in the condition language.  It is built from the Patient, RelatedPerson and Consent
+resources themselves, in the caller's own snapshot, and is good until ``until`` or until the store's stamp
+moves, whichever comes first.  What is not planned is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from fhir_server import jsontext
+from fhir_server.consent import decision, labeling, relationships
+from fhir_server.consent.decision import Actor
+from fhir_server.consent.policy import Policy
+from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.errors import Problem
+from fhir_server.resources import catalogue
+from fhir_server.search import hidden_references, index, match, scope_conditions
+from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
+from fhir_server.search.visibility import Indexed, Sight, Window
+from fhir_server.smart.core.persons import Person
+from fhir_server.smart.core.scopes import Scope, covers
+from fhir_server.smart.tokens.tokens import Principal
+from fhir_server.store import NEVER, Snapshot, Stamp
+
+INTERNAL = ClassKey("internal", frozenset())
+"""Class of what is ours and not the record's: security labels, tags, source."""
+
+# Data that belongs to no patient and is the same for every caller.
+COMMON = frozenset({"directory", "medication-definition"})
+_ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
+# Where a practitioner must be named for a patient to be under his or her care.
+_TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The visibility classes an actor is admitted to, by data class: outright, and for rows that name the actor."""
+
+    plain: Mapping[str, frozenset[int]]
+    own: Mapping[str, tuple[frozenset[int], tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a caller may do, for as long as it holds.
+
+    ``patients`` None means any patient's rows (staff and systems); ``names`` are the references by which rows name
+    the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``basis`` is what the
+    store had counted of what the plan rests on; ``base`` is needed to read search parameters inside scopes, and ``shown``
+    are the rows in view that those refer to.
+    """
+
+    principal: Principal
+    actor: Actor | None
+    patients: frozenset[str] | None
+    classes: Classes
+    names: frozenset[str]
+    denied: frozenset[str]
+    until: int
+    basis: Stamp
+    base: str
+    policy: Policy
+    shown: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for cache in ("_windows", "_admitted", "_conditions"):
+            object.__setattr__(self, cache, {})
+
+    @cached_property
+    def everything(self) -> bool:
+        """Whether nothing at all is withheld from this caller (so stored versions are the caller's versions)."""
+        return self.trusted
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the caller may choose ids, send security labels and see them."""
+        return self.principal.trusted_writer and self.actor is not None and "*" in self.actor.clearance
+
+    @property
+    def subject(self) -> str | None:
+        """The patient on whose facts and grants this plan rests, if it is one."""
+        return _subject(self.principal)
+
+    @property
+    def released(self) -> bool:
+        return self.actor is None or decision.released_only(self.actor)
+
+    def scopes(self, type: str, letter: str) -> tuple[Scope, ...]:
+        """The scopes that let this caller do ``letter`` (c, r, u, d, s) to resources of ``type``."""
+        return tuple(scope for scope in covers(self.principal.scopes, None, type, letter) if self._condition(type, scope) is not None)
+
+    def takes(self, letter: str, type: str, resource: Mapping[str, Any]) -> bool:
+        """Whether a scope for ``letter`` covers a resource of ``type`` as sent: the records it is of, and what the scope asks of it."""
+        scopes = self.scopes(type, letter)
+        if any(not scope.query and self._record(scope.level) is None for scope in scopes):
+            return True
+        patients = labeling.patients(type, resource)
+        id = str(resource.get("id", "")) if letter == "u" else ""  # of what is created, the server chooses it
+        row = Indexed(type, id, patients, 0, 0, index.entries(type, resource, self.base))
+        return any(self._opens(scope.level, patients) and self._met(type, scope, row) for scope in scopes)
+
+    def _opens(self, level: str, patients: tuple[str, ...]) -> bool:
+        record = self._record(level)
+        return record is None or (bool(patients) and record.issuperset(patients))
+
+    def _met(self, type: str, scope: Scope, row: Indexed) -> bool:
+        where = self._condition(type, scope)
+        return where is not None and match.matches(where, row, frozenset({0}))
+
+    def led(self, shown: frozenset[str]) -> Plan:
+        """This plan, with the references in its scopes leading to these rows.  Any write may change which; so it holds for one request."""
+        return replace(self, shown=shown, until=0)
+
+    def asked(self) -> frozenset[str]:
+        """The rows that conditions in scopes ask references to, and that could be out of view."""
+        if self.everything:
+            return frozenset()
+        narrowed = [scope for scope in self.principal.scopes if scope.query]
+        found = ((type, scope) for scope in narrowed for type in (catalogue() if scope.type == "*" else (scope.type,)))
+        wheres = (self._asked(type, scope) for type, scope in found if type in catalogue())
+        return frozenset(target for where in wheres if where is not None for target in hidden_references.targets(where)) - self._records()
+
+    def _asked(self, type: str, scope: Scope) -> Filter | None:
+        return scope_conditions.condition(type, scope.query, self.base, everything=self.everything)
+
+    def _condition(self, type: str, scope: Scope) -> Filter | None:
+        """What a scope asks of rows of ``type``, where references lead only to rows in view; None for what cannot be asked of them."""
+        if not scope.query:
+            return EVERYTHING
+        cache: dict[tuple[str, Scope], Filter | None] = self._conditions  # type: ignore[attr-defined]
+        if (type, scope) not in cache:
+            where = self._asked(type, scope)
+            cache[type, scope] = (
+                where if where is None or self.everything else hidden_references.limited(where, self.shown | self._records())
+            )
+        return cache[type, scope]
+
+    def _records(self) -> frozenset[str]:
+        return frozenset(f"Patient/{patient}" for patient in self.patients or ())
+
+    def may_write(self, type: str, letter: str) -> bool:
+        """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
+        return self.actor is not None and decision.may_write(self.policy, self.actor, type, letter)
+
+    def require(self, type: str, letter: str) -> None:
+        """Refuse an interaction no scope covers.  Raises Problem ``forbidden``; consults no stored data."""
+        if not self.scopes(type, letter):
+            raise Problem("forbidden", f"The scopes of this access token do not cover this interaction on {type}.")
+
+    def sight(self, type: str, now: int, letters: str = "rs") -> Sight:
+        """What of ``type`` this caller sees at ``now`` under a scope for any of ``letters``."""
+        cache: dict[tuple[str, str], tuple[Window, ...]] = self._windows  # type: ignore[attr-defined]
+        windows = cache.get((type, letters))
+        if windows is None:
+            windows = cache[type, letters] = self._compile(type, letters)
+        return Sight(windows, now)
+
+    def admitted(self, type: str) -> frozenset[int]:
+        """All classes through which some row or part of ``type`` may be seen."""
+        cache: dict[str, frozenset[int]] = self._admitted  # type: ignore[attr-defined]
+        if type not in cache:
+            cache[type] = frozenset[int]().union(*(window.classes for window in self._compile(type, "cruds")))
+        return cache[type]
+
+    def _compile(self, type: str, letters: str) -> tuple[Window, ...]:
+        scopes = [scope for letter in letters for scope in self.scopes(type, letter)]
+        if self.actor is None or type not in catalogue():
+            return ()
+        windows: dict[Window, None] = {}
+        for level in sorted({scope.level for scope in scopes}):
+            narrowed = self._granular(type, [scope for scope in scopes if scope.level == level])
+            windows.update(dict.fromkeys(self._level(type, self._record(level), narrowed)))
+        internal = self.classes.plain.get("internal", frozenset())
+        return tuple(replace(window, classes=window.classes | internal) for window in windows if window.classes)
+
+    def _record(self, level: str) -> frozenset[str] | None:
+        """Whose rows a scope of this level opens: ``patient/`` is about the patient in context, whoever asks."""
+        if level == "patient" and self.principal.patient:
+            context = frozenset({self.principal.patient})
+            return context if self.patients is None else context & self.patients
+        return self.patients
+
+    def _level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
+        narrowed = self._undenied(type, narrowed)
+        plain = self._plain(type)
+        common = frozenset().union(*(plain[data] for data in plain if data in COMMON))
+        ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON))
+        if patients is None:
+            yield Window(None, ours | common, self.released, narrowed)
+        else:
+            yield Window(patients, ours, self.released, narrowed)
+            yield Window(None, common, self.released, narrowed)
+        yield from self._own(type, patients, narrowed)
+
+    def _undenied(self, type: str, narrowed: Filter) -> Filter:
+        """Less the single rows that a restriction keeps from this caller."""
+        ids = frozenset(name.partition("/")[2] for name in self.denied if name.startswith(type + "/"))
+        return AllOf((narrowed, Not(IdIs(ids)))) if ids else narrowed
+
+    def _plain(self, type: str) -> dict[str, frozenset[int]]:
+        return {data: self.classes.plain[data] for data in data_classes(type) if data in self.classes.plain}
+
+    def _own(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
+        for data in data_classes(type):
+            classes, params = self.classes.own.get(data, (frozenset(), ()))
+            conditions = tuple(part for param in params if (part := self._names_me(type, param)))
+            if classes and conditions:
+                yield Window(patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
+
+    def _names_me(self, type: str, param: str) -> Filter | None:
+        if param == "_id":
+            ids = frozenset(name.partition("/")[2] for name in self.names if name.startswith(type + "/"))
+            return IdIs(ids) if ids else None
+        return Has(param, RefersTo(self.names)) if self.names else None
+
+    def _granular(self, type: str, scopes: Iterable[Scope]) -> Filter:
+        parts = [where for scope in scopes if (where := self._condition(type, scope)) is not None]
+        return EVERYTHING if EVERYTHING in parts else AnyOf(tuple(parts))
+
+
+def data_classes(type: str) -> frozenset[str]:
+    """The data classes that rows of a type may be of."""
+    declared = catalogue()[type]
+    return frozenset({declared.data_class, *declared.by_category.values(), *declared.by_status.values()})
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A principal in the policy's terms; the fields are a Plan's."""
+
+    actor: Actor | None = None
+    patients: frozenset[str] | None = frozenset()
+    names: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
+    until: int = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Openable:
+    """A record that a person may open: the Patient, what the person is to it, and the row that is the person there."""
+
+    patient: str
+    resource: dict[str, Any]
+    actor: Actor
+    name: str
+
+
+class Granter:
+    """Makes plans.  One per server; remembers, per actor, which classes the policy admits."""
+
+    def __init__(self, policy: Policy, base: str) -> None:
+        self._policy = policy
+        self._base = base
+        self.timezone = policy.timezone
+        self._memo: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], Classes]] = {}
+
+    async def plan(self, snapshot: Snapshot, principal: Principal, now: int) -> Plan:
+        """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
+        basis = await snapshot.stamp(_subject(principal))
+        keys = await snapshot.classes()
+        who = await self._who(snapshot, principal, _facts(keys, now), now)
+        classes = self._classes(who.actor, keys, principal.withheld) if who.actor else Classes({}, {})
+        until = min(who.until, principal.expires)
+        plan = Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, basis, self._base, self._policy)
+        asked = plan.asked()
+        return plan.led(await snapshot.visible(asked, lambda type: plan.sight(type, now))) if asked else plan
+
+    async def _who(self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int) -> Who:
+        person = principal.person
+        if principal.client_kind == "backend":
+            return Who(Actor("BE", clearance=principal.client_clearance), None)
+        if person is None:
+            return Who()
+        if person.role in _ROLE_ACTORS:
+            names = frozenset({f"Practitioner/{person.practitioner}"} if person.practitioner else ())
+            if person.role != "clinician":
+                return Who(Actor(_ROLE_ACTORS[person.role]), None, names)
+            # Who is under whose care is data like any other, so this plan holds for this request only.
+            return Who(Actor("CT"), await _treated(snapshot, names, facts), names, until=now)
+        patient = _subject(principal)
+        if patient is None:
+            return Who()
+        judged, _, names = await self._judge(snapshot, person, patient, facts, now)
+        return Who(judged.actor, frozenset({patient}), names, judged.denied, judged.until)
+
+    async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[Openable]:
+        """The records this person may open at ``now``, the person's own first."""
+        keys = await snapshot.classes()
+        facts = _facts(keys, now)
+        if person.role == "clinician":
+            patients = sorted(await _treated(snapshot, frozenset({f"Practitioner/{person.practitioner}"}), facts))
+        else:
+            related = await _parsed(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
+            others = {_patient_of(one) for one in related} - {person.patient, ""}
+            patients = [person.patient, *sorted(others)] if person.patient else sorted(others)
+        found = []
+        for patient in patients:
+            judged, resource, names = await self._judge(snapshot, person, patient, facts, now)
+            if judged.actor is not None and resource is not None and self._classes(judged.actor, keys).plain:
+                found.append(Openable(patient, resource, judged.actor, min(names, default="")))
+        return found
+
+    async def _judge(
+        self, snapshot: Snapshot, person: Person, patient: str, facts: Sight, now: int
+    ) -> tuple[relationships.Judgement, dict[str, Any] | None, frozenset[str]]:
+        """What this person is to this patient, the Patient itself, and the references by which rows name the person."""
+        row = await snapshot.read("Patient", patient, facts)
+        resource = jsontext.parse(row.body) if row else None
+        if person.role == "clinician":
+            return relationships.Judgement(Actor("CT"), now), resource, frozenset({f"Practitioner/{person.practitioner}"})
+        related = await _parsed(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
+        related = [one for one in related if _patient_of(one) == patient]
+        consents = await _parsed(snapshot, "Consent", OfPatient(frozenset({patient})), facts)
+        asker = relationships.Person(person.role, person.patient, person.practitioner, person.related_persons)
+        linked = await _parsed(snapshot, "Patient", IdIs(_merged_with(resource)), facts)
+        judged = relationships.actor_for(
+            self._policy, now, patient=resource, person=asker, related=related, consents=consents, linked=linked
+        )
+        if linked:
+            # The other record's birth date decides too, and the stamp counts only this patient's changes: judge each time anew.
+            judged = replace(judged, until=now)
+        own = person.patient == patient
+        names = {f"Patient/{patient}"} if own else {f"RelatedPerson/{one['id']}" for one in related}
+        return judged, resource, frozenset(names)
+
+    def _classes(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str] = frozenset()) -> Classes:
+        known = self._memo.get((actor, withheld))
+        # The keys, not their number: what a failed transaction numbered is numbered anew by another.
+        if known is None or known[0] != keys:
+            known = self._memo[actor, withheld] = (keys, self._judged(actor, keys, withheld))
+        return known[1]
+
+    def _judged(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str]) -> Classes:
+        """``withheld``: labels that the person keeps from the client who asks for her."""
+        plain: dict[str, set[int]] = {}
+        own: dict[str, set[int]] = {}
+        params: dict[str, tuple[str, ...]] = {}
+        for number, text in enumerate(keys):
+            key = ClassKey.parse(text)
+            if key.labels & withheld:
+                continue
+            if "*" in actor.clearance:
+                # A feed that is cleared for everything must find again whatever it wrote.
+                plain.setdefault(key.data, set()).add(number)
+            elif decision.permits(self._policy, actor, key):
+                condition = decision.own_conditions(self._policy, actor, key.data)
+                (plain if condition is None else own).setdefault(key.data, set()).add(number)
+                params[key.data] = condition or ()
+        return Classes(
+            {data: frozenset(numbers) for data, numbers in plain.items()},
+            {data: (frozenset(numbers), params[data]) for data, numbers in own.items()},
+        )
+
+
+def _facts(keys: tuple[str, ...], now: int) -> Sight:
+    """The sight by which the server itself reads births, relations and consents; it never leaves this module."""
+    return Sight((Window(None, frozenset(range(len(keys))), released=False),), now)
+
+
+def _subject(principal: Principal) -> str | None:
+    """The patient in context: the token's, else the person's own record."""
+    return principal.patient or (principal.person.patient if principal.person else None)
+
+
+def _merged_with(patient: dict[str, Any] | None) -> frozenset[str]:
+    """The ids of the records that this one replaces or is replaced by."""
+    links = (patient or {}).get("link", ())
+    others = {str(one.get("other", {}).get("reference", "")) for one in links if one.get("type") in ("replaces", "replaced-by")}
+    return frozenset(other.removeprefix("Patient/") for other in others if other.startswith("Patient/"))
+
+
+def _patient_of(related: dict[str, Any]) -> str:
+    """The id of the patient that a RelatedPerson is related to, or ""."""
+    return str(related.get("patient", {}).get("reference", "")).removeprefix("Patient/")
+
+
+async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Sight) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after = None
+    while True:
+        page = await snapshot.find(type, where, facts, limit=500, after=after)
+        found.extend(jsontext.parse(row.body) for row in page.rows)
+        if page.next is None:
+            return found
+        after = page.next
+
+
+async def _treated(snapshot: Snapshot, names: frozenset[str], facts: Sight) -> frozenset[str]:
+    """The patients under this practitioner's care."""
+    patients: frozenset[str] = frozenset()
+    if names:
+        for type, param in _TREATING:
+            patients |= await snapshot.patients_of(type, Has(param, RefersTo(names)), facts)
+    return patients

@@ -1,0 +1,127 @@
+"""The FHIR API as a plain ASGI application: one prefix router over the interactions' table.
+
+Nothing here reads stored data.  Whatever goes wrong leaves as an OperationOutcome with a fixed text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fhir_server.audit import Auditor
+from fhir_server.clock import Clock
+from fhir_server.errors import Problem
+from fhir_server.interactions import batch
+from fhir_server.interactions.messages import JSON, Request, Response, decoded, require_acceptable
+from fhir_server.interactions.routing import lookup
+from fhir_server.interactions.service import Service
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger("fhir_server")
+_COMMON: tuple[tuple[bytes, bytes], ...] = (
+    (b"cache-control", b"no-store"),
+    (b"vary", b"Authorization, Origin, Accept, Prefer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress"),
+)
+_PREFLIGHT = (
+    *_COMMON,
+    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist"),
+    (b"access-control-max-age", b"86400"),
+)
+# headers of some refusals, by status
+_ALSO = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
+
+
+class FhirApi:
+    """ASGI application to be mounted at the FHIR base.  ``documents`` are fixed answers by address (metadata, discovery)."""
+
+    def __init__(
+        self, service: Service, clock: Clock, auditor: Auditor, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
+    ) -> None:
+        self._service = service
+        self._clock = clock
+        self._auditor = auditor
+        self._max_body = max_body
+        self._documents = documents
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(scope, receive)
+        body = b"" if scope["method"] == "HEAD" else response.body
+        length = (b"content-length", b"%d" % len(response.body))
+        headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.stream and scope["method"] != "HEAD" and not await _streamed(response.stream, send):
+            return
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        if scope["method"] == "OPTIONS":
+            return Response(204, headers=_PREFLIGHT)
+        request = None
+        try:
+            request = await self._request(scope, receive)
+            response = await self._handle(request)
+            headers = (*response.headers, *_COMMON)
+        except Problem as problem:
+            response = Response(problem.status, problem.outcome())
+            headers = ((b"content-type", JSON), *_COMMON, *_ALSO.get(problem.status, ()))
+        except Exception:
+            _log.exception("A request failed.")
+            response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
+            headers = ((b"content-type", JSON), *_COMMON)
+        if request is not None:
+            await self._auditor.note(request, response.status)
+        return Response(response.status, response.body, headers, response.stream)
+
+    async def _handle(self, request: Request) -> Response:
+        document = self._documents.get(request.path)
+        if document is not None and request.method in ("GET", "HEAD"):
+            return document()
+        if not request.path:
+            require_acceptable(request)
+            if request.method != "POST":
+                raise Problem("method", f"{request.method} is not supported at this address.")
+            return await batch.bundle(request, self._service)
+        row = lookup(request)
+        require_acceptable(request, row.media)
+        return await row.handle(request, self._service)
+
+    async def _request(self, scope: Scope, receive: Receive) -> Request:
+        path = scope["path"][len(scope.get("root_path", "")) :]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if int(headers.get("content-length", "0") if headers.get("content-length", "0").isdecimal() else "0") > self._max_body:
+            raise Problem("too_large", "The body is larger than this server takes.")
+        body = await self._body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
+        steps = tuple(step for step in path.split("/") if step)
+        return Request(scope["method"], steps, decoded(scope["query_string"]), headers, body, self._clock())
+
+    async def _body(self, receive: Receive) -> bytes:
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Problem("invalid", "The body ended early.")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                raise Problem("too_large", "The body is larger than this server takes.")
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+async def _streamed(stream: AsyncIterator[bytes], send: Send) -> bool:
+    """Send a body as it is made.  False if that ended early: then it stays without its end, which its reader notices."""
+    try:
+        async for part in stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    except Problem:
+        return False
+    return True

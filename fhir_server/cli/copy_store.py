@@ -1,0 +1,46 @@
+"""``migrate``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from fhir_server.cli.base import main, on_terminal
+from fhir_server.errors import Problem
+from fhir_server.maintenance.copy_store import migrate as migrated
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target")
+def migrate(source: str, target: str) -> None:
+    """Copy the store SOURCE into the empty store TARGET, and compare them.
+
+    Both are URLs as in FHIR_SERVER_STORE; today from sqlite:///... or mongodb://... into mongodb://...  Stop the server first.
+    A copy that was broken off goes on when started again.
+    """
+    try:
+        tally = asyncio.run(_migrated(source, target))
+    except (ValueError, Problem, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Copied and compared: {tally}")
+
+
+async def _migrated(source: str, target: str) -> Any:
+    bars: dict[str, Any] = {}
+
+    def progress(what: str, done: int, of: int) -> None:
+        if what not in bars:
+            for bar in bars.values():
+                bar.render_finish()
+            bars[what] = click.progressbar(length=of, label=f"{what:20}", hidden=not on_terminal())
+            bars[what].render_progress()
+        bars[what].update(done - bars[what].pos)
+
+    try:
+        return await migrated(source, target, progress)
+    finally:
+        for bar in bars.values():
+            bar.render_finish()

@@ -1,0 +1,52 @@
+"""``client invite`` and ``publisher``: who may register apps without the operator, and whose word counts for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from fhir_server.cli.base import main, noted, with_parts
+from fhir_server.cli.users import client
+from fhir_server.smart.clients import initial_access_tokens, software_statements
+from fhir_server.smart.clients.software_statements import Publisher
+from fhir_server.smart.core.security_events import Act
+
+
+@client.command("invite")
+def invite() -> None:
+    """Print an initial access token: good for registering one app, within seven days."""
+    click.echo(with_parts(noted(lambda made: initial_access_tokens.invite(made.store, made.clock()), Act("invite-developer"))))
+
+
+@main.group()
+def publisher() -> None:
+    """Publishers whose software statements are believed when an app registers itself."""
+
+
+@publisher.command("trust")
+@click.argument("issuer")
+@click.option("--jwks", type=click.Path(exists=True, path_type=Path), required=True, help="File with its public JWK Set.")
+def publisher_trust(issuer: str, jwks: Path) -> None:
+    """Believe the statements that ISSUER signs with these keys."""
+    made_of = Publisher(issuer, json.loads(jwks.read_text(encoding="utf-8")))
+    with_parts(noted(lambda made: software_statements.trust(made.store, made_of), Act("trust-publisher", detail={"issuer": issuer})))
+    click.echo(f"{issuer} is believed.")
+
+
+@publisher.command("list")
+def publisher_list() -> None:
+    """List the publishers that are believed."""
+    for one in with_parts(lambda made: software_statements.everyone(made.store)):
+        click.echo(one.issuer)
+
+
+@publisher.command("distrust")
+@click.argument("issuer")
+def publisher_distrust(issuer: str) -> None:
+    """Believe ISSUER no longer; apps it vouched for stay registered."""
+    act = Act("distrust-publisher", detail={"issuer": issuer})
+    if not with_parts(noted(lambda made: software_statements.distrust(made.store, issuer), act)):
+        raise click.ClickException(f"There is no publisher {issuer!r}.")
+    click.echo(f"{issuer} is believed no longer.")

@@ -1,0 +1,139 @@
+"""Who somebody is to a patient *now*: birth date, death, relations and grants, read from the record itself.
+
+The rules are those of ``docs/policy.md`` on actors, ages and grants; all instants are microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_server.consent import age_limits as aging
+from fhir_server.consent.age_limits import Ages
+from fhir_server.consent.decision import Actor
+from fhir_server.consent.policy import Policy
+from fhir_server.consent.provisions import ALWAYS, Grant, grants, within
+from fhir_server.store import NEVER
+
+__all__ = ["Grant", "Judgement", "Person", "actor_for", "grants"]
+
+Json = Mapping[str, Any]
+_MERGED: Final = frozenset({"replaces", "replaced-by"})
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user of ours: ``role`` patient, clinician, billing or privacy; own Patient and Practitioner ids; the RelatedPersons
+    that are this person."""
+
+    role: str
+    patient: str | None
+    practitioner: str | None
+    related_persons: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the person is to the patient, and the next instant at which that may change without a write.
+
+    ``denied``  the ``Type/id`` of single rows that a restriction keeps from this person.
+    """
+
+    actor: Actor | None
+    until: int
+    denied: frozenset[str] = frozenset()
+
+
+def actor_for(
+    policy: Policy,
+    now: int,
+    *,
+    patient: Json | None,
+    person: Person,
+    related: Iterable[Json],
+    consents: Iterable[Json],
+    linked: Sequence[Json] = (),
+) -> Judgement:
+    """The one hat this person wears for this patient at ``now``: self, else proxy; no actor means no access.
+
+    ``patient`` the Patient resource, ``related`` its RelatedPersons, ``consents`` its Consents, ``linked`` the Patients it
+    replaces or is replaced by (a link to one not given closes the record: the strictest of all must hold).
+    Staff do not come this way, and nobody's rights add up over hats.
+    """
+    if patient is None or person.role != "patient" or not isinstance(patient.get("id"), str):
+        return Judgement(None, NEVER)
+    records = (patient, *linked)
+    if any(_dead(one) for one in records) or not _links(patient) <= {f"Patient/{one.get('id')}" for one in linked}:
+        return Judgement(None, NEVER)
+    facts = aging.ages(records, policy.timezone, policy.feb29, now)
+    turning = _turning(policy, records, facts)
+    if not facts.known:
+        return Judgement(None, _next(now, turning))
+    if person.patient == patient["id"]:
+        return Judgement(_self(policy, now, records, facts), _next(now, turning))
+    mine = {one["id"]: span for one in related if (span := _relation(one, patient["id"], person, policy))}
+    given = grants(consents, mine, patient=patient["id"], zone=policy.timezone)
+    bounds = [instant for span in mine.values() for instant in span] + [bound for one in given for bound in (one.start, one.end)]
+    related_now = {id for id, (start, end) in mine.items() if start <= now < end}
+    valid = [one for one in given if one.start <= now < one.end and one.related_person in related_now]
+    denied = frozenset[str]().union(*(one.rows for one in valid))
+    return Judgement(_proxy(now, facts, valid), _next(now, [*turning, *bounds]), denied)
+
+
+def _self(policy: Policy, now: int, records: Sequence[Json], facts: Ages) -> Actor | None:
+    if now >= facts.t18_on:
+        return Actor("AS")
+    starts = _own_account(policy, records)
+    return Actor("MS") if starts is not None and now >= starts else None
+
+
+def _proxy(now: int, facts: Ages, valid: Sequence[Grant]) -> Actor | None:
+    kinds = {one.kind for one in valid if not one.rows}
+    if "deny" in kinds:
+        return None
+    if "adult" in kinds and now >= facts.t18_on:
+        levels = {level for one in valid if one.kind == "adult" for level in one.level.split("+")}
+        return Actor("PA", "+".join(sorted(levels)))
+    if "child" not in kinds:
+        return None
+    if now >= facts.t18_off:
+        return Actor("PX")
+    return Actor("PT" if now >= facts.t12 else "PC")
+
+
+def _dead(patient: Json) -> bool:
+    return patient.get("deceasedBoolean") is True or "deceasedDateTime" in patient or "_deceasedDateTime" in patient
+
+
+def _links(patient: Json) -> set[str]:
+    return {str(one.get("other", {}).get("reference")) for one in patient.get("link", ()) if one.get("type") in _MERGED}
+
+
+def _relation(related: Json, patient: str, person: Person, policy: Policy) -> tuple[int, int] | None:
+    """When this RelatedPerson row makes the person a relation of the patient, half open; None: it does not."""
+    about = related.get("patient", {}).get("reference")
+    if related.get("id") not in person.related_persons or about != f"Patient/{patient}" or related.get("active") is False:
+        return None
+    return within(related, policy.timezone)
+
+
+def _own_account(policy: Policy, records: Sequence[Json]) -> int | None:
+    """When a minor may have an account of his or her own, by the latest birth the records allow."""
+    if policy.minor_account is None:
+        return None
+    turned = [aging.turns(one, policy.minor_account, policy.timezone, policy.feb29) for one in records]
+    return max(one[1] for one in turned if one)
+
+
+def _turning(policy: Policy, records: Sequence[Json], facts: Ages) -> list[int]:
+    """The instants at which age alone may change the judgement: of a birth date still to come, the birth."""
+    if not facts.known:
+        return [birth[0] for one in records if (birth := aging.turns(one, 0, policy.timezone, "mar1"))]
+    oldest = [limit[1] for one in records if (limit := aging.turns(one, aging.OLDEST, policy.timezone, "mar1"))]
+    own = _own_account(policy, records)
+    return [facts.t12, facts.t18_off, facts.t18_on, *oldest, *([own] if own is not None else [])]
+
+
+def _next(now: int, instants: Iterable[int]) -> int:
+    return min((one for one in instants if one > now and one != ALWAYS), default=NEVER)

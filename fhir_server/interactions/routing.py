@@ -1,0 +1,96 @@
+"""The FHIR API's table: method and address -> interaction.  The router, batch entries and the CapabilityStatement read it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fhir_server.access.view import View, not_found
+from fhir_server.errors import Problem
+from fhir_server.interactions import bulk_export, everything, read, search, write
+from fhir_server.interactions.messages import JSON, NDJSON, Request, Response
+from fhir_server.interactions.service import Service
+from fhir_server.resources import catalogue
+from fhir_server.writing import writer
+
+Look = Callable[[View, Request, Service], Awaitable[Response]]
+Handle = Callable[[Request, Service], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One row.  ``code`` is the CapabilityStatement's; ``look`` is set where the interaction only reads.
+
+    ``media`` is the type of what it answers; ``alone``: it cannot be an entry of a batch.
+    """
+
+    code: str
+    method: str
+    shape: tuple[str, ...]
+    handle: Handle
+    look: Look | None = None
+    media: bytes = JSON
+    alone: bool = False
+
+
+def _looking(code: str, method: str, shape: tuple[str, ...], look: Look) -> Interaction:
+    async def handle(request: Request, service: Service) -> Response:
+        return await service.reading(request, lambda view: look(view, request, service))
+
+    return Interaction(code, method, shape, handle, look)
+
+
+TABLE: tuple[Interaction, ...] = (
+    _looking("read", "GET", ("{type}", "{id}"), read.read),
+    _looking("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
+    _looking("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
+    _looking("search-type", "GET", ("{type}",), search.search),
+    _looking("search-type", "POST", ("{type}", "_search"), search.search),
+    _looking("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
+    Interaction("create", "POST", ("{type}",), write.create),
+    Interaction("update", "PUT", ("{type}", "{id}"), write.update),
+    Interaction("delete", "DELETE", ("{type}", "{id}"), write.delete),
+    *(
+        Interaction("operation", method, shape, bulk_export.kick_off, alone=True)
+        for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))
+        for method in ("GET", "POST")
+    ),
+    Interaction("operation", "GET", ("$export-status", "{job}"), bulk_export.status, alone=True),
+    Interaction("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, alone=True),
+    Interaction("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, alone=True),
+)
+
+
+def _bucket(shape: tuple[str, ...]) -> tuple[int, str]:
+    """What tells rows apart: the length, and the last fixed step."""
+    fixed = [step for step in shape if step[0] in "_$"]
+    return len(shape), fixed[-1] if fixed else ""
+
+
+def _leads(row: Interaction, first: str) -> bool:
+    """Whether an address that begins with this step can be one of this row's."""
+    return first in catalogue() if row.shape[0] == "{type}" else first == row.shape[0]
+
+
+_BY_PLACE: dict[tuple[int, str], dict[str, Interaction]] = {}
+for _row in TABLE:
+    _BY_PLACE.setdefault(_bucket(_row.shape), {})[_row.method] = _row
+
+
+def lookup(request: Request) -> Interaction:
+    """The interaction a request asks for.
+
+    Raises Problem ``not_found`` for an address that is none of ours and ``method`` for a method it does not take.
+    """
+    path = request.path
+    rows = _BY_PLACE.get(_bucket(path)) if path else None
+    if not rows or not _leads(next(iter(rows.values())), path[0]):
+        raise Problem("not_found", "There is nothing at this address.")
+    row = rows.get("GET" if request.method == "HEAD" else request.method)
+    if row is None:
+        raise Problem("method", f"{request.method} is not supported at this address.")
+    if "{id}" in row.shape and not writer.ID.fullmatch(path[1]):
+        if row.method in ("PUT", "DELETE"):
+            raise Problem("invalid", "This is not a valid logical id.")
+        raise not_found(path[0], path[1])
+    return row

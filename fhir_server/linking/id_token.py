@@ -1,0 +1,27 @@
+"""The id_token that comes with a link.  Who the person is over there is not kept; the token must only be what it should be."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fhir_server.linking import http
+from fhir_server.linking.context import Linking, LinkProblem
+from fhir_server.linking.discovery import Endpoints
+from fhir_server.linking.organizations import Organisation
+from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
+
+_UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
+
+
+async def check(room: Linking, organisation: Organisation, endpoints: Endpoints, nonce: str, token: object, access_token: str) -> None:
+    """Raises LinkProblem for an id_token that is not the one of this link; none at all is none to doubt."""
+    if token is None:
+        return
+    if not endpoints.jwks or not endpoints.issuer:
+        raise LinkProblem(_UNPROVEN)
+    keys = (await http.get(room, endpoints.jwks)).body
+    expected = Expected(endpoints.issuer, organisation.client_id, nonce, access_token)
+    try:
+        await verified(token, keys, expected, room.smart.now())
+    except Unproven:
+        raise LinkProblem(_UNPROVEN) from None

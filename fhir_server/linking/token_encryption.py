@@ -1,0 +1,47 @@
+"""What is kept of another system's tokens: Fernet ciphertext, in every mode.
+
+The key comes from the settings.  Where they hold none (demo, test) it is made once and kept in the store, which
+protects a copied table but not a copied store.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from fhir_server.linking.context import Ended
+from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.encryption import box
+from fhir_server.store import NEVER
+
+_KIND: Final = "linking-key"
+_LOST: Final = "This link can no longer be opened here. Link the account again."
+
+
+async def seal(smart: Smart, plain: bytes) -> bytes:
+    return (await _box(smart)).encrypt(plain)
+
+
+async def unseal(smart: Smart, sealed: bytes) -> bytes:
+    """Raises Ended if it was sealed under another key."""
+    try:
+        return (await _box(smart)).decrypt(sealed)
+    except InvalidToken:
+        raise Ended(_LOST) from None
+
+
+async def _box(smart: Smart) -> Fernet:
+    seed = smart.key.encode() if smart.key else await _made(smart)
+    return box(seed, "fhir-server linked accounts")
+
+
+async def _made(smart: Smart) -> bytes:
+    secrets = smart.store.secrets
+    seed = await secrets.peek(_KIND, "", 0)
+    if seed is None:
+        await secrets.keep(_KIND, "", Fernet.generate_key(), NEVER)  # of several processes, one succeeds
+        seed = await secrets.peek(_KIND, "", 0)
+    if seed is None:
+        raise LookupError("The store did not keep the key of the linked accounts.")
+    return seed

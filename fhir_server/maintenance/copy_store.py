@@ -1,0 +1,137 @@
+"""``fhir-server migrate``: one store copied into another, then compared with it.
+
+Copied are visibility classes, every version of every resource with its index entries, secrets, and journals.  Not copied
+are the counters that end plans cached in running servers, for none runs on the copy yet, and MongoDB's locks.
+
+Nothing may write to the source meanwhile: the comparison would show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import msgspec
+
+from fhir_server.store import Store, open_store
+from fhir_server.store.copying import Destination, Life, Origin, Secret, destination, origin
+
+_PAGE = 200
+_LINES = 1000
+_DIFFERS = "The copy differs from its source. Was that written to? Start afresh, with an empty target."
+T = TypeVar("T")
+_Place = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Tally:
+    """How much of each sort there is, and a digest that does not depend on the order."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    digest: int = 0
+
+    def add(self, sort: str, value: Any) -> None:
+        self.counts[sort] = self.counts.get(sort, 0) + 1
+        text = sort.encode() + b"\0" + msgspec.msgpack.encode(value)
+        self.digest = (self.digest + int.from_bytes(sha256(text).digest(), "big")) % 2**256
+
+    def __str__(self) -> str:
+        counted = ", ".join([f"{count} {sort}" for sort, count in sorted(self.counts.items())])
+        return f"{counted or 'nothing'}; digest {self.digest:064x}"
+
+
+async def migrate(source: str, target: str, progress: Callable[[str, int, int], None]) -> Tally:
+    """Copy the store at the URL ``source`` into the one at ``target``, which is empty or holds the beginning of this copy.
+
+    ``progress(what, done, of)`` is told how far it is.  Raises ValueError, worded for the operator, for stores that cannot
+    be so copied, and if they differ afterwards.
+    """
+    old, new = open_store(source), open_store(target)
+    try:
+        return await _copied(origin(_scheme(source), old), old, destination(_scheme(target), new), new, source, progress)
+    finally:
+        await old.close()
+        await new.close()
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0]
+
+
+async def _copied(
+    old: Origin, from_: Store, new: Destination, into: Store, source: str, progress: Callable[[str, int, int], None]
+) -> Tally:
+    await from_.prepare()
+    await into.prepare()
+    after = await new.begin(sha256(source.encode()).hexdigest())
+    await new.take_classes(await old.classes())
+    total, done = await old.count(), await new.count()
+    async for lives in _pages(old.lives, _of_life, after):
+        await new.take_lives(lives)
+        done += len(lives)
+        progress("Resources", done, total)
+    async for secrets in _pages(old.secrets, _of_secret):
+        await new.take_secrets(secrets)
+    for journal in await old.journals():
+        async for lines in _lines(old, journal):
+            await new.take_lines(journal, lines)
+    was = await tally(old, lambda done: progress("Checking the source", done, total))
+    now = await tally(new, lambda done: progress("Checking the copy", done, total))
+    if was != now:
+        raise ValueError(f"{_DIFFERS} Source: {was}. Copy: {now}.")
+    await new.finish()
+    return now
+
+
+async def tally(whole: Origin, progress: Callable[[int], None]) -> Tally:
+    """All that a store holds, counted and digested."""
+    found = Tally()
+    for key in enumerate(await whole.classes()):
+        found.add("classes", key)
+    done = 0
+    async for lives in _pages(whole.lives, _of_life):
+        for life in lives:
+            found.add("resources", (life.type, life.id))
+            for version in life.versions:
+                found.add("versions", _comparable(version))
+        done += len(lives)
+        progress(done)
+    async for secrets in _pages(whole.secrets, _of_secret):
+        for secret in secrets:
+            found.add("secrets", secret)
+    for journal in await whole.journals():
+        async for lines in _lines(whole, journal):
+            for line in lines:
+                found.add("journal lines", (journal, line))
+    return found
+
+
+def _comparable(version: Any) -> Any:
+    """A version in a form that two stores have in common: entries are a set, and lose the path they were made from."""
+    entries = sorted({repr((one.kind, one.param, one.vclass, one.value)) for one in version.record.entries})
+    return version.record.row, entries, version.stored
+
+
+async def _pages(
+    ask: Callable[[_Place, int], Awaitable[tuple[T, ...]]], place: Callable[[T], _Place], after: _Place = ("", "")
+) -> AsyncIterator[tuple[T, ...]]:
+    while page := await ask(after, _PAGE):
+        yield page
+        after = place(page[-1])
+
+
+async def _lines(whole: Origin, journal: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
+    last = 0
+    while lines := await whole.lines(journal, last, _LINES):
+        yield lines
+        last = lines[-1][0]
+
+
+def _of_life(life: Life) -> tuple[str, str]:
+    return life.type, life.id
+
+
+def _of_secret(secret: Secret) -> tuple[str, str]:
+    return secret.kind, secret.key

@@ -1,0 +1,51 @@
+"""``fhir-server relabel``: every row labelled afresh, after a change of policy, value sets or departments."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from fhir_server.consent.labeling import Labeller
+from fhir_server.resources import catalogue
+from fhir_server.search.filters import EVERYTHING
+from fhir_server.search.visibility import Position, Sight, Window
+from fhir_server.store import Store, Transaction
+from fhir_server.writing.writer import Writing, rank
+
+_PAGE = 500
+
+
+async def relabel(store: Store, labeller: Labeller, base: str, now: int) -> tuple[int, int]:
+    """(rows looked at, rows whose visibility changed).  Safe to interrupt and to start again."""
+    seen = changed = 0
+    for type in sorted(catalogue(), key=rank):
+        after: Position | None = None
+        while True:
+            rows, renewed, after = await store.write(partial(_page, Labelling(labeller, base, now), type, after))
+            seen, changed = seen + rows, changed + renewed
+            if after is None:
+                break
+    await store.write(_end_plans)
+    return seen, changed
+
+
+class Labelling(NamedTuple):
+    """What labelling needs, beside the transaction."""
+
+    labeller: Labeller
+    base: str
+    now: int
+
+
+async def _page(with_: Labelling, type: str, after: Position | None, tx: Transaction) -> tuple[int, int, Position | None]:
+    writing = Writing(tx, *with_)
+    sight = Sight((Window(None, frozenset(range(len(await tx.classes()))), released=False),), with_.now)
+    page = await tx.find(type, EVERYTHING, sight, limit=_PAGE, after=after)
+    changed = 0
+    for row in page.rows:
+        changed += await writing.renew(row)
+    return len(page.rows), changed, page.next
+
+
+async def _end_plans(tx: Transaction) -> None:
+    await tx.bump(None)

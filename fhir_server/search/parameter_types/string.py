@@ -1,0 +1,53 @@
+"""Strings: compared folded, from the beginning of each part (http://hl7.org/fhir/R4/search.html#string)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from fhir_server.search.escaping import unescape
+from fhir_server.search.filters import TextIs
+from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+
+# The parts of HumanName and Address that people search by.
+_PARTS = ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country")
+
+
+def fold(text: str) -> str:
+    """Without case, diacritics and runs of space."""
+    if not text.isascii():
+        # Folding case may compose anew (ŉ), so decompose on both sides of it.
+        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+        text = "".join(char for char in text if not unicodedata.combining(char))
+    return " ".join(text.casefold().split())
+
+
+def extract(value: Any, base: str = "") -> Iterable[Found]:
+    """(folded, exact) of a string, or of each part of a name or address."""
+    if type(value) is str:
+        return (((fold(value), value), ()),)
+    return list(_parts(value)) if type(value) is dict else ()
+
+
+def _parts(value: dict[str, Any]) -> Iterable[Found]:
+    for name in _PARTS:
+        part = value.get(name)
+        if type(part) is str:
+            yield (fold(part), part), (name,)
+        elif type(part) is list:
+            yield from (((fold(item), item), (name, i)) for i, item in enumerate(part) if type(item) is str)
+
+
+def test(text: str, asked: Asked) -> TextIs:
+    """Prefix match, or by modifier ``exact`` (as written) or ``contains``."""
+    meant = unescape(text)
+    if asked.modifier == "exact":
+        return TextIs(meant, "exact")
+    folded = fold(meant)
+    if not folded:
+        raise ValueError("the text to look for is empty")
+    return TextIs(folded, "contains" if asked.modifier == "contains" else "prefix")
+
+
+KIND = Kind("string", ("String", "Markdown"), frozenset({"exact", "contains"}), extract, test)

@@ -1,0 +1,22 @@
+"""URIs: compared as written (http://hl7.org/fhir/R4/search.html#uri)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fhir_server.search.escaping import unescape
+from fhir_server.search.filters import RefersTo
+from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+
+
+def extract(value: Any, base: str = "") -> Iterable[Found]:
+    """(uri,)"""
+    return (((value,), ()),) if type(value) is str else ()
+
+
+def test(text: str, asked: Asked) -> RefersTo:
+    return RefersTo(frozenset({unescape(text)}))
+
+
+KIND = Kind("reference", ("Uri", "Url", "Canonical", "Oid", "Uuid"), frozenset(), extract, test)

@@ -1,0 +1,172 @@
+"""The parameters that shape a search's answer rather than narrow it (http://hl7.org/fhir/R4/search.html#return)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast, get_args
+
+from fhir_server.errors import Problem
+from fhir_server.resources import definitions
+from fhir_server.search.index import Parameter, parameters
+from fhir_server.search.visibility import SortKey
+
+DEFAULT_COUNT: Final = 20
+MAX_COUNT: Final = 1000
+
+Total = Literal["none", "accurate", "estimate"]
+Summary = Literal["count", "true", "text", "data", "false"]
+DEFAULT_TOTAL: Final[Total] = "accurate"
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """``_include`` or ``_revinclude``: reference parameter ``param`` of ``type``, perhaps only where it names ``target_type``."""
+
+    type: str
+    param: str
+    target_type: str | None = None
+
+
+@dataclass(slots=True)
+class Controls:
+    """What has been asked of the answer so far; :meth:`take` adds one pair."""
+
+    type: str
+    sort: tuple[SortKey, ...] = ()
+    count: int = DEFAULT_COUNT
+    total: Total = DEFAULT_TOTAL
+    summary: Summary = "false"
+    elements: tuple[str, ...] = ()
+    includes: list[Include] = field(default_factory=list)
+    revincludes: list[Include] = field(default_factory=list)
+    cursor: str | None = None
+    unknown_keys: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def take(self, name: str, value: str) -> list[Pair]:
+        """Note one pair; the answer is what to show of it in the self link.  Raises Problem ``invalid``."""
+        code, _, modifier = name.partition(":")
+        if modifier == "iterate" or modifier == "recurse":
+            raise Problem("invalid", f"{name!r} is not supported: includes follow one step, from the rows that match.")
+        if ":" in name:
+            raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
+        if code in self._seen and code not in _REPEATABLE:
+            raise Problem("invalid", f"The search parameter {code!r} may be given once.")
+        self._seen.add(code)
+        return [(code, shown) for shown in CONTROLS[code](self, value)]
+
+
+# Each handler answers with the value to show in the self link, in a list; an empty list shows nothing.
+_Handler = Callable[[Controls, str], list[str]]
+
+
+def _count(controls: Controls, value: str) -> list[str]:
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise _malformed("_count", value, "it is a whole number, 0 or more")
+    controls.count = min(int(value), MAX_COUNT)
+    return [str(controls.count)]
+
+
+def _total(controls: Controls, value: str) -> list[str]:
+    controls.total = cast(Total, _one_of("_total", value, get_args(Total)))
+    return [value]
+
+
+def _summary(controls: Controls, value: str) -> list[str]:
+    controls.summary = cast(Summary, _one_of("_summary", value, get_args(Summary)))
+    return [value]
+
+
+def _one_of(name: str, value: str, words: tuple[str, ...]) -> str:
+    if value not in words:
+        raise _malformed(name, value, f"it is one of {', '.join(words)}")
+    return value
+
+
+def _malformed(name: str, value: str, reason: str) -> Problem:
+    return Problem("invalid", f"The search parameter {name!r} cannot have the value {value!r}: {reason}.")
+
+
+def _elements(controls: Controls, value: str) -> list[str]:
+    controls.elements = tuple(value.split(","))
+    if not all(name.isidentifier() for name in controls.elements):
+        raise _malformed("_elements", value, "it is a list of element names")
+    return [value]
+
+
+def _sort(controls: Controls, value: str) -> list[str]:
+    keys, shown = [], []
+    for text in value.split(","):
+        name, descending = text.removeprefix("-"), text.startswith("-")
+        parameter = parameters(controls.type).get(name)
+        if parameter is None or not _sortable(parameter):
+            controls.unknown_keys.append(name)
+            continue
+        keys.append(SortKey(parameter.canonical.params[0], parameter.kind.entry, descending))
+        shown.append(text)
+    controls.sort = tuple(keys)
+    return [",".join(shown)] if shown else []
+
+
+def _sortable(parameter: Parameter) -> bool:
+    # One that stands for several, or for part of another's entries, has no entries of its own to order by.
+    return len(parameter.canonical.params) == 1 and parameter.canonical.limit is None and not parameter.flag
+
+
+def _include(controls: Controls, value: str) -> list[str]:
+    found = include("_include", value)
+    if found.type != controls.type:
+        raise Problem("invalid", f"'_include={value}' starts from {found.type}, and the search is for {controls.type}.")
+    controls.includes.append(found)
+    return [value]
+
+
+def _revinclude(controls: Controls, value: str) -> list[str]:
+    found = include("_revinclude", value)
+    targets = parameters(found.type)[found.param].targets
+    if controls.type != (found.target_type or controls.type) or controls.type not in targets:
+        raise Problem("invalid", f"'_revinclude={value}' cannot refer to {controls.type}.")
+    controls.revincludes.append(found)
+    return [value]
+
+
+def include(name: str, value: str) -> Include:
+    """``Type:param`` or ``Type:param:Target``.  Raises Problem ``invalid`` for a wildcard, or names R4 does not have."""
+    type, *rest = value.split(":")
+    if "*" in value:
+        raise Problem("invalid", f"{name!r} does not support the wildcard: name each reference parameter.")
+    if len(rest) not in (1, 2) or type not in definitions.types():
+        raise _malformed(name, value, "it is Type:parameter or Type:parameter:Target")
+    parameter = parameters(type).get(rest[0])
+    if parameter is None or parameter.definition.kind != "reference":
+        raise Problem("invalid", f"{type} has no reference parameter {rest[0]!r}.")
+    if len(rest) == 2 and rest[1] not in parameter.targets:
+        raise Problem("invalid", f"The parameter {rest[0]!r} of {type} does not refer to {rest[1]!r}.")
+    return Include(type, rest[0], rest[1] if len(rest) == 2 else None)
+
+
+def _page(controls: Controls, value: str) -> list[str]:
+    controls.cursor = value
+    return []
+
+
+def _accepted(controls: Controls, value: str) -> list[str]:
+    return [value]
+
+
+CONTROLS: Final[dict[str, _Handler]] = {
+    "_count": _count,
+    "_elements": _elements,
+    "_format": _accepted,
+    "_include": _include,
+    "_page": _page,
+    "_pretty": _accepted,
+    "_revinclude": _revinclude,
+    "_sort": _sort,
+    "_summary": _summary,
+    "_total": _total,
+}
+_REPEATABLE: Final = frozenset({"_include", "_revinclude"})

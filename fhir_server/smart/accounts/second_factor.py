@@ -1,0 +1,165 @@
+"""The second factor: one-time codes from an authenticator app (TOTP, RFC 6238), and recovery codes for when that is lost.
+
+A code counts once.  Seeds are sealed where the settings hold a key; recovery codes have 120 random bits, so their plain
+SHA-256 keeps them (OWASP ASVS 5.0, 6.5).  Guesses take places as guesses at passwords do (``sign_in``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b32encode
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import segno
+from cryptography.fernet import InvalidToken as Unsealable
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor import InvalidToken
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
+
+from fhir_server.smart.accounts.users import User, second_family
+from fhir_server.smart.core.context import MINUTE, SECOND, Smart, digest
+from fhir_server.smart.core.encryption import box
+from fhir_server.store import NEVER, Store
+
+STEP: Final = 30 * SECOND
+SENDING: Final = 10 * SECOND  # for typing and sending the last digits of a code that has just run out (RFC 6238 5.2)
+GUESSES: Final = 5
+WINDOW: Final = 15 * MINUTE
+CODES: Final = 8
+_FACTOR: Final = "second-factor"
+_RECOVERY: Final = "recovery-code"
+_PURPOSE: Final = "fhir-server second factors"
+_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
+_ALIKE: Final = str.maketrans("OIL", "011", " -–\t")
+_LENGTH: Final = 24
+
+
+class Factor(msgspec.Struct, frozen=True):
+    """An authenticator app: the seed it shares with us (sealed where there is a key), and since when (microseconds)."""
+
+    seed: bytes
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an authenticator app is told of a seed: as an SVG picture to scan, as letters to type."""
+
+    picture: str
+    letters: str
+
+
+def new_seed() -> bytes:
+    """160 random bits, as RFC 4226 recommends."""
+    return secrets.token_bytes(20)
+
+
+def setup(smart: Smart, user: User, seed: bytes) -> Setup:
+    """How to bring this seed into an app."""
+    uri = _codes(seed).get_provisioning_uri(user.username, smart.organisation.replace(":", " "))
+    letters = b32encode(seed).decode()
+    picture = segno.make(uri, error="m", micro=False).svg_inline(omitsize=True, border=3, svgclass="picture", lineclass=None)
+    return Setup(picture, " ".join(letters[start : start + 4] for start in range(0, len(letters), 4)))
+
+
+def required(smart: Smart, user: User) -> bool:
+    """Whether nobody of this account's role gets in without a second factor."""
+    return user.role in smart.second_factor
+
+
+async def enrolled(smart: Smart, user: User) -> Factor | None:
+    text = await smart.store.secrets.peek(_FACTOR, digest(user.subject), 0)
+    return None if text is None else msgspec.json.decode(text, type=Factor)
+
+
+async def enrol(smart: Smart, user: User, seed: bytes) -> tuple[str, ...]:
+    """Take this seed for the account's from now on; the recovery codes, in place of earlier ones."""
+    family, kept = second_family(user), smart.store.secrets
+    factor = Factor(sealed(smart, seed), smart.now())
+    # The new seed over the old one: were that taken away first, a password alone would do for a moment.
+    await kept.replace(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
+    for code in await _left(smart, user):
+        await kept.take(_RECOVERY, code, smart.now())
+    made = tuple("".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)) for _ in range(CODES))
+    for code in made:
+        await kept.replace(_RECOVERY, _recovery(user, code), user.subject.encode(), NEVER, family)
+    return tuple("-".join(code[start : start + 4] for start in range(0, _LENGTH, 4)) for code in made)
+
+
+async def forget(store: Store, user: User) -> None:
+    """Take the second factor away, recovery codes and all."""
+    await store.secrets.forget(second_family(user))
+
+
+async def codes_left(smart: Smart, user: User) -> int:
+    """How many recovery codes have not been used."""
+    return len(await _left(smart, user))
+
+
+async def _left(smart: Smart, user: User) -> list[str]:
+    return [key for key, owner in await smart.store.secrets.listing(_RECOVERY, smart.now()) if owner == user.subject.encode()]
+
+
+async def accepted(smart: Smart, user: User, typed: str) -> bool:
+    """Whether this is a code of the account's app, or a recovery code, and not used before; it is used now."""
+    factor = await enrolled(smart, user)
+    if factor is None:
+        return False
+    return await _counted(smart, user, typed, opened(smart, factor.seed), recovery=True)
+
+
+async def first_code(smart: Smart, user: User, typed: str, seed: bytes) -> bool:
+    """Whether this is a code of an app that has just been given ``seed``; it is used now."""
+    return await _counted(smart, user, typed, seed, recovery=False)
+
+
+def sealed(smart: Smart, seed: bytes) -> bytes:
+    return box(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
+
+
+def opened(smart: Smart, kept: bytes) -> bytes:
+    """A seed; one that no code fits if it was sealed under another key."""
+    try:
+        return box(smart.key.encode(), _PURPOSE).decrypt(kept) if smart.key else kept
+    except Unsealable:
+        return new_seed()
+
+
+async def _counted(smart: Smart, user: User, typed: str, seed: bytes, *, recovery: bool) -> bool:
+    now, kept = smart.now(), smart.store.secrets
+    places = [f"{digest(f'second:{user.subject}')}:{number}" for number in range(GUESSES)]
+    for place in places:
+        if await kept.keep("attempt", place, b"", now + WINDOW):
+            break
+    else:
+        return False
+    text = typed[:100].upper().translate(_ALIKE)
+    fits = await _one_time(smart, user, text, seed) or (recovery and await kept.take(_RECOVERY, _recovery(user, text), now) is not None)
+    if fits:
+        for place in places:
+            await kept.take("attempt", place, now)
+    return fits
+
+
+async def _one_time(smart: Smart, user: User, text: str, seed: bytes) -> bool:
+    now = smart.now()
+    if not (text.isascii() and text.isdigit()):
+        return False
+    for step in dict.fromkeys((now // STEP, (now - SENDING) // STEP)):
+        try:
+            _codes(seed).verify(text.encode(), step * STEP // SECOND)
+        except InvalidToken:
+            continue
+        once = digest(f"{user.subject} {step}")
+        return await smart.store.secrets.keep("one-time-code", once, b"", now + 2 * STEP)
+    return False
+
+
+def _codes(seed: bytes) -> TOTP:
+    return TOTP(seed, 6, SHA1(), STEP // SECOND)  # what every authenticator app can do
+
+
+def _recovery(user: User, code: str) -> str:
+    return digest(f"{user.subject} {code}")

@@ -1,0 +1,118 @@
+"""After the first factor: a session, or the page that asks for the second one, or that sets it up.
+
+Every way of signing in ends here, so that none is weaker than another (OWASP ASVS 5.0, 6.3.4).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from fhir_server.smart.accounts import account_events, browser_names, cookies, second_factor, second_factor_pending, sessions, users
+from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.pages import render
+from fhir_server.web.forms import NO_STORE, BadForm, address, local_path, read_form
+
+PATH: Final = "/sign-in/second"
+_WRONG: Final = (
+    "This code is not right, has run out or was used before, or there were too many attempts. Wait for the next code and try again; "
+    "after several attempts, wait some minutes."
+)
+_FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
+
+
+def onward(request: str, next: str) -> str:
+    """Where a sign-in leads: on with the authorization request ``request``, or else to the local path ``next``."""
+    return f"/oauth/continue?{urlencode({'request': request})}" if request else local_path(next)
+
+
+async def after_first(smart: Smart, request: Request, user: User, onward: str) -> Response:
+    """The answer to a first factor that was right; the browser's session before it is over."""
+    await sessions.end(smart, cookies.held(smart, request))
+    if await second_factor.enrolled(smart, user):
+        return cookies.given(smart, _to(PATH), await second_factor_pending.start(smart, user, onward))
+    if second_factor.required(smart, user):
+        seed = second_factor.sealed(smart, second_factor.new_seed())
+        return cookies.given(smart, _to(PATH), await second_factor_pending.start(smart, user, onward, seed))
+    return cookies.given(smart, _to(onward), await _begun(smart, request, user))
+
+
+class SecondStep:
+    """The page of one :class:`Smart`."""
+
+    def __init__(self, smart: Smart) -> None:
+        self._smart = smart
+
+    async def form(self, request: Request) -> Response:
+        return await self._form(request)
+
+    async def sent(self, request: Request) -> Response:
+        try:
+            given = dict(await read_form(request))
+        except BadForm as error:
+            return render(self._smart, "error.html", 400, text=str(error), detail="")
+        if not cookies.own_form(self._smart, request, given.get("token", "")):
+            return render(self._smart, "error.html", 403, text=_FORGED, detail="")
+        cookie = cookies.held(self._smart, request)
+        found = await second_factor_pending.find(self._smart, cookie)
+        if found is None:
+            return _to("/sign-in")
+        begun, user = found
+        offered = begun.seed and await second_factor.enrolled(self._smart, user) is None
+        seed = second_factor.opened(self._smart, begun.seed) if offered else b""
+        code = given.get("code", "")
+        right = await (second_factor.first_code(self._smart, user, code, seed) if seed else second_factor.accepted(self._smart, user, code))
+        right = right and await second_factor_pending.take(self._smart, cookie)
+        await self._smart.note(Act("sign-in", right, user.username, address=address(request), detail={"factor": "second"}))
+        if not right:
+            return await self._form(request, _WRONG)
+        return await self._signed_in(request, user, begun.onward, seed)
+
+    async def _signed_in(self, request: Request, user: User, onward: str, seed: bytes) -> Response:
+        if seed:
+            # Whoever else has begun to set this account up, with the password alone, has to begin again and show a code.
+            await self._smart.store.secrets.forget(users.session_family(user.username))
+        codes = await second_factor.enrol(self._smart, user, seed) if seed else ()
+        if codes:
+            await account_events.note(self._smart.store, user, "second", self._smart.now(), browser_names.described(request))
+        cookie = await _begun(self._smart, request, user)
+        if not codes:
+            return cookies.given(self._smart, _to(onward), cookie)
+        session = Session(user, self._smart.now(), sessions.form_token(cookie))
+        page = render(self._smart, "recovery_codes.html", codes=codes, onward=onward, session=session)
+        return cookies.given(self._smart, page, cookie)
+
+    async def _form(self, request: Request, problem: str = "") -> Response:
+        cookie = cookies.held(self._smart, request)
+        found = await second_factor_pending.find(self._smart, cookie)
+        if found is None:
+            return _to("/sign-in")
+        begun, user = found
+        view: dict[str, Any] = {"token": sessions.form_token(cookie), "problem": problem, "setup": None}
+        if begun.seed:
+            view["setup"] = second_factor.setup(self._smart, user, second_factor.opened(self._smart, begun.seed))
+        return render(self._smart, "second_step.html", 400 if problem else 200, **view)
+
+
+async def _begun(smart: Smart, request: Request, user: User) -> str:
+    """The cookie of the session of who has just signed in."""
+    browser = browser_names.described(request)
+    await account_events.note(smart.store, user, "signed-in", smart.now(), browser)
+    return await sessions.start(smart, user, browser)
+
+
+def _to(path: str) -> Response:
+    return RedirectResponse(path, 303, headers=NO_STORE)
+
+
+def add_second_step(routes: APIRouter, smart: Smart) -> None:
+    """Add the page's routes."""
+    here = SecondStep(smart)
+    routes.add_api_route(PATH, here.form, methods=["GET"])
+    routes.add_api_route(PATH, here.sent, methods=["POST"])

@@ -1,0 +1,1 @@
+"""From an authorization request to the answer of the person."""

@@ -1,0 +1,76 @@
+"""Scopes in the words of the consent page."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fhir_server.smart.core.persons import Role
+from fhir_server.smart.core.scopes import Scope
+
+_TYPES: Final = {
+    "*": "All kinds of health information",
+    "Account": "Bills and balances",
+    "AllergyIntolerance": "Allergies",
+    "Appointment": "Appointments",
+    "CarePlan": "Care plans",
+    "CareTeam": "Care team",
+    "ChargeItem": "Charges",
+    "Claim": "Insurance claims",
+    "Communication": "Messages",
+    "Condition": "Health problems and diagnoses",
+    "Consent": "Sharing choices",
+    "Coverage": "Insurance coverage",
+    "Device": "Implants and devices",
+    "DiagnosticReport": "Lab, imaging and other reports",
+    "DocumentReference": "Notes and documents",
+    "Encounter": "Visits",
+    "ExplanationOfBenefit": "Insurance statements",
+    "FamilyMemberHistory": "Family history",
+    "Goal": "Goals",
+    "ImagingStudy": "Imaging studies",
+    "Immunization": "Vaccinations",
+    "Invoice": "Bills",
+    "Location": "Places of care",
+    "MedicationDispense": "Medicines handed out",
+    "MedicationRequest": "Prescriptions",
+    "MedicationStatement": "Medicines taken",
+    "Observation": "Lab results and other observations",
+    "Organization": "Organisations",
+    "Patient": "Name, birth date and contact details",
+    "Practitioner": "Doctors and other staff",
+    "Procedure": "Procedures",
+    "Provenance": "Where information came from",
+    "QuestionnaireResponse": "Answers to questionnaires",
+    "RelatedPerson": "Family and representatives",
+    "ServiceRequest": "Orders and referrals",
+    "Specimen": "Samples",
+}
+_VERBS: Final = {"r": "read", "s": "read", "c": "add", "u": "change", "d": "delete"}
+_CATEGORY: Final = re.compile(r"(?:[^|,\\$]+\|)?[a-z][a-z-]*")
+_ORDER: Final = ("read", "add", "change", "delete")
+
+
+def wording(scope: Scope, role: Role) -> str:
+    """E.g. ``Lab results and other observations (only laboratory): read``.  Staff's ``user/`` scopes reach beyond one record."""
+    subject = _TYPES.get(scope.type) or _spaced(scope.type)
+    only = f" (only {' and '.join(_condition(*pair) for pair in scope.query)})" if scope.query else ""
+    reach = ", in every record you may open" if scope.level == "user" and role != "patient" else ""
+    verbs = {_VERBS[letter] for letter in scope.letters}
+    return f"{subject}{only}{reach}: {_listed([verb for verb in _ORDER if verb in verbs])}"
+
+
+def _spaced(type: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type).capitalize()
+
+
+def _condition(name: str, value: str) -> str:
+    """A condition in words where it says just one or more categories; anything else as it stands, so that nothing is glossed over."""
+    categories = value.split(",")
+    plain = name == "category" and all(_CATEGORY.fullmatch(category) for category in categories)
+    words = [category.rpartition("|")[2].replace("-", " ") for category in categories]
+    return " or ".join(words) if plain else f"{name}={value}"
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

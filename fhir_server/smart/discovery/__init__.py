@@ -1,0 +1,1 @@
+"""Documents that anybody may read: SMART and OpenID configuration, keys, brands."""

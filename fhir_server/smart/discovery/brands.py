@@ -1,0 +1,75 @@
+"""The user-access brands bundle: this organisation and its endpoint, for apps that let people look for their hospital.
+
+https://hl7.org/fhir/smart-app-launch/STU2.2/brands.html, profiles user-access-brands-bundle, user-access-brand and
+user-access-endpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fhir_server.clock import instant_text
+from fhir_server.smart.core.context import Smart
+
+PATH: Final = "/user-access-brands.json"
+_EXTENSION: Final = "http://hl7.org/fhir/StructureDefinition"
+_TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
+_PROFILE: Final = "http://hl7.org/fhir/smart-app-launch/StructureDefinition"
+_ORGANISATION: Final = "brand"
+_ENDPOINT: Final = "endpoint"
+
+
+def identifier(smart: Smart) -> dict[str, str]:
+    """What discovery calls ``user_access_brand_identifier``: an identifier of the one brand in the bundle."""
+    return {"system": "urn:ietf:rfc:3986", "value": smart.origin}
+
+
+def bundle(smart: Smart, now: int) -> dict[str, Any]:
+    """The bundle, an R4 Bundle of type collection, dated ``now``."""
+    resources = (_brand(smart), _endpoint(smart))
+    return {
+        "resourceType": "Bundle",
+        "meta": {"profile": [f"{_PROFILE}/user-access-brands-bundle"]},
+        "type": "collection",
+        "timestamp": instant_text(now),
+        "entry": [{"fullUrl": f"{smart.fhir_base}/{one['resourceType']}/{one['id']}", "resource": one} for one in resources],
+    }
+
+
+def _brand(smart: Smart) -> dict[str, Any]:
+    endpoint = {"reference": f"Endpoint/{_ENDPOINT}"}
+    portal = [
+        {"url": "portalName", "valueString": smart.organisation},
+        {"url": "portalUrl", "valueUrl": f"{smart.origin}/"},
+        {"url": "portalEndpoint", "valueReference": endpoint},
+    ]
+    return {
+        "resourceType": "Organization",
+        "id": _ORGANISATION,
+        "meta": {"profile": [f"{_PROFILE}/user-access-brand"]},
+        "extension": [
+            {"url": f"{_EXTENSION}/organization-brand", "extension": [{"url": "brandLogo", "valueUrl": f"{smart.origin}/static/logo.svg"}]},
+            {"url": f"{_EXTENSION}/organization-portal", "extension": portal},
+        ],
+        "identifier": [identifier(smart)],
+        "active": True,
+        "type": [{"coding": [{"system": f"{_TERMINOLOGY}/organization-type", "code": "prov"}]}],
+        "name": smart.organisation,
+        "telecom": [{"system": "url", "value": f"{smart.origin}/"}],
+        "endpoint": [endpoint],
+    }
+
+
+def _endpoint(smart: Smart) -> dict[str, Any]:
+    return {
+        "resourceType": "Endpoint",
+        "id": _ENDPOINT,
+        "meta": {"profile": [f"{_PROFILE}/user-access-endpoint"]},
+        "extension": [{"url": f"{_EXTENSION}/endpoint-fhir-version", "valueCode": "4.0.1"}],
+        "status": "active",
+        "connectionType": {"system": f"{_TERMINOLOGY}/endpoint-connection-type", "code": "hl7-fhir-rest"},
+        "name": smart.organisation,
+        "contact": [{"system": "url", "value": f"{smart.origin}/register-app"}],
+        "payloadType": [{"coding": [{"system": f"{_TERMINOLOGY}/endpoint-payload-type", "code": "none"}]}],
+        "address": smart.fhir_base,
+    }

@@ -1,0 +1,77 @@
+"""Reading other issuers' id_tokens (OpenID Connect Core 3.1.3.7): proof that an answer is to our question."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio.to_thread
+from authlib.oidc.core.util import create_half_hash
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from joserfc.jwt import JWTClaimsRegistry
+
+from fhir_server.smart.core.context import SECOND
+
+ALGORITHMS: Final = ("RS256", "RS384", "ES256", "ES384")
+SKEW: Final = 60  # seconds that two clocks may differ
+
+
+class Unproven(Exception):
+    """The token is not the one that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the token must state: by whom, for whom, in answer to which question, beside which access token.
+
+    ``since``  seconds: the person must have signed in at or after it; 0 for whenever
+    """
+
+    issuer: str
+    client_id: str
+    nonce: str
+    access_token: str = ""
+    since: int = 0
+
+
+async def verified(token: object, keys: dict[str, Any], expected: Expected, now: int) -> dict[str, Any]:
+    """The claims of a token that ``keys`` (a JWK Set) verify and that is as expected.  Raises Unproven.  ``now`` in microseconds."""
+    if not isinstance(token, str):
+        raise Unproven
+    try:
+        return await anyio.to_thread.run_sync(_verified, token, keys, expected, now // SECOND)
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError):
+        raise Unproven from None
+
+
+def _verified(token: str, keys: dict[str, Any], expected: Expected, now: int) -> dict[str, Any]:
+    known = KeySet.import_key_set(keys)  # type: ignore[arg-type]
+    read = jwt.decode(token, known, algorithms=list(ALGORITHMS))
+    stated: dict[str, Any] = {
+        "iss": {"essential": True, "value": expected.issuer},
+        "aud": {"essential": True, "value": expected.client_id},
+        "nonce": {"essential": True, "value": expected.nonce},
+        "azp": {"essential": isinstance(read.claims.get("aud"), list) and len(read.claims["aud"]) > 1, "value": expected.client_id},
+        "exp": {"essential": True},
+        "iat": {"essential": True},
+        "sub": {"essential": True},
+        "auth_time": {"essential": bool(expected.since)},
+    }
+    JWTClaimsRegistry(now, SKEW, **stated).validate(read.claims)
+    if not _fresh(read.claims, expected) or not _beside(read.claims, str(read.header["alg"]), expected):
+        raise ValueError("auth_time or at_hash")
+    return dict(read.claims)
+
+
+def _fresh(claims: dict[str, Any], expected: Expected) -> bool:
+    return not expected.since or int(claims["auth_time"]) >= expected.since - SKEW
+
+
+def _beside(claims: dict[str, Any], alg: str, expected: Expected) -> bool:
+    if "at_hash" not in claims:
+        return True
+    half = bytes(create_half_hash(expected.access_token, alg))
+    return hmac.compare_digest(half, str(claims["at_hash"]).encode())

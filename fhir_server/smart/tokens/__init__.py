@@ -1,0 +1,1 @@
+"""Token endpoint: Authlib's server, grants, tokens, launch."""

@@ -1,0 +1,85 @@
+"""Revocation (RFC 7009) and introspection (RFC 7662) as Authlib endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from authlib.consts import default_json_headers
+from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError
+from authlib.oauth2.rfc7009 import RevocationEndpoint
+from authlib.oauth2.rfc7662 import IntrospectionEndpoint
+
+from fhir_server.smart.accounts import users
+from fhir_server.smart.clients.clients import find as find_client
+from fhir_server.smart.core.authlib import wait
+from fhir_server.smart.core.context import SECOND, Smart, digest
+from fhir_server.smart.core.token_grants import ACCESS, REFRESH, Granted, find
+from fhir_server.smart.tokens.grants import METHODS
+from fhir_server.smart.tokens.style import launch_parameters
+from fhir_server.smart.tokens.tokens import Principal, principal, standing_scope
+
+
+class Revocation(RevocationEndpoint):
+    """Ends the whole family, whichever of its tokens is presented; silent about tokens it does not know."""
+
+    CLIENT_AUTH_METHODS = METHODS
+
+    def create_endpoint_response(self, request: Any) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
+        smart: Smart = self.server.smart
+        client = self.authenticate_endpoint_client(request)
+        key = digest(_token(request))
+        for kind in (ACCESS, REFRESH):
+            granted = wait(find, smart.store, kind, key, smart.now())
+            if granted is None:
+                continue
+            if granted.client_id != client.get_client_id():
+                raise InvalidGrantError
+            wait(smart.store.secrets.forget, granted.family)
+            request.granted = granted
+        return 200, {}, default_json_headers
+
+
+class Introspection(IntrospectionEndpoint):
+    """What a live access token states; ``{"active": false}`` and no more for anything else."""
+
+    CLIENT_AUTH_METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "bearer")
+
+    def create_endpoint_response(self, request: Any) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
+        self.authenticate_endpoint_client(request)
+        return 200, wait(_state, self.server.smart, _token(request)), default_json_headers
+
+
+def _token(request: Any) -> str:
+    if not request.form.get("token"):
+        raise InvalidRequestError("The parameter token is missing.")
+    return str(request.form["token"])
+
+
+async def _state(smart: Smart, token: str) -> dict[str, Any]:
+    now = smart.now()
+    granted = await find(smart.store, ACCESS, digest(token), now)
+    client = await find_client(smart.store, granted.client_id) if granted else None
+    caller = await principal(smart.store, token, now)
+    if granted is None or client is None or caller is None:
+        return {"active": False}
+    state = {
+        "active": True,
+        "client_id": granted.client_id,
+        "scope": standing_scope(client, granted),
+        "token_type": "Bearer",
+        "exp": granted.expires // SECOND,
+        "iat": granted.issued // SECOND,
+        **launch_parameters(smart, granted),
+    }
+    return state | await _identity(smart, granted, caller)
+
+
+async def _identity(smart: Smart, granted: Granted, caller: Principal) -> dict[str, str]:
+    named = granted.scope.split()
+    user = await users.find(smart.store, granted.username) if granted.username else None
+    if user is None or "openid" not in named:
+        return {}
+    identity = {"iss": smart.origin, "sub": user.subject}
+    if "fhirUser" in named and caller.fhir_user:
+        identity["fhirUser"] = f"{smart.fhir_base}/{caller.fhir_user}"
+    return identity

@@ -1,0 +1,270 @@
+"""The three OAuth grants, as Authlib classes over our records.
+
+Codes and refresh tokens are looked at while a request is checked, *claimed* just before tokens are made and *taken*
+just after, so a wrong verifier does not use a code up, of two parallel exchanges one gets tokens, and none outlives a
+revocation that comes in between.  What has been exchanged is remembered: coming back, it ends the family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError, InvalidScopeError
+from authlib.oauth2.rfc6749 import grants as authlib
+from authlib.oauth2.rfc7636 import CodeChallenge
+from authlib.oidc.core import OpenIDCode
+
+from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core.authlib import wait
+from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, Smart, digest, new_secret
+from fhir_server.smart.core.scopes import narrowed
+from fhir_server.smart.core.token_grants import CODE, REFRESH, Granted, find
+from fhir_server.smart.tokens import launch, tokens
+from fhir_server.smart.tokens.style import launch_parameters
+from fhir_server.smart.tokens.tokens import issue, redeem, reused, spend, standing_scope
+
+METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's yes: what they granted, when they signed in (seconds), and the launch handle it uses up."""
+
+    granted: Granted
+    auth_time: int
+    launch: str = ""
+
+
+class Code(Granted, frozen=True):
+    """An authorization code's record."""
+
+    redirect_uri: str = ""
+    challenge: str = ""
+    nonce: str = ""
+    auth_time: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A code or refresh token in the hands of a client, in the form Authlib asks for it."""
+
+    key: str
+    granted: Granted
+
+    def check_client(self, client: Any) -> bool:
+        return bool(self.granted.client_id == client.get_client_id())
+
+    def get_scope(self) -> str:
+        return self.granted.scope
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCode(Held):
+    granted: Code
+    code_challenge_method = "S256"
+
+    @property
+    def code_challenge(self) -> str:
+        return self.granted.challenge
+
+    def get_redirect_uri(self) -> str:
+        return self.granted.redirect_uri
+
+    def get_nonce(self) -> str:
+        return self.granted.nonce
+
+    def get_auth_time(self) -> int:
+        return self.granted.auth_time
+
+    def get_acr(self) -> None:
+        return None
+
+    def get_amr(self) -> None:
+        return None
+
+
+def _response(grant: Any, granted: Granted, issued: tokens.Issued) -> dict[str, Any]:
+    grant.request.granted = granted
+    body = {
+        "access_token": issued.access,
+        "token_type": "Bearer",
+        "expires_in": issued.lifetime // SECOND,
+        "scope": granted.scope,
+        **launch_parameters(grant.server.smart, granted),
+    }
+    return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
+
+
+def _exchanged(grant: Any, held: Held, kind: str) -> User | None:
+    """The account behind a code or refresh token, which this claims; None if it was claimed or the account is closed."""
+    smart: Smart = grant.server.smart
+    user = wait(users.find, smart.store, held.granted.username)
+    if user is None or user.disabled:
+        return None
+    if not wait(redeem, smart.store, kind, held.key, held.granted, smart.now()):
+        wait(reused, smart.store, kind, held.key, held.granted.client_id, smart.now())
+        return None
+    return user
+
+
+def _spent(grant: Any, held: Held, kind: str) -> None:
+    """The last step of an exchange.  Raises InvalidGrantError if the person, or whoever else may, has ended the grant meanwhile."""
+    smart: Smart = grant.server.smart
+    if not wait(spend, smart.store, kind, held.key, held.granted, smart.now()):
+        grant.request.granted = None
+        raise InvalidGrantError
+
+
+class AuthorizationCode(authlib.AuthorizationCodeGrant):
+    """RFC 6749 4.1 with SMART's launch parameters."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = METHODS
+
+    def generate_authorization_code(self) -> str:
+        return new_secret()
+
+    def save_authorization_code(self, code: str, request: Any) -> None:
+        smart: Smart = self.server.smart
+        decision: Decision = request.user
+        if decision.launch and not wait(launch.take, smart.store, decision.launch, smart.now()):
+            raise InvalidRequestError("The launch has been used.", redirect_uri=request.payload.redirect_uri)
+        now = smart.now()
+        record = Code(
+            **msgspec.structs.asdict(decision.granted) | {"issued": now, "expires": now + CODE_LIFE},
+            redirect_uri=request.payload.redirect_uri,
+            challenge=request.payload.data["code_challenge"],
+            nonce=request.payload.data.get("nonce", ""),
+            auth_time=decision.auth_time,
+        )
+        wait(smart.store.secrets.replace, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
+
+    def query_authorization_code(self, code: str, client: Any) -> HeldCode | None:
+        smart: Smart = self.server.smart
+        key, client_id = digest(code), client.get_client_id()
+        text = wait(smart.store.secrets.peek, CODE, key, smart.now())
+        if text is None:
+            wait(reused, smart.store, CODE, key, client_id, smart.now())
+            return None
+        held = HeldCode(key, msgspec.json.decode(text, type=Code))
+        return held if held.check_client(client) else None
+
+    def authenticate_user(self, authorization_code: HeldCode) -> User | None:
+        return _exchanged(self, authorization_code, CODE)
+
+    def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
+        smart: Smart = self.server.smart
+        granted = self.request.authorization_code.granted
+        plain = Granted(**{name: getattr(granted, name) for name in Granted.__struct_fields__})
+        refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
+        return _response(self, plain, wait(_issue, smart, plain, refresh))
+
+    def delete_authorization_code(self, authorization_code: HeldCode) -> None:
+        _spent(self, authorization_code, CODE)
+
+
+class RefreshToken(authlib.RefreshTokenGrant):
+    """RFC 6749 6, a new refresh token at every use."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = (*METHODS, "refresh_token")
+
+    def authenticate_refresh_token(self, refresh_token: str) -> Held | None:
+        smart: Smart = self.server.smart
+        key = digest(refresh_token)
+        granted = wait(find, smart.store, REFRESH, key, smart.now())
+        if granted is None:
+            wait(reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
+            return None
+        if granted.session and not wait(sessions.left, smart, granted.session):
+            return None
+        return Held(key, granted)
+
+    def authenticate_user(self, refresh_token: Held) -> User:
+        user = _exchanged(self, refresh_token, REFRESH)
+        if user is None:
+            raise InvalidGrantError
+        return user
+
+    def issue_token(self, user: User, refresh_token: Held) -> dict[str, Any]:
+        smart: Smart = self.server.smart
+        whole = refresh_token.granted
+        asked = self.request.payload.scope or whole.scope
+        standing = standing_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
+        part = msgspec.structs.replace(whole, scope=standing)
+        return _response(self, part, wait(_issue, smart, part, whole.scope))
+
+    def revoke_old_credential(self, refresh_token: Held) -> None:
+        _spent(self, refresh_token, REFRESH)
+
+
+class ClientCredentials(authlib.ClientCredentialsGrant):
+    """RFC 6749 4.4 for SMART Backend Services: system/ scopes, five minutes, no refresh token."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = ("private_key_jwt",)
+
+    def _scopes(self) -> tuple[str, ...]:
+        record = self.request.client.record
+        asked = narrowed(self.request.payload.scope or "", record.scopes, record.levels)
+        return tuple(scope for scope in asked if scope.startswith("system/"))
+
+    def validate_requested_scope(self) -> None:
+        if not self._scopes():
+            raise InvalidScopeError
+
+    def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
+        granted = Granted(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
+        return _response(self, granted, wait(_issue, self.server.smart, granted, None))
+
+
+async def _issue(smart: Smart, granted: Granted, refresh: str | None) -> tokens.Issued:
+    """Tokens of a grant; one that goes with a sign-in (``online_access``) is renewed for as long as that lasts, and no longer."""
+    now = smart.now()
+    left = await sessions.left(smart, granted.session) if granted.session else min(REFRESH_LIFE, (granted.since or now) + GRANT_LIFE - now)
+    return await issue(smart.store, granted, now, refresh=refresh if left > 0 else None, refresh_life=left)
+
+
+class Challenge(CodeChallenge):
+    """PKCE for every client, S256 and nothing else."""
+
+    DEFAULT_CODE_CHALLENGE_METHOD = "S256"
+    SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
+
+    def validate_code_challenge(self, grant: Any, redirect_uri: Any) -> None:
+        given = grant.request.payload.data
+        if not given.get("code_challenge") or given.get("code_challenge_method") not in self.SUPPORTED_CODE_CHALLENGE_METHOD:
+            raise InvalidRequestError("A code_challenge with the method S256 is needed.")
+        super().validate_code_challenge(grant, redirect_uri)
+
+
+class IdToken(OpenIDCode):
+    """The id_token of ``openid`` and ``fhirUser``, signed RS256."""
+
+    def __init__(self, smart: Smart) -> None:
+        super().__init__()
+        self._smart = smart
+
+    def __call__(self, grant: Any) -> None:
+        grant.register_hook("after_create_token_response", self.process_token)
+
+    def get_client_claims(self, client: Any) -> dict[str, Any]:
+        now = self._smart.now() // SECOND
+        return {"iss": self._smart.origin, "iat": now, "exp": now + HOUR // SECOND}
+
+    def get_encode_header(self, client: Any) -> dict[str, str]:
+        return {"alg": "RS256", "kid": wait(signing_keys.signer, self._smart, "RS256")[0]}
+
+    def resolve_client_private_key(self, client: Any) -> Any:
+        return wait(signing_keys.signer, self._smart, "RS256")[1]
+
+    def get_authorization_code_claims(self, authorization_code: HeldCode) -> dict[str, Any]:
+        claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)
+        granted = authorization_code.granted
+        if "fhirUser" in granted.scope.split() and granted.fhir_user:
+            claims["fhirUser"] = f"{self._smart.fhir_base}/{granted.fhir_user}"
+        return claims
+
+    def generate_user_info(self, user: User, scope: str) -> dict[str, str]:
+        return {"sub": user.subject}

@@ -1,0 +1,106 @@
+"""What a whole store is made of, for copying one into another (``fhir-server migrate``): no policy, no sights.
+
+A store that can be copied from has a module ``<scheme>_moving`` beside it with ``origin(store)``, one that can be copied
+into with ``destination(store)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import msgspec
+
+from fhir_server.store import Record, Store
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A version and when it was stored: numbers of which only the order means anything (:mod:`~fhir_server.store.row_order`)."""
+
+    record: Record
+    stored: int
+
+
+class Life(msgspec.Struct, frozen=True):
+    """All versions of one resource, oldest first."""
+
+    type: str
+    id: str
+    versions: tuple[Version, ...]
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """As :meth:`fhir_server.store.Secrets.replace` takes it."""
+
+    kind: str
+    key: str
+    value: bytes
+    expires: int
+    family: str
+
+
+class Origin(Protocol):
+    """A store as a series of pages; each page starts behind the last item of the one before."""
+
+    async def classes(self) -> tuple[str, ...]: ...
+
+    async def lives(self, after: tuple[str, str], limit: int) -> tuple[Life, ...]:
+        """At most ``limit`` resources in the order of (type, id), from behind ``after`` on; none: there are no more."""
+
+    async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
+        """The same of secrets, in the order of (kind, key)."""
+
+    async def journals(self) -> tuple[str, ...]:
+        """The names of all journals."""
+
+    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """At most ``limit`` lines of a journal, each with its number, from behind ``after`` on."""
+
+    async def count(self) -> int:
+        """How many resources there are, deleted ones too; for showing progress."""
+
+
+class Destination(Origin, Protocol):
+    """A store that is being filled.  Everything may be done twice with the outcome of once."""
+
+    async def begin(self, source: str) -> tuple[str, str]:
+        """Make ready for a copy of ``source``; where the copy got to before, if it was broken off.
+
+        Raises ValueError if the store holds anything else.
+        """
+
+    async def take_classes(self, keys: tuple[str, ...]) -> None: ...
+
+    async def take_lives(self, lives: Sequence[Life]) -> None:
+        """Keep these, durably, and remember how far the copy is."""
+
+    async def take_secrets(self, secrets: Sequence[Secret]) -> None: ...
+
+    async def take_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None: ...
+
+    async def finish(self) -> None:
+        """From now on the store may be used."""
+
+
+def origin(scheme: str, store: Store) -> Origin:
+    """The store to be copied from.  Raises ValueError for one that cannot be."""
+    made: Origin = _side(scheme, "origin", store)
+    return made
+
+
+def destination(scheme: str, store: Store) -> Destination:
+    """The store to be copied into.  Raises ValueError for one that cannot be."""
+    made: Destination = _side(scheme, "destination", store)
+    return made
+
+
+def _side(scheme: str, side: str, store: Store) -> Any:
+    name = f"fhir_server.store.{scheme.partition('+')[0]}.copying"
+    try:
+        make = getattr(import_module(name), side, None)
+    except ModuleNotFoundError:
+        make = None
+    if make is None:
+        raise ValueError(f"A store of {scheme!r} cannot be the {side} of a migration.")
+    return make(store)

@@ -1,0 +1,71 @@
+"""The SQLite store as a whole, to be copied from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fhir_server.store import Record
+from fhir_server.store.copying import Life, Secret, Version
+from fhir_server.store.sqlite import SqliteStore
+from fhir_server.store.sqlite import rows as rows_
+from fhir_server.store.sqlite.reader import SqliteSnapshot
+
+_TYPES: Final = "SELECT substr(text, 6), n FROM name WHERE text > 'type:' AND text < 'type;' AND substr(text, 6) >= ? ORDER BY text"
+_IDS: Final = (
+    "SELECT id FROM (SELECT id FROM res WHERE type = ?1 AND id > ?2 ORDER BY id LIMIT ?3)"
+    " UNION SELECT id FROM (SELECT DISTINCT id FROM past WHERE type = ?1 AND id > ?2 ORDER BY id LIMIT ?3) ORDER BY id LIMIT ?3"
+)
+_PAST: Final = (
+    "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
+    " WHERE type = ? AND id = ? ORDER BY version"
+)
+_CURRENT: Final = f"SELECT {rows_.COLUMNS}, (SELECT entries FROM body WHERE rid = r.rid) FROM res r WHERE r.type = ? AND r.id = ?"
+_SECRETS: Final = "SELECT kind, key, value, expires, family FROM secret WHERE (kind, key) > (?, ?) ORDER BY kind, key LIMIT ?"
+_COUNT: Final = "SELECT count(*) FROM (SELECT type, id FROM res UNION SELECT type, id FROM past)"
+
+
+class _Origin:
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    async def classes(self) -> tuple[str, ...]:
+        async with self._store.snapshot() as snapshot:
+            return await snapshot.classes()
+
+    async def lives(self, after: tuple[str, str], limit: int) -> tuple[Life, ...]:
+        async with self._store.snapshot() as snapshot:
+            found: list[Life] = []
+            last = after[1]
+            for type, number in snapshot.rows(_TYPES, (after[0],)):
+                for (id,) in snapshot.rows(_IDS, (number, last if type == after[0] else "", limit - len(found))):
+                    found.append(_life(snapshot, type, number, id))
+                if len(found) == limit:
+                    break
+            return tuple(found)
+
+    async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
+        return tuple([Secret(*values) for values in self._store.rows(_SECRETS, (*after, limit))])
+
+    async def journals(self) -> tuple[str, ...]:
+        sql = "SELECT substr(text, 9) FROM name WHERE text > 'journal:' AND text < 'journal;' ORDER BY text"
+        return tuple([name for (name,) in self._store.rows(sql, ())])
+
+    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        return await self._store.journal(journal, after, limit)
+
+    async def count(self) -> int:
+        return int(self._store.rows(_COUNT, ())[0][0])
+
+
+def _life(snapshot: SqliteSnapshot, type: str, number: int, id: str) -> Life:
+    kept: list[tuple[Any, ...]] = [*snapshot.rows(_PAST, (number, id)), *snapshot.rows(_CURRENT, (number, id))]
+    versions = []
+    for values in kept:
+        row = rows_.row(type, id, values[:8], snapshot.names)
+        record = Record(row, rows_.entries(values[8], snapshot.names))
+        versions.append(Version(record, rows_.stored(values[0], values[6])))
+    return Life(type, id, tuple(versions))
+
+
+def origin(store: SqliteStore) -> _Origin:
+    return _Origin(store)

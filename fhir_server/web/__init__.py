@@ -1,0 +1,1 @@
+"""What the pages and the HTTP endpoints share: security headers, forms, dates, fetching public URLs."""

@@ -1,0 +1,88 @@
+"""HTTP as this room needs it: small forms read whole, answers written, browsers told what they may do."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+Form = list[tuple[str, str]]
+MAX_FORM: Final = 64 * 1024
+MAX_FIELDS: Final = 500
+CORS: Final = {"Access-Control-Allow-Origin": "*"}
+PREFLIGHT: Final = CORS | {
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
+    "Access-Control-Max-Age": "600",
+}
+_PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+# Not on the way of an app, which may have opened it as a window of its own and waits for it to come back.
+ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
+NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+def address(request: Request) -> str:
+    """Where a request comes from, for limits."""
+    return request.client.host if request.client else ""
+
+
+class BadForm(ValueError):
+    """A body that is not a small form, worded for whoever sent it."""
+
+
+async def read_form(request: Request) -> Form:
+    """The fields of an ``application/x-www-form-urlencoded`` body.  Raises BadForm."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        raise BadForm("The body must be application/x-www-form-urlencoded.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM:
+            raise BadForm("The form is too large.")
+    return fields(body.decode("utf-8", "replace"))
+
+
+def fields(text: str) -> Form:
+    """The fields of form-encoded text.  Raises BadForm for too many."""
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise BadForm("The form has too many fields.") from None
+
+
+def malformed(error: BadForm, extra: dict[str, str]) -> Response:
+    body = {"error": "invalid_request", "error_description": str(error)}
+    return JSONResponse(body, 400, headers=NO_STORE | extra)
+
+
+def with_headers(answer: Response, extra: dict[str, str]) -> Response:
+    """The answer with further headers."""
+    answer.headers.update(extra)
+    return answer
+
+
+def page_headers(*targets: str) -> dict[str, str]:
+    """Headers of every page.  ``targets``: where a form on it may end up, for browsers that check redirects too."""
+    sources = dict.fromkeys(_source(uri) for uri in targets if uri)
+    target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)  # which end a directive
+    policy = f"{_PAGE}; form-action 'self'{target}"
+    return NO_STORE | {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    }
+
+
+def _source(redirect_uri: str) -> str:
+    parts = urlsplit(redirect_uri)
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else f"{parts.scheme}:"
+
+
+def local_path(text: str) -> str:
+    """``text`` if it is a path on this server, else "/": a sign-in must not send anyone elsewhere."""
+    plain = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable() and text.isascii()
+    return text if plain and not urlsplit(text).netloc else "/"

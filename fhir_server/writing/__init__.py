@@ -1,0 +1,1 @@
+"""A resource's way into the store: parsed, labeled, indexed, written."""

@@ -1,0 +1,361 @@
+"""A resource's way into the store: checked, spliced, indexed, labelled, and its neighbours relabelled.
+
+Nothing here decides whether the caller may write; that is the interactions' business, through their View.
+The text received is kept: only ``id`` and ``meta`` are cut and joined (http://hl7.org/fhir/R4/http.html#create).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import msgspec
+
+from fhir_server import jsontext
+from fhir_server.access import versions
+from fhir_server.access.permissions import INTERNAL
+from fhir_server.consent.labeling import Labelled, Labeller, Target, patients
+from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.errors import Problem
+from fhir_server.resources import catalogue, validate
+from fhir_server.search import index
+from fhir_server.search.visibility import Entry
+from fhir_server.store import Era, Facet, Record, Row, Transaction
+
+ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+# Members of meta that say how we handle the row, not what it records: only a trusted caller sends or sees them.
+_INTERNAL_META = ("security", "tag", "source")
+_BEHIND = re.compile(r"/_history/|[?#]")
+_REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A resource as received and found valid: its type, its parsed value, and the text of each of its members."""
+
+    type: str
+    value: dict[str, Any]
+    parts: Mapping[str, bytes]
+
+    @property
+    def id(self) -> str | None:
+        return self.value.get("id")
+
+    def references(self) -> frozenset[str]:
+        """Every literal reference in it, as written."""
+        return references(b",".join(self.parts.values()))
+
+
+def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
+    """Read and validate a received resource, of ``type`` if one is expected.
+
+    Absolute references below ``base``, our own FHIR base, become relative: a row of ours has one name.  Raises Problem
+    ``invalid`` with one issue for each defect found.
+    """
+    text = _relative(text, base)
+    value = jsontext.parse(text)
+    if not legible(text, value):
+        text = _relative(jsontext.plain(text), base)
+        value = jsontext.parse(text)
+    if not isinstance(value, dict):
+        raise Problem("invalid", "A resource is a JSON object.")
+    name = value.get("resourceType")
+    if not isinstance(name, str) or name not in catalogue():
+        raise Problem("invalid", "The body's resourceType is not a resource type of R4.")
+    if type is not None and name != type:
+        raise Problem("invalid", f"The body is a {name}; this address takes a {type}.")
+    issues = validate.check(name, value)
+    if issues:
+        raise Problem("invalid", issues[0].text, tuple(issues))
+    # Without the writer's layout: else a part that was cut would show by the layout of what is joined again.
+    return Draft(name, value, jsontext.members(jsontext.compact(text)))
+
+
+def _relative(text: bytes, base: str) -> bytes:
+    own = f'"{base}/'.encode()
+    return _REFERENCE.sub(lambda found: found.group(0).replace(own, b'"'), text) if base and own in text else text
+
+
+def legible(text: bytes, value: Any) -> bool:
+    """Whether :func:`references` finds all references of a JSON text of this value: some writers escape slashes, or anything."""
+    return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_found(value))
+
+
+def _found(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("reference"), str):
+            yield value["reference"]
+        value = list(value.values())
+    for one in value if isinstance(value, list) else ():
+        yield from _found(one)
+
+
+def references(text: bytes) -> frozenset[str]:
+    """Every literal reference in a resource's JSON text, as written."""
+    return frozenset([found.decode() for found in set(_REFERENCE.findall(text))])
+
+
+def content_of(draft: Draft) -> bytes:
+    """What a draft says, apart from its id and the stamp in its meta: equal texts are equal resources."""
+    return _content(draft.parts)
+
+
+def content(body: bytes) -> bytes:
+    """What a stored body says, as :func:`content_of`."""
+    return _content(jsontext.members(body))
+
+
+def _content(parts: Mapping[str, bytes]) -> bytes:
+    meta = jsontext.members(parts["meta"]) if "meta" in parts else {}
+    kept = {name: text for name, text in meta.items() if name not in ("versionId", "lastUpdated")}
+    rest = {name: text for name, text in parts.items() if name not in ("id", "meta")}
+    return jsontext.joined(kept) + jsontext.joined(rest)
+
+
+# Rows that lend labels are stored before rows that inherit them, so that most are labelled right at once.
+_LENDERS = (
+    "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Encounter",
+    "ServiceRequest", "Condition", "Observation",
+)  # fmt: skip
+
+
+def rank(type: str) -> int:
+    """Where a type comes in the order of storing."""
+    return _LENDERS.index(type) if type in _LENDERS else len(_LENDERS)
+
+
+def relative(reference: str, base: str) -> str:
+    """A literal reference as ``Type/id``: our own base, a version and what follows are stripped; anything else is left as it is."""
+    text = reference.removeprefix(base + "/") if reference.startswith(base + "/") else reference
+    return _BEHIND.split(text, maxsplit=1)[0]
+
+
+def is_local(reference: str) -> bool:
+    """Whether a relative reference has the form ``Type/id`` of a resource type we know."""
+    type, _, id = reference.partition("/")
+    return type in catalogue() and ID.fullmatch(id) is not None
+
+
+# Rows of these types decide who may see others' rows; a change of one ends every plan made from it.
+_FACTS = frozenset({"Patient", "RelatedPerson", "Consent"})
+# Rows of these types lend their department to rows that name them, whatever their own class.
+_DEPARTMENTS = frozenset({"Location", "HealthcareService", "Organization", "PractitionerRole"})
+
+
+class Writing:
+    """The writes of one transaction.  ``base`` is the FHIR base URL, ``now`` the instant of the request."""
+
+    def __init__(self, tx: Transaction, labeller: Labeller, base: str, now: int) -> None:
+        self._tx = tx
+        self._labeller = labeller
+        self._base = base
+        self._now = now
+        self._targets: dict[str, Target | None] = {}
+        self._numbers: dict[ClassKey, int] = {}
+        # Rows labelled while a row they inherit from was yet to be written in this transaction.
+        self._waiting: dict[str, set[str]] = {}
+        self._stale: set[str] = set()
+
+    async def store(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None, source: str = "") -> Row:
+        """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
+
+        Security labels, tags and source are taken from a ``trusted`` caller; an update by another keeps those that stand.
+        ``source``: what a new row of such another gets as its ``meta.source``.
+        """
+        created = previous is None or previous.interaction == "delete"
+        version = previous.version + 1 if previous else 1
+        body, value = _spliced(draft, id, versions.stamp(version, self._now), _meta(draft, trusted, previous, source))
+        row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
+        record = await self._labelled(row, value, _history(previous))
+        await self._tx.put(record)
+        await self._settle(record.row, previous)
+        return record.row
+
+    async def drop(self, current: Row) -> Row:
+        """Delete the current version; what refers to it keeps its reference, which no longer shows."""
+        gone = msgspec.structs.replace(
+            current, version=current.version + 1, updated=self._now, body=b"", facets=(), pointers=(), eras=(), interaction="delete"
+        )
+        gone = msgspec.structs.replace(gone, eras=(*_history(current), versions.era(gone)))
+        await self._tx.drop(gone)
+        await self._settle(gone, current)
+        return gone
+
+    async def relabel(self, row: Row) -> bool:
+        """Label the current version, or the deletion, and all versions before it afresh; whether anything about their
+        visibility changed.  Old versions too inherit from what is current now: a label given late holds for all that was.
+        """
+        changed = False
+        fresh: Record | None = None
+        for version in (*(await self._tx.past(row.type, row.id) if row.eras else ()), row):
+            fresh = await self._afresh(version, fresh)
+            if _visibility(fresh.row) != _visibility(version):
+                await self._tx.relabel(fresh)
+                changed = True
+        if changed:
+            self._targets.pop(f"{row.type}/{row.id}", None)
+        return changed
+
+    async def _afresh(self, version: Row, before: Record | None) -> Record:
+        """A stored version as it would be written now, after ``before``; a deletion is as the version it ended."""
+        history = _history(before.row if before else None)
+        if before is None or version.interaction != "delete":
+            return await self._labelled(version, jsontext.parse(version.body), history)
+        was = before.row
+        gone = msgspec.structs.replace(version, patients=was.patients, vclass=was.vclass, release_at=was.release_at)
+        return Record(msgspec.structs.replace(gone, eras=(*history, versions.era(gone))), before.entries)
+
+    async def renew(self, row: Row) -> bool:
+        """As :meth:`relabel`, with what follows for rows that inherit."""
+        changed = await self.relabel(row)
+        if changed:
+            await self._ripple(f"{row.type}/{row.id}")
+        return changed
+
+    async def _settle(self, row: Row, previous: Row | None) -> None:
+        """Carry the consequences of a write to rows that inherit from it and to plans that were made from it."""
+        name = f"{row.type}/{row.id}"
+        self._targets.pop(name, None)
+        self._stale |= self._waiting.pop(name, set())
+        if row.type in _FACTS and (previous is not None or row.type != "Patient"):
+            for patient in {*row.patients, *(previous.patients if previous else ())}:
+                await self._tx.bump(patient)
+        if previous is not None and _outlook(previous) != _outlook(row):
+            await self._ripple(name)
+
+    async def settle(self) -> None:
+        """Label again what was labelled before a row it inherits from was written; to be awaited last."""
+        while self._stale:
+            type, _, id = self._stale.pop().partition("/")
+            row = await self._tx.current(type, id)
+            if row is not None and await self.relabel(row):
+                await self._ripple(f"{type}/{id}")
+
+    async def adopt(self, name: str) -> None:
+        """Label again the rows that already refer to this newly written row; needed where ids are the caller's choice."""
+        await self._ripple(name)
+
+    async def _ripple(self, name: str) -> None:
+        waiting, done = [name], {name}
+        while waiting:
+            target = waiting.pop()
+            if not self._labeller.lends(target.partition("/")[0]):
+                continue
+            for row in await self._tx.referrers(target):
+                source = f"{row.type}/{row.id}"
+                if await self.relabel(row) and source not in done:
+                    done.add(source)
+                    waiting.append(source)
+
+    async def _labelled(self, row: Row, value: dict[str, Any], history: tuple[Era, ...]) -> Record:
+        name = f"{row.type}/{row.id}"
+
+        async def target(type: str, id: str) -> Target | None:
+            found = await self._target(type, id)
+            if found is None:
+                self._waiting.setdefault(f"{type}/{id}", set()).add(name)
+            return found
+
+        labels = await self._labeller.label(row.type, value, target)
+        facets = [Facet(path, await self._number(key)) for path, key in labels.facets]
+        for name in _INTERNAL_META:
+            if name in value.get("meta", {}):
+                facets.append(Facet(("meta", name), await self._number(INTERNAL)))
+        row = msgspec.structs.replace(
+            row, patients=labels.patients, vclass=await self._number(labels.key), release_at=labels.release_at,
+            facets=tuple(facets), pointers=labels.pointers,
+        )  # fmt: skip
+        if history:
+            row = msgspec.structs.replace(row, eras=(*history, versions.era(row)))
+        found = index.entries(row.type, value, self._base)
+        hidden = await self._number(INTERNAL) if labels.lenders else 0
+        lenders = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.lenders)
+        mentions = {pointer.target for pointer in labels.pointers if pointer.target.startswith("RelatedPerson/")}
+        people = tuple(Entry("_mentions", "reference", (target,), (), row.vclass) for target in sorted(mentions))
+        moved = [
+            versions.entry(time, await self._number(await self._both(labels, name))) for name, time in versions.moved(row.eras).items()
+        ]
+        return Record(row, (*_classed(found, row), *versions.updates(row), *moved, *lenders, *people))
+
+    async def _both(self, labels: Labelled, name: str) -> ClassKey:
+        """The class of what only those may know who see a row and another that it refers to."""
+        type, _, id = name.partition("/")
+        target = await self._target(type, id)
+        if target is None or target.release_at or not set(patients(type, target.body)) <= set(labels.patients):
+            return INTERNAL
+        return ClassKey(labels.key.data, labels.key.labels | target.key.labels, f"@{target.key.data}")
+
+    async def _number(self, key: ClassKey) -> int:
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = await self._tx.intern(key.text())
+        return number
+
+    async def _target(self, type: str, id: str) -> Target | None:
+        """What a row lends to rows that name it: its class and release, and its parsed body for its department."""
+        name = f"{type}/{id}"
+        if name not in self._targets:
+            row = await self._tx.current(type, id)
+            if row is None or row.interaction == "delete":
+                self._targets[name] = None
+            else:
+                keys = await self._tx.classes()
+                self._targets[name] = Target(ClassKey.parse(keys[row.vclass]), row.release_at, cache(partial(jsontext.parse, row.body)))
+        return self._targets[name]
+
+
+def _meta(draft: Draft, trusted: bool, previous: Row | None, source: str) -> dict[str, bytes]:
+    """The members of the new version's meta beside its stamp."""
+    received = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
+    ours = _INTERNAL_META if not trusted else ()
+    kept = {name: text for name, text in received.items() if name not in ("versionId", "lastUpdated", *ours)}
+    if ours and previous is not None and previous.body:
+        standing = jsontext.members(jsontext.members(previous.body)["meta"])
+        kept |= {name: text for name, text in standing.items() if name in ours}
+    return kept | ({"source": json.dumps(source).encode()} if source else {})
+
+
+def _spliced(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:
+    """The body to store, and its parsed value."""
+    head = {"resourceType": b'"%s"' % draft.type.encode(), "id": b'"%s"' % id.encode(), "meta": b"{" + stamp}
+    kept = {name: text for name, text in draft.parts.items() if name not in head}
+    head["meta"] += b"," + jsontext.joined(meta)[1:] if meta else b"}"
+    body = jsontext.joined(head | kept)
+    return body, {**draft.value, "id": id, "meta": {name: jsontext.parse(text) for name, text in meta.items()}}
+
+
+def _history(row: Row | None) -> tuple[Era, ...]:
+    if row is None:
+        return ()
+    return row.eras or (versions.era(row),)
+
+
+def _visibility(row: Row) -> tuple[object, ...]:
+    """All that labelling gives a version."""
+    return row.patients, row.vclass, row.release_at, row.facets, row.pointers, row.eras
+
+
+def _outlook(row: Row) -> tuple[object, ...]:
+    """What rows that name this one inherit from it."""
+    body = row.body if row.type in _DEPARTMENTS else row.interaction == "delete"
+    return (row.vclass, row.release_at, body)
+
+
+def _classed(found: tuple[Entry, ...], row: Row) -> list[Entry]:
+    """Each entry with the class of the part of the row it was made from."""
+    facets = sorted(row.facets, key=lambda facet: -len(facet.path))
+    parted, whole = {facet.path[0] for facet in facets}, row.vclass
+    classes = [_class_at(one.path, facets, whole) if not one.path or one.path[0] in parted else whole for one in found]
+    return [Entry(one.param, one.kind, one.value, one.path, vclass) for one, vclass in zip(found, classes, strict=True)]
+
+
+def _class_at(path: jsontext.Path, facets: list[Facet], whole: int) -> int:
+    for facet in facets:
+        length = min(len(path), len(facet.path))
+        if path[:length] == facet.path[:length]:
+            return facet.vclass
+    return whole
