@@ -79,11 +79,11 @@ def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_row_stands_where_its_first_version_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction.places, "first", lambda versions: min(stored for _, stored in versions))
+    patch.setattr(transaction.row_order, "first", lambda versions: min(stored for _, stored in versions))
 
 
 def a_row_stands_where_its_last_version_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction.places, "first", lambda versions: versions[-1][1])
+    patch.setattr(transaction.row_order, "first", lambda versions: versions[-1][1])
 
 
 def relabelling_moves_nothing(patch: pytest.MonkeyPatch) -> None:

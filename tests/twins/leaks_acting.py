@@ -209,4 +209,4 @@ def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
 
 @leak("C08")
 def the_plan_is_that_of_the_institution(patch: Patch) -> None:
-    patch.setattr(permissions.decide, "permits", lambda policy, actor, key: True)
+    patch.setattr(permissions.decision, "permits", lambda policy, actor, key: True)
