@@ -72,7 +72,7 @@ async def fill(store: str, rows: int) -> None:
     made = parts(settings(store))
     await made.prepare()
     await _people(made)
-    loader, tally = Loader(made.store, made.labeller, made.settings.base, made.clock), Tally()
+    loader, tally = Loader(made.store, made.labeler, made.settings.base, made.clock), Tally()
     started = time.monotonic()
     for file in files((ROOT / "seed_bundles",)):
         for unit in units(file, b"benchmark", date.today()):

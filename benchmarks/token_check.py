@@ -12,7 +12,7 @@ from benchmarks import stores
 from benchmarks.load import Request
 from benchmarks.operations import operations
 from fhir_server.access.authentication import Door
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.api import FhirApi
 from fhir_server.app import fhir_api, parts
 from fhir_server.store import Snapshot
@@ -52,10 +52,10 @@ async def _measured(store: str) -> Check:
     reads = next(one for one in operations(await stores.access_tokens(store)) if one.name == "read").requests
     made = parts(stores.settings(store))
     await made.store.prepare()
-    api, checking = fhir_api(made), Door.plan
-    known: dict[str | None, Plan] = {}
+    api, checking = fhir_api(made), Door.permissions
+    known: dict[str | None, Permissions] = {}
 
-    async def at_hand(door: Door, snapshot: Snapshot, authorization: str | None, now: int) -> Plan:
+    async def at_hand(door: Door, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
         if authorization not in known:
             known[authorization] = await checking(door, snapshot, authorization, now)
         return known[authorization]
@@ -63,10 +63,10 @@ async def _measured(store: str) -> Check:
     rounds: dict[bool, list[float]] = {True: [], False: []}
     for number in range(2 * _ROUNDS):
         checked = number % 2 == 0
-        Door.plan = checking if checked else at_hand  # type: ignore[method-assign, assignment]
+        Door.permissions = checking if checked else at_hand  # type: ignore[method-assign, assignment]
         rounds[checked].append(await _timed(api, reads[:_READS]))
         await made.auditor.flush()
-    Door.plan = checking  # type: ignore[method-assign]
+    Door.permissions = checking  # type: ignore[method-assign]
     await made.close()
     return Check(min(rounds[True]), min(rounds[False]))
 

@@ -17,13 +17,13 @@ from fastapi import FastAPI
 
 from fhir_server import linking, portal
 from fhir_server.access.authentication import Door
-from fhir_server.access.permissions import Granter
+from fhir_server.access.permissions import PermissionResolver
 from fhir_server.access.record_choices import Choices, Visits
 from fhir_server.api import FhirApi, Receive, Scope, Send
 from fhir_server.audit import Auditor
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
-from fhir_server.consent.labeling import Labeller
+from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import CodeBook
 from fhir_server.errors import Problem
@@ -34,7 +34,7 @@ from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.password_rules import Rules
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import unavailable, unserved
@@ -54,8 +54,8 @@ class Parts:
     clock: Clock
     store: Store
     policy: Policy
-    labeller: Labeller
-    smart: Smart
+    labeler: Labeler
+    smart: SmartContext
     service: Service
     auditor: Auditor
 
@@ -83,18 +83,18 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.secrets.now = clock
-    labeller = Labeller(policy, CodeBook.load(settings.ig), settings.base)
-    granter = Granter(policy, settings.base)
+    labeler = Labeler(policy, CodeBook.load(settings.ig), settings.base)
+    resolver = PermissionResolver(policy, settings.base)
     auditor = Auditor(store)
-    smart = Smart(
-        store, settings.origin, settings.base, clock, Choices(store, granter, policy), settings.name, settings.mode, settings.key,
-        Visits(store, granter), journal=auditor.note_act, second_factor=frozenset(settings.roles_with_second_factor),
+    smart = SmartContext(
+        store, settings.origin, settings.base, clock, Choices(store, resolver, policy), settings.name, settings.mode, settings.key,
+        Visits(store, resolver), journal=auditor.note_act, second_factor=frozenset(settings.roles_with_second_factor),
         passwords=Rules.of((settings.name,), settings.breached_passwords), zone=policy.timezone,
     )  # fmt: skip
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))
-    service = Service(store, Door(store, granter), labeller, policy, cursors, settings.base, settings.max_entries, fresh)
-    return Parts(settings, clock, store, policy, labeller, smart, service, auditor)
+    service = Service(store, Door(store, resolver), labeler, policy, cursors, settings.base, settings.max_entries, fresh)
+    return Parts(settings, clock, store, policy, labeler, smart, service, auditor)
 
 
 def application(settings: Settings) -> Origin:

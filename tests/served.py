@@ -78,7 +78,7 @@ class Served:
 
     def load(self, *paths: Path, day: date | None = None) -> Tally:
         tally = Tally()
-        loader = Loader(self.parts.store, self.parts.labeller, self.settings.base, self.parts.clock)
+        loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock)
         for path in files(paths):
             for unit in units(path, b"test", day):
                 self.run(loader.load(unit, tally))

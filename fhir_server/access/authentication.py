@@ -1,6 +1,6 @@
 """From an access token to a plan, remembered only while nothing it rests on has moved.
 
-What a plan rests on is counted by the store (:class:`~fhir_server.store.Stamp`): revocations and account changes, this
+What a plan rests on is counted by the store (:class:`~fhir_server.store.PermissionEpoch`): revocations and account changes, this
 patient's grants and facts, and the visibility classes there are.  A request whose plan has gone stale plans anew.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from hashlib import sha256
 
-from fhir_server.access.permissions import Granter, Plan
+from fhir_server.access.permissions import PermissionResolver, Permissions
 from fhir_server.errors import Problem
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import Snapshot, Store
@@ -24,12 +24,12 @@ class Stale(Exception):
 class Door:
     """Lets callers in.  One per server process."""
 
-    def __init__(self, store: Store, granter: Granter) -> None:
+    def __init__(self, store: Store, resolver: PermissionResolver) -> None:
         self._store = store
-        self._granter = granter
-        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._granter = resolver
+        self._plans: OrderedDict[bytes, Permissions] = OrderedDict()
 
-    async def plan(self, snapshot: Snapshot, authorization: str | None, now: int) -> Plan:
+    async def permissions(self, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
         """The plan of the bearer of this ``Authorization`` header.
 
         Raises Problem ``unauthenticated`` for no token, or one that is unknown, expired or revoked.
@@ -45,25 +45,29 @@ class Door:
         if principal is None:
             self._plans.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")
-        made = self._plans[key] = await self._granter.plan(snapshot, principal, now)
+        made = self._plans[key] = await self._granter.permissions(snapshot, principal, now)
         self._plans.move_to_end(key)
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)
         return made
 
-    async def again(self, snapshot: Snapshot, plan: Plan, now: int) -> Plan:
+    async def again(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan as of this later snapshot.  Raises Stale if the token itself may have been revoked since."""
-        current = await snapshot.stamp(plan.subject)
-        if current == plan.basis:
-            return plan
-        if current.security != plan.basis.security:
+        current = await snapshot.stamp(permissions.subject)
+        if current == permissions.epoch:
+            return permissions
+        if current.security != permissions.epoch.security:
             raise Stale
-        return await self._granter.plan(snapshot, plan.principal, now)
+        return await self._granter.permissions(snapshot, permissions.principal, now)
 
-    async def fresh(self, snapshot: Snapshot, plan: Plan, now: int) -> Plan:
+    async def fresh(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan of the same principal from what this snapshot holds: this one, if nothing that it rests on has moved."""
-        return plan if await _stands(plan, snapshot, now) else await self._granter.plan(snapshot, plan.principal, now)
+        return (
+            permissions
+            if await _stands(permissions, snapshot, now)
+            else await self._granter.permissions(snapshot, permissions.principal, now)
+        )
 
 
-async def _stands(plan: Plan, snapshot: Snapshot, now: int) -> bool:
-    return now < plan.until and await snapshot.stamp(plan.subject) == plan.basis
+async def _stands(permissions: Permissions, snapshot: Snapshot, now: int) -> bool:
+    return now < permissions.until and await snapshot.stamp(permissions.subject) == permissions.epoch

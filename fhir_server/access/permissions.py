@@ -1,6 +1,6 @@
 """Who asks, and what the policy lets them see: principal + policy + now -> plan.
 
-``smart`` says who asks and ``consent`` what may be seen; they meet only here.  A :class:`Plan` is the whole
+``smart`` says who asks and ``consent`` what may be seen; they meet only here.  A :class:`Permissions` is the whole
 permission of one caller, in the condition language.  It is built from the Patient, RelatedPerson and Consent
 resources themselves, in the caller's own snapshot, and is good until ``until`` or until the store's stamp
 moves, whichever comes first.  What is not planned is not seen.
@@ -17,18 +17,18 @@ from fhir_server import jsontext
 from fhir_server.consent import decision, labeling, relationships
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
-from fhir_server.search.visibility import Indexed, Sight, Window
+from fhir_server.search.visibility import Indexed, Visibility, VisibilityClause
 from fhir_server.smart.core.persons import Person
 from fhir_server.smart.core.scopes import Scope, covers
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import NEVER, Snapshot, Stamp
+from fhir_server.store import NEVER, PermissionEpoch, Snapshot
 
-INTERNAL = ClassKey("internal", frozenset())
+INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
 
 # Data that belongs to no patient and is the same for every caller.
@@ -47,11 +47,11 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Permissions:
     """Everything a caller may do, for as long as it holds.
 
     ``patients`` None means any patient's rows (staff and systems); ``names`` are the references by which rows name
-    the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``basis`` is what the
+    the caller, ``denied`` the ``Type/id`` of rows that a restriction keeps from this caller; ``epoch`` is what the
     store had counted of what the plan rests on; ``base`` is needed to read search parameters inside scopes, and ``shown``
     are the rows in view that those refer to.
     """
@@ -63,13 +63,13 @@ class Plan:
     names: frozenset[str]
     denied: frozenset[str]
     until: int
-    basis: Stamp
+    epoch: PermissionEpoch
     base: str
     policy: Policy
     shown: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for cache in ("_windows", "_admitted", "_conditions"):
+        for cache in ("_clauses", "_admitted", "_conditions"):
             object.__setattr__(self, cache, {})
 
     @cached_property
@@ -113,7 +113,7 @@ class Plan:
         where = self._condition(type, scope)
         return where is not None and match.matches(where, row, frozenset({0}))
 
-    def led(self, shown: frozenset[str]) -> Plan:
+    def led(self, shown: frozenset[str]) -> Permissions:
         """This plan, with the references in its scopes leading to these rows.  Any write may change which; so it holds for one request."""
         return replace(self, shown=shown, until=0)
 
@@ -122,8 +122,8 @@ class Plan:
         if self.everything:
             return frozenset()
         narrowed = [scope for scope in self.principal.scopes if scope.query]
-        found = ((type, scope) for scope in narrowed for type in (catalogue() if scope.type == "*" else (scope.type,)))
-        wheres = (self._asked(type, scope) for type, scope in found if type in catalogue())
+        found = ((type, scope) for scope in narrowed for type in (catalog() if scope.type == "*" else (scope.type,)))
+        wheres = (self._asked(type, scope) for type, scope in found if type in catalog())
         return frozenset(target for where in wheres if where is not None for target in hidden_references.targets(where)) - self._records()
 
     def _asked(self, type: str, scope: Scope) -> Filter | None:
@@ -153,31 +153,31 @@ class Plan:
         if not self.scopes(type, letter):
             raise Problem("forbidden", f"The scopes of this access token do not cover this interaction on {type}.")
 
-    def sight(self, type: str, now: int, letters: str = "rs") -> Sight:
+    def visibility(self, type: str, now: int, letters: str = "rs") -> Visibility:
         """What of ``type`` this caller sees at ``now`` under a scope for any of ``letters``."""
-        cache: dict[tuple[str, str], tuple[Window, ...]] = self._windows  # type: ignore[attr-defined]
-        windows = cache.get((type, letters))
-        if windows is None:
-            windows = cache[type, letters] = self._compile(type, letters)
-        return Sight(windows, now)
+        cache: dict[tuple[str, str], tuple[VisibilityClause, ...]] = self._clauses  # type: ignore[attr-defined]
+        clauses = cache.get((type, letters))
+        if clauses is None:
+            clauses = cache[type, letters] = self._compile(type, letters)
+        return Visibility(clauses, now)
 
     def admitted(self, type: str) -> frozenset[int]:
         """All classes through which some row or part of ``type`` may be seen."""
         cache: dict[str, frozenset[int]] = self._admitted  # type: ignore[attr-defined]
         if type not in cache:
-            cache[type] = frozenset[int]().union(*(window.classes for window in self._compile(type, "cruds")))
+            cache[type] = frozenset[int]().union(*(clause.classes for clause in self._compile(type, "cruds")))
         return cache[type]
 
-    def _compile(self, type: str, letters: str) -> tuple[Window, ...]:
+    def _compile(self, type: str, letters: str) -> tuple[VisibilityClause, ...]:
         scopes = [scope for letter in letters for scope in self.scopes(type, letter)]
-        if self.actor is None or type not in catalogue():
+        if self.actor is None or type not in catalog():
             return ()
-        windows: dict[Window, None] = {}
+        clauses: dict[VisibilityClause, None] = {}
         for level in sorted({scope.level for scope in scopes}):
             narrowed = self._granular(type, [scope for scope in scopes if scope.level == level])
-            windows.update(dict.fromkeys(self._level(type, self._record(level), narrowed)))
+            clauses.update(dict.fromkeys(self._level(type, self._record(level), narrowed)))
         internal = self.classes.plain.get("internal", frozenset())
-        return tuple(replace(window, classes=window.classes | internal) for window in windows if window.classes)
+        return tuple(replace(clause, classes=clause.classes | internal) for clause in clauses if clause.classes)
 
     def _record(self, level: str) -> frozenset[str] | None:
         """Whose rows a scope of this level opens: ``patient/`` is about the patient in context, whoever asks."""
@@ -186,16 +186,16 @@ class Plan:
             return context if self.patients is None else context & self.patients
         return self.patients
 
-    def _level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
+    def _level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         narrowed = self._undenied(type, narrowed)
         plain = self._plain(type)
         common = frozenset().union(*(plain[data] for data in plain if data in COMMON))
         ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON))
         if patients is None:
-            yield Window(None, ours | common, self.released, narrowed)
+            yield VisibilityClause(None, ours | common, self.released, narrowed)
         else:
-            yield Window(patients, ours, self.released, narrowed)
-            yield Window(None, common, self.released, narrowed)
+            yield VisibilityClause(patients, ours, self.released, narrowed)
+            yield VisibilityClause(None, common, self.released, narrowed)
         yield from self._own(type, patients, narrowed)
 
     def _undenied(self, type: str, narrowed: Filter) -> Filter:
@@ -206,12 +206,12 @@ class Plan:
     def _plain(self, type: str) -> dict[str, frozenset[int]]:
         return {data: self.classes.plain[data] for data in data_classes(type) if data in self.classes.plain}
 
-    def _own(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[Window]:
+    def _own(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         for data in data_classes(type):
             classes, params = self.classes.own.get(data, (frozenset(), ()))
             conditions = tuple(part for param in params if (part := self._names_me(type, param)))
             if classes and conditions:
-                yield Window(patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
+                yield VisibilityClause(patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
 
     def _names_me(self, type: str, param: str) -> Filter | None:
         if param == "_id":
@@ -226,12 +226,12 @@ class Plan:
 
 def data_classes(type: str) -> frozenset[str]:
     """The data classes that rows of a type may be of."""
-    declared = catalogue()[type]
+    declared = catalog()[type]
     return frozenset({declared.data_class, *declared.by_category.values(), *declared.by_status.values()})
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class ResolvedCaller:
     """A principal in the policy's terms; the fields are a Plan's."""
 
     actor: Actor | None = None
@@ -242,7 +242,7 @@ class Who:
 
 
 @dataclass(frozen=True, slots=True)
-class Openable:
+class AccessibleRecord:
     """A record that a person may open: the Patient, what the person is to it, and the row that is the person there."""
 
     patient: str
@@ -251,7 +251,7 @@ class Openable:
     name: str
 
 
-class Granter:
+class PermissionResolver:
     """Makes plans.  One per server; remembers, per actor, which classes the policy admits."""
 
     def __init__(self, policy: Policy, base: str) -> None:
@@ -260,36 +260,38 @@ class Granter:
         self.timezone = policy.timezone
         self._memo: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], Classes]] = {}
 
-    async def plan(self, snapshot: Snapshot, principal: Principal, now: int) -> Plan:
+    async def permissions(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
-        basis = await snapshot.stamp(_subject(principal))
+        epoch = await snapshot.stamp(_subject(principal))
         keys = await snapshot.classes()
         who = await self._who(snapshot, principal, _facts(keys, now), now)
         classes = self._classes(who.actor, keys, principal.withheld) if who.actor else Classes({}, {})
         until = min(who.until, principal.expires)
-        plan = Plan(principal, who.actor, who.patients, classes, who.names, who.denied, until, basis, self._base, self._policy)
-        asked = plan.asked()
-        return plan.led(await snapshot.visible(asked, lambda type: plan.sight(type, now))) if asked else plan
+        permissions = Permissions(
+            principal, who.actor, who.patients, classes, who.names, who.denied, until, epoch, self._base, self._policy
+        )
+        asked = permissions.asked()
+        return permissions.led(await snapshot.visible(asked, lambda type: permissions.visibility(type, now))) if asked else permissions
 
-    async def _who(self, snapshot: Snapshot, principal: Principal, facts: Sight, now: int) -> Who:
+    async def _who(self, snapshot: Snapshot, principal: Principal, facts: Visibility, now: int) -> ResolvedCaller:
         person = principal.person
         if principal.client_kind == "backend":
-            return Who(Actor("BE", clearance=principal.client_clearance), None)
+            return ResolvedCaller(Actor("BE", clearance=principal.client_clearance), None)
         if person is None:
-            return Who()
+            return ResolvedCaller()
         if person.role in _ROLE_ACTORS:
             names = frozenset({f"Practitioner/{person.practitioner}"} if person.practitioner else ())
             if person.role != "clinician":
-                return Who(Actor(_ROLE_ACTORS[person.role]), None, names)
+                return ResolvedCaller(Actor(_ROLE_ACTORS[person.role]), None, names)
             # Who is under whose care is data like any other, so this plan holds for this request only.
-            return Who(Actor("CT"), await _treated(snapshot, names, facts), names, until=now)
+            return ResolvedCaller(Actor("CT"), await _treated(snapshot, names, facts), names, until=now)
         patient = _subject(principal)
         if patient is None:
-            return Who()
+            return ResolvedCaller()
         judged, _, names = await self._judge(snapshot, person, patient, facts, now)
-        return Who(judged.actor, frozenset({patient}), names, judged.denied, judged.until)
+        return ResolvedCaller(judged.actor, frozenset({patient}), names, judged.denied, judged.until)
 
-    async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[Openable]:
+    async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[AccessibleRecord]:
         """The records this person may open at ``now``, the person's own first."""
         keys = await snapshot.classes()
         facts = _facts(keys, now)
@@ -303,11 +305,11 @@ class Granter:
         for patient in patients:
             judged, resource, names = await self._judge(snapshot, person, patient, facts, now)
             if judged.actor is not None and resource is not None and self._classes(judged.actor, keys).plain:
-                found.append(Openable(patient, resource, judged.actor, min(names, default="")))
+                found.append(AccessibleRecord(patient, resource, judged.actor, min(names, default="")))
         return found
 
     async def _judge(
-        self, snapshot: Snapshot, person: Person, patient: str, facts: Sight, now: int
+        self, snapshot: Snapshot, person: Person, patient: str, facts: Visibility, now: int
     ) -> tuple[relationships.Judgement, dict[str, Any] | None, frozenset[str]]:
         """What this person is to this patient, the Patient itself, and the references by which rows name the person."""
         row = await snapshot.read("Patient", patient, facts)
@@ -342,7 +344,7 @@ class Granter:
         own: dict[str, set[int]] = {}
         params: dict[str, tuple[str, ...]] = {}
         for number, text in enumerate(keys):
-            key = ClassKey.parse(text)
+            key = VisibilityClass.parse(text)
             if key.labels & withheld:
                 continue
             if "*" in actor.clearance:
@@ -358,9 +360,9 @@ class Granter:
         )
 
 
-def _facts(keys: tuple[str, ...], now: int) -> Sight:
+def _facts(keys: tuple[str, ...], now: int) -> Visibility:
     """The sight by which the server itself reads births, relations and consents; it never leaves this module."""
-    return Sight((Window(None, frozenset(range(len(keys))), released=False),), now)
+    return Visibility((VisibilityClause(None, frozenset(range(len(keys))), released=False),), now)
 
 
 def _subject(principal: Principal) -> str | None:
@@ -380,7 +382,7 @@ def _patient_of(related: dict[str, Any]) -> str:
     return str(related.get("patient", {}).get("reference", "")).removeprefix("Patient/")
 
 
-async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Sight) -> list[dict[str, Any]]:
+async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Visibility) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after = None
     while True:
@@ -391,7 +393,7 @@ async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Sight) ->
         after = page.next
 
 
-async def _treated(snapshot: Snapshot, names: frozenset[str], facts: Sight) -> frozenset[str]:
+async def _treated(snapshot: Snapshot, names: frozenset[str], facts: Visibility) -> frozenset[str]:
     """The patients under this practitioner's care."""
     patients: frozenset[str] = frozenset()
     if names:

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.access.permissions import Granter
+from fhir_server.access.permissions import PermissionResolver
 from fhir_server.access.view import View
 from fhir_server.consent.decision import Actor, permits
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.smart.core.persons import EncounterChoice, Person, RecordChoice
@@ -47,11 +47,11 @@ _LATEST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, bas
 
 
 class Choices:
-    """Answers :class:`~fhir_server.smart.core.context.Smart`'s question which records a person may open."""
+    """Answers :class:`~fhir_server.smart.core.context.SmartContext`'s question which records a person may open."""
 
-    def __init__(self, store: Store, granter: Granter, policy: Policy) -> None:
+    def __init__(self, store: Store, resolver: PermissionResolver, policy: Policy) -> None:
         self._store = store
-        self._granter = granter
+        self._granter = resolver
         self._policy = policy
 
     async def __call__(self, person: Person, now: int) -> Sequence[RecordChoice]:
@@ -68,21 +68,21 @@ class Choices:
 
 
 class Visits:
-    """Answers :class:`~fhir_server.smart.core.context.Smart`'s question which visits in a record a person may hand to an app.
+    """Answers :class:`~fhir_server.smart.core.context.SmartContext`'s question which visits in a record a person may hand to an app.
 
     Asked through a View such as the app itself will get, less what the person keeps from it.
     """
 
-    def __init__(self, store: Store, granter: Granter) -> None:
+    def __init__(self, store: Store, resolver: PermissionResolver) -> None:
         self._store = store
-        self._granter = granter
+        self._granter = resolver
 
     async def __call__(self, person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
         """The latest visits in view, the latest first."""
         principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
         async with self._store.snapshot() as snapshot:
-            plan = await self._granter.plan(snapshot, principal, now)
-            found, _ = await View(snapshot, plan, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
+            permissions = await self._granter.permissions(snapshot, principal, now)
+            found, _ = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
         return [EncounterChoice(seen.id, _visit(jsontext.parse(seen.body))) for seen in found]
 
 
@@ -111,7 +111,7 @@ def left_out(policy: Policy, actor: Actor) -> str:
     if actor.kind not in ("PC", "PT", "PA"):
         return ""
     narrow = _NARROW.get((actor.kind, actor.level))
-    closed = [words for data, words in _KINDS.items() if not permits(policy, actor, ClassKey(data))]
+    closed = [words for data, words in _KINDS.items() if not permits(policy, actor, VisibilityClass(data))]
     listed = " and ".join(filter(None, [", ".join(closed[:-1]), *closed[-1:]]))
     whole = f"{listed[:1].upper()}{listed[1:]} are not included at all." if listed else ""
     return narrow or " ".join(filter(None, [_NOTES.get((actor.kind, actor.level), ""), whole]))

@@ -1,7 +1,7 @@
 """Versions as a caller can count them.
 
 A caller who may not see a version, or the part of it that changed, must find version numbers and times as if it
-had never been written.  So each stored version keeps an :class:`~fhir_server.store.Era`: its class, its release,
+had never been written.  So each stored version keeps an :class:`~fhir_server.store.VersionDigest`: its class, its release,
 and a digest of every part of the body that has a class of its own.  From the eras alone follow, for any set of
 admitted classes, the number and time of the version that caller sees.
 """
@@ -16,7 +16,7 @@ from itertools import pairwise
 from fhir_server import jsontext
 from fhir_server.clock import instant_text
 from fhir_server.search.visibility import Entry
-from fhir_server.store import Era, Facet, Row
+from fhir_server.store import LabeledElement, Row, VersionDigest
 
 _STAMP = re.compile(rb'"meta":\{"versionId":"[^"]*","lastUpdated":"[^"]*"')
 
@@ -31,26 +31,31 @@ def restamped(body: bytes, version: int, updated: int) -> bytes:
     return _STAMP.sub(b'"meta":{' + stamp(version, updated), body, count=1)
 
 
-def era(row: Row) -> Era:
+def version_digest(row: Row) -> VersionDigest:
     """The era of one version."""
     if row.interaction == "delete":
-        return Era(row.version, row.updated, row.vclass, row.release_at, ())
-    pointers = tuple((_named(pointer.path), pointer.target) for pointer in sorted(row.pointers, key=lambda one: _place(one.path)))
-    return Era(row.version, row.updated, row.vclass, row.release_at, tuple(_digests(row)), pointers)
+        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, ())
+    guarded_references = tuple(
+        (_named(guarded_reference.path), guarded_reference.target)
+        for guarded_reference in sorted(row.guarded_references, key=lambda one: _place(one.path))
+    )
+    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, tuple(_digests(row)), guarded_references)
 
 
 def _digests(row: Row) -> Iterator[tuple[int, str]]:
     rest = restamped(row.body, 0, 0)
     by_class: dict[int, list[bytes]] = {}
-    for facet in sorted(row.facets, key=lambda facet: _place(facet.path)):
-        part = _at(row.body, facet)
+    for labeled_element in sorted(row.labeled_elements, key=lambda labeled_element: _place(labeled_element.path)):
+        part = _at(row.body, labeled_element)
         if part:
-            by_class.setdefault(facet.vclass, []).append(_named(facet.path).encode() + part)
-    apart = [facet.path for facet in row.facets] + [pointer.path for pointer in row.pointers]
-    yield row.vclass, _digest([jsontext.without(rest, apart)])
-    for vclass, parts in sorted(by_class.items()):
-        if vclass != row.vclass:
-            yield vclass, _digest(parts)
+            by_class.setdefault(labeled_element.class_id, []).append(_named(labeled_element.path).encode() + part)
+    apart = [labeled_element.path for labeled_element in row.labeled_elements] + [
+        guarded_reference.path for guarded_reference in row.guarded_references
+    ]
+    yield row.class_id, _digest([jsontext.without(rest, apart)])
+    for class_id, parts in sorted(by_class.items()):
+        if class_id != row.class_id:
+            yield class_id, _digest(parts)
 
 
 def _named(path: jsontext.Path) -> str:
@@ -62,9 +67,9 @@ def _place(path: jsontext.Path) -> tuple[tuple[int, str], ...]:
     return tuple((step, "") if isinstance(step, int) else (0, step) for step in path)
 
 
-def _at(body: bytes, facet: Facet) -> bytes:
+def _at(body: bytes, labeled_element: LabeledElement) -> bytes:
     text = body
-    for step in facet.path:
+    for step in labeled_element.path:
         if isinstance(step, int):
             items = jsontext.items(text)
             text = items[step] if step < len(items) else b""
@@ -79,7 +84,9 @@ def _digest(parts: Iterable[bytes]) -> str:
     return blake2b(b"\0".join(parts), digest_size=9).hexdigest()
 
 
-def as_seen(eras: tuple[Era, ...], classes: frozenset[int], shown: frozenset[str], released: int | None) -> tuple[int, int]:
+def as_seen(
+    version_digests: tuple[VersionDigest, ...], classes: frozenset[int], shown: frozenset[str], released: int | None
+) -> tuple[int, int]:
     """(version number, time) of the newest era for a caller admitted to ``classes`` to whom the rows ``shown`` are visible.
 
     ``released``: leave out eras released later than this instant (None: the caller sees them before release).
@@ -87,11 +94,11 @@ def as_seen(eras: tuple[Era, ...], classes: frozenset[int], shown: frozenset[str
     """
     number, updated = 0, 0
     last: tuple[object, ...] = ()
-    for position, one in enumerate(eras):
-        newest = position == len(eras) - 1
-        if not newest and (one.vclass not in classes or (released is not None and one.release_at > released)):
+    for position, one in enumerate(version_digests):
+        newest = position == len(version_digests) - 1
+        if not newest and (one.class_id not in classes or (released is not None and one.release_at > released)):
             continue
-        parts = tuple(pair for pair in (*one.digests, *one.pointers) if pair[0] in classes or pair[1] in shown)
+        parts = tuple(pair for pair in (*one.digests, *one.guarded_references) if pair[0] in classes or pair[1] in shown)
         if number == 0 or parts != last or not one.digests:
             number, updated = number + 1, one.updated
         last = parts
@@ -104,38 +111,40 @@ def updates(row: Row) -> tuple[Entry, ...]:
     Changes of references are left to :func:`moved`.  Each differing earlier version adds an entry of its own class: who
     sees that version sees the change after it.
     """
-    if not row.eras:
-        return (entry(row.updated, row.vclass),)
-    found = {(time, vclass) for vclass, _ in row.eras[-1].digests for time, vclass in _changes(row.eras, vclass)}
-    return tuple(entry(time, vclass) for time, vclass in sorted(found))
+    if not row.version_digests:
+        return (entry(row.updated, row.class_id),)
+    found = {
+        (time, class_id) for class_id, _ in row.version_digests[-1].digests for time, class_id in _changes(row.version_digests, class_id)
+    }
+    return tuple(entry(time, class_id) for time, class_id in sorted(found))
 
 
-def _changes(eras: tuple[Era, ...], part: int) -> Iterator[tuple[int, int]]:
-    newest = eras[-1]
+def _changes(version_digests: tuple[VersionDigest, ...], part: int) -> Iterator[tuple[int, int]]:
+    newest = version_digests[-1]
     digest = dict(newest.digests)[part]
     since = newest.updated
-    for older, newer in zip(reversed(eras[:-1]), reversed(eras), strict=False):
+    for older, newer in zip(reversed(version_digests[:-1]), reversed(version_digests), strict=False):
         same = dict(older.digests).get(part) == digest
-        if older.vclass == newest.vclass:
+        if older.class_id == newest.class_id:
             if not same:
                 break
             since = older.updated
         elif not same:
-            yield newer.updated, older.vclass
+            yield newer.updated, older.class_id
     yield since, part
 
 
-def moved(eras: tuple[Era, ...]) -> dict[str, int]:
+def moved(version_digests: tuple[VersionDigest, ...]) -> dict[str, int]:
     """``Type/id`` -> the latest instant at which the row began or ceased to refer to it; for rows with a history."""
     found: dict[str, int] = {}
-    for older, newer in pairwise(eras):
+    for older, newer in pairwise(version_digests):
         if older.digests and newer.digests:
-            changed = set(older.pointers) ^ set(newer.pointers)
+            changed = set(older.guarded_references) ^ set(newer.guarded_references)
             found |= {target: newer.updated for _, target in changed}
     return found
 
 
-def entry(updated: int, vclass: int) -> Entry:
+def entry(updated: int, class_id: int) -> Entry:
     """A ``_lastUpdated`` index entry."""
     start = updated - updated % 1000
-    return Entry("_lastUpdated", "date", (start, start + 1000), (), vclass)
+    return Entry("_lastUpdated", "date", (start, start + 1000), (), class_id)

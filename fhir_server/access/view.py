@@ -1,7 +1,7 @@
 """The only door to the store: a snapshot seen through a plan, at one instant.
 
 Every interaction gets a View and nothing else, so no answer can be computed from what its caller may not see.
-A row leaves as :class:`Seen`: the body less the parts whose class the plan does not admit and less references
+A row leaves as :class:`VisibleVersion`: the body less the parts whose class the plan does not admit and less references
 to rows it does not show, with the version number and time the caller can know of.
 """
 
@@ -13,15 +13,15 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access import versions
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.errors import Problem
 from fhir_server.search import hidden_references, match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import Indexed, Position, Sight, SortKey
+from fhir_server.search.visibility import Indexed, Position, SortKey, Visibility
 from fhir_server.store import Row, Snapshot
 
 
-class Seen(msgspec.Struct, frozen=True):
+class VisibleVersion(msgspec.Struct, frozen=True):
     """A version of a resource as one caller sees it.  ``updated`` in microseconds; ``body`` is JSON text."""
 
     type: str
@@ -35,33 +35,33 @@ class Seen(msgspec.Struct, frozen=True):
 class View:
     """What one caller may see, at one instant, in one consistent reading of the store."""
 
-    def __init__(self, snapshot: Snapshot, plan: Plan, now: int) -> None:
+    def __init__(self, snapshot: Snapshot, permissions: Permissions, now: int) -> None:
         self._snapshot = snapshot
-        self.plan = plan
+        self.permissions = permissions
         self.now = now
 
-    async def read(self, type: str, id: str) -> Seen:
+    async def read(self, type: str, id: str) -> VisibleVersion:
         """The current version.  Raises Problem ``gone`` if its deletion is in view, else ``not_found``."""
-        self.plan.require(type, "r")
-        row = await self._snapshot.read(type, id, self._sight(type, "r"))
+        self.permissions.require(type, "r")
+        row = await self._snapshot.read(type, id, self._visibility(type, "r"))
         if row is None:
             raise await self._absent(type, id)
         return (await self._seen((row,)))[0]
 
-    async def look(self, type: str, id: str, letters: str = "cruds") -> Seen | None:
+    async def look(self, type: str, id: str, letters: str = "cruds") -> VisibleVersion | None:
         """The current version if it is in view under a scope for one of these interactions: for writes, which need no read scope."""
-        row = await self._snapshot.read(type, id, self._sight(type, letters))
+        row = await self._snapshot.read(type, id, self._visibility(type, letters))
         return (await self._seen((row,)))[0] if row else None
 
-    async def wrote(self, row: Row) -> Seen | None:
+    async def wrote(self, row: Row) -> VisibleVersion | None:
         """As :meth:`look`, of a version that was written just now and is at hand."""
-        sight = self._sight(row.type, "cruds")
-        plain = tuple(window for window in sight.windows if window.where is EVERYTHING)
-        if match.admits(Sight(plain, sight.now), Indexed(row.type, row.id, row.patients, row.vclass, row.release_at)):
+        visibility = self._visibility(row.type, "cruds")
+        plain = tuple(clause for clause in visibility.clauses if clause.where is EVERYTHING)
+        if match.admits(Visibility(plain, visibility.now), Indexed(row.type, row.id, row.patients, row.class_id, row.release_at)):
             return (await self._seen((row,)))[0]
         return await self.look(row.type, row.id)
 
-    async def version(self, type: str, id: str, version: str) -> Seen:
+    async def version(self, type: str, id: str, version: str) -> VisibleVersion:
         """A version by the number this caller knows it by.  Raises Problem ``not_found`` or ``gone``."""
         for seen in await self.history(type, id):
             if str(seen.version) == version:
@@ -70,48 +70,50 @@ class View:
                 return seen
         raise not_found(type, id)
 
-    async def history(self, type: str, id: str) -> list[Seen]:
+    async def history(self, type: str, id: str) -> list[VisibleVersion]:
         """All versions in view, oldest first.  Raises Problem ``not_found`` if there are none."""
-        self.plan.require(type, "r")
-        rows = await self._snapshot.versions(type, id, self._sight(type, "r"))
+        self.permissions.require(type, "r")
+        rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if not rows:
             raise not_found(type, id)
         seen = await self._seen(rows)
-        return seen if self.plan.everything else _renumbered(seen)
+        return seen if self.permissions.everything else _renumbered(seen)
 
     async def find(
         self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
-    ) -> tuple[list[Seen], Position | None]:
+    ) -> tuple[list[VisibleVersion], Position | None]:
         """A page of what meets ``where``, and where the next one starts."""
         found, end, _ = await self.find_counted(type, where, sort=sort, limit=limit, after=after)
         return found, end
 
     async def find_counted(
         self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
-    ) -> tuple[list[Seen], Position | None, int | None]:
+    ) -> tuple[list[VisibleVersion], Position | None, int | None]:
         """As :meth:`find`, and what :meth:`count` would say, if the store knows that without being asked again."""
-        self.plan.require(type, "s")
+        self.permissions.require(type, "s")
         where = await self._askable(type, where, sort)
-        page = await self._snapshot.find(type, where, self._sight(type, "s"), sort=sort, limit=limit, after=after)
+        page = await self._snapshot.find(type, where, self._visibility(type, "s"), sort=sort, limit=limit, after=after)
         return await self._seen(page.rows), page.next, page.total
 
     async def count(self, type: str, where: Filter) -> int:
         """How many rows in view meet ``where``."""
-        self.plan.require(type, "s")
-        return await self._snapshot.count(type, await self._askable(type, where), self._sight(type, "s"))
+        self.permissions.require(type, "s")
+        return await self._snapshot.count(type, await self._askable(type, where), self._visibility(type, "s"))
 
-    async def belonging(self, type: str, where: Filter, *, limit: int, after: Position | None) -> tuple[list[Seen], Position | None]:
+    async def belonging(
+        self, type: str, where: Filter, *, limit: int, after: Position | None
+    ) -> tuple[list[VisibleVersion], Position | None]:
         """As :meth:`find`, under a scope to read: for a record fetched whole rather than searched."""
-        self.plan.require(type, "r")
-        page = await self._snapshot.find(type, where, self._sight(type, "r"), limit=limit, after=after)
+        self.permissions.require(type, "r")
+        page = await self._snapshot.find(type, where, self._visibility(type, "r"), limit=limit, after=after)
         return await self._seen(page.rows), page.next
 
-    async def reachable(self, type: str, where: Filter, limit: int) -> list[Seen]:
+    async def reachable(self, type: str, where: Filter, limit: int) -> list[VisibleVersion]:
         """Rows of ``type`` that another answer brings along (includes); none if no scope covers the type."""
-        if not self.plan.scopes(type, "r") and not self.plan.scopes(type, "s"):
+        if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
             return []
         where = await self._askable(type, where)
-        page = await self._snapshot.find(type, where, self._sight(type, "rs"), limit=limit)
+        page = await self._snapshot.find(type, where, self._visibility(type, "rs"), limit=limit)
         return await self._seen(page.rows)
 
     async def types_of(self, patient: str) -> frozenset[str]:
@@ -120,58 +122,58 @@ class View:
 
     async def shows(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are in view."""
-        return await self._snapshot.visible(targets, lambda type: self._sight(type, "rs"))
+        return await self._snapshot.visible(targets, lambda type: self._visibility(type, "rs"))
 
     async def _askable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition as this caller may ask it: references lead only to rows in view."""
-        if self.plan.everything:
+        if self.permissions.everything:
             return where
         hidden_references.require_answerable(type, where, sort)
-        own = {f"Patient/{patient}" for patient in self.plan.patients or ()}
+        own = {f"Patient/{patient}" for patient in self.permissions.patients or ()}
         asked = set(hidden_references.targets(where))
         if asked <= own:
             return where
         return hidden_references.limited(where, await self.shows(asked))
 
-    def _sight(self, type: str, letters: str) -> Sight:
-        return self.plan.sight(type, self.now, letters)
+    def _visibility(self, type: str, letters: str) -> Visibility:
+        return self.permissions.visibility(type, self.now, letters)
 
     async def _absent(self, type: str, id: str) -> Problem:
-        versions = await self._snapshot.versions(type, id, self._sight(type, "r"))
+        versions = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if versions and versions[-1].interaction == "delete":
             return Problem("gone", f"{type}/{id} has been deleted.")
         return not_found(type, id)
 
-    async def _seen(self, rows: Sequence[Row]) -> list[Seen]:
-        if self.plan.everything:
-            return [Seen(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
-        targets = {pointer.target for row in rows for pointer in row.pointers}
-        targets |= {target for row in rows for era in row.eras for _, target in era.pointers}
+    async def _seen(self, rows: Sequence[Row]) -> list[VisibleVersion]:
+        if self.permissions.everything:
+            return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
+        targets = {guarded_reference.target for row in rows for guarded_reference in row.guarded_references}
+        targets |= {target for row in rows for version_digest in row.version_digests for _, target in version_digest.guarded_references}
         shown = await self.shows(targets) if targets else frozenset()
-        admitted = {type: self.plan.admitted(type) for type in {row.type for row in rows}}
+        admitted = {type: self.permissions.admitted(type) for type in {row.type for row in rows}}
         return [self._projected(row, admitted[row.type], shown) for row in rows]
 
     async def withheld(self, row: Row) -> list[jsontext.Path]:
         """The paths of a row's parts that this caller is not shown; for a write that replaces the row."""
-        shown = await self.shows(pointer.target for pointer in row.pointers)
-        return _cut(row, self.plan.admitted(row.type), shown)
+        shown = await self.shows(guarded_reference.target for guarded_reference in row.guarded_references)
+        return _cut(row, self.permissions.admitted(row.type), shown)
 
-    def _projected(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> Seen:
+    def _projected(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> VisibleVersion:
         version, updated, body = row.version, row.updated, row.body
-        if body and (row.facets or row.pointers) and (cut := _cut(row, admitted, shown)):
+        if body and (row.labeled_elements or row.guarded_references) and (cut := _cut(row, admitted, shown)):
             body = jsontext.without(body, cut)
-        if row.eras:
-            released = self.now if self.plan.released else None
-            version, updated = versions.as_seen(row.eras, admitted, shown, released)
+        if row.version_digests:
+            released = self.now if self.permissions.released else None
+            version, updated = versions.as_seen(row.version_digests, admitted, shown, released)
             if body and (version, updated) != (row.version, row.updated):
                 body = versions.restamped(body, version, updated)
-        return Seen(row.type, row.id, version, updated, body, row.interaction)
+        return VisibleVersion(row.type, row.id, version, updated, body, row.interaction)
 
 
 def _cut(row: Row, admitted: frozenset[int], shown: frozenset[str]) -> list[jsontext.Path]:
     """The paths of the parts of a row whose class is not admitted, and of its references to what is not shown."""
-    cut = [facet.path for facet in row.facets if facet.vclass not in admitted]
-    return cut + [pointer.path for pointer in row.pointers if pointer.target not in shown]
+    cut = [labeled_element.path for labeled_element in row.labeled_elements if labeled_element.class_id not in admitted]
+    return cut + [guarded_reference.path for guarded_reference in row.guarded_references if guarded_reference.target not in shown]
 
 
 def not_found(type: str, id: str) -> Problem:
@@ -179,9 +181,9 @@ def not_found(type: str, id: str) -> Problem:
     return Problem("not_found", f"{type}/{id} is not known.")
 
 
-def _renumbered(versions: list[Seen]) -> list[Seen]:
+def _renumbered(versions: list[VisibleVersion]) -> list[VisibleVersion]:
     """Versions that look alike to the caller are one version, the first of them; the first in view is the one that created it."""
-    kept: list[Seen] = []
+    kept: list[VisibleVersion] = []
     for seen in versions:
         if kept and seen.version == kept[-1].version:
             continue

@@ -43,10 +43,10 @@ def _operation(request: Request) -> bool:
 
 
 def _agents(request: Request) -> list[dict[str, Any]]:
-    plan = request.plan
-    if plan is None:
+    permissions = request.permissions
+    if permissions is None:
         return [{"requestor": True, "who": {"display": "unidentified"}}]
-    principal = plan.principal
+    principal = permissions.principal
     asker = principal.fhir_user or f"Client {principal.client_id}"
     agents: list[dict[str, Any]] = [{"requestor": True, "altId": principal.username or principal.client_id, "who": {"display": asker}}]
     if principal.username:

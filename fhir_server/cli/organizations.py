@@ -1,4 +1,4 @@
-"""``organisation``: the other health systems that people may link to."""
+"""``organization``: the other health systems that people may link to."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import click
 from fhir_server.app import Parts
 from fhir_server.cli.base import main, noted, with_parts
 from fhir_server.linking import organizations
-from fhir_server.linking.context import Linking
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.context import LinkingContext
+from fhir_server.linking.organizations import Organization
 from fhir_server.smart.core.security_events import Act
 
 
 @main.group()
-def organisation() -> None:
+def organization() -> None:
     """Other health systems, at which people may link their accounts."""
 
 
-@organisation.command("add")
+@organization.command("add")
 @click.argument("id")
 @click.option("--name", required=True, help="Name that people see.")
 @click.option("--base", required=True, help="Its FHIR base URL.")
 @click.option("--client-id", required=True, help="What it calls us.")
 @click.option("--method", type=click.Choice(["none", "private_key_jwt"]), default="none", show_default=True)
 @click.option("--sign-in", default="", help="Origin of its authorization server, if it is another than the FHIR base's.")
-def organisation_add(id: str, name: str, base: str, client_id: str, method: Literal["none", "private_key_jwt"], sign_in: str) -> None:
+def organization_add(id: str, name: str, base: str, client_id: str, method: Literal["none", "private_key_jwt"], sign_in: str) -> None:
     """Register another system, and show what it must register of us."""
 
     async def add(made: Parts) -> str:
-        await organizations.add(made.smart, Organisation(id, name, base.rstrip("/"), client_id, method, sign_in))
-        return Linking(made.smart).redirect_uri
+        await organizations.add(made.smart, Organization(id, name, base.rstrip("/"), client_id, method, sign_in))
+        return LinkingContext(made.smart).redirect_uri
 
     click.echo(f"Redirect URI to register there: {with_parts(noted(add, Act('add-organisation', detail={'organisation': id})))}")
 
 
-@organisation.command("list")
-def organisation_list() -> None:
+@organization.command("list")
+def organization_list() -> None:
     """List the registered systems."""
     for one in with_parts(lambda made: organizations.everyone(made.store)):
         click.echo(f"{one.id:20} {one.client_id:20} {one.base}")
 
 
-@organisation.command("remove")
+@organization.command("remove")
 @click.argument("id")
-def organisation_remove(id: str) -> None:
+def organization_remove(id: str) -> None:
     """Remove a registration, and with it every link of ours to it."""
     if not with_parts(noted(lambda made: organizations.remove(made.store, id), Act("remove-organisation", detail={"organisation": id}))):
         raise click.ClickException(f"There is no organisation {id!r}.")

@@ -63,7 +63,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
 async def _load_demo(made: Parts) -> None:
     await made.prepare()
     tally = Tally()
-    loader = Loader(made.store, made.labeller, made.settings.base, made.clock)
+    loader = Loader(made.store, made.labeler, made.settings.base, made.clock)
     key = await load_key(made.store)
     if await made.store.secrets.peek(LOAD_KEY, "demo", 0) is not None:
         return

@@ -59,7 +59,7 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
 
 async def _load(made: Parts, paths: list[Path], shift: bool) -> Tally:
     tally = Tally()
-    loader = Loader(made.store, made.labeller, made.settings.base, made.clock)
+    loader = Loader(made.store, made.labeler, made.settings.base, made.clock)
     key = await load_key(made.store)
     size = sum(path.stat().st_size for path in paths)
     with click.progressbar(length=size, label="Loading", hidden=not on_terminal()) as bar:
@@ -89,7 +89,7 @@ def export(out: Path) -> None:
 @main.command()
 def relabel() -> None:
     """Label every row afresh, after a change of policy, value sets or departments."""
-    seen, changed = with_parts(lambda made: relabel_all(made.store, made.labeller, made.settings.base, made.clock()))
+    seen, changed = with_parts(lambda made: relabel_all(made.store, made.labeler, made.settings.base, made.clock()))
     click.echo(f"{seen} rows labelled, {changed} changed.")
 
 

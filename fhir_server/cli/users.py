@@ -11,7 +11,7 @@ import msgspec
 from fhir_server.app import Parts
 from fhir_server.cli.base import main, with_parts
 from fhir_server.linking import links
-from fhir_server.linking.context import Linking
+from fhir_server.linking.context import LinkingContext
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import password_codes, users
 from fhir_server.smart.clients import clients
@@ -70,7 +70,7 @@ def user_remove(username: str) -> None:
     async def remove(made: Parts) -> bool:
         found = await users.find(made.store, username)
         if found is not None:
-            await links.unlink_all(Linking(made.smart), found)
+            await links.unlink_all(LinkingContext(made.smart), found)
             await made.smart.note(Act("remove-user", username=found.username))
         try:
             return await users.remove(made.store, username, made.clock())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fhir_server.consent.policy import ACTORS, LEVELS, Policy, Rule
-from fhir_server.consent.visibility_classes import LABELS, ClassKey
+from fhir_server.consent.visibility_classes import LABELS, VisibilityClass
 
 # These treat the patient, so a result not yet released to the patient is theirs to see.
 _TREATING: Final = frozenset({"CT", "BG"})
@@ -36,17 +36,17 @@ class Explanation:
     source: str
 
 
-def permits(policy: Policy, actor: Actor, key: ClassKey) -> bool:
+def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
     """Whether rows (or parts) of this class are in the actor's view; subject to :func:`own_conditions`, which the caller adds."""
     return explain(policy, actor, key).decision == "permit"
 
 
-def explain(policy: Policy, actor: Actor, key: ClassKey) -> Explanation:
+def explain(policy: Policy, actor: Actor, key: VisibilityClass) -> Explanation:
     """The decision of :func:`permits` with its reason."""
     element, _, pointed = key.element.partition("@")
     if pointed:
-        reached = explain(policy, actor, ClassKey(pointed, key.labels))
-        return explain(policy, actor, ClassKey(key.data, key.labels, element)) if reached.decision == "permit" else reached
+        reached = explain(policy, actor, VisibilityClass(pointed, key.labels))
+        return explain(policy, actor, VisibilityClass(key.data, key.labels, element)) if reached.decision == "permit" else reached
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
         return Explanation("deny", "", "an unknown actor, data class or label")
     if actor.kind == "BE":
@@ -97,7 +97,7 @@ def _applying(policy: Policy, kind: str, level: str, data: str) -> Iterable[Rule
     return (rule for rule in policy.by_actor.get((kind, data), ()) if not rule.levels or level in rule.levels)
 
 
-def _at_level(policy: Policy, kind: str, level: str, key: ClassKey) -> Explanation:
+def _at_level(policy: Policy, kind: str, level: str, key: VisibilityClass) -> Explanation:
     opened: Rule | None = None
     for rule in _applying(policy, kind, level, key.data):
         if rule.effect == "deny" and (not rule.labels or rule.labels & key.labels):

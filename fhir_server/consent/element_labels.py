@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.jsontext import Path
 
 # Household data in a Patient is no secret among its household: an entry for use at home, with nothing unknown attached.
@@ -40,19 +40,19 @@ class Parts:
                     if name in inner:
                         self._elements["contained", number, name] = name
 
-    def facets(self, row: ClassKey) -> tuple[tuple[Path, ClassKey], ...]:
+    def labeled_elements(self, row: VisibilityClass) -> tuple[tuple[Path, VisibilityClass], ...]:
         """(path, class) of every part that is not simply of the row's class.
 
         A part is never less protected than what encloses it, since an index entry takes the innermost part's class.
         """
-        found: dict[Path, ClassKey] = {}
+        found: dict[Path, VisibilityClass] = {}
         for path in sorted({*self._labels, *self._elements}, key=_order):
             labels, element = row.labels | self._labels.get(path, set()), self._elements.get(path, "")
             for length in range(1, len(path)):
                 outer = found.get(path[:length])
                 if outer is not None:
                     labels, element = labels | outer.labels, element or outer.element
-            key = ClassKey(row.data, frozenset(labels), element)
+            key = VisibilityClass(row.data, frozenset(labels), element)
             if key != row:
                 found[path] = key
         return tuple(found.items())

@@ -19,11 +19,11 @@ from fhir_server.consent.departments import department
 from fhir_server.consent.element_labels import Parts
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import CodeBook, normal
-from fhir_server.consent.visibility_classes import CATEGORIES, HELD, MC, MIXED, PSYNOTE, UNCLASSIFIED, ClassKey
+from fhir_server.consent.visibility_classes import CATEGORIES, HELD, MC, MIXED, PSYNOTE, UNCLASSIFIED, VisibilityClass
 from fhir_server.jsontext import Path
-from fhir_server.resources import catalogue, elements
+from fhir_server.resources import catalog, elements
 from fhir_server.resources._declaration import ResourceType
-from fhir_server.store import Pointer
+from fhir_server.store import GuardedReference
 
 # Rows of these classes are the same for everybody, or always in view of whoever sees a row that names them.
 _COMMON: Final = frozenset({"directory", "medication-definition"})
@@ -40,7 +40,7 @@ _SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "i
 class Target:
     """What a row lends to rows that name it: class, release instant, and ``parsed``, which gives its body when that is needed."""
 
-    key: ClassKey
+    key: VisibilityClass
     release_at: int
     parsed: Callable[[], Mapping[str, Any]]
 
@@ -53,22 +53,22 @@ Lookup = Callable[[str, str], Awaitable[Target | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelingResult:
     """``patients`` who own the row; its class and release instant (microseconds, 0: none); classes of its parts; references
-    that show only while their target does; and ``lenders``, the ``Type/id`` whose change makes this labelling stale."""
+    that show only while their target does; and ``label_sources``, the ``Type/id`` whose change makes this labelling stale."""
 
     patients: tuple[str, ...]
-    key: ClassKey
+    key: VisibilityClass
     release_at: int
-    facets: tuple[tuple[Path, ClassKey], ...]
-    pointers: tuple[Pointer, ...]
-    lenders: tuple[str, ...]
+    labeled_elements: tuple[tuple[Path, VisibilityClass], ...]
+    guarded_references: tuple[GuardedReference, ...]
+    label_sources: tuple[str, ...]
 
 
 def patients(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
     """The ids of the patients a resource is about: its deciding subjects, not whoever performed or is mentioned."""
     found = set()
-    for path in elements.present(resource, catalogue()[type].subjects):
+    for path in elements.present(resource, catalog()[type].subjects):
         for _, value in elements.at(resource, path):
             target = elements.literal(value)
             if path == "id" and isinstance(value, str):
@@ -93,7 +93,7 @@ def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
     return next((data for code, data in declared.by_category.items() if code in codes), by_status)
 
 
-class Labeller:
+class Labeler:
     """Labels resources by a policy and a code book.  One per server; ``base`` is its FHIR base URL."""
 
     def __init__(self, policy: Policy, book: CodeBook, base: str = "") -> None:
@@ -102,27 +102,27 @@ class Labeller:
         self.base = base
         self._holds = frozenset(normal(*one) for one in policy.holds)
 
-    def lends(self, type: str) -> bool:
+    def propagates_labels(self, type: str) -> bool:
         """Whether rows of this type can lend labels to rows that name them."""
-        declared = catalogue().get(type)
+        declared = catalog().get(type)
         if declared is None or declared.data_class == "demographics":
             return False
         return declared.data_class != "directory" or type in DEPARTMENTS
 
-    async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup) -> Labelled:
+    async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup) -> LabelingResult:
         """Label a parsed resource; ``lookup`` gives the current row of a (type, id), None where there is none."""
-        return await _Labelling(self, catalogue()[type], resource, lookup).whole()
+        return await _LabelingRun(self, catalog()[type], resource, lookup).whole()
 
     def hold_listed(self, reading: Reading) -> bool:
         return bool(self._holds & reading.codes)
 
 
-class _Labelling:
+class _LabelingRun:
     """The labelling of one resource."""
 
-    def __init__(self, labeller: Labeller, declared: ResourceType, resource: Mapping[str, Any], lookup: Lookup) -> None:
-        self._labeller = labeller
-        self._book = labeller.book
+    def __init__(self, labeler: Labeler, declared: ResourceType, resource: Mapping[str, Any], lookup: Lookup) -> None:
+        self._labeler = labeler
+        self._book = labeler.book
         self._type = declared
         self._resource = resource
         self._lookup = lookup
@@ -130,14 +130,14 @@ class _Labelling:
         self._patients = patients(declared.name, resource)
         self._labels: set[str] = set(security_labels.labels(resource))
         self._possible: set[str] = set()
-        self._release = security_labels.release_at(resource, labeller.policy.timezone)
+        self._release = security_labels.release_at(resource, labeler.policy.timezone)
         self._parts = Parts()
         self._lenders: set[str] = set()
-        self._mentions = elements.mentions(resource, labeller.base)
+        self._mentions = elements.mentions(resource, labeler.base)
 
-    async def whole(self) -> Labelled:
+    async def whole(self) -> LabelingResult:
         if self._data == "directory":
-            return Labelled((), ClassKey("directory"), 0, (), self._pointers(), ())
+            return LabelingResult((), VisibilityClass("directory"), 0, (), self._guarded_references(), ())
         self._read_codes(self._resource, self._type)
         self._read_contained()
         self._read_status()
@@ -153,16 +153,18 @@ class _Labelling:
             self._labels.add(PSYNOTE)
         if self._labels & _INHERITED:  # the second signal that makes an ambiguous code count
             self._labels |= self._possible
-        key = ClassKey(self._data, frozenset(self._labels))
-        self._parts.redactable(self._resource, redactable(self._labeller.policy, self._data))
-        facets = self._parts.facets(key)
-        return Labelled(self._patients, key, self._release, facets, self._pointers(), tuple(sorted(self._lenders)))
+        key = VisibilityClass(self._data, frozenset(self._labels))
+        self._parts.redactable(self._resource, redactable(self._labeler.policy, self._data))
+        labeled_elements = self._parts.labeled_elements(key)
+        return LabelingResult(
+            self._patients, key, self._release, labeled_elements, self._guarded_references(), tuple(sorted(self._lenders))
+        )
 
     def _read_codes(self, resource: Mapping[str, Any], declared: ResourceType) -> None:
         for path in elements.present(resource, declared.coded + declared.knowing):
             for place, value in elements.at(resource, path):
                 reading = read(self._book, value)
-                if self._labeller.hold_listed(reading):
+                if self._labeler.hold_listed(reading):
                     self._labels.add(HELD)
                 if place[0] in _PARTED and resource is self._resource:
                     self._component(place[:2], path, reading)
@@ -185,7 +187,7 @@ class _Labelling:
 
     def _read_contained(self) -> None:
         for inner in self._resource.get("contained", ()):
-            declared = catalogue().get(str(inner.get("resourceType")))
+            declared = catalog().get(str(inner.get("resourceType")))
             if declared is None:
                 self._labels.add(UNCLASSIFIED)
                 continue
@@ -205,7 +207,7 @@ class _Labelling:
             text = value.get("reference") if isinstance(value, dict) else None
             # A literal reference to another server's row: of that row we know nothing.
             return isinstance(text, str) and "://" in text, None
-        if not self._labeller.lends(name[0]):
+        if not self._labeler.propagates_labels(name[0]):
             return False, None
         self._lenders.add("/".join(name))
         return True, await self._lookup(*name)
@@ -215,9 +217,9 @@ class _Labelling:
         paths = elements.present(self._resource, self._type.required)
         targets = [value for path in paths for _, value in elements.at(self._resource, path)]
         for value in targets:
-            lends, target = await self._target(value)
+            propagates_labels, target = await self._target(value)
             if target is None:
-                self._labels |= {UNCLASSIFIED} if lends else set()
+                self._labels |= {UNCLASSIFIED} if propagates_labels else set()
                 continue
             self._labels |= target.key.labels
             self._release = max(self._release, target.release_at)
@@ -232,10 +234,10 @@ class _Labelling:
     async def _context(self) -> None:
         for path in elements.present(self._resource, self._type.context):
             for _, value in elements.at(self._resource, path):
-                lends, target = await self._target(value)
+                propagates_labels, target = await self._target(value)
                 if target is not None:
                     self._labels |= target.key.labels & _INHERITED
-                elif lends:
+                elif propagates_labels:
                     self._labels.add(UNCLASSIFIED)
 
     async def _departments(self) -> None:
@@ -293,17 +295,17 @@ class _Labelling:
             if one.words and one.path and one.path[0] not in ("text", "meta") and (labels := self._book.of_text(one.words)):
                 self._parts.add(elements.cut(self._type.name, one.path), labels)
 
-    def _pointers(self) -> tuple[Pointer, ...]:
+    def _guarded_references(self) -> tuple[GuardedReference, ...]:
         """References to rows that not everybody sees; those to the row's own patient tell nothing new."""
         found = []
         for one in self._mentions:
             place, target = one.path, one.target
-            declared = catalogue().get(target[0]) if target else None
+            declared = catalog().get(target[0]) if target else None
             if target is None or (declared is not None and declared.data_class in _COMMON):
                 continue
             if target[0] == "Patient" and self._patients == (target[1],):
                 continue
             # What surrounds a reference to another patient tells of that patient too.
             other = target[0] == "Patient" and len(place) > 2 and isinstance(place[1], int)
-            found.append(Pointer(place[:2] if other else elements.cut(self._type.name, place), "/".join(target)))
+            found.append(GuardedReference(place[:2] if other else elements.cut(self._type.name, place), "/".join(target)))
         return tuple(found)

@@ -19,7 +19,7 @@ LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
 
 
 @dataclass(frozen=True, slots=True)
-class ClassKey:
+class VisibilityClass:
     """``data`` class, sensitivity ``labels``, and ``element``: the top-level element's name when this is the class of a
     part of a row that the policy takes out for somebody ("" for the row itself), or ``@`` and a data class for what
     only those may know who see both this row and one of that class that it refers to.
@@ -34,7 +34,7 @@ class ClassKey:
         return f"{self.data}|{','.join(sorted(self.labels))}|{self.element}"
 
     @staticmethod
-    def parse(text: str) -> ClassKey:
+    def parse(text: str) -> VisibilityClass:
         """The inverse of :meth:`text`.  Raises ValueError for anything else."""
         data, labels, element = text.split("|")
-        return ClassKey(data, frozenset(labels.split(",")) if labels else frozenset(), element)
+        return VisibilityClass(data, frozenset(labels.split(",")) if labels else frozenset(), element)

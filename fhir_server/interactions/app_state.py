@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request
@@ -23,22 +23,22 @@ LARGEST: Final = 256 * 1024  # bytes
 _TYPE: Final = "Basic"
 
 
-def applies(plan: Plan, type: str) -> bool:
+def applies(permissions: Permissions, type: str) -> bool:
     """Whether a write of this type by this caller is one of app state: every Basic that somebody's app writes is."""
-    return type == _TYPE and plan.principal.person is not None and not plan.trusted
+    return type == _TYPE and permissions.principal.person is not None and not permissions.trusted
 
 
-def owner(plan: Plan, type: str) -> str:
+def owner(permissions: Permissions, type: str) -> str:
     """The ``meta.source`` of this caller's states; "" for what is no app state."""
-    principal = plan.principal
-    if not applies(plan, type):
+    principal = permissions.principal
+    if not applies(permissions, type):
         return ""
     return f"urn:smart-app-state:{sha256(msgspec.json.encode((principal.client_id, principal.username))).hexdigest()}"
 
 
-def check(plan: Plan, draft: Draft) -> None:
+def check(permissions: Permissions, draft: Draft) -> None:
     """Raises Problem ``too_large``, or ``unprocessable`` for a Basic that is not of the profile."""
-    if not applies(plan, draft.type):
+    if not applies(permissions, draft.type):
         return
     if sum(map(len, draft.parts.values())) > LARGEST:
         raise Problem("too_large", "App state is at most 256 KB.")
@@ -49,15 +49,15 @@ def check(plan: Plan, draft: Draft) -> None:
         raise Problem("unprocessable", "App state has only extensions with a valueString.")
 
 
-def require_condition(plan: Plan, type: str, request: Request) -> None:
+def require_condition(permissions: Permissions, type: str, request: Request) -> None:
     """App state is changed by whoever knows what it is now.  Raises Problem ``precondition_required``."""
-    if applies(plan, type) and "if-match" not in request.headers:
+    if applies(permissions, type) and "if-match" not in request.headers:
         raise Problem("precondition_required", "App state is changed with If-Match.")
 
 
-def require_own(plan: Plan, row: Row) -> None:
+def require_own(permissions: Permissions, row: Row) -> None:
     """Refuse to change a state that another app, or another person's, wrote.  Raises Problem ``not_found``."""
-    if applies(plan, row.type) and jsontext.parse(row.body).get("meta", {}).get("source") != owner(plan, row.type):
+    if applies(permissions, row.type) and jsontext.parse(row.body).get("meta", {}).get("source") != owner(permissions, row.type):
         raise not_found(row.type, row.id)
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from functools import partial
 
-from fhir_server.access.view import Seen, View
+from fhir_server.access.view import View, VisibleVersion
 from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_export_job, bulk_export_request
@@ -38,12 +38,12 @@ async def _accepted(view: View, request: Request, service: Service, asked: Asked
     types = asked.named(view)
     for type in types:
         if type in asked.searches:
-            view.plan.require(type, "s")
+            view.permissions.require(type, "s")
         await asked.condition(view, type, service.base)
     if asked.level == "group":
         await view.read("Group", asked.group)
     address = f"{service.base}/{'/'.join(request.path)}" + (f"?{encoded(request.pairs)}" if request.pairs else "")
-    return Job(bulk_export_job.owner(view.plan), address, view.now, asked, types)
+    return Job(bulk_export_job.owner(view.permissions), address, view.now, asked, types)
 
 
 async def status(request: Request, service: Service) -> Response:
@@ -82,16 +82,16 @@ async def file(request: Request, service: Service) -> Response:
 
 async def _mine(request: Request, service: Service) -> Job:
     async def asker(view: View) -> str:
-        return bulk_export_job.owner(view.plan)
+        return bulk_export_job.owner(view.permissions)
 
     return await bulk_export_job.find(service, request.path[1], await service.reading(request, asker), request.now)
 
 
-async def _first(rows: AsyncIterator[list[Seen]]) -> list[Seen]:
+async def _first(rows: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:
     return await anext(rows, [])
 
 
-async def _lines(first: list[Seen], rest: AsyncIterator[list[Seen]]) -> AsyncIterator[bytes]:
+async def _lines(first: list[VisibleVersion], rest: AsyncIterator[list[VisibleVersion]]) -> AsyncIterator[bytes]:
     yield b"".join([seen.body + b"\n" for seen in first])
     async for rows in rest:
         yield b"".join([seen.body + b"\n" for seen in rows])

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.access.permissions import Plan
-from fhir_server.access.view import Seen, View
+from fhir_server.access.permissions import Permissions
+from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions.bulk_export_request import Asked
 from fhir_server.interactions.messages import Request
@@ -48,9 +48,9 @@ class Job(msgspec.Struct, frozen=True):
         return self.started + LIFE
 
 
-def owner(plan: Plan) -> str:
+def owner(permissions: Permissions) -> str:
     """Who an export belongs to: the client, the person and the record in context."""
-    principal = plan.principal
+    principal = permissions.principal
     return sha256(msgspec.json.encode((principal.client_id, principal.username, principal.patient))).hexdigest()
 
 
@@ -118,7 +118,7 @@ async def _listed(view: View, job: Job, base: str) -> tuple[list[str], Position 
     return [row.id for row in rows], after
 
 
-async def contents(service: Service, request: Request, id: str, job: Job, type: str) -> AsyncIterator[list[Seen]]:
+async def contents(service: Service, request: Request, id: str, job: Job, type: str) -> AsyncIterator[list[VisibleVersion]]:
     """The rows of one type, some at a time: those in view now, as they stood when the export was asked for."""
     for number in range(job.pages.get(type, 0)):
         text = await service.store.secrets.peek("export-page", _page_key(id, type, number), request.now)
@@ -128,7 +128,7 @@ async def contents(service: Service, request: Request, id: str, job: Job, type: 
             yield rows
 
 
-async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[Seen]:
+async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[VisibleVersion]:
     found, _ = await view.belonging(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
     rows = {seen.id: seen for seen in found if seen.updated <= time}
     for id in set(ids) - set(rows):
@@ -138,7 +138,7 @@ async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[Seen]
     return [rows[id] for id in ids if id in rows]
 
 
-async def _earlier(view: View, type: str, id: str, time: int) -> Seen | None:
+async def _earlier(view: View, type: str, id: str, time: int) -> VisibleVersion | None:
     try:
         past = [seen for seen in await view.history(type, id) if seen.updated <= time]
     except Problem as problem:

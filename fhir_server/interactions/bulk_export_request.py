@@ -13,7 +13,7 @@ from fhir_server.access.permissions import COMMON
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request, decoded
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
 
@@ -40,19 +40,19 @@ class Asked(msgspec.Struct, frozen=True):
         Raises Problem ``forbidden`` for a type that was asked for and that no scope covers, and if no type is left.
         """
         for type in self.types:
-            view.plan.require(type, "r")
-        covered = self.types or [type for type in sorted(catalogue()) if self._has(type) and view.plan.scopes(type, "r")]
+            view.permissions.require(type, "r")
+        covered = self.types or [type for type in sorted(catalog()) if self._has(type) and view.permissions.scopes(type, "r")]
         if not covered:
             raise Problem("forbidden", "The scopes of this access token cover nothing to export.")
         return tuple(covered)
 
     def _has(self, type: str) -> bool:
-        return self.level == "system" or bool(catalogue()[type].subjects) or catalogue()[type].data_class in COMMON
+        return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON
 
     async def condition(self, view: View, type: str, base: str) -> Filter:
         """What a row of ``type`` must meet.  Raises Problem ``not_found`` for a group that is not in view (any longer)."""
         parts: list[Filter] = []
-        if catalogue()[type].subjects:
+        if catalog()[type].subjects:
             if self.level == "group":
                 parts.append(OfPatient(await _members(view, self.group)))
             if self.patients is not None:
@@ -87,7 +87,7 @@ def _values(pairs: Sequence[tuple[str, str]], name: str) -> list[str]:
 
 def _known(types: tuple[str, ...]) -> tuple[str, ...]:
     for type in types:
-        if type not in catalogue():
+        if type not in catalog():
             raise Problem("invalid", f"{type} is not a resource type of R4.")
     return types
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from fhir_server.access.view import Seen
+from fhir_server.access.view import VisibleVersion
 from fhir_server.clock import instant_text
 from fhir_server.interactions.messages import encoded
 
@@ -33,13 +33,13 @@ def searchset(matches: Iterable[bytes], *, links: Sequence[tuple[str, str]], tot
     return head + _links(links) + _entries(matches)
 
 
-def entry(seen: Seen, base: str, mode: str = "match", body: bytes | None = None) -> bytes:
+def entry(seen: VisibleVersion, base: str, mode: str = "match", body: bytes | None = None) -> bytes:
     """An entry of a searchset: ``body``, if given, stands for the whole resource."""
     url = f'{{"fullUrl":"{base}/{seen.type}/{seen.id}","resource":'
     return b"".join((url.encode(), seen.body if body is None else body, _MODES[mode]))
 
 
-def history(versions: Sequence[Seen], base: str, path: str) -> bytes:
+def history(versions: Sequence[VisibleVersion], base: str, path: str) -> bytes:
     """A history Bundle, newest version first (http://hl7.org/fhir/R4/http.html#history)."""
     entries = []
     for seen in reversed(versions):

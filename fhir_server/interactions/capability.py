@@ -10,7 +10,7 @@ from typing import Any
 import fhir_server
 from fhir_server.clock import instant_text
 from fhir_server.interactions.routing import TABLE
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.search import index
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
@@ -42,7 +42,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str
             {
                 "mode": "server",
                 "security": _security(oauth),
-                "resource": [_resource(type) for type in sorted(catalogue())],
+                "resource": [_resource(type) for type in sorted(catalog())],
                 "interaction": [{"code": "batch"}, {"code": "transaction"}],
                 "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
             }
@@ -84,7 +84,7 @@ def _resource(type: str) -> dict[str, Any]:
 def _pointing_at(type: str) -> list[str]:
     return [
         f"{other}:{one.code}"
-        for other in sorted(catalogue())
+        for other in sorted(catalog())
         for one in index.supported(other)
         if one.kind == "reference" and type in one.targets
     ]

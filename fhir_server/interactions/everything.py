@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_server.access.view import Seen, View
+from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
-from fhir_server.resources import catalogue, definitions
+from fhir_server.resources import catalog, definitions
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
 from fhir_server.search.visibility import Position
@@ -41,7 +41,7 @@ _CARE_DATES = (
 async def everything(view: View, request: Request, service: Service) -> Response:
     """A searchset of the patient, the patient's record, and the directory and medication rows it refers to."""
     type, id = request.path[:2]
-    view.plan.require("Patient", "r")
+    view.permissions.require("Patient", "r")
     await view.read(type, id)
     asked = dict(request.pairs)
     unknown = sorted(set(asked) - _PARAMETERS)
@@ -64,10 +64,10 @@ async def _types(view: View, patient: str, asked: dict[str, str]) -> tuple[str, 
     """The types to walk, Patient first: those of which the patient has rows, and that a scope covers."""
     wanted = set(asked["_type"].split(",")) if asked.get("_type") else None
     for name in sorted(wanted or ()):
-        if name not in catalogue():
+        if name not in catalog():
             raise Problem("invalid", f"{name} is not a resource type of R4.")
     stored = await view.types_of(patient)
-    owned = (name for name in stored if catalogue()[name].subjects and view.plan.scopes(name, "r"))
+    owned = (name for name in stored if catalog()[name].subjects and view.permissions.scopes(name, "r"))
     return ("Patient", *sorted(name for name in owned if name != "Patient" and (wanted is None or name in wanted)))
 
 
@@ -79,10 +79,10 @@ def _start(position: Position | None) -> tuple[str, Position | None]:
 
 async def _walk(
     view: View, patient: str, types: Sequence[str], asked: dict[str, str], start: tuple[str, Position | None], service: Service
-) -> tuple[list[Seen], Position | None]:
+) -> tuple[list[VisibleVersion], Position | None]:
     room = _count(asked)
     first, after = start
-    found: list[Seen] = []
+    found: list[VisibleVersion] = []
     for type in [type for type in types if _rank(type) >= _rank(first)]:
         where = _condition(type, patient, asked, view.now, service)
         if room == 0:
@@ -124,13 +124,13 @@ def _care_date(type: str) -> str | None:
     return next((code for code in _CARE_DATES if code in dates), None)
 
 
-async def _referred(view: View, found: Sequence[Seen]) -> list[Seen]:
+async def _referred(view: View, found: Sequence[VisibleVersion]) -> list[VisibleVersion]:
     """The rows of no patient that what was found refers to: practitioners, places, medications."""
     names = {f"{seen.type}/{seen.id}" for seen in found}
     written = references(b"\n".join([seen.body for seen in found]))
     targets = {target for target in written - names if is_local(target)}
-    common = {target for target in targets if not catalogue()[target.partition("/")[0]].subjects}
-    extras: list[Seen] = []
+    common = {target for target in targets if not catalog()[target.partition("/")[0]].subjects}
+    extras: list[VisibleVersion] = []
     for type in sorted({target.partition("/")[0] for target in common}):
         ids = frozenset(target.partition("/")[2] for target in common if target.startswith(type + "/"))
         extras += await view.reachable(type, IdIs(ids), len(ids))

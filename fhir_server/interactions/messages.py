@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote_plus
 
 import msgspec
 
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
 
@@ -26,7 +26,7 @@ _WRITTEN = {"application/fhir+json", "application/json", "text/json"}
 
 class Request(msgspec.Struct):
     """One request.  ``path`` is below the FHIR base, split at slashes; ``pairs`` are the query's, decoded, in
-    order.  For the audit journal: ``plan`` is the caller's, once the door has let it in; ``entries`` are a Bundle's, each with
+    order.  For the audit journal: ``permissions`` is the caller's, once the door has let it in; ``entries`` are a Bundle's, each with
     the status it was answered with on its own (0: they stand or fall together).
     """
 
@@ -36,7 +36,7 @@ class Request(msgspec.Struct):
     headers: Mapping[str, str]
     body: bytes
     now: int
-    plan: Plan | None = None
+    permissions: Permissions | None = None
     entries: list[tuple[Request, int]] = []
 
     def prefers(self, name: Literal["return", "handling"], default: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fhir_server.access.view import Seen, View
+from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response, etag_version, versioned
 from fhir_server.interactions.service import Service
@@ -31,6 +31,6 @@ async def history(view: View, request: Request, service: Service) -> Response:
     return Response(200, bundle_json.history(versions, service.base, f"{type}/{id}/_history"), ((b"content-type", JSON),))
 
 
-def answer(seen: Seen, status: int = 200) -> Response:
+def answer(seen: VisibleVersion, status: int = 200) -> Response:
     """One version as an answer."""
     return Response(status, seen.body, ((b"content-type", JSON), *versioned(seen.version, seen.updated)))

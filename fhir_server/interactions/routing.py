@@ -10,7 +10,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export, everything, read, search, write
 from fhir_server.interactions.messages import JSON, NDJSON, Request, Response
 from fhir_server.interactions.service import Service
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.writing import writer
 
 Look = Callable[[View, Request, Service], Awaitable[Response]]
@@ -69,7 +69,7 @@ def _bucket(shape: tuple[str, ...]) -> tuple[int, str]:
 
 def _leads(row: Interaction, first: str) -> bool:
     """Whether an address that begins with this step can be one of this row's."""
-    return first in catalogue() if row.shape[0] == "{type}" else first == row.shape[0]
+    return first in catalog() if row.shape[0] == "{type}" else first == row.shape[0]
 
 
 _BY_PLACE: dict[tuple[int, str], dict[str, Interaction]] = {}

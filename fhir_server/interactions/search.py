@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from fhir_server import jsontext
-from fhir_server.access.view import Seen, View
+from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
@@ -30,7 +30,7 @@ async def search(view: View, request: Request, service: Service) -> Response:
     """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle."""
     type = request.path[0]
     pairs = request.pairs if request.method == "GET" or request.method == "HEAD" else (*request.pairs, *request.form())
-    view.plan.require(type, "s")
+    view.permissions.require(type, "s")
     asked = parse(type, pairs, request, service)
     body = await page(view, type, asked, service)
     return Response(200, body, ((b"content-type", JSON),))
@@ -63,9 +63,9 @@ async def page(view: View, type: str, asked: query.Query, service: Service) -> b
 
 def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str, str]]) -> bytes:
     """What a page link is good for: this caller, in this hat, under this policy, for this query."""
-    principal = view.plan.principal
+    principal = view.permissions.principal
     parts = (
-        principal.client_id, principal.username, principal.patient, principal.family, repr(view.plan.actor), service.policy.version,
+        principal.client_id, principal.username, principal.patient, principal.family, repr(view.permissions.actor), service.policy.version,
         type, repr([pair for pair in applied if pair[0] != "_page"]),
     )  # fmt: skip
     return sha256(repr(parts).encode()).digest()
@@ -83,13 +83,13 @@ async def _total(view: View, type: str, asked: query.Query, known: int | None) -
         return None
     if known is not None:
         return known
-    wanted = any(name == "_total" for name, _ in asked.applied) or view.plan.patients is not None
+    wanted = any(name == "_total" for name, _ in asked.applied) or view.permissions.patients is not None
     return await view.count(type, asked.where) if wanted else None
 
 
-async def _included(view: View, asked: query.Query, found: Sequence[Seen], service: Service) -> list[Seen]:
+async def _included(view: View, asked: query.Query, found: Sequence[VisibleVersion], service: Service) -> list[VisibleVersion]:
     names = {f"{seen.type}/{seen.id}" for seen in found}
-    extras: dict[str, Seen] = {}
+    extras: dict[str, VisibleVersion] = {}
     for include in asked.includes:
         wanted = sorted(_targets(include, found, service.base) - names)
         for type in sorted({target.partition("/")[0] for target in wanted}):
@@ -102,12 +102,12 @@ async def _included(view: View, asked: query.Query, found: Sequence[Seen], servi
     return [seen for name, seen in extras.items() if name not in names][:INCLUDED]
 
 
-def _add(extras: dict[str, Seen], found: Iterable[Seen]) -> None:
+def _add(extras: dict[str, VisibleVersion], found: Iterable[VisibleVersion]) -> None:
     for seen in found:
         extras.setdefault(f"{seen.type}/{seen.id}", seen)
 
 
-def _targets(include: Include, found: Sequence[Seen], base: str) -> set[str]:
+def _targets(include: Include, found: Sequence[VisibleVersion], base: str) -> set[str]:
     """What the bodies, as the caller sees them, refer to by one parameter."""
     bodies = (jsontext.parse(seen.body) for seen in found if seen.type == include.type)
     targets = {target for body in bodies for target in index.targets(include.type, include.param, body, base)}

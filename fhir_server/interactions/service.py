@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fhir_server.access.authentication import Door, Stale
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
-from fhir_server.consent.labeling import Labeller
+from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request
@@ -27,7 +27,7 @@ class Service:
 
     store: Store
     door: Door
-    labeller: Labeller
+    labeler: Labeler
     policy: Policy
     cursors: Cursors
     base: str
@@ -37,13 +37,13 @@ class Service:
     async def admit(self, request: Request) -> None:
         """Let the caller in before its body is looked at.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            await self._plan(snapshot, request)
+            await self._permissions(snapshot, request)
 
     async def reading(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            plan = await self._plan(snapshot, request)
-            return await job(View(snapshot, plan, request.now))
+            permissions = await self._permissions(snapshot, request)
+            return await job(View(snapshot, permissions, request.now))
 
     async def writing(self, request: Request, job: Callable[[View, Transaction, Writing], Awaitable[T]]) -> T:
         """Run ``job`` in a transaction, with the caller's View of that same transaction.
@@ -52,11 +52,11 @@ class Service:
         """
         for _ in range(_ATTEMPTS):
             async with self.store.snapshot() as snapshot:
-                plan = await self._plan(snapshot, request)
+                permissions = await self._permissions(snapshot, request)
 
-            async def inside(tx: Transaction, plan: Plan = plan) -> T:
-                view = View(tx, await self.door.again(tx, plan, request.now), request.now)
-                return await job(view, tx, Writing(tx, self.labeller, self.base, request.now))
+            async def inside(tx: Transaction, permissions: Permissions = permissions) -> T:
+                view = View(tx, await self.door.again(tx, permissions, request.now), request.now)
+                return await job(view, tx, Writing(tx, self.labeler, self.base, request.now))
 
             try:
                 return await self.store.write(inside)
@@ -66,8 +66,8 @@ class Service:
 
     async def renewed(self, view: View, tx: Transaction) -> View:
         """The same caller's View once the transaction has written: classes it made are judged, facts it changed count."""
-        return View(tx, await self.door.fresh(tx, view.plan, view.now), view.now)
+        return View(tx, await self.door.fresh(tx, view.permissions, view.now), view.now)
 
-    async def _plan(self, snapshot: Snapshot, request: Request) -> Plan:
-        request.plan = await self.door.plan(snapshot, request.headers.get("authorization"), request.now)
-        return request.plan
+    async def _permissions(self, snapshot: Snapshot, request: Request) -> Permissions:
+        request.permissions = await self.door.permissions(snapshot, request.headers.get("authorization"), request.now)
+        return request.permissions

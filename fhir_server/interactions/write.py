@@ -6,7 +6,7 @@ matches exist for it only as far as the caller sees them.
 
 from __future__ import annotations
 
-from fhir_server.access.view import Seen, View, not_found
+from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
 from fhir_server.interactions.messages import JSON, Request, Response, decoded, etag_version, versioned
@@ -64,8 +64,8 @@ async def created(
     targets = named(draft, service.base)
     await tx.expect((f"{draft.type}/{id}", *targets))
     await require_shown(view, targets - known)
-    source = app_state.owner(view.plan, draft.type)
-    row = await writing.store(draft, id, trusted=view.plan.trusted, previous=None, source=source)
+    source = app_state.owner(view.permissions, draft.type)
+    row = await writing.store(draft, id, trusted=view.permissions.trusted, previous=None, source=source)
     return await _written(view, tx, row, 201, request, service)
 
 
@@ -73,22 +73,22 @@ async def updated(
     view: View, tx: Transaction, writing: Writing, request: Request, service: Service, draft: Draft, known: frozenset[str] = frozenset()
 ) -> Response:
     allow(view, draft, "u")
-    app_state.require_condition(view.plan, draft.type, request)
+    app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
     targets = named(draft, service.base)
     await tx.expect((f"{draft.type}/{id}", *targets))
     seen, current = await _current(view, tx, draft.type, id, "u")
     _require_match(request, seen)
-    if seen is None and not view.plan.trusted:
+    if seen is None and not view.permissions.trusted:
         raise not_found(draft.type, id)
     if seen is None:
-        view.plan.require(draft.type, "c")
+        view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
     await require_shown(view, targets - known - {f"{draft.type}/{id}"})
-    if current is not None and seen is not None and not view.plan.everything:
-        app_state.require_own(view.plan, current)
+    if current is not None and seen is not None and not view.permissions.everything:
+        app_state.require_own(view.permissions, current)
         draft = hidden_elements.restored(draft, current, await view.withheld(current))
-    row = await writing.store(draft, id, trusted=view.plan.trusted, previous=current)
+    row = await writing.store(draft, id, trusted=view.permissions.trusted, previous=current)
     if current is None:
         await writing.adopt(f"{draft.type}/{id}")
     return await _written(view, tx, row, 200 if seen else 201, request, service)
@@ -96,32 +96,34 @@ async def updated(
 
 async def deleted(view: View, tx: Transaction, writing: Writing, request: Request) -> Response:
     type, id = request.path[:2]
-    view.plan.require(type, "d")
-    if not view.plan.trusted and not (app_state.applies(view.plan, type) and view.plan.may_write(type, "d")):
+    view.permissions.require(type, "d")
+    if not view.permissions.trusted and not (app_state.applies(view.permissions, type) and view.permissions.may_write(type, "d")):
         raise Problem("forbidden", f"This caller may not delete {type}.")
-    app_state.require_condition(view.plan, type, request)
+    app_state.require_condition(view.permissions, type, request)
     seen, current = await _current(view, tx, type, id, "d")
     _require_match(request, seen)
     if seen is None or current is None:
         return Response(204)
-    app_state.require_own(view.plan, current)
+    app_state.require_own(view.permissions, current)
     gone = await writing.drop(current)
     return Response(204, headers=versioned(gone.version, gone.updated)[:1])
 
 
 def allow(view: View, draft: Draft, letter: str) -> None:
     """Refuse a write that the scopes, the policy, or the caller's own body rules out; consults no stored data."""
-    view.plan.require(draft.type, letter)
-    plan = view.plan
-    if not plan.trusted and (not plan.may_write(draft.type, letter) or (letter == "u" and plan.principal.client_kind == "backend")):
+    view.permissions.require(draft.type, letter)
+    permissions = view.permissions
+    if not permissions.trusted and (
+        not permissions.may_write(draft.type, letter) or (letter == "u" and permissions.principal.client_kind == "backend")
+    ):
         raise Problem("forbidden", f"This caller may not write {draft.type}.")
     require_covered(view, draft, letter)
-    app_state.check(plan, draft)
+    app_state.check(permissions, draft)
 
 
 def require_covered(view: View, draft: Draft, letter: str) -> None:
     """Refuse a resource, as sent, that no scope covers: by whose record it is in, or by what it is.  Raises Problem ``forbidden``."""
-    if not view.plan.takes(letter, draft.type, draft.value):
+    if not view.permissions.takes(letter, draft.type, draft.value):
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
 
 
@@ -134,18 +136,18 @@ def named(draft: Draft, base: str) -> frozenset[str]:
 async def require_shown(view: View, targets: frozenset[str]) -> None:
     """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
     # A token that may only write need not be able to read the record it writes into.
-    wanted = targets - {f"Patient/{patient}" for patient in view.plan.patients or ()}
+    wanted = targets - {f"Patient/{patient}" for patient in view.permissions.patients or ()}
     missing = wanted - await view.shows(wanted) if wanted else wanted
     if missing:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
-async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[Seen | None, Row | None]:
+async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[VisibleVersion | None, Row | None]:
     """The row as the caller sees it under a scope for ``letter`` (None: not at all, or deleted), and as it is stored."""
     return await view.look(type, id, letter), await tx.current(type, id)
 
 
-def _require_match(request: Request, seen: Seen | None) -> None:
+def _require_match(request: Request, seen: VisibleVersion | None) -> None:
     """Optimistic locking against the version the caller sees.  Raises Problem ``precondition`` (or ``not_found``)."""
     wanted = request.headers.get("if-match")
     if wanted is None:
@@ -156,12 +158,12 @@ def _require_match(request: Request, seen: Seen | None) -> None:
         raise Problem("precondition", "If-Match does not name the current version.")
 
 
-async def matching(view: View, type: str, condition: str, request: Request, service: Service) -> Seen | None:
+async def matching(view: View, type: str, condition: str, request: Request, service: Service) -> VisibleVersion | None:
     """The one row in view that a conditional create's criteria match.  Raises Problem ``precondition`` for several."""
     asked = query.parse(type, list(decoded(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
     if not asked.applied:
         raise Problem("invalid", "If-None-Exist needs at least one search parameter.")
-    view.plan.require(type, "s")
+    view.permissions.require(type, "s")
     found, _ = await view.find(type, asked.where, limit=2)
     if len(found) > 1:
         raise Problem("precondition", "If-None-Exist matches several resources.")

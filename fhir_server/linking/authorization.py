@@ -12,10 +12,10 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from fhir_server.linking import id_token, links, organizations, token_endpoint
-from fhir_server.linking.context import Ended, Linking, LinkProblem
+from fhir_server.linking.context import Ended, LinkingContext, LinkProblem
 from fhir_server.linking.discovery import Endpoints, discovered
 from fhir_server.linking.links import Link
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.organizations import Organization
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import REQUEST_LIFE, digest, new_secret
 
@@ -33,58 +33,58 @@ class _Asked(msgspec.Struct, frozen=True):
     """A link under way: for whom, to whom, and what the answer must fit."""
 
     subject: str
-    organisation: Organisation
+    organization: Organization = msgspec.field(name="organisation")
     endpoints: Endpoints
     verifier: str
     nonce: str
 
 
-async def start(room: Linking, user: User, organisation_id: str) -> tuple[Organisation, str]:
+async def start(context: LinkingContext, user: User, organisation_id: str) -> tuple[Organization, str]:
     """The organisation, and the address at which this person signs in there.  Raises LinkProblem."""
-    organisation = await organizations.find(room.smart.store, organisation_id)
-    if organisation is None:
+    organization = await organizations.find(context.smart.store, organisation_id)
+    if organization is None:
         raise LinkProblem(_UNKNOWN)
-    endpoints = await discovered(room, organisation)
-    state, asked = new_secret(), _Asked(user.subject, organisation, endpoints, new_secret(), new_secret())
-    expires, family = room.smart.now() + REQUEST_LIFE, organizations.family(organisation.id)
-    await room.smart.store.secrets.replace(_KIND, digest(state), msgspec.json.encode(asked), expires, family)
+    endpoints = await discovered(context, organization)
+    state, asked = new_secret(), _Asked(user.subject, organization, endpoints, new_secret(), new_secret())
+    expires, family = context.smart.now() + REQUEST_LIFE, organizations.family(organization.id)
+    await context.smart.store.secrets.replace(_KIND, digest(state), msgspec.json.encode(asked), expires, family)
     url = prepare_grant_uri(
         endpoints.authorization,
-        organisation.client_id,
+        organization.client_id,
         "code",
-        redirect_uri=room.redirect_uri,
+        redirect_uri=context.redirect_uri,
         scope=SCOPE,
         state=state,
-        aud=organisation.base,
+        aud=organization.base,
         nonce=asked.nonce,
         code_challenge=create_s256_code_challenge(asked.verifier),
         code_challenge_method="S256",
     )
-    return organisation, str(url)
+    return organization, str(url)
 
 
-async def finish(room: Linking, user: User, pairs: Iterable[tuple[str, str]]) -> Link:
+async def finish(context: LinkingContext, user: User, pairs: Iterable[tuple[str, str]]) -> Link:
     """The link that the query of a callback completes.  Raises LinkProblem, and then nothing is kept of it."""
     received = list(pairs)
     given = dict(received)
-    asked = await _taken(room, given.get("state", ""))
+    asked = await _taken(context, given.get("state", ""))
     if asked is None or asked.subject != user.subject or len(given) != len(received):
         raise LinkProblem(_STALE)
-    organisation, endpoints = asked.organisation, asked.endpoints
-    if await organizations.find(room.smart.store, organisation.id) != organisation:
+    organization, endpoints = asked.organization, asked.endpoints
+    if await organizations.find(context.smart.store, organization.id) != organization:
         raise LinkProblem(_STALE)
     _check_answer(endpoints, given)
-    proof = {"code": given["code"], "redirect_uri": room.redirect_uri, "code_verifier": asked.verifier}
+    proof = {"code": given["code"], "redirect_uri": context.redirect_uri, "code_verifier": asked.verifier}
     try:
-        answer = await token_endpoint.ask(room, organisation, endpoints.token, "authorization_code", **proof)
+        answer = await token_endpoint.ask(context, organization, endpoints.token, "authorization_code", **proof)
     except Ended:
         raise LinkProblem(_REFUSED) from None
-    tokens = token_endpoint.held(room, answer)
+    tokens = token_endpoint.held(context, answer)
     try:
-        await id_token.check(room, organisation, endpoints, asked.nonce, answer.get("id_token"), tokens.access)
-        return await links.keep(room, user, organisation, endpoints, _record(answer.get("patient")), tokens)
+        await id_token.check(context, organization, endpoints, asked.nonce, answer.get("id_token"), tokens.access)
+        return await links.keep(context, user, organization, endpoints, _record(answer.get("patient")), tokens)
     except LinkProblem:
-        await token_endpoint.revoke(room, organisation, endpoints.token, endpoints.revocation, tokens)
+        await token_endpoint.revoke(context, organization, endpoints.token, endpoints.revocation, tokens)
         raise
 
 
@@ -93,8 +93,8 @@ def host(url: str) -> str:
     return urlsplit(url).netloc
 
 
-async def _taken(room: Linking, state: str) -> _Asked | None:
-    text = await room.smart.store.secrets.take(_KIND, digest(state), room.smart.now())
+async def _taken(context: LinkingContext, state: str) -> _Asked | None:
+    text = await context.smart.store.secrets.take(_KIND, digest(state), context.smart.now())
     return None if text is None else msgspec.json.decode(text, type=_Asked)
 
 

@@ -1,4 +1,4 @@
-"""What every part of this room needs: :class:`Linking`, and what it says when a link fails."""
+"""What every part of this room needs: :class:`LinkingContext`, and what it says when a link fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.outbound.json_client import Outside
 
 NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
@@ -32,14 +32,14 @@ class NotShared(LinkProblem):
 
 
 @dataclass(frozen=True, slots=True)
-class Linking:
+class LinkingContext:
     """The room, wired.
 
     ``transport``  carries the calls to other systems; None: the network
     ``deadline``   seconds after which a call to another system is given up, however busily it answers
     """
 
-    smart: Smart
+    smart: SmartContext
     transport: httpx.AsyncBaseTransport | None = None
     deadline: float = 20
 

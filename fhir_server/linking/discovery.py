@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from fhir_server.linking import http
-from fhir_server.linking.context import NO_ANSWER, Linking, Unreachable
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.context import NO_ANSWER, LinkingContext, Unreachable
+from fhir_server.linking.organizations import Organization
 from fhir_server.smart.outbound.json_client import callable_url, origin_of, text
 
 _UNSOUND: Final = "The sign-in of the other health system cannot be used safely. Tell us, so that we can sort it out with them."
@@ -34,9 +34,9 @@ class Endpoints(msgspec.Struct, frozen=True):
     names_itself: bool = False
 
 
-async def discovered(room: Linking, organisation: Organisation) -> Endpoints:
+async def discovered(context: LinkingContext, organization: Organization) -> Endpoints:
     """The endpoints as its discovery document states them now.  Raises Unreachable."""
-    reply = await http.get(room, f"{organisation.base}/.well-known/smart-configuration")
+    reply = await http.get(context, f"{organization.base}/.well-known/smart-configuration")
     if reply.status != 200 or not reply.body:
         raise Unreachable(NO_ANSWER)
     stated = reply.body
@@ -49,13 +49,13 @@ async def discovered(room: Linking, organisation: Organisation) -> Endpoints:
         names_itself=stated.get("authorization_response_iss_parameter_supported") is True,
     )
     methods = stated.get("code_challenge_methods_supported")
-    if not isinstance(methods, list) or "S256" not in methods or not _sound(room, organisation, endpoints):
+    if not isinstance(methods, list) or "S256" not in methods or not _sound(context, organization, endpoints):
         raise Unreachable(_UNSOUND)
     return endpoints
 
 
-def _sound(room: Linking, organisation: Organisation, endpoints: Endpoints) -> bool:
+def _sound(context: LinkingContext, organization: Organization, endpoints: Endpoints) -> bool:
     needed = (endpoints.authorization, endpoints.token)
     offered = (endpoints.revocation, endpoints.jwks, endpoints.issuer)
     stated = (*needed, *filter(None, offered))
-    return all(callable_url(room.smart, url) and origin_of(url) == organisation.authority for url in stated)
+    return all(callable_url(context.smart, url) and origin_of(url) == organization.authority for url in stated)

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fhir_server.linking import links
-from fhir_server.linking.context import Linking, LinkProblem, NotShared
+from fhir_server.linking.context import LinkingContext, LinkProblem, NotShared
 from fhir_server.linking.links import Link
 from fhir_server.smart.accounts.users import User
 from fhir_server.web.dates import said
@@ -75,10 +75,10 @@ class Section:
     note: str
 
 
-async def sections(room: Linking, user: User, link: Link) -> list[Section]:
+async def sections(context: LinkingContext, user: User, link: Link) -> list[Section]:
     """The whole page.  Raises Ended or Unreachable if the link as such does not work."""
-    await links.usable(room, user, link)
-    return await asyncio.gather(*(_section(room, user, link, title) for title in SECTIONS))
+    await links.usable(context, user, link)
+    return await asyncio.gather(*(_section(context, user, link, title) for title in SECTIONS))
 
 
 def line(resource: dict[str, Any]) -> Line:
@@ -88,12 +88,12 @@ def line(resource: dict[str, Any]) -> Line:
     return Line(_first(resource, what) or "No description", _first(resource, detail), day.group() if day else "")
 
 
-async def _section(room: Linking, user: User, link: Link, title: str) -> Section:
+async def _section(context: LinkingContext, user: User, link: Link, title: str) -> Section:
     lines: list[Line] = []
     notes: dict[str, None] = {}
     for type in SECTIONS[title]:
         try:
-            shared = await links.fetch(room, user, link, type)
+            shared = await links.fetch(context, user, link, type)
         except NotShared:
             continue
         except LinkProblem as problem:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from fhir_server.linking.context import BAD_ANSWER, NO_ANSWER, Linking, Unreachable
+from fhir_server.linking.context import BAD_ANSWER, NO_ANSWER, LinkingContext, Unreachable
 from fhir_server.smart.outbound.json_client import BadAnswer, NoAnswer, Reply
 
 
-async def get(room: Linking, url: str, params: dict[str, str] | None = None, token: str = "") -> Reply:
+async def get(context: LinkingContext, url: str, params: dict[str, str] | None = None, token: str = "") -> Reply:
     """Raises Unreachable."""
-    return await _told(room.outside.get(url, params, token))
+    return await _told(context.outside.get(url, params, token))
 
 
-async def post_form(room: Linking, url: str, body: str, headers: dict[str, str]) -> Reply:
+async def post_form(context: LinkingContext, url: str, body: str, headers: dict[str, str]) -> Reply:
     """Raises Unreachable."""
-    return await _told(room.outside.post_form(url, body, headers))
+    return await _told(context.outside.post_form(url, body, headers))
 
 
 async def _told(call: Awaitable[Reply]) -> Reply:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.linking import http
-from fhir_server.linking.context import Linking, LinkProblem
+from fhir_server.linking.context import LinkingContext, LinkProblem
 from fhir_server.linking.discovery import Endpoints
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.organizations import Organization
 from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
 
 _UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
 
 
-async def check(room: Linking, organisation: Organisation, endpoints: Endpoints, nonce: str, token: object, access_token: str) -> None:
+async def check(
+    context: LinkingContext, organization: Organization, endpoints: Endpoints, nonce: str, token: object, access_token: str
+) -> None:
     """Raises LinkProblem for an id_token that is not the one of this link; none at all is none to doubt."""
     if token is None:
         return
     if not endpoints.jwks or not endpoints.issuer:
         raise LinkProblem(_UNPROVEN)
-    keys = (await http.get(room, endpoints.jwks)).body
-    expected = Expected(endpoints.issuer, organisation.client_id, nonce, access_token)
+    keys = (await http.get(context, endpoints.jwks)).body
+    expected = Expected(endpoints.issuer, organization.client_id, nonce, access_token)
     try:
-        await verified(token, keys, expected, room.smart.now())
+        await verified(token, keys, expected, context.smart.now())
     except Unproven:
         raise LinkProblem(_UNPROVEN) from None

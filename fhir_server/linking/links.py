@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server.linking import http, organizations, token_encryption, token_endpoint
-from fhir_server.linking.context import ENDED, NO_ANSWER, Ended, Linking, LinkProblem, NotShared, Unreachable
+from fhir_server.linking.context import ENDED, NO_ANSWER, Ended, LinkingContext, LinkProblem, NotShared, Unreachable
 from fhir_server.linking.discovery import Endpoints
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.organizations import Organization
 from fhir_server.linking.token_endpoint import Held
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
@@ -38,7 +38,7 @@ class Link(msgspec.Struct, frozen=True):
     """
 
     id: str
-    organisation: str
+    organization: str = msgspec.field(name="organisation")
     base: str
     token: str
     revocation: str
@@ -53,63 +53,63 @@ class Shared(msgspec.Struct, frozen=True):
     more: bool
 
 
-async def everyone(room: Linking, user: User) -> tuple[Link, ...]:
+async def everyone(context: LinkingContext, user: User) -> tuple[Link, ...]:
     """This person's links, oldest first."""
-    kept = await room.smart.store.secrets.listing(_kind(user), room.smart.now())
+    kept = await context.smart.store.secrets.listing(_kind(user), context.smart.now())
     return tuple(sorted((msgspec.json.decode(text, type=Link) for _, text in kept), key=lambda link: link.since))
 
 
-async def find(room: Linking, user: User, id: str) -> Link | None:
+async def find(context: LinkingContext, user: User, id: str) -> Link | None:
     """The link of this id, if it is this person's."""
-    text = await room.smart.store.secrets.peek(_kind(user), id, room.smart.now())
+    text = await context.smart.store.secrets.peek(_kind(user), id, context.smart.now())
     return None if text is None else msgspec.json.decode(text, type=Link)
 
 
-async def keep(room: Linking, user: User, organisation: Organisation, endpoints: Endpoints, patient: str, tokens: Held) -> Link:
+async def keep(context: LinkingContext, user: User, organization: Organization, endpoints: Endpoints, patient: str, tokens: Held) -> Link:
     """A new link, in place of an earlier one to the same record there."""
-    kept, record = await everyone(room, user), (organisation.id, patient)
-    earlier = [link for link in kept if (link.organisation, link.patient) == record]
+    kept, record = await everyone(context, user), (organization.id, patient)
+    earlier = [link for link in kept if (link.organization, link.patient) == record]
     link = Link(
         id=new_secret()[:22],
-        organisation=organisation.id,
-        base=organisation.base,
+        organization=organization.id,
+        base=organization.base,
         token=endpoints.token,
         revocation=endpoints.revocation,
         patient=patient,
-        since=room.smart.now(),
+        since=context.smart.now(),
     )
-    await _put(room, link, tokens)
-    family = organizations.family(link.organisation)
-    await room.smart.store.secrets.replace(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
+    await _put(context, link, tokens)
+    family = organizations.family(link.organization)
+    await context.smart.store.secrets.replace(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
     for old in earlier:
-        await unlink(room, user, old)
+        await unlink(context, user, old)
     return link
 
 
-async def unlink(room: Linking, user: User, link: Link) -> bool:
+async def unlink(context: LinkingContext, user: User, link: Link) -> bool:
     """Forget the link, and ask the other system to end our access; False if it was gone already."""
-    secrets, now = room.smart.store.secrets, room.smart.now()
+    secrets, now = context.smart.store.secrets, context.smart.now()
     if await secrets.take(_kind(user), link.id, now) is None:
         return False
-    await _revoke(room, link, await secrets.take(_TOKENS, link.id, now))
+    await _revoke(context, link, await secrets.take(_TOKENS, link.id, now))
     return True
 
 
-async def unlink_all(room: Linking, user: User) -> None:
+async def unlink_all(context: LinkingContext, user: User) -> None:
     """For an account that is being closed."""
-    for link in await everyone(room, user):
-        await unlink(room, user, link)
+    for link in await everyone(context, user):
+        await unlink(context, user, link)
 
 
-async def fetch(room: Linking, user: User, link: Link, type: str) -> Shared:
+async def fetch(context: LinkingContext, user: User, link: Link, type: str) -> Shared:
     """What the other system says now about this person, of one resource type.
 
     Raises Ended, Unreachable, or NotShared where it does not give out this type.
     """
-    tokens = await usable(room, user, link)
-    reply = await _asked(room, link, type, tokens)
+    tokens = await usable(context, user, link)
+    reply = await _asked(context, link, type, tokens)
     if reply.status == 401:
-        reply = await _asked(room, link, type, await usable(room, user, link, refused=tokens.access))
+        reply = await _asked(context, link, type, await usable(context, user, link, refused=tokens.access))
     if reply.status == 401:
         raise Ended(ENDED)
     if reply.status in (400, 403, 404, 405, 410, 422):
@@ -119,46 +119,46 @@ async def fetch(room: Linking, user: User, link: Link, type: str) -> Shared:
     return _searchset(reply.body, type)
 
 
-async def usable(room: Linking, user: User, link: Link, refused: str = "") -> Held:
+async def usable(context: LinkingContext, user: User, link: Link, refused: str = "") -> Held:
     """Tokens that are good now, renewed if need be; ``refused``: an access token known not to be.
 
     Raises Ended, Unreachable.
     """
-    secrets, waited = room.smart.store.secrets, 0.0
-    while waited < room.deadline:
-        tokens = await _kept(room, link)
-        if tokens.expires > room.smart.now() + _LEEWAY and tokens.access != refused:
+    secrets, waited = context.smart.store.secrets, 0.0
+    while waited < context.deadline:
+        tokens = await _kept(context, link)
+        if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
             return tokens
         # One at a time: a refresh token used twice is taken for a stolen one, and ends the link over there.
-        if await secrets.keep(_RENEWING, link.id, b"", room.smart.now() + MINUTE):
+        if await secrets.keep(_RENEWING, link.id, b"", context.smart.now() + MINUTE):
             try:
-                return await _renewed(room, user, link, refused)
+                return await _renewed(context, user, link, refused)
             finally:
-                await secrets.take(_RENEWING, link.id, room.smart.now())
+                await secrets.take(_RENEWING, link.id, context.smart.now())
         await asyncio.sleep(_PAUSE)
         waited += _PAUSE
     raise Unreachable(NO_ANSWER)
 
 
-async def _renewed(room: Linking, user: User, link: Link, refused: str) -> Held:
-    tokens = await _kept(room, link)
-    if tokens.expires > room.smart.now() + _LEEWAY and tokens.access != refused:
+async def _renewed(context: LinkingContext, user: User, link: Link, refused: str) -> Held:
+    tokens = await _kept(context, link)
+    if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
         return tokens  # by whoever held the turn before us
-    organisation = await organizations.find(room.smart.store, link.organisation)
-    if not tokens.refresh or organisation is None or organisation.base != link.base:
+    organization = await organizations.find(context.smart.store, link.organization)
+    if not tokens.refresh or organization is None or organization.base != link.base:
         raise Ended(ENDED)
-    answer = await token_endpoint.ask(room, organisation, link.token, "refresh_token", refresh_token=tokens.refresh)
-    fresh = token_endpoint.held(room, answer, tokens.refresh)
-    await _put(room, link, fresh)
-    if await find(room, user, link.id) is None:  # cut meanwhile
-        await _revoke(room, link, await room.smart.store.secrets.take(_TOKENS, link.id, room.smart.now()))
+    answer = await token_endpoint.ask(context, organization, link.token, "refresh_token", refresh_token=tokens.refresh)
+    fresh = token_endpoint.held(context, answer, tokens.refresh)
+    await _put(context, link, fresh)
+    if await find(context, user, link.id) is None:  # cut meanwhile
+        await _revoke(context, link, await context.smart.store.secrets.take(_TOKENS, link.id, context.smart.now()))
         raise Ended(ENDED)
     return fresh
 
 
-async def _asked(room: Linking, link: Link, type: str, tokens: Held) -> Reply:
+async def _asked(context: LinkingContext, link: Link, type: str, tokens: Held) -> Reply:
     query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
-    return await http.get(room, f"{link.base}/{type}", query, tokens.access)
+    return await http.get(context, f"{link.base}/{type}", query, tokens.access)
 
 
 def _searchset(bundle: dict[str, Any], type: str) -> Shared:
@@ -172,28 +172,28 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-async def _kept(room: Linking, link: Link) -> Held:
-    sealed = await room.smart.store.secrets.peek(_TOKENS, link.id, room.smart.now())
+async def _kept(context: LinkingContext, link: Link) -> Held:
+    sealed = await context.smart.store.secrets.peek(_TOKENS, link.id, context.smart.now())
     if sealed is None:
         raise Ended(ENDED)
-    return msgspec.json.decode(await token_encryption.unseal(room.smart, sealed), type=Held)
+    return msgspec.json.decode(await token_encryption.unseal(context.smart, sealed), type=Held)
 
 
-async def _put(room: Linking, link: Link, tokens: Held) -> None:
-    sealed = await token_encryption.seal(room.smart, msgspec.json.encode(tokens))
-    family = organizations.family(link.organisation)
-    await room.smart.store.secrets.replace(_TOKENS, link.id, sealed, NEVER, family)
+async def _put(context: LinkingContext, link: Link, tokens: Held) -> None:
+    sealed = await token_encryption.seal(context.smart, msgspec.json.encode(tokens))
+    family = organizations.family(link.organization)
+    await context.smart.store.secrets.replace(_TOKENS, link.id, sealed, NEVER, family)
 
 
-async def _revoke(room: Linking, link: Link, sealed: bytes | None) -> None:
-    organisation = await organizations.find(room.smart.store, link.organisation)
-    if sealed is None or organisation is None:
+async def _revoke(context: LinkingContext, link: Link, sealed: bytes | None) -> None:
+    organization = await organizations.find(context.smart.store, link.organization)
+    if sealed is None or organization is None:
         return
     try:
-        tokens = msgspec.json.decode(await token_encryption.unseal(room.smart, sealed), type=Held)
+        tokens = msgspec.json.decode(await token_encryption.unseal(context.smart, sealed), type=Held)
     except LinkProblem:
         return
-    await token_endpoint.revoke(room, organisation, link.token, link.revocation, tokens)
+    await token_endpoint.revoke(context, organization, link.token, link.revocation, tokens)
 
 
 def _kind(user: User) -> str:

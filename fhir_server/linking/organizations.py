@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.outbound.json_client import callable_url, origin_of
 from fhir_server.store import Store
@@ -15,7 +15,7 @@ from fhir_server.store import Store
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 
 
-class Organisation(msgspec.Struct, frozen=True):
+class Organization(msgspec.Struct, frozen=True):
     """Another system, and who we are there.
 
     ``base``       its FHIR base URL, without a slash at the end
@@ -37,7 +37,7 @@ class Organisation(msgspec.Struct, frozen=True):
         return origin_of(self.sign_in or self.base)
 
 
-_organisations = Register("linked-organisation", Organisation)
+_organizations = Register("linked-organisation", Organization)
 
 
 def family(id: str) -> str:
@@ -45,19 +45,19 @@ def family(id: str) -> str:
     return f"linked-organisation:{id}"
 
 
-async def find(store: Store, id: str) -> Organisation | None:
-    return await _organisations.find(store, id)
+async def find(store: Store, id: str) -> Organization | None:
+    return await _organizations.find(store, id)
 
 
-async def everyone(store: Store) -> tuple[Organisation, ...]:
+async def everyone(store: Store) -> tuple[Organization, ...]:
     """By id."""
-    return await _organisations.all(store)
+    return await _organizations.all(store)
 
 
-async def add(smart: Smart, organisation: Organisation) -> None:
+async def add(smart: SmartContext, organization: Organization) -> None:
     """Register or change.  Raises ValueError, worded for the operator, for what cannot be called safely."""
-    _check(smart, organisation)
-    await _organisations.save(smart.store, organisation.id, organisation)
+    _check(smart, organization)
+    await _organizations.save(smart.store, organization.id, organization)
 
 
 async def remove(store: Store, id: str) -> bool:
@@ -65,20 +65,20 @@ async def remove(store: Store, id: str) -> bool:
 
     The links' tokens are forgotten, not revoked: tell the other system to close our registration too.
     """
-    gone = await _organisations.remove(store, id)
+    gone = await _organizations.remove(store, id)
     await store.secrets.forget(family(id))
     return gone
 
 
-def _check(smart: Smart, organisation: Organisation) -> None:
-    if not _ID.fullmatch(organisation.id):
+def _check(smart: SmartContext, organization: Organization) -> None:
+    if not _ID.fullmatch(organization.id):
         raise ValueError("An organisation's id is 1 to 64 small letters, digits and hyphens.")
-    if not organisation.name.strip() or not organisation.name.isprintable():
+    if not organization.name.strip() or not organization.name.isprintable():
         raise ValueError("An organisation needs a name that people will recognise.")
-    if not organisation.client_id.isprintable() or not organisation.client_id:
+    if not organization.client_id.isprintable() or not organization.client_id:
         raise ValueError("The client id is what the other system calls this server; it cannot be empty.")
-    if not callable_url(smart, organisation.base) or "?" in organisation.base or organisation.base.endswith("/"):
+    if not callable_url(smart, organization.base) or "?" in organization.base or organization.base.endswith("/"):
         raise ValueError("The FHIR base must be an https URL without a query and without a slash at the end.")
-    sign_in = organisation.sign_in
+    sign_in = organization.sign_in
     if sign_in and (not callable_url(smart, sign_in) or sign_in != origin_of(sign_in)):
         raise ValueError("The sign-in origin must be https://host[:port] and nothing more.")

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.linking import authorization, display, links, organizations
-from fhir_server.linking.context import Linking, LinkProblem, Unreachable
+from fhir_server.linking.context import LinkingContext, LinkProblem, Unreachable
 from fhir_server.linking.links import Link
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.organizations import Organization
 from fhir_server.linking.pages import render
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import Act, Kind
 from fhir_server.web.dates import day_of
 from fhir_server.web.forms import NO_STORE, BadForm, fields, read_form
@@ -30,10 +30,10 @@ _LAPSED: Final = "You were signed out here in the meantime, so nothing was linke
 
 
 class Pages:
-    """The pages of one :class:`Linking`."""
+    """The pages of one :class:`LinkingContext`."""
 
-    def __init__(self, room: Linking) -> None:
-        self.room = room
+    def __init__(self, context: LinkingContext) -> None:
+        self.context = context
 
     async def listing(self, request: Request, session: Session) -> Response:
         return await self._listing(session, done=_UNLINKED if "unlinked" in request.query_params else "")
@@ -43,15 +43,15 @@ class Pages:
         if form is None:
             return self._problem(session, _FORGED, 403)
         try:
-            organisation, url = await authorization.start(self.room, session.user, form.get("organisation", ""))
+            organization, url = await authorization.start(self.context, session.user, form.get("organization", ""))
         except LinkProblem as problem:
             return await self._listing(session, str(problem), _status(problem))
         # A page with a link, not a redirect: browsers hold a form to its own site, redirects included.
-        return self._page("leaving.html", session, partner=organisation, url=url, host=authorization.host(url))
+        return self._page("leaving.html", session, partner=organization, url=url, host=authorization.host(url))
 
     async def callback(self, request: Request, session: Session) -> Response:
         try:
-            link = await authorization.finish(self.room, session.user, fields(request.url.query))
+            link = await authorization.finish(self.context, session.user, fields(request.url.query))
         except BadForm as error:
             return await self._listing(session, str(error))
         except LinkProblem as problem:
@@ -60,15 +60,15 @@ class Pages:
         return _to(f"/links/{link.id}")
 
     async def link(self, request: Request, session: Session) -> Response:
-        link, organisation = await self._found(request, session)
-        if link is None or organisation is None:
+        link, organization = await self._found(request, session)
+        if link is None or organization is None:
             return self._problem(session, _UNKNOWN, 404)
         problem, sections = "", list[display.Section]()
         try:
-            sections = await display.sections(self.room, session.user, link)
+            sections = await display.sections(self.context, session.user, link)
         except LinkProblem as failure:
             problem = str(failure)
-        view: dict[str, Any] = {"link": link, "partner": organisation, "sections": sections, "since": self._since(link)}
+        view: dict[str, Any] = {"link": link, "partner": organization, "sections": sections, "since": self._since(link)}
         return self._page("link.html", session, problem=problem, **view)
 
     async def unlink(self, request: Request, session: Session) -> Response:
@@ -77,7 +77,7 @@ class Pages:
         link, _ = await self._found(request, session)
         if link is None:
             return await self._listing(session, _UNLINKED, 404)
-        await links.unlink(self.room, session.user, link)
+        await links.unlink(self.context, session.user, link)
         await self._note("unlink-account", session, link)
         return _to("/links?unlinked=yes")
 
@@ -88,7 +88,7 @@ class Pages:
     # parts
 
     async def session(self, request: Request) -> Session | None:
-        return await sessions.current(self.room.smart, self._cookie(request))
+        return await sessions.current(self.context.smart, self._cookie(request))
 
     def signed_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """A handler for people who are signed in; others are asked to, and come back to their links."""
@@ -104,23 +104,23 @@ class Pages:
 
         return guarded
 
-    async def _found(self, request: Request, session: Session) -> tuple[Link | None, Organisation | None]:
-        link = await links.find(self.room, session.user, request.path_params["id"])
-        return link, await organizations.find(self.room.smart.store, link.organisation) if link else None
+    async def _found(self, request: Request, session: Session) -> tuple[Link | None, Organization | None]:
+        link = await links.find(self.context, session.user, request.path_params["id"])
+        return link, await organizations.find(self.context.smart.store, link.organization) if link else None
 
     async def _listing(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
-        known = {one.id: one for one in await organizations.everyone(self.room.smart.store)}
-        kept = await links.everyone(self.room, session.user)
-        linked = [(link, known[link.organisation], self._since(link)) for link in kept if link.organisation in known]
+        known = {one.id: one for one in await organizations.everyone(self.context.smart.store)}
+        kept = await links.everyone(self.context, session.user)
+        linked = [(link, known[link.organization], self._since(link)) for link in kept if link.organization in known]
         offered = sorted(known.values(), key=lambda one: one.name.casefold())
         view: dict[str, Any] = {"problem": problem, "done": done, "linked": linked, "offered": offered}
         return self._page("links.html", session, status if problem else 200, **view)
 
     def _since(self, link: Link) -> str:
-        return day_of(link.since, self.room.smart.zone)
+        return day_of(link.since, self.context.smart.zone)
 
     async def _note(self, kind: Kind, session: Session, link: Link) -> None:
-        await self.room.smart.note(Act(kind, username=session.user.username, detail={"organisation": link.organisation}))
+        await self.context.smart.note(Act(kind, username=session.user.username, detail={"organisation": link.organization}))
 
     async def _form(self, request: Request) -> dict[str, str] | None:
         """The form's fields, if this browser was shown the form."""
@@ -128,16 +128,16 @@ class Pages:
             form = dict(await read_form(request))
         except BadForm:
             return None
-        return form if cookies.own_form(self.room.smart, request, form.get("token", "")) else None
+        return form if cookies.own_form(self.context.smart, request, form.get("token", "")) else None
 
     def _problem(self, session: Session | None, text: str, status: int) -> Response:
         return self._page("problem.html", session, status, text=text)
 
     def _page(self, name: str, session: Session | None, status: int = 200, **view: Any) -> Response:
-        return render(self.room.smart, name, status, session=session, **view)
+        return render(self.context.smart, name, status, session=session, **view)
 
     def _cookie(self, request: Request) -> str:
-        return request.cookies.get(sessions.cookie_name(self.room.smart), "")
+        return request.cookies.get(sessions.cookie_name(self.context.smart), "")
 
 
 def _status(problem: LinkProblem) -> int:
@@ -149,9 +149,9 @@ def _to(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303, headers=NO_STORE | {"Referrer-Policy": "no-referrer"})
 
 
-def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
+def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
     """The pages under ``/links``.  ``transport`` carries the calls to other systems; None: the network."""
-    routes, pages = APIRouter(include_in_schema=False), Pages(Linking(smart, transport))
+    routes, pages = APIRouter(include_in_schema=False), Pages(LinkingContext(smart, transport))
     steps: tuple[tuple[str, str, Handler], ...] = (
         ("GET", "/links", pages.listing),
         ("POST", "/links", pages.start),

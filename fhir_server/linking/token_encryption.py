@@ -11,7 +11,7 @@ from typing import Final
 from cryptography.fernet import Fernet, InvalidToken
 
 from fhir_server.linking.context import Ended
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import box
 from fhir_server.store import NEVER
 
@@ -19,11 +19,11 @@ _KIND: Final = "linking-key"
 _LOST: Final = "This link can no longer be opened here. Link the account again."
 
 
-async def seal(smart: Smart, plain: bytes) -> bytes:
+async def seal(smart: SmartContext, plain: bytes) -> bytes:
     return (await _box(smart)).encrypt(plain)
 
 
-async def unseal(smart: Smart, sealed: bytes) -> bytes:
+async def unseal(smart: SmartContext, sealed: bytes) -> bytes:
     """Raises Ended if it was sealed under another key."""
     try:
         return (await _box(smart)).decrypt(sealed)
@@ -31,12 +31,12 @@ async def unseal(smart: Smart, sealed: bytes) -> bytes:
         raise Ended(_LOST) from None
 
 
-async def _box(smart: Smart) -> Fernet:
+async def _box(smart: SmartContext) -> Fernet:
     seed = smart.key.encode() if smart.key else await _made(smart)
     return box(seed, "fhir-server linked accounts")
 
 
-async def _made(smart: Smart) -> bytes:
+async def _made(smart: SmartContext) -> bytes:
     secrets = smart.store.secrets
     seed = await secrets.peek(_KIND, "", 0)
     if seed is None:

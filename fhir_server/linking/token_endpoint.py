@@ -10,8 +10,8 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 
 from fhir_server.linking import http
-from fhir_server.linking.context import BAD_ANSWER, ENDED, Ended, Linking, Unreachable
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.context import BAD_ANSWER, ENDED, Ended, LinkingContext, Unreachable
+from fhir_server.linking.organizations import Organization
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.outbound import client_authentication
 
@@ -26,10 +26,10 @@ class Held(msgspec.Struct, frozen=True):
     expires: int
 
 
-async def ask(room: Linking, organisation: Organisation, endpoint: str, grant_type: str, **given: str) -> dict[str, Any]:
+async def ask(context: LinkingContext, organization: Organization, endpoint: str, grant_type: str, **given: str) -> dict[str, Any]:
     """A token endpoint's answer.  Raises Ended if the grant (code, refresh token) is refused, Unreachable otherwise."""
-    body, headers = await _signed(room, organisation, endpoint, endpoint, prepare_token_request(grant_type, **given))
-    reply = await http.post_form(room, endpoint, body, headers)
+    body, headers = await _signed(context, organization, endpoint, endpoint, prepare_token_request(grant_type, **given))
+    reply = await http.post_form(context, endpoint, body, headers)
     if reply.status in (400, 401) and reply.body.get("error") == "invalid_grant":
         raise Ended(ENDED)
     if reply.status != 200:
@@ -37,30 +37,32 @@ async def ask(room: Linking, organisation: Organisation, endpoint: str, grant_ty
     return reply.body
 
 
-def held(room: Linking, answer: dict[str, Any], before: str = "") -> Held:
+def held(context: LinkingContext, answer: dict[str, Any], before: str = "") -> Held:
     """The tokens of an answer; ``before`` is the refresh token that stays good if no new one came.  Raises Unreachable."""
     access, refresh, life = answer.get("access_token"), answer.get("refresh_token"), answer.get("expires_in")
     bearer = str(answer.get("token_type")).lower() == "bearer"
     if not bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
         raise Unreachable(BAD_ANSWER)
     seconds = life if isinstance(life, int) and 0 <= life <= 366 * 86_400 else 0
-    return Held(access, refresh if isinstance(refresh, str) else before, room.smart.now() + seconds * SECOND)
+    return Held(access, refresh if isinstance(refresh, str) else before, context.smart.now() + seconds * SECOND)
 
 
-async def revoke(room: Linking, organisation: Organisation, token_endpoint: str, endpoint: str, tokens: Held) -> None:
+async def revoke(context: LinkingContext, organization: Organization, token_endpoint: str, endpoint: str, tokens: Held) -> None:
     """Ask the other system to end these tokens (RFC 7009), whatever comes of it."""
     if not endpoint:
         return
     token, hint = (tokens.refresh, "refresh_token") if tokens.refresh else (tokens.access, "access_token")
     plain, _ = prepare_revoke_token_request(token, hint)
-    body, headers = await _signed(room, organisation, token_endpoint, endpoint, plain)
+    body, headers = await _signed(context, organization, token_endpoint, endpoint, plain)
     try:
-        await http.post_form(room, endpoint, body, headers)
+        await http.post_form(context, endpoint, body, headers)
     except Unreachable:
         return
 
 
-async def _signed(room: Linking, organisation: Organisation, audience: str, endpoint: str, body: str) -> client_authentication.Signed:
-    if organisation.method == "none":
-        return client_authentication.by_name(organisation.client_id, endpoint, body)
-    return await client_authentication.by_key(room.smart, organisation.client_id, audience, endpoint, body)
+async def _signed(
+    context: LinkingContext, organization: Organization, audience: str, endpoint: str, body: str
+) -> client_authentication.Signed:
+    if organization.method == "none":
+        return client_authentication.by_name(organization.client_id, endpoint, body)
+    return await client_authentication.by_key(context.smart, organization.client_id, audience, endpoint, body)

@@ -110,7 +110,7 @@ async def tally(whole: Origin, progress: Callable[[int], None]) -> Tally:
 
 def _comparable(version: Any) -> Any:
     """A version in a form that two stores have in common: entries are a set, and lose the path they were made from."""
-    entries = sorted({repr((one.kind, one.param, one.vclass, one.value)) for one in version.record.entries})
+    entries = sorted({repr((one.kind, one.param, one.class_id, one.value)) for one in version.record.entries})
     return version.record.row, entries, version.stored
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.visibility import Sight, Window
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Store
 
 _PAGE = 1000
@@ -19,7 +19,7 @@ async def export(store: Store, folder: Path) -> dict[str, int]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     counts = {}
-    for type in sorted(catalogue()):
+    for type in sorted(catalog()):
         written = await _export_type(store, type, folder / f"{type}.ndjson")
         if written:
             counts[type] = written
@@ -29,8 +29,8 @@ async def export(store: Store, folder: Path) -> dict[str, int]:
 async def _export_type(store: Store, type: str, path: Path) -> int:
     written = 0
     async with store.snapshot() as snapshot:
-        sight = Sight((Window(None, frozenset(range(len(await snapshot.classes()))), released=False),))
-        page = await snapshot.find(type, EVERYTHING, sight, limit=_PAGE)
+        visibility = Visibility((VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released=False),))
+        page = await snapshot.find(type, EVERYTHING, visibility, limit=_PAGE)
         if not page.rows:
             return 0
         with path.open("wb") as file:
@@ -39,4 +39,4 @@ async def _export_type(store: Store, type: str, path: Path) -> int:
                 written += len(page.rows)
                 if page.next is None:
                     return written
-                page = await snapshot.find(type, EVERYTHING, sight, limit=_PAGE, after=page.next)
+                page = await snapshot.find(type, EVERYTHING, visibility, limit=_PAGE, after=page.next)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fhir_server.consent.labeling import Labeller
+from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
 from fhir_server.store import Row, Store, Transaction
@@ -26,9 +26,9 @@ class Tally:
 class Loader:
     """Stores units of resources.  ``clock`` gives the instant each unit is stored at."""
 
-    def __init__(self, store: Store, labeller: Labeller, base: str, clock: Callable[[], int]) -> None:
+    def __init__(self, store: Store, labeler: Labeler, base: str, clock: Callable[[], int]) -> None:
         self._store = store
-        self._labeller = labeller
+        self._labeler = labeler
         self._base = base
         self._clock = clock
 
@@ -56,7 +56,7 @@ class Loader:
         return writer.draft(item.text, base=self._base)
 
     async def _written(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
-        writing = Writing(tx, self._labeller, self._base, self._clock())
+        writing = Writing(tx, self._labeler, self._base, self._clock())
         stored = 0
         for item, draft in sorted(drafts, key=lambda pair: writer.rank(pair[1].type)):
             current = await tx.current(draft.type, item.id)

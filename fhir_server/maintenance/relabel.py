@@ -5,23 +5,23 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from fhir_server.consent.labeling import Labeller
-from fhir_server.resources import catalogue
+from fhir_server.consent.labeling import Labeler
+from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.visibility import Position, Sight, Window
+from fhir_server.search.visibility import Position, Visibility, VisibilityClause
 from fhir_server.store import Store, Transaction
 from fhir_server.writing.writer import Writing, rank
 
 _PAGE = 500
 
 
-async def relabel(store: Store, labeller: Labeller, base: str, now: int) -> tuple[int, int]:
+async def relabel(store: Store, labeler: Labeler, base: str, now: int) -> tuple[int, int]:
     """(rows looked at, rows whose visibility changed).  Safe to interrupt and to start again."""
     seen = changed = 0
-    for type in sorted(catalogue(), key=rank):
+    for type in sorted(catalog(), key=rank):
         after: Position | None = None
         while True:
-            rows, renewed, after = await store.write(partial(_page, Labelling(labeller, base, now), type, after))
+            rows, renewed, after = await store.write(partial(_page, LabelingContext(labeler, base, now), type, after))
             seen, changed = seen + rows, changed + renewed
             if after is None:
                 break
@@ -29,18 +29,18 @@ async def relabel(store: Store, labeller: Labeller, base: str, now: int) -> tupl
     return seen, changed
 
 
-class Labelling(NamedTuple):
+class LabelingContext(NamedTuple):
     """What labelling needs, beside the transaction."""
 
-    labeller: Labeller
+    labeler: Labeler
     base: str
     now: int
 
 
-async def _page(with_: Labelling, type: str, after: Position | None, tx: Transaction) -> tuple[int, int, Position | None]:
+async def _page(with_: LabelingContext, type: str, after: Position | None, tx: Transaction) -> tuple[int, int, Position | None]:
     writing = Writing(tx, *with_)
-    sight = Sight((Window(None, frozenset(range(len(await tx.classes()))), released=False),), with_.now)
-    page = await tx.find(type, EVERYTHING, sight, limit=_PAGE, after=after)
+    visibility = Visibility((VisibilityClause(None, frozenset(range(len(await tx.classes()))), released=False),), with_.now)
+    page = await tx.find(type, EVERYTHING, visibility, limit=_PAGE, after=after)
     changed = 0
     for row in page.rows:
         changed += await writing.renew(row)

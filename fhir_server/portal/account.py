@@ -14,7 +14,7 @@ from fhir_server.smart.accounts import account_events, browser_names, reauthenti
 from fhir_server.smart.accounts.account_events import Event
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import MINUTE, Smart, digest
+from fhir_server.smart.core.context import MINUTE, SmartContext, digest
 from fhir_server.smart.core.security_events import Act
 from fhir_server.web.dates import day_of, minute_of
 
@@ -40,9 +40,9 @@ _OFFER_LIFE: Final = 10 * MINUTE
 
 
 class Account:
-    """The pages of one :class:`Smart`."""
+    """The pages of one :class:`SmartContext`."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         self.smart = smart
 
     async def show(self, request: Request, session: Session) -> Response:
@@ -148,7 +148,7 @@ def worded(events: Iterable[Event], zone: ZoneInfo) -> list[tuple[str, str]]:
     return [(minute_of(one.at, zone), account_events.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
 
 
-def add_account(routes: APIRouter, smart: Smart) -> None:
+def add_account(routes: APIRouter, smart: SmartContext) -> None:
     """Add the pages under ``/account``."""
     here = Account(smart)
     routes.add_api_route(PATH, page_handlers.shown(smart, PATH, here.show), methods=["GET"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fhir_server.portal.context import Desk
+from fhir_server.portal.context import PortalContext
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import sensitive_categories
 from fhir_server.smart.authorize.scope_wording import wording
@@ -12,7 +12,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.scopes import resource_scopes
-from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 
 _ANY_RECORD = "Every record you may open"
@@ -37,28 +37,28 @@ class App:
     renewed: int
 
 
-async def connected(desk: Desk, user: User, now: int) -> list[App]:
+async def connected(context: PortalContext, user: User, now: int) -> list[App]:
     """The person's standing grants, by the client's name."""
-    records = {choice.patient: choice.name for choice in await desk.records(user, now)}
-    found = [await _app(desk, user, grant, records) for grant in await _standing(desk, user, now)]
+    records = {choice.patient: choice.name for choice in await context.records(user, now)}
+    found = [await _app(context, user, grant, records) for grant in await _standing(context, user, now)]
     return sorted(found, key=lambda app: (app.name, app.record, app.renewed))
 
 
-async def end(desk: Desk, user: User, handle: str, now: int) -> Granted | None:
+async def end(context: PortalContext, user: User, handle: str, now: int) -> TokenGrant | None:
     """End a grant of this person's with every token it has, and say which it was; None if there is none of that handle."""
-    for grant in await _standing(desk, user, now):
+    for grant in await _standing(context, user, now):
         if digest(grant.family) == handle:
-            await desk.smart.store.secrets.forget(grant.family)
+            await context.smart.store.secrets.forget(grant.family)
             return grant
     return None
 
 
-async def _standing(desk: Desk, user: User, now: int) -> list[Granted]:
-    return [grant for grant in await token_grants.standing(desk.smart.store, now) if grant.username == user.username]
+async def _standing(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
+    return [grant for grant in await token_grants.standing(context.smart.store, now) if grant.username == user.username]
 
 
-async def _app(desk: Desk, user: User, grant: Granted, records: dict[str, str]) -> App:
-    client = await clients.find(desk.smart.store, grant.client_id)
+async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> App:
+    client = await clients.find(context.smart.store, grant.client_id)
     scope = tokens.standing_scope(client, grant) if client else ""
     record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
     words = tuple(wording(one, user.role) for one in resource_scopes(scope))

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from fhir_server.access.permissions import Granter
+from fhir_server.access.permissions import PermissionResolver
 from fhir_server.access.view import View
 from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.persons import Person, RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
@@ -28,19 +28,19 @@ class NotYours(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class PortalContext:
     """The rooms behind the pages."""
 
-    smart: Smart
+    smart: SmartContext
     service: Service
-    granter: Granter
+    resolver: PermissionResolver
 
     def today(self, now: int) -> date:
         """The civil date at ``now`` in the institution's time zone."""
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self.service.policy.timezone).date()
 
     def writing(self, tx: Transaction, now: int) -> Writing:
-        return Writing(tx, self.service.labeller, self.service.base, now)
+        return Writing(tx, self.service.labeler, self.service.base, now)
 
     async def records(self, user: User, now: int) -> Sequence[RecordChoice]:
         """The records this person may open, the person's own first."""
@@ -48,10 +48,10 @@ class Desk:
 
     async def own_record(self, snapshot: Snapshot, user: User, now: int) -> View:
         """An adult's View of her own record.  Raises NotYours for anybody the policy does not judge to be that."""
-        plan = await self.granter.plan(snapshot, _principal(user, user.person()), now)
-        if user.role != "patient" or plan.actor is None or plan.actor.kind != "AS":
+        permissions = await self.resolver.permissions(snapshot, _principal(user, user.person()), now)
+        if user.role != "patient" or permissions.actor is None or permissions.actor.kind != "AS":
             raise NotYours
-        return View(snapshot, plan, now)
+        return View(snapshot, permissions, now)
 
     async def may_share(self, user: User, now: int) -> bool:
         """Whether :meth:`own_record` gives this person a View."""

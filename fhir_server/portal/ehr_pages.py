@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.portal import ehr_launch, page_handlers
 from fhir_server.portal.ehr_launch import NoChart
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import Act, of_patient
 from fhir_server.web.forms import NO_STORE
 
@@ -19,9 +19,9 @@ _NO_CHART: Final = "There is no such chart among those of your patients, or it c
 
 
 class Charts:
-    """The pages of one :class:`Smart`."""
+    """The pages of one :class:`SmartContext`."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         self.smart = smart
 
     async def listing(self, request: Request, session: Session) -> Response:
@@ -55,7 +55,7 @@ class Charts:
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
 
 
-def add_charts(routes: APIRouter, smart: Smart) -> None:
+def add_charts(routes: APIRouter, smart: SmartContext) -> None:
     """Add the pages under ``/ehr``."""
     charts = Charts(smart)
     routes.add_api_route(PATH, page_handlers.shown(smart, PATH, charts.listing), methods=["GET"])

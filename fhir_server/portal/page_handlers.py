@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import ALONE, NO_STORE, BadForm, Form, page_headers, read_form
 
 Shown = Callable[[Request, Session], Awaitable[Response]]
@@ -28,10 +28,10 @@ _templates = Environment(
 )
 
 
-def page(smart: Smart, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
+def page(smart: SmartContext, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
     """The page of this template.  ``targets``: where forms on it may end up, besides here."""
     shown: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
-    text = _templates.get_template(name).render(organisation=smart.organisation, **shown)
+    text = _templates.get_template(name).render(organization=smart.organization, **shown)
     return Response(text, status, page_headers(*targets) | ALONE, "text/html; charset=utf-8")
 
 
@@ -40,16 +40,16 @@ def to(path: str, **query: str) -> Response:
     return RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303, headers=NO_STORE)
 
 
-def cookie(smart: Smart, request: Request) -> str:
+def cookie(smart: SmartContext, request: Request) -> str:
     return cookies.held(smart, request)
 
 
-def with_cookie(smart: Smart, answer: Response, value: str) -> Response:
+def with_cookie(smart: SmartContext, answer: Response, value: str) -> Response:
     """The answer, giving the browser this new session."""
     return cookies.given(smart, answer, value)
 
 
-def shown(smart: Smart, path: str, handler: Shown) -> Callable[[Request], Awaitable[Response]]:
+def shown(smart: SmartContext, path: str, handler: Shown) -> Callable[[Request], Awaitable[Response]]:
     """A page for those who are signed in; others sign in first and come back to ``path``."""
 
     async def guarded(request: Request) -> Response:
@@ -59,7 +59,7 @@ def shown(smart: Smart, path: str, handler: Shown) -> Callable[[Request], Awaita
     return guarded
 
 
-def sent(smart: Smart, path: str, handler: Sent) -> Callable[[Request], Awaitable[Response]]:
+def sent(smart: SmartContext, path: str, handler: Sent) -> Callable[[Request], Awaitable[Response]]:
     """What the forms of the page at ``path`` do; reached only by forms this browser was shown."""
 
     async def guarded(request: Request) -> Response:
@@ -84,7 +84,7 @@ def back(path: str) -> Callable[[], Awaitable[Response]]:
     return answer
 
 
-def failed(smart: Smart, text: str, status: int = 400, session: Session | None = None) -> Response:
+def failed(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
     return page(smart, "failed.html", status, text=text, session=session)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.access.permissions import Granter
+from fhir_server.access.permissions import PermissionResolver
 from fhir_server.interactions.service import Service
 from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
 from fhir_server.portal.account import add_account, worded
 from fhir_server.portal.activation_codes import Invitation
-from fhir_server.portal.context import Desk, NotYours
+from fhir_server.portal.context import NotYours, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import Grant
 from fhir_server.portal.sharing import Unclear
@@ -19,7 +19,7 @@ from fhir_server.portal.wording import LEVELS, RELATIONSHIPS, opened
 from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import MINUTE, Smart, digest, new_secret
+from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
 from fhir_server.smart.core.security_events import Act, Kind, of_patient
 from fhir_server.web.dates import day_of
 
@@ -32,17 +32,17 @@ _NOT_CONNECTED = "This app is not connected any more."
 class Portal:
     """The pages of one server."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.smart = desk.smart
+    def __init__(self, context: PortalContext) -> None:
+        self.context = context
+        self.smart = context.smart
 
     async def start(self, request: Request) -> Response:
         session = await sessions.current(self.smart, page_handlers.cookie(self.smart, request))
         if session is None:
             return page_handlers.page(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
         now = self.smart.now()
-        records = await self.desk.records(session.user, now)
-        may_share = await self.desk.may_share(session.user, now)
+        records = await self.context.records(session.user, now)
+        may_share = await self.context.may_share(session.user, now)
         changed = worded(account_events.news(await account_events.events(self.smart.store, session.user, now)), self.smart.zone)
         return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
 
@@ -54,10 +54,10 @@ class Portal:
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            asked = sharing.wish(form, self.desk.today(now))
+            asked = sharing.wish(form, self.context.today(now))
             if not await self._first(session, form.get("once", ""), now):
                 return await self._sharing(session, {}, Unclear(_TWICE))
-            code, consent = await sharing.share(self.desk, session.user, asked, now)
+            code, consent = await sharing.share(self.context, session.user, asked, now)
         except Unclear as unclear:
             return await self._sharing(session, form, unclear)
         except NotYours:
@@ -68,7 +68,7 @@ class Portal:
     async def another_code(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            code, grant = await sharing.another_code(self.desk, session.user, form.get("consent", ""), now)
+            code, grant = await sharing.another_code(self.context, session.user, form.get("consent", ""), now)
         except Unclear as unclear:
             return await self._sharing(session, {}, unclear)
         except NotYours:
@@ -79,7 +79,7 @@ class Portal:
     async def end_sharing(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         consent = form.get("consent", "")
         try:
-            await sharing.end(self.desk, session.user, consent, self.smart.now())
+            await sharing.end(self.context, session.user, consent, self.smart.now())
         except Unclear as unclear:
             return await self._sharing(session, {}, unclear)
         except NotYours:
@@ -90,7 +90,7 @@ class Portal:
     async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None, done: str = "") -> Response:
         now = self.smart.now()
         try:
-            grants = await sharing.shared(self.desk, session.user, now)
+            grants = await sharing.shared(self.context, session.user, now)
         except NotYours:
             return self._not_yours(session)
         return page_handlers.page(
@@ -102,9 +102,9 @@ class Portal:
             wrong=unclear.field if unclear else "",
             done=done,
             grants=[await self._listed(grant, now) for grant in grants],
-            levels=[(code, name, opened(self.desk.service.policy, code)) for code, name in LEVELS.items()],
+            levels=[(code, name, opened(self.context.service.policy, code)) for code, name in LEVELS.items()],
             relationships=RELATIONSHIPS,
-            today=self.desk.today(now).isoformat(),
+            today=self.context.today(now).isoformat(),
             once=new_secret(),
             form=form,
         )
@@ -156,7 +156,7 @@ class Portal:
         return await self._accepted(request, user, invitation, now)
 
     async def _accepted(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
-        choice = next((one for one in await self.desk.records(user, now) if one.patient == invitation.patient), None)
+        choice = next((one for one in await self.context.records(user, now) if one.patient == invitation.patient), None)
         value = await sessions.start(self.smart, user, browser_names.described(request))
         session = Session(user, now, sessions.form_token(value))
         return page_handlers.with_cookie(self.smart, page_handlers.page(self.smart, "accepted.html", session=session, choice=choice), value)
@@ -167,14 +167,14 @@ class Portal:
         return await self._apps(session, done=_APP_ENDED if "ended" in request.query_params else "")
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        ended = await connected_apps.end(self.desk, session.user, form.get("app", ""), self.smart.now())
+        ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps(session, _NOT_CONNECTED)
         await self.smart.note(Act("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
         return page_handlers.to("/apps", ended="yes")
 
     async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:
-        found = await connected_apps.connected(self.desk, session.user, self.smart.now())
+        found = await connected_apps.connected(self.context, session.user, self.smart.now())
         zone = self.smart.zone
         listed = [(app, day_of(app.since or app.renewed, zone), day_of(app.renewed, zone)) for app in found]
         return page_handlers.page(
@@ -182,9 +182,9 @@ class Portal:
         )
 
 
-def router(smart: Smart, service: Service) -> APIRouter:
+def router(smart: SmartContext, service: Service) -> APIRouter:
     """The pages for people."""
-    portal = Portal(Desk(smart, service, Granter(service.policy, service.base)))
+    portal = Portal(PortalContext(smart, service, PermissionResolver(service.policy, service.base)))
     routes = APIRouter(include_in_schema=False)
     routes.add_api_route("/", portal.start, methods=["GET"])
     routes.add_api_route("/portal.css", page_handlers.style, methods=["GET"])

@@ -12,7 +12,7 @@ from fhir_server import jsontext
 from fhir_server.access.view import View
 from fhir_server.portal import activation_codes, proxy_grants, proxy_resources
 from fhir_server.portal.activation_codes import Invitation
-from fhir_server.portal.context import Desk, NotYours
+from fhir_server.portal.context import NotYours, PortalContext
 from fhir_server.portal.proxy_grants import Grant
 from fhir_server.portal.proxy_resources import Wish
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
@@ -60,61 +60,61 @@ def _date(text: str, today: date) -> date:
     return until
 
 
-async def shared(desk: Desk, user: User, now: int) -> list[Grant]:
+async def shared(context: PortalContext, user: User, now: int) -> list[Grant]:
     """Who has been let in.  Raises NotYours."""
-    async with desk.smart.store.snapshot() as snapshot:
-        return await _in_force(desk, await desk.own_record(snapshot, user, now), user)
+    async with context.smart.store.snapshot() as snapshot:
+        return await _in_force(context, await context.own_record(snapshot, user, now), user)
 
 
-async def share(desk: Desk, user: User, asked: Wish, now: int) -> tuple[str, str]:
+async def share(context: PortalContext, user: User, asked: Wish, now: int) -> tuple[str, str]:
     """Let somebody in: the code by which that person takes it up, and the id of the Consent.  Raises NotYours, Unclear."""
-    patient, service = _own(user), desk.service
-    related, granted = service.new_id(), service.new_id()
+    patient, service = _own(user), context.service
+    related, token_grant = service.new_id(), service.new_id()
     person = proxy_resources.related_person(patient, asked)
     consent = proxy_resources.consent(
-        patient, related, asked, now=now, today=desk.today(now), policy=service.policy.name, authority=desk.smart.origin
+        patient, related, asked, now=now, today=context.today(now), policy=service.policy.name, authority=context.smart.origin
     )
 
     async def job(tx: Transaction) -> None:
-        view = await desk.own_record(tx, user, now)
-        if len(await _in_force(desk, view, user)) >= MOST:
+        view = await context.own_record(tx, user, now)
+        if len(await _in_force(context, view, user)) >= MOST:
             raise Unclear(_MANY)
-        writing = desk.writing(tx, now)
+        writing = context.writing(tx, now)
         await writing.store(person, related, trusted=False, previous=None)
-        await writing.store(consent, granted, trusted=False, previous=None)
+        await writing.store(consent, token_grant, trusted=False, previous=None)
 
-    await desk.smart.store.write(job)
-    return await activation_codes.issue(desk.smart.store.secrets, Invitation(patient, granted, related), now), granted
+    await context.smart.store.write(job)
+    return await activation_codes.issue(context.smart.store.secrets, Invitation(patient, token_grant, related), now), token_grant
 
 
-async def another_code(desk: Desk, user: User, consent: str, now: int) -> tuple[str, Grant]:
+async def another_code(context: PortalContext, user: User, consent: str, now: int) -> tuple[str, Grant]:
     """A new code for a grant nobody has taken up.  Raises NotYours, Unclear."""
-    grant = next((one for one in await shared(desk, user, now) if one.consent == consent), None)
-    code = await activation_codes.renew(desk.smart.store.secrets, grant.persons[0], now) if grant else None
+    grant = next((one for one in await shared(context, user, now) if one.consent == consent), None)
+    code = await activation_codes.renew(context.smart.store.secrets, grant.persons[0], now) if grant else None
     if grant is None or code is None:
         raise Unclear(TAKEN)
     return code, grant
 
 
-async def end(desk: Desk, user: User, consent: str, now: int) -> None:
+async def end(context: PortalContext, user: User, consent: str, now: int) -> None:
     """End a grant: its Consent becomes inactive, in a new version.  Raises NotYours, Unclear."""
 
     async def job(tx: Transaction) -> None:
-        view = await desk.own_record(tx, user, now)
-        known = {grant.consent for grant in await _in_force(desk, view, user)}
+        view = await context.own_record(tx, user, now)
+        known = {grant.consent for grant in await _in_force(context, view, user)}
         row = await tx.current("Consent", consent) if consent in known else None
         if row is None:
             raise Unclear(GONE)
         ended = draft(jsontext.joined(jsontext.members(row.body) | {"status": b'"inactive"'}), "Consent")
         # All but the status is the stored text itself, so its labels stay, whoever set them.
-        await desk.writing(tx, now).store(ended, consent, trusted=True, previous=row)
+        await context.writing(tx, now).store(ended, consent, trusted=True, previous=row)
 
-    await desk.smart.store.write(job)
-    await activation_codes.forget(desk.smart.store.secrets, consent)
+    await context.smart.store.write(job)
+    await activation_codes.forget(context.smart.store.secrets, consent)
 
 
-async def _in_force(desk: Desk, view: View, user: User) -> list[Grant]:
-    return await proxy_grants.in_force(view, _own(user), desk.service.policy.timezone)
+async def _in_force(context: PortalContext, view: View, user: User) -> list[Grant]:
+    return await proxy_grants.in_force(view, _own(user), context.service.policy.timezone)
 
 
 def _own(user: User) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from fhir_server.consent.decision import Actor, permits
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.visibility_classes import VisibilityClass
 
 # CodeSystem proxy-level, from most to least used
 LEVELS: Final[dict[str, str]] = {
@@ -16,17 +16,17 @@ LEVELS: Final[dict[str, str]] = {
     "billing": "Bills only",
 }
 _TOPICS: Final = (
-    ("visits", (ClassKey("visit"),)),
-    ("test results", (ClassKey("lab"),)),
-    ("medicines", (ClassKey("medication"),)),
-    ("diagnoses", (ClassKey("condition"),)),
-    ("vaccinations", (ClassKey("immunization"),)),
-    ("doctors' notes", (ClassKey("note"),)),
-    ("bills", (ClassKey("billing"),)),
-    ("insurance", (ClassKey("coverage"),)),
+    ("visits", (VisibilityClass("visit"),)),
+    ("test results", (VisibilityClass("lab"),)),
+    ("medicines", (VisibilityClass("medication"),)),
+    ("diagnoses", (VisibilityClass("condition"),)),
+    ("vaccinations", (VisibilityClass("immunization"),)),
+    ("doctors' notes", (VisibilityClass("note"),)),
+    ("bills", (VisibilityClass("billing"),)),
+    ("insurance", (VisibilityClass("coverage"),)),
     (
         "sensitive content (such as sexual or mental health)",
-        tuple(ClassKey(data, frozenset({label})) for data in ("lab", "visit", "medication") for label in ("HIV", "MH", "SUD")),
+        tuple(VisibilityClass(data, frozenset({label})) for data in ("lab", "visit", "medication") for label in ("HIV", "MH", "SUD")),
     ),
 )
 

@@ -19,7 +19,7 @@ __all__ = ["ResourceType", "catalogue"]
 
 
 @functools.cache
-def catalogue() -> Mapping[str, ResourceType]:
+def catalog() -> Mapping[str, ResourceType]:
     """Every R4 resource type's declaration, by name, sorted.
 
     Raises ValueError when two files declare one type, or a file declares a type that R4 does not have; AttributeError when a

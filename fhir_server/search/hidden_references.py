@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fhir_server.errors import Problem
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, Present, RefersTo
 from fhir_server.search.index import parameters
 from fhir_server.search.visibility import SortKey
@@ -18,7 +18,7 @@ from fhir_server.search.visibility import SortKey
 
 def hideable(target: str) -> bool:
     """Whether a reference's target is a row that some callers do not see: a local ``Type/id`` that belongs to somebody."""
-    declared = catalogue().get(target.partition("/")[0])
+    declared = catalog().get(target.partition("/")[0])
     return declared is not None and declared.data_class not in ("directory", "medication-definition") and target.count("/") == 1
 
 

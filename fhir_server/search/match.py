@@ -26,7 +26,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import STALE, Entry, Indexed, Position, Scalar, Sight, SortKey, Window
+from fhir_server.search.visibility import STALE, Entry, Indexed, Position, Scalar, SortKey, Visibility, VisibilityClause
 
 Classes = frozenset[int]
 
@@ -61,21 +61,21 @@ def _each(parts: tuple[Filter, ...], row: Indexed, classes: Classes) -> list[boo
     return [matches(part, row, classes) for part in parts]
 
 
-def admits(sight: Sight, row: Indexed) -> bool:
+def admits(visibility: Visibility, row: Indexed) -> bool:
     """Whether some window shows the row."""
-    return any(_shows(window, sight.now, row) for window in sight.windows)
+    return any(_shows(clause, visibility.now, row) for clause in visibility.clauses)
 
 
-def answers(sight: Sight, row: Indexed, where: Filter) -> bool:
+def answers(visibility: Visibility, row: Indexed, where: Filter) -> bool:
     """Whether some window shows the row and ``where`` holds for what that same window shows of it."""
-    return any(_shows(window, sight.now, row) and matches(where, row, window.classes) for window in sight.windows)
+    return any(_shows(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
 
 
 def select(
     rows: Sequence[Indexed],
     type: str,
     where: Filter,
-    sight: Sight,
+    visibility: Visibility,
     *,
     sort: tuple[SortKey, ...] = (),
     limit: int | None = None,
@@ -91,35 +91,35 @@ def select(
     compare = _comparison(sort)
 
     def place(number: int) -> _Place:
-        return (*rows[number].place[1 if sight.bounded else 0 :], number)
+        return (*rows[number].place[1 if visibility.bounded else 0 :], number)
 
-    found = [(keys(sort, sight, rows[one]), place(one)) for one in numbers.values() if answers(sight, rows[one], where)]
+    found = [(keys(sort, visibility, rows[one]), place(one)) for one in numbers.values() if answers(visibility, rows[one], where)]
     if after is not None:
         number = numbers.get(after.id)
-        if number is None or len(after.keys) != len(sort) or not admits(sight, rows[number]):
+        if number is None or len(after.keys) != len(sort) or not admits(visibility, rows[number]):
             raise Problem("invalid", STALE)
         found = [item for item in found if compare(item, (after.keys, place(number))) > 0]
     found.sort(key=cmp_to_key(compare))
     return tuple(rows[of[-1]] for _, of in found[:limit])
 
 
-def keys(sort: tuple[SortKey, ...], sight: Sight, row: Indexed) -> tuple[Scalar, ...]:
+def keys(sort: tuple[SortKey, ...], visibility: Visibility, row: Indexed) -> tuple[Scalar, ...]:
     """The row's sort values, None where it has none: what a Position after this row holds."""
-    classes: Classes = frozenset().union(*(w.classes for w in sight.windows if _shows(w, sight.now, row)))
+    classes: Classes = frozenset().union(*(w.classes for w in visibility.clauses if _shows(w, visibility.now, row)))
     return tuple(_sort_value(key, row, classes) for key in sort)
 
 
-def _shows(window: Window, now: int, row: Indexed) -> bool:
+def _shows(clause: VisibilityClause, now: int, row: Indexed) -> bool:
     return (
-        row.vclass in window.classes
-        and (window.patients is None or not window.patients.isdisjoint(row.patients))
-        and (not window.released or row.release_at <= now)
-        and matches(window.where, row, window.classes)
+        row.class_id in clause.classes
+        and (clause.patients is None or not clause.patients.isdisjoint(row.patients))
+        and (not clause.released or row.release_at <= now)
+        and matches(clause.where, row, clause.classes)
     )
 
 
 def _entries(row: Indexed, param: str, classes: Classes) -> Iterable[Entry]:
-    return (entry for entry in row.entries if entry.param == param and entry.vclass in classes)
+    return (entry for entry in row.entries if entry.param == param and entry.class_id in classes)
 
 
 def _passes(test: Test, entry: Entry) -> bool:

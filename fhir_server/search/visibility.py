@@ -1,6 +1,6 @@
 """What a caller may see, in the condition language: windows onto the store, and the entries seen through them.
 
-A Sight is the only form in which a permission reaches a store.  It is a union of windows; the empty Sight
+A Visibility is the only form in which a permission reaches a store.  It is a union of windows; the empty Visibility
 sees nothing.  Time enters as ``now`` alone, so a birthday or a release changes answers without a write.
 """
 
@@ -29,11 +29,11 @@ class Entry(msgspec.Struct, frozen=True):
     kind: str
     value: tuple[Scalar, ...]
     path: Path = ()
-    vclass: int = 0
+    class_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class VisibilityClause:
     """Rows of ``patients`` (None: any row, even of no patient) whose class is in ``classes`` and that meet ``where``.
 
     ``released`` leaves out rows whose release instant lies after ``now``.  An element, and an index entry
@@ -47,16 +47,16 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Visibility:
     """Everything a caller may see of one resource type: a union of windows at the instant ``now`` (microseconds)."""
 
-    windows: tuple[Window, ...] = ()
+    clauses: tuple[VisibilityClause, ...] = ()
     now: int = 0
 
     @property
     def bounded(self) -> bool:
         """Whether it shows rows of named patients only; such answers are ordered by when rows were stored, and nothing else."""
-        return all(window.patients is not None for window in self.windows)
+        return all(clause.patients is not None for clause in self.clauses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Indexed:
     type: str
     id: str
     patients: tuple[str, ...]
-    vclass: int
+    class_id: int
     release_at: int
     entries: tuple[Entry, ...] = ()
     place: tuple[int, int] = (0, 0)

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from fhir_server.errors import Problem
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import CORS, NO_STORE
 
@@ -22,7 +22,7 @@ _UNSERVED: Final = {
 }
 
 
-def unavailable(smart: Smart) -> Callable[[Request, Exception], Awaitable[Response]]:
+def unavailable(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
     """The handler of :class:`~fhir_server.errors.Problem` ``busy``: 503, as a page or as an OAuth error (RFC 6749 4.1.2.1)."""
 
     async def answer(request: Request, problem: Exception) -> Response:
@@ -33,7 +33,7 @@ def unavailable(smart: Smart) -> Callable[[Request, Exception], Awaitable[Respon
     return answer
 
 
-def unserved(smart: Smart) -> Callable[[Request, Exception], Awaitable[Response]]:
+def unserved(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
     """The handler of 404, 405 and 500: for an address or a method that nobody serves, and for what should not have happened."""
 
     async def answer(request: Request, problem: Exception) -> Response:
@@ -44,7 +44,7 @@ def unserved(smart: Smart) -> Callable[[Request, Exception], Awaitable[Response]
     return answer
 
 
-def _answer(smart: Smart, request: Request, status: int, error: str, text: str, headers: Mapping[str, str]) -> Response:
+def _answer(smart: SmartContext, request: Request, status: int, error: str, text: str, headers: Mapping[str, str]) -> Response:
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"error": error, "error_description": text}, status, headers=NO_STORE | CORS | dict(headers))
     page = render(smart, "error.html", status, text=text, detail="", on=None if status == 503 else ("To the start page", "/"))

@@ -14,7 +14,7 @@ from fhir_server.smart.clients.registration_pages import add_developers
 from fhir_server.smart.clients.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import Answer, Incoming, in_thread, incoming, written
-from fhir_server.smart.core.context import HOUR, MINUTE, Smart
+from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import Act, Kind, of_patient
 from fhir_server.smart.discovery.documents import openid_configuration
@@ -31,7 +31,7 @@ _TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many 
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
 
-def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
+def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
     """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.core.signing_keys.prepare` before serving.
 
     ``transport`` carries the calls to outside identity providers; None: the network.
@@ -60,7 +60,7 @@ def router(smart: Smart, transport: httpx.AsyncBaseTransport | None = None) -> A
     return routes
 
 
-def _endpoint(smart: Smart, server: OAuthServer, name: str, failures: Limit) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Limit) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             pairs = await read_form(request)
@@ -80,12 +80,12 @@ def _endpoint(smart: Smart, server: OAuthServer, name: str, failures: Limit) -> 
     return answer
 
 
-async def _act(smart: Smart, kind: Kind, request: Request, asked: Incoming, answered: Answer) -> Act:
+async def _act(smart: SmartContext, kind: Kind, request: Request, asked: Incoming, answered: Answer) -> Act:
     """What the journal is told: for whom tokens were made or ended, or who was refused them and by which error."""
-    granted = asked.granted
-    if granted is not None:
-        about, detail = of_patient(granted.patient), {"scope": granted.scope}
-        return Act(kind, True, granted.username or "", granted.client_id, address(request), about, detail)
+    token_grant = asked.token_grant
+    if token_grant is not None:
+        about, detail = of_patient(token_grant.patient), {"scope": token_grant.scope}
+        return Act(kind, True, token_grant.username or "", token_grant.client_id, address(request), about, detail)
     named = asked.client.get_client_id() if asked.client else asked.form.get("client_id", "")
     known = await clients.find(smart.store, named)
     error = answered.body.get("error")

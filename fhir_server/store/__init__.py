@@ -20,39 +20,39 @@ import msgspec
 
 from fhir_server.jsontext import Path
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Entry, Position, Sight, SortKey
+from fhir_server.search.visibility import Entry, Position, SortKey, Visibility
 
 NEVER = 2**62
 T = TypeVar("T")
 
 
-class Facet(msgspec.Struct, frozen=True, array_like=True):
+class LabeledElement(msgspec.Struct, frozen=True, array_like=True):
     """A part of a resource with a class of its own: seen, and searchable, only where that class is admitted."""
 
     path: Path
-    vclass: int
+    class_id: int
 
 
-class Pointer(msgspec.Struct, frozen=True, array_like=True):
+class GuardedReference(msgspec.Struct, frozen=True, array_like=True):
     """A literal reference at ``path`` to a row that not every caller sees; shown only while its target is."""
 
     path: Path
     target: str
 
 
-class Era(msgspec.Struct, frozen=True, array_like=True):
+class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     """One version as the callers of a view count versions: enough to number them without reading bodies.
 
     ``digests`` maps the class of each part of the body (the row's own, and each facet's) to a digest of that part;
-    ``pointers`` are the version's references to rows not everybody sees, in order, each with the member it stands in.
+    ``guarded_references`` are the version's references to rows not everybody sees, in order, each with the member it stands in.
     """
 
     version: int
     updated: int
-    vclass: int
+    class_id: int
     release_at: int
     digests: tuple[tuple[int, str], ...]
-    pointers: tuple[tuple[str, str], ...] = ()
+    guarded_references: tuple[tuple[str, str], ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -63,12 +63,12 @@ class Row(msgspec.Struct, frozen=True):
     version: int
     updated: int
     patients: tuple[str, ...]
-    vclass: int
+    class_id: int
     release_at: int
     body: bytes
-    facets: tuple[Facet, ...] = ()
-    pointers: tuple[Pointer, ...] = ()
-    eras: tuple[Era, ...] = ()  # all versions up to this one, oldest first; () stands for "only this one"
+    labeled_elements: tuple[LabeledElement, ...] = ()
+    guarded_references: tuple[GuardedReference, ...] = ()
+    version_digests: tuple[VersionDigest, ...] = ()  # all versions up to this one, oldest first; () stands for "only this one"
     interaction: Literal["create", "update", "delete"] = "create"
 
 
@@ -91,7 +91,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class PermissionEpoch:
     """Counters that move when something a cached plan depends on has changed (never shown outside)."""
 
     security: int  # accounts, clients, token revocation
@@ -100,13 +100,13 @@ class Stamp:
 
 
 class Snapshot(Protocol):
-    """One consistent reading of the store.  Every method that takes a Sight answers as if nothing outside it existed."""
+    """One consistent reading of the store.  Every method that takes a Visibility answers as if nothing outside it existed."""
 
-    async def read(self, type: str, id: str, sight: Sight) -> Row | None:
+    async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         """The row, if the sight admits it: ``find`` by id, made cheap."""
 
     async def find(
-        self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+        self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
         """At most ``limit`` rows that meet ``where``, in the order of ``sort`` and then of :mod:`~fhir_server.store.row_order`:
         for a bounded sight by when rows were stored, for another by the number of their first patient and then by that.
@@ -114,13 +114,13 @@ class Snapshot(Protocol):
         Raises Problem ``invalid`` if ``after`` names a row that the sight does not (any longer) admit.
         """
 
-    async def count(self, type: str, where: Filter, sight: Sight) -> int:
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
         """How many rows meet ``where``, exactly."""
 
-    async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
+    async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         """Those of these ``Type/id`` that the sight of their type admits."""
 
-    async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
+    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         """All versions, oldest first, that the sight admits, provided it admits the newest not-deleting one too.
 
         A deletion is a Row with interaction ``delete``, the class of the version before it and an empty body.
@@ -129,12 +129,12 @@ class Snapshot(Protocol):
     async def classes(self) -> tuple[str, ...]:
         """Every visibility class's key; its number is its place, from 0."""
 
-    async def stamp(self, patient: str | None) -> Stamp: ...
+    async def stamp(self, patient: str | None) -> PermissionEpoch: ...
 
     async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
         """The types of which there is a current row of one of these patients, in view or not: for what asks type by type."""
 
-    async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         """The patients to whom the rows that meet ``where`` belong."""
 
 

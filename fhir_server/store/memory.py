@@ -15,8 +15,8 @@ import msgspec
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Indexed, Position, Sight, SortKey
-from fhir_server.store import Page, Record, Row, Stamp, Transaction, row_order, system_now
+from fhir_server.search.visibility import Indexed, Position, SortKey, Visibility
+from fhir_server.store import Page, PermissionEpoch, Record, Row, Transaction, row_order, system_now
 
 T = TypeVar("T")
 _Key = tuple[str, str]
@@ -58,7 +58,7 @@ class _State:
 
 def _indexed(version: _Version, place: tuple[int, int] = (0, 0)) -> Indexed:
     row = version.row
-    return Indexed(row.type, row.id, row.patients, row.vclass, row.release_at, version.record.entries, place)
+    return Indexed(row.type, row.id, row.patients, row.class_id, row.release_at, version.record.entries, place)
 
 
 def _placed(versions: tuple[_Version, ...]) -> Indexed:
@@ -77,46 +77,46 @@ class _Transaction:
     def _row(self, found: Indexed) -> Row:
         return self._state.history[found.type, found.id][-1].row
 
-    async def read(self, type: str, id: str, sight: Sight) -> Row | None:
+    async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         versions = self._state.history.get((type, id))
-        shown = versions and not versions[-1].deleted and match.admits(sight, _indexed(versions[-1]))
+        shown = versions and not versions[-1].deleted and match.admits(visibility, _indexed(versions[-1]))
         return versions[-1].row if versions and shown else None
 
     async def find(
-        self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+        self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        found = match.select(self._rows(type), type, where, sight, sort=sort, after=after)
+        found = match.select(self._rows(type), type, where, visibility, sort=sort, after=after)
         shown = found[:limit]
-        more = Position(match.keys(sort, sight, shown[-1]), shown[-1].id) if shown and len(found) > limit else None
+        more = Position(match.keys(sort, visibility, shown[-1]), shown[-1].id) if shown and len(found) > limit else None
         return Page(tuple(map(self._row, shown)), more)
 
-    async def count(self, type: str, where: Filter, sight: Sight) -> int:
-        return len(match.select(self._rows(type), type, where, sight))
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        return len(match.select(self._rows(type), type, where, visibility))
 
-    async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
+    async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         pairs = {target: target.partition("/") for target in targets}
-        return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, sights(type))])
+        return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, visibilities(type))])
 
-    async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
+    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         versions = self._state.history.get((type, id), ())
         living = [version for version in versions if not version.deleted]
-        if not living or not match.admits(sight, _indexed(living[-1])):
+        if not living or not match.admits(visibility, _indexed(living[-1])):
             return ()
-        return tuple(version.row for version in versions if match.admits(sight, _indexed(version)))
+        return tuple(version.row for version in versions if match.admits(visibility, _indexed(version)))
 
     async def classes(self) -> tuple[str, ...]:
         return tuple(self._state.classes)
 
-    async def stamp(self, patient: str | None) -> Stamp:
+    async def stamp(self, patient: str | None) -> PermissionEpoch:
         stamps = self._state.stamps
-        return Stamp(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0), len(self._state.classes))
+        return PermissionEpoch(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0), len(self._state.classes))
 
     async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
         current = [versions[-1] for versions in self._state.history.values()]
         return frozenset(one.row.type for one in current if not one.deleted and not patients.isdisjoint(one.row.patients))
 
-    async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
-        return frozenset(patient for row in match.select(self._rows(type), type, where, sight) for patient in row.patients)
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        return frozenset(patient for row in match.select(self._rows(type), type, where, visibility) for patient in row.patients)
 
     async def expect(self, names: Iterable[str]) -> None:
         """Nothing is gained by asking before."""

@@ -37,4 +37,4 @@ def first(versions: Sequence[tuple[Row, When]]) -> When:
 def _continued(row: Row, current: Row) -> bool:
     """Whether who is shown the current version was shown this one, as far as class, release and patients say."""
     shared = row.patients == current.patients or not set(row.patients).isdisjoint(current.patients)
-    return row.vclass == current.vclass and row.release_at == current.release_at and shared
+    return row.class_id == current.class_id and row.release_at == current.release_at and shared

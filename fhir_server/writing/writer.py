@@ -18,13 +18,13 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.access.permissions import INTERNAL
-from fhir_server.consent.labeling import Labelled, Labeller, Target, patients
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.labeling import Labeler, LabelingResult, Target, patients
+from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
-from fhir_server.resources import catalogue, validate
+from fhir_server.resources import catalog, validate
 from fhir_server.search import index
 from fhir_server.search.visibility import Entry
-from fhir_server.store import Era, Facet, Record, Row, Transaction
+from fhir_server.store import LabeledElement, Record, Row, Transaction, VersionDigest
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 # Members of meta that say how we handle the row, not what it records: only a trusted caller sends or sees them.
@@ -64,7 +64,7 @@ def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")
     name = value.get("resourceType")
-    if not isinstance(name, str) or name not in catalogue():
+    if not isinstance(name, str) or name not in catalog():
         raise Problem("invalid", "The body's resourceType is not a resource type of R4.")
     if type is not None and name != type:
         raise Problem("invalid", f"The body is a {name}; this address takes a {type}.")
@@ -117,7 +117,7 @@ def _content(parts: Mapping[str, bytes]) -> bytes:
 
 
 # Rows that lend labels are stored before rows that inherit them, so that most are labelled right at once.
-_LENDERS = (
+_LABEL_SOURCES = (
     "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Encounter",
     "ServiceRequest", "Condition", "Observation",
 )  # fmt: skip
@@ -125,7 +125,7 @@ _LENDERS = (
 
 def rank(type: str) -> int:
     """Where a type comes in the order of storing."""
-    return _LENDERS.index(type) if type in _LENDERS else len(_LENDERS)
+    return _LABEL_SOURCES.index(type) if type in _LABEL_SOURCES else len(_LABEL_SOURCES)
 
 
 def relative(reference: str, base: str) -> str:
@@ -137,7 +137,7 @@ def relative(reference: str, base: str) -> str:
 def is_local(reference: str) -> bool:
     """Whether a relative reference has the form ``Type/id`` of a resource type we know."""
     type, _, id = reference.partition("/")
-    return type in catalogue() and ID.fullmatch(id) is not None
+    return type in catalog() and ID.fullmatch(id) is not None
 
 
 # Rows of these types decide who may see others' rows; a change of one ends every plan made from it.
@@ -149,13 +149,13 @@ _DEPARTMENTS = frozenset({"Location", "HealthcareService", "Organization", "Prac
 class Writing:
     """The writes of one transaction.  ``base`` is the FHIR base URL, ``now`` the instant of the request."""
 
-    def __init__(self, tx: Transaction, labeller: Labeller, base: str, now: int) -> None:
+    def __init__(self, tx: Transaction, labeler: Labeler, base: str, now: int) -> None:
         self._tx = tx
-        self._labeller = labeller
+        self._labeler = labeler
         self._base = base
         self._now = now
         self._targets: dict[str, Target | None] = {}
-        self._numbers: dict[ClassKey, int] = {}
+        self._numbers: dict[VisibilityClass, int] = {}
         # Rows labelled while a row they inherit from was yet to be written in this transaction.
         self._waiting: dict[str, set[str]] = {}
         self._stale: set[str] = set()
@@ -178,9 +178,16 @@ class Writing:
     async def drop(self, current: Row) -> Row:
         """Delete the current version; what refers to it keeps its reference, which no longer shows."""
         gone = msgspec.structs.replace(
-            current, version=current.version + 1, updated=self._now, body=b"", facets=(), pointers=(), eras=(), interaction="delete"
+            current,
+            version=current.version + 1,
+            updated=self._now,
+            body=b"",
+            labeled_elements=(),
+            guarded_references=(),
+            version_digests=(),
+            interaction="delete",
         )
-        gone = msgspec.structs.replace(gone, eras=(*_history(current), versions.era(gone)))
+        gone = msgspec.structs.replace(gone, version_digests=(*_history(current), versions.version_digest(gone)))
         await self._tx.drop(gone)
         await self._settle(gone, current)
         return gone
@@ -191,7 +198,7 @@ class Writing:
         """
         changed = False
         fresh: Record | None = None
-        for version in (*(await self._tx.past(row.type, row.id) if row.eras else ()), row):
+        for version in (*(await self._tx.past(row.type, row.id) if row.version_digests else ()), row):
             fresh = await self._afresh(version, fresh)
             if _visibility(fresh.row) != _visibility(version):
                 await self._tx.relabel(fresh)
@@ -206,8 +213,8 @@ class Writing:
         if before is None or version.interaction != "delete":
             return await self._labelled(version, jsontext.parse(version.body), history)
         was = before.row
-        gone = msgspec.structs.replace(version, patients=was.patients, vclass=was.vclass, release_at=was.release_at)
-        return Record(msgspec.structs.replace(gone, eras=(*history, versions.era(gone))), before.entries)
+        gone = msgspec.structs.replace(version, patients=was.patients, class_id=was.class_id, release_at=was.release_at)
+        return Record(msgspec.structs.replace(gone, version_digests=(*history, versions.version_digest(gone))), before.entries)
 
     async def renew(self, row: Row) -> bool:
         """As :meth:`relabel`, with what follows for rows that inherit."""
@@ -243,7 +250,7 @@ class Writing:
         waiting, done = [name], {name}
         while waiting:
             target = waiting.pop()
-            if not self._labeller.lends(target.partition("/")[0]):
+            if not self._labeler.propagates_labels(target.partition("/")[0]):
                 continue
             for row in await self._tx.referrers(target):
                 source = f"{row.type}/{row.id}"
@@ -251,7 +258,7 @@ class Writing:
                     done.add(source)
                     waiting.append(source)
 
-    async def _labelled(self, row: Row, value: dict[str, Any], history: tuple[Era, ...]) -> Record:
+    async def _labelled(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> Record:
         name = f"{row.type}/{row.id}"
 
         async def target(type: str, id: str) -> Target | None:
@@ -260,36 +267,41 @@ class Writing:
                 self._waiting.setdefault(f"{type}/{id}", set()).add(name)
             return found
 
-        labels = await self._labeller.label(row.type, value, target)
-        facets = [Facet(path, await self._number(key)) for path, key in labels.facets]
+        labels = await self._labeler.label(row.type, value, target)
+        labeled_elements = [LabeledElement(path, await self._number(key)) for path, key in labels.labeled_elements]
         for name in _INTERNAL_META:
             if name in value.get("meta", {}):
-                facets.append(Facet(("meta", name), await self._number(INTERNAL)))
+                labeled_elements.append(LabeledElement(("meta", name), await self._number(INTERNAL)))
         row = msgspec.structs.replace(
-            row, patients=labels.patients, vclass=await self._number(labels.key), release_at=labels.release_at,
-            facets=tuple(facets), pointers=labels.pointers,
+            row, patients=labels.patients, class_id=await self._number(labels.key), release_at=labels.release_at,
+            labeled_elements=tuple(labeled_elements), guarded_references=labels.guarded_references,
         )  # fmt: skip
         if history:
-            row = msgspec.structs.replace(row, eras=(*history, versions.era(row)))
+            row = msgspec.structs.replace(row, version_digests=(*history, versions.version_digest(row)))
         found = index.entries(row.type, value, self._base)
-        hidden = await self._number(INTERNAL) if labels.lenders else 0
-        lenders = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.lenders)
-        mentions = {pointer.target for pointer in labels.pointers if pointer.target.startswith("RelatedPerson/")}
-        people = tuple(Entry("_mentions", "reference", (target,), (), row.vclass) for target in sorted(mentions))
+        hidden = await self._number(INTERNAL) if labels.label_sources else 0
+        label_sources = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.label_sources)
+        mentions = {
+            guarded_reference.target
+            for guarded_reference in labels.guarded_references
+            if guarded_reference.target.startswith("RelatedPerson/")
+        }
+        people = tuple(Entry("_mentions", "reference", (target,), (), row.class_id) for target in sorted(mentions))
         moved = [
-            versions.entry(time, await self._number(await self._both(labels, name))) for name, time in versions.moved(row.eras).items()
+            versions.entry(time, await self._number(await self._both(labels, name)))
+            for name, time in versions.moved(row.version_digests).items()
         ]
-        return Record(row, (*_classed(found, row), *versions.updates(row), *moved, *lenders, *people))
+        return Record(row, (*_classed(found, row), *versions.updates(row), *moved, *label_sources, *people))
 
-    async def _both(self, labels: Labelled, name: str) -> ClassKey:
+    async def _both(self, labels: LabelingResult, name: str) -> VisibilityClass:
         """The class of what only those may know who see a row and another that it refers to."""
         type, _, id = name.partition("/")
         target = await self._target(type, id)
         if target is None or target.release_at or not set(patients(type, target.body)) <= set(labels.patients):
             return INTERNAL
-        return ClassKey(labels.key.data, labels.key.labels | target.key.labels, f"@{target.key.data}")
+        return VisibilityClass(labels.key.data, labels.key.labels | target.key.labels, f"@{target.key.data}")
 
-    async def _number(self, key: ClassKey) -> int:
+    async def _number(self, key: VisibilityClass) -> int:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = await self._tx.intern(key.text())
@@ -304,7 +316,9 @@ class Writing:
                 self._targets[name] = None
             else:
                 keys = await self._tx.classes()
-                self._targets[name] = Target(ClassKey.parse(keys[row.vclass]), row.release_at, cache(partial(jsontext.parse, row.body)))
+                self._targets[name] = Target(
+                    VisibilityClass.parse(keys[row.class_id]), row.release_at, cache(partial(jsontext.parse, row.body))
+                )
         return self._targets[name]
 
 
@@ -328,34 +342,34 @@ def _spliced(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, bytes]) -> 
     return body, {**draft.value, "id": id, "meta": {name: jsontext.parse(text) for name, text in meta.items()}}
 
 
-def _history(row: Row | None) -> tuple[Era, ...]:
+def _history(row: Row | None) -> tuple[VersionDigest, ...]:
     if row is None:
         return ()
-    return row.eras or (versions.era(row),)
+    return row.version_digests or (versions.version_digest(row),)
 
 
 def _visibility(row: Row) -> tuple[object, ...]:
     """All that labelling gives a version."""
-    return row.patients, row.vclass, row.release_at, row.facets, row.pointers, row.eras
+    return row.patients, row.class_id, row.release_at, row.labeled_elements, row.guarded_references, row.version_digests
 
 
 def _outlook(row: Row) -> tuple[object, ...]:
     """What rows that name this one inherit from it."""
     body = row.body if row.type in _DEPARTMENTS else row.interaction == "delete"
-    return (row.vclass, row.release_at, body)
+    return (row.class_id, row.release_at, body)
 
 
 def _classed(found: tuple[Entry, ...], row: Row) -> list[Entry]:
     """Each entry with the class of the part of the row it was made from."""
-    facets = sorted(row.facets, key=lambda facet: -len(facet.path))
-    parted, whole = {facet.path[0] for facet in facets}, row.vclass
-    classes = [_class_at(one.path, facets, whole) if not one.path or one.path[0] in parted else whole for one in found]
-    return [Entry(one.param, one.kind, one.value, one.path, vclass) for one, vclass in zip(found, classes, strict=True)]
+    labeled_elements = sorted(row.labeled_elements, key=lambda labeled_element: -len(labeled_element.path))
+    parted, whole = {labeled_element.path[0] for labeled_element in labeled_elements}, row.class_id
+    classes = [_class_at(one.path, labeled_elements, whole) if not one.path or one.path[0] in parted else whole for one in found]
+    return [Entry(one.param, one.kind, one.value, one.path, class_id) for one, class_id in zip(found, classes, strict=True)]
 
 
-def _class_at(path: jsontext.Path, facets: list[Facet], whole: int) -> int:
-    for facet in facets:
-        length = min(len(path), len(facet.path))
-        if path[:length] == facet.path[:length]:
-            return facet.vclass
+def _class_at(path: jsontext.Path, labeled_elements: list[LabeledElement], whole: int) -> int:
+    for labeled_element in labeled_elements:
+        length = min(len(path), len(labeled_element.path))
+        if path[:length] == labeled_element.path[:length]:
+            return labeled_element.class_id
     return whole

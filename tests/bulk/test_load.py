@@ -130,7 +130,7 @@ def test_relabelling_changes_nothing_where_nothing_has_changed(tmp_path: Path) -
 
     served = Served()
     try:
-        seen, changed = served.run(relabel(served.parts.store, served.parts.labeller, served.settings.base, served.parts.clock()))
+        seen, changed = served.run(relabel(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock()))
         assert seen > 300 and changed == 0
     finally:
         served.close()

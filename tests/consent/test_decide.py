@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fhir_server.consent.decision import Actor, explain, may_write, own_conditions, permits, redactable, released_only
 from fhir_server.consent.policy import ACTORS, FOLDER, Policy, _compiled, _layers, _merged, load
-from fhir_server.consent.visibility_classes import LABELS, ClassKey
+from fhir_server.consent.visibility_classes import LABELS, VisibilityClass
 
 OPTUM, SSM, STRICT = load("optum"), load("ssm"), load("strict")
 SHIPPED = {"optum": OPTUM, "ssm": SSM, "strict": STRICT}
@@ -25,7 +25,7 @@ EVERYBODY = (*PATIENT_CLASS, Actor("CT"), Actor("BG"), Actor("BO"), Actor("AU"),
              Actor("BE", clearance=frozenset({"HIV"})))  # fmt: skip
 
 keys = st.builds(
-    ClassKey,
+    VisibilityClass,
     st.sampled_from(sorted(OPTUM.classes)),
     st.frozensets(st.sampled_from(sorted(LABELS)), max_size=4),
     st.sampled_from(["", *sorted({name for names in OPTUM.redactions.values() for name in names})]),
@@ -34,7 +34,7 @@ policies = st.sampled_from(list(SHIPPED.values()))
 
 
 def sees(policy: Policy, actor: Actor, text: str) -> bool:
-    return permits(policy, actor, ClassKey.parse(text))
+    return permits(policy, actor, VisibilityClass.parse(text))
 
 
 CELLS = [
@@ -148,42 +148,42 @@ def test_write_rights(actor: Actor, type: str, letter: str, allowed: bool) -> No
 
 
 def test_an_explanation_names_the_deciding_rule_and_its_source() -> None:
-    found = explain(OPTUM, Actor("PT"), ClassKey("lab", frozenset({"HIV"})))
+    found = explain(OPTUM, Actor("PT"), VisibilityClass("lab", frozenset({"HIV"})))
     assert (found.decision, found.rule) == ("deny", "PT.sensitive") and "O:117" in found.source
 
 
 @given(policies, st.sampled_from(EVERYBODY), keys)
-def test_the_unknown_sees_nothing(policy: Policy, actor: Actor, key: ClassKey) -> None:
+def test_the_unknown_sees_nothing(policy: Policy, actor: Actor, key: VisibilityClass) -> None:
     assert not permits(policy, Actor("ZZ", actor.level, actor.clearance), key)
     assert not permits(policy, actor, dataclasses.replace(key, data="nonsense"))
     assert not permits(policy, actor, dataclasses.replace(key, labels=key.labels | {"NEWLABEL"}))
 
 
 @given(policies, st.sampled_from(EVERYBODY), keys, st.sampled_from(sorted(LABELS)))
-def test_adding_a_label_never_reveals(policy: Policy, actor: Actor, key: ClassKey, label: str) -> None:
+def test_adding_a_label_never_reveals(policy: Policy, actor: Actor, key: VisibilityClass, label: str) -> None:
     assert permits(policy, actor, key) or not permits(policy, actor, dataclasses.replace(key, labels=key.labels | {label}))
 
 
 @given(policies, st.sampled_from(EVERYBODY), keys)
-def test_a_part_is_never_seen_by_who_does_not_see_the_row(policy: Policy, actor: Actor, key: ClassKey) -> None:
+def test_a_part_is_never_seen_by_who_does_not_see_the_row(policy: Policy, actor: Actor, key: VisibilityClass) -> None:
     assert permits(policy, actor, dataclasses.replace(key, element="")) or not permits(policy, actor, key)
 
 
 @given(policies, keys)
-def test_wider_actors_see_what_narrower_ones_see(policy: Policy, key: ClassKey) -> None:
+def test_wider_actors_see_what_narrower_ones_see(policy: Policy, key: VisibilityClass) -> None:
     for narrow, wide in ((Actor("PT"), Actor("PC")), (STANDARD, FULL), (FULL, Actor("AS")), (Actor("PA", "scheduling"), FULL),
                          (Actor("PA", "billing"), FULL), (Actor("PC"), Actor("AS")), (Actor("CT"), Actor("BG"))):  # fmt: skip
         assert permits(policy, wide, key) or not permits(policy, narrow, key), (narrow, wide)
 
 
 @given(st.sampled_from(EVERYBODY), keys)
-def test_the_strict_profile_never_shows_more(actor: Actor, key: ClassKey) -> None:
+def test_the_strict_profile_never_shows_more(actor: Actor, key: VisibilityClass) -> None:
     for looser in (OPTUM, SSM):
         assert permits(looser, actor, key) or not permits(STRICT, actor, key)
 
 
 def test_every_actor_sees_something_but_the_lapsed_proxy() -> None:
-    seeing = {actor.kind for actor in EVERYBODY for data in OPTUM.classes if permits(OPTUM, actor, ClassKey(data))}
+    seeing = {actor.kind for actor in EVERYBODY for data in OPTUM.classes if permits(OPTUM, actor, VisibilityClass(data))}
     assert seeing == ACTORS - {"PX"}
 
 
@@ -192,7 +192,7 @@ def merged(name: str) -> dict[str, object]:
 
 
 @given(st.sampled_from(sorted(SHIPPED)), st.sampled_from(EVERYBODY), keys, st.data())
-def test_adding_a_deny_never_reveals(name: str, actor: Actor, key: ClassKey, data: st.DataObject) -> None:
+def test_adding_a_deny_never_reveals(name: str, actor: Actor, key: VisibilityClass, data: st.DataObject) -> None:
     rule = {
         "id": "added",
         "actors": [data.draw(st.sampled_from(sorted(ACTORS)))],
@@ -212,7 +212,7 @@ def test_the_order_of_rules_does_not_matter() -> None:
     random.Random(7).shuffle(rules)
     shuffled = _compiled({**raw, "rules": rules})
     samples = [
-        ClassKey(data, frozenset(labels), element)
+        VisibilityClass(data, frozenset(labels), element)
         for data in OPTUM.classes
         for labels in ((), ("HIV",), ("MC",), ("UNCLASSIFIED",))
         for element in ("", "text", "reasonCode")
@@ -222,11 +222,11 @@ def test_the_order_of_rules_does_not_matter() -> None:
 
 
 def test_class_keys_survive_their_text_form() -> None:
-    for key in (ClassKey("lab"), ClassKey("visit", frozenset({"MH", "HIV"}), "text")):
-        assert ClassKey.parse(key.text()) == key
-    assert ClassKey("lab", frozenset({"STD", "HIV"})).text() == "lab|HIV,STD|"
+    for key in (VisibilityClass("lab"), VisibilityClass("visit", frozenset({"MH", "HIV"}), "text")):
+        assert VisibilityClass.parse(key.text()) == key
+    assert VisibilityClass("lab", frozenset({"STD", "HIV"})).text() == "lab|HIV,STD|"
     with pytest.raises(ValueError):
-        ClassKey.parse("lab")
+        VisibilityClass.parse("lab")
 
 
 def write(folder: Path, **content: object) -> str:

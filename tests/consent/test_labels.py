@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from fhir_server.consent import labeling as labelling
-from fhir_server.consent.labeling import Labelled, Labeller, Target
+from fhir_server.consent.labeling import Labeler, LabelingResult, Target
 from fhir_server.consent.policy import load
 from fhir_server.consent.sensitivity_codes import CodeBook
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.store import NEVER
 
-LABELLER = Labeller(load("optum"), CodeBook.load())
+LABELLER = Labeler(load("optum"), CodeBook.load())
 IG = "https://fhir-server.example/ig"
 PATIENT = {"reference": "Patient/p"}
 
@@ -31,18 +31,18 @@ def rx(code: str) -> dict[str, Any]:
     return {"coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": code}]}
 
 
-def label(resource: dict[str, Any], *others: dict[str, Any], labeller: Labeller = LABELLER) -> Labelled:
+def label(resource: dict[str, Any], *others: dict[str, Any], labeler: Labeler = LABELLER) -> LabelingResult:
     """Label a resource beside others, which are labelled first, in order."""
     rows: dict[str, Target] = {}
 
     async def lookup(type: str, id: str) -> Target | None:
         return rows.get(f"{type}/{id}")
 
-    async def run() -> Labelled:
+    async def run() -> LabelingResult:
         for other in others:
-            found = await labeller.label(other["resourceType"], other, lookup)
+            found = await labeler.label(other["resourceType"], other, lookup)
             rows[f"{other['resourceType']}/{other['id']}"] = Target(found.key, found.release_at, lambda other=other: other)
-        return await labeller.label(resource["resourceType"], resource, lookup)
+        return await labeler.label(resource["resourceType"], resource, lookup)
 
     return asyncio.run(run())
 
@@ -57,8 +57,8 @@ def encounter(**more: Any) -> dict[str, Any]:
             "type": [sct("185349003")], **more}  # fmt: skip
 
 
-def parts(found: Labelled) -> dict[tuple[str | int, ...], str]:
-    return {path: key.text() for path, key in found.facets}
+def parts(found: LabelingResult) -> dict[tuple[str | int, ...], str]:
+    return {path: key.text() for path, key in found.labeled_elements}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up(
     assert parts(found)["result", 1] == "lab|HIV|" and parts(found)["conclusion",] == "lab|HIV|"
     assert ("result", 0) not in parts(found)
     assert "conclusion" not in {path[0] for path in parts(label(report, clean, observation(loinc("718-7"), id="b")))}
-    assert set(found.lenders) >= {"Observation/a", "Observation/b"}
+    assert set(found.label_sources) >= {"Observation/a", "Observation/b"}
 
 
 def test_a_sensitive_component_is_a_part_of_its_own() -> None:
@@ -161,7 +161,7 @@ def test_a_clean_visit_with_a_sensitive_diagnosis_stays_a_clean_visit() -> None:
     found = label(encounter(diagnosis=[{"condition": {"reference": "Condition/c"}}]), condition)
     assert found.key.text() == "visit||"
     assert parts(found)["diagnosis", 0] == "visit|STD|diagnosis"
-    assert [pointer.path for pointer in found.pointers] == [("diagnosis", 0)]
+    assert [guarded_reference.path for guarded_reference in found.guarded_references] == [("diagnosis", 0)]
 
 
 def location(id: str, **more: Any) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def test_an_institution_is_no_department_but_a_department_organization_is_one() 
 
 
 def test_directory_rows_have_one_class_whatever_they_are() -> None:
-    assert label(location("l", type=role("PSY"), text={"status": "generated", "div": "x"})) == Labelled(
-        (), ClassKey("directory"), 0, (), (), ()
+    assert label(location("l", type=role("PSY"), text={"status": "generated", "div": "x"})) == LabelingResult(
+        (), VisibilityClass("directory"), 0, (), (), ()
     )
 
 
@@ -300,7 +300,7 @@ def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
         }
     )
     assert found.key.labels == frozenset()
-    assert {(pointer.path, pointer.target) for pointer in found.pointers} == {
+    assert {(guarded_reference.path, guarded_reference.target) for guarded_reference in found.guarded_references} == {
         (("participant", 0), "Patient/p"),
         (("participant", 1), "Patient/q"),
     }
@@ -309,7 +309,7 @@ def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
 def test_the_performer_does_not_own_the_row() -> None:
     resource = observation(loinc("718-7"), performer=[{"reference": "Patient/mother"}])
     assert label(resource).patients == ("p",) == labelling.patients("Observation", resource)
-    assert [pointer.target for pointer in label(resource).pointers] == ["Patient/mother"]
+    assert [guarded_reference.target for guarded_reference in label(resource).guarded_references] == ["Patient/mother"]
 
 
 def test_elements_the_policy_takes_out_have_a_class_of_their_own() -> None:
@@ -343,7 +343,7 @@ def test_words_beside_a_reference_label_that_reference() -> None:
 def test_an_inner_part_is_never_less_protected_than_the_outer_one() -> None:
     condition = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": sct("15628003")}
     found = label(encounter(diagnosis=[{"condition": {"reference": "Condition/c", "display": "Suboxone"}}]), condition)
-    keys = dict(found.facets)
+    keys = dict(found.labeled_elements)
     for path, key in keys.items():
         for length in range(1, len(path)):
             outer = keys.get(path[:length])
@@ -354,20 +354,24 @@ def test_results_on_the_hold_list_are_held(tmp_path) -> None:
     path = tmp_path / "house.json"
     path.write_text('{"policy": "house", "extends": "optum", "switches": {"self.sensitive_tests": "hold_listed"},'
                     ' "holds": ["http://loinc.org|2857-1"]}')  # fmt: skip
-    house = Labeller(load(str(path)), LABELLER.book)
-    assert label(observation(loinc("2857-1")), labeller=house).key.labels == {"HELD"}
-    assert label(observation(loinc("718-7")), labeller=house).key.labels == frozenset()
+    house = Labeler(load(str(path)), LABELLER.book)
+    assert label(observation(loinc("2857-1")), labeler=house).key.labels == {"HELD"}
+    assert label(observation(loinc("718-7")), labeler=house).key.labels == frozenset()
     assert label(observation(loinc("2857-1"))).key.labels == frozenset()
 
 
 def test_references_to_hidden_kinds_become_pointers_and_the_directory_does_not() -> None:
     found = label(observation(loinc("718-7"), encounter={"reference": "Encounter/e"}, performer=[{"reference": "Practitioner/d"}],
                               hasMember=[{"reference": "Observation/x/_history/2"}]), encounter())  # fmt: skip
-    assert {(pointer.path, pointer.target) for pointer in found.pointers} == {
+    assert {(guarded_reference.path, guarded_reference.target) for guarded_reference in found.guarded_references} == {
         (("encounter",), "Encounter/e"), (("hasMember", 0), "Observation/x"),
     }  # fmt: skip
 
 
 def test_only_rows_with_something_to_lend_are_asked() -> None:
-    assert LABELLER.lends("Encounter") and LABELLER.lends("Location")
-    assert not LABELLER.lends("Patient") and not LABELLER.lends("Practitioner") and not LABELLER.lends("Nonsense")
+    assert LABELLER.propagates_labels("Encounter") and LABELLER.propagates_labels("Location")
+    assert (
+        not LABELLER.propagates_labels("Patient")
+        and not LABELLER.propagates_labels("Practitioner")
+        and not LABELLER.propagates_labels("Nonsense")
+    )

@@ -10,18 +10,18 @@ from click.testing import CliRunner
 from fhir_server.cli import main
 from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.accounts.identity_providers import Provider
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from tests.federation.world import NORTH, OURS, SOUTH, Worlds
 from tests.smart.world import World
 
 GOOD = Provider("https://id.example/realm", "Example ID", "us", "client_secret")
 
 
-def _in(mode: str, key: str = "k" * 32) -> Smart:
+def _in(mode: str, key: str = "k" * 32) -> SmartContext:
     return replace(World().smart, mode=mode, key=key)
 
 
-def _added(smart: Smart, provider: Provider, secret: str = "secret") -> None:
+def _added(smart: SmartContext, provider: Provider, secret: str = "secret") -> None:
     asyncio.run(identity_providers.add(smart, provider, secret))
 
 

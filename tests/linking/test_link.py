@@ -16,7 +16,7 @@ from tests.smart.world import BASE, query
 
 
 def _only(worlds: Worlds) -> Link:
-    (link,) = asyncio.run(links.everyone(worlds.room, worlds.user()))
+    (link,) = asyncio.run(links.everyone(worlds.context, worlds.user()))
     return link
 
 
@@ -30,8 +30,8 @@ def test_the_request_is_a_standalone_smart_launch_with_pkce(worlds: Worlds) -> N
 
 
 @pytest.mark.parametrize("organisation", ["neighbour", "signed"])
-def test_a_linked_account_shows_what_the_other_system_says_until_it_is_unlinked(worlds: Worlds, organisation: str) -> None:
-    page = worlds.linked(organisation)
+def test_a_linked_account_shows_what_the_other_system_says_until_it_is_unlinked(worlds: Worlds, organization: str) -> None:
+    page = worlds.linked(organization)
     text = worlds.ours.http.get(page).text
     for shown in ("Hives", "3 February 2020", "Metformin 500 mg", "Potassium", "4.1 mmol/L", "2 January 2026", "Office visit", "May 2025"):
         assert shown in text
@@ -81,7 +81,7 @@ def test_pages_opened_together_renew_once(worlds: Worlds) -> None:
     user, link = worlds.user(), _only(worlds)
 
     async def together() -> list[links.Shared]:
-        return await asyncio.gather(*(links.fetch(worlds.room, user, link, "AllergyIntolerance") for _ in range(8)))
+        return await asyncio.gather(*(links.fetch(worlds.context, user, link, "AllergyIntolerance") for _ in range(8)))
 
     assert all(len(shared.resources) == 2 for shared in asyncio.run(together()))
     assert worlds.wire.paths().count("/oauth/token") == 2  # the exchange and one renewal
@@ -100,7 +100,7 @@ def test_a_token_the_other_system_took_back_early_is_renewed_once(worlds: Worlds
         return httpx.Response(200, json={"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Condition"}}]})
 
     worlds.wire.instead["/Condition"] = search
-    shared = asyncio.run(links.fetch(worlds.room, worlds.user(), _only(worlds), "Condition"))
+    shared = asyncio.run(links.fetch(worlds.context, worlds.user(), _only(worlds), "Condition"))
     assert len(shared.resources) == 1
     assert len(refused) == 1
 
@@ -153,9 +153,9 @@ def test_a_link_cut_while_it_is_renewed_stays_cut_and_leaves_no_token_behind(wor
     worlds.wire.instead["/oauth/token"] = slow
 
     async def race() -> None:
-        reading = asyncio.create_task(links.fetch(worlds.room, user, link, "Encounter"))
+        reading = asyncio.create_task(links.fetch(worlds.context, user, link, "Encounter"))
         await arrived.wait()
-        assert await links.unlink(worlds.room, user, link)
+        assert await links.unlink(worlds.context, user, link)
         with pytest.raises(Ended):
             await reading
 
@@ -183,7 +183,7 @@ def test_a_later_account_of_the_same_name_does_not_inherit_links(worlds: Worlds)
 
     async def reopened() -> tuple[int, int]:
         again = users.User(**{name: getattr(old, name) for name in old.__struct_fields__} | {"subject": new_secret()})
-        return len(await links.everyone(worlds.room, old)), len(await links.everyone(worlds.room, again))
+        return len(await links.everyone(worlds.context, old)), len(await links.everyone(worlds.context, again))
 
     assert asyncio.run(reopened()) == (1, 0)
 
@@ -192,7 +192,7 @@ def test_closing_an_account_can_end_all_its_links(worlds: Worlds) -> None:
     worlds.linked()
     worlds.linked("signed")
     assert worlds.kept()["links"] == 2
-    asyncio.run(links.unlink_all(worlds.room, worlds.user()))
+    asyncio.run(links.unlink_all(worlds.context, worlds.user()))
     assert worlds.kept() == {"links": 0, "tokens": 0}
     assert worlds.their_tokens() == 0
 
@@ -208,7 +208,7 @@ def test_removing_an_organisation_ends_its_links_and_no_others(worlds: Worlds) -
 
 def test_a_token_is_never_sent_to_a_base_the_organisation_moved_to(worlds: Worlds) -> None:
     page = worlds.linked()
-    moved = organizations.Organisation(NEIGHBOUR.id, NEIGHBOUR.name, "https://elsewhere.example/fhir", NEIGHBOUR.client_id)
+    moved = organizations.Organization(NEIGHBOUR.id, NEIGHBOUR.name, "https://elsewhere.example/fhir", NEIGHBOUR.client_id)
     asyncio.run(organizations.add(worlds.ours.smart, moved))
     worlds.clock.forward(DAY)
     worlds.sign_in()

@@ -8,15 +8,15 @@ import pytest
 
 from fhir_server.linking import organizations, token_encryption
 from fhir_server.linking.context import Ended
-from fhir_server.linking.organizations import Organisation
-from fhir_server.smart.core.context import Smart
+from fhir_server.linking.organizations import Organization
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.outbound.json_client import origin_of
 from tests.smart.world import World
 
-GOOD = Organisation("north", "North Hospital", "https://north.example/api/fhir", "us")
+GOOD = Organization("north", "North Hospital", "https://north.example/api/fhir", "us")
 
 
-def _in(mode: str) -> Smart:
+def _in(mode: str) -> SmartContext:
     return replace(World().smart, mode=mode)
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from fhir_server.linking import authorization
-from fhir_server.linking.context import Linking, LinkProblem
+from fhir_server.linking.context import LinkingContext, LinkProblem
 from fhir_server.smart.core.context import HOUR
 from fhir_server.smart.outbound import json_client
 from tests.linking.world import Worlds
@@ -174,10 +174,10 @@ def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
         raise AssertionError
 
     worlds.wire.instead["/smart-configuration"] = hang
-    room = Linking(worlds.ours.smart, worlds.wire, deadline=0.05)
+    context = LinkingContext(worlds.ours.smart, worlds.wire, deadline=0.05)
     began = time.monotonic()
     with pytest.raises(LinkProblem):
-        asyncio.run(authorization.start(room, worlds.user(), "neighbour"))
+        asyncio.run(authorization.start(context, worlds.user(), "neighbour"))
     assert time.monotonic() - began < 2
 
 
@@ -220,7 +220,7 @@ def test_the_id_token_of_another_request_links_nothing_and_the_tokens_are_given_
 def test_forms_of_another_site_do_nothing(worlds: Worlds) -> None:
     page = worlds.linked()
     before = list(worlds.wire.calls)
-    assert worlds.ours.http.post("/links", data={"organisation": "neighbour"}).status_code == 403
+    assert worlds.ours.http.post("/links", data={"organization": "neighbour"}).status_code == 403
     assert worlds.ours.http.post(f"{page}/unlink", data={"token": "x"}).status_code == 403
     assert worlds.wire.calls == before
     assert worlds.kept() == {"links": 1, "tokens": 1}
@@ -230,7 +230,7 @@ def test_people_who_are_not_signed_in_are_asked_to(worlds: Worlds) -> None:
     worlds.ours.http.cookies.clear()
     for path in ("/links", "/links/anything"):
         assert worlds.ours.http.get(path).headers["location"] == "/sign-in?next=/links"
-    assert worlds.ours.http.post("/links", data={"organisation": "neighbour"}).headers["location"] == "/sign-in?next=/links"
+    assert worlds.ours.http.post("/links", data={"organization": "neighbour"}).headers["location"] == "/sign-in?next=/links"
 
 
 @pytest.mark.parametrize("username", ["clinician", "billing", "privacy-officer"])
@@ -238,7 +238,7 @@ def test_a_work_account_links_nothing(worlds: Worlds, username: str) -> None:
     assert worlds.ours.http.get("/links").status_code == 200
     worlds.sign_in(username)
     assert worlds.ours.http.get("/links").status_code == 403
-    assert worlds.ours.http.post("/links", data={"organisation": "neighbour"}).status_code == 403
+    assert worlds.ours.http.post("/links", data={"organization": "neighbour"}).status_code == 403
 
 
 def test_an_unknown_organisation_is_not_called(worlds: Worlds) -> None:

@@ -13,8 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from fhir_server.linking import organizations, routes
-from fhir_server.linking.context import Linking
-from fhir_server.linking.organizations import Organisation
+from fhir_server.linking.context import LinkingContext
+from fhir_server.linking.organizations import Organization
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
@@ -27,8 +27,8 @@ from tests.smart.world import BASE, Clock, Page, World
 OURS = "http://127.0.0.1:9000"
 CALLBACK = f"{OURS}/links/callback"
 SCOPES = "openid fhirUser launch/patient offline_access patient/*.rs"
-NEIGHBOUR = Organisation("neighbour", "Neighbour <Health>", BASE, "our-portal")
-SIGNED = Organisation("signed", "Signed Health", BASE, "our-signed-portal", "private_key_jwt")
+NEIGHBOUR = Organization("neighbour", "Neighbour <Health>", BASE, "our-portal")
+SIGNED = Organization("signed", "Signed Health", BASE, "our-signed-portal", "private_key_jwt")
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "AllergyIntolerance": [
@@ -96,7 +96,7 @@ class Theirs(World):
 class Ours(World):
     def wire(self, wire: Wire, key: str = "") -> None:
         self.smart = replace(self.smart, origin=OURS, key=key, fhir_base=f"{OURS}/fhir")
-        self.room = Linking(self.smart, wire)
+        self.context = LinkingContext(self.smart, wire)
         self.app = FastAPI()
         self.app.include_router(router(self.smart))
         self.app.include_router(routes.router(self.smart, wire))
@@ -116,13 +116,13 @@ class Worlds:
         asyncio.run(self._registered())
 
     async def _registered(self) -> None:
-        for organisation in (NEIGHBOUR, SIGNED):
-            await organizations.add(self.ours.smart, organisation)
+        for organization in (NEIGHBOUR, SIGNED):
+            await organizations.add(self.ours.smart, organization)
         await self.theirs.register(await signing_keys.jwks(self.ours.smart))
 
     @property
-    def room(self) -> Linking:
-        return self.ours.room
+    def context(self) -> LinkingContext:
+        return self.ours.context
 
     def user(self, username: str = "adult") -> User:
         found = asyncio.run(users.find(self.ours.store, username))
@@ -137,12 +137,12 @@ class Worlds:
     def token(self) -> str:
         return dict(Page(self.ours.http.get("/links").text).sent)["token"]
 
-    def start(self, organisation: str = "neighbour") -> httpx.Response:
-        return self.ours.http.post("/links", data={"organisation": organisation, "token": self.token()})
+    def start(self, organization: str = "neighbour") -> httpx.Response:
+        return self.ours.http.post("/links", data={"organization": organization, "token": self.token()})
 
-    def started(self, organisation: str = "neighbour") -> str:
+    def started(self, organization: str = "neighbour") -> str:
         """The address at which the person signs in over there."""
-        answer = self.start(organisation)
+        answer = self.start(organization)
         assert answer.status_code == 200, answer.text
         found = re.search(r'<a href="(http[^"]+)"', answer.text)
         assert found, answer.text
@@ -160,9 +160,9 @@ class Worlds:
         assert url.startswith(CALLBACK)
         return self.ours.http.get(url.removeprefix(OURS))
 
-    def linked(self, organisation: str = "neighbour", **who: str) -> str:
+    def linked(self, organization: str = "neighbour", **who: str) -> str:
         """A whole link; the path of its page."""
-        answer = self.back(self.agreed(self.started(organisation), **who))
+        answer = self.back(self.agreed(self.started(organization), **who))
         assert answer.status_code == 303, answer.text
         return str(answer.headers["location"])
 
@@ -172,7 +172,7 @@ class Worlds:
         async def count() -> dict[str, int]:
             from fhir_server.linking import links
 
-            mine = await links.everyone(self.room, await self._adult())
+            mine = await links.everyone(self.context, await self._adult())
             tokens = await self.ours.store.secrets.listing("link-tokens", self.clock())
             return {"links": len(mine), "tokens": len(tokens)}
 

@@ -141,7 +141,7 @@ def test_rows_that_come_back_hold_plain_values() -> None:
             return await transaction.current(OBS, "a")
 
         row = await store.write(job)
-        assert {type(value) for value in (row.version, row.updated, row.vclass, row.release_at)} == {int}
+        assert {type(value) for value in (row.version, row.updated, row.class_id, row.release_at)} == {int}
         assert msgspec.msgpack.encode(row)
 
     ran(scenario)

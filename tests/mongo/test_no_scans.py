@@ -25,12 +25,12 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Position, Sight, SortKey
+from fhir_server.search.visibility import Position, SortKey, Visibility
 from fhir_server.store import Record
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.listening import Listener
 from tests.mongo.servers import fresh_url
-from tests.store.samples import NOW, OBS, date, put, quantity, record, reference, sight, string, token, window
+from tests.store.samples import NOW, OBS, clause, date, put, quantity, record, reference, string, token, visibility
 
 PATIENTS, ROWS = 60, 50
 FEW = 12  # documents beyond those wanted that nobody minds
@@ -58,11 +58,11 @@ FILTERS: dict[str, Filter] = {
     "code and date": AllOf((CODE, Has("date", DateIs("ge", 1010, 1011)))),
     "code or reference": AnyOf((CODE, Has("encounter", RefersTo(frozenset({"Encounter/e1"}))))),
 }
-SIGHTS: dict[str, Sight] = {
-    "one patient": sight(window("p1")),
-    "two patients": sight(window("p1"), window("p2", classes={0})),
-    "scoped": sight(window("p1", where=Has("category", TokenIs("s", "laboratory")))),
-    "anyone": sight(window()),
+SIGHTS: dict[str, Visibility] = {
+    "one patient": visibility(clause("p1")),
+    "two patients": visibility(clause("p1"), clause("p2", classes={0})),
+    "scoped": visibility(clause("p1", where=Has("category", TokenIs("s", "laboratory")))),
+    "anyone": visibility(clause()),
 }
 SORTS: dict[str, tuple[SortKey, ...]] = {
     "as stored": (),
@@ -75,7 +75,7 @@ def rows() -> Iterator[Record]:
     for patient in range(PATIENTS):
         for n in range(ROWS):
             yield record(
-                f"r{patient}-{n}", f"p{patient}", vclass=n % 8 // 7 * 2,
+                f"r{patient}-{n}", f"p{patient}", class_id=n % 8 // 7 * 2,
                 entries=[
                     token("code", f"c{n % 10}"), token("category", "laboratory" if n % 2 else "vital-signs"), token("status", "final"),
                     reference("encounter", f"Encounter/e{patient}"), reference("subject", f"Patient/p{patient}"),
@@ -102,7 +102,9 @@ class Explained:
         self.runner.close()
         self.client.close()
 
-    def search(self, type: str, where: Filter, seen: Sight, sort: tuple[SortKey, ...], after: Position | None = None) -> tuple[Any, int]:
+    def search(
+        self, type: str, where: Filter, seen: Visibility, sort: tuple[SortKey, ...], after: Position | None = None
+    ) -> tuple[Any, int]:
         async def job() -> tuple[Any, int]:
             async with self.store.snapshot() as snapshot:
                 counted = await snapshot.count(type, where, seen)
@@ -183,7 +185,7 @@ WIDE = {"missing", "not", "contains", "date ne", "date ap", "number ne"}
 
 @pytest.mark.parametrize("where", ["code of a system", "reference"])
 def test_a_value_within_one_patient_is_one_stretch_of_an_index(explained: Explained, where: str) -> None:
-    wanted, everybody = FILTERS[where], sight(window())
+    wanted, everybody = FILTERS[where], visibility(clause())
     found, _ = explained.search(OBS, AllOf((wanted, OfPatient(frozenset({"p1"})))), SIGHTS["one patient"], ())
     for command, plan in explained.plans():
         if next(iter(command)) == "find":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_server.search.filters import AllOf, AnyOf
-from fhir_server.search.visibility import Sight, Window
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.mongodb import reader, sorting, transaction, translate
 from tests.properties.agreement import found_wrong
 from tests.properties.chance import CLASSES
@@ -43,25 +43,27 @@ def class_and_value_of_different_entries(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(translate, "_entry", wrong)
 
 
-def windows_changed(change: Callable[[Window], Window]) -> Fault:
+def windows_changed(change: Callable[[VisibilityClause], VisibilityClause]) -> Fault:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        right = translate.windows
-        wrong = lambda sight: right(Sight(tuple(map(change, sight.windows)), sight.now))  # noqa: E731
-        patch.setattr(translate, "windows", wrong)
-        patch.setattr(sorting, "windows", wrong)
+        right = translate.clauses
+        wrong = lambda visibility: right(Visibility(tuple(map(change, visibility.clauses)), visibility.now))  # noqa: E731
+        patch.setattr(translate, "clauses", wrong)
+        patch.setattr(sorting, "clauses", wrong)
 
     return plant
 
 
 def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
-    right = translate.windows
+    right = translate.clauses
 
-    def wrong(sight: Sight) -> Any:
-        every = frozenset().union(*(window.classes for window in sight.windows))
-        return right(Sight(tuple(Window(w.patients, every, w.released, w.where) for w in sight.windows), sight.now))
+    def wrong(visibility: Visibility) -> Any:
+        every = frozenset().union(*(clause.classes for clause in visibility.clauses))
+        return right(
+            Visibility(tuple(VisibilityClause(w.patients, every, w.released, w.where) for w in visibility.clauses), visibility.now)
+        )
 
-    patch.setattr(translate, "windows", wrong)
-    patch.setattr(sorting, "windows", wrong)
+    patch.setattr(translate, "clauses", wrong)
+    patch.setattr(sorting, "clauses", wrong)
 
 
 def only_the_first_patient_counts(patch: pytest.MonkeyPatch) -> None:
@@ -92,15 +94,17 @@ def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_page_begins_with_the_last_ones_end(patch: pytest.MonkeyPatch) -> None:
-    def wrong(place: Any, sight: Sight) -> Any:
-        return ({"at": {"$gte": place[1]}},) if sight.bounded else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
+    def wrong(place: Any, visibility: Visibility) -> Any:
+        return (
+            ({"at": {"$gte": place[1]}},) if visibility.bounded else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
+        )
 
     patch.setattr(reader, "beyond", wrong)
     patch.setattr(sorting, "beyond", wrong)
 
 
 def bounded_answers_by_patient(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(reader, "order", lambda sight: sorting.ORDER)
+    patch.setattr(reader, "order", lambda visibility: sorting.ORDER)
 
 
 def a_row_keeps_its_first_place(patch: pytest.MonkeyPatch) -> None:
@@ -116,9 +120,9 @@ FAULTS: dict[str, Fault] = {
     "classes are ignored under Not": classes_are_ignored_under_not,
     "class and value of different entries": class_and_value_of_different_entries,
     "one window's classes serve another": windows_share_their_classes,
-    "release is ignored": windows_changed(lambda w: Window(w.patients, w.classes, False, w.where)),
-    "patients are ignored": windows_changed(lambda w: Window(None, w.classes, w.released, w.where)),
-    "windows' conditions are ignored": windows_changed(lambda w: Window(w.patients, w.classes, w.released)),
+    "release is ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, False, w.where)),
+    "patients are ignored": windows_changed(lambda w: VisibilityClause(None, w.classes, w.released, w.where)),
+    "windows' conditions are ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, w.released)),
     "only a row's first patient counts": only_the_first_patient_counts,
     "all for any": all_for_any,
     "sort sees all classes": sort_sees_all_classes,

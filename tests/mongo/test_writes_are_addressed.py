@@ -55,8 +55,8 @@ async def everything(store: MongoStore) -> None:
     await drop(store, "b")
 
     async def job(transaction: Any) -> None:
-        await transaction.relabel(record("a", "p2", version=1, vclass=1))
-        await transaction.relabel(record("a", "p2", version=2, vclass=1))
+        await transaction.relabel(record("a", "p2", version=1, class_id=1))
+        await transaction.relabel(record("a", "p2", version=2, class_id=1))
         await transaction.intern("lab||")
         await transaction.bump("p1")
         await transaction.bump(None)

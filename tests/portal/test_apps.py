@@ -6,7 +6,7 @@ import asyncio
 
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import DAY, digest
-from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from tests.portal.world import Form, World
 
@@ -57,7 +57,7 @@ def test_an_app_for_a_record_that_has_closed_is_listed_without_its_name(world: W
 
 def test_an_app_is_listed_with_the_day_it_began_the_day_it_was_renewed_and_what_is_kept_from_it(world: World) -> None:
     async def renewed() -> None:
-        grant = Granted("demo-public", "patient/*.rs", "family", "adult", "adult", withheld=("HIV", "MH", "UNCLASSIFIED"))
+        grant = TokenGrant("demo-public", "patient/*.rs", "family", "adult", "adult", withheld=("HIV", "MH", "UNCLASSIFIED"))
         first = await tokens.issue(world.store, grant, world.clock(), refresh=grant.scope)
         world.clock.forward(30 * DAY)
         kept = await token_grants.find(world.store, token_grants.REFRESH, digest(first.refresh or ""), world.clock())

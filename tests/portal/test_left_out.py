@@ -7,7 +7,7 @@ import pytest
 from fhir_server.access.record_choices import left_out
 from fhir_server.consent import policy as policies
 from fhir_server.consent.decision import Actor, permits
-from fhir_server.consent.visibility_classes import ClassKey
+from fhir_server.consent.visibility_classes import VisibilityClass
 from tests.portal.world import World
 
 KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "diagnoses": "condition", "doctors' notes": "note"}
@@ -19,7 +19,7 @@ def test_a_kind_is_said_to_be_left_out_just_where_the_policy_gives_none_of_it(na
     policy = policies.load(name)
     note = left_out(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
     told = {words for words in KINDS if words in note and "not included at all" in left_out(policy, actor)}
-    assert told == {words for words, data in KINDS.items() if not permits(policy, actor, ClassKey(data))}
+    assert told == {words for words, data in KINDS.items() if not permits(policy, actor, VisibilityClass(data))}
 
 
 @pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])

@@ -17,13 +17,13 @@ from fastapi import FastAPI
 from fhir_server import app as wiring
 from fhir_server import jsontext, portal
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.visibility import Sight, Window
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import SECOND
-from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import NEVER, Transaction, open_store
 from fhir_server.writing.writer import Writing, draft
@@ -131,7 +131,7 @@ class World:
         drafts = [draft(text) for text in _facts()]
 
         async def job(tx: Transaction) -> None:
-            writing = Writing(tx, self.made.labeller, self.made.service.base, self.clock())
+            writing = Writing(tx, self.made.labeler, self.made.service.base, self.clock())
             for one in drafts:
                 await writing.store(one, str(one.id), trusted=True, previous=None)
             await writing.settle()
@@ -148,7 +148,7 @@ class World:
 
     def token(self, username: str, patient: str, family: str = "family", scope: str = "patient/*.rs") -> str:
         """An access token this person has given the demo app."""
-        grant = Granted("demo-public", scope, family, username, patient)
+        grant = TokenGrant("demo-public", scope, family, username, patient)
         return asyncio.run(tokens.issue(self.store, grant, self.clock())).access
 
     def status(self, token: str, path: str = "Patient/adult") -> int:
@@ -161,8 +161,8 @@ class World:
 
         async def read() -> dict[str, dict[str, Any]]:
             async with self.store.snapshot() as snapshot:
-                window = Window(None, frozenset(range(len(await snapshot.classes()))), released=False)
-                page = await snapshot.find(type, EVERYTHING, Sight((window,), self.clock()), limit=1000)
+                window = VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released=False)
+                page = await snapshot.find(type, EVERYTHING, Visibility((window,), self.clock()), limit=1000)
                 return {row.id: jsontext.parse(row.body) for row in page.rows}
 
         return asyncio.run(read())
@@ -174,7 +174,7 @@ class World:
             row = await tx.current(type, id)
             assert row is not None
             text = json.dumps(jsontext.parse(row.body) | members).encode()
-            writing = Writing(tx, self.made.labeller, self.made.service.base, self.clock())
+            writing = Writing(tx, self.made.labeler, self.made.service.base, self.clock())
             await writing.store(draft(text), id, trusted=True, previous=row)
 
         await self.store.write(job)

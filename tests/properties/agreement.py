@@ -26,7 +26,7 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]
     def another(id: str, chain: Chain) -> Indexed:
         """A random version, often with the class, release and patients of one that is there."""
         row, (_, like) = replace(chance.row(type, 0), id=id), chance.choice(chain.versions)
-        return replace(row, patients=like.patients, vclass=like.vclass, release_at=like.release_at) if chance.random() < 0.6 else row
+        return replace(row, patients=like.patients, class_id=like.class_id, release_at=like.release_at) if chance.random() < 0.6 else row
 
     async def change(transaction: Any, id: str, chain: Chain) -> None:
         number, (_, row) = len(chain.versions) + 1, chain.versions[-1]
@@ -58,24 +58,24 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]
 
 
 def _record(row: Indexed, version: int) -> Record:
-    return Record(Row(row.type, row.id, version, 0, row.patients, row.vclass, row.release_at, b"{}"), row.entries)
+    return Record(Row(row.type, row.id, version, 0, row.patients, row.class_id, row.release_at, b"{}"), row.entries)
 
 
 def _deletion(row: Row) -> Row:
-    return Row(row.type, row.id, row.version + 1, 0, row.patients, row.vclass, row.release_at, b"", interaction="delete")
+    return Row(row.type, row.id, row.version + 1, 0, row.patients, row.class_id, row.release_at, b"", interaction="delete")
 
 
 async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, chance: Chance) -> Iterator[str]:
     """What the store answers otherwise than the meaning does, to one random question."""
     ids = [row.id for row in rows] or ["none"]
-    where, sight, sort, limit = chance.filter(ids), chance.sight(ids), chance.sort(), chance.randint(1, 6)
-    asked = f"{where} {sight} {sort}"
-    right = match.select(rows, type, where, sight, sort=sort)
+    where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
+    asked = f"{where} {visibility} {sort}"
+    right = match.select(rows, type, where, visibility, sort=sort)
     wrong: list[str] = []
     walked, after = [], None
     while True:
         try:
-            page = await snapshot.find(type, where, sight, sort=sort, limit=limit, after=after)
+            page = await snapshot.find(type, where, visibility, sort=sort, limit=limit, after=after)
         except Problem as problem:
             wrong.append(f"{problem}: {asked}")
             break
@@ -83,17 +83,17 @@ async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, 
         after = page.next
         if after is None or len(walked) > len(rows):
             break
-        if after != Position(match.keys(sort, sight, _named(rows, walked[-1])), walked[-1]):
+        if after != Position(match.keys(sort, visibility, _named(rows, walked[-1])), walked[-1]):
             wrong.append(f"position {after}: {asked}")
             break
     if walked != [row.id for row in right]:
         wrong.append(f"rows {walked}, not {[row.id for row in right]}: {asked}")
-    known = (await snapshot.find(type, where, sight, sort=sort, limit=limit)).total
+    known = (await snapshot.find(type, where, visibility, sort=sort, limit=limit)).total
     if known not in (None, len(right)):
         wrong.append(f"total {known}: {asked}")
-    if await snapshot.count(type, where, sight) != len(right):
+    if await snapshot.count(type, where, visibility) != len(right):
         wrong.append(f"count: {asked}")
-    if await snapshot.patients_of(type, where, sight) != {patient for row in right for patient in row.patients}:
+    if await snapshot.patients_of(type, where, visibility) != {patient for row in right for patient in row.patients}:
         wrong.append(f"patients: {asked}")
     return iter(wrong)
 
@@ -101,25 +101,25 @@ async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, 
 async def more_differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, chance: Chance) -> Iterator[str]:
     """The same for reads, visible targets, and positions that were not given by the store."""
     ids = [row.id for row in rows] or ["none"]
-    sight, sort, where = chance.sight(ids), chance.sort(), chance.filter(ids)
-    right = {row.id for row in rows if match.admits(sight, row)}
+    visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
+    right = {row.id for row in rows if match.admits(visibility, row)}
     wrong: list[str] = []
-    if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: sight) != {f"{type}/{id}" for id in right}:
-        wrong.append(f"visible: {sight}")
+    if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: visibility) != {f"{type}/{id}" for id in right}:
+        wrong.append(f"visible: {visibility}")
     for row in rows[:3]:
-        if (await snapshot.read(type, row.id, sight) is not None) != (row.id in right):
-            wrong.append(f"read {row.id}: {sight}")
-    after = Position(match.keys(sort, sight, _named(rows, ids[0])) if rows else (), ids[0])
+        if (await snapshot.read(type, row.id, visibility) is not None) != (row.id in right):
+            wrong.append(f"read {row.id}: {visibility}")
+    after = Position(match.keys(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])
     try:
-        expected: Any = [row.id for row in match.select(rows, type, where, sight, sort=sort, limit=5, after=after)]
+        expected: Any = [row.id for row in match.select(rows, type, where, visibility, sort=sort, limit=5, after=after)]
     except Problem as problem:
         expected = str(problem)
     try:
-        found: Any = [row.id for row in (await snapshot.find(type, where, sight, sort=sort, limit=5, after=after)).rows]
+        found: Any = [row.id for row in (await snapshot.find(type, where, visibility, sort=sort, limit=5, after=after)).rows]
     except Problem as problem:
         found = str(problem)
     if found != expected:
-        wrong.append(f"after {after}: {found}, not {expected}: {where} {sight} {sort}")
+        wrong.append(f"after {after}: {found}, not {expected}: {where} {visibility} {sort}")
     return iter(wrong)
 
 

@@ -22,7 +22,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Entry, Indexed, Sight, SortKey, Window
+from fhir_server.search.visibility import Entry, Indexed, SortKey, Visibility, VisibilityClause
 from fhir_server.store.row_order import patient_number
 
 KINDS = ("token", "reference", "string", "date", "quantity")
@@ -106,14 +106,14 @@ class Chance(random.Random):
             return AnyOf(tuple(self.has() for _ in range(self.randint(1, 3))))
         return Not(self.filter(ids, depth - 1))
 
-    def window(self, ids: list[str]) -> Window:
+    def clause(self, ids: list[str]) -> VisibilityClause:
         patients = self.choice((None, frozenset({self.choice(PATIENTS)}), self.some(PATIENTS)))
         classes = frozenset(self.sample(CLASSES, self.choice((0, 2, 3, 4, 5, 5))))
         where = self.filter(ids, 1) if self.random() < 0.25 else AllOf(())
-        return Window(patients, classes, self.random() < 0.7, where)
+        return VisibilityClause(patients, classes, self.random() < 0.7, where)
 
-    def sight(self, ids: list[str]) -> Sight:
-        return Sight(tuple(self.window(ids) for _ in range(self.choice((0, 1, 1, 1, 1, 2, 3)))), self.choice((0, 5, 7)))
+    def visibility(self, ids: list[str]) -> Visibility:
+        return Visibility(tuple(self.clause(ids) for _ in range(self.choice((0, 1, 1, 1, 1, 2, 3)))), self.choice((0, 5, 7)))
 
     def sort(self) -> tuple[SortKey, ...]:
         keys = self.sample(SORTS, self.choice((0, 0, 1, 1, 2)))
@@ -135,4 +135,4 @@ class Chain:
     @staticmethod
     def _like(row: Indexed, current: Indexed) -> bool:
         shared = row.patients == current.patients or set(row.patients) & set(current.patients)
-        return bool(shared) and (row.vclass, row.release_at) == (current.vclass, current.release_at)
+        return bool(shared) and (row.class_id, row.release_at) == (current.class_id, current.release_at)

@@ -13,7 +13,7 @@ from fhir_server.search.filters import (
     AllOf,
     AnyOf,
 )
-from fhir_server.search.visibility import Window
+from fhir_server.search.visibility import VisibilityClause
 from fhir_server.store import Row
 from fhir_server.store.sqlite import planner, reader, sorting, transaction, translate
 from tests.properties.agreement import disagreements
@@ -52,8 +52,8 @@ def negation_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
     right = sorting.sort_value
 
-    def wrong(meaning: Any, key: Any, windows: Any, now: int) -> Any:
-        return right(meaning, key, [Window(None, frozenset(CLASSES), False)], now)
+    def wrong(meaning: Any, key: Any, clauses: Any, now: int) -> Any:
+        return right(meaning, key, [VisibilityClause(None, frozenset(CLASSES), False)], now)
 
     patch.setattr(sorting, "sort_value", wrong)
 
@@ -61,21 +61,21 @@ def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
     right = planner.merged
 
-    def wrong(windows: tuple[Window, ...]) -> tuple[Window, ...]:
-        every = frozenset().union(*(window.classes for window in windows))
-        return right(tuple(Window(w.patients, every, w.released, w.where) for w in windows))
+    def wrong(clauses: tuple[VisibilityClause, ...]) -> tuple[VisibilityClause, ...]:
+        every = frozenset().union(*(clause.classes for clause in clauses))
+        return right(tuple(VisibilityClause(w.patients, every, w.released, w.where) for w in clauses))
 
     patch.setattr(planner, "merged", wrong)
 
 
 def patient_windows_are_ignored(patch: pytest.MonkeyPatch) -> None:
     right = planner.merged
-    patch.setattr(planner, "merged", lambda windows: right(tuple(Window(None, w.classes, w.released, w.where) for w in windows)))
+    patch.setattr(planner, "merged", lambda clauses: right(tuple(VisibilityClause(None, w.classes, w.released, w.where) for w in clauses)))
 
 
 def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
     right = planner.merged
-    patch.setattr(planner, "merged", lambda windows: right(tuple(Window(w.patients, w.classes, False, w.where) for w in windows)))
+    patch.setattr(planner, "merged", lambda clauses: right(tuple(VisibilityClause(w.patients, w.classes, False, w.where) for w in clauses)))
 
 
 def a_row_stands_where_its_first_version_was(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.resources import ResourceType, _default_declarations, catalogue, collected, definitions
+from fhir_server.resources import ResourceType, _default_declarations, catalog, collected, definitions
 
 DATA_CLASSES = frozenset(
     [
@@ -48,13 +48,13 @@ DATA_CLASSES = frozenset(
     ]
 )
 FOLDER = Path(definitions.__file__).parent
-DECLARED = sorted(name for name in catalogue() if (FOLDER / f"{name.lower()}.py").exists())
+DECLARED = sorted(name for name in catalog() if (FOLDER / f"{name.lower()}.py").exists())
 PATHS = ("subjects", "context", "coded", "knowing", "members", "required", "departments")
 
 
 def test_every_r4_type_is_in_the_catalogue() -> None:
-    assert tuple(catalogue()) == definitions.types()
-    assert all(name == declared.name for name, declared in catalogue().items())
+    assert tuple(catalog()) == definitions.types()
+    assert all(name == declared.name for name, declared in catalog().items())
 
 
 def test_a_type_declared_twice_is_refused() -> None:
@@ -66,7 +66,7 @@ def test_a_type_declared_twice_is_refused() -> None:
 
 @pytest.mark.parametrize("name", definitions.types())
 def test_declared_paths_exist(name: str) -> None:
-    declared = catalogue()[name]
+    declared = catalog()[name]
     known = {element.path.partition(".")[2] for element in definitions.elements(name)}
     named = {path for kind in PATHS for path in getattr(declared, kind)}
     assert named <= known
@@ -75,14 +75,14 @@ def test_declared_paths_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_declared_hidden_statuses_are_codes_of_the_status(name: str) -> None:
-    hidden = catalogue()[name].hidden_status
+    hidden = catalog()[name].hidden_status
     status = next((e.codes for e in definitions.elements(name) if e.path == f"{name}.status"), None)
     assert hidden <= {code for codes in (status or {}).values() for code in codes}
 
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_what_must_be_known_is_also_labelled(name: str) -> None:
-    declared = catalogue()[name]
+    declared = catalog()[name]
     assert set(declared.knowing) <= set(declared.coded)
 
 
@@ -95,17 +95,17 @@ def test_the_table_of_others_names_r4_types_once_and_none_with_a_file() -> None:
 
 def test_a_row_about_a_patient_says_where_its_subject_stands() -> None:
     """Every type of the patient compartment has a subject: a row whose owner is unknown would be nobody's."""
-    assert [name for name in definitions.compartment() if not catalogue()[name].subjects] == []
+    assert [name for name in definitions.compartment() if not catalog()[name].subjects] == []
 
 
 @pytest.mark.parametrize("name", definitions.compartment())
 def test_who_acted_is_not_a_subject(name: str) -> None:
     acting = ("performer", "author", "asserter", "recorder", "requester", "sender", "recipient", "agent")
-    assert not [path for path in catalogue()[name].subjects if path.split(".")[-1] in acting or path.startswith("agent")]
+    assert not [path for path in catalog()[name].subjects if path.split(".")[-1] in acting or path.startswith("agent")]
 
 
 def test_the_specifics_the_policy_rests_on() -> None:
-    found = catalogue()
+    found = catalog()
     assert found["Patient"].subjects == ("id",)
     assert (found["Appointment"].subjects, found["Appointment"].several) == (("participant.actor",), "each")
     assert found["Account"].several == "all"

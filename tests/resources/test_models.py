@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 from fhir_server.resources.models import model
 from fhir_server.resources.validate import check
 
@@ -17,7 +17,7 @@ OURS = ("Consent", "RelatedPerson", "AuditEvent", "CapabilityStatement", "Operat
 @pytest.mark.parametrize("name", OURS)
 def test_a_model_is_of_its_type(name: str) -> None:
     assert model(name).__name__ == name
-    assert name in catalogue()
+    assert name in catalog()
 
 
 def test_a_model_builds_what_the_validator_accepts() -> None:

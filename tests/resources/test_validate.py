@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_server import jsontext
-from fhir_server.resources import catalogue, definitions
+from fhir_server.resources import catalog, definitions
 from fhir_server.resources.validate import check
 from tests.resources.examples import VALID, example
 
@@ -145,5 +145,5 @@ def test_no_json_within_a_valid_resource_makes_the_validator_raise(data: st.Data
 
 def test_the_examples_cover_every_declared_type() -> None:
     folder = Path(definitions.__file__).parent
-    declared = {name for name in catalogue() if (folder / f"{name.lower()}.py").exists()}
+    declared = {name for name in catalog() if (folder / f"{name.lower()}.py").exists()}
     assert declared == set(VALID)

@@ -30,7 +30,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.match import admits, answers, keys, matches, select
-from fhir_server.search.visibility import Entry, Indexed, Position, Sight, SortKey, Window
+from fhir_server.search.visibility import Entry, Indexed, Position, SortKey, Visibility, VisibilityClause
 
 PARAMS = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
 PATIENTS = ("p1", "p2")
@@ -90,8 +90,8 @@ rows = st.builds(
     st.lists(st.one_of(*map(entries, PARAMS)), max_size=6).map(tuple),
 )
 worlds = st.lists(rows, max_size=5).map(lambda found: [replace(row, id=str(i)) for i, row in enumerate(found)])
-windows = st.builds(Window, st.none() | st.frozensets(st.sampled_from(PATIENTS)), classes, st.booleans(), filters)
-sights = st.builds(Sight, st.lists(windows, max_size=3).map(tuple), st.integers(0, 2))
+clauses = st.builds(VisibilityClause, st.none() | st.frozensets(st.sampled_from(PATIENTS)), classes, st.booleans(), filters)
+visibilities = st.builds(Visibility, st.lists(clauses, max_size=3).map(tuple), st.integers(0, 2))
 sort_keys = st.sampled_from([*PARAMS.items(), ("_id", "token")])
 one_sort = st.tuples(sort_keys, st.booleans()).map(lambda made: SortKey(made[0][0], made[0][1], made[1]))
 sorts = st.lists(one_sort, max_size=2).map(tuple)
@@ -109,81 +109,83 @@ def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: Ind
 
 @given(worlds, filters, st.integers(0, 2))
 def test_an_empty_sight_sees_nothing(world: list[Indexed], where: Filter, now: int) -> None:
-    assert not any(admits(Sight((), now), row) or answers(Sight((), now), row, where) for row in world)
-    assert select(world, "T", where, Sight((), now)) == ()
+    assert not any(admits(Visibility((), now), row) or answers(Visibility((), now), row, where) for row in world)
+    assert select(world, "T", where, Visibility((), now)) == ()
 
 
 @given(rows, classes, st.sampled_from(CLASSES), st.none() | st.frozensets(st.sampled_from(PATIENTS)), st.booleans())
 def test_admitting_one_class_more_never_hides_a_row(
     row: Indexed, seen: frozenset[int], more: int, patients: frozenset[str] | None, released: bool
 ) -> None:
-    before, after = (Sight((Window(patients, found, released),), 1) for found in (seen, seen | {more}))
+    before, after = (Visibility((VisibilityClause(patients, found, released),), 1) for found in (seen, seen | {more}))
     assert not admits(before, row) or admits(after, row)
 
 
-@given(rows, filters, sights, windows)
-def test_one_window_more_never_hides_a_row_nor_an_answer(row: Indexed, where: Filter, sight: Sight, more: Window) -> None:
-    wider = replace(sight, windows=(*sight.windows, more))
-    assert not admits(sight, row) or admits(wider, row)
-    assert not answers(sight, row, where) or answers(wider, row, where)
+@given(rows, filters, visibilities, clauses)
+def test_one_window_more_never_hides_a_row_nor_an_answer(
+    row: Indexed, where: Filter, visibility: Visibility, more: VisibilityClause
+) -> None:
+    wider = replace(visibility, clauses=(*visibility.clauses, more))
+    assert not admits(visibility, row) or admits(wider, row)
+    assert not answers(visibility, row, where) or answers(wider, row, where)
 
 
 @settings(max_examples=300)
-@given(worlds, filters, sights, sorts, st.data())
+@given(worlds, filters, visibilities, sorts, st.data())
 def test_what_no_window_admits_never_influences_an_answer(
-    world: list[Indexed], where: Filter, sight: Sight, sort: tuple[SortKey, ...], data: st.DataObject
+    world: list[Indexed], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], data: st.DataObject
 ) -> None:
     """Entries of unseen classes come and go, and rows of unseen classes change: nobody can tell."""
-    seen = frozenset().union(*(window.classes for window in sight.windows))
+    seen = frozenset().union(*(clause.classes for clause in visibility.clauses))
     other = []
     for row in world:
-        kept = tuple(entry for entry in row.entries if entry.vclass in seen)
+        kept = tuple(entry for entry in row.entries if entry.class_id in seen)
         hidden = data.draw(st.lists(st.one_of(*map(entries, PARAMS)), max_size=3))
-        other.append(replace(row, entries=(*(entry for entry in hidden if entry.vclass not in seen), *kept)))
-    invisible = [replace(data.draw(rows), id=f"h{i}", vclass=9) for i in range(data.draw(st.integers(0, 2)))]
-    one = [(row.id, keys(sort, sight, row)) for row in select(world, "T", where, sight, sort=sort)]
-    two = [(row.id, keys(sort, sight, row)) for row in select([*invisible, *other], "T", where, sight, sort=sort)]
+        other.append(replace(row, entries=(*(entry for entry in hidden if entry.class_id not in seen), *kept)))
+    invisible = [replace(data.draw(rows), id=f"h{i}", class_id=9) for i in range(data.draw(st.integers(0, 2)))]
+    one = [(row.id, keys(sort, visibility, row)) for row in select(world, "T", where, visibility, sort=sort)]
+    two = [(row.id, keys(sort, visibility, row)) for row in select([*invisible, *other], "T", where, visibility, sort=sort)]
     assert one == two
 
 
-@given(worlds, filters, sights, sorts, st.integers(1, 3))
+@given(worlds, filters, visibilities, sorts, st.integers(1, 3))
 def test_pages_laid_end_to_end_are_the_whole_answer(
-    world: list[Indexed], where: Filter, sight: Sight, sort: tuple[SortKey, ...], size: int
+    world: list[Indexed], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], size: int
 ) -> None:
-    whole = select(world, "T", where, sight, sort=sort)
-    assert {row.id for row in whole} == {row.id for row in world if answers(sight, row, where)}
+    whole = select(world, "T", where, visibility, sort=sort)
+    assert {row.id for row in whole} == {row.id for row in world if answers(visibility, row, where)}
     walked: list[Indexed] = []
     after = None
-    while page := select(world, "T", where, sight, sort=sort, limit=size, after=after):
+    while page := select(world, "T", where, visibility, sort=sort, limit=size, after=after):
         walked.extend(page)
         assert len(walked) <= len(whole)
-        after = Position(keys(sort, sight, page[-1]), page[-1].id)
+        after = Position(keys(sort, visibility, page[-1]), page[-1].id)
     assert tuple(walked) == whole
 
 
-def row(*found: Entry, id: str = "x", patients: tuple[str, ...] = ("p1",), vclass: int = 0, release_at: int = 0) -> Indexed:
-    return Indexed("T", id, patients, vclass, release_at, found)
+def row(*found: Entry, id: str = "x", patients: tuple[str, ...] = ("p1",), class_id: int = 0, release_at: int = 0) -> Indexed:
+    return Indexed("T", id, patients, class_id, release_at, found)
 
 
 def test_one_window_must_both_admit_the_row_and_show_the_entry_asked_about() -> None:
     found = row(Entry("t", "token", ("", "a"), (), 1))
-    admitting, showing = Window(None, frozenset({0})), Window(None, frozenset({1}))
+    admitting, showing = VisibilityClause(None, frozenset({0})), VisibilityClause(None, frozenset({1}))
     where = Has("t", TokenIs(None, "a"))
-    assert not answers(Sight((admitting, showing)), found, where)
-    assert answers(Sight((admitting, showing)), found, Not(where))
-    assert answers(Sight((Window(None, frozenset({0, 1})),)), found, where)
+    assert not answers(Visibility((admitting, showing)), found, where)
+    assert answers(Visibility((admitting, showing)), found, Not(where))
+    assert answers(Visibility((VisibilityClause(None, frozenset({0, 1})),)), found, where)
 
 
 def test_a_window_shows_only_its_patients_and_only_what_is_released() -> None:
-    window = Window(frozenset({"p1"}), frozenset({0}))
-    sight = Sight((window,), now=5)
-    assert admits(sight, row(release_at=5))
-    assert not admits(sight, row(release_at=6))
-    assert admits(Sight((replace(window, released=False),), 5), row(release_at=6))
-    assert not admits(sight, row(patients=("p2",)))
-    assert not admits(sight, row(patients=()))
-    assert admits(Sight((replace(window, patients=None),), 5), row(patients=()))
-    assert not admits(sight, row(vclass=1))
+    clause = VisibilityClause(frozenset({"p1"}), frozenset({0}))
+    visibility = Visibility((clause,), now=5)
+    assert admits(visibility, row(release_at=5))
+    assert not admits(visibility, row(release_at=6))
+    assert admits(Visibility((replace(clause, released=False),), 5), row(release_at=6))
+    assert not admits(visibility, row(patients=("p2",)))
+    assert not admits(visibility, row(patients=()))
+    assert admits(Visibility((replace(clause, patients=None),), 5), row(patients=()))
+    assert not admits(visibility, row(class_id=1))
 
 
 BROKEN: Any = [object(), None, (Has, ("t", object())), (AnyOf, ((EVERYTHING, None),)), (AllOf, ((NOTHING, 1),)), (Not, ("x",))]
@@ -263,9 +265,9 @@ def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_s
         row(Entry("d", "date", (2, 9)), id="tie"),
         row(Entry("d", "date", (0, 99), (), 1), id="hidden value"),
     ]
-    sight = Sight((Window(None, frozenset({0})),))
-    up = [found.id for found in select(world, "T", EVERYTHING, sight, sort=(SortKey("d", "date"),))]
-    down = [found.id for found in select(world, "T", EVERYTHING, sight, sort=(SortKey("d", "date", True),))]
+    visibility = Visibility((VisibilityClause(None, frozenset({0})),))
+    up = [found.id for found in select(world, "T", EVERYTHING, visibility, sort=(SortKey("d", "date"),))]
+    down = [found.id for found in select(world, "T", EVERYTHING, visibility, sort=(SortKey("d", "date", True),))]
     assert up == ["wide", "two", "tie", "none", "hidden value"]
     assert down == ["wide", "tie", "two", "none", "hidden value"]
 
@@ -273,22 +275,22 @@ def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_s
 def test_a_row_is_ordered_by_what_the_windows_that_admit_it_show() -> None:
     one, five, eight = Entry("d", "date", (1, 2), (), 1), Entry("d", "date", (5, 6)), Entry("d", "date", (8, 9))
     world = [row(five, id="five"), row(one, eight, id="eight")]
-    own, other = Window(frozenset({"p1"}), frozenset({0})), Window(frozenset({"p2"}), frozenset({0, 1}))
+    own, other = VisibilityClause(frozenset({"p1"}), frozenset({0})), VisibilityClause(frozenset({"p2"}), frozenset({0, 1}))
     sort = (SortKey("d", "date"),)
-    assert [found.id for found in select(world, "T", EVERYTHING, Sight((own, other)), sort=sort)] == ["five", "eight"]
+    assert [found.id for found in select(world, "T", EVERYTHING, Visibility((own, other)), sort=sort)] == ["five", "eight"]
     everyones = replace(other, patients=None)
-    assert [found.id for found in select(world, "T", EVERYTHING, Sight((own, everyones)), sort=sort)] == ["eight", "five"]
+    assert [found.id for found in select(world, "T", EVERYTHING, Visibility((own, everyones)), sort=sort)] == ["eight", "five"]
 
 
 def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:
-    sight = Sight((Window(None, frozenset({0})),))
+    visibility = Visibility((VisibilityClause(None, frozenset({0})),))
     texts = set()
-    for world in ([row(id="a")], [row(id="a"), row(id="b", vclass=1)]):
+    for world in ([row(id="a")], [row(id="a"), row(id="b", class_id=1)]):
         with pytest.raises(Problem) as refused:
-            select(world, "T", EVERYTHING, sight, after=Position((), "b"))
+            select(world, "T", EVERYTHING, visibility, after=Position((), "b"))
         texts.add((refused.value.kind, str(refused.value)))
     assert len(texts) == 1
-    assert select([row(id="b"), row(id="a")], "T", EVERYTHING, sight, after=Position((), "b")) == (row(id="a"),)
+    assert select([row(id="b"), row(id="a")], "T", EVERYTHING, visibility, after=Position((), "b")) == (row(id="a"),)
 
 
 def test_a_position_survives_its_json() -> None:

@@ -12,7 +12,7 @@ from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import HOUR
-from fhir_server.smart.core.token_grants import Granted, standing
+from fhir_server.smart.core.token_grants import TokenGrant, standing
 from fhir_server.smart.tokens.tokens import issue, operator_token
 from tests.smart.world import World
 
@@ -140,9 +140,9 @@ def test_smart_59_an_operators_token_states_nothing_that_no_token_may(world: Wor
 
 def test_issuing_refuses_scopes_that_do_not_go_together(world: World) -> None:
     for granted in (
-        Granted("demo-public", "patient/*.rs", "f", username="adult"),
-        Granted("demo-public", "system/*.rs", "f", username="adult"),
-        Granted("demo-backend", "user/*.rs", "f"),
+        TokenGrant("demo-public", "patient/*.rs", "f", username="adult"),
+        TokenGrant("demo-public", "system/*.rs", "f", username="adult"),
+        TokenGrant("demo-backend", "user/*.rs", "f"),
     ):
         with pytest.raises(ValueError, match="scopes"):
             run(issue(world.store, granted, world.clock()))

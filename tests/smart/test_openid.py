@@ -8,7 +8,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.context import HOUR, SECOND, Smart
+from fhir_server.smart.core.context import HOUR, SECOND, SmartContext
 from fhir_server.store import open_store
 from tests.smart.world import BASE, ORIGIN, World, claims_of
 
@@ -84,7 +84,7 @@ def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: 
 
     def kept(key: str) -> list[bytes]:
         store = open_store("memory:")
-        smart = Smart(store, ORIGIN, BASE, world.clock, world.smart.records, key=key)
+        smart = SmartContext(store, ORIGIN, BASE, world.clock, world.smart.records, key=key)
         asyncio.run(signing_keys.prepare(smart))
         assert asyncio.run(signing_keys.signer(smart, "RS256"))
         return [text for _, text in asyncio.run(store.secrets.listing("signing-key", 0))]

@@ -77,7 +77,7 @@ def test_smart_104_at_the_endpoints_address_there_is_a_capability_statement(whol
 def test_smart_105_the_brand_has_what_its_profile_needs_and_its_portals_endpoints_are_its_own(world: World) -> None:
     (brand,) = entries(world, "Organization")
     portal = {one["url"]: one for one in part(brand, "organization-portal")["extension"]}
-    assert (brand["active"], brand["name"]) == (True, world.smart.organisation)
+    assert (brand["active"], brand["name"]) == (True, world.smart.organization)
     assert brand["telecom"] == [{"system": "url", "value": f"{ORIGIN}/"}]
     assert portal["portalUrl"]["valueUrl"] == f"{ORIGIN}/"
     assert portal["portalEndpoint"]["valueReference"] in brand["endpoint"]

@@ -62,7 +62,7 @@ def labelled(whole: Whole, patient: str, labels: set[str]) -> set[str]:
                 "Appointment",
             ):
                 page = await snapshot.find(type, OfPatient(frozenset({patient})), _facts(keys, whole.clock()), limit=1000)
-                rows |= {f"{row.type}/{row.id}" for row in page.rows if labels & set(keys[row.vclass].split("|")[1].split(","))}
+                rows |= {f"{row.type}/{row.id}" for row in page.rows if labels & set(keys[row.class_id].split("|")[1].split(","))}
             return rows
 
     return whole.served.run(found())

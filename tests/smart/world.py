@@ -20,7 +20,7 @@ from joserfc.jwk import KeySet
 
 from fhir_server.smart import demo
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.context import SECOND, Smart
+from fhir_server.smart.core.context import SECOND, SmartContext
 from fhir_server.smart.core.persons import Person, RecordChoice
 from fhir_server.smart.discovery.documents import smart_configuration
 from fhir_server.smart.routes import router
@@ -63,7 +63,7 @@ def _prepared() -> dict[str, tuple[tuple[str, bytes], ...]]:
     async def prepare() -> dict[str, tuple[tuple[str, bytes], ...]]:
         store, clock = open_store("memory:"), Clock()
         await demo.load(store)
-        await signing_keys.prepare(Smart(store, ORIGIN, BASE, clock, records))
+        await signing_keys.prepare(SmartContext(store, ORIGIN, BASE, clock, records))
         kinds = ("user", "client", "demo-client-keys", "signing-key")
         return {kind: await store.secrets.listing(kind, 0) for kind in kinds}
 
@@ -138,7 +138,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.store = asyncio.run(_copied(self.clock, _prepared()))
-        self.smart = Smart(self.store, ORIGIN, BASE, self.clock, records, mode="test")
+        self.smart = SmartContext(self.store, ORIGIN, BASE, self.clock, records, mode="test")
         self.app = FastAPI()
         self.app.include_router(router(self.smart))
 

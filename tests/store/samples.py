@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import Entry, Sight, SortKey, Window
+from fhir_server.search.visibility import Entry, SortKey, Visibility, VisibilityClause
 from fhir_server.store import Record, Row, Store
 
 OBS = "Observation"
@@ -16,45 +16,45 @@ NOW = 100
 SEEN = frozenset({0, 1})
 
 
-def window(*patients: str, classes: Iterable[int] = SEEN, released: bool = True, where: Filter = EVERYTHING) -> Window:
-    return Window(frozenset(patients) if patients else None, frozenset(classes), released, where)
+def clause(*patients: str, classes: Iterable[int] = SEEN, released: bool = True, where: Filter = EVERYTHING) -> VisibilityClause:
+    return VisibilityClause(frozenset(patients) if patients else None, frozenset(classes), released, where)
 
 
-ANYONE = Sight((window(),), NOW)
-ALL = Sight((window(classes=range(4), released=False),), NOW)
+ANYONE = Visibility((clause(),), NOW)
+ALL = Visibility((clause(classes=range(4), released=False),), NOW)
 
 
-def sight(*windows: Window, now: int = NOW) -> Sight:
-    return Sight(windows, now)
+def visibility(*clauses: VisibilityClause, now: int = NOW) -> Visibility:
+    return Visibility(clauses, now)
 
 
-def row(id: str, *patients: str, type: str = OBS, version: int = 1, vclass: int = 0, release_at: int = 0, **more: Any) -> Row:
+def row(id: str, *patients: str, type: str = OBS, version: int = 1, class_id: int = 0, release_at: int = 0, **more: Any) -> Row:
     body = more.pop("body", f'{{"id":"{id}","v":{version}}}'.encode())
-    return Row(type, id, version, version * 10, patients, vclass, release_at, body, **more)
+    return Row(type, id, version, version * 10, patients, class_id, release_at, body, **more)
 
 
 def record(id: str, *patients: str, entries: Iterable[Entry] = (), **more: Any) -> Record:
     return Record(row(id, *patients, **more), tuple(entries))
 
 
-def token(param: str, code: str, system: str = "s", vclass: int = 0) -> Entry:
-    return Entry(param, "token", (system, code), (), vclass)
+def token(param: str, code: str, system: str = "s", class_id: int = 0) -> Entry:
+    return Entry(param, "token", (system, code), (), class_id)
 
 
-def date(param: str, lo: int, hi: int | None = None, vclass: int = 0) -> Entry:
-    return Entry(param, "date", (lo, lo + 1 if hi is None else hi), (), vclass)
+def date(param: str, lo: int, hi: int | None = None, class_id: int = 0) -> Entry:
+    return Entry(param, "date", (lo, lo + 1 if hi is None else hi), (), class_id)
 
 
-def reference(param: str, target: str, vclass: int = 0) -> Entry:
-    return Entry(param, "reference", (target,), (), vclass)
+def reference(param: str, target: str, class_id: int = 0) -> Entry:
+    return Entry(param, "reference", (target,), (), class_id)
 
 
-def string(param: str, exact: str, vclass: int = 0) -> Entry:
-    return Entry(param, "string", (exact.lower(), exact), (), vclass)
+def string(param: str, exact: str, class_id: int = 0) -> Entry:
+    return Entry(param, "string", (exact.lower(), exact), (), class_id)
 
 
-def quantity(param: str, number: float, system: str = "", code: str = "", unit: str = "", vclass: int = 0) -> Entry:
-    return Entry(param, "quantity", (number, system, code, unit), (), vclass)
+def quantity(param: str, number: float, system: str = "", code: str = "", unit: str = "", class_id: int = 0) -> Entry:
+    return Entry(param, "quantity", (number, system, code, unit), (), class_id)
 
 
 async def put(store: Store, *records: Record) -> None:
@@ -82,7 +82,7 @@ async def drop(store: Store, *ids: str) -> None:
     await store.write(job)
 
 
-async def found(store: Store, where: Filter, seen: Sight = ANYONE, sort: tuple[SortKey, ...] = (), type: str = OBS) -> list[str]:
+async def found(store: Store, where: Filter, seen: Visibility = ANYONE, sort: tuple[SortKey, ...] = (), type: str = OBS) -> list[str]:
     """The ids that ``find`` gives, having checked that ``count`` agrees with it."""
     async with store.snapshot() as snapshot:
         page = await snapshot.find(type, where, seen, sort=sort, limit=1000)

@@ -26,15 +26,15 @@ from fhir_server.search.filters import (
 )
 from fhir_server.store import Store
 from tests.store.conftest import Run
-from tests.store.samples import ALL, ANYONE, OBS, date, found, put, quantity, record, reference, sight, string, token, window
+from tests.store.samples import ALL, ANYONE, OBS, clause, date, found, put, quantity, record, reference, string, token, visibility
 
 ROWS = (
     record("a", "p1", entries=[token("code", "x"), string("name", "Ab"), reference("of", "Patient/1")]),
     record("b", "p1", entries=[token("code", "x", ""), string("name", "aB\U0010ffffc"), reference("of", "Patient/2")]),
     record("c", "p1", "p2", entries=[token("code", "y"), string("name", "ba"), reference("of", "urn:x")]),
-    record("d", "p1", entries=[token("code", "x", "t"), token("code", "y", vclass=3), reference("of", "Patient/1", vclass=2)]),
-    record("e", "p1", vclass=1),
-    record("hidden", "p1", vclass=2, entries=[token("code", "x"), string("name", "ab"), reference("of", "Patient/1")]),
+    record("d", "p1", entries=[token("code", "x", "t"), token("code", "y", class_id=3), reference("of", "Patient/1", class_id=2)]),
+    record("e", "p1", class_id=1),
+    record("hidden", "p1", class_id=2, entries=[token("code", "x"), string("name", "ab"), reference("of", "Patient/1")]),
 )
 
 
@@ -83,7 +83,7 @@ ROWS = (
         (AnyOf((*tuple(Has("code", TokenIs("s", f"n{n}")) for n in range(2000)), Has("code", TokenIs("s", "x")))), "a"),
     ],
 )
-@pytest.mark.parametrize("seen", [ANYONE, sight(window("p1")), sight(window("p1", "p2"))], ids=["anyone", "patient", "patients"])
+@pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1")), visibility(clause("p1", "p2"))], ids=["anyone", "patient", "patients"])
 def test_a_condition_finds_exactly_the_rows_it_means(run: Run, where: Filter, ids: str, seen: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
@@ -118,7 +118,7 @@ DATES = {
         ("ap", {"start", "within", "exact", "around", "end"}),
     ],
 )
-@pytest.mark.parametrize("seen", [ANYONE, sight(window("p1"))], ids=["anyone", "patient"])
+@pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1"))], ids=["anyone", "patient"])
 def test_dates_are_compared_as_intervals(run: Run, prefix: Any, ids: set[str], seen: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1", entries=[date("when", lo, hi)]) for id, (lo, hi) in DATES.items()), record("none", "p1"))
@@ -141,7 +141,7 @@ def test_dates_are_compared_as_intervals(run: Run, prefix: Any, ids: set[str], s
         ("ap", {"low", "value", "high"}),
     ],
 )
-@pytest.mark.parametrize("seen", [ANYONE, sight(window("p1"))], ids=["anyone", "patient"])
+@pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1"))], ids=["anyone", "patient"])
 def test_numbers_are_compared_by_their_prefix(run: Run, prefix: Any, ids: set[str], seen: Any) -> None:
     numbers = {"below": 1, "low": 1.5, "value": 2, "high": 2.5, "above": 3}
 
@@ -178,7 +178,7 @@ def test_units_are_tested_only_where_given(run: Run, system: str | None, unit: s
 
 def test_an_entry_of_a_class_not_admitted_neither_matches_nor_unmatches(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("a", entries=[token("code", "x", vclass=3)]), record("b", entries=[token("code", "x")]))
+        await put(store, record("a", entries=[token("code", "x", class_id=3)]), record("b", entries=[token("code", "x")]))
         for where, seen, ids in (
             (Has("code", TokenIs("s", "x")), ANYONE, ["b"]),
             (Has("code", TokenIs("s", "x")), ALL, ["a", "b"]),
@@ -194,8 +194,8 @@ def test_an_entry_of_a_class_not_admitted_neither_matches_nor_unmatches(run: Run
 
 def test_one_windows_classes_do_not_serve_rows_that_another_shows(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, *(record(f"r{p}", p, entries=[token("code", "x", vclass=3)]) for p in ("p1", "p2")))
-        seen = sight(window("p1", classes={0, 3}), window("p2", classes={0}))
+        await put(store, *(record(f"r{p}", p, entries=[token("code", "x", class_id=3)]) for p in ("p1", "p2")))
+        seen = visibility(clause("p1", classes={0, 3}), clause("p2", classes={0}))
         assert await found(store, Has("code", TokenIs("s", "x")), seen) == ["rp1"]
         assert await found(store, Not(Has("code", TokenIs("s", "x"))), seen) == ["rp2"]
 
@@ -206,7 +206,7 @@ def test_a_window_may_have_more_patients_than_rows(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", f"p{n}", entries=[token("code", "x")]) for n in range(40)))
         await put(store, record("shared", "else", "p1", entries=[token("code", "x")]), record("out", "else"))
-        many = sight(window(*(f"p{n}" for n in range(1, 3000))))
+        many = visibility(clause(*(f"p{n}" for n in range(1, 3000))))
         for where in (EVERYTHING, Has("code", TokenIs("s", "x"))):
             assert set(await found(store, where, many)) == {*(f"r{n}" for n in range(1, 40)), "shared"}
 
@@ -221,7 +221,7 @@ def test_an_unknown_node_is_an_error_wherever_it_stands(run: Run, where: Any) ->
             with pytest.raises(TypeError):
                 await snapshot.find(OBS, where, ANYONE, limit=10)
             with pytest.raises(TypeError):
-                await snapshot.count(OBS, EVERYTHING, sight(window(where=where)))
+                await snapshot.count(OBS, EVERYTHING, visibility(clause(where=where)))
 
     run(scenario)
 

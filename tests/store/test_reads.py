@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fhir_server.search.filters import EVERYTHING, Has, OfPatient, TokenIs
-from fhir_server.search.visibility import Sight
-from fhir_server.store import NEVER, Era, Facet, Pointer, Store
+from fhir_server.search.visibility import Visibility
+from fhir_server.store import NEVER, GuardedReference, LabeledElement, Store, VersionDigest
 from tests.store.conftest import Run
-from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, drop, found, put, record, row, sight, token, window
+from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, clause, drop, found, put, record, row, token, visibility
 
 
 def test_a_row_comes_back_as_it_was_put(run: Run) -> None:
@@ -16,12 +16,12 @@ def test_a_row_comes_back_as_it_was_put(run: Run) -> None:
         "a",
         "p1",
         "p2",
-        vclass=1,
+        class_id=1,
         release_at=5,
         body='{"text":"1.50 é"}'.encode(),
-        facets=(Facet(("component", 1, "value"), 3),),
-        pointers=(Pointer(("encounter", "reference"), "Encounter/e"),),
-        eras=(Era(1, 10, 1, 5, ((1, "digest"), (3, "other"))),),
+        labeled_elements=(LabeledElement(("component", 1, "value"), 3),),
+        guarded_references=(GuardedReference(("encounter", "reference"), "Encounter/e"),),
+        version_digests=(VersionDigest(1, 10, 1, 5, ((1, "digest"), (3, "other"))),),
     )
     plain = row("b")
 
@@ -46,28 +46,28 @@ def test_a_row_comes_back_as_it_was_put(run: Run) -> None:
     ("seen", "shown"),
     [
         (ANYONE, {"mine", "other", "shared", "nobody"}),
-        (sight(window("p1")), {"mine", "shared"}),
-        (sight(window("p2")), {"other", "shared"}),
-        (sight(window("p1"), window("p2")), {"mine", "other", "shared"}),
-        (sight(window("p1", "p2", "unknown")), {"mine", "other", "shared"}),
-        (sight(window("unknown")), set()),
-        (sight(window("p1", classes={2})), {"secret"}),
-        (sight(window("p1", classes=())), set()),
-        (sight(window("p1", released=False)), {"mine", "shared", "held", "tomorrow"}),
-        (sight(window("p1"), now=NOW + 1), {"mine", "shared", "tomorrow"}),
-        (sight(window("p1", where=Has("code", TokenIs("s", "x")))), {"mine"}),
-        (sight(window("p1", where=OfPatient(frozenset({"p2"})))), {"shared"}),
-        (sight(window("p1", classes={2}), window("p2", classes={0})), {"secret", "other", "shared"}),
-        (Sight(), set()),
+        (visibility(clause("p1")), {"mine", "shared"}),
+        (visibility(clause("p2")), {"other", "shared"}),
+        (visibility(clause("p1"), clause("p2")), {"mine", "other", "shared"}),
+        (visibility(clause("p1", "p2", "unknown")), {"mine", "other", "shared"}),
+        (visibility(clause("unknown")), set()),
+        (visibility(clause("p1", classes={2})), {"secret"}),
+        (visibility(clause("p1", classes=())), set()),
+        (visibility(clause("p1", released=False)), {"mine", "shared", "held", "tomorrow"}),
+        (visibility(clause("p1"), now=NOW + 1), {"mine", "shared", "tomorrow"}),
+        (visibility(clause("p1", where=Has("code", TokenIs("s", "x")))), {"mine"}),
+        (visibility(clause("p1", where=OfPatient(frozenset({"p2"})))), {"shared"}),
+        (visibility(clause("p1", classes={2}), clause("p2", classes={0})), {"secret", "other", "shared"}),
+        (Visibility(), set()),
     ],
 )
-def test_every_way_of_reading_shows_exactly_what_the_sight_admits(run: Run, seen: Sight, shown: set[str]) -> None:
+def test_every_way_of_reading_shows_exactly_what_the_sight_admits(run: Run, seen: Visibility, shown: set[str]) -> None:
     rows = (
         record("mine", "p1", entries=[token("code", "x")]),
         record("other", "p2", entries=[token("code", "x")]),
-        record("shared", "p2", "p1", entries=[token("code", "x", vclass=3)]),
+        record("shared", "p2", "p1", entries=[token("code", "x", class_id=3)]),
         record("nobody"),
-        record("secret", "p1", vclass=2),
+        record("secret", "p1", class_id=2),
         record("held", "p1", release_at=NEVER),
         record("tomorrow", "p1", release_at=NOW + 1),
     )
@@ -98,8 +98,8 @@ def test_a_row_of_another_type_with_the_same_id_is_another_row(run: Run) -> None
 
 def test_versions_are_shown_each_by_its_own_class_and_only_with_the_newest(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("a", "p1"), record("a", "p1", version=2, vclass=2), record("a", "p1", version=3, vclass=1))
-        await put(store, record("b", "p1"), record("b", "p1", version=2, vclass=2))
+        await put(store, record("a", "p1"), record("a", "p1", version=2, class_id=2), record("a", "p1", version=3, class_id=1))
+        await put(store, record("b", "p1"), record("b", "p1", version=2, class_id=2))
         async with store.snapshot() as snapshot:
             assert [one.version for one in await snapshot.versions(OBS, "a", ANYONE)] == [1, 3]
             assert [one.version for one in await snapshot.versions(OBS, "a", ALL)] == [1, 2, 3]
@@ -112,7 +112,7 @@ def test_versions_are_shown_each_by_its_own_class_and_only_with_the_newest(run: 
 
 def test_an_old_version_is_shown_by_its_own_entries_and_patients(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        seen = sight(window("p1", where=Has("code", TokenIs("s", "x"))))
+        seen = visibility(clause("p1", where=Has("code", TokenIs("s", "x"))))
         x, y = [token("code", "x")], [token("code", "y")]
         await put(store, record("a", "p1", entries=x), record("a", "p1", version=2, entries=y))
         await put(store, record("a", "p2", version=3, entries=x), record("a", "p1", version=4, entries=x))
@@ -126,9 +126,9 @@ def test_a_deletion_is_a_version_and_hides_the_row(run: Run) -> None:
     async def scenario(store: Store) -> None:
         entries = [token("code", "x")]
         await put(store, record("a", "p1", "p2", entries=entries), record("kept", "p1"))
-        await put(store, record("secret", "p1", vclass=2))
+        await put(store, record("secret", "p1", class_id=2))
         await drop(store, "a", "secret")
-        seen = sight(window("p2", where=Has("code", TokenIs("s", "x"))))
+        seen = visibility(clause("p2", where=Has("code", TokenIs("s", "x"))))
         async with store.snapshot() as snapshot:
             assert await snapshot.read(OBS, "a", ALL) is None
             assert await snapshot.visible([f"{OBS}/a"], lambda _: ALL) == frozenset()
@@ -148,18 +148,18 @@ def test_a_deletion_is_a_version_and_hides_the_row(run: Run) -> None:
 def test_patients_of_names_all_patients_of_the_rows_that_meet_the_condition_and_are_seen(run: Run) -> None:
     async def scenario(store: Store) -> None:
         x = [token("code", "x")]
-        await put(store, record("a", "p1", "p2", entries=x), record("b", "p3"), record("c", "p4", entries=x, vclass=2))
+        await put(store, record("a", "p1", "p2", entries=x), record("b", "p3"), record("c", "p4", entries=x, class_id=2))
         async with store.snapshot() as snapshot:
             assert await snapshot.patients_of(OBS, Has("code", TokenIs("s", "x")), ANYONE) == {"p1", "p2"}
-            assert await snapshot.patients_of(OBS, EVERYTHING, sight(window("p1"), window("p3"))) == {"p1", "p2", "p3"}
-            assert await snapshot.patients_of(OBS, EVERYTHING, Sight()) == frozenset()
+            assert await snapshot.patients_of(OBS, EVERYTHING, visibility(clause("p1"), clause("p3"))) == {"p1", "p2", "p3"}
+            assert await snapshot.patients_of(OBS, EVERYTHING, Visibility()) == frozenset()
 
     run(scenario)
 
 
 def test_types_of_names_the_types_of_the_current_rows_of_any_of_the_patients(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("a", "p1"), record("b", "p1", "p2", type="Condition"), record("c", "p3", type="Goal", vclass=2))
+        await put(store, record("a", "p1"), record("b", "p1", "p2", type="Condition"), record("c", "p3", type="Goal", class_id=2))
         await put(store, record("gone", "p2", type="Account"))
         await store.write(lambda tx: tx.drop(row("gone", "p2", type="Account", version=2, body=b"", interaction="delete")))
         async with store.snapshot() as snapshot:
@@ -189,9 +189,9 @@ def test_a_snapshot_does_not_see_what_is_written_after_it_began(run: Run) -> Non
 def test_admitted_classes_are_exactly_those_of_the_set(run: Run) -> None:
     async def scenario(store: Store) -> None:
         numbers = [0, 1, 7, 8, 9, 300, 301]
-        await put(store, *(record(f"r{number}", vclass=number) for number in numbers))
+        await put(store, *(record(f"r{number}", class_id=number) for number in numbers))
         for classes in (SEEN, {7, 9, 301}, {300}, {302}, set(range(0, 400, 2))):
-            shown = await found(store, EVERYTHING, sight(window(classes=classes)))
+            shown = await found(store, EVERYTHING, visibility(clause(classes=classes)))
             assert shown == [f"r{number}" for number in numbers if number in classes]
 
     run(scenario)

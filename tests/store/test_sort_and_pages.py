@@ -8,13 +8,14 @@ import pytest
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
-from fhir_server.search.visibility import Position, Sight, SortKey
+from fhir_server.search.visibility import Position, SortKey, Visibility
 from fhir_server.store import NEVER, Row, Store
 from tests.store.conftest import Run
 from tests.store.samples import (
     ALL,
     ANYONE,
     OBS,
+    clause,
     date,
     drop,
     found,
@@ -23,14 +24,13 @@ from tests.store.samples import (
     record,
     reference,
     relabel,
-    sight,
     string,
     token,
-    window,
+    visibility,
 )
 
 
-async def walk(store: Store, where: Filter, seen: Sight, sort: tuple[SortKey, ...], limit: int, between: Any = None) -> list[str]:
+async def walk(store: Store, where: Filter, seen: Visibility, sort: tuple[SortKey, ...], limit: int, between: Any = None) -> list[str]:
     ids: list[str] = []
     after: Position | None = None
     while True:
@@ -52,7 +52,7 @@ def test_rows_of_a_patient_come_in_the_order_first_stored(run: Run) -> None:
         await put(store, record("c", "p1", version=2), record("z", version=2))
         await drop(store, "a")
         await put(store, record("a", "p1", version=3))
-        assert await found(store, EVERYTHING, sight(window("p1"))) == ["c", "a", "b"]
+        assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["c", "a", "b"]
         assert (await found(store, EVERYTHING))[:2] == ["z", "y"]
 
     run(scenario)
@@ -60,7 +60,7 @@ def test_rows_of_a_patient_come_in_the_order_first_stored(run: Run) -> None:
 
 def test_the_order_of_two_patients_does_not_tell_who_came_first(run: Run) -> None:
     async def order(store: Store, *patients: str) -> list[str]:
-        await put(store, *(record(f"hidden-{patient}", patient, vclass=2) for patient in patients))
+        await put(store, *(record(f"hidden-{patient}", patient, class_id=2) for patient in patients))
         await put(store, record("a", "p1"), record("b", "p2"), record("c", "p3"))
         return await found(store, EVERYTHING)
 
@@ -91,8 +91,8 @@ def test_who_else_a_row_is_of_does_not_show_in_its_order(run: Run, where: Filter
             await put(store, record(f"{other}-before", "p1", entries=entries))
             await put(store, record(f"{other}-first", other, "p1", entries=entries), record(f"{other}-later", "p1", other, entries=entries))
         expected = [f"{other}-{part}" for other in OTHERS for part in ("before", "first", "later")]
-        assert await walk(store, where, sight(window("p1")), sort, limit) == expected
-        assert await walk(store, where, sight(window("p1"), window("p1", released=False)), sort, limit) == expected
+        assert await walk(store, where, visibility(clause("p1")), sort, limit) == expected
+        assert await walk(store, where, visibility(clause("p1"), clause("p1", released=False)), sort, limit) == expected
 
     run(scenario)
 
@@ -106,8 +106,8 @@ def test_rows_of_named_patients_come_in_the_order_stored(run: Run, where: Filter
         for n, id in enumerate(ids):
             await put(store, record(id, f"p{n % 4}", *(["p0"] if n % 5 == 1 else []), entries=[token("t", "x"), token("t", "y")]))
         among = [id for n, id in enumerate(ids) if n % 4 < 3 or n % 5 == 1]
-        for windows in ([window("p0", "p1", "p2")], [window("p0"), window("p1"), window("p2")], [window("p0", "p2"), window("p0", "p1")]):
-            assert await walk(store, where, sight(*windows), sort, limit) == among
+        for clauses in ([clause("p0", "p1", "p2")], [clause("p0"), clause("p1"), clause("p2")], [clause("p0", "p2"), clause("p0", "p1")]):
+            assert await walk(store, where, visibility(*clauses), sort, limit) == among
 
     run(scenario)
 
@@ -119,19 +119,19 @@ BETWEEN = record("between", "p1")
     ("versions", "ids"),
     [
         ([{}, {}], "row between"),
-        ([{"vclass": 2}, {}], "between row"),
-        ([{"vclass": 1}, {}], "between row"),
+        ([{"class_id": 2}, {}], "between row"),
+        ([{"class_id": 1}, {}], "between row"),
         ([{"release_at": NEVER}, {}], "between row"),
-        ([{}, {"vclass": 2}, {}], "row between"),
-        ([{"vclass": 1}, {"vclass": 2}, {"vclass": 1}], "row between"),
-        ([{"vclass": 2}, {}, {"vclass": 2}, {}], "between row"),
+        ([{}, {"class_id": 2}, {}], "row between"),
+        ([{"class_id": 1}, {"class_id": 2}, {"class_id": 1}], "row between"),
+        ([{"class_id": 2}, {}, {"class_id": 2}, {}], "between row"),
         ([{"patients": ("p2",)}, {}], "between row"),
         ([{"patients": ("p2",)}, {"patients": ("p2", "p1")}, {}], "between row"),
         ([{}, {"patients": ("p0", "p1")}], "row between"),
         ([{}, {"patients": ("p2",)}, {}], "row between"),
-        ([{"vclass": 2}, None, {}], "between row"),
+        ([{"class_id": 2}, None, {}], "between row"),
         ([{}, None, {}], "row between"),
-        ([{}, None, {"vclass": 2}, {}], "row between"),
+        ([{}, None, {"class_id": 2}, {}], "row between"),
     ],
 )
 def test_a_row_stands_where_the_first_version_like_the_current_one_was_stored(
@@ -148,9 +148,9 @@ def test_a_row_stands_where_the_first_version_like_the_current_one_was_stored(
                 await put(store, BETWEEN)
         await put(store, record("newer", "p1"))
         expected = ["older", *ids.split(), "newer"]
-        assert await found(store, EVERYTHING, sight(window("p1"))) == expected
-        assert await found(store, EVERYTHING, sight(window("p1")), (SortKey("d", "date"),)) == expected
-        assert await walk(store, EVERYTHING, sight(window("p1")), (), 1) == expected
+        assert await found(store, EVERYTHING, visibility(clause("p1"))) == expected
+        assert await found(store, EVERYTHING, visibility(clause("p1")), (SortKey("d", "date"),)) == expected
+        assert await walk(store, EVERYTHING, visibility(clause("p1")), (), 1) == expected
 
     run(scenario)
 
@@ -161,14 +161,14 @@ def _without_patients(version: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_row_stands_by_what_its_versions_are_labelled_now(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("row", "p1", vclass=2), BETWEEN, record("row", "p1", version=2))
-        for vclass, ids in ((0, ["row", "between"]), (3, ["between", "row"]), (0, ["row", "between"])):
-            await relabel(store, record("row", "p1", vclass=vclass))
-            assert await found(store, EVERYTHING, sight(window("p1"))) == ids
-        await relabel(store, record("row", "p1", version=2, vclass=1))
-        assert await found(store, EVERYTHING, sight(window("p1"))) == ["between", "row"]
-        await relabel(store, record("row", "p1", vclass=1))
-        assert await found(store, EVERYTHING, sight(window("p1"))) == ["row", "between"]
+        await put(store, record("row", "p1", class_id=2), BETWEEN, record("row", "p1", version=2))
+        for class_id, ids in ((0, ["row", "between"]), (3, ["between", "row"]), (0, ["row", "between"])):
+            await relabel(store, record("row", "p1", class_id=class_id))
+            assert await found(store, EVERYTHING, visibility(clause("p1"))) == ids
+        await relabel(store, record("row", "p1", version=2, class_id=1))
+        assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["between", "row"]
+        await relabel(store, record("row", "p1", class_id=1))
+        assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["row", "between"]
 
     run(scenario)
 
@@ -182,7 +182,7 @@ SORTED = (
     ),
     record("one", entries=[token("t", "a", "z"), date("d", 2, 3), string("s", "Aa"), reference("r", "P/1"), quantity("q", 1)]),
     record("also", entries=[token("t", "b", "a"), date("d", 5, 9), string("s", "BB"), reference("r", "P/2"), quantity("q", 2.5)]),
-    record("veiled", entries=[token("t", "0", vclass=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, vclass=3)]),
+    record("veiled", entries=[token("t", "0", class_id=3), date("d", -5, 99, 3), string("s", "0", 3), quantity("q", -99, class_id=3)]),
 )
 
 
@@ -221,14 +221,14 @@ def test_a_caller_admitted_to_more_sorts_by_more(run: Run) -> None:
 
 def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        entries = [date("d", 1, vclass=3), date("d", 9)]
+        entries = [date("d", 1, class_id=3), date("d", 9)]
         await put(
             store,
             record("a", "p1", entries=entries),
             record("b", "p2", entries=entries),
             record("c", "p1", entries=[date("d", 5)]),
         )
-        seen = sight(window("p1", classes={0}), window("p2", classes={0, 3}))
+        seen = visibility(clause("p1", classes={0}), clause("p2", classes={0, 3}))
         assert await found(store, EVERYTHING, seen, (SortKey("d", "date"),)) == ["b", "c", "a"]
 
     run(scenario)
@@ -274,10 +274,10 @@ def test_pages_hold_each_row_once_although_others_are_written_between_them(
             written += 1
             if written < 6:
                 new = [record(f"new{written}-{n}", "p1", entries=[token("t", "x"), date("d", n)]) for n in range(3)]
-                hidden = [record(f"hidden{written}-{n}", "p1", vclass=2, entries=[token("t", "x")]) for n in range(3)]
+                hidden = [record(f"hidden{written}-{n}", "p1", class_id=2, entries=[token("t", "x")]) for n in range(3)]
                 await put(store, *new, *hidden)
 
-        seen = sight(window("p1"), window("p2"))
+        seen = visibility(clause("p1"), clause("p2"))
         first = await found(store, where, seen, sort)
         walked = await walk(store, where, seen, sort, limit, between)
         assert [id for id in walked if id.startswith("r")] == first
@@ -291,17 +291,17 @@ def test_pages_hold_each_row_once_although_others_are_written_between_them(
 def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_was(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("a", "b", "c")))
-        await put(store, record("b", "p1", version=2, vclass=2), record("elsewhere", "p9"))
+        await put(store, record("b", "p1", version=2, class_id=2), record("elsewhere", "p9"))
         await drop(store, "c")
         texts = set()
         for id in ("b", "c", "never", "elsewhere"):
             async with store.snapshot() as snapshot:
                 with pytest.raises(Problem) as refused:
-                    await snapshot.find(OBS, EVERYTHING, sight(window("p1")), limit=5, after=Position((), id))
+                    await snapshot.find(OBS, EVERYTHING, visibility(clause("p1")), limit=5, after=Position((), id))
                 texts.add((refused.value.kind, str(refused.value)))
                 with pytest.raises(Problem):
-                    await snapshot.find(OBS, EVERYTHING, sight(window("p1")), limit=5, after=Position((1,), "a"))
-                assert (await snapshot.find(OBS, EVERYTHING, sight(window("p1")), limit=5, after=Position((), "a"))).rows == ()
+                    await snapshot.find(OBS, EVERYTHING, visibility(clause("p1")), limit=5, after=Position((1,), "a"))
+                assert (await snapshot.find(OBS, EVERYTHING, visibility(clause("p1")), limit=5, after=Position((), "a"))).rows == ()
         assert len(texts) == 1
         assert texts.pop()[0] == "invalid"
 

@@ -26,10 +26,10 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Position, Sight, SortKey
+from fhir_server.search.visibility import Position, SortKey, Visibility
 from fhir_server.store import Store, open_store
 from fhir_server.store.sqlite import SqliteStore, reader
-from tests.store.samples import ALL, ANYONE, OBS, date, found, put, record, reference, sight, string, token, window
+from tests.store.samples import ALL, ANYONE, OBS, clause, date, found, put, record, reference, string, token, visibility
 
 
 def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -> Any:
@@ -90,11 +90,11 @@ def test_what_was_written_is_there_when_opened_again(tmp_path: Path) -> None:
         await store.append("audit", [b"line"])
 
     async def read(store: Store) -> None:
-        assert await found(store, Has("code", TokenIs("s", "x")), sight(window("p2"))) == ["a"]
+        assert await found(store, Has("code", TokenIs("s", "x")), visibility(clause("p2"))) == ["a"]
         assert await store.secrets.peek("kind", "key", 0) == b"value"
         assert [line for _, line in await store.journal("audit")] == [b"line"]
         await put(store, record("b", "p1"), record("a", "p1", version=2))
-        assert await found(store, EVERYTHING, sight(window("p1"))) == ["a", "b"]
+        assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["a", "b"]
 
     opened(tmp_path / "x.db", write)
     opened(tmp_path / "x.db", read)
@@ -132,7 +132,7 @@ def test_a_patients_search_touches_only_ranges_of_that_patients_rows(
         monkeypatch.setattr(reader.SqliteSnapshot, "rows", explained)
         for limit in (5, 50):
             async with store.snapshot() as snapshot:
-                page = await snapshot.find(OBS, where, sight(window(*patients)), sort=sort, limit=limit)
+                page = await snapshot.find(OBS, where, visibility(clause(*patients)), sort=sort, limit=limit)
                 assert page.rows
 
     opened(tmp_path / "x.db", scenario)
@@ -202,7 +202,7 @@ def test_two_patients_whose_digests_meet_are_kept_apart(tmp_path: Path, monkeypa
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", f"p{n}") for n in range(5)))
         for n in range(5):
-            assert await found(store, EVERYTHING, sight(window(f"p{n}"))) == [f"r{n}"]
+            assert await found(store, EVERYTHING, visibility(clause(f"p{n}"))) == [f"r{n}"]
 
     opened(tmp_path / "x.db", scenario)
 
@@ -228,7 +228,7 @@ def _write_many(path: Path, name: str, start: Any) -> None:
 
         async def job(transaction: Any, n: int) -> None:
             number = await transaction.intern(f"class{n}")
-            await transaction.put(record(f"{name}{n}", f"p{n % 7}", vclass=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")]))
+            await transaction.put(record(f"{name}{n}", f"p{n % 7}", class_id=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")]))
             await transaction.bump("p0")
 
         await asyncio.gather(*(store.write(lambda t, n=n: job(t, n)) for n in range(100)))
@@ -250,7 +250,7 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
         while any(writer.is_alive() for writer in writers):
             await asyncio.sleep(0.01)
             await put(store, record(f"own{await _count(store)}-{id(object())}", "p0"))
-        every = Sight((window(classes=range(200)),), 0)
+        every = Visibility((clause(classes=range(200)),), 0)
         ids = await found(store, EVERYTHING, every)
         assert {f"{name}{n}" for name in ("left", "right") for n in range(100)} <= set(ids)
         assert len(ids) == len(set(ids))
@@ -263,7 +263,7 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
             for name in ("left", "right"):
                 row = await snapshot.read(OBS, f"{name}42", every)
                 assert row is not None
-                assert keys[row.vclass] == "class42"
+                assert keys[row.class_id] == "class42"
 
     opened(path, scenario)
     assert [writer.exitcode for writer in writers] == [0, 0]

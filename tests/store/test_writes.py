@@ -11,12 +11,13 @@ import pytest
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.visibility import SortKey
-from fhir_server.store import NEVER, Era, Facet, Pointer, Record, Stamp, Store
+from fhir_server.store import NEVER, GuardedReference, LabeledElement, PermissionEpoch, Record, Store, VersionDigest
 from tests.store.conftest import Run
 from tests.store.samples import (
     ALL,
     ANYONE,
     OBS,
+    clause,
     date,
     drop,
     found,
@@ -26,10 +27,9 @@ from tests.store.samples import (
     reference,
     relabel,
     row,
-    sight,
     string,
     token,
-    window,
+    visibility,
 )
 
 
@@ -70,7 +70,7 @@ def test_an_update_replaces_entries_of_every_kind_and_patients(run: Run) -> None
         assert await found(store, Has("t", TokenIs("s", "x"))) == []
         assert await found(store, Has("r", RefersTo(frozenset({"P/1"})))) == []
         for patient, ids in (("p1", ["a", "b"]), ("p2", []), ("p3", ["a"])):
-            assert sorted(await found(store, EVERYTHING, sight(window(patient)))) == ids
+            assert sorted(await found(store, EVERYTHING, visibility(clause(patient)))) == ids
         async with store.snapshot() as snapshot:
             page = await snapshot.find(OBS, Present("kept"), ANYONE, sort=tuple(SortKey(*k) for k in _ALL_KINDS), limit=1, after=None)
             assert [one.version for one in page.rows] == [2]
@@ -89,11 +89,11 @@ def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: Run) -> None
     async def scenario(store: Store) -> None:
         await put(
             store,
-            record("a", entries=[token("t", "x"), token("t", "x"), token("t", "x", vclass=3), quantity("q", 1), quantity("q", 1.0)]),
+            record("a", entries=[token("t", "x"), token("t", "x"), token("t", "x", class_id=3), quantity("q", 1), quantity("q", 1.0)]),
         )
         assert await found(store, Has("t", TokenIs("s", "x"))) == ["a"]
-        assert await found(store, Has("t", TokenIs(None, "x")), sight(window(classes={0, 3}))) == ["a"]
-        await put(store, record("a", version=2, entries=[token("t", "x", vclass=3)]))
+        assert await found(store, Has("t", TokenIs(None, "x")), visibility(clause(classes={0, 3}))) == ["a"]
+        await put(store, record("a", version=2, entries=[token("t", "x", class_id=3)]))
         assert await found(store, Has("t", TokenIs("s", "x"))) == []
 
     run(scenario)
@@ -148,8 +148,8 @@ def test_of_many_writers_of_one_version_one_wins(run: Run) -> None:
 
 def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("a", "p1", vclass=3, release_at=NEVER))
-        assert (await in_job(store, "current", OBS, "a")).vclass == 3
+        await put(store, record("a", "p1", class_id=3, release_at=NEVER))
+        assert (await in_job(store, "current", OBS, "a")).class_id == 3
         await drop(store, "a")
         deletion = await in_job(store, "current", OBS, "a")
         assert (deletion.interaction, deletion.version, deletion.body, deletion.patients) == ("delete", 2, b"", ("p1",))
@@ -165,16 +165,16 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
             "a",
             "p1",
             "p2",
-            vclass=1,
+            class_id=1,
             release_at=7,
             body=b"not this",
-            facets=(Facet(("x",), 3),),
-            pointers=(Pointer(("y",), "P/1"),),
-            eras=(Era(1, 10, 1, 7, ()),),
+            labeled_elements=(LabeledElement(("x",), 3),),
+            guarded_references=(GuardedReference(("y",), "P/1"),),
+            version_digests=(VersionDigest(1, 10, 1, 7, ()),),
         )
-        await in_job(store, "relabel", Record(changed, (token("t", "x", vclass=3),)))
+        await in_job(store, "relabel", Record(changed, (token("t", "x", class_id=3),)))
         async with store.snapshot() as snapshot:
-            seen = await snapshot.read(OBS, "a", sight(window("p2")))
+            seen = await snapshot.read(OBS, "a", visibility(clause("p2")))
             assert seen == msgspec.structs.replace(changed, body=b'{"id":"a","v":1}')
             assert len(await snapshot.versions(OBS, "a", ALL)) == 1
         assert await found(store, Has("t", TokenIs("s", "x"))) == []
@@ -188,7 +188,12 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
 
 
 def test_relabel_reaches_each_version_and_the_deletion(run: Run) -> None:
-    later = {"facets": (Facet(("x",), 3),), "pointers": (Pointer(("y",), "P/1"),), "eras": (Era(1, 10, 1, 7, ()),), "release_at": 7}
+    later = {
+        "labeled_elements": (LabeledElement(("x",), 3),),
+        "guarded_references": (GuardedReference(("y",), "P/1"),),
+        "version_digests": (VersionDigest(1, 10, 1, 7, ()),),
+        "release_at": 7,
+    }
 
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", entries=[token("t", "x")]), record("a", "p1", version=2), record("b", "p1"))
@@ -197,14 +202,14 @@ def test_relabel_reaches_each_version_and_the_deletion(run: Run) -> None:
         was = {one.version: one for one in (*await in_job(store, "past", OBS, "a"), await in_job(store, "current", OBS, "a"))}
         assert [was[n].interaction for n in was] == ["create", "create", "delete", "create"]
         for version in (1, 3, 2):
-            changed = row("a", "p2", "p1", version=version, vclass=1, body=b"not this", **later)
-            await relabel(store, Record(changed, (token("t", "y", vclass=1),)))
+            changed = row("a", "p2", "p1", version=version, class_id=1, body=b"not this", **later)
+            await relabel(store, Record(changed, (token("t", "y", class_id=1),)))
             was[version] = msgspec.structs.replace(
                 changed, body=was[version].body, updated=was[version].updated, interaction=was[version].interaction
             )
             assert list(await in_job(store, "past", OBS, "a")) == [was[1], was[2], was[3]]
             assert await in_job(store, "current", OBS, "a") == was[4]
-        only_y = sight(window("p2", where=Has("t", TokenIs("s", "y"))))
+        only_y = visibility(clause("p2", where=Has("t", TokenIs("s", "y"))))
         await relabel(store, record("a", "p2", version=4, entries=[token("t", "y")]))
         async with store.snapshot() as snapshot:
             assert [one.version for one in await snapshot.versions(OBS, "a", only_y)] == [1, 2, 3, 4]
@@ -222,11 +227,11 @@ def test_what_is_deleted_is_relabelled_too(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"))
         await drop(store, "a")
-        await relabel(store, record("a", "p1", vclass=2), record("a", "p1", version=2, vclass=2))
+        await relabel(store, record("a", "p1", class_id=2), record("a", "p1", version=2, class_id=2))
         async with store.snapshot() as snapshot:
             assert await snapshot.versions(OBS, "a", ANYONE) == ()
             assert [one.interaction for one in await snapshot.versions(OBS, "a", ALL)] == ["create", "delete"]
-        assert (await in_job(store, "current", OBS, "a")).vclass == 2
+        assert (await in_job(store, "current", OBS, "a")).class_id == 2
         assert [one.version for one in await in_job(store, "past", OBS, "a")] == [1]
         assert await found(store, EVERYTHING, ALL) == []
         assert await in_job(store, "past", OBS, "never") == ()
@@ -238,7 +243,7 @@ def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: R
     async def scenario(store: Store) -> None:
         await put(
             store,
-            record("a", "p1", vclass=3, entries=[reference("encounter", "Encounter/1", vclass=3)]),
+            record("a", "p1", class_id=3, entries=[reference("encounter", "Encounter/1", class_id=3)]),
             record("b", entries=[reference("context", "Encounter/1")]),
             record("c", entries=[reference("encounter", "Encounter/2")]),
             record("d", entries=[reference("encounter", "Encounter/1")]),
@@ -261,8 +266,8 @@ def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: R
         await put(store, record("d", version=3), record("b", version=3, entries=[reference("context", "Encounter/1")]))
         await put(store, record("b", version=4), record("b", version=5))
         assert await names("Encounter/1") == everyone
-        await relabel(store, record("b", version=2, entries=[reference("_refers", "Location/x", vclass=3)]))
-        await relabel(store, record("c", entries=[reference("_refers", "Location/x", vclass=3)]))
+        await relabel(store, record("b", version=2, entries=[reference("_refers", "Location/x", class_id=3)]))
+        await relabel(store, record("c", entries=[reference("_refers", "Location/x", class_id=3)]))
         assert await names("Location/x") == {f"{OBS}/b", f"{OBS}/c"}
         assert await found(store, Has("context", RefersTo(frozenset({"Encounter/1"}))), ALL) == []
         assert await found(store, Present("_refers"), ALL) == ["c"]
@@ -287,21 +292,21 @@ def test_classes_are_numbered_from_nought_in_the_order_given(run: Run) -> None:
 
 def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        async def stamp(patient: str | None) -> Stamp:
+        async def stamp(patient: str | None) -> PermissionEpoch:
             async with store.snapshot() as snapshot:
                 return await snapshot.stamp(patient)
 
-        assert await stamp("p1") == Stamp(0, 0, 0)
+        assert await stamp("p1") == PermissionEpoch(0, 0, 0)
         await in_job(store, "bump", "p1")
         await in_job(store, "bump", "p1")
         await in_job(store, "bump", None)
-        assert await stamp("p1") == Stamp(1, 2, 0)
-        assert await stamp("p2") == Stamp(1, 0, 0)
-        assert await stamp(None) == Stamp(1, 0, 0)
+        assert await stamp("p1") == PermissionEpoch(1, 2, 0)
+        assert await stamp("p2") == PermissionEpoch(1, 0, 0)
+        assert await stamp(None) == PermissionEpoch(1, 0, 0)
         await in_job(store, "intern", "a")
         await in_job(store, "intern", "a")
         await put(store, record("a", "p1"))
-        assert await stamp("p1") == Stamp(1, 2, 1)
+        assert await stamp("p1") == PermissionEpoch(1, 2, 1)
 
     run(scenario)
 
@@ -327,7 +332,7 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
         assert sorted(await found(store, EVERYTHING)) == sorted(f"good{number}" for number in range(40))
         for number in range(40):
             assert await found(store, Has(f"code{number}", TokenIs(f"system{number}", "x"))) == [f"good{number}"]
-            assert await found(store, EVERYTHING, sight(window(f"p{number}"))) == [f"good{number}"]
+            assert await found(store, EVERYTHING, visibility(clause(f"p{number}"))) == [f"good{number}"]
         async with store.snapshot() as snapshot:
             assert await snapshot.classes() == ()
             assert (await snapshot.stamp("p1")).patient == 0
@@ -340,7 +345,7 @@ def test_a_job_reads_what_it_wrote_and_gives_its_result(run: Run) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> str:
             await transaction.put(record("a", "new", entries=[token("code", "x")]))
-            assert await transaction.read(OBS, "a", sight(window("new")))
+            assert await transaction.read(OBS, "a", visibility(clause("new")))
             assert len((await transaction.find(OBS, Has("code", TokenIs("s", "x")), ANYONE, limit=5)).rows) == 1
             assert await transaction.visible([f"{OBS}/a"], lambda _: ANYONE) == {f"{OBS}/a"}
             return "done"
@@ -352,17 +357,17 @@ def test_a_job_reads_what_it_wrote_and_gives_its_result(run: Run) -> None:
 
 def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("kept", "p1"), record("hidden", "p1", vclass=2), record("dropped", "p1"), record("replaced", "p1"))
-        await put(store, record("coded", "p1", entries=[token("code", "x"), token("code", "y", vclass=3)]), record("gone", "p1"))
+        await put(store, record("kept", "p1"), record("hidden", "p1", class_id=2), record("dropped", "p1"), record("replaced", "p1"))
+        await put(store, record("coded", "p1", entries=[token("code", "x"), token("code", "y", class_id=3)]), record("gone", "p1"))
         await drop(store, "gone")
         names = [f"{OBS}/{id}" for id in ("kept", "hidden", "dropped", "replaced", "coded", "gone", "new", "never")]
-        coded = {code: sight(window(where=Has("code", TokenIs("s", code)))) for code in ("x", "y")}
+        coded = {code: visibility(clause(where=Has("code", TokenIs("s", code)))) for code in ("x", "y")}
 
         async def job(transaction: Any) -> None:
             await transaction.expect([*names, names[0]])
             assert (await transaction.current(OBS, "gone")).interaction == "delete"
             await transaction.put(record("new", "p1", entries=[token("code", "y")]))
-            await transaction.put(record("replaced", "p1", version=2, vclass=2))
+            await transaction.put(record("replaced", "p1", version=2, class_id=2))
             current = await transaction.current(OBS, "dropped")
             await transaction.drop(msgspec.structs.replace(current, version=2, body=b"", interaction="delete"))
             assert await transaction.visible(names, lambda _: ANYONE) == {f"{OBS}/{id}" for id in ("kept", "coded", "new")}
@@ -385,12 +390,12 @@ def test_a_job_counts_what_it_moved_itself(run: Run) -> None:
         await in_job(store, "intern", "a")
 
         async def job(transaction: Any) -> None:
-            assert await transaction.stamp("p1") == Stamp(0, 0, 1)
+            assert await transaction.stamp("p1") == PermissionEpoch(0, 0, 1)
             assert (await transaction.intern("a"), await transaction.intern("b")) == (0, 1)
             await transaction.bump("p1")
             await transaction.bump(None)
-            assert await transaction.stamp("p1") == Stamp(1, 1, 2)
-            assert await transaction.stamp(None) == Stamp(1, 0, 2)
+            assert await transaction.stamp("p1") == PermissionEpoch(1, 1, 2)
+            assert await transaction.stamp(None) == PermissionEpoch(1, 0, 2)
             assert await transaction.classes() == ("a", "b")
 
         await store.write(job)

@@ -15,7 +15,7 @@ import pytest
 
 from fhir_server.access.view import View
 from fhir_server.interactions import routing
-from fhir_server.search.visibility import Sight, Window
+from fhir_server.search.visibility import Visibility, VisibilityClause
 
 Patch = pytest.MonkeyPatch
 
@@ -41,13 +41,13 @@ def leak(channel: str, *, stored: bool = False) -> Callable[[Callable[[Patch], N
     return add
 
 
-async def unlimited(view: View, patients: frozenset[str] | None = None) -> Sight:
+async def unlimited(view: View, patients: frozenset[str] | None = None) -> Visibility:
     """What nobody but the institution may see: every row (of these patients)."""
-    return Sight((Window(patients, frozenset(range(len(await view._snapshot.classes()))), released=False),), view.now)
+    return Visibility((VisibilityClause(patients, frozenset(range(len(await view._snapshot.classes()))), released=False),), view.now)
 
 
-async def of_record(view: View) -> Sight:
-    return await unlimited(view, view.plan.patients)
+async def of_record(view: View) -> Visibility:
+    return await unlimited(view, view.permissions.patients)
 
 
 def sighted(choose: Callable[[View], Any]) -> Callable[..., Any]:
@@ -55,9 +55,9 @@ def sighted(choose: Callable[[View], Any]) -> Callable[..., Any]:
 
     def with_sight(method: Any) -> Any:
         async def wrapped(self: View, type: str, *args: Any, **kwargs: Any) -> Any:
-            sight = await choose(self)
-            other = View(self._snapshot, self.plan, self.now)
-            other._sight = lambda type, letters: sight  # type: ignore[method-assign]
+            visibility = await choose(self)
+            other = View(self._snapshot, self.permissions, self.now)
+            other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
             return await method(other, type, *args, **kwargs)
 
         return wrapped

@@ -8,14 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from fhir_server.access import permissions
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent import decision
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch, search, write
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
-from fhir_server.search.visibility import Window
+from fhir_server.search.visibility import VisibilityClause
 from fhir_server.writing import writer
 from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
@@ -27,11 +26,11 @@ def include_follows_references_as_stored(patch: Patch) -> None:
     exact = search._included
 
     async def included(view: View, asked: Any, found: Any, service: Any) -> Any:
-        sight = await unlimited(view)
-        stored = [await view._snapshot.read(seen.type, seen.id, sight) for seen in found]
+        visibility = await unlimited(view)
+        stored = [await view._snapshot.read(seen.type, seen.id, visibility) for seen in found]
         bodies = [msgspec.structs.replace(seen, body=row.body) for seen, row in zip(found, stored, strict=True)]
-        other = View(view._snapshot, view.plan, view.now)
-        other._sight = lambda type, letters: sight  # type: ignore[method-assign]
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
         return await exact(other if asked.includes else view, asked, bodies, service)
 
     patch.setattr(search, "_included", included)
@@ -54,18 +53,20 @@ def everything_means_everything(patch: Patch) -> None:
 
 @leak("A08")
 def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
-    exact = Plan.sight
+    exact = Permissions.visibility
 
     async def batched(value: Any, text: Any, place: int, request: Any, service: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(View, "_sight", lambda self, type, letters: replace(exact(self.plan, type, self.now, letters), windows=_OPEN))
+            inner.setattr(
+                View, "_visibility", lambda self, type, letters: replace(exact(self.permissions, type, self.now, letters), clauses=_OPEN)
+            )
             return await process_entry(value, text, place, request, service)
 
     process_entry = batch._batched
     patch.setattr(batch, "_batched", batched)
 
 
-_OPEN = (Window(None, AnyClass(), released=False),)
+_OPEN = (VisibilityClause(None, AnyClass(), released=False),)
 
 
 @leak("A09")
@@ -74,8 +75,8 @@ def search_by_post_is_not_narrowed(patch: Patch) -> None:
 
     async def searching(view: View, request: Any, service: Any) -> Any:
         if request.method == "POST":
-            sight = await of_record(view)
-            view._sight = lambda type, letters: sight  # type: ignore[method-assign]
+            visibility = await of_record(view)
+            view._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
         return await exact(view, request, service)
 
     relook(patch, "search-type", searching)
@@ -89,9 +90,9 @@ def conditional_create_matches_hidden_rows(patch: Patch) -> None:
     exact = write.matching
 
     async def matching(view: View, type: str, condition: str, request: Any, service: Any) -> Any:
-        other = View(view._snapshot, view.plan, view.now)
-        sight = await of_record(view)
-        other._sight = lambda type, letters: sight  # type: ignore[method-assign]
+        other = View(view._snapshot, view.permissions, view.now)
+        visibility = await of_record(view)
+        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
         return await exact(other, type, condition, request, service)
 
     patch.setattr(write, "matching", matching)
@@ -102,8 +103,8 @@ def a_reference_need_only_exist(patch: Patch) -> None:
     exact = View.shows
 
     async def require(view: View, *args: Any) -> None:
-        sight = await unlimited(view)
-        view.shows = lambda targets: view._snapshot.visible(targets, lambda _: sight)  # type: ignore[method-assign]
+        visibility = await unlimited(view)
+        view.shows = lambda targets: view._snapshot.visible(targets, lambda _: visibility)  # type: ignore[method-assign]
         try:
             await checked(view, *args)
         finally:
@@ -153,14 +154,14 @@ def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> 
 
 @leak("M06")
 def being_named_opens_a_row(patch: Patch) -> None:
-    exact = Plan._compile
+    exact = Permissions._compile
 
-    def compiled(self: Plan, type: str, letters: str) -> tuple[Window, ...]:
-        windows = exact(self, type, letters)
+    def compiled(self: Permissions, type: str, letters: str) -> tuple[VisibilityClause, ...]:
+        clauses = exact(self, type, letters)
         named = AnyOf(tuple(Has(param, RefersTo(self.names)) for param in ("performer", "asserter")))
-        return (*windows, *(replace(one, patients=None, where=AllOf((one.where, named))) for one in windows[:1] if self.names))
+        return (*clauses, *(replace(one, patients=None, where=AllOf((one.where, named))) for one in clauses[:1] if self.names))
 
-    patch.setattr(Plan, "_compile", compiled)
+    patch.setattr(Permissions, "_compile", compiled)
 
 
 def _unlabelled(patch: Patch, label: str) -> None:
@@ -181,7 +182,7 @@ def results_not_yet_final_are_shown(patch: Patch) -> None:
 
 @leak("T14")
 def a_release_to_come_counts_as_past(patch: Patch) -> None:
-    patch.setattr(Plan, "released", property(lambda self: False))
+    patch.setattr(Permissions, "released", property(lambda self: False))
 
 
 @leak("S06")
@@ -191,12 +192,12 @@ def rows_that_must_name_the_caller_need_not(patch: Patch) -> None:
 
 @leak("S06")
 def single_rows_restricted_by_the_patient_are_shown(patch: Patch) -> None:
-    patch.setattr(Plan, "_undenied", lambda self, type, narrowed: narrowed)
+    patch.setattr(Permissions, "_undenied", lambda self, type, narrowed: narrowed)
 
 
 @leak("Q05", stored=True)
 def index_entries_take_the_class_of_the_row(patch: Patch) -> None:
-    patch.setattr(writer, "_class_at", lambda path, facets, whole: whole)
+    patch.setattr(writer, "_class_at", lambda path, labeled_elements, whole: whole)
 
 
 @leak("A13", stored=True)
@@ -209,4 +210,4 @@ def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
 
 @leak("C08")
 def the_plan_is_that_of_the_institution(patch: Patch) -> None:
-    patch.setattr(permissions.decision, "permits", lambda policy, actor, key: True)
+    patch.setattr(decision, "permits", lambda policy, actor, key: True)

@@ -17,9 +17,9 @@ def _of_record(look: Any) -> Any:
     """A step of the export that sees the whole record in place of the caller's View."""
 
     async def wrapped(view: View, **given: Any) -> Any:
-        sight = await of_record(view)
-        other = View(view._snapshot, view.plan, view.now)
-        other._sight = lambda type, letters: sight  # type: ignore[method-assign]
+        visibility = await of_record(view)
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
         return await look(other, **given)
 
     return wrapped
@@ -52,8 +52,8 @@ def a_manifest_names_a_file_for_every_type_that_was_found_by_the_system(patch: P
 @leak("C12")
 def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
     async def size(view: View) -> int:
-        sight = await unlimited(view, view.plan.patients)
-        return sum([await view._snapshot.count(type, EVERYTHING, sight) for type in ("Observation", "Encounter", "Appointment")])
+        visibility = await unlimited(view, view.permissions.patients)
+        return sum([await view._snapshot.count(type, EVERYTHING, visibility) for type in ("Observation", "Encounter", "Appointment")])
 
     async def status(request: Request, service: Service) -> Response:
         answer, rows = await bulk_export.status(request, service), await service.reading(request, size)

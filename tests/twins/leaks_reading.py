@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from fhir_server.access import versions, view
-from fhir_server.access.view import Seen, View, not_found
+from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import everything, messages, read, search, write
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Has, Not, Present
-from fhir_server.search.visibility import Position, Sight
+from fhir_server.search.visibility import Position, Visibility
 from fhir_server.store import memory, row_order
 from tests.twins.leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
@@ -72,12 +72,12 @@ def a_next_link_promises_hidden_rows(patch: Patch) -> None:
 
 @leak("C06")
 def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
-    patch.setattr(match, "keys", lambda sort, sight, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
+    patch.setattr(match, "keys", lambda sort, visibility, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
 
 
 @leak("C06")
 def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
-    patch.setattr(Sight, "bounded", property(lambda self: False))
+    patch.setattr(Visibility, "bounded", property(lambda self: False))
 
 
 @leak("C06")
@@ -95,7 +95,9 @@ def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
     exact = search.binding
 
     def binding(view: View, *args: Any) -> bytes:
-        return exact(view, *args) + repr(sorted((data, sorted(numbers)) for data, numbers in view.plan.classes.plain.items())).encode()
+        return (
+            exact(view, *args) + repr(sorted((data, sorted(numbers)) for data, numbers in view.permissions.classes.plain.items())).encode()
+        )
 
     patch.setattr(search, "binding", binding)
     patch.setattr(everything, "binding", binding)
@@ -144,7 +146,7 @@ def a_search_that_finds_nothing_looks_again_without_sight(patch: Patch) -> None:
 
 @leak("Q08", stored=True)
 def last_updated_is_the_stored_one(patch: Patch) -> None:
-    patch.setattr(versions, "updates", lambda row: (versions.entry(row.updated, row.vclass),))
+    patch.setattr(versions, "updates", lambda row: (versions.entry(row.updated, row.class_id),))
 
 
 # 3.3 Direct access
@@ -186,7 +188,7 @@ def hidden_and_deleted_is_gone(patch: Patch) -> None:
 def the_version_is_the_stored_one(patch: Patch) -> None:
     exact = View._projected
 
-    def projected(self: View, row: Any, *what: Any) -> Seen:
+    def projected(self: View, row: Any, *what: Any) -> VisibleVersion:
         seen = exact(self, row, *what)
         body = versions.restamped(seen.body, row.version, seen.updated) if seen.body else seen.body
         return msgspec.structs.replace(seen, version=row.version, body=body)
@@ -217,8 +219,8 @@ def not_modified_is_judged_by_the_stored_version(patch: Patch) -> None:
 
 @leak("R02")
 def history_shows_hidden_versions(patch: Patch) -> None:
-    async def history(self: View, type: str, id: str) -> list[Seen]:
-        rows = await self._snapshot.versions(type, id, self._sight(type, "r"))
+    async def history(self: View, type: str, id: str) -> list[VisibleVersion]:
+        rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if not rows:
             raise not_found(type, id)
         return await self._seen(await self._snapshot.versions(type, id, await unlimited(self)))
@@ -262,7 +264,7 @@ def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
 @leak("R11")
 def references_to_hidden_rows_are_left_in(patch: Patch) -> None:
     exact = view._cut
-    patch.setattr(view, "_cut", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.pointers}))
+    patch.setattr(view, "_cut", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references}))
 
 
 @leak("R12")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access import authentication
-from fhir_server.access.permissions import Plan
+from fhir_server.access.permissions import Permissions
 from fhir_server.consent import provisions, relationships
 from fhir_server.smart.accounts import users
 from fhir_server.smart.tokens import tokens
@@ -26,8 +26,8 @@ def _leak(channel: str) -> Any:
 
 @_leak("T03")
 def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
-    async def stands(plan: Plan, snapshot: Any, now: int) -> bool:
-        return now < plan.until
+    async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
+        return now < permissions.until
 
     patch.setattr(authentication, "_stands", stands)
 
@@ -36,8 +36,8 @@ def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
 def a_plan_is_kept_past_its_end(patch: Patch) -> None:
     exact = authentication._stands
 
-    async def stands(plan: Plan, snapshot: Any, now: int) -> bool:
-        return await exact(plan, snapshot, min(now, plan.until - 1))
+    async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
+        return await exact(permissions, snapshot, min(now, permissions.until - 1))
 
     patch.setattr(authentication, "_stands", stands)
 

@@ -122,8 +122,8 @@ class Asker:
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
         )  # fmt: skip
-        desk = self._case.caller.kind == "BO"  # the one caller here who may change what is there
-        weights = [weight * (8 if desk and make == self.update else 1) for weight, make in menu]
+        context = self._case.caller.kind == "BO"  # the one caller here who may change what is there
+        weights = [weight * (8 if context and make == self.update else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
 
     def steady(self) -> list[Ask]:

@@ -174,7 +174,7 @@ class World:
         """One write of the feed, by the way every resource takes into the store."""
 
         async def job(tx: Transaction) -> None:
-            writing = Writing(tx, self.parts.labeller, BASE, write.at)
+            writing = Writing(tx, self.parts.labeler, BASE, write.at)
             current = await tx.current(write.type, write.id)
             if write.resource is None:
                 if current is not None and current.interaction != "delete":

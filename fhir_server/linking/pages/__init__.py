@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Response
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import ALONE, page_headers
 
 _templates = Environment(
@@ -19,8 +19,8 @@ _templates = Environment(
 )
 
 
-def render(smart: Smart, name: str, status: int = 200, **view: Any) -> Response:
+def render(smart: SmartContext, name: str, status: int = 200, **view: Any) -> Response:
     """The page of this template, with the headers every page has."""
     shown: dict[str, Any] = {"problem": "", "session": None} | view
-    text = _templates.get_template(name).render(organisation=smart.organisation, **shown)
+    text = _templates.get_template(name).render(organization=smart.organization, **shown)
     return Response(text, status, page_headers() | ALONE, "text/html; charset=utf-8")

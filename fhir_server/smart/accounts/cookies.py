@@ -11,15 +11,15 @@ from typing import Any
 from fastapi import Request, Response
 
 from fhir_server.smart.accounts import known_devices, sessions
-from fhir_server.smart.core.context import SECOND, Smart
+from fhir_server.smart.core.context import SECOND, SmartContext
 
 
-def held(smart: Smart, request: Request) -> str:
+def held(smart: SmartContext, request: Request) -> str:
     """The session cookie this browser sent, or ""."""
     return request.cookies.get(sessions.cookie_name(smart), "")
 
 
-def device(smart: Smart, request: Request) -> str:
+def device(smart: SmartContext, request: Request) -> str:
     """The device cookie this browser sent, or ""."""
     return request.cookies.get(_device_name(smart), "")
 
@@ -29,32 +29,32 @@ def from_here(request: Request) -> bool:
     return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
-def own_form(smart: Smart, request: Request, token: str) -> bool:
+def own_form(smart: SmartContext, request: Request, token: str) -> bool:
     """Whether a form was shown to this browser by us: it has the token, and browsers that tell say that it comes from our pages."""
     return from_here(request) and sessions.form_token_fits(held(smart, request), token)
 
 
-def terms(smart: Smart) -> dict[str, Any]:
+def terms(smart: SmartContext) -> dict[str, Any]:
     """The session cookie's name and attributes."""
     return {"key": sessions.cookie_name(smart), **_attributes(smart)}
 
 
-def given(smart: Smart, answer: Response, cookie: str) -> Response:
+def given(smart: SmartContext, answer: Response, cookie: str) -> Response:
     """The answer, giving the browser this session."""
     answer.set_cookie(value=cookie, **terms(smart))
     return answer
 
 
-def remembered(smart: Smart, answer: Response, cookie: str) -> Response:
+def remembered(smart: SmartContext, answer: Response, cookie: str) -> Response:
     """The answer, giving the browser this device cookie."""
     answer.set_cookie(key=_device_name(smart), value=cookie, max_age=known_devices.LIFE // SECOND, **_attributes(smart))
     return answer
 
 
-def _device_name(smart: Smart) -> str:
+def _device_name(smart: SmartContext) -> str:
     return "__Host-device" if smart.origin.startswith("https:") else "device"
 
 
-def _attributes(smart: Smart) -> dict[str, Any]:
+def _attributes(smart: SmartContext) -> dict[str, Any]:
     # The prefix __Host- has browsers refuse a cookie of that name that another host or an unencrypted page tries to plant.
     return {"path": "/", "httponly": True, "samesite": "lax", "secure": smart.origin.startswith("https:")}

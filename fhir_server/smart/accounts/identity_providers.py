@@ -13,7 +13,7 @@ from cryptography.fernet import InvalidToken
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import Smart, digest
+from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.encryption import box
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.outbound.json_client import callable_url
@@ -57,7 +57,7 @@ _providers = Register("identity-provider", Provider)
 _mapped = Register("federated-subject", Mapped)
 
 
-def redirect_uri(smart: Smart, provider: Provider) -> str:
+def redirect_uri(smart: SmartContext, provider: Provider) -> str:
     """Where this provider, and no other, sends people back: what it must have registered for us."""
     return f"{smart.origin}/sign-in/from/{provider.id}"
 
@@ -71,7 +71,7 @@ async def everyone(store: Store) -> tuple[Provider, ...]:
     return tuple(sorted(await _providers.all(store), key=lambda one: one.label.casefold()))
 
 
-async def add(smart: Smart, provider: Provider, secret: str = "") -> None:
+async def add(smart: SmartContext, provider: Provider, secret: str = "") -> None:
     """Register or change.  Raises ValueError, worded for the operator, for what cannot be used safely."""
     _check(smart, provider, secret)
     sealed = msgspec.structs.replace(provider, secret=_sealed(smart, secret))
@@ -86,7 +86,7 @@ async def remove(store: Store, issuer: str) -> bool:
     return await _providers.remove(store, digest(issuer)[:16])
 
 
-def secret_of(smart: Smart, provider: Provider) -> str:
+def secret_of(smart: SmartContext, provider: Provider) -> str:
     """The client secret.  Raises LookupError if it was sealed under another key."""
     if not smart.key:
         return provider.secret.decode()
@@ -138,12 +138,12 @@ def _name(issuer: str, sub: str) -> str:
     return digest(f"{issuer} {sub}")  # an issuer is a URL and has no space
 
 
-def _sealed(smart: Smart, secret: str) -> bytes:
+def _sealed(smart: SmartContext, secret: str) -> bytes:
     plain = secret.encode()
     return box(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
 
 
-def _check(smart: Smart, provider: Provider, secret: str) -> None:
+def _check(smart: SmartContext, provider: Provider, secret: str) -> None:
     if not callable_url(smart, provider.issuer) or "?" in provider.issuer:
         raise ValueError("An issuer is an https URL without a query.")
     if provider.issuer.rstrip("/") == smart.origin:

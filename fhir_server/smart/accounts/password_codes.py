@@ -11,7 +11,7 @@ from typing import Final
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import DAY, Smart, digest
+from fhir_server.smart.core.context import DAY, SmartContext, digest
 from fhir_server.store import Store
 
 LIFE: Final = 3 * DAY
@@ -29,7 +29,7 @@ async def issue(store: Store, user: User, now: int) -> str:
     return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
 
 
-async def choose(smart: Smart, username: str, typed: str, password: str) -> User | None:
+async def choose(smart: SmartContext, username: str, typed: str, password: str) -> User | None:
     """Give the account this password, using the code up; None if the code is not this account's, or has run out.
 
     The code is kept where the password will not do: ValueError, as ``users.hash_password``.
@@ -43,7 +43,7 @@ async def choose(smart: Smart, username: str, typed: str, password: str) -> User
     return await users.keep_password(smart.store, user, hashed, smart.now())
 
 
-async def _fits(smart: Smart, user: User, typed: str) -> bool:
+async def _fits(smart: SmartContext, user: User, typed: str) -> bool:
     kept = await smart.store.secrets.peek(_KIND, digest(user.subject), smart.now())
     text = typed[:100].upper().translate(_ALIKE)
     return kept is not None and hmac.compare_digest(kept, digest(f"{user.subject} {text}").encode())

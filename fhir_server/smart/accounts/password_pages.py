@@ -7,7 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from fhir_server.smart.accounts import account_events, browser_names, cookies, password_codes, sessions, users
-from fhir_server.smart.core.context import HOUR, Smart, new_secret
+from fhir_server.smart.core.context import HOUR, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import Act
 from fhir_server.smart.pages import render
@@ -24,9 +24,9 @@ _TOO_MANY: Final = "There have been too many tries from your address. Try again 
 
 
 class Choosing:
-    """The page of one :class:`Smart`."""
+    """The page of one :class:`SmartContext`."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
         self._limit = Limit(PER_ADDRESS, HOUR)
 
@@ -65,7 +65,7 @@ class Choosing:
         return page if cookies.held(self._smart, request) else cookies.given(self._smart, page, cookie)
 
 
-def add_choosing(routes: APIRouter, smart: Smart) -> None:
+def add_choosing(routes: APIRouter, smart: SmartContext) -> None:
     """Add the page's routes."""
     here = Choosing(smart)
     routes.add_api_route(PATH, here.form, methods=["GET"])

@@ -9,11 +9,11 @@ from fastapi import Request
 from fhir_server.smart.accounts import cookies, second_factor
 from fhir_server.smart.accounts.password_sign_in import signed_in
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import address
 
 
-async def proven(smart: Smart, request: Request, user: User, form: Mapping[str, str]) -> bool:
+async def proven(smart: SmartContext, request: Request, user: User, form: Mapping[str, str]) -> bool:
     """Whether a form's ``password``, and its ``code`` where there is a second factor, are the account's.  Guesses are counted."""
     given = await signed_in(
         smart.store, user.username, form.get("password", ""), address(request), smart.now(), cookies.device(smart, request)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from fhir_server.smart.accounts.users import User, second_family
-from fhir_server.smart.core.context import MINUTE, SECOND, Smart, digest
+from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 from fhir_server.smart.core.encryption import box
 from fhir_server.store import NEVER, Store
 
@@ -56,25 +56,25 @@ def new_seed() -> bytes:
     return secrets.token_bytes(20)
 
 
-def setup(smart: Smart, user: User, seed: bytes) -> Setup:
+def setup(smart: SmartContext, user: User, seed: bytes) -> Setup:
     """How to bring this seed into an app."""
-    uri = _codes(seed).get_provisioning_uri(user.username, smart.organisation.replace(":", " "))
+    uri = _codes(seed).get_provisioning_uri(user.username, smart.organization.replace(":", " "))
     letters = b32encode(seed).decode()
     picture = segno.make(uri, error="m", micro=False).svg_inline(omitsize=True, border=3, svgclass="picture", lineclass=None)
     return Setup(picture, " ".join(letters[start : start + 4] for start in range(0, len(letters), 4)))
 
 
-def required(smart: Smart, user: User) -> bool:
+def required(smart: SmartContext, user: User) -> bool:
     """Whether nobody of this account's role gets in without a second factor."""
     return user.role in smart.second_factor
 
 
-async def enrolled(smart: Smart, user: User) -> Factor | None:
+async def enrolled(smart: SmartContext, user: User) -> Factor | None:
     text = await smart.store.secrets.peek(_FACTOR, digest(user.subject), 0)
     return None if text is None else msgspec.json.decode(text, type=Factor)
 
 
-async def enrol(smart: Smart, user: User, seed: bytes) -> tuple[str, ...]:
+async def enrol(smart: SmartContext, user: User, seed: bytes) -> tuple[str, ...]:
     """Take this seed for the account's from now on; the recovery codes, in place of earlier ones."""
     family, kept = second_family(user), smart.store.secrets
     factor = Factor(sealed(smart, seed), smart.now())
@@ -93,16 +93,16 @@ async def forget(store: Store, user: User) -> None:
     await store.secrets.forget(second_family(user))
 
 
-async def codes_left(smart: Smart, user: User) -> int:
+async def codes_left(smart: SmartContext, user: User) -> int:
     """How many recovery codes have not been used."""
     return len(await _left(smart, user))
 
 
-async def _left(smart: Smart, user: User) -> list[str]:
+async def _left(smart: SmartContext, user: User) -> list[str]:
     return [key for key, owner in await smart.store.secrets.listing(_RECOVERY, smart.now()) if owner == user.subject.encode()]
 
 
-async def accepted(smart: Smart, user: User, typed: str) -> bool:
+async def accepted(smart: SmartContext, user: User, typed: str) -> bool:
     """Whether this is a code of the account's app, or a recovery code, and not used before; it is used now."""
     factor = await enrolled(smart, user)
     if factor is None:
@@ -110,16 +110,16 @@ async def accepted(smart: Smart, user: User, typed: str) -> bool:
     return await _counted(smart, user, typed, opened(smart, factor.seed), recovery=True)
 
 
-async def first_code(smart: Smart, user: User, typed: str, seed: bytes) -> bool:
+async def first_code(smart: SmartContext, user: User, typed: str, seed: bytes) -> bool:
     """Whether this is a code of an app that has just been given ``seed``; it is used now."""
     return await _counted(smart, user, typed, seed, recovery=False)
 
 
-def sealed(smart: Smart, seed: bytes) -> bytes:
+def sealed(smart: SmartContext, seed: bytes) -> bytes:
     return box(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
 
 
-def opened(smart: Smart, kept: bytes) -> bytes:
+def opened(smart: SmartContext, kept: bytes) -> bytes:
     """A seed; one that no code fits if it was sealed under another key."""
     try:
         return box(smart.key.encode(), _PURPOSE).decrypt(kept) if smart.key else kept
@@ -127,7 +127,7 @@ def opened(smart: Smart, kept: bytes) -> bytes:
         return new_seed()
 
 
-async def _counted(smart: Smart, user: User, typed: str, seed: bytes, *, recovery: bool) -> bool:
+async def _counted(smart: SmartContext, user: User, typed: str, seed: bytes, *, recovery: bool) -> bool:
     now, kept = smart.now(), smart.store.secrets
     places = [f"{digest(f'second:{user.subject}')}:{number}" for number in range(GUESSES)]
     for place in places:
@@ -143,7 +143,7 @@ async def _counted(smart: Smart, user: User, typed: str, seed: bytes, *, recover
     return fits
 
 
-async def _one_time(smart: Smart, user: User, text: str, seed: bytes) -> bool:
+async def _one_time(smart: SmartContext, user: User, text: str, seed: bytes) -> bool:
     now = smart.now()
     if not (text.isascii() and text.isdigit()):
         return False

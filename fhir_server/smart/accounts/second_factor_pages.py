@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from fhir_server.smart.accounts import account_events, browser_names, cookies, second_factor, second_factor_pending, sessions, users
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import Act
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import NO_STORE, BadForm, address, local_path, read_form
@@ -32,7 +32,7 @@ def onward(request: str, next: str) -> str:
     return f"/oauth/continue?{urlencode({'request': request})}" if request else local_path(next)
 
 
-async def after_first(smart: Smart, request: Request, user: User, onward: str) -> Response:
+async def after_first(smart: SmartContext, request: Request, user: User, onward: str) -> Response:
     """The answer to a first factor that was right; the browser's session before it is over."""
     await sessions.end(smart, cookies.held(smart, request))
     if await second_factor.enrolled(smart, user):
@@ -44,9 +44,9 @@ async def after_first(smart: Smart, request: Request, user: User, onward: str) -
 
 
 class SecondStep:
-    """The page of one :class:`Smart`."""
+    """The page of one :class:`SmartContext`."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
 
     async def form(self, request: Request) -> Response:
@@ -100,7 +100,7 @@ class SecondStep:
         return render(self._smart, "second_step.html", 400 if problem else 200, **view)
 
 
-async def _begun(smart: Smart, request: Request, user: User) -> str:
+async def _begun(smart: SmartContext, request: Request, user: User) -> str:
     """The cookie of the session of who has just signed in."""
     browser = browser_names.described(request)
     await account_events.note(smart.store, user, "signed-in", smart.now(), browser)
@@ -111,7 +111,7 @@ def _to(path: str) -> Response:
     return RedirectResponse(path, 303, headers=NO_STORE)
 
 
-def add_second_step(routes: APIRouter, smart: Smart) -> None:
+def add_second_step(routes: APIRouter, smart: SmartContext) -> None:
     """Add the page's routes."""
     here = SecondStep(smart)
     routes.add_api_route(PATH, here.form, methods=["GET"])

@@ -8,7 +8,7 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import MINUTE, Smart, digest, new_secret
+from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
 
 LIFE: Final = 10 * MINUTE
 _KIND: Final = "half-signed-in"
@@ -22,7 +22,7 @@ class Half(msgspec.Struct, frozen=True):
     seed: bytes = b""
 
 
-async def start(smart: Smart, user: User, onward: str, seed: bytes = b"") -> str:
+async def start(smart: SmartContext, user: User, onward: str, seed: bytes = b"") -> str:
     """The new cookie of a browser whose user has given the first factor.  It ends when the account changes."""
     cookie = new_secret()
     text = msgspec.json.encode(Half(user.username, onward, seed))
@@ -30,13 +30,13 @@ async def start(smart: Smart, user: User, onward: str, seed: bytes = b"") -> str
     return cookie
 
 
-async def find(smart: Smart, cookie: str) -> tuple[Half, User] | None:
+async def find(smart: SmartContext, cookie: str) -> tuple[Half, User] | None:
     text = await smart.store.secrets.peek(_KIND, digest(cookie), smart.now()) if cookie else None
     found = None if text is None else msgspec.json.decode(text, type=Half)
     user = await users.find(smart.store, found.username) if found else None
     return None if found is None or user is None or user.disabled else (found, user)
 
 
-async def take(smart: Smart, cookie: str) -> bool:
+async def take(smart: SmartContext, cookie: str) -> bool:
     """End it; True for the one caller that does."""
     return await smart.store.secrets.take(_KIND, digest(cookie), smart.now()) is not None

@@ -13,7 +13,7 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, Smart, digest, new_secret
+from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.token_grants import SESSION
 
 
@@ -43,7 +43,7 @@ class Open(msgspec.Struct, frozen=True):
     started: int
 
 
-def cookie_name(smart: Smart) -> str:
+def cookie_name(smart: SmartContext) -> str:
     return "__Host-session" if smart.origin.startswith("https:") else "session"
 
 
@@ -56,7 +56,7 @@ def form_token_fits(cookie: str, token: str) -> bool:
     return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
 
 
-async def start(smart: Smart, user: User, browser: str = "") -> str:
+async def start(smart: SmartContext, user: User, browser: str = "") -> str:
     """The new cookie of someone who has just signed in; whatever cookie the browser had before is worth nothing."""
     cookie, now = new_secret(), smart.now()
     record = msgspec.json.encode(_Kept(user.username, now, browser))
@@ -65,7 +65,7 @@ async def start(smart: Smart, user: User, browser: str = "") -> str:
     return cookie
 
 
-async def current(smart: Smart, cookie: str) -> Session | None:
+async def current(smart: SmartContext, cookie: str) -> Session | None:
     """The live session of this cookie; being asked for counts as use."""
     now, key, secrets = smart.now(), digest(cookie), smart.store.secrets
     if not cookie or await secrets.peek(_SEEN, key, now) is None:
@@ -79,7 +79,7 @@ async def current(smart: Smart, cookie: str) -> Session | None:
     return Session(user, kept.started, form_token(cookie), key)
 
 
-async def left(smart: Smart, key: str) -> int:
+async def left(smart: SmartContext, key: str) -> int:
     """How long this sign-in still counts, in microseconds; 0 once it has been signed out or has run out.
 
     Idle time is not counted: somebody who is at work in an app is not idle, though no page of ours sees it.
@@ -89,17 +89,17 @@ async def left(smart: Smart, key: str) -> int:
     return 0 if text is None else max(0, msgspec.json.decode(text, type=_Kept).started + SESSION_LIFE - now)
 
 
-async def end(smart: Smart, cookie: str) -> None:
+async def end(smart: SmartContext, cookie: str) -> None:
     await end_one(smart, digest(cookie))
 
 
-async def end_one(smart: Smart, key: str) -> None:
+async def end_one(smart: SmartContext, key: str) -> None:
     """End the session of this key."""
     for kind in (_SESSION, _SEEN):
         await smart.store.secrets.take(kind, key, smart.now())
 
 
-async def everyone(smart: Smart, user: User) -> list[Open]:
+async def everyone(smart: SmartContext, user: User) -> list[Open]:
     """The account's live sessions, the latest first."""
     now, secrets = smart.now(), smart.store.secrets
     found = [(key, msgspec.json.decode(text, type=_Kept)) for key, text in await secrets.listing(_SESSION, now)]

@@ -140,7 +140,7 @@ async def remove(store: Store, username: str, now: int) -> bool:
         gone = await _users.remove(store, key)
         for family in (session_family(key), *([second_family(user), account_family(user)] if user else [])):
             await store.secrets.forget(family)
-        await revoke_where(store, lambda granted: granted.username == key, now)
+        await revoke_where(store, lambda token_grant: token_grant.username == key, now)
     return gone
 
 

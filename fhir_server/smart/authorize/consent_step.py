@@ -9,10 +9,10 @@ from fhir_server.smart.authorize import category_scopes, requests, sensitive_cat
 from fhir_server.smart.authorize.requests import Pending
 from fhir_server.smart.authorize.scope_wording import wording
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, Smart, new_secret
+from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, new_secret
 from fhir_server.smart.core.persons import RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
-from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.launch import Launch
@@ -26,7 +26,7 @@ class Unclear(ValueError):
     """An answer that cannot be acted on, worded for the person."""
 
 
-async def asking(smart: Smart, record: Pending) -> dict[str, Any]:
+async def asking(smart: SmartContext, record: Pending) -> dict[str, Any]:
     """Who asks, for the pages: the registered name and the host the answer goes to."""
     client = await clients.find(smart.store, record.client_id)
     return {
@@ -35,7 +35,7 @@ async def asking(smart: Smart, record: Pending) -> dict[str, Any]:
     }
 
 
-async def offer(smart: Smart, record: Pending, session: Session) -> dict[str, Any]:
+async def offer(smart: SmartContext, record: Pending, session: Session) -> dict[str, Any]:
     """What is asked, for the page: for whose record, each resource scope in words, and the rest that needs saying."""
     named = record.scope.split()
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
@@ -60,7 +60,7 @@ def ticked(record: Pending, form: Form | None) -> frozenset[tuple[str, str]]:
     return frozenset(pair for pair in form if pair[0] in ("scope", "part", "withhold"))
 
 
-async def decision(smart: Smart, record: Pending, session: Session, form: Form) -> Decision | None:
+async def decision(smart: SmartContext, record: Pending, session: Session, form: Form) -> Decision | None:
     """What an "allow" grants; None where it may not be given to this person.  Raises Unclear."""
     scope = _kept(record, form)
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
@@ -72,7 +72,7 @@ async def decision(smart: Smart, record: Pending, session: Session, form: Form) 
     withheld = _withheld(record, session, form)
     encounter = await _shown(smart, session, patient, handed.encounter if handed else record.encounter, withheld)
     named = set(scope.split())
-    granted = Granted(
+    token_grant = TokenGrant(
         client_id=record.client_id,
         scope=scope if encounter else _without(scope, "launch/encounter"),
         family=new_secret(),
@@ -84,7 +84,7 @@ async def decision(smart: Smart, record: Pending, session: Session, form: Form) 
         withheld=withheld,
         session=session.key if ONLINE in named and OFFLINE not in named else "",
     )
-    return Decision(granted, session.started // SECOND, record.parameter("launch"))
+    return Decision(token_grant, session.started // SECOND, record.parameter("launch"))
 
 
 def _kept(record: Pending, form: Form) -> str:
@@ -114,7 +114,9 @@ def _withheld(record: Pending, session: Session, form: Form) -> tuple[str, ...]:
     return sensitive_categories.withheld(chosen) if _may_withhold(record, session) else ()
 
 
-async def _shown(smart: Smart, session: Session, patient: str | None, encounter: str | None, withheld: tuple[str, ...]) -> str | None:
+async def _shown(
+    smart: SmartContext, session: Session, patient: str | None, encounter: str | None, withheld: tuple[str, ...]
+) -> str | None:
     """The visit to hand over, unless it is one the app must not learn of."""
     if not encounter or not patient or not withheld:
         return encounter or None
@@ -134,7 +136,7 @@ def _without(scope: str, name: str) -> str:
     return " ".join(part for part in scope.split() if part != name)
 
 
-async def _choice(smart: Smart, record: Pending, session: Session) -> RecordChoice | None:
+async def _choice(smart: SmartContext, record: Pending, session: Session) -> RecordChoice | None:
     choices = await requests.choices(smart, session)
     if record.parameter("launch"):
         handed = await _launch(smart, record)
@@ -142,6 +144,6 @@ async def _choice(smart: Smart, record: Pending, session: Session) -> RecordChoi
     return choices.get(record.patient) if record.patient and record.chosen(session) and record.needs_record(session) else None
 
 
-async def _launch(smart: Smart, record: Pending) -> Launch | None:
+async def _launch(smart: SmartContext, record: Pending) -> Launch | None:
     handle = record.parameter("launch")
     return await launch.find(smart.store, handle, smart.now()) if handle else None

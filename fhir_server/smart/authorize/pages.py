@@ -22,7 +22,7 @@ from fhir_server.smart.authorize import consent_step, requests
 from fhir_server.smart.authorize.requests import Pending
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import in_thread, incoming, written
-from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, Smart, new_secret
+from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import Act, of_patient
 from fhir_server.smart.pages import render, static
@@ -53,9 +53,9 @@ _CHOOSE_VISIT = "Choose one of the visits shown, or none in particular."
 
 
 class Pages:
-    """The pages of one :class:`Smart`."""
+    """The pages of one :class:`SmartContext`."""
 
-    def __init__(self, smart: Smart, server: OAuthServer) -> None:
+    def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
         self._limit = Limit(PER_ADDRESS, MINUTE)
@@ -162,7 +162,7 @@ class Pages:
         if not await requests.take(self.smart, handle):
             return self._error(_ANSWERED, on=("Connected apps", "/apps"))
         asked = incoming(request, self.smart.origin, list(record.pairs))
-        about, detail = (of_patient(decision.granted.patient), {"scope": decision.granted.scope}) if decision else ((), {})
+        about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
         await self.smart.note(Act("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail))
         return written(await in_thread(self.server.decided, asked, decision), {})
 
@@ -281,7 +281,7 @@ def _to(path: str, **query: str) -> RedirectResponse:
     return RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303, headers=NO_STORE)
 
 
-def add_pages(routes: APIRouter, smart: Smart, server: OAuthServer) -> None:
+def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> None:
     """Add the pages' routes."""
     pages = Pages(smart, server)
     routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.core.context import REQUEST_LIFE, Smart, digest, new_secret
+from fhir_server.smart.core.context import REQUEST_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 
@@ -71,45 +71,45 @@ class Pending(msgspec.Struct, frozen=True):
         return VISIT if self.needs_encounter and self.encounter is None else CONSENT
 
 
-async def keep(smart: Smart, pending: Pending) -> str:
+async def keep(smart: SmartContext, pending: Pending) -> str:
     """A handle for this request."""
     handle = new_secret()
     await _put(smart, handle, pending)
     return handle
 
 
-async def find(smart: Smart, handle: str) -> Pending | None:
+async def find(smart: SmartContext, handle: str) -> Pending | None:
     text = await smart.store.secrets.peek(_KIND, digest(handle), smart.now())
     return None if text is None else msgspec.json.decode(text, type=Pending)
 
 
-async def take(smart: Smart, handle: str) -> bool:
+async def take(smart: SmartContext, handle: str) -> bool:
     """End this request; True for the one caller that does."""
     return await smart.store.secrets.take(_KIND, digest(handle), smart.now()) is not None
 
 
-async def choose(smart: Smart, handle: str, pending: Pending, session: Session, patient: str) -> None:
+async def choose(smart: SmartContext, handle: str, pending: Pending, session: Session, patient: str) -> None:
     """Note that this person wants this record opened."""
     chosen = msgspec.structs.replace(pending, username=session.user.username, patient=patient, encounter=None)
     await _put(smart, handle, chosen)
 
 
-async def choose_encounter(smart: Smart, handle: str, pending: Pending, encounter: str) -> None:
+async def choose_encounter(smart: SmartContext, handle: str, pending: Pending, encounter: str) -> None:
     """Note that the person wants the app opened on this visit ("": on none in particular)."""
     await _put(smart, handle, msgspec.structs.replace(pending, encounter=encounter))
 
 
-async def encounters(smart: Smart, pending: Pending, session: Session) -> dict[str, EncounterChoice]:
+async def encounters(smart: SmartContext, pending: Pending, session: Session) -> dict[str, EncounterChoice]:
     """The visits this person may hand to the app from the record chosen, by id."""
     found = await smart.encounters(session.user.person(), pending.patient or "", frozenset(), smart.now())
     return {choice.encounter: choice for choice in found}
 
 
-async def choices(smart: Smart, session: Session) -> dict[str, RecordChoice]:
+async def choices(smart: SmartContext, session: Session) -> dict[str, RecordChoice]:
     """The records this person may open now, by patient id."""
     return {choice.patient: choice for choice in await smart.records(session.user.person(), smart.now())}
 
 
-async def _put(smart: Smart, handle: str, pending: Pending) -> None:
+async def _put(smart: SmartContext, handle: str, pending: Pending) -> None:
     expires = pending.created + REQUEST_LIFE
     await smart.store.secrets.replace(_KIND, digest(handle), msgspec.json.encode(pending), expires)

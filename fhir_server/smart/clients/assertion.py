@@ -18,7 +18,7 @@ from joserfc.jwk import Key, KeySet
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import ClientKeys, NoKeys, Unreadable, long_enough, read
 from fhir_server.smart.core.authlib import Incoming, wait
-from fhir_server.smart.core.context import MINUTE, SECOND, Smart, digest
+from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
 LONGEST: Final = 300  # seconds from now to ``exp``
@@ -30,7 +30,7 @@ class ClientAssertion(JWTBearerClientAssertion):
 
     CLIENT_AUTH_METHOD = "private_key_jwt"
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         super().__init__()
         self._smart = smart
         self._published = ClientKeys(smart)
@@ -101,7 +101,7 @@ def _named(header: dict[str, Any], keys: KeySet) -> Key:
     return fitting[0]
 
 
-def _acceptable(claims: dict[str, Any], smart: Smart, now: int) -> bool:
+def _acceptable(claims: dict[str, Any], smart: SmartContext, now: int) -> bool:
     exp: Any = claims.get("exp")
     jti = claims.get("jti")
     starts: list[Any] = [claims.get("iat", now), claims.get("nbf", now)]
@@ -116,7 +116,7 @@ def _acceptable(claims: dict[str, Any], smart: Smart, now: int) -> bool:
     )
 
 
-def token_endpoint(smart: Smart) -> str:
+def token_endpoint(smart: SmartContext) -> str:
     return f"{smart.origin}/oauth/token"
 
 

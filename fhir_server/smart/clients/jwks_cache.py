@@ -18,7 +18,7 @@ import anyio
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet, RSAKey
 
-from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, Smart
+from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, SmartContext
 from fhir_server.web.public_fetch import Unfetchable, fetch
 
 LONGEST: Final = HOUR  # however long the address says its answer is good for
@@ -49,7 +49,7 @@ class _Kept:
 class ClientKeys:
     """The key sets of one server process."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 

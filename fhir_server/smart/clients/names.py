@@ -33,6 +33,6 @@ def imitates(name: str, taken: str) -> bool:
     return bool(skeleton(taken)) and skeleton(name) == skeleton(taken)
 
 
-def claims(name: str, organisation: str) -> bool:
+def claims(name: str, organization: str) -> bool:
     """Whether a name speaks in the name of the organisation."""
-    return bool(skeleton(organisation)) and skeleton(organisation) in skeleton(name)
+    return bool(skeleton(organization)) and skeleton(organization) in skeleton(name)

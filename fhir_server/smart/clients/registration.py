@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 from fhir_server.smart.clients import clients, names, software_statements
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.jwks_cache import SHORTEST, Unreadable, long_enough, read
-from fhir_server.smart.core.context import MINUTE, SECOND, Smart, digest, new_secret
+from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import NAMED, narrowed
 from fhir_server.web.public_fetch import loopback, sound
 
@@ -68,7 +68,7 @@ class Registered:
     manager: str
 
 
-async def register(smart: Smart, metadata: Any) -> Registered:
+async def register(smart: SmartContext, metadata: Any) -> Registered:
     """Register a new app.  Raises Refused."""
     manager = new_secret()
     blank = Client(f"app-{new_secret()[:22]}", "", "app", "none", "", manager=digest(manager), registered=smart.now())
@@ -78,7 +78,7 @@ async def register(smart: Smart, metadata: Any) -> Registered:
     return done
 
 
-async def update(smart: Smart, client: Client, metadata: Any, manager: str) -> Registered | None:
+async def update(smart: SmartContext, client: Client, metadata: Any, manager: str) -> Registered | None:
     """Replace what the app said of itself; what it leaves out goes (RFC 7592 2.2).  None if it is registered no more.  Raises Refused."""
     given = metadata if isinstance(metadata, dict) else {}
     if given.get("client_id") != client.client_id or any(name in given for name in _OURS):
@@ -90,13 +90,13 @@ async def update(smart: Smart, client: Client, metadata: Any, manager: str) -> R
         return done if await clients.change(smart.store, done.client, smart.now()) else None
 
 
-async def managed(smart: Smart, client_id: str, token: str) -> Client | None:
+async def managed(smart: SmartContext, client_id: str, token: str) -> Client | None:
     """The registration this token manages."""
     client = await clients.find(smart.store, client_id)
     return client if client and client.manager and token and client.manager == digest(token) else None
 
 
-def document(smart: Smart, done: Registered) -> dict[str, Any]:
+def document(smart: SmartContext, done: Registered) -> dict[str, Any]:
     """A registration as its app is told it (RFC 7591 3.2.1)."""
     client = done.client
     told: dict[str, Any] = {
@@ -118,7 +118,7 @@ def document(smart: Smart, done: Registered) -> dict[str, Any]:
     return told
 
 
-async def _described(smart: Smart, before: Client, metadata: Any, manager: str) -> Registered:
+async def _described(smart: SmartContext, before: Client, metadata: Any, manager: str) -> Registered:
     _shaped(metadata)
     stated, publisher = await _vouched(smart, metadata)
     _shaped(stated)
@@ -146,7 +146,7 @@ async def _described(smart: Smart, before: Client, metadata: Any, manager: str) 
 
 
 @asynccontextmanager
-async def _naming(smart: Smart, client: Client) -> AsyncIterator[None]:
+async def _naming(smart: SmartContext, client: Client) -> AsyncIterator[None]:
     """To keep a registration in, under a name that is nobody else's.  Of several at once that would look alike, one gets here."""
     held, secrets = digest(names.skeleton(client.name)), smart.store.secrets
     if not await secrets.keep(_NAMING, held, b"", smart.now() + MINUTE):
@@ -170,7 +170,7 @@ def _shaped(metadata: Any) -> None:
     raise Refused(error, f"{place or 'The metadata'} is not as RFC 7591 and this server need it ({problem.validator}).", member)
 
 
-async def _vouched(smart: Smart, metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
+async def _vouched(smart: SmartContext, metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The metadata with what a trusted publisher states in its place, and who that is ("": nobody)."""
     given = {"grant_types": ["authorization_code"], "response_types": ["code"]} | metadata
     statement = metadata.get("software_statement")
@@ -186,11 +186,11 @@ async def _vouched(smart: Smart, metadata: dict[str, Any]) -> tuple[dict[str, An
     return given | {name: value for name, value in claims.items() if name in known}, str(claims["iss"])
 
 
-async def _check_name(smart: Smart, name: str, client_id: str) -> None:
+async def _check_name(smart: SmartContext, name: str, client_id: str) -> None:
     others = [one.name for one in await clients.everyone(smart.store) if one.client_id != client_id]
     if not names.readable(name):
         raise Refused("invalid_client_metadata", "The name (client_name) has characters that cannot be seen, or spaces at its ends.")
-    if names.claims(name, smart.organisation) or any(names.imitates(name, taken) for taken in others):
+    if names.claims(name, smart.organization) or any(names.imitates(name, taken) for taken in others):
         raise Refused("invalid_client_metadata", _TAKEN)
 
 
@@ -225,7 +225,7 @@ def _keys(stated: dict[str, Any]) -> dict[str, Any]:
     return jwks
 
 
-def _keys_address(smart: Smart, stated: dict[str, Any]) -> str:
+def _keys_address(smart: SmartContext, stated: dict[str, Any]) -> str:
     url: str = stated.get("jwks_uri", "")
     if url and not sound(url, local=smart.open):
         raise Refused("invalid_client_metadata", "The jwks_uri must be https.")

@@ -10,7 +10,7 @@ from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.clients import initial_access_tokens, registration
 from fhir_server.smart.clients.registration import Refused
 from fhir_server.smart.clients.registration_routes import registered
-from fhir_server.smart.core.context import Smart, new_secret
+from fhir_server.smart.core.context import SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import BadForm, address, read_form, with_headers
@@ -40,9 +40,9 @@ _SCOPES: Final = {
 
 
 class Developers:
-    """The page of one :class:`Smart`; ``limit`` is shared with the endpoint for programs."""
+    """The page of one :class:`SmartContext`; ``limit`` is shared with the endpoint for programs."""
 
-    def __init__(self, smart: Smart, limit: Limit) -> None:
+    def __init__(self, smart: SmartContext, limit: Limit) -> None:
         self._smart = smart
         self._limit = limit
 
@@ -100,7 +100,7 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
     return metadata | ({"client_uri": homepage} if homepage else {})
 
 
-def add_developers(routes: APIRouter, smart: Smart, limit: Limit) -> None:
+def add_developers(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
     """Add the page's routes."""
     here = Developers(smart, limit)
     routes.add_api_route(PATH, here.form, methods=["GET"])

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from fhir_server.smart.clients import clients, initial_access_tokens, registration
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.registration import Refused, Registered
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import Act, Kind
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
@@ -28,9 +28,9 @@ class BadBody(ValueError):
 
 
 class Registrations:
-    """The endpoints of one :class:`Smart`; ``limit`` is shared with the page for people."""
+    """The endpoints of one :class:`SmartContext`; ``limit`` is shared with the page for people."""
 
-    def __init__(self, smart: Smart, limit: Limit) -> None:
+    def __init__(self, smart: SmartContext, limit: Limit) -> None:
         self._smart = smart
         self._limit = limit
 
@@ -92,7 +92,7 @@ class Registrations:
         return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
 
 
-async def registered(smart: Smart, metadata: Any, token: str) -> Registered | None:
+async def registered(smart: SmartContext, metadata: Any, token: str) -> Registered | None:
     """Register, using the invitation up if there is one; None if another registration has just used it.  Raises Refused.
 
     An invitation is taken only for metadata that can be registered, so that a slip of the pen does not cost it.
@@ -105,7 +105,7 @@ async def registered(smart: Smart, metadata: Any, token: str) -> Registered | No
     return None
 
 
-def add_registration(routes: APIRouter, smart: Smart, limit: Limit) -> None:
+def add_registration(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
     """Add the endpoints' routes."""
     here = Registrations(smart, limit)
     one = f"{PATH}/{{client_id}}"

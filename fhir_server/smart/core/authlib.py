@@ -21,7 +21,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from joserfc.jwk import KeySet
 
-from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.web.forms import NO_STORE
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Incoming(OAuth2Request):
     """A request as Authlib reads it: the parameters of the query (authorize by GET) or of the form, never of both."""
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
-        self.granted: Granted | None = None  # what the request has turned out to be about
+        self.token_grant: TokenGrant | None = None  # what the request has turned out to be about
         self.keys = KeySet([])  # of the client that an assertion is said to be by
         headers = {"Authorization": authorization} if _readable(authorization) else {}
         super().__init__(method, uri, headers=headers)

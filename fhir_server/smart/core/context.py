@@ -1,4 +1,4 @@
-"""What every part of this room needs: :class:`Smart`, the lifetimes, and how secrets are made and kept."""
+"""What every part of this room needs: :class:`SmartContext`, the lifetimes, and how secrets are made and kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def digest(secret: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Smart:
+class SmartContext:
     """The room, wired: where things are kept, under which names, and who may open which records.
 
     ``origin``     scheme://host[:port] without a slash at the end; https, or http on a loopback address only
@@ -64,7 +64,7 @@ class Smart:
     fhir_base: str
     now: Clock
     records: Records
-    organisation: str = "Demo Health"
+    organization: str = "Demo Health"
     mode: str = "production"
     key: str = ""
     encounters: Encounters = no_encounters

@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgspec
 from joserfc.jwk import ECKey, RSAKey
 
-from fhir_server.smart.core.context import HOUR, MINUTE, Smart, new_secret
+from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext, new_secret
 from fhir_server.smart.core.encryption import box
 from fhir_server.store import NEVER
 
@@ -31,7 +31,7 @@ class SigningKey(msgspec.Struct, frozen=True):
     retired: int | None = None
 
 
-async def prepare(smart: Smart) -> None:
+async def prepare(smart: SmartContext) -> None:
     """Make the keys that are missing; safe beside other processes doing the same."""
     kept = (await _kept(smart)).values()
     for alg in ALGORITHMS:
@@ -39,7 +39,7 @@ async def prepare(smart: Smart) -> None:
             await _add(smart, alg)
 
 
-async def rotate(smart: Smart, alg: str) -> None:
+async def rotate(smart: SmartContext, alg: str) -> None:
     """Retire the current key of this algorithm and make its successor; verifiers find the old one for as long as they need it.
 
     Raises ValueError, worded for the operator, where the new key would lie open in the store of a production server.
@@ -55,17 +55,17 @@ async def rotate(smart: Smart, alg: str) -> None:
             await smart.store.secrets.replace(_KIND, name, msgspec.json.encode(old), now + LINGER)
 
 
-async def everyone(smart: Smart) -> tuple[SigningKey, ...]:
+async def everyone(smart: SmartContext) -> tuple[SigningKey, ...]:
     """The keys that are published, oldest first."""
     return tuple(sorted((await _kept(smart)).values(), key=lambda key: (key.created, key.alg)))
 
 
-async def jwks(smart: Smart) -> dict[str, Any]:
+async def jwks(smart: SmartContext) -> dict[str, Any]:
     """The public keys, current and retired, as a JWK Set (RFC 7517)."""
     return {"keys": [_public(smart, key) for key in (await _kept(smart)).values()]}
 
 
-async def signer(smart: Smart, alg: str) -> tuple[str, RSAKey | ECKey]:
+async def signer(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
     """The ``kid`` and private key to sign with.  Raises LookupError before :func:`prepare`."""
     for key in (await _kept(smart)).values():
         if key.alg == alg and key.retired is None:
@@ -73,12 +73,12 @@ async def signer(smart: Smart, alg: str) -> tuple[str, RSAKey | ECKey]:
     raise LookupError(f"There is no {alg} key; prepare() makes one.")
 
 
-async def _kept(smart: Smart) -> dict[str, SigningKey]:
+async def _kept(smart: SmartContext) -> dict[str, SigningKey]:
     kept = await smart.store.secrets.listing(_KIND, smart.now())
     return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(kept)}
 
 
-async def _add(smart: Smart, alg: str) -> None:
+async def _add(smart: SmartContext, alg: str) -> None:
     """Under the next free number, so that of several processes that make the same key one does."""
     numbers = [int(name.partition(".")[2]) for name in await _kept(smart) if name.startswith(f"{alg}.")]
     number = max(numbers, default=-1) + 1
@@ -91,18 +91,18 @@ def _generated(alg: str) -> RSAKey | ECKey:
     return RSAKey.generate_key(3072) if alg.startswith("RS") else ECKey.generate_key("P-384")
 
 
-def _loaded(smart: Smart, key: SigningKey) -> RSAKey | ECKey:
+def _loaded(smart: SmartContext, key: SigningKey) -> RSAKey | ECKey:
     pem = _opened(smart, key.pem)
     return RSAKey.import_key(pem) if key.alg.startswith("RS") else ECKey.import_key(pem)
 
 
-def _public(smart: Smart, key: SigningKey) -> dict[str, Any]:
+def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any]:
     return {**_loaded(smart, key).as_dict(private=False), "kid": key.kid, "alg": key.alg, "use": "sig"}
 
 
-def _sealed(smart: Smart, pem: bytes) -> bytes:
+def _sealed(smart: SmartContext, pem: bytes) -> bytes:
     return box(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
 
 
-def _opened(smart: Smart, pem: bytes) -> bytes:
+def _opened(smart: SmartContext, pem: bytes) -> bytes:
     return box(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem

@@ -20,7 +20,7 @@ SESSION: Final = "session"
 _KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it stands for the whole grant
 
 
-class Granted(msgspec.Struct, frozen=True):
+class TokenGrant(msgspec.Struct, frozen=True):
     """``launch`` holds further launch parameters as the token response states them (``need_patient_banner``, ``intent``).
 
     ``withheld`` are the sensitivity labels the person keeps from this app; ``session`` is the sign-in that the grant ends
@@ -48,26 +48,26 @@ class Granted(msgspec.Struct, frozen=True):
         return {name: id for name, id in ids.items() if id} | self.launch
 
 
-async def find(store: Store, kind: str, key: str, now: int) -> Granted | None:
+async def find(store: Store, kind: str, key: str, now: int) -> TokenGrant | None:
     """The record of a live code or token, by the digest of its text."""
     text = await store.secrets.peek(kind, key, now)
-    return None if text is None else msgspec.json.decode(text, type=Granted)
+    return None if text is None else msgspec.json.decode(text, type=TokenGrant)
 
 
-async def standing(store: Store, now: int) -> tuple[Granted, ...]:
+async def standing(store: Store, now: int) -> tuple[TokenGrant, ...]:
     """One record a family that can still be used: what "connected apps" lists."""
-    families: dict[str, Granted] = {}
+    families: dict[str, TokenGrant] = {}
     for kind in _KINDS:
         for _, text in await store.secrets.listing(kind, now):
-            granted = msgspec.json.decode(text, type=Granted)
-            if kind == REFRESH and granted.session and await store.secrets.peek(SESSION, granted.session, now) is None:
+            token_grant = msgspec.json.decode(text, type=TokenGrant)
+            if kind == REFRESH and token_grant.session and await store.secrets.peek(SESSION, token_grant.session, now) is None:
                 continue  # it went with the sign-in
-            families.setdefault(granted.family, granted)
+            families.setdefault(token_grant.family, token_grant)
     return tuple(families.values())
 
 
-async def revoke_where(store: Store, which: Callable[[Granted], bool], now: int) -> None:
+async def revoke_where(store: Store, which: Callable[[TokenGrant], bool], now: int) -> None:
     """End every family whose grant answers to ``which``."""
-    for granted in await standing(store, now):
-        if which(granted):
-            await store.secrets.forget(granted.family)
+    for token_grant in await standing(store, now):
+        if which(token_grant):
+            await store.secrets.forget(token_grant.family)

@@ -9,22 +9,22 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.clock import instant_text
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 
 PATH: Final = "/user-access-brands.json"
 _EXTENSION: Final = "http://hl7.org/fhir/StructureDefinition"
 _TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
 _PROFILE: Final = "http://hl7.org/fhir/smart-app-launch/StructureDefinition"
-_ORGANISATION: Final = "brand"
+_ORGANIZATION: Final = "brand"
 _ENDPOINT: Final = "endpoint"
 
 
-def identifier(smart: Smart) -> dict[str, str]:
+def identifier(smart: SmartContext) -> dict[str, str]:
     """What discovery calls ``user_access_brand_identifier``: an identifier of the one brand in the bundle."""
     return {"system": "urn:ietf:rfc:3986", "value": smart.origin}
 
 
-def bundle(smart: Smart, now: int) -> dict[str, Any]:
+def bundle(smart: SmartContext, now: int) -> dict[str, Any]:
     """The bundle, an R4 Bundle of type collection, dated ``now``."""
     resources = (_brand(smart), _endpoint(smart))
     return {
@@ -36,16 +36,16 @@ def bundle(smart: Smart, now: int) -> dict[str, Any]:
     }
 
 
-def _brand(smart: Smart) -> dict[str, Any]:
+def _brand(smart: SmartContext) -> dict[str, Any]:
     endpoint = {"reference": f"Endpoint/{_ENDPOINT}"}
     portal = [
-        {"url": "portalName", "valueString": smart.organisation},
+        {"url": "portalName", "valueString": smart.organization},
         {"url": "portalUrl", "valueUrl": f"{smart.origin}/"},
         {"url": "portalEndpoint", "valueReference": endpoint},
     ]
     return {
         "resourceType": "Organization",
-        "id": _ORGANISATION,
+        "id": _ORGANIZATION,
         "meta": {"profile": [f"{_PROFILE}/user-access-brand"]},
         "extension": [
             {"url": f"{_EXTENSION}/organization-brand", "extension": [{"url": "brandLogo", "valueUrl": f"{smart.origin}/static/logo.svg"}]},
@@ -54,13 +54,13 @@ def _brand(smart: Smart) -> dict[str, Any]:
         "identifier": [identifier(smart)],
         "active": True,
         "type": [{"coding": [{"system": f"{_TERMINOLOGY}/organization-type", "code": "prov"}]}],
-        "name": smart.organisation,
+        "name": smart.organization,
         "telecom": [{"system": "url", "value": f"{smart.origin}/"}],
         "endpoint": [endpoint],
     }
 
 
-def _endpoint(smart: Smart) -> dict[str, Any]:
+def _endpoint(smart: SmartContext) -> dict[str, Any]:
     return {
         "resourceType": "Endpoint",
         "id": _ENDPOINT,
@@ -68,7 +68,7 @@ def _endpoint(smart: Smart) -> dict[str, Any]:
         "extension": [{"url": f"{_EXTENSION}/endpoint-fhir-version", "valueCode": "4.0.1"}],
         "status": "active",
         "connectionType": {"system": f"{_TERMINOLOGY}/endpoint-connection-type", "code": "hl7-fhir-rest"},
-        "name": smart.organisation,
+        "name": smart.organization,
         "contact": [{"system": "url", "value": f"{smart.origin}/register-app"}],
         "payloadType": [{"coding": [{"system": f"{_TERMINOLOGY}/endpoint-payload-type", "code": "none"}]}],
         "address": smart.fhir_base,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fhir_server.smart.clients.assertion import ALGORITHMS, token_endpoint
 from fhir_server.smart.clients.registration_routes import PATH as REGISTRATION
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.scopes import NAMED
 from fhir_server.smart.discovery import brands
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, RefreshToken
@@ -39,7 +39,7 @@ CAPABILITIES: Final = (
 _SCOPES: Final = tuple(f"{level}/*.{access}" for level in ("patient", "user", "system") for access in ("rs", "cruds", "read"))
 
 
-def smart_configuration(smart: Smart) -> dict[str, Any]:
+def smart_configuration(smart: SmartContext) -> dict[str, Any]:
     """The body of ``{fhir}/.well-known/smart-configuration``."""
     return _common(smart) | {
         "management_endpoint": f"{smart.origin}/apps",
@@ -49,7 +49,7 @@ def smart_configuration(smart: Smart) -> dict[str, Any]:
     }
 
 
-def openid_configuration(smart: Smart) -> dict[str, Any]:
+def openid_configuration(smart: SmartContext) -> dict[str, Any]:
     """The body of ``{origin}/.well-known/openid-configuration``."""
     return _common(smart) | {
         "subject_types_supported": ["public"],
@@ -60,7 +60,7 @@ def openid_configuration(smart: Smart) -> dict[str, Any]:
     }
 
 
-def _common(smart: Smart) -> dict[str, Any]:
+def _common(smart: SmartContext) -> dict[str, Any]:
     methods = [method for method in AuthorizationCode.TOKEN_ENDPOINT_AUTH_METHODS if method != "none"]
     grants = (AuthorizationCode, RefreshToken, ClientCredentials)
     return {

@@ -7,7 +7,7 @@ import json
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.discovery import brands
 from fhir_server.smart.tokens import style
 from fhir_server.web.forms import CORS, PREFLIGHT
@@ -15,7 +15,7 @@ from fhir_server.web.forms import CORS, PREFLIGHT
 _READABLE = CORS | {"Access-Control-Expose-Headers": "ETag"}
 
 
-def add_public(routes: APIRouter, smart: Smart) -> None:
+def add_public(routes: APIRouter, smart: SmartContext) -> None:
     """Add the documents' routes."""
     content = brands.bundle(smart, 0)
     # What it says, not when this process began to say it.

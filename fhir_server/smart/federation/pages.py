@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.smart.accounts import cookies, identity_providers
 from fhir_server.smart.accounts.second_factor_pages import after_first, onward
-from fhir_server.smart.core.context import MINUTE, Smart
+from fhir_server.smart.core.context import MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import Act
 from fhir_server.smart.federation.sign_in_flow import Failed, Federation, Way
@@ -28,7 +28,7 @@ _TOO_MANY: Final = "There have been too many sign-ins from your address. Wait a 
 _MALFORMED: Final = "The answer of the other sign-in cannot be read. Start again."
 
 
-def add_federation(routes: APIRouter, smart: Smart, outside: Outside) -> None:
+def add_federation(routes: APIRouter, smart: SmartContext, outside: Outside) -> None:
     """Add the routes ``/sign-in/with/{provider}`` and ``/sign-in/from/{provider}``."""
     room = Federation(smart, outside)
 

@@ -18,7 +18,7 @@ from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.accounts.identity_providers import Provider
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import requests
-from fhir_server.smart.core.context import REQUEST_LIFE, SECOND, Smart, digest, new_secret
+from fhir_server.smart.core.context import REQUEST_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.outbound import client_authentication
 from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
 from fhir_server.smart.outbound.json_client import BadAnswer, NoAnswer, Outside, callable_url, text
@@ -90,7 +90,7 @@ class _Asked(msgspec.Struct, frozen=True):
 class Federation:
     """Sign-in at outside providers, wired."""
 
-    smart: Smart
+    smart: SmartContext
     outside: Outside
 
     async def start(self, id: str, cookie: str, way: Way) -> str:

@@ -9,13 +9,13 @@ from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.context import MINUTE, SECOND, Smart
+from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext
 
 Signed = tuple[str, dict[str, str]]
 _LIFE: Final = 4 * MINUTE  # SMART allows five, clocks differ
 
 
-async def by_key(smart: Smart, client_id: str, audience: str, endpoint: str, body: str, alg: str = "ES384") -> Signed:
+async def by_key(smart: SmartContext, client_id: str, audience: str, endpoint: str, body: str, alg: str = "ES384") -> Signed:
     """The form body and headers with an assertion signed by our key for ``alg``; ``audience`` is the server's token endpoint."""
     kid, key = await signing_keys.signer(smart, alg)
     now = smart.now()

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.public_fetch import sound
 
 MOST: Final = 4 * 1024 * 1024  # bytes of one answer
@@ -84,7 +84,7 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
 
 
-def callable_url(smart: Smart, url: object) -> bool:
+def callable_url(smart: SmartContext, url: object) -> bool:
     """Whether we may send anyone, or anything, there: https, or plain http to this machine outside production."""
     return isinstance(url, str) and sound(url, local=smart.open)
 

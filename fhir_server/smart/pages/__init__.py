@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart.core.context import Smart
+from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import page_headers
 
 _STATIC: Final = {"style.css": "text/css; charset=utf-8", "logo.svg": "image/svg+xml; charset=utf-8"}
@@ -21,10 +21,10 @@ _templates = Environment(
 )
 
 
-def render(smart: Smart, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
+def render(smart: SmartContext, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
     """The page of this template, with the headers every page has."""
     shown: dict[str, Any] = {"problem": "", "session": None} | view
-    text = _templates.get_template(name).render(organisation=smart.organisation, demo=smart.mode == "demo", **shown)
+    text = _templates.get_template(name).render(organization=smart.organization, demo=smart.mode == "demo", **shown)
     return Response(text, status, page_headers(redirect_uri), "text/html; charset=utf-8")
 
 

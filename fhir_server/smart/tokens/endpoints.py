@@ -12,8 +12,8 @@ from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients.clients import find as find_client
 from fhir_server.smart.core.authlib import wait
-from fhir_server.smart.core.context import SECOND, Smart, digest
-from fhir_server.smart.core.token_grants import ACCESS, REFRESH, Granted, find
+from fhir_server.smart.core.context import SECOND, SmartContext, digest
+from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens.grants import METHODS
 from fhir_server.smart.tokens.style import launch_parameters
 from fhir_server.smart.tokens.tokens import Principal, principal, standing_scope
@@ -25,17 +25,17 @@ class Revocation(RevocationEndpoint):
     CLIENT_AUTH_METHODS = METHODS
 
     def create_endpoint_response(self, request: Any) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
-        smart: Smart = self.server.smart
+        smart: SmartContext = self.server.smart
         client = self.authenticate_endpoint_client(request)
         key = digest(_token(request))
         for kind in (ACCESS, REFRESH):
-            granted = wait(find, smart.store, kind, key, smart.now())
-            if granted is None:
+            token_grant = wait(find, smart.store, kind, key, smart.now())
+            if token_grant is None:
                 continue
-            if granted.client_id != client.get_client_id():
+            if token_grant.client_id != client.get_client_id():
                 raise InvalidGrantError
-            wait(smart.store.secrets.forget, granted.family)
-            request.granted = granted
+            wait(smart.store.secrets.forget, token_grant.family)
+            request.token_grant = token_grant
         return 200, {}, default_json_headers
 
 
@@ -55,28 +55,28 @@ def _token(request: Any) -> str:
     return str(request.form["token"])
 
 
-async def _state(smart: Smart, token: str) -> dict[str, Any]:
+async def _state(smart: SmartContext, token: str) -> dict[str, Any]:
     now = smart.now()
-    granted = await find(smart.store, ACCESS, digest(token), now)
-    client = await find_client(smart.store, granted.client_id) if granted else None
+    token_grant = await find(smart.store, ACCESS, digest(token), now)
+    client = await find_client(smart.store, token_grant.client_id) if token_grant else None
     caller = await principal(smart.store, token, now)
-    if granted is None or client is None or caller is None:
+    if token_grant is None or client is None or caller is None:
         return {"active": False}
     state = {
         "active": True,
-        "client_id": granted.client_id,
-        "scope": standing_scope(client, granted),
+        "client_id": token_grant.client_id,
+        "scope": standing_scope(client, token_grant),
         "token_type": "Bearer",
-        "exp": granted.expires // SECOND,
-        "iat": granted.issued // SECOND,
-        **launch_parameters(smart, granted),
+        "exp": token_grant.expires // SECOND,
+        "iat": token_grant.issued // SECOND,
+        **launch_parameters(smart, token_grant),
     }
-    return state | await _identity(smart, granted, caller)
+    return state | await _identity(smart, token_grant, caller)
 
 
-async def _identity(smart: Smart, granted: Granted, caller: Principal) -> dict[str, str]:
-    named = granted.scope.split()
-    user = await users.find(smart.store, granted.username) if granted.username else None
+async def _identity(smart: SmartContext, token_grant: TokenGrant, caller: Principal) -> dict[str, str]:
+    named = token_grant.scope.split()
+    user = await users.find(smart.store, token_grant.username) if token_grant.username else None
     if user is None or "openid" not in named:
         return {}
     identity = {"iss": smart.origin, "sub": user.subject}

@@ -20,9 +20,9 @@ from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import wait
-from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, Smart, digest, new_secret
+from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrowed
-from fhir_server.smart.core.token_grants import CODE, REFRESH, Granted, find
+from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch, tokens
 from fhir_server.smart.tokens.style import launch_parameters
 from fhir_server.smart.tokens.tokens import issue, redeem, reused, spend, standing_scope
@@ -34,12 +34,12 @@ METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none
 class Decision:
     """A person's yes: what they granted, when they signed in (seconds), and the launch handle it uses up."""
 
-    granted: Granted
+    token_grant: TokenGrant
     auth_time: int
     launch: str = ""
 
 
-class Code(Granted, frozen=True):
+class Code(TokenGrant, frozen=True):
     """An authorization code's record."""
 
     redirect_uri: str = ""
@@ -53,32 +53,32 @@ class Held:
     """A code or refresh token in the hands of a client, in the form Authlib asks for it."""
 
     key: str
-    granted: Granted
+    token_grant: TokenGrant
 
     def check_client(self, client: Any) -> bool:
-        return bool(self.granted.client_id == client.get_client_id())
+        return bool(self.token_grant.client_id == client.get_client_id())
 
     def get_scope(self) -> str:
-        return self.granted.scope
+        return self.token_grant.scope
 
 
 @dataclass(frozen=True, slots=True)
 class HeldCode(Held):
-    granted: Code
+    token_grant: Code
     code_challenge_method = "S256"
 
     @property
     def code_challenge(self) -> str:
-        return self.granted.challenge
+        return self.token_grant.challenge
 
     def get_redirect_uri(self) -> str:
-        return self.granted.redirect_uri
+        return self.token_grant.redirect_uri
 
     def get_nonce(self) -> str:
-        return self.granted.nonce
+        return self.token_grant.nonce
 
     def get_auth_time(self) -> int:
-        return self.granted.auth_time
+        return self.token_grant.auth_time
 
     def get_acr(self) -> None:
         return None
@@ -87,35 +87,35 @@ class HeldCode(Held):
         return None
 
 
-def _response(grant: Any, granted: Granted, issued: tokens.Issued) -> dict[str, Any]:
-    grant.request.granted = granted
+def _response(grant: Any, token_grant: TokenGrant, issued: tokens.Issued) -> dict[str, Any]:
+    grant.request.token_grant = token_grant
     body = {
         "access_token": issued.access,
         "token_type": "Bearer",
         "expires_in": issued.lifetime // SECOND,
-        "scope": granted.scope,
-        **launch_parameters(grant.server.smart, granted),
+        "scope": token_grant.scope,
+        **launch_parameters(grant.server.smart, token_grant),
     }
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
 
 def _exchanged(grant: Any, held: Held, kind: str) -> User | None:
     """The account behind a code or refresh token, which this claims; None if it was claimed or the account is closed."""
-    smart: Smart = grant.server.smart
-    user = wait(users.find, smart.store, held.granted.username)
+    smart: SmartContext = grant.server.smart
+    user = wait(users.find, smart.store, held.token_grant.username)
     if user is None or user.disabled:
         return None
-    if not wait(redeem, smart.store, kind, held.key, held.granted, smart.now()):
-        wait(reused, smart.store, kind, held.key, held.granted.client_id, smart.now())
+    if not wait(redeem, smart.store, kind, held.key, held.token_grant, smart.now()):
+        wait(reused, smart.store, kind, held.key, held.token_grant.client_id, smart.now())
         return None
     return user
 
 
 def _spent(grant: Any, held: Held, kind: str) -> None:
     """The last step of an exchange.  Raises InvalidGrantError if the person, or whoever else may, has ended the grant meanwhile."""
-    smart: Smart = grant.server.smart
-    if not wait(spend, smart.store, kind, held.key, held.granted, smart.now()):
-        grant.request.granted = None
+    smart: SmartContext = grant.server.smart
+    if not wait(spend, smart.store, kind, held.key, held.token_grant, smart.now()):
+        grant.request.token_grant = None
         raise InvalidGrantError
 
 
@@ -128,13 +128,13 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         return new_secret()
 
     def save_authorization_code(self, code: str, request: Any) -> None:
-        smart: Smart = self.server.smart
+        smart: SmartContext = self.server.smart
         decision: Decision = request.user
         if decision.launch and not wait(launch.take, smart.store, decision.launch, smart.now()):
             raise InvalidRequestError("The launch has been used.", redirect_uri=request.payload.redirect_uri)
         now = smart.now()
         record = Code(
-            **msgspec.structs.asdict(decision.granted) | {"issued": now, "expires": now + CODE_LIFE},
+            **msgspec.structs.asdict(decision.token_grant) | {"issued": now, "expires": now + CODE_LIFE},
             redirect_uri=request.payload.redirect_uri,
             challenge=request.payload.data["code_challenge"],
             nonce=request.payload.data.get("nonce", ""),
@@ -143,7 +143,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         wait(smart.store.secrets.replace, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
     def query_authorization_code(self, code: str, client: Any) -> HeldCode | None:
-        smart: Smart = self.server.smart
+        smart: SmartContext = self.server.smart
         key, client_id = digest(code), client.get_client_id()
         text = wait(smart.store.secrets.peek, CODE, key, smart.now())
         if text is None:
@@ -156,9 +156,9 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         return _exchanged(self, authorization_code, CODE)
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
-        smart: Smart = self.server.smart
-        granted = self.request.authorization_code.granted
-        plain = Granted(**{name: getattr(granted, name) for name in Granted.__struct_fields__})
+        smart: SmartContext = self.server.smart
+        token_grant = self.request.authorization_code.token_grant
+        plain = TokenGrant(**{name: getattr(token_grant, name) for name in TokenGrant.__struct_fields__})
         refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
         return _response(self, plain, wait(_issue, smart, plain, refresh))
 
@@ -172,15 +172,15 @@ class RefreshToken(authlib.RefreshTokenGrant):
     TOKEN_ENDPOINT_AUTH_METHODS = (*METHODS, "refresh_token")
 
     def authenticate_refresh_token(self, refresh_token: str) -> Held | None:
-        smart: Smart = self.server.smart
+        smart: SmartContext = self.server.smart
         key = digest(refresh_token)
-        granted = wait(find, smart.store, REFRESH, key, smart.now())
-        if granted is None:
+        token_grant = wait(find, smart.store, REFRESH, key, smart.now())
+        if token_grant is None:
             wait(reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
             return None
-        if granted.session and not wait(sessions.left, smart, granted.session):
+        if token_grant.session and not wait(sessions.left, smart, token_grant.session):
             return None
-        return Held(key, granted)
+        return Held(key, token_grant)
 
     def authenticate_user(self, refresh_token: Held) -> User:
         user = _exchanged(self, refresh_token, REFRESH)
@@ -189,8 +189,8 @@ class RefreshToken(authlib.RefreshTokenGrant):
         return user
 
     def issue_token(self, user: User, refresh_token: Held) -> dict[str, Any]:
-        smart: Smart = self.server.smart
-        whole = refresh_token.granted
+        smart: SmartContext = self.server.smart
+        whole = refresh_token.token_grant
         asked = self.request.payload.scope or whole.scope
         standing = standing_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
         part = msgspec.structs.replace(whole, scope=standing)
@@ -215,15 +215,19 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
             raise InvalidScopeError
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
-        granted = Granted(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
-        return _response(self, granted, wait(_issue, self.server.smart, granted, None))
+        token_grant = TokenGrant(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
+        return _response(self, token_grant, wait(_issue, self.server.smart, token_grant, None))
 
 
-async def _issue(smart: Smart, granted: Granted, refresh: str | None) -> tokens.Issued:
+async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.Issued:
     """Tokens of a grant; one that goes with a sign-in (``online_access``) is renewed for as long as that lasts, and no longer."""
     now = smart.now()
-    left = await sessions.left(smart, granted.session) if granted.session else min(REFRESH_LIFE, (granted.since or now) + GRANT_LIFE - now)
-    return await issue(smart.store, granted, now, refresh=refresh if left > 0 else None, refresh_life=left)
+    left = (
+        await sessions.left(smart, token_grant.session)
+        if token_grant.session
+        else min(REFRESH_LIFE, (token_grant.since or now) + GRANT_LIFE - now)
+    )
+    return await issue(smart.store, token_grant, now, refresh=refresh if left > 0 else None, refresh_life=left)
 
 
 class Challenge(CodeChallenge):
@@ -242,7 +246,7 @@ class Challenge(CodeChallenge):
 class IdToken(OpenIDCode):
     """The id_token of ``openid`` and ``fhirUser``, signed RS256."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         super().__init__()
         self._smart = smart
 
@@ -261,9 +265,9 @@ class IdToken(OpenIDCode):
 
     def get_authorization_code_claims(self, authorization_code: HeldCode) -> dict[str, Any]:
         claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)
-        granted = authorization_code.granted
-        if "fhirUser" in granted.scope.split() and granted.fhir_user:
-            claims["fhirUser"] = f"{self._smart.fhir_base}/{granted.fhir_user}"
+        token_grant = authorization_code.token_grant
+        if "fhirUser" in token_grant.scope.split() and token_grant.fhir_user:
+            claims["fhirUser"] = f"{self._smart.fhir_base}/{token_grant.fhir_user}"
         return claims
 
     def generate_user_info(self, user: User, scope: str) -> dict[str, str]:

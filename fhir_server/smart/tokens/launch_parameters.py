@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fhir_server.resources import catalogue
+from fhir_server.resources import catalog
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _KEYS: Final = frozenset({"reference", "canonical", "identifier", "type", "role"})
@@ -42,7 +42,7 @@ def _item(item: dict[str, Any]) -> bool:
         bool(given)
         and item.keys() <= _KEYS
         and all(_NAMES[name](item[name]) for name in given)
-        and (type is None or type in catalogue())
+        and (type is None or type in catalog())
         and ("role" not in item or _role(role))
         and not (kind in ("Patient", "Encounter") and role in (None, "launch"))
     )
@@ -50,7 +50,7 @@ def _item(item: dict[str, Any]) -> bool:
 
 def _reference(value: object) -> bool:
     type, _, id = value.partition("/") if isinstance(value, str) else ("", "", "")
-    return type in catalogue() and _ID.fullmatch(id) is not None
+    return type in catalog() and _ID.fullmatch(id) is not None
 
 
 def _canonical(value: object) -> bool:

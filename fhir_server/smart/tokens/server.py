@@ -19,7 +19,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.assertion import ClientAssertion
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.authlib import Answer, Incoming, basic_credentials, wait
-from fhir_server.smart.core.context import Smart, digest
+from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import narrowed
 from fhir_server.smart.core.token_grants import REFRESH
 from fhir_server.smart.tokens import launch
@@ -74,7 +74,7 @@ class Registered(ClientMixin):
 class SmartRequest:
     """What SMART adds to an authorization request: the right ``aud``, and a launch handle that is this client's."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
 
     def __call__(self, grant: Any) -> None:
@@ -105,9 +105,9 @@ class _Issuer(IssuerParameter):
 
 
 class OAuthServer(AuthorizationServer):
-    """Authlib's server for one :class:`Smart`."""
+    """Authlib's server for one :class:`SmartContext`."""
 
-    def __init__(self, smart: Smart) -> None:
+    def __init__(self, smart: SmartContext) -> None:
         super().__init__()
         self.smart = smart
         self._iss = _Issuer(smart.origin)

@@ -10,8 +10,8 @@ import hashlib
 import json
 from typing import Any, Final
 
-from fhir_server.smart.core.context import Smart
-from fhir_server.smart.core.token_grants import Granted
+from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.token_grants import TokenGrant
 
 _STYLE: Final = {
     "color_background": "#f2f6f7",
@@ -30,7 +30,7 @@ STYLE: Final = json.dumps(_STYLE).encode()
 PATH: Final = f"/smart-style/{hashlib.sha256(STYLE).hexdigest()[:16]}.json"
 
 
-def launch_parameters(smart: Smart, granted: Granted) -> dict[str, Any]:
+def launch_parameters(smart: SmartContext, token_grant: TokenGrant) -> dict[str, Any]:
     """The launch parameters that stand beside an access token; a person's grant comes with our style, unless the launch had one."""
-    style = {"smart_style_url": f"{smart.origin}{PATH}"} if granted.username else {}
-    return style | granted.context()
+    style = {"smart_style_url": f"{smart.origin}{PATH}"} if token_grant.username else {}
+    return style | token_grant.context()

@@ -16,7 +16,7 @@ from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.core.persons import Person, own_reference, references
 from fhir_server.smart.core.scopes import Scope, narrowed, resource_scopes
-from fhir_server.smart.core.token_grants import ACCESS, REFRESH, Granted
+from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant
 from fhir_server.store import Store
 
 
@@ -81,13 +81,13 @@ async def principal(store: Store, token: str, now: int) -> Principal | None:
     )
 
 
-def _fhir_user(grant: Granted, person: Person | None) -> str | None:
+def _fhir_user(grant: TokenGrant, person: Person | None) -> str | None:
     if person is None:
         return None
     return grant.fhir_user if grant.fhir_user in references(person) else own_reference(person)
 
 
-def standing_scope(client: clients.Client, grant: Granted) -> str:
+def standing_scope(client: clients.Client, grant: TokenGrant) -> str:
     """What is left of the granted scopes under the client's registration as it stands now."""
     return " ".join(narrowed(grant.scope, client.scopes, client.levels))
 
@@ -112,7 +112,7 @@ async def operator_token(
     user = await users.find(store, username) if username else None
     if username and user is None:
         raise ValueError(f"There is no user {username!r}.")
-    grant = Granted(client_id, scope, new_secret(), user.username if user else None, patient, None, fhir_user)
+    grant = TokenGrant(client_id, scope, new_secret(), user.username if user else None, patient, None, fhir_user)
     if refused := set(scope.split()) - set(standing_scope(client, grant).split()):
         raise ValueError(f"The client may not have {' '.join(sorted(refused))}.")
     return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access
@@ -120,7 +120,7 @@ async def operator_token(
 
 async def issue(
     store: Store,
-    grant: Granted,
+    grant: TokenGrant,
     now: int,
     *,
     refresh: str | None = None,
@@ -141,14 +141,14 @@ async def issue(
     return Issued(access, renewal, life)
 
 
-async def _keep(store: Store, kind: str, grant: Granted, now: int, life: int) -> str:
+async def _keep(store: Store, kind: str, grant: TokenGrant, now: int, life: int) -> str:
     text = new_secret()
     record = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
     await store.secrets.replace(kind, digest(text), record, now + life, grant.family)
     return text
 
 
-def _check(grant: Granted) -> None:
+def _check(grant: TokenGrant) -> None:
     levels = {scope.level for scope in resource_scopes(grant.scope)}
     if "patient" in levels and grant.patient is None:
         raise ValueError("patient/ scopes need a patient in context.")
@@ -158,7 +158,7 @@ def _check(grant: Granted) -> None:
         raise ValueError("patient/ and user/ scopes need a person.")
 
 
-async def redeem(store: Store, kind: str, key: str, grant: Granted, now: int) -> bool:
+async def redeem(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
     """Claim a code or refresh token: of any number of claimants one is told True.  Call :func:`spend` once tokens are made.
 
     The claim is what its reuse is seen by later.  The code or token itself stays until then, so that whoever looks for what
@@ -169,7 +169,7 @@ async def redeem(store: Store, kind: str, key: str, grant: Granted, now: int) ->
     return await store.secrets.keep(f"spent-{kind}", key, owner, now + life, grant.family)
 
 
-async def spend(store: Store, kind: str, key: str, grant: Granted, now: int) -> bool:
+async def spend(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
     """Take a claimed code or refresh token away; False if the grant was ended meanwhile: then what was just made ends too."""
     if await store.secrets.take(kind, key, now) is not None:
         return True

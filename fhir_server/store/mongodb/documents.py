@@ -21,7 +21,7 @@ from bson.raw_bson import RawBSONDocument
 from fhir_server import jsontext
 from fhir_server.errors import Problem
 from fhir_server.search.visibility import Entry, Indexed
-from fhir_server.store import Era, Facet, Pointer, Row
+from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
 from fhir_server.store.row_order import patient_number
 
 Document = dict[str, Any]
@@ -48,9 +48,9 @@ _DEEPEST: Final = 90  # levels of nesting that a server surely takes
 class _More(msgspec.Struct, array_like=True):
     """What most rows leave empty."""
 
-    facets: tuple[Facet, ...]
-    pointers: tuple[Pointer, ...]
-    eras: tuple[Era, ...]
+    labeled_elements: tuple[LabeledElement, ...]
+    guarded_references: tuple[GuardedReference, ...]
+    version_digests: tuple[VersionDigest, ...]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -78,15 +78,15 @@ def document(row: Row, entries: Iterable[Entry], stored: str, at: str) -> Docume
         "patients": list(row.patients),
         "version": row.version,
         "updated": row.updated,
-        "class": row.vclass,
+        "class": row.class_id,
         "release": row.release_at,
         "interaction": row.interaction,
         "body": row.body,
     }
     if len(row.patients) > 1:
         made["others"] = list(row.patients[1:])
-    if row.facets or row.pointers or row.eras:
-        made["more"] = _encode(_More(row.facets, row.pointers, row.eras))
+    if row.labeled_elements or row.guarded_references or row.version_digests:
+        made["more"] = _encode(_More(row.labeled_elements, row.guarded_references, row.version_digests))
     made |= arrays(entries)
     if (resource := native(row.body)) is not None:
         made["resource"] = resource
@@ -108,7 +108,7 @@ def arrays(entries: Iterable[Entry]) -> Document:
     for entry in entries:
         array, members = ARRAYS[entry.kind]
         value = (float(entry.value[0] or 0), *entry.value[1:]) if entry.kind == "quantity" else entry.value
-        element = {"p": entry.param, **dict(zip(members, value, strict=True)), "c": entry.vclass}
+        element = {"p": entry.param, **dict(zip(members, value, strict=True)), "c": entry.class_id}
         found.setdefault(array, {})[tuple(element.values())] = element
     return {array: list(elements.values()) for array, elements in found.items()}
 
@@ -142,9 +142,9 @@ def row(made: Mapping[str, Any]) -> Row:
         made["class"],
         int(made["release"]),
         made["body"],
-        kept.facets,
-        kept.pointers,
-        kept.eras,
+        kept.labeled_elements,
+        kept.guarded_references,
+        kept.version_digests,
         made["interaction"],
     )
 

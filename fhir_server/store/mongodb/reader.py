@@ -11,8 +11,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE, Position, Sight, SortKey
-from fhir_server.store import Page, Row, Stamp
+from fhir_server.search.visibility import STALE, Position, SortKey, Visibility
+from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Base, Primary, of_patient
@@ -54,14 +54,14 @@ class MongoSnapshot:
             self._primary = None
         return found
 
-    async def read(self, type: str, id: str, sight: Sight) -> Row | None:
+    async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         found = await self._documents({"_id": docs.name(type, id)}, docs.ROW)
-        shown = await self._admitted(found, lambda _: sight)
+        shown = await self._admitted(found, lambda _: visibility)
         return docs.row(shown[0]) if shown else None
 
-    async def _admitted(self, found: list[Document], sights: Callable[[str], Sight]) -> list[Document]:
+    async def _admitted(self, found: list[Document], visibilities: Callable[[str], Visibility]) -> list[Document]:
         """Those that the sight of their type admits, with entries fetched only where a window asks for them."""
-        known = {type: sights(type) for type in {one["type"] for one in found}}
+        known = {type: visibilities(type) for type in {one["type"] for one in found}}
         verdicts = {one["_id"]: _verdict(known[one["type"]], one) for one in found}
         asked = [name for name, verdict in verdicts.items() if verdict is None]
         if asked:
@@ -73,17 +73,17 @@ class MongoSnapshot:
         return await self._documents({"_id": {"$in": names}}, _JUDGED_BY_ENTRIES)
 
     async def find(
-        self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+        self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        parts = arms(type, where, sight)
-        place = await self._resume(type, sight, sort, after) if after else (-1, "")
+        parts = arms(type, where, visibility)
+        place = await self._resume(type, visibility, sort, after) if after else (-1, "")
         if limit < 1 or not parts:
             return Page((), None)
         if not sort:
-            found = await self._in_order(parts, sight, place, limit + 1)
+            found = await self._in_order(parts, visibility, place, limit + 1)
             more = Position((), found[limit - 1]["id"]) if len(found) > limit else None
             return Page(tuple(map(docs.row, found[:limit])), more)
-        pipeline = sorted_ids(type, where, sight, sort, limit + 1, after, place, self._base.resources.name)
+        pipeline = sorted_ids(type, where, visibility, sort, limit + 1, after, place, self._base.resources.name)
         narrow = await self._aggregate(pipeline)
         if not narrow:
             return Page((), None)
@@ -92,37 +92,37 @@ class MongoSnapshot:
         last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
         return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
 
-    async def _resume(self, type: str, sight: Sight, sort: tuple[SortKey, ...], after: Position) -> Place:
-        found = await self._admitted(await self._documents({"_id": docs.name(type, after.id)}, docs.JUDGED), lambda _: sight)
+    async def _resume(self, type: str, visibility: Visibility, sort: tuple[SortKey, ...], after: Position) -> Place:
+        found = await self._admitted(await self._documents({"_id": docs.name(type, after.id)}, docs.JUDGED), lambda _: visibility)
         if not found or len(after.keys) != len(sort):
             raise Problem("invalid", STALE)
         return found[0]["n"], found[0]["at"]
 
-    async def _in_order(self, parts: tuple[Arm, ...], sight: Sight, place: Place, limit: int) -> list[Document]:
-        query = either(*[one for part in parts for one in _resumed(part, place, sight)])
+    async def _in_order(self, parts: tuple[Arm, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
+        query = either(*[one for part in parts for one in _resumed(part, place, visibility)])
         if query == FALSE:
             return []
-        return await self._documents(query, docs.ROW, sort=order(sight), limit=limit)
+        return await self._documents(query, docs.ROW, sort=order(visibility), limit=limit)
 
-    async def count(self, type: str, where: Filter, sight: Sight) -> int:
-        parts = arms(type, where, sight)
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        parts = arms(type, where, visibility)
         if not parts:
             return 0
         found = await self._aggregate([{"$match": either(*[part.query for part in parts])}, {"$count": "n"}])
         return int(found[0]["n"]) if found else 0
 
-    async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
+    async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         found = await self._documents({"_id": {"$in": sorted(set(targets))}}, docs.JUDGED)
-        return frozenset([one["_id"] for one in await self._admitted(found, sights)])
+        return frozenset([one["_id"] for one in await self._admitted(found, visibilities)])
 
-    async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
+    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         rid, fields = docs.name(type, id), docs.ROW | docs.ENTRIES
         past = await self._found(self._base.history, {"rid": rid}, fields, sort={"version": 1})
         kept = [*past, *await self._documents({"_id": rid}, fields)]
         shown: list[Row] = []
         newest = False
         for made in kept:
-            admitted = match.admits(sight, docs.indexed(made))
+            admitted = match.admits(visibility, docs.indexed(made))
             if admitted:
                 shown.append(docs.row(made))
             if made["interaction"] != "delete":
@@ -135,7 +135,7 @@ class MongoSnapshot:
             self._classes = tuple(found[0]["keys"]) if found else ()
         return self._classes
 
-    async def stamp(self, patient: str | None) -> Stamp:
+    async def stamp(self, patient: str | None) -> PermissionEpoch:
         return counted({one["_id"]: one for one in await self._counters(patient, {"value": 1})}, patient)
 
     async def _counters(self, patient: str | None, fields: Mapping[str, Any]) -> list[Document]:
@@ -153,8 +153,8 @@ class MongoSnapshot:
         found = await self._aggregate([first, types, {"$unionWith": {"coll": self._base.resources.name, "pipeline": others}}])
         return frozenset([one["_id"] for one in found])
 
-    async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
-        parts = arms(type, where, sight)
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        parts = arms(type, where, visibility)
         if not parts:
             return frozenset()
         query = either(*[part.query for part in parts])
@@ -162,33 +162,33 @@ class MongoSnapshot:
         return frozenset([one["_id"] for one in found])
 
 
-def counted(found: Mapping[str, Document], patient: str | None) -> Stamp:
+def counted(found: Mapping[str, Document], patient: str | None) -> PermissionEpoch:
     """The stamp, of counters by their names; what was never counted stands at 0."""
     security, own, classes = [found.get(name, {}).get("value", 0) for name in (SECURITY, of_patient(patient or ""), CLASSES)]
-    return Stamp(security, own if patient is not None else 0, classes)
+    return PermissionEpoch(security, own if patient is not None else 0, classes)
 
 
-def _verdict(sight: Sight, made: Document) -> bool | None:
+def _verdict(visibility: Visibility, made: Document) -> bool | None:
     """Whether the sight admits the row; None if that depends on its entries."""
     verdict: bool | None = False
-    for window in sight.windows:
+    for clause in visibility.clauses:
         if (
-            made["class"] in window.classes
-            and (window.patients is None or not window.patients.isdisjoint(made["patients"]))
-            and (made["release"] <= sight.now or not window.released)
+            made["class"] in clause.classes
+            and (clause.patients is None or not clause.patients.isdisjoint(made["patients"]))
+            and (made["release"] <= visibility.now or not clause.released)
         ):
-            if window.where is EVERYTHING:
+            if clause.where is EVERYTHING:
                 return True
             verdict = None
     return verdict
 
 
-def _resumed(part: Arm, place: Place, sight: Sight) -> Iterable[Query]:
+def _resumed(part: Arm, place: Place, visibility: Visibility) -> Iterable[Query]:
     """The part of an answer behind this place, in parts that each are one stretch of an index."""
     if place[0] < 0:
         return (part.query,)
-    if part.numbers is None or sight.bounded:
-        return tuple([{"$and": [part.query, way]} for way in beyond(place, sight)])
+    if part.numbers is None or visibility.bounded:
+        return tuple([{"$and": [part.query, way]} for way in beyond(place, visibility)])
     ways: list[Query] = []
     later = [number for number in part.numbers if number > place[0]]
     if later:

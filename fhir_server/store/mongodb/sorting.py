@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, Sight, SortKey
+from fhir_server.search.visibility import Position, SortKey, Visibility
 from fhir_server.store.mongodb.documents import ARRAYS
-from fhir_server.store.mongodb.translate import FALSE, Query, through, windows
+from fhir_server.store.mongodb.translate import FALSE, Query, clauses, through
 
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
@@ -22,31 +22,38 @@ ORDER: Final[dict[str, Any]] = {"n": 1, "at": 1}
 _BOUNDED: Final[dict[str, Any]] = {"at": 1}
 
 
-def order(sight: Sight) -> dict[str, Any]:
+def order(visibility: Visibility) -> dict[str, Any]:
     """What this sight's answers are ordered by, as far as they are not sorted (:mod:`~fhir_server.store.row_order`)."""
-    return _BOUNDED if sight.bounded else ORDER
+    return _BOUNDED if visibility.bounded else ORDER
 
 
 def sorted_ids(
-    type: str, where: Filter, sight: Sight, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place, collection: str
+    type: str,
+    where: Filter,
+    visibility: Visibility,
+    sort: tuple[SortKey, ...],
+    limit: int,
+    after: Position | None,
+    place: Place,
+    collection: str,
 ) -> Pipeline:
     """Documents ``{_id, k0, k1, ...}`` of the rows found, in order, where there can be any.
 
     ``after`` leaves those behind it, whose row stands at ``place``.
     """
-    several = windows(sight)
+    several = clauses(visibility)
     if len(several) == 1:
-        pipeline: Pipeline = [{"$match": through(type, where, sight, several[0])}, {"$project": _values(sort, several[0].classes)}]
+        pipeline: Pipeline = [{"$match": through(type, where, visibility, several[0])}, {"$project": _values(sort, several[0].classes)}]
     else:
-        pipeline = _together(type, where, sight, sort, collection)
+        pipeline = _together(type, where, visibility, sort, collection)
     ranks = {f"m{n}": {"$eq": [f"$k{n}", None]} for n in range(len(sort))}  # rows without a value come last, either way up
     pipeline.append({"$set": ranks})
     if after is not None:
-        pipeline.append({"$match": _behind(sort, after, beyond(place, sight))})
+        pipeline.append({"$match": _behind(sort, after, beyond(place, visibility))})
     sorting: dict[str, Any] = {}
     for n, key in enumerate(sort):
         sorting |= {f"m{n}": 1, f"k{n}": -1 if key.descending else 1}
-    return [*pipeline, {"$sort": sorting | order(sight)}, {"$limit": limit}, {"$project": {f"k{n}": 1 for n in range(len(sort))}}]
+    return [*pipeline, {"$sort": sorting | order(visibility)}, {"$limit": limit}, {"$project": {f"k{n}": 1 for n in range(len(sort))}}]
 
 
 def _values(sort: tuple[SortKey, ...], classes: frozenset[int]) -> dict[str, Any]:
@@ -63,13 +70,13 @@ def _value(key: SortKey, classes: frozenset[int]) -> Any:
     return {"$ifNull": [{"$max" if key.descending else "$min": values}, None]}
 
 
-def _together(type: str, where: Filter, sight: Sight, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
+def _together(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
     """Each window's answers with its values; a row that several show is one row with the best of them."""
     parts: list[Pipeline] = []
-    for window in windows(sight):
-        shown = through(type, where, sight, window)
+    for clause in clauses(visibility):
+        shown = through(type, where, visibility, clause)
         if shown != FALSE:
-            parts.append([{"$match": shown}, {"$project": _values(sort, window.classes)}])
+            parts.append([{"$match": shown}, {"$project": _values(sort, clause.classes)}])
     unions = [{"$unionWith": {"coll": collection, "pipeline": part}} for part in parts[1:]]
     best = {f"k{n}": {"$max" if key.descending else "$min": f"$k{n}"} for n, key in enumerate(sort)}
     return [*parts[0], *unions, {"$group": {"_id": "$_id", "n": {"$first": "$n"}, "at": {"$first": "$at"}, **best}}]
@@ -89,9 +96,9 @@ def _behind(sort: tuple[SortKey, ...], after: Position, later: tuple[Query, ...]
     return {"$or": ways}
 
 
-def beyond(place: Place, sight: Sight) -> tuple[Query, ...]:
+def beyond(place: Place, visibility: Visibility) -> tuple[Query, ...]:
     """The ways to stand behind this place."""
     number, at = place
-    if sight.bounded:
+    if visibility.bounded:
         return ({"at": {"$gt": at}},)
     return {"n": {"$gt": number}}, {"n": number, "at": {"$gt": at}}

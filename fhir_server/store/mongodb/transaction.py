@@ -17,8 +17,8 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, Sight, SortKey
-from fhir_server.store import Page, Record, Row, Stamp, row_order
+from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.store import Page, PermissionEpoch, Record, Row, row_order
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import Known, Stored
@@ -42,7 +42,7 @@ class MongoTransaction(MongoSnapshot):
         self._slot = slot
         self._next_place = next_place
         self._known = Known(base, session)
-        self._counted: dict[str | None, Stamp] = {}
+        self._counted: dict[str | None, PermissionEpoch] = {}
         self._resources: list[Any] = []
         self._history: list[Any] = []
         self._bumped: dict[str, int] = {}
@@ -54,36 +54,36 @@ class MongoTransaction(MongoSnapshot):
     async def expect(self, names: Iterable[str]) -> None:
         await self._known.expect(names)
 
-    async def read(self, type: str, id: str, sight: Sight) -> Row | None:
-        shown = await self._admitted(await self._known.current((docs.name(type, id),)), lambda _: sight)
+    async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
+        shown = await self._admitted(await self._known.current((docs.name(type, id),)), lambda _: visibility)
         return docs.row(shown[0]) if shown else None
 
     async def find(
-        self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+        self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
         await self._flush()
         self._claimed.add(lock("claim", claim(type, where)))
-        return await super().find(type, where, sight, sort=sort, limit=limit, after=after)
+        return await super().find(type, where, visibility, sort=sort, limit=limit, after=after)
 
-    async def count(self, type: str, where: Filter, sight: Sight) -> int:
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
         await self._flush()
-        return await super().count(type, where, sight)
+        return await super().count(type, where, visibility)
 
-    async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
-        return frozenset([one["_id"] for one in await self._admitted(await self._known.current(targets), sights)])
+    async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
+        return frozenset([one["_id"] for one in await self._admitted(await self._known.current(targets), visibilities)])
 
     async def _with_entries(self, names: list[str]) -> list[docs.Document]:
         return await self._known.current(names)
 
-    async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
+    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         await self._flush()
-        return await super().versions(type, id, sight)
+        return await super().versions(type, id, visibility)
 
-    async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         await self._flush()
-        return await super().patients_of(type, where, sight)
+        return await super().patients_of(type, where, visibility)
 
-    async def stamp(self, patient: str | None) -> Stamp:
+    async def stamp(self, patient: str | None) -> PermissionEpoch:
         if patient not in self._counted:
             self._counted[patient] = await self._count(patient)
         kept = self._counted[patient]
@@ -91,9 +91,9 @@ class MongoTransaction(MongoSnapshot):
         if patient is not None:
             self._read.add(lock("patient", patient))
         mine = self._bumped.get(of_patient(patient), 0) if patient is not None else 0
-        return Stamp(kept.security + self._bumped.get(SECURITY, 0), kept.patient + mine, len(await self.classes()))
+        return PermissionEpoch(kept.security + self._bumped.get(SECURITY, 0), kept.patient + mine, len(await self.classes()))
 
-    async def _count(self, patient: str | None) -> Stamp:
+    async def _count(self, patient: str | None) -> PermissionEpoch:
         """The stamp that the transaction began with, and with it the classes, which most transactions ask for."""
         found = {one["_id"]: one for one in await self._counters(patient, {"value": 1, "keys": 1})}
         if self._classes is None:
@@ -271,7 +271,7 @@ class MongoTransaction(MongoSnapshot):
 
 def _same_view(made: Any, row: Row) -> bool:
     """Whether the version before had this one's class, release and patients, and so this one's place."""
-    return (made["class"], made["release"], tuple(made["patients"])) == (row.vclass, row.release_at, row.patients)
+    return (made["class"], made["release"], tuple(made["patients"])) == (row.class_id, row.release_at, row.patients)
 
 
 def _relabelled(made: Any, record: Record) -> docs.Document:

@@ -27,7 +27,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Sight, Window
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.mongodb.documents import ARRAYS, name
 from fhir_server.store.row_order import patient_number
 
@@ -81,42 +81,42 @@ class Arm:
     numbers: tuple[int, ...] | None = None
 
 
-def arms(type: str, where: Filter, sight: Sight) -> tuple[Arm, ...]:
+def arms(type: str, where: Filter, visibility: Visibility) -> tuple[Arm, ...]:
     """Parts that together are the answer; those that cannot hold anything are left out."""
-    return tuple([arm for window in windows(sight) for arm in _of_window(type, where, window, sight.now)])
+    return tuple([arm for clause in clauses(visibility) for arm in _of_clause(type, where, clause, visibility.now)])
 
 
-def windows(sight: Sight) -> tuple[Window, ...]:
+def clauses(visibility: Visibility) -> tuple[VisibilityClause, ...]:
     """The windows without those that show nothing or are repeated."""
-    return tuple(dict.fromkeys(w for w in sight.windows if w.classes and (w.patients is None or w.patients)))
+    return tuple(dict.fromkeys(w for w in visibility.clauses if w.classes and (w.patients is None or w.patients)))
 
 
-def through(type: str, where: Filter, sight: Sight, window: Window) -> Query:
+def through(type: str, where: Filter, visibility: Visibility, clause: VisibilityClause) -> Query:
     """What is an answer, through whichever window, and is shown by this one."""
-    own = _of_window(type, where, window, sight.now)
-    others = [other for other in windows(sight) if other != window]
-    both_show = [arm for other in others for arm in _of_two(type, where, window, other, sight.now)]
+    own = _of_clause(type, where, clause, visibility.now)
+    others = [other for other in clauses(visibility) if other != clause]
+    both_show = [arm for other in others for arm in _of_two(type, where, clause, other, visibility.now)]
     return either(*[arm.query for arm in (*own, *both_show)])
 
 
-def _of_window(type: str, where: Filter, window: Window, now: int) -> tuple[Arm, ...]:
-    wanted = both(_shown(type, window, now), condition(type, where, window.classes))
-    owners = [part.patients for part in (*_conjuncts(where), *_conjuncts(window.where)) if isinstance(part, OfPatient)]
-    return _placed(wanted, min([*owners, *_patients(window)], key=len, default=None))
+def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[Arm, ...]:
+    wanted = both(_shown(type, clause, now), condition(type, where, clause.classes))
+    owners = [part.patients for part in (*_conjuncts(where), *_conjuncts(clause.where)) if isinstance(part, OfPatient)]
+    return _placed(wanted, min([*owners, *_patients(clause)], key=len, default=None))
 
 
-def _of_two(type: str, where: Filter, window: Window, other: Window, now: int) -> tuple[Arm, ...]:
+def _of_two(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[Arm, ...]:
     """Rows that both windows show, and that are an answer through the other."""
-    wanted = both(_shown(type, window, now), _shown(type, other, now), condition(type, where, other.classes))
-    if window.patients is not None and other.patients is not None and window.patients.isdisjoint(other.patients):
+    wanted = both(_shown(type, clause, now), _shown(type, other, now), condition(type, where, other.classes))
+    if clause.patients is not None and other.patients is not None and clause.patients.isdisjoint(other.patients):
         # of two patients then, one of whom is not the first
-        wanted = both(wanted, among("others", window.patients | other.patients))
+        wanted = both(wanted, among("others", clause.patients | other.patients))
         return () if wanted == FALSE else (Arm(wanted),)
-    return _placed(wanted, min([*_patients(window), *_patients(other)], key=len, default=None))
+    return _placed(wanted, min([*_patients(clause), *_patients(other)], key=len, default=None))
 
 
-def _patients(window: Window) -> tuple[frozenset[str], ...]:
-    return () if window.patients is None else (window.patients,)
+def _patients(clause: VisibilityClause) -> tuple[frozenset[str], ...]:
+    return () if clause.patients is None else (clause.patients,)
 
 
 def _conjuncts(filter: Filter) -> Iterator[Filter]:
@@ -138,11 +138,11 @@ def _placed(wanted: Query, patients: frozenset[str] | None) -> tuple[Arm, ...]:
     return Arm(both(wanted, among("n", numbers)), numbers), Arm(both(wanted, among("others", patients)))
 
 
-def _shown(type: str, window: Window, now: int) -> Query:
+def _shown(type: str, clause: VisibilityClause, now: int) -> Query:
     """The window shows the row."""
-    owned = TRUE if window.patients is None else among("patients", window.patients)
-    released = {"release": {"$lte": now}} if window.released else TRUE
-    return both({"type": type}, owned, among("class", window.classes), released, condition(type, window.where, window.classes))
+    owned = TRUE if clause.patients is None else among("patients", clause.patients)
+    released = {"release": {"$lte": now}} if clause.released else TRUE
+    return both({"type": type}, owned, among("class", clause.classes), released, condition(type, clause.where, clause.classes))
 
 
 def condition(type: str, filter: Filter, classes: frozenset[int]) -> Query:

@@ -27,7 +27,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Sight, Window
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.translate import FALSE, KIND_OF, Meaning, Sql, admitted, after_prefix, among, both, param_number, passes
@@ -114,7 +114,9 @@ class _Spans:
         return "carray(?) s CROSS JOIN ", (each, (self.floor + 1, self.width))
 
 
-def arms(meaning: Meaning, where: Filter, sight: Sight, reading: Reading, *, floor: int = -1, whole: bool = False) -> tuple[Arm, ...]:
+def arms(
+    meaning: Meaning, where: Filter, visibility: Visibility, reading: Reading, *, floor: int = -1, whole: bool = False
+) -> tuple[Arm, ...]:
     """The arms of a search, those that cannot yield anything left out.
 
     ``floor``: only rows of a greater rid, of which a bounded sight counts the sequence alone.  ``whole``: all that is
@@ -123,19 +125,19 @@ def arms(meaning: Meaning, where: Filter, sight: Sight, reading: Reading, *, flo
     found: list[Arm] = []
     if meaning.type_number is None:
         return ()
-    for window in merged(sight.windows):
-        found.extend(_of_window(meaning, where, window, sight, reading, floor, whole))
+    for clause in merged(visibility.clauses):
+        found.extend(_of_clause(meaning, where, clause, visibility, reading, floor, whole))
     return tuple(found)
 
 
-def place_bits(sight: Sight) -> int:
+def place_bits(visibility: Visibility) -> int:
     """The bits of a ``rid`` that this sight's answers are ordered by (:mod:`~fhir_server.store.row_order`)."""
-    return SEQUENCE if sight.bounded else MAX_RID
+    return SEQUENCE if visibility.bounded else MAX_RID
 
 
-def merged(windows: tuple[Window, ...]) -> tuple[Window, ...]:
+def merged(clauses: tuple[VisibilityClause, ...]) -> tuple[VisibilityClause, ...]:
     """These windows without those that show nothing or are repeated."""
-    return tuple(dict.fromkeys(w for w in windows if w.classes and (w.patients is None or w.patients)))
+    return tuple(dict.fromkeys(w for w in clauses if w.classes and (w.patients is None or w.patients)))
 
 
 def conjuncts(filter: Filter) -> Iterator[Filter]:
@@ -147,25 +149,27 @@ def conjuncts(filter: Filter) -> Iterator[Filter]:
         yield filter
 
 
-def _of_window(meaning: Meaning, where: Filter, window: Window, sight: Sight, reading: Reading, floor: int, whole: bool) -> Iterator[Arm]:
-    needed = [*conjuncts(where), *conjuncts(window.where)]
-    if window.patients is not None:
-        needed.append(OfPatient(window.patients))
-    wanted = [meaning.condition(part, window.classes) for part in needed]
+def _of_clause(
+    meaning: Meaning, where: Filter, clause: VisibilityClause, visibility: Visibility, reading: Reading, floor: int, whole: bool
+) -> Iterator[Arm]:
+    needed = [*conjuncts(where), *conjuncts(clause.where)]
+    if clause.patients is not None:
+        needed.append(OfPatient(clause.patients))
+    wanted = [meaning.condition(part, clause.classes) for part in needed]
     if FALSE in wanted:
         return
-    shown = meaning.row_shown(window, sight.now)
+    shown = meaning.row_shown(clause, visibility.now)
 
     def rest(*met: int) -> Sql:
         return both(shown, *[condition for place, condition in enumerate(wanted) if place not in met])
 
     ids = [place for place, part in enumerate(needed) if isinstance(part, IdIs)]
     if ids:
-        yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor, place_bits(sight))
+        yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor, place_bits(visibility))
         return
     owner, patients = _owner(needed)
-    for spans in [beyond(floor)] if patients is None else _spans(patients, meaning, reading, floor, place_bits(sight)):
-        place, drivers, many = _drivers(meaning, needed, window, spans, reading, whole)
+    for spans in [beyond(floor)] if patients is None else _spans(patients, meaning, reading, floor, place_bits(visibility)):
+        place, drivers, many = _drivers(meaning, needed, clause, spans, reading, whole)
         if drivers:
             yield from [_by_entries(driver, spans, rest(owner, place), many) for driver in drivers]
         else:
@@ -226,10 +230,10 @@ def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
 
 
 def _drivers(
-    meaning: Meaning, needed: Sequence[Filter], window: Window, spans: _Spans, reading: Reading, whole: bool
+    meaning: Meaning, needed: Sequence[Filter], clause: VisibilityClause, spans: _Spans, reading: Reading, whole: bool
 ) -> tuple[int, tuple[_Driver, ...], bool]:
     """The entries to start from, the place of the condition they meet, and whether they are many; none to start from the rows."""
-    options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, window.classes))]
+    options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, clause.classes))]
     if spans.starts is not None:
         options = [(place, option) for place, option in options if _inorder(option)]
         # Nearly every row of a patient names that patient: nothing to start from where there is anything else.

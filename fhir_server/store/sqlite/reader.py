@@ -13,8 +13,8 @@ import apsw
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE, Entry, Indexed, Position, Sight, SortKey
-from fhir_server.store import Page, Row, Stamp
+from fhir_server.search.visibility import STALE, Entry, Indexed, Position, SortKey, Visibility
+from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.sqlite import planner as plan
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
@@ -69,55 +69,57 @@ class SqliteSnapshot:
         finally:
             self._deadline = inf
 
-    async def read(self, type: str, id: str, sight: Sight) -> Row | None:
+    async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         found = self.rows(READ, (self.names.number("type:" + type), id))
         if not found:
             return None
         row = rows_.row(type, id, found[0], self.names)
-        return row if self._admits(sight, type, id, row.patients, row.vclass, row.release_at, found[0][0]) else None
+        return row if self._admits(visibility, type, id, row.patients, row.class_id, row.release_at, found[0][0]) else None
 
-    def _admits(self, sight: Sight, type: str, id: str, owners: tuple[str, ...], vclass: int, release_at: int, rid: int) -> bool:
+    def _admits(
+        self, visibility: Visibility, type: str, id: str, owners: tuple[str, ...], class_id: int, release_at: int, rid: int
+    ) -> bool:
         """:func:`match.admits`, with the entries of the row fetched only where a window asks for them."""
         conditional = False
-        for window in sight.windows:
+        for clause in visibility.clauses:
             if (
-                vclass in window.classes
-                and (window.patients is None or not window.patients.isdisjoint(owners))
-                and (release_at <= sight.now or not window.released)
+                class_id in clause.classes
+                and (clause.patients is None or not clause.patients.isdisjoint(owners))
+                and (release_at <= visibility.now or not clause.released)
             ):
-                if window.where is EVERYTHING:
+                if clause.where is EVERYTHING:
                     return True
                 conditional = True
         if not conditional:
             return False
-        return match.admits(sight, Indexed(type, id, owners, vclass, release_at, self._entries(rid)))
+        return match.admits(visibility, Indexed(type, id, owners, class_id, release_at, self._entries(rid)))
 
     def _entries(self, rid: int) -> tuple[Entry, ...]:
         return rows_.entries(self.rows("SELECT entries FROM body WHERE rid = ?", (rid,))[0][0], self.names)
 
     async def find(
-        self, type: str, where: Filter, sight: Sight, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+        self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
         meaning = Meaning(type, self.names)
-        floor = -1 if after is None else self._resumed(type, sight, sort, after) & plan.place_bits(sight)
+        floor = -1 if after is None else self._resumed(type, visibility, sort, after) & plan.place_bits(visibility)
         total = None
         if sort:
-            found = Sorting(meaning, where, sight, self, sort, limit + 1, after, floor).rows()
+            found = Sorting(meaning, where, visibility, self, sort, limit + 1, after, floor).rows()
         else:
             # Of a record's rows a total is mostly asked too: a few more are cheaper to find than all of them once again.
-            wanted = max(limit + 1, _COUNTED) if limit > 0 and sight.bounded else limit + 1
-            arms = plan.arms(meaning, where, sight, self, floor=floor)
-            found = self.rows(*in_order(arms, sight, wanted)) if arms else []
+            wanted = max(limit + 1, _COUNTED) if limit > 0 and visibility.bounded else limit + 1
+            arms = plan.arms(meaning, where, visibility, self, floor=floor)
+            found = self.rows(*in_order(arms, visibility, wanted)) if arms else []
             total = len(found) if after is None and len(found) < wanted else None
         shown = found[: max(limit, 0)]
         rows = self._fetch(type, [values[0] for values in shown])
         return Page(rows, Position(shown[-1][1:], rows[-1].id) if shown and len(found) > limit else None, total)
 
-    def _resumed(self, type: str, sight: Sight, sort: tuple[SortKey, ...], after: Position) -> int:
+    def _resumed(self, type: str, visibility: Visibility, sort: tuple[SortKey, ...], after: Position) -> int:
         found = self.rows(READ, (self.names.number("type:" + type), after.id))
         if found and len(after.keys) == len(sort):
             row = rows_.row(type, after.id, found[0], self.names)
-            if self._admits(sight, type, row.id, row.patients, row.vclass, row.release_at, found[0][0]):
+            if self._admits(visibility, type, row.id, row.patients, row.class_id, row.release_at, found[0][0]):
                 return int(found[0][0])
         raise Problem("invalid", STALE)
 
@@ -128,15 +130,15 @@ class SqliteSnapshot:
         found = self.rows(_FETCH, (apsw.carray(array("q", rids)),))
         return tuple([rows_.row(type, values[0], values[1:], names) for values in found])
 
-    async def count(self, type: str, where: Filter, sight: Sight) -> int:
-        arms = plan.arms(Meaning(type, self.names), where, sight, self, whole=True)
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        arms = plan.arms(Meaning(type, self.names), where, visibility, self, whole=True)
         if not arms:
             return 0
         text, args = union(arms)
         return int(self.rows(f"SELECT count(*) FROM ({text})", args)[0][0])
 
-    async def patients_of(self, type: str, where: Filter, sight: Sight) -> frozenset[str]:
-        arms = plan.arms(Meaning(type, self.names), where, sight, self, whole=True)
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        arms = plan.arms(Meaning(type, self.names), where, visibility, self, whole=True)
         if not arms:
             return frozenset()
         text, args = union(arms)
@@ -146,21 +148,21 @@ class SqliteSnapshot:
         )
         return frozenset([id for (id,) in self.rows(sql, args)])
 
-    async def visible(self, targets: Iterable[str], sights: Callable[[str], Sight]) -> frozenset[str]:
-        types: dict[int, tuple[str, Sight]] = {}
+    async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
+        types: dict[int, tuple[str, Visibility]] = {}
         asked: list[tuple[int, str]] = []
         for target in targets:
             type, _, id = target.partition("/")
             number = self.names.number("type:" + type)
             if number is not None:
                 if number not in types:
-                    types[number] = type, sights(type)
+                    types[number] = type, visibilities(type)
                 asked.append((number, id))
         shown: list[str] = []
         for start in range(0, len(asked), _MOST_JUDGED):
-            for number, id, rid, vclass, release_at, extra in self.rows(*_judging(asked[start : start + _MOST_JUDGED])):
-                type, sight = types[number]
-                if self._admits(sight, type, id, rows_.patients(rid, extra, self.names), vclass, release_at, rid):
+            for number, id, rid, class_id, release_at, extra in self.rows(*_judging(asked[start : start + _MOST_JUDGED])):
+                type, visibility = types[number]
+                if self._admits(visibility, type, id, rows_.patients(rid, extra, self.names), class_id, release_at, rid):
                     shown.append(f"{type}/{id}")
         return frozenset(shown)
 
@@ -172,7 +174,7 @@ class SqliteSnapshot:
             found.update([type for (type,) in self.rows(_TYPES_ALSO, (number,))])
         return frozenset([self.names.text(type).removeprefix("type:") for type in found])
 
-    async def versions(self, type: str, id: str, sight: Sight) -> tuple[Row, ...]:
+    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         number = self.names.number("type:" + type)
         kept = self.rows(_PAST, (number, id))
         for values in self.rows(READ, (number, id)):
@@ -182,7 +184,7 @@ class SqliteSnapshot:
         for values in kept:
             row = rows_.row(type, id, values[:8], self.names)
             entries = rows_.entries(values[8], self.names)
-            admitted = match.admits(sight, Indexed(type, id, row.patients, row.vclass, row.release_at, entries))
+            admitted = match.admits(visibility, Indexed(type, id, row.patients, row.class_id, row.release_at, entries))
             if admitted:
                 shown.append(row)
             if row.interaction != "delete":
@@ -192,8 +194,8 @@ class SqliteSnapshot:
     async def classes(self) -> tuple[str, ...]:
         return self.names.classes()
 
-    async def stamp(self, patient: str | None) -> Stamp:
-        return Stamp(*self.rows(_STAMP, (patient,))[0])
+    async def stamp(self, patient: str | None) -> PermissionEpoch:
+        return PermissionEpoch(*self.rows(_STAMP, (patient,))[0])
 
 
 def _judging(asked: list[tuple[int, str]]) -> tuple[str, tuple[Any, ...]]:

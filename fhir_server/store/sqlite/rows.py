@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from fhir_server.search.visibility import Entry
-from fhir_server.store import Era, Facet, Pointer, Row
+from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 
@@ -36,9 +36,9 @@ class _Extra(msgspec.Struct, array_like=True):
     """The columns that most rows leave empty.  ``patients`` is None where the row's id says them, ``stored`` 0."""
 
     patients: tuple[str, ...] | None
-    facets: tuple[Facet, ...]
-    pointers: tuple[Pointer, ...]
-    eras: tuple[Era, ...]
+    labeled_elements: tuple[LabeledElement, ...]
+    guarded_references: tuple[GuardedReference, ...]
+    version_digests: tuple[VersionDigest, ...]
     stored: int = 0
 
 
@@ -49,10 +49,10 @@ _decode_rows = msgspec.msgpack.Decoder(IndexRows).decode
 
 def row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row:
     """The Row of these values of ``COLUMNS``."""
-    rid, version, updated, vclass, release_at, interaction, extra, body = values
+    rid, version, updated, class_id, release_at, interaction, extra, body = values
     if extra is None:
         owner = names.owner(rid >> PATIENT_BITS)
-        return Row(type, id, version, updated, owner, vclass, release_at, body, (), (), (), INTERACTIONS[interaction])
+        return Row(type, id, version, updated, owner, class_id, release_at, body, (), (), (), INTERACTIONS[interaction])
     more = _decode_extra(extra)
     return Row(
         type,
@@ -60,12 +60,12 @@ def row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row:
         version,
         updated,
         names.owner(rid >> PATIENT_BITS) if more.patients is None else more.patients,
-        vclass,
+        class_id,
         release_at,
         body,
-        more.facets,
-        more.pointers,
-        more.eras,
+        more.labeled_elements,
+        more.guarded_references,
+        more.version_digests,
         INTERACTIONS[interaction],
     )
 
@@ -84,9 +84,9 @@ def stored(rid: int, extra: bytes | None) -> int:
 def extra(row: Row, stored: int = 0) -> bytes | None:
     """The ``extra`` column of this row; ``stored`` if its ``rid`` does not say so."""
     several = row.patients if len(row.patients) > 1 else None
-    if several is None and not (row.facets or row.pointers or row.eras or stored):
+    if several is None and not (row.labeled_elements or row.guarded_references or row.version_digests or stored):
         return None
-    return _encode(_Extra(several, row.facets, row.pointers, row.eras, stored))
+    return _encode(_Extra(several, row.labeled_elements, row.guarded_references, row.version_digests, stored))
 
 
 def index_rows(type: str, entries: Iterable[Entry], names: Names) -> IndexRows:
@@ -94,16 +94,18 @@ def index_rows(type: str, entries: Iterable[Entry], names: Names) -> IndexRows:
     rows: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in KINDS}
     for entry in entries:
         param = names.intern(f"{entry.kind}:{type}.{entry.param}")
-        rows[entry.kind][_INDEXED[entry.kind](param, entry.value, entry.vclass, names)] = None
+        rows[entry.kind][_INDEXED[entry.kind](param, entry.value, entry.class_id, names)] = None
     return tuple(map(list, rows.values()))
 
 
 _INDEXED: Final[dict[str, Callable[[int, tuple[Any, ...], int, Names], tuple[Any, ...]]]] = {
-    "token": lambda param, value, vclass, names: (param, value[1], names.intern_system(value[0]), vclass),
-    "reference": lambda param, value, vclass, names: (param, value[0], vclass),
-    "string": lambda param, value, vclass, names: (param, value[0], value[1], vclass),
-    "date": lambda param, value, vclass, names: (param, value[1], value[0], vclass),
-    "quantity": lambda param, value, vclass, names: ((param, float(value[0]), names.intern_system(value[1]), value[2], value[3], vclass)),
+    "token": lambda param, value, class_id, names: (param, value[1], names.intern_system(value[0]), class_id),
+    "reference": lambda param, value, class_id, names: (param, value[0], class_id),
+    "string": lambda param, value, class_id, names: (param, value[0], value[1], class_id),
+    "date": lambda param, value, class_id, names: (param, value[1], value[0], class_id),
+    "quantity": lambda param, value, class_id, names: (
+        (param, float(value[0]), names.intern_system(value[1]), value[2], value[3], class_id)
+    ),
 }
 
 _VALUE: Final[dict[str, Callable[[tuple[Any, ...], Names], tuple[Any, ...]]]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, Sight, SortKey, Window
+from fhir_server.search.visibility import Position, SortKey, Visibility, VisibilityClause
 from fhir_server.store.sqlite import planner as plan
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.translate import TRUE, Meaning, Sql, admitted, both, either, param_number
@@ -29,7 +29,7 @@ class Sorting:
 
     meaning: Meaning
     where: Filter
-    sight: Sight
+    visibility: Visibility
     reading: plan.Reading
     sort: tuple[SortKey, ...]
     limit: int
@@ -38,19 +38,19 @@ class Sorting:
 
     def rows(self) -> Found:
         """``(rid, sort value, ...)`` of each row found."""
-        arms = plan.arms(self.meaning, self.where, self.sight, self.reading, whole=True)
-        windows = plan.merged(self.sight.windows)
+        arms = plan.arms(self.meaning, self.where, self.visibility, self.reading, whole=True)
+        clauses = plan.merged(self.visibility.clauses)
         key = self.sort[0]
-        if len(self.sort) == 1 and len(windows) == 1 and column(key) in _WALKED and any(arm.wide for arm in arms):
+        if len(self.sort) == 1 and len(clauses) == 1 and column(key) in _WALKED and any(arm.wide for arm in arms):
             number = param_number(self.meaning.type, key.param, key.kind, self.meaning.names)
             if number is not None:
-                return self._walked(windows[0], key, number)
-        return self._sorted(arms, windows) if arms else []
+                return self._walked(clauses[0], key, number)
+        return self._sorted(arms, clauses) if arms else []
 
-    def _sorted(self, arms: tuple[plan.Arm, ...], windows: Sequence[Window]) -> Found:
+    def _sorted(self, arms: tuple[plan.Arm, ...], clauses: Sequence[VisibilityClause]) -> Found:
         text, args = union(arms)
-        placed = f"rid & {plan.place_bits(self.sight)}"
-        values = [sort_value(self.meaning, key, windows, self.sight.now) for key in self.sort]
+        placed = f"rid & {plan.place_bits(self.visibility)}"
+        values = [sort_value(self.meaning, key, clauses, self.visibility.now) for key in self.sort]
         columns = "".join([f", {value} AS k{place}" for place, (value, _) in enumerate(values)])
         behind, more = ("1", ()) if self.after is None else _behind(self.sort, self.after, placed, self.place)
         order = "".join([f"k{place}{' DESC' if key.descending else ''} NULLS LAST, " for place, key in enumerate(self.sort)])
@@ -62,9 +62,9 @@ class Sorting:
         of_values = [arg for _, of_value in values for arg in of_value]
         return self.reading.rows(sql, (*of_values, *args, *more, self.limit))
 
-    def _walked(self, window: Window, key: SortKey, number: int) -> Found:
-        wanted = both(self.meaning.condition(self.where, window.classes), self.meaning.shown(window, self.sight.now))
-        of_param = both(("{0}.rid = r.rid AND {0}.param = ?", (number,)), admitted("{0}", window.classes))
+    def _walked(self, clause: VisibilityClause, key: SortKey, number: int) -> Found:
+        wanted = both(self.meaning.condition(self.where, clause.classes), self.meaning.shown(clause, self.visibility.now))
+        of_param = both(("{0}.rid = r.rid AND {0}.param = ?", (number,)), admitted("{0}", clause.classes))
         found: Found = []
         rid = self.place
         if self.after is None or self.after.keys[0] is not None:
@@ -96,9 +96,9 @@ class Sorting:
         return f"x.{name} {reached} ? AND (x.{name} {passed} ? OR x.rid > ?)", (value, value, self.place)
 
 
-def in_order(arms: tuple[plan.Arm, ...], sight: Sight, limit: int) -> Sql:
+def in_order(arms: tuple[plan.Arm, ...], visibility: Visibility, limit: int) -> Sql:
     """The statement for at most ``limit`` rids of these arms in the order of places."""
-    if not sight.bounded or (arms[0].patient is not None and len({arm.patient for arm in arms}) == 1):
+    if not visibility.bounded or (arms[0].patient is not None and len({arm.patient for arm in arms}) == 1):
         text, args = union(arms)
         return f"{text} ORDER BY 1 LIMIT ?", (*args, limit)
     firsts = [arm.firsts(limit) for arm in arms]
@@ -106,7 +106,7 @@ def in_order(arms: tuple[plan.Arm, ...], sight: Sight, limit: int) -> Sql:
         return firsts[0]
     text = " UNION ".join([f"SELECT rid FROM ({text})" for text, _ in firsts])
     args = tuple([value for _, values in firsts for value in values])
-    return f"SELECT rid FROM ({text}) ORDER BY rid & {plan.place_bits(sight)} LIMIT ?", (*args, limit)
+    return f"SELECT rid FROM ({text}) ORDER BY rid & {plan.place_bits(visibility)} LIMIT ?", (*args, limit)
 
 
 def union(arms: tuple[plan.Arm, ...]) -> Sql:
@@ -122,7 +122,7 @@ def column(key: SortKey) -> str:
     return "hi" if key.kind == "date" and key.descending else _COLUMN[key.kind]
 
 
-def sort_value(meaning: Meaning, key: SortKey, windows: Sequence[Window], now: int) -> Sql:
+def sort_value(meaning: Meaning, key: SortKey, clauses: Sequence[VisibilityClause], now: int) -> Sql:
     """The sort value of the row whose ``rid`` is ``c.rid``: its least or greatest entry in any window that shows it."""
     if key.param == "_id":
         return "(SELECT id FROM res WHERE rid = c.rid)", ()
@@ -131,10 +131,10 @@ def sort_value(meaning: Meaning, key: SortKey, windows: Sequence[Window], now: i
         return "NULL", ()
     value = f"SELECT {'max' if key.descending else 'min'}(x.{column(key)}) FROM {TABLES[key.kind][0]} x"
     of_row: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
-    if len({window.classes for window in windows}) == 1:
-        text, args = both(of_row, admitted("x", windows[0].classes))
+    if len({clause.classes for clause in clauses}) == 1:
+        text, args = both(of_row, admitted("x", clauses[0].classes))
         return f"({value} WHERE {text})", args
-    seen = either(*[both(admitted("x", window.classes), meaning.shown(window, now)) for window in windows])
+    seen = either(*[both(admitted("x", clause.classes), meaning.shown(clause, now)) for clause in clauses])
     text, args = both(of_row, ("r.rid = c.rid", ()), seen)
     return f"({value} CROSS JOIN res r WHERE {text})", args
 

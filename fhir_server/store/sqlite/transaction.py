@@ -84,7 +84,7 @@ class SqliteTransaction(SqliteSnapshot):
         number = self._kept(stored.rid)
         self._remember(number, stored.entries, entries)
         own = self._next()
-        same = (row.vclass, row.release_at, row.patients) == (stored.row.vclass, stored.row.release_at, stored.row.patients)
+        same = (row.class_id, row.release_at, row.patients) == (stored.row.class_id, stored.row.release_at, stored.row.patients)
         self._replace(stored, row, entries, stored.rid & SEQUENCE if same else self._stands(type, row, own), own)
 
     def _stored(self, type: int, row: Row) -> _Stored | None:
@@ -196,7 +196,7 @@ class SqliteTransaction(SqliteSnapshot):
             raise Problem("conflict", _CHANGED)
         rid, *_, extra, _, number, _ = found[0]
         self._remember(number, entries)
-        values = (self._place(row, rows_.stored(rid, extra)), row.vclass, row.release_at, rows_.extra(row), rows_.packed(entries), number)
+        values = (self._place(row, rows_.stored(rid, extra)), row.class_id, row.release_at, rows_.extra(row), rows_.packed(entries), number)
         self.connection.execute("UPDATE past SET rid = ?, vclass = ?, release_at = ?, extra = ?, entries = ? WHERE n = ?", values)
 
     def _settle(self, type: int, stored: _Stored, row: Row, entries: IndexRows) -> None:
@@ -286,7 +286,7 @@ def _inserting(kind: str, rows: int) -> str:
 
 def _columns(row: Row, stored: int = 0) -> tuple[Any, ...]:
     interaction = rows_.INTERACTIONS.index(row.interaction)
-    return row.version, row.updated, row.vclass, row.release_at, interaction, rows_.extra(row, stored)
+    return row.version, row.updated, row.class_id, row.release_at, interaction, rows_.extra(row, stored)
 
 
 def _follows(row: Row, version: int) -> None:

@@ -30,7 +30,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Window
+from fhir_server.search.visibility import VisibilityClause
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.rows import TABLES
 
@@ -161,14 +161,14 @@ class Meaning:
             (f"EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND {others})", args),
         )
 
-    def row_shown(self, window: Window, now: int) -> Sql:
+    def row_shown(self, clause: VisibilityClause, now: int) -> Sql:
         """The window admits the row's class and release."""
-        return both(admitted("r", window.classes), ("r.release_at <= ?", (now,)) if window.released else TRUE)
+        return both(admitted("r", clause.classes), ("r.release_at <= ?", (now,)) if clause.released else TRUE)
 
-    def shown(self, window: Window, now: int) -> Sql:
+    def shown(self, clause: VisibilityClause, now: int) -> Sql:
         """The window shows the row."""
-        owned = TRUE if window.patients is None else self.of_patient(window.patients)
-        return both(self.row_shown(window, now), owned, self.condition(window.where, window.classes))
+        owned = TRUE if clause.patients is None else self.of_patient(clause.patients)
+        return both(self.row_shown(clause, now), owned, self.condition(clause.where, clause.classes))
 
 
 def passes(test: Test, names: Names) -> Sql:
