@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from benchmarks import seed
-from fhir_server.app import Parts, parts
+from fhir_server.app import Components, build_components
 from fhir_server.maintenance.input_files import Item, Unit, files, units
 from fhir_server.maintenance.load import Loader, Tally
 from fhir_server.settings import Settings
@@ -69,7 +69,7 @@ def settings(store: str, port: int = 8000) -> Settings:
 
 async def fill(store: str, rows: int) -> None:
     """Fill the empty store at this URL with about ``rows`` resources."""
-    made = parts(settings(store))
+    made = build_components(settings(store))
     await made.prepare()
     await _people(made)
     loader, tally = Loader(made.store, made.labeler, made.settings.base, made.clock), Tally()
@@ -99,7 +99,7 @@ def _units(rows: int) -> Iterator[Unit]:
     yield Unit(Path("benchmark"), False, items, 0)
 
 
-async def _people(made: Parts) -> None:
+async def _people(made: Components) -> None:
     for patient in seed.SELVES:
         await users.create(made.store, patient, "a-long-password-1", "patient", patient=patient)
     for patient in seed.SHARED:
@@ -108,7 +108,7 @@ async def _people(made: Parts) -> None:
 
 async def access_tokens(store: str) -> dict[str, str]:
     """Access tokens good for an hour: an app's for each watched patient's record (by patient id), and the backend's ("backend")."""
-    made = parts(settings(store))
+    made = build_components(settings(store))
     await made.store.prepare()
     now = made.clock()
 

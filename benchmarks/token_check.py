@@ -11,10 +11,10 @@ from typing import Any, Final
 from benchmarks import stores
 from benchmarks.load import Request
 from benchmarks.operations import operations
-from fhir_server.access.authentication import Door
+from fhir_server.access.authentication import Authenticator
 from fhir_server.access.permissions import Permissions
 from fhir_server.api import FhirApi
-from fhir_server.app import fhir_api, parts
+from fhir_server.app import fhir_api, build_components
 from fhir_server.store import Snapshot
 
 _ROUNDS: Final = 15
@@ -50,12 +50,12 @@ def token_check(rows: int) -> Check:
 
 async def _measured(store: str) -> Check:
     reads = next(one for one in operations(await stores.access_tokens(store)) if one.name == "read").requests
-    made = parts(stores.settings(store))
+    made = build_components(stores.settings(store))
     await made.store.prepare()
-    api, checking = fhir_api(made), Door.permissions
+    api, checking = fhir_api(made), Authenticator.permissions
     known: dict[str | None, Permissions] = {}
 
-    async def at_hand(door: Door, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
+    async def at_hand(door: Authenticator, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
         if authorization not in known:
             known[authorization] = await checking(door, snapshot, authorization, now)
         return known[authorization]
@@ -63,10 +63,10 @@ async def _measured(store: str) -> Check:
     rounds: dict[bool, list[float]] = {True: [], False: []}
     for number in range(2 * _ROUNDS):
         checked = number % 2 == 0
-        Door.permissions = checking if checked else at_hand  # type: ignore[method-assign, assignment]
+        Authenticator.permissions = checking if checked else at_hand  # type: ignore[method-assign, assignment]
         rounds[checked].append(await _timed(api, reads[:_READS]))
         await made.auditor.flush()
-    Door.permissions = checking  # type: ignore[method-assign]
+    Authenticator.permissions = checking  # type: ignore[method-assign]
     await made.close()
     return Check(min(rounds[True]), min(rounds[False]))
 

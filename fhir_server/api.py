@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from fhir_server.audit import Auditor
+from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
@@ -43,7 +43,7 @@ class FhirApi:
     """ASGI application to be mounted at the FHIR base.  ``documents`` are fixed answers by address (metadata, discovery)."""
 
     def __init__(
-        self, service: Service, clock: Clock, auditor: Auditor, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
+        self, service: Service, clock: Clock, auditor: AuditLog, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
     ) -> None:
         self._service = service
         self._clock = clock
@@ -77,7 +77,7 @@ class FhirApi:
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
             headers = ((b"content-type", JSON), *_COMMON)
         if request is not None:
-            await self._auditor.note(request, response.status)
+            await self._auditor.record_request(request, response.status)
         return Response(response.status, response.body, headers, response.stream)
 
     async def _handle(self, request: Request) -> Response:

@@ -16,16 +16,16 @@ from hashlib import sha256
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
-from fhir_server.access.authentication import Door
+from fhir_server.access.authentication import Authenticator
 from fhir_server.access.permissions import PermissionResolver
-from fhir_server.access.record_choices import Choices, Visits
+from fhir_server.access.record_choices import RecordChoices, EncounterChoices
 from fhir_server.api import FhirApi, Receive, Scope, Send
-from fhir_server.audit import Auditor
+from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.errors import Problem
 from fhir_server.interactions.capability import capability_statement
 from fhir_server.interactions.messages import JSON, Response
@@ -47,7 +47,7 @@ _SWEEP = 600  # seconds between two looks for expired secrets
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """The rooms of one server, wired."""
 
     settings: Settings
@@ -57,7 +57,7 @@ class Parts:
     labeler: Labeler
     smart: SmartContext
     service: Service
-    auditor: Auditor
+    auditor: AuditLog
 
     async def prepare(self) -> None:
         """What must be there before the first request: the store, signing keys, and in demo and test mode the demo's people and clients.
@@ -74,7 +74,7 @@ class Parts:
         await self.store.close()
 
 
-def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Parts:
+def build_components(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Components:
     """Wire a server.  Raises ValueError, worded for the operator, for settings that cannot work.
 
     ``new_id`` replaces the source of fresh logical ids (tests need the same ids in two worlds).
@@ -83,23 +83,23 @@ def parts(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Par
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.secrets.now = clock
-    labeler = Labeler(policy, CodeBook.load(settings.ig), settings.base)
+    labeler = Labeler(policy, SensitivityCodes.load(settings.ig), settings.base)
     resolver = PermissionResolver(policy, settings.base)
-    auditor = Auditor(store)
+    auditor = AuditLog(store)
     smart = SmartContext(
-        store, settings.origin, settings.base, clock, Choices(store, resolver, policy), settings.name, settings.mode, settings.key,
-        Visits(store, resolver), journal=auditor.note_act, second_factor=frozenset(settings.roles_with_second_factor),
+        store, settings.origin, settings.base, clock, RecordChoices(store, resolver, policy), settings.name, settings.mode, settings.key,
+        EncounterChoices(store, resolver), journal=auditor.record_event, second_factor=frozenset(settings.roles_with_second_factor),
         passwords=Rules.of((settings.name,), settings.breached_passwords), zone=policy.timezone,
     )  # fmt: skip
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))
-    service = Service(store, Door(store, resolver), labeler, policy, cursors, settings.base, settings.max_entries, fresh)
-    return Parts(settings, clock, store, policy, labeler, smart, service, auditor)
+    service = Service(store, Authenticator(store, resolver), labeler, policy, cursors, settings.base, settings.max_entries, fresh)
+    return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
 
-def application(settings: Settings) -> Origin:
+def application(settings: Settings) -> RootApp:
     """The whole server as an ASGI application."""
-    made = parts(settings)
+    made = build_components(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -107,7 +107,7 @@ def application(settings: Settings) -> Origin:
         # What stands now (code, definitions, policy) stands for good: no use looking through it at every collection.
         gc.collect()
         gc.freeze()
-        sweeping = asyncio.create_task(_swept(made))
+        sweeping = asyncio.create_task(_sweep_expired(made))
         yield
         sweeping.cancel()
         await made.close()
@@ -119,10 +119,10 @@ def application(settings: Settings) -> Origin:
     app.include_router(routes.router(made.smart))
     app.include_router(portal.router(made.smart, made.service))
     app.include_router(linking.router(made.smart))
-    return Origin(fhir_api(made), app, settings.origin)
+    return RootApp(fhir_api(made), app, settings.origin)
 
 
-async def _swept(made: Parts) -> None:
+async def _sweep_expired(made: Components) -> None:
     """Now and then, take away secrets that have expired."""
     while True:
         await asyncio.sleep(_SWEEP)
@@ -132,7 +132,7 @@ async def _swept(made: Parts) -> None:
             _log.exception("Expired secrets could not be taken away; it will be tried again.")
 
 
-class Origin:
+class RootApp:
     """Everything at one origin: the FHIR API under its base, and the rest.
 
     The API stands beside FastAPI and not in it, whose middleware and list of routes cost more than a read; and a mount
@@ -142,12 +142,12 @@ class Origin:
     def __init__(self, api: FhirApi, pages: FastAPI, origin: str = "") -> None:
         self._api = api
         self._pages = pages
-        self._told = told(origin)
+        self._security_headers = told(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http":
-            send = telling(send, self._told)
+            send = telling(send, self._security_headers)
         if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
             scope["root_path"] = _BASE
             await self._api(scope, receive, send)
@@ -155,7 +155,7 @@ class Origin:
             await self._pages(scope, receive, send)
 
 
-def fhir_api(made: Parts) -> FhirApi:
+def fhir_api(made: Components) -> FhirApi:
     """The FHIR API of these parts, to be mounted at the FHIR base."""
     smart = documents.smart_configuration(made.smart)
     oauth = {

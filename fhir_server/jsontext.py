@@ -91,10 +91,10 @@ def compact(text: bytes) -> bytes:
 
 def plain(text: bytes) -> bytes:
     """The same JSON text, already known to be well formed, with no escapes but those that JSON needs."""
-    return _ESCAPES.sub(_unescaped, text)
+    return _ESCAPES.sub(_unescape_match, text)
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
+def _unescape_match(found: re.Match[bytes]) -> bytes:
     character: str = json.loads(b'"%s"' % found.group(0))
     needed = character in '"\\' or character < " "
     return found.group(0) if needed else character.encode()
@@ -130,10 +130,10 @@ def without(text: bytes, paths: Iterable[Path]) -> bytes:
                 break
         else:
             node[path[-1]] = True
-    return _pruned(text, tree) if tree else text
+    return _without_tree(text, tree) if tree else text
 
 
-def _pruned(text: bytes, tree: dict[str | int, Any]) -> bytes:
+def _without_tree(text: bytes, tree: dict[str | int, Any]) -> bytes:
     if text.lstrip()[:1] == b"[":
         kept = [_part(raw, tree.get(i)) for i, raw in enumerate(items(text))]
         kept = [part for part in kept if part]
@@ -146,4 +146,4 @@ def _pruned(text: bytes, tree: dict[str | int, Any]) -> bytes:
 def _part(text: bytes, tree: Any) -> bytes:
     if tree is None:
         return text
-    return b"" if tree is True else _pruned(text, tree)
+    return b"" if tree is True else _without_tree(text, tree)

@@ -91,7 +91,7 @@ class Settings:
             if name not in known:
                 raise ValueError(f"{variable} is not a setting; see docs/settings.md for the names.")
             given[name] = _number(variable, text) if known[name].type == "int" else text
-        return _checked(Settings(**given))  # type: ignore[arg-type]
+        return _check(Settings(**given))  # type: ignore[arg-type]
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
@@ -103,7 +103,7 @@ def _number(variable: str, text: str) -> int:
     return int(text)
 
 
-def _checked(settings: Settings) -> Settings:
+def _check(settings: Settings) -> Settings:
     if settings.mode not in get_args(Mode):
         raise ValueError(f"FHIR_SERVER_MODE must be one of {', '.join(get_args(Mode))}, not {settings.mode!r}.")
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:

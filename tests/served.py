@@ -53,10 +53,10 @@ class Served:
     def __init__(
         self, store: str = "memory:", *, at: str = NOON, seeds: bool = True, new_id: Callable[[], str] | None = None, **settings: Any
     ) -> None:
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.TransactionRunner()
         self._now = micros(at)
         self.settings = Settings(store=store, mode="test", key=KEY, **settings)
-        self.parts = app.parts(self.settings, new_id=new_id)
+        self.parts = app.build_components(self.settings, new_id=new_id)
         clock = lambda: self._now  # noqa: E731
         self.parts = replace(self.parts, clock=clock, smart=replace(self.parts.smart, now=clock))
         self.parts.store.secrets.now = clock

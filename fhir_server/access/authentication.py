@@ -17,11 +17,11 @@ from fhir_server.store import Snapshot, Store
 _REMEMBERED = 4096
 
 
-class Stale(Exception):
+class PermissionsChangedError(Exception):
     """The token must be looked at again before this write."""
 
 
-class Door:
+class Authenticator:
     """Lets callers in.  One per server process."""
 
     def __init__(self, store: Store, resolver: PermissionResolver) -> None:
@@ -39,7 +39,7 @@ class Door:
             raise Problem("unauthenticated", "An access token is needed.")
         key = sha256(token.encode()).digest()
         known = self._plans.get(key)
-        if known is not None and await _stands(known, snapshot, now):
+        if known is not None and await _is_current(known, snapshot, now):
             return known
         principal = await tokens.principal(self._store, token, now)
         if principal is None:
@@ -51,23 +51,23 @@ class Door:
             self._plans.popitem(last=False)
         return made
 
-    async def again(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
+    async def revalidate(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan as of this later snapshot.  Raises Stale if the token itself may have been revoked since."""
-        current = await snapshot.stamp(permissions.subject)
+        current = await snapshot.stamp(permissions.patient_context)
         if current == permissions.epoch:
             return permissions
         if current.security != permissions.epoch.security:
-            raise Stale
+            raise PermissionsChangedError
         return await self._granter.permissions(snapshot, permissions.principal, now)
 
-    async def fresh(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
+    async def refresh(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan of the same principal from what this snapshot holds: this one, if nothing that it rests on has moved."""
         return (
             permissions
-            if await _stands(permissions, snapshot, now)
+            if await _is_current(permissions, snapshot, now)
             else await self._granter.permissions(snapshot, permissions.principal, now)
         )
 
 
-async def _stands(permissions: Permissions, snapshot: Snapshot, now: int) -> bool:
-    return now < permissions.until and await snapshot.stamp(permissions.subject) == permissions.epoch
+async def _is_current(permissions: Permissions, snapshot: Snapshot, now: int) -> bool:
+    return now < permissions.until and await snapshot.stamp(permissions.patient_context) == permissions.epoch

@@ -22,7 +22,7 @@ from fhir_server.errors import Problem
 from fhir_server.resources import catalog
 from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
-from fhir_server.search.visibility import Indexed, Visibility, VisibilityClause
+from fhir_server.search.visibility import SearchableRow, Visibility, VisibilityClause
 from fhir_server.smart.core.persons import Person
 from fhir_server.smart.core.scopes import Scope, covers
 from fhir_server.smart.tokens.tokens import Principal
@@ -39,11 +39,11 @@ _TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patien
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
+class AdmittedClasses:
     """The visibility classes an actor is admitted to, by data class: outright, and for rows that name the actor."""
 
-    plain: Mapping[str, frozenset[int]]
-    own: Mapping[str, tuple[frozenset[int], tuple[str, ...]]]
+    unconditional: Mapping[str, frozenset[int]]
+    if_named: Mapping[str, tuple[frozenset[int], tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Permissions:
     principal: Principal
     actor: Actor | None
     patients: frozenset[str] | None
-    classes: Classes
+    classes: AdmittedClasses
     names: frozenset[str]
     denied: frozenset[str]
     until: int
     epoch: PermissionEpoch
     base: str
     policy: Policy
-    shown: frozenset[str] = frozenset()
+    visible_targets: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for cache in ("_clauses", "_admitted", "_conditions"):
@@ -83,65 +83,65 @@ class Permissions:
         return self.principal.trusted_writer and self.actor is not None and "*" in self.actor.clearance
 
     @property
-    def subject(self) -> str | None:
+    def patient_context(self) -> str | None:
         """The patient on whose facts and grants this plan rests, if it is one."""
-        return _subject(self.principal)
+        return _patient_context(self.principal)
 
     @property
-    def released(self) -> bool:
+    def released_only(self) -> bool:
         return self.actor is None or decision.released_only(self.actor)
 
     def scopes(self, type: str, letter: str) -> tuple[Scope, ...]:
         """The scopes that let this caller do ``letter`` (c, r, u, d, s) to resources of ``type``."""
-        return tuple(scope for scope in covers(self.principal.scopes, None, type, letter) if self._condition(type, scope) is not None)
+        return tuple(scope for scope in covers(self.principal.scopes, None, type, letter) if self._visible_condition(type, scope) is not None)
 
-    def takes(self, letter: str, type: str, resource: Mapping[str, Any]) -> bool:
+    def covers_resource(self, letter: str, type: str, resource: Mapping[str, Any]) -> bool:
         """Whether a scope for ``letter`` covers a resource of ``type`` as sent: the records it is of, and what the scope asks of it."""
         scopes = self.scopes(type, letter)
-        if any(not scope.query and self._record(scope.level) is None for scope in scopes):
+        if any(not scope.query and self._patients_at_level(scope.level) is None for scope in scopes):
             return True
         patients = labeling.patients(type, resource)
         id = str(resource.get("id", "")) if letter == "u" else ""  # of what is created, the server chooses it
-        row = Indexed(type, id, patients, 0, 0, index.entries(type, resource, self.base))
-        return any(self._opens(scope.level, patients) and self._met(type, scope, row) for scope in scopes)
+        row = SearchableRow(type, id, patients, 0, 0, index.entries(type, resource, self.base))
+        return any(self._covers_patients(scope.level, patients) and self._meets_condition(type, scope, row) for scope in scopes)
 
-    def _opens(self, level: str, patients: tuple[str, ...]) -> bool:
-        record = self._record(level)
+    def _covers_patients(self, level: str, patients: tuple[str, ...]) -> bool:
+        record = self._patients_at_level(level)
         return record is None or (bool(patients) and record.issuperset(patients))
 
-    def _met(self, type: str, scope: Scope, row: Indexed) -> bool:
-        where = self._condition(type, scope)
+    def _meets_condition(self, type: str, scope: Scope, row: SearchableRow) -> bool:
+        where = self._visible_condition(type, scope)
         return where is not None and match.matches(where, row, frozenset({0}))
 
-    def led(self, shown: frozenset[str]) -> Permissions:
+    def with_visible_targets(self, shown: frozenset[str]) -> Permissions:
         """This plan, with the references in its scopes leading to these rows.  Any write may change which; so it holds for one request."""
         return replace(self, shown=shown, until=0)
 
-    def asked(self) -> frozenset[str]:
+    def scope_reference_targets(self) -> frozenset[str]:
         """The rows that conditions in scopes ask references to, and that could be out of view."""
         if self.everything:
             return frozenset()
         narrowed = [scope for scope in self.principal.scopes if scope.query]
         found = ((type, scope) for scope in narrowed for type in (catalog() if scope.type == "*" else (scope.type,)))
-        wheres = (self._asked(type, scope) for type, scope in found if type in catalog())
-        return frozenset(target for where in wheres if where is not None for target in hidden_references.targets(where)) - self._records()
+        wheres = (self._scope_condition(type, scope) for type, scope in found if type in catalog())
+        return frozenset(target for where in wheres if where is not None for target in hidden_references.targets(where)) - self._patient_references()
 
-    def _asked(self, type: str, scope: Scope) -> Filter | None:
+    def _scope_condition(self, type: str, scope: Scope) -> Filter | None:
         return scope_conditions.condition(type, scope.query, self.base, everything=self.everything)
 
-    def _condition(self, type: str, scope: Scope) -> Filter | None:
+    def _visible_condition(self, type: str, scope: Scope) -> Filter | None:
         """What a scope asks of rows of ``type``, where references lead only to rows in view; None for what cannot be asked of them."""
         if not scope.query:
             return EVERYTHING
         cache: dict[tuple[str, Scope], Filter | None] = self._conditions  # type: ignore[attr-defined]
         if (type, scope) not in cache:
-            where = self._asked(type, scope)
+            where = self._scope_condition(type, scope)
             cache[type, scope] = (
-                where if where is None or self.everything else hidden_references.limited(where, self.shown | self._records())
+                where if where is None or self.everything else hidden_references.limited(where, self.visible_targets | self._patient_references())
             )
         return cache[type, scope]
 
-    def _records(self) -> frozenset[str]:
+    def _patient_references(self) -> frozenset[str]:
         return frozenset(f"Patient/{patient}" for patient in self.patients or ())
 
     def may_write(self, type: str, letter: str) -> bool:
@@ -161,7 +161,7 @@ class Permissions:
             clauses = cache[type, letters] = self._compile(type, letters)
         return Visibility(clauses, now)
 
-    def admitted(self, type: str) -> frozenset[int]:
+    def admitted_classes(self, type: str) -> frozenset[int]:
         """All classes through which some row or part of ``type`` may be seen."""
         cache: dict[str, frozenset[int]] = self._admitted  # type: ignore[attr-defined]
         if type not in cache:
@@ -174,53 +174,53 @@ class Permissions:
             return ()
         clauses: dict[VisibilityClause, None] = {}
         for level in sorted({scope.level for scope in scopes}):
-            narrowed = self._granular(type, [scope for scope in scopes if scope.level == level])
-            clauses.update(dict.fromkeys(self._level(type, self._record(level), narrowed)))
-        internal = self.classes.plain.get("internal", frozenset())
+            narrowed = self._any_scope_condition(type, [scope for scope in scopes if scope.level == level])
+            clauses.update(dict.fromkeys(self._clauses_at_level(type, self._patients_at_level(level), narrowed)))
+        internal = self.classes.unconditional.get("internal", frozenset())
         return tuple(replace(clause, classes=clause.classes | internal) for clause in clauses if clause.classes)
 
-    def _record(self, level: str) -> frozenset[str] | None:
+    def _patients_at_level(self, level: str) -> frozenset[str] | None:
         """Whose rows a scope of this level opens: ``patient/`` is about the patient in context, whoever asks."""
         if level == "patient" and self.principal.patient:
             context = frozenset({self.principal.patient})
             return context if self.patients is None else context & self.patients
         return self.patients
 
-    def _level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
-        narrowed = self._undenied(type, narrowed)
-        plain = self._plain(type)
+    def _clauses_at_level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
+        narrowed = self._without_denied(type, narrowed)
+        plain = self._unconditional_classes(type)
         common = frozenset().union(*(plain[data] for data in plain if data in COMMON))
         ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON))
         if patients is None:
-            yield VisibilityClause(None, ours | common, self.released, narrowed)
+            yield VisibilityClause(None, ours | common, self.released_only, narrowed)
         else:
-            yield VisibilityClause(patients, ours, self.released, narrowed)
-            yield VisibilityClause(None, common, self.released, narrowed)
-        yield from self._own(type, patients, narrowed)
+            yield VisibilityClause(patients, ours, self.released_only, narrowed)
+            yield VisibilityClause(None, common, self.released_only, narrowed)
+        yield from self._clauses_if_named(type, patients, narrowed)
 
-    def _undenied(self, type: str, narrowed: Filter) -> Filter:
+    def _without_denied(self, type: str, narrowed: Filter) -> Filter:
         """Less the single rows that a restriction keeps from this caller."""
         ids = frozenset(name.partition("/")[2] for name in self.denied if name.startswith(type + "/"))
         return AllOf((narrowed, Not(IdIs(ids)))) if ids else narrowed
 
-    def _plain(self, type: str) -> dict[str, frozenset[int]]:
-        return {data: self.classes.plain[data] for data in data_classes(type) if data in self.classes.plain}
+    def _unconditional_classes(self, type: str) -> dict[str, frozenset[int]]:
+        return {data: self.classes.unconditional[data] for data in data_classes(type) if data in self.classes.unconditional}
 
-    def _own(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
+    def _clauses_if_named(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         for data in data_classes(type):
-            classes, params = self.classes.own.get(data, (frozenset(), ()))
-            conditions = tuple(part for param in params if (part := self._names_me(type, param)))
+            classes, params = self.classes.if_named.get(data, (frozenset(), ()))
+            conditions = tuple(part for param in params if (part := self._names_actor(type, param)))
             if classes and conditions:
-                yield VisibilityClause(patients, classes, self.released, AllOf((AnyOf(conditions), narrowed)))
+                yield VisibilityClause(patients, classes, self.released_only, AllOf((AnyOf(conditions), narrowed)))
 
-    def _names_me(self, type: str, param: str) -> Filter | None:
+    def _names_actor(self, type: str, param: str) -> Filter | None:
         if param == "_id":
             ids = frozenset(name.partition("/")[2] for name in self.names if name.startswith(type + "/"))
             return IdIs(ids) if ids else None
         return Has(param, RefersTo(self.names)) if self.names else None
 
-    def _granular(self, type: str, scopes: Iterable[Scope]) -> Filter:
-        parts = [where for scope in scopes if (where := self._condition(type, scope)) is not None]
+    def _any_scope_condition(self, type: str, scopes: Iterable[Scope]) -> Filter:
+        parts = [where for scope in scopes if (where := self._visible_condition(type, scope)) is not None]
         return EVERYTHING if EVERYTHING in parts else AnyOf(tuple(parts))
 
 
@@ -238,7 +238,7 @@ class ResolvedCaller:
     patients: frozenset[str] | None = frozenset()
     names: frozenset[str] = frozenset()
     denied: frozenset[str] = frozenset()
-    until: int = NEVER
+    valid_until: int = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,22 +258,22 @@ class PermissionResolver:
         self._policy = policy
         self._base = base
         self.timezone = policy.timezone
-        self._memo: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], Classes]] = {}
+        self._memo: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], AdmittedClasses]] = {}
 
     async def permissions(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
-        epoch = await snapshot.stamp(_subject(principal))
+        epoch = await snapshot.stamp(_patient_context(principal))
         keys = await snapshot.classes()
-        who = await self._who(snapshot, principal, _facts(keys, now), now)
-        classes = self._classes(who.actor, keys, principal.withheld) if who.actor else Classes({}, {})
-        until = min(who.until, principal.expires)
+        who = await self._resolve_caller(snapshot, principal, _facts(keys, now), now)
+        classes = self._cached_admitted_classes(who.actor, keys, principal.withheld) if who.actor else AdmittedClasses({}, {})
+        until = min(who.valid_until, principal.expires)
         permissions = Permissions(
             principal, who.actor, who.patients, classes, who.names, who.denied, until, epoch, self._base, self._policy
         )
-        asked = permissions.asked()
-        return permissions.led(await snapshot.visible(asked, lambda type: permissions.visibility(type, now))) if asked else permissions
+        asked = permissions.scope_reference_targets()
+        return permissions.with_visible_targets(await snapshot.visible(asked, lambda type: permissions.visibility(type, now))) if asked else permissions
 
-    async def _who(self, snapshot: Snapshot, principal: Principal, facts: Visibility, now: int) -> ResolvedCaller:
+    async def _resolve_caller(self, snapshot: Snapshot, principal: Principal, facts: Visibility, now: int) -> ResolvedCaller:
         person = principal.person
         if principal.client_kind == "backend":
             return ResolvedCaller(Actor("BE", clearance=principal.client_clearance), None)
@@ -284,43 +284,43 @@ class PermissionResolver:
             if person.role != "clinician":
                 return ResolvedCaller(Actor(_ROLE_ACTORS[person.role]), None, names)
             # Who is under whose care is data like any other, so this plan holds for this request only.
-            return ResolvedCaller(Actor("CT"), await _treated(snapshot, names, facts), names, until=now)
-        patient = _subject(principal)
+            return ResolvedCaller(Actor("CT"), await _patients_under_care(snapshot, names, facts), names, valid_until=now)
+        patient = _patient_context(principal)
         if patient is None:
             return ResolvedCaller()
-        judged, _, names = await self._judge(snapshot, person, patient, facts, now)
+        judged, _, names = await self._relationship(snapshot, person, patient, facts, now)
         return ResolvedCaller(judged.actor, frozenset({patient}), names, judged.denied, judged.until)
 
-    async def openable(self, snapshot: Snapshot, person: Person, now: int) -> list[AccessibleRecord]:
+    async def accessible_records(self, snapshot: Snapshot, person: Person, now: int) -> list[AccessibleRecord]:
         """The records this person may open at ``now``, the person's own first."""
         keys = await snapshot.classes()
         facts = _facts(keys, now)
         if person.role == "clinician":
-            patients = sorted(await _treated(snapshot, frozenset({f"Practitioner/{person.practitioner}"}), facts))
+            patients = sorted(await _patients_under_care(snapshot, frozenset({f"Practitioner/{person.practitioner}"}), facts))
         else:
-            related = await _parsed(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
-            others = {_patient_of(one) for one in related} - {person.patient, ""}
+            related = await _read_all(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
+            others = {_related_patient_id(one) for one in related} - {person.patient, ""}
             patients = [person.patient, *sorted(others)] if person.patient else sorted(others)
         found = []
         for patient in patients:
-            judged, resource, names = await self._judge(snapshot, person, patient, facts, now)
-            if judged.actor is not None and resource is not None and self._classes(judged.actor, keys).plain:
+            judged, resource, names = await self._relationship(snapshot, person, patient, facts, now)
+            if judged.actor is not None and resource is not None and self._cached_admitted_classes(judged.actor, keys).unconditional:
                 found.append(AccessibleRecord(patient, resource, judged.actor, min(names, default="")))
         return found
 
-    async def _judge(
+    async def _relationship(
         self, snapshot: Snapshot, person: Person, patient: str, facts: Visibility, now: int
-    ) -> tuple[relationships.Judgement, dict[str, Any] | None, frozenset[str]]:
+    ) -> tuple[relationships.Relationship, dict[str, Any] | None, frozenset[str]]:
         """What this person is to this patient, the Patient itself, and the references by which rows name the person."""
         row = await snapshot.read("Patient", patient, facts)
         resource = jsontext.parse(row.body) if row else None
         if person.role == "clinician":
-            return relationships.Judgement(Actor("CT"), now), resource, frozenset({f"Practitioner/{person.practitioner}"})
-        related = await _parsed(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
-        related = [one for one in related if _patient_of(one) == patient]
-        consents = await _parsed(snapshot, "Consent", OfPatient(frozenset({patient})), facts)
+            return relationships.Relationship(Actor("CT"), now), resource, frozenset({f"Practitioner/{person.practitioner}"})
+        related = await _read_all(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
+        related = [one for one in related if _related_patient_id(one) == patient]
+        consents = await _read_all(snapshot, "Consent", OfPatient(frozenset({patient})), facts)
         asker = relationships.Person(person.role, person.patient, person.practitioner, person.related_persons)
-        linked = await _parsed(snapshot, "Patient", IdIs(_merged_with(resource)), facts)
+        linked = await _read_all(snapshot, "Patient", IdIs(_linked_patient_ids(resource)), facts)
         judged = relationships.actor_for(
             self._policy, now, patient=resource, person=asker, related=related, consents=consents, linked=linked
         )
@@ -331,14 +331,14 @@ class PermissionResolver:
         names = {f"Patient/{patient}"} if own else {f"RelatedPerson/{one['id']}" for one in related}
         return judged, resource, frozenset(names)
 
-    def _classes(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str] = frozenset()) -> Classes:
+    def _cached_admitted_classes(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str] = frozenset()) -> AdmittedClasses:
         known = self._memo.get((actor, withheld))
         # The keys, not their number: what a failed transaction numbered is numbered anew by another.
         if known is None or known[0] != keys:
-            known = self._memo[actor, withheld] = (keys, self._judged(actor, keys, withheld))
+            known = self._memo[actor, withheld] = (keys, self._admitted_classes(actor, keys, withheld))
         return known[1]
 
-    def _judged(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str]) -> Classes:
+    def _admitted_classes(self, actor: Actor, keys: tuple[str, ...], withheld: frozenset[str]) -> AdmittedClasses:
         """``withheld``: labels that the person keeps from the client who asks for her."""
         plain: dict[str, set[int]] = {}
         own: dict[str, set[int]] = {}
@@ -354,7 +354,7 @@ class PermissionResolver:
                 condition = decision.own_conditions(self._policy, actor, key.data)
                 (plain if condition is None else own).setdefault(key.data, set()).add(number)
                 params[key.data] = condition or ()
-        return Classes(
+        return AdmittedClasses(
             {data: frozenset(numbers) for data, numbers in plain.items()},
             {data: (frozenset(numbers), params[data]) for data, numbers in own.items()},
         )
@@ -365,24 +365,24 @@ def _facts(keys: tuple[str, ...], now: int) -> Visibility:
     return Visibility((VisibilityClause(None, frozenset(range(len(keys))), released=False),), now)
 
 
-def _subject(principal: Principal) -> str | None:
+def _patient_context(principal: Principal) -> str | None:
     """The patient in context: the token's, else the person's own record."""
     return principal.patient or (principal.person.patient if principal.person else None)
 
 
-def _merged_with(patient: dict[str, Any] | None) -> frozenset[str]:
+def _linked_patient_ids(patient: dict[str, Any] | None) -> frozenset[str]:
     """The ids of the records that this one replaces or is replaced by."""
     links = (patient or {}).get("link", ())
     others = {str(one.get("other", {}).get("reference", "")) for one in links if one.get("type") in ("replaces", "replaced-by")}
     return frozenset(other.removeprefix("Patient/") for other in others if other.startswith("Patient/"))
 
 
-def _patient_of(related: dict[str, Any]) -> str:
+def _related_patient_id(related: dict[str, Any]) -> str:
     """The id of the patient that a RelatedPerson is related to, or ""."""
     return str(related.get("patient", {}).get("reference", "")).removeprefix("Patient/")
 
 
-async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Visibility) -> list[dict[str, Any]]:
+async def _read_all(snapshot: Snapshot, type: str, where: Filter, facts: Visibility) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after = None
     while True:
@@ -393,7 +393,7 @@ async def _parsed(snapshot: Snapshot, type: str, where: Filter, facts: Visibilit
         after = page.next
 
 
-async def _treated(snapshot: Snapshot, names: frozenset[str], facts: Visibility) -> frozenset[str]:
+async def _patients_under_care(snapshot: Snapshot, names: frozenset[str], facts: Visibility) -> frozenset[str]:
     """The patients under this practitioner's care."""
     patients: frozenset[str] = frozenset()
     if names:

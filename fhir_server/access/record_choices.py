@@ -46,7 +46,7 @@ _KINDS = {
 _LATEST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, base="").sort
 
 
-class Choices:
+class RecordChoices:
     """Answers :class:`~fhir_server.smart.core.context.SmartContext`'s question which records a person may open."""
 
     def __init__(self, store: Store, resolver: PermissionResolver, policy: Policy) -> None:
@@ -57,17 +57,17 @@ class Choices:
     async def __call__(self, person: Person, now: int) -> Sequence[RecordChoice]:
         """The records this person may open at ``now``, the person's own first."""
         async with self._store.snapshot() as snapshot:
-            openable = await self._granter.openable(snapshot, person, now)
+            openable = await self._granter.accessible_records(snapshot, person, now)
         today = self._today(now)
         return [
-            _choice(person, one.patient, one.resource, one.actor, one.name, today, left_out(self._policy, one.actor)) for one in openable
+            _choice(person, one.patient, one.resource, one.actor, one.name, today, exclusion_note(self._policy, one.actor)) for one in openable
         ]
 
     def _today(self, now: int) -> datetime:
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._granter.timezone)
 
 
-class Visits:
+class EncounterChoices:
     """Answers :class:`~fhir_server.smart.core.context.SmartContext`'s question which visits in a record a person may hand to an app.
 
     Asked through a View such as the app itself will get, less what the person keeps from it.
@@ -103,7 +103,7 @@ def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor
     return RecordChoice(patient, _name(resource), relation, note, "" if patient == person.patient else name)
 
 
-def left_out(policy: Policy, actor: Actor) -> str:
+def exclusion_note(policy: Policy, actor: Actor) -> str:
     """What somebody who acts for another does not get, asked of the policy itself; "" for who gets all or is nobody's proxy.
 
     An empty list of diagnoses must not read as good health to whoever is shown no diagnoses.

@@ -21,14 +21,14 @@ from fhir_server.store import LabeledElement, Row, VersionDigest
 _STAMP = re.compile(rb'"meta":\{"versionId":"[^"]*","lastUpdated":"[^"]*"')
 
 
-def stamp(version: int, updated: int) -> bytes:
+def version_meta(version: int, updated: int) -> bytes:
     """The first members of every stored ``meta``; :func:`restamped` finds them again by their form."""
     return b'"versionId":"%d","lastUpdated":"%s"' % (version, instant_text(updated).encode())
 
 
-def restamped(body: bytes, version: int, updated: int) -> bytes:
+def with_version_meta(body: bytes, version: int, updated: int) -> bytes:
     """The body with another version number and time."""
-    return _STAMP.sub(b'"meta":{' + stamp(version, updated), body, count=1)
+    return _STAMP.sub(b'"meta":{' + version_meta(version, updated), body, count=1)
 
 
 def version_digest(row: Row) -> VersionDigest:
@@ -36,19 +36,19 @@ def version_digest(row: Row) -> VersionDigest:
     if row.interaction == "delete":
         return VersionDigest(row.version, row.updated, row.class_id, row.release_at, ())
     guarded_references = tuple(
-        (_named(guarded_reference.path), guarded_reference.target)
+        (_member_names(guarded_reference.path), guarded_reference.target)
         for guarded_reference in sorted(row.guarded_references, key=lambda one: _place(one.path))
     )
     return VersionDigest(row.version, row.updated, row.class_id, row.release_at, tuple(_digests(row)), guarded_references)
 
 
 def _digests(row: Row) -> Iterator[tuple[int, str]]:
-    rest = restamped(row.body, 0, 0)
+    rest = with_version_meta(row.body, 0, 0)
     by_class: dict[int, list[bytes]] = {}
     for labeled_element in sorted(row.labeled_elements, key=lambda labeled_element: _place(labeled_element.path)):
         part = _at(row.body, labeled_element)
         if part:
-            by_class.setdefault(labeled_element.class_id, []).append(_named(labeled_element.path).encode() + part)
+            by_class.setdefault(labeled_element.class_id, []).append(_member_names(labeled_element.path).encode() + part)
     apart = [labeled_element.path for labeled_element in row.labeled_elements] + [
         guarded_reference.path for guarded_reference in row.guarded_references
     ]
@@ -58,7 +58,7 @@ def _digests(row: Row) -> Iterator[tuple[int, str]]:
             yield class_id, _digest(parts)
 
 
-def _named(path: jsontext.Path) -> str:
+def _member_names(path: jsontext.Path) -> str:
     """A path without its places in arrays, which shift when a part nobody sees is put in front."""
     return ".".join(step for step in path if isinstance(step, str))
 
@@ -84,7 +84,7 @@ def _digest(parts: Iterable[bytes]) -> str:
     return blake2b(b"\0".join(parts), digest_size=9).hexdigest()
 
 
-def as_seen(
+def visible_version(
     version_digests: tuple[VersionDigest, ...], classes: frozenset[int], shown: frozenset[str], released: int | None
 ) -> tuple[int, int]:
     """(version number, time) of the newest era for a caller admitted to ``classes`` to whom the rows ``shown`` are visible.
@@ -105,18 +105,18 @@ def as_seen(
     return number, updated
 
 
-def updates(row: Row) -> tuple[Entry, ...]:
+def last_updated_entries(row: Row) -> tuple[Entry, ...]:
     """The ``_lastUpdated`` index entries: for every caller, the greatest one admitted is the time that caller is shown.
 
     Changes of references are left to :func:`moved`.  Each differing earlier version adds an entry of its own class: who
     sees that version sees the change after it.
     """
     if not row.version_digests:
-        return (entry(row.updated, row.class_id),)
+        return (last_updated_entry(row.updated, row.class_id),)
     found = {
         (time, class_id) for class_id, _ in row.version_digests[-1].digests for time, class_id in _changes(row.version_digests, class_id)
     }
-    return tuple(entry(time, class_id) for time, class_id in sorted(found))
+    return tuple(last_updated_entry(time, class_id) for time, class_id in sorted(found))
 
 
 def _changes(version_digests: tuple[VersionDigest, ...], part: int) -> Iterator[tuple[int, int]]:
@@ -134,7 +134,7 @@ def _changes(version_digests: tuple[VersionDigest, ...], part: int) -> Iterator[
     yield since, part
 
 
-def moved(version_digests: tuple[VersionDigest, ...]) -> dict[str, int]:
+def reference_changes(version_digests: tuple[VersionDigest, ...]) -> dict[str, int]:
     """``Type/id`` -> the latest instant at which the row began or ceased to refer to it; for rows with a history."""
     found: dict[str, int] = {}
     for older, newer in pairwise(version_digests):
@@ -144,7 +144,7 @@ def moved(version_digests: tuple[VersionDigest, ...]) -> dict[str, int]:
     return found
 
 
-def entry(updated: int, class_id: int) -> Entry:
+def last_updated_entry(updated: int, class_id: int) -> Entry:
     """A ``_lastUpdated`` index entry."""
     start = updated - updated % 1000
     return Entry("_lastUpdated", "date", (start, start + 1000), (), class_id)

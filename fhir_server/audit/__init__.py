@@ -20,9 +20,9 @@ from typing import Any
 import msgspec
 
 from fhir_server.audit.request_events import audit_event
-from fhir_server.audit.security_events import act_event
+from fhir_server.audit.security_events import security_event
 from fhir_server.interactions.messages import Request
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 
 JOURNAL = "audit"
@@ -31,7 +31,7 @@ _PAUSE = 0.25
 _FULL = 1000
 
 
-class Auditor:
+class AuditLog:
     """Notes requests for the journal.  One per server process."""
 
     def __init__(self, store: Store) -> None:
@@ -43,13 +43,13 @@ class Auditor:
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
-    async def note(self, request: Request, status: int) -> None:
+    async def record_request(self, request: Request, status: int) -> None:
         """Remember one request and the status it was answered with."""
-        await self._keep(partial(audit_event, request, status))
+        await self._store(partial(audit_event, request, status))
 
-    async def note_act(self, act: Act, at: int) -> None:
+    async def record_event(self, act: SecurityEvent, at: int) -> None:
         """Remember an act of the pages or the OAuth endpoints, at this instant."""
-        await self._keep(partial(act_event, act, at))
+        await self._store(partial(security_event, act, at))
 
     async def flush(self) -> None:
         """Append what is waiting, durably."""
@@ -67,19 +67,19 @@ class Auditor:
             self._task = None
         await self.flush()
 
-    async def _keep(self, event: Callable[[], dict[str, Any]]) -> None:
+    async def _store(self, event: Callable[[], dict[str, Any]]) -> None:
         self._waiting.append(event)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         if len(self._waiting) >= _FULL and not self._flushing.locked():
-            await self._flushed()
+            await self._flush_once()
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_PAUSE)
-            await self._flushed()
+            await self._flush_once()
 
-    async def _flushed(self) -> None:
+    async def _flush_once(self) -> None:
         """Append what is waiting; if that fails it waits on, for the request itself was answered."""
         try:
             await self.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.clock import instant_text
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 
 _DICOM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 _OURS: Final = "https://fhir-server.example/ig/CodeSystem/audit-act"
@@ -18,7 +18,7 @@ _DICOM_SUBTYPES: Final = {
 _IP_ADDRESS: Final = "2"
 
 
-def act_event(act: Act, at: int) -> dict[str, Any]:
+def security_event(act: SecurityEvent, at: int) -> dict[str, Any]:
     """The AuditEvent of an act at an instant (microseconds since 1970 UTC)."""
     login = _DICOM_SUBTYPES.get(act.kind)
     event: dict[str, Any] = {
@@ -38,7 +38,7 @@ def act_event(act: Act, at: int) -> dict[str, Any]:
     return {**event, "entity": entities} if entities else event
 
 
-def _agents(act: Act) -> list[dict[str, Any]]:
+def _agents(act: SecurityEvent) -> list[dict[str, Any]]:
     named = [(act.username, act.username), (act.client_id, f"Client {act.client_id}")]
     agents = [{"altId": id, "who": {"display": display}} for id, display in named if id] or [{"who": {"display": "unidentified"}}]
     first: dict[str, Any] = {"requestor": True}

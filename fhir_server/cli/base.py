@@ -11,10 +11,10 @@ import click
 import msgspec
 
 from fhir_server import __version__
-from fhir_server.app import Parts, parts
+from fhir_server.app import Components, build_components
 from fhir_server.errors import Problem
 from fhir_server.settings import Settings
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 
 T = TypeVar("T")
 
@@ -36,11 +36,11 @@ def settings() -> Settings:
         raise click.ClickException(str(error)) from None
 
 
-def with_parts(job: Callable[[Parts], Awaitable[T]], chosen: Settings | None = None) -> T:
+def with_parts(job: Callable[[Components], Awaitable[T]], chosen: Settings | None = None) -> T:
     """Run ``job`` on the wired server and close it again; an operator's mistake ends with a message, not a trace."""
 
     async def run() -> T:
-        made = parts(chosen or settings())
+        made = build_components(chosen or settings())
         try:
             return await job(made)
         finally:
@@ -52,10 +52,10 @@ def with_parts(job: Callable[[Parts], Awaitable[T]], chosen: Settings | None = N
         raise click.ClickException(str(error)) from None
 
 
-def noted(job: Callable[[Parts], Awaitable[T]], act: Act) -> Callable[[Parts], Awaitable[T]]:
+def with_audit_event(job: Callable[[Components], Awaitable[T]], act: SecurityEvent) -> Callable[[Components], Awaitable[T]]:
     """``job``, and then the operator's act in the journal: as done, or as in vain if the job gave False."""
 
-    async def both(made: Parts) -> T:
+    async def both(made: Components) -> T:
         result = await job(made)
         await made.smart.note(msgspec.structs.replace(act, done=result is not False))
         return result
@@ -63,7 +63,7 @@ def noted(job: Callable[[Parts], Awaitable[T]], act: Act) -> Callable[[Parts], A
     return both
 
 
-def shown(store: str) -> str:
+def without_credentials(store: str) -> str:
     """The URL of a store without the user and password in it."""
     scheme, slashes, rest = store.partition("//")
     authority, slash, path = rest.partition("/")

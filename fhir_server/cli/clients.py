@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from fhir_server.app import Parts
+from fhir_server.app import Components
 from fhir_server.cli.base import with_parts
 from fhir_server.cli.users import user
 from fhir_server.smart.accounts import account_events, password_codes, second_factor, users
 from fhir_server.smart.accounts.password_codes import LIFE
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 
 DAYS = LIFE // (24 * 3600 * 1_000_000)
 
@@ -23,7 +23,7 @@ def user_code(username: str) -> None:
     Make sure who asks.  The present password works until another is chosen; a second factor is not touched.
     """
 
-    async def make(made: Parts) -> str:
+    async def make(made: Components) -> str:
         return await password_codes.issue(made.store, await _found(made, username, "password-code"), made.clock())
 
     click.echo(with_parts(make))
@@ -38,7 +38,7 @@ def user_forget_second_factor(username: str) -> None:
     Prove the person's identity as thoroughly as when the account was opened.
     """
 
-    async def forget(made: Parts) -> None:
+    async def forget(made: Components) -> None:
         found = await _found(made, username, "second-factor")
         await second_factor.forget(made.store, found)
         await account_events.note(made.store, found, "second-forgotten", made.clock())
@@ -56,7 +56,7 @@ def user_sign_out(username: str | None, everyone: bool) -> None:
     if bool(username) == everyone:
         raise click.UsageError("Name an account, or say --everyone.")
 
-    async def end(made: Parts) -> int:
+    async def end(made: Components) -> int:
         names = [one.username for one in await users.everyone(made.store)] if everyone else [username or ""]
         for name in names:
             await made.store.secrets.forget(users.session_family((await _found(made, name, "sessions")).username))
@@ -65,10 +65,10 @@ def user_sign_out(username: str | None, everyone: bool) -> None:
     click.echo(f"Signed out everywhere: {with_parts(end)}.")
 
 
-async def _found(made: Parts, username: str, what: str) -> User:
+async def _found(made: Components, username: str, what: str) -> User:
     """The account, of which the journal is told that this is changed.  Raises ValueError, worded for the operator."""
     found = await users.find(made.store, username)
     if found is None:
         raise ValueError(f"There is no user {username!r}.")
-    await made.smart.note(Act("change-account", username=found.username, detail={"what": what, "by": "operator"}))
+    await made.smart.note(SecurityEvent("change-account", username=found.username, detail={"what": what, "by": "operator"}))
     return found

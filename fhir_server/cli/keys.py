@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from fhir_server.app import Parts
-from fhir_server.cli.base import main, noted, with_parts
+from fhir_server.app import Components
+from fhir_server.cli.base import main, with_audit_event, with_parts
 from fhir_server.clock import instant_text
 from fhir_server.smart.core import signing_keys as signing
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @main.group("keys")
@@ -31,9 +31,9 @@ def keys_rotate(alg: tuple[str, ...]) -> None:
 
     chosen = alg or signing.ALGORITHMS
 
-    async def rotate(made: Parts) -> None:
+    async def rotate(made: Components) -> None:
         for one in chosen:
             await signing.rotate(made.smart, one)
 
-    with_parts(noted(rotate, Act("rotate-keys", detail={"alg": " ".join(chosen)})))
+    with_parts(with_audit_event(rotate, SecurityEvent("rotate-keys", detail={"alg": " ".join(chosen)})))
     click.echo("New keys sign from now on.")

@@ -6,12 +6,12 @@ from typing import Literal
 
 import click
 
-from fhir_server.app import Parts
-from fhir_server.cli.base import main, noted, with_parts
+from fhir_server.app import Components
+from fhir_server.cli.base import main, with_audit_event, with_parts
 from fhir_server.linking import organizations
 from fhir_server.linking.context import LinkingContext
 from fhir_server.linking.organizations import Organization
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @main.group()
@@ -29,11 +29,11 @@ def organization() -> None:
 def organization_add(id: str, name: str, base: str, client_id: str, method: Literal["none", "private_key_jwt"], sign_in: str) -> None:
     """Register another system, and show what it must register of us."""
 
-    async def add(made: Parts) -> str:
+    async def add(made: Components) -> str:
         await organizations.add(made.smart, Organization(id, name, base.rstrip("/"), client_id, method, sign_in))
         return LinkingContext(made.smart).redirect_uri
 
-    click.echo(f"Redirect URI to register there: {with_parts(noted(add, Act('add-organisation', detail={'organisation': id})))}")
+    click.echo(f"Redirect URI to register there: {with_parts(with_audit_event(add, SecurityEvent('add-organisation', detail={'organisation': id})))}")
 
 
 @organization.command("list")
@@ -47,6 +47,6 @@ def organization_list() -> None:
 @click.argument("id")
 def organization_remove(id: str) -> None:
     """Remove a registration, and with it every link of ours to it."""
-    if not with_parts(noted(lambda made: organizations.remove(made.store, id), Act("remove-organisation", detail={"organisation": id}))):
+    if not with_parts(with_audit_event(lambda made: organizations.remove(made.store, id), SecurityEvent("remove-organisation", detail={"organisation": id}))):
         raise click.ClickException(f"There is no organisation {id!r}.")
     click.echo(f"{id} is gone.")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
-from fhir_server.cli.base import main, noted, with_parts
+from fhir_server.cli.base import main, with_audit_event, with_parts
 from fhir_server.cli.users import client
 from fhir_server.smart.clients import initial_access_tokens, software_statements
 from fhir_server.smart.clients.software_statements import Publisher
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @client.command("invite")
 def invite() -> None:
     """Print an initial access token: good for registering one app, within seven days."""
-    click.echo(with_parts(noted(lambda made: initial_access_tokens.invite(made.store, made.clock()), Act("invite-developer"))))
+    click.echo(with_parts(with_audit_event(lambda made: initial_access_tokens.invite(made.store, made.clock()), SecurityEvent("invite-developer"))))
 
 
 @main.group()
@@ -31,7 +31,7 @@ def publisher() -> None:
 def publisher_trust(issuer: str, jwks: Path) -> None:
     """Believe the statements that ISSUER signs with these keys."""
     made_of = Publisher(issuer, json.loads(jwks.read_text(encoding="utf-8")))
-    with_parts(noted(lambda made: software_statements.trust(made.store, made_of), Act("trust-publisher", detail={"issuer": issuer})))
+    with_parts(with_audit_event(lambda made: software_statements.trust(made.store, made_of), SecurityEvent("trust-publisher", detail={"issuer": issuer})))
     click.echo(f"{issuer} is believed.")
 
 
@@ -46,7 +46,7 @@ def publisher_list() -> None:
 @click.argument("issuer")
 def publisher_distrust(issuer: str) -> None:
     """Believe ISSUER no longer; apps it vouched for stay registered."""
-    act = Act("distrust-publisher", detail={"issuer": issuer})
-    if not with_parts(noted(lambda made: software_statements.distrust(made.store, issuer), act)):
+    act = SecurityEvent("distrust-publisher", detail={"issuer": issuer})
+    if not with_parts(with_audit_event(lambda made: software_statements.distrust(made.store, issuer), act)):
         raise click.ClickException(f"There is no publisher {issuer!r}.")
     click.echo(f"{issuer} is believed no longer.")

@@ -12,8 +12,8 @@ from typing import Any
 import click
 import uvicorn
 
-from fhir_server.app import Parts, application
-from fhir_server.cli.base import main, settings, shown, with_parts
+from fhir_server.app import Components, application
+from fhir_server.cli.base import main, settings, without_credentials, with_parts
 from fhir_server.cli.store import LOAD_KEY, load_key, today
 from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, Tally
@@ -52,7 +52,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     _make_folder(chosen)
     with_parts(_load_demo, chosen)
     if prepare_only:
-        click.echo(f"The demo records are in {shown(chosen.store)}.")
+        click.echo(f"The demo records are in {without_credentials(chosen.store)}.")
         return
     server = _Announced(uvicorn.Config(**_options(host, port)), chosen)
     with suppress(KeyboardInterrupt):
@@ -60,7 +60,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     sys.exit(0 if server.started else 1)
 
 
-async def _load_demo(made: Parts) -> None:
+async def _load_demo(made: Components) -> None:
     await made.prepare()
     tally = Tally()
     loader = Loader(made.store, made.labeler, made.settings.base, made.clock)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from fhir_server.app import Parts
+from fhir_server.app import Components
 from fhir_server.audit import JOURNAL, broken_links
-from fhir_server.cli.base import main, on_terminal, settings, shown, with_parts
+from fhir_server.cli.base import main, on_terminal, settings, without_credentials, with_parts
 from fhir_server.consent import policy as policies
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export as export_all
@@ -30,7 +30,7 @@ async def load_key(store: Store) -> bytes:
     return await store.secrets.peek(LOAD_KEY, "key", 0) or b""
 
 
-def today(made: Parts) -> date:
+def today(made: Components) -> date:
     """The civil day in the institution's time zone."""
     return datetime.fromtimestamp(made.clock() / 1_000_000, UTC).astimezone(made.policy.timezone).date()
 
@@ -57,7 +57,7 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
         raise click.ClickException(f"The reasons are in {rejects}.")
 
 
-async def _load(made: Parts, paths: list[Path], shift: bool) -> Tally:
+async def _load(made: Components, paths: list[Path], shift: bool) -> Tally:
     tally = Tally()
     loader = Loader(made.store, made.labeler, made.settings.base, made.clock)
     key = await load_key(made.store)
@@ -111,7 +111,7 @@ def policy(name: str | None) -> None:
 def doctor() -> None:
     """Check the settings, the store and the audit journal."""
 
-    async def look(made: Parts) -> list[str]:
+    async def look(made: Components) -> list[str]:
         async with made.store.snapshot() as snapshot:
             classes = len(await snapshot.classes())
         lines = [line async for line in _journal(made)]
@@ -119,7 +119,7 @@ def doctor() -> None:
         if broken:
             raise ValueError(f"The audit journal's chain is broken at line {broken[0]} ({len(broken)} in all).")
         return [
-            f"store    {shown(made.settings.store)}: {classes} visibility classes",
+            f"store    {without_credentials(made.settings.store)}: {classes} visibility classes",
             f"policy   {made.settings.policy} {made.policy.version}",
             f"audit    {len(lines)} lines, chain unbroken",
         ]
@@ -133,14 +133,14 @@ def doctor() -> None:
 def journal(after: int) -> None:
     """Print the audit journal: its number, a tab and the line as it is kept, JSON with an AuditEvent as ``event``."""
 
-    async def show(made: Parts) -> None:
+    async def show(made: Components) -> None:
         async for number, line in _journal(made, after):
             click.echo(f"{number}\t{line.decode()}")
 
     with_parts(show)
 
 
-async def _journal(made: Parts, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
+async def _journal(made: Components, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
     while batch := await made.store.journal(JOURNAL, after):
         for line in batch:
             yield line

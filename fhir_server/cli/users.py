@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fhir_server.app import Parts
+from fhir_server.app import Components
 from fhir_server.cli.base import main, with_parts
 from fhir_server.linking import links
 from fhir_server.linking.context import LinkingContext
@@ -17,7 +17,7 @@ from fhir_server.smart.accounts import password_codes, users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.persons import Role
-from fhir_server.smart.core.security_events import Act, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, of_patient
 from fhir_server.smart.tokens import tokens
 
 
@@ -39,13 +39,13 @@ def user_add(
 ) -> None:
     """Open an account, and print the code with which its person chooses a password at /set-password."""
 
-    async def add(made: Parts) -> str:
+    async def add(made: Components) -> str:
         given = password or new_secret()  # that nobody knows
         opened = await users.create(
             made.store, username, given, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,
             rules=made.smart.passwords,
         )  # fmt: skip
-        await made.smart.note(Act("add-user", username=opened.username, about=of_patient(patient), detail={"role": role}))
+        await made.smart.note(SecurityEvent("add-user", username=opened.username, about=of_patient(patient), detail={"role": role}))
         return "" if password else await password_codes.issue(made.store, opened, made.clock())
 
     if code := with_parts(add):
@@ -67,11 +67,11 @@ def user_list() -> None:
 def user_remove(username: str) -> None:
     """Close an account; its tokens, sessions and links to other systems end at once."""
 
-    async def remove(made: Parts) -> bool:
+    async def remove(made: Components) -> bool:
         found = await users.find(made.store, username)
         if found is not None:
             await links.unlink_all(LinkingContext(made.smart), found)
-            await made.smart.note(Act("remove-user", username=found.username))
+            await made.smart.note(SecurityEvent("remove-user", username=found.username))
         try:
             return await users.remove(made.store, username, made.clock())
         except TimeoutError:
@@ -109,7 +109,7 @@ def client_add(
 ) -> None:  # fmt: skip
     """Register an app; a new secret, if it gets one, is shown once."""
 
-    async def add(made: Parts) -> str:
+    async def add(made: Components) -> str:
         record = clients.Client(
             client_id,
             name,
@@ -128,7 +128,7 @@ def client_add(
         if jwks is not None:
             record = clients.with_jwks(record, json.loads(jwks.read_text()))
         await clients.save(made.store, record)
-        await made.smart.note(Act("register-app", client_id=client_id, detail={"name": name, "scope": scope}))
+        await made.smart.note(SecurityEvent("register-app", client_id=client_id, detail={"name": name, "scope": scope}))
         return secret
 
     if secret := with_parts(add):
@@ -148,7 +148,7 @@ def client_list() -> None:
 def client_show(client_id: str) -> None:
     """Show a registration; for a demo client, its private keys too."""
 
-    async def find(made: Parts) -> tuple[clients.Client | None, object]:
+    async def find(made: Components) -> tuple[clients.Client | None, object]:
         return await clients.find(made.store, client_id), await demo.private_keys(made.store, client_id)
 
     found, keys = with_parts(find)
@@ -165,9 +165,9 @@ def client_show(client_id: str) -> None:
 def client_remove(client_id: str) -> None:
     """Remove a registration; its tokens end at once."""
 
-    async def remove(made: Parts) -> bool:
+    async def remove(made: Components) -> bool:
         gone = await clients.remove(made.store, client_id, made.clock())
-        await made.smart.note(Act("remove-app", gone, client_id=client_id))
+        await made.smart.note(SecurityEvent("remove-app", gone, client_id=client_id))
         return gone
 
     if not with_parts(remove):
@@ -183,10 +183,10 @@ def client_remove(client_id: str) -> None:
 def token(client_id: str, username: str | None, patient: str | None, scope: str) -> None:
     """Print an access token, for the operator of the machine that holds the store."""
 
-    async def make(made: Parts) -> str:
+    async def make(made: Components) -> str:
         text = await tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
         about = of_patient(patient)
-        await made.smart.note(Act("operator-token", True, username or "", client_id, about=about, detail={"scope": scope}))
+        await made.smart.note(SecurityEvent("operator-token", True, username or "", client_id, about=about, detail={"scope": scope}))
         return text
 
     click.echo(with_parts(make))

@@ -22,27 +22,27 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Ages:
+class AgeLimits:
     """``t12`` narrows child proxies, ``t18_off`` ends them, ``t18_on`` opens the person's own account (microseconds since 1970).
 
     Not ``known``: the birth date is missing or cannot be; then nobody on the patient side has access.
     """
 
-    t12: int
-    t18_off: int
+    turns_12: int
+    proxy_access_ends: int
     t18_on: int
     known: bool
 
 
-UNKNOWN: Final = Ages(0, 0, 0, False)
+UNKNOWN: Final = AgeLimits(0, 0, 0, False)
 
 
-def ages(patients: Sequence[Json], zone: ZoneInfo, feb29: Feb29, now: int) -> Ages:
+def ages(patients: Sequence[Json], zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
     """The instants for a person recorded as these Patient resources (several where records were linked): the strictest of all."""
     each = [_ages(patient, zone, feb29, now) for patient in patients]
     if not each or not all(one.known for one in each):
         return UNKNOWN
-    return Ages(min(one.t12 for one in each), min(one.t18_off for one in each), max(one.t18_on for one in each), True)
+    return AgeLimits(min(one.turns_12 for one in each), min(one.proxy_access_ends for one in each), max(one.t18_on for one in each), True)
 
 
 def turns(patient: Json, years: int, zone: ZoneInfo, feb29: Feb29) -> tuple[int, int] | None:
@@ -73,13 +73,13 @@ def _born(patient: Json) -> tuple[date, date] | None:
     return days if days is not None and 2 < days[0].year < 9800 else None
 
 
-def _ages(patient: Json, zone: ZoneInfo, feb29: Feb29, now: int) -> Ages:
+def _ages(patient: Json, zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
     days = _born(patient)
     if days is None or not _plausible(patient, days, zone, now):
         return UNKNOWN
     twelve, eighteen = turns(patient, TEEN, zone, feb29), turns(patient, ADULT, zone, feb29)
     assert twelve is not None and eighteen is not None
-    return Ages(twelve[0], *eighteen, known=True)
+    return AgeLimits(twelve[0], *eighteen, known=True)
 
 
 def _plausible(patient: Json, days: tuple[date, date], zone: ZoneInfo, now: int) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from fhir_server.consent.sensitivity_codes import CodeBook, normal
+from fhir_server.consent.sensitivity_codes import SensitivityCodes, normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Reading:
     codes: frozenset[tuple[str, str]]
 
 
-def read(book: CodeBook, value: Any) -> Reading:
+def read(book: SensitivityCodes, value: Any) -> Reading:
     """Read a CodeableConcept, Coding, code or string.  Words label what they name, but never make anything known."""
     if type(value) is not dict:
         return _read(book, (), value if isinstance(value, str) else "")
@@ -29,7 +29,7 @@ def read(book: CodeBook, value: Any) -> Reading:
 
 
 @lru_cache(4096)  # the same few concepts stand in most resources
-def _read(book: CodeBook, codings: tuple[tuple[str, str, str], ...], text: str) -> Reading:
+def _read(book: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], text: str) -> Reading:
     known, codes = [], set()
     words = book.of_text(text)
     for system, code, display in codings:

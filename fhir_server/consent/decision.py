@@ -28,7 +28,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class ExplainedDecision:
     """A decision with the rule that made it ("" where none did: default deny) and the rule's source."""
 
     decision: Literal["permit", "deny"]
@@ -41,21 +41,21 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
     return explain(policy, actor, key).decision == "permit"
 
 
-def explain(policy: Policy, actor: Actor, key: VisibilityClass) -> Explanation:
+def explain(policy: Policy, actor: Actor, key: VisibilityClass) -> ExplainedDecision:
     """The decision of :func:`permits` with its reason."""
     element, _, pointed = key.element.partition("@")
     if pointed:
         reached = explain(policy, actor, VisibilityClass(pointed, key.labels))
         return explain(policy, actor, VisibilityClass(key.data, key.labels, element)) if reached.decision == "permit" else reached
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
-        return Explanation("deny", "", "an unknown actor, data class or label")
+        return ExplainedDecision("deny", "", "an unknown actor, data class or label")
     if actor.kind == "BE":
         if "*" in actor.clearance:
-            return Explanation("permit", "", "cleared for everything")
+            return ExplainedDecision("permit", "", "cleared for everything")
         if not key.labels <= actor.clearance:
-            return Explanation("deny", "", "labels outside the client's clearance")
+            return ExplainedDecision("deny", "", "labels outside the client's clearance")
     reasons = [_at_level(policy, actor.kind, level, key) for level in _levels(actor)]
-    refused = reasons[0] if reasons else Explanation("deny", "", "no such level")
+    refused = reasons[0] if reasons else ExplainedDecision("deny", "", "no such level")
     return next((one for one in reasons if one.decision == "permit"), refused)
 
 
@@ -97,13 +97,13 @@ def _applying(policy: Policy, kind: str, level: str, data: str) -> Iterable[Rule
     return (rule for rule in policy.by_actor.get((kind, data), ()) if not rule.levels or level in rule.levels)
 
 
-def _at_level(policy: Policy, kind: str, level: str, key: VisibilityClass) -> Explanation:
+def _at_level(policy: Policy, kind: str, level: str, key: VisibilityClass) -> ExplainedDecision:
     opened: Rule | None = None
     for rule in _applying(policy, kind, level, key.data):
         if rule.effect == "deny" and (not rule.labels or rule.labels & key.labels):
-            return Explanation("deny", rule.id, rule.source)
+            return ExplainedDecision("deny", rule.id, rule.source)
         if rule.effect == "redact" and key.element in rule.elements:
-            return Explanation("deny", rule.id, rule.source)
+            return ExplainedDecision("deny", rule.id, rule.source)
         if rule.effect in ("permit", "own"):
             opened = rule
-    return Explanation("permit", opened.id, opened.source) if opened else Explanation("deny", "", "no rule permits it")
+    return ExplainedDecision("permit", opened.id, opened.source) if opened else ExplainedDecision("deny", "", "no rule permits it")

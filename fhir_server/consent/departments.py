@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from fhir_server.consent import security_labels
 from fhir_server.consent.code_reading import read
-from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import CATEGORIES, MC
 from fhir_server.resources import elements
 
@@ -41,7 +41,7 @@ class Department:
 
 
 async def department(
-    book: CodeBook, type: str, id: str, lookup: Callable[[str, str], Awaitable[HasBody | None]], depth: int = 0
+    book: SensitivityCodes, type: str, id: str, lookup: Callable[[str, str], Awaitable[HasBody | None]], depth: int = 0
 ) -> Department:
     """Read a department and what it is part of.  One that is missing, or nested too deep to follow, is unmapped."""
     target = await lookup(type, id)

@@ -18,7 +18,7 @@ from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import department
 from fhir_server.consent.element_labels import Parts
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.sensitivity_codes import CodeBook, normal
+from fhir_server.consent.sensitivity_codes import SensitivityCodes, normal
 from fhir_server.consent.visibility_classes import CATEGORIES, HELD, MC, MIXED, PSYNOTE, UNCLASSIFIED, VisibilityClass
 from fhir_server.jsontext import Path
 from fhir_server.resources import catalog, elements
@@ -96,7 +96,7 @@ def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
 class Labeler:
     """Labels resources by a policy and a code book.  One per server; ``base`` is its FHIR base URL."""
 
-    def __init__(self, policy: Policy, book: CodeBook, base: str = "") -> None:
+    def __init__(self, policy: Policy, book: SensitivityCodes, base: str = "") -> None:
         self.policy = policy
         self.book = book
         self.base = base
@@ -246,12 +246,12 @@ class _LabelingRun:
                 name = elements.literal(value)
                 if name is None or name[0] not in DEPARTMENTS:
                     continue
-                found = await department(self._book, *name, self._lent)
+                found = await department(self._book, *name, self._propagated)
                 self._labels |= found.labels
                 if not found.mapped and self._data == "visit":
                     self._labels.add(UNCLASSIFIED)
 
-    async def _lent(self, type: str, id: str) -> Target | None:
+    async def _propagated(self, type: str, id: str) -> Target | None:
         self._lenders.add(f"{type}/{id}")
         return await self._lookup(type, id)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.consent import age_limits as aging
-from fhir_server.consent.age_limits import Ages
+from fhir_server.consent.age_limits import AgeLimits
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.provisions import ALWAYS, Grant, grants, within
@@ -34,7 +34,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Relationship:
     """What the person is to the patient, and the next instant at which that may change without a write.
 
     ``denied``  the ``Type/id`` of single rows that a restriction keeps from this person.
@@ -54,7 +54,7 @@ def actor_for(
     related: Iterable[Json],
     consents: Iterable[Json],
     linked: Sequence[Json] = (),
-) -> Judgement:
+) -> Relationship:
     """The one hat this person wears for this patient at ``now``: self, else proxy; no actor means no access.
 
     ``patient`` the Patient resource, ``related`` its RelatedPersons, ``consents`` its Consents, ``linked`` the Patients it
@@ -62,33 +62,33 @@ def actor_for(
     Staff do not come this way, and nobody's rights add up over hats.
     """
     if patient is None or person.role != "patient" or not isinstance(patient.get("id"), str):
-        return Judgement(None, NEVER)
+        return Relationship(None, NEVER)
     records = (patient, *linked)
-    if any(_dead(one) for one in records) or not _links(patient) <= {f"Patient/{one.get('id')}" for one in linked}:
-        return Judgement(None, NEVER)
+    if any(_is_deceased(one) for one in records) or not _links(patient) <= {f"Patient/{one.get('id')}" for one in linked}:
+        return Relationship(None, NEVER)
     facts = aging.ages(records, policy.timezone, policy.feb29, now)
     turning = _turning(policy, records, facts)
     if not facts.known:
-        return Judgement(None, _next(now, turning))
+        return Relationship(None, _next(now, turning))
     if person.patient == patient["id"]:
-        return Judgement(_self(policy, now, records, facts), _next(now, turning))
+        return Relationship(_self(policy, now, records, facts), _next(now, turning))
     mine = {one["id"]: span for one in related if (span := _relation(one, patient["id"], person, policy))}
     given = grants(consents, mine, patient=patient["id"], zone=policy.timezone)
     bounds = [instant for span in mine.values() for instant in span] + [bound for one in given for bound in (one.start, one.end)]
     related_now = {id for id, (start, end) in mine.items() if start <= now < end}
     valid = [one for one in given if one.start <= now < one.end and one.related_person in related_now]
     denied = frozenset[str]().union(*(one.rows for one in valid))
-    return Judgement(_proxy(now, facts, valid), _next(now, [*turning, *bounds]), denied)
+    return Relationship(_proxy(now, facts, valid), _next(now, [*turning, *bounds]), denied)
 
 
-def _self(policy: Policy, now: int, records: Sequence[Json], facts: Ages) -> Actor | None:
+def _self(policy: Policy, now: int, records: Sequence[Json], facts: AgeLimits) -> Actor | None:
     if now >= facts.t18_on:
         return Actor("AS")
     starts = _own_account(policy, records)
     return Actor("MS") if starts is not None and now >= starts else None
 
 
-def _proxy(now: int, facts: Ages, valid: Sequence[Grant]) -> Actor | None:
+def _proxy(now: int, facts: AgeLimits, valid: Sequence[Grant]) -> Actor | None:
     kinds = {one.kind for one in valid if not one.rows}
     if "deny" in kinds:
         return None
@@ -97,12 +97,12 @@ def _proxy(now: int, facts: Ages, valid: Sequence[Grant]) -> Actor | None:
         return Actor("PA", "+".join(sorted(levels)))
     if "child" not in kinds:
         return None
-    if now >= facts.t18_off:
+    if now >= facts.proxy_access_ends:
         return Actor("PX")
-    return Actor("PT" if now >= facts.t12 else "PC")
+    return Actor("PT" if now >= facts.turns_12 else "PC")
 
 
-def _dead(patient: Json) -> bool:
+def _is_deceased(patient: Json) -> bool:
     return patient.get("deceasedBoolean") is True or "deceasedDateTime" in patient or "_deceasedDateTime" in patient
 
 
@@ -126,13 +126,13 @@ def _own_account(policy: Policy, records: Sequence[Json]) -> int | None:
     return max(one[1] for one in turned if one)
 
 
-def _turning(policy: Policy, records: Sequence[Json], facts: Ages) -> list[int]:
+def _turning(policy: Policy, records: Sequence[Json], facts: AgeLimits) -> list[int]:
     """The instants at which age alone may change the judgement: of a birth date still to come, the birth."""
     if not facts.known:
         return [birth[0] for one in records if (birth := aging.turns(one, 0, policy.timezone, "mar1"))]
     oldest = [limit[1] for one in records if (limit := aging.turns(one, aging.OLDEST, policy.timezone, "mar1"))]
     own = _own_account(policy, records)
-    return [facts.t12, facts.t18_off, facts.t18_on, *oldest, *([own] if own is not None else [])]
+    return [facts.turns_12, facts.proxy_access_ends, facts.t18_on, *oldest, *([own] if own is not None else [])]
 
 
 def _next(now: int, instants: Iterable[int]) -> int:

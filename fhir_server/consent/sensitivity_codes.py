@@ -64,7 +64,7 @@ class Known:
 UNKNOWN: Final = Known()
 
 
-class CodeBook:
+class SensitivityCodes:
     """The lookup; :meth:`load` makes one."""
 
     def __init__(self) -> None:
@@ -76,14 +76,14 @@ class CodeBook:
         self._of = functools.lru_cache(maxsize=4096)(self._look_up)
 
     @staticmethod
-    def load(folder: Path | str = "") -> CodeBook:
+    def load(folder: Path | str = "") -> SensitivityCodes:
         """The book of an ``ig`` folder ("": the one beside the package).
 
         Raises ValueError, with a text for the operator, for a folder without sensitive and ordinary lists or for a
         ValueSet this reader does not understand in full: a list read in part would let something through.
         """
         folder = Path(folder) if folder else Path(__file__).parents[2] / "ig"
-        book = CodeBook()
+        book = SensitivityCodes()
         names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if book._read(path)]
         if not {"sensitive", "ordinary"} <= {name.partition("-")[0] for name in names}:
             raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG to the folder.")
@@ -98,7 +98,7 @@ class CodeBook:
         found = self._codes.get((system, code), UNKNOWN)
         if system == ICD:
             for length in range(_ICD_SHORTEST, len(code) + 1):
-                found = _joined(found, self._prefixes.get(code[:length], UNKNOWN))
+                found = _merge(found, self._prefixes.get(code[:length], UNKNOWN))
         return found
 
     def of_text(self, text: str) -> frozenset[str]:
@@ -145,10 +145,10 @@ class CodeBook:
             if set(part) == {"system", "concept"}:
                 for concept in part["concept"]:
                     key = normal(part["system"], concept["code"])
-                    self._codes[key] = _joined(self._codes.get(key, UNKNOWN), known)
+                    self._codes[key] = _merge(self._codes.get(key, UNKNOWN), known)
             elif set(part) == {"system", "filter"} and part["system"] == ICD and _is_prefix(part["filter"]):
                 prefix = normal(ICD, part["filter"][0]["value"])[1]
-                self._prefixes[prefix] = _joined(self._prefixes.get(prefix, UNKNOWN), known)
+                self._prefixes[prefix] = _merge(self._prefixes.get(prefix, UNKNOWN), known)
             else:
                 raise ValueError(f"{name}: an include must list concepts, or be one ICD-10-CM filter 'concept is-a'.")
 
@@ -166,7 +166,7 @@ def normal(system: str, code: str) -> tuple[str, str]:
     return system, code
 
 
-def _joined(one: Known, other: Known) -> Known:
+def _merge(one: Known, other: Known) -> Known:
     if other is UNKNOWN:
         return one
     return Known(one.labels | other.labels, one.possible | other.possible, one.ordinary or other.ordinary)

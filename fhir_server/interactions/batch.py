@@ -24,7 +24,7 @@ from fhir_server.interactions.routing import lookup
 from fhir_server.interactions.service import Service
 from fhir_server.store import Transaction
 from fhir_server.writing import writer
-from fhir_server.writing.writer import Draft, Writing
+from fhir_server.writing.writer import Draft, ResourceWriter
 
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 # Only members that hold an address are rewritten; an identifier may look like one and is not.
@@ -55,28 +55,28 @@ async def bundle(request: Request, service: Service) -> Response:
     texts = jsontext.items(jsontext.members(request.body).get("entry", b"[]"))
     if value["type"] == "batch":
         answers = [
-            await _batched(value, text, place, request, service) for place, (value, text) in enumerate(zip(entries, texts, strict=True))
+            await _batch_entry(value, text, place, request, service) for place, (value, text) in enumerate(zip(entries, texts, strict=True))
         ]
         return _response("batch-response", answers, service)
     return _response("transaction-response", await transaction(entries, texts, request, service), service)
 
 
-async def _batched(value: Any, text: bytes, place: int, request: Request, service: Service) -> Response:
+async def _batch_entry(value: Any, text: bytes, place: int, request: Request, service: Service) -> Response:
     try:
         entry = _read(value, text, place, request, service, {})
     except Problem as problem:
         return Response(problem.status, problem.outcome())
-    answer = await _answered(entry.request, service)
-    request.entries.append(_told(entry, answer.status))
+    answer = await _process_batch(entry.request, service)
+    request.entries.append(_for_audit(entry, answer.status))
     return answer
 
 
-def _told(entry: Entry, status: int = 0) -> tuple[Request, int]:
+def _for_audit(entry: Entry, status: int = 0) -> tuple[Request, int]:
     """An entry as the journal is told of it, which needs no body to be kept until then."""
     return msgspec.structs.replace(entry.request, body=b""), status
 
 
-async def _answered(request: Request, service: Service) -> Response:
+async def _process_batch(request: Request, service: Service) -> Response:
     """The answer to one entry of a batch, as to a request of its own."""
     try:
         row = lookup(request)
@@ -91,11 +91,11 @@ async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: R
     """All of it or nothing; answers in the order of the entries.  Raises the Problem of the first entry that fails."""
     addresses = _addresses(entries, service)
     read = [_read(value, text, place, request, service, addresses) for place, (value, text) in enumerate(zip(entries, texts, strict=True))]
-    request.entries = [_told(entry) for entry in read]
+    request.entries = [_for_audit(entry) for entry in read]
     _require_distinct(read)
 
-    async def all_of_it(view: View, tx: Transaction, writing: Writing) -> list[Response]:
-        entries = await _settled(read, view, service)
+    async def all_of_it(view: View, tx: Transaction, writing: ResourceWriter) -> list[Response]:
+        entries = await _responses(read, view, service)
         known = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
         await tx.expect(known)
         answers: dict[int, Response] = {}
@@ -110,7 +110,7 @@ async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: R
     return await service.writing(request, all_of_it)
 
 
-async def _apply(entry: Entry, view: View, tx: Transaction, writing: Writing, service: Service, known: frozenset[str]) -> Response:
+async def _apply(entry: Entry, view: View, tx: Transaction, writing: ResourceWriter, service: Service, known: frozenset[str]) -> Response:
     match entry.request.method:
         case "DELETE":
             return await write.deleted(view, tx, writing, entry.request)
@@ -125,7 +125,7 @@ async def _apply(entry: Entry, view: View, tx: Transaction, writing: Writing, se
             return await row.look(await service.renewed(view, tx), entry.request, service)
 
 
-async def _settled(entries: Sequence[Entry], view: View, service: Service) -> list[Entry]:
+async def _responses(entries: Sequence[Entry], view: View, service: Service) -> list[Entry]:
     """The entries, with references to conditional creates that find a row in view leading to that row."""
     found: dict[bytes, bytes] = {}
     for entry in entries:
@@ -134,10 +134,10 @@ async def _settled(entries: Sequence[Entry], view: View, service: Service) -> li
             existing = await write.matching(view, entry.draft.type, condition, entry.request, service)
             if existing is not None:
                 found[f'"{entry.draft.type}/{entry.id}"'.encode()] = f'"{existing.type}/{existing.id}"'.encode()
-    return [_led(entry, found) for entry in entries] if found else list(entries)
+    return [_resolve_conditional_references(entry, found) for entry in entries] if found else list(entries)
 
 
-def _led(entry: Entry, found: Mapping[bytes, bytes]) -> Entry:
+def _resolve_conditional_references(entry: Entry, found: Mapping[bytes, bytes]) -> Entry:
     """The entry with promised addresses, which are random and stand nowhere by chance, replaced by those of rows that were found."""
     text = jsontext.joined(entry.draft.parts) if entry.draft else b""
     led = text
@@ -187,7 +187,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
         raise Problem("invalid", "This entry needs a resource.")
     if not writer.legible(body, value.get("resource")):
         body = jsontext.plain(body)
-    inner.body = _ADDRESS.sub(lambda found: _rewritten(found, addresses), body) if addresses else body
+    inner.body = _ADDRESS.sub(lambda found: _with_addresses(found, addresses), body) if addresses else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle is a GET.")
     draft = writer.draft(inner.body, path[0] if path else None, base=service.base)
@@ -197,7 +197,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     return Entry(place, full_url, inner, draft, id or "")
 
 
-def _rewritten(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:
+def _with_addresses(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:
     name, colon, address = found.groups()
     target = addresses.get(address.decode())
     return found.group(0) if target is None else b'"%s"%s"%s"' % (name, colon, target.encode())

@@ -113,7 +113,7 @@ async def _further(service: Service, request: Request, id: str, job: Job) -> Job
 async def _listed(view: View, job: Job, base: str) -> tuple[list[str], Position | None]:
     type = job.todo[0]
     where = await job.asked.condition(view, type, base)
-    look = view.find if type in job.asked.searches else view.belonging
+    look = view.find if type in job.asked.searches else view.find_readable
     rows, after = await look(type, where, limit=_PAGE, after=job.after)
     return [row.id for row in rows], after
 
@@ -129,7 +129,7 @@ async def contents(service: Service, request: Request, id: str, job: Job, type: 
 
 
 async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[VisibleVersion]:
-    found, _ = await view.belonging(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
+    found, _ = await view.find_readable(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
     rows = {seen.id: seen for seen in found if seen.updated <= time}
     for id in set(ids) - set(rows):
         earlier = await _earlier(view, type, id, time)

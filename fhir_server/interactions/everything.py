@@ -56,7 +56,7 @@ async def everything(view: View, request: Request, service: Service) -> Response
     if end is not None:
         links.append(("next", next_link(service, path, applied, end, bound)))
     entries = [bundle_json.entry(seen, service.base) for seen in found]
-    entries += [bundle_json.entry(seen, service.base, "include") for seen in await _referred(view, found)]
+    entries += [bundle_json.entry(seen, service.base, "include") for seen in await _referenced_by(view, found)]
     return Response(200, bundle_json.searchset(entries, links=links), ((b"content-type", JSON),))
 
 
@@ -66,7 +66,7 @@ async def _types(view: View, patient: str, asked: dict[str, str]) -> tuple[str, 
     for name in sorted(wanted or ()):
         if name not in catalog():
             raise Problem("invalid", f"{name} is not a resource type of R4.")
-    stored = await view.types_of(patient)
+    stored = await view.types_of_unfiltered(patient)
     owned = (name for name in stored if catalog()[name].subjects and view.permissions.scopes(name, "r"))
     return ("Patient", *sorted(name for name in owned if name != "Patient" and (wanted is None or name in wanted)))
 
@@ -86,11 +86,11 @@ async def _walk(
     for type in [type for type in types if _rank(type) >= _rank(first)]:
         where = _condition(type, patient, asked, view.now, service)
         if room == 0:
-            more, _ = await view.belonging(type, where, limit=1, after=None)
+            more, _ = await view.find_readable(type, where, limit=1, after=None)
             if more:
                 return found, Position((type,), "")
             continue
-        rows, end = await view.belonging(type, where, limit=room, after=after if type == first else None)
+        rows, end = await view.find_readable(type, where, limit=room, after=after if type == first else None)
         found, room = found + rows, room - len(rows)
         if end is not None:
             return found, Position((type,), end.id)
@@ -124,7 +124,7 @@ def _care_date(type: str) -> str | None:
     return next((code for code in _CARE_DATES if code in dates), None)
 
 
-async def _referred(view: View, found: Sequence[VisibleVersion]) -> list[VisibleVersion]:
+async def _referenced_by(view: View, found: Sequence[VisibleVersion]) -> list[VisibleVersion]:
     """The rows of no patient that what was found refers to: practitioners, places, medications."""
     names = {f"{seen.type}/{seen.id}" for seen in found}
     written = references(b"\n".join([seen.body for seen in found]))
@@ -133,5 +133,5 @@ async def _referred(view: View, found: Sequence[VisibleVersion]) -> list[Visible
     extras: list[VisibleVersion] = []
     for type in sorted({target.partition("/")[0] for target in common}):
         ids = frozenset(target.partition("/")[2] for target in common if target.startswith(type + "/"))
-        extras += await view.reachable(type, IdIs(ids), len(ids))
+        extras += await view.find_included(type, IdIs(ids), len(ids))
     return extras

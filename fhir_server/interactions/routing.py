@@ -18,7 +18,7 @@ Handle = Callable[[Request, Service], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
-class Interaction:
+class Route:
     """One row.  ``code`` is the CapabilityStatement's; ``look`` is set where the interaction only reads.
 
     ``media`` is the type of what it answers; ``alone``: it cannot be an entry of a batch.
@@ -33,31 +33,31 @@ class Interaction:
     alone: bool = False
 
 
-def _looking(code: str, method: str, shape: tuple[str, ...], look: Look) -> Interaction:
+def _read_route(code: str, method: str, shape: tuple[str, ...], look: Look) -> Route:
     async def handle(request: Request, service: Service) -> Response:
         return await service.reading(request, lambda view: look(view, request, service))
 
-    return Interaction(code, method, shape, handle, look)
+    return Route(code, method, shape, handle, look)
 
 
-TABLE: tuple[Interaction, ...] = (
-    _looking("read", "GET", ("{type}", "{id}"), read.read),
-    _looking("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
-    _looking("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
-    _looking("search-type", "GET", ("{type}",), search.search),
-    _looking("search-type", "POST", ("{type}", "_search"), search.search),
-    _looking("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
-    Interaction("create", "POST", ("{type}",), write.create),
-    Interaction("update", "PUT", ("{type}", "{id}"), write.update),
-    Interaction("delete", "DELETE", ("{type}", "{id}"), write.delete),
+TABLE: tuple[Route, ...] = (
+    _read_route("read", "GET", ("{type}", "{id}"), read.read),
+    _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
+    _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
+    _read_route("search-type", "GET", ("{type}",), search.search),
+    _read_route("search-type", "POST", ("{type}", "_search"), search.search),
+    _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
+    Route("create", "POST", ("{type}",), write.create),
+    Route("update", "PUT", ("{type}", "{id}"), write.update),
+    Route("delete", "DELETE", ("{type}", "{id}"), write.delete),
     *(
-        Interaction("operation", method, shape, bulk_export.kick_off, alone=True)
+        Route("operation", method, shape, bulk_export.kick_off, alone=True)
         for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))
         for method in ("GET", "POST")
     ),
-    Interaction("operation", "GET", ("$export-status", "{job}"), bulk_export.status, alone=True),
-    Interaction("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, alone=True),
-    Interaction("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, alone=True),
+    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, alone=True),
+    Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, alone=True),
+    Route("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, alone=True),
 )
 
 
@@ -67,24 +67,24 @@ def _bucket(shape: tuple[str, ...]) -> tuple[int, str]:
     return len(shape), fixed[-1] if fixed else ""
 
 
-def _leads(row: Interaction, first: str) -> bool:
+def _matches(row: Route, first: str) -> bool:
     """Whether an address that begins with this step can be one of this row's."""
     return first in catalog() if row.shape[0] == "{type}" else first == row.shape[0]
 
 
-_BY_PLACE: dict[tuple[int, str], dict[str, Interaction]] = {}
+_BY_PLACE: dict[tuple[int, str], dict[str, Route]] = {}
 for _row in TABLE:
     _BY_PLACE.setdefault(_bucket(_row.shape), {})[_row.method] = _row
 
 
-def lookup(request: Request) -> Interaction:
+def lookup(request: Request) -> Route:
     """The interaction a request asks for.
 
     Raises Problem ``not_found`` for an address that is none of ours and ``method`` for a method it does not take.
     """
     path = request.path
     rows = _BY_PLACE.get(_bucket(path)) if path else None
-    if not rows or not _leads(next(iter(rows.values())), path[0]):
+    if not rows or not _matches(next(iter(rows.values())), path[0]):
         raise Problem("not_found", "There is nothing at this address.")
     row = rows.get("GET" if request.method == "HEAD" else request.method)
     if row is None:

@@ -94,11 +94,11 @@ async def _included(view: View, asked: query.Query, found: Sequence[VisibleVersi
         wanted = sorted(_targets(include, found, service.base) - names)
         for type in sorted({target.partition("/")[0] for target in wanted}):
             ids = frozenset(target.partition("/")[2] for target in wanted if target.startswith(type + "/"))
-            _add(extras, await view.reachable(type, IdIs(ids), INCLUDED))
+            _add(extras, await view.find_included(type, IdIs(ids), INCLUDED))
     for reverse in asked.revincludes:
         targets = frozenset(name for name in names if reverse.target_type in (None, name.partition("/")[0]))
         if targets:
-            _add(extras, await view.reachable(reverse.type, refers(reverse.type, reverse.param, targets), INCLUDED))
+            _add(extras, await view.find_included(reverse.type, refers(reverse.type, reverse.param, targets), INCLUDED))
     return [seen for name, seen in extras.items() if name not in names][:INCLUDED]
 
 

@@ -16,7 +16,7 @@ def subset(body: bytes, asked: Query) -> bytes:
         return body
     parts = jsontext.members(body)
     type = parts["resourceType"].decode().strip('"')
-    kept = _kept(type, asked, parts)
+    kept = _members_to_keep(type, asked, parts)
     parts = {name: text for name, text in parts.items() if name in kept or (name[:1] == "_" and name[1:] in kept)}
     meta = jsontext.members(parts["meta"])
     tags = jsontext.items(meta["tag"]) if "tag" in meta else []
@@ -25,7 +25,7 @@ def subset(body: bytes, asked: Query) -> bytes:
     return jsontext.joined(parts)
 
 
-def _kept(type: str, asked: Query, parts: dict[str, bytes]) -> frozenset[str]:
+def _members_to_keep(type: str, asked: Query, parts: dict[str, bytes]) -> frozenset[str]:
     required = summary.required(type)
     if asked.elements:
         return _ALWAYS | required | frozenset(asked.elements)

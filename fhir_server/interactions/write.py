@@ -14,7 +14,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
 from fhir_server.writing import hidden_elements, writer
-from fhir_server.writing.writer import Draft, Writing
+from fhir_server.writing.writer import Draft, ResourceWriter
 
 
 async def create(request: Request, service: Service) -> Response:
@@ -47,7 +47,7 @@ async def delete(request: Request, service: Service) -> Response:
 async def created(
     view: View,
     tx: Transaction,
-    writing: Writing,
+    writing: ResourceWriter,
     request: Request,
     service: Service,
     draft: Draft,
@@ -66,11 +66,11 @@ async def created(
     await require_shown(view, targets - known)
     source = app_state.owner(view.permissions, draft.type)
     row = await writing.store(draft, id, trusted=view.permissions.trusted, previous=None, source=source)
-    return await _written(view, tx, row, 201, request, service)
+    return await _written_response(view, tx, row, 201, request, service)
 
 
 async def updated(
-    view: View, tx: Transaction, writing: Writing, request: Request, service: Service, draft: Draft, known: frozenset[str] = frozenset()
+    view: View, tx: Transaction, writing: ResourceWriter, request: Request, service: Service, draft: Draft, known: frozenset[str] = frozenset()
 ) -> Response:
     allow(view, draft, "u")
     app_state.require_condition(view.permissions, draft.type, request)
@@ -87,14 +87,14 @@ async def updated(
     await require_shown(view, targets - known - {f"{draft.type}/{id}"})
     if current is not None and seen is not None and not view.permissions.everything:
         app_state.require_own(view.permissions, current)
-        draft = hidden_elements.restored(draft, current, await view.withheld(current))
+        draft = hidden_elements.restored(draft, current, await view.hidden_paths(current))
     row = await writing.store(draft, id, trusted=view.permissions.trusted, previous=current)
     if current is None:
         await writing.adopt(f"{draft.type}/{id}")
-    return await _written(view, tx, row, 200 if seen else 201, request, service)
+    return await _written_response(view, tx, row, 200 if seen else 201, request, service)
 
 
-async def deleted(view: View, tx: Transaction, writing: Writing, request: Request) -> Response:
+async def deleted(view: View, tx: Transaction, writing: ResourceWriter, request: Request) -> Response:
     type, id = request.path[:2]
     view.permissions.require(type, "d")
     if not view.permissions.trusted and not (app_state.applies(view.permissions, type) and view.permissions.may_write(type, "d")):
@@ -123,7 +123,7 @@ def allow(view: View, draft: Draft, letter: str) -> None:
 
 def require_covered(view: View, draft: Draft, letter: str) -> None:
     """Refuse a resource, as sent, that no scope covers: by whose record it is in, or by what it is.  Raises Problem ``forbidden``."""
-    if not view.permissions.takes(letter, draft.type, draft.value):
+    if not view.permissions.covers_resource(letter, draft.type, draft.value):
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
 
 
@@ -137,14 +137,14 @@ async def require_shown(view: View, targets: frozenset[str]) -> None:
     """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
     # A token that may only write need not be able to read the record it writes into.
     wanted = targets - {f"Patient/{patient}" for patient in view.permissions.patients or ()}
-    missing = wanted - await view.shows(wanted) if wanted else wanted
+    missing = wanted - await view.visible_targets(wanted) if wanted else wanted
     if missing:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
 async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[VisibleVersion | None, Row | None]:
     """The row as the caller sees it under a scope for ``letter`` (None: not at all, or deleted), and as it is stored."""
-    return await view.look(type, id, letter), await tx.current(type, id)
+    return await view.read_for_write(type, id, letter), await tx.current(type, id)
 
 
 def _require_match(request: Request, seen: VisibleVersion | None) -> None:
@@ -170,9 +170,9 @@ async def matching(view: View, type: str, condition: str, request: Request, serv
     return found[0] if found else None
 
 
-async def _written(view: View, tx: Transaction, row: Row, status: int, request: Request, service: Service) -> Response:
+async def _written_response(view: View, tx: Transaction, row: Row, status: int, request: Request, service: Service) -> Response:
     """The answer to a write: always the same head, and as much of a body as the caller asked for and may see."""
-    seen = await (await service.renewed(view, tx)).wrote(row)
+    seen = await (await service.renewed(view, tx)).visible_after_write(row)
     version, updated = (seen.version, seen.updated) if seen else (1, row.updated)
     location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
     headers = ((b"location", location), *versioned(version, updated))

@@ -12,7 +12,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from fhir_server.linking import id_token, links, organizations, token_endpoint
-from fhir_server.linking.context import Ended, LinkingContext, LinkProblem
+from fhir_server.linking.context import LinkEndedError, LinkingContext, LinkError
 from fhir_server.linking.discovery import Endpoints, discovered
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
@@ -29,7 +29,7 @@ _REFUSED: Final = "The other health system did not agree to the link. Nothing wa
 _NO_RECORD: Final = "The other health system did not say which record is yours. Nothing was linked."
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _PendingLink(msgspec.Struct, frozen=True):
     """A link under way: for whom, to whom, and what the answer must fit."""
 
     subject: str
@@ -43,9 +43,9 @@ async def start(context: LinkingContext, user: User, organisation_id: str) -> tu
     """The organisation, and the address at which this person signs in there.  Raises LinkProblem."""
     organization = await organizations.find(context.smart.store, organisation_id)
     if organization is None:
-        raise LinkProblem(_UNKNOWN)
+        raise LinkError(_UNKNOWN)
     endpoints = await discovered(context, organization)
-    state, asked = new_secret(), _Asked(user.subject, organization, endpoints, new_secret(), new_secret())
+    state, asked = new_secret(), _PendingLink(user.subject, organization, endpoints, new_secret(), new_secret())
     expires, family = context.smart.now() + REQUEST_LIFE, organizations.family(organization.id)
     await context.smart.store.secrets.replace(_KIND, digest(state), msgspec.json.encode(asked), expires, family)
     url = prepare_grant_uri(
@@ -67,23 +67,23 @@ async def finish(context: LinkingContext, user: User, pairs: Iterable[tuple[str,
     """The link that the query of a callback completes.  Raises LinkProblem, and then nothing is kept of it."""
     received = list(pairs)
     given = dict(received)
-    asked = await _taken(context, given.get("state", ""))
+    asked = await _take_pending(context, given.get("state", ""))
     if asked is None or asked.subject != user.subject or len(given) != len(received):
-        raise LinkProblem(_STALE)
+        raise LinkError(_STALE)
     organization, endpoints = asked.organization, asked.endpoints
     if await organizations.find(context.smart.store, organization.id) != organization:
-        raise LinkProblem(_STALE)
+        raise LinkError(_STALE)
     _check_answer(endpoints, given)
     proof = {"code": given["code"], "redirect_uri": context.redirect_uri, "code_verifier": asked.verifier}
     try:
         answer = await token_endpoint.ask(context, organization, endpoints.token, "authorization_code", **proof)
-    except Ended:
-        raise LinkProblem(_REFUSED) from None
+    except LinkEndedError:
+        raise LinkError(_REFUSED) from None
     tokens = token_endpoint.held(context, answer)
     try:
         await id_token.check(context, organization, endpoints, asked.nonce, answer.get("id_token"), tokens.access)
         return await links.keep(context, user, organization, endpoints, _record(answer.get("patient")), tokens)
-    except LinkProblem:
+    except LinkError:
         await token_endpoint.revoke(context, organization, endpoints.token, endpoints.revocation, tokens)
         raise
 
@@ -93,22 +93,22 @@ def host(url: str) -> str:
     return urlsplit(url).netloc
 
 
-async def _taken(context: LinkingContext, state: str) -> _Asked | None:
+async def _take_pending(context: LinkingContext, state: str) -> _PendingLink | None:
     text = await context.smart.store.secrets.take(_KIND, digest(state), context.smart.now())
-    return None if text is None else msgspec.json.decode(text, type=_Asked)
+    return None if text is None else msgspec.json.decode(text, type=_PendingLink)
 
 
 def _check_answer(endpoints: Endpoints, given: dict[str, str]) -> None:
     # Who answers comes first, errors included: another server's answer must not pass for this one's (RFC 9207 2.4).
     if given.get("iss", endpoints.issuer) != endpoints.issuer or (endpoints.names_itself and "iss" not in given):
-        raise LinkProblem(_STALE)
+        raise LinkError(_STALE)
     if "error" in given:
-        raise LinkProblem(_DENIED if given["error"] == "access_denied" else _REFUSED)
+        raise LinkError(_DENIED if given["error"] == "access_denied" else _REFUSED)
     if not given.get("code"):
-        raise LinkProblem(_REFUSED)
+        raise LinkError(_REFUSED)
 
 
 def _record(id: object) -> str:
     if not isinstance(id, str) or not _RECORD.fullmatch(id):
-        raise LinkProblem(_NO_RECORD)
+        raise LinkError(_NO_RECORD)
     return id

@@ -8,26 +8,26 @@ from typing import Final
 import httpx
 
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.outbound.json_client import Outside
+from fhir_server.smart.outbound.json_client import JsonClient
 
 NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
 BAD_ANSWER: Final = "The other health system gave an answer that cannot be used. Try again later."
 ENDED: Final = "The other health system does not accept this link any longer. Link the account again."
 
 
-class LinkProblem(Exception):
+class LinkError(Exception):
     """Something a person can be told; the text is for her, and quotes nothing that another server sent."""
 
 
-class Unreachable(LinkProblem):
+class UnreachableError(LinkError):
     """The other system gave no usable answer; the link may be as good as before."""
 
 
-class Ended(LinkProblem):
+class LinkEndedError(LinkError):
     """The other system, or time, has ended the link; only linking again helps."""
 
 
-class NotShared(LinkProblem):
+class NotSharedError(LinkError):
     """The other system does not give out this kind of information over this link."""
 
 
@@ -44,8 +44,8 @@ class LinkingContext:
     deadline: float = 20
 
     @property
-    def outside(self) -> Outside:
-        return Outside(self.transport, self.deadline)
+    def outside(self) -> JsonClient:
+        return JsonClient(self.transport, self.deadline)
 
     @property
     def redirect_uri(self) -> str:

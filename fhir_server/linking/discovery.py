@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fhir_server.linking import http
-from fhir_server.linking.context import NO_ANSWER, LinkingContext, Unreachable
+from fhir_server.linking.context import NO_ANSWER, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.outbound.json_client import callable_url, origin_of, text
 
@@ -38,7 +38,7 @@ async def discovered(context: LinkingContext, organization: Organization) -> End
     """The endpoints as its discovery document states them now.  Raises Unreachable."""
     reply = await http.get(context, f"{organization.base}/.well-known/smart-configuration")
     if reply.status != 200 or not reply.body:
-        raise Unreachable(NO_ANSWER)
+        raise UnreachableError(NO_ANSWER)
     stated = reply.body
     endpoints = Endpoints(
         authorization=text(stated.get("authorization_endpoint")),
@@ -49,12 +49,12 @@ async def discovered(context: LinkingContext, organization: Organization) -> End
         names_itself=stated.get("authorization_response_iss_parameter_supported") is True,
     )
     methods = stated.get("code_challenge_methods_supported")
-    if not isinstance(methods, list) or "S256" not in methods or not _sound(context, organization, endpoints):
-        raise Unreachable(_UNSOUND)
+    if not isinstance(methods, list) or "S256" not in methods or not _require_sound(context, organization, endpoints):
+        raise UnreachableError(_UNSOUND)
     return endpoints
 
 
-def _sound(context: LinkingContext, organization: Organization, endpoints: Endpoints) -> bool:
+def _require_sound(context: LinkingContext, organization: Organization, endpoints: Endpoints) -> bool:
     needed = (endpoints.authorization, endpoints.token)
     offered = (endpoints.revocation, endpoints.jwks, endpoints.issuer)
     stated = (*needed, *filter(None, offered))

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fhir_server.linking import links
-from fhir_server.linking.context import LinkingContext, LinkProblem, NotShared
+from fhir_server.linking.context import LinkingContext, LinkError, NotSharedError
 from fhir_server.linking.links import Link
 from fhir_server.smart.accounts.users import User
 from fhir_server.web.dates import said
@@ -94,9 +94,9 @@ async def _section(context: LinkingContext, user: User, link: Link, title: str) 
     for type in SECTIONS[title]:
         try:
             shared = await links.fetch(context, user, link, type)
-        except NotShared:
+        except NotSharedError:
             continue
-        except LinkProblem as problem:
+        except LinkError as problem:
             notes[str(problem)] = None
             continue
         lines += [line(resource) for resource in shared.resources if not _retracted(resource)]

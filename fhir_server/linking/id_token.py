@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.linking import http
-from fhir_server.linking.context import LinkingContext, LinkProblem
+from fhir_server.linking.context import LinkingContext, LinkError
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organizations import Organization
-from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
+from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verified
 
 _UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
 
@@ -20,10 +20,10 @@ async def check(
     if token is None:
         return
     if not endpoints.jwks or not endpoints.issuer:
-        raise LinkProblem(_UNPROVEN)
+        raise LinkError(_UNPROVEN)
     keys = (await http.get(context, endpoints.jwks)).body
-    expected = Expected(endpoints.issuer, organization.client_id, nonce, access_token)
+    expected = ExpectedClaims(endpoints.issuer, organization.client_id, nonce, access_token)
     try:
         await verified(token, keys, expected, context.smart.now())
-    except Unproven:
-        raise LinkProblem(_UNPROVEN) from None
+    except InvalidIdTokenError:
+        raise LinkError(_UNPROVEN) from None

@@ -12,13 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server.linking import http, organizations, token_encryption, token_endpoint
-from fhir_server.linking.context import ENDED, NO_ANSWER, Ended, LinkingContext, LinkProblem, NotShared, Unreachable
+from fhir_server.linking.context import ENDED, NO_ANSWER, LinkEndedError, LinkingContext, LinkError, NotSharedError, UnreachableError
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organizations import Organization
 from fhir_server.linking.token_endpoint import Held
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
-from fhir_server.smart.outbound.json_client import Reply
+from fhir_server.smart.outbound.json_client import JsonResponse
 from fhir_server.store import NEVER
 
 PAGE: Final = 100  # rows of one kind that are asked for
@@ -78,7 +78,7 @@ async def keep(context: LinkingContext, user: User, organization: Organization, 
         patient=patient,
         since=context.smart.now(),
     )
-    await _put(context, link, tokens)
+    await _save_tokens(context, link, tokens)
     family = organizations.family(link.organization)
     await context.smart.store.secrets.replace(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
     for old in earlier:
@@ -107,15 +107,15 @@ async def fetch(context: LinkingContext, user: User, link: Link, type: str) -> S
     Raises Ended, Unreachable, or NotShared where it does not give out this type.
     """
     tokens = await usable(context, user, link)
-    reply = await _asked(context, link, type, tokens)
+    reply = await _request_page(context, link, type, tokens)
     if reply.status == 401:
-        reply = await _asked(context, link, type, await usable(context, user, link, refused=tokens.access))
+        reply = await _request_page(context, link, type, await usable(context, user, link, refused=tokens.access))
     if reply.status == 401:
-        raise Ended(ENDED)
+        raise LinkEndedError(ENDED)
     if reply.status in (400, 403, 404, 405, 410, 422):
-        raise NotShared("This is not shared over the link.")
+        raise NotSharedError("This is not shared over the link.")
     if reply.status != 200 or reply.body.get("resourceType") != "Bundle":
-        raise Unreachable(NO_ANSWER)
+        raise UnreachableError(NO_ANSWER)
     return _searchset(reply.body, type)
 
 
@@ -126,37 +126,37 @@ async def usable(context: LinkingContext, user: User, link: Link, refused: str =
     """
     secrets, waited = context.smart.store.secrets, 0.0
     while waited < context.deadline:
-        tokens = await _kept(context, link)
+        tokens = await _load_tokens(context, link)
         if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
             return tokens
         # One at a time: a refresh token used twice is taken for a stolen one, and ends the link over there.
         if await secrets.keep(_RENEWING, link.id, b"", context.smart.now() + MINUTE):
             try:
-                return await _renewed(context, user, link, refused)
+                return await _refresh(context, user, link, refused)
             finally:
                 await secrets.take(_RENEWING, link.id, context.smart.now())
         await asyncio.sleep(_PAUSE)
         waited += _PAUSE
-    raise Unreachable(NO_ANSWER)
+    raise UnreachableError(NO_ANSWER)
 
 
-async def _renewed(context: LinkingContext, user: User, link: Link, refused: str) -> Held:
-    tokens = await _kept(context, link)
+async def _refresh(context: LinkingContext, user: User, link: Link, refused: str) -> Held:
+    tokens = await _load_tokens(context, link)
     if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
         return tokens  # by whoever held the turn before us
     organization = await organizations.find(context.smart.store, link.organization)
     if not tokens.refresh or organization is None or organization.base != link.base:
-        raise Ended(ENDED)
+        raise LinkEndedError(ENDED)
     answer = await token_endpoint.ask(context, organization, link.token, "refresh_token", refresh_token=tokens.refresh)
     fresh = token_endpoint.held(context, answer, tokens.refresh)
-    await _put(context, link, fresh)
+    await _save_tokens(context, link, fresh)
     if await find(context, user, link.id) is None:  # cut meanwhile
         await _revoke(context, link, await context.smart.store.secrets.take(_TOKENS, link.id, context.smart.now()))
-        raise Ended(ENDED)
+        raise LinkEndedError(ENDED)
     return fresh
 
 
-async def _asked(context: LinkingContext, link: Link, type: str, tokens: Held) -> Reply:
+async def _request_page(context: LinkingContext, link: Link, type: str, tokens: Held) -> JsonResponse:
     query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
     return await http.get(context, f"{link.base}/{type}", query, tokens.access)
 
@@ -172,14 +172,14 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-async def _kept(context: LinkingContext, link: Link) -> Held:
+async def _load_tokens(context: LinkingContext, link: Link) -> Held:
     sealed = await context.smart.store.secrets.peek(_TOKENS, link.id, context.smart.now())
     if sealed is None:
-        raise Ended(ENDED)
+        raise LinkEndedError(ENDED)
     return msgspec.json.decode(await token_encryption.unseal(context.smart, sealed), type=Held)
 
 
-async def _put(context: LinkingContext, link: Link, tokens: Held) -> None:
+async def _save_tokens(context: LinkingContext, link: Link, tokens: Held) -> None:
     sealed = await token_encryption.seal(context.smart, msgspec.json.encode(tokens))
     family = organizations.family(link.organization)
     await context.smart.store.secrets.replace(_TOKENS, link.id, sealed, NEVER, family)
@@ -191,7 +191,7 @@ async def _revoke(context: LinkingContext, link: Link, sealed: bytes | None) -> 
         return
     try:
         tokens = msgspec.json.decode(await token_encryption.unseal(context.smart, sealed), type=Held)
-    except LinkProblem:
+    except LinkError:
         return
     await token_endpoint.revoke(context, organization, link.token, link.revocation, tokens)
 

@@ -10,16 +10,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.linking import authorization, display, links, organizations
-from fhir_server.linking.context import LinkingContext, LinkProblem, Unreachable
+from fhir_server.linking.context import LinkingContext, LinkError, UnreachableError
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
 from fhir_server.linking.pages import render
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import Act, Kind
+from fhir_server.smart.core.security_events import SecurityEvent, Kind
 from fhir_server.web.dates import day_of
-from fhir_server.web.forms import NO_STORE, BadForm, fields, read_form
+from fhir_server.web.forms import NO_STORE, BadFormError, fields, read_form
 
 Handler = Callable[[Request, Session], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
@@ -44,7 +44,7 @@ class Pages:
             return self._problem(session, _FORGED, 403)
         try:
             organization, url = await authorization.start(self.context, session.user, form.get("organization", ""))
-        except LinkProblem as problem:
+        except LinkError as problem:
             return await self._listing(session, str(problem), _status(problem))
         # A page with a link, not a redirect: browsers hold a form to its own site, redirects included.
         return self._page("leaving.html", session, partner=organization, url=url, host=authorization.host(url))
@@ -52,9 +52,9 @@ class Pages:
     async def callback(self, request: Request, session: Session) -> Response:
         try:
             link = await authorization.finish(self.context, session.user, fields(request.url.query))
-        except BadForm as error:
+        except BadFormError as error:
             return await self._listing(session, str(error))
-        except LinkProblem as problem:
+        except LinkError as problem:
             return await self._listing(session, str(problem), _status(problem))
         await self._note("link-account", session, link)
         return _to(f"/links/{link.id}")
@@ -66,7 +66,7 @@ class Pages:
         problem, sections = "", list[display.Section]()
         try:
             sections = await display.sections(self.context, session.user, link)
-        except LinkProblem as failure:
+        except LinkError as failure:
             problem = str(failure)
         view: dict[str, Any] = {"link": link, "partner": organization, "sections": sections, "since": self._since(link)}
         return self._page("link.html", session, problem=problem, **view)
@@ -120,13 +120,13 @@ class Pages:
         return day_of(link.since, self.context.smart.zone)
 
     async def _note(self, kind: Kind, session: Session, link: Link) -> None:
-        await self.context.smart.note(Act(kind, username=session.user.username, detail={"organisation": link.organization}))
+        await self.context.smart.note(SecurityEvent(kind, username=session.user.username, detail={"organisation": link.organization}))
 
     async def _form(self, request: Request) -> dict[str, str] | None:
         """The form's fields, if this browser was shown the form."""
         try:
             form = dict(await read_form(request))
-        except BadForm:
+        except BadFormError:
             return None
         return form if cookies.own_form(self.context.smart, request, form.get("token", "")) else None
 
@@ -140,9 +140,9 @@ class Pages:
         return request.cookies.get(sessions.cookie_name(self.context.smart), "")
 
 
-def _status(problem: LinkProblem) -> int:
+def _status(problem: LinkError) -> int:
     """Whose fault it is: 503 where the other system is, or does, nothing that can be used."""
-    return 503 if isinstance(problem, Unreachable) else 400
+    return 503 if isinstance(problem, UnreachableError) else 400
 
 
 def _to(path: str) -> RedirectResponse:

@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from fhir_server.linking.context import Ended
+from fhir_server.linking.context import LinkEndedError
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import box
 from fhir_server.store import NEVER
@@ -28,15 +28,15 @@ async def unseal(smart: SmartContext, sealed: bytes) -> bytes:
     try:
         return (await _box(smart)).decrypt(sealed)
     except InvalidToken:
-        raise Ended(_LOST) from None
+        raise LinkEndedError(_LOST) from None
 
 
 async def _box(smart: SmartContext) -> Fernet:
-    seed = smart.key.encode() if smart.key else await _made(smart)
+    seed = smart.key.encode() if smart.key else await _make_key(smart)
     return box(seed, "fhir-server linked accounts")
 
 
-async def _made(smart: SmartContext) -> bytes:
+async def _make_key(smart: SmartContext) -> bytes:
     secrets = smart.store.secrets
     seed = await secrets.peek(_KIND, "", 0)
     if seed is None:

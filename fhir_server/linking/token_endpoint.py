@@ -10,7 +10,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 
 from fhir_server.linking import http
-from fhir_server.linking.context import BAD_ANSWER, ENDED, Ended, LinkingContext, Unreachable
+from fhir_server.linking.context import BAD_ANSWER, ENDED, LinkEndedError, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.outbound import client_authentication
@@ -28,12 +28,12 @@ class Held(msgspec.Struct, frozen=True):
 
 async def ask(context: LinkingContext, organization: Organization, endpoint: str, grant_type: str, **given: str) -> dict[str, Any]:
     """A token endpoint's answer.  Raises Ended if the grant (code, refresh token) is refused, Unreachable otherwise."""
-    body, headers = await _signed(context, organization, endpoint, endpoint, prepare_token_request(grant_type, **given))
+    body, headers = await _post_authenticated(context, organization, endpoint, endpoint, prepare_token_request(grant_type, **given))
     reply = await http.post_form(context, endpoint, body, headers)
     if reply.status in (400, 401) and reply.body.get("error") == "invalid_grant":
-        raise Ended(ENDED)
+        raise LinkEndedError(ENDED)
     if reply.status != 200:
-        raise Unreachable(BAD_ANSWER)
+        raise UnreachableError(BAD_ANSWER)
     return reply.body
 
 
@@ -42,7 +42,7 @@ def held(context: LinkingContext, answer: dict[str, Any], before: str = "") -> H
     access, refresh, life = answer.get("access_token"), answer.get("refresh_token"), answer.get("expires_in")
     bearer = str(answer.get("token_type")).lower() == "bearer"
     if not bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
-        raise Unreachable(BAD_ANSWER)
+        raise UnreachableError(BAD_ANSWER)
     seconds = life if isinstance(life, int) and 0 <= life <= 366 * 86_400 else 0
     return Held(access, refresh if isinstance(refresh, str) else before, context.smart.now() + seconds * SECOND)
 
@@ -53,14 +53,14 @@ async def revoke(context: LinkingContext, organization: Organization, token_endp
         return
     token, hint = (tokens.refresh, "refresh_token") if tokens.refresh else (tokens.access, "access_token")
     plain, _ = prepare_revoke_token_request(token, hint)
-    body, headers = await _signed(context, organization, token_endpoint, endpoint, plain)
+    body, headers = await _post_authenticated(context, organization, token_endpoint, endpoint, plain)
     try:
         await http.post_form(context, endpoint, body, headers)
-    except Unreachable:
+    except UnreachableError:
         return
 
 
-async def _signed(
+async def _post_authenticated(
     context: LinkingContext, organization: Organization, audience: str, endpoint: str, body: str
 ) -> client_authentication.Signed:
     if organization.method == "none":

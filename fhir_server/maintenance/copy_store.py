@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fhir_server.store import Store, open_store
-from fhir_server.store.copying import Destination, Life, Origin, Secret, destination, origin
+from fhir_server.store.copying import CopyTarget, ResourceHistory, CopySource, Secret, destination, origin
 
 _PAGE = 200
 _LINES = 1000
@@ -50,7 +50,7 @@ async def migrate(source: str, target: str, progress: Callable[[str, int, int], 
     """
     old, new = open_store(source), open_store(target)
     try:
-        return await _copied(origin(_scheme(source), old), old, destination(_scheme(target), new), new, source, progress)
+        return await _copy_pages(origin(_scheme(source), old), old, destination(_scheme(target), new), new, source, progress)
     finally:
         await old.close()
         await new.close()
@@ -60,19 +60,19 @@ def _scheme(url: str) -> str:
     return url.partition(":")[0]
 
 
-async def _copied(
-    old: Origin, from_: Store, new: Destination, into: Store, source: str, progress: Callable[[str, int, int], None]
+async def _copy_pages(
+    old: CopySource, from_: Store, new: CopyTarget, into: Store, source: str, progress: Callable[[str, int, int], None]
 ) -> Tally:
     await from_.prepare()
     await into.prepare()
     after = await new.begin(sha256(source.encode()).hexdigest())
     await new.take_classes(await old.classes())
     total, done = await old.count(), await new.count()
-    async for lives in _pages(old.lives, _of_life, after):
+    async for lives in _pages(old.lives, _digest_history, after):
         await new.take_lives(lives)
         done += len(lives)
         progress("Resources", done, total)
-    async for secrets in _pages(old.secrets, _of_secret):
+    async for secrets in _pages(old.secrets, _digest_key_value):
         await new.take_secrets(secrets)
     for journal in await old.journals():
         async for lines in _lines(old, journal):
@@ -85,20 +85,20 @@ async def _copied(
     return now
 
 
-async def tally(whole: Origin, progress: Callable[[int], None]) -> Tally:
+async def tally(whole: CopySource, progress: Callable[[int], None]) -> Tally:
     """All that a store holds, counted and digested."""
     found = Tally()
     for key in enumerate(await whole.classes()):
         found.add("classes", key)
     done = 0
-    async for lives in _pages(whole.lives, _of_life):
+    async for lives in _pages(whole.lives, _digest_history):
         for life in lives:
             found.add("resources", (life.type, life.id))
             for version in life.versions:
                 found.add("versions", _comparable(version))
         done += len(lives)
         progress(done)
-    async for secrets in _pages(whole.secrets, _of_secret):
+    async for secrets in _pages(whole.secrets, _digest_key_value):
         for secret in secrets:
             found.add("secrets", secret)
     for journal in await whole.journals():
@@ -122,16 +122,16 @@ async def _pages(
         after = place(page[-1])
 
 
-async def _lines(whole: Origin, journal: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
+async def _lines(whole: CopySource, journal: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
     last = 0
     while lines := await whole.lines(journal, last, _LINES):
         yield lines
         last = lines[-1][0]
 
 
-def _of_life(life: Life) -> tuple[str, str]:
+def _digest_history(life: ResourceHistory) -> tuple[str, str]:
     return life.type, life.id
 
 
-def _of_secret(secret: Secret) -> tuple[str, str]:
+def _digest_key_value(secret: Secret) -> tuple[str, str]:
     return secret.kind, secret.key

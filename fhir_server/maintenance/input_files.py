@@ -72,7 +72,7 @@ def units(path: Path, key: bytes, today: date | None) -> Iterator[Unit]:
     if bundle.get("type") not in ("transaction", "batch", "collection"):
         raise Problem("invalid", "Only Bundles of type transaction, batch or collection can be loaded.")
     if today is not None and "timestamp" in bundle:
-        text = _shifted(text, today - date.fromisoformat(bundle["timestamp"][:10]))
+        text = _shift_dates(text, today - date.fromisoformat(bundle["timestamp"][:10]))
     yield Unit(path, bundle["type"] == "transaction", list(_items(bundle, text, key, sha256(text).digest())), path.stat().st_size)
 
 
@@ -104,7 +104,7 @@ def _items(bundle: dict[str, Any], text: bytes, key: bytes, digest: bytes) -> It
     }
     for place, ((_, entry_text), id) in enumerate(zip(entries, ids, strict=True)):
         resource = jsontext.members(entry_text).get("resource", b"")
-        yield Item(f"entry {place}", id, _ADDRESS.sub(lambda found: _addressed(found, addresses), resource))
+        yield Item(f"entry {place}", id, _ADDRESS.sub(lambda found: _with_addresses(found, addresses), resource))
 
 
 def _id(entry: Any, place: int, key: bytes, digest: bytes) -> str:
@@ -116,13 +116,13 @@ def _id(entry: Any, place: int, key: bytes, digest: bytes) -> str:
     return hmac.new(key, digest + place.to_bytes(4, "big"), sha256).hexdigest()[:32]
 
 
-def _addressed(found: re.Match[bytes], addresses: dict[str, str]) -> bytes:
+def _with_addresses(found: re.Match[bytes], addresses: dict[str, str]) -> bytes:
     name, colon, address = found.groups()
     target = addresses.get(address.decode())
     return found.group(0) if target is None else b'"%s"%s"%s"' % (name, colon, target.encode())
 
 
-def _shifted(text: bytes, by: timedelta) -> bytes:
+def _shift_dates(text: bytes, by: timedelta) -> bytes:
     def moved(found: re.Match[bytes]) -> bytes:
         day, rest = found.groups()
         try:

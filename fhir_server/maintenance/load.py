@@ -11,7 +11,7 @@ from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
 from fhir_server.store import Row, Store, Transaction
 from fhir_server.writing import writer
-from fhir_server.writing.writer import ID, Draft, Writing
+from fhir_server.writing.writer import ID, Draft, ResourceWriter
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Loader:
             refused += [(item, reason) for item, _ in drafts]
             drafts = []
         tally.rejects += [_reject(unit, item, problem) for item, problem in refused]
-        stored = await self._store.write(lambda tx: self._written(tx, drafts)) if drafts else 0
+        stored = await self._store.write(lambda tx: self._write(tx, drafts)) if drafts else 0
         tally.stored += stored
         tally.present += len(drafts) - stored
 
@@ -55,8 +55,8 @@ class Loader:
             raise Problem("invalid", "The resource has no valid id.")
         return writer.draft(item.text, base=self._base)
 
-    async def _written(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
-        writing = Writing(tx, self._labeler, self._base, self._clock())
+    async def _write(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
+        writing = ResourceWriter(tx, self._labeler, self._base, self._clock())
         stored = 0
         for item, draft in sorted(drafts, key=lambda pair: writer.rank(pair[1].type)):
             current = await tx.current(draft.type, item.id)

@@ -10,7 +10,7 @@ from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.visibility import Position, Visibility, VisibilityClause
 from fhir_server.store import Store, Transaction
-from fhir_server.writing.writer import Writing, rank
+from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAGE = 500
 
@@ -38,7 +38,7 @@ class LabelingContext(NamedTuple):
 
 
 async def _page(with_: LabelingContext, type: str, after: Position | None, tx: Transaction) -> tuple[int, int, Position | None]:
-    writing = Writing(tx, *with_)
+    writing = ResourceWriter(tx, *with_)
     visibility = Visibility((VisibilityClause(None, frozenset(range(len(await tx.classes()))), released=False),), with_.now)
     page = await tx.find(type, EVERYTHING, visibility, limit=_PAGE, after=after)
     changed = 0

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import page_handlers
 from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
-from fhir_server.smart.accounts.account_events import Event
+from fhir_server.smart.accounts.account_events import AccountEvent
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.web.dates import day_of, minute_of
 
 PATH: Final = "/account"
@@ -122,7 +122,7 @@ class Account:
         return await self._page(session, _NEITHER if await second_factor.enrolled(self.smart, session.user) else _NOT_YOU)
 
     async def _note(self, user: User, what: str, *, done: bool = True) -> None:
-        await self.smart.note(Act("change-account", done, user.username, detail={"what": what}))
+        await self.smart.note(SecurityEvent("change-account", done, user.username, detail={"what": what}))
 
     def _setting_up(self, session: Session, seed: bytes, problem: str = "") -> Response:
         setup = second_factor.setup(self.smart, session.user, seed)
@@ -143,7 +143,7 @@ class Account:
         )
 
 
-def worded(events: Iterable[Event], zone: ZoneInfo) -> list[tuple[str, str]]:
+def worded(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:
     """When each happened, and what, in words."""
     return [(minute_of(one.at, zone), account_events.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
 

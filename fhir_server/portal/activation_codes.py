@@ -15,7 +15,7 @@ import msgspec
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import DAY, MINUTE, digest
-from fhir_server.store import NEVER, Secrets, Store
+from fhir_server.store import NEVER, KeyValueStore, Store
 
 CODE_LIFE: Final = 90 * DAY
 GUESSES: Final = 5
@@ -54,7 +54,7 @@ class Invitation(msgspec.Struct, frozen=True):
     accepted: bool = False
 
 
-async def issue(secrets: Secrets, invitation: Invitation, now: int) -> str:
+async def issue(secrets: KeyValueStore, invitation: Invitation, now: int) -> str:
     """A new code for a grant; an earlier one no longer works."""
     code = "".join(random.choice(_ALPHABET) for _ in range(_LENGTH))
     fresh = msgspec.structs.replace(invitation, key=digest(code), until=now + CODE_LIFE)
@@ -63,7 +63,7 @@ async def issue(secrets: Secrets, invitation: Invitation, now: int) -> str:
     return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
 
 
-async def renew(secrets: Secrets, related_person: str, now: int) -> str | None:
+async def renew(secrets: KeyValueStore, related_person: str, now: int) -> str | None:
     """Another code for a grant that nobody has taken up; None if somebody has, also if that is just happening."""
     invitation = await _find(secrets, related_person)
     if invitation is None or invitation.accepted:
@@ -72,7 +72,7 @@ async def renew(secrets: Secrets, related_person: str, now: int) -> str | None:
     return await issue(secrets, invitation, now) if withdrawn or invitation.until <= now else None
 
 
-async def state(secrets: Secrets, related_person: str, now: int) -> State:
+async def state(secrets: KeyValueStore, related_person: str, now: int) -> State:
     """Whether somebody has taken the grant up; "none" if it was not made here."""
     invitation = await _find(secrets, related_person)
     if invitation is None:
@@ -80,7 +80,7 @@ async def state(secrets: Secrets, related_person: str, now: int) -> State:
     return "accepted" if invitation.accepted else "waiting" if now < invitation.until else "lapsed"
 
 
-async def forget(secrets: Secrets, consent: str) -> None:
+async def forget(secrets: KeyValueStore, consent: str) -> None:
     """Void the codes of a grant that has ended."""
     await secrets.forget(_family(consent))
 
@@ -119,7 +119,7 @@ async def taken_up(store: Store, user: User, typed: str) -> tuple[User, Invitati
     return (settled, mine) if settled and mine else None
 
 
-async def _offer(secrets: Secrets, invitation: Invitation) -> None:
+async def _offer(secrets: KeyValueStore, invitation: Invitation) -> None:
     """The invitation's newest code works (again)."""
     related_person = invitation.related_person.encode()
     await secrets.replace(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
@@ -129,7 +129,7 @@ def _read(typed: str) -> str:
     return typed[:100].upper().translate(_ALIKE)
 
 
-async def _guess(secrets: Secrets, username: str, now: int) -> str | None:
+async def _guess(secrets: KeyValueStore, username: str, now: int) -> str | None:
     for number in range(GUESSES):
         slot = f"{digest(f'activation:{username}')}:{number}"
         if await secrets.keep("attempt", slot, b"", now + WINDOW):
@@ -137,18 +137,18 @@ async def _guess(secrets: Secrets, username: str, now: int) -> str | None:
     return None
 
 
-async def _waiting(secrets: Secrets, key: str, now: int) -> Invitation | None:
+async def _waiting(secrets: KeyValueStore, key: str, now: int) -> Invitation | None:
     related_person = await secrets.peek(_ACTIVATION, key, now)
     invitation = None if related_person is None else await _find(secrets, related_person.decode())
     return invitation if invitation and invitation.key == key and not invitation.accepted else None
 
 
-async def _find(secrets: Secrets, related_person: str) -> Invitation | None:
+async def _find(secrets: KeyValueStore, related_person: str) -> Invitation | None:
     text = await secrets.peek(_INVITATION, related_person, 0)
     return None if text is None else msgspec.json.decode(text, type=Invitation)
 
 
-async def _put(secrets: Secrets, invitation: Invitation) -> None:
+async def _put(secrets: KeyValueStore, invitation: Invitation) -> None:
     text = msgspec.json.encode(invitation)
     await secrets.replace(_INVITATION, invitation.related_person, text, NEVER, _family(invitation.consent))
 

@@ -40,20 +40,20 @@ class App:
 async def connected(context: PortalContext, user: User, now: int) -> list[App]:
     """The person's standing grants, by the client's name."""
     records = {choice.patient: choice.name for choice in await context.records(user, now)}
-    found = [await _app(context, user, grant, records) for grant in await _standing(context, user, now)]
+    found = [await _app(context, user, grant, records) for grant in await _active(context, user, now)]
     return sorted(found, key=lambda app: (app.name, app.record, app.renewed))
 
 
 async def end(context: PortalContext, user: User, handle: str, now: int) -> TokenGrant | None:
     """End a grant of this person's with every token it has, and say which it was; None if there is none of that handle."""
-    for grant in await _standing(context, user, now):
+    for grant in await _active(context, user, now):
         if digest(grant.family) == handle:
             await context.smart.store.secrets.forget(grant.family)
             return grant
     return None
 
 
-async def _standing(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
+async def _active(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
     return [grant for grant in await token_grants.standing(context.smart.store, now) if grant.username == user.username]
 
 

@@ -18,12 +18,12 @@ from fhir_server.smart.core.persons import Person, RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import NEVER, Snapshot, Transaction
-from fhir_server.writing.writer import Writing
+from fhir_server.writing.writer import ResourceWriter
 
 _EVERYTHING = resource_scopes("patient/*.cruds")
 
 
-class NotYours(Exception):
+class NotYourRecordError(Exception):
     """This person may not decide who opens the record: it is not their own, or they are not (known to be) an adult."""
 
 
@@ -39,8 +39,8 @@ class PortalContext:
         """The civil date at ``now`` in the institution's time zone."""
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self.service.policy.timezone).date()
 
-    def writing(self, tx: Transaction, now: int) -> Writing:
-        return Writing(tx, self.service.labeler, self.service.base, now)
+    def writing(self, tx: Transaction, now: int) -> ResourceWriter:
+        return ResourceWriter(tx, self.service.labeler, self.service.base, now)
 
     async def records(self, user: User, now: int) -> Sequence[RecordChoice]:
         """The records this person may open, the person's own first."""
@@ -50,7 +50,7 @@ class PortalContext:
         """An adult's View of her own record.  Raises NotYours for anybody the policy does not judge to be that."""
         permissions = await self.resolver.permissions(snapshot, _principal(user, user.person()), now)
         if user.role != "patient" or permissions.actor is None or permissions.actor.kind != "AS":
-            raise NotYours
+            raise NotYourRecordError
         return View(snapshot, permissions, now)
 
     async def may_share(self, user: User, now: int) -> bool:
@@ -58,7 +58,7 @@ class PortalContext:
         async with self.smart.store.snapshot() as snapshot:
             try:
                 await self.own_record(snapshot, user, now)
-            except NotYours:
+            except NotYourRecordError:
                 return False
             return True
 

@@ -16,7 +16,7 @@ from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
 from fhir_server.smart.tokens.launch import Launch, new_launch
 
 
-class NoChart(Exception):
+class NoChartError(Exception):
     """Not a patient whose chart this clinician may open, nor a visit or an app that goes with it: all one to her."""
 
 
@@ -29,7 +29,7 @@ async def chart(smart: SmartContext, user: User, patient: str) -> RecordChoice:
     """Raises NoChart."""
     found = (await charts(smart, user)).get(patient)
     if found is None:
-        raise NoChart
+        raise NoChartError
     return found
 
 
@@ -50,7 +50,7 @@ async def launch(smart: SmartContext, user: User, patient: str, client_id: str, 
     client = next((one for one in await apps(smart) if one.client_id == client_id), None)
     seen = {one.encounter for one in await visits(smart, user, patient)}
     if client is None or (encounter and encounter not in seen):
-        raise NoChart
+        raise NoChartError
     handle = await new_launch(smart.store, Launch(client.client_id, user.username, patient, encounter or None), smart.now())
     joint = "&" if "?" in client.launch_uri else "?"
     return client.launch_uri + joint + urlencode({"iss": smart.fhir_base, "launch": handle})

@@ -7,10 +7,10 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import ehr_launch, page_handlers
-from fhir_server.portal.ehr_launch import NoChart
+from fhir_server.portal.ehr_launch import NoChartError
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import Act, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, of_patient
 from fhir_server.web.forms import NO_STORE
 
 PATH: Final = "/ehr"
@@ -35,7 +35,7 @@ class Charts:
             return page_handlers.failed(self.smart, _STAFF, 403, session)
         try:
             found = await ehr_launch.chart(self.smart, session.user, request.path_params["patient"])
-        except NoChart:
+        except NoChartError:
             return page_handlers.failed(self.smart, _NO_CHART, 404, session)
         apps, visits = await ehr_launch.apps(self.smart), await ehr_launch.visits(self.smart, session.user, found.patient)
         # A form is held to these origins, and opening an app redirects to one of them.
@@ -48,9 +48,9 @@ class Charts:
         wanted = (form.get("patient", ""), form.get("app", ""), form.get("encounter", ""))
         try:
             url = await ehr_launch.launch(self.smart, session.user, *wanted)
-        except NoChart:
+        except NoChartError:
             return page_handlers.failed(self.smart, _NO_CHART, 404, session)
-        await self.smart.note(Act("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
+        await self.smart.note(SecurityEvent("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
         # Not RedirectResponse, which re-quotes: a launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
 

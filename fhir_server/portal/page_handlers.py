@@ -14,7 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.web.forms import ALONE, NO_STORE, BadForm, Form, page_headers, read_form
+from fhir_server.web.forms import ALONE, NO_STORE, BadFormError, Form, page_headers, read_form
 
 Shown = Callable[[Request, Session], Awaitable[Response]]
 Sent = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
@@ -65,7 +65,7 @@ def sent(smart: SmartContext, path: str, handler: Sent) -> Callable[[Request], A
     async def guarded(request: Request) -> Response:
         try:
             form: Form = await read_form(request)
-        except BadForm as error:
+        except BadFormError as error:
             return failed(smart, str(error))
         if not cookies.own_form(smart, request, dict(form).get("token", "")):
             return failed(smart, _FORGED, 403)

@@ -58,14 +58,14 @@ def _grant(consent: str, said: Iterable[provisions.Grant], people: dict[str, dic
     return Grant(
         consent,
         persons,
-        tuple(_worded(people[id]) for id in persons),
+        tuple(_describe_person(people[id]) for id in persons),
         tuple(level for level in LEVELS if level in levels),
         None if since == provisions.ALWAYS else since,
         None if until == NEVER else until,
     )
 
 
-def _worded(person: dict[str, Any]) -> str:
+def _describe_person(person: dict[str, Any]) -> str:
     codes = [coding.get("code") for one in person.get("relationship", []) for coding in one.get("coding", [])]
     relation = next((RELATIONSHIPS[code][0].lower() for code in codes if code in RELATIONSHIPS), "")
     return _name(person) + (f" ({relation})" if relation else "")

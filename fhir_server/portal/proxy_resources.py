@@ -18,7 +18,7 @@ _SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SharingRequest:
     """What an adult asks for: whom to let in, how far, and until when (the last day; None: until she ends it)."""
 
     name: str
@@ -27,15 +27,15 @@ class Wish:
     until: date | None = None
 
 
-def related_person(patient: str, wish: Wish) -> Draft:
+def related_person(patient: str, wish: SharingRequest) -> Draft:
     """The RelatedPerson that the other person will be."""
     given: dict[str, Any] = {"active": True, "patient": {"reference": f"Patient/{patient}"}, "name": [{"text": wish.name}]}
     if wish.relationship:
         given["relationship"] = [_coded(_ROLE, wish.relationship, RELATIONSHIPS[wish.relationship][1])]
-    return _drafted("RelatedPerson", given)
+    return _draft("RelatedPerson", given)
 
 
-def consent(patient: str, related: str, wish: Wish, *, now: int, today: date, policy: str, authority: str) -> Draft:
+def consent(patient: str, related: str, wish: SharingRequest, *, now: int, today: date, policy: str, authority: str) -> Draft:
     """The Consent by which the patient lets this RelatedPerson in under the policy of that name."""
     period = {"start": today.isoformat()} | ({"end": wish.until.isoformat()} if wish.until else {})
     grantee = {"role": _coded(_ROLE, "GRANTEE", "grantee"), "reference": {"reference": f"RelatedPerson/{related}"}}
@@ -54,12 +54,12 @@ def consent(patient: str, related: str, wish: Wish, *, now: int, today: date, po
         "policy": [{"authority": authority, "uri": f"{_IG}/policy/{policy}"}],
         "provision": {"provision": [{"type": "permit", "period": period, "actor": [grantee]}]},
     }
-    return _drafted("Consent", given)
+    return _draft("Consent", given)
 
 
 def _coded(system: str, code: str, display: str = "") -> dict[str, Any]:
     return {"coding": [{"system": system, "code": code} | ({"display": display} if display else {})]}
 
 
-def _drafted(type: str, given: dict[str, Any]) -> Draft:
+def _draft(type: str, given: dict[str, Any]) -> Draft:
     return draft(model(type)(**given).model_dump_json().encode(), type)

@@ -11,7 +11,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
 from fhir_server.portal.account import add_account, worded
 from fhir_server.portal.activation_codes import Invitation
-from fhir_server.portal.context import NotYours, PortalContext
+from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import Grant
 from fhir_server.portal.sharing import Unclear
@@ -20,7 +20,7 @@ from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.security_events import Act, Kind, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, Kind, of_patient
 from fhir_server.web.dates import day_of
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
@@ -60,7 +60,7 @@ class Portal:
             code, consent = await sharing.share(self.context, session.user, asked, now)
         except Unclear as unclear:
             return await self._sharing(session, form, unclear)
-        except NotYours:
+        except NotYourRecordError:
             return self._not_yours(session)
         await self._note("share-record", session, f"Consent/{consent}", detail={"level": asked.level})
         return self._code(session, code, asked.name, now)
@@ -71,7 +71,7 @@ class Portal:
             code, grant = await sharing.another_code(self.context, session.user, form.get("consent", ""), now)
         except Unclear as unclear:
             return await self._sharing(session, {}, unclear)
-        except NotYours:
+        except NotYourRecordError:
             return self._not_yours(session)
         await self._note("new-code", session, f"Consent/{grant.consent}")
         return self._code(session, code, grant.names[0], now)
@@ -82,7 +82,7 @@ class Portal:
             await sharing.end(self.context, session.user, consent, self.smart.now())
         except Unclear as unclear:
             return await self._sharing(session, {}, unclear)
-        except NotYours:
+        except NotYourRecordError:
             return self._not_yours(session)
         await self._note("end-sharing", session, f"Consent/{consent}")
         return page_handlers.to("/sharing", ended="yes")
@@ -91,7 +91,7 @@ class Portal:
         now = self.smart.now()
         try:
             grants = await sharing.shared(self.context, session.user, now)
-        except NotYours:
+        except NotYourRecordError:
             return self._not_yours(session)
         return page_handlers.page(
             self.smart,
@@ -127,7 +127,7 @@ class Portal:
 
     async def _note(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
         own = of_patient(session.user.patient)
-        await self.smart.note(Act(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
+        await self.smart.note(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
         until = day_of(now + activation_codes.CODE_LIFE, self.smart.zone)
@@ -149,10 +149,10 @@ class Portal:
             earlier = await activation_codes.taken_up(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
                 return await self._accepted(request, *earlier, now)
-            await self.smart.note(Act("use-code", False, session.user.username))
+            await self.smart.note(SecurityEvent("use-code", False, session.user.username))
             return page_handlers.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
-        await self.smart.note(Act("use-code", username=user.username, about=about))
+        await self.smart.note(SecurityEvent("use-code", username=user.username, about=about))
         return await self._accepted(request, user, invitation, now)
 
     async def _accepted(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
@@ -170,7 +170,7 @@ class Portal:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps(session, _NOT_CONNECTED)
-        await self.smart.note(Act("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
+        await self.smart.note(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
         return page_handlers.to("/apps", ended="yes")
 
     async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:

@@ -12,9 +12,9 @@ from fhir_server import jsontext
 from fhir_server.access.view import View
 from fhir_server.portal import activation_codes, proxy_grants, proxy_resources
 from fhir_server.portal.activation_codes import Invitation
-from fhir_server.portal.context import NotYours, PortalContext
+from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.proxy_grants import Grant
-from fhir_server.portal.proxy_resources import Wish
+from fhir_server.portal.proxy_resources import SharingRequest
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.smart.accounts.users import User
 from fhir_server.store import Transaction
@@ -38,7 +38,7 @@ class Unclear(ValueError):
         self.field = field
 
 
-def wish(form: dict[str, str], today: date) -> Wish:
+def wish(form: dict[str, str], today: date) -> SharingRequest:
     """What a sent form asks for.  Raises Unclear."""
     name = " ".join(form.get("name", "").split())
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
@@ -47,7 +47,7 @@ def wish(form: dict[str, str], today: date) -> Wish:
     if level not in LEVELS:
         raise Unclear(_LEVEL, "level")
     until = _date(form["until"], today) if form.get("until") else None
-    return Wish(name, relationship if relationship in RELATIONSHIPS else "", level, until)
+    return SharingRequest(name, relationship if relationship in RELATIONSHIPS else "", level, until)
 
 
 def _date(text: str, today: date) -> date:
@@ -66,7 +66,7 @@ async def shared(context: PortalContext, user: User, now: int) -> list[Grant]:
         return await _in_force(context, await context.own_record(snapshot, user, now), user)
 
 
-async def share(context: PortalContext, user: User, asked: Wish, now: int) -> tuple[str, str]:
+async def share(context: PortalContext, user: User, asked: SharingRequest, now: int) -> tuple[str, str]:
     """Let somebody in: the code by which that person takes it up, and the id of the Consent.  Raises NotYours, Unclear."""
     patient, service = _own(user), context.service
     related, token_grant = service.new_id(), service.new_id()
@@ -119,5 +119,5 @@ async def _in_force(context: PortalContext, view: View, user: User) -> list[Gran
 
 def _own(user: User) -> str:
     if user.patient is None:
-        raise NotYours
+        raise NotYourRecordError
     return user.patient

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fhir_server.resources import _values, definitions
-from fhir_server.resources._context import Place, Run, quote
+from fhir_server.resources._context import Place, ValidationRun, quote
 from fhir_server.resources.definitions import Element, TypeRef
 from fhir_server.resources.invariants import Predicate, rule
 
@@ -45,7 +45,7 @@ class Shape:
         """Let a member pass whose value the caller of :meth:`check` has checked."""
         self._members[name] = _pass
 
-    def check(self, node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(self, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         """Report what is wrong with a JSON object and everything in it."""
         members = self._members
         if not node:
@@ -63,7 +63,7 @@ class Shape:
                 run.add("invariant", text, place)
 
     @staticmethod
-    def _check_choice(choice: Choice, node: dict[str, Any], place: Place, run: Run) -> None:
+    def _check_choice(choice: Choice, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         found = {name.lstrip("_") for name in choice.names.intersection(node)}
         if len(found) > 1:
             run.add("structure", f"Only one of {', '.join(sorted(found))} may be present.", (place, choice.name, -1))
@@ -90,7 +90,7 @@ class _Coding(Shape):
         super().__init__(rows, rules)
         self._right: set[tuple[tuple[str, str], ...]] = set()
 
-    def check(self, node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(self, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         values = node.values()
         if any(type(value) is not str for value in values):
             super().check(node, place, run)
@@ -110,12 +110,12 @@ def _has_sibling(row: Element, ref: TypeRef) -> bool:
     return ref.code in definitions.primitives() and not plain
 
 
-def _pass(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+def _pass(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
     """Nothing to check."""
 
 
 def _unknown(name: str) -> _values.Check:
-    def check(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         run.add("structure", f"{quote(name)} is not an element of what it stands in.", place)
 
     return check
@@ -177,7 +177,7 @@ def _compiled(row: Element, ref: TypeRef | None) -> _values.Check:
 def _ruled(check: _values.Check, rules: tuple[Rule, ...], label: str, many: bool) -> _values.Check:
     """The check, and then the invariants that the definitions put on this element rather than on its type."""
 
-    def checked(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def checked(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         check(value, node, place, run)
         for index, item in enumerate(value) if many and type(value) is list else ((-1, value),):
             for text, met in rules:
@@ -187,7 +187,7 @@ def _ruled(check: _values.Check, rules: tuple[Rule, ...], label: str, many: bool
     return checked
 
 
-NodeCheck = Callable[[dict[str, Any], Place, Run], None]
+NodeCheck = Callable[[dict[str, Any], Place, ValidationRun], None]
 
 
 def _node_check(row: Element, ref: TypeRef | None) -> NodeCheck:
@@ -203,7 +203,7 @@ def _node_check(row: Element, ref: TypeRef | None) -> NodeCheck:
 
 
 def _inner_resource(*, contained: bool) -> NodeCheck:
-    def check(node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         check_resource(node, place, run.within(node, contained=contained))
 
     return check
@@ -214,7 +214,7 @@ def _known() -> frozenset[str]:
     return frozenset(definitions.types())
 
 
-def check_resource(node: dict[str, Any], place: Place, run: Run) -> None:
+def check_resource(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
     """Check a resource by the type it names."""
     name = node.get("resourceType")
     if type(name) is not str or name not in _known():

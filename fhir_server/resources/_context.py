@@ -14,11 +14,11 @@ MOST: Final = 50  # issues worth telling at once
 QUOTED: Final = 80  # characters of the caller's text repeated in a message
 
 
-class Full(Exception):
+class TooManyIssuesError(Exception):
     """Enough issues were found."""
 
 
-class Run:
+class ValidationRun:
     """Collects issues; ``resource`` and ``root`` are FHIRPath's %resource and %rootResource."""
 
     __slots__ = ("_contained", "issues", "resource", "root")
@@ -41,11 +41,11 @@ class Run:
         """Record an issue; raises Full after the last one worth telling."""
         self.issues.append(Issue(code, text, (expression(place),)))
         if len(self.issues) >= MOST:
-            raise Full
+            raise TooManyIssuesError
 
-    def within(self, resource: Any, *, contained: bool) -> Run:
+    def within(self, resource: Any, *, contained: bool) -> ValidationRun:
         """A run over a resource inside this one, which reports to the same list."""
-        inner = Run(resource)
+        inner = ValidationRun(resource)
         inner.issues = self.issues
         if contained:
             inner.root = self.root

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fhir_server.resources import definitions
-from fhir_server.resources._context import Place, Run, quote
+from fhir_server.resources._context import Place, ValidationRun, quote
 
 # [base/]Type/id[/_history/version], or Type?criteria (a conditional reference, in transactions only)
 _literal = re.compile(
     r"(https?://[^?#]*/)?([A-Z][A-Za-z]+)(?:/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?|\?.*)"
 ).fullmatch
 
-Check = Callable[[dict[str, Any], Place, Run], None]
+Check = Callable[[dict[str, Any], Place, ValidationRun], None]
 
 
 def targets_check(targets: tuple[str, ...]) -> Check:
@@ -25,7 +25,7 @@ def targets_check(targets: tuple[str, ...]) -> Check:
     known = frozenset(definitions.types())
     allowed = known if not targets or "Resource" in targets else frozenset(targets)
 
-    def check(node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         text = node.get("reference")
         if type(text) is str:
             if text[:1] == "#":
@@ -39,7 +39,7 @@ def targets_check(targets: tuple[str, ...]) -> Check:
     return check
 
 
-def _check_local(text: str, allowed: frozenset[str], place: Place, run: Run) -> None:
+def _check_local(text: str, allowed: frozenset[str], place: Place, run: ValidationRun) -> None:
     if text == "#":
         return
     found = run.contained().get(text[1:])

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fhir_server.resources._context import Place, Run, quote
+from fhir_server.resources._context import Place, ValidationRun, quote
 from fhir_server.resources._reference import targets_check
 from fhir_server.resources.definitions import TypeRef
 from fhir_server.resources.primitives import VALID, is_json_kind, json_kind
 
-Check = Callable[[Any, dict[str, Any], Place, Run], None]
-NodeCheck = Callable[[dict[str, Any], Place, Run], None]
+Check = Callable[[Any, dict[str, Any], Place, ValidationRun], None]
+NodeCheck = Callable[[dict[str, Any], Place, ValidationRun], None]
 
 
 def primitive(label: str, datatype: str, codes: frozenset[str] | None, many: bool) -> Check:
     """A check of a primitive, or of an array of them, against its datatype and the codes of a required binding."""
     valid = VALID[datatype]
 
-    def wrong(value: Any, place: Place, run: Run) -> None:
+    def wrong(value: Any, place: Place, run: ValidationRun) -> None:
         if not is_json_kind(datatype, value):
             run.add("structure", f"Expected {json_kind(datatype)} ({datatype}).", place)
         elif codes is not None:
@@ -32,15 +32,15 @@ def primitive(label: str, datatype: str, codes: frozenset[str] | None, many: boo
     def fine(value: Any) -> bool:
         return (type(value) is str and value in codes) if codes is not None else valid(value)
 
-    def single(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def single(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         if not fine(value):
             wrong(value, (place, label, -1), run)
 
-    def single_plain(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def single_plain(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         if not valid(value):
             wrong(value, (place, label, -1), run)
 
-    def several(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def several(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         if _array(value, label, place, run):
             for index, item in enumerate(value):
                 if item is None and _paired(node.get("_" + label), index):
@@ -55,7 +55,7 @@ def _paired(siblings: Any, index: int) -> bool:
     return type(siblings) is list and index < len(siblings) and siblings[index] is not None
 
 
-def _array(value: Any, label: str, place: Place, run: Run) -> bool:
+def _array(value: Any, label: str, place: Place, run: ValidationRun) -> bool:
     if type(value) is not list:
         run.add("structure", "Expected an array.", (place, label, -1))
         return False
@@ -67,10 +67,10 @@ def _array(value: Any, label: str, place: Place, run: Run) -> bool:
 def sibling(label: str, many: bool, check: NodeCheck) -> Check:
     """A check of ``_x``: an object of id and extensions, or an array of such objects and nulls."""
 
-    def single(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def single(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         _object(value, (place, label, -1), run, check)
 
-    def several(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def several(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         if not _array(value, label, place, run):
             return
         values = node.get(label)
@@ -86,10 +86,10 @@ def sibling(label: str, many: bool, check: NodeCheck) -> Check:
 def complex_value(label: str, check: NodeCheck, many: bool) -> Check:
     """A check of an object, or of an array of them."""
 
-    def single(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def single(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         _object(value, (place, label, -1), run, check)
 
-    def several(value: Any, node: dict[str, Any], place: Place, run: Run) -> None:
+    def several(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         if _array(value, label, place, run):
             for index, item in enumerate(value):
                 _object(item, (place, label, index), run, check)
@@ -97,7 +97,7 @@ def complex_value(label: str, check: NodeCheck, many: bool) -> Check:
     return several if many else single
 
 
-def _object(value: Any, place: Place, run: Run, check: NodeCheck) -> None:
+def _object(value: Any, place: Place, run: ValidationRun, check: NodeCheck) -> None:
     if type(value) is dict:
         check(value, place, run)
     else:
@@ -119,14 +119,14 @@ def refined(check: NodeCheck, ref: TypeRef, codes: Mapping[str, tuple[str, ...]]
 
 
 def _both(first: NodeCheck, second: NodeCheck) -> NodeCheck:
-    def check(node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         first(node, place, run)
         second(node, place, run)
 
     return check
 
 
-def _no_comparator(node: dict[str, Any], place: Place, run: Run) -> None:
+def _no_comparator(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
     if "comparator" in node or "_comparator" in node:
         run.add("invariant", "sqty-1: The comparator is not used on a SimpleQuantity.", place)
 
@@ -134,7 +134,7 @@ def _no_comparator(node: dict[str, Any], place: Place, run: Run) -> None:
 def _bound(datatype: str, codes: Mapping[str, frozenset[str]]) -> NodeCheck:
     """At least one coding is of the value set; a coding of one of its systems must be a code it lists."""
 
-    def check(node: dict[str, Any], place: Place, run: Run) -> None:
+    def check(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         codings = node.get("coding") if datatype == "CodeableConcept" else [node]
         found = [coding for coding in codings if type(coding) is dict] if type(codings) is list else []
         if not any(_listed(coding, codes) for coding in found):

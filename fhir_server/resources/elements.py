@@ -90,7 +90,7 @@ def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
 
 def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention], base: str) -> None:
     if "reference" in node or "url" in node or ("display" in node and "code" not in node):
-        target = literal(node) or _led(node.get("url"), base)
+        target = literal(node) or _referenced(node.get("url"), base)
         if target is not None or "url" not in node:
             found.append(Mention(path, target, str(node.get("display", ""))))
     for key, value in node.items():
@@ -106,7 +106,7 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
                     _mentions(item, (*path, key, number), found, base)
 
 
-def _led(url: Any, base: str) -> tuple[str, str] | None:
+def _referenced(url: Any, base: str) -> tuple[str, str] | None:
     """The row of ours that an address leads to; addresses, unlike references, are kept as they were written."""
     return literal(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
 

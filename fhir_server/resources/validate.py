@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.errors import Issue
 from fhir_server.resources._compile import resource_shape
-from fhir_server.resources._context import Full, Run
+from fhir_server.resources._context import TooManyIssuesError, ValidationRun
 
 
 def check(name: str, resource: Any) -> tuple[Issue, ...]:
@@ -25,10 +25,10 @@ def check(name: str, resource: Any) -> tuple[Issue, ...]:
         return (Issue("structure", "A resource is a JSON object.", (name,)),)
     if resource.get("resourceType") != name:
         return (Issue("structure", f"'resourceType' must be '{name}' here.", (f"{name}.resourceType",)),)
-    run = Run(resource)
+    run = ValidationRun(resource)
     try:
         compiled.check(resource, (None, name, -1), run)
-    except Full:
+    except TooManyIssuesError:
         pass
     except RecursionError:
         return (*run.issues[:49], Issue("structure", "The resource is nested too deep.", (name,)))

@@ -22,14 +22,14 @@ NARROWING: Final = frozenset({"_text", "_content", "_filter", "_list", "_query"}
 TRUE: Final = TokenIs(None, "true")
 
 
-class Unknown(Exception):
+class UnknownParameterError(Exception):
     """The type has no parameter of this name; whether that is an error is for the caller to say."""
 
 
 def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
     """The condition that this pair asks for.
 
-    Raises :class:`Unknown` for a name R4 does not give this type, Problem ``invalid`` for what is known and not
+    Raises :class:`UnknownParameterError` for a name R4 does not give this type, Problem ``invalid`` for what is known and not
     supported, or malformed.
     """
     code, _, modifier = name.partition(":")
@@ -39,8 +39,8 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
     if parameter is None:
         if code in NARROWING or any(known.code == code for known in definitions.search_parameters(type)):
             raise Problem("invalid", f"The search parameter {code!r} is not supported.")
-        raise Unknown(name)
-    if ":" in name and not _takes(parameter, modifier):
+        raise UnknownParameterError(name)
+    if ":" in name and not _accepts_modifier(parameter, modifier):
         raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
     try:
         return _condition(parameter, modifier, value, now, base)
@@ -50,10 +50,10 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
 
 def refers(type: str, param: str, targets: frozenset[str]) -> Filter:
     """Rows of ``type`` that refer, by reference parameter ``param``, to one of these ``Type/id`` or URLs."""
-    return _asked(parameters(type)[param], RefersTo(targets))
+    return _condition_on(parameters(type)[param], RefersTo(targets))
 
 
-def _takes(parameter: Parameter, modifier: str) -> bool:
+def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
     if modifier == "missing":
         # Entries cannot be told to be of one type but by their text, so presence within a limit is not asked.
         return parameter.canonical.limit is None
@@ -93,10 +93,10 @@ def _alternative(parameter: Parameter, text: str, asked: Asked) -> Filter:
         test = TokenIs("", test.code)
     if parameter.flag:
         return _flag(parameter, test)
-    return _asked(parameter, test)
+    return _condition_on(parameter, test)
 
 
-def _asked(parameter: Parameter, test: Test) -> Filter:
+def _condition_on(parameter: Parameter, test: Test) -> Filter:
     stands = parameter.canonical
     if isinstance(test, RefersTo) and stands.limit:
         targets = frozenset(target for target in test.targets if referred_type(target) == stands.limit)

@@ -24,10 +24,10 @@ def split(text: str, separator: str) -> list[str]:
 
 def unescape(text: str) -> str:
     """The text meant.  Raises ValueError for a backslash that escapes nothing."""
-    return _ESCAPE.sub(_meant, text) if "\\" in text else text
+    return _ESCAPE.sub(_unescape_match, text) if "\\" in text else text
 
 
-def _meant(match: re.Match[str]) -> str:
+def _unescape_match(match: re.Match[str]) -> str:
     if match[1] and match[1] in ",|$\\":
         return match[1]
     raise ValueError("a backslash must be followed by one of , | $ \\")

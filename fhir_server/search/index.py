@@ -13,7 +13,7 @@ from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search.element_paths import Out, Walk, compiled
 from fhir_server.search.expression import TrueUnlessFalse, parse
-from fhir_server.search.parameter_aliases import Canonical, canonicals
+from fhir_server.search.parameter_aliases import IndexedAs, canonicals
 from fhir_server.search.parameter_types import KINDS, Kind
 from fhir_server.search.visibility import Entry
 
@@ -35,7 +35,7 @@ class Parameter:
     type: str
     definition: SearchParameter
     kind: Kind
-    canonical: Canonical
+    canonical: IndexedAs
     targets: tuple[str, ...]
     flag: bool
 
@@ -53,7 +53,7 @@ def supported(type: str) -> tuple[SearchParameter, ...]:
     return tuple(parameter.definition for parameter in parameters(type).values())
 
 
-def canonical(type: str, param: str) -> Canonical:
+def canonical(type: str, param: str) -> IndexedAs:
     """What a question about ``param`` is asked of: index entries exist under these names only."""
     return parameters(type)[param].canonical
 
@@ -86,7 +86,7 @@ def _is_served(type: str, parameter: SearchParameter) -> bool:
     return parameter.kind not in UNSUPPORTED_KINDS and (type, parameter.code) not in UNSUPPORTED
 
 
-def _parameter(type: str, definition: SearchParameter, stands: Canonical) -> Parameter:
+def _parameter(type: str, definition: SearchParameter, stands: IndexedAs) -> Parameter:
     narrowed = (stands.limit,) if stands.limit else definition.targets
     flag = any(isinstance(step, TrueUnlessFalse) for branch in parse(definition.expression) for step in branch)
     return Parameter(type, definition, KINDS[definition.kind], stands, narrowed, flag)
@@ -96,7 +96,7 @@ def _parameter(type: str, definition: SearchParameter, stands: Canonical) -> Par
 def _plan(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
     plan: dict[str, tuple[Walk, ...]] = {}
     for code, parameter in parameters(type).items():
-        if parameter.canonical == Canonical((code,)) and code not in _ELSEWHERE:
+        if parameter.canonical == IndexedAs((code,)) and code not in _ELSEWHERE:
             for name, walk in _walks(type, code, base):
                 plan[name] = (*plan.get(name, ()), walk)
     return plan

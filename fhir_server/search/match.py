@@ -26,14 +26,14 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import STALE, Entry, Indexed, Position, Scalar, SortKey, Visibility, VisibilityClause
+from fhir_server.search.visibility import STALE, Entry, SearchableRow, Position, Scalar, SortKey, Visibility, VisibilityClause
 
 Classes = frozenset[int]
 
 _KIND: dict[type, str] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
 
 
-def matches(filter: Filter, row: Indexed, classes: Classes) -> bool:
+def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
     """Whether the row meets the condition when only entries of these classes exist.  Raises TypeError for an unknown node."""
     match filter:
         case Has(param, test):
@@ -56,23 +56,23 @@ def matches(filter: Filter, row: Indexed, classes: Classes) -> bool:
     raise TypeError(f"not a condition: {filter!r}")
 
 
-def _each(parts: tuple[Filter, ...], row: Indexed, classes: Classes) -> list[bool]:
+def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes) -> list[bool]:
     # All of them, even once the answer is known: an unknown node must not hide behind the first part.
     return [matches(part, row, classes) for part in parts]
 
 
-def admits(visibility: Visibility, row: Indexed) -> bool:
+def admits(visibility: Visibility, row: SearchableRow) -> bool:
     """Whether some window shows the row."""
-    return any(_shows(clause, visibility.now, row) for clause in visibility.clauses)
+    return any(_clause_shows(clause, visibility.now, row) for clause in visibility.clauses)
 
 
-def answers(visibility: Visibility, row: Indexed, where: Filter) -> bool:
+def answers(visibility: Visibility, row: SearchableRow, where: Filter) -> bool:
     """Whether some window shows the row and ``where`` holds for what that same window shows of it."""
-    return any(_shows(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
+    return any(_clause_shows(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
 
 
 def select(
-    rows: Sequence[Indexed],
+    rows: Sequence[SearchableRow],
     type: str,
     where: Filter,
     visibility: Visibility,
@@ -80,7 +80,7 @@ def select(
     sort: tuple[SortKey, ...] = (),
     limit: int | None = None,
     after: Position | None = None,
-) -> tuple[Indexed, ...]:
+) -> tuple[SearchableRow, ...]:
     """The rows of ``type`` that answer, ordered by ``sort`` and then by place; rows of one place as in ``rows``.
 
     A bounded sight's places are when rows were stored, whoever is the first of their patients: which may be one out of
@@ -103,13 +103,13 @@ def select(
     return tuple(rows[of[-1]] for _, of in found[:limit])
 
 
-def keys(sort: tuple[SortKey, ...], visibility: Visibility, row: Indexed) -> tuple[Scalar, ...]:
+def keys(sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow) -> tuple[Scalar, ...]:
     """The row's sort values, None where it has none: what a Position after this row holds."""
-    classes: Classes = frozenset().union(*(w.classes for w in visibility.clauses if _shows(w, visibility.now, row)))
+    classes: Classes = frozenset().union(*(w.classes for w in visibility.clauses if _clause_shows(w, visibility.now, row)))
     return tuple(_sort_value(key, row, classes) for key in sort)
 
 
-def _shows(clause: VisibilityClause, now: int, row: Indexed) -> bool:
+def _clause_shows(clause: VisibilityClause, now: int, row: SearchableRow) -> bool:
     return (
         row.class_id in clause.classes
         and (clause.patients is None or not clause.patients.isdisjoint(row.patients))
@@ -118,7 +118,7 @@ def _shows(clause: VisibilityClause, now: int, row: Indexed) -> bool:
     )
 
 
-def _entries(row: Indexed, param: str, classes: Classes) -> Iterable[Entry]:
+def _entries(row: SearchableRow, param: str, classes: Classes) -> Iterable[Entry]:
     return (entry for entry in row.entries if entry.param == param and entry.class_id in classes)
 
 
@@ -178,7 +178,7 @@ _NUMBER: dict[str, Callable[..., bool]] = {
 }
 
 
-def _sort_value(key: SortKey, row: Indexed, classes: Classes) -> Scalar:
+def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
     if key.param == "_id":
         return row.id
     place = {"token": 1, "date": 1 if key.descending else 0}.get(key.kind, 0)

@@ -14,35 +14,35 @@ from fhir_server.search.expression import Branch, WhereRefersTo, parse
 
 
 @dataclass(frozen=True, slots=True)
-class Canonical:
+class IndexedAs:
     """What a parameter stands for: any entry of ``params``; with ``limit`` only those that refer to that resource type."""
 
     params: tuple[str, ...]
     limit: str | None = None
 
 
-def canonicals(parameters: tuple[SearchParameter, ...]) -> Mapping[str, Canonical]:
+def canonicals(parameters: tuple[SearchParameter, ...]) -> Mapping[str, IndexedAs]:
     """Parameter code -> what it stands for; itself where it is indexed."""
     branches = {parameter.code: frozenset(parse(parameter.expression)) for parameter in parameters}
-    found: dict[str, Canonical] = {}
+    found: dict[str, IndexedAs] = {}
     # Those of few and unlimited branches first: a parameter is only ever expressed by parameters before it.
     for parameter in sorted(parameters, key=lambda p: (_limit(branches[p.code]) is not None, len(branches[p.code]), p.code)):
         own = branches[parameter.code]
         kept = {
             other.code: branches[other.code]
             for other in parameters
-            if other.kind == parameter.kind and found.get(other.code) == Canonical((other.code,))
+            if other.kind == parameter.kind and found.get(other.code) == IndexedAs((other.code,))
         }
-        found[parameter.code] = _stands_for(own, kept) or Canonical((parameter.code,))
+        found[parameter.code] = _stands_for(own, kept) or IndexedAs((parameter.code,))
     return found
 
 
-def _stands_for(own: frozenset[Branch], kept: Mapping[str, frozenset[Branch]]) -> Canonical | None:
+def _stands_for(own: frozenset[Branch], kept: Mapping[str, frozenset[Branch]]) -> IndexedAs | None:
     limit = _limit(own)
     wanted = own if limit is None else frozenset(branch[:-1] for branch in own)
     parts = {code: branches for code, branches in kept.items() if branches <= wanted}
     covered = frozenset().union(*parts.values()) if parts else frozenset()
-    return Canonical(tuple(sorted(parts)), limit) if covered == wanted else None
+    return IndexedAs(tuple(sorted(parts)), limit) if covered == wanted else None
 
 
 def _limit(branches: frozenset[Branch]) -> str | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fhir_server.errors import Problem
-from fhir_server.search.criteria import Unknown, criterion
+from fhir_server.search.criteria import UnknownParameterError, criterion
 from fhir_server.search.escaping import split
 from fhir_server.search.filters import AllOf, Filter
-from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Controls, Include
+from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, ResultParameters, Include
 from fhir_server.search.visibility import SortKey
 
 MAX_PAIRS: Final = 200
@@ -53,7 +53,7 @@ def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str
     Raises Problem ``invalid`` for what is known and not supported or malformed; for unknown names and sort keys if ``strict``.
     """
     _limit(pairs)
-    parts, controls = _Parts(), Controls(type)
+    parts, controls = _Parts(), ResultParameters(type)
     for name, value in pairs:
         try:
             if name.partition(":")[0] in CONTROLS:
@@ -61,7 +61,7 @@ def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str
             else:
                 parts.conditions.append(criterion(type, name, value, now, base))
                 parts.applied.append((name, value))
-        except Unknown as unknown:
+        except UnknownParameterError as unknown:
             if strict:
                 raise _unknown(type, str(unknown)) from None
             parts.ignored.append(str(unknown))
@@ -83,7 +83,7 @@ def condition(type: str, pairs: Sequence[Pair], now: int, base: str) -> Filter:
     _limit(pairs)
     try:
         return AllOf(tuple(criterion(type, name, value, now, base) for name, value in pairs))
-    except Unknown as unknown:
+    except UnknownParameterError as unknown:
         raise _unknown(type, str(unknown)) from None
 
 

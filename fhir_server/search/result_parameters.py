@@ -31,7 +31,7 @@ class Include:
 
 
 @dataclass(slots=True)
-class Controls:
+class ResultParameters:
     """What has been asked of the answer so far; :meth:`take` adds one pair."""
 
     type: str
@@ -60,22 +60,22 @@ class Controls:
 
 
 # Each handler answers with the value to show in the self link, in a list; an empty list shows nothing.
-_Handler = Callable[[Controls, str], list[str]]
+_Handler = Callable[[ResultParameters, str], list[str]]
 
 
-def _count(controls: Controls, value: str) -> list[str]:
+def _count(controls: ResultParameters, value: str) -> list[str]:
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise _malformed("_count", value, "it is a whole number, 0 or more")
     controls.count = min(int(value), MAX_COUNT)
     return [str(controls.count)]
 
 
-def _total(controls: Controls, value: str) -> list[str]:
+def _total(controls: ResultParameters, value: str) -> list[str]:
     controls.total = cast(Total, _one_of("_total", value, get_args(Total)))
     return [value]
 
 
-def _summary(controls: Controls, value: str) -> list[str]:
+def _summary(controls: ResultParameters, value: str) -> list[str]:
     controls.summary = cast(Summary, _one_of("_summary", value, get_args(Summary)))
     return [value]
 
@@ -90,14 +90,14 @@ def _malformed(name: str, value: str, reason: str) -> Problem:
     return Problem("invalid", f"The search parameter {name!r} cannot have the value {value!r}: {reason}.")
 
 
-def _elements(controls: Controls, value: str) -> list[str]:
+def _elements(controls: ResultParameters, value: str) -> list[str]:
     controls.elements = tuple(value.split(","))
     if not all(name.isidentifier() for name in controls.elements):
         raise _malformed("_elements", value, "it is a list of element names")
     return [value]
 
 
-def _sort(controls: Controls, value: str) -> list[str]:
+def _sort(controls: ResultParameters, value: str) -> list[str]:
     keys, shown = [], []
     for text in value.split(","):
         name, descending = text.removeprefix("-"), text.startswith("-")
@@ -116,7 +116,7 @@ def _sortable(parameter: Parameter) -> bool:
     return len(parameter.canonical.params) == 1 and parameter.canonical.limit is None and not parameter.flag
 
 
-def _include(controls: Controls, value: str) -> list[str]:
+def _include(controls: ResultParameters, value: str) -> list[str]:
     found = include("_include", value)
     if found.type != controls.type:
         raise Problem("invalid", f"'_include={value}' starts from {found.type}, and the search is for {controls.type}.")
@@ -124,7 +124,7 @@ def _include(controls: Controls, value: str) -> list[str]:
     return [value]
 
 
-def _revinclude(controls: Controls, value: str) -> list[str]:
+def _revinclude(controls: ResultParameters, value: str) -> list[str]:
     found = include("_revinclude", value)
     targets = parameters(found.type)[found.param].targets
     if controls.type != (found.target_type or controls.type) or controls.type not in targets:
@@ -148,12 +148,12 @@ def include(name: str, value: str) -> Include:
     return Include(type, rest[0], rest[1] if len(rest) == 2 else None)
 
 
-def _page(controls: Controls, value: str) -> list[str]:
+def _page(controls: ResultParameters, value: str) -> list[str]:
     controls.cursor = value
     return []
 
 
-def _accepted(controls: Controls, value: str) -> list[str]:
+def _accepted(controls: ResultParameters, value: str) -> list[str]:
     return [value]
 
 

@@ -60,7 +60,7 @@ class Visibility:
 
 
 @dataclass(frozen=True, slots=True)
-class Indexed:
+class SearchableRow:
     """A row as conditions see it; the reference meaning and the tests of stores work on these.
 
     ``place``: the number of its first patient, and when it was stored (:mod:`fhir_server.store.row_order`).

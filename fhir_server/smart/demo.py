@@ -73,13 +73,13 @@ async def private_keys(store: Store, client_id: str) -> dict[str, Any] | None:
 async def _with_keys(store: Store, client: Client) -> Client:
     if client.method != "private_key_jwt":
         return client
-    keys = await anyio.to_thread.run_sync(_generated)
+    keys = await anyio.to_thread.run_sync(_generate_key)
     text = json.dumps(keys.as_dict(private=True)).encode()
     await store.secrets.replace(_KEYS, client.client_id, text, NEVER)
     return clients.with_jwks(client, dict(keys.as_dict(private=False)))
 
 
-def _generated() -> KeySet:
+def _generate_key() -> KeySet:
     return KeySet(
         [
             RSAKey.generate_key(2048, {"alg": "RS384", "use": "sig"}, auto_kid=True),

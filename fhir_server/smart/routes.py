@@ -13,16 +13,16 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.registration_pages import add_developers
 from fhir_server.smart.clients.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.authlib import Answer, Incoming, in_thread, incoming, written
+from fhir_server.smart.core.authlib import Answer, AuthlibRequest, in_thread, incoming, written
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Act, Kind, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, Kind, of_patient
 from fhir_server.smart.discovery.documents import openid_configuration
 from fhir_server.smart.discovery.routes import add_public
 from fhir_server.smart.federation.pages import add_federation
-from fhir_server.smart.outbound.json_client import Outside
+from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.tokens.server import OAuthServer
-from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadForm, address, malformed, read_form
+from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, malformed, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
 _ACTS: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
@@ -56,7 +56,7 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     registrations = Limit(PER_ADDRESS, HOUR)
     add_registration(routes, smart, registrations)
     add_developers(routes, smart, registrations)
-    add_federation(routes, smart, Outside(transport))
+    add_federation(routes, smart, JsonClient(transport))
     return routes
 
 
@@ -64,7 +64,7 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Lim
     async def answer(request: Request) -> Response:
         try:
             pairs = await read_form(request)
-        except BadForm as error:
+        except BadFormError as error:
             return malformed(error, CORS)
         who, now = address(request), smart.now()
         if failures.reached(who, now):
@@ -80,17 +80,17 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Lim
     return answer
 
 
-async def _act(smart: SmartContext, kind: Kind, request: Request, asked: Incoming, answered: Answer) -> Act:
+async def _act(smart: SmartContext, kind: Kind, request: Request, asked: AuthlibRequest, answered: Answer) -> SecurityEvent:
     """What the journal is told: for whom tokens were made or ended, or who was refused them and by which error."""
     token_grant = asked.token_grant
     if token_grant is not None:
         about, detail = of_patient(token_grant.patient), {"scope": token_grant.scope}
-        return Act(kind, True, token_grant.username or "", token_grant.client_id, address(request), about, detail)
+        return SecurityEvent(kind, True, token_grant.username or "", token_grant.client_id, address(request), about, detail)
     named = asked.client.get_client_id() if asked.client else asked.form.get("client_id", "")
     known = await clients.find(smart.store, named)
     error = answered.body.get("error")
     detail = {"error": str(error)} if error else {}
-    return Act(kind, answered.status < 400, client_id=known.client_id if known else "", address=address(request), detail=detail)
+    return SecurityEvent(kind, answered.status < 400, client_id=known.client_id if known else "", address=address(request), detail=detail)
 
 
 async def _preflight() -> Response:

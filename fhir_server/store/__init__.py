@@ -184,7 +184,7 @@ class Transaction(Snapshot, Protocol):
         """Raise this patient's counter, or with None the ``security`` one."""
 
 
-class Secrets(Protocol):
+class KeyValueStore(Protocol):
     """Small expiring records that are redeemed once: codes, tokens, assertion ids, sessions.  Keys are digests.
 
     ``kind`` names the sort of secret; ``family`` ties those that fall together (a token family).  ``now`` is the clock
@@ -221,7 +221,7 @@ def system_now() -> int:
 class Store(Protocol):
     """A place that keeps resources, their history, their index, and secrets."""
 
-    secrets: Secrets
+    secrets: KeyValueStore
 
     async def prepare(self) -> None:
         """Make ready what can be made ready before the first use.

@@ -22,7 +22,7 @@ class Version(msgspec.Struct, frozen=True):
     stored: int
 
 
-class Life(msgspec.Struct, frozen=True):
+class ResourceHistory(msgspec.Struct, frozen=True):
     """All versions of one resource, oldest first."""
 
     type: str
@@ -31,7 +31,7 @@ class Life(msgspec.Struct, frozen=True):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """As :meth:`fhir_server.store.Secrets.replace` takes it."""
+    """As :meth:`fhir_server.store.KeyValueStore.replace` takes it."""
 
     kind: str
     key: str
@@ -40,12 +40,12 @@ class Secret(msgspec.Struct, frozen=True):
     family: str
 
 
-class Origin(Protocol):
+class CopySource(Protocol):
     """A store as a series of pages; each page starts behind the last item of the one before."""
 
     async def classes(self) -> tuple[str, ...]: ...
 
-    async def lives(self, after: tuple[str, str], limit: int) -> tuple[Life, ...]:
+    async def lives(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         """At most ``limit`` resources in the order of (type, id), from behind ``after`` on; none: there are no more."""
 
     async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
@@ -61,7 +61,7 @@ class Origin(Protocol):
         """How many resources there are, deleted ones too; for showing progress."""
 
 
-class Destination(Origin, Protocol):
+class CopyTarget(CopySource, Protocol):
     """A store that is being filled.  Everything may be done twice with the outcome of once."""
 
     async def begin(self, source: str) -> tuple[str, str]:
@@ -72,7 +72,7 @@ class Destination(Origin, Protocol):
 
     async def take_classes(self, keys: tuple[str, ...]) -> None: ...
 
-    async def take_lives(self, lives: Sequence[Life]) -> None:
+    async def take_lives(self, lives: Sequence[ResourceHistory]) -> None:
         """Keep these, durably, and remember how far the copy is."""
 
     async def take_secrets(self, secrets: Sequence[Secret]) -> None: ...
@@ -83,15 +83,15 @@ class Destination(Origin, Protocol):
         """From now on the store may be used."""
 
 
-def origin(scheme: str, store: Store) -> Origin:
+def origin(scheme: str, store: Store) -> CopySource:
     """The store to be copied from.  Raises ValueError for one that cannot be."""
-    made: Origin = _side(scheme, "origin", store)
+    made: CopySource = _side(scheme, "origin", store)
     return made
 
 
-def destination(scheme: str, store: Store) -> Destination:
+def destination(scheme: str, store: Store) -> CopyTarget:
     """The store to be copied into.  Raises ValueError for one that cannot be."""
-    made: Destination = _side(scheme, "destination", store)
+    made: CopyTarget = _side(scheme, "destination", store)
     return made
 
 

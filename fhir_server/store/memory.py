@@ -15,7 +15,7 @@ import msgspec
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Indexed, Position, SortKey, Visibility
+from fhir_server.search.visibility import SearchableRow, Position, SortKey, Visibility
 from fhir_server.store import Page, PermissionEpoch, Record, Row, Transaction, row_order, system_now
 
 T = TypeVar("T")
@@ -56,12 +56,12 @@ class _State:
         )
 
 
-def _indexed(version: _Version, place: tuple[int, int] = (0, 0)) -> Indexed:
+def _indexed(version: _Version, place: tuple[int, int] = (0, 0)) -> SearchableRow:
     row = version.row
-    return Indexed(row.type, row.id, row.patients, row.class_id, row.release_at, version.record.entries, place)
+    return SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at, version.record.entries, place)
 
 
-def _placed(versions: tuple[_Version, ...]) -> Indexed:
+def _placed(versions: tuple[_Version, ...]) -> SearchableRow:
     owners = versions[-1].row.patients
     number = row_order.patient_number(owners[0]) if owners else 0
     return _indexed(versions[-1], (number, row_order.first([(one.row, one.stored) for one in versions])))
@@ -71,10 +71,10 @@ class _Transaction:
     def __init__(self, state: _State) -> None:
         self._state = state
 
-    def _rows(self, type: str) -> list[Indexed]:
+    def _rows(self, type: str) -> list[SearchableRow]:
         return [_placed(versions) for (kind, _), versions in self._state.history.items() if kind == type and not versions[-1].deleted]
 
-    def _row(self, found: Indexed) -> Row:
+    def _row(self, found: SearchableRow) -> Row:
         return self._state.history[found.type, found.id][-1].row
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
@@ -177,7 +177,7 @@ class _Transaction:
         self._state.stamps[patient] = self._state.stamps.get(patient, 0) + 1
 
 
-class _Secrets:
+class _KeyValues:
     def __init__(self, store: _Memory) -> None:
         self._store = store
         self.now: Callable[[], int] = system_now
@@ -217,7 +217,7 @@ class _Secrets:
 class _Memory:
     def __init__(self) -> None:
         self.state = _State()
-        self.secrets = _Secrets(self)
+        self.secrets = _KeyValues(self)
 
     async def prepare(self) -> None:
         """Nothing is needed."""

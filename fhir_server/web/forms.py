@@ -28,19 +28,19 @@ def address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-class BadForm(ValueError):
+class BadFormError(ValueError):
     """A body that is not a small form, worded for whoever sent it."""
 
 
 async def read_form(request: Request) -> Form:
     """The fields of an ``application/x-www-form-urlencoded`` body.  Raises BadForm."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        raise BadForm("The body must be application/x-www-form-urlencoded.")
+        raise BadFormError("The body must be application/x-www-form-urlencoded.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM:
-            raise BadForm("The form is too large.")
+            raise BadFormError("The form is too large.")
     return fields(body.decode("utf-8", "replace"))
 
 
@@ -49,10 +49,10 @@ def fields(text: str) -> Form:
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
-        raise BadForm("The form has too many fields.") from None
+        raise BadFormError("The form has too many fields.") from None
 
 
-def malformed(error: BadForm, extra: dict[str, str]) -> Response:
+def malformed(error: BadFormError, extra: dict[str, str]) -> Response:
     body = {"error": "invalid_request", "error_description": str(error)}
     return JSONResponse(body, 400, headers=NO_STORE | extra)
 

@@ -31,7 +31,7 @@ _TUNNELS: Final = (ipaddress.ip_network("2001::/32"), ipaddress.ip_network("2002
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 
-class Unfetchable(Exception):
+class UnfetchableError(Exception):
     """The document could not be had, or may not be asked for."""
 
 
@@ -99,12 +99,12 @@ async def fetch(network: Network, url: str, *, local: bool) -> Fetched:
     Raises Unfetchable.
     """
     if not sound(url, local=local):
-        raise Unfetchable
+        raise UnfetchableError
     try:
         async with asyncio.timeout(DEADLINE):
             return await _fetched(network, url, await _address(network, url, local))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
-        raise Unfetchable from None
+        raise UnfetchableError from None
 
 
 async def _address(network: Network, url: str, local: bool) -> str:
@@ -112,7 +112,7 @@ async def _address(network: Network, url: str, local: bool) -> str:
     addresses = await network.resolve(str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
     # All of them: of a name with a public and a private address, which one is asked would be chance.
     if not addresses or not (local or all(public(address) for address in addresses)):
-        raise Unfetchable
+        raise UnfetchableError
     return addresses[0]
 
 
@@ -134,12 +134,12 @@ async def _fetched(network: Network, url: str, address: str) -> Fetched:
 
 async def _read(response: httpx.Response) -> Fetched:
     if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
-        raise Unfetchable
+        raise UnfetchableError
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MOST:
-            raise Unfetchable
+            raise UnfetchableError
     return Fetched(bytes(body), response.headers.get("cache-control", ""), response.headers.get("age", ""))
 
 

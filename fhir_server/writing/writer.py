@@ -146,7 +146,7 @@ _FACTS = frozenset({"Patient", "RelatedPerson", "Consent"})
 _DEPARTMENTS = frozenset({"Location", "HealthcareService", "Organization", "PractitionerRole"})
 
 
-class Writing:
+class ResourceWriter:
     """The writes of one transaction.  ``base`` is the FHIR base URL, ``now`` the instant of the request."""
 
     def __init__(self, tx: Transaction, labeler: Labeler, base: str, now: int) -> None:
@@ -168,11 +168,11 @@ class Writing:
         """
         created = previous is None or previous.interaction == "delete"
         version = previous.version + 1 if previous else 1
-        body, value = _spliced(draft, id, versions.stamp(version, self._now), _meta(draft, trusted, previous, source))
+        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, self._now), _meta(draft, trusted, previous, source))
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
-        record = await self._labelled(row, value, _history(previous))
+        record = await self._label(row, value, _history(previous))
         await self._tx.put(record)
-        await self._settle(record.row, previous)
+        await self._propagate_change(record.row, previous)
         return record.row
 
     async def drop(self, current: Row) -> Row:
@@ -189,7 +189,7 @@ class Writing:
         )
         gone = msgspec.structs.replace(gone, version_digests=(*_history(current), versions.version_digest(gone)))
         await self._tx.drop(gone)
-        await self._settle(gone, current)
+        await self._propagate_change(gone, current)
         return gone
 
     async def relabel(self, row: Row) -> bool:
@@ -199,7 +199,7 @@ class Writing:
         changed = False
         fresh: Record | None = None
         for version in (*(await self._tx.past(row.type, row.id) if row.version_digests else ()), row):
-            fresh = await self._afresh(version, fresh)
+            fresh = await self._relabeled(version, fresh)
             if _visibility(fresh.row) != _visibility(version):
                 await self._tx.relabel(fresh)
                 changed = True
@@ -207,11 +207,11 @@ class Writing:
             self._targets.pop(f"{row.type}/{row.id}", None)
         return changed
 
-    async def _afresh(self, version: Row, before: Record | None) -> Record:
+    async def _relabeled(self, version: Row, before: Record | None) -> Record:
         """A stored version as it would be written now, after ``before``; a deletion is as the version it ended."""
         history = _history(before.row if before else None)
         if before is None or version.interaction != "delete":
-            return await self._labelled(version, jsontext.parse(version.body), history)
+            return await self._label(version, jsontext.parse(version.body), history)
         was = before.row
         gone = msgspec.structs.replace(version, patients=was.patients, class_id=was.class_id, release_at=was.release_at)
         return Record(msgspec.structs.replace(gone, version_digests=(*history, versions.version_digest(gone))), before.entries)
@@ -220,10 +220,10 @@ class Writing:
         """As :meth:`relabel`, with what follows for rows that inherit."""
         changed = await self.relabel(row)
         if changed:
-            await self._ripple(f"{row.type}/{row.id}")
+            await self._propagate(f"{row.type}/{row.id}")
         return changed
 
-    async def _settle(self, row: Row, previous: Row | None) -> None:
+    async def _propagate_change(self, row: Row, previous: Row | None) -> None:
         """Carry the consequences of a write to rows that inherit from it and to plans that were made from it."""
         name = f"{row.type}/{row.id}"
         self._targets.pop(name, None)
@@ -231,8 +231,8 @@ class Writing:
         if row.type in _FACTS and (previous is not None or row.type != "Patient"):
             for patient in {*row.patients, *(previous.patients if previous else ())}:
                 await self._tx.bump(patient)
-        if previous is not None and _outlook(previous) != _outlook(row):
-            await self._ripple(name)
+        if previous is not None and _effective_labels(previous) != _effective_labels(row):
+            await self._propagate(name)
 
     async def settle(self) -> None:
         """Label again what was labelled before a row it inherits from was written; to be awaited last."""
@@ -240,13 +240,13 @@ class Writing:
             type, _, id = self._stale.pop().partition("/")
             row = await self._tx.current(type, id)
             if row is not None and await self.relabel(row):
-                await self._ripple(f"{type}/{id}")
+                await self._propagate(f"{type}/{id}")
 
     async def adopt(self, name: str) -> None:
         """Label again the rows that already refer to this newly written row; needed where ids are the caller's choice."""
-        await self._ripple(name)
+        await self._propagate(name)
 
-    async def _ripple(self, name: str) -> None:
+    async def _propagate(self, name: str) -> None:
         waiting, done = [name], {name}
         while waiting:
             target = waiting.pop()
@@ -258,28 +258,28 @@ class Writing:
                     done.add(source)
                     waiting.append(source)
 
-    async def _labelled(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> Record:
+    async def _label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> Record:
         name = f"{row.type}/{row.id}"
 
         async def target(type: str, id: str) -> Target | None:
-            found = await self._target(type, id)
+            found = await self._label_source(type, id)
             if found is None:
                 self._waiting.setdefault(f"{type}/{id}", set()).add(name)
             return found
 
         labels = await self._labeler.label(row.type, value, target)
-        labeled_elements = [LabeledElement(path, await self._number(key)) for path, key in labels.labeled_elements]
+        labeled_elements = [LabeledElement(path, await self._class_id(key)) for path, key in labels.labeled_elements]
         for name in _INTERNAL_META:
             if name in value.get("meta", {}):
-                labeled_elements.append(LabeledElement(("meta", name), await self._number(INTERNAL)))
+                labeled_elements.append(LabeledElement(("meta", name), await self._class_id(INTERNAL)))
         row = msgspec.structs.replace(
-            row, patients=labels.patients, class_id=await self._number(labels.key), release_at=labels.release_at,
+            row, patients=labels.patients, class_id=await self._class_id(labels.key), release_at=labels.release_at,
             labeled_elements=tuple(labeled_elements), guarded_references=labels.guarded_references,
         )  # fmt: skip
         if history:
             row = msgspec.structs.replace(row, version_digests=(*history, versions.version_digest(row)))
         found = index.entries(row.type, value, self._base)
-        hidden = await self._number(INTERNAL) if labels.label_sources else 0
+        hidden = await self._class_id(INTERNAL) if labels.label_sources else 0
         label_sources = tuple(Entry("_refers", "reference", (target,), (), hidden) for target in labels.label_sources)
         mentions = {
             guarded_reference.target
@@ -288,26 +288,26 @@ class Writing:
         }
         people = tuple(Entry("_mentions", "reference", (target,), (), row.class_id) for target in sorted(mentions))
         moved = [
-            versions.entry(time, await self._number(await self._both(labels, name)))
-            for name, time in versions.moved(row.version_digests).items()
+            versions.last_updated_entry(time, await self._class_id(await self._class_of_both(labels, name)))
+            for name, time in versions.reference_changes(row.version_digests).items()
         ]
-        return Record(row, (*_classed(found, row), *versions.updates(row), *moved, *label_sources, *people))
+        return Record(row, (*_with_class_ids(found, row), *versions.last_updated_entries(row), *moved, *label_sources, *people))
 
-    async def _both(self, labels: LabelingResult, name: str) -> VisibilityClass:
+    async def _class_of_both(self, labels: LabelingResult, name: str) -> VisibilityClass:
         """The class of what only those may know who see a row and another that it refers to."""
         type, _, id = name.partition("/")
-        target = await self._target(type, id)
+        target = await self._label_source(type, id)
         if target is None or target.release_at or not set(patients(type, target.body)) <= set(labels.patients):
             return INTERNAL
         return VisibilityClass(labels.key.data, labels.key.labels | target.key.labels, f"@{target.key.data}")
 
-    async def _number(self, key: VisibilityClass) -> int:
+    async def _class_id(self, key: VisibilityClass) -> int:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = await self._tx.intern(key.text())
         return number
 
-    async def _target(self, type: str, id: str) -> Target | None:
+    async def _label_source(self, type: str, id: str) -> Target | None:
         """What a row lends to rows that name it: its class and release, and its parsed body for its department."""
         name = f"{type}/{id}"
         if name not in self._targets:
@@ -333,7 +333,7 @@ def _meta(draft: Draft, trusted: bool, previous: Row | None, source: str) -> dic
     return kept | ({"source": json.dumps(source).encode()} if source else {})
 
 
-def _spliced(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:
+def _with_id_and_meta(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:
     """The body to store, and its parsed value."""
     head = {"resourceType": b'"%s"' % draft.type.encode(), "id": b'"%s"' % id.encode(), "meta": b"{" + stamp}
     kept = {name: text for name, text in draft.parts.items() if name not in head}
@@ -353,13 +353,13 @@ def _visibility(row: Row) -> tuple[object, ...]:
     return row.patients, row.class_id, row.release_at, row.labeled_elements, row.guarded_references, row.version_digests
 
 
-def _outlook(row: Row) -> tuple[object, ...]:
+def _effective_labels(row: Row) -> tuple[object, ...]:
     """What rows that name this one inherit from it."""
     body = row.body if row.type in _DEPARTMENTS else row.interaction == "delete"
     return (row.class_id, row.release_at, body)
 
 
-def _classed(found: tuple[Entry, ...], row: Row) -> list[Entry]:
+def _with_class_ids(found: tuple[Entry, ...], row: Row) -> list[Entry]:
     """Each entry with the class of the part of the row it was made from."""
     labeled_elements = sorted(row.labeled_elements, key=lambda labeled_element: -len(labeled_element.path))
     parted, whole = {labeled_element.path[0] for labeled_element in labeled_elements}, row.class_id

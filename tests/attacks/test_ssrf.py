@@ -16,7 +16,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.accounts.identity_providers import Provider
 from fhir_server.smart.clients import initial_access_tokens
-from fhir_server.web.public_fetch import Network, Unfetchable, fetch, public
+from fhir_server.web.public_fetch import Network, UnfetchableError, fetch, public
 from tests.federation.world import NORTH, Worlds
 from tests.smart.site import PUBLIC, Site, mode
 from tests.smart.world import ASSERTION_TYPE, World, claims_of, query
@@ -80,7 +80,7 @@ def test_ssrf_a_name_is_resolved_once_and_the_checked_address_is_asked(site: Sit
 )
 def test_ssrf_only_plain_https_addresses_are_asked(site: Site, url: str) -> None:
     for local in (True, False):
-        with pytest.raises(Unfetchable):
+        with pytest.raises(UnfetchableError):
             asyncio.run(fetch(site.world.smart.network, url, local=local))
     assert site.asked == []
 

@@ -17,7 +17,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SECOND
-from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
+from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verified
 from tests.attacks.world import House
 from tests.smart.world import ORIGIN, TOKEN_URL, Browser, World, claims_of
 
@@ -139,12 +139,12 @@ def test_token_confusion_a_clients_assertion_is_no_id_token_of_ours(world: World
     published = asyncio.run(signing_keys.jwks(world.smart))
     tokens = world.tokens()
     token = tokens["id_token"]
-    asked = Expected(ORIGIN, "demo-public", "n-1", tokens["access_token"])
+    asked = ExpectedClaims(ORIGIN, "demo-public", "n-1", tokens["access_token"])
     assert asyncio.run(verified(token, published, asked, world.clock()))["iss"] == ORIGIN  # the control
     others = asyncio.run(demo.private_keys(world.store, "demo-backend"))
     assert others is not None
     for text, known in ((world.assertion(), published), (token, others), (world.assertion(), others)):
-        with pytest.raises(Unproven):
+        with pytest.raises(InvalidIdTokenError):
             asyncio.run(verified(text, known, asked, world.clock()))
 
 

@@ -47,11 +47,11 @@ def test_an_age_begins_at_the_first_instant_of_the_civil_birthday(born: str, zon
 )
 def test_an_imprecise_birth_date_ends_proxies_early_and_opens_accounts_late(born: str, off: str, on: str) -> None:
     facts = ages([{"birthDate": born}], NEW_YORK, "mar1", NOW)
-    assert (facts.t18_off, facts.t18_on, facts.known) == (instant(off), instant(on), True)
+    assert (facts.proxy_access_ends, facts.t18_on, facts.known) == (instant(off), instant(on), True)
 
 
 def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
-    assert ages([{"birthDate": "2014-06"}], NEW_YORK, "mar1", NOW).t12 == instant("2026-06-01T04:00Z")
+    assert ages([{"birthDate": "2014-06"}], NEW_YORK, "mar1", NOW).turns_12 == instant("2026-06-01T04:00Z")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
     older, younger = {"birthDate": "2008-01-01"}, {"birthDate": "2010-01-01"}
     both = ages([older, younger], NEW_YORK, "mar1", NOW)
     alone = [ages([one], NEW_YORK, "mar1", NOW) for one in (older, younger)]
-    assert (both.t12, both.t18_off, both.t18_on) == (alone[0].t12, alone[0].t18_off, alone[1].t18_on)
+    assert (both.turns_12, both.proxy_access_ends, both.t18_on) == (alone[0].turns_12, alone[0].proxy_access_ends, alone[1].t18_on)
     assert not ages([older, {}], NEW_YORK, "mar1", NOW).known
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
 
-BOOK = CodeBook.load()
+BOOK = SensitivityCodes.load()
 LOINC = "http://loinc.org"
 ICD = "http://hl7.org/fhir/sid/icd-10-cm"
 RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
@@ -90,7 +90,7 @@ def test_words_label_what_they_name(text: str, labels: set[str]) -> None:
 
 def test_a_folder_without_lists_is_an_error_for_the_operator(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_IG"):
-        CodeBook.load(tmp_path)
+        SensitivityCodes.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_list_that_cannot_be_read_in_full_is_an_error(tmp_path: Path, compose:
     folder.mkdir()
     (folder / "ordinary-local.json").write_text(json.dumps({"resourceType": "ValueSet", "compose": compose}))
     with pytest.raises(ValueError, match=r"ordinary-local\.json"):
-        CodeBook.load(tmp_path)
+        SensitivityCodes.load(tmp_path)
 
 
 def test_a_sensitive_list_must_name_a_category(tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_a_sensitive_list_must_name_a_category(tmp_path: Path) -> None:
     compose = {"include": [{"system": LOINC, "concept": [{"code": "1-8"}]}]}
     (folder / "sensitive-local.json").write_text(json.dumps({"resourceType": "ValueSet", "compose": compose}))
     with pytest.raises(ValueError, match="useContext"):
-        CodeBook.load(tmp_path)
+        SensitivityCodes.load(tmp_path)

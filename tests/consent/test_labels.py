@@ -10,11 +10,11 @@ import pytest
 from fhir_server.consent import labeling as labelling
 from fhir_server.consent.labeling import Labeler, LabelingResult, Target
 from fhir_server.consent.policy import load
-from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.store import NEVER
 
-LABELLER = Labeler(load("optum"), CodeBook.load())
+LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 IG = "https://fhir-server.example/ig"
 PATIENT = {"reference": "Patient/p"}
 

@@ -13,11 +13,11 @@ import pytest
 
 from fhir_server.consent.labeling import Labeler, Target
 from fhir_server.consent.policy import load
-from fhir_server.consent.sensitivity_codes import CodeBook
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
 
 BUNDLES = sorted((Path(__file__).parents[3] / "shared" / "data" / "synthea").glob("*.json.gz"))
 KINDS = {"Observation": "Observations", "MedicationRequest": "medications", "Encounter": "visits"}
-LABELLER = Labeler(load("optum"), CodeBook.load())
+LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 
 
 def resources(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from fhir_server.linking import links, organizations
-from fhir_server.linking.context import Ended
+from fhir_server.linking.context import LinkEndedError
 from fhir_server.linking.links import Link
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import DAY, HOUR, new_secret
@@ -142,7 +142,7 @@ def test_a_link_cut_while_it_is_renewed_stays_cut_and_leaves_no_token_behind(wor
     worlds.linked()
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
-    arrived = asyncio.Event()
+    arrived = asyncio.AccountEvent()
 
     async def slow(request: httpx.Request) -> httpx.Response:
         answer = await worlds.wire.app.handle_async_request(request)
@@ -156,7 +156,7 @@ def test_a_link_cut_while_it_is_renewed_stays_cut_and_leaves_no_token_behind(wor
         reading = asyncio.create_task(links.fetch(worlds.context, user, link, "Encounter"))
         await arrived.wait()
         assert await links.unlink(worlds.context, user, link)
-        with pytest.raises(Ended):
+        with pytest.raises(LinkEndedError):
             await reading
 
     asyncio.run(race())

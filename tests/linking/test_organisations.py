@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fhir_server.linking import organizations, token_encryption
-from fhir_server.linking.context import Ended
+from fhir_server.linking.context import LinkEndedError
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.outbound.json_client import origin_of
@@ -87,9 +87,9 @@ def test_what_is_sealed_opens_again_and_only_under_its_own_key(key: str) -> None
         sealed = await token_encryption.seal(smart, b"token")
         assert b"token" not in sealed
         assert await token_encryption.unseal(smart, sealed) == b"token"
-        with pytest.raises(Ended):
+        with pytest.raises(LinkEndedError):
             await token_encryption.unseal(replace(smart, key="other" * 10), sealed)
-        with pytest.raises(Ended):
+        with pytest.raises(LinkEndedError):
             await token_encryption.unseal(another, sealed)
 
     asyncio.run(story())

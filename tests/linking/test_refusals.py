@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from fhir_server.linking import authorization
-from fhir_server.linking.context import LinkingContext, LinkProblem
+from fhir_server.linking.context import LinkingContext, LinkError
 from fhir_server.smart.core.context import HOUR
 from fhir_server.smart.outbound import json_client
 from tests.linking.world import Worlds
@@ -176,7 +176,7 @@ def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
     worlds.wire.instead["/smart-configuration"] = hang
     context = LinkingContext(worlds.ours.smart, worlds.wire, deadline=0.05)
     began = time.monotonic()
-    with pytest.raises(LinkProblem):
+    with pytest.raises(LinkError):
         asyncio.run(authorization.start(context, worlds.user(), "neighbour"))
     assert time.monotonic() - began < 2
 

@@ -92,7 +92,7 @@ class Explained:
 
     def __init__(self, url: str) -> None:
         self.listener = Listener()
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.TransactionRunner()
         self.store = MongoStore(url, event_listeners=[self.listener])
         self.client: MongoClient[dict[str, Any]] = MongoClient(url)
         self.runner.run(put(self.store, *rows()))

@@ -6,7 +6,7 @@ import asyncio
 
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb.locks import SLOTS
-from fhir_server.store.mongodb.retry import _TURNS, Runner
+from fhir_server.store.mongodb.retry import _TURNS, TransactionRunner
 from fhir_server.store.mongodb.transaction import MongoTransaction
 from tests.mongo.servers import fresh_url
 
@@ -56,4 +56,4 @@ def test_a_slot_is_given_back_whatever_became_of_the_job() -> None:
 
 def test_each_process_has_an_order_of_its_own() -> None:
     store = MongoStore(fresh_url())
-    assert len({tuple(Runner(store.base)._slots) for _ in range(3)}) == 3
+    assert len({tuple(TransactionRunner(store.base)._slots) for _ in range(3)}) == 3

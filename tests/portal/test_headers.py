@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
-from fhir_server.app import Origin, application
+from fhir_server.app import RootApp, application
 from fhir_server.settings import Settings
 from fhir_server.smart import routes
 from tests.served import Answer, Served, call
@@ -45,21 +45,21 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def origin(served: Served) -> Origin:
+def origin(served: Served) -> RootApp:
     pages = FastAPI()
     made = served.parts
     for router in (routes.router(made.smart), portal.router(made.smart, made.service), linking.router(made.smart)):
         pages.include_router(router)
-    return Origin(served.api, pages, served.settings.origin)
+    return RootApp(served.api, pages, served.settings.origin)
 
 
-def asked(served: Served, origin: Origin, method: str, path: str) -> Answer:
+def asked(served: Served, origin: RootApp, method: str, path: str) -> Answer:
     return served.run(call(origin, method, path, b"", {"content-type": "application/x-www-form-urlencoded"}, b""))
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS)
 def test_every_answer_has_the_headers_that_keep_browsers_from_misusing_it(
-    served: Served, origin: Origin, method: str, path: str, status: int
+    served: Served, origin: RootApp, method: str, path: str, status: int
 ) -> None:
     answer = asked(served, origin, method, path)
     policy = answer.headers["content-security-policy"].split("; ")
@@ -73,7 +73,7 @@ def test_every_answer_has_the_headers_that_keep_browsers_from_misusing_it(
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS)
 def test_what_is_no_page_is_sandboxed_and_text_names_its_encoding(
-    served: Served, origin: Origin, method: str, path: str, status: int
+    served: Served, origin: RootApp, method: str, path: str, status: int
 ) -> None:
     answer = asked(served, origin, method, path)
     page = answer.headers.get("content-type", "").startswith("text/html")
@@ -83,17 +83,17 @@ def test_what_is_no_page_is_sandboxed_and_text_names_its_encoding(
         assert "charset=utf-8" in answer.headers["content-type"]
 
 
-def test_only_public_files_may_be_embedded_elsewhere(served: Served, origin: Origin) -> None:
+def test_only_public_files_may_be_embedded_elsewhere(served: Served, origin: RootApp) -> None:
     open_ = [p for m, p, _ in ANSWERS if asked(served, origin, m, p).headers["cross-origin-resource-policy"] != "same-origin"]
     assert open_ == ["/static/style.css", "/static/logo.svg"]
 
 
-def test_our_own_pages_share_no_window_and_the_way_of_an_app_keeps_its_opener(served: Served, origin: Origin) -> None:
+def test_our_own_pages_share_no_window_and_the_way_of_an_app_keeps_its_opener(served: Served, origin: RootApp) -> None:
     assert asked(served, origin, "GET", "/").headers["cross-origin-opener-policy"] == "same-origin"
     assert "cross-origin-opener-policy" not in asked(served, origin, "GET", "/sign-in").headers
 
 
-def test_pages_are_not_reachable_from_other_origins_scripts(served: Served, origin: Origin) -> None:
+def test_pages_are_not_reachable_from_other_origins_scripts(served: Served, origin: RootApp) -> None:
     found = {p: "access-control-allow-origin" in asked(served, origin, m, p).headers for m, p, _ in ANSWERS}
     assert not any(found[path] for path in ("/sign-in", "/", "/apps", "/oauth/authorize"))
     assert found["/oauth/token"] and found["/fhir/metadata"]  # the control
@@ -106,7 +106,7 @@ def test_plain_http_promises_no_https(served: Served) -> None:
     assert asked(served, application(Settings(store="memory:", mode="test", origin=HTTPS)), "GET", "/").headers["strict-transport-security"]
 
 
-def test_nothing_redirects_from_http_to_https(served: Served, origin: Origin) -> None:
+def test_nothing_redirects_from_http_to_https(served: Served, origin: RootApp) -> None:
     # The request below says it came by http although the origin is https: it is answered or refused as it is.
     for method, path, status in ANSWERS:
         answer = asked(served, origin, method, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fhir_server.access.record_choices import left_out
+from fhir_server.access.record_choices import exclusion_note
 from fhir_server.consent import policy as policies
 from fhir_server.consent.decision import Actor, permits
 from fhir_server.consent.visibility_classes import VisibilityClass
@@ -17,14 +17,14 @@ KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "d
 @pytest.mark.parametrize("actor", [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")])
 def test_a_kind_is_said_to_be_left_out_just_where_the_policy_gives_none_of_it(name: str, actor: Actor) -> None:
     policy = policies.load(name)
-    note = left_out(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
-    told = {words for words in KINDS if words in note and "not included at all" in left_out(policy, actor)}
+    note = exclusion_note(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
+    told = {words for words in KINDS if words in note and "not included at all" in exclusion_note(policy, actor)}
     assert told == {words for words, data in KINDS.items() if not permits(policy, actor, VisibilityClass(data))}
 
 
 @pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
 def test_nobody_is_told_what_is_left_out_of_her_own_work_or_record(actor: Actor) -> None:
-    assert left_out(policies.load("strict"), actor) == ""
+    assert exclusion_note(policies.load("strict"), actor) == ""
 
 
 def test_a_teenagers_parent_learns_that_there_are_no_diagnoses_in_it_before_an_app_shows_none(world: World) -> None:

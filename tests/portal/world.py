@@ -26,7 +26,7 @@ from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import NEVER, Transaction, open_store
-from fhir_server.writing.writer import Writing, draft
+from fhir_server.writing.writer import ResourceWriter, draft
 from tests.smart.world import Browser, Clock
 
 SEEDS = Path(__file__).parents[2] / "seed_bundles"
@@ -111,7 +111,7 @@ class World:
     def __init__(self, url: str = "memory:") -> None:
         self.clock = Clock()
         self.clock.micros = START
-        made = wiring.parts(Settings(store=url, mode="test"))
+        made = wiring.build_components(Settings(store=url, mode="test"))
         made.store.secrets.now = self.clock
         smart = replace(made.smart, now=self.clock)
         self.made = replace(made, clock=self.clock, smart=smart)
@@ -131,7 +131,7 @@ class World:
         drafts = [draft(text) for text in _facts()]
 
         async def job(tx: Transaction) -> None:
-            writing = Writing(tx, self.made.labeler, self.made.service.base, self.clock())
+            writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
             for one in drafts:
                 await writing.store(one, str(one.id), trusted=True, previous=None)
             await writing.settle()
@@ -174,7 +174,7 @@ class World:
             row = await tx.current(type, id)
             assert row is not None
             text = json.dumps(jsontext.parse(row.body) | members).encode()
-            writing = Writing(tx, self.made.labeler, self.made.service.base, self.clock())
+            writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
             await writing.store(draft(text), id, trusted=True, previous=row)
 
         await self.store.write(job)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_server.errors import Problem
 from fhir_server.search import match
-from fhir_server.search.visibility import Indexed, Position
+from fhir_server.search.visibility import SearchableRow, Position
 from fhir_server.store import Record, Row, Snapshot, Store
 from tests.properties.chance import Chain, Chance
 from tests.store.stores import empty_store
@@ -18,12 +18,12 @@ from tests.store.stores import empty_store
 TYPES, CASES = 150, 100  # random sets of rows, and random questions to each
 
 
-async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]:
+async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow, ...]:
     """A type of its own with random rows, some of them written over, deleted and labelled afresh."""
     chains: dict[str, Chain] = {}
     stored = count()
 
-    def another(id: str, chain: Chain) -> Indexed:
+    def another(id: str, chain: Chain) -> SearchableRow:
         """A random version, often with the class, release and patients of one that is there."""
         row, (_, like) = replace(chance.row(type, 0), id=id), chance.choice(chain.versions)
         return replace(row, patients=like.patients, class_id=like.class_id, release_at=like.release_at) if chance.random() < 0.6 else row
@@ -57,7 +57,7 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[Indexed, ...]
     return tuple(chain.placed() for chain in chains.values() if not chain.deleted)
 
 
-def _record(row: Indexed, version: int) -> Record:
+def _record(row: SearchableRow, version: int) -> Record:
     return Record(Row(row.type, row.id, version, 0, row.patients, row.class_id, row.release_at, b"{}"), row.entries)
 
 
@@ -65,7 +65,7 @@ def _deletion(row: Row) -> Row:
     return Row(row.type, row.id, row.version + 1, 0, row.patients, row.class_id, row.release_at, b"", interaction="delete")
 
 
-async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, chance: Chance) -> Iterator[str]:
+async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
     """What the store answers otherwise than the meaning does, to one random question."""
     ids = [row.id for row in rows] or ["none"]
     where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
@@ -98,7 +98,7 @@ async def differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, 
     return iter(wrong)
 
 
-async def more_differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: str, chance: Chance) -> Iterator[str]:
+async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
     """The same for reads, visible targets, and positions that were not given by the store."""
     ids = [row.id for row in rows] or ["none"]
     visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
@@ -123,7 +123,7 @@ async def more_differences(snapshot: Snapshot, rows: tuple[Indexed, ...], type: 
     return iter(wrong)
 
 
-def _named(rows: tuple[Indexed, ...], id: str) -> Indexed:
+def _named(rows: tuple[SearchableRow, ...], id: str) -> SearchableRow:
     return next(row for row in rows if row.id == id)
 
 

@@ -22,7 +22,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Entry, Indexed, SortKey, Visibility, VisibilityClause
+from fhir_server.search.visibility import Entry, SearchableRow, SortKey, Visibility, VisibilityClause
 from fhir_server.store.row_order import patient_number
 
 KINDS = ("token", "reference", "string", "date", "quantity")
@@ -65,11 +65,11 @@ class Chance(random.Random):
         kind = self.choice(KINDS)
         return Entry(self.choice(PARAMS[kind]), kind, self.value(kind), (), self.choice(CLASSES))
 
-    def row(self, type: str, number: int) -> Indexed:
+    def row(self, type: str, number: int) -> SearchableRow:
         patients = tuple(dict.fromkeys(self.choices(PATIENTS[:3], k=self.choice((0, 1, 1, 1, 2)))))
         entries = tuple(self.entry() for _ in range(self.randint(0, 7)))
         id = f"{self.randint(0, 9)}{number}"
-        return Indexed(type, id, patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
+        return SearchableRow(type, id, patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
 
     def test(self, kind: str) -> Test:
         if kind == "token":
@@ -124,15 +124,15 @@ class Chance(random.Random):
 class Chain:
     """The versions of a row, the current one last: each with a count of all that was stored before it."""
 
-    versions: list[tuple[int, Indexed]]
+    versions: list[tuple[int, SearchableRow]]
     deleted: bool = False
 
-    def placed(self) -> Indexed:
+    def placed(self) -> SearchableRow:
         current = self.versions[-1][1]
         number = patient_number(current.patients[0]) if current.patients else 0
         return replace(current, place=(number, min(stored for stored, row in self.versions if self._like(row, current))))
 
     @staticmethod
-    def _like(row: Indexed, current: Indexed) -> bool:
+    def _like(row: SearchableRow, current: SearchableRow) -> bool:
         shared = row.patients == current.patients or set(row.patients) & set(current.patients)
         return bool(shared) and (row.class_id, row.release_at) == (current.class_id, current.release_at)

@@ -11,8 +11,8 @@ from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search import index, query
 from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.match import matches
-from fhir_server.search.parameter_aliases import Canonical, canonicals
-from fhir_server.search.visibility import Entry, Indexed
+from fhir_server.search.parameter_aliases import IndexedAs, canonicals
+from fhir_server.search.visibility import Entry, SearchableRow
 from tests.search.samples import LAB, LOINC, RESOURCES
 
 BASE = "http://us.example/fhir"
@@ -24,7 +24,7 @@ def found(resource: dict[str, Any]) -> tuple[Entry, ...]:
 
 def holds(resource: dict[str, Any], *pairs: tuple[str, str]) -> bool:
     where = query.condition(resource["resourceType"], pairs, 0, BASE)
-    row = Indexed(resource["resourceType"], resource.get("id", "x"), (), 0, 0, found(resource))
+    row = SearchableRow(resource["resourceType"], resource.get("id", "x"), (), 0, 0, found(resource))
     return matches(where, row, frozenset({0}))
 
 
@@ -50,7 +50,7 @@ def test_entries_are_unlike_each_other_and_only_of_parameters_that_are_indexed(r
     entries = found(resource)
     assert len(set(entries)) == len(entries)
     for entry in entries:
-        assert index.canonical(resource["resourceType"], entry.param) == Canonical((entry.param,))
+        assert index.canonical(resource["resourceType"], entry.param) == IndexedAs((entry.param,))
         assert entry.param not in ("_id", "_lastUpdated")
 
 
@@ -61,20 +61,20 @@ def test_a_name_given_twice_is_indexed_once() -> None:
 
 
 STANDS_FOR = [
-    ("Observation", "patient", Canonical(("subject",), "Patient")),
-    ("Observation", "combo-code", Canonical(("code", "component-code"))),
-    ("Observation", "combo-value-quantity", Canonical(("component-value-quantity", "value-quantity"))),
-    ("Appointment", "practitioner", Canonical(("actor",), "Practitioner")),
-    ("AuditEvent", "patient", Canonical(("agent", "entity"), "Patient")),
-    ("Patient", "phonetic", Canonical(("name",))),
-    ("Patient", "family", Canonical(("family",))),
-    ("AllergyIntolerance", "patient", Canonical(("patient",))),
-    ("Observation", "subject", Canonical(("subject",))),
+    ("Observation", "patient", IndexedAs(("subject",), "Patient")),
+    ("Observation", "combo-code", IndexedAs(("code", "component-code"))),
+    ("Observation", "combo-value-quantity", IndexedAs(("component-value-quantity", "value-quantity"))),
+    ("Appointment", "practitioner", IndexedAs(("actor",), "Practitioner")),
+    ("AuditEvent", "patient", IndexedAs(("agent", "entity"), "Patient")),
+    ("Patient", "phonetic", IndexedAs(("name",))),
+    ("Patient", "family", IndexedAs(("family",))),
+    ("AllergyIntolerance", "patient", IndexedAs(("patient",))),
+    ("Observation", "subject", IndexedAs(("subject",))),
 ]
 
 
 @pytest.mark.parametrize(("type", "param", "expected"), STANDS_FOR)
-def test_a_redundant_parameter_stands_for_those_that_are_indexed(type: str, param: str, expected: Canonical) -> None:
+def test_a_redundant_parameter_stands_for_those_that_are_indexed(type: str, param: str, expected: IndexedAs) -> None:
     assert index.canonical(type, param) == expected
 
 
@@ -83,9 +83,9 @@ def test_a_parameter_that_others_cover_only_in_part_is_indexed_itself() -> None:
     part = SearchParameter("part", "token", "T.a")
     rest = SearchParameter("rest", "token", "T.b")
     other_kind = SearchParameter("rest", "string", "T.b")
-    assert canonicals((whole, part))["whole"] == Canonical(("whole",))
-    assert canonicals((whole, part, other_kind))["whole"] == Canonical(("whole",))
-    assert canonicals((whole, part, rest))["whole"] == Canonical(("part", "rest"))
+    assert canonicals((whole, part))["whole"] == IndexedAs(("whole",))
+    assert canonicals((whole, part, other_kind))["whole"] == IndexedAs(("whole",))
+    assert canonicals((whole, part, rest))["whole"] == IndexedAs(("part", "rest"))
 
 
 def test_a_system_is_implied_only_where_every_value_is_a_code_of_it() -> None:
@@ -100,7 +100,7 @@ def test_what_a_parameter_stands_for_is_always_indexed_itself() -> None:
         for code, parameter in index.parameters(type).items():
             redundant += parameter.canonical.params != (code,)
             for param in parameter.canonical.params:
-                assert index.canonical(type, param) == Canonical((param,))
+                assert index.canonical(type, param) == IndexedAs((param,))
                 assert index.parameters(type)[param].kind == parameter.kind
     assert redundant > 50
 

@@ -30,7 +30,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.match import admits, answers, keys, matches, select
-from fhir_server.search.visibility import Entry, Indexed, Position, SortKey, Visibility, VisibilityClause
+from fhir_server.search.visibility import Entry, SearchableRow, Position, SortKey, Visibility, VisibilityClause
 
 PARAMS = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
 PATIENTS = ("p1", "p2")
@@ -81,7 +81,7 @@ filters: st.SearchStrategy[Filter] = st.recursive(
     max_leaves=6,
 )
 rows = st.builds(
-    Indexed,
+    SearchableRow,
     st.just("T"),
     st.sampled_from(["0", "1", "2"]),
     st.lists(st.sampled_from(PATIENTS), unique=True).map(tuple),
@@ -98,7 +98,7 @@ sorts = st.lists(one_sort, max_size=2).map(tuple)
 
 
 @given(filters, filters, rows, classes)
-def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: Indexed, seen: frozenset[int]) -> None:
+def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: SearchableRow, seen: frozenset[int]) -> None:
     a, b = matches(left, row, seen), matches(right, row, seen)
     assert matches(Not(left), row, seen) is not a
     assert matches(AllOf((left, right)), row, seen) is (a and b)
@@ -108,14 +108,14 @@ def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: Ind
 
 
 @given(worlds, filters, st.integers(0, 2))
-def test_an_empty_sight_sees_nothing(world: list[Indexed], where: Filter, now: int) -> None:
+def test_an_empty_sight_sees_nothing(world: list[SearchableRow], where: Filter, now: int) -> None:
     assert not any(admits(Visibility((), now), row) or answers(Visibility((), now), row, where) for row in world)
     assert select(world, "T", where, Visibility((), now)) == ()
 
 
 @given(rows, classes, st.sampled_from(CLASSES), st.none() | st.frozensets(st.sampled_from(PATIENTS)), st.booleans())
 def test_admitting_one_class_more_never_hides_a_row(
-    row: Indexed, seen: frozenset[int], more: int, patients: frozenset[str] | None, released: bool
+    row: SearchableRow, seen: frozenset[int], more: int, patients: frozenset[str] | None, released: bool
 ) -> None:
     before, after = (Visibility((VisibilityClause(patients, found, released),), 1) for found in (seen, seen | {more}))
     assert not admits(before, row) or admits(after, row)
@@ -123,7 +123,7 @@ def test_admitting_one_class_more_never_hides_a_row(
 
 @given(rows, filters, visibilities, clauses)
 def test_one_window_more_never_hides_a_row_nor_an_answer(
-    row: Indexed, where: Filter, visibility: Visibility, more: VisibilityClause
+    row: SearchableRow, where: Filter, visibility: Visibility, more: VisibilityClause
 ) -> None:
     wider = replace(visibility, clauses=(*visibility.clauses, more))
     assert not admits(visibility, row) or admits(wider, row)
@@ -133,7 +133,7 @@ def test_one_window_more_never_hides_a_row_nor_an_answer(
 @settings(max_examples=300)
 @given(worlds, filters, visibilities, sorts, st.data())
 def test_what_no_window_admits_never_influences_an_answer(
-    world: list[Indexed], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], data: st.DataObject
+    world: list[SearchableRow], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], data: st.DataObject
 ) -> None:
     """Entries of unseen classes come and go, and rows of unseen classes change: nobody can tell."""
     seen = frozenset().union(*(clause.classes for clause in visibility.clauses))
@@ -150,11 +150,11 @@ def test_what_no_window_admits_never_influences_an_answer(
 
 @given(worlds, filters, visibilities, sorts, st.integers(1, 3))
 def test_pages_laid_end_to_end_are_the_whole_answer(
-    world: list[Indexed], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], size: int
+    world: list[SearchableRow], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], size: int
 ) -> None:
     whole = select(world, "T", where, visibility, sort=sort)
     assert {row.id for row in whole} == {row.id for row in world if answers(visibility, row, where)}
-    walked: list[Indexed] = []
+    walked: list[SearchableRow] = []
     after = None
     while page := select(world, "T", where, visibility, sort=sort, limit=size, after=after):
         walked.extend(page)
@@ -163,8 +163,8 @@ def test_pages_laid_end_to_end_are_the_whole_answer(
     assert tuple(walked) == whole
 
 
-def row(*found: Entry, id: str = "x", patients: tuple[str, ...] = ("p1",), class_id: int = 0, release_at: int = 0) -> Indexed:
-    return Indexed("T", id, patients, class_id, release_at, found)
+def row(*found: Entry, id: str = "x", patients: tuple[str, ...] = ("p1",), class_id: int = 0, release_at: int = 0) -> SearchableRow:
+    return SearchableRow("T", id, patients, class_id, release_at, found)
 
 
 def test_one_window_must_both_admit_the_row_and_show_the_entry_asked_about() -> None:

@@ -14,7 +14,7 @@ from joserfc.jwk import RSAKey
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import BUDGET, FLOOR, UNSAID
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
-from fhir_server.web.public_fetch import MOST, Network, Unfetchable, fetch
+from fhir_server.web.public_fetch import MOST, Network, UnfetchableError, fetch
 from tests.smart.site import PUBLIC, URL, Site
 from tests.smart.world import World
 
@@ -150,7 +150,7 @@ def test_the_whole_wait_is_limited(site: Site, monkeypatch: pytest.MonkeyPatch) 
         return (PUBLIC,)
 
     monkeypatch.setattr("fhir_server.web.public_fetch.DEADLINE", 0.05)
-    with pytest.raises(Unfetchable):
+    with pytest.raises(UnfetchableError):
         asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, local=False))
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from fhir_server.app import parts
+from fhir_server.app import build_components
 from fhir_server.cli import main
 from fhir_server.settings import Settings
 from fhir_server.smart import demo
@@ -178,7 +178,7 @@ def test_a_new_account_has_no_password_that_anybody_knows_and_a_code_to_choose_o
 
 def test_a_production_server_starts_without_accounts() -> None:
     async def accounts(mode: Literal["production", "demo"]) -> int:
-        made = parts(Settings(store="memory:", mode=mode, key="k" * 32))
+        made = build_components(Settings(store="memory:", mode=mode, key="k" * 32))
         await made.prepare()
         return len(await users.everyone(made.store)) + len(await clients.everyone(made.store))
 
@@ -248,6 +248,6 @@ def test_staff_need_a_second_factor_in_production_unless_the_operator_decides_ot
 
 
 def test_a_server_is_wired_with_that_setting() -> None:
-    made = parts(Settings(store="memory:", mode="test", second_factor="staff"))
+    made = build_components(Settings(store="memory:", mode="test", second_factor="staff"))
     assert made.smart.second_factor == {"clinician", "billing", "privacy"}
-    assert parts(Settings(store="memory:", mode="test")).smart.second_factor == frozenset()
+    assert build_components(Settings(store="memory:", mode="test")).smart.second_factor == frozenset()

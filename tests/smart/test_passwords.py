@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.app import parts
+from fhir_server.app import build_components
 from fhir_server.settings import Settings
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
@@ -123,7 +123,7 @@ def test_a_breached_password_is_refused_where_people_choose_one(world: World, tm
         asyncio.run(users.create(world.store, "new", "blue kettle four spoons", "patient", rules=rules))
     with pytest.raises(ValueError, match="too easy"):
         rules.check("DemoHealth2026")
-    assert parts(Settings(store="memory:", mode="test", breached_passwords=str(file))).smart.passwords == rules
+    assert build_components(Settings(store="memory:", mode="test", breached_passwords=str(file))).smart.passwords == rules
 
 
 @pytest.mark.parametrize("content", [b"", b"password\n", b"cbfdac6008f9cab4083784cbd1874f76618d2a97:3\n"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from fhir_server.app import Origin
+from fhir_server.app import RootApp
 from fhir_server.smart.routes import router
 from tests.served import Answer, Served
 from tests.smart.world import Page, World, query
@@ -21,7 +21,7 @@ class Whole(World):
         self.clock = self.smart.now  # type: ignore[assignment]
         pages = FastAPI()
         pages.include_router(router(self.smart))
-        self.app = Origin(self.served.api, pages)  # type: ignore[assignment]
+        self.app = RootApp(self.served.api, pages)  # type: ignore[assignment]
         self.http = self.browser()
 
     def allowed(

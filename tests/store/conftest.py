@@ -12,11 +12,11 @@ import pytest
 from fhir_server.store import Store
 from tests.store.stores import SCHEMES, empty_store
 
-Run = Callable[[Callable[[Store], Awaitable[Any]]], Any]
+ValidationRun = Callable[[Callable[[Store], Awaitable[Any]]], Any]
 
 
 @pytest.fixture(params=SCHEMES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> ValidationRun:
     """Runs a scenario, a coroutine function of a store, on an empty one."""
 
     def run(scenario: Callable[[Store], Awaitable[Any]]) -> Any:

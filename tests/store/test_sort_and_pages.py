@@ -10,7 +10,7 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
 from fhir_server.search.visibility import Position, SortKey, Visibility
 from fhir_server.store import NEVER, Row, Store
-from tests.store.conftest import Run
+from tests.store.conftest import ValidationRun
 from tests.store.samples import (
     ALL,
     ANYONE,
@@ -46,7 +46,7 @@ async def walk(store: Store, where: Filter, seen: Visibility, sort: tuple[SortKe
             await between(page.rows)
 
 
-def test_rows_of_a_patient_come_in_the_order_first_stored(run: Run) -> None:
+def test_rows_of_a_patient_come_in_the_order_first_stored(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("c", "a", "b")), record("z"), record("y"))
         await put(store, record("c", "p1", version=2), record("z", version=2))
@@ -58,7 +58,7 @@ def test_rows_of_a_patient_come_in_the_order_first_stored(run: Run) -> None:
     run(scenario)
 
 
-def test_the_order_of_two_patients_does_not_tell_who_came_first(run: Run) -> None:
+def test_the_order_of_two_patients_does_not_tell_who_came_first(run: ValidationRun) -> None:
     async def order(store: Store, *patients: str) -> list[str]:
         await put(store, *(record(f"hidden-{patient}", patient, class_id=2) for patient in patients))
         await put(store, record("a", "p1"), record("b", "p2"), record("c", "p3"))
@@ -84,7 +84,7 @@ OTHERS = ("hidden", "p0", "p2", "p5", "z")  # whose numbers come before and afte
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),), (SortKey("d", "date", True), SortKey("t", "token"))])
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_who_else_a_row_is_of_does_not_show_in_its_order(run: Run, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+def test_who_else_a_row_is_of_does_not_show_in_its_order(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
     async def scenario(store: Store) -> None:
         entries = [token("t", "x"), date("d", 1)]
         for other in OTHERS:
@@ -100,7 +100,7 @@ def test_who_else_a_row_is_of_does_not_show_in_its_order(run: Run, where: Filter
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),)])
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-def test_rows_of_named_patients_come_in_the_order_stored(run: Run, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+def test_rows_of_named_patients_come_in_the_order_stored(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
     async def scenario(store: Store) -> None:
         ids = [f"r{n}" for n in range(12)]
         for n, id in enumerate(ids):
@@ -135,7 +135,7 @@ BETWEEN = record("between", "p1")
     ],
 )
 def test_a_row_stands_where_the_first_version_like_the_current_one_was_stored(
-    run: Run, versions: list[dict[str, Any] | None], ids: str
+    run: ValidationRun, versions: list[dict[str, Any] | None], ids: str
 ) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("older", "p1"))
@@ -159,7 +159,7 @@ def _without_patients(version: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in version.items() if name != "patients"}
 
 
-def test_a_row_stands_by_what_its_versions_are_labelled_now(run: Run) -> None:
+def test_a_row_stands_by_what_its_versions_are_labelled_now(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("row", "p1", class_id=2), BETWEEN, record("row", "p1", version=2))
         for class_id, ids in ((0, ["row", "between"]), (3, ["between", "row"]), (0, ["row", "between"])):
@@ -200,7 +200,7 @@ SORTED = (
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(run: Run, param: str, kind: str, up: str, down: str, limit: int) -> None:
+def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(run: ValidationRun, param: str, kind: str, up: str, down: str, limit: int) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         for descending, ids in ((False, up), (True, down)):
@@ -210,7 +210,7 @@ def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(run: Run, param
     run(scenario)
 
 
-def test_a_caller_admitted_to_more_sorts_by_more(run: Run) -> None:
+def test_a_caller_admitted_to_more_sorts_by_more(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         assert (await found(store, EVERYTHING, ALL, (SortKey("q", "quantity"),)))[0] == "veiled"
@@ -219,7 +219,7 @@ def test_a_caller_admitted_to_more_sorts_by_more(run: Run) -> None:
     run(scenario)
 
 
-def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: Run) -> None:
+def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         entries = [date("d", 1, class_id=3), date("d", 9)]
         await put(
@@ -234,7 +234,7 @@ def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: Run) -> Non
     run(scenario)
 
 
-def test_the_second_key_orders_what_the_first_leaves_equal(run: Run) -> None:
+def test_the_second_key_orders_what_the_first_leaves_equal(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         for limit in (1, 2, 5, 9):
@@ -250,7 +250,7 @@ def test_the_second_key_orders_what_the_first_leaves_equal(run: Run) -> None:
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("limit", [1, 3, 7])
 def test_pages_hold_each_row_once_although_others_are_written_between_them(
-    run: Run, sort: tuple[SortKey, ...], where: Filter, limit: int
+    run: ValidationRun, sort: tuple[SortKey, ...], where: Filter, limit: int
 ) -> None:
     async def scenario(store: Store) -> None:
         def rows(name: str, **more: Any) -> list[Any]:
@@ -288,7 +288,7 @@ def test_pages_hold_each_row_once_although_others_are_written_between_them(
     run(scenario)
 
 
-def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_was(run: Run) -> None:
+def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_was(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("a", "b", "c")))
         await put(store, record("b", "p1", version=2, class_id=2), record("elsewhere", "p9"))
@@ -308,7 +308,7 @@ def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_
     run(scenario)
 
 
-def test_a_position_holds_only_the_sort_values_and_the_id(run: Run) -> None:
+def test_a_position_holds_only_the_sort_values_and_the_id(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         async with store.snapshot() as snapshot:

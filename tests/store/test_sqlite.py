@@ -238,7 +238,7 @@ def _write_many(path: Path, name: str, start: Any) -> None:
 
 def test_two_processes_write_one_file(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    path, start = tmp_path / "x.db", context.Event()
+    path, start = tmp_path / "x.db", context.AccountEvent()
     writers = [context.Process(target=_write_many, args=(path, name, start)) for name in ("left", "right")]
     for writer in writers:
         writer.start()

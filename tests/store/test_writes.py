@@ -12,7 +12,7 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.visibility import SortKey
 from fhir_server.store import NEVER, GuardedReference, LabeledElement, PermissionEpoch, Record, Store, VersionDigest
-from tests.store.conftest import Run
+from tests.store.conftest import ValidationRun
 from tests.store.samples import (
     ALL,
     ANYONE,
@@ -40,7 +40,7 @@ async def in_job(store: Store, method: str, *args: Any) -> Any:
     return await store.write(job)
 
 
-def test_an_acknowledged_write_is_read_at_once(run: Run) -> None:
+def test_an_acknowledged_write_is_read_at_once(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         for version in range(1, 30):
             await put(store, record("a", version=version, entries=[token("code", str(version))]))
@@ -52,7 +52,7 @@ def test_an_acknowledged_write_is_read_at_once(run: Run) -> None:
     run(scenario)
 
 
-def test_an_update_replaces_entries_of_every_kind_and_patients(run: Run) -> None:
+def test_an_update_replaces_entries_of_every_kind_and_patients(run: ValidationRun) -> None:
     old = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5), token("kept", "k")]
     new = [
         token("t", "y"),
@@ -85,7 +85,7 @@ def test_an_update_replaces_entries_of_every_kind_and_patients(run: Run) -> None
 _ALL_KINDS = (("t", "token"), ("r", "reference"), ("s", "string"), ("d", "date"), ("q", "quantity"))
 
 
-def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: Run) -> None:
+def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -99,7 +99,7 @@ def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: Run) -> None
     run(scenario)
 
 
-def test_a_row_with_very_many_entries_is_kept_whole(run: Run) -> None:
+def test_a_row_with_very_many_entries_is_kept_whole(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", entries=[token("t", f"c{n}") for n in range(1000)]))
         for code in ("c0", "c63", "c64", "c999"):
@@ -109,7 +109,7 @@ def test_a_row_with_very_many_entries_is_kept_whole(run: Run) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 5])
-def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: Run, version: int) -> None:
+def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: ValidationRun, version: int) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"), record("a", version=2))
         for attempt in (
@@ -136,7 +136,7 @@ def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: Run, v
     run(scenario)
 
 
-def test_of_many_writers_of_one_version_one_wins(run: Run) -> None:
+def test_of_many_writers_of_one_version_one_wins(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         results = await asyncio.gather(*(put(store, record("a", version=2)) for _ in range(20)), return_exceptions=True)
@@ -146,7 +146,7 @@ def test_of_many_writers_of_one_version_one_wins(run: Run) -> None:
     run(scenario)
 
 
-def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: Run) -> None:
+def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", class_id=3, release_at=NEVER))
         assert (await in_job(store, "current", OBS, "a")).class_id == 3
@@ -158,7 +158,7 @@ def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: Run) -> N
     run(scenario)
 
 
-def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
+def test_relabel_changes_what_is_seen_and_makes_no_version(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", entries=[token("t", "x")]))
         changed = row(
@@ -187,7 +187,7 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: Run) -> None:
     run(scenario)
 
 
-def test_relabel_reaches_each_version_and_the_deletion(run: Run) -> None:
+def test_relabel_reaches_each_version_and_the_deletion(run: ValidationRun) -> None:
     later = {
         "labeled_elements": (LabeledElement(("x",), 3),),
         "guarded_references": (GuardedReference(("y",), "P/1"),),
@@ -223,7 +223,7 @@ def test_relabel_reaches_each_version_and_the_deletion(run: Run) -> None:
     run(scenario)
 
 
-def test_what_is_deleted_is_relabelled_too(run: Run) -> None:
+def test_what_is_deleted_is_relabelled_too(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"))
         await drop(store, "a")
@@ -239,7 +239,7 @@ def test_what_is_deleted_is_relabelled_too(run: Run) -> None:
     run(scenario)
 
 
-def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: Run) -> None:
+def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -275,7 +275,7 @@ def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: R
     run(scenario)
 
 
-def test_classes_are_numbered_from_nought_in_the_order_given(run: Run) -> None:
+def test_classes_are_numbered_from_nought_in_the_order_given(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> list[int]:
             return [await transaction.intern(key) for key in ("lab||", "visit||", "lab||", "x|HIV|")]
@@ -290,7 +290,7 @@ def test_classes_are_numbered_from_nought_in_the_order_given(run: Run) -> None:
     run(scenario)
 
 
-def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: Run) -> None:
+def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def stamp(patient: str | None) -> PermissionEpoch:
             async with store.snapshot() as snapshot:
@@ -311,7 +311,7 @@ def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: Run) -> N
     run(scenario)
 
 
-def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: Run) -> None:
+def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def good(number: int) -> None:
             await put(store, record(f"good{number}", f"p{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
@@ -341,7 +341,7 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
     run(scenario)
 
 
-def test_a_job_reads_what_it_wrote_and_gives_its_result(run: Run) -> None:
+def test_a_job_reads_what_it_wrote_and_gives_its_result(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> str:
             await transaction.put(record("a", "new", entries=[token("code", "x")]))
@@ -355,7 +355,7 @@ def test_a_job_reads_what_it_wrote_and_gives_its_result(run: Run) -> None:
     run(scenario)
 
 
-def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: Run) -> None:
+def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("kept", "p1"), record("hidden", "p1", class_id=2), record("dropped", "p1"), record("replaced", "p1"))
         await put(store, record("coded", "p1", entries=[token("code", "x"), token("code", "y", class_id=3)]), record("gone", "p1"))
@@ -385,7 +385,7 @@ def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: Run) -> None:
     run(scenario)
 
 
-def test_a_job_counts_what_it_moved_itself(run: Run) -> None:
+def test_a_job_counts_what_it_moved_itself(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await in_job(store, "intern", "a")
 

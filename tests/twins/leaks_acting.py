@@ -38,7 +38,7 @@ def include_follows_references_as_stored(patch: Patch) -> None:
 
 @leak("A02")
 def revinclude_sees_everything(patch: Patch) -> None:
-    exact, whole = View.reachable, sighted(unlimited)(View.reachable)
+    exact, whole = View.find_included, sighted(unlimited)(View.find_included)
 
     async def reachable(self: View, type: str, where: Any, limit: int) -> Any:
         return await (exact if isinstance(where, IdIs) else whole)(self, type, where, limit)
@@ -48,7 +48,7 @@ def revinclude_sees_everything(patch: Patch) -> None:
 
 @leak("A03")
 def everything_means_everything(patch: Patch) -> None:
-    patch.setattr(View, "belonging", sighted(unlimited)(View.belonging))
+    patch.setattr(View, "belonging", sighted(unlimited)(View.find_readable))
 
 
 @leak("A08")
@@ -100,15 +100,15 @@ def conditional_create_matches_hidden_rows(patch: Patch) -> None:
 
 @leak("W06")
 def a_reference_need_only_exist(patch: Patch) -> None:
-    exact = View.shows
+    exact = View.visible_targets
 
     async def require(view: View, *args: Any) -> None:
         visibility = await unlimited(view)
-        view.shows = lambda targets: view._snapshot.visible(targets, lambda _: visibility)  # type: ignore[method-assign]
+        view.visible_targets = lambda targets: view._snapshot.visible(targets, lambda _: visibility)  # type: ignore[method-assign]
         try:
             await checked(view, *args)
         finally:
-            view.shows = exact.__get__(view)  # type: ignore[method-assign]
+            view.visible_targets = exact.__get__(view)  # type: ignore[method-assign]
 
     checked = write.require_shown
     patch.setattr(write, "require_shown", require)
@@ -205,7 +205,7 @@ def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
     async def target(self: Any, type: str, id: str) -> None:
         return None
 
-    patch.setattr(writer.Writing, "_target", target)
+    patch.setattr(writer.ResourceWriter, "_target", target)
 
 
 @leak("C08")

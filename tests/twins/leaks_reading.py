@@ -51,7 +51,7 @@ def hidden_rows_are_taken_off_a_page_after_it_was_cut(patch: Patch) -> None:
 
     async def find(self: View, type: str, where: Any, **how: Any) -> Any:
         found, end = await whole(self, type, where, **how)
-        shown = await self.shows(f"{seen.type}/{seen.id}" for seen in found)
+        shown = await self.visible_targets(f"{seen.type}/{seen.id}" for seen in found)
         return [seen for seen in found if f"{seen.type}/{seen.id}" in shown], end
 
     patch.setattr(View, "find", find)
@@ -96,7 +96,7 @@ def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
 
     def binding(view: View, *args: Any) -> bytes:
         return (
-            exact(view, *args) + repr(sorted((data, sorted(numbers)) for data, numbers in view.permissions.classes.plain.items())).encode()
+            exact(view, *args) + repr(sorted((data, sorted(numbers)) for data, numbers in view.permissions.classes.unconditional.items())).encode()
         )
 
     patch.setattr(search, "binding", binding)
@@ -146,7 +146,7 @@ def a_search_that_finds_nothing_looks_again_without_sight(patch: Patch) -> None:
 
 @leak("Q08", stored=True)
 def last_updated_is_the_stored_one(patch: Patch) -> None:
-    patch.setattr(versions, "updates", lambda row: (versions.entry(row.updated, row.class_id),))
+    patch.setattr(versions, "updates", lambda row: (versions.last_updated_entry(row.updated, row.class_id),))
 
 
 # 3.3 Direct access
@@ -186,11 +186,11 @@ def hidden_and_deleted_is_gone(patch: Patch) -> None:
 
 @leak("R04")
 def the_version_is_the_stored_one(patch: Patch) -> None:
-    exact = View._projected
+    exact = View._without_hidden_parts
 
     def projected(self: View, row: Any, *what: Any) -> VisibleVersion:
         seen = exact(self, row, *what)
-        body = versions.restamped(seen.body, row.version, seen.updated) if seen.body else seen.body
+        body = versions.with_version_meta(seen.body, row.version, seen.updated) if seen.body else seen.body
         return msgspec.structs.replace(seen, version=row.version, body=body)
 
     patch.setattr(View, "_projected", projected)
@@ -198,7 +198,7 @@ def the_version_is_the_stored_one(patch: Patch) -> None:
 
 @leak("R06")
 def the_time_of_change_is_the_stored_one(patch: Patch) -> None:
-    exact = View._projected
+    exact = View._without_hidden_parts
     patch.setattr(View, "_projected", lambda self, row, *what: msgspec.structs.replace(exact(self, row, *what), updated=row.updated))
 
 
@@ -223,7 +223,7 @@ def history_shows_hidden_versions(patch: Patch) -> None:
         rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if not rows:
             raise not_found(type, id)
-        return await self._seen(await self._snapshot.versions(type, id, await unlimited(self)))
+        return await self._visible_versions(await self._snapshot.versions(type, id, await unlimited(self)))
 
     patch.setattr(View, "history", history)
 
@@ -257,13 +257,13 @@ def history_counts_versions_that_look_alike(patch: Patch) -> None:
 
 def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
     """Do not cut the paths that ``kept`` is true of."""
-    exact = view._cut
+    exact = view._paths_to_remove
     patch.setattr(view, "_cut", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
 
 
 @leak("R11")
 def references_to_hidden_rows_are_left_in(patch: Patch) -> None:
-    exact = view._cut
+    exact = view._paths_to_remove
     patch.setattr(view, "_cut", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references}))
 
 

@@ -34,7 +34,7 @@ def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
 
 @_leak("T01")
 def a_plan_is_kept_past_its_end(patch: Patch) -> None:
-    exact = authentication._stands
+    exact = authentication._is_current
 
     async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
         return await exact(permissions, snapshot, min(now, permissions.until - 1))

@@ -22,7 +22,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import Transaction
 from fhir_server.writing import writer
-from fhir_server.writing.writer import Writing
+from fhir_server.writing.writer import ResourceWriter
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -154,7 +154,7 @@ class World:
         """Wire the server and register its people and clients."""
         random = Random(self.seed)
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", key=KEY)
-        made = app.parts(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
+        made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(made, clock=self.clock, auditor=_Unjournaled())
         self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body, {})
         store = self.parts.store
@@ -174,7 +174,7 @@ class World:
         """One write of the feed, by the way every resource takes into the store."""
 
         async def job(tx: Transaction) -> None:
-            writing = Writing(tx, self.parts.labeler, BASE, write.at)
+            writing = ResourceWriter(tx, self.parts.labeler, BASE, write.at)
             current = await tx.current(write.type, write.id)
             if write.resource is None:
                 if current is not None and current.interaction != "delete":

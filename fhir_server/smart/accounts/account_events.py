@@ -27,7 +27,7 @@ KEPT: Final = 12
 _KIND: Final = "account-events"
 
 
-class Event(msgspec.Struct, frozen=True):
+class AccountEvent(msgspec.Struct, frozen=True):
     """One event; ``at`` in microseconds, ``browser`` in words, "" for none of the person's."""
 
     at: int
@@ -37,17 +37,17 @@ class Event(msgspec.Struct, frozen=True):
 
 async def note(store: Store, user: User, what: What, now: int, browser: str = "") -> None:
     """Remember an event for the account's person, in place of the oldest of many."""
-    kept = (Event(now, what, browser), *await events(store, user, now))[:KEPT]
+    kept = (AccountEvent(now, what, browser), *await events(store, user, now))[:KEPT]
     await store.secrets.replace(_KIND, digest(user.subject), msgspec.json.encode(kept), now + LIFE, account_family(user))
 
 
-async def events(store: Store, user: User, now: int) -> tuple[Event, ...]:
+async def events(store: Store, user: User, now: int) -> tuple[AccountEvent, ...]:
     """The latest first."""
     text = await store.secrets.peek(_KIND, digest(user.subject), now)
-    return () if text is None else msgspec.json.decode(text, type=tuple[Event, ...])
+    return () if text is None else msgspec.json.decode(text, type=tuple[AccountEvent, ...])
 
 
-def news(found: tuple[Event, ...]) -> list[Event]:
+def news(found: tuple[AccountEvent, ...]) -> list[AccountEvent]:
     """The changes since the sign-in before the latest one."""
     signed_in = [place for place, one in enumerate(found) if one.what == "signed-in"]
     return [one for one in found[: signed_in[1] if len(signed_in) > 1 else None] if one.what != "signed-in"]

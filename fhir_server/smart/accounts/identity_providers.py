@@ -44,7 +44,7 @@ class Provider(msgspec.Struct, frozen=True):
         return digest(self.issuer)[:16]
 
 
-class Mapped(msgspec.Struct, frozen=True):
+class LinkedIdentity(msgspec.Struct, frozen=True):
     """Whose account the subject ``sub`` of this issuer is; by the account's own subject too, which no later account shares."""
 
     issuer: str
@@ -54,7 +54,7 @@ class Mapped(msgspec.Struct, frozen=True):
 
 
 _providers = Register("identity-provider", Provider)
-_mapped = Register("federated-subject", Mapped)
+_mapped = Register("federated-subject", LinkedIdentity)
 
 
 def redirect_uri(smart: SmartContext, provider: Provider) -> str:
@@ -74,7 +74,7 @@ async def everyone(store: Store) -> tuple[Provider, ...]:
 async def add(smart: SmartContext, provider: Provider, secret: str = "") -> None:
     """Register or change.  Raises ValueError, worded for the operator, for what cannot be used safely."""
     _check(smart, provider, secret)
-    sealed = msgspec.structs.replace(provider, secret=_sealed(smart, secret))
+    sealed = msgspec.structs.replace(provider, secret=_encrypt(smart, secret))
     await _providers.save(smart.store, provider.id, sealed)
 
 
@@ -108,7 +108,7 @@ async def link(store: Store, issuer: str, sub: str, username: str) -> None:
     known = await _mapped.find(store, _name(issuer, sub))
     if known is not None and (known.username, known.subject) != (user.username, user.subject):
         raise ValueError(f"This subject is linked to {known.username!r}; unlink it first.")
-    await _mapped.save(store, _name(issuer, sub), Mapped(issuer, sub, user.username, user.subject))
+    await _mapped.save(store, _name(issuer, sub), LinkedIdentity(issuer, sub, user.username, user.subject))
 
 
 async def unlink(store: Store, issuer: str, sub: str) -> bool:
@@ -121,7 +121,7 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
     return True
 
 
-async def subjects(store: Store) -> tuple[Mapped, ...]:
+async def subjects(store: Store) -> tuple[LinkedIdentity, ...]:
     return await _mapped.all(store)
 
 
@@ -138,7 +138,7 @@ def _name(issuer: str, sub: str) -> str:
     return digest(f"{issuer} {sub}")  # an issuer is a URL and has no space
 
 
-def _sealed(smart: SmartContext, secret: str) -> bytes:
+def _encrypt(smart: SmartContext, secret: str) -> bytes:
     plain = secret.encode()
     return box(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
 

@@ -35,7 +35,7 @@ async def choose(smart: SmartContext, username: str, typed: str, password: str) 
     The code is kept where the password will not do: ValueError, as ``users.hash_password``.
     """
     user = await users.find(smart.store, username)
-    if user is None or user.disabled or not await _fits(smart, user, typed):
+    if user is None or user.disabled or not await _is_valid(smart, user, typed):
         return None
     hashed = await users.hash_password(password, smart.passwords, (user.username, user.name))
     if await smart.store.secrets.take(_KIND, digest(user.subject), smart.now()) is None:
@@ -43,7 +43,7 @@ async def choose(smart: SmartContext, username: str, typed: str, password: str) 
     return await users.keep_password(smart.store, user, hashed, smart.now())
 
 
-async def _fits(smart: SmartContext, user: User, typed: str) -> bool:
+async def _is_valid(smart: SmartContext, user: User, typed: str) -> bool:
     kept = await smart.store.secrets.peek(_KIND, digest(user.subject), smart.now())
     text = typed[:100].upper().translate(_ALIKE)
     return kept is not None and hmac.compare_digest(kept, digest(f"{user.subject} {text}").encode())

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.smart.accounts import account_events, browser_names, cookies, password_codes, sessions, users
 from fhir_server.smart.core.context import HOUR, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import BadForm, address, read_form, with_headers
+from fhir_server.web.forms import BadFormError, address, read_form, with_headers
 
 PATH: Final = "/set-password"
 PER_ADDRESS: Final = 60  # tries an hour
@@ -23,7 +23,7 @@ _DIFFER: Final = "The password was not written the same way twice."
 _TOO_MANY: Final = "There have been too many tries from your address. Try again in an hour."
 
 
-class Choosing:
+class PasswordPages:
     """The page of one :class:`SmartContext`."""
 
     def __init__(self, smart: SmartContext) -> None:
@@ -36,7 +36,7 @@ class Choosing:
     async def sent(self, request: Request) -> Response:
         try:
             given = dict(await read_form(request))
-        except BadForm as error:
+        except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         if not cookies.own_form(self._smart, request, given.get("token", "")):
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
@@ -51,7 +51,7 @@ class Choosing:
         except (ValueError, TimeoutError) as error:
             return self._form(request, given, str(error) or _WRONG)
         known = user or await users.find(self._smart.store, username)
-        act = Act("change-account", user is not None, known.username if known else "", address=who, detail={"what": "password-by-code"})
+        act = SecurityEvent("change-account", user is not None, known.username if known else "", address=who, detail={"what": "password-by-code"})
         await self._smart.note(act)
         if user is not None:
             await account_events.note(self._smart.store, user, "password-code", now, browser_names.described(request))
@@ -67,6 +67,6 @@ class Choosing:
 
 def add_choosing(routes: APIRouter, smart: SmartContext) -> None:
     """Add the page's routes."""
-    here = Choosing(smart)
+    here = PasswordPages(smart)
     routes.add_api_route(PATH, here.form, methods=["GET"])
     routes.add_api_route(PATH, here.sent, methods=["POST"])

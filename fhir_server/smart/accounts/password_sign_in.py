@@ -12,7 +12,7 @@ from fhir_server.smart.accounts import known_devices
 from fhir_server.smart.accounts.users import User, canonical, find, password_fits
 from fhir_server.smart.core.context import MINUTE, digest
 from fhir_server.smart.core.rate_limits import party
-from fhir_server.store import Secrets, Store
+from fhir_server.store import KeyValueStore, Store
 
 WINDOW = 15 * MINUTE
 PER_USER = 5
@@ -35,14 +35,14 @@ async def signed_in(store: Store, username: str, password: str, address: str, no
     return user
 
 
-async def _slots(secrets: Secrets, places: dict[str, int], now: int) -> list[str] | None:
+async def _slots(secrets: KeyValueStore, places: dict[str, int], now: int) -> list[str] | None:
     """One slot in each of these places; None if there are no places, or one of them has none left."""
     taken = [await _slot(secrets, name, most, now) for name, most in places.items()]
     found = [slot for slot in taken if slot is not None]
     return found if found and len(found) == len(taken) else None
 
 
-async def _slot(secrets: Secrets, name: str, most: int, now: int) -> str | None:
+async def _slot(secrets: KeyValueStore, name: str, most: int, now: int) -> str | None:
     for number in range(most):
         slot = f"{name}:{number}"
         if await secrets.keep("attempt", slot, b"", now + WINDOW):

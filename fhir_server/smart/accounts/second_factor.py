@@ -107,12 +107,12 @@ async def accepted(smart: SmartContext, user: User, typed: str) -> bool:
     factor = await enrolled(smart, user)
     if factor is None:
         return False
-    return await _counted(smart, user, typed, opened(smart, factor.seed), recovery=True)
+    return await _verify_counted(smart, user, typed, opened(smart, factor.seed), recovery=True)
 
 
 async def first_code(smart: SmartContext, user: User, typed: str, seed: bytes) -> bool:
     """Whether this is a code of an app that has just been given ``seed``; it is used now."""
-    return await _counted(smart, user, typed, seed, recovery=False)
+    return await _verify_counted(smart, user, typed, seed, recovery=False)
 
 
 def sealed(smart: SmartContext, seed: bytes) -> bytes:
@@ -127,7 +127,7 @@ def opened(smart: SmartContext, kept: bytes) -> bytes:
         return new_seed()
 
 
-async def _counted(smart: SmartContext, user: User, typed: str, seed: bytes, *, recovery: bool) -> bool:
+async def _verify_counted(smart: SmartContext, user: User, typed: str, seed: bytes, *, recovery: bool) -> bool:
     now, kept = smart.now(), smart.store.secrets
     places = [f"{digest(f'second:{user.subject}')}:{number}" for number in range(GUESSES)]
     for place in places:

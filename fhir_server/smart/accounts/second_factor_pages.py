@@ -15,9 +15,9 @@ from fhir_server.smart.accounts import account_events, browser_names, cookies, s
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import Act
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import NO_STORE, BadForm, address, local_path, read_form
+from fhir_server.web.forms import NO_STORE, BadFormError, address, local_path, read_form
 
 PATH: Final = "/sign-in/second"
 _WRONG: Final = (
@@ -40,10 +40,10 @@ async def after_first(smart: SmartContext, request: Request, user: User, onward:
     if second_factor.required(smart, user):
         seed = second_factor.sealed(smart, second_factor.new_seed())
         return cookies.given(smart, _to(PATH), await second_factor_pending.start(smart, user, onward, seed))
-    return cookies.given(smart, _to(onward), await _begun(smart, request, user))
+    return cookies.given(smart, _to(onward), await _begin(smart, request, user))
 
 
-class SecondStep:
+class SecondFactorPages:
     """The page of one :class:`SmartContext`."""
 
     def __init__(self, smart: SmartContext) -> None:
@@ -55,7 +55,7 @@ class SecondStep:
     async def sent(self, request: Request) -> Response:
         try:
             given = dict(await read_form(request))
-        except BadForm as error:
+        except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         if not cookies.own_form(self._smart, request, given.get("token", "")):
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
@@ -69,7 +69,7 @@ class SecondStep:
         code = given.get("code", "")
         right = await (second_factor.first_code(self._smart, user, code, seed) if seed else second_factor.accepted(self._smart, user, code))
         right = right and await second_factor_pending.take(self._smart, cookie)
-        await self._smart.note(Act("sign-in", right, user.username, address=address(request), detail={"factor": "second"}))
+        await self._smart.note(SecurityEvent("sign-in", right, user.username, address=address(request), detail={"factor": "second"}))
         if not right:
             return await self._form(request, _WRONG)
         return await self._signed_in(request, user, begun.onward, seed)
@@ -81,7 +81,7 @@ class SecondStep:
         codes = await second_factor.enrol(self._smart, user, seed) if seed else ()
         if codes:
             await account_events.note(self._smart.store, user, "second", self._smart.now(), browser_names.described(request))
-        cookie = await _begun(self._smart, request, user)
+        cookie = await _begin(self._smart, request, user)
         if not codes:
             return cookies.given(self._smart, _to(onward), cookie)
         session = Session(user, self._smart.now(), sessions.form_token(cookie))
@@ -100,7 +100,7 @@ class SecondStep:
         return render(self._smart, "second_step.html", 400 if problem else 200, **view)
 
 
-async def _begun(smart: SmartContext, request: Request, user: User) -> str:
+async def _begin(smart: SmartContext, request: Request, user: User) -> str:
     """The cookie of the session of who has just signed in."""
     browser = browser_names.described(request)
     await account_events.note(smart.store, user, "signed-in", smart.now(), browser)
@@ -113,6 +113,6 @@ def _to(path: str) -> Response:
 
 def add_second_step(routes: APIRouter, smart: SmartContext) -> None:
     """Add the page's routes."""
-    here = SecondStep(smart)
+    here = SecondFactorPages(smart)
     routes.add_api_route(PATH, here.form, methods=["GET"])
     routes.add_api_route(PATH, here.sent, methods=["POST"])

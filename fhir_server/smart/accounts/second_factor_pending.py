@@ -14,7 +14,7 @@ LIFE: Final = 10 * MINUTE
 _KIND: Final = "half-signed-in"
 
 
-class Half(msgspec.Struct, frozen=True):
+class PendingSecondFactor(msgspec.Struct, frozen=True):
     """Who it is, where the sign-in leads (``onward``, a path here), and the sealed seed offered to who has no app yet."""
 
     username: str
@@ -25,14 +25,14 @@ class Half(msgspec.Struct, frozen=True):
 async def start(smart: SmartContext, user: User, onward: str, seed: bytes = b"") -> str:
     """The new cookie of a browser whose user has given the first factor.  It ends when the account changes."""
     cookie = new_secret()
-    text = msgspec.json.encode(Half(user.username, onward, seed))
+    text = msgspec.json.encode(PendingSecondFactor(user.username, onward, seed))
     await smart.store.secrets.replace(_KIND, digest(cookie), text, smart.now() + LIFE, users.session_family(user.username))
     return cookie
 
 
-async def find(smart: SmartContext, cookie: str) -> tuple[Half, User] | None:
+async def find(smart: SmartContext, cookie: str) -> tuple[PendingSecondFactor, User] | None:
     text = await smart.store.secrets.peek(_KIND, digest(cookie), smart.now()) if cookie else None
-    found = None if text is None else msgspec.json.decode(text, type=Half)
+    found = None if text is None else msgspec.json.decode(text, type=PendingSecondFactor)
     user = await users.find(smart.store, found.username) if found else None
     return None if found is None or user is None or user.disabled else (found, user)
 

@@ -17,7 +17,7 @@ from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartCont
 from fhir_server.smart.core.token_grants import SESSION
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _StoredSession(msgspec.Struct, frozen=True):
     username: str
     started: int
     browser: str = ""
@@ -59,7 +59,7 @@ def form_token_fits(cookie: str, token: str) -> bool:
 async def start(smart: SmartContext, user: User, browser: str = "") -> str:
     """The new cookie of someone who has just signed in; whatever cookie the browser had before is worth nothing."""
     cookie, now = new_secret(), smart.now()
-    record = msgspec.json.encode(_Kept(user.username, now, browser))
+    record = msgspec.json.encode(_StoredSession(user.username, now, browser))
     await smart.store.secrets.replace(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
     await smart.store.secrets.replace(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
     return cookie
@@ -71,7 +71,7 @@ async def current(smart: SmartContext, cookie: str) -> Session | None:
     if not cookie or await secrets.peek(_SEEN, key, now) is None:
         return None
     text = await secrets.peek(_SESSION, key, now)
-    kept = None if text is None else msgspec.json.decode(text, type=_Kept)
+    kept = None if text is None else msgspec.json.decode(text, type=_StoredSession)
     user = None if kept is None else await users.find(smart.store, kept.username)
     if kept is None or user is None or user.disabled:
         return None
@@ -86,7 +86,7 @@ async def left(smart: SmartContext, key: str) -> int:
     """
     now = smart.now()
     text = await smart.store.secrets.peek(_SESSION, key, now)
-    return 0 if text is None else max(0, msgspec.json.decode(text, type=_Kept).started + SESSION_LIFE - now)
+    return 0 if text is None else max(0, msgspec.json.decode(text, type=_StoredSession).started + SESSION_LIFE - now)
 
 
 async def end(smart: SmartContext, cookie: str) -> None:
@@ -102,7 +102,7 @@ async def end_one(smart: SmartContext, key: str) -> None:
 async def everyone(smart: SmartContext, user: User) -> list[Open]:
     """The account's live sessions, the latest first."""
     now, secrets = smart.now(), smart.store.secrets
-    found = [(key, msgspec.json.decode(text, type=_Kept)) for key, text in await secrets.listing(_SESSION, now)]
+    found = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await secrets.listing(_SESSION, now)]
     own = [Open(key, kept.browser, kept.started) for key, kept in found if kept.username == user.username]
     live = [one for one in own if await secrets.peek(_SEEN, one.key, now) is not None]
     return sorted(live, key=lambda one: -one.started)

@@ -32,14 +32,14 @@ _CATEGORIES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CategoryScope:
     """A scope that covers one category of a type, literally as it would be granted, and its name for people."""
 
     text: str
     words: str
 
 
-def parts(asked: str) -> dict[str, tuple[Part, ...]]:
+def parts(asked: str) -> dict[str, tuple[CategoryScope, ...]]:
     """For each scope in a request that the person may have narrowed to categories: the scopes to choose from.
 
     Only whole-type scopes in the newer syntax, of an app that asks for no wildcard that would give the rest all the same.
@@ -56,5 +56,5 @@ def _swallows(one: Scope, scope: Scope) -> bool:
     return one.type == "*" and not one.query and bool(set(one.letters) & set(scope.letters))
 
 
-def _parts(scope: Scope) -> tuple[Part, ...]:
-    return tuple(Part(f"{scope.text}?category={system}|{code}", words) for system, code, words in _CATEGORIES[scope.type])
+def _parts(scope: Scope) -> tuple[CategoryScope, ...]:
+    return tuple(CategoryScope(f"{scope.text}?category={system}|{code}", words) for system, code, words in _CATEGORIES[scope.type])

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import category_scopes, requests, sensitive_categories
-from fhir_server.smart.authorize.requests import Pending
+from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.authorize.scope_wording import wording
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, new_secret
@@ -26,7 +26,7 @@ class Unclear(ValueError):
     """An answer that cannot be acted on, worded for the person."""
 
 
-async def asking(smart: SmartContext, record: Pending) -> dict[str, Any]:
+async def asking(smart: SmartContext, record: AuthorizationRequest) -> dict[str, Any]:
     """Who asks, for the pages: the registered name and the host the answer goes to."""
     client = await clients.find(smart.store, record.client_id)
     return {
@@ -35,7 +35,7 @@ async def asking(smart: SmartContext, record: Pending) -> dict[str, Any]:
     }
 
 
-async def offer(smart: SmartContext, record: Pending, session: Session) -> dict[str, Any]:
+async def offer(smart: SmartContext, record: AuthorizationRequest, session: Session) -> dict[str, Any]:
     """What is asked, for the page: for whose record, each resource scope in words, and the rest that needs saying."""
     named = record.scope.split()
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
@@ -53,14 +53,14 @@ async def offer(smart: SmartContext, record: Pending, session: Session) -> dict[
     }
 
 
-def ticked(record: Pending, form: Form | None) -> frozenset[tuple[str, str]]:
+def ticked(record: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
     """What is ticked on the page, as a form sends it: at first all that is asked, and nothing kept back; then what was sent."""
     if form is None:
         return frozenset(("scope", scope) for scope in record.scope.split())
     return frozenset(pair for pair in form if pair[0] in ("scope", "part", "withhold"))
 
 
-async def decision(smart: SmartContext, record: Pending, session: Session, form: Form) -> Decision | None:
+async def decision(smart: SmartContext, record: AuthorizationRequest, session: Session, form: Form) -> Decision | None:
     """What an "allow" grants; None where it may not be given to this person.  Raises Unclear."""
     scope = _kept(record, form)
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
@@ -87,7 +87,7 @@ async def decision(smart: SmartContext, record: Pending, session: Session, form:
     return Decision(token_grant, session.started // SECOND, record.parameter("launch"))
 
 
-def _kept(record: Pending, form: Form) -> str:
+def _kept(record: AuthorizationRequest, form: Form) -> str:
     """The scopes less those unticked.  A browser that showed the list says so in ``listed``; a script may just say allow."""
     optional = {scope.text for scope in resource_scopes(record.scope)} | {OFFLINE, ONLINE}
     if not any(name == "listed" for name, _ in form):
@@ -104,12 +104,12 @@ def _kept(record: Pending, form: Form) -> str:
     return " ".join(kept)
 
 
-def _may_withhold(record: Pending, session: Session) -> bool:
+def _may_withhold(record: AuthorizationRequest, session: Session) -> bool:
     """Patients and those who act for them may keep kinds of information from an app; staff's apps serve the institution."""
     return session.user.role == "patient" and bool(resource_scopes(record.scope))
 
 
-def _withheld(record: Pending, session: Session, form: Form) -> tuple[str, ...]:
+def _withheld(record: AuthorizationRequest, session: Session, form: Form) -> tuple[str, ...]:
     chosen = [value for name, value in form if name == "withhold"]
     return sensitive_categories.withheld(chosen) if _may_withhold(record, session) else ()
 
@@ -136,7 +136,7 @@ def _without(scope: str, name: str) -> str:
     return " ".join(part for part in scope.split() if part != name)
 
 
-async def _choice(smart: SmartContext, record: Pending, session: Session) -> RecordChoice | None:
+async def _choice(smart: SmartContext, record: AuthorizationRequest, session: Session) -> RecordChoice | None:
     choices = await requests.choices(smart, session)
     if record.parameter("launch"):
         handed = await _launch(smart, record)
@@ -144,6 +144,6 @@ async def _choice(smart: SmartContext, record: Pending, session: Session) -> Rec
     return choices.get(record.patient) if record.patient and record.chosen(session) and record.needs_record(session) else None
 
 
-async def _launch(smart: SmartContext, record: Pending) -> Launch | None:
+async def _launch(smart: SmartContext, record: AuthorizationRequest) -> Launch | None:
     handle = record.parameter("launch")
     return await launch.find(smart.store, handle, smart.now()) if handle else None

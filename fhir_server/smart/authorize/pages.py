@@ -19,15 +19,15 @@ from fhir_server.smart.accounts.password_sign_in import signed_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_step, after_first, onward
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import consent_step, requests
-from fhir_server.smart.authorize.requests import Pending
+from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import in_thread, incoming, written
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Act, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, of_patient
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.tokens.server import OAuthServer
-from fhir_server.web.forms import NO_STORE, BadForm, Form, address, fields, read_form, with_headers
+from fhir_server.web.forms import NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
 _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
@@ -65,7 +65,7 @@ class Pages:
         try:
             pairs = await read_form(request) if request.method == "POST" else fields(request.url.query)
             asked = incoming(request, self.smart.origin, pairs)
-        except BadForm as error:
+        except BadFormError as error:
             return self._error(str(error))
         try:
             await in_thread(self.server.begun, asked)
@@ -77,7 +77,7 @@ class Pages:
         who, now = address(request), self.smart.now()
         if not self._limit.allows(who, now):
             return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(who, now))
-        record = Pending(_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, now)
+        record = AuthorizationRequest(_is_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, now)
         return _to("/oauth/continue", request=await requests.keep(self.smart, record))
 
     async def proceed(self, request: Request) -> Response:
@@ -101,9 +101,9 @@ class Pages:
         user = await signed_in(self.smart.store, name, password, address(request), now, device)
         if user is None:
             known = await users.find(self.smart.store, given.get("username", ""))
-            await self.smart.note(Act("sign-in", False, known.username if known else "", address=address(request)))
+            await self.smart.note(SecurityEvent("sign-in", False, known.username if known else "", address=address(request)))
             return await self._sign_in(request, given, _REFUSED, 400)
-        await self.smart.note(Act("sign-in", username=user.username, address=address(request), detail={"factor": "password"}))
+        await self.smart.note(SecurityEvent("sign-in", username=user.username, address=address(request), detail={"factor": "password"}))
         answer = await after_first(self.smart, request, user, onward(given.get("request", ""), given.get("next", "")))
         return cookies.remembered(self.smart, answer, await known_devices.remember(self.smart.store, device, user.username, now))
 
@@ -163,13 +163,13 @@ class Pages:
             return self._error(_ANSWERED, on=("Connected apps", "/apps"))
         asked = incoming(request, self.smart.origin, list(record.pairs))
         about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
-        await self.smart.note(Act("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail))
+        await self.smart.note(SecurityEvent("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail))
         return written(await in_thread(self.server.decided, asked, decision), {})
 
     async def sign_out(self, request: Request, form: Form) -> Response:
         session = await sessions.current(self.smart, self._cookie(request))
         if session is not None:
-            await self.smart.note(Act("sign-out", username=session.user.username))
+            await self.smart.note(SecurityEvent("sign-out", username=session.user.username))
         await sessions.end(self.smart, self._cookie(request))
         answer = _to("/signed-out")
         answer.delete_cookie(**cookies.terms(self.smart))
@@ -197,18 +197,18 @@ class Pages:
         page = self._page("sign_in.html", status, problem=problem, **values, **asking)
         return page if self._cookie(request) else self._with_cookie(page, cookie)
 
-    async def _picker(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
+    async def _picker(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
         choices = await requests.choices(self.smart, session)
         view = await consent_step.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         name = "record.html" if choices else "no_record.html"
         return self._page(name, 400 if problem else 200, record.redirect_uri, choices=list(choices.values()), **view)
 
-    async def _visits(self, handle: str, record: Pending, session: Session, problem: str = "") -> Response:
+    async def _visits(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
         choices = list((await requests.encounters(self.smart, record, session)).values())
         view = await consent_step.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         return self._page("visit.html", 400 if problem else 200, record.redirect_uri, choices=choices, **view)
 
-    async def _consent_page(self, handle: str, record: Pending, session: Session, problem: str = "", form: Form | None = None) -> Response:
+    async def _consent_page(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "", form: Form | None = None) -> Response:
         view = await consent_step.asking(self.smart, record) | await consent_step.offer(self.smart, record, session)
         view["ticked"] = consent_step.ticked(record, form)
         if record.needs_record(session) and view["choice"] is None:
@@ -216,13 +216,13 @@ class Pages:
         status = 400 if problem else 200
         return self._page("consent.html", status, record.redirect_uri, handle=handle, session=session, problem=problem, **view)
 
-    async def _state(self, request: Request, form: Form | None = None) -> tuple[str, Pending | None, Session | None]:
+    async def _state(self, request: Request, form: Form | None = None) -> tuple[str, AuthorizationRequest | None, Session | None]:
         # A form's own field, or the address of a page: never the one where the other is meant.
         handle = (dict(request.query_params) if form is None else dict(form)).get("request", "")
         session = await sessions.current(self.smart, self._cookie(request))
         return handle, await requests.find(self.smart, handle), session
 
-    def _interrupted(self, handle: str, record: Pending | None) -> Response:
+    def _interrupted(self, handle: str, record: AuthorizationRequest | None) -> Response:
         """On from a step whose form comes from nobody who is signed in: she signs in and decides then."""
         return self._error(_EXPIRED) if record is None else _to("/sign-in", request=handle, lapsed="yes")
 
@@ -251,7 +251,7 @@ class Pages:
         async def guarded(request: Request) -> Response:
             try:
                 form = await read_form(request)
-            except BadForm as error:
+            except BadFormError as error:
                 return self._error(str(error))
             if not cookies.own_form(self.smart, request, dict(form).get("token", "")):
                 return await (forged or self._forged)(request, form)
@@ -273,7 +273,7 @@ class Pages:
         return cookies.given(self.smart, answer, cookie)
 
 
-def _known(pairs: Form) -> tuple[tuple[str, str], ...]:
+def _is_known(pairs: Form) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in pairs if name in _PARAMETERS)
 
 

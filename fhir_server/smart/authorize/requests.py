@@ -15,7 +15,7 @@ VISIT = "/oauth/visit"
 CONSENT = "/oauth/consent"
 
 
-class Pending(msgspec.Struct, frozen=True):
+class AuthorizationRequest(msgspec.Struct, frozen=True):
     """A checked authorization request, and what has been decided of it: by whom, for which record.
 
     ``pairs`` are its parameters as received, ``scope`` what the client may have of the scopes asked; ``encounter`` is the
@@ -71,16 +71,16 @@ class Pending(msgspec.Struct, frozen=True):
         return VISIT if self.needs_encounter and self.encounter is None else CONSENT
 
 
-async def keep(smart: SmartContext, pending: Pending) -> str:
+async def keep(smart: SmartContext, pending: AuthorizationRequest) -> str:
     """A handle for this request."""
     handle = new_secret()
     await _put(smart, handle, pending)
     return handle
 
 
-async def find(smart: SmartContext, handle: str) -> Pending | None:
+async def find(smart: SmartContext, handle: str) -> AuthorizationRequest | None:
     text = await smart.store.secrets.peek(_KIND, digest(handle), smart.now())
-    return None if text is None else msgspec.json.decode(text, type=Pending)
+    return None if text is None else msgspec.json.decode(text, type=AuthorizationRequest)
 
 
 async def take(smart: SmartContext, handle: str) -> bool:
@@ -88,18 +88,18 @@ async def take(smart: SmartContext, handle: str) -> bool:
     return await smart.store.secrets.take(_KIND, digest(handle), smart.now()) is not None
 
 
-async def choose(smart: SmartContext, handle: str, pending: Pending, session: Session, patient: str) -> None:
+async def choose(smart: SmartContext, handle: str, pending: AuthorizationRequest, session: Session, patient: str) -> None:
     """Note that this person wants this record opened."""
     chosen = msgspec.structs.replace(pending, username=session.user.username, patient=patient, encounter=None)
     await _put(smart, handle, chosen)
 
 
-async def choose_encounter(smart: SmartContext, handle: str, pending: Pending, encounter: str) -> None:
+async def choose_encounter(smart: SmartContext, handle: str, pending: AuthorizationRequest, encounter: str) -> None:
     """Note that the person wants the app opened on this visit ("": on none in particular)."""
     await _put(smart, handle, msgspec.structs.replace(pending, encounter=encounter))
 
 
-async def encounters(smart: SmartContext, pending: Pending, session: Session) -> dict[str, EncounterChoice]:
+async def encounters(smart: SmartContext, pending: AuthorizationRequest, session: Session) -> dict[str, EncounterChoice]:
     """The visits this person may hand to the app from the record chosen, by id."""
     found = await smart.encounters(session.user.person(), pending.patient or "", frozenset(), smart.now())
     return {choice.encounter: choice for choice in found}
@@ -110,6 +110,6 @@ async def choices(smart: SmartContext, session: Session) -> dict[str, RecordChoi
     return {choice.patient: choice for choice in await smart.records(session.user.person(), smart.now())}
 
 
-async def _put(smart: SmartContext, handle: str, pending: Pending) -> None:
+async def _put(smart: SmartContext, handle: str, pending: AuthorizationRequest) -> None:
     expires = pending.created + REQUEST_LIFE
     await smart.store.secrets.replace(_KIND, digest(handle), msgspec.json.encode(pending), expires)

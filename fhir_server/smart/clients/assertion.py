@@ -16,8 +16,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
 from fhir_server.smart.clients import clients
-from fhir_server.smart.clients.jwks_cache import ClientKeys, NoKeys, Unreadable, long_enough, read
-from fhir_server.smart.core.authlib import Incoming, wait
+from fhir_server.smart.clients.jwks_cache import JwksCache, KeysUnavailableError, UnreadableKeysError, long_enough, read
+from fhir_server.smart.core.authlib import AuthlibRequest, wait
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
@@ -33,7 +33,7 @@ class ClientAssertion(JWTBearerClientAssertion):
     def __init__(self, smart: SmartContext) -> None:
         super().__init__()
         self._smart = smart
-        self._published = ClientKeys(smart)
+        self._published = JwksCache(smart)
 
     async def keys(self, assertion: str) -> KeySet:
         """The keys of the client that an assertion says it is by; none where it could not be right.
@@ -52,11 +52,11 @@ class ClientAssertion(JWTBearerClientAssertion):
             return KeySet([])
         try:
             published = await self._published.keys(record.jwks_uri, kid) if record.jwks_uri else read(record.jwks)
-        except (NoKeys, Unreadable):
+        except (KeysUnavailableError, UnreadableKeysError):
             return KeySet([])
         return published
 
-    def __call__(self, query_client: Any, request: Incoming) -> Any:
+    def __call__(self, query_client: Any, request: AuthlibRequest) -> Any:
         def with_keys(client_id: str) -> Any:
             client = query_client(client_id)
             if client is None:

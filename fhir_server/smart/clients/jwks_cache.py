@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet, RSAKey
 
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, SmartContext
-from fhir_server.web.public_fetch import Unfetchable, fetch
+from fhir_server.web.public_fetch import UnfetchableError, fetch
 
 LONGEST: Final = HOUR  # however long the address says its answer is good for
 UNSAID: Final = 5 * MINUTE  # where it says nothing
@@ -29,16 +29,16 @@ REMEMBERED: Final = 1000  # addresses
 SHORTEST: Final = 2048  # bits of an RSA key (RFC 7518 3.3)
 
 
-class NoKeys(Exception):
+class KeysUnavailableError(Exception):
     """The client's keys cannot be had now."""
 
 
-class Unreadable(ValueError):
+class UnreadableKeysError(ValueError):
     """What should be a JWK Set is none."""
 
 
 @dataclass(slots=True)
-class _Kept:
+class _CachedKeys:
     keys: KeySet | None = None
     until: int = 0
     failures: int = 0
@@ -46,40 +46,40 @@ class _Kept:
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-class ClientKeys:
+class JwksCache:
     """The key sets of one server process."""
 
     def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, _CachedKeys] = OrderedDict()
 
     async def keys(self, url: str, kid: str) -> KeySet:
         """The keys at this address, fetched anew if they have run out or do not have this key id.  Raises NoKeys."""
-        kept = self._kept.setdefault(url, _Kept())
+        kept = self._kept.setdefault(url, _CachedKeys())
         self._kept.move_to_end(url)
         if len(self._kept) > REMEMBERED:
             self._kept.popitem(last=False)
         failures = kept.failures
         async with kept.lock:
             if kept.failures != failures:
-                raise NoKeys  # while this one waited
+                raise KeysUnavailableError  # while this one waited
             now = self._smart.now()
             if kept.keys is not None and now < kept.until:
                 known = any(key.kid == kid for key in kept.keys)
                 if known or now < kept.fetches[-1] + FLOOR:
                     return kept.keys
-            return await self._fetched(url, kept, now)
+            return await self._fetch(url, kept, now)
 
-    async def _fetched(self, url: str, kept: _Kept, now: int) -> KeySet:
+    async def _fetch(self, url: str, kept: _CachedKeys, now: int) -> KeySet:
         if len(kept.fetches) == BUDGET and now < kept.fetches[0] + MINUTE:
-            raise NoKeys
+            raise KeysUnavailableError
         kept.fetches.append(now)
         try:
             answer = await fetch(self._smart.network, url, local=self._smart.open)
             keys = read(_object(answer.body))
-        except (Unfetchable, ValueError, RecursionError):
+        except (UnfetchableError, ValueError, RecursionError):
             kept.keys, kept.failures = None, kept.failures + 1
-            raise NoKeys from None
+            raise KeysUnavailableError from None
         life = _life(answer.cache_control, answer.age)
         kept.keys, kept.until = (keys, now + life) if life > 0 else (None, 0)
         return keys
@@ -90,7 +90,7 @@ def read(jwks: dict[str, Any]) -> KeySet:
     try:
         return KeySet.import_key_set(jwks)  # type: ignore[arg-type]
     except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise Unreadable from None
+        raise UnreadableKeysError from None
 
 
 def long_enough(key: Key) -> bool:

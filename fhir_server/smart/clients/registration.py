@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 
 from fhir_server.smart.clients import clients, names, software_statements
 from fhir_server.smart.clients.clients import Client
-from fhir_server.smart.clients.jwks_cache import SHORTEST, Unreadable, long_enough, read
+from fhir_server.smart.clients.jwks_cache import SHORTEST, UnreadableKeysError, long_enough, read
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import NAMED, narrowed
 from fhir_server.web.public_fetch import loopback, sound
@@ -72,7 +72,7 @@ async def register(smart: SmartContext, metadata: Any) -> Registered:
     """Register a new app.  Raises Refused."""
     manager = new_secret()
     blank = Client(f"app-{new_secret()[:22]}", "", "app", "none", "", manager=digest(manager), registered=smart.now())
-    done = await _described(smart, blank, metadata, manager)
+    done = await _describe(smart, blank, metadata, manager)
     async with _naming(smart, done.client):
         await clients.save(smart.store, done.client)
     return done
@@ -85,7 +85,7 @@ async def update(smart: SmartContext, client: Client, metadata: Any, manager: st
         raise Refused("invalid_client_metadata", f"The client_id must be sent, and none of {', '.join(_OURS)}.")
     if "client_secret" in given and not client.secret_fits(str(given["client_secret"])):
         raise Refused("invalid_client_metadata", "The client_secret is not the one that is registered.")
-    done = await _described(smart, client, metadata, manager)
+    done = await _describe(smart, client, metadata, manager)
     async with _naming(smart, done.client):
         return done if await clients.change(smart.store, done.client, smart.now()) else None
 
@@ -118,10 +118,10 @@ def document(smart: SmartContext, done: Registered) -> dict[str, Any]:
     return told
 
 
-async def _described(smart: SmartContext, before: Client, metadata: Any, manager: str) -> Registered:
-    _shaped(metadata)
-    stated, publisher = await _vouched(smart, metadata)
-    _shaped(stated)
+async def _describe(smart: SmartContext, before: Client, metadata: Any, manager: str) -> Registered:
+    _validate(metadata)
+    stated, publisher = await _apply_software_statement(smart, metadata)
+    _validate(stated)
     for uri in stated["redirect_uris"]:
         if not _returnable(uri):
             raise Refused("invalid_redirect_uri", "Redirect URIs are https, or http on 127.0.0.1, [::1] or localhost, without a fragment.")
@@ -160,7 +160,7 @@ async def _naming(smart: SmartContext, client: Client) -> AsyncIterator[None]:
         await secrets.take(_NAMING, held, 0)
 
 
-def _shaped(metadata: Any) -> None:
+def _validate(metadata: Any) -> None:
     problem = next(iter(sorted(_SCHEMA.iter_errors(metadata), key=lambda error: [str(step) for step in error.absolute_path])), None)
     if problem is None:
         return
@@ -170,7 +170,7 @@ def _shaped(metadata: Any) -> None:
     raise Refused(error, f"{place or 'The metadata'} is not as RFC 7591 and this server need it ({problem.validator}).", member)
 
 
-async def _vouched(smart: SmartContext, metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
+async def _apply_software_statement(smart: SmartContext, metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The metadata with what a trusted publisher states in its place, and who that is ("": nobody)."""
     given = {"grant_types": ["authorization_code"], "response_types": ["code"]} | metadata
     statement = metadata.get("software_statement")
@@ -178,9 +178,9 @@ async def _vouched(smart: SmartContext, metadata: dict[str, Any]) -> tuple[dict[
         return given, ""
     try:
         claims = await software_statements.stated(smart.store, statement, smart.now())
-    except software_statements.Unapproved:
+    except software_statements.UnapprovedStatementError:
         raise Refused("unapproved_software_statement", "The software statement is by a publisher who is not trusted here.") from None
-    except software_statements.Unsound:
+    except software_statements.InvalidStatementError:
         raise Refused("invalid_software_statement", "The software statement is not sound.") from None
     known = set(_SHAPE["properties"]) - {"software_statement"}
     return given | {name: value for name, value in claims.items() if name in known}, str(claims["iss"])
@@ -218,7 +218,7 @@ def _keys(stated: dict[str, Any]) -> dict[str, Any]:
     jwks: dict[str, Any] = stated.get("jwks", {})
     try:
         sound = not jwks or all(long_enough(key) for key in read(jwks))
-    except Unreadable:
+    except UnreadableKeysError:
         raise Refused("invalid_client_metadata", "The jwks cannot be read.") from None
     if not sound:
         raise Refused("invalid_client_metadata", f"An RSA key of the jwks has less than {SHORTEST} bits.")

@@ -13,7 +13,7 @@ from fhir_server.smart.clients.registration_routes import registered
 from fhir_server.smart.core.context import SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import BadForm, address, read_form, with_headers
+from fhir_server.web.forms import BadFormError, address, read_form, with_headers
 
 PATH: Final = "/register-app"
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
@@ -39,7 +39,7 @@ _SCOPES: Final = {
 }
 
 
-class Developers:
+class RegistrationPages:
     """The page of one :class:`SmartContext`; ``limit`` is shared with the endpoint for programs."""
 
     def __init__(self, smart: SmartContext, limit: Limit) -> None:
@@ -52,7 +52,7 @@ class Developers:
     async def sent(self, request: Request) -> Response:
         try:
             pairs = await read_form(request)
-        except BadForm as error:
+        except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         form = dict(pairs)
         if not cookies.own_form(self._smart, request, form.get("token", "")):
@@ -102,6 +102,6 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
 
 def add_developers(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
     """Add the page's routes."""
-    here = Developers(smart, limit)
+    here = RegistrationPages(smart, limit)
     routes.add_api_route(PATH, here.form, methods=["GET"])
     routes.add_api_route(PATH, here.sent, methods=["POST"])

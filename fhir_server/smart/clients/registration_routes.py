@@ -14,7 +14,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.registration import Refused, Registered
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Act, Kind
+from fhir_server.smart.core.security_events import SecurityEvent, Kind
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"
@@ -23,11 +23,11 @@ _HEADERS: Final = CORS | NO_STORE
 _PREFLIGHT: Final = PREFLIGHT | {"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS"}
 
 
-class BadBody(ValueError):
+class InvalidBodyError(ValueError):
     """A body that is not a small JSON document."""
 
 
-class Registrations:
+class RegistrationEndpoints:
     """The endpoints of one :class:`SmartContext`; ``limit`` is shared with the page for people."""
 
     def __init__(self, smart: SmartContext, limit: Limit) -> None:
@@ -44,7 +44,7 @@ class Registrations:
             return with_headers(refused, self._limit.headers(who, now))
         try:
             done = await registered(self._smart, await _body(request), token)
-        except BadBody as error:
+        except InvalidBodyError as error:
             return _error(400, "invalid_client_metadata", str(error))
         except Refused as refused:
             return _error(400, refused.error, str(refused))
@@ -52,7 +52,7 @@ class Registrations:
 
     async def read(self, request: Request) -> Response:
         client = await self._managed(request)
-        return _unauthorized() if client is None else self._told(Registered(client, "", _bearer(request)))
+        return _unauthorized() if client is None else self._response(Registered(client, "", _bearer(request)))
 
     async def update(self, request: Request) -> Response:
         client = await self._managed(request)
@@ -60,11 +60,11 @@ class Registrations:
             return _unauthorized()
         try:
             done = await registration.update(self._smart, client, await _body(request), _bearer(request))
-        except BadBody as error:
+        except InvalidBodyError as error:
             return _error(400, "invalid_client_metadata", str(error))
         except Refused as refused:
             return _error(400, refused.error, str(refused))
-        return _unauthorized() if done is None else self._told(done)
+        return _unauthorized() if done is None else self._response(done)
 
     async def delete(self, request: Request) -> Response:
         client = await self._managed(request)
@@ -80,7 +80,7 @@ class Registrations:
             response = await handler(request)
             named, done = request.path_params.get("client_id", "")[:100], response.status_code < 400
             if named or not done:  # a new registration is told of where its id is known
-                await self._smart.note(Act(kind, done, client_id=named, address=address(request)))
+                await self._smart.note(SecurityEvent(kind, done, client_id=named, address=address(request)))
             return response
 
         return answer
@@ -88,7 +88,7 @@ class Registrations:
     async def _managed(self, request: Request) -> Client | None:
         return await registration.managed(self._smart, request.path_params["client_id"], _bearer(request))
 
-    def _told(self, done: Registered) -> Response:
+    def _response(self, done: Registered) -> Response:
         return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
 
 
@@ -99,7 +99,7 @@ async def registered(smart: SmartContext, metadata: Any, token: str) -> Register
     """
     done = await registration.register(smart, metadata)
     if not token or await initial_access_tokens.use(smart.store, token, smart.now()):
-        await smart.note(Act("register-app", client_id=done.client.client_id, detail={"name": done.client.name}))
+        await smart.note(SecurityEvent("register-app", client_id=done.client.client_id, detail={"name": done.client.name}))
         return done
     await clients.remove(smart.store, done.client.client_id, smart.now())
     return None
@@ -107,7 +107,7 @@ async def registered(smart: SmartContext, metadata: Any, token: str) -> Register
 
 def add_registration(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
     """Add the endpoints' routes."""
-    here = Registrations(smart, limit)
+    here = RegistrationEndpoints(smart, limit)
     one = f"{PATH}/{{client_id}}"
     routes.add_api_route(PATH, here.watched("register-app", here.create), methods=["POST"])
     routes.add_api_route(one, here.read, methods=["GET"])
@@ -124,16 +124,16 @@ async def _preflight() -> Response:
 async def _body(request: Request) -> Any:
     """The JSON body.  Raises BadBody."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise BadBody("The body must be application/json.")
+        raise InvalidBodyError("The body must be application/json.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM:
-            raise BadBody("The body is too large.")
+            raise InvalidBodyError("The body is too large.")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise BadBody("The body is not JSON.") from None
+        raise InvalidBodyError("The body is not JSON.") from None
 
 
 def _bearer(request: Request) -> str:

@@ -23,11 +23,11 @@ class Publisher(msgspec.Struct, frozen=True):
     jwks: dict[str, Any]
 
 
-class Unapproved(Exception):
+class UnapprovedStatementError(Exception):
     """A statement by nobody whom the operator trusts."""
 
 
-class Unsound(Exception):
+class InvalidStatementError(Exception):
     """A statement that is not what its publisher signed, or is out of date."""
 
 
@@ -59,14 +59,14 @@ async def stated(store: Store, statement: str, now: int) -> dict[str, Any]:
     issuer = _issuer(statement)
     publisher = await _publishers.find(store, issuer) if issuer else None
     if publisher is None:
-        raise Unapproved
+        raise UnapprovedStatementError
     try:
         keys = KeySet.import_key_set(publisher.jwks)  # type: ignore[arg-type]
         claims = jwt.decode(statement, keys, algorithms=_ALGORITHMS).claims
     except (JoseError, ValueError, TypeError, KeyError):
-        raise Unsound from None
+        raise InvalidStatementError from None
     if not _current(claims, now // SECOND):
-        raise Unsound
+        raise InvalidStatementError
     return dict(claims)
 
 
@@ -75,7 +75,7 @@ def _issuer(statement: str) -> str:
     try:
         claims = msgspec.json.decode(jws.extract_compact(statement.encode()).payload)
     except (JoseError, ValueError, TypeError, KeyError, RecursionError):
-        raise Unsound from None
+        raise InvalidStatementError from None
     issuer = claims.get("iss") if isinstance(claims, dict) else None
     return issuer if isinstance(issuer, str) else ""
 

@@ -76,7 +76,7 @@ class Payload(OAuth2Payload):
         return self.lists
 
 
-class Incoming(OAuth2Request):
+class AuthlibRequest(OAuth2Request):
     """A request as Authlib reads it: the parameters of the query (authorize by GET) or of the form, never of both."""
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
@@ -98,9 +98,9 @@ class Incoming(OAuth2Request):
             raise InvalidRequestError("A parameter has a character that it may not have.")
 
 
-def incoming(request: Request, origin: str, pairs: Pairs) -> Incoming:
+def incoming(request: Request, origin: str, pairs: Pairs) -> AuthlibRequest:
     """The request as Authlib reads it; under our own origin, whatever a proxy made of the address."""
-    return Incoming(request.method, origin + request.url.path, pairs, request.headers.get("authorization", ""))
+    return AuthlibRequest(request.method, origin + request.url.path, pairs, request.headers.get("authorization", ""))
 
 
 def written(answer: Answer, extra: dict[str, str]) -> Response:
@@ -114,17 +114,17 @@ def written(answer: Answer, extra: dict[str, str]) -> Response:
 
 def basic_credentials(authorization: str) -> tuple[tuple[str, str], ...]:
     """What a ``Basic`` header may mean: id and secret as they stand in it, and as they are once form-decoded."""
-    client_id, colon, secret = _decoded(authorization).partition(":")
+    client_id, colon, secret = _basic_text(authorization).partition(":")
     readings = ((client_id, secret), (unquote_plus(client_id), unquote_plus(secret)))
     return tuple(dict.fromkeys(readings)) if colon else ()
 
 
 def _readable(authorization: str) -> bool:
     scheme = authorization.partition(" ")[0].lower()
-    return bool(scheme) if scheme != "basic" else bool(_decoded(authorization))
+    return bool(scheme) if scheme != "basic" else bool(_basic_text(authorization))
 
 
-def _decoded(authorization: str) -> str:
+def _basic_text(authorization: str) -> str:
     """The text in a ``Basic`` header; "" for any other, and for what is not text."""
     scheme, _, rest = authorization.partition(" ")
     try:

@@ -85,12 +85,12 @@ def check(password: str, words: Iterable[str] = ()) -> None:
     from zxcvbn import zxcvbn  # a megabyte of words, for the rare moment in which a password is chosen
 
     with _one_at_a_time:
-        guesses = zxcvbn(password[:_ESTIMATED], user_inputs=[*WORDS, *_spelt(words)])["guesses"]
+        guesses = zxcvbn(password[:_ESTIMATED], user_inputs=[*WORDS, *_letters_of(words)])["guesses"]
     if guesses < FEWEST_GUESSES:
         raise ValueError("This password is too easy to guess. Choose a longer one; a few words that nobody would expect together do well.")
 
 
-def _spelt(words: Iterable[str]) -> set[str]:
+def _letters_of(words: Iterable[str]) -> set[str]:
     """Each of these texts as it is and run together, and the words in it."""
     texts = [text.casefold() for text in words]
     found = [re.findall(r"\w+", text) for text in texts]

@@ -45,7 +45,7 @@ Kind = Literal[
 ]
 
 
-class Act(msgspec.Struct, frozen=True):
+class SecurityEvent(msgspec.Struct, frozen=True):
     """One act.  ``about`` are references (``Patient/x``) to what it was about; ``done`` is false for what was refused or failed.
 
     ``username``, ``client_id`` and ``address`` are "" where nobody, no client or no network address is known.
@@ -60,10 +60,10 @@ class Act(msgspec.Struct, frozen=True):
     detail: dict[str, str] = {}
 
 
-Journal = Callable[[Act, int], Awaitable[None]]
+Journal = Callable[[SecurityEvent, int], Awaitable[None]]
 
 
-async def unheard(act: Act, at: int) -> None:
+async def discard_event(act: SecurityEvent, at: int) -> None:
     """The journal of a server that keeps none."""
 
 

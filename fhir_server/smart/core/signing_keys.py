@@ -33,7 +33,7 @@ class SigningKey(msgspec.Struct, frozen=True):
 
 async def prepare(smart: SmartContext) -> None:
     """Make the keys that are missing; safe beside other processes doing the same."""
-    kept = (await _kept(smart)).values()
+    kept = (await _stored(smart)).values()
     for alg in ALGORITHMS:
         if not any(key.alg == alg and key.retired is None for key in kept):
             await _add(smart, alg)
@@ -46,7 +46,7 @@ async def rotate(smart: SmartContext, alg: str) -> None:
     """
     if smart.mode == "production" and not smart.key:
         raise ValueError("FHIR_SERVER_KEY must be set: signing keys of a production server are kept encrypted.")
-    kept = {name: key for name, key in (await _kept(smart)).items() if key.alg == alg}
+    kept = {name: key for name, key in (await _stored(smart)).items() if key.alg == alg}
     await _add(smart, alg)
     now = smart.now()
     for name, key in kept.items():
@@ -57,52 +57,52 @@ async def rotate(smart: SmartContext, alg: str) -> None:
 
 async def everyone(smart: SmartContext) -> tuple[SigningKey, ...]:
     """The keys that are published, oldest first."""
-    return tuple(sorted((await _kept(smart)).values(), key=lambda key: (key.created, key.alg)))
+    return tuple(sorted((await _stored(smart)).values(), key=lambda key: (key.created, key.alg)))
 
 
 async def jwks(smart: SmartContext) -> dict[str, Any]:
     """The public keys, current and retired, as a JWK Set (RFC 7517)."""
-    return {"keys": [_public(smart, key) for key in (await _kept(smart)).values()]}
+    return {"keys": [_public(smart, key) for key in (await _stored(smart)).values()]}
 
 
 async def signer(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
     """The ``kid`` and private key to sign with.  Raises LookupError before :func:`prepare`."""
-    for key in (await _kept(smart)).values():
+    for key in (await _stored(smart)).values():
         if key.alg == alg and key.retired is None:
-            return key.kid, _loaded(smart, key)
+            return key.kid, _load(smart, key)
     raise LookupError(f"There is no {alg} key; prepare() makes one.")
 
 
-async def _kept(smart: SmartContext) -> dict[str, SigningKey]:
+async def _stored(smart: SmartContext) -> dict[str, SigningKey]:
     kept = await smart.store.secrets.listing(_KIND, smart.now())
     return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(kept)}
 
 
 async def _add(smart: SmartContext, alg: str) -> None:
     """Under the next free number, so that of several processes that make the same key one does."""
-    numbers = [int(name.partition(".")[2]) for name in await _kept(smart) if name.startswith(f"{alg}.")]
+    numbers = [int(name.partition(".")[2]) for name in await _stored(smart) if name.startswith(f"{alg}.")]
     number = max(numbers, default=-1) + 1
-    made = await anyio.to_thread.run_sync(_generated, alg)
-    key = SigningKey(new_secret()[:16], alg, _sealed(smart, made.as_pem(private=True)), smart.now())
+    made = await anyio.to_thread.run_sync(_generate, alg)
+    key = SigningKey(new_secret()[:16], alg, _encrypt(smart, made.as_pem(private=True)), smart.now())
     await smart.store.secrets.keep(_KIND, f"{alg}.{number}", msgspec.json.encode(key), NEVER)
 
 
-def _generated(alg: str) -> RSAKey | ECKey:
+def _generate(alg: str) -> RSAKey | ECKey:
     return RSAKey.generate_key(3072) if alg.startswith("RS") else ECKey.generate_key("P-384")
 
 
-def _loaded(smart: SmartContext, key: SigningKey) -> RSAKey | ECKey:
-    pem = _opened(smart, key.pem)
+def _load(smart: SmartContext, key: SigningKey) -> RSAKey | ECKey:
+    pem = _decrypt(smart, key.pem)
     return RSAKey.import_key(pem) if key.alg.startswith("RS") else ECKey.import_key(pem)
 
 
 def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any]:
-    return {**_loaded(smart, key).as_dict(private=False), "kid": key.kid, "alg": key.alg, "use": "sig"}
+    return {**_load(smart, key).as_dict(private=False), "kid": key.kid, "alg": key.alg, "use": "sig"}
 
 
-def _sealed(smart: SmartContext, pem: bytes) -> bytes:
+def _encrypt(smart: SmartContext, pem: bytes) -> bytes:
     return box(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
 
 
-def _opened(smart: SmartContext, pem: bytes) -> bytes:
+def _decrypt(smart: SmartContext, pem: bytes) -> bytes:
     return box(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem

@@ -17,20 +17,20 @@ from fhir_server.smart.accounts import cookies, identity_providers
 from fhir_server.smart.accounts.second_factor_pages import after_first, onward
 from fhir_server.smart.core.context import MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Act
-from fhir_server.smart.federation.sign_in_flow import Failed, Federation, Way
-from fhir_server.smart.outbound.json_client import Outside
+from fhir_server.smart.core.security_events import SecurityEvent
+from fhir_server.smart.federation.sign_in_flow import SignInFailedError, SignInFlow, Continuation
+from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import NO_STORE, BadForm, address, fields, local_path, with_headers
+from fhir_server.web.forms import NO_STORE, BadFormError, address, fields, local_path, with_headers
 
 PER_ADDRESS: Final = 60  # departures a minute: each keeps something here and asks the provider something
 _TOO_MANY: Final = "There have been too many sign-ins from your address. Wait a minute, then try again."
 _MALFORMED: Final = "The answer of the other sign-in cannot be read. Start again."
 
 
-def add_federation(routes: APIRouter, smart: SmartContext, outside: Outside) -> None:
+def add_federation(routes: APIRouter, smart: SmartContext, outside: JsonClient) -> None:
     """Add the routes ``/sign-in/with/{provider}`` and ``/sign-in/from/{provider}``."""
-    room = Federation(smart, outside)
+    room = SignInFlow(smart, outside)
 
     limit = Limit(PER_ADDRESS, MINUTE)
 
@@ -39,7 +39,7 @@ def add_federation(routes: APIRouter, smart: SmartContext, outside: Outside) -> 
         who, now = address(request), smart.now()
         if not limit.allows(who, now):
             return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), limit.headers(who, now))
-        way = Way(given.get("request", ""), local_path(given.get("next", "")))
+        way = Continuation(given.get("request", ""), local_path(given.get("next", "")))
         if not cookie or not cookies.from_here(request):
             return _to("/sign-in?" + urlencode({"request": way.request, "next": way.next}))
         return _to(await room.start(request.path_params["id"], cookie, way))
@@ -48,22 +48,22 @@ def add_federation(routes: APIRouter, smart: SmartContext, outside: Outside) -> 
         cookie = cookies.held(smart, request)
         try:
             pairs = fields(request.url.query)
-        except BadForm:
-            raise Failed(_MALFORMED) from None
+        except BadFormError:
+            raise SignInFailedError(_MALFORMED) from None
         way_in = {"provider": request.path_params["id"]}
         try:
             user, way = await room.finish(request.path_params["id"], cookie, pairs)
-        except Failed:
-            await smart.note(Act("sign-in", False, address=address(request), detail=way_in))
+        except SignInFailedError:
+            await smart.note(SecurityEvent("sign-in", False, address=address(request), detail=way_in))
             raise
-        await smart.note(Act("sign-in", username=user.username, address=address(request), detail=way_in))
+        await smart.note(SecurityEvent("sign-in", username=user.username, address=address(request), detail=way_in))
         return await after_first(smart, request, user, onward(way.request, way.next))
 
     def explained(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
                 return await handler(request)
-            except Failed as failed:
+            except SignInFailedError as failed:
                 provider = await identity_providers.find(smart.store, request.path_params["id"])
                 back = urlencode({"request": failed.way.request, "next": failed.way.next})
                 label = provider.label if provider else ""

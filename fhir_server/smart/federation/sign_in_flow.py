@@ -20,8 +20,8 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import requests
 from fhir_server.smart.core.context import REQUEST_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.outbound import client_authentication
-from fhir_server.smart.outbound.id_tokens import Expected, Unproven, verified
-from fhir_server.smart.outbound.json_client import BadAnswer, NoAnswer, Outside, callable_url, text
+from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verified
+from fhir_server.smart.outbound.json_client import InvalidResponseError, NoResponseError, JsonClient, callable_url, text
 
 _KIND: Final = "federation-state"
 _SIGNING: Final = ("ES384", "RS256")
@@ -36,30 +36,30 @@ _NOBODY: Final = "You are signed in there, but nothing here has been opened to t
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Continuation:
     """Where a sign-in is to lead: on with the authorization request ``request``, or else to the local path ``next``."""
 
     request: str = ""
     next: str = ""
 
 
-class Failed(Exception):
+class SignInFailedError(Exception):
     """A sign-in that came to nothing, worded for the person; ``sub`` is who she is over there, where that is certain."""
 
     status: int = 400
 
-    def __init__(self, text: str, way: Way | None = None, sub: str = "") -> None:
+    def __init__(self, text: str, way: Continuation | None = None, sub: str = "") -> None:
         super().__init__(text)
-        self.way = way or Way()
+        self.way = way or Continuation()
         self.sub = sub
 
 
-class Down(Failed):
+class ProviderUnavailableError(SignInFailedError):
     """One that came to nothing because the provider is, or says, nothing that can be used."""
 
     status = 503
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Continuation) -> None:
         super().__init__(_DOWN, way)
 
 
@@ -72,7 +72,7 @@ class _Endpoints(msgspec.Struct, frozen=True):
     signing: tuple[str, ...]
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _PendingSignIn(msgspec.Struct, frozen=True):
     """A sign-in under way: to whom, in which browser, and what the answer must fit."""
 
     provider: str
@@ -87,25 +87,25 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Federation:
+class SignInFlow:
     """Sign-in at outside providers, wired."""
 
     smart: SmartContext
-    outside: Outside
+    outside: JsonClient
 
-    async def start(self, id: str, cookie: str, way: Way) -> str:
+    async def start(self, id: str, cookie: str, way: Continuation) -> str:
         """The address at which this browser's user signs in over there.  Raises Failed."""
         provider = await identity_providers.find(self.smart.store, id)
         if provider is None:
-            raise Failed(_UNKNOWN, way)
+            raise SignInFailedError(_UNKNOWN, way)
         record = await requests.find(self.smart, way.request) if way.request else None
         if way.request and record is None:
-            raise Failed(_LAPSED)
+            raise SignInFailedError(_LAPSED)
         endpoints = await self._endpoints(provider, way)
         anew = record is not None and record.anew
         since = self.smart.now() // SECOND if anew else 0
         state = new_secret()
-        asked = _Asked(provider.id, provider.client_id, digest(cookie), endpoints, new_secret(), new_secret(), since, way.request, way.next)
+        asked = _PendingSignIn(provider.id, provider.client_id, digest(cookie), endpoints, new_secret(), new_secret(), since, way.request, way.next)
         expires = self.smart.now() + REQUEST_LIFE
         await self.smart.store.secrets.replace(_KIND, digest(state), msgspec.json.encode(asked), expires)
         return str(
@@ -123,29 +123,29 @@ class Federation:
             )
         )
 
-    async def finish(self, id: str, cookie: str, pairs: Iterable[tuple[str, str]]) -> tuple[User, Way]:
+    async def finish(self, id: str, cookie: str, pairs: Iterable[tuple[str, str]]) -> tuple[User, Continuation]:
         """Who has signed in, and where to go on.  Raises Failed."""
         received = list(pairs)
         given = dict(received)
-        asked = await self._taken(given.get("state", ""))
+        asked = await self._take_pending(given.get("state", ""))
         if asked is None or not cookie or asked.browser != digest(cookie) or len(given) != len(received):
-            raise Failed(_STALE)
-        way = Way(asked.request, asked.next)
+            raise SignInFailedError(_STALE)
+        way = Continuation(asked.request, asked.next)
         provider = await identity_providers.find(self.smart.store, asked.provider)
         if provider is None or asked.provider != id or provider.client_id != asked.client_id:
-            raise Failed(_STALE, way)
+            raise SignInFailedError(_STALE, way)
         _check_answer(provider, asked, given, way)
         sub = await self._subject(provider, asked, given["code"], way)
         user = await identity_providers.account(self.smart.store, provider.issuer, sub)
         if user is None:
-            raise Failed(_NOBODY, way, sub)
+            raise SignInFailedError(_NOBODY, way, sub)
         return user, way
 
-    async def _taken(self, state: str) -> _Asked | None:
+    async def _take_pending(self, state: str) -> _PendingSignIn | None:
         kept = await self.smart.store.secrets.take(_KIND, digest(state), self.smart.now())
-        return None if kept is None else msgspec.json.decode(kept, type=_Asked)
+        return None if kept is None else msgspec.json.decode(kept, type=_PendingSignIn)
 
-    async def _endpoints(self, provider: Provider, way: Way) -> _Endpoints:
+    async def _endpoints(self, provider: Provider, way: Continuation) -> _Endpoints:
         """Its endpoints, as its discovery document states them now (OpenID Connect Discovery 1.0, 4)."""
         stated = await self._json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration", way)
         endpoints = _Endpoints(
@@ -158,10 +158,10 @@ class Federation:
         )
         places = (endpoints.authorization, endpoints.token, endpoints.jwks)
         if stated.get("issuer") != provider.issuer or not all(callable_url(self.smart, url) for url in places):
-            raise Down(way)
+            raise ProviderUnavailableError(way)
         return endpoints
 
-    async def _subject(self, provider: Provider, asked: _Asked, code: str, way: Way) -> str:
+    async def _subject(self, provider: Provider, asked: _PendingSignIn, code: str, way: Continuation) -> str:
         body = prepare_token_request(
             "authorization_code",
             code=code,
@@ -169,24 +169,24 @@ class Federation:
             code_verifier=asked.verifier,
         )
         try:
-            signed, headers = await self._proven(provider, asked.endpoints, body)
+            signed, headers = await self._verify_id_token(provider, asked.endpoints, body)
             reply = await self.outside.post_form(asked.endpoints.token, signed, headers)
-        except (NoAnswer, BadAnswer, LookupError):  # LookupError: a secret or key of ours that is not to be had
-            raise Down(way) from None
+        except (NoResponseError, InvalidResponseError, LookupError):  # LookupError: a secret or key of ours that is not to be had
+            raise ProviderUnavailableError(way) from None
         if reply.status >= 500:
-            raise Down(way)
+            raise ProviderUnavailableError(way)
         if reply.status != 200:
-            raise Failed(_REFUSED, way)
+            raise SignInFailedError(_REFUSED, way)
         keys = await self._json(asked.endpoints.jwks, way)
         access = text(reply.body.get("access_token"))
-        expected = Expected(provider.issuer, provider.client_id, asked.nonce, access, asked.since)
+        expected = ExpectedClaims(provider.issuer, provider.client_id, asked.nonce, access, asked.since)
         try:
             claims = await verified(reply.body.get("id_token"), keys, expected, self.smart.now())
-        except Unproven:
-            raise Failed(_UNPROVEN, way) from None
+        except InvalidIdTokenError:
+            raise SignInFailedError(_UNPROVEN, way) from None
         return str(claims["sub"])
 
-    async def _proven(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.Signed:
+    async def _verify_id_token(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.Signed:
         if provider.method == "private_key_jwt":
             alg = next((alg for alg in _SIGNING if alg in endpoints.signing), _SIGNING[-1])
             return await client_authentication.by_key(self.smart, provider.client_id, endpoints.token, endpoints.token, body, alg)
@@ -195,24 +195,24 @@ class Federation:
         secret = identity_providers.secret_of(self.smart, provider)
         return client_authentication.by_secret(provider.client_id, secret, method, endpoints.token, body)
 
-    async def _json(self, url: str, way: Way) -> dict[str, Any]:
+    async def _json(self, url: str, way: Continuation) -> dict[str, Any]:
         try:
             reply = await self.outside.get(url)
-        except (NoAnswer, BadAnswer):
-            raise Down(way) from None
+        except (NoResponseError, InvalidResponseError):
+            raise ProviderUnavailableError(way) from None
         if reply.status != 200:
-            raise Down(way)
+            raise ProviderUnavailableError(way)
         return reply.body
 
 
-def _check_answer(provider: Provider, asked: _Asked, given: dict[str, str], way: Way) -> None:
+def _check_answer(provider: Provider, asked: _PendingSignIn, given: dict[str, str], way: Continuation) -> None:
     # Who answers comes first, errors included: another server's answer must not pass for this one's (RFC 9207 2.4).
     if given.get("iss", provider.issuer) != provider.issuer or (asked.endpoints.names_itself and "iss" not in given):
-        raise Failed(_STALE, way)
+        raise SignInFailedError(_STALE, way)
     if "error" in given:
-        raise Failed(_DENIED if given["error"] == "access_denied" else _REFUSED, way)
+        raise SignInFailedError(_DENIED if given["error"] == "access_denied" else _REFUSED, way)
     if not given.get("code"):
-        raise Failed(_REFUSED, way)
+        raise SignInFailedError(_REFUSED, way)
 
 
 def _texts(value: object) -> tuple[str, ...]:

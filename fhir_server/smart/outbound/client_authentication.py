@@ -20,21 +20,21 @@ async def by_key(smart: SmartContext, client_id: str, audience: str, endpoint: s
     kid, key = await signing_keys.signer(smart, alg)
     now = smart.now()
     claims = {"iat": now // SECOND, "exp": (now + _LIFE) // SECOND}
-    return _prepared(ClientAuth(client_id, key, PrivateKeyJWT(audience, claims, {"kid": kid}, alg)), endpoint, body)
+    return _prepare(ClientAuth(client_id, key, PrivateKeyJWT(audience, claims, {"kid": kid}, alg)), endpoint, body)
 
 
 def by_secret(client_id: str, secret: str, method: str, endpoint: str, body: str) -> Signed:
     """With a secret, by ``client_secret_basic`` or ``client_secret_post``."""
     if method == "client_secret_basic":
         client_id, secret = quote_plus(client_id), quote_plus(secret)  # RFC 6749 2.3.1; Authlib leaves it to us
-    return _prepared(ClientAuth(client_id, secret, method), endpoint, body)
+    return _prepare(ClientAuth(client_id, secret, method), endpoint, body)
 
 
 def by_name(client_id: str, endpoint: str, body: str) -> Signed:
     """As a public client."""
-    return _prepared(ClientAuth(client_id, None, "none"), endpoint, body)
+    return _prepare(ClientAuth(client_id, None, "none"), endpoint, body)
 
 
-def _prepared(proof: ClientAuth, endpoint: str, body: str) -> Signed:
+def _prepare(proof: ClientAuth, endpoint: str, body: str) -> Signed:
     _, headers, signed = proof.prepare("POST", endpoint, {}, body)
     return signed, headers

@@ -19,12 +19,12 @@ ALGORITHMS: Final = ("RS256", "RS384", "ES256", "ES384")
 SKEW: Final = 60  # seconds that two clocks may differ
 
 
-class Unproven(Exception):
+class InvalidIdTokenError(Exception):
     """The token is not the one that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedClaims:
     """What the token must state: by whom, for whom, in answer to which question, beside which access token.
 
     ``since``  seconds: the person must have signed in at or after it; 0 for whenever
@@ -37,17 +37,17 @@ class Expected:
     since: int = 0
 
 
-async def verified(token: object, keys: dict[str, Any], expected: Expected, now: int) -> dict[str, Any]:
+async def verified(token: object, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
     """The claims of a token that ``keys`` (a JWK Set) verify and that is as expected.  Raises Unproven.  ``now`` in microseconds."""
     if not isinstance(token, str):
-        raise Unproven
+        raise InvalidIdTokenError
     try:
-        return await anyio.to_thread.run_sync(_verified, token, keys, expected, now // SECOND)
+        return await anyio.to_thread.run_sync(_verify, token, keys, expected, now // SECOND)
     except (JoseError, ValueError, TypeError, KeyError, RecursionError):
-        raise Unproven from None
+        raise InvalidIdTokenError from None
 
 
-def _verified(token: str, keys: dict[str, Any], expected: Expected, now: int) -> dict[str, Any]:
+def _verify(token: str, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
     known = KeySet.import_key_set(keys)  # type: ignore[arg-type]
     read = jwt.decode(token, known, algorithms=list(ALGORITHMS))
     stated: dict[str, Any] = {
@@ -61,16 +61,16 @@ def _verified(token: str, keys: dict[str, Any], expected: Expected, now: int) ->
         "auth_time": {"essential": bool(expected.since)},
     }
     JWTClaimsRegistry(now, SKEW, **stated).validate(read.claims)
-    if not _fresh(read.claims, expected) or not _beside(read.claims, str(read.header["alg"]), expected):
+    if not _check_times(read.claims, expected) or not _check_access_token_hash(read.claims, str(read.header["alg"]), expected):
         raise ValueError("auth_time or at_hash")
     return dict(read.claims)
 
 
-def _fresh(claims: dict[str, Any], expected: Expected) -> bool:
+def _check_times(claims: dict[str, Any], expected: ExpectedClaims) -> bool:
     return not expected.since or int(claims["auth_time"]) >= expected.since - SKEW
 
 
-def _beside(claims: dict[str, Any], alg: str, expected: Expected) -> bool:
+def _check_access_token_hash(claims: dict[str, Any], alg: str, expected: ExpectedClaims) -> bool:
     if "at_hash" not in claims:
         return True
     half = bytes(create_half_hash(expected.access_token, alg))

@@ -25,16 +25,16 @@ _WAITS: Final = httpx.Timeout(10, connect=5)
 _ACCEPTED: Final = {"Accept": "application/fhir+json, application/json;q=0.9", "Accept-Encoding": "identity"}
 
 
-class NoAnswer(Exception):
+class NoResponseError(Exception):
     """Nothing came back."""
 
 
-class BadAnswer(Exception):
+class InvalidResponseError(Exception):
     """Something came back that is too large, or packed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class JsonResponse:
     """An answer: its HTTP status, and the JSON object in it (empty for any other body)."""
 
     status: int
@@ -42,7 +42,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class JsonClient:
     """The way out.
 
     ``transport``  carries the calls; None: the network
@@ -52,26 +52,26 @@ class Outside:
     transport: httpx.AsyncBaseTransport | None = None
     deadline: float = 20
 
-    async def get(self, url: str, params: dict[str, str] | None = None, token: str = "") -> Reply:
+    async def get(self, url: str, params: dict[str, str] | None = None, token: str = "") -> JsonResponse:
         """Raises NoAnswer, BadAnswer."""
         bearer = {"Authorization": f"Bearer {token}"} if token else {}
-        return await self._sent("GET", url, {"params": params, "headers": bearer | _ACCEPTED})
+        return await self._send("GET", url, {"params": params, "headers": bearer | _ACCEPTED})
 
-    async def post_form(self, url: str, body: str, headers: dict[str, str]) -> Reply:
+    async def post_form(self, url: str, body: str, headers: dict[str, str]) -> JsonResponse:
         """Raises NoAnswer, BadAnswer."""
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        return await self._sent("POST", url, {"content": body, "headers": headers | _ACCEPTED | form})
+        return await self._send("POST", url, {"content": body, "headers": headers | _ACCEPTED | form})
 
-    async def _sent(self, method: str, url: str, options: dict[str, Any]) -> Reply:
+    async def _send(self, method: str, url: str, options: dict[str, Any]) -> JsonResponse:
         try:
             async with (
                 asyncio.timeout(self.deadline),
                 httpx.AsyncClient(transport=self.transport, verify=_trust(), timeout=_WAITS) as client,
                 client.stream(method, url, **options) as response,
             ):
-                return Reply(response.status_code, _object(await _read(response)))
+                return JsonResponse(response.status_code, _object(await _read(response)))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
-            raise NoAnswer from None
+            raise NoResponseError from None
 
 
 def origin_of(url: str) -> str:
@@ -96,12 +96,12 @@ def text(value: object) -> str:
 
 async def _read(response: httpx.Response) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise BadAnswer
+        raise InvalidResponseError
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MOST:
-            raise BadAnswer
+            raise InvalidResponseError
     return bytes(body)
 
 

@@ -63,7 +63,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldCode(Held):
+class StoredCode(Held):
     token_grant: Code
     code_challenge_method = "S256"
 
@@ -99,7 +99,7 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.Issued) -> dic
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
 
-def _exchanged(grant: Any, held: Held, kind: str) -> User | None:
+def _exchange(grant: Any, held: Held, kind: str) -> User | None:
     """The account behind a code or refresh token, which this claims; None if it was claimed or the account is closed."""
     smart: SmartContext = grant.server.smart
     user = wait(users.find, smart.store, held.token_grant.username)
@@ -111,7 +111,7 @@ def _exchanged(grant: Any, held: Held, kind: str) -> User | None:
     return user
 
 
-def _spent(grant: Any, held: Held, kind: str) -> None:
+def _consume(grant: Any, held: Held, kind: str) -> None:
     """The last step of an exchange.  Raises InvalidGrantError if the person, or whoever else may, has ended the grant meanwhile."""
     smart: SmartContext = grant.server.smart
     if not wait(spend, smart.store, kind, held.key, held.token_grant, smart.now()):
@@ -142,18 +142,18 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         )
         wait(smart.store.secrets.replace, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
-    def query_authorization_code(self, code: str, client: Any) -> HeldCode | None:
+    def query_authorization_code(self, code: str, client: Any) -> StoredCode | None:
         smart: SmartContext = self.server.smart
         key, client_id = digest(code), client.get_client_id()
         text = wait(smart.store.secrets.peek, CODE, key, smart.now())
         if text is None:
             wait(reused, smart.store, CODE, key, client_id, smart.now())
             return None
-        held = HeldCode(key, msgspec.json.decode(text, type=Code))
+        held = StoredCode(key, msgspec.json.decode(text, type=Code))
         return held if held.check_client(client) else None
 
-    def authenticate_user(self, authorization_code: HeldCode) -> User | None:
-        return _exchanged(self, authorization_code, CODE)
+    def authenticate_user(self, authorization_code: StoredCode) -> User | None:
+        return _exchange(self, authorization_code, CODE)
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         smart: SmartContext = self.server.smart
@@ -162,8 +162,8 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
         return _response(self, plain, wait(_issue, smart, plain, refresh))
 
-    def delete_authorization_code(self, authorization_code: HeldCode) -> None:
-        _spent(self, authorization_code, CODE)
+    def delete_authorization_code(self, authorization_code: StoredCode) -> None:
+        _consume(self, authorization_code, CODE)
 
 
 class RefreshToken(authlib.RefreshTokenGrant):
@@ -183,7 +183,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
         return Held(key, token_grant)
 
     def authenticate_user(self, refresh_token: Held) -> User:
-        user = _exchanged(self, refresh_token, REFRESH)
+        user = _exchange(self, refresh_token, REFRESH)
         if user is None:
             raise InvalidGrantError
         return user
@@ -197,7 +197,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
         return _response(self, part, wait(_issue, smart, part, whole.scope))
 
     def revoke_old_credential(self, refresh_token: Held) -> None:
-        _spent(self, refresh_token, REFRESH)
+        _consume(self, refresh_token, REFRESH)
 
 
 class ClientCredentials(authlib.ClientCredentialsGrant):
@@ -263,7 +263,7 @@ class IdToken(OpenIDCode):
     def resolve_client_private_key(self, client: Any) -> Any:
         return wait(signing_keys.signer, self._smart, "RS256")[1]
 
-    def get_authorization_code_claims(self, authorization_code: HeldCode) -> dict[str, Any]:
+    def get_authorization_code_claims(self, authorization_code: StoredCode) -> dict[str, Any]:
         claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)
         token_grant = authorization_code.token_grant
         if "fhirUser" in token_grant.scope.split() and token_grant.fhir_user:

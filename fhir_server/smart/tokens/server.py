@@ -18,7 +18,7 @@ from joserfc.jwk import KeySet
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.assertion import ClientAssertion
 from fhir_server.smart.clients.clients import Client
-from fhir_server.smart.core.authlib import Answer, Incoming, basic_credentials, wait
+from fhir_server.smart.core.authlib import Answer, AuthlibRequest, basic_credentials, wait
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import narrowed
 from fhir_server.smart.core.token_grants import REFRESH
@@ -133,13 +133,13 @@ class OAuthServer(AuthorizationServer):
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Nobody listens."""
 
-    def create_oauth2_request(self, request: Incoming) -> Incoming:
+    def create_oauth2_request(self, request: AuthlibRequest) -> AuthlibRequest:
         return request
 
     def handle_response(self, status: int, body: Any, headers: list[tuple[str, str]]) -> Answer:
         return Answer(status, body, list(headers))
 
-    def authenticate_client(self, request: Incoming, methods: tuple[str, ...], endpoint: str = "token") -> Registered:
+    def authenticate_client(self, request: AuthlibRequest, methods: tuple[str, ...], endpoint: str = "token") -> Registered:
         """As Authlib does, but one way at a time (RFC 6749 2.3) and never as somebody other than ``client_id`` says."""
         ways = ("Authorization" in request.headers, "client_secret" in request.form, "client_assertion" in request.form)
         if sum(ways) > 1:
@@ -149,7 +149,7 @@ class OAuthServer(AuthorizationServer):
             raise InvalidClientError(status_code=401, description="The client_id is not the client that authenticated.")
         return client
 
-    def _by_basic(self, query_client: Any, request: Incoming) -> Registered | None:
+    def _by_basic(self, query_client: Any, request: AuthlibRequest) -> Registered | None:
         """Id and secret as RFC 6749 2.3.1 has them, form-encoded, or as most programs send them, plain."""
         for client_id, secret in basic_credentials(request.headers.get("Authorization", "")):
             client: Registered | None = query_client(client_id)
@@ -157,27 +157,27 @@ class OAuthServer(AuthorizationServer):
                 return client
         return None
 
-    def _by_bearer(self, query_client: Any, request: Incoming) -> Registered | None:
+    def _by_bearer(self, query_client: Any, request: AuthlibRequest) -> Registered | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
         caller = wait(principal, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
 
-    def _by_refresh_token(self, query_client: Any, request: Incoming) -> Registered | None:
+    def _by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> Registered | None:
         """A public client that refreshes without saying its client_id, which RFC 6749 6 does not ask for."""
         if request.form.get("grant_type") != "refresh_token" or request.form.get("client_id"):
             return None
         owner = wait(holder, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
         return self.query_client(owner) if owner else None
 
-    async def prepared(self, request: Incoming) -> Incoming:
+    async def prepared(self, request: AuthlibRequest) -> AuthlibRequest:
         """The request, with the keys of the client that signed an assertion in it.  Not ``in_thread``: they may be elsewhere."""
         if assertion := request.form.get("client_assertion"):
             request.keys = await self._assertion.keys(assertion)
         return request
 
-    def answered(self, name: str, request: Incoming) -> Answer:
+    def answered(self, name: str, request: AuthlibRequest) -> Answer:
         """The answer of the ``token``, ``revocation`` or ``introspection`` endpoint."""
         try:
             request.check()
@@ -186,18 +186,18 @@ class OAuthServer(AuthorizationServer):
         answer: Answer = self.create_token_response(request) if name == "token" else self.create_endpoint_response(name, request)
         return answer
 
-    def begun(self, request: Incoming) -> Any:
+    def begun(self, request: AuthlibRequest) -> Any:
         """The grant of a sound authorization request.  Raises OAuth2Error, with a redirect URI where one may be followed."""
         request.check()
         return self.get_consent_grant(request, end_user=None)
 
-    def decided(self, request: Incoming, decision: Decision | None) -> Answer:
+    def decided(self, request: AuthlibRequest, decision: Decision | None) -> Answer:
         """The redirect back to the client, with a code, or with ``access_denied`` for None."""
         grant = self.get_authorization_grant(request)
         answer: Answer = self.create_authorization_response(request, grant_user=decision, grant=grant)
         return answer
 
-    def refused(self, request: Incoming, error: OAuth2Error) -> Answer:
+    def refused(self, request: AuthlibRequest, error: OAuth2Error) -> Answer:
         """The answer to an error: a redirect (with ``state`` and ``iss``) if it may be followed, else a JSON body."""
         answer: Answer = self.handle_error_response(request, error)
         if answer.location:

@@ -15,9 +15,9 @@ from pymongo.errors import ConfigurationError
 
 from fhir_server.store import Transaction
 from fhir_server.store.mongodb.failures import answered
-from fhir_server.store.mongodb.key_value import MongoJournals, MongoSecrets
+from fhir_server.store.mongodb.key_value import MongoJournals, MongoKeyValues
 from fhir_server.store.mongodb.reader import MongoSnapshot
-from fhir_server.store.mongodb.retry import Runner
+from fhir_server.store.mongodb.retry import TransactionRunner
 from fhir_server.store.mongodb.schema import Base
 
 T = TypeVar("T")
@@ -28,9 +28,9 @@ class MongoStore:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.base = Base(url, **options)
-        self._runner = Runner(self.base)
+        self._runner = TransactionRunner(self.base)
         self._journals = MongoJournals(self.base, self._runner)
-        self.secrets = MongoSecrets(self.base, self._runner)
+        self.secrets = MongoKeyValues(self.base, self._runner)
 
     async def prepare(self) -> None:
         await self.base.prepare()

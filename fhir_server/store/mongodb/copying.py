@@ -9,7 +9,7 @@ from pymongo import ReplaceOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
 from fhir_server.store import Record, row_order
-from fhir_server.store.copying import Life, Secret, Version
+from fhir_server.store.copying import ResourceHistory, Secret, Version
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
@@ -20,7 +20,7 @@ _FIELDS: Final = docs.ROW | docs.ENTRIES | {"stored": 1}
 _VERSIONS: Final = 4  # past versions looked through for each resource asked for
 
 
-class _Moving:
+class _MongoCopySide:
     """Both sides.  What is copied is written without transactions, for nobody reads it before :meth:`finish`; twice does no harm."""
 
     def __init__(self, store: MongoStore) -> None:
@@ -33,7 +33,7 @@ class _Moving:
         return tuple(found["keys"]) if found else ()
 
     @persistent
-    async def lives(self, after: tuple[str, str], limit: int) -> tuple[Life, ...]:
+    async def lives(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         current = await self._names(self._base.resources, after, limit)
         past = await self._names(self._base.history, after, limit * _VERSIONS)
         # Of a collection that has more, nothing is known from there on.
@@ -44,7 +44,7 @@ class _Moving:
             kept[made["rid"]].append(_version(made))
         for made in await self._base.resources.find({"_id": {"$in": list(kept)}}, _FIELDS).to_list():
             kept[made["_id"]].append(_version(made))
-        return tuple([Life(*name, tuple(kept[docs.name(*name)])) for name in names])
+        return tuple([ResourceHistory(*name, tuple(kept[docs.name(*name)])) for name in names])
 
     async def _names(self, collection: AsyncCollection[Document], after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
         """(type, id) of documents, in that order, from behind ``after`` on."""
@@ -91,7 +91,7 @@ class _Moving:
         await self._base.counters.replace_one({"_id": CLASSES}, {"keys": list(keys), "value": len(keys)}, upsert=True)
 
     @persistent
-    async def take_lives(self, lives: Sequence[Life]) -> None:
+    async def take_lives(self, lives: Sequence[ResourceHistory]) -> None:
         history: list[Any] = []
         resources: list[Any] = []
         after = ["", ""]
@@ -138,19 +138,19 @@ def _placed(made: Document) -> ReplaceOne[Document]:
     return ReplaceOne({member: made[member] for member in ("_id", "rid") if member in made}, made, upsert=True)
 
 
-def _stored(life: Life, version: Version) -> str:
+def _stored(life: ResourceHistory, version: Version) -> str:
     return f"{version.stored:014x}.{life.id}"
 
 
-def _document(life: Life, version: Version) -> Document:
+def _document(life: ResourceHistory, version: Version) -> Document:
     stored = _stored(life, version)
     return docs.document(version.record.row, version.record.entries, stored, stored)
 
 
-def origin(store: MongoStore) -> _Moving:
-    return _Moving(store)
+def origin(store: MongoStore) -> _MongoCopySide:
+    return _MongoCopySide(store)
 
 
-def destination(store: MongoStore) -> _Moving:
+def destination(store: MongoStore) -> _MongoCopySide:
     store.base.moving = True
-    return _Moving(store)
+    return _MongoCopySide(store)

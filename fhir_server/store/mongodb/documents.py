@@ -20,7 +20,7 @@ from bson.raw_bson import RawBSONDocument
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem
-from fhir_server.search.visibility import Entry, Indexed
+from fhir_server.search.visibility import Entry, SearchableRow
 from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
 from fhir_server.store.row_order import patient_number
 
@@ -149,9 +149,9 @@ def row(made: Mapping[str, Any]) -> Row:
     )
 
 
-def indexed(made: Mapping[str, Any]) -> Indexed:
+def indexed(made: Mapping[str, Any]) -> SearchableRow:
     """The document as conditions see it; with its entries if they were fetched."""
-    return Indexed(made["type"], made["id"], tuple(made["patients"]), made["class"], made["release"], entries(made))
+    return SearchableRow(made["type"], made["id"], tuple(made["patients"]), made["class"], made["release"], entries(made))
 
 
 def past(made: Mapping[str, Any]) -> Document:

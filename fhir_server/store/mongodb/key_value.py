@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from fhir_server.store import system_now
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import answered
-from fhir_server.store.mongodb.retry import Runner
+from fhir_server.store.mongodb.retry import TransactionRunner
 from fhir_server.store.mongodb.schema import Base
 from fhir_server.store.mongodb.transaction import MongoTransaction
 
@@ -24,10 +24,10 @@ _FOR_GOOD: Final = timedelta(days=36_500)
 _CHUNK: Final = 1000
 
 
-class MongoSecrets:
-    """See :class:`fhir_server.store.Secrets`."""
+class MongoKeyValues:
+    """See :class:`fhir_server.store.KeyValueStore`."""
 
-    def __init__(self, base: Base, runner: Runner) -> None:
+    def __init__(self, base: Base, runner: TransactionRunner) -> None:
         self._base = base
         self._runner = runner
         self.now: Callable[[], int] = system_now
@@ -99,7 +99,7 @@ class MongoSecrets:
 class MongoJournals:
     """Append-only lines.  A journal's numbers are given in the transaction that stores the lines, so that none appears late."""
 
-    def __init__(self, base: Base, runner: Runner) -> None:
+    def __init__(self, base: Base, runner: TransactionRunner) -> None:
         self._base = base
         self._runner = runner
         self._turn = asyncio.Lock()  # this process's appenders would only meet at the counter

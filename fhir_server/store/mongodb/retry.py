@@ -31,7 +31,7 @@ _DUPLICATE: Final = 11000
 _TOO_LARGE: Final = 388  # for the storage engine's cache
 
 
-class Runner:
+class TransactionRunner:
     """Runs jobs, some at once, each with a slot that no other of them has.
 
     Two transactions that touch one slot's document cannot both be committed, so the last slot given back is the next given

@@ -49,7 +49,7 @@ class SqliteStore:
         self._writer = Writer(path)
         self._idle: list[SqliteSnapshot] = []
         self._names: Names | None = None
-        self.secrets = _Secrets(self)
+        self.secrets = _KeyValues(self)
 
     async def prepare(self) -> None:
         """The file was made ready when it was opened."""
@@ -112,7 +112,7 @@ class SqliteStore:
         self._idle.clear()
 
 
-class _Secrets:
+class _KeyValues:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.now: Callable[[], int] = system_now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.store import Record
-from fhir_server.store.copying import Life, Secret, Version
+from fhir_server.store.copying import ResourceHistory, Secret, Version
 from fhir_server.store.sqlite import SqliteStore
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import SqliteSnapshot
@@ -24,7 +24,7 @@ _SECRETS: Final = "SELECT kind, key, value, expires, family FROM secret WHERE (k
 _COUNT: Final = "SELECT count(*) FROM (SELECT type, id FROM res UNION SELECT type, id FROM past)"
 
 
-class _Origin:
+class _SqliteCopySource:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
@@ -32,13 +32,13 @@ class _Origin:
         async with self._store.snapshot() as snapshot:
             return await snapshot.classes()
 
-    async def lives(self, after: tuple[str, str], limit: int) -> tuple[Life, ...]:
+    async def lives(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         async with self._store.snapshot() as snapshot:
-            found: list[Life] = []
+            found: list[ResourceHistory] = []
             last = after[1]
             for type, number in snapshot.rows(_TYPES, (after[0],)):
                 for (id,) in snapshot.rows(_IDS, (number, last if type == after[0] else "", limit - len(found))):
-                    found.append(_life(snapshot, type, number, id))
+                    found.append(_history(snapshot, type, number, id))
                 if len(found) == limit:
                     break
             return tuple(found)
@@ -57,15 +57,15 @@ class _Origin:
         return int(self._store.rows(_COUNT, ())[0][0])
 
 
-def _life(snapshot: SqliteSnapshot, type: str, number: int, id: str) -> Life:
+def _history(snapshot: SqliteSnapshot, type: str, number: int, id: str) -> ResourceHistory:
     kept: list[tuple[Any, ...]] = [*snapshot.rows(_PAST, (number, id)), *snapshot.rows(_CURRENT, (number, id))]
     versions = []
     for values in kept:
         row = rows_.row(type, id, values[:8], snapshot.names)
         record = Record(row, rows_.entries(values[8], snapshot.names))
         versions.append(Version(record, rows_.stored(values[0], values[6])))
-    return Life(type, id, tuple(versions))
+    return ResourceHistory(type, id, tuple(versions))
 
 
-def origin(store: SqliteStore) -> _Origin:
-    return _Origin(store)
+def origin(store: SqliteStore) -> _SqliteCopySource:
+    return _SqliteCopySource(store)

@@ -13,7 +13,7 @@ import apsw
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE, Entry, Indexed, Position, SortKey, Visibility
+from fhir_server.search.visibility import STALE, Entry, SearchableRow, Position, SortKey, Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.sqlite import planner as plan
 from fhir_server.store.sqlite import rows as rows_
@@ -92,7 +92,7 @@ class SqliteSnapshot:
                 conditional = True
         if not conditional:
             return False
-        return match.admits(visibility, Indexed(type, id, owners, class_id, release_at, self._entries(rid)))
+        return match.admits(visibility, SearchableRow(type, id, owners, class_id, release_at, self._entries(rid)))
 
     def _entries(self, rid: int) -> tuple[Entry, ...]:
         return rows_.entries(self.rows("SELECT entries FROM body WHERE rid = ?", (rid,))[0][0], self.names)
@@ -184,7 +184,7 @@ class SqliteSnapshot:
         for values in kept:
             row = rows_.row(type, id, values[:8], self.names)
             entries = rows_.entries(values[8], self.names)
-            admitted = match.admits(visibility, Indexed(type, id, row.patients, row.class_id, row.release_at, entries))
+            admitted = match.admits(visibility, SearchableRow(type, id, row.patients, row.class_id, row.release_at, entries))
             if admitted:
                 shown.append(row)
             if row.interaction != "delete":

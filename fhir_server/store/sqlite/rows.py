@@ -12,8 +12,8 @@ from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDige
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 
-Interaction = Literal["create", "update", "delete"]
-INTERACTIONS: Final[tuple[Interaction, ...]] = ("create", "update", "delete")
+Route = Literal["create", "update", "delete"]
+INTERACTIONS: Final[tuple[Route, ...]] = ("create", "update", "delete")
 
 # columns of one index row after ``rid``; the first is ``param`` and the last ``vclass`` in each
 TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

@@ -30,7 +30,7 @@ _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 _MOST: Final = 256  # jobs in one commit: bounds how long the first of them waits
 
 
-class _Lost(Exception):
+class _AcknowledgementLostError(Exception):
     """SQLite gave up the whole transaction (full disk, I/O error), and with it the jobs that had gone well."""
 
 
@@ -86,7 +86,7 @@ class Writer:
             outcomes = [self._beside(job, future) for job, _, future in batch]
             self._transaction.commit()
             return outcomes
-        except (apsw.Error, _Lost) as error:
+        except (apsw.Error, _AcknowledgementLostError) as error:
             self._undo()
             problem = Problem("busy", "Nothing can be written at the moment.")
             problem.__cause__ = error
@@ -108,7 +108,7 @@ class Writer:
             result = job(self._transaction)
         except BaseException as error:
             if not self._connection.in_transaction:
-                raise _Lost from error
+                raise _AcknowledgementLostError from error
             self._connection.execute("ROLLBACK TO job")
             self._connection.execute("RELEASE job")
             self._names.forget()
