@@ -52,7 +52,7 @@ async def _measured(store: str) -> Check:
     reads = next(one for one in operations(await stores.access_tokens(store)) if one.name == "read").requests
     made = build_components(stores.settings(store))
     await made.store.prepare()
-    api, checking = fhir_api(made), Authenticator.permissions
+    api, checking = fhir_api(made), Authenticator.authenticate
     known: dict[str | None, Permissions] = {}
 
     async def at_hand(door: Authenticator, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
@@ -63,10 +63,10 @@ async def _measured(store: str) -> Check:
     rounds: dict[bool, list[float]] = {True: [], False: []}
     for number in range(2 * _ROUNDS):
         checked = number % 2 == 0
-        Authenticator.permissions = checking if checked else at_hand  # type: ignore[method-assign, assignment]
+        Authenticator.authenticate = checking if checked else at_hand  # type: ignore[method-assign, assignment]
         rounds[checked].append(await _timed(api, reads[:_READS]))
         await made.auditor.flush()
-    Authenticator.permissions = checking  # type: ignore[method-assign]
+    Authenticator.authenticate = checking  # type: ignore[method-assign]
     await made.close()
     return Check(min(rounds[True]), min(rounds[False]))
 

@@ -13,8 +13,8 @@ from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
-from fhir_server.interactions.messages import JSON, Request, Response, decoded, require_acceptable
-from fhir_server.interactions.routing import lookup
+from fhir_server.interactions.messages import JSON, Request, Response, parse_query, require_acceptable
+from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service
 
 Scope = MutableMapping[str, Any]
@@ -88,8 +88,8 @@ class FhirApi:
             require_acceptable(request)
             if request.method != "POST":
                 raise Problem("method", f"{request.method} is not supported at this address.")
-            return await batch.bundle(request, self._service)
-        row = lookup(request)
+            return await batch.process_bundle(request, self._service)
+        row = match_route(request)
         require_acceptable(request, row.media)
         return await row.handle(request, self._service)
 
@@ -100,7 +100,7 @@ class FhirApi:
             raise Problem("too_large", "The body is larger than this server takes.")
         body = await self._body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
         steps = tuple(step for step in path.split("/") if step)
-        return Request(scope["method"], steps, decoded(scope["query_string"]), headers, body, self._clock())
+        return Request(scope["method"], steps, parse_query(scope["query_string"]), headers, body, self._clock())
 
     async def _body(self, receive: Receive) -> bytes:
         parts, size = [], 0

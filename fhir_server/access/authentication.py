@@ -29,7 +29,7 @@ class Authenticator:
         self._granter = resolver
         self._plans: OrderedDict[bytes, Permissions] = OrderedDict()
 
-    async def permissions(self, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
+    async def authenticate(self, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
         """The plan of the bearer of this ``Authorization`` header.
 
         Raises Problem ``unauthenticated`` for no token, or one that is unknown, expired or revoked.
@@ -45,7 +45,7 @@ class Authenticator:
         if principal is None:
             self._plans.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")
-        made = self._plans[key] = await self._granter.permissions(snapshot, principal, now)
+        made = self._plans[key] = await self._granter.resolve(snapshot, principal, now)
         self._plans.move_to_end(key)
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)
@@ -58,14 +58,14 @@ class Authenticator:
             return permissions
         if current.security != permissions.epoch.security:
             raise PermissionsChangedError
-        return await self._granter.permissions(snapshot, permissions.principal, now)
+        return await self._granter.resolve(snapshot, permissions.principal, now)
 
     async def refresh(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan of the same principal from what this snapshot holds: this one, if nothing that it rests on has moved."""
         return (
             permissions
             if await _is_current(permissions, snapshot, now)
-            else await self._granter.permissions(snapshot, permissions.principal, now)
+            else await self._granter.resolve(snapshot, permissions.principal, now)
         )
 
 

@@ -100,7 +100,7 @@ class Permissions:
         scopes = self.scopes(type, letter)
         if any(not scope.query and self._patients_at_level(scope.level) is None for scope in scopes):
             return True
-        patients = labeling.patients(type, resource)
+        patients = labeling.patient_ids(type, resource)
         id = str(resource.get("id", "")) if letter == "u" else ""  # of what is created, the server chooses it
         row = SearchableRow(type, id, patients, 0, 0, index.entries(type, resource, self.base))
         return any(self._covers_patients(scope.level, patients) and self._meets_condition(type, scope, row) for scope in scopes)
@@ -115,7 +115,7 @@ class Permissions:
 
     def with_visible_targets(self, shown: frozenset[str]) -> Permissions:
         """This plan, with the references in its scopes leading to these rows.  Any write may change which; so it holds for one request."""
-        return replace(self, shown=shown, until=0)
+        return replace(self, visible_targets=shown, until=0)
 
     def scope_reference_targets(self) -> frozenset[str]:
         """The rows that conditions in scopes ask references to, and that could be out of view."""
@@ -260,7 +260,7 @@ class PermissionResolver:
         self.timezone = policy.timezone
         self._memo: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], AdmittedClasses]] = {}
 
-    async def permissions(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
+    async def resolve(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
         epoch = await snapshot.stamp(_patient_context(principal))
         keys = await snapshot.classes()
@@ -289,7 +289,7 @@ class PermissionResolver:
         if patient is None:
             return ResolvedCaller()
         judged, _, names = await self._relationship(snapshot, person, patient, facts, now)
-        return ResolvedCaller(judged.actor, frozenset({patient}), names, judged.denied, judged.until)
+        return ResolvedCaller(judged.actor, frozenset({patient}), names, judged.denied, judged.valid_until)
 
     async def accessible_records(self, snapshot: Snapshot, person: Person, now: int) -> list[AccessibleRecord]:
         """The records this person may open at ``now``, the person's own first."""
@@ -319,9 +319,9 @@ class PermissionResolver:
         related = await _read_all(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
         related = [one for one in related if _related_patient_id(one) == patient]
         consents = await _read_all(snapshot, "Consent", OfPatient(frozenset({patient})), facts)
-        asker = relationships.Person(person.role, person.patient, person.practitioner, person.related_persons)
+        asker = relationships.Requester(person.role, person.patient, person.practitioner, person.related_persons)
         linked = await _read_all(snapshot, "Patient", IdIs(_linked_patient_ids(resource)), facts)
-        judged = relationships.actor_for(
+        judged = relationships.resolve_relationship(
             self._policy, now, patient=resource, person=asker, related=related, consents=consents, linked=linked
         )
         if linked:

@@ -81,7 +81,7 @@ class EncounterChoices:
         """The latest visits in view, the latest first."""
         principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
         async with self._store.snapshot() as snapshot:
-            permissions = await self._granter.permissions(snapshot, principal, now)
+            permissions = await self._granter.resolve(snapshot, principal, now)
             found, _ = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
         return [EncounterChoice(seen.id, _visit(jsontext.parse(seen.body))) for seen in found]
 

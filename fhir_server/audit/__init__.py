@@ -45,11 +45,11 @@ class AuditLog:
 
     async def record_request(self, request: Request, status: int) -> None:
         """Remember one request and the status it was answered with."""
-        await self._store(partial(audit_event, request, status))
+        await self._enqueue(partial(audit_event, request, status))
 
     async def record_event(self, act: SecurityEvent, at: int) -> None:
         """Remember an act of the pages or the OAuth endpoints, at this instant."""
-        await self._store(partial(security_event, act, at))
+        await self._enqueue(partial(security_event, act, at))
 
     async def flush(self) -> None:
         """Append what is waiting, durably."""
@@ -67,7 +67,7 @@ class AuditLog:
             self._task = None
         await self.flush()
 
-    async def _store(self, event: Callable[[], dict[str, Any]]) -> None:
+    async def _enqueue(self, event: Callable[[], dict[str, Any]]) -> None:
         self._waiting.append(event)
         if self._task is None:
             self._task = asyncio.create_task(self._run())

@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.clock import instant_text
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import Request, encoded
+from fhir_server.interactions.messages import Request, format_query
 
 _ACTIONS = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
 _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
@@ -64,7 +64,7 @@ def _entity(request: Request) -> dict[str, Any]:
     if row and not request.path[0].startswith("$"):
         entity["what"] = {"reference": "/".join(request.path[:2])}
     if searching or operation:
-        asked = "/".join(request.path) + "?" + encoded((*request.pairs, *_sent(request)))
+        asked = "/".join(request.path) + "?" + format_query((*request.query, *_sent(request)))
         entity["query"] = b64encode(asked.encode()).decode()
     return entity
 

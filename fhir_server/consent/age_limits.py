@@ -30,22 +30,22 @@ class AgeLimits:
 
     turns_12: int
     proxy_access_ends: int
-    t18_on: int
+    own_access_begins: int
     known: bool
 
 
 UNKNOWN: Final = AgeLimits(0, 0, 0, False)
 
 
-def ages(patients: Sequence[Json], zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
+def age_limits(patients: Sequence[Json], zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
     """The instants for a person recorded as these Patient resources (several where records were linked): the strictest of all."""
     each = [_ages(patient, zone, feb29, now) for patient in patients]
     if not each or not all(one.known for one in each):
         return UNKNOWN
-    return AgeLimits(min(one.turns_12 for one in each), min(one.proxy_access_ends for one in each), max(one.t18_on for one in each), True)
+    return AgeLimits(min(one.turns_12 for one in each), min(one.proxy_access_ends for one in each), max(one.own_access_begins for one in each), True)
 
 
-def turns(patient: Json, years: int, zone: ZoneInfo, feb29: Feb29) -> tuple[int, int] | None:
+def birthday_instant(patient: Json, years: int, zone: ZoneInfo, feb29: Feb29) -> tuple[int, int] | None:
     """The earliest and the latest instant at which the patient can reach this age; None without a usable birth date."""
     days = _born(patient)
     if days is None:
@@ -77,7 +77,7 @@ def _ages(patient: Json, zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
     days = _born(patient)
     if days is None or not _plausible(patient, days, zone, now):
         return UNKNOWN
-    twelve, eighteen = turns(patient, TEEN, zone, feb29), turns(patient, ADULT, zone, feb29)
+    twelve, eighteen = birthday_instant(patient, TEEN, zone, feb29), birthday_instant(patient, ADULT, zone, feb29)
     assert twelve is not None and eighteen is not None
     return AgeLimits(twelve[0], *eighteen, known=True)
 

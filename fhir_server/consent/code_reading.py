@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from fhir_server.consent.sensitivity_codes import SensitivityCodes, normal
+from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_code
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CodeReading:
     """``codes`` are the (system, code) as the book files them; ``classified``: a coding is known as ordinary or as sensitive."""
 
     labels: frozenset[str]
@@ -19,7 +19,7 @@ class Reading:
     codes: frozenset[tuple[str, str]]
 
 
-def read(book: SensitivityCodes, value: Any) -> Reading:
+def read(book: SensitivityCodes, value: Any) -> CodeReading:
     """Read a CodeableConcept, Coding, code or string.  Words label what they name, but never make anything known."""
     if type(value) is not dict:
         return _read(book, (), value if isinstance(value, str) else "")
@@ -29,14 +29,14 @@ def read(book: SensitivityCodes, value: Any) -> Reading:
 
 
 @lru_cache(4096)  # the same few concepts stand in most resources
-def _read(book: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], text: str) -> Reading:
+def _read(book: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], text: str) -> CodeReading:
     known, codes = [], set()
-    words = book.of_text(text)
+    words = book.labels_in_text(text)
     for system, code, display in codings:
-        known.append(book.of(system, code))
-        codes.add(normal(system, code))
-        words |= book.of_text(display)
-    return Reading(
+        known.append(book.classify(system, code))
+        codes.add(normalize_code(system, code))
+        words |= book.labels_in_text(display)
+    return CodeReading(
         words.union(*(one.labels for one in known)),
         frozenset().union(*(one.possible for one in known)),
         any(one.classified for one in known),

@@ -13,7 +13,7 @@ _HOUSEHOLD: Final = frozenset({"telecom", "address"})
 _FREE_TEXT: Final = ("text", "note")
 
 
-class Parts:
+class ElementLabels:
     """Collects labels and redactable elements by path."""
 
     def __init__(self) -> None:

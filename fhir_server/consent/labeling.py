@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.consent import security_labels
-from fhir_server.consent.code_reading import Reading, read
+from fhir_server.consent.code_reading import CodeReading, read
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import department
-from fhir_server.consent.element_labels import Parts
+from fhir_server.consent.element_labels import ElementLabels
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.sensitivity_codes import SensitivityCodes, normal
+from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_code
 from fhir_server.consent.visibility_classes import CATEGORIES, HELD, MC, MIXED, PSYNOTE, UNCLASSIFIED, VisibilityClass
 from fhir_server.jsontext import Path
 from fhir_server.resources import catalog, elements
@@ -37,7 +37,7 @@ _SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "i
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LabelSource:
     """What a row lends to rows that name it: class, release instant, and ``parsed``, which gives its body when that is needed."""
 
     key: VisibilityClass
@@ -49,7 +49,7 @@ class Target:
         return self.parsed()
 
 
-Lookup = Callable[[str, str], Awaitable[Target | None]]
+Lookup = Callable[[str, str], Awaitable[LabelSource | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class LabelingResult:
     label_sources: tuple[str, ...]
 
 
-def patients(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
+def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
     """The ids of the patients a resource is about: its deciding subjects, not whoever performed or is mentioned."""
     found = set()
     for path in elements.present(resource, catalog()[type].subjects):
@@ -100,7 +100,7 @@ class Labeler:
         self.policy = policy
         self.book = book
         self.base = base
-        self._holds = frozenset(normal(*one) for one in policy.holds)
+        self._holds = frozenset(normalize_code(*one) for one in policy.holds)
 
     def propagates_labels(self, type: str) -> bool:
         """Whether rows of this type can lend labels to rows that name them."""
@@ -111,9 +111,9 @@ class Labeler:
 
     async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup) -> LabelingResult:
         """Label a parsed resource; ``lookup`` gives the current row of a (type, id), None where there is none."""
-        return await _LabelingRun(self, catalog()[type], resource, lookup).whole()
+        return await _LabelingRun(self, catalog()[type], resource, lookup).run()
 
-    def hold_listed(self, reading: Reading) -> bool:
+    def is_on_hold(self, reading: CodeReading) -> bool:
         return bool(self._holds & reading.codes)
 
 
@@ -127,15 +127,15 @@ class _LabelingRun:
         self._resource = resource
         self._lookup = lookup
         self._data = data_class(declared, resource)
-        self._patients = patients(declared.name, resource)
+        self._patients = patient_ids(declared.name, resource)
         self._labels: set[str] = set(security_labels.labels(resource))
         self._possible: set[str] = set()
         self._release = security_labels.release_at(resource, labeler.policy.timezone)
-        self._parts = Parts()
+        self._parts = ElementLabels()
         self._lenders: set[str] = set()
         self._mentions = elements.mentions(resource, labeler.base)
 
-    async def whole(self) -> LabelingResult:
+    async def run(self) -> LabelingResult:
         if self._data == "directory":
             return LabelingResult((), VisibilityClass("directory"), 0, (), self._guarded_references(), ())
         self._read_codes(self._resource, self._type)
@@ -164,7 +164,7 @@ class _LabelingRun:
         for path in elements.present(resource, declared.coded + declared.knowing):
             for place, value in elements.at(resource, path):
                 reading = read(self._book, value)
-                if self._labeler.hold_listed(reading):
+                if self._labeler.is_on_hold(reading):
                     self._labels.add(HELD)
                 if place[0] in _PARTED and resource is self._resource:
                     self._component(place[:2], path, reading)
@@ -172,7 +172,7 @@ class _LabelingRun:
                     self._labels |= reading.labels
                     self._possible |= reading.possible
 
-    def _component(self, place: Path, path: str, reading: Reading) -> None:
+    def _component(self, place: Path, path: str, reading: CodeReading) -> None:
         labels = set(reading.labels)
         if path == "component.code" and not reading.classified and self._data in _CLASSIFIED:
             labels.add(UNCLASSIFIED)
@@ -200,7 +200,7 @@ class _LabelingRun:
         if self._resource.get("status") in hidden or "entered-in-error" in judged:
             self._labels.add(HELD)
 
-    async def _target(self, value: Any) -> tuple[bool, Target | None]:
+    async def _target(self, value: Any) -> tuple[bool, LabelSource | None]:
         """Whether ``value`` refers to a row that lends labels, and that row.  A logical reference is only words."""
         name = elements.literal(value)
         if name is None:
@@ -225,7 +225,7 @@ class _LabelingRun:
             self._release = max(self._release, target.release_at)
             name = elements.literal(value)
             if name is not None:
-                self._patients = tuple(sorted({*self._patients, *patients(name[0], target.body)}))
+                self._patients = tuple(sorted({*self._patients, *patient_ids(name[0], target.body)}))
             if self._type.name == "Binary":
                 self._data = target.key.data
         if self._type.name == "Binary" and not targets:
@@ -251,7 +251,7 @@ class _LabelingRun:
                 if not found.mapped and self._data == "visit":
                     self._labels.add(UNCLASSIFIED)
 
-    async def _propagated(self, type: str, id: str) -> Target | None:
+    async def _propagated(self, type: str, id: str) -> LabelSource | None:
         self._lenders.add(f"{type}/{id}")
         return await self._lookup(type, id)
 
@@ -292,7 +292,7 @@ class _LabelingRun:
 
     def _words(self) -> None:
         for one in self._mentions:
-            if one.words and one.path and one.path[0] not in ("text", "meta") and (labels := self._book.of_text(one.words)):
+            if one.words and one.path and one.path[0] not in ("text", "meta") and (labels := self._book.labels_in_text(one.words)):
                 self._parts.add(elements.cut(self._type.name, one.path), labels)
 
     def _guarded_references(self) -> tuple[GuardedReference, ...]:

@@ -40,7 +40,7 @@ _OTHERS = re.compile(r"(?:Practitioner|PractitionerRole|Organization|Device|Pati
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class ProxyProvision:
     """What a Consent says of a related person during [start, end) in microseconds: ``child`` or ``adult`` access, or ``deny``.
 
     ``rows``  the ``Type/id`` that a refusal is limited to; empty: the whole record.
@@ -54,7 +54,7 @@ class Grant:
     rows: frozenset[str] = frozenset()
 
 
-def grants(consents: Iterable[Json], related_person_ids: Iterable[str], *, patient: str, zone: ZoneInfo) -> tuple[Grant, ...]:
+def proxy_provisions(consents: Iterable[Json], related_person_ids: Iterable[str], *, patient: str, zone: ZoneInfo) -> tuple[ProxyProvision, ...]:
     """Every grant and refusal of access to ``patient``'s record that these Consents hold for these related persons."""
     people = tuple(related_person_ids)
     return tuple(
@@ -66,19 +66,19 @@ def grants(consents: Iterable[Json], related_person_ids: Iterable[str], *, patie
     )
 
 
-def _of(consent: Json, person: str, patient: str, zone: ZoneInfo) -> Iterator[Grant]:
+def _of(consent: Json, person: str, patient: str, zone: ZoneInfo) -> Iterator[ProxyProvision]:
     kind, level = _kind(consent, patient)
     root = _dict(consent.get("provision"))
     bounds = sorted({ALWAYS, NEVER, *_bounds(root, zone)})
     for start, end in itertools.pairwise(bounds):
         outcomes = set(_outcomes(consent, root, kind, person, start, zone))
         if "deny" in outcomes:
-            yield Grant(person, "deny", "", start, end)
+            yield ProxyProvision(person, "deny", "", start, end)
             continue
         if rows := outcomes - {"permit"}:
-            yield Grant(person, "deny", "", start, end, frozenset(rows))
+            yield ProxyProvision(person, "deny", "", start, end, frozenset(rows))
         if "permit" in outcomes and kind is not None:
-            yield Grant(person, kind, level, start, end)
+            yield ProxyProvision(person, kind, level, start, end)
 
 
 def _kind(consent: Json, patient: str) -> tuple[Literal["child", "adult"] | None, str]:
@@ -198,7 +198,7 @@ def _bounds(provision: Json, zone: ZoneInfo) -> Iterator[int]:
         yield from _bounds(inner, zone)
 
 
-def within(resource: Json, zone: ZoneInfo) -> tuple[int, int] | None:
+def is_in_period(resource: Json, zone: ZoneInfo) -> tuple[int, int] | None:
     """The ``period`` of a resource such as RelatedPerson, half open; None if it cannot be read."""
     return _period(resource, zone)
 

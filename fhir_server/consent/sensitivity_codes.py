@@ -46,7 +46,7 @@ _NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CodeClassification:
     """What the book knows of a code: ``labels`` it bears, labels it only makes ``possible``, whether it is ``ordinary``.
 
     A code both labelled and ordinary is labelled (the quality gate reports it).
@@ -61,15 +61,15 @@ class Known:
         return self.ordinary or bool(self.labels)
 
 
-UNKNOWN: Final = Known()
+UNKNOWN: Final = CodeClassification()
 
 
 class SensitivityCodes:
     """The lookup; :meth:`load` makes one."""
 
     def __init__(self) -> None:
-        self._codes: dict[tuple[str, str], Known] = {}
-        self._prefixes: dict[str, Known] = {}
+        self._codes: dict[tuple[str, str], CodeClassification] = {}
+        self._prefixes: dict[str, CodeClassification] = {}
         self._keywords: dict[str, re.Pattern[str]] = {}
         # The same few displays stand in most resources.
         self._of_text = functools.lru_cache(maxsize=4096)(self._search)
@@ -89,19 +89,19 @@ class SensitivityCodes:
             raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG to the folder.")
         return book
 
-    def of(self, system: str, code: str) -> Known:
+    def classify(self, system: str, code: str) -> CodeClassification:
         """What is known of a coding; names of systems and spelling of codes are normalised."""
         return self._of(system, code)
 
-    def _look_up(self, system: str, code: str) -> Known:
-        system, code = normal(system, code)
+    def _look_up(self, system: str, code: str) -> CodeClassification:
+        system, code = normalize_code(system, code)
         found = self._codes.get((system, code), UNKNOWN)
         if system == ICD:
             for length in range(_ICD_SHORTEST, len(code) + 1):
                 found = _merge(found, self._prefixes.get(code[:length], UNKNOWN))
         return found
 
-    def of_text(self, text: str) -> frozenset[str]:
+    def labels_in_text(self, text: str) -> frozenset[str]:
         """Labels that a free text calls for by its words; the first ten thousand characters are read.
 
         Names of codes are short.  A text of megabytes must not hold up the writer, and is no code's name.
@@ -111,7 +111,7 @@ class SensitivityCodes:
     def _search(self, text: str) -> frozenset[str]:
         return frozenset(label for label, pattern in self._keywords.items() if pattern.search(text))
 
-    def codes(self) -> Iterator[tuple[str, str, Known]]:
+    def codes(self) -> Iterator[tuple[str, str, CodeClassification]]:
         """Every listed (system, code) with what is known of it, ICD-10-CM prefixes (without dots) included."""
         yield from ((system, code, known) for (system, code), known in self._codes.items())
         yield from ((ICD, prefix, known) for prefix, known in self._prefixes.items())
@@ -125,11 +125,11 @@ class SensitivityCodes:
         if (kind == "ordinary") == (label is not None) or (label is not None and label not in CATEGORIES):
             raise ValueError(f"{path.name}: its useContext must name the category of a sensitive list, and only of one.")
         if label is None:
-            known = Known(ordinary=True)
+            known = CodeClassification(ordinary=True)
         elif path.stem.endswith("-second-signal"):
-            known = Known(possible=frozenset({label}))
+            known = CodeClassification(possible=frozenset({label}))
         else:
-            known = Known(labels=frozenset({label}))
+            known = CodeClassification(labels=frozenset({label}))
         self._enter(path.name, resource, known)
         patterns = [one["valueString"] for one in resource.get("extension", ()) if one.get("url") == KEYWORD]
         if label is not None and patterns:
@@ -137,24 +137,24 @@ class SensitivityCodes:
             self._keywords[label] = re.compile("|".join([*earlier, *patterns]), re.IGNORECASE)
         return True
 
-    def _enter(self, name: str, resource: dict[str, Any], known: Known) -> None:
+    def _enter(self, name: str, resource: dict[str, Any], known: CodeClassification) -> None:
         compose = resource.get("compose", {})
         if set(compose) - {"include", "id"} or not compose.get("include"):
             raise ValueError(f"{name}: only compose.include is understood.")
         for part in compose["include"]:
             if set(part) == {"system", "concept"}:
                 for concept in part["concept"]:
-                    key = normal(part["system"], concept["code"])
+                    key = normalize_code(part["system"], concept["code"])
                     self._codes[key] = _merge(self._codes.get(key, UNKNOWN), known)
             elif set(part) == {"system", "filter"} and part["system"] == ICD and _is_prefix(part["filter"]):
-                prefix = normal(ICD, part["filter"][0]["value"])[1]
+                prefix = normalize_code(ICD, part["filter"][0]["value"])[1]
                 self._prefixes[prefix] = _merge(self._prefixes.get(prefix, UNKNOWN), known)
             else:
                 raise ValueError(f"{name}: an include must list concepts, or be one ICD-10-CM filter 'concept is-a'.")
 
 
 @functools.lru_cache(maxsize=4096)
-def normal(system: str, code: str) -> tuple[str, str]:
+def normalize_code(system: str, code: str) -> tuple[str, str]:
     """The spelling under which the book files a coding: version and white space off, case folded, ICD without dots."""
     system = system.strip().partition("|")[0].rstrip("/")
     system = SNOMED if system.startswith(SNOMED + "/") else ALIASES.get(system, system)
@@ -166,10 +166,10 @@ def normal(system: str, code: str) -> tuple[str, str]:
     return system, code
 
 
-def _merge(one: Known, other: Known) -> Known:
+def _merge(one: CodeClassification, other: CodeClassification) -> CodeClassification:
     if other is UNKNOWN:
         return one
-    return Known(one.labels | other.labels, one.possible | other.possible, one.ordinary or other.ordinary)
+    return CodeClassification(one.labels | other.labels, one.possible | other.possible, one.ordinary or other.ordinary)
 
 
 def _is_prefix(filters: list[dict[str, str]]) -> bool:

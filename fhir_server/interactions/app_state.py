@@ -23,7 +23,7 @@ LARGEST: Final = 256 * 1024  # bytes
 _TYPE: Final = "Basic"
 
 
-def applies(permissions: Permissions, type: str) -> bool:
+def covers_app_state(permissions: Permissions, type: str) -> bool:
     """Whether a write of this type by this caller is one of app state: every Basic that somebody's app writes is."""
     return type == _TYPE and permissions.principal.person is not None and not permissions.trusted
 
@@ -31,14 +31,14 @@ def applies(permissions: Permissions, type: str) -> bool:
 def owner(permissions: Permissions, type: str) -> str:
     """The ``meta.source`` of this caller's states; "" for what is no app state."""
     principal = permissions.principal
-    if not applies(permissions, type):
+    if not covers_app_state(permissions, type):
         return ""
     return f"urn:smart-app-state:{sha256(msgspec.json.encode((principal.client_id, principal.username))).hexdigest()}"
 
 
 def check(permissions: Permissions, draft: Draft) -> None:
     """Raises Problem ``too_large``, or ``unprocessable`` for a Basic that is not of the profile."""
-    if not applies(permissions, draft.type):
+    if not covers_app_state(permissions, draft.type):
         return
     if sum(map(len, draft.parts.values())) > LARGEST:
         raise Problem("too_large", "App state is at most 256 KB.")
@@ -51,13 +51,13 @@ def check(permissions: Permissions, draft: Draft) -> None:
 
 def require_condition(permissions: Permissions, type: str, request: Request) -> None:
     """App state is changed by whoever knows what it is now.  Raises Problem ``precondition_required``."""
-    if applies(permissions, type) and "if-match" not in request.headers:
+    if covers_app_state(permissions, type) and "if-match" not in request.headers:
         raise Problem("precondition_required", "App state is changed with If-Match.")
 
 
 def require_own(permissions: Permissions, row: Row) -> None:
     """Refuse to change a state that another app, or another person's, wrote.  Raises Problem ``not_found``."""
-    if applies(permissions, row.type) and jsontext.parse(row.body).get("meta", {}).get("source") != owner(permissions, row.type):
+    if covers_app_state(permissions, row.type) and jsontext.parse(row.body).get("meta", {}).get("source") != owner(permissions, row.type):
         raise not_found(row.type, row.id)
 
 

@@ -19,8 +19,8 @@ from fhir_server import jsontext
 from fhir_server.access.view import View
 from fhir_server.errors import Issue, Problem
 from fhir_server.interactions import bundle_json, write
-from fhir_server.interactions.messages import JSON, Request, Response, decoded
-from fhir_server.interactions.routing import lookup
+from fhir_server.interactions.messages import JSON, Request, Response, parse_query
+from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service
 from fhir_server.store import Transaction
 from fhir_server.writing import writer
@@ -32,7 +32,7 @@ _ADDRESS = re.compile(rb'"(reference|url|uri)"(\s*:\s*)"(urn:[^"\\]*|https?://[^
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BundleEntry:
     """One entry, read: its request, and where it stands in the Bundle."""
 
     place: int
@@ -42,9 +42,9 @@ class Entry:
     id: str = ""
 
 
-async def bundle(request: Request, service: Service) -> Response:
+async def process_bundle(request: Request, service: Service) -> Response:
     """``POST`` to the base."""
-    await service.admit(request)
+    await service.authenticate(request)
     request.require_json()
     value = jsontext.parse(request.body)
     if not isinstance(value, dict) or value.get("resourceType") != "Bundle" or value.get("type") not in ("batch", "transaction"):
@@ -71,7 +71,7 @@ async def _batch_entry(value: Any, text: bytes, place: int, request: Request, se
     return answer
 
 
-def _for_audit(entry: Entry, status: int = 0) -> tuple[Request, int]:
+def _for_audit(entry: BundleEntry, status: int = 0) -> tuple[Request, int]:
     """An entry as the journal is told of it, which needs no body to be kept until then."""
     return msgspec.structs.replace(entry.request, body=b""), status
 
@@ -79,7 +79,7 @@ def _for_audit(entry: Entry, status: int = 0) -> tuple[Request, int]:
 async def _process_batch(request: Request, service: Service) -> Response:
     """The answer to one entry of a batch, as to a request of its own."""
     try:
-        row = lookup(request)
+        row = match_route(request)
         if row.alone:
             raise Problem("invalid", "This request cannot be part of a batch.")
         return await row.handle(request, service)
@@ -107,25 +107,25 @@ async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: R
         await writing.settle()
         return [answers[place] for place in range(len(read))]
 
-    return await service.writing(request, all_of_it)
+    return await service.write_with_view(request, all_of_it)
 
 
-async def _apply(entry: Entry, view: View, tx: Transaction, writing: ResourceWriter, service: Service, known: frozenset[str]) -> Response:
+async def _apply(entry: BundleEntry, view: View, tx: Transaction, writing: ResourceWriter, service: Service, known: frozenset[str]) -> Response:
     match entry.request.method:
         case "DELETE":
             return await write.deleted(view, tx, writing, entry.request)
         case "POST" if entry.draft:
-            return await write.created(view, tx, writing, entry.request, service, entry.draft, entry.id, known)
+            return await write.create_in(view, tx, writing, entry.request, service, entry.draft, entry.id, known)
         case "PUT" if entry.draft:
             return await write.updated(view, tx, writing, entry.request, service, entry.draft, known)
         case _:
-            row = lookup(entry.request)
-            if row.look is None:
+            row = match_route(entry.request)
+            if row.read_handler is None:
                 raise Problem("invalid", "This request cannot be part of a transaction.")
-            return await row.look(await service.renewed(view, tx), entry.request, service)
+            return await row.read_handler(await service.view_in_transaction(view, tx), entry.request, service)
 
 
-async def _responses(entries: Sequence[Entry], view: View, service: Service) -> list[Entry]:
+async def _responses(entries: Sequence[BundleEntry], view: View, service: Service) -> list[BundleEntry]:
     """The entries, with references to conditional creates that find a row in view leading to that row."""
     found: dict[bytes, bytes] = {}
     for entry in entries:
@@ -137,7 +137,7 @@ async def _responses(entries: Sequence[Entry], view: View, service: Service) -> 
     return [_resolve_conditional_references(entry, found) for entry in entries] if found else list(entries)
 
 
-def _resolve_conditional_references(entry: Entry, found: Mapping[bytes, bytes]) -> Entry:
+def _resolve_conditional_references(entry: BundleEntry, found: Mapping[bytes, bytes]) -> BundleEntry:
     """The entry with promised addresses, which are random and stand nowhere by chance, replaced by those of rows that were found."""
     text = jsontext.joined(entry.draft.parts) if entry.draft else b""
     led = text
@@ -160,14 +160,14 @@ def _addresses(entries: Sequence[Any], service: Service) -> dict[str, str]:
     return found
 
 
-def _read(value: Any, text: bytes, place: int, request: Request, service: Service, addresses: Mapping[str, str]) -> Entry:
+def _read(value: Any, text: bytes, place: int, request: Request, service: Service, addresses: Mapping[str, str]) -> BundleEntry:
     try:
         return _entry(value, text, place, request, service, addresses)
     except Problem as problem:
         raise _at(place, problem) from None
 
 
-def _entry(value: Any, text: bytes, place: int, request: Request, service: Service, addresses: Mapping[str, str]) -> Entry:
+def _entry(value: Any, text: bytes, place: int, request: Request, service: Service, addresses: Mapping[str, str]) -> BundleEntry:
     asked = value.get("request") if isinstance(value, dict) else None
     if not isinstance(asked, dict) or not isinstance(asked.get("method"), str) or not isinstance(asked.get("url"), str):
         raise Problem("invalid", "Every entry needs a request with method and url.")
@@ -176,12 +176,12 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     url = urlsplit(asked["url"].removeprefix(service.base))
     path = tuple(part for part in url.path.split("/") if part)
     inner = msgspec.structs.replace(
-        request, method=asked["method"], path=path, pairs=decoded(url.query.encode("ascii", "replace")),
+        request, method=asked["method"], path=path, pairs=parse_query(url.query.encode("ascii", "replace")),
         headers=_headers(request, asked), body=b"", entries=[],
     )  # fmt: skip
     full_url = str(value.get("fullUrl", ""))
     if asked["method"] not in ("POST", "PUT"):
-        return Entry(place, full_url, inner)
+        return BundleEntry(place, full_url, inner)
     body = jsontext.members(text).get("resource", b"")
     if not body:
         raise Problem("invalid", "This entry needs a resource.")
@@ -194,7 +194,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
     id = draft.id if asked["method"] == "PUT" else addresses.get(full_url, "/").partition("/")[2] or service.new_id()
-    return Entry(place, full_url, inner, draft, id or "")
+    return BundleEntry(place, full_url, inner, draft, id or "")
 
 
 def _with_addresses(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:
@@ -211,7 +211,7 @@ def _headers(request: Request, asked: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
-def _require_distinct(entries: Sequence[Entry]) -> None:
+def _require_distinct(entries: Sequence[BundleEntry]) -> None:
     """No two entries of a transaction may write one resource."""
     written: set[str] = set()
     for entry in entries:
@@ -222,7 +222,7 @@ def _require_distinct(entries: Sequence[Entry]) -> None:
             written.add(name)
 
 
-def _rank(entry: Entry) -> int:
+def _rank(entry: BundleEntry) -> int:
     return writer.rank(entry.draft.type) if entry.draft else 0
 
 

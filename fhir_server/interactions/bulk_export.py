@@ -15,8 +15,8 @@ from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_export_job, bulk_export_request
 from fhir_server.interactions.bulk_export_job import Job
-from fhir_server.interactions.bulk_export_request import Asked
-from fhir_server.interactions.messages import JSON, NDJSON, Request, Response, encoded
+from fhir_server.interactions.bulk_export_request import ExportRequest
+from fhir_server.interactions.messages import JSON, NDJSON, Request, Response, format_query
 from fhir_server.interactions.service import Service
 
 _ACCEPTED = outcome((Issue("informational", "The export has been accepted.", severity="information"),))
@@ -27,29 +27,29 @@ async def kick_off(request: Request, service: Service) -> Response:
     if not re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")):
         raise Problem("invalid", "$export is asked for with Prefer: respond-async.")
     asked = bulk_export_request.read(request)
-    job = await service.reading(request, partial(_accepted, request=request, service=service, asked=asked))
+    job = await service.read_with_view(request, partial(_accepted, request=request, service=service, asked=asked))
     id = service.new_id()
-    await bulk_export_job.keep(service, id, job)
+    await bulk_export_job.save(service, id, job)
     location = f"{service.base}/$export-status/{id}"
     return Response(202, _ACCEPTED, ((b"content-type", JSON), (b"content-location", location.encode())))
 
 
-async def _accepted(view: View, request: Request, service: Service, asked: Asked) -> Job:
-    types = asked.named(view)
+async def _accepted(view: View, request: Request, service: Service, asked: ExportRequest) -> Job:
+    types = asked.type_names(view)
     for type in types:
         if type in asked.searches:
             view.permissions.require(type, "s")
         await asked.condition(view, type, service.base)
     if asked.level == "group":
         await view.read("Group", asked.group)
-    address = f"{service.base}/{'/'.join(request.path)}" + (f"?{encoded(request.pairs)}" if request.pairs else "")
+    address = f"{service.base}/{'/'.join(request.path)}" + (f"?{format_query(request.query)}" if request.query else "")
     return Job(bulk_export_job.owner(view.permissions), address, view.now, asked, types)
 
 
 async def status(request: Request, service: Service) -> Response:
     """202 while under way; then the manifest, with a file for each type of which something is in view."""
     id = request.path[1]
-    job = await bulk_export_job.advance(service, request, id, await _mine(request, service))
+    job = await bulk_export_job.collect_next_pages(service, request, id, await _mine(request, service))
     if job.todo:
         return Response(202, headers=((b"retry-after", b"1"), (b"x-progress", b"in progress")))
     files = [type for type in job.pages if await _first(bulk_export_job.contents(service, request, id, job, type))]
@@ -66,7 +66,7 @@ async def status(request: Request, service: Service) -> Response:
 
 async def cancel(request: Request, service: Service) -> Response:
     """End an export, under way or complete: 202, and its address is not known any more."""
-    await bulk_export_job.end(service, request.path[1], await _mine(request, service), request.now)
+    await bulk_export_job.delete(service, request.path[1], await _mine(request, service), request.now)
     return Response(202)
 
 
@@ -84,7 +84,7 @@ async def _mine(request: Request, service: Service) -> Job:
     async def asker(view: View) -> str:
         return bulk_export_job.owner(view.permissions)
 
-    return await bulk_export_job.find(service, request.path[1], await service.reading(request, asker), request.now)
+    return await bulk_export_job.find(service, request.path[1], await service.read_with_view(request, asker), request.now)
 
 
 async def _first(rows: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:

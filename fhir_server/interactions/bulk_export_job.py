@@ -18,7 +18,7 @@ import msgspec
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions.bulk_export_request import Asked
+from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import Request
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import IdIs
@@ -38,7 +38,7 @@ class Job(msgspec.Struct, frozen=True):
     owner: str
     request: str
     started: int
-    asked: Asked
+    asked: ExportRequest
     todo: tuple[str, ...]
     after: Position | None = None
     pages: dict[str, int] = {}
@@ -54,7 +54,7 @@ def owner(permissions: Permissions) -> str:
     return sha256(msgspec.json.encode((principal.client_id, principal.username, principal.patient))).hexdigest()
 
 
-async def keep(service: Service, id: str, job: Job) -> None:
+async def save(service: Service, id: str, job: Job) -> None:
     await service.store.secrets.replace("export", id, msgspec.json.encode(job), job.expires)
 
 
@@ -67,7 +67,7 @@ async def find(service: Service, id: str, asker: str, now: int) -> Job:
     return job
 
 
-async def end(service: Service, id: str, job: Job, now: int) -> None:
+async def delete(service: Service, id: str, job: Job, now: int) -> None:
     """Forget an export."""
     secrets = service.store.secrets
     await secrets.take("export", id, now)
@@ -76,7 +76,7 @@ async def end(service: Service, id: str, job: Job, now: int) -> None:
             await secrets.take("export-page", _page_key(id, type, number), now)
 
 
-async def advance(service: Service, request: Request, id: str, job: Job) -> Job:
+async def collect_next_pages(service: Service, request: Request, id: str, job: Job) -> Job:
     """The export some pages further on, unless another question has its turn just now."""
     secrets = service.store.secrets
     if not job.todo or not await secrets.keep("export-turn", id, b"", request.now + _TURN):
@@ -87,7 +87,7 @@ async def advance(service: Service, request: Request, id: str, job: Job) -> Job:
         while job.todo and sum(job.pages.values()) < enough:
             job = await _further(service, request, id, job)
             await asyncio.sleep(0)
-        await keep(service, id, job)
+        await save(service, id, job)
         return job
     finally:
         await secrets.take("export-turn", id, request.now)
@@ -96,7 +96,7 @@ async def advance(service: Service, request: Request, id: str, job: Job) -> Job:
 async def _further(service: Service, request: Request, id: str, job: Job) -> Job:
     type = job.todo[0]
     try:
-        ids, after = await service.reading(request, partial(_listed, job=job, base=service.base))
+        ids, after = await service.read_with_view(request, partial(_listed, job=job, base=service.base))
     except Problem as problem:
         if problem.kind != "invalid" or job.after is None:
             raise
@@ -123,7 +123,7 @@ async def contents(service: Service, request: Request, id: str, job: Job, type: 
     for number in range(job.pages.get(type, 0)):
         text = await service.store.secrets.peek("export-page", _page_key(id, type, number), request.now)
         ids = msgspec.json.decode(text or b"[]", type=list[str])
-        rows = await service.reading(request, partial(_as_of, type=type, ids=ids, time=job.started))
+        rows = await service.read_with_view(request, partial(_as_of, type=type, ids=ids, time=job.started))
         if rows:
             yield rows
 

@@ -12,7 +12,7 @@ from fhir_server import jsontext
 from fhir_server.access.permissions import COMMON
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import Request, decoded
+from fhir_server.interactions.messages import Request, parse_query
 from fhir_server.resources import catalog
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
@@ -24,7 +24,7 @@ _PARAMETERS = frozenset({"_outputFormat", "_since", "_type", "_typeFilter", "pat
 _BETWEEN = re.compile(r",(?=[A-Z][A-Za-z]+\?)")
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ExportRequest(msgspec.Struct, frozen=True):
     """A kick-off, checked.  ``patients`` None: not limited to some; ``searches``: query strings of which a row must meet one."""
 
     level: Level
@@ -34,7 +34,7 @@ class Asked(msgspec.Struct, frozen=True):
     patients: tuple[str, ...] | None = None
     searches: dict[str, tuple[str, ...]] = {}
 
-    def named(self, view: View) -> tuple[str, ...]:
+    def type_names(self, view: View) -> tuple[str, ...]:
         """The types to export: those asked for, else those of the level that a scope covers.
 
         Raises Problem ``forbidden`` for a type that was asked for and that no scope covers, and if no type is left.
@@ -60,16 +60,16 @@ class Asked(msgspec.Struct, frozen=True):
         if self.since:
             parts.append(query.condition(type, [("_lastUpdated", f"ge{self.since}")], view.now, base))
         if type in self.searches:
-            searches = [query.condition(type, decoded(text.encode()), view.now, base) for text in self.searches[type]]
+            searches = [query.condition(type, parse_query(text.encode()), view.now, base) for text in self.searches[type]]
             parts.append(AnyOf(tuple(searches)))
         return AllOf(tuple(parts)) if parts else EVERYTHING
 
 
-def read(request: Request) -> Asked:
+def read(request: Request) -> ExportRequest:
     """The kick-off that this request is.  Raises Problem ``invalid`` for what is malformed, or not supported unless lenient."""
-    pairs = (*request.pairs, *(_sent(request) if request.method == "POST" else ()))
+    pairs = (*request.query, *(_sent(request) if request.method == "POST" else ()))
     unknown = sorted({name for name, _ in pairs} - _PARAMETERS)
-    if unknown and request.prefers("handling", "strict") != "lenient":
+    if unknown and request.preference("handling", "strict") != "lenient":
         raise Problem("invalid", f"$export does not support the parameter {unknown[0]}.")
     for name, value in pairs:
         if name == "_outputFormat" and value.replace(" ", "+") not in _FORMATS:
@@ -78,7 +78,7 @@ def read(request: Request) -> Asked:
     types = tuple(dict.fromkeys(name for value in _values(pairs, "_type") for name in value.split(",")))
     patients = _patients(pairs) if level != "system" else None
     since = _values(pairs, "_since")
-    return Asked(level, request.path[1] if level == "group" else "", since[-1] if since else "", _known(types), patients, _searches(pairs))
+    return ExportRequest(level, request.path[1] if level == "group" else "", since[-1] if since else "", _known(types), patients, _searches(pairs))
 
 
 def _values(pairs: Sequence[tuple[str, str]], name: str) -> list[str]:

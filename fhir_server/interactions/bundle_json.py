@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from fhir_server.access.view import VisibleVersion
 from fhir_server.clock import instant_text
-from fhir_server.interactions.messages import encoded
+from fhir_server.interactions.messages import format_query
 
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
 _MODES = {mode: b',"search":{"mode":"%s"}}' % mode.encode() for mode in ("match", "include", "outcome")}
@@ -16,7 +16,7 @@ _STATUS = {"create": "201 Created", "update": "200 OK", "delete": "204 No Conten
 
 def address(base: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
     """The address of a search or operation, its parameters encoded."""
-    query = encoded(pairs)
+    query = format_query(pairs)
     return f"{base}/{path}?{query}" if query else f"{base}/{path}"
 
 

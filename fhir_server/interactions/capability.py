@@ -9,7 +9,7 @@ from typing import Any
 
 import fhir_server
 from fhir_server.clock import instant_text
-from fhir_server.interactions.routing import TABLE
+from fhir_server.interactions.routing import ROUTES
 from fhir_server.resources import catalog
 from fhir_server.search import index
 
@@ -23,7 +23,7 @@ _OPERATIONS = {
     ),
     "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
 }
-_CODES = tuple(dict.fromkeys(row.code for row in TABLE if row.shape[0] == "{type}"))
+_CODES = tuple(dict.fromkeys(row.code for row in ROUTES if row.shape[0] == "{type}"))
 
 
 def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str, Any]:

@@ -43,11 +43,11 @@ async def everything(view: View, request: Request, service: Service) -> Response
     type, id = request.path[:2]
     view.permissions.require("Patient", "r")
     await view.read(type, id)
-    asked = dict(request.pairs)
+    asked = dict(request.query)
     unknown = sorted(set(asked) - _PARAMETERS)
-    if unknown and request.prefers("handling", "lenient") == "strict":
+    if unknown and request.preference("handling", "lenient") == "strict":
         raise Problem("invalid", f"$everything has no parameter {unknown[0]}.")
-    applied = [(name, value) for name, value in request.pairs if name in _PARAMETERS and name != "_page"]
+    applied = [(name, value) for name, value in request.query if name in _PARAMETERS and name != "_page"]
     path = f"{type}/{id}/$everything"
     bound = binding(view, service, path, applied)
     start = _start(service.cursors.open(asked["_page"], bound) if "_page" in asked else None)

@@ -32,14 +32,14 @@ class Request(msgspec.Struct):
 
     method: str
     path: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...]
+    query: tuple[tuple[str, str], ...]
     headers: Mapping[str, str]
     body: bytes
     now: int
     permissions: Permissions | None = None
     entries: list[tuple[Request, int]] = []
 
-    def prefers(self, name: Literal["return", "handling"], default: str) -> str:
+    def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""
         found = re.search(rf"(?:^|[,;\s]){name}=\"?([A-Za-z]+)", self.headers.get("prefer", ""))
         return found.group(1) if found else default
@@ -48,7 +48,7 @@ class Request(msgspec.Struct):
         """The body's form fields.  Raises Problem ``media_type`` or ``invalid``."""
         if media_type(self.headers.get("content-type", "")) != "application/x-www-form-urlencoded":
             raise Problem("media_type", "A search by POST is sent as application/x-www-form-urlencoded.")
-        return decoded(self.body)
+        return parse_query(self.body)
 
     def require_json(self) -> None:
         """Refuse a body that is not declared to be JSON.  Raises Problem ``media_type``."""
@@ -69,7 +69,7 @@ def media_type(header: str) -> str:
     return header.partition(";")[0].strip().lower()
 
 
-def decoded(query: bytes) -> tuple[tuple[str, str], ...]:
+def parse_query(query: bytes) -> tuple[tuple[str, str], ...]:
     """Name and value pairs of a query string or form.  Raises Problem ``invalid``."""
     if not query:
         return ()
@@ -79,7 +79,7 @@ def decoded(query: bytes) -> tuple[tuple[str, str], ...]:
         raise Problem("invalid", "The parameters are not percent-encoded UTF-8, or are too many.") from None
 
 
-def encoded(pairs: Iterable[tuple[str, str]]) -> str:
+def format_query(pairs: Iterable[tuple[str, str]]) -> str:
     """The query string of these pairs; what :func:`decoded` reads back."""
     return "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in pairs])
 
@@ -90,7 +90,7 @@ def _quoted(text: str) -> str:
 
 def require_acceptable(request: Request, media: bytes = JSON) -> None:
     """Refuse what only another format than ``media`` would satisfy.  Raises Problem ``not_acceptable``."""
-    wanted = ",".join(value for name, value in request.pairs if name == "_format") or request.headers.get("accept", "*/*")
+    wanted = ",".join(value for name, value in request.query if name == "_format") or request.headers.get("accept", "*/*")
     if not _acceptable(wanted, media):
         raise Problem("not_acceptable", f"This server answers in {media.decode().partition(';')[0]}.")
 
@@ -100,7 +100,7 @@ def _acceptable(wanted: str, media: bytes) -> bool:
     return any(media_type(item.replace(" ", "+")) in _READ[media] for item in wanted.split(","))
 
 
-def versioned(version: int, updated: int) -> tuple[tuple[bytes, bytes], ...]:
+def version_headers(version: int, updated: int) -> tuple[tuple[bytes, bytes], ...]:
     """The headers that name a version: ETag (weak, the version number) and Last-Modified."""
     return ((b"etag", b'W/"%d"' % version), (b"last-modified", http_date(updated).encode()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
-from fhir_server.interactions.messages import JSON, Request, Response, etag_version, versioned
+from fhir_server.interactions.messages import JSON, Request, Response, etag_version, version_headers
 from fhir_server.interactions.service import Service
 
 
@@ -14,7 +14,7 @@ async def read(view: View, request: Request, service: Service) -> Response:
     seen = await view.read(type, id)
     given = request.headers.get("if-none-match")
     if given is not None and etag_version(given) == str(seen.version):
-        return Response(304, headers=versioned(seen.version, seen.updated))
+        return Response(304, headers=version_headers(seen.version, seen.updated))
     return answer(seen)
 
 
@@ -33,4 +33,4 @@ async def history(view: View, request: Request, service: Service) -> Response:
 
 def answer(seen: VisibleVersion, status: int = 200) -> Response:
     """One version as an answer."""
-    return Response(status, seen.body, ((b"content-type", JSON), *versioned(seen.version, seen.updated)))
+    return Response(status, seen.body, ((b"content-type", JSON), *version_headers(seen.version, seen.updated)))

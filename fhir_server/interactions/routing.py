@@ -13,8 +13,8 @@ from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
 from fhir_server.writing import writer
 
-Look = Callable[[View, Request, Service], Awaitable[Response]]
-Handle = Callable[[Request, Service], Awaitable[Response]]
+ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
+Handler = Callable[[Request, Service], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +27,20 @@ class Route:
     code: str
     method: str
     shape: tuple[str, ...]
-    handle: Handle
-    look: Look | None = None
+    handle: Handler
+    read_handler: ReadHandler | None = None
     media: bytes = JSON
     alone: bool = False
 
 
-def _read_route(code: str, method: str, shape: tuple[str, ...], look: Look) -> Route:
+def _read_route(code: str, method: str, shape: tuple[str, ...], look: ReadHandler) -> Route:
     async def handle(request: Request, service: Service) -> Response:
-        return await service.reading(request, lambda view: look(view, request, service))
+        return await service.read_with_view(request, lambda view: look(view, request, service))
 
     return Route(code, method, shape, handle, look)
 
 
-TABLE: tuple[Route, ...] = (
+ROUTES: tuple[Route, ...] = (
     _read_route("read", "GET", ("{type}", "{id}"), read.read),
     _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
     _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
@@ -73,11 +73,11 @@ def _matches(row: Route, first: str) -> bool:
 
 
 _BY_PLACE: dict[tuple[int, str], dict[str, Route]] = {}
-for _row in TABLE:
+for _row in ROUTES:
     _BY_PLACE.setdefault(_bucket(_row.shape), {})[_row.method] = _row
 
 
-def lookup(request: Request) -> Route:
+def match_route(request: Request) -> Route:
     """The interaction a request asks for.
 
     Raises Problem ``not_found`` for an address that is none of ours and ``method`` for a method it does not take.

@@ -29,7 +29,7 @@ INCLUDED = 1000
 async def search(view: View, request: Request, service: Service) -> Response:
     """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle."""
     type = request.path[0]
-    pairs = request.pairs if request.method == "GET" or request.method == "HEAD" else (*request.pairs, *request.form())
+    pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
     view.permissions.require(type, "s")
     asked = parse(type, pairs, request, service)
     body = await page(view, type, asked, service)
@@ -38,7 +38,7 @@ async def search(view: View, request: Request, service: Service) -> Response:
 
 def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> query.Query:
     """The query these parameters ask, strict or lenient as the request prefers."""
-    strict = request.prefers("handling", "lenient") == "strict"
+    strict = request.preference("handling", "lenient") == "strict"
     return query.parse(type, list(pairs), strict=strict, now=request.now, base=service.base)
 
 

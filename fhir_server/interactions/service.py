@@ -26,7 +26,7 @@ class Service:
     """The parts of a running server that interactions use.  ``new_id`` gives fresh random logical ids."""
 
     store: Store
-    door: Authenticator
+    authenticator: Authenticator
     labeler: Labeler
     policy: Policy
     cursors: Cursors
@@ -34,18 +34,18 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
 
-    async def admit(self, request: Request) -> None:
+    async def authenticate(self, request: Request) -> None:
         """Let the caller in before its body is looked at.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
             await self._authenticate_in(snapshot, request)
 
-    async def reading(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
+    async def read_with_view(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
             permissions = await self._authenticate_in(snapshot, request)
             return await job(View(snapshot, permissions, request.now))
 
-    async def writing(self, request: Request, job: Callable[[View, Transaction, ResourceWriter], Awaitable[T]]) -> T:
+    async def write_with_view(self, request: Request, job: Callable[[View, Transaction, ResourceWriter], Awaitable[T]]) -> T:
         """Run ``job`` in a transaction, with the caller's View of that same transaction.
 
         Raises Problem ``busy`` if the caller's rights keep changing under it.
@@ -55,7 +55,7 @@ class Service:
                 permissions = await self._authenticate_in(snapshot, request)
 
             async def inside(tx: Transaction, permissions: Permissions = permissions) -> T:
-                view = View(tx, await self.door.revalidate(tx, permissions, request.now), request.now)
+                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)
                 return await job(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now))
 
             try:
@@ -64,10 +64,10 @@ class Service:
                 continue
         raise Problem("busy", "The server is busy; try again.")
 
-    async def renewed(self, view: View, tx: Transaction) -> View:
+    async def view_in_transaction(self, view: View, tx: Transaction) -> View:
         """The same caller's View once the transaction has written: classes it made are judged, facts it changed count."""
-        return View(tx, await self.door.refresh(tx, view.permissions, view.now), view.now)
+        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now)
 
     async def _authenticate_in(self, snapshot: Snapshot, request: Request) -> Permissions:
-        request.permissions = await self.door.permissions(snapshot, request.headers.get("authorization"), request.now)
+        request.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)
         return request.permissions

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
-from fhir_server.interactions.messages import JSON, Request, Response, decoded, etag_version, versioned
+from fhir_server.interactions.messages import JSON, Request, Response, parse_query, etag_version, version_headers
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
@@ -24,10 +24,10 @@ async def create(request: Request, service: Service) -> Response:
     create, and would get duplicates.
     """
     request.require_json()
-    if any(name not in ("_format", "_pretty") for name, _ in request.pairs):
+    if any(name not in ("_format", "_pretty") for name, _ in request.query):
         raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
     draft = writer.draft(request.body, request.path[0], base=service.base)
-    return await service.writing(request, lambda view, tx, writing: created(view, tx, writing, request, service, draft))
+    return await service.write_with_view(request, lambda view, tx, writing: create_in(view, tx, writing, request, service, draft))
 
 
 async def update(request: Request, service: Service) -> Response:
@@ -36,15 +36,15 @@ async def update(request: Request, service: Service) -> Response:
     draft = writer.draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id is not the one in the address.")
-    return await service.writing(request, lambda view, tx, writing: updated(view, tx, writing, request, service, draft))
+    return await service.write_with_view(request, lambda view, tx, writing: updated(view, tx, writing, request, service, draft))
 
 
 async def delete(request: Request, service: Service) -> Response:
     """``DELETE Type/id``: 204, also for what is not there."""
-    return await service.writing(request, lambda view, tx, writing: deleted(view, tx, writing, request))
+    return await service.write_with_view(request, lambda view, tx, writing: deleted(view, tx, writing, request))
 
 
-async def created(
+async def create_in(
     view: View,
     tx: Transaction,
     writing: ResourceWriter,
@@ -97,7 +97,7 @@ async def updated(
 async def deleted(view: View, tx: Transaction, writing: ResourceWriter, request: Request) -> Response:
     type, id = request.path[:2]
     view.permissions.require(type, "d")
-    if not view.permissions.trusted and not (app_state.applies(view.permissions, type) and view.permissions.may_write(type, "d")):
+    if not view.permissions.trusted and not (app_state.covers_app_state(view.permissions, type) and view.permissions.may_write(type, "d")):
         raise Problem("forbidden", f"This caller may not delete {type}.")
     app_state.require_condition(view.permissions, type, request)
     seen, current = await _current(view, tx, type, id, "d")
@@ -106,7 +106,7 @@ async def deleted(view: View, tx: Transaction, writing: ResourceWriter, request:
         return Response(204)
     app_state.require_own(view.permissions, current)
     gone = await writing.drop(current)
-    return Response(204, headers=versioned(gone.version, gone.updated)[:1])
+    return Response(204, headers=version_headers(gone.version, gone.updated)[:1])
 
 
 def allow(view: View, draft: Draft, letter: str) -> None:
@@ -160,7 +160,7 @@ def _require_match(request: Request, seen: VisibleVersion | None) -> None:
 
 async def matching(view: View, type: str, condition: str, request: Request, service: Service) -> VisibleVersion | None:
     """The one row in view that a conditional create's criteria match.  Raises Problem ``precondition`` for several."""
-    asked = query.parse(type, list(decoded(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
+    asked = query.parse(type, list(parse_query(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
     if not asked.applied:
         raise Problem("invalid", "If-None-Exist needs at least one search parameter.")
     view.permissions.require(type, "s")
@@ -172,11 +172,11 @@ async def matching(view: View, type: str, condition: str, request: Request, serv
 
 async def _written_response(view: View, tx: Transaction, row: Row, status: int, request: Request, service: Service) -> Response:
     """The answer to a write: always the same head, and as much of a body as the caller asked for and may see."""
-    seen = await (await service.renewed(view, tx)).visible_after_write(row)
+    seen = await (await service.view_in_transaction(view, tx)).visible_after_write(row)
     version, updated = (seen.version, seen.updated) if seen else (1, row.updated)
     location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
-    headers = ((b"location", location), *versioned(version, updated))
-    wanted = request.prefers("return", "representation")
+    headers = ((b"location", location), *version_headers(version, updated))
+    wanted = request.preference("return", "representation")
     if wanted == "minimal" or (seen is None and wanted == "representation"):
         return Response(status, headers=headers)
     if wanted == "OperationOutcome":

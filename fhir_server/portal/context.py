@@ -48,7 +48,7 @@ class PortalContext:
 
     async def own_record(self, snapshot: Snapshot, user: User, now: int) -> View:
         """An adult's View of her own record.  Raises NotYours for anybody the policy does not judge to be that."""
-        permissions = await self.resolver.permissions(snapshot, _principal(user, user.person()), now)
+        permissions = await self.resolver.resolve(snapshot, _principal(user, user.person()), now)
         if user.role != "patient" or permissions.actor is None or permissions.actor.kind != "AS":
             raise NotYourRecordError
         return View(snapshot, permissions, now)

@@ -43,12 +43,12 @@ async def in_force(view: View, patient: str, zone: ZoneInfo) -> list[Grant]:
     """The adult grants on this record, those of the longest standing first."""
     people = {str(one["id"]): one for one in await _all(view, "RelatedPerson", EVERYTHING) if one.get("active", True)}
     consents = await _all(view, "Consent", Has("status", TokenIs(None, "active")))
-    read = ((one["id"], provisions.grants([one], people, patient=patient, zone=zone)) for one in consents)
+    read = ((one["id"], provisions.proxy_provisions([one], people, patient=patient, zone=zone)) for one in consents)
     found = [grant for id, said in read if (grant := _grant(id, said, people, view.now))]
     return sorted(found, key=lambda grant: (grant.since or 0, grant.names, grant.consent))
 
 
-def _grant(consent: str, said: Iterable[provisions.Grant], people: dict[str, dict[str, Any]], now: int) -> Grant | None:
+def _grant(consent: str, said: Iterable[provisions.ProxyProvision], people: dict[str, dict[str, Any]], now: int) -> Grant | None:
     given = [one for one in said if one.kind == "adult" and now < one.end]
     if not given:
         return None

@@ -18,7 +18,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.access.permissions import INTERNAL
-from fhir_server.consent.labeling import Labeler, LabelingResult, Target, patients
+from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource, patient_ids
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
 from fhir_server.resources import catalog, validate
@@ -154,7 +154,7 @@ class ResourceWriter:
         self._labeler = labeler
         self._base = base
         self._now = now
-        self._targets: dict[str, Target | None] = {}
+        self._targets: dict[str, LabelSource | None] = {}
         self._numbers: dict[VisibilityClass, int] = {}
         # Rows labelled while a row they inherit from was yet to be written in this transaction.
         self._waiting: dict[str, set[str]] = {}
@@ -261,7 +261,7 @@ class ResourceWriter:
     async def _label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> Record:
         name = f"{row.type}/{row.id}"
 
-        async def target(type: str, id: str) -> Target | None:
+        async def target(type: str, id: str) -> LabelSource | None:
             found = await self._label_source(type, id)
             if found is None:
                 self._waiting.setdefault(f"{type}/{id}", set()).add(name)
@@ -297,7 +297,7 @@ class ResourceWriter:
         """The class of what only those may know who see a row and another that it refers to."""
         type, _, id = name.partition("/")
         target = await self._label_source(type, id)
-        if target is None or target.release_at or not set(patients(type, target.body)) <= set(labels.patients):
+        if target is None or target.release_at or not set(patient_ids(type, target.body)) <= set(labels.patients):
             return INTERNAL
         return VisibilityClass(labels.key.data, labels.key.labels | target.key.labels, f"@{target.key.data}")
 
@@ -307,7 +307,7 @@ class ResourceWriter:
             number = self._numbers[key] = await self._tx.intern(key.text())
         return number
 
-    async def _label_source(self, type: str, id: str) -> Target | None:
+    async def _label_source(self, type: str, id: str) -> LabelSource | None:
         """What a row lends to rows that name it: its class and release, and its parsed body for its department."""
         name = f"{type}/{id}"
         if name not in self._targets:
@@ -316,7 +316,7 @@ class ResourceWriter:
                 self._targets[name] = None
             else:
                 keys = await self._tx.classes()
-                self._targets[name] = Target(
+                self._targets[name] = LabelSource(
                     VisibilityClass.parse(keys[row.class_id]), row.release_at, cache(partial(jsontext.parse, row.body))
                 )
         return self._targets[name]

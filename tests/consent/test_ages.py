@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from fhir_server.consent import intervals
-from fhir_server.consent.age_limits import ages, turns
+from fhir_server.consent.age_limits import age_limits, birthday_instant
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -38,7 +38,7 @@ NOW = instant("2026-11-21T12:00:00Z")
     ],
 )
 def test_an_age_begins_at_the_first_instant_of_the_civil_birthday(born: str, zone: str, years: int, feb29, expected: str) -> None:
-    assert turns({"birthDate": born}, years, ZoneInfo(zone), feb29) == (instant(expected),) * 2
+    assert birthday_instant({"birthDate": born}, years, ZoneInfo(zone), feb29) == (instant(expected),) * 2
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_an_age_begins_at_the_first_instant_of_the_civil_birthday(born: str, zon
     [("2008-06", "2026-06-01T04:00Z", "2026-06-30T04:00Z"), ("2008", "2026-01-01T05:00Z", "2026-12-31T05:00Z")],
 )
 def test_an_imprecise_birth_date_ends_proxies_early_and_opens_accounts_late(born: str, off: str, on: str) -> None:
-    facts = ages([{"birthDate": born}], NEW_YORK, "mar1", NOW)
-    assert (facts.proxy_access_ends, facts.t18_on, facts.known) == (instant(off), instant(on), True)
+    facts = age_limits([{"birthDate": born}], NEW_YORK, "mar1", NOW)
+    assert (facts.proxy_access_ends, facts.own_access_begins, facts.known) == (instant(off), instant(on), True)
 
 
 def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
-    assert ages([{"birthDate": "2014-06"}], NEW_YORK, "mar1", NOW).turns_12 == instant("2026-06-01T04:00Z")
+    assert age_limits([{"birthDate": "2014-06"}], NEW_YORK, "mar1", NOW).turns_12 == instant("2026-06-01T04:00Z")
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,20 @@ def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
     ],
 )  # fmt: skip
 def test_a_missing_or_impossible_birth_date_is_not_known(patient: dict[str, object]) -> None:
-    assert not ages([patient], NEW_YORK, "mar1", NOW).known
+    assert not age_limits([patient], NEW_YORK, "mar1", NOW).known
 
 
 @pytest.mark.parametrize("born", ["2026-11-21", "1897", "2010-05-05"])
 def test_a_possible_birth_date_is_known(born: str) -> None:
-    assert ages([{"birthDate": born}], NEW_YORK, "mar1", NOW).known
+    assert age_limits([{"birthDate": born}], NEW_YORK, "mar1", NOW).known
 
 
 def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
     older, younger = {"birthDate": "2008-01-01"}, {"birthDate": "2010-01-01"}
-    both = ages([older, younger], NEW_YORK, "mar1", NOW)
-    alone = [ages([one], NEW_YORK, "mar1", NOW) for one in (older, younger)]
-    assert (both.turns_12, both.proxy_access_ends, both.t18_on) == (alone[0].turns_12, alone[0].proxy_access_ends, alone[1].t18_on)
-    assert not ages([older, {}], NEW_YORK, "mar1", NOW).known
+    both = age_limits([older, younger], NEW_YORK, "mar1", NOW)
+    alone = [age_limits([one], NEW_YORK, "mar1", NOW) for one in (older, younger)]
+    assert (both.turns_12, both.proxy_access_ends, both.own_access_begins) == (alone[0].turns_12, alone[0].proxy_access_ends, alone[1].own_access_begins)
+    assert not age_limits([older, {}], NEW_YORK, "mar1", NOW).known
 
 
 @pytest.mark.parametrize(

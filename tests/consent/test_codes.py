@@ -29,7 +29,7 @@ SNOMED = "http://snomed.info/sct"
     ],
 )  # fmt: skip
 def test_sensitive_codes_bear_their_label(system: str, code: str, label: str) -> None:
-    assert label in BOOK.of(system, code).labels
+    assert label in BOOK.classify(system, code).labels
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_sensitive_codes_bear_their_label(system: str, code: str, label: str) ->
     ],
 )
 def test_everyday_codes_are_ordinary_and_unlabelled(system: str, code: str) -> None:
-    known = BOOK.of(system, code)
+    known = BOOK.classify(system, code)
     assert known.ordinary and not known.labels
 
 
@@ -54,11 +54,11 @@ def test_everyday_codes_are_ordinary_and_unlabelled(system: str, code: str) -> N
     ("system", "code"), [(CVX, "62"), (CVX, "165"), (LOINC, "99999-9"), ("http://example.org/local", "718-7"), ("", "718-7")]
 )
 def test_what_no_list_names_is_neither_ordinary_nor_sensitive(system: str, code: str) -> None:
-    assert not BOOK.of(system, code).classified
+    assert not BOOK.classify(system, code).classified
 
 
 def test_an_ambiguous_code_only_makes_a_label_possible() -> None:
-    known = BOOK.of(RXNORM, "18631")
+    known = BOOK.classify(RXNORM, "18631")
     assert (known.labels, known.possible, known.ordinary) == (frozenset(), {"STD"}, False)
 
 
@@ -72,7 +72,7 @@ def test_an_ambiguous_code_only_makes_a_label_possible() -> None:
     ],
 )  # fmt: skip
 def test_another_spelling_is_the_same_code(system: str, code: str) -> None:
-    assert BOOK.of(system, code).labels == {"HIV"}
+    assert BOOK.classify(system, code).labels == {"HIV"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_another_spelling_is_the_same_code(system: str, code: str) -> None:
     ],
 )  # fmt: skip
 def test_words_label_what_they_name(text: str, labels: set[str]) -> None:
-    assert BOOK.of_text(text) == labels
+    assert BOOK.labels_in_text(text) == labels
 
 
 def test_a_folder_without_lists_is_an_error_for_the_operator(tmp_path: Path) -> None:

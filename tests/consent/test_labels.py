@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.consent import labeling as labelling
-from fhir_server.consent.labeling import Labeler, LabelingResult, Target
+from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource
 from fhir_server.consent.policy import load
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import VisibilityClass
@@ -33,15 +33,15 @@ def rx(code: str) -> dict[str, Any]:
 
 def label(resource: dict[str, Any], *others: dict[str, Any], labeler: Labeler = LABELLER) -> LabelingResult:
     """Label a resource beside others, which are labelled first, in order."""
-    rows: dict[str, Target] = {}
+    rows: dict[str, LabelSource] = {}
 
-    async def lookup(type: str, id: str) -> Target | None:
+    async def lookup(type: str, id: str) -> LabelSource | None:
         return rows.get(f"{type}/{id}")
 
     async def run() -> LabelingResult:
         for other in others:
             found = await labeler.label(other["resourceType"], other, lookup)
-            rows[f"{other['resourceType']}/{other['id']}"] = Target(found.key, found.release_at, lambda other=other: other)
+            rows[f"{other['resourceType']}/{other['id']}"] = LabelSource(found.key, found.release_at, lambda other=other: other)
         return await labeler.label(resource["resourceType"], resource, lookup)
 
     return asyncio.run(run())
@@ -308,7 +308,7 @@ def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
 
 def test_the_performer_does_not_own_the_row() -> None:
     resource = observation(loinc("718-7"), performer=[{"reference": "Patient/mother"}])
-    assert label(resource).patients == ("p",) == labelling.patients("Observation", resource)
+    assert label(resource).patients == ("p",) == labelling.patient_ids("Observation", resource)
     assert [guarded_reference.target for guarded_reference in label(resource).guarded_references] == ["Patient/mother"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.consent.labeling import Labeler, Target
+from fhir_server.consent.labeling import Labeler, LabelSource
 from fhir_server.consent.policy import load
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 
@@ -33,15 +33,15 @@ def resources(path: Path) -> list[dict[str, Any]]:
 
 
 async def labelled(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], frozenset[str]]]:
-    known: dict[str, Target] = {}
+    known: dict[str, LabelSource] = {}
     bodies = {f"{row['resourceType']}/{row['id']}": row for row in rows}
 
-    async def lookup(type: str, id: str) -> Target | None:
+    async def lookup(type: str, id: str) -> LabelSource | None:
         name = f"{type}/{id}"
         if name not in known and name in bodies:
             body = bodies.pop(name)
             found = await LABELLER.label(type, body, lookup)
-            known[name] = Target(found.key, found.release_at, lambda body=body: body)
+            known[name] = LabelSource(found.key, found.release_at, lambda body=body: body)
         return known.get(name)
 
     for row in rows:

@@ -10,13 +10,13 @@ import pytest
 
 from fhir_server.consent import intervals
 from fhir_server.consent.policy import load
-from fhir_server.consent.relationships import Person, actor_for, grants
+from fhir_server.consent.relationships import Requester, resolve_relationship, proxy_provisions
 from fhir_server.store import NEVER
 
 POLICY = load("optum", timezone="America/Chicago")
 IG = "https://fhir-server.example/ig/CodeSystem"
-PARENT = Person("patient", "parent", None, frozenset({"r1"}))
-SELF = Person("patient", "child", None, frozenset())
+PARENT = Requester("patient", "parent", None, frozenset({"r1"}))
+SELF = Requester("patient", "child", None, frozenset())
 RELATED = {"resourceType": "RelatedPerson", "id": "r1", "active": True, "patient": {"reference": "Patient/child"}}
 
 
@@ -49,9 +49,9 @@ def grant(kind: str = "proxy-child", *levels: str, period: dict[str, str] | None
     }  # fmt: skip
 
 
-def kind(now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Person = PARENT, **more: Any) -> str | None:
+def kind(now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Requester = PARENT, **more: Any) -> str | None:
     related = more.pop("related", [RELATED])
-    judged = actor_for(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
+    judged = resolve_relationship(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
     return None if judged.actor is None else judged.actor.kind + (f":{judged.actor.level}" if judged.actor.level else "")
 
 
@@ -69,8 +69,8 @@ def test_the_person_has_access_from_the_eighteenth_birthday(now: int, expected: 
 
 
 def test_each_judgement_says_until_when_it_holds() -> None:
-    def until(now: int, person: Person, *consents: dict[str, Any]) -> int:
-        return actor_for(POLICY, now, patient=CHILD, person=person, related=[RELATED], consents=consents).until
+    def until(now: int, person: Requester, *consents: dict[str, Any]) -> int:
+        return resolve_relationship(POLICY, now, patient=CHILD, person=person, related=[RELATED], consents=consents).valid_until
 
     assert until(T12 - 1, PARENT, grant()) == T12
     assert until(T12, PARENT, grant()) == T18
@@ -131,7 +131,7 @@ def test_the_relation_must_be_active_in_period_and_to_this_patient() -> None:
     assert kind(T12, grant(), related=[{**RELATED, "patient": {"reference": "Patient/other"}}]) is None
     assert kind(T12, grant(), related=[{**RELATED, "period": {"end": "2019"}}]) is None
     assert kind(T12, grant(), related=[]) is None
-    assert kind(T12, grant(), person=Person("patient", None, None, frozenset({"r2"}))) is None
+    assert kind(T12, grant(), person=Requester("patient", None, None, frozenset({"r2"}))) is None
     assert kind(T12, grant(), related=[{**RELATED, "period": {"start": "2019"}}]) == "PT"
 
 
@@ -243,22 +243,22 @@ def test_an_exception_nested_in_a_grant_takes_it_away_for_its_time() -> None:
     assert kind(T12, consent) == "PT"
     assert kind(instant("2021-06-01T00:00Z"), consent) is None
     assert kind(instant("2022-06-01T00:00Z"), consent) == "PT"
-    found = grants([consent], ["r1"], patient="child", zone=POLICY.timezone)
+    found = proxy_provisions([consent], ["r1"], patient="child", zone=POLICY.timezone)
     assert [one.kind for one in found] == ["child", "deny", "child"]
 
 
 def test_one_hat_at_a_time() -> None:
-    own = Person("patient", "child", None, frozenset({"r1"}))
+    own = Requester("patient", "child", None, frozenset({"r1"}))
     assert kind(T18, grant(), person=own) == "AS"
     for role in ("clinician", "billing", "privacy", "nonsense"):
-        assert kind(T12, grant(), person=Person(role, None, "p1", frozenset({"r1"}))) is None
+        assert kind(T12, grant(), person=Requester(role, None, "p1", frozenset({"r1"}))) is None
     assert kind(T12, grant(), patient=None) is None
 
 
 def test_two_parents_hold_independent_grants() -> None:
     other = copy.deepcopy(grant())
     other["provision"]["provision"][0]["actor"][0]["reference"]["reference"] = "RelatedPerson/r2"
-    second = Person("patient", None, None, frozenset({"r2"}))
+    second = Requester("patient", None, None, frozenset({"r2"}))
     related = [RELATED, {**RELATED, "id": "r2"}]
     assert kind(T12, {**grant(), "status": "inactive"}, other, related=related) is None
     assert kind(T12, {**grant(), "status": "inactive"}, other, related=related, person=second) == "PT"
@@ -278,11 +278,11 @@ def test_minors_have_accounts_only_where_the_policy_gives_them(tmp_path) -> None
     path.write_text('{"policy": "house", "extends": "optum", "timezone": "America/Chicago", "minor_account": {"min_age": 13}}')
     house = load(str(path))
     t13 = instant("2021-06-15T05:00Z")
-    found = [actor_for(house, now, patient=CHILD, person=SELF, related=[], consents=[]) for now in (t13 - 1, t13, T18)]
+    found = [resolve_relationship(house, now, patient=CHILD, person=SELF, related=[], consents=[]) for now in (t13 - 1, t13, T18)]
     assert [one.actor and one.actor.kind for one in found] == [None, "MS", "AS"]
-    assert [found[0].until, found[1].until] == [t13, T18]
+    assert [found[0].valid_until, found[1].valid_until] == [t13, T18]
 
 
 def test_nothing_changes_for_a_stranger_who_never_was_granted_anything() -> None:
-    judged = actor_for(POLICY, T18, patient=None, person=PARENT, related=[], consents=[])
-    assert (judged.actor, judged.until) == (None, NEVER)
+    judged = resolve_relationship(POLICY, T18, patient=None, person=PARENT, related=[], consents=[])
+    assert (judged.actor, judged.valid_until) == (None, NEVER)

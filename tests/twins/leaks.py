@@ -76,6 +76,6 @@ def relook(patch: Patch, code: str, look: Any) -> None:
     """Put another reading function in the table of interactions, which holds the old one by value."""
     for methods in routing._BY_PLACE.values():
         for method, row in list(methods.items()):
-            if row.code == code and row.look is not None:
+            if row.code == code and row.read_handler is not None:
                 made = routing._looking(row.code, row.method, row.shape, look)
                 patch.setitem(methods, method, made)

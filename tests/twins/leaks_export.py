@@ -56,7 +56,7 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
         return sum([await view._snapshot.count(type, EVERYTHING, visibility) for type in ("Observation", "Encounter", "Appointment")])
 
     async def status(request: Request, service: Service) -> Response:
-        answer, rows = await bulk_export.status(request, service), await service.reading(request, size)
+        answer, rows = await bulk_export.status(request, service), await service.read_with_view(request, size)
         return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
 
     for methods in routing._BY_PLACE.values():

@@ -289,7 +289,7 @@ def conclusions_about_hidden_results_are_left_in(patch: Patch) -> None:
 
 @leak("R13")
 def new_ids_count_what_is_stored(patch: Patch) -> None:
-    exact = write.created
+    exact = write.create_in
 
     async def created(view: View, tx: Any, writing: Any, request: Any, service: Any, draft: Any, id: str = "", *rest: Any) -> Any:
         return await exact(

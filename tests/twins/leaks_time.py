@@ -44,7 +44,7 @@ def a_plan_is_kept_past_its_end(patch: Patch) -> None:
 
 @_leak("T09")
 def a_withdrawn_consent_still_grants(patch: Patch) -> None:
-    exact = provisions.grants
+    exact = provisions.proxy_provisions
 
     def grants(consents: Any, *args: Any, **kwargs: Any) -> Any:
         return exact([{**one, "status": "active"} for one in consents], *args, **kwargs)
@@ -60,13 +60,13 @@ def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
 
 @_leak("T01")
 def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
-    exact = relationships.aging.ages
+    exact = relationships.aging.age_limits
     patch.setattr(relationships.aging, "ages", lambda *args: replace(exact(*args), t18_off=NEVER))
 
 
 @_leak("T01")
 def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
-    exact = relationships.aging.ages
+    exact = relationships.aging.age_limits
     patch.setattr(relationships.aging, "ages", lambda *args: replace(exact(*args), t12=NEVER))
 
 

@@ -226,8 +226,8 @@ class World:
         """The store as it was saved, and nothing remembered since."""
         random = Random(self.seed)
         self.parts.store.state = saved.copy()  # type: ignore[attr-defined]
-        service = replace(self.parts.service, door=type(self.parts.service.door)(self.parts.store, self.parts.service.door._granter))
-        service.door._granter._memo.clear()
+        service = replace(self.parts.service, door=type(self.parts.service.authenticator)(self.parts.store, self.parts.service.authenticator._granter))
+        service.authenticator._granter._memo.clear()
         service = replace(service, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(self.parts, service=service)
         self.api._service = service
