@@ -51,7 +51,7 @@ def fhir_server(store: str, core: int | None = SERVER_CORE) -> Iterator[Process]
         "FHIR_SERVER_STORE": chosen.store,
         "FHIR_SERVER_ORIGIN": chosen.origin,
         "FHIR_SERVER_MODE": chosen.mode,
-        "FHIR_SERVER_KEY": chosen.key,
+        "FHIR_SERVER_SECRET_KEY": chosen.secret_key,
     }
     with _running(["fhir_server", "serve", "--port", str(port)], environment, port, "/fhir/metadata", core) as process:
         yield process

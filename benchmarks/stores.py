@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import seed
 from fhir_server.app import Components, build_components
 from fhir_server.maintenance.input_files import Item, Unit, files, units
-from fhir_server.maintenance.load import Loader, Tally
+from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
 from fhir_server.smart.tokens import tokens
@@ -64,7 +64,7 @@ def url_of(path: Path) -> str:
 
 def settings(store: str, port: int = 8000) -> Settings:
     """The settings of a server on the store at this URL."""
-    return Settings(store=store, origin=f"http://127.0.0.1:{port}", mode="test", key="k" * 40)
+    return Settings(store=store, origin=f"http://127.0.0.1:{port}", mode="test", secret_key="k" * 40)
 
 
 async def fill(store: str, rows: int) -> None:
@@ -72,7 +72,7 @@ async def fill(store: str, rows: int) -> None:
     made = build_components(settings(store))
     await made.prepare()
     await _people(made)
-    loader, tally = Loader(made.store, made.labeler, made.settings.base, made.clock), Tally()
+    loader, tally = Loader(made.store, made.labeler, made.settings.base, made.clock), LoadReport()
     started = time.monotonic()
     for file in files((ROOT / "seed_bundles",)):
         for unit in units(file, b"benchmark", date.today()):

@@ -14,7 +14,7 @@ from benchmarks.operations import operations
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.permissions import Permissions
 from fhir_server.api import FhirApi
-from fhir_server.app import fhir_api, build_components
+from fhir_server.app import build_components, fhir_api
 from fhir_server.store import Snapshot
 
 _ROUNDS: Final = 15

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fhir_server import linking, portal
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.permissions import PermissionResolver
-from fhir_server.access.record_choices import RecordChoices, EncounterChoices
+from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.api import FhirApi, Receive, Scope, Send
 from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
@@ -39,7 +39,7 @@ from fhir_server.smart.core.password_rules import Rules
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import unavailable, unserved
 from fhir_server.store import Store, open_store
-from fhir_server.web.security_headers import telling, told
+from fhir_server.web.security_headers import security_headers, with_security_headers
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -79,21 +79,31 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
 
     ``new_id`` replaces the source of fresh logical ids (tests need the same ids in two worlds).
     """
-    clock = settings.now()
+    clock = settings.make_clock()
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
-    store.secrets.now = clock
-    labeler = Labeler(policy, SensitivityCodes.load(settings.ig), settings.base)
+    store.key_values.now = clock
+    labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)
     auditor = AuditLog(store)
     smart = SmartContext(
-        store, settings.origin, settings.base, clock, RecordChoices(store, resolver, policy), settings.name, settings.mode, settings.key,
-        EncounterChoices(store, resolver), journal=auditor.record_event, second_factor=frozenset(settings.roles_with_second_factor),
-        passwords=Rules.of((settings.name,), settings.breached_passwords), zone=policy.timezone,
-    )  # fmt: skip
+        store,
+        settings.origin,
+        settings.base,
+        clock,
+        RecordChoices(store, resolver, policy),
+        settings.organization_name,
+        settings.mode,
+        settings.secret_key,
+        EncounterChoices(store, resolver),
+        record_security_event=auditor.record_event,
+        second_factor=frozenset(settings.roles_with_second_factor),
+        passwords=Rules.of((settings.organization_name,), settings.breached_passwords_file),
+        zone=policy.timezone,
+    )
     cursors = Cursors(_cursor_key(settings))
     fresh = new_id or (lambda: str(uuid.uuid4()))
-    service = Service(store, Authenticator(store, resolver), labeler, policy, cursors, settings.base, settings.max_entries, fresh)
+    service = Service(store, Authenticator(store, resolver), labeler, policy, cursors, settings.base, settings.max_bundle_entries, fresh)
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
 
@@ -127,7 +137,7 @@ async def _sweep_expired(made: Components) -> None:
     while True:
         await asyncio.sleep(_SWEEP)
         try:
-            await made.store.secrets.purge(made.clock())
+            await made.store.key_values.purge(made.clock())
         except Exception:
             _log.exception("Expired secrets could not be taken away; it will be tried again.")
 
@@ -142,12 +152,12 @@ class RootApp:
     def __init__(self, api: FhirApi, pages: FastAPI, origin: str = "") -> None:
         self._api = api
         self._pages = pages
-        self._security_headers = told(origin)
+        self._security_headers = security_headers(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http":
-            send = telling(send, self._security_headers)
+            send = with_security_headers(send, self._security_headers)
         if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
             scope["root_path"] = _BASE
             await self._api(scope, receive, send)
@@ -171,7 +181,7 @@ def fhir_api(made: Components) -> FhirApi:
         ("metadata",): lambda: statement,
         (".well-known", "smart-configuration"): lambda: _document(documents.smart_configuration(made.smart), b"application/json"),
     }
-    return FhirApi(made.service, made.clock, made.auditor, made.settings.max_body, documents_below)
+    return FhirApi(made.service, made.clock, made.auditor, made.settings.max_body_bytes, documents_below)
 
 
 def _document(value: object, type: bytes) -> Response:
@@ -180,5 +190,5 @@ def _document(value: object, type: bytes) -> Response:
 
 def _cursor_key(settings: Settings) -> bytes:
     """The key that seals page links: from the settings where there is one, so that several processes open each other's."""
-    seed = settings.key.encode() if settings.key else secrets.token_bytes(32)
+    seed = settings.secret_key.encode() if settings.secret_key else secrets.token_bytes(32)
     return sha256(b"page links" + seed).digest() + sha256(b"page links, second half" + seed).digest()

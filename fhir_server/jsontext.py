@@ -41,7 +41,7 @@ def parse(text: bytes) -> Any:
     try:
         value = _decoder.decode(text.decode("utf-8"))
         if b"\\u" in text:
-            plain(text)  # Python's reader lets halves of surrogate pairs pass, which no text can hold
+            unescape(text)  # Python's reader lets halves of surrogate pairs pass, which no text can hold
         return value
     except (ValueError, RecursionError) as error:
         detail = "the nesting is too deep" if isinstance(error, RecursionError) else _detail(error)
@@ -89,7 +89,7 @@ def compact(text: bytes) -> bytes:
     return msgspec.json.format(text, indent=-1)
 
 
-def plain(text: bytes) -> bytes:
+def unescape(text: bytes) -> bytes:
     """The same JSON text, already known to be well formed, with no escapes but those that JSON needs."""
     return _ESCAPES.sub(_unescape_match, text)
 
@@ -100,7 +100,7 @@ def _unescape_match(found: re.Match[bytes]) -> bytes:
     return found.group(0) if needed else character.encode()
 
 
-def joined(parts: Mapping[str, bytes]) -> bytes:
+def join_members(parts: Mapping[str, bytes]) -> bytes:
     """The object text of these members, in order."""
     return b"{" + b",".join([_named(name) + text for name, text in parts.items()]) + b"}"
 
@@ -115,7 +115,7 @@ def dumps(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-def without(text: bytes, paths: Iterable[Path]) -> bytes:
+def remove_paths(text: bytes, paths: Iterable[Path]) -> bytes:
     """The JSON text less what stands at these paths; whatever becomes empty goes too.
 
     Paths index into the *original* text: removing item 1 of an array does not shift item 2.  A text of
@@ -140,7 +140,7 @@ def _without_tree(text: bytes, tree: dict[str | int, Any]) -> bytes:
         return b"[" + b",".join(kept) + b"]" if kept else b""
     parts = {name: _part(raw, tree.get(name)) for name, raw in members(text).items()}
     parts = {name: part for name, part in parts.items() if part}
-    return joined(parts) if parts else b""
+    return join_members(parts) if parts else b""
 
 
 def _part(text: bytes, tree: Any) -> bytes:

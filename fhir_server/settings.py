@@ -22,6 +22,14 @@ SECOND_FACTOR: dict[str, tuple[str, ...]] = {
     "staff": ("clinician", "billing", "privacy"),
     "everyone": ("patient", "clinician", "billing", "privacy"),
 }
+_RENAMED = {
+    "NAME": "ORGANIZATION_NAME",
+    "KEY": "SECRET_KEY",
+    "IG": "IG_PATH",
+    "MAX_BODY": "MAX_BODY_BYTES",
+    "MAX_ENTRIES": "MAX_BUNDLE_ENTRIES",
+    "BREACHED_PASSWORDS": "BREACHED_PASSWORDS_FILE",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +42,15 @@ class Settings:
     policy      name of a shipped policy (``optum``, ``ssm``, ``strict``) or the path of a policy file
     timezone    IANA time zone in which ages are counted; empty: the policy file's
     clock       a fixed ISO 8601 instant instead of the machine's clock; only in demo and test mode
-    name        the organisation's name as people see it on the pages
-    ig          folder with the ValueSets of sensitive and ordinary codes; empty: the ``ig/`` beside the package
-    key         secret (at least 32 characters) that encrypts signing keys in the store and seals page links;
+    organization_name   the organization's name as people see it on the pages
+    ig_path     folder with the ValueSets of sensitive and ordinary codes; empty: the ``ig/`` that comes with the package
+    secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
                 serving in production needs it
-    max_body    largest request body accepted, in bytes
-    max_entries largest number of entries in a batch or transaction
-    second_factor who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in production,
-                else ``nobody``
-    breached_passwords path of a file of SHA-1 hashes of passwords that nobody may choose; empty: none
+    max_body_bytes      largest request body accepted, in bytes
+    max_bundle_entries  largest number of entries in a batch or transaction
+    second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
+                production, else ``nobody``
+    breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     """
 
     store: str = "sqlite:///data/fhir.sqlite"
@@ -51,13 +59,13 @@ class Settings:
     policy: str = "optum"
     timezone: str = ""
     clock: str = ""
-    name: str = "Demo Health"
-    ig: str = ""
-    key: str = ""
-    max_body: int = 32 * 1024 * 1024
-    max_entries: int = 5000
+    organization_name: str = "Demo Health"
+    ig_path: str = ""
+    secret_key: str = ""
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_bundle_entries: int = 5000
     second_factor: str = ""
-    breached_passwords: str = ""
+    breached_passwords_file: str = ""
 
     @property
     def base(self) -> str:
@@ -69,14 +77,14 @@ class Settings:
         """The roles of accounts that need a second factor."""
         return SECOND_FACTOR[self.second_factor or ("staff" if self.mode == "production" else "nobody")]
 
-    def now(self) -> Clock:
+    def make_clock(self) -> Clock:
         """The clock these settings ask for."""
         return fixed_clock(self.clock) if self.clock else system_clock()
 
     def require_key(self) -> None:
         """Refuse to serve in production without a key.  Raises ValueError with a text for the operator."""
-        if self.mode == "production" and len(self.key) < 32:
-            raise ValueError("FHIR_SERVER_KEY must hold a secret of at least 32 characters in production mode.")
+        if self.mode == "production" and len(self.secret_key) < 32:
+            raise ValueError("FHIR_SERVER_SECRET_KEY must hold a secret of at least 32 characters in production mode.")
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
@@ -87,6 +95,9 @@ class Settings:
         for variable, text in source.items():
             if not variable.startswith(PREFIX):
                 continue
+            renamed = _RENAMED.get(variable[len(PREFIX) :])
+            if renamed:
+                raise ValueError(f"{variable} is now called {PREFIX}{renamed}.")
             name = variable[len(PREFIX) :].lower()
             if name not in known:
                 raise ValueError(f"{variable} is not a setting; see docs/settings.md for the names.")

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from fhir_server import app
 from fhir_server.maintenance.input_files import files, units
-from fhir_server.maintenance.load import Loader, Tally
+from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
 from tests.mongo.servers import emptied_url
@@ -53,13 +53,13 @@ class Served:
     def __init__(
         self, store: str = "memory:", *, at: str = NOON, seeds: bool = True, new_id: Callable[[], str] | None = None, **settings: Any
     ) -> None:
-        self._runner = asyncio.TransactionRunner()
+        self._runner = asyncio.Runner()
         self._now = micros(at)
-        self.settings = Settings(store=store, mode="test", key=KEY, **settings)
+        self.settings = Settings(store=store, mode="test", secret_key=KEY, **settings)
         self.parts = app.build_components(self.settings, new_id=new_id)
         clock = lambda: self._now  # noqa: E731
         self.parts = replace(self.parts, clock=clock, smart=replace(self.parts.smart, now=clock))
-        self.parts.store.secrets.now = clock
+        self.parts.store.key_values.now = clock
         self.api = app.fhir_api(self.parts)
         self.run(self.parts.prepare())
         if seeds:
@@ -76,8 +76,8 @@ class Served:
         """Move the clock."""
         self._now = instant if isinstance(instant, int) else micros(instant)
 
-    def load(self, *paths: Path, day: date | None = None) -> Tally:
-        tally = Tally()
+    def load(self, *paths: Path, day: date | None = None) -> LoadReport:
+        tally = LoadReport()
         loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock)
         for path in files(paths):
             for unit in units(path, b"test", day):

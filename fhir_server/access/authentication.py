@@ -26,7 +26,7 @@ class Authenticator:
 
     def __init__(self, store: Store, resolver: PermissionResolver) -> None:
         self._store = store
-        self._granter = resolver
+        self._resolver = resolver
         self._plans: OrderedDict[bytes, Permissions] = OrderedDict()
 
     async def authenticate(self, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
@@ -45,7 +45,7 @@ class Authenticator:
         if principal is None:
             self._plans.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")
-        made = self._plans[key] = await self._granter.resolve(snapshot, principal, now)
+        made = self._plans[key] = await self._resolver.resolve(snapshot, principal, now)
         self._plans.move_to_end(key)
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)
@@ -53,21 +53,21 @@ class Authenticator:
 
     async def revalidate(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan as of this later snapshot.  Raises Stale if the token itself may have been revoked since."""
-        current = await snapshot.stamp(permissions.patient_context)
+        current = await snapshot.permission_epoch(permissions.patient_context)
         if current == permissions.epoch:
             return permissions
         if current.security != permissions.epoch.security:
             raise PermissionsChangedError
-        return await self._granter.resolve(snapshot, permissions.principal, now)
+        return await self._resolver.resolve(snapshot, permissions.principal, now)
 
     async def refresh(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The plan of the same principal from what this snapshot holds: this one, if nothing that it rests on has moved."""
         return (
             permissions
             if await _is_current(permissions, snapshot, now)
-            else await self._granter.resolve(snapshot, permissions.principal, now)
+            else await self._resolver.resolve(snapshot, permissions.principal, now)
         )
 
 
 async def _is_current(permissions: Permissions, snapshot: Snapshot, now: int) -> bool:
-    return now < permissions.until and await snapshot.stamp(permissions.patient_context) == permissions.epoch
+    return now < permissions.until and await snapshot.permission_epoch(permissions.patient_context) == permissions.epoch

@@ -93,7 +93,9 @@ class Permissions:
 
     def scopes(self, type: str, letter: str) -> tuple[Scope, ...]:
         """The scopes that let this caller do ``letter`` (c, r, u, d, s) to resources of ``type``."""
-        return tuple(scope for scope in covers(self.principal.scopes, None, type, letter) if self._visible_condition(type, scope) is not None)
+        return tuple(
+            scope for scope in covers(self.principal.scopes, None, type, letter) if self._visible_condition(type, scope) is not None
+        )
 
     def covers_resource(self, letter: str, type: str, resource: Mapping[str, Any]) -> bool:
         """Whether a scope for ``letter`` covers a resource of ``type`` as sent: the records it is of, and what the scope asks of it."""
@@ -124,7 +126,10 @@ class Permissions:
         narrowed = [scope for scope in self.principal.scopes if scope.query]
         found = ((type, scope) for scope in narrowed for type in (catalog() if scope.type == "*" else (scope.type,)))
         wheres = (self._scope_condition(type, scope) for type, scope in found if type in catalog())
-        return frozenset(target for where in wheres if where is not None for target in hidden_references.targets(where)) - self._patient_references()
+        return (
+            frozenset(target for where in wheres if where is not None for target in hidden_references.targets(where))
+            - self._patient_references()
+        )
 
     def _scope_condition(self, type: str, scope: Scope) -> Filter | None:
         return scope_conditions.condition(type, scope.query, self.base, everything=self.everything)
@@ -137,7 +142,9 @@ class Permissions:
         if (type, scope) not in cache:
             where = self._scope_condition(type, scope)
             cache[type, scope] = (
-                where if where is None or self.everything else hidden_references.limited(where, self.visible_targets | self._patient_references())
+                where
+                if where is None or self.everything
+                else hidden_references.limit_to_visible(where, self.visible_targets | self._patient_references())
             )
         return cache[type, scope]
 
@@ -262,16 +269,20 @@ class PermissionResolver:
 
     async def resolve(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
         """The plan of this principal at ``now``.  Without an actor the plan sees nothing."""
-        epoch = await snapshot.stamp(_patient_context(principal))
+        epoch = await snapshot.permission_epoch(_patient_context(principal))
         keys = await snapshot.classes()
         who = await self._resolve_caller(snapshot, principal, _facts(keys, now), now)
-        classes = self._cached_admitted_classes(who.actor, keys, principal.withheld) if who.actor else AdmittedClasses({}, {})
+        classes = self._cached_admitted_classes(who.actor, keys, principal.withheld_labels) if who.actor else AdmittedClasses({}, {})
         until = min(who.valid_until, principal.expires)
         permissions = Permissions(
             principal, who.actor, who.patients, classes, who.names, who.denied, until, epoch, self._base, self._policy
         )
         asked = permissions.scope_reference_targets()
-        return permissions.with_visible_targets(await snapshot.visible(asked, lambda type: permissions.visibility(type, now))) if asked else permissions
+        return (
+            permissions.with_visible_targets(await snapshot.visible(asked, lambda type: permissions.visibility(type, now)))
+            if asked
+            else permissions
+        )
 
     async def _resolve_caller(self, snapshot: Snapshot, principal: Principal, facts: Visibility, now: int) -> ResolvedCaller:
         person = principal.person
@@ -326,7 +337,7 @@ class PermissionResolver:
         )
         if linked:
             # The other record's birth date decides too, and the stamp counts only this patient's changes: judge each time anew.
-            judged = replace(judged, until=now)
+            judged = replace(judged, valid_until=now)
         own = person.patient == patient
         names = {f"Patient/{patient}"} if own else {f"RelatedPerson/{one['id']}" for one in related}
         return judged, resource, frozenset(names)
@@ -362,7 +373,7 @@ class PermissionResolver:
 
 def _facts(keys: tuple[str, ...], now: int) -> Visibility:
     """The sight by which the server itself reads births, relations and consents; it never leaves this module."""
-    return Visibility((VisibilityClause(None, frozenset(range(len(keys))), released=False),), now)
+    return Visibility((VisibilityClause(None, frozenset(range(len(keys))), released_only=False),), now)
 
 
 def _patient_context(principal: Principal) -> str | None:

@@ -21,7 +21,7 @@ from fhir_server.smart.core.persons import EncounterChoice, Person, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import NEVER, Store
-from fhir_server.web.dates import said
+from fhir_server.web.dates import format_date
 
 MOST_VISITS = 50
 _VISITS = resource_scopes("patient/Encounter.rs")
@@ -51,20 +51,21 @@ class RecordChoices:
 
     def __init__(self, store: Store, resolver: PermissionResolver, policy: Policy) -> None:
         self._store = store
-        self._granter = resolver
+        self._resolver = resolver
         self._policy = policy
 
     async def __call__(self, person: Person, now: int) -> Sequence[RecordChoice]:
         """The records this person may open at ``now``, the person's own first."""
         async with self._store.snapshot() as snapshot:
-            openable = await self._granter.accessible_records(snapshot, person, now)
+            openable = await self._resolver.accessible_records(snapshot, person, now)
         today = self._today(now)
         return [
-            _choice(person, one.patient, one.resource, one.actor, one.name, today, exclusion_note(self._policy, one.actor)) for one in openable
+            _choice(person, one.patient, one.resource, one.actor, one.name, today, exclusion_note(self._policy, one.actor))
+            for one in openable
         ]
 
     def _today(self, now: int) -> datetime:
-        return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._granter.timezone)
+        return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._resolver.timezone)
 
 
 class EncounterChoices:
@@ -75,20 +76,20 @@ class EncounterChoices:
 
     def __init__(self, store: Store, resolver: PermissionResolver) -> None:
         self._store = store
-        self._granter = resolver
+        self._resolver = resolver
 
     async def __call__(self, person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
         """The latest visits in view, the latest first."""
         principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
         async with self._store.snapshot() as snapshot:
-            permissions = await self._granter.resolve(snapshot, principal, now)
+            permissions = await self._resolver.resolve(snapshot, principal, now)
             found, _ = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
         return [EncounterChoice(seen.id, _visit(jsontext.parse(seen.body))) for seen in found]
 
 
 def _visit(encounter: dict[str, Any]) -> str:
     """A visit in words: the day, and what kind of visit it was."""
-    day = said(str(encounter.get("period", {}).get("start", "")))
+    day = format_date(str(encounter.get("period", {}).get("start", "")))
     types = [concept.get("text") or _display(concept) for concept in encounter.get("type", ())]
     kind = next(filter(None, types), "") or str(encounter.get("class", {}).get("display", "")) or "Visit"
     return f"{day}, {kind}" if day else kind

@@ -52,7 +52,7 @@ def _digests(row: Row) -> Iterator[tuple[int, str]]:
     apart = [labeled_element.path for labeled_element in row.labeled_elements] + [
         guarded_reference.path for guarded_reference in row.guarded_references
     ]
-    yield row.class_id, _digest([jsontext.without(rest, apart)])
+    yield row.class_id, _digest([jsontext.remove_paths(rest, apart)])
     for class_id, parts in sorted(by_class.items()):
         if class_id != row.class_id:
             yield class_id, _digest(parts)

@@ -17,7 +17,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.errors import Problem
 from fhir_server.search import hidden_references, match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import SearchableRow, Position, SortKey, Visibility
+from fhir_server.search.visibility import Position, SearchableRow, SortKey, Visibility
 from fhir_server.store import Row, Snapshot
 
 
@@ -57,7 +57,7 @@ class View:
         """As :meth:`look`, of a version that was written just now and is at hand."""
         visibility = self._visibility(row.type, "cruds")
         plain = tuple(clause for clause in visibility.clauses if clause.where is EVERYTHING)
-        if match.admits(Visibility(plain, visibility.now), SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at)):
+        if match.is_visible(Visibility(plain, visibility.now), SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at)):
             return (await self._visible_versions((row,)))[0]
         return await self.read_for_write(row.type, row.id)
 
@@ -133,7 +133,7 @@ class View:
         asked = set(hidden_references.targets(where))
         if asked <= own:
             return where
-        return hidden_references.limited(where, await self.visible_targets(asked))
+        return hidden_references.limit_to_visible(where, await self.visible_targets(asked))
 
     def _visibility(self, type: str, letters: str) -> Visibility:
         return self.permissions.visibility(type, self.now, letters)
@@ -161,7 +161,7 @@ class View:
     def _without_hidden_parts(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> VisibleVersion:
         version, updated, body = row.version, row.updated, row.body
         if body and (row.labeled_elements or row.guarded_references) and (cut := _paths_to_remove(row, admitted, shown)):
-            body = jsontext.without(body, cut)
+            body = jsontext.remove_paths(body, cut)
         if row.version_digests:
             released = self.now if self.permissions.released_only else None
             version, updated = versions.visible_version(row.version_digests, admitted, shown, released)

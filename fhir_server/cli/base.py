@@ -17,9 +17,28 @@ from fhir_server.settings import Settings
 from fhir_server.smart.core.security_events import SecurityEvent
 
 T = TypeVar("T")
+_RENAMED = {
+    "migrate": "copy-store",
+    "organisation": "organization",
+    "user code": "user password-code",
+    "user forget-second-factor": "user reset-second-factor",
+    "client invite": "client registration-token",
+}
 
 
-@click.group()
+class Group(click.Group):
+    """A group of commands that answers a command's former name with its present one."""
+
+    group_class = type
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        former = " ".join([*([ctx.info_name or ""] if ctx.parent else []), *args[:1]])
+        if former in _RENAMED:
+            raise click.UsageError(f"The command {former!r} is now called {_RENAMED[former]!r}.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Group)
 @click.version_option(__version__)
 def main() -> None:
     """FHIR R4 server for a patient-facing record.
@@ -57,7 +76,7 @@ def with_audit_event(job: Callable[[Components], Awaitable[T]], act: SecurityEve
 
     async def both(made: Components) -> T:
         result = await job(made)
-        await made.smart.note(msgspec.structs.replace(act, done=result is not False))
+        await made.smart.record(msgspec.structs.replace(act, done=result is not False))
         return result
 
     return both

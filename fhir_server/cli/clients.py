@@ -15,7 +15,7 @@ from fhir_server.smart.core.security_events import SecurityEvent
 DAYS = LIFE // (24 * 3600 * 1_000_000)
 
 
-@user.command("code")
+@user.command("password-code")
 @click.argument("username")
 def user_code(username: str) -> None:
     """Print a code with which the person chooses a password at /set-password; for whoever has forgotten theirs.
@@ -30,7 +30,7 @@ def user_code(username: str) -> None:
     click.echo(f"Good once, for {DAYS} days, at /set-password.", err=True)
 
 
-@user.command("forget-second-factor")
+@user.command("reset-second-factor")
 @click.argument("username")
 def user_forget_second_factor(username: str) -> None:
     """Take away a second factor that was lost with its recovery codes, and end the account's sessions.
@@ -41,8 +41,8 @@ def user_forget_second_factor(username: str) -> None:
     async def forget(made: Components) -> None:
         found = await _found(made, username, "second-factor")
         await second_factor.forget(made.store, found)
-        await account_events.note(made.store, found, "second-forgotten", made.clock())
-        await made.store.secrets.forget(users.session_family(found.username))
+        await account_events.record(made.store, found, "second-forgotten", made.clock())
+        await made.store.key_values.delete_family(users.session_family(found.username))
 
     with_parts(forget)
     click.echo(f"{username} signs in without a second factor, or sets one up anew.")
@@ -57,9 +57,9 @@ def user_sign_out(username: str | None, everyone: bool) -> None:
         raise click.UsageError("Name an account, or say --everyone.")
 
     async def end(made: Components) -> int:
-        names = [one.username for one in await users.everyone(made.store)] if everyone else [username or ""]
+        names = [one.username for one in await users.list_all(made.store)] if everyone else [username or ""]
         for name in names:
-            await made.store.secrets.forget(users.session_family((await _found(made, name, "sessions")).username))
+            await made.store.key_values.delete_family(users.session_family((await _found(made, name, "sessions")).username))
         return len(names)
 
     click.echo(f"Signed out everywhere: {with_parts(end)}.")
@@ -70,5 +70,5 @@ async def _found(made: Components, username: str, what: str) -> User:
     found = await users.find(made.store, username)
     if found is None:
         raise ValueError(f"There is no user {username!r}.")
-    await made.smart.note(SecurityEvent("change-account", username=found.username, detail={"what": what, "by": "operator"}))
+    await made.smart.record(SecurityEvent("change-account", username=found.username, detail={"what": what, "by": "operator"}))
     return found

@@ -1,4 +1,4 @@
-"""``migrate``."""
+"""``copy-store``."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import click
 
 from fhir_server.cli.base import main, on_terminal
 from fhir_server.errors import Problem
-from fhir_server.maintenance.copy_store import migrate as migrated
+from fhir_server.maintenance.copy_store import copy_store
 
 
-@main.command()
+@main.command("copy-store")
 @click.argument("source")
 @click.argument("target")
-def migrate(source: str, target: str) -> None:
+def copy_store_command(source: str, target: str) -> None:
     """Copy the store SOURCE into the empty store TARGET, and compare them.
 
     Both are URLs as in FHIR_SERVER_STORE; today from sqlite:///... or mongodb://... into mongodb://...  Stop the server first.
     A copy that was broken off goes on when started again.
     """
     try:
-        tally = asyncio.run(_migrated(source, target))
+        tally = asyncio.run(_copy(source, target))
     except (ValueError, Problem, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Copied and compared: {tally}")
 
 
-async def _migrated(source: str, target: str) -> Any:
+async def _copy(source: str, target: str) -> Any:
     bars: dict[str, Any] = {}
 
     def progress(what: str, done: int, of: int) -> None:
@@ -40,7 +40,7 @@ async def _migrated(source: str, target: str) -> Any:
         bars[what].update(done - bars[what].pos)
 
     try:
-        return await migrated(source, target, progress)
+        return await copy_store(source, target, progress)
     finally:
         for bar in bars.values():
             bar.render_finish()

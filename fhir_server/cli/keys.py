@@ -19,7 +19,7 @@ def keys() -> None:
 @keys.command("list")
 def keys_list() -> None:
     """List the keys that are published, oldest first."""
-    for key in with_parts(lambda made: signing.everyone(made.smart)):
+    for key in with_parts(lambda made: signing.list_all(made.smart)):
         state = "current" if key.retired is None else f"retired {instant_text(key.retired)}"
         click.echo(f"{key.kid:18} {key.alg:6} made {instant_text(key.created)}  {state}")
 

@@ -33,13 +33,14 @@ def organization_add(id: str, name: str, base: str, client_id: str, method: Lite
         await organizations.add(made.smart, Organization(id, name, base.rstrip("/"), client_id, method, sign_in))
         return LinkingContext(made.smart).redirect_uri
 
-    click.echo(f"Redirect URI to register there: {with_parts(with_audit_event(add, SecurityEvent('add-organisation', detail={'organisation': id})))}")
+    event = SecurityEvent("add-organisation", detail={"organisation": id})
+    click.echo(f"Redirect URI to register there: {with_parts(with_audit_event(add, event))}")
 
 
 @organization.command("list")
 def organization_list() -> None:
     """List the registered systems."""
-    for one in with_parts(lambda made: organizations.everyone(made.store)):
+    for one in with_parts(lambda made: organizations.list_all(made.store)):
         click.echo(f"{one.id:20} {one.client_id:20} {one.base}")
 
 
@@ -47,6 +48,10 @@ def organization_list() -> None:
 @click.argument("id")
 def organization_remove(id: str) -> None:
     """Remove a registration, and with it every link of ours to it."""
-    if not with_parts(with_audit_event(lambda made: organizations.remove(made.store, id), SecurityEvent("remove-organisation", detail={"organisation": id}))):
+    if not with_parts(
+        with_audit_event(
+            lambda made: organizations.remove(made.store, id), SecurityEvent("remove-organisation", detail={"organisation": id})
+        )
+    ):
         raise click.ClickException(f"There is no organisation {id!r}.")
     click.echo(f"{id} is gone.")

@@ -43,7 +43,7 @@ def provider_list() -> None:
     """List the providers, and the accounts that their subjects are."""
 
     async def everything(made: Components) -> tuple[tuple[Provider, ...], tuple[identity_providers.LinkedIdentity, ...]]:
-        return await identity_providers.everyone(made.store), await identity_providers.subjects(made.store)
+        return await identity_providers.list_all(made.store), await identity_providers.subjects(made.store)
 
     providers, subjects = with_parts(everything)
     for one in providers:
@@ -57,7 +57,11 @@ def provider_list() -> None:
 @click.argument("issuer")
 def provider_remove(issuer: str) -> None:
     """Remove a provider with the subjects linked to it; their accounts stay, and are signed out."""
-    if not with_parts(with_audit_event(lambda made: identity_providers.remove(made.store, issuer), SecurityEvent("remove-provider", detail={"issuer": issuer}))):
+    if not with_parts(
+        with_audit_event(
+            lambda made: identity_providers.remove(made.store, issuer), SecurityEvent("remove-provider", detail={"issuer": issuer})
+        )
+    ):
         raise click.ClickException(f"There is no provider {issuer!r}.")
     click.echo(f"{issuer} is gone.")
 

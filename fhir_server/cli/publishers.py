@@ -14,10 +14,12 @@ from fhir_server.smart.clients.software_statements import Publisher
 from fhir_server.smart.core.security_events import SecurityEvent
 
 
-@client.command("invite")
+@client.command("registration-token")
 def invite() -> None:
     """Print an initial access token: good for registering one app, within seven days."""
-    click.echo(with_parts(with_audit_event(lambda made: initial_access_tokens.invite(made.store, made.clock()), SecurityEvent("invite-developer"))))
+    click.echo(
+        with_parts(with_audit_event(lambda made: initial_access_tokens.issue(made.store, made.clock()), SecurityEvent("invite-developer")))
+    )
 
 
 @main.group()
@@ -31,14 +33,18 @@ def publisher() -> None:
 def publisher_trust(issuer: str, jwks: Path) -> None:
     """Believe the statements that ISSUER signs with these keys."""
     made_of = Publisher(issuer, json.loads(jwks.read_text(encoding="utf-8")))
-    with_parts(with_audit_event(lambda made: software_statements.trust(made.store, made_of), SecurityEvent("trust-publisher", detail={"issuer": issuer})))
+    with_parts(
+        with_audit_event(
+            lambda made: software_statements.trust(made.store, made_of), SecurityEvent("trust-publisher", detail={"issuer": issuer})
+        )
+    )
     click.echo(f"{issuer} is believed.")
 
 
 @publisher.command("list")
 def publisher_list() -> None:
     """List the publishers that are believed."""
-    for one in with_parts(lambda made: software_statements.everyone(made.store)):
+    for one in with_parts(lambda made: software_statements.list_all(made.store)):
         click.echo(one.issuer)
 
 

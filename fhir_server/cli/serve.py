@@ -13,10 +13,10 @@ import click
 import uvicorn
 
 from fhir_server.app import Components, application
-from fhir_server.cli.base import main, settings, without_credentials, with_parts
+from fhir_server.cli.base import main, settings, with_parts, without_credentials
 from fhir_server.cli.store import LOAD_KEY, load_key, today
 from fhir_server.maintenance.input_files import files, units
-from fhir_server.maintenance.load import Loader, Tally
+from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
 
@@ -62,17 +62,17 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
 
 async def _load_demo(made: Components) -> None:
     await made.prepare()
-    tally = Tally()
+    tally = LoadReport()
     loader = Loader(made.store, made.labeler, made.settings.base, made.clock)
     key = await load_key(made.store)
-    if await made.store.secrets.peek(LOAD_KEY, "demo", 0) is not None:
+    if await made.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
         return
     for path in files((SEEDS,)):
         for unit in units(path, key, today(made)):
             await loader.load(unit, tally)
     if tally.rejects:
         raise ValueError(f"The demo records were refused: {tally.rejects[0].decode()}")
-    await made.store.secrets.replace(LOAD_KEY, "demo", b"loaded", 2**62)
+    await made.store.key_values.put(LOAD_KEY, "demo", b"loaded", 2**62)
 
 
 def _make_folder(chosen: Settings) -> None:

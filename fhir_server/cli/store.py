@@ -12,12 +12,12 @@ import click
 
 from fhir_server.app import Components
 from fhir_server.audit import JOURNAL, broken_links
-from fhir_server.cli.base import main, on_terminal, settings, without_credentials, with_parts
+from fhir_server.cli.base import main, on_terminal, settings, with_parts, without_credentials
 from fhir_server.consent import policy as policies
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export as export_all
 from fhir_server.maintenance.input_files import files, units
-from fhir_server.maintenance.load import Loader, Tally
+from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.maintenance.relabel import relabel as relabel_all
 from fhir_server.store import NEVER, Store
 
@@ -26,8 +26,8 @@ LOAD_KEY = "load-key"
 
 async def load_key(store: Store) -> bytes:
     """The secret from which ids of loaded resources are drawn; made once a store."""
-    await store.secrets.keep(LOAD_KEY, "key", secrets.token_bytes(32), NEVER)
-    return await store.secrets.peek(LOAD_KEY, "key", 0) or b""
+    await store.key_values.put_if_absent(LOAD_KEY, "key", secrets.token_bytes(32), NEVER)
+    return await store.key_values.get(LOAD_KEY, "key", 0) or b""
 
 
 def today(made: Components) -> date:
@@ -57,8 +57,8 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
         raise click.ClickException(f"The reasons are in {rejects}.")
 
 
-async def _load(made: Components, paths: list[Path], shift: bool) -> Tally:
-    tally = Tally()
+async def _load(made: Components, paths: list[Path], shift: bool) -> LoadReport:
+    tally = LoadReport()
     loader = Loader(made.store, made.labeler, made.settings.base, made.clock)
     key = await load_key(made.store)
     size = sum(path.stat().st_size for path in paths)

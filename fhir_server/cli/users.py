@@ -45,7 +45,7 @@ def user_add(
             made.store, username, given, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,
             rules=made.smart.passwords,
         )  # fmt: skip
-        await made.smart.note(SecurityEvent("add-user", username=opened.username, about=of_patient(patient), detail={"role": role}))
+        await made.smart.record(SecurityEvent("add-user", username=opened.username, about=of_patient(patient), detail={"role": role}))
         return "" if password else await password_codes.issue(made.store, opened, made.clock())
 
     if code := with_parts(add):
@@ -56,7 +56,7 @@ def user_add(
 @user.command("list")
 def user_list() -> None:
     """List the accounts."""
-    for one in with_parts(lambda made: users.everyone(made.store)):
+    for one in with_parts(lambda made: users.list_all(made.store)):
         rows = [one.patient and f"Patient/{one.patient}", one.practitioner and f"Practitioner/{one.practitioner}"]
         rows += [f"RelatedPerson/{related}" for related in one.related_persons]
         click.echo(f"{one.username:20} {one.role:10} {' '.join(row for row in rows if row)}")
@@ -71,7 +71,7 @@ def user_remove(username: str) -> None:
         found = await users.find(made.store, username)
         if found is not None:
             await links.unlink_all(LinkingContext(made.smart), found)
-            await made.smart.note(SecurityEvent("remove-user", username=found.username))
+            await made.smart.record(SecurityEvent("remove-user", username=found.username))
         try:
             return await users.remove(made.store, username, made.clock())
         except TimeoutError:
@@ -128,7 +128,7 @@ def client_add(
         if jwks is not None:
             record = clients.with_jwks(record, json.loads(jwks.read_text()))
         await clients.save(made.store, record)
-        await made.smart.note(SecurityEvent("register-app", client_id=client_id, detail={"name": name, "scope": scope}))
+        await made.smart.record(SecurityEvent("register-app", client_id=client_id, detail={"name": name, "scope": scope}))
         return secret
 
     if secret := with_parts(add):
@@ -139,7 +139,7 @@ def client_add(
 @client.command("list")
 def client_list() -> None:
     """List the clients."""
-    for one in with_parts(lambda made: clients.everyone(made.store)):
+    for one in with_parts(lambda made: clients.list_all(made.store)):
         click.echo(f"{one.client_id:20} {one.kind:8} {one.method:16} {one.name}")
 
 
@@ -167,7 +167,7 @@ def client_remove(client_id: str) -> None:
 
     async def remove(made: Components) -> bool:
         gone = await clients.remove(made.store, client_id, made.clock())
-        await made.smart.note(SecurityEvent("remove-app", gone, client_id=client_id))
+        await made.smart.record(SecurityEvent("remove-app", gone, client_id=client_id))
         return gone
 
     if not with_parts(remove):
@@ -186,7 +186,7 @@ def token(client_id: str, username: str | None, patient: str | None, scope: str)
     async def make(made: Components) -> str:
         text = await tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
         about = of_patient(patient)
-        await made.smart.note(SecurityEvent("operator-token", True, username or "", client_id, about=about, detail={"scope": scope}))
+        await made.smart.record(SecurityEvent("operator-token", True, username or "", client_id, about=about, detail={"scope": scope}))
         return text
 
     click.echo(with_parts(make))

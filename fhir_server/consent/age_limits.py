@@ -42,7 +42,9 @@ def age_limits(patients: Sequence[Json], zone: ZoneInfo, feb29: Feb29, now: int)
     each = [_ages(patient, zone, feb29, now) for patient in patients]
     if not each or not all(one.known for one in each):
         return UNKNOWN
-    return AgeLimits(min(one.turns_12 for one in each), min(one.proxy_access_ends for one in each), max(one.own_access_begins for one in each), True)
+    return AgeLimits(
+        min(one.turns_12 for one in each), min(one.proxy_access_ends for one in each), max(one.own_access_begins for one in each), True
+    )
 
 
 def birthday_instant(patient: Json, years: int, zone: ZoneInfo, feb29: Feb29) -> tuple[int, int] | None:

@@ -147,7 +147,7 @@ class _LabelingRun:
         await self._knowledge()
         await self._members()
         self._words()
-        if self._type.several == "all" and len(self._patients) > 1:
+        if self._type.shared_rows == "all" and len(self._patients) > 1:
             self._labels.add(MIXED)
         if self._data == "psynote":
             self._labels.add(PSYNOTE)
@@ -161,7 +161,7 @@ class _LabelingRun:
         )
 
     def _read_codes(self, resource: Mapping[str, Any], declared: ResourceType) -> None:
-        for path in elements.present(resource, declared.coded + declared.knowing):
+        for path in elements.present(resource, declared.label_codes + declared.must_be_classified):
             for place, value in elements.at(resource, path):
                 reading = read(self._book, value)
                 if self._labeler.is_on_hold(reading):
@@ -214,7 +214,7 @@ class _LabelingRun:
 
     async def _required(self) -> None:
         """Take over all of the rows without which this one means nothing."""
-        paths = elements.present(self._resource, self._type.required)
+        paths = elements.present(self._resource, self._type.depends_on)
         targets = [value for path in paths for _, value in elements.at(self._resource, path)]
         for value in targets:
             propagates_labels, target = await self._target(value)
@@ -232,7 +232,7 @@ class _LabelingRun:
             self._labels.add(UNCLASSIFIED)
 
     async def _context(self) -> None:
-        for path in elements.present(self._resource, self._type.context):
+        for path in elements.present(self._resource, self._type.inherits_labels_from):
             for _, value in elements.at(self._resource, path):
                 propagates_labels, target = await self._target(value)
                 if target is not None:
@@ -257,7 +257,7 @@ class _LabelingRun:
 
     async def _knowledge(self) -> None:
         """Whatever is not known as ordinary, or as sensitive, is unclassified; so is a row that names no kind at all."""
-        identifying = self._type.knowing or tuple(path for path in ("code",) if path in self._type.coded)
+        identifying = self._type.must_be_classified or tuple(path for path in ("code",) if path in self._type.label_codes)
         if not identifying or self._data not in _CLASSIFIED:
             return
         known = []
@@ -280,7 +280,7 @@ class _LabelingRun:
         return any(read(self._book, concept).classified for body in bodies for _, concept in elements.at(body, "code"))
 
     async def _members(self) -> None:
-        for path in elements.present(self._resource, self._type.members):
+        for path in elements.present(self._resource, self._type.member_references):
             for place, value in elements.at(self._resource, path):
                 _, target = await self._target(value)
                 if target is None:

@@ -54,7 +54,9 @@ class ProxyProvision:
     rows: frozenset[str] = frozenset()
 
 
-def proxy_provisions(consents: Iterable[Json], related_person_ids: Iterable[str], *, patient: str, zone: ZoneInfo) -> tuple[ProxyProvision, ...]:
+def proxy_provisions(
+    consents: Iterable[Json], related_person_ids: Iterable[str], *, patient: str, zone: ZoneInfo
+) -> tuple[ProxyProvision, ...]:
     """Every grant and refusal of access to ``patient``'s record that these Consents hold for these related persons."""
     people = tuple(related_person_ids)
     return tuple(

@@ -13,10 +13,10 @@ from fhir_server.consent import age_limits as aging
 from fhir_server.consent.age_limits import AgeLimits
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.provisions import ALWAYS, ProxyProvision, proxy_provisions, is_in_period
+from fhir_server.consent.provisions import ALWAYS, ProxyProvision, is_in_period, proxy_provisions
 from fhir_server.store import NEVER
 
-__all__ = ["ProxyProvision", "Relationship", "Requester", "resolve_relationship", "proxy_provisions"]
+__all__ = ["ProxyProvision", "Relationship", "Requester", "proxy_provisions", "resolve_relationship"]
 
 Json = Mapping[str, Any]
 _MERGED: Final = frozenset({"replaces", "replaced-by"})

@@ -86,7 +86,7 @@ class SensitivityCodes:
         book = SensitivityCodes()
         names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if book._read(path)]
         if not {"sensitive", "ordinary"} <= {name.partition("-")[0] for name in names}:
-            raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG to the folder.")
+            raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG_PATH to the folder.")
         return book
 
     def classify(self, system: str, code: str) -> CodeClassification:

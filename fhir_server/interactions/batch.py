@@ -97,27 +97,29 @@ async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: R
     async def all_of_it(view: View, tx: Transaction, writing: ResourceWriter) -> list[Response]:
         entries = await _responses(read, view, service)
         known = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
-        await tx.expect(known)
+        await tx.prefetch(known)
         answers: dict[int, Response] = {}
         for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
             try:
                 answers[entry.place] = await _apply(entry, view, tx, writing, service, known)
             except Problem as problem:
                 raise _at(entry.place, problem) from None
-        await writing.settle()
+        await writing.relabel_pending()
         return [answers[place] for place in range(len(read))]
 
     return await service.write_with_view(request, all_of_it)
 
 
-async def _apply(entry: BundleEntry, view: View, tx: Transaction, writing: ResourceWriter, service: Service, known: frozenset[str]) -> Response:
+async def _apply(
+    entry: BundleEntry, view: View, tx: Transaction, writing: ResourceWriter, service: Service, known: frozenset[str]
+) -> Response:
     match entry.request.method:
         case "DELETE":
-            return await write.deleted(view, tx, writing, entry.request)
+            return await write.delete_in(view, tx, writing, entry.request)
         case "POST" if entry.draft:
             return await write.create_in(view, tx, writing, entry.request, service, entry.draft, entry.id, known)
         case "PUT" if entry.draft:
-            return await write.updated(view, tx, writing, entry.request, service, entry.draft, known)
+            return await write.update_in(view, tx, writing, entry.request, service, entry.draft, known)
         case _:
             row = match_route(entry.request)
             if row.read_handler is None:
@@ -139,11 +141,11 @@ async def _responses(entries: Sequence[BundleEntry], view: View, service: Servic
 
 def _resolve_conditional_references(entry: BundleEntry, found: Mapping[bytes, bytes]) -> BundleEntry:
     """The entry with promised addresses, which are random and stand nowhere by chance, replaced by those of rows that were found."""
-    text = jsontext.joined(entry.draft.parts) if entry.draft else b""
+    text = jsontext.join_members(entry.draft.parts) if entry.draft else b""
     led = text
     for promised, existing in found.items():
         led = led.replace(promised, existing)
-    return replace(entry, draft=writer.draft(led)) if led != text else entry
+    return replace(entry, draft=writer.parse_draft(led)) if led != text else entry
 
 
 def _addresses(entries: Sequence[Any], service: Service) -> dict[str, str]:
@@ -185,12 +187,12 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     body = jsontext.members(text).get("resource", b"")
     if not body:
         raise Problem("invalid", "This entry needs a resource.")
-    if not writer.legible(body, value.get("resource")):
-        body = jsontext.plain(body)
+    if not writer.has_readable_references(body, value.get("resource")):
+        body = jsontext.unescape(body)
     inner.body = _ADDRESS.sub(lambda found: _with_addresses(found, addresses), body) if addresses else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle is a GET.")
-    draft = writer.draft(inner.body, path[0] if path else None, base=service.base)
+    draft = writer.parse_draft(inner.body, path[0] if path else None, base=service.base)
     if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
     id = draft.id if asked["method"] == "PUT" else addresses.get(full_url, "/").partition("/")[2] or service.new_id()

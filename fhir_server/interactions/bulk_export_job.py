@@ -55,12 +55,12 @@ def owner(permissions: Permissions) -> str:
 
 
 async def save(service: Service, id: str, job: Job) -> None:
-    await service.store.secrets.replace("export", id, msgspec.json.encode(job), job.expires)
+    await service.store.key_values.put("export", id, msgspec.json.encode(job), job.expires)
 
 
 async def find(service: Service, id: str, asker: str, now: int) -> Job:
     """The export of this id.  Raises Problem ``not_found`` if there is none, or it is another's."""
-    text = await service.store.secrets.peek("export", id, now)
+    text = await service.store.key_values.get("export", id, now)
     job = msgspec.json.decode(text, type=Job) if text else None
     if job is None or job.owner != asker:
         raise Problem("not_found", "This export is not known.")
@@ -69,17 +69,17 @@ async def find(service: Service, id: str, asker: str, now: int) -> Job:
 
 async def delete(service: Service, id: str, job: Job, now: int) -> None:
     """Forget an export."""
-    secrets = service.store.secrets
-    await secrets.take("export", id, now)
+    secrets = service.store.key_values
+    await secrets.pop("export", id, now)
     for type, pages in job.pages.items():
         for number in range(pages):
-            await secrets.take("export-page", _page_key(id, type, number), now)
+            await secrets.pop("export-page", _page_key(id, type, number), now)
 
 
 async def collect_next_pages(service: Service, request: Request, id: str, job: Job) -> Job:
     """The export some pages further on, unless another question has its turn just now."""
-    secrets = service.store.secrets
-    if not job.todo or not await secrets.keep("export-turn", id, b"", request.now + _TURN):
+    secrets = service.store.key_values
+    if not job.todo or not await secrets.put_if_absent("export-turn", id, b"", request.now + _TURN):
         return job
     try:
         job = await find(service, id, job.owner, request.now)
@@ -90,7 +90,7 @@ async def collect_next_pages(service: Service, request: Request, id: str, job: J
         await save(service, id, job)
         return job
     finally:
-        await secrets.take("export-turn", id, request.now)
+        await secrets.pop("export-turn", id, request.now)
 
 
 async def _further(service: Service, request: Request, id: str, job: Job) -> Job:
@@ -105,7 +105,7 @@ async def _further(service: Service, request: Request, id: str, job: Job) -> Job
     number = job.pages.get(type, 0)
     if ids:
         page = msgspec.json.encode(ids)
-        await service.store.secrets.replace("export-page", _page_key(id, type, number), page, job.expires)
+        await service.store.key_values.put("export-page", _page_key(id, type, number), page, job.expires)
         job = msgspec.structs.replace(job, pages={**job.pages, type: number + 1})
     return msgspec.structs.replace(job, after=after, todo=job.todo if after else job.todo[1:])
 
@@ -121,7 +121,7 @@ async def _listed(view: View, job: Job, base: str) -> tuple[list[str], Position 
 async def contents(service: Service, request: Request, id: str, job: Job, type: str) -> AsyncIterator[list[VisibleVersion]]:
     """The rows of one type, some at a time: those in view now, as they stood when the export was asked for."""
     for number in range(job.pages.get(type, 0)):
-        text = await service.store.secrets.peek("export-page", _page_key(id, type, number), request.now)
+        text = await service.store.key_values.get("export-page", _page_key(id, type, number), request.now)
         ids = msgspec.json.decode(text or b"[]", type=list[str])
         rows = await service.read_with_view(request, partial(_as_of, type=type, ids=ids, time=job.started))
         if rows:

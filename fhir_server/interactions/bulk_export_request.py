@@ -78,7 +78,9 @@ def read(request: Request) -> ExportRequest:
     types = tuple(dict.fromkeys(name for value in _values(pairs, "_type") for name in value.split(",")))
     patients = _patients(pairs) if level != "system" else None
     since = _values(pairs, "_since")
-    return ExportRequest(level, request.path[1] if level == "group" else "", since[-1] if since else "", _known(types), patients, _searches(pairs))
+    return ExportRequest(
+        level, request.path[1] if level == "group" else "", since[-1] if since else "", _known(types), patients, _searches(pairs)
+    )
 
 
 def _values(pairs: Sequence[tuple[str, str]], name: str) -> list[str]:

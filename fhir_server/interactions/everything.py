@@ -50,7 +50,7 @@ async def everything(view: View, request: Request, service: Service) -> Response
     applied = [(name, value) for name, value in request.query if name in _PARAMETERS and name != "_page"]
     path = f"{type}/{id}/$everything"
     bound = binding(view, service, path, applied)
-    start = _start(service.cursors.open(asked["_page"], bound) if "_page" in asked else None)
+    start = _start(service.cursors.decrypt(asked["_page"], bound) if "_page" in asked else None)
     found, end = await _walk(view, id, await _types(view, id, asked), asked, start, service)
     links = [("self", bundle_json.address(service.base, path, applied))]
     if end is not None:

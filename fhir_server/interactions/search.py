@@ -48,7 +48,7 @@ async def page(view: View, type: str, asked: query.Query, service: Service) -> b
     if asked.summary == "count" or asked.count == 0:
         return bundle_json.searchset((), links=links, total=await view.count(type, asked.where))
     bound = binding(view, service, type, asked.applied)
-    after = service.cursors.open(asked.cursor, bound) if asked.cursor else None
+    after = service.cursors.decrypt(asked.cursor, bound) if asked.cursor else None
     found, end, total = await view.find_counted(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
     if end is not None:
         links.append(("next", next_link(service, type, asked.applied, end, bound)))
@@ -74,7 +74,7 @@ def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str
 def next_link(service: Service, path: str, applied: Iterable[tuple[str, str]], end: Position, bound: bytes) -> str:
     """The address of the page that starts behind ``end``."""
     kept = [pair for pair in applied if pair[0] != "_page"]
-    return bundle_json.address(service.base, path, [*kept, ("_page", service.cursors.seal(end, bound))])
+    return bundle_json.address(service.base, path, [*kept, ("_page", service.cursors.encrypt(end, bound))])
 
 
 async def _total(view: View, type: str, asked: query.Query, known: int | None) -> int | None:

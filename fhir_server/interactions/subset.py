@@ -21,8 +21,8 @@ def subset(body: bytes, asked: Query) -> bytes:
     meta = jsontext.members(parts["meta"])
     tags = jsontext.items(meta["tag"]) if "tag" in meta else []
     meta["tag"] = b"[" + b",".join([*tags, _SUBSETTED]) + b"]"
-    parts["meta"] = jsontext.joined(meta)
-    return jsontext.joined(parts)
+    parts["meta"] = jsontext.join_members(meta)
+    return jsontext.join_members(parts)
 
 
 def _members_to_keep(type: str, asked: Query, parts: dict[str, bytes]) -> frozenset[str]:

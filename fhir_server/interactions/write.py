@@ -9,7 +9,7 @@ from __future__ import annotations
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
-from fhir_server.interactions.messages import JSON, Request, Response, parse_query, etag_version, version_headers
+from fhir_server.interactions.messages import JSON, Request, Response, etag_version, parse_query, version_headers
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
@@ -26,22 +26,22 @@ async def create(request: Request, service: Service) -> Response:
     request.require_json()
     if any(name not in ("_format", "_pretty") for name, _ in request.query):
         raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
-    draft = writer.draft(request.body, request.path[0], base=service.base)
+    draft = writer.parse_draft(request.body, request.path[0], base=service.base)
     return await service.write_with_view(request, lambda view, tx, writing: create_in(view, tx, writing, request, service, draft))
 
 
 async def update(request: Request, service: Service) -> Response:
     """``PUT Type/id``; a trusted caller may so create a resource under an id of its choice."""
     request.require_json()
-    draft = writer.draft(request.body, request.path[0], base=service.base)
+    draft = writer.parse_draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id is not the one in the address.")
-    return await service.write_with_view(request, lambda view, tx, writing: updated(view, tx, writing, request, service, draft))
+    return await service.write_with_view(request, lambda view, tx, writing: update_in(view, tx, writing, request, service, draft))
 
 
 async def delete(request: Request, service: Service) -> Response:
     """``DELETE Type/id``: 204, also for what is not there."""
-    return await service.write_with_view(request, lambda view, tx, writing: deleted(view, tx, writing, request))
+    return await service.write_with_view(request, lambda view, tx, writing: delete_in(view, tx, writing, request))
 
 
 async def create_in(
@@ -61,22 +61,28 @@ async def create_in(
         if existing is not None:
             return read.answer(existing)
     id = id or service.new_id()
-    targets = named(draft, service.base)
-    await tx.expect((f"{draft.type}/{id}", *targets))
-    await require_shown(view, targets - known)
+    targets = referenced_rows(draft, service.base)
+    await tx.prefetch((f"{draft.type}/{id}", *targets))
+    await require_visible(view, targets - known)
     source = app_state.owner(view.permissions, draft.type)
-    row = await writing.store(draft, id, trusted=view.permissions.trusted, previous=None, source=source)
+    row = await writing.write(draft, id, trusted=view.permissions.trusted, previous=None, source=source)
     return await _written_response(view, tx, row, 201, request, service)
 
 
-async def updated(
-    view: View, tx: Transaction, writing: ResourceWriter, request: Request, service: Service, draft: Draft, known: frozenset[str] = frozenset()
+async def update_in(
+    view: View,
+    tx: Transaction,
+    writing: ResourceWriter,
+    request: Request,
+    service: Service,
+    draft: Draft,
+    known: frozenset[str] = frozenset(),
 ) -> Response:
     allow(view, draft, "u")
     app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
-    targets = named(draft, service.base)
-    await tx.expect((f"{draft.type}/{id}", *targets))
+    targets = referenced_rows(draft, service.base)
+    await tx.prefetch((f"{draft.type}/{id}", *targets))
     seen, current = await _current(view, tx, draft.type, id, "u")
     _require_match(request, seen)
     if seen is None and not view.permissions.trusted:
@@ -84,17 +90,17 @@ async def updated(
     if seen is None:
         view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
-    await require_shown(view, targets - known - {f"{draft.type}/{id}"})
+    await require_visible(view, targets - known - {f"{draft.type}/{id}"})
     if current is not None and seen is not None and not view.permissions.everything:
         app_state.require_own(view.permissions, current)
-        draft = hidden_elements.restored(draft, current, await view.hidden_paths(current))
-    row = await writing.store(draft, id, trusted=view.permissions.trusted, previous=current)
+        draft = hidden_elements.restore_hidden(draft, current, await view.hidden_paths(current))
+    row = await writing.write(draft, id, trusted=view.permissions.trusted, previous=current)
     if current is None:
-        await writing.adopt(f"{draft.type}/{id}")
+        await writing.relabel_referrers(f"{draft.type}/{id}")
     return await _written_response(view, tx, row, 200 if seen else 201, request, service)
 
 
-async def deleted(view: View, tx: Transaction, writing: ResourceWriter, request: Request) -> Response:
+async def delete_in(view: View, tx: Transaction, writing: ResourceWriter, request: Request) -> Response:
     type, id = request.path[:2]
     view.permissions.require(type, "d")
     if not view.permissions.trusted and not (app_state.covers_app_state(view.permissions, type) and view.permissions.may_write(type, "d")):
@@ -105,7 +111,7 @@ async def deleted(view: View, tx: Transaction, writing: ResourceWriter, request:
     if seen is None or current is None:
         return Response(204)
     app_state.require_own(view.permissions, current)
-    gone = await writing.drop(current)
+    gone = await writing.delete(current)
     return Response(204, headers=version_headers(gone.version, gone.updated)[:1])
 
 
@@ -127,13 +133,13 @@ def require_covered(view: View, draft: Draft, letter: str) -> None:
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
 
 
-def named(draft: Draft, base: str) -> frozenset[str]:
+def referenced_rows(draft: Draft, base: str) -> frozenset[str]:
     """The ``Type/id`` of all rows of ours that a draft refers to."""
     targets = {writer.relative(reference, base) for reference in draft.references()}
     return frozenset(target for target in targets if writer.is_local(target))
 
 
-async def require_shown(view: View, targets: frozenset[str]) -> None:
+async def require_visible(view: View, targets: frozenset[str]) -> None:
     """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
     # A token that may only write need not be able to read the record it writes into.
     wanted = targets - {f"Patient/{patient}" for patient in view.permissions.patients or ()}
@@ -144,7 +150,7 @@ async def require_shown(view: View, targets: frozenset[str]) -> None:
 
 async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[VisibleVersion | None, Row | None]:
     """The row as the caller sees it under a scope for ``letter`` (None: not at all, or deleted), and as it is stored."""
-    return await view.read_for_write(type, id, letter), await tx.current(type, id)
+    return await view.read_for_write(type, id, letter), await tx.read_unfiltered(type, id)
 
 
 def _require_match(request: Request, seen: VisibleVersion | None) -> None:

@@ -12,8 +12,8 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from fhir_server.linking import id_token, links, organizations, token_endpoint
-from fhir_server.linking.context import LinkEndedError, LinkingContext, LinkError
-from fhir_server.linking.discovery import Endpoints, discovered
+from fhir_server.linking.context import LinkEndedError, LinkError, LinkingContext
+from fhir_server.linking.discovery import Endpoints, discover
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.accounts.users import User
@@ -44,10 +44,10 @@ async def start(context: LinkingContext, user: User, organisation_id: str) -> tu
     organization = await organizations.find(context.smart.store, organisation_id)
     if organization is None:
         raise LinkError(_UNKNOWN)
-    endpoints = await discovered(context, organization)
+    endpoints = await discover(context, organization)
     state, asked = new_secret(), _PendingLink(user.subject, organization, endpoints, new_secret(), new_secret())
     expires, family = context.smart.now() + REQUEST_LIFE, organizations.family(organization.id)
-    await context.smart.store.secrets.replace(_KIND, digest(state), msgspec.json.encode(asked), expires, family)
+    await context.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(asked), expires, family)
     url = prepare_grant_uri(
         endpoints.authorization,
         organization.client_id,
@@ -76,10 +76,10 @@ async def finish(context: LinkingContext, user: User, pairs: Iterable[tuple[str,
     _check_answer(endpoints, given)
     proof = {"code": given["code"], "redirect_uri": context.redirect_uri, "code_verifier": asked.verifier}
     try:
-        answer = await token_endpoint.ask(context, organization, endpoints.token, "authorization_code", **proof)
+        answer = await token_endpoint.request_tokens(context, organization, endpoints.token, "authorization_code", **proof)
     except LinkEndedError:
         raise LinkError(_REFUSED) from None
-    tokens = token_endpoint.held(context, answer)
+    tokens = token_endpoint.parse_tokens(context, answer)
     try:
         await id_token.check(context, organization, endpoints, asked.nonce, answer.get("id_token"), tokens.access)
         return await links.keep(context, user, organization, endpoints, _record(answer.get("patient")), tokens)
@@ -94,7 +94,7 @@ def host(url: str) -> str:
 
 
 async def _take_pending(context: LinkingContext, state: str) -> _PendingLink | None:
-    text = await context.smart.store.secrets.take(_KIND, digest(state), context.smart.now())
+    text = await context.smart.store.key_values.pop(_KIND, digest(state), context.smart.now())
     return None if text is None else msgspec.json.decode(text, type=_PendingLink)
 
 

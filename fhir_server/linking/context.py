@@ -10,8 +10,8 @@ import httpx
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.outbound.json_client import JsonClient
 
-NO_ANSWER: Final = "The other health system cannot be reached at the moment. Try again later."
-BAD_ANSWER: Final = "The other health system gave an answer that cannot be used. Try again later."
+NO_RESPONSE: Final = "The other health system cannot be reached at the moment. Try again later."
+INVALID_RESPONSE: Final = "The other health system gave an answer that cannot be used. Try again later."
 ENDED: Final = "The other health system does not accept this link any longer. Link the account again."
 
 
@@ -44,7 +44,7 @@ class LinkingContext:
     deadline: float = 20
 
     @property
-    def outside(self) -> JsonClient:
+    def json_client(self) -> JsonClient:
         return JsonClient(self.transport, self.deadline)
 
     @property

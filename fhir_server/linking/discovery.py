@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fhir_server.linking import http
-from fhir_server.linking.context import NO_ANSWER, LinkingContext, UnreachableError
+from fhir_server.linking.context import NO_RESPONSE, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.outbound.json_client import callable_url, origin_of, text
 
@@ -34,11 +34,11 @@ class Endpoints(msgspec.Struct, frozen=True):
     names_itself: bool = False
 
 
-async def discovered(context: LinkingContext, organization: Organization) -> Endpoints:
+async def discover(context: LinkingContext, organization: Organization) -> Endpoints:
     """The endpoints as its discovery document states them now.  Raises Unreachable."""
     reply = await http.get(context, f"{organization.base}/.well-known/smart-configuration")
     if reply.status != 200 or not reply.body:
-        raise UnreachableError(NO_ANSWER)
+        raise UnreachableError(NO_RESPONSE)
     stated = reply.body
     endpoints = Endpoints(
         authorization=text(stated.get("authorization_endpoint")),

@@ -14,10 +14,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fhir_server.linking import links
-from fhir_server.linking.context import LinkingContext, LinkError, NotSharedError
+from fhir_server.linking.context import LinkError, LinkingContext, NotSharedError
 from fhir_server.linking.links import Link
 from fhir_server.smart.accounts.users import User
-from fhir_server.web.dates import said
+from fhir_server.web.dates import format_date
 
 # title -> resource types, in the order of the page
 SECTIONS: Final = {
@@ -63,7 +63,7 @@ class Line:
     @property
     def day(self) -> str:
         """``when`` in words."""
-        return said(self.when)
+        return format_date(self.when)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Section:
 
 async def sections(context: LinkingContext, user: User, link: Link) -> list[Section]:
     """The whole page.  Raises Ended or Unreachable if the link as such does not work."""
-    await links.usable(context, user, link)
+    await links.valid_tokens(context, user, link)
     return await asyncio.gather(*(_section(context, user, link, title) for title in SECTIONS))
 
 

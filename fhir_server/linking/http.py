@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from fhir_server.linking.context import BAD_ANSWER, NO_ANSWER, LinkingContext, UnreachableError
-from fhir_server.smart.outbound.json_client import InvalidResponseError, NoResponseError, JsonResponse
+from fhir_server.linking.context import INVALID_RESPONSE, NO_RESPONSE, LinkingContext, UnreachableError
+from fhir_server.smart.outbound.json_client import InvalidResponseError, JsonResponse, NoResponseError
 
 
 async def get(context: LinkingContext, url: str, params: dict[str, str] | None = None, token: str = "") -> JsonResponse:
     """Raises Unreachable."""
-    return await _as_link_error(context.outside.get(url, params, token))
+    return await _as_link_error(context.json_client.get(url, params, token))
 
 
 async def post_form(context: LinkingContext, url: str, body: str, headers: dict[str, str]) -> JsonResponse:
     """Raises Unreachable."""
-    return await _as_link_error(context.outside.post_form(url, body, headers))
+    return await _as_link_error(context.json_client.post_form(url, body, headers))
 
 
 async def _as_link_error(call: Awaitable[JsonResponse]) -> JsonResponse:
     try:
         return await call
     except NoResponseError:
-        raise UnreachableError(NO_ANSWER) from None
+        raise UnreachableError(NO_RESPONSE) from None
     except InvalidResponseError:
-        raise UnreachableError(BAD_ANSWER) from None
+        raise UnreachableError(INVALID_RESPONSE) from None

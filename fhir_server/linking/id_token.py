@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.linking import http
-from fhir_server.linking.context import LinkingContext, LinkError
+from fhir_server.linking.context import LinkError, LinkingContext
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organizations import Organization
-from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verified
+from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verify
 
 _UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
 
@@ -24,6 +24,6 @@ async def check(
     keys = (await http.get(context, endpoints.jwks)).body
     expected = ExpectedClaims(endpoints.issuer, organization.client_id, nonce, access_token)
     try:
-        await verified(token, keys, expected, context.smart.now())
+        await verify(token, keys, expected, context.smart.now())
     except InvalidIdTokenError:
         raise LinkError(_UNPROVEN) from None

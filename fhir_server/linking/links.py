@@ -12,10 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server.linking import http, organizations, token_encryption, token_endpoint
-from fhir_server.linking.context import ENDED, NO_ANSWER, LinkEndedError, LinkingContext, LinkError, NotSharedError, UnreachableError
+from fhir_server.linking.context import ENDED, NO_RESPONSE, LinkEndedError, LinkError, LinkingContext, NotSharedError, UnreachableError
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organizations import Organization
-from fhir_server.linking.token_endpoint import Held
+from fhir_server.linking.token_endpoint import HeldTokens
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
 from fhir_server.smart.outbound.json_client import JsonResponse
@@ -53,21 +53,23 @@ class Shared(msgspec.Struct, frozen=True):
     more: bool
 
 
-async def everyone(context: LinkingContext, user: User) -> tuple[Link, ...]:
+async def list_all(context: LinkingContext, user: User) -> tuple[Link, ...]:
     """This person's links, oldest first."""
-    kept = await context.smart.store.secrets.listing(_kind(user), context.smart.now())
+    kept = await context.smart.store.key_values.list_all(_kind(user), context.smart.now())
     return tuple(sorted((msgspec.json.decode(text, type=Link) for _, text in kept), key=lambda link: link.since))
 
 
 async def find(context: LinkingContext, user: User, id: str) -> Link | None:
     """The link of this id, if it is this person's."""
-    text = await context.smart.store.secrets.peek(_kind(user), id, context.smart.now())
+    text = await context.smart.store.key_values.get(_kind(user), id, context.smart.now())
     return None if text is None else msgspec.json.decode(text, type=Link)
 
 
-async def keep(context: LinkingContext, user: User, organization: Organization, endpoints: Endpoints, patient: str, tokens: Held) -> Link:
+async def keep(
+    context: LinkingContext, user: User, organization: Organization, endpoints: Endpoints, patient: str, tokens: HeldTokens
+) -> Link:
     """A new link, in place of an earlier one to the same record there."""
-    kept, record = await everyone(context, user), (organization.id, patient)
+    kept, record = await list_all(context, user), (organization.id, patient)
     earlier = [link for link in kept if (link.organization, link.patient) == record]
     link = Link(
         id=new_secret()[:22],
@@ -80,7 +82,7 @@ async def keep(context: LinkingContext, user: User, organization: Organization, 
     )
     await _save_tokens(context, link, tokens)
     family = organizations.family(link.organization)
-    await context.smart.store.secrets.replace(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
+    await context.smart.store.key_values.put(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
     for old in earlier:
         await unlink(context, user, old)
     return link
@@ -88,16 +90,16 @@ async def keep(context: LinkingContext, user: User, organization: Organization, 
 
 async def unlink(context: LinkingContext, user: User, link: Link) -> bool:
     """Forget the link, and ask the other system to end our access; False if it was gone already."""
-    secrets, now = context.smart.store.secrets, context.smart.now()
-    if await secrets.take(_kind(user), link.id, now) is None:
+    secrets, now = context.smart.store.key_values, context.smart.now()
+    if await secrets.pop(_kind(user), link.id, now) is None:
         return False
-    await _revoke(context, link, await secrets.take(_TOKENS, link.id, now))
+    await _revoke(context, link, await secrets.pop(_TOKENS, link.id, now))
     return True
 
 
 async def unlink_all(context: LinkingContext, user: User) -> None:
     """For an account that is being closed."""
-    for link in await everyone(context, user):
+    for link in await list_all(context, user):
         await unlink(context, user, link)
 
 
@@ -106,57 +108,57 @@ async def fetch(context: LinkingContext, user: User, link: Link, type: str) -> S
 
     Raises Ended, Unreachable, or NotShared where it does not give out this type.
     """
-    tokens = await usable(context, user, link)
+    tokens = await valid_tokens(context, user, link)
     reply = await _request_page(context, link, type, tokens)
     if reply.status == 401:
-        reply = await _request_page(context, link, type, await usable(context, user, link, refused=tokens.access))
+        reply = await _request_page(context, link, type, await valid_tokens(context, user, link, refused=tokens.access))
     if reply.status == 401:
         raise LinkEndedError(ENDED)
     if reply.status in (400, 403, 404, 405, 410, 422):
         raise NotSharedError("This is not shared over the link.")
     if reply.status != 200 or reply.body.get("resourceType") != "Bundle":
-        raise UnreachableError(NO_ANSWER)
+        raise UnreachableError(NO_RESPONSE)
     return _searchset(reply.body, type)
 
 
-async def usable(context: LinkingContext, user: User, link: Link, refused: str = "") -> Held:
+async def valid_tokens(context: LinkingContext, user: User, link: Link, refused: str = "") -> HeldTokens:
     """Tokens that are good now, renewed if need be; ``refused``: an access token known not to be.
 
     Raises Ended, Unreachable.
     """
-    secrets, waited = context.smart.store.secrets, 0.0
+    secrets, waited = context.smart.store.key_values, 0.0
     while waited < context.deadline:
         tokens = await _load_tokens(context, link)
         if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
             return tokens
         # One at a time: a refresh token used twice is taken for a stolen one, and ends the link over there.
-        if await secrets.keep(_RENEWING, link.id, b"", context.smart.now() + MINUTE):
+        if await secrets.put_if_absent(_RENEWING, link.id, b"", context.smart.now() + MINUTE):
             try:
                 return await _refresh(context, user, link, refused)
             finally:
-                await secrets.take(_RENEWING, link.id, context.smart.now())
+                await secrets.pop(_RENEWING, link.id, context.smart.now())
         await asyncio.sleep(_PAUSE)
         waited += _PAUSE
-    raise UnreachableError(NO_ANSWER)
+    raise UnreachableError(NO_RESPONSE)
 
 
-async def _refresh(context: LinkingContext, user: User, link: Link, refused: str) -> Held:
+async def _refresh(context: LinkingContext, user: User, link: Link, refused: str) -> HeldTokens:
     tokens = await _load_tokens(context, link)
     if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
         return tokens  # by whoever held the turn before us
     organization = await organizations.find(context.smart.store, link.organization)
     if not tokens.refresh or organization is None or organization.base != link.base:
         raise LinkEndedError(ENDED)
-    answer = await token_endpoint.ask(context, organization, link.token, "refresh_token", refresh_token=tokens.refresh)
-    fresh = token_endpoint.held(context, answer, tokens.refresh)
+    answer = await token_endpoint.request_tokens(context, organization, link.token, "refresh_token", refresh_token=tokens.refresh)
+    fresh = token_endpoint.parse_tokens(context, answer, tokens.refresh)
     await _save_tokens(context, link, fresh)
     if await find(context, user, link.id) is None:  # cut meanwhile
-        await _revoke(context, link, await context.smart.store.secrets.take(_TOKENS, link.id, context.smart.now()))
+        await _revoke(context, link, await context.smart.store.key_values.pop(_TOKENS, link.id, context.smart.now()))
         raise LinkEndedError(ENDED)
     return fresh
 
 
-async def _request_page(context: LinkingContext, link: Link, type: str, tokens: Held) -> JsonResponse:
+async def _request_page(context: LinkingContext, link: Link, type: str, tokens: HeldTokens) -> JsonResponse:
     query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
     return await http.get(context, f"{link.base}/{type}", query, tokens.access)
 
@@ -172,17 +174,17 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-async def _load_tokens(context: LinkingContext, link: Link) -> Held:
-    sealed = await context.smart.store.secrets.peek(_TOKENS, link.id, context.smart.now())
+async def _load_tokens(context: LinkingContext, link: Link) -> HeldTokens:
+    sealed = await context.smart.store.key_values.get(_TOKENS, link.id, context.smart.now())
     if sealed is None:
         raise LinkEndedError(ENDED)
-    return msgspec.json.decode(await token_encryption.unseal(context.smart, sealed), type=Held)
+    return msgspec.json.decode(await token_encryption.decrypt(context.smart, sealed), type=HeldTokens)
 
 
-async def _save_tokens(context: LinkingContext, link: Link, tokens: Held) -> None:
-    sealed = await token_encryption.seal(context.smart, msgspec.json.encode(tokens))
+async def _save_tokens(context: LinkingContext, link: Link, tokens: HeldTokens) -> None:
+    sealed = await token_encryption.encrypt(context.smart, msgspec.json.encode(tokens))
     family = organizations.family(link.organization)
-    await context.smart.store.secrets.replace(_TOKENS, link.id, sealed, NEVER, family)
+    await context.smart.store.key_values.put(_TOKENS, link.id, sealed, NEVER, family)
 
 
 async def _revoke(context: LinkingContext, link: Link, sealed: bytes | None) -> None:
@@ -190,7 +192,7 @@ async def _revoke(context: LinkingContext, link: Link, sealed: bytes | None) -> 
     if sealed is None or organization is None:
         return
     try:
-        tokens = msgspec.json.decode(await token_encryption.unseal(context.smart, sealed), type=Held)
+        tokens = msgspec.json.decode(await token_encryption.decrypt(context.smart, sealed), type=HeldTokens)
     except LinkError:
         return
     await token_endpoint.revoke(context, organization, link.token, link.revocation, tokens)

@@ -49,7 +49,7 @@ async def find(store: Store, id: str) -> Organization | None:
     return await _organizations.find(store, id)
 
 
-async def everyone(store: Store) -> tuple[Organization, ...]:
+async def list_all(store: Store) -> tuple[Organization, ...]:
     """By id."""
     return await _organizations.all(store)
 
@@ -66,7 +66,7 @@ async def remove(store: Store, id: str) -> bool:
     The links' tokens are forgotten, not revoked: tell the other system to close our registration too.
     """
     gone = await _organizations.remove(store, id)
-    await store.secrets.forget(family(id))
+    await store.key_values.delete_family(family(id))
     return gone
 
 

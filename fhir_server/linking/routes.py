@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.linking import authorization, display, links, organizations
-from fhir_server.linking.context import LinkingContext, LinkError, UnreachableError
+from fhir_server.linking.context import LinkError, LinkingContext, UnreachableError
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
 from fhir_server.linking.pages import render
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import SecurityEvent, Kind
+from fhir_server.smart.core.security_events import Kind, SecurityEvent
 from fhir_server.web.dates import day_of
 from fhir_server.web.forms import NO_STORE, BadFormError, fields, read_form
 
@@ -29,7 +29,7 @@ _STAFF: Final = "Accounts at other health systems are linked from a patient's or
 _LAPSED: Final = "You were signed out here in the meantime, so nothing was linked. Sign in and start again."
 
 
-class Pages:
+class LinkPages:
     """The pages of one :class:`LinkingContext`."""
 
     def __init__(self, context: LinkingContext) -> None:
@@ -109,8 +109,8 @@ class Pages:
         return link, await organizations.find(self.context.smart.store, link.organization) if link else None
 
     async def _listing(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
-        known = {one.id: one for one in await organizations.everyone(self.context.smart.store)}
-        kept = await links.everyone(self.context, session.user)
+        known = {one.id: one for one in await organizations.list_all(self.context.smart.store)}
+        kept = await links.list_all(self.context, session.user)
         linked = [(link, known[link.organization], self._since(link)) for link in kept if link.organization in known]
         offered = sorted(known.values(), key=lambda one: one.name.casefold())
         view: dict[str, Any] = {"problem": problem, "done": done, "linked": linked, "offered": offered}
@@ -120,7 +120,7 @@ class Pages:
         return day_of(link.since, self.context.smart.zone)
 
     async def _note(self, kind: Kind, session: Session, link: Link) -> None:
-        await self.context.smart.note(SecurityEvent(kind, username=session.user.username, detail={"organisation": link.organization}))
+        await self.context.smart.record(SecurityEvent(kind, username=session.user.username, detail={"organisation": link.organization}))
 
     async def _form(self, request: Request) -> dict[str, str] | None:
         """The form's fields, if this browser was shown the form."""
@@ -128,7 +128,7 @@ class Pages:
             form = dict(await read_form(request))
         except BadFormError:
             return None
-        return form if cookies.own_form(self.context.smart, request, form.get("token", "")) else None
+        return form if cookies.is_own_form(self.context.smart, request, form.get("token", "")) else None
 
     def _problem(self, session: Session | None, text: str, status: int) -> Response:
         return self._page("problem.html", session, status, text=text)
@@ -151,7 +151,7 @@ def _to(path: str) -> RedirectResponse:
 
 def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
     """The pages under ``/links``.  ``transport`` carries the calls to other systems; None: the network."""
-    routes, pages = APIRouter(include_in_schema=False), Pages(LinkingContext(smart, transport))
+    routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport))
     steps: tuple[tuple[str, str, Handler], ...] = (
         ("GET", "/links", pages.listing),
         ("POST", "/links", pages.start),

@@ -19,11 +19,11 @@ _KIND: Final = "linking-key"
 _LOST: Final = "This link can no longer be opened here. Link the account again."
 
 
-async def seal(smart: SmartContext, plain: bytes) -> bytes:
+async def encrypt(smart: SmartContext, plain: bytes) -> bytes:
     return (await _box(smart)).encrypt(plain)
 
 
-async def unseal(smart: SmartContext, sealed: bytes) -> bytes:
+async def decrypt(smart: SmartContext, sealed: bytes) -> bytes:
     """Raises Ended if it was sealed under another key."""
     try:
         return (await _box(smart)).decrypt(sealed)
@@ -37,11 +37,11 @@ async def _box(smart: SmartContext) -> Fernet:
 
 
 async def _make_key(smart: SmartContext) -> bytes:
-    secrets = smart.store.secrets
-    seed = await secrets.peek(_KIND, "", 0)
+    secrets = smart.store.key_values
+    seed = await secrets.get(_KIND, "", 0)
     if seed is None:
-        await secrets.keep(_KIND, "", Fernet.generate_key(), NEVER)  # of several processes, one succeeds
-        seed = await secrets.peek(_KIND, "", 0)
+        await secrets.put_if_absent(_KIND, "", Fernet.generate_key(), NEVER)  # of several processes, one succeeds
+        seed = await secrets.get(_KIND, "", 0)
     if seed is None:
         raise LookupError("The store did not keep the key of the linked accounts.")
     return seed

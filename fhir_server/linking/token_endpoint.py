@@ -10,7 +10,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 
 from fhir_server.linking import http
-from fhir_server.linking.context import BAD_ANSWER, ENDED, LinkEndedError, LinkingContext, UnreachableError
+from fhir_server.linking.context import ENDED, INVALID_RESPONSE, LinkEndedError, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.outbound import client_authentication
@@ -18,7 +18,7 @@ from fhir_server.smart.outbound import client_authentication
 _BEARER: Final = re.compile(r"[!-~]{1,16384}", re.ASCII)
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldTokens(msgspec.Struct, frozen=True):
     """Another system's tokens; ``refresh`` "" for none, ``expires`` (of the access token) in microseconds."""
 
     access: str
@@ -26,28 +26,30 @@ class Held(msgspec.Struct, frozen=True):
     expires: int
 
 
-async def ask(context: LinkingContext, organization: Organization, endpoint: str, grant_type: str, **given: str) -> dict[str, Any]:
+async def request_tokens(
+    context: LinkingContext, organization: Organization, endpoint: str, grant_type: str, **given: str
+) -> dict[str, Any]:
     """A token endpoint's answer.  Raises Ended if the grant (code, refresh token) is refused, Unreachable otherwise."""
     body, headers = await _post_authenticated(context, organization, endpoint, endpoint, prepare_token_request(grant_type, **given))
     reply = await http.post_form(context, endpoint, body, headers)
     if reply.status in (400, 401) and reply.body.get("error") == "invalid_grant":
         raise LinkEndedError(ENDED)
     if reply.status != 200:
-        raise UnreachableError(BAD_ANSWER)
+        raise UnreachableError(INVALID_RESPONSE)
     return reply.body
 
 
-def held(context: LinkingContext, answer: dict[str, Any], before: str = "") -> Held:
+def parse_tokens(context: LinkingContext, answer: dict[str, Any], before: str = "") -> HeldTokens:
     """The tokens of an answer; ``before`` is the refresh token that stays good if no new one came.  Raises Unreachable."""
     access, refresh, life = answer.get("access_token"), answer.get("refresh_token"), answer.get("expires_in")
     bearer = str(answer.get("token_type")).lower() == "bearer"
     if not bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
-        raise UnreachableError(BAD_ANSWER)
+        raise UnreachableError(INVALID_RESPONSE)
     seconds = life if isinstance(life, int) and 0 <= life <= 366 * 86_400 else 0
-    return Held(access, refresh if isinstance(refresh, str) else before, context.smart.now() + seconds * SECOND)
+    return HeldTokens(access, refresh if isinstance(refresh, str) else before, context.smart.now() + seconds * SECOND)
 
 
-async def revoke(context: LinkingContext, organization: Organization, token_endpoint: str, endpoint: str, tokens: Held) -> None:
+async def revoke(context: LinkingContext, organization: Organization, token_endpoint: str, endpoint: str, tokens: HeldTokens) -> None:
     """Ask the other system to end these tokens (RFC 7009), whatever comes of it."""
     if not endpoint:
         return
@@ -62,7 +64,7 @@ async def revoke(context: LinkingContext, organization: Organization, token_endp
 
 async def _post_authenticated(
     context: LinkingContext, organization: Organization, audience: str, endpoint: str, body: str
-) -> client_authentication.Signed:
+) -> client_authentication.AuthenticatedRequest:
     if organization.method == "none":
         return client_authentication.by_name(organization.client_id, endpoint, body)
     return await client_authentication.by_key(context.smart, organization.client_id, audience, endpoint, body)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fhir_server.store import Store, open_store
-from fhir_server.store.copying import CopyTarget, ResourceHistory, CopySource, Secret, destination, origin
+from fhir_server.store.copying import CopySource, CopyTarget, KeyValue, ResourceHistory, copy_source, copy_target
 
 _PAGE = 200
 _LINES = 1000
@@ -26,7 +26,7 @@ _Place = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Tally:
+class StoreDigest:
     """How much of each sort there is, and a digest that does not depend on the order."""
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Tally:
         return f"{counted or 'nothing'}; digest {self.digest:064x}"
 
 
-async def migrate(source: str, target: str, progress: Callable[[str, int, int], None]) -> Tally:
+async def copy_store(source: str, target: str, progress: Callable[[str, int, int], None]) -> StoreDigest:
     """Copy the store at the URL ``source`` into the one at ``target``, which is empty or holds the beginning of this copy.
 
     ``progress(what, done, of)`` is told how far it is.  Raises ValueError, worded for the operator, for stores that cannot
@@ -50,7 +50,7 @@ async def migrate(source: str, target: str, progress: Callable[[str, int, int], 
     """
     old, new = open_store(source), open_store(target)
     try:
-        return await _copy_pages(origin(_scheme(source), old), old, destination(_scheme(target), new), new, source, progress)
+        return await _copy_pages(copy_source(_scheme(source), old), old, copy_target(_scheme(target), new), new, source, progress)
     finally:
         await old.close()
         await new.close()
@@ -62,43 +62,43 @@ def _scheme(url: str) -> str:
 
 async def _copy_pages(
     old: CopySource, from_: Store, new: CopyTarget, into: Store, source: str, progress: Callable[[str, int, int], None]
-) -> Tally:
+) -> StoreDigest:
     await from_.prepare()
     await into.prepare()
     after = await new.begin(sha256(source.encode()).hexdigest())
-    await new.take_classes(await old.classes())
+    await new.put_classes(await old.classes())
     total, done = await old.count(), await new.count()
-    async for lives in _pages(old.lives, _digest_history, after):
-        await new.take_lives(lives)
+    async for lives in _pages(old.histories, _digest_history, after):
+        await new.put_histories(lives)
         done += len(lives)
         progress("Resources", done, total)
-    async for secrets in _pages(old.secrets, _digest_key_value):
-        await new.take_secrets(secrets)
+    async for secrets in _pages(old.key_values, _digest_key_value):
+        await new.put_key_values(secrets)
     for journal in await old.journals():
         async for lines in _lines(old, journal):
-            await new.take_lines(journal, lines)
-    was = await tally(old, lambda done: progress("Checking the source", done, total))
-    now = await tally(new, lambda done: progress("Checking the copy", done, total))
+            await new.put_lines(journal, lines)
+    was = await digest_store(old, lambda done: progress("Checking the source", done, total))
+    now = await digest_store(new, lambda done: progress("Checking the copy", done, total))
     if was != now:
         raise ValueError(f"{_DIFFERS} Source: {was}. Copy: {now}.")
     await new.finish()
     return now
 
 
-async def tally(whole: CopySource, progress: Callable[[int], None]) -> Tally:
+async def digest_store(whole: CopySource, progress: Callable[[int], None]) -> StoreDigest:
     """All that a store holds, counted and digested."""
-    found = Tally()
+    found = StoreDigest()
     for key in enumerate(await whole.classes()):
         found.add("classes", key)
     done = 0
-    async for lives in _pages(whole.lives, _digest_history):
+    async for lives in _pages(whole.histories, _digest_history):
         for life in lives:
             found.add("resources", (life.type, life.id))
             for version in life.versions:
                 found.add("versions", _comparable(version))
         done += len(lives)
         progress(done)
-    async for secrets in _pages(whole.secrets, _digest_key_value):
+    async for secrets in _pages(whole.key_values, _digest_key_value):
         for secret in secrets:
             found.add("secrets", secret)
     for journal in await whole.journals():
@@ -133,5 +133,5 @@ def _digest_history(life: ResourceHistory) -> tuple[str, str]:
     return life.type, life.id
 
 
-def _digest_key_value(secret: Secret) -> tuple[str, str]:
+def _digest_key_value(secret: KeyValue) -> tuple[str, str]:
     return secret.kind, secret.key

@@ -29,7 +29,7 @@ async def export(store: Store, folder: Path) -> dict[str, int]:
 async def _export_type(store: Store, type: str, path: Path) -> int:
     written = 0
     async with store.snapshot() as snapshot:
-        visibility = Visibility((VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released=False),))
+        visibility = Visibility((VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released_only=False),))
         page = await snapshot.find(type, EVERYTHING, visibility, limit=_PAGE)
         if not page.rows:
             return 0

@@ -15,7 +15,7 @@ from fhir_server.writing.writer import ID, Draft, ResourceWriter
 
 
 @dataclass(slots=True)
-class Tally:
+class LoadReport:
     """What came of a load: how many resources were stored, already there, and refused (with the reasons)."""
 
     stored: int = 0
@@ -32,7 +32,7 @@ class Loader:
         self._base = base
         self._clock = clock
 
-    async def load(self, unit: Unit, tally: Tally) -> None:
+    async def load(self, unit: Unit, tally: LoadReport) -> None:
         """Store one unit; what is refused is noted with the reason and loses nothing else, unless the unit is atomic."""
         drafts: list[tuple[Item, Draft]] = []
         refused: list[tuple[Item, Problem]] = []
@@ -53,20 +53,20 @@ class Loader:
     def _draft(self, item: Item) -> Draft:
         if not ID.fullmatch(item.id):
             raise Problem("invalid", "The resource has no valid id.")
-        return writer.draft(item.text, base=self._base)
+        return writer.parse_draft(item.text, base=self._base)
 
     async def _write(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
         writing = ResourceWriter(tx, self._labeler, self._base, self._clock())
         stored = 0
         for item, draft in sorted(drafts, key=lambda pair: writer.rank(pair[1].type)):
-            current = await tx.current(draft.type, item.id)
+            current = await tx.read_unfiltered(draft.type, item.id)
             if current is not None and _same(current, draft):
                 continue
-            await writing.store(draft, item.id, trusted=True, previous=current)
+            await writing.write(draft, item.id, trusted=True, previous=current)
             if current is None:
-                await writing.adopt(f"{draft.type}/{item.id}")
+                await writing.relabel_referrers(f"{draft.type}/{item.id}")
             stored += 1
-        await writing.settle()
+        await writing.relabel_pending()
         return stored
 
 

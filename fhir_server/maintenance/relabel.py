@@ -39,13 +39,13 @@ class LabelingContext(NamedTuple):
 
 async def _page(with_: LabelingContext, type: str, after: Position | None, tx: Transaction) -> tuple[int, int, Position | None]:
     writing = ResourceWriter(tx, *with_)
-    visibility = Visibility((VisibilityClause(None, frozenset(range(len(await tx.classes()))), released=False),), with_.now)
+    visibility = Visibility((VisibilityClause(None, frozenset(range(len(await tx.classes()))), released_only=False),), with_.now)
     page = await tx.find(type, EVERYTHING, visibility, limit=_PAGE, after=after)
     changed = 0
     for row in page.rows:
-        changed += await writing.renew(row)
+        changed += await writing.relabel_with_dependents(row)
     return len(page.rows), changed, page.next
 
 
 async def _end_plans(tx: Transaction) -> None:
-    await tx.bump(None)
+    await tx.advance_epoch(None)

@@ -34,7 +34,7 @@ _DONE: Final = {
     "sessions": "The sign-ins you chose have ended.",
     "second": "Your second step has been taken away. Everywhere else you have been signed out.",
 }
-_LATELY: Final[dict[str, account_events.What]] = {"password": "password", "second": "second-ended"}
+_LATELY: Final[dict[str, account_events.EventKind]] = {"password": "password", "second": "second-ended"}
 _OFFER: Final = "second-factor-offer"
 _OFFER_LIFE: Final = 10 * MINUTE
 
@@ -51,7 +51,7 @@ class Account:
     async def password(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if form.get("new", "") != form.get("again", ""):
             return await self._page(session, _DIFFER)
-        if not await reauthentication.proven(self.smart, request, session.user, form):
+        if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._refused(session, "password")
         try:
             user = await users.set_password(self.smart.store, session.user, form.get("new", ""), self.smart.passwords, self.smart.now())
@@ -60,10 +60,10 @@ class Account:
         return await self._changed(request, user, "password")
 
     async def end_sessions(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        chosen = [one for one in await sessions.everyone(self.smart, session.user) if f"end-{digest(one.key)}" in form]
+        chosen = [one for one in await sessions.list_all(self.smart, session.user) if f"end-{digest(one.key)}" in form]
         if not chosen:
             return await self._page(session, _NONE_CHOSEN)
-        if not await reauthentication.proven(self.smart, request, session.user, form):
+        if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._refused(session, "sessions")
         for one in chosen:
             await sessions.end_one(self.smart, one.key)
@@ -71,34 +71,34 @@ class Account:
         return page_handlers.to(PATH, done="sessions")
 
     async def begin(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        if not await reauthentication.proven(self.smart, request, session.user, form):
+        if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._refused(session, "second-factor")
         seed = second_factor.new_seed()
-        offer = (digest(session.key), second_factor.sealed(self.smart, seed))
+        offer = (digest(session.key), second_factor.encrypt_seed(self.smart, seed))
         expires = self.smart.now() + _OFFER_LIFE
         family = users.session_family(session.user.username)
-        await self.smart.store.secrets.replace(_OFFER, digest(session.user.subject), msgspec.json.encode(offer), expires, family)
+        await self.smart.store.key_values.put(_OFFER, digest(session.user.subject), msgspec.json.encode(offer), expires, family)
         return self._setting_up(session, seed)
 
     async def confirm(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        kept = await self.smart.store.secrets.peek(_OFFER, digest(session.user.subject), self.smart.now())
+        kept = await self.smart.store.key_values.get(_OFFER, digest(session.user.subject), self.smart.now())
         owner, sealed = msgspec.json.decode(kept, type=tuple[str, bytes]) if kept else ("", b"")
         if owner != digest(session.key):
             return await self._page(session, _NOT_BEGUN)
-        seed = second_factor.opened(self.smart, sealed)
-        if not await second_factor.first_code(self.smart, session.user, form.get("code", ""), seed):
+        seed = second_factor.decrypt_seed(self.smart, sealed)
+        if not await second_factor.verify_first_code(self.smart, session.user, form.get("code", ""), seed):
             return self._setting_up(session, seed, _WRONG_CODE)
         codes = await second_factor.enrol(self.smart, session.user, seed)
         session, cookie = await self._alone(request, session.user)
         await self._note(session.user, "second-factor")
-        await account_events.note(self.smart.store, session.user, "second", self.smart.now(), browser_names.described(request))
+        await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
         page = page_handlers.page(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
         return page_handlers.with_cookie(self.smart, page, cookie)
 
     async def take_away(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        if second_factor.required(self.smart, session.user):
+        if second_factor.is_required(self.smart, session.user):
             return await self._page(session, _NEEDED)
-        if not await reauthentication.proven(self.smart, request, session.user, form):
+        if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._refused(session, "second-factor")
         await second_factor.forget(self.smart.store, session.user)
         return await self._changed(request, session.user, "second")
@@ -108,50 +108,50 @@ class Account:
     async def _changed(self, request: Request, user: User, what: str) -> Response:
         _, cookie = await self._alone(request, user)
         await self._note(user, what)
-        await account_events.note(self.smart.store, user, _LATELY[what], self.smart.now(), browser_names.described(request))
+        await account_events.record(self.smart.store, user, _LATELY[what], self.smart.now(), browser_names.describe_browser(request))
         return page_handlers.with_cookie(self.smart, page_handlers.to(PATH, done=what), cookie)
 
     async def _alone(self, request: Request, user: User) -> tuple[Session, str]:
         """End all of the account's sessions and begin one anew in this browser."""
-        await self.smart.store.secrets.forget(users.session_family(user.username))
-        cookie = await sessions.start(self.smart, user, browser_names.described(request))
+        await self.smart.store.key_values.delete_family(users.session_family(user.username))
+        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request))
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
 
     async def _refused(self, session: Session, what: str) -> Response:
         await self._note(session.user, what, done=False)
-        return await self._page(session, _NEITHER if await second_factor.enrolled(self.smart, session.user) else _NOT_YOU)
+        return await self._page(session, _NEITHER if await second_factor.is_enrolled(self.smart, session.user) else _NOT_YOU)
 
     async def _note(self, user: User, what: str, *, done: bool = True) -> None:
-        await self.smart.note(SecurityEvent("change-account", done, user.username, detail={"what": what}))
+        await self.smart.record(SecurityEvent("change-account", done, user.username, detail={"what": what}))
 
     def _setting_up(self, session: Session, seed: bytes, problem: str = "") -> Response:
         setup = second_factor.setup(self.smart, session.user, seed)
         return page_handlers.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
 
     async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
-        factor, zone = await second_factor.enrolled(self.smart, session.user), self.smart.zone
+        factor, zone = await second_factor.is_enrolled(self.smart, session.user), self.smart.zone
         view: dict[str, Any] = {
-            "since": day_of(session.user.since, zone) if session.user.since else "",
+            "since": day_of(session.user.password_set_at, zone) if session.user.password_set_at else "",
             "factor": factor and day_of(factor.since, zone),
             "codes_left": await second_factor.codes_left(self.smart, session.user) if factor else 0,
-            "needed": second_factor.required(self.smart, session.user),
-            "lately": worded(await account_events.events(self.smart.store, session.user, self.smart.now()), zone),
-            "sessions": [(digest(one.key), one, minute_of(one.started, zone)) for one in await sessions.everyone(self.smart, session.user)],
+            "needed": second_factor.is_required(self.smart, session.user),
+            "lately": describe_events(await account_events.events(self.smart.store, session.user, self.smart.now()), zone),
+            "sessions": [(digest(one.key), one, minute_of(one.started, zone)) for one in await sessions.list_all(self.smart, session.user)],
         }
         return page_handlers.page(
             self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view
         )
 
 
-def worded(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:
+def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:
     """When each happened, and what, in words."""
-    return [(minute_of(one.at, zone), account_events.WORDS[one.what] + (f", with {one.browser}" if one.browser else "")) for one in events]
+    return [(minute_of(one.at, zone), account_events.WORDS[one.kind] + (f", with {one.browser}" if one.browser else "")) for one in events]
 
 
 def add_account(routes: APIRouter, smart: SmartContext) -> None:
     """Add the pages under ``/account``."""
     here = Account(smart)
-    routes.add_api_route(PATH, page_handlers.shown(smart, PATH, here.show), methods=["GET"])
+    routes.add_api_route(PATH, page_handlers.show_handler(smart, PATH, here.show), methods=["GET"])
     steps = {
         "/account/password": here.password,
         "/account/sessions": here.end_sessions,
@@ -160,5 +160,5 @@ def add_account(routes: APIRouter, smart: SmartContext) -> None:
         "/account/second/end": here.take_away,
     }
     for path, sent in steps.items():
-        routes.add_api_route(path, page_handlers.sent(smart, PATH, sent), methods=["POST"])
+        routes.add_api_route(path, page_handlers.form_handler(smart, PATH, sent), methods=["POST"])
         routes.add_api_route(path, page_handlers.back(PATH), methods=["GET"])

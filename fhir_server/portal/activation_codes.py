@@ -36,7 +36,7 @@ _ALIKE: Final = str.maketrans("OIL", "011", " -–\t")
 _LENGTH: Final = 20  # 100 random bits
 
 
-class Refused(Exception):
+class CodeRefusedError(Exception):
     """A code that is not redeemed, worded for the person."""
 
 
@@ -68,7 +68,7 @@ async def renew(secrets: KeyValueStore, related_person: str, now: int) -> str | 
     invitation = await _find(secrets, related_person)
     if invitation is None or invitation.accepted:
         return None
-    withdrawn = await secrets.take(_ACTIVATION, invitation.key, now) is not None
+    withdrawn = await secrets.pop(_ACTIVATION, invitation.key, now) is not None
     return await issue(secrets, invitation, now) if withdrawn or invitation.until <= now else None
 
 
@@ -82,39 +82,39 @@ async def state(secrets: KeyValueStore, related_person: str, now: int) -> State:
 
 async def forget(secrets: KeyValueStore, consent: str) -> None:
     """Void the codes of a grant that has ended."""
-    await secrets.forget(_family(consent))
+    await secrets.delete_family(_family(consent))
 
 
 async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, Invitation]:
     """Take up a grant: the account, from now on also its RelatedPerson.  Ends the account's sessions.  Raises Refused."""
     if user.role != "patient":
-        raise Refused(STAFF)
-    secrets, key = store.secrets, digest(_read(typed))
+        raise CodeRefusedError(STAFF)
+    secrets, key = store.key_values, digest(_read(typed))
     guess = await _guess(secrets, user.username, now)
     invitation = await _waiting(secrets, key, now)
     if guess is None or invitation is None:
-        raise Refused(WRONG)
+        raise CodeRefusedError(WRONG)
     if invitation.patient == user.patient:
-        raise Refused(OWN)
-    if await secrets.take(_ACTIVATION, key, now) is None:
-        raise Refused(WRONG)
+        raise CodeRefusedError(OWN)
+    if await secrets.pop(_ACTIVATION, key, now) is None:
+        raise CodeRefusedError(WRONG)
     try:
         changed = await users.link(store, user.username, invitation.related_person)
     except (LookupError, TimeoutError) as error:
         await _offer(secrets, invitation)
-        raise Refused(WRONG if isinstance(error, LookupError) else BUSY) from None
+        raise CodeRefusedError(WRONG if isinstance(error, LookupError) else BUSY) from None
     await _put(secrets, msgspec.structs.replace(invitation, accepted=True))
-    await secrets.take("attempt", guess, now)
+    await secrets.pop("attempt", guess, now)
     return changed, invitation
 
 
-async def taken_up(store: Store, user: User, typed: str) -> tuple[User, Invitation] | None:
+async def accept_invitation(store: Store, user: User, typed: str) -> tuple[User, Invitation] | None:
     """The grant that this very account has taken up, or is just taking up, with this code: its form was sent twice.  None if it has not."""
     try:
-        settled = await users.settled(store, user.username)
+        settled = await users.wait_until_saved(store, user.username)
     except TimeoutError:
         return None
-    found = [await _find(store.secrets, one) for one in settled.related_persons] if settled else []
+    found = [await _find(store.key_values, one) for one in settled.related_persons] if settled else []
     mine = next((one for one in found if one and one.key == digest(_read(typed))), None)
     return (settled, mine) if settled and mine else None
 
@@ -122,7 +122,7 @@ async def taken_up(store: Store, user: User, typed: str) -> tuple[User, Invitati
 async def _offer(secrets: KeyValueStore, invitation: Invitation) -> None:
     """The invitation's newest code works (again)."""
     related_person = invitation.related_person.encode()
-    await secrets.replace(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
+    await secrets.put(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
 
 
 def _read(typed: str) -> str:
@@ -132,25 +132,25 @@ def _read(typed: str) -> str:
 async def _guess(secrets: KeyValueStore, username: str, now: int) -> str | None:
     for number in range(GUESSES):
         slot = f"{digest(f'activation:{username}')}:{number}"
-        if await secrets.keep("attempt", slot, b"", now + WINDOW):
+        if await secrets.put_if_absent("attempt", slot, b"", now + WINDOW):
             return slot
     return None
 
 
 async def _waiting(secrets: KeyValueStore, key: str, now: int) -> Invitation | None:
-    related_person = await secrets.peek(_ACTIVATION, key, now)
+    related_person = await secrets.get(_ACTIVATION, key, now)
     invitation = None if related_person is None else await _find(secrets, related_person.decode())
     return invitation if invitation and invitation.key == key and not invitation.accepted else None
 
 
 async def _find(secrets: KeyValueStore, related_person: str) -> Invitation | None:
-    text = await secrets.peek(_INVITATION, related_person, 0)
+    text = await secrets.get(_INVITATION, related_person, 0)
     return None if text is None else msgspec.json.decode(text, type=Invitation)
 
 
 async def _put(secrets: KeyValueStore, invitation: Invitation) -> None:
     text = msgspec.json.encode(invitation)
-    await secrets.replace(_INVITATION, invitation.related_person, text, NEVER, _family(invitation.consent))
+    await secrets.put(_INVITATION, invitation.related_person, text, NEVER, _family(invitation.consent))
 
 
 def _family(consent: str) -> str:

@@ -48,19 +48,19 @@ async def end(context: PortalContext, user: User, handle: str, now: int) -> Toke
     """End a grant of this person's with every token it has, and say which it was; None if there is none of that handle."""
     for grant in await _active(context, user, now):
         if digest(grant.family) == handle:
-            await context.smart.store.secrets.forget(grant.family)
+            await context.smart.store.key_values.delete_family(grant.family)
             return grant
     return None
 
 
 async def _active(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
-    return [grant for grant in await token_grants.standing(context.smart.store, now) if grant.username == user.username]
+    return [grant for grant in await token_grants.active_grants(context.smart.store, now) if grant.username == user.username]
 
 
 async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> App:
     client = await clients.find(context.smart.store, grant.client_id)
-    scope = tokens.standing_scope(client, grant) if client else ""
+    scope = tokens.current_scope(client, grant) if client else ""
     record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
     words = tuple(wording(one, user.role) for one in resource_scopes(scope))
-    kept = sensitive_categories.worded(grant.withheld)
+    kept = sensitive_categories.describe(grant.withheld)
     return App(digest(grant.family), client.name if client else grant.client_id, record, words, kept, grant.since, grant.issued)

@@ -40,7 +40,7 @@ async def visits(smart: SmartContext, user: User, patient: str) -> Sequence[Enco
 
 async def apps(smart: SmartContext) -> list[Client]:
     """The apps that can be opened on a chart, by name."""
-    found = [one for one in await clients.everyone(smart.store) if one.launch_uri and "launch" in one.scopes.split()]
+    found = [one for one in await clients.list_all(smart.store) if one.launch_uri and "launch" in one.scopes.split()]
     return sorted(found, key=lambda one: (one.name.casefold(), one.client_id))
 
 

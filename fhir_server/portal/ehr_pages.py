@@ -26,17 +26,17 @@ class Charts:
 
     async def listing(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return page_handlers.failed(self.smart, _STAFF, 403, session)
+            return page_handlers.failure_page(self.smart, _STAFF, 403, session)
         found = await ehr_launch.charts(self.smart, session.user)
         return page_handlers.page(self.smart, "ehr.html", session=session, charts=list(found.values()))
 
     async def chart(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return page_handlers.failed(self.smart, _STAFF, 403, session)
+            return page_handlers.failure_page(self.smart, _STAFF, 403, session)
         try:
             found = await ehr_launch.chart(self.smart, session.user, request.path_params["patient"])
         except NoChartError:
-            return page_handlers.failed(self.smart, _NO_CHART, 404, session)
+            return page_handlers.failure_page(self.smart, _NO_CHART, 404, session)
         apps, visits = await ehr_launch.apps(self.smart), await ehr_launch.visits(self.smart, session.user, found.patient)
         # A form is held to these origins, and opening an app redirects to one of them.
         targets = [app.launch_uri for app in apps]
@@ -44,13 +44,13 @@ class Charts:
 
     async def launch(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if session.user.role != "clinician":
-            return page_handlers.failed(self.smart, _STAFF, 403, session)
+            return page_handlers.failure_page(self.smart, _STAFF, 403, session)
         wanted = (form.get("patient", ""), form.get("app", ""), form.get("encounter", ""))
         try:
             url = await ehr_launch.launch(self.smart, session.user, *wanted)
         except NoChartError:
-            return page_handlers.failed(self.smart, _NO_CHART, 404, session)
-        await self.smart.note(SecurityEvent("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
+            return page_handlers.failure_page(self.smart, _NO_CHART, 404, session)
+        await self.smart.record(SecurityEvent("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
         # Not RedirectResponse, which re-quotes: a launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
 
@@ -58,6 +58,6 @@ class Charts:
 def add_charts(routes: APIRouter, smart: SmartContext) -> None:
     """Add the pages under ``/ehr``."""
     charts = Charts(smart)
-    routes.add_api_route(PATH, page_handlers.shown(smart, PATH, charts.listing), methods=["GET"])
-    routes.add_api_route(PATH + "/{patient}", page_handlers.shown(smart, PATH, charts.chart), methods=["GET"])
-    routes.add_api_route(PATH, page_handlers.sent(smart, PATH, charts.launch), methods=["POST"])
+    routes.add_api_route(PATH, page_handlers.show_handler(smart, PATH, charts.listing), methods=["GET"])
+    routes.add_api_route(PATH + "/{patient}", page_handlers.show_handler(smart, PATH, charts.chart), methods=["GET"])
+    routes.add_api_route(PATH, page_handlers.form_handler(smart, PATH, charts.launch), methods=["POST"])

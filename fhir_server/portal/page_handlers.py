@@ -16,8 +16,8 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import ALONE, NO_STORE, BadFormError, Form, page_headers, read_form
 
-Shown = Callable[[Request, Session], Awaitable[Response]]
-Sent = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
+ShowHandler = Callable[[Request, Session], Awaitable[Response]]
+FormHandler = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _templates = Environment(
     loader=ChoiceLoader([PackageLoader("fhir_server.portal", "pages"), PackageLoader("fhir_server.smart", "pages")]),
@@ -41,15 +41,15 @@ def to(path: str, **query: str) -> Response:
 
 
 def cookie(smart: SmartContext, request: Request) -> str:
-    return cookies.held(smart, request)
+    return cookies.session_cookie(smart, request)
 
 
 def with_cookie(smart: SmartContext, answer: Response, value: str) -> Response:
     """The answer, giving the browser this new session."""
-    return cookies.given(smart, answer, value)
+    return cookies.with_session_cookie(smart, answer, value)
 
 
-def shown(smart: SmartContext, path: str, handler: Shown) -> Callable[[Request], Awaitable[Response]]:
+def show_handler(smart: SmartContext, path: str, handler: ShowHandler) -> Callable[[Request], Awaitable[Response]]:
     """A page for those who are signed in; others sign in first and come back to ``path``."""
 
     async def guarded(request: Request) -> Response:
@@ -59,16 +59,16 @@ def shown(smart: SmartContext, path: str, handler: Shown) -> Callable[[Request],
     return guarded
 
 
-def sent(smart: SmartContext, path: str, handler: Sent) -> Callable[[Request], Awaitable[Response]]:
+def form_handler(smart: SmartContext, path: str, handler: FormHandler) -> Callable[[Request], Awaitable[Response]]:
     """What the forms of the page at ``path`` do; reached only by forms this browser was shown."""
 
     async def guarded(request: Request) -> Response:
         try:
             form: Form = await read_form(request)
         except BadFormError as error:
-            return failed(smart, str(error))
-        if not cookies.own_form(smart, request, dict(form).get("token", "")):
-            return failed(smart, _FORGED, 403)
+            return failure_page(smart, str(error))
+        if not cookies.is_own_form(smart, request, dict(form).get("token", "")):
+            return failure_page(smart, _FORGED, 403)
         session = await sessions.current(smart, cookie(smart, request))
         return to("/sign-in", next=path, lapsed="yes") if session is None else await handler(request, session, dict(form))
 
@@ -84,7 +84,7 @@ def back(path: str) -> Callable[[], Awaitable[Response]]:
     return answer
 
 
-def failed(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
+def failure_page(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
     return page(smart, "failed.html", status, text=text, session=session)
 
 

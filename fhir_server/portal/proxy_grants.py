@@ -22,7 +22,7 @@ _PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class ProxyGrant:
     """One active adult grant that has not run out; it may still have to begin.
 
     ``consent``    id of the Consent
@@ -39,7 +39,7 @@ class Grant:
     until: int | None
 
 
-async def in_force(view: View, patient: str, zone: ZoneInfo) -> list[Grant]:
+async def in_force(view: View, patient: str, zone: ZoneInfo) -> list[ProxyGrant]:
     """The adult grants on this record, those of the longest standing first."""
     people = {str(one["id"]): one for one in await _all(view, "RelatedPerson", EVERYTHING) if one.get("active", True)}
     consents = await _all(view, "Consent", Has("status", TokenIs(None, "active")))
@@ -48,14 +48,14 @@ async def in_force(view: View, patient: str, zone: ZoneInfo) -> list[Grant]:
     return sorted(found, key=lambda grant: (grant.since or 0, grant.names, grant.consent))
 
 
-def _grant(consent: str, said: Iterable[provisions.ProxyProvision], people: dict[str, dict[str, Any]], now: int) -> Grant | None:
+def _grant(consent: str, said: Iterable[provisions.ProxyProvision], people: dict[str, dict[str, Any]], now: int) -> ProxyGrant | None:
     given = [one for one in said if one.kind == "adult" and now < one.end]
     if not given:
         return None
     persons = tuple(dict.fromkeys(one.related_person for one in given))
     levels = {level for one in given for level in one.level.split("+")}
     since, until = min(one.start for one in given), max(one.end for one in given)
-    return Grant(
+    return ProxyGrant(
         consent,
         persons,
         tuple(_describe_person(people[id]) for id in persons),

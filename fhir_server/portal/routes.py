@@ -9,18 +9,18 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.access.permissions import PermissionResolver
 from fhir_server.interactions.service import Service
 from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
-from fhir_server.portal.account import add_account, worded
+from fhir_server.portal.account import add_account, describe_events
 from fhir_server.portal.activation_codes import Invitation
 from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
-from fhir_server.portal.proxy_grants import Grant
-from fhir_server.portal.sharing import Unclear
-from fhir_server.portal.wording import LEVELS, RELATIONSHIPS, opened
+from fhir_server.portal.proxy_grants import ProxyGrant
+from fhir_server.portal.sharing import UnclearFormError
+from fhir_server.portal.wording import LEVELS, RELATIONSHIPS, describe_level
 from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.security_events import SecurityEvent, Kind, of_patient
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
 from fhir_server.web.dates import day_of
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
@@ -43,7 +43,9 @@ class Portal:
         now = self.smart.now()
         records = await self.context.records(session.user, now)
         may_share = await self.context.may_share(session.user, now)
-        changed = worded(account_events.news(await account_events.events(self.smart.store, session.user, now)), self.smart.zone)
+        changed = describe_events(
+            account_events.changes_since_last_sign_in(await account_events.events(self.smart.store, session.user, now)), self.smart.zone
+        )
         return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
 
     # friends and family access
@@ -54,11 +56,11 @@ class Portal:
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            asked = sharing.wish(form, self.context.today(now))
+            asked = sharing.parse_sharing_request(form, self.context.today(now))
             if not await self._first(session, form.get("once", ""), now):
-                return await self._sharing(session, {}, Unclear(_TWICE))
+                return await self._sharing(session, {}, UnclearFormError(_TWICE))
             code, consent = await sharing.share(self.context, session.user, asked, now)
-        except Unclear as unclear:
+        except UnclearFormError as unclear:
             return await self._sharing(session, form, unclear)
         except NotYourRecordError:
             return self._not_yours(session)
@@ -69,7 +71,7 @@ class Portal:
         now = self.smart.now()
         try:
             code, grant = await sharing.another_code(self.context, session.user, form.get("consent", ""), now)
-        except Unclear as unclear:
+        except UnclearFormError as unclear:
             return await self._sharing(session, {}, unclear)
         except NotYourRecordError:
             return self._not_yours(session)
@@ -80,17 +82,17 @@ class Portal:
         consent = form.get("consent", "")
         try:
             await sharing.end(self.context, session.user, consent, self.smart.now())
-        except Unclear as unclear:
+        except UnclearFormError as unclear:
             return await self._sharing(session, {}, unclear)
         except NotYourRecordError:
             return self._not_yours(session)
         await self._note("end-sharing", session, f"Consent/{consent}")
         return page_handlers.to("/sharing", ended="yes")
 
-    async def _sharing(self, session: Session, form: dict[str, str], unclear: Unclear | None = None, done: str = "") -> Response:
+    async def _sharing(self, session: Session, form: dict[str, str], unclear: UnclearFormError | None = None, done: str = "") -> Response:
         now = self.smart.now()
         try:
-            grants = await sharing.shared(self.context, session.user, now)
+            grants = await sharing.list_shared(self.context, session.user, now)
         except NotYourRecordError:
             return self._not_yours(session)
         return page_handlers.page(
@@ -102,14 +104,14 @@ class Portal:
             wrong=unclear.field if unclear else "",
             done=done,
             grants=[await self._listed(grant, now) for grant in grants],
-            levels=[(code, name, opened(self.context.service.policy, code)) for code, name in LEVELS.items()],
+            levels=[(code, name, describe_level(self.context.service.policy, code)) for code, name in LEVELS.items()],
             relationships=RELATIONSHIPS,
             today=self.context.today(now).isoformat(),
             once=new_secret(),
             form=form,
         )
 
-    async def _listed(self, grant: Grant, now: int) -> dict[str, Any]:
+    async def _listed(self, grant: ProxyGrant, now: int) -> dict[str, Any]:
         zone = self.smart.zone
         return {
             "consent": grant.consent,
@@ -117,17 +119,17 @@ class Portal:
             "levels": ", ".join(LEVELS[level] for level in grant.levels),
             "since": "" if grant.since is None else day_of(grant.since, zone),
             "last": "" if grant.until is None else day_of(grant.until - 1, zone),
-            "code": await activation_codes.state(self.smart.store.secrets, grant.persons[0], now),
+            "code": await activation_codes.state(self.smart.store.key_values, grant.persons[0], now),
         }
 
     async def _first(self, session: Session, once: str, now: int) -> bool:
         """Whether this form is sent for the first time; a page sent again must not let somebody in again."""
         key = digest(f"{session.token}:{once}")
-        return bool(once) and await self.smart.store.secrets.keep("sent-form", key, b"", now + 60 * MINUTE)
+        return bool(once) and await self.smart.store.key_values.put_if_absent("sent-form", key, b"", now + 60 * MINUTE)
 
     async def _note(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
         own = of_patient(session.user.patient)
-        await self.smart.note(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
+        await self.smart.record(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
         until = day_of(now + activation_codes.CODE_LIFE, self.smart.zone)
@@ -145,19 +147,19 @@ class Portal:
         now = self.smart.now()
         try:
             user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now)
-        except activation_codes.Refused as refused:
-            earlier = await activation_codes.taken_up(self.smart.store, session.user, form.get("code", ""))
+        except activation_codes.CodeRefusedError as refused:
+            earlier = await activation_codes.accept_invitation(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
                 return await self._accepted(request, *earlier, now)
-            await self.smart.note(SecurityEvent("use-code", False, session.user.username))
+            await self.smart.record(SecurityEvent("use-code", False, session.user.username))
             return page_handlers.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
-        await self.smart.note(SecurityEvent("use-code", username=user.username, about=about))
+        await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
         return await self._accepted(request, user, invitation, now)
 
     async def _accepted(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
         choice = next((one for one in await self.context.records(user, now) if one.patient == invitation.patient), None)
-        value = await sessions.start(self.smart, user, browser_names.described(request))
+        value = await sessions.start(self.smart, user, browser_names.describe_browser(request))
         session = Session(user, now, sessions.form_token(value))
         return page_handlers.with_cookie(self.smart, page_handlers.page(self.smart, "accepted.html", session=session, choice=choice), value)
 
@@ -170,7 +172,7 @@ class Portal:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps(session, _NOT_CONNECTED)
-        await self.smart.note(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
+        await self.smart.record(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
         return page_handlers.to("/apps", ended="yes")
 
     async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:
@@ -189,7 +191,7 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
     routes.add_api_route("/", portal.start, methods=["GET"])
     routes.add_api_route("/portal.css", page_handlers.style, methods=["GET"])
     for path, shown in {"/sharing": portal.sharing, "/accept": portal.accept, "/apps": portal.apps}.items():
-        routes.add_api_route(path, page_handlers.shown(smart, path, shown), methods=["GET"])
+        routes.add_api_route(path, page_handlers.show_handler(smart, path, shown), methods=["GET"])
     posts = {
         "/sharing": ("/sharing", portal.share),
         "/sharing/code": ("/sharing", portal.another_code),
@@ -200,7 +202,7 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
     add_charts(routes, smart)
     add_account(routes, smart)
     for path, (page, sent) in posts.items():
-        routes.add_api_route(path, page_handlers.sent(smart, page, sent), methods=["POST"])
+        routes.add_api_route(path, page_handlers.form_handler(smart, page, sent), methods=["POST"])
         if path != page:
             routes.add_api_route(path, page_handlers.back(page), methods=["GET"])
     return routes

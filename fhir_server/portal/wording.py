@@ -41,7 +41,7 @@ RELATIONSHIPS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def opened(policy: Policy, level: str) -> str:
+def describe_level(policy: Policy, level: str) -> str:
     """What a grant of this level opens, and what not, asked of the policy itself."""
     actor = Actor("PA", level)
     # A topic of which any part opens counts as opened: whoever decides must not be told less than what happens.

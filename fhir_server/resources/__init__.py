@@ -25,14 +25,14 @@ def catalog() -> Mapping[str, ResourceType]:
     Raises ValueError when two files declare one type, or a file declares a type that R4 does not have; AttributeError when a
     file named after a type declares nothing.
     """
-    declared = collected(_scanned())
+    declared = collect_declarations(_scanned())
     unknown = declared.keys() - set(definitions.types())
     if unknown:
         raise ValueError(f"not R4 resource types: {', '.join(sorted(unknown))}")
     return MappingProxyType({name: declared.get(name) or _default_declarations.declaration(name) for name in definitions.types()})
 
 
-def collected(found: list[ResourceType]) -> dict[str, ResourceType]:
+def collect_declarations(found: list[ResourceType]) -> dict[str, ResourceType]:
     """The declarations by name; ValueError when a name is declared twice."""
     declared: dict[str, ResourceType] = {}
     for each in found:

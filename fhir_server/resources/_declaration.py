@@ -31,11 +31,11 @@ class ResourceType:
     by_category: Mapping[str, str] = field(default_factory=dict)
     by_status: Mapping[str, str] = field(default_factory=dict)
     subjects: tuple[str, ...] = ()
-    several: Literal["all", "each"] = "all"
-    context: tuple[str, ...] = ()
-    coded: tuple[str, ...] = ()
-    knowing: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
+    shared_rows: Literal["all", "each"] = "all"
+    inherits_labels_from: tuple[str, ...] = ()
+    label_codes: tuple[str, ...] = ()
+    must_be_classified: tuple[str, ...] = ()
+    member_references: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()
     departments: tuple[str, ...] = ()

@@ -82,10 +82,10 @@ def declaration(name: str) -> ResourceType:
         name,
         data_class(name),
         subjects=subjects,
-        context=context,
-        coded=definitions.codings(name),
-        knowing=("medication[x]",) if "medication[x]" in named else (),
-        members=tuple(path for path in named if path in PARTS),
+        inherits_labels_from=context,
+        label_codes=definitions.codings(name),
+        must_be_classified=("medication[x]",) if "medication[x]" in named else (),
+        member_references=tuple(path for path in named if path in PARTS),
         hidden_status=frozenset({"entered-in-error"}) if subjects else frozenset(),
     )
 

@@ -6,8 +6,8 @@ TYPE = ResourceType(
     "Account",
     "billing",
     subjects=("subject",),
-    several="all",
-    context=("partOf",),
-    coded=("type",),
+    shared_rows="all",
+    inherits_labels_from=("partOf",),
+    label_codes=("type",),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -6,6 +6,6 @@ TYPE = ResourceType(
     "AllergyIntolerance",
     "allergy",
     subjects=("patient",),
-    context=("encounter",),
-    coded=("code", "reaction.substance", "reaction.manifestation"),
+    inherits_labels_from=("encounter",),
+    label_codes=("code", "reaction.substance", "reaction.manifestation"),
 )

@@ -6,7 +6,7 @@ TYPE = ResourceType(
     "AuditEvent",
     "audit",
     subjects=("entity.what",),
-    context=("agent.location",),
-    coded=("type", "subtype", "purposeOfEvent", "entity.type"),
-    members=("entity.what",),
+    inherits_labels_from=("agent.location",),
+    label_codes=("type", "subtype", "purposeOfEvent", "entity.type"),
+    member_references=("entity.what",),
 )

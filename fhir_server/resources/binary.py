@@ -6,5 +6,5 @@ TYPE = ResourceType(
     "Binary",
     "note",
     subjects=("securityContext",),
-    required=("securityContext",),
+    depends_on=("securityContext",),
 )

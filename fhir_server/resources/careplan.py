@@ -6,14 +6,21 @@ TYPE = ResourceType(
     "CarePlan",
     "careplan",
     subjects=("subject",),
-    context=("encounter", "basedOn", "partOf"),
-    coded=(
+    inherits_labels_from=("encounter", "basedOn", "partOf"),
+    label_codes=(
         "category",
         "activity.detail.code",
         "activity.detail.reasonCode",
         "activity.detail.product[x]",
         "activity.outcomeCodeableConcept",
     ),
-    members=("addresses", "goal", "activity.reference", "activity.outcomeReference", "activity.detail.reasonReference", "supportingInfo"),
+    member_references=(
+        "addresses",
+        "goal",
+        "activity.reference",
+        "activity.outcomeReference",
+        "activity.detail.reasonReference",
+        "supportingInfo",
+    ),
     hidden_status=frozenset({"draft", "entered-in-error"}),
 )

@@ -6,8 +6,8 @@ TYPE = ResourceType(
     "CareTeam",
     "careteam",
     subjects=("subject",),
-    context=("encounter", "managingOrganization"),
-    coded=("category", "reasonCode", "participant.role"),
-    members=("participant.member", "participant.onBehalfOf", "reasonReference"),
+    inherits_labels_from=("encounter", "managingOrganization"),
+    label_codes=("category", "reasonCode", "participant.role"),
+    member_references=("participant.member", "participant.onBehalfOf", "reasonReference"),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -6,8 +6,8 @@ TYPE = ResourceType(
     "Claim",
     "billing",
     subjects=("patient",),
-    context=("facility", "prescription", "referral", "item.encounter"),
-    coded=(
+    inherits_labels_from=("facility", "prescription", "referral", "item.encounter"),
+    label_codes=(
         "type",
         "subType",
         "diagnosis.diagnosis[x]",
@@ -18,7 +18,7 @@ TYPE = ResourceType(
         "item.detail.productOrService",
         "item.detail.subDetail.productOrService",
     ),
-    members=("related.claim", "item.encounter"),
+    member_references=("related.claim", "item.encounter"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
     departments=("facility", "provider"),
 )

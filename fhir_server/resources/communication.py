@@ -6,8 +6,8 @@ TYPE = ResourceType(
     "Communication",
     "message",
     subjects=("subject",),
-    context=("encounter", "basedOn", "partOf", "inResponseTo", "reasonReference"),
-    coded=("category", "topic", "reasonCode"),
-    members=("about", "payload.content[x]"),
+    inherits_labels_from=("encounter", "basedOn", "partOf", "inResponseTo", "reasonReference"),
+    label_codes=("category", "topic", "reasonCode"),
+    member_references=("about", "payload.content[x]"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),
 )

@@ -6,7 +6,7 @@ TYPE = ResourceType(
     "Condition",
     "condition",
     subjects=("subject",),
-    context=("encounter",),
-    coded=("code", "category", "bodySite", "stage.summary", "evidence.code"),
-    members=("stage.assessment", "evidence.detail"),
+    inherits_labels_from=("encounter",),
+    label_codes=("code", "category", "bodySite", "stage.summary", "evidence.code"),
+    member_references=("stage.assessment", "evidence.detail"),
 )

@@ -6,6 +6,6 @@ TYPE = ResourceType(
     "Coverage",
     "coverage",
     subjects=("beneficiary",),
-    coded=("type",),
+    label_codes=("type",),
     hidden_status=frozenset({"entered-in-error"}),
 )

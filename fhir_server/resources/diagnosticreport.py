@@ -30,9 +30,9 @@ TYPE = ResourceType(
         "LAB": "lab",
     },
     subjects=("subject",),
-    context=("encounter", "basedOn", "specimen"),
-    coded=("code", "category", "conclusionCode"),
-    knowing=("code",),
-    members=("result", "imagingStudy", "media.link"),
+    inherits_labels_from=("encounter", "basedOn", "specimen"),
+    label_codes=("code", "category", "conclusionCode"),
+    must_be_classified=("code",),
+    member_references=("result", "imagingStudy", "media.link"),
     hidden_status=frozenset({"registered", "partial", "preliminary", "entered-in-error"}),
 )

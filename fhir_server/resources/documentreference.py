@@ -13,9 +13,9 @@ TYPE = ResourceType(
         "clinical-note": "note",
     },
     subjects=("subject",),
-    context=("context.encounter", "context.related"),
-    coded=("type", "category", "context.event", "context.facilityType", "context.practiceSetting"),
-    members=("relatesTo.target",),
+    inherits_labels_from=("context.encounter", "context.related"),
+    label_codes=("type", "category", "context.event", "context.facilityType", "context.practiceSetting"),
+    member_references=("relatesTo.target",),
     hidden_status=frozenset({"entered-in-error"}),
     departments=("context.practiceSetting", "context.facilityType", "custodian"),
 )

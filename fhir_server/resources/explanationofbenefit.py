@@ -6,8 +6,8 @@ TYPE = ResourceType(
     "ExplanationOfBenefit",
     "billing",
     subjects=("patient",),
-    context=("claim", "facility", "prescription", "referral", "item.encounter"),
-    coded=(
+    inherits_labels_from=("claim", "facility", "prescription", "referral", "item.encounter"),
+    label_codes=(
         "type",
         "subType",
         "diagnosis.diagnosis[x]",
@@ -21,7 +21,7 @@ TYPE = ResourceType(
         "addItem.detail.productOrService",
         "addItem.detail.subDetail.productOrService",
     ),
-    members=("related.claim", "item.encounter"),
+    member_references=("related.claim", "item.encounter"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
     departments=("facility", "provider"),
 )

@@ -6,6 +6,6 @@ TYPE = ResourceType(
     "Goal",
     "careplan",
     subjects=("subject",),
-    coded=("description", "category", "target.measure", "target.detail[x]", "outcomeCode"),
-    members=("addresses", "outcomeReference"),
+    label_codes=("description", "category", "target.measure", "target.detail[x]", "outcomeCode"),
+    member_references=("addresses", "outcomeReference"),
 )

@@ -5,6 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "HealthcareService",
     "directory",
-    coded=("category", "type", "specialty", "program"),
+    label_codes=("category", "type", "specialty", "program"),
     departments=("category", "type", "specialty", "location", "providedBy"),
 )

@@ -6,9 +6,9 @@ TYPE = ResourceType(
     "Immunization",
     "immunization",
     subjects=("patient",),
-    context=("encounter", "location"),
-    coded=("vaccineCode", "reasonCode", "protocolApplied.targetDisease"),
-    members=("reasonReference", "reaction.detail"),
+    inherits_labels_from=("encounter", "location"),
+    label_codes=("vaccineCode", "reasonCode", "protocolApplied.targetDisease"),
+    member_references=("reasonReference", "reaction.detail"),
     hidden_status=frozenset({"entered-in-error"}),
     departments=("location",),
 )

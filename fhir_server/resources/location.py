@@ -5,6 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Location",
     "directory",
-    coded=("type",),
+    label_codes=("type",),
     departments=("type", "managingOrganization", "partOf"),
 )

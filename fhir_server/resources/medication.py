@@ -5,6 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Medication",
     "medication-definition",
-    coded=("code", "ingredient.item[x]"),
+    label_codes=("code", "ingredient.item[x]"),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -6,9 +6,9 @@ TYPE = ResourceType(
     "MedicationRequest",
     "medication",
     subjects=("subject",),
-    context=("encounter", "basedOn", "priorPrescription", "medication[x]", "reasonReference"),
-    coded=("medication[x]", "reasonCode", "category"),
-    knowing=("medication[x]",),
-    members=("detectedIssue", "supportingInformation"),
+    inherits_labels_from=("encounter", "basedOn", "priorPrescription", "medication[x]", "reasonReference"),
+    label_codes=("medication[x]", "reasonCode", "category"),
+    must_be_classified=("medication[x]",),
+    member_references=("detectedIssue", "supportingInformation"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
 )

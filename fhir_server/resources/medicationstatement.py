@@ -6,9 +6,9 @@ TYPE = ResourceType(
     "MedicationStatement",
     "medication",
     subjects=("subject",),
-    context=("context", "basedOn", "partOf", "medication[x]", "reasonReference"),
-    coded=("medication[x]", "reasonCode", "category"),
-    knowing=("medication[x]",),
-    members=("derivedFrom",),
+    inherits_labels_from=("context", "basedOn", "partOf", "medication[x]", "reasonReference"),
+    label_codes=("medication[x]", "reasonCode", "category"),
+    must_be_classified=("medication[x]",),
+    member_references=("derivedFrom",),
     hidden_status=frozenset({"entered-in-error"}),
 )

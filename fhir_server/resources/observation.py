@@ -18,9 +18,9 @@ TYPE = ResourceType(
         "vital-signs": "vitals",
     },
     subjects=("subject",),
-    context=("encounter", "basedOn", "partOf", "specimen"),
-    coded=("code", "component.code", "value[x]", "component.value[x]", "interpretation", "bodySite", "category"),
-    knowing=("code",),
-    members=("hasMember", "derivedFrom"),
+    inherits_labels_from=("encounter", "basedOn", "partOf", "specimen"),
+    label_codes=("code", "component.code", "value[x]", "component.value[x]", "interpretation", "bodySite", "category"),
+    must_be_classified=("code",),
+    member_references=("hasMember", "derivedFrom"),
     hidden_status=frozenset({"registered", "preliminary", "entered-in-error"}),
 )

@@ -5,6 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Organization",
     "directory",
-    coded=("type",),
+    label_codes=("type",),
     departments=("type", "partOf"),
 )

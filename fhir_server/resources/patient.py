@@ -6,5 +6,5 @@ TYPE = ResourceType(
     "Patient",
     "demographics",
     subjects=("id",),
-    members=("generalPractitioner", "managingOrganization", "link.other", "contact.organization"),
+    member_references=("generalPractitioner", "managingOrganization", "link.other", "contact.organization"),
 )

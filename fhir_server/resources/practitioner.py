@@ -5,6 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Practitioner",
     "directory",
-    coded=("qualification.code",),
+    label_codes=("qualification.code",),
     departments=("qualification.code",),
 )

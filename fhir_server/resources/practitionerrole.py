@@ -5,6 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "PractitionerRole",
     "directory",
-    coded=("code", "specialty"),
+    label_codes=("code", "specialty"),
     departments=("specialty", "healthcareService", "location", "organization"),
 )

@@ -6,9 +6,9 @@ TYPE = ResourceType(
     "Procedure",
     "procedure",
     subjects=("subject",),
-    context=("encounter", "basedOn", "partOf", "location", "reasonReference"),
-    coded=("code", "category", "reasonCode", "bodySite", "outcome", "complication", "followUp", "usedCode"),
-    members=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
+    inherits_labels_from=("encounter", "basedOn", "partOf", "location", "reasonReference"),
+    label_codes=("code", "category", "reasonCode", "bodySite", "outcome", "complication", "followUp", "usedCode"),
+    member_references=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),
     departments=("location",),
 )

@@ -6,8 +6,8 @@ TYPE = ResourceType(
     "Provenance",
     "provenance",
     subjects=("target",),
-    context=("location",),
-    coded=("reason", "activity"),
-    members=("entity.what",),
-    required=("target",),
+    inherits_labels_from=("location",),
+    label_codes=("reason", "activity"),
+    member_references=("entity.what",),
+    depends_on=("target",),
 )

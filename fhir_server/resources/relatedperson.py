@@ -6,5 +6,5 @@ TYPE = ResourceType(
     "RelatedPerson",
     "related-person",
     subjects=("patient",),
-    coded=("relationship",),
+    label_codes=("relationship",),
 )

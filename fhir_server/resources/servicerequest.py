@@ -13,9 +13,9 @@ TYPE = ResourceType(
         "108252007": "lab",
     },
     subjects=("subject",),
-    context=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),
-    coded=("code", "category", "orderDetail", "reasonCode", "bodySite", "performerType", "locationCode"),
-    members=("specimen", "supportingInfo"),
+    inherits_labels_from=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),
+    label_codes=("code", "category", "orderDetail", "reasonCode", "bodySite", "performerType", "locationCode"),
+    member_references=("specimen", "supportingInfo"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
     departments=("locationReference", "locationCode", "performer", "performerType"),
 )

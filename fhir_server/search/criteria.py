@@ -11,10 +11,10 @@ from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.search.element_paths import referred_type
 from fhir_server.search.escaping import split, unescape
-from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Present, RefersTo, Test, TokenIs
+from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, RefersTo, TokenIs
 from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.index import Parameter, parameters
-from fhir_server.search.parameter_types import Asked
+from fhir_server.search.parameter_types import ValueContext
 
 # Parameters of R4 that narrow a search and that are not served: to ignore one would answer a wider question.
 NARROWING: Final = frozenset({"_text", "_content", "_filter", "_list", "_query"})
@@ -56,14 +56,14 @@ def refers(type: str, param: str, targets: frozenset[str]) -> Filter:
 def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
     if modifier == "missing":
         # Entries cannot be told to be of one type but by their text, so presence within a limit is not asked.
-        return parameter.canonical.limit is None
+        return parameter.indexed_as.limit is None
     return modifier in parameter.kind.modifiers or (parameter.definition.kind == "reference" and modifier in parameter.targets)
 
 
 def _condition(parameter: Parameter, modifier: str, value: str, now: int, base: str) -> Filter:
     if modifier == "missing":
         return _missing(parameter, value)
-    asked = Asked(modifier or None, parameter.targets, base, now)
+    asked = ValueContext(modifier or None, parameter.targets, base, now)
     parts = [_alternative(parameter, text, asked) for text in split(value, ",")]
     found = _either(parts)
     return Not(found) if modifier == "not" else found
@@ -77,18 +77,18 @@ def _either(parts: list[Filter]) -> Filter:
     ids = [part.ids for part in parts if isinstance(part, IdIs)]
     if len(ids) == len(parts):
         return IdIs(frozenset().union(*ids))
-    named = [(part.param, part.test.targets) for part in parts if isinstance(part, Has) and isinstance(part.test, RefersTo)]
+    named = [(part.param, part.predicate.targets) for part in parts if isinstance(part, Has) and isinstance(part.predicate, RefersTo)]
     if len(named) == len(parts) and len({param for param, _ in named}) == 1:
         return Has(named[0][0], RefersTo(frozenset().union(*(targets for _, targets in named))))
     return AnyOf(tuple(parts))
 
 
-def _alternative(parameter: Parameter, text: str, asked: Asked) -> Filter:
+def _alternative(parameter: Parameter, text: str, asked: ValueContext) -> Filter:
     if not text:
         raise ValueError("a value is empty")
     if parameter.definition.code == "_id":
         return IdIs(frozenset({unescape(text)}))
-    test = parameter.kind.test(text, asked)
+    test = parameter.kind.parse_value(text, asked)
     if isinstance(test, TokenIs) and test.system in implied_systems(parameter.type, parameter.definition.expression):
         test = TokenIs("", test.code)
     if parameter.flag:
@@ -96,8 +96,8 @@ def _alternative(parameter: Parameter, text: str, asked: Asked) -> Filter:
     return _condition_on(parameter, test)
 
 
-def _condition_on(parameter: Parameter, test: Test) -> Filter:
-    stands = parameter.canonical
+def _condition_on(parameter: Parameter, test: Predicate) -> Filter:
+    stands = parameter.indexed_as
     if isinstance(test, RefersTo) and stands.limit:
         targets = frozenset(target for target in test.targets if referred_type(target) == stands.limit)
         if not targets:
@@ -107,8 +107,8 @@ def _condition_on(parameter: Parameter, test: Test) -> Filter:
     return found[0] if len(found) == 1 else AnyOf(found)
 
 
-def _flag(parameter: Parameter, test: Test) -> Filter:
-    true = Has(parameter.canonical.params[0], TRUE)
+def _flag(parameter: Parameter, test: Predicate) -> Filter:
+    true = Has(parameter.indexed_as.params[0], TRUE)
     if not isinstance(test, TokenIs) or test.system or test.code not in ("true", "false"):
         raise ValueError("it must be true or false")
     return true if test.code == "true" else Not(true)
@@ -119,6 +119,6 @@ def _missing(parameter: Parameter, value: str) -> Filter:
         raise ValueError("it must be true or false")
     if parameter.flag or parameter.definition.code == "_id":
         return NOTHING if value == "true" else EVERYTHING
-    found = tuple(Present(param) for param in parameter.canonical.params)
+    found = tuple(Present(param) for param in parameter.indexed_as.params)
     present = found[0] if len(found) == 1 else AnyOf(found)
     return Not(present) if value == "true" else present

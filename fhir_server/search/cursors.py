@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from fhir_server.errors import Problem
-from fhir_server.search.visibility import STALE, Position
+from fhir_server.search.visibility import STALE_LINK, Position
 
 _positions = msgspec.json.Decoder(Position)
 
@@ -26,12 +26,12 @@ class Cursors:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESSIV(key)
 
-    def seal(self, position: Position, bound: bytes) -> str:
+    def encrypt(self, position: Position, bound: bytes) -> str:
         """The position as URL-safe text."""
         sealed = self._cipher.encrypt(msgspec.json.encode(position), [bound])
         return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
-    def open(self, text: str, bound: bytes) -> Position:
+    def decrypt(self, text: str, bound: bytes) -> Position:
         """The position; Problem ``invalid``, always of one wording, for anything :meth:`seal` did not give for ``bound``."""
         try:
             sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -39,4 +39,4 @@ class Cursors:
                 raise ValueError("not the one way to write it")
             return _positions.decode(self._cipher.decrypt(sealed, [bound]))
         except (ValueError, InvalidTag):
-            raise Problem("invalid", STALE) from None
+            raise Problem("invalid", STALE_LINK) from None

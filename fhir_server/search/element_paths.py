@@ -27,7 +27,7 @@ def referred_type(text: str) -> str | None:
     return found[1] if found else None
 
 
-def compiled(branch: Branch, suffixes: Sequence[str], sink: Walk) -> list[tuple[str, Walk]]:
+def compile_walk(branch: Branch, suffixes: Sequence[str], sink: Walk) -> list[tuple[str, Walk]]:
     """For each top-level member that may begin this path: its name, and the walk to start on that member's value.
 
     ``suffixes`` are the datatypes, as written in member names, that a choice at the path's end may have.

@@ -64,7 +64,7 @@ class QuantityIs:
     unit: str | None = None
 
 
-Test = TokenIs | RefersTo | TextIs | DateIs | QuantityIs
+Predicate = TokenIs | RefersTo | TextIs | DateIs | QuantityIs
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Has:
     """Some admitted entry of search parameter ``param`` passes ``test``."""
 
     param: str
-    test: Test
+    predicate: Predicate
 
 
 @dataclass(frozen=True, slots=True)

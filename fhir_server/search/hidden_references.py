@@ -34,17 +34,17 @@ def targets(where: Filter) -> Iterator[str]:
             yield from targets(part)
 
 
-def limited(where: Filter, shown: frozenset[str]) -> Filter:
+def limit_to_visible(where: Filter, shown: frozenset[str]) -> Filter:
     """The condition, asking for no reference to a hideable row that is not ``shown``."""
     match where:
         case Has(param, RefersTo(named)):
             return Has(param, RefersTo(frozenset(target for target in named if target in shown or not hideable(target))))
         case AllOf(parts):
-            return AllOf(tuple(limited(part, shown) for part in parts))
+            return AllOf(tuple(limit_to_visible(part, shown) for part in parts))
         case AnyOf(parts):
-            return AnyOf(tuple(limited(part, shown) for part in parts))
+            return AnyOf(tuple(limit_to_visible(part, shown) for part in parts))
         case Not(part):
-            return Not(limited(part, shown))
+            return Not(limit_to_visible(part, shown))
     return where
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
-from fhir_server.search.element_paths import Out, Walk, compiled
+from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
-from fhir_server.search.parameter_aliases import IndexedAs, canonicals
-from fhir_server.search.parameter_types import KINDS, Kind
+from fhir_server.search.parameter_aliases import IndexedAs, index_forms
+from fhir_server.search.parameter_types import KINDS, ParameterType
 from fhir_server.search.visibility import Entry
 
 # Known to R4 and not served: kinds that need more than one entry or a map, and two of Bundle whose values are resources.
@@ -34,8 +34,8 @@ class Parameter:
 
     type: str
     definition: SearchParameter
-    kind: Kind
-    canonical: IndexedAs
+    kind: ParameterType
+    indexed_as: IndexedAs
     targets: tuple[str, ...]
     flag: bool
 
@@ -44,8 +44,8 @@ class Parameter:
 def parameters(type: str) -> Mapping[str, Parameter]:
     """Code -> parameter, for those served of this type.  Raises KeyError for a type R4 does not have."""
     served = tuple(p for p in definitions.search_parameters(type) if _is_served(type, p))
-    stands = canonicals(served)
-    return MappingProxyType({p.code: _parameter(type, p, stands[p.code]) for p in served})
+    forms = index_forms(served)
+    return MappingProxyType({p.code: _parameter(type, p, forms[p.code]) for p in served})
 
 
 def supported(type: str) -> tuple[SearchParameter, ...]:
@@ -53,9 +53,9 @@ def supported(type: str) -> tuple[SearchParameter, ...]:
     return tuple(parameter.definition for parameter in parameters(type).values())
 
 
-def canonical(type: str, param: str) -> IndexedAs:
+def indexed_as(type: str, param: str) -> IndexedAs:
     """What a question about ``param`` is asked of: index entries exist under these names only."""
-    return parameters(type)[param].canonical
+    return parameters(type)[param].indexed_as
 
 
 def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, ...]:
@@ -96,7 +96,7 @@ def _parameter(type: str, definition: SearchParameter, stands: IndexedAs) -> Par
 def _plan(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
     plan: dict[str, tuple[Walk, ...]] = {}
     for code, parameter in parameters(type).items():
-        if parameter.canonical == IndexedAs((code,)) and code not in _ELSEWHERE:
+        if parameter.indexed_as == IndexedAs((code,)) and code not in _ELSEWHERE:
             for name, walk in _walks(type, code, base):
                 plan[name] = (*plan.get(name, ()), walk)
     return plan
@@ -107,10 +107,10 @@ def _walks(type: str, code: str, base: str) -> tuple[tuple[str, Walk], ...]:
     parameter = parameters(type)[code]
     sink = _sink(code, parameter.kind, base)
     branches = parse(parameter.definition.expression)
-    return tuple(start for branch in branches for start in compiled(branch, parameter.kind.suffixes, sink))
+    return tuple(start for branch in branches for start in compile_walk(branch, parameter.kind.suffixes, sink))
 
 
-def _sink(code: str, kind: Kind, base: str) -> Walk:
+def _sink(code: str, kind: ParameterType, base: str) -> Walk:
     extract, name = kind.extract, kind.entry
 
     def sink(value: Any, path: Path, out: Out) -> None:

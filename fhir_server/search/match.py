@@ -19,14 +19,14 @@ from fhir_server.search.filters import (
     IdIs,
     Not,
     OfPatient,
+    Predicate,
     Present,
     QuantityIs,
     RefersTo,
-    Test,
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import STALE, Entry, SearchableRow, Position, Scalar, SortKey, Visibility, VisibilityClause
+from fhir_server.search.visibility import STALE_LINK, Entry, Position, Scalar, SearchableRow, SortKey, Visibility, VisibilityClause
 
 Classes = frozenset[int]
 
@@ -61,17 +61,17 @@ def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes) -> li
     return [matches(part, row, classes) for part in parts]
 
 
-def admits(visibility: Visibility, row: SearchableRow) -> bool:
+def is_visible(visibility: Visibility, row: SearchableRow) -> bool:
     """Whether some window shows the row."""
     return any(_clause_shows(clause, visibility.now, row) for clause in visibility.clauses)
 
 
-def answers(visibility: Visibility, row: SearchableRow, where: Filter) -> bool:
+def matches_visible(visibility: Visibility, row: SearchableRow, where: Filter) -> bool:
     """Whether some window shows the row and ``where`` holds for what that same window shows of it."""
     return any(_clause_shows(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
 
 
-def select(
+def search(
     rows: Sequence[SearchableRow],
     type: str,
     where: Filter,
@@ -91,19 +91,21 @@ def select(
     compare = _comparison(sort)
 
     def place(number: int) -> _Place:
-        return (*rows[number].place[1 if visibility.bounded else 0 :], number)
+        return (*rows[number].place[1 if visibility.limited_to_patients else 0 :], number)
 
-    found = [(keys(sort, visibility, rows[one]), place(one)) for one in numbers.values() if answers(visibility, rows[one], where)]
+    found = [
+        (sort_values(sort, visibility, rows[one]), place(one)) for one in numbers.values() if matches_visible(visibility, rows[one], where)
+    ]
     if after is not None:
         number = numbers.get(after.id)
-        if number is None or len(after.keys) != len(sort) or not admits(visibility, rows[number]):
-            raise Problem("invalid", STALE)
+        if number is None or len(after.keys) != len(sort) or not is_visible(visibility, rows[number]):
+            raise Problem("invalid", STALE_LINK)
         found = [item for item in found if compare(item, (after.keys, place(number))) > 0]
     found.sort(key=cmp_to_key(compare))
     return tuple(rows[of[-1]] for _, of in found[:limit])
 
 
-def keys(sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow) -> tuple[Scalar, ...]:
+def sort_values(sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow) -> tuple[Scalar, ...]:
     """The row's sort values, None where it has none: what a Position after this row holds."""
     classes: Classes = frozenset().union(*(w.classes for w in visibility.clauses if _clause_shows(w, visibility.now, row)))
     return tuple(_sort_value(key, row, classes) for key in sort)
@@ -113,7 +115,7 @@ def _clause_shows(clause: VisibilityClause, now: int, row: SearchableRow) -> boo
     return (
         row.class_id in clause.classes
         and (clause.patients is None or not clause.patients.isdisjoint(row.patients))
-        and (not clause.released or row.release_at <= now)
+        and (not clause.released_only or row.release_at <= now)
         and matches(clause.where, row, clause.classes)
     )
 
@@ -122,7 +124,7 @@ def _entries(row: SearchableRow, param: str, classes: Classes) -> Iterable[Entry
     return (entry for entry in row.entries if entry.param == param and entry.class_id in classes)
 
 
-def _passes(test: Test, entry: Entry) -> bool:
+def _passes(test: Predicate, entry: Entry) -> bool:
     match test:
         case TokenIs(system, code):
             return system in (None, entry.value[0]) and code in (None, entry.value[1])

@@ -21,7 +21,7 @@ class IndexedAs:
     limit: str | None = None
 
 
-def canonicals(parameters: tuple[SearchParameter, ...]) -> Mapping[str, IndexedAs]:
+def index_forms(parameters: tuple[SearchParameter, ...]) -> Mapping[str, IndexedAs]:
     """Parameter code -> what it stands for; itself where it is indexed."""
     branches = {parameter.code: frozenset(parse(parameter.expression)) for parameter in parameters}
     found: dict[str, IndexedAs] = {}

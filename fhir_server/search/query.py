@@ -10,7 +10,7 @@ from fhir_server.errors import Problem
 from fhir_server.search.criteria import UnknownParameterError, criterion
 from fhir_server.search.escaping import split
 from fhir_server.search.filters import AllOf, Filter
-from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, ResultParameters, Include
+from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Include, ResultParameters
 from fhir_server.search.visibility import SortKey
 
 MAX_PAIRS: Final = 200

@@ -105,7 +105,7 @@ def _sort(controls: ResultParameters, value: str) -> list[str]:
         if parameter is None or not _sortable(parameter):
             controls.unknown_keys.append(name)
             continue
-        keys.append(SortKey(parameter.canonical.params[0], parameter.kind.entry, descending))
+        keys.append(SortKey(parameter.indexed_as.params[0], parameter.kind.entry, descending))
         shown.append(text)
     controls.sort = tuple(keys)
     return [",".join(shown)] if shown else []
@@ -113,7 +113,7 @@ def _sort(controls: ResultParameters, value: str) -> list[str]:
 
 def _sortable(parameter: Parameter) -> bool:
     # One that stands for several, or for part of another's entries, has no entries of its own to order by.
-    return len(parameter.canonical.params) == 1 and parameter.canonical.limit is None and not parameter.flag
+    return len(parameter.indexed_as.params) == 1 and parameter.indexed_as.limit is None and not parameter.flag
 
 
 def _include(controls: ResultParameters, value: str) -> list[str]:

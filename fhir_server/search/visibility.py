@@ -42,7 +42,7 @@ class VisibilityClause:
 
     patients: frozenset[str] | None
     classes: frozenset[int]
-    released: bool = True
+    released_only: bool = True
     where: Filter = EVERYTHING
 
 
@@ -54,7 +54,7 @@ class Visibility:
     now: int = 0
 
     @property
-    def bounded(self) -> bool:
+    def limited_to_patients(self) -> bool:
         """Whether it shows rows of named patients only; such answers are ordered by when rows were stored, and nothing else."""
         return all(clause.patients is not None for clause in self.clauses)
 
@@ -94,4 +94,4 @@ class Position(msgspec.Struct, frozen=True):
     id: str
 
 
-STALE = "The page link is not valid, or not any more: run the search again."
+STALE_LINK = "The page link is not valid, or not any more: run the search again."

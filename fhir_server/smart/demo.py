@@ -38,7 +38,9 @@ PEOPLE: Final[tuple[tuple[str, str, Role, str | None, str | None, tuple[str, ...
 
 CLIENTS: Final = (
     Client("demo-public", "Demo phone app", "app", "none", _PERSONAL, (REDIRECT,)),
-    Client("demo-confidential", "Demo web app", "app", "client_secret", _PERSONAL, (REDIRECT,), secret=digest(SECRET), launch_uri=LAUNCH),
+    Client(
+        "demo-confidential", "Demo web app", "app", "client_secret", _PERSONAL, (REDIRECT,), secret_hash=digest(SECRET), launch_uri=LAUNCH
+    ),
     Client("demo-asymmetric", "Demo signed app", "app", "private_key_jwt", _PERSONAL, (REDIRECT,)),
     Client("demo-backend", "Demo feed", "backend", "private_key_jwt", "system/*.cruds", clearance=("*",), trusted=True),
     Client(
@@ -66,7 +68,7 @@ async def load(store: Store) -> None:
 
 async def private_keys(store: Store, client_id: str) -> dict[str, Any] | None:
     """The private JWK Set of a demo client, for ``fhir-server client show``; None if it has none."""
-    text = await store.secrets.peek(_KEYS, client_id, 0)
+    text = await store.key_values.get(_KEYS, client_id, 0)
     return None if text is None else dict(json.loads(text))
 
 
@@ -75,7 +77,7 @@ async def _with_keys(store: Store, client: Client) -> Client:
         return client
     keys = await anyio.to_thread.run_sync(_generate_key)
     text = json.dumps(keys.as_dict(private=True)).encode()
-    await store.secrets.replace(_KEYS, client.client_id, text, NEVER)
+    await store.key_values.put(_KEYS, client.client_id, text, NEVER)
     return clients.with_jwks(client, dict(keys.as_dict(private=False)))
 
 

@@ -10,13 +10,13 @@ from fastapi.responses import JSONResponse
 
 from fhir_server.smart.authorize.pages import add_pages
 from fhir_server.smart.clients import clients
-from fhir_server.smart.clients.registration_pages import add_developers
+from fhir_server.smart.clients.registration_pages import add_registration_pages
 from fhir_server.smart.clients.registration_routes import PER_ADDRESS, add_registration
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.authlib import Answer, AuthlibRequest, in_thread, incoming, written
+from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import SecurityEvent, Kind, of_patient
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
 from fhir_server.smart.discovery.documents import openid_configuration
 from fhir_server.smart.discovery.routes import add_public
 from fhir_server.smart.federation.pages import add_federation
@@ -55,7 +55,7 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     add_public(routes, smart)
     registrations = Limit(PER_ADDRESS, HOUR)
     add_registration(routes, smart, registrations)
-    add_developers(routes, smart, registrations)
+    add_registration_pages(routes, smart, registrations)
     add_federation(routes, smart, JsonClient(transport))
     return routes
 
@@ -69,18 +69,18 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Lim
         who, now = address(request), smart.now()
         if failures.reached(who, now):
             return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(who, now))
-        asked = await server.prepared(incoming(request, smart.origin, pairs))
-        answered = await in_thread(server.answered, name, asked)
+        asked = await server.prepare_request(to_authlib_request(request, smart.origin, pairs))
+        answered = await run_in_thread(server.endpoint_response, name, asked)
         if answered.body.get("error") == "invalid_client":
             failures.count(who, now)
         if name in _ACTS:
-            await smart.note(await _act(smart, _ACTS[name], request, asked, answered))
-        return written(answered, CORS)
+            await smart.record(await _act(smart, _ACTS[name], request, asked, answered))
+        return to_http_response(answered, CORS)
 
     return answer
 
 
-async def _act(smart: SmartContext, kind: Kind, request: Request, asked: AuthlibRequest, answered: Answer) -> SecurityEvent:
+async def _act(smart: SmartContext, kind: Kind, request: Request, asked: AuthlibRequest, answered: AuthlibResponse) -> SecurityEvent:
     """What the journal is told: for whom tokens were made or ended, or who was refused them and by which error."""
     token_grant = asked.token_grant
     if token_grant is not None:

@@ -72,7 +72,7 @@ class Row(msgspec.Struct, frozen=True):
     interaction: Literal["create", "update", "delete"] = "create"
 
 
-class Record(msgspec.Struct, frozen=True):
+class IndexedRow(msgspec.Struct, frozen=True):
     """A version about to be written: a Row and its index entries."""
 
     row: Row
@@ -129,7 +129,7 @@ class Snapshot(Protocol):
     async def classes(self) -> tuple[str, ...]:
         """Every visibility class's key; its number is its place, from 0."""
 
-    async def stamp(self, patient: str | None) -> PermissionEpoch: ...
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch: ...
 
     async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
         """The types of which there is a current row of one of these patients, in view or not: for what asks type by type."""
@@ -141,31 +141,31 @@ class Snapshot(Protocol):
 class Transaction(Snapshot, Protocol):
     """A Snapshot that can write; everything written in it becomes visible, and durable, at once or not at all."""
 
-    async def expect(self, names: Iterable[str]) -> None:
+    async def prefetch(self, names: Iterable[str]) -> None:
         """Be told of ``Type/id`` that will be asked for one by one, to fetch them at once if that is dear."""
 
-    async def current(self, type: str, id: str) -> Row | None:
+    async def read_unfiltered(self, type: str, id: str) -> Row | None:
         """The row whatever its class (for the write path, which labels and guards; never for an answer).
 
         For a deleted row: the Row of its deletion, interaction ``delete``.
         """
 
-    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
         """All versions before the one that :meth:`current` gives, oldest first, whatever their class; for relabelling."""
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: IndexedRow) -> None:
         """Make this the current version and keep the one before in the history.
 
         Raises Problem ``conflict`` unless ``version`` is one more than the stored one (deletions count; 0 if none).
         """
 
-    async def drop(self, row: Row) -> None:
+    async def delete(self, row: Row) -> None:
         """Write the deletion ``row`` (interaction ``delete``) and take the current version and its entries away.
 
         Raises Problem ``conflict`` as ``put`` does, and if there is no current version.
         """
 
-    async def relabel(self, record: Record) -> None:
+    async def relabel(self, record: IndexedRow) -> None:
         """Replace patients, class, release, facets, pointers, eras and entries of a version, current or earlier, as if it had
         been written with them; its body, time and interaction stay.  The row's place follows.
 
@@ -177,10 +177,10 @@ class Transaction(Snapshot, Protocol):
         as :meth:`current` gives it; for relabelling.  Those may be among them of which a version had one until relabelled.
         """
 
-    async def intern(self, key: str) -> int:
+    async def intern_class(self, key: str) -> int:
         """The number of this visibility class; a new one is given the next."""
 
-    async def bump(self, patient: str | None) -> None:
+    async def advance_epoch(self, patient: str | None) -> None:
         """Raise this patient's counter, or with None the ``security`` one."""
 
 
@@ -193,21 +193,21 @@ class KeyValueStore(Protocol):
 
     now: Callable[[], int]
 
-    async def keep(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
         """Store; False (and nothing stored) if this key is already kept and not expired at ``now()``."""
 
-    async def peek(self, kind: str, key: str, now: int) -> bytes | None: ...
+    async def get(self, kind: str, key: str, now: int) -> bytes | None: ...
 
-    async def take(self, kind: str, key: str, now: int) -> bytes | None:
+    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
         """Remove and return in one atomic step: of any number of takers, one gets it."""
 
-    async def replace(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         """Store, or overwrite."""
 
-    async def forget(self, family: str) -> None:
+    async def delete_family(self, family: str) -> None:
         """Remove all of a family, of every kind, and raise the ``security`` counter."""
 
-    async def listing(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]: ...
+    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]: ...
 
     async def purge(self, now: int) -> None:
         """Remove what has expired."""
@@ -221,7 +221,7 @@ def system_now() -> int:
 class Store(Protocol):
     """A place that keeps resources, their history, their index, and secrets."""
 
-    secrets: KeyValueStore
+    key_values: KeyValueStore
 
     async def prepare(self) -> None:
         """Make ready what can be made ready before the first use.

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fhir_server.store import Record, Store
+from fhir_server.store import IndexedRow, Store
 
 
 class Version(msgspec.Struct, frozen=True):
     """A version and when it was stored: numbers of which only the order means anything (:mod:`~fhir_server.store.row_order`)."""
 
-    record: Record
+    record: IndexedRow
     stored: int
 
 
@@ -30,7 +30,7 @@ class ResourceHistory(msgspec.Struct, frozen=True):
     versions: tuple[Version, ...]
 
 
-class Secret(msgspec.Struct, frozen=True):
+class KeyValue(msgspec.Struct, frozen=True):
     """As :meth:`fhir_server.store.KeyValueStore.replace` takes it."""
 
     kind: str
@@ -45,10 +45,10 @@ class CopySource(Protocol):
 
     async def classes(self) -> tuple[str, ...]: ...
 
-    async def lives(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
+    async def histories(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         """At most ``limit`` resources in the order of (type, id), from behind ``after`` on; none: there are no more."""
 
-    async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
+    async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
         """The same of secrets, in the order of (kind, key)."""
 
     async def journals(self) -> tuple[str, ...]:
@@ -70,26 +70,26 @@ class CopyTarget(CopySource, Protocol):
         Raises ValueError if the store holds anything else.
         """
 
-    async def take_classes(self, keys: tuple[str, ...]) -> None: ...
+    async def put_classes(self, keys: tuple[str, ...]) -> None: ...
 
-    async def take_lives(self, lives: Sequence[ResourceHistory]) -> None:
+    async def put_histories(self, lives: Sequence[ResourceHistory]) -> None:
         """Keep these, durably, and remember how far the copy is."""
 
-    async def take_secrets(self, secrets: Sequence[Secret]) -> None: ...
+    async def put_key_values(self, secrets: Sequence[KeyValue]) -> None: ...
 
-    async def take_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None: ...
+    async def put_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None: ...
 
     async def finish(self) -> None:
         """From now on the store may be used."""
 
 
-def origin(scheme: str, store: Store) -> CopySource:
+def copy_source(scheme: str, store: Store) -> CopySource:
     """The store to be copied from.  Raises ValueError for one that cannot be."""
     made: CopySource = _side(scheme, "origin", store)
     return made
 
 
-def destination(scheme: str, store: Store) -> CopyTarget:
+def copy_target(scheme: str, store: Store) -> CopyTarget:
     """The store to be copied into.  Raises ValueError for one that cannot be."""
     made: CopyTarget = _side(scheme, "destination", store)
     return made

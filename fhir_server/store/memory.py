@@ -15,15 +15,15 @@ import msgspec
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import SearchableRow, Position, SortKey, Visibility
-from fhir_server.store import Page, PermissionEpoch, Record, Row, Transaction, row_order, system_now
+from fhir_server.search.visibility import Position, SearchableRow, SortKey, Visibility
+from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, Transaction, row_order, system_now
 
 T = TypeVar("T")
 _Key = tuple[str, str]
 
 
 class _Version(NamedTuple):
-    record: Record
+    record: IndexedRow
     stored: int  # a count of all that was ever stored
 
     @property
@@ -40,8 +40,8 @@ class _State:
     history: dict[_Key, tuple[_Version, ...]] = field(default_factory=dict)  # oldest first; the last one is current
     stored: int = 0
     classes: dict[str, int] = field(default_factory=dict)
-    stamps: dict[str | None, int] = field(default_factory=dict)
-    secrets: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
+    epochs: dict[str | None, int] = field(default_factory=dict)
+    key_values: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
     journals: dict[str, list[bytes]] = field(default_factory=dict)
 
     def copy(self) -> _State:
@@ -50,8 +50,8 @@ class _State:
             self,
             history=dict(self.history),
             classes=dict(self.classes),
-            stamps=dict(self.stamps),
-            secrets=dict(self.secrets),
+            epochs=dict(self.epochs),
+            key_values=dict(self.key_values),
             journals=journals,
         )
 
@@ -79,19 +79,19 @@ class _Transaction:
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         versions = self._state.history.get((type, id))
-        shown = versions and not versions[-1].deleted and match.admits(visibility, _indexed(versions[-1]))
+        shown = versions and not versions[-1].deleted and match.is_visible(visibility, _indexed(versions[-1]))
         return versions[-1].row if versions and shown else None
 
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        found = match.select(self._rows(type), type, where, visibility, sort=sort, after=after)
+        found = match.search(self._rows(type), type, where, visibility, sort=sort, after=after)
         shown = found[:limit]
-        more = Position(match.keys(sort, visibility, shown[-1]), shown[-1].id) if shown and len(found) > limit else None
+        more = Position(match.sort_values(sort, visibility, shown[-1]), shown[-1].id) if shown and len(found) > limit else None
         return Page(tuple(map(self._row, shown)), more)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        return len(match.select(self._rows(type), type, where, visibility))
+        return len(match.search(self._rows(type), type, where, visibility))
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         pairs = {target: target.partition("/") for target in targets}
@@ -100,15 +100,15 @@ class _Transaction:
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         versions = self._state.history.get((type, id), ())
         living = [version for version in versions if not version.deleted]
-        if not living or not match.admits(visibility, _indexed(living[-1])):
+        if not living or not match.is_visible(visibility, _indexed(living[-1])):
             return ()
-        return tuple(version.row for version in versions if match.admits(visibility, _indexed(version)))
+        return tuple(version.row for version in versions if match.is_visible(visibility, _indexed(version)))
 
     async def classes(self) -> tuple[str, ...]:
         return tuple(self._state.classes)
 
-    async def stamp(self, patient: str | None) -> PermissionEpoch:
-        stamps = self._state.stamps
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
+        stamps = self._state.epochs
         return PermissionEpoch(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0), len(self._state.classes))
 
     async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
@@ -116,29 +116,29 @@ class _Transaction:
         return frozenset(one.row.type for one in current if not one.deleted and not patients.isdisjoint(one.row.patients))
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
-        return frozenset(patient for row in match.select(self._rows(type), type, where, visibility) for patient in row.patients)
+        return frozenset(patient for row in match.search(self._rows(type), type, where, visibility) for patient in row.patients)
 
-    async def expect(self, names: Iterable[str]) -> None:
+    async def prefetch(self, names: Iterable[str]) -> None:
         """Nothing is gained by asking before."""
 
-    async def current(self, type: str, id: str) -> Row | None:
+    async def read_unfiltered(self, type: str, id: str) -> Row | None:
         versions = self._state.history.get((type, id))
         return versions[-1].row if versions else None
 
-    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
         return tuple(version.row for version in self._state.history.get((type, id), ())[:-1])
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: IndexedRow) -> None:
         key, old = self._before(record.row)
         self._add(key, old, record)
 
-    async def drop(self, row: Row) -> None:
+    async def delete(self, row: Row) -> None:
         key, old = self._before(row)
         if not old or old[-1].deleted:
             raise Problem("conflict", "There is no current version.")
-        self._add(key, old, Record(msgspec.structs.replace(row, body=b"", interaction="delete"), old[-1].record.entries))
+        self._add(key, old, IndexedRow(msgspec.structs.replace(row, body=b"", interaction="delete"), old[-1].record.entries))
 
-    def _add(self, key: _Key, old: tuple[_Version, ...], record: Record) -> None:
+    def _add(self, key: _Key, old: tuple[_Version, ...], record: IndexedRow) -> None:
         self._state.stored += 1
         self._state.history[key] = (*old, _Version(record, self._state.stored))
 
@@ -149,7 +149,7 @@ class _Transaction:
             raise Problem("conflict", "The resource was changed at the same time.")
         return key, old
 
-    async def relabel(self, record: Record) -> None:
+    async def relabel(self, record: IndexedRow) -> None:
         row = record.row
         old = self._state.history.get((row.type, row.id), ())
         place = row.version - 1
@@ -157,7 +157,7 @@ class _Transaction:
             raise Problem("conflict", "The resource was changed at the same time.")
         was = old[place].row
         row = msgspec.structs.replace(row, body=was.body, updated=was.updated, interaction=was.interaction)
-        relabelled = _Version(Record(row, record.entries), old[place].stored)
+        relabelled = _Version(IndexedRow(row, record.entries), old[place].stored)
         self._state.history[row.type, row.id] = (*old[:place], relabelled, *old[place + 1 :])
 
     async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
@@ -170,11 +170,11 @@ class _Transaction:
 
         return tuple(versions[-1].row for versions in self._state.history.values() if any(map(refers, versions)))
 
-    async def intern(self, key: str) -> int:
+    async def intern_class(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))
 
-    async def bump(self, patient: str | None) -> None:
-        self._state.stamps[patient] = self._state.stamps.get(patient, 0) + 1
+    async def advance_epoch(self, patient: str | None) -> None:
+        self._state.epochs[patient] = self._state.epochs.get(patient, 0) + 1
 
 
 class _KeyValues:
@@ -182,42 +182,42 @@ class _KeyValues:
         self._store = store
         self.now: Callable[[], int] = system_now
 
-    async def keep(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
-        if await self.peek(kind, key, self.now()) is not None:
+    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+        if await self.get(kind, key, self.now()) is not None:
             return False
-        await self.replace(kind, key, value, expires, family)
+        await self.put(kind, key, value, expires, family)
         return True
 
-    async def peek(self, kind: str, key: str, now: int) -> bytes | None:
-        value, expires, _ = self._store.state.secrets.get((kind, key), (None, 0, ""))
+    async def get(self, kind: str, key: str, now: int) -> bytes | None:
+        value, expires, _ = self._store.state.key_values.get((kind, key), (None, 0, ""))
         return value if expires > now else None
 
-    async def take(self, kind: str, key: str, now: int) -> bytes | None:
-        value = await self.peek(kind, key, now)
-        self._store.state.secrets.pop((kind, key), None)
+    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
+        value = await self.get(kind, key, now)
+        self._store.state.key_values.pop((kind, key), None)
         return value
 
-    async def replace(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
-        self._store.state.secrets[kind, key] = value, expires, family
+    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+        self._store.state.key_values[kind, key] = value, expires, family
 
-    async def forget(self, family: str) -> None:
-        secrets = self._store.state.secrets
-        self._store.state.secrets = {key: kept for key, kept in secrets.items() if not family or kept[2] != family}
-        await _Transaction(self._store.state).bump(None)
+    async def delete_family(self, family: str) -> None:
+        secrets = self._store.state.key_values
+        self._store.state.key_values = {key: kept for key, kept in secrets.items() if not family or kept[2] != family}
+        await _Transaction(self._store.state).advance_epoch(None)
 
-    async def listing(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
-        secrets = self._store.state.secrets
+    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        secrets = self._store.state.key_values
         return tuple(sorted((key, value) for (of, key), (value, expires, _) in secrets.items() if of == kind and expires > now))
 
     async def purge(self, now: int) -> None:
-        secrets = self._store.state.secrets
-        self._store.state.secrets = {key: kept for key, kept in secrets.items() if kept[1] > now}
+        secrets = self._store.state.key_values
+        self._store.state.key_values = {key: kept for key, kept in secrets.items() if kept[1] > now}
 
 
 class _Memory:
     def __init__(self) -> None:
         self.state = _State()
-        self.secrets = _KeyValues(self)
+        self.key_values = _KeyValues(self)
 
     async def prepare(self) -> None:
         """Nothing is needed."""

@@ -27,7 +27,7 @@ def minute_of(micros: int, zone: ZoneInfo) -> str:
     return f"{day(there.date())}, {there:%H:%M %Z}"
 
 
-def said(text: str) -> str:
+def format_date(text: str) -> str:
     """A FHIR ``date`` or the date of a ``dateTime`` as :func:`day`, however partial (``May 2025``, ``2025``); "" for anything else."""
     parts = text[:10].split("-")
     try:

@@ -44,7 +44,7 @@ class Fetched:
     age: str
 
 
-async def resolved(host: str, port: int) -> Sequence[str]:
+async def resolve_host(host: str, port: int) -> Sequence[str]:
     """The addresses of a host, as the system resolves it.
 
     In threads of its own: a name whose server never answers keeps one busy for long after the deadline, and nobody but other
@@ -59,11 +59,11 @@ async def resolved(host: str, port: int) -> Sequence[str]:
 class Network:
     """How other servers are reached: who resolves names, and what carries requests (None: the network itself)."""
 
-    resolve: Callable[[str, int], Awaitable[Sequence[str]]] = resolved
+    resolve: Callable[[str, int], Awaitable[Sequence[str]]] = resolve_host
     transport: httpx.AsyncBaseTransport | None = None
 
 
-def sound(url: str, *, local: bool) -> bool:
+def is_allowed(url: str, *, local: bool) -> bool:
     """Whether an address may be asked at all: https, or with ``local`` plain http to this machine."""
     if not url.isascii() or not url.isprintable() or any(sign in url for sign in ' \\#<>"'):
         return False
@@ -98,7 +98,7 @@ async def fetch(network: Network, url: str, *, local: bool) -> Fetched:
 
     Raises Unfetchable.
     """
-    if not sound(url, local=local):
+    if not is_allowed(url, local=local):
         raise UnfetchableError
     try:
         async with asyncio.timeout(DEADLINE):

@@ -22,12 +22,12 @@ _ALWAYS: Final[Headers] = (
 _HTTPS_ONLY: Final[Headers] = ((b"strict-transport-security", b"max-age=31536000; includeSubDomains"),)
 
 
-def told(origin: str) -> Headers:
+def security_headers(origin: str) -> Headers:
     """The headers for a server whose callers reach it at ``origin``."""
     return _ALWAYS + (_HTTPS_ONLY if origin.startswith("https:") else ())
 
 
-def telling(send: Send, headers: Headers) -> Send:
+def with_security_headers(send: Send, headers: Headers) -> Send:
     """``send``, with ``headers`` added to the answer where it has none of the name."""
 
     async def sending(message: MutableMapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from fhir_server.writing import writer
 from fhir_server.writing.writer import Draft
 
 
-def restored(draft: Draft, current: Row, cut: Iterable[Path]) -> Draft:
+def restore_hidden(draft: Draft, current: Row, cut: Iterable[Path]) -> Draft:
     """The draft with the parts of ``current`` that stand at the paths ``cut`` put back: whole members, and items of arrays.
 
     Raises Problem ``conflict`` for a part that lies deeper, whose place in the new version is anybody's guess.
@@ -31,7 +31,7 @@ def restored(draft: Draft, current: Row, cut: Iterable[Path]) -> Draft:
                 new[name] = _with(new.get(name, b"[]"), jsontext.items(old[name])[place])
             case _:
                 raise Problem("conflict", "This resource has parts that this caller is not shown; it cannot be replaced by this caller.")
-    return writer.draft(jsontext.joined(new), draft.type) if new != draft.parts else draft
+    return writer.parse_draft(jsontext.join_members(new), draft.type) if new != draft.parts else draft
 
 
 def _with(array: bytes, item: bytes) -> bytes:

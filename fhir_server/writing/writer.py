@@ -24,7 +24,7 @@ from fhir_server.errors import Problem
 from fhir_server.resources import catalog, validate
 from fhir_server.search import index
 from fhir_server.search.visibility import Entry
-from fhir_server.store import LabeledElement, Record, Row, Transaction, VersionDigest
+from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 # Members of meta that say how we handle the row, not what it records: only a trusted caller sends or sees them.
@@ -50,7 +50,7 @@ class Draft:
         return references(b",".join(self.parts.values()))
 
 
-def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
+def parse_draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
     """Read and validate a received resource, of ``type`` if one is expected.
 
     Absolute references below ``base``, our own FHIR base, become relative: a row of ours has one name.  Raises Problem
@@ -58,8 +58,8 @@ def draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
     """
     text = _relative(text, base)
     value = jsontext.parse(text)
-    if not legible(text, value):
-        text = _relative(jsontext.plain(text), base)
+    if not has_readable_references(text, value):
+        text = _relative(jsontext.unescape(text), base)
         value = jsontext.parse(text)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")
@@ -80,7 +80,7 @@ def _relative(text: bytes, base: str) -> bytes:
     return _REFERENCE.sub(lambda found: found.group(0).replace(own, b'"'), text) if base and own in text else text
 
 
-def legible(text: bytes, value: Any) -> bool:
+def has_readable_references(text: bytes, value: Any) -> bool:
     """Whether :func:`references` finds all references of a JSON text of this value: some writers escape slashes, or anything."""
     return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_found(value))
 
@@ -113,7 +113,7 @@ def _content(parts: Mapping[str, bytes]) -> bytes:
     meta = jsontext.members(parts["meta"]) if "meta" in parts else {}
     kept = {name: text for name, text in meta.items() if name not in ("versionId", "lastUpdated")}
     rest = {name: text for name, text in parts.items() if name not in ("id", "meta")}
-    return jsontext.joined(kept) + jsontext.joined(rest)
+    return jsontext.join_members(kept) + jsontext.join_members(rest)
 
 
 # Rows that lend labels are stored before rows that inherit them, so that most are labelled right at once.
@@ -160,7 +160,7 @@ class ResourceWriter:
         self._waiting: dict[str, set[str]] = {}
         self._stale: set[str] = set()
 
-    async def store(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None, source: str = "") -> Row:
+    async def write(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None, source: str = "") -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
 
         Security labels, tags and source are taken from a ``trusted`` caller; an update by another keeps those that stand.
@@ -175,7 +175,7 @@ class ResourceWriter:
         await self._propagate_change(record.row, previous)
         return record.row
 
-    async def drop(self, current: Row) -> Row:
+    async def delete(self, current: Row) -> Row:
         """Delete the current version; what refers to it keeps its reference, which no longer shows."""
         gone = msgspec.structs.replace(
             current,
@@ -188,7 +188,7 @@ class ResourceWriter:
             interaction="delete",
         )
         gone = msgspec.structs.replace(gone, version_digests=(*_history(current), versions.version_digest(gone)))
-        await self._tx.drop(gone)
+        await self._tx.delete(gone)
         await self._propagate_change(gone, current)
         return gone
 
@@ -197,8 +197,8 @@ class ResourceWriter:
         visibility changed.  Old versions too inherit from what is current now: a label given late holds for all that was.
         """
         changed = False
-        fresh: Record | None = None
-        for version in (*(await self._tx.past(row.type, row.id) if row.version_digests else ()), row):
+        fresh: IndexedRow | None = None
+        for version in (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version_digests else ()), row):
             fresh = await self._relabeled(version, fresh)
             if _visibility(fresh.row) != _visibility(version):
                 await self._tx.relabel(fresh)
@@ -207,16 +207,16 @@ class ResourceWriter:
             self._targets.pop(f"{row.type}/{row.id}", None)
         return changed
 
-    async def _relabeled(self, version: Row, before: Record | None) -> Record:
+    async def _relabeled(self, version: Row, before: IndexedRow | None) -> IndexedRow:
         """A stored version as it would be written now, after ``before``; a deletion is as the version it ended."""
         history = _history(before.row if before else None)
         if before is None or version.interaction != "delete":
             return await self._label(version, jsontext.parse(version.body), history)
         was = before.row
         gone = msgspec.structs.replace(version, patients=was.patients, class_id=was.class_id, release_at=was.release_at)
-        return Record(msgspec.structs.replace(gone, version_digests=(*history, versions.version_digest(gone))), before.entries)
+        return IndexedRow(msgspec.structs.replace(gone, version_digests=(*history, versions.version_digest(gone))), before.entries)
 
-    async def renew(self, row: Row) -> bool:
+    async def relabel_with_dependents(self, row: Row) -> bool:
         """As :meth:`relabel`, with what follows for rows that inherit."""
         changed = await self.relabel(row)
         if changed:
@@ -230,19 +230,19 @@ class ResourceWriter:
         self._stale |= self._waiting.pop(name, set())
         if row.type in _FACTS and (previous is not None or row.type != "Patient"):
             for patient in {*row.patients, *(previous.patients if previous else ())}:
-                await self._tx.bump(patient)
+                await self._tx.advance_epoch(patient)
         if previous is not None and _effective_labels(previous) != _effective_labels(row):
             await self._propagate(name)
 
-    async def settle(self) -> None:
+    async def relabel_pending(self) -> None:
         """Label again what was labelled before a row it inherits from was written; to be awaited last."""
         while self._stale:
             type, _, id = self._stale.pop().partition("/")
-            row = await self._tx.current(type, id)
+            row = await self._tx.read_unfiltered(type, id)
             if row is not None and await self.relabel(row):
                 await self._propagate(f"{type}/{id}")
 
-    async def adopt(self, name: str) -> None:
+    async def relabel_referrers(self, name: str) -> None:
         """Label again the rows that already refer to this newly written row; needed where ids are the caller's choice."""
         await self._propagate(name)
 
@@ -258,7 +258,7 @@ class ResourceWriter:
                     done.add(source)
                     waiting.append(source)
 
-    async def _label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> Record:
+    async def _label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> IndexedRow:
         name = f"{row.type}/{row.id}"
 
         async def target(type: str, id: str) -> LabelSource | None:
@@ -291,7 +291,7 @@ class ResourceWriter:
             versions.last_updated_entry(time, await self._class_id(await self._class_of_both(labels, name)))
             for name, time in versions.reference_changes(row.version_digests).items()
         ]
-        return Record(row, (*_with_class_ids(found, row), *versions.last_updated_entries(row), *moved, *label_sources, *people))
+        return IndexedRow(row, (*_with_class_ids(found, row), *versions.last_updated_entries(row), *moved, *label_sources, *people))
 
     async def _class_of_both(self, labels: LabelingResult, name: str) -> VisibilityClass:
         """The class of what only those may know who see a row and another that it refers to."""
@@ -304,14 +304,14 @@ class ResourceWriter:
     async def _class_id(self, key: VisibilityClass) -> int:
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = await self._tx.intern(key.text())
+            number = self._numbers[key] = await self._tx.intern_class(key.text())
         return number
 
     async def _label_source(self, type: str, id: str) -> LabelSource | None:
         """What a row lends to rows that name it: its class and release, and its parsed body for its department."""
         name = f"{type}/{id}"
         if name not in self._targets:
-            row = await self._tx.current(type, id)
+            row = await self._tx.read_unfiltered(type, id)
             if row is None or row.interaction == "delete":
                 self._targets[name] = None
             else:
@@ -337,8 +337,8 @@ def _with_id_and_meta(draft: Draft, id: str, stamp: bytes, meta: Mapping[str, by
     """The body to store, and its parsed value."""
     head = {"resourceType": b'"%s"' % draft.type.encode(), "id": b'"%s"' % id.encode(), "meta": b"{" + stamp}
     kept = {name: text for name, text in draft.parts.items() if name not in head}
-    head["meta"] += b"," + jsontext.joined(meta)[1:] if meta else b"}"
-    body = jsontext.joined(head | kept)
+    head["meta"] += b"," + jsontext.join_members(meta)[1:] if meta else b"}"
+    body = jsontext.join_members(head | kept)
     return body, {**draft.value, "id": id, "meta": {name: jsontext.parse(text) for name, text in meta.items()}}
 
 

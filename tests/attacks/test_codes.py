@@ -77,7 +77,7 @@ def test_nothing_that_opens_anything_can_be_guessed(world: World) -> None:
     code = query(world.submit(page, decision="allow").headers["location"])["code"]
     tokens = world.exchange(code).json()
     launch = asyncio.run(new_launch(world.store, Launch("demo-public", "adult", "adult"), world.clock()))
-    invitation = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
+    invitation = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
     found = [handle, session, code, tokens["access_token"], tokens["refresh_token"], launch, invitation, new_secret()]
     assert all(len(base64.urlsafe_b64decode(one + "=")) == 32 for one in found)
     assert len(set(found)) == len(found)
@@ -86,6 +86,6 @@ def test_nothing_that_opens_anything_can_be_guessed(world: World) -> None:
 def test_a_verifier_is_never_shown_nor_kept(world: World) -> None:
     code = world.code()
     assert world.exchange(code).status_code == 200
-    kept = repr(vars(world.store)) + repr(vars(world.store.secrets))
+    kept = repr(vars(world.store)) + repr(vars(world.store.key_values))
     assert "demo-public" in kept  # the control
     assert VERIFIER not in kept

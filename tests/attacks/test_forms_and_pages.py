@@ -22,7 +22,7 @@ def own_token(visitor: Visitor) -> str:
 
 def states(house: House) -> tuple[int, ...]:
     """How much of everything is kept."""
-    kept = vars(house.store.secrets)
+    kept = vars(house.store.key_values)
     return tuple(len(repr(value)) for value in kept.values())
 
 
@@ -246,4 +246,4 @@ def test_huge_bodies_of_registrations_and_records_are_refused(house: House) -> N
     assert browser.post("/oauth/register", json=metadata | {"tos_uri": "x" * 70_000}).status_code == 400
     assert browser.post("/oauth/register", json=metadata).status_code == 201
     token = {"Authorization": f"Bearer {house.token('adult', 'adult', scope='patient/*.cruds')}", "Content-Type": "application/fhir+json"}
-    assert browser.post("/fhir/Observation", content=b" " * (house.made.settings.max_body + 1), headers=token).status_code == 413
+    assert browser.post("/fhir/Observation", content=b" " * (house.made.settings.max_body_bytes + 1), headers=token).status_code == 413

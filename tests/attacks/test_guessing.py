@@ -13,7 +13,7 @@ import pytest
 
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import password_codes, users
-from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, PER_USER, WINDOW, signed_in
+from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, PER_USER, WINDOW, check_password_sign_in
 from fhir_server.smart.authorize.pages import PER_ADDRESS as REQUESTS
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import FLOOR
@@ -31,7 +31,7 @@ CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
 
 def guess(world: World, username: str, password: str, address: str = "10.0.0.1", device: str = "") -> bool:
-    return asyncio.run(signed_in(world.store, username, password, address, world.clock(), device)) is not None
+    return asyncio.run(check_password_sign_in(world.store, username, password, address, world.clock(), device)) is not None
 
 
 def tried(world: World, browser: Browser, username: str, password: str) -> bool:
@@ -98,7 +98,7 @@ def test_a_flood_from_many_addresses_of_one_ipv6_network_is_one_flood() -> None:
 def test_password_guessing_in_parallel_is_counted_before_it_is_checked(world: World) -> None:
     async def race() -> int:
         passwords = ["wrong-guess"] * 9 + [demo.PASSWORD]
-        tries = (signed_in(world.store, "adult", word, f"10.0.1.{n}", world.clock()) for n, word in enumerate(passwords))
+        tries = (check_password_sign_in(world.store, "adult", word, f"10.0.1.{n}", world.clock()) for n, word in enumerate(passwords))
         return sum(user is not None for user in await asyncio.gather(*tries))
 
     assert asyncio.run(race()) == 0
@@ -284,7 +284,7 @@ def test_registration_code_guessing_reads_alike_and_an_invitation_is_not_used_up
     metadata = {"client_name": "Heart diary", "redirect_uris": ["https://app.example/cb"]}
     answers = [world.http.post("/oauth/register", json=metadata, headers={"Authorization": f"Bearer guess{n}"}) for n in range(5)]
     assert {(answer.status_code, answer.text) for answer in answers} == {(401, world.http.post("/oauth/register", json=metadata).text)}
-    assert len(asyncio.run(clients.everyone(world.store))) == len(demo.CLIENTS)
+    assert len(asyncio.run(clients.list_all(world.store))) == len(demo.CLIENTS)
 
 
 def test_a_flood_of_authorization_requests_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
@@ -293,7 +293,7 @@ def test_a_flood_of_authorization_requests_is_limited_with_retry_after_but_not_f
     world.clock.forward(MINUTE // 2)
     refused = world.authorize()
     assert (refused.status_code, "location" in refused.headers, refused.headers["retry-after"]) == (429, False, "30")
-    kept = len(asyncio.run(world.store.secrets.listing("request", world.clock())))
+    kept = len(asyncio.run(world.store.key_values.list_all("request", world.clock())))
     assert kept == REQUESTS
     world.clock.forward(MINUTE // 2)
     assert world.authorize().status_code == 303

@@ -24,7 +24,7 @@ EVIL = "https://evil.example"
 @pytest.fixture
 def app(world: World) -> World:
     """With an app whose only redirect URI is ``HERE``."""
-    client = Client("web-app", "Web app", "app", "client_secret", "patient/*.rs launch/patient", (HERE,), secret=digest("s"))
+    client = Client("web-app", "Web app", "app", "client_secret", "patient/*.rs launch/patient", (HERE,), secret_hash=digest("s"))
     asyncio.run(clients.save(world.store, client))
     return world
 

@@ -16,14 +16,14 @@ from tests.smart.world import World
 
 def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:
     """From now on a grant is ended, as Connected apps does it, at this step of an exchange; the steps that came by."""
-    secrets, steps = world.store.secrets, []
+    secrets, steps = world.store.key_values, []
 
     def watched(name: str, kept: Any) -> Any:
         async def step(kind: str, key: str, *rest: Any) -> Any:
             steps.append(f"{name} {kind}")
             if steps[-1] == moment:
-                for one in await token_grants.standing(world.store, world.clock()):
-                    await secrets.forget(one.family)
+                for one in await token_grants.active_grants(world.store, world.clock()):
+                    await secrets.delete_family(one.family)
             return await kept(kind, key, *rest)
 
         return step
@@ -43,7 +43,7 @@ def test_revocation_race_an_app_cannot_refresh_its_way_past_the_end_of_its_grant
     answer = world.refresh(old["refresh_token"])
     assert {"keep spent-refresh", "replace access", "replace refresh", "take refresh"} <= set(steps)
     monkeypatch.undo()
-    standing = asyncio.run(token_grants.standing(world.store, world.clock()))
+    standing = asyncio.run(token_grants.active_grants(world.store, world.clock()))
     if moment == "never":  # the control
         assert world.principal(answer.json()["access_token"]) and len(standing) == 1
         assert world.refresh(answer.json()["refresh_token"]).status_code == 200
@@ -58,7 +58,7 @@ def test_revocation_race_a_code_gives_nothing_once_its_grant_has_ended(world: Wo
     answer = world.exchange(code)
     assert {"keep spent-code", "replace access", "replace refresh", "take code"} <= set(steps)
     monkeypatch.undo()
-    standing = asyncio.run(token_grants.standing(world.store, world.clock()))
+    standing = asyncio.run(token_grants.active_grants(world.store, world.clock()))
     if moment == "never":  # the control
         assert world.principal(answer.json()["access_token"]) and len(standing) == 1
     else:
@@ -73,14 +73,14 @@ def test_revocation_race_an_app_cannot_keep_its_registration_by_changing_it_whil
     url, bearer = f"/oauth/register/{done['client_id']}", {"Authorization": f"Bearer {done['registration_access_token']}"}
     changed = metadata | {"client_id": done["client_id"], "client_name": "Another diary"}
     assert world.http.request("PUT", url, json=changed, headers=bearer).status_code == 200  # the control
-    replace = world.store.secrets.replace
+    put = world.store.key_values.put
 
     async def late(kind: str, *rest: Any) -> None:
         if kind == "client":
             assert await clients.remove(world.store, done["client_id"], world.clock())
-        await replace(kind, *rest)
+        await put(kind, *rest)
 
-    monkeypatch.setattr(world.store.secrets, "replace", late)
+    monkeypatch.setattr(world.store.key_values, "put", late)
     assert world.http.request("PUT", url, json=changed, headers=bearer).status_code == 401
     monkeypatch.undo()
     assert asyncio.run(clients.find(world.store, done["client_id"])) is None
@@ -89,18 +89,18 @@ def test_revocation_race_an_app_cannot_keep_its_registration_by_changing_it_whil
 
 @pytest.mark.parametrize("change", ["password", "relation"])
 def test_revocation_race_an_account_cannot_be_kept_by_changing_it_while_it_is_closed(world: World, change: str) -> None:
-    replace, closing = world.store.secrets.replace, []
+    replace, closing = world.store.key_values.put, []
 
     async def late(kind: str, *rest: Any) -> None:
         if kind == "user" and not closing:
             closing.append(asyncio.create_task(users.remove(world.store, "parent-a", world.clock())))
             await asyncio.sleep(0.05)
-        await replace(kind, *rest)
+        await put(kind, *rest)
 
     async def raced() -> None:
         user = await users.find(world.store, "parent-a")
         assert user is not None
-        world.store.secrets.replace = late  # type: ignore[method-assign]
+        world.store.key_values.put = late  # type: ignore[method-assign]
         if change == "password":
             await users.keep_password(world.store, user, "hashed", world.clock())
         else:

@@ -132,7 +132,7 @@ def test_cookie_flags_everywhere_else_are_secure_and_bound_to_the_host(world: Wo
 
 
 def test_cookie_flags_production_is_not_reached_in_the_clear_except_on_its_own_machine() -> None:
-    key = {"FHIR_SERVER_KEY": "k" * 32}
+    key = {"FHIR_SERVER_SECRET_KEY": "k" * 32}
     clear = ("http://hospital.example", "http://10.0.0.5:8000", "http://127.0.0.1.evil.example", "http://localhost.evil.example")
     for origin in clear:
         with pytest.raises(ValueError, match="https"):

@@ -135,7 +135,7 @@ def production(world: World, site: Site, resolve: Any = None) -> dict[str, str]:
     """A production server that resolves names as the operating system does for addresses; headers with an invitation."""
     mode(world, "production")
     object.__setattr__(world.smart, "network", Network(resolve or system, httpx.MockTransport(site.answer)))
-    return {"Authorization": f"Bearer {asyncio.run(initial_access_tokens.invite(world.store, world.clock()))}"}
+    return {"Authorization": f"Bearer {asyncio.run(initial_access_tokens.issue(world.store, world.clock()))}"}
 
 
 async def system(host: str, port: int) -> Sequence[str]:

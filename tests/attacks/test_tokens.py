@@ -17,7 +17,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SECOND
-from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verified
+from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verify
 from tests.attacks.world import House
 from tests.smart.world import ORIGIN, TOKEN_URL, Browser, World, claims_of
 
@@ -140,12 +140,12 @@ def test_token_confusion_a_clients_assertion_is_no_id_token_of_ours(world: World
     tokens = world.tokens()
     token = tokens["id_token"]
     asked = ExpectedClaims(ORIGIN, "demo-public", "n-1", tokens["access_token"])
-    assert asyncio.run(verified(token, published, asked, world.clock()))["iss"] == ORIGIN  # the control
+    assert asyncio.run(verify(token, published, asked, world.clock()))["iss"] == ORIGIN  # the control
     others = asyncio.run(demo.private_keys(world.store, "demo-backend"))
     assert others is not None
     for text, known in ((world.assertion(), published), (token, others), (world.assertion(), others)):
         with pytest.raises(InvalidIdTokenError):
-            asyncio.run(verified(text, known, asked, world.clock()))
+            asyncio.run(verify(text, known, asked, world.clock()))
 
 
 @pytest.mark.parametrize("size", [20_000, 60_000, 70_000, 1_000_000])

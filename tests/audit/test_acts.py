@@ -224,7 +224,7 @@ def test_what_the_operator_changes_in_whom_the_server_trusts_is_in_the_journal(t
         return done.stdout
 
     run("user add nurse --role clinician --password A-long-pass-2026")
-    invitation = run("client invite").strip()
+    invitation = run("client registration-token").strip()
     run(f"publisher trust {issuer} --jwks {keys}")
     run(f"publisher distrust {issuer}")
     run(f"publisher distrust {issuer}", 1)
@@ -233,8 +233,8 @@ def test_what_the_operator_changes_in_whom_the_server_trusts_is_in_the_journal(t
     run(f"provider link {issuer} sub-8 nobody", 1)
     run(f"provider unlink {issuer} sub-7")
     run(f"provider remove {issuer}")
-    run("organisation add other --name Other --base https://other.example/fhir --client-id us")
-    run("organisation remove other")
+    run("organization add other --name Other --base https://other.example/fhir --client-id us")
+    run("organization remove other")
     run("keys rotate --alg RS256")
     events = [json.loads(line.partition("\t")[2])["event"] for line in run("journal").splitlines()]
     told = [(event["subtype"][0]["code"], event["outcome"] == "0") for event in events]

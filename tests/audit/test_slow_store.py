@@ -22,7 +22,7 @@ def served() -> Iterator[Served]:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_lines_are_written_once_and_in_order_though_the_store_is_slow(served: Served, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    right, begun = served.parts.store.append, asyncio.AccountEvent()
+    right, begun = served.parts.store.append, asyncio.Event()
 
     async def slow_at_first(journal: str, lines: Iterable[bytes]) -> None:
         kept = list(lines)

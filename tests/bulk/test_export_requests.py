@@ -296,7 +296,7 @@ def test_two_questions_at_once_lose_nothing(server: Served, limited: str, monkey
     monkeypatch.setattr(bulk_export_job, "_PAGES", 1)
     location = kicked(server, limited, "$export?_type=Observation,Patient")
     job = location.rpartition("/")[2]
-    server.run(server.parts.store.secrets.keep("export-turn", job, b"", micros(NOON) + 60_000_000))
+    server.run(server.parts.store.key_values.put_if_absent("export-turn", job, b"", micros(NOON) + 60_000_000))
     assert [server.get(limited, location).status for _ in range(3)] == [202, 202, 202]  # another question has the turn
     server.at(micros(NOON) + 61_000_000)  # ... and its process died
     assert {output["type"] for output in finished(server, limited, location)["output"]} == {"Observation", "Patient"}

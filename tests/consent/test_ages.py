@@ -76,7 +76,11 @@ def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
     older, younger = {"birthDate": "2008-01-01"}, {"birthDate": "2010-01-01"}
     both = age_limits([older, younger], NEW_YORK, "mar1", NOW)
     alone = [age_limits([one], NEW_YORK, "mar1", NOW) for one in (older, younger)]
-    assert (both.turns_12, both.proxy_access_ends, both.own_access_begins) == (alone[0].turns_12, alone[0].proxy_access_ends, alone[1].own_access_begins)
+    assert (both.turns_12, both.proxy_access_ends, both.own_access_begins) == (
+        alone[0].turns_12,
+        alone[0].proxy_access_ends,
+        alone[1].own_access_begins,
+    )
     assert not age_limits([older, {}], NEW_YORK, "mar1", NOW).known
 
 

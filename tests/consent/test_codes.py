@@ -89,7 +89,7 @@ def test_words_label_what_they_name(text: str, labels: set[str]) -> None:
 
 
 def test_a_folder_without_lists_is_an_error_for_the_operator(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="FHIR_SERVER_IG"):
+    with pytest.raises(ValueError, match="FHIR_SERVER_IG_PATH"):
         SensitivityCodes.load(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fhir_server.consent import intervals
 from fhir_server.consent.policy import load
-from fhir_server.consent.relationships import Requester, resolve_relationship, proxy_provisions
+from fhir_server.consent.relationships import Requester, proxy_provisions, resolve_relationship
 from fhir_server.store import NEVER
 
 POLICY = load("optum", timezone="America/Chicago")
@@ -49,7 +49,9 @@ def grant(kind: str = "proxy-child", *levels: str, period: dict[str, str] | None
     }  # fmt: skip
 
 
-def kind(now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Requester = PARENT, **more: Any) -> str | None:
+def kind(
+    now: int, *consents: dict[str, Any], patient: dict[str, Any] | None = CHILD, person: Requester = PARENT, **more: Any
+) -> str | None:
     related = more.pop("related", [RELATED])
     judged = resolve_relationship(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
     return None if judged.actor is None else judged.actor.kind + (f":{judged.actor.level}" if judged.actor.level else "")

@@ -184,7 +184,7 @@ def test_no_handle_is_made_for_what_the_page_does_not_offer(ehr: Ehr, wish: dict
 
 
 def _handles(ehr: Ehr) -> int:
-    return len(asyncio.run(ehr.store.secrets.listing("launch", ehr.smart.now())))
+    return len(asyncio.run(ehr.store.key_values.list_all("launch", ehr.smart.now())))
 
 
 def test_the_form_is_held_to_this_site_and_to_where_the_apps_are(ehr: Ehr) -> None:

@@ -45,9 +45,9 @@ def test_a_provider_that_could_not_be_used_safely_is_not_registered(changes: dic
     given = {name: getattr(GOOD, name) for name in ("issuer", "label", "client_id", "method")} | changes
     with pytest.raises(ValueError):
         _added(smart, Provider(**given), secret)  # type: ignore[arg-type]
-    assert asyncio.run(identity_providers.everyone(smart.store)) == ()
+    assert asyncio.run(identity_providers.list_all(smart.store)) == ()
     _added(smart, GOOD)
-    assert len(asyncio.run(identity_providers.everyone(smart.store))) == 1
+    assert len(asyncio.run(identity_providers.list_all(smart.store))) == 1
 
 
 def test_this_server_is_not_its_own_provider() -> None:
@@ -58,7 +58,7 @@ def test_this_server_is_not_its_own_provider() -> None:
 
 
 def test_production_does_not_take_a_secret_that_it_cannot_seal() -> None:
-    with pytest.raises(ValueError, match="FHIR_SERVER_KEY"):
+    with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY"):
         _added(_in("production", key=""), GOOD)
     _added(_in("production", key=""), Provider(GOOD.issuer, "X", "us", "private_key_jwt"), "")
 

@@ -92,7 +92,7 @@ def test_a_place_to_go_on_to_is_kept_only_if_it_is_here(worlds: Worlds) -> None:
 
 
 def test_a_subject_nobody_linked_gets_a_page_that_tells_of_no_account_and_none_is_made(worlds: Worlds) -> None:
-    before = asyncio.run(users.everyone(worlds.ours.store))
+    before = asyncio.run(users.list_all(worlds.ours.store))
     pages = {}
     for username in ("parent-b", "clinician"):  # there is a parent-b here too: names do not match people up
         sub = asyncio.run(worlds.subject(worlds.north, username))
@@ -103,7 +103,7 @@ def test_a_subject_nobody_linked_gets_a_page_that_tells_of_no_account_and_none_i
         assert "set-cookie" not in answer.headers
         pages[username] = answer.text.replace(sub, "")
     assert pages["parent-b"] == pages["clinician"]
-    assert asyncio.run(users.everyone(worlds.ours.store)) == before
+    assert asyncio.run(users.list_all(worlds.ours.store)) == before
     assert worlds.who() == ""
     assert worlds.signed_in().status_code == 303  # the control
 

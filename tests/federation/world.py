@@ -81,7 +81,7 @@ class Worlds:
         self.wire.apps = {NORTH: httpx.ASGITransport(self.north.app), SOUTH: httpx.ASGITransport(self.south.app)}
         self.callback = {name: identity_providers.redirect_uri(self.ours.smart, one) for name, one in FEDERATED.items()}
         ours = asyncio.run(signing_keys.jwks(self.ours.smart))
-        self.north.registers(Client("us", "Us", "app", "client_secret", "openid", (self.callback["north"],), secret=digest(SECRET)))
+        self.north.registers(Client("us", "Us", "app", "client_secret", "openid", (self.callback["north"],), secret_hash=digest(SECRET)))
         self.south.registers(Client("us", "Us", "app", "private_key_jwt", "openid", (self.callback["south"],), jwks=ours))
         asyncio.run(self._federated())
 
@@ -151,11 +151,11 @@ class Worlds:
 
     def kept(self) -> str:
         """Everything ours keeps."""
-        return repr(vars(self.ours.store)) + repr(vars(self.ours.store.secrets))
+        return repr(vars(self.ours.store)) + repr(vars(self.ours.store.key_values))
 
     def states(self) -> int:
         """How many sign-ins are under way."""
-        return len(asyncio.run(self.ours.store.secrets.listing("federation-state", self.clock())))
+        return len(asyncio.run(self.ours.store.key_values.list_all("federation-state", self.clock())))
 
 
 PASSWORD = demo.PASSWORD

@@ -32,11 +32,11 @@ def test_an_unknown_setting_is_an_error() -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"FHIR_SERVER_CLOCK": "2026-01-01T00:00:00Z", "FHIR_SERVER_KEY": "k" * 32},
+        {"FHIR_SERVER_CLOCK": "2026-01-01T00:00:00Z", "FHIR_SERVER_SECRET_KEY": "k" * 32},
         {"FHIR_SERVER_CLOCK": "2026-01-01T00:00:00", "FHIR_SERVER_MODE": "demo"},
         {"FHIR_SERVER_MODE": "prod"},
         {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_ORIGIN": "http://127.0.0.1:8000/"},
-        {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_MAX_BODY": "many"},
+        {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_MAX_BODY_BYTES": "many"},
     ],
 )
 def test_settings_that_cannot_be_meant_are_errors(environment: dict[str, str]) -> None:
@@ -45,9 +45,9 @@ def test_settings_that_cannot_be_meant_are_errors(environment: dict[str, str]) -
 
 
 def test_production_does_not_serve_without_a_key() -> None:
-    with pytest.raises(ValueError, match="FHIR_SERVER_KEY"):
+    with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY"):
         Settings.from_environment({}).require_key()
-    Settings.from_environment({"FHIR_SERVER_KEY": "k" * 32}).require_key()
+    Settings.from_environment({"FHIR_SERVER_SECRET_KEY": "k" * 32}).require_key()
     Settings.from_environment({"FHIR_SERVER_MODE": "demo"}).require_key()
 
 

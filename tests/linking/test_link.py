@@ -16,7 +16,7 @@ from tests.smart.world import BASE, query
 
 
 def _only(worlds: Worlds) -> Link:
-    (link,) = asyncio.run(links.everyone(worlds.context, worlds.user()))
+    (link,) = asyncio.run(links.list_all(worlds.context, worlds.user()))
     return link
 
 
@@ -61,7 +61,7 @@ def test_what_is_read_is_asked_of_the_linked_record_only(worlds: Worlds) -> None
 def test_what_is_read_is_not_kept(worlds: Worlds) -> None:
     page = worlds.linked()
     assert "Hives" in worlds.ours.http.get(page).text
-    whole = repr(vars(worlds.ours.store)) + repr(vars(worlds.ours.store.secrets))
+    whole = repr(vars(worlds.ours.store)) + repr(vars(worlds.ours.store.key_values))
     assert "our-portal" in whole  # the control: this does show what is kept
     assert "Hives" not in whole
 
@@ -142,7 +142,7 @@ def test_a_link_cut_while_it_is_renewed_stays_cut_and_leaves_no_token_behind(wor
     worlds.linked()
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
-    arrived = asyncio.AccountEvent()
+    arrived = asyncio.Event()
 
     async def slow(request: httpx.Request) -> httpx.Response:
         answer = await worlds.wire.app.handle_async_request(request)
@@ -183,7 +183,7 @@ def test_a_later_account_of_the_same_name_does_not_inherit_links(worlds: Worlds)
 
     async def reopened() -> tuple[int, int]:
         again = users.User(**{name: getattr(old, name) for name in old.__struct_fields__} | {"subject": new_secret()})
-        return len(await links.everyone(worlds.context, old)), len(await links.everyone(worlds.context, again))
+        return len(await links.list_all(worlds.context, old)), len(await links.list_all(worlds.context, again))
 
     assert asyncio.run(reopened()) == (1, 0)
 
@@ -228,7 +228,7 @@ def test_no_token_of_another_system_is_kept_in_plain_text(worlds: Worlds) -> Non
     worlds.wire.instead["/oauth/token"] = note
     worlds.linked()
     kinds = ("link-tokens", "link-state", "linking-key", "linked-organisation")
-    kept = repr([asyncio.run(worlds.ours.store.secrets.listing(kind, 0)) for kind in kinds])
+    kept = repr([asyncio.run(worlds.ours.store.key_values.list_all(kind, 0)) for kind in kinds])
     assert len(issued) == 2
     assert "our-portal" in kept  # the control
     assert not any(token in kept for token in issued)

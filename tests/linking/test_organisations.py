@@ -25,10 +25,10 @@ def test_an_organisation_is_kept_and_listed_and_taken_away() -> None:
 
     async def story() -> None:
         await organizations.add(smart, GOOD)
-        assert await organizations.everyone(smart.store) == (GOOD,)
+        assert await organizations.list_all(smart.store) == (GOOD,)
         assert await organizations.find(smart.store, "north") == GOOD
         assert await organizations.remove(smart.store, "north")
-        assert await organizations.everyone(smart.store) == ()
+        assert await organizations.list_all(smart.store) == ()
 
     asyncio.run(story())
 
@@ -56,7 +56,7 @@ def test_an_organisation_that_cannot_be_called_safely_is_refused(changes: dict[s
     smart = _in("production")
     with pytest.raises(ValueError):
         asyncio.run(organizations.add(smart, msgspec.structs.replace(GOOD, **changes)))
-    assert asyncio.run(organizations.everyone(smart.store)) == ()
+    assert asyncio.run(organizations.list_all(smart.store)) == ()
 
 
 @pytest.mark.parametrize(("mode", "allowed"), [("demo", True), ("test", True), ("production", False)])
@@ -84,12 +84,12 @@ def test_what_is_sealed_opens_again_and_only_under_its_own_key(key: str) -> None
     smart, another = replace(World().smart, key=key), World().smart
 
     async def story() -> None:
-        sealed = await token_encryption.seal(smart, b"token")
+        sealed = await token_encryption.encrypt(smart, b"token")
         assert b"token" not in sealed
-        assert await token_encryption.unseal(smart, sealed) == b"token"
+        assert await token_encryption.decrypt(smart, sealed) == b"token"
         with pytest.raises(LinkEndedError):
-            await token_encryption.unseal(replace(smart, key="other" * 10), sealed)
+            await token_encryption.decrypt(replace(smart, key="other" * 10), sealed)
         with pytest.raises(LinkEndedError):
-            await token_encryption.unseal(another, sealed)
+            await token_encryption.decrypt(another, sealed)
 
     asyncio.run(story())

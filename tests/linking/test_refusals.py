@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from fhir_server.linking import authorization
-from fhir_server.linking.context import LinkingContext, LinkError
+from fhir_server.linking.context import LinkError, LinkingContext
 from fhir_server.smart.core.context import HOUR
 from fhir_server.smart.outbound import json_client
 from tests.linking.world import Worlds

@@ -172,8 +172,8 @@ class Worlds:
         async def count() -> dict[str, int]:
             from fhir_server.linking import links
 
-            mine = await links.everyone(self.context, await self._adult())
-            tokens = await self.ours.store.secrets.listing("link-tokens", self.clock())
+            mine = await links.list_all(self.context, await self._adult())
+            tokens = await self.ours.store.key_values.list_all("link-tokens", self.clock())
             return {"links": len(mine), "tokens": len(tokens)}
 
         return asyncio.run(count())
@@ -187,7 +187,7 @@ class Worlds:
         """How many refresh tokens of theirs are alive for us."""
         from fhir_server.smart.core import token_grants
 
-        standing = asyncio.run(token_grants.standing(self.theirs.store, self.clock()))
+        standing = asyncio.run(token_grants.active_grants(self.theirs.store, self.clock()))
         return sum(one.client_id.startswith("our-") for one in standing)
 
 

@@ -138,7 +138,7 @@ def test_rows_that_come_back_hold_plain_values() -> None:
         await put(store, record("a", release_at=NEVER, entries=[date("d", 2**60)]), record("a", version=2))
 
         async def job(transaction: Any) -> Any:
-            return await transaction.current(OBS, "a")
+            return await transaction.read_unfiltered(OBS, "a")
 
         row = await store.write(job)
         assert {type(value) for value in (row.version, row.updated, row.class_id, row.release_at)} == {int}

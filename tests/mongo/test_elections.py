@@ -54,7 +54,7 @@ class Load:
             began = time.monotonic()
             if await self._tried(store.write(lambda tx, job=job: _parts(tx, job))):
                 self.acknowledged.add(job)
-            if await self._tried(store.secrets.keep("code", job, b"x", 2**62)):
+            if await self._tried(store.key_values.put_if_absent("code", job, b"x", 2**62)):
                 self.kept.add(job)
             self.longest = max(self.longest, time.monotonic() - began)
         await store.close()
@@ -77,7 +77,7 @@ class Load:
     async def _read(self, store: MongoStore) -> None:
         least, sample = self.revoked, random.choice([*self.acknowledged, ""])
         async with store.snapshot() as snapshot:
-            stamp = await snapshot.stamp("p")
+            stamp = await snapshot.permission_epoch("p")
             if stamp.patient < least:
                 self.wrong.append(f"stamp {stamp.patient} after {least} were acknowledged")
             page = await snapshot.find(OBS, Has("job", TokenIs("s", sample)), ANYONE, limit=PARTS + 1)
@@ -107,7 +107,7 @@ async def _parts(transaction: Any, job: str) -> None:
 
 
 async def _bump(transaction: Any) -> None:
-    await transaction.bump("p")
+    await transaction.advance_epoch("p")
 
 
 async def survived(members: ReplicaSet, url: str, kills: int) -> Load:
@@ -133,8 +133,8 @@ async def survived(members: ReplicaSet, url: str, kills: int) -> Load:
     async with first.snapshot() as snapshot:
         for job in load.acknowledged:
             assert len((await snapshot.find(OBS, Has("job", TokenIs("s", job)), ANYONE, limit=9)).rows) == PARTS, job
-        assert (await snapshot.stamp("p")).patient >= load.revoked
-    assert load.kept <= {key for key, _ in await first.secrets.listing("code", 0)}
+        assert (await snapshot.permission_epoch("p")).patient >= load.revoked
+    assert load.kept <= {key for key, _ in await first.key_values.list_all("code", 0)}
     await first.close()
     return load
 

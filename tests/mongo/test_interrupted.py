@@ -34,36 +34,36 @@ async def updated(store: Store) -> None:
 
 async def found(store: Store) -> None:
     async with store.snapshot() as snapshot:
-        await snapshot.stamp("p")
+        await snapshot.permission_epoch("p")
         assert [row.id for row in (await snapshot.find(OBS, Has("code", TokenIs("s", "old")), ANYONE, limit=9)).rows] == ["there"]
 
 
 async def kept(store: Store) -> None:
-    assert await store.secrets.keep("jti", "new", b"x", FOREVER)
+    assert await store.key_values.put_if_absent("jti", "new", b"x", FOREVER)
 
 
 async def replaced(store: Store) -> None:
-    await store.secrets.replace("code", "there", b"y", FOREVER)
+    await store.key_values.put("code", "there", b"y", FOREVER)
 
 
 async def peeked(store: Store) -> None:
-    assert await store.secrets.peek("code", "there", 0) == b"x"
+    assert await store.key_values.get("code", "there", 0) == b"x"
 
 
 async def taken(store: Store) -> None:
-    assert await store.secrets.take("code", "there", 0) == b"x"
+    assert await store.key_values.pop("code", "there", 0) == b"x"
 
 
 async def listed(store: Store) -> None:
-    assert await store.secrets.listing("code", 5) == (("member", b"x"), ("there", b"x"))
+    assert await store.key_values.list_all("code", 5) == (("member", b"x"), ("there", b"x"))
 
 
 async def forgotten(store: Store) -> None:
-    await store.secrets.forget("family")
+    await store.key_values.delete_family("family")
 
 
 async def purged(store: Store) -> None:
-    await store.secrets.purge(5)
+    await store.key_values.purge(5)
 
 
 async def noted(store: Store) -> None:
@@ -82,8 +82,8 @@ async def state(store: Store) -> dict[str, Any]:
     async with store.snapshot() as snapshot:
         rows = {row.id: row.version for row in (await snapshot.find(OBS, Has("code", TokenIs("s", "x")), ANYONE, limit=9)).rows}
         there = await snapshot.read(OBS, "there", ANYONE)
-        stamp = await snapshot.stamp("p")
-    names = [(kind, key, await store.secrets.peek(kind, key, 0)) for kind, key in (("jti", "new"), ("code", "there"), ("code", "member"))]
+        stamp = await snapshot.permission_epoch("p")
+    names = [(kind, key, await store.key_values.get(kind, key, 0)) for kind, key in (("jti", "new"), ("code", "there"), ("code", "member"))]
     lines = [line for _, line in await store.journal("audit")]
     return {"rows": rows, "there": there and there.version, "security": stamp.security, "secrets": names, "lines": lines}
 
@@ -114,7 +114,7 @@ async def world(members: ReplicaSet) -> Store:
     await store.prepare()
     await put(store, record("there", entries=[token("code", "old")]))
     for key, expires, family in (("there", FOREVER, ""), ("member", FOREVER, "family"), ("ended", 3, "")):
-        assert await store.secrets.keep("code", key, b"x", expires, family)
+        assert await store.key_values.put_if_absent("code", key, b"x", expires, family)
     await store.append("audit", [b"zero"])
     return store
 

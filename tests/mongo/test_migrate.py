@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from pymongo import MongoClient
 
 from fhir_server.cli import main
-from fhir_server.maintenance.copy_store import migrate
+from fhir_server.maintenance.copy_store import copy_store
 from fhir_server.store import open_store
 from fhir_server.store.mongodb import copying
-from fhir_server.store.mongodb.copying import _Moving
+from fhir_server.store.mongodb.copying import _MongoCopySide
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.servers import fresh_url
 from tests.scenarios.test_scenarios import FILES, Scenario
@@ -76,7 +76,7 @@ def told(answer: Answer) -> tuple[int, Any, bytes]:
 
 def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
     target = fresh_url()
-    found = asyncio.run(migrate(source, target, nobody))
+    found = asyncio.run(copy_store(source, target, nobody))
     assert found.counts["versions"] > found.counts["resources"] > 100
     assert min(found.counts[sort] for sort in ("classes", "secrets", "journal lines")) > 5
     before = Served(source, seeds=False)
@@ -86,7 +86,7 @@ def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
     old = [told(answer) for answer in answers(before, tokens)]
     before.close()
     moved = fresh_url()
-    asyncio.run(migrate(source, moved, nobody))
+    asyncio.run(copy_store(source, moved, nobody))
     after = Served(moved, seeds=False)
     new = [told(answer) for answer in answers(after, tokens)]
     assert len(old) > 60 and {status for status, _, _ in old} == {200, 410}
@@ -103,7 +103,7 @@ def test_every_scenario_is_answered_byte_for_byte_as_before_the_move(tmp_path: P
     walks = [Scenario(path, before) for path in FILES]
     old = [told(answer) for walk in walks for answer in walked(before, walk)]
     before.close()
-    asyncio.run(migrate(url, target, nobody))
+    asyncio.run(copy_store(url, target, nobody))
     after = Served(target, seeds=False)
     new = [told(answer) for walk in walks for answer in walked(after, walk)]
     after.close()
@@ -124,7 +124,7 @@ def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
 async def _again(source: str, target: str) -> str | None:
     """Why a finished copy is not written over."""
     try:
-        await migrate(source, target, nobody)
+        await copy_store(source, target, nobody)
     except ValueError as error:
         return str(error)
     return None
@@ -132,29 +132,29 @@ async def _again(source: str, target: str) -> str | None:
 
 def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = fresh_url()
-    right = _Moving.take_lives
+    right = _MongoCopySide.put_histories
     taken: list[int] = []
 
-    async def breaking(self: _Moving, lives: Any) -> None:
+    async def breaking(self: _MongoCopySide, lives: Any) -> None:
         if len(taken) == 1:
             raise OSError("the cable")
         taken.append(len(lives))
         await right(self, lives)
 
     monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
-    monkeypatch.setattr(copying._Moving, "take_lives", breaking)
+    monkeypatch.setattr(copying._MongoCopySide, "put_histories", breaking)
     with pytest.raises(OSError, match="the cable"):
-        asyncio.run(migrate(source, target, nobody))
+        asyncio.run(copy_store(source, target, nobody))
     with pytest.raises(ValueError, match="not complete"):
         asyncio.run(_prepared(target))
     seen: list[int] = []
 
-    async def counting(self: _Moving, lives: Any) -> None:
+    async def counting(self: _MongoCopySide, lives: Any) -> None:
         seen.append(len(lives))
         await right(self, lives)
 
-    monkeypatch.setattr(copying._Moving, "take_lives", counting)
-    found = asyncio.run(migrate(source, target, nobody))
+    monkeypatch.setattr(copying._MongoCopySide, "put_histories", counting)
+    found = asyncio.run(copy_store(source, target, nobody))
     assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
     asyncio.run(_prepared(target))
 
@@ -176,12 +176,12 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
     with pytest.raises(ValueError, match="not complete"):
         asyncio.run(_prepared(target))
     told: list[tuple[str, int, int]] = []
-    found = asyncio.run(migrate(source, target, lambda *how_far: told.append(how_far)))
+    found = asyncio.run(copy_store(source, target, lambda *how_far: told.append(how_far)))
     furthest = {what: done for what, done, _ in told}
     assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
     assert told[0][0] == "Resources" and told[0][1] > kept
     assert furthest["Checking the copy"] == found.counts["resources"]
-    assert found == asyncio.run(migrate(source, fresh_url(), nobody))
+    assert found == asyncio.run(copy_store(source, fresh_url(), nobody))
     asyncio.run(_prepared(target))
 
 
@@ -192,7 +192,7 @@ def test_an_election_does_not_break_a_copy_off(source: str, how: str, monkeypatc
     try:
         commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")
         with failing(members, {"activationProbability": 0.15}, commands, how) as failure:
-            found = asyncio.run(migrate(source, url_of(members, "fhir"), nobody))
+            found = asyncio.run(copy_store(source, url_of(members, "fhir"), nobody))
     finally:
         members.stop()
     assert failure.struck > 0
@@ -209,23 +209,23 @@ async def _prepared(url: str) -> None:
 
 @pytest.mark.parametrize("sort", ["resources", "history", "secrets", "journal"])
 def test_a_copy_that_differs_is_found_out(source: str, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _Moving.secrets
+    right = _MongoCopySide.key_values
 
-    async def spoiling(self: _Moving, after: tuple[str, str], limit: int) -> Any:
+    async def spoiling(self: _MongoCopySide, after: tuple[str, str], limit: int) -> Any:
         collection = self._base.database[sort]
         one = await collection.find_one({})
         assert one is not None
         await collection.update_one({"_id": one["_id"]}, {"$set": {"updated": 1, "value": b"x", "line": b"x"}})
         return await right(self, after, limit)
 
-    async def asked(self: _Moving) -> tuple[str, ...]:
+    async def asked(self: _MongoCopySide) -> tuple[str, ...]:
         await spoiling(self, ("", ""), 1)
         return await classes(self)
 
-    classes = _Moving.classes
-    monkeypatch.setattr(_Moving, "classes", asked)  # which the comparison asks for first
+    classes = _MongoCopySide.classes
+    monkeypatch.setattr(_MongoCopySide, "classes", asked)  # which the comparison asks for first
     with pytest.raises(ValueError, match="differs from its source"):
-        asyncio.run(migrate(source, fresh_url(), nobody))
+        asyncio.run(copy_store(source, fresh_url(), nobody))
 
 
 def test_a_store_that_holds_something_is_not_written_over(source: str) -> None:
@@ -238,12 +238,12 @@ def test_a_store_that_holds_something_is_not_written_over(source: str) -> None:
 
     asyncio.run(filled())
     with pytest.raises(ValueError, match="holds something else"):
-        asyncio.run(migrate(source, target, nobody))
+        asyncio.run(copy_store(source, target, nobody))
 
 
 def test_a_mongodb_may_be_the_source_too(source: str) -> None:
     first, second = fresh_url(), fresh_url()
-    assert asyncio.run(migrate(source, first, nobody)) == asyncio.run(migrate(first, second, nobody))
+    assert asyncio.run(copy_store(source, first, nobody)) == asyncio.run(copy_store(first, second, nobody))
 
 
 def test_the_command_says_what_it_did_and_what_is_wrong(source: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.visibility import Position, SortKey, Visibility
-from fhir_server.store import Record
+from fhir_server.store import IndexedRow
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.listening import Listener
 from tests.mongo.servers import fresh_url
@@ -71,7 +71,7 @@ SORTS: dict[str, tuple[SortKey, ...]] = {
 }
 
 
-def rows() -> Iterator[Record]:
+def rows() -> Iterator[IndexedRow]:
     for patient in range(PATIENTS):
         for n in range(ROWS):
             yield record(
@@ -92,7 +92,7 @@ class Explained:
 
     def __init__(self, url: str) -> None:
         self.listener = Listener()
-        self.runner = asyncio.TransactionRunner()
+        self.runner = asyncio.Runner()
         self.store = MongoStore(url, event_listeners=[self.listener])
         self.client: MongoClient[dict[str, Any]] = MongoClient(url)
         self.runner.run(put(self.store, *rows()))

@@ -59,7 +59,7 @@ def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
     def wrong(visibility: Visibility) -> Any:
         every = frozenset().union(*(clause.classes for clause in visibility.clauses))
         return right(
-            Visibility(tuple(VisibilityClause(w.patients, every, w.released, w.where) for w in visibility.clauses), visibility.now)
+            Visibility(tuple(VisibilityClause(w.patients, every, w.released_only, w.where) for w in visibility.clauses), visibility.now)
         )
 
     patch.setattr(translate, "clauses", wrong)
@@ -96,7 +96,9 @@ def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 def a_page_begins_with_the_last_ones_end(patch: pytest.MonkeyPatch) -> None:
     def wrong(place: Any, visibility: Visibility) -> Any:
         return (
-            ({"at": {"$gte": place[1]}},) if visibility.bounded else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
+            ({"at": {"$gte": place[1]}},)
+            if visibility.limited_to_patients
+            else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
         )
 
     patch.setattr(reader, "beyond", wrong)
@@ -121,8 +123,8 @@ FAULTS: dict[str, Fault] = {
     "class and value of different entries": class_and_value_of_different_entries,
     "one window's classes serve another": windows_share_their_classes,
     "release is ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, False, w.where)),
-    "patients are ignored": windows_changed(lambda w: VisibilityClause(None, w.classes, w.released, w.where)),
-    "windows' conditions are ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, w.released)),
+    "patients are ignored": windows_changed(lambda w: VisibilityClause(None, w.classes, w.released_only, w.where)),
+    "windows' conditions are ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, w.released_only)),
     "only a row's first patient counts": only_the_first_patient_counts,
     "all for any": all_for_any,
     "sort sees all classes": sort_sees_all_classes,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.maintenance.copy_store import migrate
+from fhir_server.maintenance.copy_store import copy_store
 from fhir_server.store import open_store
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.listening import Listener
@@ -57,21 +57,21 @@ async def everything(store: MongoStore) -> None:
     async def job(transaction: Any) -> None:
         await transaction.relabel(record("a", "p2", version=1, class_id=1))
         await transaction.relabel(record("a", "p2", version=2, class_id=1))
-        await transaction.intern("lab||")
-        await transaction.bump("p1")
-        await transaction.bump(None)
+        await transaction.intern_class("lab||")
+        await transaction.advance_epoch("p1")
+        await transaction.advance_epoch(None)
         await transaction.referrers("Encounter/e")
-        await transaction.current("Encounter", "none")
-        await transaction.stamp("p1")
+        await transaction.read_unfiltered("Encounter", "none")
+        await transaction.permission_epoch("p1")
 
     await store.write(job)
-    secrets = store.secrets
-    await secrets.keep("kind", "a", b"x", 2**62, "family")
-    await secrets.keep("kind", "a", b"x", 2**62, "family")
-    await secrets.replace("kind", "b", b"x", 5, "family")
-    await secrets.take("kind", "a", 0)
-    await secrets.forget("family")
-    await secrets.replace("kind", "b", b"x", 5)
+    secrets = store.key_values
+    await secrets.put_if_absent("kind", "a", b"x", 2**62, "family")
+    await secrets.put_if_absent("kind", "a", b"x", 2**62, "family")
+    await secrets.put("kind", "b", b"x", 5, "family")
+    await secrets.pop("kind", "a", 0)
+    await secrets.delete_family("family")
+    await secrets.put("kind", "b", b"x", 5)
     await secrets.purge(6)
     await store.append("audit", [b"1", b"2"])
     assert row("a").id == "a"
@@ -114,14 +114,14 @@ def test_a_migration_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         await put(store, record("a", "p1"), record("b", "p1"))
         await put(store, record("a", "p1", version=2))
         await drop(store, "b")
-        await store.secrets.keep("kind", "a", b"x", 2**62)
+        await store.key_values.put_if_absent("kind", "a", b"x", 2**62)
         await store.append("audit", [b"1"])
         await store.close()
 
     asyncio.run(fill())
     right = MongoStore.__init__
     monkeypatch.setattr(MongoStore, "__init__", lambda self, url: right(self, url, event_listeners=[listener]))
-    asyncio.run(migrate(source, fresh_url(), lambda what, done, of: None))
+    asyncio.run(copy_store(source, fresh_url(), lambda what, done, of: None))
     writes = listener.of(*_WRITES)
     assert {"resources", "history", "secrets", "journal", "counters"} <= {next(iter(command.values())) for command in writes}
     assert broad(writes) == []

@@ -72,8 +72,8 @@ def test_without_the_present_password_nothing_changes(world: World, password: st
     handle = re.search(r'name="(end-\w+)"', here.get("/account").text)
     assert handle
     assert here.send("/account", "/account/sessions", password=password, **{handle[1]: "yes"}).status_code == 400
-    assert len(asyncio.run(sessions.everyone(world.made.smart, world.account("adult")))) == 2
-    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
+    assert len(asyncio.run(sessions.list_all(world.made.smart, world.account("adult")))) == 2
+    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
     assert enters(world, "adult", demo.PASSWORD)
 
 
@@ -151,7 +151,7 @@ def test_a_wrong_first_code_sets_nothing_up(world: World) -> None:
     page = here.send("/account", "/account/second", password=demo.PASSWORD)
     token = Form(page.text, "/account/second/confirm").forms[0]
     assert here.post("/account/second/confirm", **token, code="000000").status_code == 400
-    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
 
 
 def test_a_setting_up_is_finished_in_the_session_that_began_it_and_in_time(world: World) -> None:
@@ -164,7 +164,7 @@ def test_a_setting_up_is_finished_in_the_session_that_began_it_and_in_time(world
     world.clock.forward(2 * MINUTE)
     token = Form(here.get("/account").text, "/account/second").forms[0]
     assert here.post("/account/second/confirm", **token, code=one_time(seed, world.clock())).status_code == 400
-    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
 
 
 def test_with_a_second_step_changes_want_its_code_too(world: World) -> None:
@@ -174,12 +174,12 @@ def test_with_a_second_step_changes_want_its_code_too(world: World) -> None:
     assert change(here).status_code == 400
     assert change(here, code="000000").status_code == 400
     assert here.send("/account", "/account/second/end", password=demo.PASSWORD).status_code == 400
-    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is not None
+    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is not None
     assert change(here, code=one_time(seed, world.clock())).status_code == 303
     world.clock.forward(30 * SECOND)
     code = one_time(seed, world.clock())
     assert here.send("/account", "/account/second/end", password=NEW, code=code).status_code == 303
-    assert asyncio.run(second_factor.enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
 
 
 def test_where_it_is_needed_a_second_step_can_be_renewed_but_not_taken_away(world: World) -> None:
@@ -196,7 +196,7 @@ def test_where_it_is_needed_a_second_step_can_be_renewed_but_not_taken_away(worl
     token = Form(page, "/account/second").forms[0]
     fields = {"password": demo.PASSWORD, "code": one_time(seed, world.clock())}
     assert here.post("/account/second/end", **token, **fields).status_code == 400
-    assert asyncio.run(second_factor.enrolled(smart, world.account("clinician"))) is not None
+    assert asyncio.run(second_factor.is_enrolled(smart, world.account("clinician"))) is not None
     assert seed_on(here.post("/account/second", **token, **fields)) != seed
 
 
@@ -238,6 +238,6 @@ def test_people_see_their_latest_sign_ins_and_changes_and_no_endless_list(world:
 
 def test_what_is_remembered_goes_with_the_account(world: World) -> None:
     world.signed_in("adult")
-    assert asyncio.run(world.store.secrets.listing("account-events", world.clock())) != ()
+    assert asyncio.run(world.store.key_values.list_all("account-events", world.clock())) != ()
     asyncio.run(users.remove(world.store, "adult", world.clock()))
-    assert asyncio.run(world.store.secrets.listing("account-events", world.clock())) == ()
+    assert asyncio.run(world.store.key_values.list_all("account-events", world.clock())) == ()

@@ -63,7 +63,7 @@ def test_an_app_is_listed_with_the_day_it_began_the_day_it_was_renewed_and_what_
         kept = await token_grants.find(world.store, token_grants.REFRESH, digest(first.refresh or ""), world.clock())
         assert kept is not None
         await tokens.issue(world.store, kept, world.clock(), refresh=kept.scope)
-        await world.store.secrets.take(token_grants.REFRESH, digest(first.refresh or ""), world.clock())
+        await world.store.key_values.pop(token_grants.REFRESH, digest(first.refresh or ""), world.clock())
 
     asyncio.run(renewed())
     page = world.signed_in("adult").get("/apps").text

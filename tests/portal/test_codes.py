@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fhir_server.portal import activation_codes
-from fhir_server.portal.activation_codes import Invitation, Refused
+from fhir_server.portal.activation_codes import CodeRefusedError, Invitation
 from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.core.context import MINUTE, digest
 from fhir_server.store import NEVER
@@ -120,7 +120,7 @@ def test_using_a_code_signs_the_account_in_anew_and_ends_its_other_sessions(worl
 
 def test_the_store_keeps_no_code(world: World) -> None:
     code = made(world)
-    kept = [asyncio.run(world.store.secrets.listing(kind, 0)) for kind in ("activation", "invitation")]
+    kept = [asyncio.run(world.store.key_values.list_all(kind, 0)) for kind in ("activation", "invitation")]
     assert all(kept)
     for text in (code, code.replace("-", "")):
         assert text not in repr(kept)
@@ -132,13 +132,13 @@ def test_of_any_number_of_accounts_that_use_a_code_at_once_one_gets_in(scheme: s
     names = ["proxy-standard", "proxy-full", "parent-a", "newly-adult"]
 
     async def race() -> list[object]:
-        code = await activation_codes.issue(world.store.secrets, Invitation("adult", "some-consent", "some-person"), world.clock())
+        code = await activation_codes.issue(world.store.key_values, Invitation("adult", "some-consent", "some-person"), world.clock())
         users = [await _found(world, name) for name in names]
         tries = [activation_codes.redeem(world.store, user, code, world.clock()) for user in users * 2]
         return list(await asyncio.gather(*tries, return_exceptions=True))
 
     outcomes = asyncio.run(race())
-    assert [type(one) for one in outcomes if not isinstance(one, tuple)] == [Refused] * 7
+    assert [type(one) for one in outcomes if not isinstance(one, tuple)] == [CodeRefusedError] * 7
     linked = [name for name in names if "some-person" in world.account(name).related_persons]
     assert len(linked) == 1
 
@@ -168,7 +168,7 @@ def test_a_code_whose_form_is_sent_twice_has_worked_whichever_answer_is_shown(wo
 def test_two_codes_used_at_once_by_one_account_do_not_write_over_each_other(world: World) -> None:
     async def race() -> list[object]:
         issued = [Invitation("adult", f"consent-{number}", f"person-{number}") for number in range(3)]
-        codes = [await activation_codes.issue(world.store.secrets, one, world.clock()) for one in issued]
+        codes = [await activation_codes.issue(world.store.key_values, one, world.clock()) for one in issued]
         user = await _found(world, "proxy-standard")
         tries = [activation_codes.redeem(world.store, user, code, world.clock()) for code in codes]
         return list(await asyncio.gather(*tries, return_exceptions=True))
@@ -188,8 +188,8 @@ def test_a_code_that_could_not_be_taken_up_at_the_moment_stays_good(world: World
     code = made(world)
     with monkeypatch.context() as patch:
         patch.setattr(users, "_PATIENCE", 0.05)
-        asyncio.run(world.store.secrets.keep("changing-account", digest("proxy-standard"), b"", NEVER))
+        asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", NEVER))
         status, problem = typed(world.signed_in("proxy-standard"), code)
     assert status == 400 and "being changed" in problem
-    asyncio.run(world.store.secrets.take("changing-account", digest("proxy-standard"), 0))
+    asyncio.run(world.store.key_values.pop("changing-account", digest("proxy-standard"), 0))
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200

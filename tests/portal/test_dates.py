@@ -27,7 +27,7 @@ from tests.portal.world import START, World
     ],
 )
 def test_a_date_of_the_record_is_said_in_words_as_far_as_it_goes(text: str, words: str) -> None:
-    assert dates.said(text) == words
+    assert dates.format_date(text) == words
 
 
 def test_an_instant_is_told_in_the_institutions_time_and_says_which_time_that_is() -> None:

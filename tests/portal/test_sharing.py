@@ -8,7 +8,7 @@ import pytest
 
 from fhir_server.consent import policy
 from fhir_server.portal import sharing
-from fhir_server.portal.wording import opened
+from fhir_server.portal.wording import describe_level
 from fhir_server.resources import validate
 from fhir_server.smart.core.context import DAY
 from tests.portal.world import World, code_in
@@ -197,10 +197,10 @@ def test_a_record_is_shared_with_a_bounded_number_of_people(world: World, monkey
 
 
 def test_the_words_for_a_level_follow_the_policy() -> None:
-    assert "Leaves out" not in opened(policy.load("optum"), "full")
-    assert "sensitive" in opened(policy.load("ssm"), "full").partition("Leaves out")[2]
+    assert "Leaves out" not in describe_level(policy.load("optum"), "full")
+    assert "sensitive" in describe_level(policy.load("ssm"), "full").partition("Leaves out")[2]
     for name in ("optum", "ssm", "strict"):
-        left_out = opened(policy.load(name), "standard").partition("Leaves out")[2]
+        left_out = describe_level(policy.load(name), "standard").partition("Leaves out")[2]
         assert "sensitive" in left_out and "notes" in left_out and "visits" not in left_out
 
 

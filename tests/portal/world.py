@@ -26,7 +26,7 @@ from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import NEVER, Transaction, open_store
-from fhir_server.writing.writer import ResourceWriter, draft
+from fhir_server.writing.writer import ResourceWriter, parse_draft
 from tests.smart.world import Browser, Clock
 
 SEEDS = Path(__file__).parents[2] / "seed_bundles"
@@ -62,7 +62,7 @@ def _accounts() -> tuple[tuple[str, bytes], ...]:
                 ids = {"patient": patient, "practitioner": practitioner}
                 linked = () if username == "proxy-standard" else related
                 await users.create(store, username, demo.PASSWORD, role, name=name, related_persons=linked, **ids)
-        return await store.secrets.listing("user", 0)
+        return await store.key_values.list_all("user", 0)
 
     return asyncio.run(made())
 
@@ -112,7 +112,7 @@ class World:
         self.clock = Clock()
         self.clock.micros = START
         made = wiring.build_components(Settings(store=url, mode="test"))
-        made.store.secrets.now = self.clock
+        made.store.key_values.now = self.clock
         smart = replace(made.smart, now=self.clock)
         self.made = replace(made, clock=self.clock, smart=smart)
         self.store = made.store
@@ -124,17 +124,17 @@ class World:
 
     async def _fill(self, accounts: tuple[tuple[str, bytes], ...]) -> None:
         for name, record in accounts:
-            await self.store.secrets.replace("user", name, record, NEVER)
+            await self.store.key_values.put("user", name, record, NEVER)
         for client in demo.CLIENTS:
             if client.method == "none":
                 await clients.save(self.store, client)
-        drafts = [draft(text) for text in _facts()]
+        drafts = [parse_draft(text) for text in _facts()]
 
         async def job(tx: Transaction) -> None:
             writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
             for one in drafts:
-                await writing.store(one, str(one.id), trusted=True, previous=None)
-            await writing.settle()
+                await writing.write(one, str(one.id), trusted=True, previous=None)
+            await writing.relabel_pending()
 
         await self.store.write(job)
 
@@ -161,7 +161,7 @@ class World:
 
         async def read() -> dict[str, dict[str, Any]]:
             async with self.store.snapshot() as snapshot:
-                window = VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released=False)
+                window = VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released_only=False)
                 page = await snapshot.find(type, EVERYTHING, Visibility((window,), self.clock()), limit=1000)
                 return {row.id: jsontext.parse(row.body) for row in page.rows}
 
@@ -171,11 +171,11 @@ class World:
         """Write a new version of a row with these members."""
 
         async def job(tx: Transaction) -> None:
-            row = await tx.current(type, id)
+            row = await tx.read_unfiltered(type, id)
             assert row is not None
             text = json.dumps(jsontext.parse(row.body) | members).encode()
             writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
-            await writing.store(draft(text), id, trusted=True, previous=row)
+            await writing.write(parse_draft(text), id, trusted=True, previous=row)
 
         await self.store.write(job)
 

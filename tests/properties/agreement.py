@@ -10,8 +10,8 @@ from typing import Any
 
 from fhir_server.errors import Problem
 from fhir_server.search import match
-from fhir_server.search.visibility import SearchableRow, Position
-from fhir_server.store import Record, Row, Snapshot, Store
+from fhir_server.search.visibility import Position, SearchableRow
+from fhir_server.store import IndexedRow, Row, Snapshot, Store
 from tests.properties.chance import Chain, Chance
 from tests.store.stores import empty_store
 
@@ -32,7 +32,7 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow
         number, (_, row) = len(chain.versions) + 1, chain.versions[-1]
         chain.deleted = not chain.deleted and chance.random() < 0.2
         if chain.deleted:
-            await transaction.drop(_deletion(await transaction.current(type, id)))
+            await transaction.delete(_deletion(await transaction.read_unfiltered(type, id)))
         else:
             row = another(id, chain)
             await transaction.put(_record(row, number))
@@ -57,8 +57,8 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow
     return tuple(chain.placed() for chain in chains.values() if not chain.deleted)
 
 
-def _record(row: SearchableRow, version: int) -> Record:
-    return Record(Row(row.type, row.id, version, 0, row.patients, row.class_id, row.release_at, b"{}"), row.entries)
+def _record(row: SearchableRow, version: int) -> IndexedRow:
+    return IndexedRow(Row(row.type, row.id, version, 0, row.patients, row.class_id, row.release_at, b"{}"), row.entries)
 
 
 def _deletion(row: Row) -> Row:
@@ -70,7 +70,7 @@ async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type:
     ids = [row.id for row in rows] or ["none"]
     where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
     asked = f"{where} {visibility} {sort}"
-    right = match.select(rows, type, where, visibility, sort=sort)
+    right = match.search(rows, type, where, visibility, sort=sort)
     wrong: list[str] = []
     walked, after = [], None
     while True:
@@ -83,7 +83,7 @@ async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type:
         after = page.next
         if after is None or len(walked) > len(rows):
             break
-        if after != Position(match.keys(sort, visibility, _named(rows, walked[-1])), walked[-1]):
+        if after != Position(match.sort_values(sort, visibility, _named(rows, walked[-1])), walked[-1]):
             wrong.append(f"position {after}: {asked}")
             break
     if walked != [row.id for row in right]:
@@ -102,16 +102,16 @@ async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], 
     """The same for reads, visible targets, and positions that were not given by the store."""
     ids = [row.id for row in rows] or ["none"]
     visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
-    right = {row.id for row in rows if match.admits(visibility, row)}
+    right = {row.id for row in rows if match.is_visible(visibility, row)}
     wrong: list[str] = []
     if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: visibility) != {f"{type}/{id}" for id in right}:
         wrong.append(f"visible: {visibility}")
     for row in rows[:3]:
         if (await snapshot.read(type, row.id, visibility) is not None) != (row.id in right):
             wrong.append(f"read {row.id}: {visibility}")
-    after = Position(match.keys(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])
+    after = Position(match.sort_values(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])
     try:
-        expected: Any = [row.id for row in match.select(rows, type, where, visibility, sort=sort, limit=5, after=after)]
+        expected: Any = [row.id for row in match.search(rows, type, where, visibility, sort=sort, limit=5, after=after)]
     except Problem as problem:
         expected = str(problem)
     try:

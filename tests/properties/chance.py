@@ -15,10 +15,10 @@ from fhir_server.search.filters import (
     IdIs,
     Not,
     OfPatient,
+    Predicate,
     Present,
     QuantityIs,
     RefersTo,
-    Test,
     TextIs,
     TokenIs,
 )
@@ -71,7 +71,7 @@ class Chance(random.Random):
         id = f"{self.randint(0, 9)}{number}"
         return SearchableRow(type, id, patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
 
-    def test(self, kind: str) -> Test:
+    def test(self, kind: str) -> Predicate:
         if kind == "token":
             return TokenIs(self.choice((None, *SYSTEMS, "s9")), self.choice((None, *CODES)))
         if kind == "reference":

@@ -63,7 +63,7 @@ def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(clauses: tuple[VisibilityClause, ...]) -> tuple[VisibilityClause, ...]:
         every = frozenset().union(*(clause.classes for clause in clauses))
-        return right(tuple(VisibilityClause(w.patients, every, w.released, w.where) for w in clauses))
+        return right(tuple(VisibilityClause(w.patients, every, w.released_only, w.where) for w in clauses))
 
     patch.setattr(planner, "merged", wrong)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.resources import ResourceType, _default_declarations, catalog, collected, definitions
+from fhir_server.resources import ResourceType, _default_declarations, catalog, collect_declarations, definitions
 
 DATA_CLASSES = frozenset(
     [
@@ -60,8 +60,8 @@ def test_every_r4_type_is_in_the_catalogue() -> None:
 def test_a_type_declared_twice_is_refused() -> None:
     twice = [ResourceType("Patient", "demographics"), ResourceType("Patient", "other")]
     with pytest.raises(ValueError, match="Patient is declared twice"):
-        collected(twice)
-    assert set(collected(twice[:1])) == {"Patient"}
+        collect_declarations(twice)
+    assert set(collect_declarations(twice[:1])) == {"Patient"}
 
 
 @pytest.mark.parametrize("name", definitions.types())
@@ -83,7 +83,7 @@ def test_declared_hidden_statuses_are_codes_of_the_status(name: str) -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_what_must_be_known_is_also_labelled(name: str) -> None:
     declared = catalog()[name]
-    assert set(declared.knowing) <= set(declared.coded)
+    assert set(declared.must_be_classified) <= set(declared.label_codes)
 
 
 def test_the_table_of_others_names_r4_types_once_and_none_with_a_file() -> None:
@@ -107,9 +107,9 @@ def test_who_acted_is_not_a_subject(name: str) -> None:
 def test_the_specifics_the_policy_rests_on() -> None:
     found = catalog()
     assert found["Patient"].subjects == ("id",)
-    assert (found["Appointment"].subjects, found["Appointment"].several) == (("participant.actor",), "each")
-    assert found["Account"].several == "all"
-    assert found["Provenance"].required == ("target",)
+    assert (found["Appointment"].subjects, found["Appointment"].shared_rows) == (("participant.actor",), "each")
+    assert found["Account"].shared_rows == "all"
+    assert found["Provenance"].depends_on == ("target",)
     assert found["Observation"].by_category["vital-signs"] == "vitals"
     assert next(iter(found["Observation"].by_category)) == "social-history"  # the stricter class wins
     assert found["Task"].subjects == ("for",)
@@ -117,4 +117,4 @@ def test_the_specifics_the_policy_rests_on() -> None:
     assert found["StructureDefinition"].data_class == "directory"
     assert found["ClinicalImpression"].data_class == "other"
     assert "preliminary" in found["Observation"].hidden_status
-    assert "medication[x]" in found["MedicationDispense"].context
+    assert "medication[x]" in found["MedicationDispense"].inherits_labels_from

@@ -11,7 +11,7 @@ from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search import index, query
 from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.match import matches
-from fhir_server.search.parameter_aliases import IndexedAs, canonicals
+from fhir_server.search.parameter_aliases import IndexedAs, index_forms
 from fhir_server.search.visibility import Entry, SearchableRow
 from tests.search.samples import LAB, LOINC, RESOURCES
 
@@ -50,7 +50,7 @@ def test_entries_are_unlike_each_other_and_only_of_parameters_that_are_indexed(r
     entries = found(resource)
     assert len(set(entries)) == len(entries)
     for entry in entries:
-        assert index.canonical(resource["resourceType"], entry.param) == IndexedAs((entry.param,))
+        assert index.indexed_as(resource["resourceType"], entry.param) == IndexedAs((entry.param,))
         assert entry.param not in ("_id", "_lastUpdated")
 
 
@@ -75,7 +75,7 @@ STANDS_FOR = [
 
 @pytest.mark.parametrize(("type", "param", "expected"), STANDS_FOR)
 def test_a_redundant_parameter_stands_for_those_that_are_indexed(type: str, param: str, expected: IndexedAs) -> None:
-    assert index.canonical(type, param) == expected
+    assert index.indexed_as(type, param) == expected
 
 
 def test_a_parameter_that_others_cover_only_in_part_is_indexed_itself() -> None:
@@ -83,9 +83,9 @@ def test_a_parameter_that_others_cover_only_in_part_is_indexed_itself() -> None:
     part = SearchParameter("part", "token", "T.a")
     rest = SearchParameter("rest", "token", "T.b")
     other_kind = SearchParameter("rest", "string", "T.b")
-    assert canonicals((whole, part))["whole"] == IndexedAs(("whole",))
-    assert canonicals((whole, part, other_kind))["whole"] == IndexedAs(("whole",))
-    assert canonicals((whole, part, rest))["whole"] == IndexedAs(("part", "rest"))
+    assert index_forms((whole, part))["whole"] == IndexedAs(("whole",))
+    assert index_forms((whole, part, other_kind))["whole"] == IndexedAs(("whole",))
+    assert index_forms((whole, part, rest))["whole"] == IndexedAs(("part", "rest"))
 
 
 def test_a_system_is_implied_only_where_every_value_is_a_code_of_it() -> None:
@@ -98,9 +98,9 @@ def test_what_a_parameter_stands_for_is_always_indexed_itself() -> None:
     redundant = 0
     for type in definitions.types():
         for code, parameter in index.parameters(type).items():
-            redundant += parameter.canonical.params != (code,)
-            for param in parameter.canonical.params:
-                assert index.canonical(type, param) == IndexedAs((param,))
+            redundant += parameter.indexed_as.params != (code,)
+            for param in parameter.indexed_as.params:
+                assert index.indexed_as(type, param) == IndexedAs((param,))
                 assert index.parameters(type)[param].kind == parameter.kind
     assert redundant > 50
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs
-from fhir_server.search.parameter_types import KINDS, Asked
+from fhir_server.search.parameter_types import KINDS, ValueContext
 from fhir_server.search.parameter_types.date import BEGIN, DAY, END, MINUTE, SECOND, interval
 from fhir_server.search.parameter_types.string import fold
 
@@ -24,7 +24,7 @@ def read(kind: str, value: Any) -> list[tuple[Any, ...]]:
 
 
 def asked(kind: str, text: str, **context: Any) -> Any:
-    return KINDS[kind].test(text, Asked(base=BASE, **context))
+    return KINDS[kind].parse_value(text, ValueContext(base=BASE, **context))
 
 
 def at(text: str) -> int:

@@ -29,8 +29,8 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.match import admits, answers, keys, matches, select
-from fhir_server.search.visibility import Entry, SearchableRow, Position, SortKey, Visibility, VisibilityClause
+from fhir_server.search.match import is_visible, matches, matches_visible, search, sort_values
+from fhir_server.search.visibility import Entry, Position, SearchableRow, SortKey, Visibility, VisibilityClause
 
 PARAMS = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
 PATIENTS = ("p1", "p2")
@@ -109,8 +109,8 @@ def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: Sea
 
 @given(worlds, filters, st.integers(0, 2))
 def test_an_empty_sight_sees_nothing(world: list[SearchableRow], where: Filter, now: int) -> None:
-    assert not any(admits(Visibility((), now), row) or answers(Visibility((), now), row, where) for row in world)
-    assert select(world, "T", where, Visibility((), now)) == ()
+    assert not any(is_visible(Visibility((), now), row) or matches_visible(Visibility((), now), row, where) for row in world)
+    assert search(world, "T", where, Visibility((), now)) == ()
 
 
 @given(rows, classes, st.sampled_from(CLASSES), st.none() | st.frozensets(st.sampled_from(PATIENTS)), st.booleans())
@@ -118,7 +118,7 @@ def test_admitting_one_class_more_never_hides_a_row(
     row: SearchableRow, seen: frozenset[int], more: int, patients: frozenset[str] | None, released: bool
 ) -> None:
     before, after = (Visibility((VisibilityClause(patients, found, released),), 1) for found in (seen, seen | {more}))
-    assert not admits(before, row) or admits(after, row)
+    assert not is_visible(before, row) or is_visible(after, row)
 
 
 @given(rows, filters, visibilities, clauses)
@@ -126,8 +126,8 @@ def test_one_window_more_never_hides_a_row_nor_an_answer(
     row: SearchableRow, where: Filter, visibility: Visibility, more: VisibilityClause
 ) -> None:
     wider = replace(visibility, clauses=(*visibility.clauses, more))
-    assert not admits(visibility, row) or admits(wider, row)
-    assert not answers(visibility, row, where) or answers(wider, row, where)
+    assert not is_visible(visibility, row) or is_visible(wider, row)
+    assert not matches_visible(visibility, row, where) or matches_visible(wider, row, where)
 
 
 @settings(max_examples=300)
@@ -143,8 +143,8 @@ def test_what_no_window_admits_never_influences_an_answer(
         hidden = data.draw(st.lists(st.one_of(*map(entries, PARAMS)), max_size=3))
         other.append(replace(row, entries=(*(entry for entry in hidden if entry.class_id not in seen), *kept)))
     invisible = [replace(data.draw(rows), id=f"h{i}", class_id=9) for i in range(data.draw(st.integers(0, 2)))]
-    one = [(row.id, keys(sort, visibility, row)) for row in select(world, "T", where, visibility, sort=sort)]
-    two = [(row.id, keys(sort, visibility, row)) for row in select([*invisible, *other], "T", where, visibility, sort=sort)]
+    one = [(row.id, sort_values(sort, visibility, row)) for row in search(world, "T", where, visibility, sort=sort)]
+    two = [(row.id, sort_values(sort, visibility, row)) for row in search([*invisible, *other], "T", where, visibility, sort=sort)]
     assert one == two
 
 
@@ -152,14 +152,14 @@ def test_what_no_window_admits_never_influences_an_answer(
 def test_pages_laid_end_to_end_are_the_whole_answer(
     world: list[SearchableRow], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], size: int
 ) -> None:
-    whole = select(world, "T", where, visibility, sort=sort)
-    assert {row.id for row in whole} == {row.id for row in world if answers(visibility, row, where)}
+    whole = search(world, "T", where, visibility, sort=sort)
+    assert {row.id for row in whole} == {row.id for row in world if matches_visible(visibility, row, where)}
     walked: list[SearchableRow] = []
     after = None
-    while page := select(world, "T", where, visibility, sort=sort, limit=size, after=after):
+    while page := search(world, "T", where, visibility, sort=sort, limit=size, after=after):
         walked.extend(page)
         assert len(walked) <= len(whole)
-        after = Position(keys(sort, visibility, page[-1]), page[-1].id)
+        after = Position(sort_values(sort, visibility, page[-1]), page[-1].id)
     assert tuple(walked) == whole
 
 
@@ -171,21 +171,21 @@ def test_one_window_must_both_admit_the_row_and_show_the_entry_asked_about() -> 
     found = row(Entry("t", "token", ("", "a"), (), 1))
     admitting, showing = VisibilityClause(None, frozenset({0})), VisibilityClause(None, frozenset({1}))
     where = Has("t", TokenIs(None, "a"))
-    assert not answers(Visibility((admitting, showing)), found, where)
-    assert answers(Visibility((admitting, showing)), found, Not(where))
-    assert answers(Visibility((VisibilityClause(None, frozenset({0, 1})),)), found, where)
+    assert not matches_visible(Visibility((admitting, showing)), found, where)
+    assert matches_visible(Visibility((admitting, showing)), found, Not(where))
+    assert matches_visible(Visibility((VisibilityClause(None, frozenset({0, 1})),)), found, where)
 
 
 def test_a_window_shows_only_its_patients_and_only_what_is_released() -> None:
     clause = VisibilityClause(frozenset({"p1"}), frozenset({0}))
     visibility = Visibility((clause,), now=5)
-    assert admits(visibility, row(release_at=5))
-    assert not admits(visibility, row(release_at=6))
-    assert admits(Visibility((replace(clause, released=False),), 5), row(release_at=6))
-    assert not admits(visibility, row(patients=("p2",)))
-    assert not admits(visibility, row(patients=()))
-    assert admits(Visibility((replace(clause, patients=None),), 5), row(patients=()))
-    assert not admits(visibility, row(class_id=1))
+    assert is_visible(visibility, row(release_at=5))
+    assert not is_visible(visibility, row(release_at=6))
+    assert is_visible(Visibility((replace(clause, released_only=False),), 5), row(release_at=6))
+    assert not is_visible(visibility, row(patients=("p2",)))
+    assert not is_visible(visibility, row(patients=()))
+    assert is_visible(Visibility((replace(clause, patients=None),), 5), row(patients=()))
+    assert not is_visible(visibility, row(class_id=1))
 
 
 BROKEN: Any = [object(), None, (Has, ("t", object())), (AnyOf, ((EVERYTHING, None),)), (AllOf, ((NOTHING, 1),)), (Not, ("x",))]
@@ -266,8 +266,8 @@ def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_s
         row(Entry("d", "date", (0, 99), (), 1), id="hidden value"),
     ]
     visibility = Visibility((VisibilityClause(None, frozenset({0})),))
-    up = [found.id for found in select(world, "T", EVERYTHING, visibility, sort=(SortKey("d", "date"),))]
-    down = [found.id for found in select(world, "T", EVERYTHING, visibility, sort=(SortKey("d", "date", True),))]
+    up = [found.id for found in search(world, "T", EVERYTHING, visibility, sort=(SortKey("d", "date"),))]
+    down = [found.id for found in search(world, "T", EVERYTHING, visibility, sort=(SortKey("d", "date", True),))]
     assert up == ["wide", "two", "tie", "none", "hidden value"]
     assert down == ["wide", "tie", "two", "none", "hidden value"]
 
@@ -277,9 +277,9 @@ def test_a_row_is_ordered_by_what_the_windows_that_admit_it_show() -> None:
     world = [row(five, id="five"), row(one, eight, id="eight")]
     own, other = VisibilityClause(frozenset({"p1"}), frozenset({0})), VisibilityClause(frozenset({"p2"}), frozenset({0, 1}))
     sort = (SortKey("d", "date"),)
-    assert [found.id for found in select(world, "T", EVERYTHING, Visibility((own, other)), sort=sort)] == ["five", "eight"]
+    assert [found.id for found in search(world, "T", EVERYTHING, Visibility((own, other)), sort=sort)] == ["five", "eight"]
     everyones = replace(other, patients=None)
-    assert [found.id for found in select(world, "T", EVERYTHING, Visibility((own, everyones)), sort=sort)] == ["eight", "five"]
+    assert [found.id for found in search(world, "T", EVERYTHING, Visibility((own, everyones)), sort=sort)] == ["eight", "five"]
 
 
 def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:
@@ -287,10 +287,10 @@ def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:
     texts = set()
     for world in ([row(id="a")], [row(id="a"), row(id="b", class_id=1)]):
         with pytest.raises(Problem) as refused:
-            select(world, "T", EVERYTHING, visibility, after=Position((), "b"))
+            search(world, "T", EVERYTHING, visibility, after=Position((), "b"))
         texts.add((refused.value.kind, str(refused.value)))
     assert len(texts) == 1
-    assert select([row(id="b"), row(id="a")], "T", EVERYTHING, visibility, after=Position((), "b")) == (row(id="a"),)
+    assert search([row(id="b"), row(id="a")], "T", EVERYTHING, visibility, after=Position((), "b")) == (row(id="a"),)
 
 
 def test_a_position_survives_its_json() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fhir_server.errors import Problem
 from fhir_server.search.cursors import Cursors
-from fhir_server.search.visibility import STALE, Position
+from fhir_server.search.visibility import STALE_LINK, Position
 
 CURSORS = Cursors(bytes(range(64)))
 scalars = st.none() | st.text() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False)
@@ -17,28 +17,28 @@ positions = st.builds(Position, st.lists(scalars, max_size=3).map(tuple), st.tex
 
 def refused(text: str, bound: bytes, cursors: Cursors = CURSORS) -> bool:
     with pytest.raises(Problem) as problem:
-        cursors.open(text, bound)
-    return (problem.value.kind, str(problem.value)) == ("invalid", STALE)
+        cursors.decrypt(text, bound)
+    return (problem.value.kind, str(problem.value)) == ("invalid", STALE_LINK)
 
 
 @given(positions, st.binary())
 def test_a_sealed_position_opens_again_where_it_is_bound_to(position: Position, bound: bytes) -> None:
-    text = CURSORS.seal(position, bound)
-    assert CURSORS.open(text, bound) == position
-    assert text == CURSORS.seal(position, bound)
+    text = CURSORS.encrypt(position, bound)
+    assert CURSORS.decrypt(text, bound) == position
+    assert text == CURSORS.encrypt(position, bound)
     assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 @given(positions, st.binary(), st.binary())
 def test_a_link_is_refused_by_another_search_and_by_another_key(position: Position, bound: bytes, other: bytes) -> None:
-    text = CURSORS.seal(position, bound)
+    text = CURSORS.encrypt(position, bound)
     assert other == bound or refused(text, other)
     assert refused(text, bound, Cursors(bytes(64)))
 
 
 @given(positions, st.data())
 def test_a_link_with_any_character_changed_is_refused(position: Position, data: st.DataObject) -> None:
-    text = CURSORS.seal(position, b"search")
+    text = CURSORS.encrypt(position, b"search")
     place = data.draw(st.integers(0, len(text) - 1))
     char = data.draw(st.characters().filter(lambda found: found != text[place]))
     assert refused(text[:place] + char + text[place + 1 :], b"search")
@@ -51,7 +51,7 @@ def test_any_other_text_is_refused(text: str) -> None:
 
 
 def test_a_link_shows_nothing_of_its_position() -> None:
-    assert "secret" not in CURSORS.seal(Position(("secret",), "secret"), b"")
+    assert "secret" not in CURSORS.encrypt(Position(("secret",), "secret"), b"")
 
 
 def test_a_key_of_the_wrong_length_is_an_error() -> None:

@@ -14,7 +14,7 @@ from fhirpathpy.models import models
 
 from fhir_server import jsontext
 from fhir_server.resources import definitions
-from fhir_server.search.element_paths import compiled
+from fhir_server.search.element_paths import compile_walk
 from fhir_server.search.expression import Member, TrueUnlessFalse, WhereEquals, WhereRefersTo, parse
 from fhir_server.search.index import UNSUPPORTED_KINDS, parameters
 from tests.search.samples import RESOURCES
@@ -26,7 +26,7 @@ def walked(type: str, code: str, resource: dict[str, Any]) -> list[tuple[Any, tu
     parameter = parameters(type)[code]
     found: list[Any] = []
     for branch in parse(parameter.definition.expression):
-        for name, walk in compiled(branch, parameter.kind.suffixes, lambda value, path, out: out.append((value, path))):
+        for name, walk in compile_walk(branch, parameter.kind.suffixes, lambda value, path, out: out.append((value, path))):
             if name in resource:
                 walk(resource[name], (), found)
     return found
@@ -105,7 +105,7 @@ def test_every_expression_of_r4_compiles() -> None:
         for parameter in parameters(type).values():
             assert parameter.definition.kind not in UNSUPPORTED_KINDS
             for branch in parse(parameter.definition.expression):
-                assert compiled(branch, parameter.kind.suffixes, lambda value, path, out: None)
+                assert compile_walk(branch, parameter.kind.suffixes, lambda value, path, out: None)
                 compiled_ += 1
     assert compiled_ > 1500
 

@@ -12,7 +12,7 @@ from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import HOUR
-from fhir_server.smart.core.token_grants import TokenGrant, standing
+from fhir_server.smart.core.token_grants import TokenGrant, active_grants
 from fhir_server.smart.tokens.tokens import issue, operator_token
 from tests.smart.world import World
 
@@ -24,13 +24,13 @@ def run(call: Any) -> Any:
 
 
 def test_every_demo_person_and_client_is_there(world: World) -> None:
-    people = {user.username: user.person() for user in run(users.everyone(world.store))}
+    people = {user.username: user.person() for user in run(users.list_all(world.store))}
     assert set(people) == {row[0] for row in demo.PEOPLE}
     assert people["parent-a"].patient is None
     assert "parent-a-of-teen" in people["parent-a"].related_persons
     assert people["newly-adult"].patient == "newly-adult"
     assert people["clinician"].practitioner == "dr-rivera"
-    assert {client.client_id for client in run(clients.everyone(world.store))} == {client.client_id for client in demo.CLIENTS}
+    assert {client.client_id for client in run(clients.list_all(world.store))} == {client.client_id for client in demo.CLIENTS}
 
 
 def test_loading_the_demo_again_keeps_passwords_and_keys(world: World) -> None:
@@ -63,7 +63,7 @@ def test_a_changed_account_counts_at_the_next_request(world: World) -> None:
 def test_a_change_moves_the_security_counter(world: World, change: str) -> None:
     async def counter() -> int:
         async with world.store.snapshot() as snapshot:
-            return (await snapshot.stamp(None)).security
+            return (await snapshot.permission_epoch(None)).security
 
     before = run(counter())
     if change == "user":
@@ -116,7 +116,7 @@ def test_an_operators_token_works_for_backends_and_for_persons(world: World) -> 
     now = world.clock()
     backend = world.principal(run(operator_token(world.store, "demo-backend", "system/*.cruds", now)))
     parent = world.principal(run(operator_token(world.store, "demo-public", "patient/*.rs", now, username="parent-a", patient="teen")))
-    assert (backend.person, backend.scopes[0].letters) == (None, "cruds")
+    assert (backend.person, backend.scopes[0].interactions) == (None, "cruds")
     assert (parent.username, parent.patient, parent.scopes[0].text) == ("parent-a", "teen", "patient/*.rs")
 
 
@@ -151,7 +151,7 @@ def test_issuing_refuses_scopes_that_do_not_go_together(world: World) -> None:
 def test_standing_grants_list_each_connected_app_once(world: World) -> None:
     world.tokens()
     world.tokens("parent-a", "teen")
-    found = {(granted.username, granted.client_id, granted.patient) for granted in run(standing(world.store, world.clock()))}
+    found = {(granted.username, granted.client_id, granted.patient) for granted in run(active_grants(world.store, world.clock()))}
     assert found == {("adult", "demo-public", "adult"), ("parent-a", "demo-public", "teen")}
 
 
@@ -180,17 +180,17 @@ def test_a_grant_is_listed_by_its_refresh_token_with_when_it_began(world: World)
     tokens = world.tokens()
     world.clock.forward(HOUR)
     narrow = world.refresh(tokens["refresh_token"], scope="patient/*.rs").json()
-    (listed,) = asyncio.run(standing(world.store, world.clock()))
+    (listed,) = asyncio.run(active_grants(world.store, world.clock()))
     assert (listed.since, listed.issued) == (begun, world.clock())
     assert listed.scope == tokens["scope"] != narrow["scope"]
 
 
 def test_a_grant_that_went_with_the_sign_in_is_listed_no_longer(world: World) -> None:
     world.tokens(scope="launch/patient online_access patient/*.rs")
-    assert len(asyncio.run(standing(world.store, world.clock()))) == 1
+    assert len(asyncio.run(active_grants(world.store, world.clock()))) == 1
     world.clock.forward(HOUR)
-    assert len(asyncio.run(standing(world.store, world.clock()))) == 1
+    assert len(asyncio.run(active_grants(world.store, world.clock()))) == 1
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
     asyncio.run(users.save(world.store, user))
-    assert asyncio.run(standing(world.store, world.clock())) == ()
+    assert asyncio.run(active_grants(world.store, world.clock())) == ()

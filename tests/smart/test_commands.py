@@ -29,11 +29,11 @@ def test_keys_are_rotated_and_listed(run) -> None:  # type: ignore[no-untyped-de
     assert listed.count("current") == 2
     assert listed.count("retired") == 1
     refused = run("keys", "rotate", FHIR_SERVER_MODE="production")
-    assert (refused.exit_code, "FHIR_SERVER_KEY" in refused.output) == (1, True)
+    assert (refused.exit_code, "FHIR_SERVER_SECRET_KEY" in refused.output) == (1, True)
 
 
 def test_an_invitation_is_printed_and_nothing_else(run) -> None:  # type: ignore[no-untyped-def]
-    first, second = run("client", "invite").output.strip(), run("client", "invite").output.strip()
+    first, second = run("client", "registration-token").output.strip(), run("client", "registration-token").output.strip()
     assert len(first) == len(second) == 43
     assert first != second
 

@@ -89,7 +89,7 @@ def test_an_answer_that_is_unclear_is_asked_again_with_every_choice_as_it_was_ma
     assert folded.startswith(" open>")
     answer = world.submit(refused, decision="allow", scope="patient/Observation.rs")
     token = world.exchange(query(answer.headers["location"])["code"]).json()["access_token"]
-    assert world.principal(token).withheld == {"HIV", "MH", "UNCLASSIFIED"}
+    assert world.principal(token).withheld_labels == {"HIV", "MH", "UNCLASSIFIED"}
 
 
 def named(sent: list[tuple[str, str]], name: str) -> list[str]:

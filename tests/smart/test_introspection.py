@@ -98,7 +98,7 @@ def test_revocation_moves_the_counter_that_cached_callers_are_checked_against(wo
 
     async def counter() -> int:
         async with world.store.snapshot() as snapshot:
-            return (await snapshot.stamp(None)).security
+            return (await snapshot.permission_epoch(None)).security
 
     token = world.tokens()["access_token"]
     before = asyncio.run(counter())

@@ -87,7 +87,7 @@ def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: 
         smart = SmartContext(store, ORIGIN, BASE, world.clock, world.smart.records, key=key)
         asyncio.run(signing_keys.prepare(smart))
         assert asyncio.run(signing_keys.signer(smart, "RS256"))
-        return [text for _, text in asyncio.run(store.secrets.listing("signing-key", 0))]
+        return [text for _, text in asyncio.run(store.key_values.list_all("signing-key", 0))]
 
     assert all(marker in text for text in kept(""))
     assert not any(marker in text for text in kept("k" * 32))
@@ -122,6 +122,6 @@ def test_keys_can_be_rotated_again_and_again_even_after_old_ones_have_gone(world
 def test_a_production_server_makes_no_key_that_would_lie_open(world: World) -> None:
     object.__setattr__(world.smart, "mode", "production")
     before = world.http.get("/oauth/jwks").json()
-    with pytest.raises(ValueError, match="FHIR_SERVER_KEY"):
+    with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY"):
         asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     assert world.http.get("/oauth/jwks").json() == before

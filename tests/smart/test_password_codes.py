@@ -53,7 +53,7 @@ def test_a_code_sets_a_password_once_and_signs_nobody_in(world: World) -> None:
     code = issued(world)
     assert enters(world, demo.PASSWORD)
     assert choose(world, code.lower().replace("-", " ")).status_code == 200
-    assert asyncio.run(sessions.everyone(world.smart, account(world))) == []
+    assert asyncio.run(sessions.list_all(world.smart, account(world))) == []
     assert not enters(world, demo.PASSWORD)
     assert enters(world, NEW)
     assert choose(world, code, new=demo.PASSWORD, again=demo.PASSWORD).status_code == 400
@@ -120,7 +120,7 @@ def test_a_closed_account_chooses_no_password(world: World) -> None:
 
 def test_codes_are_kept_as_digests_and_are_long(world: World) -> None:
     codes = {issued(world) for _ in range(20)}
-    kept = repr(asyncio.run(world.store.secrets.listing("password-code", 0)))
+    kept = repr(asyncio.run(world.store.key_values.list_all("password-code", 0)))
     assert len(codes) == 20 and all(len(code.replace("-", "")) == 20 for code in codes)
     assert not [code for code in codes if code in kept or code.replace("-", "") in kept]
 
@@ -172,15 +172,15 @@ def test_a_new_account_has_no_password_that_anybody_knows_and_a_code_to_choose_o
 
     world.clock.micros = time.time_ns() // 1000
     assert stored(tmp_path, chosen) is not None
-    assert run("code", "pat").exit_code == 0
-    assert run("code", "nobody").exit_code == 1
+    assert run("password-code", "pat").exit_code == 0
+    assert run("password-code", "nobody").exit_code == 1
 
 
 def test_a_production_server_starts_without_accounts() -> None:
     async def accounts(mode: Literal["production", "demo"]) -> int:
-        made = build_components(Settings(store="memory:", mode=mode, key="k" * 32))
+        made = build_components(Settings(store="memory:", mode=mode, secret_key="k" * 32))
         await made.prepare()
-        return len(await users.everyone(made.store)) + len(await clients.everyone(made.store))
+        return len(await users.list_all(made.store)) + len(await clients.list_all(made.store))
 
     assert asyncio.run(accounts("production")) == 0
     assert asyncio.run(accounts("demo")) > 5  # the control
@@ -217,13 +217,13 @@ def test_the_operator_takes_away_a_lost_second_factor(run, tmp_path: Path, world
         smart = replace(world.smart, store=store)  # type: ignore[arg-type]
         user = await users.find(smart.store, "pat")
         assert user is not None
-        before = await second_factor.enrolled(smart, user) is not None
+        before = await second_factor.is_enrolled(smart, user) is not None
         await second_factor.enrol(smart, user, second_factor.new_seed())
         return before
 
     assert stored(tmp_path, enrolled) is False
     assert stored(tmp_path, enrolled) is True
-    assert run("forget-second-factor", "pat").exit_code == 0
+    assert run("reset-second-factor", "pat").exit_code == 0
     assert stored(tmp_path, enrolled) is False
 
 

@@ -11,8 +11,8 @@ from fhir_server.app import build_components
 from fhir_server.settings import Settings
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.accounts.password_sign_in import signed_in
-from fhir_server.smart.core.password_rules import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, listed
+from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
+from fhir_server.smart.core.password_rules import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, is_breached
 from tests.smart.world import World
 
 
@@ -91,7 +91,7 @@ def test_long_passwords_count_to_the_last_character(world: World, length: int) -
     asyncio.run(users.set_password(world.store, user, password, Rules(), world.clock()))
 
     def tried(word: str) -> bool:
-        return asyncio.run(signed_in(world.store, "adult", word, "10.0.0.1", world.clock())) is not None
+        return asyncio.run(check_password_sign_in(world.store, "adult", word, "10.0.0.1", world.clock())) is not None
 
     assert not tried(password[:-1])
     assert not tried(password + "x")
@@ -110,8 +110,8 @@ def test_a_breached_password_is_found_wherever_it_stands_in_the_file(tmp_path: P
     for size in (1, 2, 3, 64):
         file = tmp_path / f"{size}.txt"
         file.write_bytes("".join(line + end for line in hashes(*words[:size])).encode())
-        assert [word for word in words if listed(file, word)] == words[:size]
-        assert not listed(file, "another")
+        assert [word for word in words if is_breached(file, word)] == words[:size]
+        assert not is_breached(file, "another")
 
 
 def test_a_breached_password_is_refused_where_people_choose_one(world: World, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_breached_password_is_refused_where_people_choose_one(world: World, tm
         asyncio.run(users.create(world.store, "new", "blue kettle four spoons", "patient", rules=rules))
     with pytest.raises(ValueError, match="too easy"):
         rules.check("DemoHealth2026")
-    assert build_components(Settings(store="memory:", mode="test", breached_passwords=str(file))).smart.passwords == rules
+    assert build_components(Settings(store="memory:", mode="test", breached_passwords_file=str(file))).smart.passwords == rules
 
 
 @pytest.mark.parametrize("content", [b"", b"password\n", b"cbfdac6008f9cab4083784cbd1874f76618d2a97:3\n"])
@@ -131,5 +131,5 @@ def test_a_file_that_is_no_list_of_hashes_is_refused_at_the_start(tmp_path: Path
     file = tmp_path / "hashes.txt"
     file.write_bytes(content)
     for path in (file, tmp_path / "missing.txt"):
-        with pytest.raises(ValueError, match="FHIR_SERVER_BREACHED_PASSWORDS"):
+        with pytest.raises(ValueError, match="FHIR_SERVER_BREACHED_PASSWORDS_FILE"):
             Rules.of((), str(path))

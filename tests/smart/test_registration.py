@@ -88,7 +88,7 @@ def test_what_only_an_operator_decides_is_not_read_from_metadata(world: World, f
     kept = find(world, told["client_id"])
     assert kept is not None
     assert told["client_id"].startswith("app-")
-    assert (kept.kind, kept.clearance, kept.trusted, kept.secret) == ("app", (), False, "")
+    assert (kept.kind, kept.clearance, kept.trusted, kept.secret_hash) == ("app", (), False, "")
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def test_addresses_on_ones_own_device_will_do(world: World, uri: str) -> None:
     ids=repr,
 )
 def test_metadata_that_cannot_be_meant_is_refused(world: World, changes: dict[str, Any]) -> None:
-    before = len(asyncio.run(clients.everyone(world.store)))
+    before = len(asyncio.run(clients.list_all(world.store)))
     answer = post(world, **changes)
     assert answer.status_code == 400
     assert answer.json()["error"] in ("invalid_client_metadata", "invalid_redirect_uri")
-    assert len(asyncio.run(clients.everyone(world.store))) == before
+    assert len(asyncio.run(clients.list_all(world.store))) == before
 
 
 def test_a_private_key_sent_by_mistake_is_refused_and_not_kept(world: World) -> None:
@@ -211,7 +211,7 @@ def test_two_apps_cannot_register_one_name(world: World) -> None:
 
 
 def test_of_registrations_made_at_once_under_names_that_look_alike_one_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = clients.everyone
+    known = clients.list_all
 
     async def slow(store: Any) -> Any:
         """As from a store that is asked over a network: others come in between."""
@@ -219,7 +219,7 @@ def test_of_registrations_made_at_once_under_names_that_look_alike_one_is_kept(w
         await asyncio.sleep(0.01)
         return found
 
-    monkeypatch.setattr(clients, "everyone", slow)
+    monkeypatch.setattr(clients, "list_all", slow)
     names = ["Heart diary", "heart diary", "HEART DIARY", "Heart-diary", "Hеart diary", "Heart dіary"]
 
     async def race() -> list[int]:
@@ -251,7 +251,7 @@ def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(w
     for token in ("", "wrong"):
         answer = post(world, token)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
     assert post(world, token, client_name="x").status_code == 400  # a slip does not use it up
     assert post(world, token).status_code == 201
     assert post(world, token, client_name="Lung diary").status_code == 401
@@ -259,7 +259,7 @@ def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(w
 
 def test_of_parallel_registrations_with_one_token_exactly_one_wins(world: World) -> None:
     production(world)
-    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
 
     async def race() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
@@ -268,12 +268,12 @@ def test_of_parallel_registrations_with_one_token_exactly_one_wins(world: World)
             return [answer.status_code for answer in answers]
 
     assert sorted(asyncio.run(race())) == [201, 401, 401, 401, 401, 401]
-    assert len([one for one in asyncio.run(clients.everyone(world.store)) if one.name.startswith("Diary ")]) == 1
+    assert len([one for one in asyncio.run(clients.list_all(world.store)) if one.name.startswith("Diary ")]) == 1
 
 
 def test_an_invitation_runs_out(world: World) -> None:
     production(world)
-    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
     world.clock.forward(7 * DAY)
     assert post(world, token).status_code == 401
 

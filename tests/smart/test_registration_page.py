@@ -74,6 +74,6 @@ def test_outside_a_demo_the_page_needs_a_registration_code(world: World) -> None
     assert "Registration code" in page.text
     for wrong in ("", "wrong"):
         assert world.submit(page, invitation=wrong, **fields).status_code == 400
-    token = asyncio.run(initial_access_tokens.invite(world.store, world.clock()))
+    token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
     assert world.submit(page, invitation=token, **fields).status_code == 200
     assert world.submit(page, invitation=token, **fields | {"name": "Lung diary"}).status_code == 400

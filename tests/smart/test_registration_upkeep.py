@@ -43,7 +43,7 @@ def test_what_an_update_leaves_out_goes(world: World) -> None:
 def test_only_its_own_token_opens_a_registration(world: World, method: str) -> None:
     told, other = made(world), made(world, client_name="Lung diary")
     body = METADATA | {"client_id": told["client_id"]}
-    tokens = ("", "wrong", other["registration_access_token"], asyncio.run(initial_access_tokens.invite(world.store, world.clock())))
+    tokens = ("", "wrong", other["registration_access_token"], asyncio.run(initial_access_tokens.issue(world.store, world.clock())))
     for token in tokens:
         answer = world.http.request(method, path(told), json=body, headers=bearer(token))
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

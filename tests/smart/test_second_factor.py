@@ -166,8 +166,8 @@ def test_who_began_to_set_up_with_the_password_alone_cannot_finish_after_the_own
     world.clock.forward(MINUTE)
     world.submit(begun, code=one_time(seed_on(begun), world.clock()))
     assert not signed_in(world)
-    factor = asyncio.run(second_factor.enrolled(world.smart, account(world)))
-    assert factor is not None and second_factor.opened(world.smart, factor.seed) == own
+    factor = asyncio.run(second_factor.is_enrolled(world.smart, account(world)))
+    assert factor is not None and second_factor.decrypt_seed(world.smart, factor.seed) == own
 
 
 def test_a_code_counts_once_also_in_another_browser(world: World) -> None:
@@ -187,7 +187,7 @@ def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
     user = account(world)
 
     async def race(code: str) -> int:
-        return sum(await asyncio.gather(*(second_factor.accepted(world.smart, user, code) for _ in range(4))))
+        return sum(await asyncio.gather(*(second_factor.verify_code(world.smart, user, code) for _ in range(4))))
 
     assert asyncio.run(race(one_time(seed, world.clock()))) == 1
     assert asyncio.run(race(recovery[0])) == 1
@@ -200,7 +200,7 @@ def test_a_code_lives_its_thirty_seconds_and_ten_for_sending(world: World, late:
     shown = world.clock()
     world.clock.forward(late * SECOND + (MINUTE if late < 0 else 0))
     code = one_time(seed, shown if late >= 0 else world.clock() - late * SECOND)
-    assert asyncio.run(second_factor.accepted(world.smart, account(world), code)) == fits
+    assert asyncio.run(second_factor.verify_code(world.smart, account(world), code)) == fits
 
 
 def test_codes_cannot_be_guessed_for_long(world: World) -> None:
@@ -241,21 +241,21 @@ def test_the_store_keeps_neither_seeds_nor_recovery_codes_in_plain(world: World)
 
     async def kept() -> str:
         kinds = ("second-factor", "recovery-code", "half-signed-in", "attempt", "one-time-code")
-        return repr([await world.store.secrets.listing(kind, 0) for kind in kinds])
+        return repr([await world.store.key_values.list_all(kind, 0) for kind in kinds])
 
     found = asyncio.run(kept())
     assert "second-factor" not in found and len(found) > 500
     assert not [code for code in recovery if code in found or code.replace("-", "") in found]
     assert seed.hex() not in found and repr(seed)[2:-1] not in found
-    factor = asyncio.run(second_factor.enrolled(world.smart, account(world)))
-    assert factor is not None and factor.seed != seed and second_factor.opened(world.smart, factor.seed) == seed
+    factor = asyncio.run(second_factor.is_enrolled(world.smart, account(world)))
+    assert factor is not None and factor.seed != seed and second_factor.decrypt_seed(world.smart, factor.seed) == seed
 
 
 def test_a_seed_sealed_under_another_key_lets_nobody_in(world: World) -> None:
     seed, _ = set_up(world)
     other = replace(world.smart, key="another key that is long enough for tests")
-    assert not asyncio.run(second_factor.accepted(other, account(world), one_time(seed, world.clock())))
-    assert asyncio.run(second_factor.accepted(world.smart, account(world), one_time(seed, world.clock())))
+    assert not asyncio.run(second_factor.verify_code(other, account(world), one_time(seed, world.clock())))
+    assert asyncio.run(second_factor.verify_code(world.smart, account(world), one_time(seed, world.clock())))
 
 
 def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_the_old(
@@ -263,7 +263,7 @@ def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_th
 ) -> None:
     """At no moment is the account one that a password alone opens, and afterwards no old recovery code is good."""
     _, old = set_up(world)
-    user, secrets = account(world), world.store.secrets
+    user, secrets = account(world), world.store.key_values
     steps = []
 
     def watched(name: str) -> None:
@@ -273,7 +273,7 @@ def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_th
             done = await kept(*given, **named)
             if name != "peek":
                 steps.append(name)
-                assert await second_factor.enrolled(world.smart, user), steps
+                assert await second_factor.is_enrolled(world.smart, user), steps
             return done
 
         monkeypatch.setattr(secrets, name, step)
@@ -283,14 +283,14 @@ def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_th
     new = asyncio.run(second_factor.enrol(world.smart, user, second_factor.new_seed()))
     monkeypatch.undo()
     assert len(steps) > second_factor.CODES and asyncio.run(second_factor.codes_left(world.smart, user)) == second_factor.CODES
-    assert [asyncio.run(second_factor.accepted(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
+    assert [asyncio.run(second_factor.verify_code(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
 
 
 def test_a_second_step_goes_with_its_account(world: World) -> None:
     seed, _ = set_up(world)
     asyncio.run(users.remove(world.store, "clinician", world.clock()))
     for kind in ("second-factor", "recovery-code", "half-signed-in"):
-        assert asyncio.run(world.store.secrets.listing(kind, world.clock())) == ()
+        assert asyncio.run(world.store.key_values.list_all(kind, world.clock())) == ()
     asyncio.run(users.create(world.store, "clinician", demo.PASSWORD, "clinician"))
     page = first_step(world)
     assert "Set up your second step" in page.text
@@ -318,5 +318,5 @@ def test_a_session_names_its_browser_and_nothing_else_of_it(world: World) -> Non
     world.http.post(
         "/sign-in", data=dict(Page(page.text).sent) | {"username": "adult", "password": demo.PASSWORD}, headers={"User-Agent": agent}
     )
-    assert [one.browser for one in asyncio.run(sessions.everyone(world.smart, account(world, "adult")))] == ["Firefox on Windows"]
-    assert asyncio.run(sessions.everyone(world.smart, account(world, "parent-a"))) == []
+    assert [one.browser for one in asyncio.run(sessions.list_all(world.smart, account(world, "adult")))] == ["Firefox on Windows"]
+    assert asyncio.run(sessions.list_all(world.smart, account(world, "parent-a"))) == []

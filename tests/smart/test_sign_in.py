@@ -7,7 +7,7 @@ import msgspec
 
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.accounts.password_sign_in import signed_in
+from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SESSION_LIFE
 from tests.smart.world import Page, World
 
@@ -17,7 +17,7 @@ def signed(response: httpx.Response) -> bool:
 
 
 def guess(world: World, username: str, password: str, address: str = "10.0.0.1") -> bool:
-    return asyncio.run(signed_in(world.store, username, password, address, world.clock())) is not None
+    return asyncio.run(check_password_sign_in(world.store, username, password, address, world.clock())) is not None
 
 
 def test_a_right_password_signs_in_and_a_wrong_one_does_not(world: World) -> None:

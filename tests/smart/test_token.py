@@ -47,7 +47,7 @@ def test_smart_41_a_confidential_client_authenticates_by_basic_or_in_the_body(wo
 @pytest.mark.parametrize("secret", ["plain-secret", "50%25 + /=:?&", "a+b c%2Fd", "pässwörd:%"])
 def test_smart_41_basic_credentials_are_read_plain_and_form_encoded(world: World, secret: str) -> None:
     """Programs send them plain, RFC 6749 2.3.1 has them encoded; a secret is never read as another one."""
-    client = Client("demo.web_app~1", "Other web app", "app", "client_secret", "patient/*.rs", (demo.REDIRECT,), secret=digest(secret))
+    client = Client("demo.web_app~1", "Other web app", "app", "client_secret", "patient/*.rs", (demo.REDIRECT,), secret_hash=digest(secret))
     asyncio.run(clients.save(world.store, client))
     form = {"token": "garbage"}
     for credentials, status in (
@@ -207,7 +207,7 @@ def test_secrets_are_kept_as_digests_only(world: World) -> None:
 
     async def everything() -> str:
         kinds = ("access", "refresh", "code", "session", "request", "spent-code", "user")
-        return repr([await world.store.secrets.listing(kind, 0) for kind in kinds])
+        return repr([await world.store.key_values.list_all(kind, 0) for kind in kinds])
 
     kept = asyncio.run(everything())
     assert tokens["scope"] in kept  # the control: the records are there

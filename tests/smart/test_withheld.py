@@ -167,4 +167,4 @@ def test_staff_cannot_keep_anything_from_the_institutions_apps_by_a_forged_form(
     page = world.consent_page("clinician", scope="user/*.rs")
     answer: Any = world.submit(page, decision="allow", withhold="HIV")
     code = answer.headers["location"].partition("code=")[2].partition("&")[0]
-    assert world.principal(world.exchange(code).json()["access_token"]).withheld == frozenset()
+    assert world.principal(world.exchange(code).json()["access_token"]).withheld_labels == frozenset()

@@ -65,17 +65,17 @@ def _prepared() -> dict[str, tuple[tuple[str, bytes], ...]]:
         await demo.load(store)
         await signing_keys.prepare(SmartContext(store, ORIGIN, BASE, clock, records))
         kinds = ("user", "client", "demo-client-keys", "signing-key")
-        return {kind: await store.secrets.listing(kind, 0) for kind in kinds}
+        return {kind: await store.key_values.list_all(kind, 0) for kind in kinds}
 
     return asyncio.run(prepare())
 
 
 async def _copied(clock: Clock, prepared: dict[str, tuple[tuple[str, bytes], ...]]) -> Store:
     store = open_store("memory:")
-    store.secrets.now = clock
+    store.key_values.now = clock
     for kind, kept in prepared.items():
         for key, value in kept:
-            await store.secrets.replace(kind, key, value, NEVER)
+            await store.key_values.put(kind, key, value, NEVER)
     return store
 
 

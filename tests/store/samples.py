@@ -9,7 +9,7 @@ import msgspec
 
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.visibility import Entry, SortKey, Visibility, VisibilityClause
-from fhir_server.store import Record, Row, Store
+from fhir_server.store import IndexedRow, Row, Store
 
 OBS = "Observation"
 NOW = 100
@@ -33,8 +33,8 @@ def row(id: str, *patients: str, type: str = OBS, version: int = 1, class_id: in
     return Row(type, id, version, version * 10, patients, class_id, release_at, body, **more)
 
 
-def record(id: str, *patients: str, entries: Iterable[Entry] = (), **more: Any) -> Record:
-    return Record(row(id, *patients, **more), tuple(entries))
+def record(id: str, *patients: str, entries: Iterable[Entry] = (), **more: Any) -> IndexedRow:
+    return IndexedRow(row(id, *patients, **more), tuple(entries))
 
 
 def token(param: str, code: str, system: str = "s", class_id: int = 0) -> Entry:
@@ -57,7 +57,7 @@ def quantity(param: str, number: float, system: str = "", code: str = "", unit: 
     return Entry(param, "quantity", (number, system, code, unit), (), class_id)
 
 
-async def put(store: Store, *records: Record) -> None:
+async def put(store: Store, *records: IndexedRow) -> None:
     async def job(transaction: Any) -> None:
         for one in records:
             await transaction.put(one)
@@ -65,7 +65,7 @@ async def put(store: Store, *records: Record) -> None:
     await store.write(job)
 
 
-async def relabel(store: Store, *records: Record) -> None:
+async def relabel(store: Store, *records: IndexedRow) -> None:
     async def job(transaction: Any) -> None:
         for one in records:
             await transaction.relabel(one)
@@ -76,8 +76,8 @@ async def relabel(store: Store, *records: Record) -> None:
 async def drop(store: Store, *ids: str) -> None:
     async def job(transaction: Any) -> None:
         for id in ids:
-            current = await transaction.current(OBS, id)
-            await transaction.drop(msgspec.structs.replace(current, version=current.version + 1, body=b"", interaction="delete"))
+            current = await transaction.read_unfiltered(OBS, id)
+            await transaction.delete(msgspec.structs.replace(current, version=current.version + 1, body=b"", interaction="delete"))
 
     await store.write(job)
 

@@ -28,9 +28,9 @@ def test_a_row_comes_back_as_it_was_put(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"), record("b"))
         full_2, plain_2 = (type(full)(*[*_fields(one)[:2], 2, *_fields(one)[3:]]) for one in (full, plain))
-        from fhir_server.store import Record
+        from fhir_server.store import IndexedRow
 
-        await put(store, Record(full_2), Record(plain_2))
+        await put(store, IndexedRow(full_2), IndexedRow(plain_2))
         async with store.snapshot() as snapshot:
             assert await snapshot.read(OBS, "a", ALL) == full_2
             assert await snapshot.read(OBS, "b", ALL) == plain_2
@@ -161,7 +161,7 @@ def test_types_of_names_the_types_of_the_current_rows_of_any_of_the_patients(run
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("b", "p1", "p2", type="Condition"), record("c", "p3", type="Goal", class_id=2))
         await put(store, record("gone", "p2", type="Account"))
-        await store.write(lambda tx: tx.drop(row("gone", "p2", type="Account", version=2, body=b"", interaction="delete")))
+        await store.write(lambda tx: tx.delete(row("gone", "p2", type="Account", version=2, body=b"", interaction="delete")))
         async with store.snapshot() as snapshot:
             assert await snapshot.types_of(frozenset({"p1"})) == {OBS, "Condition"}
             assert await snapshot.types_of(frozenset({"p2"})) == {"Condition"}

@@ -12,72 +12,72 @@ from tests.store.conftest import ValidationRun
 def test_of_many_takers_of_one_secret_exactly_one_gets_it(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         for number in range(5):
-            assert await store.secrets.keep("code", f"k{number}", b"value", 2**62)
-            taken = await asyncio.gather(*(store.secrets.take("code", f"k{number}", 0) for _ in range(64)))
+            assert await store.key_values.put_if_absent("code", f"k{number}", b"value", 2**62)
+            taken = await asyncio.gather(*(store.key_values.pop("code", f"k{number}", 0) for _ in range(64)))
             assert sorted(one for one in taken if one) == [b"value"]
-            assert await store.secrets.peek("code", f"k{number}", 0) is None
+            assert await store.key_values.get("code", f"k{number}", 0) is None
 
     run(scenario)
 
 
 def test_of_many_keepers_of_one_key_exactly_one_succeeds(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        store.secrets.now = lambda: 10
-        kept = await asyncio.gather(*(store.secrets.keep("jti", "k", str(n).encode(), 20) for n in range(64)))
+        store.key_values.now = lambda: 10
+        kept = await asyncio.gather(*(store.key_values.put_if_absent("jti", "k", str(n).encode(), 20) for n in range(64)))
         assert kept.count(True) == 1
-        assert await store.secrets.peek("jti", "k", 10) == str(kept.index(True)).encode()
-        assert await store.secrets.keep("other", "k", b"x", 20)
+        assert await store.key_values.get("jti", "k", 10) == str(kept.index(True)).encode()
+        assert await store.key_values.put_if_absent("other", "k", b"x", 20)
 
     run(scenario)
 
 
 def test_a_secret_ends_at_its_instant(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        secrets = store.secrets
+        secrets = store.key_values
         secrets.now = lambda: 10
-        assert await secrets.keep("code", "k", b"old", 20)
-        assert not await secrets.keep("code", "k", b"new", 30)
-        assert await secrets.peek("code", "k", 19) == b"old"
-        assert await secrets.peek("code", "k", 20) is None
-        assert await secrets.take("code", "k", 20) is None
+        assert await secrets.put_if_absent("code", "k", b"old", 20)
+        assert not await secrets.put_if_absent("code", "k", b"new", 30)
+        assert await secrets.get("code", "k", 19) == b"old"
+        assert await secrets.get("code", "k", 20) is None
+        assert await secrets.pop("code", "k", 20) is None
         secrets.now = lambda: 20
-        assert await secrets.keep("code", "k", b"new", 30)
-        assert await secrets.take("code", "k", 29) == b"new"
-        assert await secrets.take("code", "k", 29) is None
+        assert await secrets.put_if_absent("code", "k", b"new", 30)
+        assert await secrets.pop("code", "k", 29) == b"new"
+        assert await secrets.pop("code", "k", 29) is None
 
     run(scenario)
 
 
 def test_replace_overwrites_and_listing_gives_what_lives(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        secrets = store.secrets
-        await secrets.replace("session", "b", b"1", 50)
-        await secrets.replace("session", "b", b"2", 60)
-        await secrets.replace("session", "a", b"3", 40)
-        await secrets.replace("else", "c", b"4", 60)
-        assert await secrets.listing("session", 39) == (("a", b"3"), ("b", b"2"))
-        assert await secrets.listing("session", 40) == (("b", b"2"),)
+        secrets = store.key_values
+        await secrets.put("session", "b", b"1", 50)
+        await secrets.put("session", "b", b"2", 60)
+        await secrets.put("session", "a", b"3", 40)
+        await secrets.put("else", "c", b"4", 60)
+        assert await secrets.list_all("session", 39) == (("a", b"3"), ("b", b"2"))
+        assert await secrets.list_all("session", 40) == (("b", b"2"),)
         await secrets.purge(40)
-        assert await secrets.listing("session", 0) == (("b", b"2"),)
-        assert await secrets.listing("else", 0) == (("c", b"4"),)
+        assert await secrets.list_all("session", 0) == (("b", b"2"),)
+        assert await secrets.list_all("else", 0) == (("c", b"4"),)
 
     run(scenario)
 
 
 def test_a_family_falls_together_and_raises_the_security_counter(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        secrets = store.secrets
+        secrets = store.key_values
         for kind, key, family in (("access", "a", "f"), ("refresh", "b", "f"), ("access", "c", "g"), ("access", "d", "")):
-            await secrets.replace(kind, key, b"x", 50, family)
+            await secrets.put(kind, key, b"x", 50, family)
         async with store.snapshot() as snapshot:
-            before = await snapshot.stamp(None)
-        await secrets.forget("f")
+            before = await snapshot.permission_epoch(None)
+        await secrets.delete_family("f")
         async with store.snapshot() as snapshot:
-            assert (await snapshot.stamp(None)).security == before.security + 1
-        assert [key for key, _ in await secrets.listing("access", 0)] == ["c", "d"]
-        assert await secrets.listing("refresh", 0) == ()
-        await secrets.forget("")
-        assert [key for key, _ in await secrets.listing("access", 0)] == ["c", "d"]
+            assert (await snapshot.permission_epoch(None)).security == before.security + 1
+        assert [key for key, _ in await secrets.list_all("access", 0)] == ["c", "d"]
+        assert await secrets.list_all("refresh", 0) == ()
+        await secrets.delete_family("")
+        assert [key for key, _ in await secrets.list_all("access", 0)] == ["c", "d"]
 
     run(scenario)
 

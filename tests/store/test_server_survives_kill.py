@@ -75,7 +75,7 @@ class Killing:
     async def _load(self, client: httpx.AsyncClient, number: int, process: Process) -> dict[str, bool]:
         """Send Bundles until the server is dead; which were sent, and whether each was acknowledged."""
         sent: dict[str, bool] = {}
-        enough = asyncio.AccountEvent()
+        enough = asyncio.Event()
 
         async def lane(lane: int) -> None:
             before, turn = "", 0

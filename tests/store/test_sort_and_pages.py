@@ -200,7 +200,9 @@ SORTED = (
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(run: ValidationRun, param: str, kind: str, up: str, down: str, limit: int) -> None:
+def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(
+    run: ValidationRun, param: str, kind: str, up: str, down: str, limit: int
+) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         for descending, ids in ((False, up), (True, down)):

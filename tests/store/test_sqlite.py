@@ -86,12 +86,12 @@ def test_a_file_that_is_no_database_and_a_missing_folder_are_refused(tmp_path: P
 def test_what_was_written_is_there_when_opened_again(tmp_path: Path) -> None:
     async def write(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=[token("code", "x"), date("when", 5)]))
-        await store.secrets.keep("kind", "key", b"value", 2**62)
+        await store.key_values.put_if_absent("kind", "key", b"value", 2**62)
         await store.append("audit", [b"line"])
 
     async def read(store: Store) -> None:
         assert await found(store, Has("code", TokenIs("s", "x")), visibility(clause("p2"))) == ["a"]
-        assert await store.secrets.peek("kind", "key", 0) == b"value"
+        assert await store.key_values.get("kind", "key", 0) == b"value"
         assert [line for _, line in await store.journal("audit")] == [b"line"]
         await put(store, record("b", "p1"), record("a", "p1", version=2))
         assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["a", "b"]
@@ -227,9 +227,9 @@ def _write_many(path: Path, name: str, start: Any) -> None:
         start.wait()
 
         async def job(transaction: Any, n: int) -> None:
-            number = await transaction.intern(f"class{n}")
+            number = await transaction.intern_class(f"class{n}")
             await transaction.put(record(f"{name}{n}", f"p{n % 7}", class_id=number, entries=[token(f"code{n % 20}", "x", f"s{n % 11}")]))
-            await transaction.bump("p0")
+            await transaction.advance_epoch("p0")
 
         await asyncio.gather(*(store.write(lambda t, n=n: job(t, n)) for n in range(100)))
 
@@ -238,7 +238,7 @@ def _write_many(path: Path, name: str, start: Any) -> None:
 
 def test_two_processes_write_one_file(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    path, start = tmp_path / "x.db", context.AccountEvent()
+    path, start = tmp_path / "x.db", context.Event()
     writers = [context.Process(target=_write_many, args=(path, name, start)) for name in ("left", "right")]
     for writer in writers:
         writer.start()
@@ -259,7 +259,7 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
         async with store.snapshot() as snapshot:
             keys = await snapshot.classes()
             assert sorted(keys) == sorted({f"class{n}" for n in range(100)})
-            assert (await snapshot.stamp("p0")).patient == 200
+            assert (await snapshot.permission_epoch("p0")).patient == 200
             for name in ("left", "right"):
                 row = await snapshot.read(OBS, f"{name}42", every)
                 assert row is not None

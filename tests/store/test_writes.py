@@ -11,7 +11,7 @@ import pytest
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.visibility import SortKey
-from fhir_server.store import NEVER, GuardedReference, LabeledElement, PermissionEpoch, Record, Store, VersionDigest
+from fhir_server.store import NEVER, GuardedReference, IndexedRow, LabeledElement, PermissionEpoch, Store, VersionDigest
 from tests.store.conftest import ValidationRun
 from tests.store.samples import (
     ALL,
@@ -172,7 +172,7 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: ValidationRun) -
             guarded_references=(GuardedReference(("y",), "P/1"),),
             version_digests=(VersionDigest(1, 10, 1, 7, ()),),
         )
-        await in_job(store, "relabel", Record(changed, (token("t", "x", class_id=3),)))
+        await in_job(store, "relabel", IndexedRow(changed, (token("t", "x", class_id=3),)))
         async with store.snapshot() as snapshot:
             seen = await snapshot.read(OBS, "a", visibility(clause("p2")))
             assert seen == msgspec.structs.replace(changed, body=b'{"id":"a","v":1}')
@@ -203,7 +203,7 @@ def test_relabel_reaches_each_version_and_the_deletion(run: ValidationRun) -> No
         assert [was[n].interaction for n in was] == ["create", "create", "delete", "create"]
         for version in (1, 3, 2):
             changed = row("a", "p2", "p1", version=version, class_id=1, body=b"not this", **later)
-            await relabel(store, Record(changed, (token("t", "y", class_id=1),)))
+            await relabel(store, IndexedRow(changed, (token("t", "y", class_id=1),)))
             was[version] = msgspec.structs.replace(
                 changed, body=was[version].body, updated=was[version].updated, interaction=was[version].interaction
             )
@@ -278,7 +278,7 @@ def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: V
 def test_classes_are_numbered_from_nought_in_the_order_given(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> list[int]:
-            return [await transaction.intern(key) for key in ("lab||", "visit||", "lab||", "x|HIV|")]
+            return [await transaction.intern_class(key) for key in ("lab||", "visit||", "lab||", "x|HIV|")]
 
         async with store.snapshot() as snapshot:
             assert await snapshot.classes() == ()
@@ -294,7 +294,7 @@ def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: Validatio
     async def scenario(store: Store) -> None:
         async def stamp(patient: str | None) -> PermissionEpoch:
             async with store.snapshot() as snapshot:
-                return await snapshot.stamp(patient)
+                return await snapshot.permission_epoch(patient)
 
         assert await stamp("p1") == PermissionEpoch(0, 0, 0)
         await in_job(store, "bump", "p1")
@@ -318,9 +318,9 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
 
         async def bad(number: int) -> None:
             async def job(transaction: Any) -> None:
-                await transaction.intern(f"class{number}")
+                await transaction.intern_class(f"class{number}")
                 assert f"class{number}" in await transaction.classes()
-                await transaction.bump("p1")
+                await transaction.advance_epoch("p1")
                 await transaction.put(record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
                 assert await transaction.count(OBS, Has(f"code{number}", TokenIs(None, "x")), ANYONE) >= 1
                 raise RuntimeError(str(number))
@@ -335,7 +335,7 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
             assert await found(store, EVERYTHING, visibility(clause(f"p{number}"))) == [f"good{number}"]
         async with store.snapshot() as snapshot:
             assert await snapshot.classes() == ()
-            assert (await snapshot.stamp("p1")).patient == 0
+            assert (await snapshot.permission_epoch("p1")).patient == 0
         await put(store, record("bad1", "q1"))
 
     run(scenario)
@@ -364,12 +364,12 @@ def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: ValidationRun)
         coded = {code: visibility(clause(where=Has("code", TokenIs("s", code)))) for code in ("x", "y")}
 
         async def job(transaction: Any) -> None:
-            await transaction.expect([*names, names[0]])
-            assert (await transaction.current(OBS, "gone")).interaction == "delete"
+            await transaction.prefetch([*names, names[0]])
+            assert (await transaction.read_unfiltered(OBS, "gone")).interaction == "delete"
             await transaction.put(record("new", "p1", entries=[token("code", "y")]))
             await transaction.put(record("replaced", "p1", version=2, class_id=2))
-            current = await transaction.current(OBS, "dropped")
-            await transaction.drop(msgspec.structs.replace(current, version=2, body=b"", interaction="delete"))
+            current = await transaction.read_unfiltered(OBS, "dropped")
+            await transaction.delete(msgspec.structs.replace(current, version=2, body=b"", interaction="delete"))
             assert await transaction.visible(names, lambda _: ANYONE) == {f"{OBS}/{id}" for id in ("kept", "coded", "new")}
             assert await transaction.visible(names, lambda _: coded["x"]) == {f"{OBS}/coded"}
             assert await transaction.visible(names, lambda _: coded["y"]) == {f"{OBS}/new"}
@@ -377,7 +377,7 @@ def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: ValidationRun)
             assert await transaction.read(OBS, "replaced", ANYONE) is None
             assert await transaction.read(OBS, "dropped", ALL) is None
             assert await transaction.read(OBS, "never", ALL) is None
-            assert (await transaction.current(OBS, "dropped")).interaction == "delete"
+            assert (await transaction.read_unfiltered(OBS, "dropped")).interaction == "delete"
 
         await store.write(job)
         assert sorted(await found(store, EVERYTHING)) == ["coded", "kept", "new"]
@@ -390,12 +390,12 @@ def test_a_job_counts_what_it_moved_itself(run: ValidationRun) -> None:
         await in_job(store, "intern", "a")
 
         async def job(transaction: Any) -> None:
-            assert await transaction.stamp("p1") == PermissionEpoch(0, 0, 1)
-            assert (await transaction.intern("a"), await transaction.intern("b")) == (0, 1)
-            await transaction.bump("p1")
-            await transaction.bump(None)
-            assert await transaction.stamp("p1") == PermissionEpoch(1, 1, 2)
-            assert await transaction.stamp(None) == PermissionEpoch(1, 0, 2)
+            assert await transaction.permission_epoch("p1") == PermissionEpoch(0, 0, 1)
+            assert (await transaction.intern_class("a"), await transaction.intern_class("b")) == (0, 1)
+            await transaction.advance_epoch("p1")
+            await transaction.advance_epoch(None)
+            assert await transaction.permission_epoch("p1") == PermissionEpoch(1, 1, 2)
+            assert await transaction.permission_epoch(None) == PermissionEpoch(1, 0, 2)
             assert await transaction.classes() == ("a", "b")
 
         await store.write(job)

@@ -149,9 +149,11 @@ def test_a_revoked_token_is_refused_at_the_next_request(served: Served) -> None:
     token = fresh(served, "adult", "adult")
     assert served.get(token, "Patient/adult").status == 200
     principal = next(
-        permissions.principal for permissions in served.parts.service.authenticator._plans.values() if permissions.principal.username == "adult"
+        permissions.principal
+        for permissions in served.parts.service.authenticator._plans.values()
+        if permissions.principal.username == "adult"
     )
-    served.run(served.parts.store.secrets.forget(principal.family))
+    served.run(served.parts.store.key_values.delete_family(principal.family))
     assert served.get(token, "Patient/adult").status == 401
 
 

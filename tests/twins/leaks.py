@@ -43,7 +43,7 @@ def leak(channel: str, *, stored: bool = False) -> Callable[[Callable[[Patch], N
 
 async def unlimited(view: View, patients: frozenset[str] | None = None) -> Visibility:
     """What nobody but the institution may see: every row (of these patients)."""
-    return Visibility((VisibilityClause(patients, frozenset(range(len(await view._snapshot.classes()))), released=False),), view.now)
+    return Visibility((VisibilityClause(patients, frozenset(range(len(await view._snapshot.classes()))), released_only=False),), view.now)
 
 
 async def of_record(view: View) -> Visibility:
@@ -77,5 +77,5 @@ def relook(patch: Patch, code: str, look: Any) -> None:
     for methods in routing._BY_PLACE.values():
         for method, row in list(methods.items()):
             if row.code == code and row.read_handler is not None:
-                made = routing._looking(row.code, row.method, row.shape, look)
+                made = routing._read_route(row.code, row.method, row.shape, look)
                 patch.setitem(methods, method, made)

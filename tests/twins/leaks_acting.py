@@ -43,12 +43,12 @@ def revinclude_sees_everything(patch: Patch) -> None:
     async def reachable(self: View, type: str, where: Any, limit: int) -> Any:
         return await (exact if isinstance(where, IdIs) else whole)(self, type, where, limit)
 
-    patch.setattr(View, "reachable", reachable)
+    patch.setattr(View, "find_included", reachable)
 
 
 @leak("A03")
 def everything_means_everything(patch: Patch) -> None:
-    patch.setattr(View, "belonging", sighted(unlimited)(View.find_readable))
+    patch.setattr(View, "find_readable", sighted(unlimited)(View.find_readable))
 
 
 @leak("A08")
@@ -62,11 +62,11 @@ def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
             )
             return await process_entry(value, text, place, request, service)
 
-    process_entry = batch._batched
-    patch.setattr(batch, "_batched", batched)
+    process_entry = batch._batch_entry
+    patch.setattr(batch, "_batch_entry", batched)
 
 
-_OPEN = (VisibilityClause(None, AnyClass(), released=False),)
+_OPEN = (VisibilityClause(None, AnyClass(), released_only=False),)
 
 
 @leak("A09")
@@ -110,8 +110,8 @@ def a_reference_need_only_exist(patch: Patch) -> None:
         finally:
             view.visible_targets = exact.__get__(view)  # type: ignore[method-assign]
 
-    checked = write.require_shown
-    patch.setattr(write, "require_shown", require)
+    checked = write.require_visible
+    patch.setattr(write, "require_visible", require)
 
 
 @leak("W03")
@@ -140,13 +140,13 @@ def optimistic_locking_is_by_the_stored_version(patch: Patch) -> None:
 
 @leak("W05")
 def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> None:
-    exact = write._written
+    exact = write._written_response
 
     async def written(view: View, tx: Any, row: Any, status: int, request: Any, service: Any) -> Any:
         answer = await exact(view, tx, row, status, request, service)
         return msgspec.structs.replace(answer, body=row.body) if answer.body and b"OperationOutcome" not in answer.body else answer
 
-    patch.setattr(write, "_written", written)
+    patch.setattr(write, "_written_response", written)
 
 
 # 3.6 Several people in one row
@@ -182,7 +182,7 @@ def results_not_yet_final_are_shown(patch: Patch) -> None:
 
 @leak("T14")
 def a_release_to_come_counts_as_past(patch: Patch) -> None:
-    patch.setattr(Permissions, "released", property(lambda self: False))
+    patch.setattr(Permissions, "released_only", property(lambda self: False))
 
 
 @leak("S06")
@@ -192,7 +192,7 @@ def rows_that_must_name_the_caller_need_not(patch: Patch) -> None:
 
 @leak("S06")
 def single_rows_restricted_by_the_patient_are_shown(patch: Patch) -> None:
-    patch.setattr(Permissions, "_undenied", lambda self, type, narrowed: narrowed)
+    patch.setattr(Permissions, "_without_denied", lambda self, type, narrowed: narrowed)
 
 
 @leak("Q05", stored=True)
@@ -205,7 +205,7 @@ def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
     async def target(self: Any, type: str, id: str) -> None:
         return None
 
-    patch.setattr(writer.ResourceWriter, "_target", target)
+    patch.setattr(writer.ResourceWriter, "_label_source", target)
 
 
 @leak("C08")

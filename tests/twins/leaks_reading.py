@@ -72,12 +72,12 @@ def a_next_link_promises_hidden_rows(patch: Patch) -> None:
 
 @leak("C06")
 def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
-    patch.setattr(match, "keys", lambda sort, visibility, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
+    patch.setattr(match, "sort_values", lambda sort, visibility, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
 
 
 @leak("C06")
 def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
-    patch.setattr(Visibility, "bounded", property(lambda self: False))
+    patch.setattr(Visibility, "limited_to_patients", property(lambda self: False))
 
 
 @leak("C06")
@@ -96,7 +96,8 @@ def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
 
     def binding(view: View, *args: Any) -> bytes:
         return (
-            exact(view, *args) + repr(sorted((data, sorted(numbers)) for data, numbers in view.permissions.classes.unconditional.items())).encode()
+            exact(view, *args)
+            + repr(sorted((data, sorted(numbers)) for data, numbers in view.permissions.classes.unconditional.items())).encode()
         )
 
     patch.setattr(search, "binding", binding)
@@ -146,7 +147,7 @@ def a_search_that_finds_nothing_looks_again_without_sight(patch: Patch) -> None:
 
 @leak("Q08", stored=True)
 def last_updated_is_the_stored_one(patch: Patch) -> None:
-    patch.setattr(versions, "updates", lambda row: (versions.last_updated_entry(row.updated, row.class_id),))
+    patch.setattr(versions, "last_updated_entries", lambda row: (versions.last_updated_entry(row.updated, row.class_id),))
 
 
 # 3.3 Direct access
@@ -193,13 +194,15 @@ def the_version_is_the_stored_one(patch: Patch) -> None:
         body = versions.with_version_meta(seen.body, row.version, seen.updated) if seen.body else seen.body
         return msgspec.structs.replace(seen, version=row.version, body=body)
 
-    patch.setattr(View, "_projected", projected)
+    patch.setattr(View, "_without_hidden_parts", projected)
 
 
 @leak("R06")
 def the_time_of_change_is_the_stored_one(patch: Patch) -> None:
     exact = View._without_hidden_parts
-    patch.setattr(View, "_projected", lambda self, row, *what: msgspec.structs.replace(exact(self, row, *what), updated=row.updated))
+    patch.setattr(
+        View, "_without_hidden_parts", lambda self, row, *what: msgspec.structs.replace(exact(self, row, *what), updated=row.updated)
+    )
 
 
 @leak("R04")
@@ -233,7 +236,7 @@ def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
     exact = memory._Transaction.relabel
 
     async def relabel(self: Any, record: Any) -> None:
-        newest = await self.current(record.row.type, record.row.id)
+        newest = await self.read_unfiltered(record.row.type, record.row.id)
         if record.row.version == newest.version:
             await exact(self, record)
 
@@ -258,13 +261,15 @@ def history_counts_versions_that_look_alike(patch: Patch) -> None:
 def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
     """Do not cut the paths that ``kept`` is true of."""
     exact = view._paths_to_remove
-    patch.setattr(view, "_cut", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
+    patch.setattr(view, "_paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
 
 
 @leak("R11")
 def references_to_hidden_rows_are_left_in(patch: Patch) -> None:
     exact = view._paths_to_remove
-    patch.setattr(view, "_cut", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references}))
+    patch.setattr(
+        view, "_paths_to_remove", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references})
+    )
 
 
 @leak("R12")
@@ -296,4 +301,4 @@ def new_ids_count_what_is_stored(patch: Patch) -> None:
             view, tx, writing, request, service, draft, id or f"n{await tx.count(draft.type, EVERYTHING, await unlimited(view))}", *rest
         )
 
-    patch.setattr(write, "created", created)
+    patch.setattr(write, "create_in", created)

@@ -29,7 +29,7 @@ def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
     async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
         return now < permissions.until
 
-    patch.setattr(authentication, "_stands", stands)
+    patch.setattr(authentication, "_is_current", stands)
 
 
 @_leak("T01")
@@ -39,7 +39,7 @@ def a_plan_is_kept_past_its_end(patch: Patch) -> None:
     async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
         return await exact(permissions, snapshot, min(now, permissions.until - 1))
 
-    patch.setattr(authentication, "_stands", stands)
+    patch.setattr(authentication, "_is_current", stands)
 
 
 @_leak("T09")
@@ -49,7 +49,7 @@ def a_withdrawn_consent_still_grants(patch: Patch) -> None:
     def grants(consents: Any, *args: Any, **kwargs: Any) -> Any:
         return exact([{**one, "status": "active"} for one in consents], *args, **kwargs)
 
-    patch.setattr(relationships, "grants", grants)
+    patch.setattr(relationships, "proxy_provisions", grants)
 
 
 @_leak("T09")
@@ -61,13 +61,13 @@ def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
 @_leak("T01")
 def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
     exact = relationships.aging.age_limits
-    patch.setattr(relationships.aging, "ages", lambda *args: replace(exact(*args), t18_off=NEVER))
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t18_off=NEVER))
 
 
 @_leak("T01")
 def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
     exact = relationships.aging.age_limits
-    patch.setattr(relationships.aging, "ages", lambda *args: replace(exact(*args), t12=NEVER))
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t12=NEVER))
 
 
 @_leak("T02")

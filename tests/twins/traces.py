@@ -52,11 +52,11 @@ async def _a_day_passes(world: World) -> None:
 
 async def _revoked(world: World) -> None:
     for grant in await _standing(world):
-        await world.parts.store.secrets.forget(grant.family)
+        await world.parts.store.key_values.delete_family(grant.family)
 
 
 async def _standing(world: World) -> Any:
-    return [one for one in await token_grants.standing(world.parts.store, world.clock.now) if one.client_id != FEED.client]
+    return [one for one in await token_grants.active_grants(world.parts.store, world.clock.now) if one.client_id != FEED.client]
 
 
 async def _closed(world: World) -> None:

@@ -138,7 +138,7 @@ class _Unjournaled:
 
 @dataclass(frozen=True)
 class _Settings(Settings):
-    def now(self) -> Callable[[], int]:
+    def make_clock(self) -> Callable[[], int]:
         return Clock()
 
 
@@ -153,10 +153,10 @@ class World:
     async def open(self) -> None:
         """Wire the server and register its people and clients."""
         random = Random(self.seed)
-        settings = _Settings(store=self.url, origin=ORIGIN, mode="test", key=KEY)
+        settings = _Settings(store=self.url, origin=ORIGIN, mode="test", secret_key=KEY)
         made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(made, clock=self.clock, auditor=_Unjournaled())
-        self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body, {})
+        self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body_bytes, {})
         store = self.parts.store
         for user in _PEOPLE:
             await users.save(store, user)
@@ -175,16 +175,16 @@ class World:
 
         async def job(tx: Transaction) -> None:
             writing = ResourceWriter(tx, self.parts.labeler, BASE, write.at)
-            current = await tx.current(write.type, write.id)
+            current = await tx.read_unfiltered(write.type, write.id)
             if write.resource is None:
                 if current is not None and current.interaction != "delete":
-                    await writing.drop(current)
+                    await writing.delete(current)
                 return
-            draft = writer.draft(json.dumps(write.resource).encode(), write.type)
-            await writing.store(draft, write.id, trusted=True, previous=current)
+            draft = writer.parse_draft(json.dumps(write.resource).encode(), write.type)
+            await writing.write(draft, write.id, trusted=True, previous=current)
             if current is None:
-                await writing.adopt(write.name)
-            await writing.settle()
+                await writing.relabel_referrers(write.name)
+            await writing.relabel_pending()
 
         await self.parts.store.write(job)
 
@@ -226,8 +226,11 @@ class World:
         """The store as it was saved, and nothing remembered since."""
         random = Random(self.seed)
         self.parts.store.state = saved.copy()  # type: ignore[attr-defined]
-        service = replace(self.parts.service, door=type(self.parts.service.authenticator)(self.parts.store, self.parts.service.authenticator._granter))
-        service.authenticator._granter._memo.clear()
+        service = replace(
+            self.parts.service,
+            authenticator=type(self.parts.service.authenticator)(self.parts.store, self.parts.service.authenticator._resolver),
+        )
+        service.authenticator._resolver._memo.clear()
         service = replace(service, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(self.parts, service=service)
         self.api._service = service

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.search.parameter_types import date, number, quantity, reference, string, token, uri
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
-KINDS: Final[dict[str, Kind]] = {
+KINDS: Final[dict[str, ParameterType]] = {
     "date": date.KIND,
     "number": number.KIND,
     "quantity": quantity.KIND,
@@ -17,4 +17,4 @@ KINDS: Final[dict[str, Kind]] = {
     "uri": uri.KIND,
 }
 
-__all__ = ["KINDS", "Asked", "Found", "Kind"]
+__all__ = ["KINDS", "Found", "ParameterType", "ValueContext"]

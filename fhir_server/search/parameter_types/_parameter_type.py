@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.jsontext import Path
-from fhir_server.search.filters import Test
+from fhir_server.search.filters import Predicate
 from fhir_server.search.visibility import Scalar
 
 # An entry's value, and the path from the element to the part of it that gave the value.
@@ -15,7 +15,7 @@ Found = tuple[tuple[Scalar, ...], Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ValueContext:
     """What a value is read against: the modifier, the parameter's target types, our base URL, and now (microseconds)."""
 
     modifier: str | None = None
@@ -25,7 +25,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ParameterType:
     """One kind of search parameter (http://hl7.org/fhir/R4/search.html#ptypes).
 
     ``entry``      the kind of its index entries, see :class:`fhir_server.search.visibility.Entry`
@@ -39,4 +39,4 @@ class Kind:
     suffixes: tuple[str, ...]
     modifiers: frozenset[str]
     extract: Callable[[Any, str], Iterable[Found]]
-    test: Callable[[str, Asked], Test]
+    parse_value: Callable[[str, ValueContext], Predicate]

@@ -12,7 +12,7 @@ from datetime import date as Day
 from typing import Any, cast
 
 from fhir_server.search.filters import DateIs, Prefix
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 END = 2**62
 BEGIN = -END
@@ -102,7 +102,7 @@ def _outer(value: dict[str, Any]) -> Interval | None:
     return (lo, hi) if lo < hi else None
 
 
-def test(text: str, asked: Asked) -> DateIs:
+def test(text: str, asked: ValueContext) -> DateIs:
     """``[prefix]date``; ``ap`` reaches a tenth of the distance from now to either side."""
     found = _PREFIXED.fullmatch(text)
     if found is None:
@@ -115,4 +115,4 @@ def test(text: str, asked: Asked) -> DateIs:
     return DateIs(prefix, lo, hi)
 
 
-KIND = Kind("date", ("Date", "DateTime", "Instant", "Period", "Timing"), frozenset(), extract, test)
+KIND = ParameterType("date", ("Date", "DateTime", "Instant", "Period", "Timing"), frozenset(), extract, test)

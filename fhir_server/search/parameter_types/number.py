@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from fhir_server.search.filters import Prefix, QuantityIs
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 _NUMBER = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?([+-]?\d{1,64}(?:\.\d{1,64})?)(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
 
@@ -34,7 +34,7 @@ def extract(value: Any, base: str = "") -> Iterable[Found]:
     return (((number, "", "", ""), ()),) if number is not None else ()
 
 
-def compared(text: str, system: str | None = None, unit: str | None = None) -> QuantityIs:
+def compare(text: str, system: str | None = None, unit: str | None = None) -> QuantityIs:
     """``[prefix]number``: a number means the range its last digit leaves open, ``ap`` a tenth of it to either side."""
     found = _NUMBER.fullmatch(text)
     if found is None:
@@ -56,8 +56,8 @@ def _last_place(digits: Decimal) -> int:
     return exponent if isinstance(exponent, int) else 0
 
 
-def test(text: str, asked: Asked) -> QuantityIs:
-    return compared(text)
+def test(text: str, asked: ValueContext) -> QuantityIs:
+    return compare(text)
 
 
-KIND = Kind("quantity", ("Decimal", "Integer", "PositiveInt", "UnsignedInt", "Range"), frozenset(), extract, test)
+KIND = ParameterType("quantity", ("Decimal", "Integer", "PositiveInt", "UnsignedInt", "Range"), frozenset(), extract, test)

@@ -10,8 +10,8 @@ from typing import Any
 
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import QuantityIs
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
-from fhir_server.search.parameter_types.number import compared, scalar
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
+from fhir_server.search.parameter_types.number import compare, scalar
 
 CURRENCY = "urn:iso:std:iso:4217"
 
@@ -35,15 +35,15 @@ def _quantity(value: Any) -> tuple[float, str, str, str] | None:
     return number, value.get("system", ""), value.get("code", ""), value.get("unit", "")
 
 
-def test(text: str, asked: Asked) -> QuantityIs:
+def test(text: str, asked: ValueContext) -> QuantityIs:
     """``[prefix]number``, ``[prefix]number|system|code``, or ``[prefix]number||unit``."""
     number, *unit = [unescape(part) for part in split(text, "|")]
     if not unit:
-        return compared(number)
+        return compare(number)
     if len(unit) != 2:
         raise ValueError("a quantity is written number, number|system|code or number||unit")
     system, code = unit
-    return compared(number, system or None, code or None)
+    return compare(number, system or None, code or None)
 
 
-KIND = Kind("quantity", ("Quantity", "Range", "Age", "Duration", "Money", "Count", "Distance"), frozenset(), extract, test)
+KIND = ParameterType("quantity", ("Quantity", "Range", "Age", "Duration", "Money", "Count", "Distance"), frozenset(), extract, test)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import RefersTo
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -39,7 +39,7 @@ def extract(value: Any, base: str = "") -> Iterable[Found]:
     return [((target(bare, base),), ()), *((((value,), ()),) if bare != value else ())]
 
 
-def test(text: str, asked: Asked) -> RefersTo:
+def test(text: str, asked: ValueContext) -> RefersTo:
     """``id`` (of any target type, or of the one the modifier names), ``Type/id``, or an absolute URL or URN."""
     meant = unescape(text)
     types = (asked.modifier,) if asked.modifier else asked.targets
@@ -54,4 +54,4 @@ def test(text: str, asked: Asked) -> RefersTo:
     return RefersTo(frozenset({named}))
 
 
-KIND = Kind("reference", ("Reference", "Canonical", "Uri"), frozenset(), extract, test)
+KIND = ParameterType("reference", ("Reference", "Canonical", "Uri"), frozenset(), extract, test)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import TextIs
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 # The parts of HumanName and Address that people search by.
 _PARTS = ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country")
@@ -39,7 +39,7 @@ def _parts(value: dict[str, Any]) -> Iterable[Found]:
             yield from (((fold(item), item), (name, i)) for i, item in enumerate(part) if type(item) is str)
 
 
-def test(text: str, asked: Asked) -> TextIs:
+def test(text: str, asked: ValueContext) -> TextIs:
     """Prefix match, or by modifier ``exact`` (as written) or ``contains``."""
     meant = unescape(text)
     if asked.modifier == "exact":
@@ -50,4 +50,4 @@ def test(text: str, asked: Asked) -> TextIs:
     return TextIs(folded, "contains" if asked.modifier == "contains" else "prefix")
 
 
-KIND = Kind("string", ("String", "Markdown"), frozenset({"exact", "contains"}), extract, test)
+KIND = ParameterType("string", ("String", "Markdown"), frozenset({"exact", "contains"}), extract, test)

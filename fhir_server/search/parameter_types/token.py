@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import TokenIs
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
@@ -32,7 +32,7 @@ def _pair(value: dict[str, Any], name: str) -> tuple[str, str] | None:
     return (system, code) if code or (system and name == "code") else None
 
 
-def test(text: str, asked: Asked) -> TokenIs:
+def test(text: str, asked: ValueContext) -> TokenIs:
     """``code``, ``system|code``, ``|code`` (of no system) or ``system|`` (any code of it)."""
     parts = [unescape(part) for part in split(text, "|")]
     if len(parts) == 1:
@@ -43,4 +43,4 @@ def test(text: str, asked: Asked) -> TokenIs:
     return TokenIs(system, code or None)
 
 
-KIND = Kind("token", ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"), frozenset({"not"}), extract, test)
+KIND = ParameterType("token", ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"), frozenset({"not"}), extract, test)

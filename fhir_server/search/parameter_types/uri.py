@@ -7,7 +7,7 @@ from typing import Any
 
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import RefersTo
-from fhir_server.search.parameter_types._parameter_type import Asked, Found, Kind
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
@@ -15,8 +15,8 @@ def extract(value: Any, base: str = "") -> Iterable[Found]:
     return (((value,), ()),) if type(value) is str else ()
 
 
-def test(text: str, asked: Asked) -> RefersTo:
+def test(text: str, asked: ValueContext) -> RefersTo:
     return RefersTo(frozenset({unescape(text)}))
 
 
-KIND = Kind("reference", ("Uri", "Url", "Canonical", "Oid", "Uuid"), frozenset(), extract, test)
+KIND = ParameterType("reference", ("Uri", "Url", "Canonical", "Oid", "Uuid"), frozenset(), extract, test)

@@ -13,8 +13,8 @@ from fhir_server.smart.accounts.users import User, account_family
 from fhir_server.smart.core.context import DAY, digest
 from fhir_server.store import Store
 
-What = Literal["signed-in", "password", "password-code", "second", "second-ended", "second-forgotten"]
-WORDS: Final[dict[What, str]] = {
+EventKind = Literal["signed-in", "password", "password-code", "second", "second-ended", "second-forgotten"]
+WORDS: Final[dict[EventKind, str]] = {
     "signed-in": "Signed in",
     "password": "The password was changed",
     "password-code": "A password was chosen with a code from our office",
@@ -31,23 +31,23 @@ class AccountEvent(msgspec.Struct, frozen=True):
     """One event; ``at`` in microseconds, ``browser`` in words, "" for none of the person's."""
 
     at: int
-    what: What
+    kind: EventKind = msgspec.field(name="what")
     browser: str = ""
 
 
-async def note(store: Store, user: User, what: What, now: int, browser: str = "") -> None:
+async def record(store: Store, user: User, what: EventKind, now: int, browser: str = "") -> None:
     """Remember an event for the account's person, in place of the oldest of many."""
     kept = (AccountEvent(now, what, browser), *await events(store, user, now))[:KEPT]
-    await store.secrets.replace(_KIND, digest(user.subject), msgspec.json.encode(kept), now + LIFE, account_family(user))
+    await store.key_values.put(_KIND, digest(user.subject), msgspec.json.encode(kept), now + LIFE, account_family(user))
 
 
 async def events(store: Store, user: User, now: int) -> tuple[AccountEvent, ...]:
     """The latest first."""
-    text = await store.secrets.peek(_KIND, digest(user.subject), now)
+    text = await store.key_values.get(_KIND, digest(user.subject), now)
     return () if text is None else msgspec.json.decode(text, type=tuple[AccountEvent, ...])
 
 
-def news(found: tuple[AccountEvent, ...]) -> list[AccountEvent]:
+def changes_since_last_sign_in(found: tuple[AccountEvent, ...]) -> list[AccountEvent]:
     """The changes since the sign-in before the latest one."""
-    signed_in = [place for place, one in enumerate(found) if one.what == "signed-in"]
-    return [one for one in found[: signed_in[1] if len(signed_in) > 1 else None] if one.what != "signed-in"]
+    signed_in = [place for place, one in enumerate(found) if one.kind == "signed-in"]
+    return [one for one in found[: signed_in[1] if len(signed_in) > 1 else None] if one.kind != "signed-in"]

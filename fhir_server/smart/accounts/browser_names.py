@@ -27,7 +27,7 @@ _SYSTEMS: Final = (
 )
 
 
-def described(request: Request) -> str:
+def describe_browser(request: Request) -> str:
     """E.g. ``Firefox on Windows``."""
     header = request.headers.get("user-agent", "")
     browser = next((name for sign, name in _BROWSERS if sign in header), "Another browser")

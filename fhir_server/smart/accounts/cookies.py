@@ -14,38 +14,38 @@ from fhir_server.smart.accounts import known_devices, sessions
 from fhir_server.smart.core.context import SECOND, SmartContext
 
 
-def held(smart: SmartContext, request: Request) -> str:
+def session_cookie(smart: SmartContext, request: Request) -> str:
     """The session cookie this browser sent, or ""."""
     return request.cookies.get(sessions.cookie_name(smart), "")
 
 
-def device(smart: SmartContext, request: Request) -> str:
+def device_cookie(smart: SmartContext, request: Request) -> str:
     """The device cookie this browser sent, or ""."""
     return request.cookies.get(_device_name(smart), "")
 
 
-def from_here(request: Request) -> bool:
+def is_same_site(request: Request) -> bool:
     """Whether a request comes from a page of ours or from the person directly, as far as the browser says (Fetch Metadata)."""
     return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
-def own_form(smart: SmartContext, request: Request, token: str) -> bool:
+def is_own_form(smart: SmartContext, request: Request, token: str) -> bool:
     """Whether a form was shown to this browser by us: it has the token, and browsers that tell say that it comes from our pages."""
-    return from_here(request) and sessions.form_token_fits(held(smart, request), token)
+    return is_same_site(request) and sessions.form_token_fits(session_cookie(smart, request), token)
 
 
-def terms(smart: SmartContext) -> dict[str, Any]:
+def form_tokens(smart: SmartContext) -> dict[str, Any]:
     """The session cookie's name and attributes."""
     return {"key": sessions.cookie_name(smart), **_attributes(smart)}
 
 
-def given(smart: SmartContext, answer: Response, cookie: str) -> Response:
+def with_session_cookie(smart: SmartContext, answer: Response, cookie: str) -> Response:
     """The answer, giving the browser this session."""
-    answer.set_cookie(value=cookie, **terms(smart))
+    answer.set_cookie(value=cookie, **form_tokens(smart))
     return answer
 
 
-def remembered(smart: SmartContext, answer: Response, cookie: str) -> Response:
+def with_device_cookie(smart: SmartContext, answer: Response, cookie: str) -> Response:
     """The answer, giving the browser this device cookie."""
     answer.set_cookie(key=_device_name(smart), value=cookie, max_age=known_devices.LIFE // SECOND, **_attributes(smart))
     return answer

@@ -66,7 +66,7 @@ async def find(store: Store, id: str) -> Provider | None:
     return await _providers.find(store, id)
 
 
-async def everyone(store: Store) -> tuple[Provider, ...]:
+async def list_all(store: Store) -> tuple[Provider, ...]:
     """By what people call them."""
     return tuple(sorted(await _providers.all(store), key=lambda one: one.label.casefold()))
 
@@ -117,7 +117,7 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
     if known is None:
         return False
     await _mapped.remove(store, _name(issuer, sub))
-    await store.secrets.forget(users.session_family(known.username))
+    await store.key_values.delete_family(users.session_family(known.username))
     return True
 
 
@@ -155,4 +155,4 @@ def _check(smart: SmartContext, provider: Provider, secret: str) -> None:
     if (provider.method == "client_secret") != bool(secret):
         raise ValueError("client_secret, and only that, needs a secret.")
     if secret and not smart.key and smart.mode == "production":
-        raise ValueError("FHIR_SERVER_KEY must be set: it seals the client secret.")
+        raise ValueError("FHIR_SERVER_SECRET_KEY must be set: it seals the client secret.")

@@ -18,7 +18,7 @@ _KIND: Final = "device"
 _MOST: Final = 8  # people at one device, the latest
 
 
-async def knows(store: Store, cookie: str, username: str, now: int) -> bool:
+async def is_known(store: Store, cookie: str, username: str, now: int) -> bool:
     """Whether this person (by the canonical name) has signed in on this device lately."""
     return digest(username) in await _people(store, cookie, now)
 
@@ -28,10 +28,10 @@ async def remember(store: Store, cookie: str, username: str, now: int) -> str:
     people = await _people(store, cookie, now)
     kept = cookie if people else new_secret()
     latest = (*(one for one in people if one != digest(username)), digest(username))[-_MOST:]
-    await store.secrets.replace(_KIND, digest(kept), msgspec.json.encode(latest), now + LIFE)
+    await store.key_values.put(_KIND, digest(kept), msgspec.json.encode(latest), now + LIFE)
     return kept
 
 
 async def _people(store: Store, cookie: str, now: int) -> tuple[str, ...]:
-    text = await store.secrets.peek(_KIND, digest(cookie), now) if cookie else None
+    text = await store.key_values.get(_KIND, digest(cookie), now) if cookie else None
     return () if text is None else msgspec.json.decode(text, type=tuple[str, ...])

@@ -25,7 +25,7 @@ async def issue(store: Store, user: User, now: int) -> str:
     """A code for this account; an earlier one no longer works."""
     code = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
     kept = digest(f"{user.subject} {code}").encode()
-    await store.secrets.replace(_KIND, digest(user.subject), kept, now + LIFE)
+    await store.key_values.put(_KIND, digest(user.subject), kept, now + LIFE)
     return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
 
 
@@ -38,12 +38,12 @@ async def choose(smart: SmartContext, username: str, typed: str, password: str) 
     if user is None or user.disabled or not await _is_valid(smart, user, typed):
         return None
     hashed = await users.hash_password(password, smart.passwords, (user.username, user.name))
-    if await smart.store.secrets.take(_KIND, digest(user.subject), smart.now()) is None:
+    if await smart.store.key_values.pop(_KIND, digest(user.subject), smart.now()) is None:
         return None
     return await users.keep_password(smart.store, user, hashed, smart.now())
 
 
 async def _is_valid(smart: SmartContext, user: User, typed: str) -> bool:
-    kept = await smart.store.secrets.peek(_KIND, digest(user.subject), smart.now())
+    kept = await smart.store.key_values.get(_KIND, digest(user.subject), smart.now())
     text = typed[:100].upper().translate(_ALIKE)
     return kept is not None and hmac.compare_digest(kept, digest(f"{user.subject} {text}").encode())

@@ -38,7 +38,7 @@ class PasswordPages:
             given = dict(await read_form(request))
         except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
-        if not cookies.own_form(self._smart, request, given.get("token", "")):
+        if not cookies.is_own_form(self._smart, request, given.get("token", "")):
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
         who, now = address(request), self._smart.now()
         if not self._limit.allows(who, now):
@@ -51,21 +51,23 @@ class PasswordPages:
         except (ValueError, TimeoutError) as error:
             return self._form(request, given, str(error) or _WRONG)
         known = user or await users.find(self._smart.store, username)
-        act = SecurityEvent("change-account", user is not None, known.username if known else "", address=who, detail={"what": "password-by-code"})
-        await self._smart.note(act)
+        act = SecurityEvent(
+            "change-account", user is not None, known.username if known else "", address=who, detail={"what": "password-by-code"}
+        )
+        await self._smart.record(act)
         if user is not None:
-            await account_events.note(self._smart.store, user, "password-code", now, browser_names.described(request))
+            await account_events.record(self._smart.store, user, "password-code", now, browser_names.describe_browser(request))
         return self._form(request, given, _WRONG) if user is None else render(self._smart, "password_set.html")
 
     def _form(self, request: Request, given: dict[str, str], problem: str = "") -> Response:
-        cookie = cookies.held(self._smart, request) or new_secret()
+        cookie = cookies.session_cookie(self._smart, request) or new_secret()
         typed = {name: given.get(name, "") for name in ("username", "code")}
         token = sessions.form_token(cookie)
         page = render(self._smart, "set_password.html", 400 if problem else 200, token=token, problem=problem, **typed)
-        return page if cookies.held(self._smart, request) else cookies.given(self._smart, page, cookie)
+        return page if cookies.session_cookie(self._smart, request) else cookies.with_session_cookie(self._smart, page, cookie)
 
 
-def add_choosing(routes: APIRouter, smart: SmartContext) -> None:
+def add_password_pages(routes: APIRouter, smart: SmartContext) -> None:
     """Add the page's routes."""
     here = PasswordPages(smart)
     routes.add_api_route(PATH, here.form, methods=["GET"])

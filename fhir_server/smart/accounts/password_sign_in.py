@@ -19,11 +19,11 @@ PER_USER = 5
 PER_ADDRESS = 20  # a ward or a family shares one address
 
 
-async def signed_in(store: Store, username: str, password: str, address: str, now: int, device: str = "") -> User | None:
+async def check_password_sign_in(store: Store, username: str, password: str, address: str, now: int, device: str = "") -> User | None:
     """The account, if the password is its own and neither it nor the address is locked out.  ``device``: this browser's cookie."""
-    secrets, name = store.secrets, canonical(username)
+    secrets, name = store.key_values, canonical(username)
     places = {digest(f"user:{name}"): PER_USER, digest(f"address:{party(address)}"): PER_ADDRESS}
-    own = {digest(f"device:{device}:{name}"): PER_USER} if await known_devices.knows(store, device, name, now) else {}
+    own = {digest(f"device:{device}:{name}"): PER_USER} if await known_devices.is_known(store, device, name, now) else {}
     slots = await _slots(secrets, own, now) or await _slots(secrets, places, now)
     user = await find(store, username)
     fits = await password_fits(user, password)
@@ -31,7 +31,7 @@ async def signed_in(store: Store, username: str, password: str, address: str, no
         return None
     account, *others = slots
     for slot in (*others, *(f"{account.partition(':')[0]}:{number}" for number in range(PER_USER))):
-        await secrets.take("attempt", slot, now)
+        await secrets.pop("attempt", slot, now)
     return user
 
 
@@ -45,6 +45,6 @@ async def _slots(secrets: KeyValueStore, places: dict[str, int], now: int) -> li
 async def _slot(secrets: KeyValueStore, name: str, most: int, now: int) -> str | None:
     for number in range(most):
         slot = f"{name}:{number}"
-        if await secrets.keep("attempt", slot, b"", now + WINDOW):
+        if await secrets.put_if_absent("attempt", slot, b"", now + WINDOW):
             return slot
     return None

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from fastapi import Request
 
 from fhir_server.smart.accounts import cookies, second_factor
-from fhir_server.smart.accounts.password_sign_in import signed_in
+from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import address
 
 
-async def proven(smart: SmartContext, request: Request, user: User, form: Mapping[str, str]) -> bool:
+async def reauthenticate(smart: SmartContext, request: Request, user: User, form: Mapping[str, str]) -> bool:
     """Whether a form's ``password``, and its ``code`` where there is a second factor, are the account's.  Guesses are counted."""
-    given = await signed_in(
-        smart.store, user.username, form.get("password", ""), address(request), smart.now(), cookies.device(smart, request)
+    given = await check_password_sign_in(
+        smart.store, user.username, form.get("password", ""), address(request), smart.now(), cookies.device_cookie(smart, request)
     )
     if given is None or given.subject != user.subject:
         return False
-    return await second_factor.enrolled(smart, user) is None or await second_factor.accepted(smart, user, form.get("code", ""))
+    return await second_factor.is_enrolled(smart, user) is None or await second_factor.verify_code(smart, user, form.get("code", ""))

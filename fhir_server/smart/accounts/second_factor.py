@@ -64,33 +64,33 @@ def setup(smart: SmartContext, user: User, seed: bytes) -> Setup:
     return Setup(picture, " ".join(letters[start : start + 4] for start in range(0, len(letters), 4)))
 
 
-def required(smart: SmartContext, user: User) -> bool:
+def is_required(smart: SmartContext, user: User) -> bool:
     """Whether nobody of this account's role gets in without a second factor."""
     return user.role in smart.second_factor
 
 
-async def enrolled(smart: SmartContext, user: User) -> Factor | None:
-    text = await smart.store.secrets.peek(_FACTOR, digest(user.subject), 0)
+async def is_enrolled(smart: SmartContext, user: User) -> Factor | None:
+    text = await smart.store.key_values.get(_FACTOR, digest(user.subject), 0)
     return None if text is None else msgspec.json.decode(text, type=Factor)
 
 
 async def enrol(smart: SmartContext, user: User, seed: bytes) -> tuple[str, ...]:
     """Take this seed for the account's from now on; the recovery codes, in place of earlier ones."""
-    family, kept = second_family(user), smart.store.secrets
-    factor = Factor(sealed(smart, seed), smart.now())
+    family, kept = second_family(user), smart.store.key_values
+    factor = Factor(encrypt_seed(smart, seed), smart.now())
     # The new seed over the old one: were that taken away first, a password alone would do for a moment.
-    await kept.replace(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
+    await kept.put(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
     for code in await _left(smart, user):
-        await kept.take(_RECOVERY, code, smart.now())
+        await kept.pop(_RECOVERY, code, smart.now())
     made = tuple("".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)) for _ in range(CODES))
     for code in made:
-        await kept.replace(_RECOVERY, _recovery(user, code), user.subject.encode(), NEVER, family)
+        await kept.put(_RECOVERY, _recovery(user, code), user.subject.encode(), NEVER, family)
     return tuple("-".join(code[start : start + 4] for start in range(0, _LENGTH, 4)) for code in made)
 
 
 async def forget(store: Store, user: User) -> None:
     """Take the second factor away, recovery codes and all."""
-    await store.secrets.forget(second_family(user))
+    await store.key_values.delete_family(second_family(user))
 
 
 async def codes_left(smart: SmartContext, user: User) -> int:
@@ -99,27 +99,27 @@ async def codes_left(smart: SmartContext, user: User) -> int:
 
 
 async def _left(smart: SmartContext, user: User) -> list[str]:
-    return [key for key, owner in await smart.store.secrets.listing(_RECOVERY, smart.now()) if owner == user.subject.encode()]
+    return [key for key, owner in await smart.store.key_values.list_all(_RECOVERY, smart.now()) if owner == user.subject.encode()]
 
 
-async def accepted(smart: SmartContext, user: User, typed: str) -> bool:
+async def verify_code(smart: SmartContext, user: User, typed: str) -> bool:
     """Whether this is a code of the account's app, or a recovery code, and not used before; it is used now."""
-    factor = await enrolled(smart, user)
+    factor = await is_enrolled(smart, user)
     if factor is None:
         return False
-    return await _verify_counted(smart, user, typed, opened(smart, factor.seed), recovery=True)
+    return await _verify_counted(smart, user, typed, decrypt_seed(smart, factor.seed), recovery=True)
 
 
-async def first_code(smart: SmartContext, user: User, typed: str, seed: bytes) -> bool:
+async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: bytes) -> bool:
     """Whether this is a code of an app that has just been given ``seed``; it is used now."""
     return await _verify_counted(smart, user, typed, seed, recovery=False)
 
 
-def sealed(smart: SmartContext, seed: bytes) -> bytes:
+def encrypt_seed(smart: SmartContext, seed: bytes) -> bytes:
     return box(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
 
 
-def opened(smart: SmartContext, kept: bytes) -> bytes:
+def decrypt_seed(smart: SmartContext, kept: bytes) -> bytes:
     """A seed; one that no code fits if it was sealed under another key."""
     try:
         return box(smart.key.encode(), _PURPOSE).decrypt(kept) if smart.key else kept
@@ -128,18 +128,18 @@ def opened(smart: SmartContext, kept: bytes) -> bytes:
 
 
 async def _verify_counted(smart: SmartContext, user: User, typed: str, seed: bytes, *, recovery: bool) -> bool:
-    now, kept = smart.now(), smart.store.secrets
+    now, kept = smart.now(), smart.store.key_values
     places = [f"{digest(f'second:{user.subject}')}:{number}" for number in range(GUESSES)]
     for place in places:
-        if await kept.keep("attempt", place, b"", now + WINDOW):
+        if await kept.put_if_absent("attempt", place, b"", now + WINDOW):
             break
     else:
         return False
     text = typed[:100].upper().translate(_ALIKE)
-    fits = await _one_time(smart, user, text, seed) or (recovery and await kept.take(_RECOVERY, _recovery(user, text), now) is not None)
+    fits = await _one_time(smart, user, text, seed) or (recovery and await kept.pop(_RECOVERY, _recovery(user, text), now) is not None)
     if fits:
         for place in places:
-            await kept.take("attempt", place, now)
+            await kept.pop("attempt", place, now)
     return fits
 
 
@@ -153,7 +153,7 @@ async def _one_time(smart: SmartContext, user: User, text: str, seed: bytes) -> 
         except InvalidToken:
             continue
         once = digest(f"{user.subject} {step}")
-        return await smart.store.secrets.keep("one-time-code", once, b"", now + 2 * STEP)
+        return await smart.store.key_values.put_if_absent("one-time-code", once, b"", now + 2 * STEP)
     return False
 
 

@@ -27,20 +27,20 @@ _WRONG: Final = (
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 
 
-def onward(request: str, next: str) -> str:
+def return_path(request: str, next: str) -> str:
     """Where a sign-in leads: on with the authorization request ``request``, or else to the local path ``next``."""
     return f"/oauth/continue?{urlencode({'request': request})}" if request else local_path(next)
 
 
-async def after_first(smart: SmartContext, request: Request, user: User, onward: str) -> Response:
+async def after_first_factor(smart: SmartContext, request: Request, user: User, onward: str) -> Response:
     """The answer to a first factor that was right; the browser's session before it is over."""
-    await sessions.end(smart, cookies.held(smart, request))
-    if await second_factor.enrolled(smart, user):
-        return cookies.given(smart, _to(PATH), await second_factor_pending.start(smart, user, onward))
-    if second_factor.required(smart, user):
-        seed = second_factor.sealed(smart, second_factor.new_seed())
-        return cookies.given(smart, _to(PATH), await second_factor_pending.start(smart, user, onward, seed))
-    return cookies.given(smart, _to(onward), await _begin(smart, request, user))
+    await sessions.end(smart, cookies.session_cookie(smart, request))
+    if await second_factor.is_enrolled(smart, user):
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, onward))
+    if second_factor.is_required(smart, user):
+        seed = second_factor.encrypt_seed(smart, second_factor.new_seed())
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, onward, seed))
+    return cookies.with_session_cookie(smart, _to(onward), await _begin(smart, request, user))
 
 
 class SecondFactorPages:
@@ -57,53 +57,55 @@ class SecondFactorPages:
             given = dict(await read_form(request))
         except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
-        if not cookies.own_form(self._smart, request, given.get("token", "")):
+        if not cookies.is_own_form(self._smart, request, given.get("token", "")):
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
-        cookie = cookies.held(self._smart, request)
+        cookie = cookies.session_cookie(self._smart, request)
         found = await second_factor_pending.find(self._smart, cookie)
         if found is None:
             return _to("/sign-in")
         begun, user = found
-        offered = begun.seed and await second_factor.enrolled(self._smart, user) is None
-        seed = second_factor.opened(self._smart, begun.seed) if offered else b""
+        offered = begun.seed and await second_factor.is_enrolled(self._smart, user) is None
+        seed = second_factor.decrypt_seed(self._smart, begun.seed) if offered else b""
         code = given.get("code", "")
-        right = await (second_factor.first_code(self._smart, user, code, seed) if seed else second_factor.accepted(self._smart, user, code))
+        right = await (
+            second_factor.verify_first_code(self._smart, user, code, seed) if seed else second_factor.verify_code(self._smart, user, code)
+        )
         right = right and await second_factor_pending.take(self._smart, cookie)
-        await self._smart.note(SecurityEvent("sign-in", right, user.username, address=address(request), detail={"factor": "second"}))
+        await self._smart.record(SecurityEvent("sign-in", right, user.username, address=address(request), detail={"factor": "second"}))
         if not right:
             return await self._form(request, _WRONG)
-        return await self._signed_in(request, user, begun.onward, seed)
+        return await self._signed_in(request, user, begun.return_path, seed)
 
     async def _signed_in(self, request: Request, user: User, onward: str, seed: bytes) -> Response:
         if seed:
             # Whoever else has begun to set this account up, with the password alone, has to begin again and show a code.
-            await self._smart.store.secrets.forget(users.session_family(user.username))
+            await self._smart.store.key_values.delete_family(users.session_family(user.username))
         codes = await second_factor.enrol(self._smart, user, seed) if seed else ()
         if codes:
-            await account_events.note(self._smart.store, user, "second", self._smart.now(), browser_names.described(request))
+            await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))
         cookie = await _begin(self._smart, request, user)
         if not codes:
-            return cookies.given(self._smart, _to(onward), cookie)
+            return cookies.with_session_cookie(self._smart, _to(onward), cookie)
         session = Session(user, self._smart.now(), sessions.form_token(cookie))
         page = render(self._smart, "recovery_codes.html", codes=codes, onward=onward, session=session)
-        return cookies.given(self._smart, page, cookie)
+        return cookies.with_session_cookie(self._smart, page, cookie)
 
     async def _form(self, request: Request, problem: str = "") -> Response:
-        cookie = cookies.held(self._smart, request)
+        cookie = cookies.session_cookie(self._smart, request)
         found = await second_factor_pending.find(self._smart, cookie)
         if found is None:
             return _to("/sign-in")
         begun, user = found
         view: dict[str, Any] = {"token": sessions.form_token(cookie), "problem": problem, "setup": None}
         if begun.seed:
-            view["setup"] = second_factor.setup(self._smart, user, second_factor.opened(self._smart, begun.seed))
+            view["setup"] = second_factor.setup(self._smart, user, second_factor.decrypt_seed(self._smart, begun.seed))
         return render(self._smart, "second_step.html", 400 if problem else 200, **view)
 
 
 async def _begin(smart: SmartContext, request: Request, user: User) -> str:
     """The cookie of the session of who has just signed in."""
-    browser = browser_names.described(request)
-    await account_events.note(smart.store, user, "signed-in", smart.now(), browser)
+    browser = browser_names.describe_browser(request)
+    await account_events.record(smart.store, user, "signed-in", smart.now(), browser)
     return await sessions.start(smart, user, browser)
 
 
@@ -111,7 +113,7 @@ def _to(path: str) -> Response:
     return RedirectResponse(path, 303, headers=NO_STORE)
 
 
-def add_second_step(routes: APIRouter, smart: SmartContext) -> None:
+def add_second_factor_pages(routes: APIRouter, smart: SmartContext) -> None:
     """Add the page's routes."""
     here = SecondFactorPages(smart)
     routes.add_api_route(PATH, here.form, methods=["GET"])

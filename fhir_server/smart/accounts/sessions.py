@@ -35,7 +35,7 @@ class Session(msgspec.Struct, frozen=True):
     key: str = ""
 
 
-class Open(msgspec.Struct, frozen=True):
+class OpenSession(msgspec.Struct, frozen=True):
     """A session as its person is shown it: ``browser`` in words, since when (microseconds); ``key`` as in :class:`Session`."""
 
     key: str
@@ -60,22 +60,22 @@ async def start(smart: SmartContext, user: User, browser: str = "") -> str:
     """The new cookie of someone who has just signed in; whatever cookie the browser had before is worth nothing."""
     cookie, now = new_secret(), smart.now()
     record = msgspec.json.encode(_StoredSession(user.username, now, browser))
-    await smart.store.secrets.replace(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
-    await smart.store.secrets.replace(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
+    await smart.store.key_values.put(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
+    await smart.store.key_values.put(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
     return cookie
 
 
 async def current(smart: SmartContext, cookie: str) -> Session | None:
     """The live session of this cookie; being asked for counts as use."""
-    now, key, secrets = smart.now(), digest(cookie), smart.store.secrets
-    if not cookie or await secrets.peek(_SEEN, key, now) is None:
+    now, key, secrets = smart.now(), digest(cookie), smart.store.key_values
+    if not cookie or await secrets.get(_SEEN, key, now) is None:
         return None
-    text = await secrets.peek(_SESSION, key, now)
+    text = await secrets.get(_SESSION, key, now)
     kept = None if text is None else msgspec.json.decode(text, type=_StoredSession)
     user = None if kept is None else await users.find(smart.store, kept.username)
     if kept is None or user is None or user.disabled:
         return None
-    await secrets.replace(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
+    await secrets.put(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
     return Session(user, kept.started, form_token(cookie), key)
 
 
@@ -85,7 +85,7 @@ async def left(smart: SmartContext, key: str) -> int:
     Idle time is not counted: somebody who is at work in an app is not idle, though no page of ours sees it.
     """
     now = smart.now()
-    text = await smart.store.secrets.peek(_SESSION, key, now)
+    text = await smart.store.key_values.get(_SESSION, key, now)
     return 0 if text is None else max(0, msgspec.json.decode(text, type=_StoredSession).started + SESSION_LIFE - now)
 
 
@@ -96,15 +96,15 @@ async def end(smart: SmartContext, cookie: str) -> None:
 async def end_one(smart: SmartContext, key: str) -> None:
     """End the session of this key."""
     for kind in (_SESSION, _SEEN):
-        await smart.store.secrets.take(kind, key, smart.now())
+        await smart.store.key_values.pop(kind, key, smart.now())
 
 
-async def everyone(smart: SmartContext, user: User) -> list[Open]:
+async def list_all(smart: SmartContext, user: User) -> list[OpenSession]:
     """The account's live sessions, the latest first."""
-    now, secrets = smart.now(), smart.store.secrets
-    found = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await secrets.listing(_SESSION, now)]
-    own = [Open(key, kept.browser, kept.started) for key, kept in found if kept.username == user.username]
-    live = [one for one in own if await secrets.peek(_SEEN, one.key, now) is not None]
+    now, secrets = smart.now(), smart.store.key_values
+    found = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await secrets.list_all(_SESSION, now)]
+    own = [OpenSession(key, kept.browser, kept.started) for key, kept in found if kept.username == user.username]
+    live = [one for one in own if await secrets.get(_SEEN, one.key, now) is not None]
     return sorted(live, key=lambda one: -one.started)
 
 

@@ -32,13 +32,13 @@ class User(msgspec.Struct, frozen=True):
     username: str
     name: str
     role: Role
-    password: str
+    password_hash: str = msgspec.field(name="password")
     subject: str
     patient: str | None = None
     practitioner: str | None = None
     related_persons: tuple[str, ...] = ()
     disabled: bool = False
-    since: int = 0
+    password_set_at: int = msgspec.field(default=0, name="since")
 
     def person(self) -> Person:
         return Person(self.role, self.patient, self.practitioner, frozenset(self.related_persons), self.name)
@@ -58,7 +58,7 @@ async def find(store: Store, username: str) -> User | None:
     return await _users.find(store, canonical(username))
 
 
-async def everyone(store: Store) -> tuple[User, ...]:
+async def list_all(store: Store) -> tuple[User, ...]:
     return await _users.all(store)
 
 
@@ -89,10 +89,10 @@ async def create(
 async def save(store: Store, user: User) -> None:
     """Keep a changed account and end its open sessions; its tokens mean the changed account from the next request on."""
     await _users.save(store, user.username, user)
-    await store.secrets.forget(session_family(user.username))
+    await store.key_values.delete_family(session_family(user.username))
 
 
-async def settled(store: Store, username: str) -> User | None:
+async def wait_until_saved(store: Store, username: str) -> User | None:
     """The account, once nobody is changing it.  Raises TimeoutError if others keep changing it."""
     async with _alone(store, canonical(username)):
         return await find(store, username)
@@ -118,14 +118,14 @@ async def link(store: Store, username: str, related_person: str) -> User:
 @asynccontextmanager
 async def _alone(store: Store, username: str) -> AsyncIterator[None]:
     """The only one, of all processes on this store, who is changing this account."""
-    name, secrets = digest(username), store.secrets
+    name, secrets = digest(username), store.key_values
     with anyio.fail_after(_PATIENCE):
-        while not await secrets.keep("changing-account", name, b"", secrets.now() + MINUTE):
+        while not await secrets.put_if_absent("changing-account", name, b"", secrets.now() + MINUTE):
             await anyio.sleep(0.01)
     try:
         yield
     finally:
-        await secrets.take("changing-account", name, 0)
+        await secrets.pop("changing-account", name, 0)
 
 
 async def remove(store: Store, username: str, now: int) -> bool:
@@ -139,7 +139,7 @@ async def remove(store: Store, username: str, now: int) -> bool:
         user = await find(store, key)
         gone = await _users.remove(store, key)
         for family in (session_family(key), *([second_family(user), account_family(user)] if user else [])):
-            await store.secrets.forget(family)
+            await store.key_values.delete_family(family)
         await revoke_where(store, lambda token_grant: token_grant.username == key, now)
     return gone
 
@@ -170,7 +170,7 @@ async def keep_password(store: Store, user: User, hashed: str, now: int) -> User
         current = await find(store, user.username)
         if current is None or current.disabled or current.subject != user.subject:
             raise ValueError("The account has been closed.")
-        changed = msgspec.structs.replace(current, password=hashed, since=now)
+        changed = msgspec.structs.replace(current, password_hash=hashed, password_set_at=now)
         await save(store, changed)
     return changed
 
@@ -188,7 +188,7 @@ async def hash_password(password: str, rules: Rules, names: tuple[str, ...]) -> 
 async def password_fits(user: User | None, password: str) -> bool:
     """Whether this is the account's password; takes as long for an unknown or disabled account, then says no."""
     known = user is not None and not user.disabled
-    hashed = user.password if user is not None and known else _nobody()
+    hashed = user.password_hash if user is not None and known else _nobody()
     return await anyio.to_thread.run_sync(_verify, hashed, password) and known
 
 

@@ -49,11 +49,11 @@ def parts(asked: str) -> dict[str, tuple[CategoryScope, ...]]:
 
 
 def _divisible(scope: Scope) -> bool:
-    return scope.type in _CATEGORIES and scope.text == f"{scope.level}/{scope.type}.{scope.letters}"
+    return scope.type in _CATEGORIES and scope.text == f"{scope.level}/{scope.type}.{scope.interactions}"
 
 
 def _swallows(one: Scope, scope: Scope) -> bool:
-    return one.type == "*" and not one.query and bool(set(one.letters) & set(scope.letters))
+    return one.type == "*" and not one.query and bool(set(one.interactions) & set(scope.interactions))
 
 
 def _parts(scope: Scope) -> tuple[CategoryScope, ...]:

@@ -22,11 +22,11 @@ OFFLINE: Final = "offline_access"
 ONLINE: Final = "online_access"
 
 
-class Unclear(ValueError):
+class UnclearAnswerError(ValueError):
     """An answer that cannot be acted on, worded for the person."""
 
 
-async def asking(smart: SmartContext, record: AuthorizationRequest) -> dict[str, Any]:
+async def requested_scopes(smart: SmartContext, record: AuthorizationRequest) -> dict[str, Any]:
     """Who asks, for the pages: the registered name and the host the answer goes to."""
     client = await clients.find(smart.store, record.client_id)
     return {
@@ -35,7 +35,7 @@ async def asking(smart: SmartContext, record: AuthorizationRequest) -> dict[str,
     }
 
 
-async def offer(smart: SmartContext, record: AuthorizationRequest, session: Session) -> dict[str, Any]:
+async def consent_offer(smart: SmartContext, record: AuthorizationRequest, session: Session) -> dict[str, Any]:
     """What is asked, for the page: for whose record, each resource scope in words, and the rest that needs saying."""
     named = record.scope.split()
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
@@ -53,7 +53,7 @@ async def offer(smart: SmartContext, record: AuthorizationRequest, session: Sess
     }
 
 
-def ticked(record: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
+def ticked_scopes(record: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
     """What is ticked on the page, as a form sends it: at first all that is asked, and nothing kept back; then what was sent."""
     if form is None:
         return frozenset(("scope", scope) for scope in record.scope.split())
@@ -67,7 +67,7 @@ async def decision(smart: SmartContext, record: AuthorizationRequest, session: S
     if record.parameter("launch") and (handed is None or handed.username != session.user.username):
         return None
     if record.needs_record(session) and choice is None:
-        raise Unclear("The record is no longer one that you can open. Go back and choose again.")
+        raise UnclearAnswerError("The record is no longer one that you can open. Go back and choose again.")
     patient = handed.patient if handed else choice.patient if choice else None
     withheld = _withheld(record, session, form)
     encounter = await _shown(smart, session, patient, handed.encounter if handed else record.encounter, withheld)
@@ -100,7 +100,7 @@ def _kept(record: AuthorizationRequest, form: Form) -> str:
         parts = [part.text for part in offered.get(scope, ()) if part.text in chosen]
         kept.update(dict.fromkeys(parts or ([scope] if scope not in optional or scope in ticked else [])))
     if resource_scopes(record.scope) and not resource_scopes(" ".join(kept)):
-        raise Unclear("Choose at least one kind of information, or do not allow access.")
+        raise UnclearAnswerError("Choose at least one kind of information, or do not allow access.")
     return " ".join(kept)
 
 

@@ -14,14 +14,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.smart.accounts import cookies, identity_providers, known_devices, second_factor_pending, sessions, users
-from fhir_server.smart.accounts.password_pages import add_choosing
-from fhir_server.smart.accounts.password_sign_in import signed_in
-from fhir_server.smart.accounts.second_factor_pages import add_second_step, after_first, onward
+from fhir_server.smart.accounts.password_pages import add_password_pages
+from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
+from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import consent_step, requests
 from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core.authlib import in_thread, incoming, written
+from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import SecurityEvent, of_patient
@@ -52,7 +52,7 @@ Step = Callable[[Request, Form], Awaitable[Response]]
 _CHOOSE_VISIT = "Choose one of the visits shown, or none in particular."
 
 
-class Pages:
+class AuthorizePages:
     """The pages of one :class:`SmartContext`."""
 
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
@@ -64,28 +64,28 @@ class Pages:
     async def authorize(self, request: Request) -> Response:
         try:
             pairs = await read_form(request) if request.method == "POST" else fields(request.url.query)
-            asked = incoming(request, self.smart.origin, pairs)
+            asked = to_authlib_request(request, self.smart.origin, pairs)
         except BadFormError as error:
             return self._error(str(error))
         try:
-            await in_thread(self.server.begun, asked)
+            await run_in_thread(self.server.validate_request, asked)
         except OAuth2Error as error:
-            answer = self.server.refused(asked, error)
+            answer = self.server.error_response(asked, error)
             follow = answer.location and not await self._self_registered(asked.form.get("client_id", ""))
-            return written(answer, {}) if follow else self._error(_UNSOUND, error)
+            return to_http_response(answer, {}) if follow else self._error(_UNSOUND, error)
         given = asked.form
         who, now = address(request), self.smart.now()
         if not self._limit.allows(who, now):
             return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(who, now))
         record = AuthorizationRequest(_is_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, now)
-        return _to("/oauth/continue", request=await requests.keep(self.smart, record))
+        return _to("/oauth/continue", request=await requests.save(self.smart, record))
 
     async def proceed(self, request: Request) -> Response:
         """To the step that comes next."""
         handle, record, session = await self._state(request)
         if record is None:
             return self._error(_EXPIRED)
-        if session is None or not record.signed_in_enough(session):
+        if session is None or not record.accepts_session(session):
             return _to("/sign-in", request=handle)
         return _to(record.next_page(session), request=handle)
 
@@ -93,19 +93,19 @@ class Pages:
         return await self._sign_in(request, dict(request.query_params))
 
     async def sign_in_sent(self, request: Request, form: Form) -> Response:
-        given, now, device = dict(form), self.smart.now(), cookies.device(self.smart, request)
+        given, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
         who = address(request)
         if not self._sign_ins.allows(who, now):  # each costs a hash, also where it could not be right any more
             return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(who, now))
         name, password = given.get("username", ""), given.get("password", "")
-        user = await signed_in(self.smart.store, name, password, address(request), now, device)
+        user = await check_password_sign_in(self.smart.store, name, password, address(request), now, device)
         if user is None:
             known = await users.find(self.smart.store, given.get("username", ""))
-            await self.smart.note(SecurityEvent("sign-in", False, known.username if known else "", address=address(request)))
+            await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=address(request)))
             return await self._sign_in(request, given, _REFUSED, 400)
-        await self.smart.note(SecurityEvent("sign-in", username=user.username, address=address(request), detail={"factor": "password"}))
-        answer = await after_first(self.smart, request, user, onward(given.get("request", ""), given.get("next", "")))
-        return cookies.remembered(self.smart, answer, await known_devices.remember(self.smart.store, device, user.username, now))
+        await self.smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail={"factor": "password"}))
+        answer = await after_first_factor(self.smart, request, user, return_path(given.get("request", ""), given.get("next", "")))
+        return cookies.with_device_cookie(self.smart, answer, await known_devices.remember(self.smart.store, device, user.username, now))
 
     async def record(self, request: Request) -> Response:
         handle, record, session = await self._state(request)
@@ -143,7 +143,7 @@ class Pages:
 
     async def consent(self, request: Request) -> Response:
         handle, record, session = await self._state(request)
-        if record is None or session is None or not record.signed_in_enough(session) or not record.chosen(session):
+        if record is None or session is None or not record.accepts_session(session) or not record.chosen(session):
             return await self.proceed(request)
         return await self._consent_page(handle, record, session)
 
@@ -151,28 +151,30 @@ class Pages:
         handle, record, session = await self._state(request, form)
         if session is not None and record is None:
             return self._error(_ANSWERED, on=("Connected apps", "/apps"))
-        if record is None or session is None or not record.signed_in_enough(session):
+        if record is None or session is None or not record.accepts_session(session):
             return self._interrupted(handle, record)
         decision = None
         if dict(form).get("decision") == "allow":
             try:
                 decision = await consent_step.decision(self.smart, record, session, form)
-            except consent_step.Unclear as unclear:
+            except consent_step.UnclearAnswerError as unclear:
                 return await self._consent_page(handle, record, session, str(unclear), form)
         if not await requests.take(self.smart, handle):
             return self._error(_ANSWERED, on=("Connected apps", "/apps"))
-        asked = incoming(request, self.smart.origin, list(record.pairs))
+        asked = to_authlib_request(request, self.smart.origin, list(record.pairs))
         about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
-        await self.smart.note(SecurityEvent("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail))
-        return written(await in_thread(self.server.decided, asked, decision), {})
+        await self.smart.record(
+            SecurityEvent("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail)
+        )
+        return to_http_response(await run_in_thread(self.server.authorization_response, asked, decision), {})
 
     async def sign_out(self, request: Request, form: Form) -> Response:
         session = await sessions.current(self.smart, self._cookie(request))
         if session is not None:
-            await self.smart.note(SecurityEvent("sign-out", username=session.user.username))
+            await self.smart.record(SecurityEvent("sign-out", username=session.user.username))
         await sessions.end(self.smart, self._cookie(request))
         answer = _to("/signed-out")
-        answer.delete_cookie(**cookies.terms(self.smart))
+        answer.delete_cookie(**cookies.form_tokens(self.smart))
         return answer
 
     async def signed_out(self, request: Request) -> Response:
@@ -183,34 +185,36 @@ class Pages:
     async def _self_registered(self, client_id: str) -> bool:
         """Whether anybody could have chosen where this client's answers go: then nobody is sent there unasked (RFC 9700 4.11.2)."""
         client = await clients.find(self.smart.store, client_id)
-        return client is not None and bool(client.manager)
+        return client is not None and bool(client.registration_token_hash)
 
     async def _sign_in(self, request: Request, given: dict[str, str], problem: str = "", status: int = 200) -> Response:
         cookie = self._cookie(request) or new_secret()
         values: dict[str, Any] = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
         record = await requests.find(self.smart, values["request"])
-        asking = await consent_step.asking(self.smart, record) if record else {"client_name": "", "client_host": ""}
+        asking = await consent_step.requested_scopes(self.smart, record) if record else {"client_name": "", "client_host": ""}
         if values["request"] and record is None:
             return self._error(_EXPIRED, on=_HOME)
         values |= {"lapsed": "lapsed" in given, "idle": SESSION_IDLE // MINUTE}
-        values |= {"providers": await identity_providers.everyone(self.smart.store), "token": sessions.form_token(cookie)}
+        values |= {"providers": await identity_providers.list_all(self.smart.store), "token": sessions.form_token(cookie)}
         page = self._page("sign_in.html", status, problem=problem, **values, **asking)
         return page if self._cookie(request) else self._with_cookie(page, cookie)
 
     async def _picker(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
         choices = await requests.choices(self.smart, session)
-        view = await consent_step.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
+        view = await consent_step.requested_scopes(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         name = "record.html" if choices else "no_record.html"
         return self._page(name, 400 if problem else 200, record.redirect_uri, choices=list(choices.values()), **view)
 
     async def _visits(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
         choices = list((await requests.encounters(self.smart, record, session)).values())
-        view = await consent_step.asking(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
+        view = await consent_step.requested_scopes(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         return self._page("visit.html", 400 if problem else 200, record.redirect_uri, choices=choices, **view)
 
-    async def _consent_page(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "", form: Form | None = None) -> Response:
-        view = await consent_step.asking(self.smart, record) | await consent_step.offer(self.smart, record, session)
-        view["ticked"] = consent_step.ticked(record, form)
+    async def _consent_page(
+        self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "", form: Form | None = None
+    ) -> Response:
+        view = await consent_step.requested_scopes(self.smart, record) | await consent_step.consent_offer(self.smart, record, session)
+        view["ticked"] = consent_step.ticked_scopes(record, form)
         if record.needs_record(session) and view["choice"] is None:
             return await self._picker(handle, record, session, _CHOOSE)
         status = 400 if problem else 200
@@ -229,18 +233,18 @@ class Pages:
     async def sign_in_forged(self, request: Request, form: Form) -> Response:
         """For a form that was sent twice, or had stood open while somebody signed in or out: it does nothing, and leads on."""
         given = dict(form)
-        if not cookies.from_here(request):
+        if not cookies.is_same_site(request):
             return self._error(_FORGED, status=403, on=_HOME)
         way = {"request": given.get("request", ""), "next": given.get("next", "")}
         if await sessions.current(self.smart, self._cookie(request)) is None:
             return self._error(_OLD_SIGN_IN, status=403, on=("Sign in", f"/sign-in?{urlencode(way)}"))
-        return self._error(_SIGNED_IN, status=403, on=("Go on", onward(**way)))
+        return self._error(_SIGNED_IN, status=403, on=("Go on", return_path(**way)))
 
     async def sign_out_forged(self, request: Request, form: Form) -> Response:
         """Who has signed out already, in another tab, is signed out."""
         cookie = self._cookie(request)
         begun = await sessions.current(self.smart, cookie) or await second_factor_pending.find(self.smart, cookie)
-        return _to("/signed-out") if not begun and cookies.from_here(request) else await self._forged(request, form)
+        return _to("/signed-out") if not begun and cookies.is_same_site(request) else await self._forged(request, form)
 
     async def _forged(self, request: Request, form: Form) -> Response:
         return self._error(_FORGED, status=403, on=_HOME)
@@ -253,7 +257,7 @@ class Pages:
                 form = await read_form(request)
             except BadFormError as error:
                 return self._error(str(error))
-            if not cookies.own_form(self.smart, request, dict(form).get("token", "")):
+            if not cookies.is_own_form(self.smart, request, dict(form).get("token", "")):
                 return await (forged or self._forged)(request, form)
             return await handler(request, form)
 
@@ -267,10 +271,10 @@ class Pages:
         return self._page("error.html", status, text=text, detail=error.description if error else "", on=on)
 
     def _cookie(self, request: Request) -> str:
-        return cookies.held(self.smart, request)
+        return cookies.session_cookie(self.smart, request)
 
     def _with_cookie(self, answer: Response, cookie: str) -> Response:
-        return cookies.given(self.smart, answer, cookie)
+        return cookies.with_session_cookie(self.smart, answer, cookie)
 
 
 def _is_known(pairs: Form) -> tuple[tuple[str, str], ...]:
@@ -283,7 +287,7 @@ def _to(path: str, **query: str) -> RedirectResponse:
 
 def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> None:
     """Add the pages' routes."""
-    pages = Pages(smart, server)
+    pages = AuthorizePages(smart, server)
     routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
     routes.add_api_route("/oauth/continue", pages.proceed, methods=["GET"])
     routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
@@ -298,6 +302,6 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     for path, (shown, sent) in steps.items():
         routes.add_api_route(path, shown, methods=["GET"])
         routes.add_api_route(path, pages.form(sent), methods=["POST"])
-    add_second_step(routes, smart)
-    add_choosing(routes, smart)
+    add_second_factor_pages(routes, smart)
+    add_password_pages(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])

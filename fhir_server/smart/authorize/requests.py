@@ -50,13 +50,13 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
         return "launch/encounter" in self.scope.split() and not self.parameter("launch")
 
     @property
-    def anew(self) -> bool:
+    def requires_fresh_sign_in(self) -> bool:
         """Whether the app insists on a sign-in made for its request (OpenID Connect 3.1.2.1)."""
         return "login" in self.parameter("prompt").split() or bool(self.parameter("max_age"))
 
-    def signed_in_enough(self, session: Session) -> bool:
+    def accepts_session(self, session: Session) -> bool:
         """Whether this sign-in will do."""
-        return session.started >= self.created or not self.anew
+        return session.started >= self.created or not self.requires_fresh_sign_in
 
     def chosen(self, session: Session) -> bool:
         """Whether the person now signed in has settled for whose record, and for which visit in it, this is."""
@@ -71,7 +71,7 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
         return VISIT if self.needs_encounter and self.encounter is None else CONSENT
 
 
-async def keep(smart: SmartContext, pending: AuthorizationRequest) -> str:
+async def save(smart: SmartContext, pending: AuthorizationRequest) -> str:
     """A handle for this request."""
     handle = new_secret()
     await _put(smart, handle, pending)
@@ -79,13 +79,13 @@ async def keep(smart: SmartContext, pending: AuthorizationRequest) -> str:
 
 
 async def find(smart: SmartContext, handle: str) -> AuthorizationRequest | None:
-    text = await smart.store.secrets.peek(_KIND, digest(handle), smart.now())
+    text = await smart.store.key_values.get(_KIND, digest(handle), smart.now())
     return None if text is None else msgspec.json.decode(text, type=AuthorizationRequest)
 
 
 async def take(smart: SmartContext, handle: str) -> bool:
     """End this request; True for the one caller that does."""
-    return await smart.store.secrets.take(_KIND, digest(handle), smart.now()) is not None
+    return await smart.store.key_values.pop(_KIND, digest(handle), smart.now()) is not None
 
 
 async def choose(smart: SmartContext, handle: str, pending: AuthorizationRequest, session: Session, patient: str) -> None:
@@ -112,4 +112,4 @@ async def choices(smart: SmartContext, session: Session) -> dict[str, RecordChoi
 
 async def _put(smart: SmartContext, handle: str, pending: AuthorizationRequest) -> None:
     expires = pending.created + REQUEST_LIFE
-    await smart.store.secrets.replace(_KIND, digest(handle), msgspec.json.encode(pending), expires)
+    await smart.store.key_values.put(_KIND, digest(handle), msgspec.json.encode(pending), expires)

@@ -56,7 +56,7 @@ def wording(scope: Scope, role: Role) -> str:
     subject = _TYPES.get(scope.type) or _spaced(scope.type)
     only = f" (only {' and '.join(_condition(*pair) for pair in scope.query)})" if scope.query else ""
     reach = ", in every record you may open" if scope.level == "user" and role != "patient" else ""
-    verbs = {_VERBS[letter] for letter in scope.letters}
+    verbs = {_VERBS[letter] for letter in scope.interactions}
     return f"{subject}{only}{reach}: {_listed([verb for verb in _ORDER if verb in verbs])}"
 
 

@@ -32,7 +32,7 @@ def withheld(chosen: Iterable[str]) -> tuple[str, ...]:
     return (*known, UNSORTED) if known else ()
 
 
-def worded(labels: Iterable[str]) -> tuple[str, ...]:
+def describe(labels: Iterable[str]) -> tuple[str, ...]:
     """The kinds among these labels, for people."""
     kept = set(labels)
     return tuple(words for code, words in WORDS.items() if code in kept)

@@ -17,7 +17,7 @@ from joserfc.jwk import Key, KeySet
 
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import JwksCache, KeysUnavailableError, UnreadableKeysError, long_enough, read
-from fhir_server.smart.core.authlib import AuthlibRequest, wait
+from fhir_server.smart.core.authlib import AuthlibRequest, run_on_loop
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
@@ -87,7 +87,7 @@ class ClientAssertion(JWTBearerClientAssertion):
             raise _refusal()
         once = digest(f"{claims['iss']} {claims['jti']}")
         expires = now + (LONGEST + SKEW) * SECOND + MINUTE
-        if not wait(self._smart.store.secrets.keep, "jti", once, b"", expires):
+        if not run_on_loop(self._smart.store.key_values.put_if_absent, "jti", once, b"", expires):
             raise _refusal()
         return claims
 

@@ -13,7 +13,7 @@ from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
-from fhir_server.web.public_fetch import sound
+from fhir_server.web.public_fetch import is_allowed
 
 Kind = Literal["app", "backend", "partner"]
 Method = Literal["none", "client_secret", "private_key_jwt"]
@@ -47,7 +47,7 @@ class Client(msgspec.Struct, frozen=True):
     method: Method
     scopes: str
     redirect_uris: tuple[str, ...] = ()
-    secret: str = ""
+    secret_hash: str = msgspec.field(default="", name="secret")
     jwks: dict[str, Any] = {}
     clearance: tuple[str, ...] = ()
     trusted: bool = False
@@ -55,9 +55,9 @@ class Client(msgspec.Struct, frozen=True):
     jwks_uri: str = ""
     launch_uri: str = ""
     metadata: dict[str, Any] = {}
-    manager: str = ""
+    registration_token_hash: str = msgspec.field(default="", name="manager")
     publisher: str = ""
-    registered: int = 0
+    registered_at: int = msgspec.field(default=0, name="registered")
 
     @property
     def levels(self) -> frozenset[str]:
@@ -65,7 +65,7 @@ class Client(msgspec.Struct, frozen=True):
         return frozenset({"system"}) if self.kind == "backend" else frozenset({"patient", "user"})
 
     def secret_fits(self, secret: str) -> bool:
-        return self.method == "client_secret" and hmac.compare_digest(self.secret, digest(secret))
+        return self.method == "client_secret" and hmac.compare_digest(self.secret_hash, digest(secret))
 
     def host(self, redirect_uri: str) -> str:
         """Where the answer goes, for the consent page: a host, or this device; never a name the app chose freely."""
@@ -82,7 +82,7 @@ async def find(store: Store, client_id: str) -> Client | None:
     return await _clients.find(store, client_id)
 
 
-async def everyone(store: Store) -> tuple[Client, ...]:
+async def list_all(store: Store) -> tuple[Client, ...]:
     return await _clients.all(store)
 
 
@@ -95,7 +95,7 @@ async def save(store: Store, client: Client) -> None:
 async def change(store: Store, client: Client, now: int) -> bool:
     """As :func:`save`, of a registration that is there; False if it was taken away, be it just now: then it stays so."""
     await save(store, client)
-    if await store.secrets.peek(_REMOVED, client.client_id, now) is None:
+    if await store.key_values.get(_REMOVED, client.client_id, now) is None:
         return True
     await _clients.remove(store, client.client_id)
     return False
@@ -103,7 +103,7 @@ async def change(store: Store, client: Client, now: int) -> bool:
 
 async def remove(store: Store, client_id: str, now: int) -> bool:
     """Take a registration away with every token it holds; False if there was none."""
-    await store.secrets.replace(_REMOVED, client_id, b"", now + HOUR)  # longer than any change of it can be under way
+    await store.key_values.put(_REMOVED, client_id, b"", now + HOUR)  # longer than any change of it can be under way
     gone = await _clients.remove(store, client_id)
     await revoke_where(store, lambda grant: grant.client_id == client_id, now)
     return gone
@@ -112,7 +112,7 @@ async def remove(store: Store, client_id: str, now: int) -> bool:
 def with_new_secret(client: Client) -> tuple[Client, str]:
     """The client with a secret made for it, and that secret, which is never shown again."""
     secret = new_secret()
-    return msgspec.structs.replace(client, secret=digest(secret)), secret
+    return msgspec.structs.replace(client, secret_hash=digest(secret)), secret
 
 
 def with_jwks(client: Client, jwks: dict[str, Any]) -> Client:
@@ -132,9 +132,9 @@ def _check(client: Client) -> None:
         raise ValueError("A backend client proves itself with private_key_jwt.")
     if (client.method == "private_key_jwt") != bool(client.jwks or client.jwks_uri) or (client.jwks and client.jwks_uri):
         raise ValueError("private_key_jwt, and only that, needs the client's public keys, or the address where they are.")
-    if client.jwks_uri and not sound(client.jwks_uri, local=True):
+    if client.jwks_uri and not is_allowed(client.jwks_uri, local=True):
         raise ValueError("The address of the public keys must be https (or http on this machine, in a demo).")
-    if client.launch_uri and (client.kind == "backend" or not sound(client.launch_uri, local=True)):
+    if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, local=True)):
         raise ValueError("The launch URI of an app must be https (or http on this machine, in a demo).")
-    if (client.method == "client_secret") != bool(client.secret):
+    if (client.method == "client_secret") != bool(client.secret_hash):
         raise ValueError("client_secret, and only that, needs a secret.")

@@ -11,17 +11,17 @@ LIFE: Final = 7 * DAY
 _KIND: Final = "client-invitation"
 
 
-async def invite(store: Store, now: int) -> str:
+async def issue(store: Store, now: int) -> str:
     """A new token; shown once."""
     token = new_secret()
-    await store.secrets.replace(_KIND, digest(token), b"", now + LIFE)
+    await store.key_values.put(_KIND, digest(token), b"", now + LIFE)
     return token
 
 
 async def valid(store: Store, token: str, now: int) -> bool:
-    return await store.secrets.peek(_KIND, digest(token), now) is not None
+    return await store.key_values.get(_KIND, digest(token), now) is not None
 
 
-async def use(store: Store, token: str, now: int) -> bool:
+async def consume(store: Store, token: str, now: int) -> bool:
     """Use the token up; True for the one registration that does."""
-    return await store.secrets.take(_KIND, digest(token), now) is not None
+    return await store.key_values.pop(_KIND, digest(token), now) is not None

@@ -75,7 +75,7 @@ class JwksCache:
             raise KeysUnavailableError
         kept.fetches.append(now)
         try:
-            answer = await fetch(self._smart.network, url, local=self._smart.open)
+            answer = await fetch(self._smart.network, url, local=self._smart.is_demo)
             keys = read(_object(answer.body))
         except (UnfetchableError, ValueError, RecursionError):
             kept.keys, kept.failures = None, kept.failures + 1

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.clients import initial_access_tokens, registration
-from fhir_server.smart.clients.registration import Refused
-from fhir_server.smart.clients.registration_routes import registered
+from fhir_server.smart.clients.registration import RegistrationError
+from fhir_server.smart.clients.registration_routes import register_with_token
 from fhir_server.smart.core.context import SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.pages import render
@@ -55,25 +55,25 @@ class RegistrationPages:
         except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         form = dict(pairs)
-        if not cookies.own_form(self._smart, request, form.get("token", "")):
+        if not cookies.is_own_form(self._smart, request, form.get("token", "")):
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
         given = form | {"scopes": [value for name, value in pairs if name == "scope"]}
         invitation = form.get("invitation", "").strip()
-        if not self._smart.open and not await initial_access_tokens.valid(self._smart.store, invitation, self._smart.now()):
+        if not self._smart.is_demo and not await initial_access_tokens.valid(self._smart.store, invitation, self._smart.now()):
             return self._page(request, given, _NO_INVITATION)
         who, now = address(request), self._smart.now()
         if not self._limit.allows(who, now):
             return with_headers(self._page(request, given, _TOO_MANY, 429), self._limit.headers(who, now))
         try:
-            done = await registered(self._smart, _metadata(given), "" if self._smart.open else invitation)
-        except Refused as refused:
+            done = await register_with_token(self._smart, _metadata(given), "" if self._smart.is_demo else invitation)
+        except RegistrationError as refused:
             return self._page(request, given, _WANTED.get(refused.member) or str(refused))
         if done is None:
             return self._page(request, given, _NO_INVITATION)
         return render(self._smart, "app_registered.html", done=done, told=registration.document(self._smart, done))
 
     def _page(self, request: Request, given: dict[str, Any], problem: str = "", status: int = 400) -> Response:
-        cookie = cookies.held(self._smart, request) or new_secret()
+        cookie = cookies.session_cookie(self._smart, request) or new_secret()
         page = render(
             self._smart,
             "register_app.html",
@@ -83,9 +83,9 @@ class RegistrationPages:
             given=given,
             methods=_METHODS,
             scopes=_SCOPES,
-            invited=not self._smart.open,
+            invited=not self._smart.is_demo,
         )
-        return page if cookies.held(self._smart, request) else cookies.given(self._smart, page, cookie)
+        return page if cookies.session_cookie(self._smart, request) else cookies.with_session_cookie(self._smart, page, cookie)
 
 
 def _metadata(given: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
     return metadata | ({"client_uri": homepage} if homepage else {})
 
 
-def add_developers(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
+def add_registration_pages(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
     """Add the page's routes."""
     here = RegistrationPages(smart, limit)
     routes.add_api_route(PATH, here.form, methods=["GET"])

@@ -11,10 +11,10 @@ from fastapi.responses import JSONResponse
 
 from fhir_server.smart.clients import clients, initial_access_tokens, registration
 from fhir_server.smart.clients.clients import Client
-from fhir_server.smart.clients.registration import Refused, Registered
+from fhir_server.smart.clients.registration import RegisteredClient, RegistrationError
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import SecurityEvent, Kind
+from fhir_server.smart.core.security_events import Kind, SecurityEvent
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"
@@ -36,23 +36,23 @@ class RegistrationEndpoints:
 
     async def create(self, request: Request) -> Response:
         token = _bearer(request)
-        if (token or not self._smart.open) and not await initial_access_tokens.valid(self._smart.store, token, self._smart.now()):
+        if (token or not self._smart.is_demo) and not await initial_access_tokens.valid(self._smart.store, token, self._smart.now()):
             return _unauthorized()
         who, now = address(request), self._smart.now()
         if not self._limit.allows(who, now):
             refused = _error(429, "temporarily_unavailable", "Too many registrations from this address; try again in an hour.")
             return with_headers(refused, self._limit.headers(who, now))
         try:
-            done = await registered(self._smart, await _body(request), token)
+            done = await register_with_token(self._smart, await _body(request), token)
         except InvalidBodyError as error:
             return _error(400, "invalid_client_metadata", str(error))
-        except Refused as refused:
+        except RegistrationError as refused:
             return _error(400, refused.error, str(refused))
         return _unauthorized() if done is None else JSONResponse(registration.document(self._smart, done), 201, headers=_HEADERS)
 
     async def read(self, request: Request) -> Response:
         client = await self._managed(request)
-        return _unauthorized() if client is None else self._response(Registered(client, "", _bearer(request)))
+        return _unauthorized() if client is None else self._response(RegisteredClient(client, "", _bearer(request)))
 
     async def update(self, request: Request) -> Response:
         client = await self._managed(request)
@@ -62,7 +62,7 @@ class RegistrationEndpoints:
             done = await registration.update(self._smart, client, await _body(request), _bearer(request))
         except InvalidBodyError as error:
             return _error(400, "invalid_client_metadata", str(error))
-        except Refused as refused:
+        except RegistrationError as refused:
             return _error(400, refused.error, str(refused))
         return _unauthorized() if done is None else self._response(done)
 
@@ -73,33 +73,33 @@ class RegistrationEndpoints:
         await clients.remove(self._smart.store, client.client_id, self._smart.now())
         return Response(status_code=204, headers=_HEADERS)
 
-    def watched(self, kind: Kind, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def with_audit(self, kind: Kind, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """The handler, of whose doings the journal is told."""
 
         async def answer(request: Request) -> Response:
             response = await handler(request)
             named, done = request.path_params.get("client_id", "")[:100], response.status_code < 400
             if named or not done:  # a new registration is told of where its id is known
-                await self._smart.note(SecurityEvent(kind, done, client_id=named, address=address(request)))
+                await self._smart.record(SecurityEvent(kind, done, client_id=named, address=address(request)))
             return response
 
         return answer
 
     async def _managed(self, request: Request) -> Client | None:
-        return await registration.managed(self._smart, request.path_params["client_id"], _bearer(request))
+        return await registration.authenticate_manager(self._smart, request.path_params["client_id"], _bearer(request))
 
-    def _response(self, done: Registered) -> Response:
+    def _response(self, done: RegisteredClient) -> Response:
         return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
 
 
-async def registered(smart: SmartContext, metadata: Any, token: str) -> Registered | None:
+async def register_with_token(smart: SmartContext, metadata: Any, token: str) -> RegisteredClient | None:
     """Register, using the invitation up if there is one; None if another registration has just used it.  Raises Refused.
 
     An invitation is taken only for metadata that can be registered, so that a slip of the pen does not cost it.
     """
     done = await registration.register(smart, metadata)
-    if not token or await initial_access_tokens.use(smart.store, token, smart.now()):
-        await smart.note(SecurityEvent("register-app", client_id=done.client.client_id, detail={"name": done.client.name}))
+    if not token or await initial_access_tokens.consume(smart.store, token, smart.now()):
+        await smart.record(SecurityEvent("register-app", client_id=done.client.client_id, detail={"name": done.client.name}))
         return done
     await clients.remove(smart.store, done.client.client_id, smart.now())
     return None
@@ -109,10 +109,10 @@ def add_registration(routes: APIRouter, smart: SmartContext, limit: Limit) -> No
     """Add the endpoints' routes."""
     here = RegistrationEndpoints(smart, limit)
     one = f"{PATH}/{{client_id}}"
-    routes.add_api_route(PATH, here.watched("register-app", here.create), methods=["POST"])
+    routes.add_api_route(PATH, here.with_audit("register-app", here.create), methods=["POST"])
     routes.add_api_route(one, here.read, methods=["GET"])
-    routes.add_api_route(one, here.watched("change-app", here.update), methods=["PUT"])
-    routes.add_api_route(one, here.watched("remove-app", here.delete), methods=["DELETE"])
+    routes.add_api_route(one, here.with_audit("change-app", here.update), methods=["PUT"])
+    routes.add_api_route(one, here.with_audit("remove-app", here.delete), methods=["DELETE"])
     for path in (PATH, one):
         routes.add_api_route(path, _preflight, methods=["OPTIONS"])
 

@@ -32,18 +32,18 @@ _REPEATED: Final = ("client_id", "redirect_uri", "response_type", "grant_type", 
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]*", re.ASCII)
 
 
-async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+async def run_in_thread(work: Callable[..., T], *arguments: Any) -> T:
     """Run synchronous Authlib code beside the event loop."""
     return await anyio.to_thread.run_sync(work, *arguments)
 
 
-def wait(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+def run_on_loop(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
     """Run ``call(*arguments)`` on the event loop and wait; only inside :func:`in_thread`."""
     return anyio.from_thread.run(call, *arguments)
 
 
 @dataclass
-class Answer:
+class AuthlibResponse:
     """What Authlib decided: a JSON body, or a redirect."""
 
     status: int
@@ -98,12 +98,12 @@ class AuthlibRequest(OAuth2Request):
             raise InvalidRequestError("A parameter has a character that it may not have.")
 
 
-def incoming(request: Request, origin: str, pairs: Pairs) -> AuthlibRequest:
+def to_authlib_request(request: Request, origin: str, pairs: Pairs) -> AuthlibRequest:
     """The request as Authlib reads it; under our own origin, whatever a proxy made of the address."""
     return AuthlibRequest(request.method, origin + request.url.path, pairs, request.headers.get("authorization", ""))
 
 
-def written(answer: Answer, extra: dict[str, str]) -> Response:
+def to_http_response(answer: AuthlibResponse, extra: dict[str, str]) -> Response:
     """An Authlib answer as an HTTP response."""
     headers = {name: value for name, value in answer.headers if name != "Content-Type"} | extra
     if answer.location:

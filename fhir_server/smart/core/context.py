@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from fhir_server.clock import Clock
 from fhir_server.smart.core.password_rules import Rules
 from fhir_server.smart.core.persons import Encounters, Records, no_encounters
-from fhir_server.smart.core.security_events import SecurityEvent, Journal, discard_event
+from fhir_server.smart.core.security_events import Journal, SecurityEvent, discard_event
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Network
 
@@ -69,16 +69,16 @@ class SmartContext:
     key: str = ""
     encounters: Encounters = no_encounters
     network: Network = field(default_factory=Network)
-    journal: Journal = discard_event
+    record_security_event: Journal = discard_event
     second_factor: frozenset[str] = frozenset()
     passwords: Rules = field(default_factory=Rules)
     zone: ZoneInfo = _UTC
 
-    async def note(self, act: SecurityEvent) -> None:
+    async def record(self, act: SecurityEvent) -> None:
         """Tell the audit journal of an act that has just come about, or was just refused."""
-        await self.journal(act, self.now())
+        await self.record_security_event(act, self.now())
 
     @property
-    def open(self) -> bool:
+    def is_demo(self) -> bool:
         """Whether this is a demo or a test: apps register themselves, and plain http to this machine is followed."""
         return self.mode in ("demo", "test")

@@ -43,24 +43,24 @@ class Rules:
             with Path(breached).open("rb") as file:
                 sound = _LINE.fullmatch(file.readline(100))
         except OSError as error:
-            raise ValueError(f"FHIR_SERVER_BREACHED_PASSWORDS cannot be read: {error}") from None
+            raise ValueError(f"FHIR_SERVER_BREACHED_PASSWORDS_FILE cannot be read: {error}") from None
         if not sound:
             raise ValueError(
-                "FHIR_SERVER_BREACHED_PASSWORDS must be lines of SHA-1 hashes in capitals, in order, as Pwned Passwords has them."
+                "FHIR_SERVER_BREACHED_PASSWORDS_FILE must be lines of SHA-1 hashes in capitals, in order, as Pwned Passwords has them."
             )
         return Rules(words, Path(breached))
 
     def check(self, password: str, names: Iterable[str] = ()) -> None:
         """Refuse what may not be this person's password.  Raises ValueError, worded for whoever chose it."""
         check(password, (*self.words, *names))
-        if self.breached is not None and listed(self.breached, password):
+        if self.breached is not None and is_breached(self.breached, password):
             raise ValueError("This password is known from a breach at some other place. Choose another one.")
 
 
 ANY_PLACE: Final = Rules()  # those of no place in particular
 
 
-def listed(file: Path, password: str) -> bool:
+def is_breached(file: Path, password: str) -> bool:
     """Whether a file of hashes in order, one a line, has this password: looked for by halves, whatever its size."""
     wanted = sha1(password.encode(), usedforsecurity=False).hexdigest().upper().encode()
     with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as text:

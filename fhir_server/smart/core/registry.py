@@ -24,23 +24,23 @@ class Register(Generic[R]):
     shape: type[R]
 
     async def find(self, store: Store, name: str) -> R | None:
-        text = await store.secrets.peek(self.kind, name, 0)
+        text = await store.key_values.get(self.kind, name, 0)
         return None if text is None else msgspec.json.decode(text, type=self.shape)
 
     async def all(self, store: Store) -> tuple[R, ...]:
-        kept = await store.secrets.listing(self.kind, 0)
+        kept = await store.key_values.list_all(self.kind, 0)
         return tuple(msgspec.json.decode(text, type=self.shape) for _, text in sorted(kept))
 
     async def save(self, store: Store, name: str, record: R) -> None:
-        await store.secrets.replace(self.kind, name, msgspec.json.encode(record), NEVER)
+        await store.key_values.put(self.kind, name, msgspec.json.encode(record), NEVER)
         await store.write(_bump)
 
     async def remove(self, store: Store, name: str) -> bool:
         """Whether there was one to remove."""
-        gone = await store.secrets.take(self.kind, name, 0) is not None
+        gone = await store.key_values.pop(self.kind, name, 0) is not None
         await store.write(_bump)
         return gone
 
 
 async def _bump(transaction: Transaction) -> None:
-    await transaction.bump(None)
+    await transaction.advance_epoch(None)

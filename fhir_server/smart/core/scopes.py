@@ -28,7 +28,7 @@ class Scope:
 
     level: str
     type: str
-    letters: str
+    interactions: str
     query: tuple[tuple[str, str], ...] = ()
     text: str = field(default="", compare=False)
 
@@ -65,7 +65,7 @@ def resource_scopes(text: str) -> tuple[Scope, ...]:
 
 def covers(scopes: Iterable[Scope], level: str | None, type: str, letter: str) -> tuple[Scope, ...]:
     """Those scopes (of ``level``; None: of any) that allow interaction ``letter`` (c, r, u, d or s) on ``type``."""
-    return tuple(s for s in scopes if level in (None, s.level) and s.type in ("*", type) and letter in s.letters)
+    return tuple(s for s in scopes if level in (None, s.level) and s.type in ("*", type) and letter in s.interactions)
 
 
 def narrowed(requested: str, allowed: str, levels: frozenset[str]) -> tuple[str, ...]:
@@ -92,13 +92,13 @@ def _contains(permit: Scope, scope: Scope) -> bool:
     return (
         permit.level == scope.level
         and permit.type in ("*", scope.type)
-        and set(scope.letters) <= set(permit.letters)
+        and set(scope.interactions) <= set(permit.interactions)
         and set(permit.query) <= set(scope.query)
     )
 
 
 def _meet(scope: Scope, permit: Scope) -> str | None:
-    letters = "".join(letter for letter in scope.letters if letter in permit.letters)
+    letters = "".join(letter for letter in scope.interactions if letter in permit.interactions)
     same_type = "*" in (scope.type, permit.type) or scope.type == permit.type
     if scope.level != permit.level or not letters or not same_type:
         return None

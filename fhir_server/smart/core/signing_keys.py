@@ -45,17 +45,17 @@ async def rotate(smart: SmartContext, alg: str) -> None:
     Raises ValueError, worded for the operator, where the new key would lie open in the store of a production server.
     """
     if smart.mode == "production" and not smart.key:
-        raise ValueError("FHIR_SERVER_KEY must be set: signing keys of a production server are kept encrypted.")
+        raise ValueError("FHIR_SERVER_SECRET_KEY must be set: signing keys of a production server are kept encrypted.")
     kept = {name: key for name, key in (await _stored(smart)).items() if key.alg == alg}
     await _add(smart, alg)
     now = smart.now()
     for name, key in kept.items():
         if key.retired is None:
             old = msgspec.structs.replace(key, retired=now)
-            await smart.store.secrets.replace(_KIND, name, msgspec.json.encode(old), now + LINGER)
+            await smart.store.key_values.put(_KIND, name, msgspec.json.encode(old), now + LINGER)
 
 
-async def everyone(smart: SmartContext) -> tuple[SigningKey, ...]:
+async def list_all(smart: SmartContext) -> tuple[SigningKey, ...]:
     """The keys that are published, oldest first."""
     return tuple(sorted((await _stored(smart)).values(), key=lambda key: (key.created, key.alg)))
 
@@ -74,7 +74,7 @@ async def signer(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
 
 
 async def _stored(smart: SmartContext) -> dict[str, SigningKey]:
-    kept = await smart.store.secrets.listing(_KIND, smart.now())
+    kept = await smart.store.key_values.list_all(_KIND, smart.now())
     return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(kept)}
 
 
@@ -84,7 +84,7 @@ async def _add(smart: SmartContext, alg: str) -> None:
     number = max(numbers, default=-1) + 1
     made = await anyio.to_thread.run_sync(_generate, alg)
     key = SigningKey(new_secret()[:16], alg, _encrypt(smart, made.as_pem(private=True)), smart.now())
-    await smart.store.secrets.keep(_KIND, f"{alg}.{number}", msgspec.json.encode(key), NEVER)
+    await smart.store.key_values.put_if_absent(_KIND, f"{alg}.{number}", msgspec.json.encode(key), NEVER)
 
 
 def _generate(alg: str) -> RSAKey | ECKey:

@@ -50,17 +50,17 @@ class TokenGrant(msgspec.Struct, frozen=True):
 
 async def find(store: Store, kind: str, key: str, now: int) -> TokenGrant | None:
     """The record of a live code or token, by the digest of its text."""
-    text = await store.secrets.peek(kind, key, now)
+    text = await store.key_values.get(kind, key, now)
     return None if text is None else msgspec.json.decode(text, type=TokenGrant)
 
 
-async def standing(store: Store, now: int) -> tuple[TokenGrant, ...]:
+async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
     """One record a family that can still be used: what "connected apps" lists."""
     families: dict[str, TokenGrant] = {}
     for kind in _KINDS:
-        for _, text in await store.secrets.listing(kind, now):
+        for _, text in await store.key_values.list_all(kind, now):
             token_grant = msgspec.json.decode(text, type=TokenGrant)
-            if kind == REFRESH and token_grant.session and await store.secrets.peek(SESSION, token_grant.session, now) is None:
+            if kind == REFRESH and token_grant.session and await store.key_values.get(SESSION, token_grant.session, now) is None:
                 continue  # it went with the sign-in
             families.setdefault(token_grant.family, token_grant)
     return tuple(families.values())
@@ -68,6 +68,6 @@ async def standing(store: Store, now: int) -> tuple[TokenGrant, ...]:
 
 async def revoke_where(store: Store, which: Callable[[TokenGrant], bool], now: int) -> None:
     """End every family whose grant answers to ``which``."""
-    for token_grant in await standing(store, now):
+    for token_grant in await active_grants(store, now):
         if which(token_grant):
-            await store.secrets.forget(token_grant.family)
+            await store.key_values.delete_family(token_grant.family)

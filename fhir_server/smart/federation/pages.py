@@ -14,11 +14,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 
 from fhir_server.smart.accounts import cookies, identity_providers
-from fhir_server.smart.accounts.second_factor_pages import after_first, onward
+from fhir_server.smart.accounts.second_factor_pages import after_first_factor, return_path
 from fhir_server.smart.core.context import MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.core.security_events import SecurityEvent
-from fhir_server.smart.federation.sign_in_flow import SignInFailedError, SignInFlow, Continuation
+from fhir_server.smart.federation.sign_in_flow import Continuation, SignInFailedError, SignInFlow
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import NO_STORE, BadFormError, address, fields, local_path, with_headers
@@ -35,17 +35,17 @@ def add_federation(routes: APIRouter, smart: SmartContext, outside: JsonClient) 
     limit = Limit(PER_ADDRESS, MINUTE)
 
     async def leave(request: Request) -> Response:
-        given, cookie = request.query_params, cookies.held(smart, request)
+        given, cookie = request.query_params, cookies.session_cookie(smart, request)
         who, now = address(request), smart.now()
         if not limit.allows(who, now):
             return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), limit.headers(who, now))
         way = Continuation(given.get("request", ""), local_path(given.get("next", "")))
-        if not cookie or not cookies.from_here(request):
+        if not cookie or not cookies.is_same_site(request):
             return _to("/sign-in?" + urlencode({"request": way.request, "next": way.next}))
         return _to(await room.start(request.path_params["id"], cookie, way))
 
     async def arrive(request: Request) -> Response:
-        cookie = cookies.held(smart, request)
+        cookie = cookies.session_cookie(smart, request)
         try:
             pairs = fields(request.url.query)
         except BadFormError:
@@ -54,10 +54,10 @@ def add_federation(routes: APIRouter, smart: SmartContext, outside: JsonClient) 
         try:
             user, way = await room.finish(request.path_params["id"], cookie, pairs)
         except SignInFailedError:
-            await smart.note(SecurityEvent("sign-in", False, address=address(request), detail=way_in))
+            await smart.record(SecurityEvent("sign-in", False, address=address(request), detail=way_in))
             raise
-        await smart.note(SecurityEvent("sign-in", username=user.username, address=address(request), detail=way_in))
-        return await after_first(smart, request, user, onward(way.request, way.next))
+        await smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail=way_in))
+        return await after_first_factor(smart, request, user, return_path(way.request, way.next))
 
     def explained(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

@@ -20,8 +20,8 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import requests
 from fhir_server.smart.core.context import REQUEST_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.outbound import client_authentication
-from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verified
-from fhir_server.smart.outbound.json_client import InvalidResponseError, NoResponseError, JsonClient, callable_url, text
+from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verify
+from fhir_server.smart.outbound.json_client import InvalidResponseError, JsonClient, NoResponseError, callable_url, text
 
 _KIND: Final = "federation-state"
 _SIGNING: Final = ("ES384", "RS256")
@@ -102,12 +102,14 @@ class SignInFlow:
         if way.request and record is None:
             raise SignInFailedError(_LAPSED)
         endpoints = await self._endpoints(provider, way)
-        anew = record is not None and record.anew
+        anew = record is not None and record.requires_fresh_sign_in
         since = self.smart.now() // SECOND if anew else 0
         state = new_secret()
-        asked = _PendingSignIn(provider.id, provider.client_id, digest(cookie), endpoints, new_secret(), new_secret(), since, way.request, way.next)
+        asked = _PendingSignIn(
+            provider.id, provider.client_id, digest(cookie), endpoints, new_secret(), new_secret(), since, way.request, way.next
+        )
         expires = self.smart.now() + REQUEST_LIFE
-        await self.smart.store.secrets.replace(_KIND, digest(state), msgspec.json.encode(asked), expires)
+        await self.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(asked), expires)
         return str(
             prepare_grant_uri(
                 endpoints.authorization,
@@ -142,7 +144,7 @@ class SignInFlow:
         return user, way
 
     async def _take_pending(self, state: str) -> _PendingSignIn | None:
-        kept = await self.smart.store.secrets.take(_KIND, digest(state), self.smart.now())
+        kept = await self.smart.store.key_values.pop(_KIND, digest(state), self.smart.now())
         return None if kept is None else msgspec.json.decode(kept, type=_PendingSignIn)
 
     async def _endpoints(self, provider: Provider, way: Continuation) -> _Endpoints:
@@ -181,12 +183,12 @@ class SignInFlow:
         access = text(reply.body.get("access_token"))
         expected = ExpectedClaims(provider.issuer, provider.client_id, asked.nonce, access, asked.since)
         try:
-            claims = await verified(reply.body.get("id_token"), keys, expected, self.smart.now())
+            claims = await verify(reply.body.get("id_token"), keys, expected, self.smart.now())
         except InvalidIdTokenError:
             raise SignInFailedError(_UNPROVEN, way) from None
         return str(claims["sub"])
 
-    async def _verify_id_token(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.Signed:
+    async def _verify_id_token(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
         if provider.method == "private_key_jwt":
             alg = next((alg for alg in _SIGNING if alg in endpoints.signing), _SIGNING[-1])
             return await client_authentication.by_key(self.smart, provider.client_id, endpoints.token, endpoints.token, body, alg)

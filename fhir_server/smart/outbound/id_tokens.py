@@ -37,7 +37,7 @@ class ExpectedClaims:
     since: int = 0
 
 
-async def verified(token: object, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
+async def verify(token: object, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
     """The claims of a token that ``keys`` (a JWK Set) verify and that is as expected.  Raises Unproven.  ``now`` in microseconds."""
     if not isinstance(token, str):
         raise InvalidIdTokenError

@@ -11,12 +11,12 @@ from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients.clients import find as find_client
-from fhir_server.smart.core.authlib import wait
+from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
 from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens.grants import METHODS
 from fhir_server.smart.tokens.style import launch_parameters
-from fhir_server.smart.tokens.tokens import Principal, principal, standing_scope
+from fhir_server.smart.tokens.tokens import Principal, current_scope, principal
 
 
 class Revocation(RevocationEndpoint):
@@ -29,12 +29,12 @@ class Revocation(RevocationEndpoint):
         client = self.authenticate_endpoint_client(request)
         key = digest(_token(request))
         for kind in (ACCESS, REFRESH):
-            token_grant = wait(find, smart.store, kind, key, smart.now())
+            token_grant = run_on_loop(find, smart.store, kind, key, smart.now())
             if token_grant is None:
                 continue
             if token_grant.client_id != client.get_client_id():
                 raise InvalidGrantError
-            wait(smart.store.secrets.forget, token_grant.family)
+            run_on_loop(smart.store.key_values.delete_family, token_grant.family)
             request.token_grant = token_grant
         return 200, {}, default_json_headers
 
@@ -46,7 +46,7 @@ class Introspection(IntrospectionEndpoint):
 
     def create_endpoint_response(self, request: Any) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
         self.authenticate_endpoint_client(request)
-        return 200, wait(_state, self.server.smart, _token(request)), default_json_headers
+        return 200, run_on_loop(_state, self.server.smart, _token(request)), default_json_headers
 
 
 def _token(request: Any) -> str:
@@ -65,7 +65,7 @@ async def _state(smart: SmartContext, token: str) -> dict[str, Any]:
     state = {
         "active": True,
         "client_id": token_grant.client_id,
-        "scope": standing_scope(client, token_grant),
+        "scope": current_scope(client, token_grant),
         "token_type": "Bearer",
         "exp": token_grant.expires // SECOND,
         "iat": token_grant.issued // SECOND,

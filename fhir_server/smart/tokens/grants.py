@@ -19,13 +19,13 @@ from authlib.oidc.core import OpenIDCode
 from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.core.authlib import wait
+from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrowed
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch, tokens
 from fhir_server.smart.tokens.style import launch_parameters
-from fhir_server.smart.tokens.tokens import issue, redeem, reused, spend, standing_scope
+from fhir_server.smart.tokens.tokens import claim, consume, current_scope, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -49,7 +49,7 @@ class Code(TokenGrant, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredToken:
     """A code or refresh token in the hands of a client, in the form Authlib asks for it."""
 
     key: str
@@ -63,7 +63,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCode(Held):
+class StoredCode(StoredToken):
     token_grant: Code
     code_challenge_method = "S256"
 
@@ -99,22 +99,22 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.Issued) -> dic
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
 
-def _exchange(grant: Any, held: Held, kind: str) -> User | None:
+def _exchange(grant: Any, held: StoredToken, kind: str) -> User | None:
     """The account behind a code or refresh token, which this claims; None if it was claimed or the account is closed."""
     smart: SmartContext = grant.server.smart
-    user = wait(users.find, smart.store, held.token_grant.username)
+    user = run_on_loop(users.find, smart.store, held.token_grant.username)
     if user is None or user.disabled:
         return None
-    if not wait(redeem, smart.store, kind, held.key, held.token_grant, smart.now()):
-        wait(reused, smart.store, kind, held.key, held.token_grant.client_id, smart.now())
+    if not run_on_loop(claim, smart.store, kind, held.key, held.token_grant, smart.now()):
+        run_on_loop(revoke_if_reused, smart.store, kind, held.key, held.token_grant.client_id, smart.now())
         return None
     return user
 
 
-def _consume(grant: Any, held: Held, kind: str) -> None:
+def _consume(grant: Any, held: StoredToken, kind: str) -> None:
     """The last step of an exchange.  Raises InvalidGrantError if the person, or whoever else may, has ended the grant meanwhile."""
     smart: SmartContext = grant.server.smart
-    if not wait(spend, smart.store, kind, held.key, held.token_grant, smart.now()):
+    if not run_on_loop(consume, smart.store, kind, held.key, held.token_grant, smart.now()):
         grant.request.token_grant = None
         raise InvalidGrantError
 
@@ -130,7 +130,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
     def save_authorization_code(self, code: str, request: Any) -> None:
         smart: SmartContext = self.server.smart
         decision: Decision = request.user
-        if decision.launch and not wait(launch.take, smart.store, decision.launch, smart.now()):
+        if decision.launch and not run_on_loop(launch.take, smart.store, decision.launch, smart.now()):
             raise InvalidRequestError("The launch has been used.", redirect_uri=request.payload.redirect_uri)
         now = smart.now()
         record = Code(
@@ -140,14 +140,14 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             nonce=request.payload.data.get("nonce", ""),
             auth_time=decision.auth_time,
         )
-        wait(smart.store.secrets.replace, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
+        run_on_loop(smart.store.key_values.put, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
     def query_authorization_code(self, code: str, client: Any) -> StoredCode | None:
         smart: SmartContext = self.server.smart
         key, client_id = digest(code), client.get_client_id()
-        text = wait(smart.store.secrets.peek, CODE, key, smart.now())
+        text = run_on_loop(smart.store.key_values.get, CODE, key, smart.now())
         if text is None:
-            wait(reused, smart.store, CODE, key, client_id, smart.now())
+            run_on_loop(revoke_if_reused, smart.store, CODE, key, client_id, smart.now())
             return None
         held = StoredCode(key, msgspec.json.decode(text, type=Code))
         return held if held.check_client(client) else None
@@ -160,7 +160,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         token_grant = self.request.authorization_code.token_grant
         plain = TokenGrant(**{name: getattr(token_grant, name) for name in TokenGrant.__struct_fields__})
         refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
-        return _response(self, plain, wait(_issue, smart, plain, refresh))
+        return _response(self, plain, run_on_loop(_issue, smart, plain, refresh))
 
     def delete_authorization_code(self, authorization_code: StoredCode) -> None:
         _consume(self, authorization_code, CODE)
@@ -171,32 +171,32 @@ class RefreshToken(authlib.RefreshTokenGrant):
 
     TOKEN_ENDPOINT_AUTH_METHODS = (*METHODS, "refresh_token")
 
-    def authenticate_refresh_token(self, refresh_token: str) -> Held | None:
+    def authenticate_refresh_token(self, refresh_token: str) -> StoredToken | None:
         smart: SmartContext = self.server.smart
         key = digest(refresh_token)
-        token_grant = wait(find, smart.store, REFRESH, key, smart.now())
+        token_grant = run_on_loop(find, smart.store, REFRESH, key, smart.now())
         if token_grant is None:
-            wait(reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
+            run_on_loop(revoke_if_reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
             return None
-        if token_grant.session and not wait(sessions.left, smart, token_grant.session):
+        if token_grant.session and not run_on_loop(sessions.left, smart, token_grant.session):
             return None
-        return Held(key, token_grant)
+        return StoredToken(key, token_grant)
 
-    def authenticate_user(self, refresh_token: Held) -> User:
+    def authenticate_user(self, refresh_token: StoredToken) -> User:
         user = _exchange(self, refresh_token, REFRESH)
         if user is None:
             raise InvalidGrantError
         return user
 
-    def issue_token(self, user: User, refresh_token: Held) -> dict[str, Any]:
+    def issue_token(self, user: User, refresh_token: StoredToken) -> dict[str, Any]:
         smart: SmartContext = self.server.smart
         whole = refresh_token.token_grant
         asked = self.request.payload.scope or whole.scope
-        standing = standing_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
+        standing = current_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
         part = msgspec.structs.replace(whole, scope=standing)
-        return _response(self, part, wait(_issue, smart, part, whole.scope))
+        return _response(self, part, run_on_loop(_issue, smart, part, whole.scope))
 
-    def revoke_old_credential(self, refresh_token: Held) -> None:
+    def revoke_old_credential(self, refresh_token: StoredToken) -> None:
         _consume(self, refresh_token, REFRESH)
 
 
@@ -216,7 +216,7 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         token_grant = TokenGrant(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
-        return _response(self, token_grant, wait(_issue, self.server.smart, token_grant, None))
+        return _response(self, token_grant, run_on_loop(_issue, self.server.smart, token_grant, None))
 
 
 async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.Issued:
@@ -258,10 +258,10 @@ class IdToken(OpenIDCode):
         return {"iss": self._smart.origin, "iat": now, "exp": now + HOUR // SECOND}
 
     def get_encode_header(self, client: Any) -> dict[str, str]:
-        return {"alg": "RS256", "kid": wait(signing_keys.signer, self._smart, "RS256")[0]}
+        return {"alg": "RS256", "kid": run_on_loop(signing_keys.signer, self._smart, "RS256")[0]}
 
     def resolve_client_private_key(self, client: Any) -> Any:
-        return wait(signing_keys.signer, self._smart, "RS256")[1]
+        return run_on_loop(signing_keys.signer, self._smart, "RS256")[1]
 
     def get_authorization_code_claims(self, authorization_code: StoredCode) -> dict[str, Any]:
         claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)

@@ -34,15 +34,15 @@ async def new_launch(store: Store, launch: Launch, now: int) -> str:
     """
     launch_parameters.check(launch.parameters)
     handle = new_secret()
-    await store.secrets.replace(_KIND, digest(handle), msgspec.json.encode(launch), now + LAUNCH_LIFE)
+    await store.key_values.put(_KIND, digest(handle), msgspec.json.encode(launch), now + LAUNCH_LIFE)
     return handle
 
 
 async def find(store: Store, handle: str, now: int) -> Launch | None:
-    text = await store.secrets.peek(_KIND, digest(handle), now)
+    text = await store.key_values.get(_KIND, digest(handle), now)
     return None if text is None else msgspec.json.decode(text, type=Launch)
 
 
 async def take(store: Store, handle: str, now: int) -> bool:
     """Use the handle up; True for the one caller that does."""
-    return await store.secrets.take(_KIND, digest(handle), now) is not None
+    return await store.key_values.pop(_KIND, digest(handle), now) is not None

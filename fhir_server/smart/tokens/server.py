@@ -18,14 +18,14 @@ from joserfc.jwk import KeySet
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.assertion import ClientAssertion
 from fhir_server.smart.clients.clients import Client
-from fhir_server.smart.core.authlib import Answer, AuthlibRequest, basic_credentials, wait
+from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, basic_credentials, run_on_loop
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import narrowed
 from fhir_server.smart.core.token_grants import REFRESH
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.endpoints import Introspection, Revocation
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, IdToken, RefreshToken
-from fhir_server.smart.tokens.tokens import holder, principal
+from fhir_server.smart.tokens.tokens import client_of, principal
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
 
@@ -39,7 +39,7 @@ _AUTH_METHODS = {
 }
 
 
-class Registered(ClientMixin):
+class AuthlibClient(ClientMixin):
     """A client record, in the form Authlib asks for it."""
 
     def __init__(self, record: Client) -> None:
@@ -91,7 +91,7 @@ class SmartRequest:
         if "none" in given.get("prompt", "").split():
             raise OAuth2Error(error="interaction_required", description="This server always asks the person.")
         if "launch" in grant.request.scope.split() or given.get("launch"):
-            found = wait(launch.find, self._smart.store, given.get("launch", ""), self._smart.now())
+            found = run_on_loop(launch.find, self._smart.store, given.get("launch", ""), self._smart.now())
             if found is None or found.client_id != grant.request.client.get_client_id():
                 raise InvalidRequestError("The launch is not known, not for this client, or used.")
 
@@ -123,9 +123,9 @@ class OAuthServer(AuthorizationServer):
         self.register_client_auth_method("bearer", self._by_bearer)
         self.register_client_auth_method("refresh_token", self._by_refresh_token)
 
-    def query_client(self, client_id: str) -> Registered | None:
-        record = wait(clients.find, self.smart.store, client_id)
-        return Registered(record) if record else None
+    def query_client(self, client_id: str) -> AuthlibClient | None:
+        record = run_on_loop(clients.find, self.smart.store, client_id)
+        return AuthlibClient(record) if record else None
 
     def save_token(self, token: dict[str, Any], request: Any) -> None:
         """Tokens are kept in the step that makes them."""
@@ -136,70 +136,70 @@ class OAuthServer(AuthorizationServer):
     def create_oauth2_request(self, request: AuthlibRequest) -> AuthlibRequest:
         return request
 
-    def handle_response(self, status: int, body: Any, headers: list[tuple[str, str]]) -> Answer:
-        return Answer(status, body, list(headers))
+    def handle_response(self, status: int, body: Any, headers: list[tuple[str, str]]) -> AuthlibResponse:
+        return AuthlibResponse(status, body, list(headers))
 
-    def authenticate_client(self, request: AuthlibRequest, methods: tuple[str, ...], endpoint: str = "token") -> Registered:
+    def authenticate_client(self, request: AuthlibRequest, methods: tuple[str, ...], endpoint: str = "token") -> AuthlibClient:
         """As Authlib does, but one way at a time (RFC 6749 2.3) and never as somebody other than ``client_id`` says."""
         ways = ("Authorization" in request.headers, "client_secret" in request.form, "client_assertion" in request.form)
         if sum(ways) > 1:
             raise InvalidRequestError("A client authenticates in one way at a time.")
-        client: Registered = super().authenticate_client(request, methods, endpoint)
+        client: AuthlibClient = super().authenticate_client(request, methods, endpoint)
         if request.payload.client_id not in (None, "", client.get_client_id()):
             raise InvalidClientError(status_code=401, description="The client_id is not the client that authenticated.")
         return client
 
-    def _by_basic(self, query_client: Any, request: AuthlibRequest) -> Registered | None:
+    def _by_basic(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
         """Id and secret as RFC 6749 2.3.1 has them, form-encoded, or as most programs send them, plain."""
         for client_id, secret in basic_credentials(request.headers.get("Authorization", "")):
-            client: Registered | None = query_client(client_id)
+            client: AuthlibClient | None = query_client(client_id)
             if client and client.check_client_secret(secret):
                 return client
         return None
 
-    def _by_bearer(self, query_client: Any, request: AuthlibRequest) -> Registered | None:
+    def _by_bearer(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        caller = wait(principal, self.smart.store, token.strip(), self.smart.now())
+        caller = run_on_loop(principal, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
 
-    def _by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> Registered | None:
+    def _by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
         """A public client that refreshes without saying its client_id, which RFC 6749 6 does not ask for."""
         if request.form.get("grant_type") != "refresh_token" or request.form.get("client_id"):
             return None
-        owner = wait(holder, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
+        owner = run_on_loop(client_of, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
         return self.query_client(owner) if owner else None
 
-    async def prepared(self, request: AuthlibRequest) -> AuthlibRequest:
+    async def prepare_request(self, request: AuthlibRequest) -> AuthlibRequest:
         """The request, with the keys of the client that signed an assertion in it.  Not ``in_thread``: they may be elsewhere."""
         if assertion := request.form.get("client_assertion"):
             request.keys = await self._assertion.keys(assertion)
         return request
 
-    def answered(self, name: str, request: AuthlibRequest) -> Answer:
+    def endpoint_response(self, name: str, request: AuthlibRequest) -> AuthlibResponse:
         """The answer of the ``token``, ``revocation`` or ``introspection`` endpoint."""
         try:
             request.check()
         except OAuth2Error as error:
-            return self.refused(request, error)
-        answer: Answer = self.create_token_response(request) if name == "token" else self.create_endpoint_response(name, request)
+            return self.error_response(request, error)
+        answer: AuthlibResponse = self.create_token_response(request) if name == "token" else self.create_endpoint_response(name, request)
         return answer
 
-    def begun(self, request: AuthlibRequest) -> Any:
+    def validate_request(self, request: AuthlibRequest) -> Any:
         """The grant of a sound authorization request.  Raises OAuth2Error, with a redirect URI where one may be followed."""
         request.check()
         return self.get_consent_grant(request, end_user=None)
 
-    def decided(self, request: AuthlibRequest, decision: Decision | None) -> Answer:
+    def authorization_response(self, request: AuthlibRequest, decision: Decision | None) -> AuthlibResponse:
         """The redirect back to the client, with a code, or with ``access_denied`` for None."""
         grant = self.get_authorization_grant(request)
-        answer: Answer = self.create_authorization_response(request, grant_user=decision, grant=grant)
+        answer: AuthlibResponse = self.create_authorization_response(request, grant_user=decision, grant=grant)
         return answer
 
-    def refused(self, request: AuthlibRequest, error: OAuth2Error) -> Answer:
+    def error_response(self, request: AuthlibRequest, error: OAuth2Error) -> AuthlibResponse:
         """The answer to an error: a redirect (with ``state`` and ``iss``) if it may be followed, else a JSON body."""
-        answer: Answer = self.handle_error_response(request, error)
+        answer: AuthlibResponse = self.handle_error_response(request, error)
         if answer.location:
             self._iss.add_issuer_parameter(self, answer)
         return answer

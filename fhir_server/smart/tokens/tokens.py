@@ -43,7 +43,7 @@ class Principal:
     fhir_user: str | None
     family: str
     expires: int
-    withheld: frozenset[str] = frozenset()
+    withheld_labels: frozenset[str] = frozenset()
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -73,11 +73,11 @@ async def principal(store: Store, token: str, now: int) -> Principal | None:
         person=person,
         patient=grant.patient,
         encounter=grant.encounter,
-        scopes=resource_scopes(standing_scope(client, grant)),
+        scopes=resource_scopes(current_scope(client, grant)),
         fhir_user=_fhir_user(grant, person),
         family=grant.family,
         expires=grant.expires,
-        withheld=frozenset(grant.withheld),
+        withheld_labels=frozenset(grant.withheld),
     )
 
 
@@ -87,7 +87,7 @@ def _fhir_user(grant: TokenGrant, person: Person | None) -> str | None:
     return grant.fhir_user if grant.fhir_user in references(person) else own_reference(person)
 
 
-def standing_scope(client: clients.Client, grant: TokenGrant) -> str:
+def current_scope(client: clients.Client, grant: TokenGrant) -> str:
     """What is left of the granted scopes under the client's registration as it stands now."""
     return " ".join(narrowed(grant.scope, client.scopes, client.levels))
 
@@ -113,7 +113,7 @@ async def operator_token(
     if username and user is None:
         raise ValueError(f"There is no user {username!r}.")
     grant = TokenGrant(client_id, scope, new_secret(), user.username if user else None, patient, None, fhir_user)
-    if refused := set(scope.split()) - set(standing_scope(client, grant).split()):
+    if refused := set(scope.split()) - set(current_scope(client, grant).split()):
         raise ValueError(f"The client may not have {' '.join(sorted(refused))}.")
     return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access
 
@@ -144,7 +144,7 @@ async def issue(
 async def _keep(store: Store, kind: str, grant: TokenGrant, now: int, life: int) -> str:
     text = new_secret()
     record = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
-    await store.secrets.replace(kind, digest(text), record, now + life, grant.family)
+    await store.key_values.put(kind, digest(text), record, now + life, grant.family)
     return text
 
 
@@ -158,7 +158,7 @@ def _check(grant: TokenGrant) -> None:
         raise ValueError("patient/ and user/ scopes need a person.")
 
 
-async def redeem(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
+async def claim(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
     """Claim a code or refresh token: of any number of claimants one is told True.  Call :func:`spend` once tokens are made.
 
     The claim is what its reuse is seen by later.  The code or token itself stays until then, so that whoever looks for what
@@ -166,31 +166,31 @@ async def redeem(store: Store, kind: str, key: str, grant: TokenGrant, now: int)
     """
     owner = msgspec.json.encode((grant.client_id, grant.family))
     life = TOMBSTONE_LIFE if kind != REFRESH else REFRESH_LIFE
-    return await store.secrets.keep(f"spent-{kind}", key, owner, now + life, grant.family)
+    return await store.key_values.put_if_absent(f"spent-{kind}", key, owner, now + life, grant.family)
 
 
-async def spend(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
+async def consume(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
     """Take a claimed code or refresh token away; False if the grant was ended meanwhile: then what was just made ends too."""
-    if await store.secrets.take(kind, key, now) is not None:
+    if await store.key_values.pop(kind, key, now) is not None:
         return True
-    await store.secrets.forget(grant.family)
+    await store.key_values.delete_family(grant.family)
     return False
 
 
-async def holder(store: Store, kind: str, key: str, now: int) -> str | None:
+async def client_of(store: Store, kind: str, key: str, now: int) -> str | None:
     """Id of the client that a code or refresh token was given to, be it redeemed or not."""
     held = await token_grants.find(store, kind, key, now)
     if held is not None:
         return held.client_id
-    text = await store.secrets.peek(f"spent-{kind}", key, now)
+    text = await store.key_values.get(f"spent-{kind}", key, now)
     return None if text is None else msgspec.json.decode(text, type=tuple[str, str])[0]
 
 
-async def reused(store: Store, kind: str, key: str, client_id: str, now: int) -> None:
+async def revoke_if_reused(store: Store, kind: str, key: str, client_id: str, now: int) -> None:
     """If this was redeemed before by the same client, end its family: one of the two holders is a thief (RFC 9700 4.14)."""
-    text = await store.secrets.peek(f"spent-{kind}", key, now)
-    if text is None or await store.secrets.peek(kind, key, now) is not None:  # the latter: it is being exchanged just now
+    text = await store.key_values.get(f"spent-{kind}", key, now)
+    if text is None or await store.key_values.get(kind, key, now) is not None:  # the latter: it is being exchanged just now
         return
     owner, family = msgspec.json.decode(text, type=tuple[str, str])
     if owner == client_id:
-        await store.secrets.forget(family)
+        await store.key_values.delete_family(family)

@@ -30,7 +30,7 @@ class MongoStore:
         self.base = Base(url, **options)
         self._runner = TransactionRunner(self.base)
         self._journals = MongoJournals(self.base, self._runner)
-        self.secrets = MongoKeyValues(self.base, self._runner)
+        self.key_values = MongoKeyValues(self.base, self._runner)
 
     async def prepare(self) -> None:
         await self.base.prepare()

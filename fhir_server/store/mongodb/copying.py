@@ -8,8 +8,8 @@ from typing import Any, Final
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
-from fhir_server.store import Record, row_order
-from fhir_server.store.copying import ResourceHistory, Secret, Version
+from fhir_server.store import IndexedRow, row_order
+from fhir_server.store.copying import KeyValue, ResourceHistory, Version
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
@@ -33,7 +33,7 @@ class _MongoCopySide:
         return tuple(found["keys"]) if found else ()
 
     @persistent
-    async def lives(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
+    async def histories(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         current = await self._names(self._base.resources, after, limit)
         past = await self._names(self._base.history, after, limit * _VERSIONS)
         # Of a collection that has more, nothing is known from there on.
@@ -53,10 +53,10 @@ class _MongoCopySide:
         return [(one["type"], one["id"]) async for one in found]
 
     @persistent
-    async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
+    async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
         behind = {"$or": [{"kind": {"$gt": after[0]}}, {"kind": after[0], "key": {"$gt": after[1]}}]}
         found = self._base.secrets.find(behind, sort={"kind": 1, "key": 1}, limit=limit)
-        return tuple([Secret(one["kind"], one["key"], one["value"], int(one["expires"]), one["family"]) async for one in found])
+        return tuple([KeyValue(one["kind"], one["key"], one["value"], int(one["expires"]), one["family"]) async for one in found])
 
     @persistent
     async def journals(self) -> tuple[str, ...]:
@@ -87,11 +87,11 @@ class _MongoCopySide:
         await self._base.counters.update_one({"_id": MOVING}, {"$set": noted}, upsert=True)
 
     @persistent
-    async def take_classes(self, keys: tuple[str, ...]) -> None:
+    async def put_classes(self, keys: tuple[str, ...]) -> None:
         await self._base.counters.replace_one({"_id": CLASSES}, {"keys": list(keys), "value": len(keys)}, upsert=True)
 
     @persistent
-    async def take_lives(self, lives: Sequence[ResourceHistory]) -> None:
+    async def put_histories(self, lives: Sequence[ResourceHistory]) -> None:
         history: list[Any] = []
         resources: list[Any] = []
         after = ["", ""]
@@ -110,12 +110,12 @@ class _MongoCopySide:
         await self._note({"after": after})
 
     @persistent
-    async def take_secrets(self, secrets: Sequence[Secret]) -> None:
+    async def put_key_values(self, secrets: Sequence[KeyValue]) -> None:
         for one in secrets:
-            await self._store.secrets.replace(one.kind, one.key, one.value, one.expires, one.family)
+            await self._store.key_values.put(one.kind, one.key, one.value, one.expires, one.family)
 
     @persistent
-    async def take_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None:
+    async def put_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None:
         name = f"journal/{journal}"
         writes: list[Any] = []
         last = 0
@@ -131,7 +131,7 @@ class _MongoCopySide:
 
 
 def _version(made: Document) -> Version:
-    return Version(Record(docs.row(made), docs.entries(made)), int(made["stored"].partition(".")[0], 16))
+    return Version(IndexedRow(docs.row(made), docs.entries(made)), int(made["stored"].partition(".")[0], 16))
 
 
 def _placed(made: Document) -> ReplaceOne[Document]:
@@ -147,10 +147,10 @@ def _document(life: ResourceHistory, version: Version) -> Document:
     return docs.document(version.record.row, version.record.entries, stored, stored)
 
 
-def origin(store: MongoStore) -> _MongoCopySide:
+def copy_source(store: MongoStore) -> _MongoCopySide:
     return _MongoCopySide(store)
 
 
-def destination(store: MongoStore) -> _MongoCopySide:
+def copy_target(store: MongoStore) -> _MongoCopySide:
     store.base.moving = True
     return _MongoCopySide(store)

@@ -32,7 +32,7 @@ class MongoKeyValues:
         self._runner = runner
         self.now: Callable[[], int] = system_now
 
-    async def keep(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
         await self._base.ready()
         ended = {"_id": _id(kind, key), "expires": {"$lte": self.now()}}
         async with answered():
@@ -42,7 +42,7 @@ class MongoKeyValues:
                 return False
         return True
 
-    async def replace(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         await self._base.ready()
         async with answered():
             made = self._made(kind, key, value, expires, family)
@@ -58,28 +58,28 @@ class MongoKeyValues:
             made["gone"] = datetime.now(UTC) + life + _KEPT_LONGER
         return made
 
-    async def peek(self, kind: str, key: str, now: int) -> bytes | None:
+    async def get(self, kind: str, key: str, now: int) -> bytes | None:
         await self._base.ready()
         async with answered():
             await self._base.sure()
             return _value(await self._base.secrets.find_one({"_id": _id(kind, key), "expires": {"$gt": now}}))
 
-    async def take(self, kind: str, key: str, now: int) -> bytes | None:
+    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
         await self._base.ready()
         async with answered():
             return _value(await self._base.secrets.find_one_and_delete({"_id": _id(kind, key), "expires": {"$gt": now}}))
 
-    async def forget(self, family: str) -> None:
+    async def delete_family(self, family: str) -> None:
         await self._base.ready()
 
         async def job(transaction: MongoTransaction) -> None:
             if family:
-                await transaction.forget(family)
-            await transaction.bump(None)
+                await transaction.delete_family(family)
+            await transaction.advance_epoch(None)
 
         await self._runner.run(job)
 
-    async def listing(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
+    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         await self._base.ready()
         async with answered():
             await self._base.sure()

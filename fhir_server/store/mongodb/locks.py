@@ -36,7 +36,7 @@ def _conjuncts(where: Filter) -> Iterator[Filter]:
 
 
 def _identifies(part: Filter) -> bool:
-    return isinstance(part, Has) and part.param == "identifier" and isinstance(part.test, TokenIs)
+    return isinstance(part, Has) and part.param == "identifier" and isinstance(part.predicate, TokenIs)
 
 
 def _text(part: object) -> str:

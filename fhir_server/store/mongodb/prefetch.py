@@ -24,7 +24,7 @@ class Stored(msgspec.Struct):
         return int(made["version"]) if made else 0
 
 
-class Known:
+class KnownRows:
     """By ``Type/id``.  What the transaction itself writes is noted here by it, so that this is always as it stands in it."""
 
     def __init__(self, base: Base, session: AsyncClientSession) -> None:
@@ -32,7 +32,7 @@ class Known:
         self._session = session
         self._stored: dict[str, Stored] = {}
 
-    async def expect(self, names: Iterable[str]) -> None:
+    async def prefetch(self, names: Iterable[str]) -> None:
         """Fetch those that are not known yet."""
         new = [name for name in dict.fromkeys(names) if name not in self._stored]
         if not new:
@@ -56,13 +56,13 @@ class Known:
 
     async def get(self, name: str) -> Stored:
         if name not in self._stored:
-            await self.expect((name,))
+            await self.prefetch((name,))
         return self._stored[name]
 
     async def current(self, names: Iterable[str]) -> list[Any]:
         """The current documents of those that have one."""
         asked = list(dict.fromkeys(names))
-        await self.expect(asked)
+        await self.prefetch(asked)
         return [made for name in asked if (made := self._stored[name].current) is not None]
 
     def note(self, name: str, stored: Stored) -> None:

@@ -11,13 +11,13 @@ from pymongo.asynchronous.collection import AsyncCollection
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE, Position, SortKey, Visibility
+from fhir_server.search.visibility import STALE_LINK, Position, SortKey, Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Base, Primary, of_patient
 from fhir_server.store.mongodb.sorting import Place, beyond, order, sorted_ids
-from fhir_server.store.mongodb.translate import FALSE, Arm, Query, among, arms, either
+from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, either
 from fhir_server.store.row_order import patient_number
 
 MILLISECONDS: Final = 10_000  # after which one reading is given up
@@ -66,7 +66,7 @@ class MongoSnapshot:
         asked = [name for name, verdict in verdicts.items() if verdict is None]
         if asked:
             for one in await self._with_entries(asked):
-                verdicts[one["_id"]] = match.admits(known[one["type"]], docs.indexed(one))
+                verdicts[one["_id"]] = match.is_visible(known[one["type"]], docs.indexed(one))
         return [one for one in found if verdicts[one["_id"]]]
 
     async def _with_entries(self, names: list[str]) -> list[Document]:
@@ -75,7 +75,7 @@ class MongoSnapshot:
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        parts = arms(type, where, visibility)
+        parts = access_paths(type, where, visibility)
         place = await self._resume(type, visibility, sort, after) if after else (-1, "")
         if limit < 1 or not parts:
             return Page((), None)
@@ -95,17 +95,17 @@ class MongoSnapshot:
     async def _resume(self, type: str, visibility: Visibility, sort: tuple[SortKey, ...], after: Position) -> Place:
         found = await self._admitted(await self._documents({"_id": docs.name(type, after.id)}, docs.JUDGED), lambda _: visibility)
         if not found or len(after.keys) != len(sort):
-            raise Problem("invalid", STALE)
+            raise Problem("invalid", STALE_LINK)
         return found[0]["n"], found[0]["at"]
 
-    async def _in_order(self, parts: tuple[Arm, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
+    async def _in_order(self, parts: tuple[AccessPath, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
         query = either(*[one for part in parts for one in _resumed(part, place, visibility)])
         if query == FALSE:
             return []
         return await self._documents(query, docs.ROW, sort=order(visibility), limit=limit)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        parts = arms(type, where, visibility)
+        parts = access_paths(type, where, visibility)
         if not parts:
             return 0
         found = await self._aggregate([{"$match": either(*[part.query for part in parts])}, {"$count": "n"}])
@@ -122,7 +122,7 @@ class MongoSnapshot:
         shown: list[Row] = []
         newest = False
         for made in kept:
-            admitted = match.admits(visibility, docs.indexed(made))
+            admitted = match.is_visible(visibility, docs.indexed(made))
             if admitted:
                 shown.append(docs.row(made))
             if made["interaction"] != "delete":
@@ -135,7 +135,7 @@ class MongoSnapshot:
             self._classes = tuple(found[0]["keys"]) if found else ()
         return self._classes
 
-    async def stamp(self, patient: str | None) -> PermissionEpoch:
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return counted({one["_id"]: one for one in await self._counters(patient, {"value": 1})}, patient)
 
     async def _counters(self, patient: str | None, fields: Mapping[str, Any]) -> list[Document]:
@@ -154,7 +154,7 @@ class MongoSnapshot:
         return frozenset([one["_id"] for one in found])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
-        parts = arms(type, where, visibility)
+        parts = access_paths(type, where, visibility)
         if not parts:
             return frozenset()
         query = either(*[part.query for part in parts])
@@ -175,7 +175,7 @@ def _verdict(visibility: Visibility, made: Document) -> bool | None:
         if (
             made["class"] in clause.classes
             and (clause.patients is None or not clause.patients.isdisjoint(made["patients"]))
-            and (made["release"] <= visibility.now or not clause.released)
+            and (made["release"] <= visibility.now or not clause.released_only)
         ):
             if clause.where is EVERYTHING:
                 return True
@@ -183,11 +183,11 @@ def _verdict(visibility: Visibility, made: Document) -> bool | None:
     return verdict
 
 
-def _resumed(part: Arm, place: Place, visibility: Visibility) -> Iterable[Query]:
+def _resumed(part: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
     """The part of an answer behind this place, in parts that each are one stretch of an index."""
     if place[0] < 0:
         return (part.query,)
-    if part.numbers is None or visibility.bounded:
+    if part.numbers is None or visibility.limited_to_patients:
         return tuple([{"$and": [part.query, way]} for way in beyond(place, visibility)])
     ways: list[Query] = []
     later = [number for number in part.numbers if number > place[0]]

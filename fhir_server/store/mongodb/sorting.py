@@ -24,7 +24,7 @@ _BOUNDED: Final[dict[str, Any]] = {"at": 1}
 
 def order(visibility: Visibility) -> dict[str, Any]:
     """What this sight's answers are ordered by, as far as they are not sorted (:mod:`~fhir_server.store.row_order`)."""
-    return _BOUNDED if visibility.bounded else ORDER
+    return _BOUNDED if visibility.limited_to_patients else ORDER
 
 
 def sorted_ids(
@@ -99,6 +99,6 @@ def _behind(sort: tuple[SortKey, ...], after: Position, later: tuple[Query, ...]
 def beyond(place: Place, visibility: Visibility) -> tuple[Query, ...]:
     """The ways to stand behind this place."""
     number, at = place
-    if visibility.bounded:
+    if visibility.limited_to_patients:
         return ({"at": {"$gt": at}},)
     return {"n": {"$gt": number}}, {"n": number, "at": {"$gt": at}}

@@ -18,10 +18,10 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.visibility import Position, SortKey, Visibility
-from fhir_server.store import Page, PermissionEpoch, Record, Row, row_order
+from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, row_order
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
-from fhir_server.store.mongodb.prefetch import Known, Stored
+from fhir_server.store.mongodb.prefetch import KnownRows, Stored
 from fhir_server.store.mongodb.reader import MongoSnapshot, counted
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Base, of_patient
 from fhir_server.store.mongodb.sorting import ORDER
@@ -41,7 +41,7 @@ class MongoTransaction(MongoSnapshot):
         super().__init__(base, session)
         self._slot = slot
         self._next_place = next_place
-        self._known = Known(base, session)
+        self._known = KnownRows(base, session)
         self._counted: dict[str | None, PermissionEpoch] = {}
         self._resources: list[Any] = []
         self._history: list[Any] = []
@@ -51,8 +51,8 @@ class MongoTransaction(MongoSnapshot):
         self._claimed: set[str] = set()
         self._written: set[str] = set()
 
-    async def expect(self, names: Iterable[str]) -> None:
-        await self._known.expect(names)
+    async def prefetch(self, names: Iterable[str]) -> None:
+        await self._known.prefetch(names)
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         shown = await self._admitted(await self._known.current((docs.name(type, id),)), lambda _: visibility)
@@ -83,7 +83,7 @@ class MongoTransaction(MongoSnapshot):
         await self._flush()
         return await super().patients_of(type, where, visibility)
 
-    async def stamp(self, patient: str | None) -> PermissionEpoch:
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         if patient not in self._counted:
             self._counted[patient] = await self._count(patient)
         kept = self._counted[patient]
@@ -100,7 +100,7 @@ class MongoTransaction(MongoSnapshot):
             self._classes = tuple(found.get(CLASSES, {}).get("keys", ()))
         return counted(found, patient)
 
-    async def current(self, type: str, id: str) -> Row | None:
+    async def read_unfiltered(self, type: str, id: str) -> Row | None:
         name = docs.name(type, id)
         stored = await self._known.get(name)
         if name not in self._written:
@@ -115,7 +115,7 @@ class MongoTransaction(MongoSnapshot):
         else:
             self._claimed.add(lock("absent", name))
 
-    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
         await self._flush()
         name = docs.name(type, id)
         stored = await self._known.get(name)
@@ -126,7 +126,7 @@ class MongoTransaction(MongoSnapshot):
         """All versions of a resource but the one that is current, oldest first."""
         return await self._found(self._base.history, {"rid": name}, fields, sort={"version": 1})
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: IndexedRow) -> None:
         row = record.row
         name = docs.name(row.type, row.id)
         stored = await self._known.get(name)
@@ -136,7 +136,7 @@ class MongoTransaction(MongoSnapshot):
         own = self._next_place(row.id)
         self._stand(name, stored, docs.document(row, record.entries, own, await self._place(name, stored, row, own)))
 
-    async def drop(self, row: Row) -> None:
+    async def delete(self, row: Row) -> None:
         name = docs.name(row.type, row.id)
         stored = await self._known.get(name)
         if stored.current is None:
@@ -150,7 +150,7 @@ class MongoTransaction(MongoSnapshot):
         self._known.note(name, Stored(None, deletion, stored.existed))
         self._wrote(name)
 
-    async def relabel(self, record: Record) -> None:
+    async def relabel(self, record: IndexedRow) -> None:
         name = docs.name(record.row.type, record.row.id)
         stored = await self._known.get(name)
         if stored.current is not None and stored.version == record.row.version:
@@ -210,7 +210,7 @@ class MongoTransaction(MongoSnapshot):
             found[name] = docs.row(stored.current or stored.deletion)
         return tuple(found.values())
 
-    async def intern(self, key: str) -> int:
+    async def intern_class(self, key: str) -> int:
         known = self._base.class_numbers.get(key)
         if known is not None:
             return known
@@ -222,12 +222,12 @@ class MongoTransaction(MongoSnapshot):
         self._classes = (*keys, key)
         return len(keys)
 
-    async def bump(self, patient: str | None) -> None:
+    async def advance_epoch(self, patient: str | None) -> None:
         name = SECURITY if patient is None else of_patient(patient)
         self._bumped[name] = self._bumped.get(name, 0) + 1
         self._changed.add(SECURITY if patient is None else lock("patient", patient))
 
-    async def forget(self, family: str) -> None:
+    async def delete_family(self, family: str) -> None:
         """Remove the secrets of a family."""
         found = await self._base.secrets.find({"family": family}, {"_id": 1}, session=self._session).to_list()
         if found:
@@ -274,7 +274,7 @@ def _same_view(made: Any, row: Row) -> bool:
     return (made["class"], made["release"], tuple(made["patients"])) == (row.class_id, row.release_at, row.patients)
 
 
-def _relabelled(made: Any, record: Record) -> docs.Document:
+def _relabelled(made: Any, record: IndexedRow) -> docs.Document:
     """A stored version's document with another label; body, time and interaction stay."""
     was = docs.row(made)
     row = msgspec.structs.replace(record.row, body=was.body, updated=was.updated, interaction=was.interaction)

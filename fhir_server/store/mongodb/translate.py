@@ -74,14 +74,14 @@ def among(member: str, values: Iterable[Any]) -> Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class AccessPath:
     """One part of an answer: rows that one window shows and that meet the condition, all with ``n`` in ``numbers`` if given."""
 
     query: Query
     numbers: tuple[int, ...] | None = None
 
 
-def arms(type: str, where: Filter, visibility: Visibility) -> tuple[Arm, ...]:
+def access_paths(type: str, where: Filter, visibility: Visibility) -> tuple[AccessPath, ...]:
     """Parts that together are the answer; those that cannot hold anything are left out."""
     return tuple([arm for clause in clauses(visibility) for arm in _of_clause(type, where, clause, visibility.now)])
 
@@ -99,19 +99,19 @@ def through(type: str, where: Filter, visibility: Visibility, clause: Visibility
     return either(*[arm.query for arm in (*own, *both_show)])
 
 
-def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[Arm, ...]:
+def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
     wanted = both(_shown(type, clause, now), condition(type, where, clause.classes))
     owners = [part.patients for part in (*_conjuncts(where), *_conjuncts(clause.where)) if isinstance(part, OfPatient)]
     return _placed(wanted, min([*owners, *_patients(clause)], key=len, default=None))
 
 
-def _of_two(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[Arm, ...]:
+def _of_two(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
     """Rows that both windows show, and that are an answer through the other."""
     wanted = both(_shown(type, clause, now), _shown(type, other, now), condition(type, where, other.classes))
     if clause.patients is not None and other.patients is not None and clause.patients.isdisjoint(other.patients):
         # of two patients then, one of whom is not the first
         wanted = both(wanted, among("others", clause.patients | other.patients))
-        return () if wanted == FALSE else (Arm(wanted),)
+        return () if wanted == FALSE else (AccessPath(wanted),)
     return _placed(wanted, min([*_patients(clause), *_patients(other)], key=len, default=None))
 
 
@@ -128,20 +128,20 @@ def _conjuncts(filter: Filter) -> Iterator[Filter]:
         yield filter
 
 
-def _placed(wanted: Query, patients: frozenset[str] | None) -> tuple[Arm, ...]:
+def _placed(wanted: Query, patients: frozenset[str] | None) -> tuple[AccessPath, ...]:
     """Rows whose first patient is one of these lie together; those that are also somebody else's have an index of their own."""
     if wanted == FALSE or (patients is not None and not patients):
         return ()
     if patients is None:
-        return (Arm(wanted),)
+        return (AccessPath(wanted),)
     numbers = tuple(sorted({patient_number(patient) for patient in patients}))
-    return Arm(both(wanted, among("n", numbers)), numbers), Arm(both(wanted, among("others", patients)))
+    return AccessPath(both(wanted, among("n", numbers)), numbers), AccessPath(both(wanted, among("others", patients)))
 
 
 def _shown(type: str, clause: VisibilityClause, now: int) -> Query:
     """The window shows the row."""
     owned = TRUE if clause.patients is None else among("patients", clause.patients)
-    released = {"release": {"$lte": now}} if clause.released else TRUE
+    released = {"release": {"$lte": now}} if clause.released_only else TRUE
     return both({"type": type}, owned, among("class", clause.classes), released, condition(type, clause.where, clause.classes))
 
 
@@ -169,8 +169,8 @@ def _alternatives(type: str, parts: tuple[Filter, ...], classes: frozenset[int])
     """The parts; codes of one parameter and system as one look-up, for a value set may have a thousand of them."""
     codes: dict[tuple[str, str | None], list[str]] = {}
     for part in parts:
-        if isinstance(part, Has) and isinstance(part.test, TokenIs) and part.test.code is not None:
-            codes.setdefault((part.param, part.test.system), []).append(part.test.code)
+        if isinstance(part, Has) and isinstance(part.predicate, TokenIs) and part.predicate.code is not None:
+            codes.setdefault((part.param, part.predicate.system), []).append(part.predicate.code)
         else:
             yield condition(type, part, classes)
     for (param, system), several in codes.items():

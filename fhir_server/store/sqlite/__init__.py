@@ -30,13 +30,13 @@ class _Reading:
         self._store = store
 
     async def __aenter__(self) -> SqliteSnapshot:
-        self._snapshot = self._store.lend()
+        self._snapshot = self._store.borrow_snapshot()
         self._snapshot.connection.execute("BEGIN DEFERRED")
         return self._snapshot
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._snapshot.connection.execute("COMMIT")
-        self._store.take_back(self._snapshot)
+        self._store.return_snapshot(self._snapshot)
 
 
 class SqliteStore:
@@ -49,7 +49,7 @@ class SqliteStore:
         self._writer = Writer(path)
         self._idle: list[SqliteSnapshot] = []
         self._names: Names | None = None
-        self.secrets = _KeyValues(self)
+        self.key_values = _KeyValues(self)
 
     async def prepare(self) -> None:
         """The file was made ready when it was opened."""
@@ -57,7 +57,7 @@ class SqliteStore:
     def snapshot(self) -> _Reading:
         return _Reading(self)
 
-    def lend(self) -> SqliteSnapshot:
+    def borrow_snapshot(self) -> SqliteSnapshot:
         try:
             return self._idle.pop()
         except IndexError:
@@ -69,7 +69,7 @@ class SqliteStore:
         self._names = self._names or names
         return SqliteSnapshot(connection, names, seconds=self._seconds)
 
-    def take_back(self, snapshot: SqliteSnapshot) -> None:
+    def return_snapshot(self, snapshot: SqliteSnapshot) -> None:
         if len(self._idle) < _KEPT:
             self._idle.append(snapshot)
         else:
@@ -77,11 +77,11 @@ class SqliteStore:
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """All rows of one reading statement, which is a snapshot by itself."""
-        snapshot = self.lend()
+        snapshot = self.borrow_snapshot()
         try:
             return snapshot.rows(sql, args)
         finally:
-            self.take_back(snapshot)
+            self.return_snapshot(snapshot)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         result: T = await self._writer.run(driven(job))
@@ -121,32 +121,32 @@ class _KeyValues:
         rows: list[tuple[Any, ...]] = await self._store.run(lambda job: job.connection.execute(sql, args).fetchall())
         return rows
 
-    async def keep(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
         sql = (
             "INSERT INTO secret VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
             " expires = excluded.expires, family = excluded.family WHERE secret.expires <= ? RETURNING 1"
         )
         return bool(await self._changed(sql, (kind, key, value, expires, family, self.now())))
 
-    async def peek(self, kind: str, key: str, now: int) -> bytes | None:
+    async def get(self, kind: str, key: str, now: int) -> bytes | None:
         sql = "SELECT value FROM secret WHERE kind = ? AND key = ? AND expires > ?"
         return next((value for (value,) in self._store.rows(sql, (kind, key, now))), None)
 
-    async def take(self, kind: str, key: str, now: int) -> bytes | None:
+    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
         sql = "DELETE FROM secret WHERE kind = ? AND key = ? AND expires > ? RETURNING value"
         return next((value for (value,) in await self._changed(sql, (kind, key, now))), None)
 
-    async def replace(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         await self._changed("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
 
-    async def forget(self, family: str) -> None:
+    async def delete_family(self, family: str) -> None:
         def job(transaction: Any) -> None:
             transaction.connection.execute("DELETE FROM secret WHERE family = ? AND family <> ''", (family,))
             transaction.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
 
         await self._store.run(job)
 
-    async def listing(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
+    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key"
         return tuple((key, value) for key, value in self._store.rows(sql, (kind, now)))
 

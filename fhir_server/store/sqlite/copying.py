@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fhir_server.store import Record
-from fhir_server.store.copying import ResourceHistory, Secret, Version
+from fhir_server.store import IndexedRow
+from fhir_server.store.copying import KeyValue, ResourceHistory, Version
 from fhir_server.store.sqlite import SqliteStore
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import SqliteSnapshot
@@ -32,7 +32,7 @@ class _SqliteCopySource:
         async with self._store.snapshot() as snapshot:
             return await snapshot.classes()
 
-    async def lives(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
+    async def histories(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         async with self._store.snapshot() as snapshot:
             found: list[ResourceHistory] = []
             last = after[1]
@@ -43,8 +43,8 @@ class _SqliteCopySource:
                     break
             return tuple(found)
 
-    async def secrets(self, after: tuple[str, str], limit: int) -> tuple[Secret, ...]:
-        return tuple([Secret(*values) for values in self._store.rows(_SECRETS, (*after, limit))])
+    async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
+        return tuple([KeyValue(*values) for values in self._store.rows(_SECRETS, (*after, limit))])
 
     async def journals(self) -> tuple[str, ...]:
         sql = "SELECT substr(text, 9) FROM name WHERE text > 'journal:' AND text < 'journal;' ORDER BY text"
@@ -62,10 +62,10 @@ def _history(snapshot: SqliteSnapshot, type: str, number: int, id: str) -> Resou
     versions = []
     for values in kept:
         row = rows_.row(type, id, values[:8], snapshot.names)
-        record = Record(row, rows_.entries(values[8], snapshot.names))
+        record = IndexedRow(row, rows_.entries(values[8], snapshot.names))
         versions.append(Version(record, rows_.stored(values[0], values[6])))
     return ResourceHistory(type, id, tuple(versions))
 
 
-def origin(store: SqliteStore) -> _SqliteCopySource:
+def copy_source(store: SqliteStore) -> _SqliteCopySource:
     return _SqliteCopySource(store)

@@ -38,14 +38,14 @@ _LOTS: Final = 20_000  # the same where all of them would have to be sorted
 _MOST_DRIVERS: Final = 24
 
 
-class Reading(Protocol):
+class RowReader(Protocol):
     """What planning needs of the connection."""
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class AccessPath:
     """``SELECT <alias>.rid FROM`` before ``front`` and ``body`` is a statement; ``front`` is a list of spans to look at in turn.
 
     ``once``: it yields no row twice.  ``wide``: nothing narrows it to few rows, so that to read all of it is dear.
@@ -114,15 +114,15 @@ class _Spans:
         return "carray(?) s CROSS JOIN ", (each, (self.floor + 1, self.width))
 
 
-def arms(
-    meaning: Meaning, where: Filter, visibility: Visibility, reading: Reading, *, floor: int = -1, whole: bool = False
-) -> tuple[Arm, ...]:
+def access_paths(
+    meaning: Meaning, where: Filter, visibility: Visibility, reading: RowReader, *, floor: int = -1, whole: bool = False
+) -> tuple[AccessPath, ...]:
     """The arms of a search, those that cannot yield anything left out.
 
     ``floor``: only rows of a greater rid, of which a bounded sight counts the sequence alone.  ``whole``: all that is
     found will be wanted (to sort or to count it).
     """
-    found: list[Arm] = []
+    found: list[AccessPath] = []
     if meaning.type_number is None:
         return ()
     for clause in merged(visibility.clauses):
@@ -132,7 +132,7 @@ def arms(
 
 def place_bits(visibility: Visibility) -> int:
     """The bits of a ``rid`` that this sight's answers are ordered by (:mod:`~fhir_server.store.row_order`)."""
-    return SEQUENCE if visibility.bounded else MAX_RID
+    return SEQUENCE if visibility.limited_to_patients else MAX_RID
 
 
 def merged(clauses: tuple[VisibilityClause, ...]) -> tuple[VisibilityClause, ...]:
@@ -150,8 +150,8 @@ def conjuncts(filter: Filter) -> Iterator[Filter]:
 
 
 def _of_clause(
-    meaning: Meaning, where: Filter, clause: VisibilityClause, visibility: Visibility, reading: Reading, floor: int, whole: bool
-) -> Iterator[Arm]:
+    meaning: Meaning, where: Filter, clause: VisibilityClause, visibility: Visibility, reading: RowReader, floor: int, whole: bool
+) -> Iterator[AccessPath]:
     needed = [*conjuncts(where), *conjuncts(clause.where)]
     if clause.patients is not None:
         needed.append(OfPatient(clause.patients))
@@ -182,7 +182,7 @@ def _owner(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
     return min(owners, key=lambda owner: len(owner[1])) if owners else (-1, None)
 
 
-def _spans(patients: frozenset[str], meaning: Meaning, reading: Reading, floor: int, bits: int) -> Iterator[_Spans]:
+def _spans(patients: frozenset[str], meaning: Meaning, reading: RowReader, floor: int, bits: int) -> Iterator[_Spans]:
     """``floor`` bounds these ``bits`` of a rid."""
     numbers = meaning.names.patients(patients)
     least = floor + 1 if bits == SEQUENCE else 0
@@ -197,20 +197,20 @@ def _spans(patients: frozenset[str], meaning: Meaning, reading: Reading, floor: 
         yield _Spans(apart, 0, floor)
 
 
-def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int, bits: int) -> Arm:
+def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int, bits: int) -> AccessPath:
     """``floor`` bounds these ``bits`` of a rid."""
     assert isinstance(part, IdIs)
     text, args = wanted
     body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid & ? > ? AND {text}"
-    return Arm("r", "", body, (apsw.carray(tuple(part.ids)), meaning.type_number, bits, floor, *args))
+    return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), meaning.type_number, bits, floor, *args))
 
 
-def by_rows(meaning: Meaning, wanted: Sql, spans: _Spans) -> Arm:
+def by_rows(meaning: Meaning, wanted: Sql, spans: _Spans) -> AccessPath:
     """The arm that looks at every row of the type in these spans."""
     front, within = spans.on("r")
     text, args = both(("r.type = ?", (meaning.type_number,)), within, wanted)
     body = f"res r INDEXED BY res_scan WHERE {text}"
-    return Arm("r", front, body, (*_listed(spans, front), *args), wide=spans.starts is None, patient=spans.patient)
+    return AccessPath("r", front, body, (*_listed(spans, front), *args), wide=spans.starts is None, patient=spans.patient)
 
 
 def beyond(floor: int) -> _Spans:
@@ -218,11 +218,11 @@ def beyond(floor: int) -> _Spans:
     return _Spans(None, 0, floor)
 
 
-def _by_entries(driver: _Driver, spans: _Spans, wanted: Sql, many: bool) -> Arm:
+def _by_entries(driver: _Driver, spans: _Spans, wanted: Sql, many: bool) -> AccessPath:
     front, within = spans.on("x")
     text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
     body = f"{driver.table} x INDEXED BY {driver.index} CROSS JOIN res r WHERE {text}"
-    return Arm("x", front, body, (*_listed(spans, front), *args), once=False, wide=many, patient=spans.patient)
+    return AccessPath("x", front, body, (*_listed(spans, front), *args), once=False, wide=many, patient=spans.patient)
 
 
 def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
@@ -230,7 +230,7 @@ def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
 
 
 def _drivers(
-    meaning: Meaning, needed: Sequence[Filter], clause: VisibilityClause, spans: _Spans, reading: Reading, whole: bool
+    meaning: Meaning, needed: Sequence[Filter], clause: VisibilityClause, spans: _Spans, reading: RowReader, whole: bool
 ) -> tuple[int, tuple[_Driver, ...], bool]:
     """The entries to start from, the place of the condition they meet, and whether they are many; none to start from the rows."""
     options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, clause.classes))]
@@ -254,16 +254,16 @@ def _drivers(
 def _names_owner(needed: Sequence[Filter], place: int) -> bool:
     """Whether the condition at this place asks rows of some patients to refer to just those."""
     part, (_, owners) = needed[place], _owner(needed)
-    if owners is None or not isinstance(part, Has) or not isinstance(part.test, RefersTo):
+    if owners is None or not isinstance(part, Has) or not isinstance(part.predicate, RefersTo):
         return False
-    return part.test.targets <= {f"Patient/{owner}" for owner in owners}
+    return part.predicate.targets <= {f"Patient/{owner}" for owner in owners}
 
 
 def _inorder(option: tuple[_Driver, ...]) -> bool:
     return all(driver.inorder for driver in option)
 
 
-def _size(driver: _Driver, spans: _Spans, reading: Reading, bound: int) -> int:
+def _size(driver: _Driver, spans: _Spans, reading: RowReader, bound: int) -> int:
     front, within = spans.on("x")
     text, args = both(driver.key, within)
     sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.index} WHERE {text} LIMIT ?)"
@@ -282,15 +282,15 @@ def _option(part: Filter, meaning: Meaning, classes: frozenset[int]) -> tuple[_D
 
 
 def _driver(part: Has, meaning: Meaning, classes: frozenset[int]) -> _Driver | None:
-    kind = KIND_OF[type(part.test)]
+    kind = KIND_OF[type(part.predicate)]
     number = param_number(meaning.type, part.param, kind, meaning.names)
-    bounds = _bounds(part.test)
+    bounds = _bounds(part.predicate)
     if number is None or bounds is None:
         return None
-    key = both(("x.param = ?", (number,)), bounds, passes(part.test, meaning.names), admitted("x", classes))
-    inorder = isinstance(part.test, TokenIs) or (isinstance(part.test, RefersTo) and len(part.test.targets) == 1)
+    key = both(("x.param = ?", (number,)), bounds, passes(part.predicate, meaning.names), admitted("x", classes))
+    inorder = isinstance(part.predicate, TokenIs) or (isinstance(part.predicate, RefersTo) and len(part.predicate.targets) == 1)
     table = TABLES[kind][0]
-    index = "dat_lo" if isinstance(part.test, DateIs) and part.test.prefix in ("lt", "le") else f"{table}_value"
+    index = "dat_lo" if isinstance(part.predicate, DateIs) and part.predicate.prefix in ("lt", "le") else f"{table}_value"
     return _Driver(table, index, key, inorder)
 
 

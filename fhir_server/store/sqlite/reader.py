@@ -13,7 +13,7 @@ import apsw
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE, Entry, SearchableRow, Position, SortKey, Visibility
+from fhir_server.search.visibility import STALE_LINK, Entry, Position, SearchableRow, SortKey, Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.sqlite import planner as plan
 from fhir_server.store.sqlite import rows as rows_
@@ -85,14 +85,14 @@ class SqliteSnapshot:
             if (
                 class_id in clause.classes
                 and (clause.patients is None or not clause.patients.isdisjoint(owners))
-                and (release_at <= visibility.now or not clause.released)
+                and (release_at <= visibility.now or not clause.released_only)
             ):
                 if clause.where is EVERYTHING:
                     return True
                 conditional = True
         if not conditional:
             return False
-        return match.admits(visibility, SearchableRow(type, id, owners, class_id, release_at, self._entries(rid)))
+        return match.is_visible(visibility, SearchableRow(type, id, owners, class_id, release_at, self._entries(rid)))
 
     def _entries(self, rid: int) -> tuple[Entry, ...]:
         return rows_.entries(self.rows("SELECT entries FROM body WHERE rid = ?", (rid,))[0][0], self.names)
@@ -107,8 +107,8 @@ class SqliteSnapshot:
             found = Sorting(meaning, where, visibility, self, sort, limit + 1, after, floor).rows()
         else:
             # Of a record's rows a total is mostly asked too: a few more are cheaper to find than all of them once again.
-            wanted = max(limit + 1, _COUNTED) if limit > 0 and visibility.bounded else limit + 1
-            arms = plan.arms(meaning, where, visibility, self, floor=floor)
+            wanted = max(limit + 1, _COUNTED) if limit > 0 and visibility.limited_to_patients else limit + 1
+            arms = plan.access_paths(meaning, where, visibility, self, floor=floor)
             found = self.rows(*in_order(arms, visibility, wanted)) if arms else []
             total = len(found) if after is None and len(found) < wanted else None
         shown = found[: max(limit, 0)]
@@ -121,7 +121,7 @@ class SqliteSnapshot:
             row = rows_.row(type, after.id, found[0], self.names)
             if self._admits(visibility, type, row.id, row.patients, row.class_id, row.release_at, found[0][0]):
                 return int(found[0][0])
-        raise Problem("invalid", STALE)
+        raise Problem("invalid", STALE_LINK)
 
     def _fetch(self, type: str, rids: list[int]) -> tuple[Row, ...]:
         if not rids:
@@ -131,14 +131,14 @@ class SqliteSnapshot:
         return tuple([rows_.row(type, values[0], values[1:], names) for values in found])
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        arms = plan.arms(Meaning(type, self.names), where, visibility, self, whole=True)
+        arms = plan.access_paths(Meaning(type, self.names), where, visibility, self, whole=True)
         if not arms:
             return 0
         text, args = union(arms)
         return int(self.rows(f"SELECT count(*) FROM ({text})", args)[0][0])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
-        arms = plan.arms(Meaning(type, self.names), where, visibility, self, whole=True)
+        arms = plan.access_paths(Meaning(type, self.names), where, visibility, self, whole=True)
         if not arms:
             return frozenset()
         text, args = union(arms)
@@ -184,7 +184,7 @@ class SqliteSnapshot:
         for values in kept:
             row = rows_.row(type, id, values[:8], self.names)
             entries = rows_.entries(values[8], self.names)
-            admitted = match.admits(visibility, SearchableRow(type, id, row.patients, row.class_id, row.release_at, entries))
+            admitted = match.is_visible(visibility, SearchableRow(type, id, row.patients, row.class_id, row.release_at, entries))
             if admitted:
                 shown.append(row)
             if row.interaction != "delete":
@@ -194,7 +194,7 @@ class SqliteSnapshot:
     async def classes(self) -> tuple[str, ...]:
         return self.names.classes()
 
-    async def stamp(self, patient: str | None) -> PermissionEpoch:
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return PermissionEpoch(*self.rows(_STAMP, (patient,))[0])
 
 

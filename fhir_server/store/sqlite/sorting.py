@@ -30,7 +30,7 @@ class Sorting:
     meaning: Meaning
     where: Filter
     visibility: Visibility
-    reading: plan.Reading
+    reading: plan.RowReader
     sort: tuple[SortKey, ...]
     limit: int
     after: Position | None
@@ -38,7 +38,7 @@ class Sorting:
 
     def rows(self) -> Found:
         """``(rid, sort value, ...)`` of each row found."""
-        arms = plan.arms(self.meaning, self.where, self.visibility, self.reading, whole=True)
+        arms = plan.access_paths(self.meaning, self.where, self.visibility, self.reading, whole=True)
         clauses = plan.merged(self.visibility.clauses)
         key = self.sort[0]
         if len(self.sort) == 1 and len(clauses) == 1 and column(key) in _WALKED and any(arm.wide for arm in arms):
@@ -47,7 +47,7 @@ class Sorting:
                 return self._walked(clauses[0], key, number)
         return self._sorted(arms, clauses) if arms else []
 
-    def _sorted(self, arms: tuple[plan.Arm, ...], clauses: Sequence[VisibilityClause]) -> Found:
+    def _sorted(self, arms: tuple[plan.AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
         text, args = union(arms)
         placed = f"rid & {plan.place_bits(self.visibility)}"
         values = [sort_value(self.meaning, key, clauses, self.visibility.now) for key in self.sort]
@@ -96,9 +96,9 @@ class Sorting:
         return f"x.{name} {reached} ? AND (x.{name} {passed} ? OR x.rid > ?)", (value, value, self.place)
 
 
-def in_order(arms: tuple[plan.Arm, ...], visibility: Visibility, limit: int) -> Sql:
+def in_order(arms: tuple[plan.AccessPath, ...], visibility: Visibility, limit: int) -> Sql:
     """The statement for at most ``limit`` rids of these arms in the order of places."""
-    if not visibility.bounded or (arms[0].patient is not None and len({arm.patient for arm in arms}) == 1):
+    if not visibility.limited_to_patients or (arms[0].patient is not None and len({arm.patient for arm in arms}) == 1):
         text, args = union(arms)
         return f"{text} ORDER BY 1 LIMIT ?", (*args, limit)
     firsts = [arm.firsts(limit) for arm in arms]
@@ -109,7 +109,7 @@ def in_order(arms: tuple[plan.Arm, ...], visibility: Visibility, limit: int) -> 
     return f"SELECT rid FROM ({text}) ORDER BY rid & {plan.place_bits(visibility)} LIMIT ?", (*args, limit)
 
 
-def union(arms: tuple[plan.Arm, ...]) -> Sql:
+def union(arms: tuple[plan.AccessPath, ...]) -> Sql:
     """The rids of all arms, each once."""
     text = " UNION ".join([arm.select(distinct=len(arms) == 1) for arm in arms])
     return text, tuple([arg for arm in arms for arg in arm.args])

@@ -10,7 +10,7 @@ import apsw
 import msgspec
 
 from fhir_server.errors import Problem
-from fhir_server.store import Record, Row, row_order
+from fhir_server.store import IndexedRow, Row, row_order
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import COLUMNS, KINDS, TABLES, IndexRows
@@ -58,21 +58,21 @@ class SqliteTransaction(SqliteSnapshot):
     def _do(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
 
-    async def expect(self, names: Iterable[str]) -> None:
+    async def prefetch(self, names: Iterable[str]) -> None:
         """Nothing is gained by asking before."""
 
-    async def current(self, type: str, id: str) -> Row | None:
+    async def read_unfiltered(self, type: str, id: str) -> Row | None:
         key = self.names.number("type:" + type), id
         found = self.rows(READ, key) or self.rows(_DELETION, key)
         return rows_.row(type, id, found[0], self.names) if found else None
 
-    async def past(self, type: str, id: str) -> tuple[Row, ...]:
+    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
         key = self.names.number("type:" + type), id
         found = self.rows(_PAST, key)
         earlier = found if self.rows("SELECT 1 FROM res WHERE type = ? AND id = ?", key) else found[:-1]
         return tuple([rows_.row(type, id, values, self.names) for values in earlier])
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: IndexedRow) -> None:
         row = record.row
         type = self.names.intern("type:" + row.type)
         entries = rows_.index_rows(row.type, record.entries, self.names)
@@ -156,7 +156,7 @@ class SqliteTransaction(SqliteSnapshot):
             self._delete(rid, kind, before - now)
             self._insert(rid, kind, list(now - before))
 
-    async def drop(self, row: Row) -> None:
+    async def delete(self, row: Row) -> None:
         type = self.names.intern("type:" + row.type)
         stored = self._stored(type, row)
         if stored is None:
@@ -175,7 +175,7 @@ class SqliteTransaction(SqliteSnapshot):
             self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
         self._unindex(rid, stored.entries)
 
-    async def relabel(self, record: Record) -> None:
+    async def relabel(self, record: IndexedRow) -> None:
         row = record.row
         type = self.names.intern("type:" + row.type)
         entries = rows_.index_rows(row.type, record.entries, self.names)
@@ -213,14 +213,14 @@ class SqliteTransaction(SqliteSnapshot):
         found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner, args)}
         rows = [rows_.row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
         for text, id in self.rows(_ONCE_REFERRERS % f"{inner} AND rid < 0", args):
-            if (text, id) not in found and (row := await self.current(text.removeprefix("type:"), id)):
+            if (text, id) not in found and (row := await self.read_unfiltered(text.removeprefix("type:"), id)):
                 rows.append(row)
         return tuple(rows)
 
-    async def intern(self, key: str) -> int:
+    async def intern_class(self, key: str) -> int:
         return self.names.intern_class(key)
 
-    async def bump(self, patient: str | None) -> None:
+    async def advance_epoch(self, patient: str | None) -> None:
         if patient is None:
             self.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
         else:

@@ -23,10 +23,10 @@ from fhir_server.search.filters import (
     IdIs,
     Not,
     OfPatient,
+    Predicate,
     Present,
     QuantityIs,
     RefersTo,
-    Test,
     TextIs,
     TokenIs,
 )
@@ -132,8 +132,8 @@ class Meaning:
         """The parts; those about the same parameter as one look-up, for a value set may have a thousand codes."""
         tests: dict[tuple[str, str], list[Sql]] = {}
         for part in parts:
-            if isinstance(part, Has) and type(part.test) in KIND_OF:
-                tests.setdefault((part.param, KIND_OF[type(part.test)]), []).append(passes(part.test, self.names))
+            if isinstance(part, Has) and type(part.predicate) in KIND_OF:
+                tests.setdefault((part.param, KIND_OF[type(part.predicate)]), []).append(passes(part.predicate, self.names))
             else:
                 yield self.condition(part, classes)
         for (param, kind), alternatives in tests.items():
@@ -163,7 +163,7 @@ class Meaning:
 
     def row_shown(self, clause: VisibilityClause, now: int) -> Sql:
         """The window admits the row's class and release."""
-        return both(admitted("r", clause.classes), ("r.release_at <= ?", (now,)) if clause.released else TRUE)
+        return both(admitted("r", clause.classes), ("r.release_at <= ?", (now,)) if clause.released_only else TRUE)
 
     def shown(self, clause: VisibilityClause, now: int) -> Sql:
         """The window shows the row."""
@@ -171,7 +171,7 @@ class Meaning:
         return both(self.row_shown(clause, now), owned, self.condition(clause.where, clause.classes))
 
 
-def passes(test: Test, names: Names) -> Sql:
+def passes(test: Predicate, names: Names) -> Sql:
     """The entry ``x`` passes the test."""
     return _PASSES[type(test)](test, names)
 
