@@ -17,7 +17,7 @@ from benchmarks.token_check import Check
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 _WORDS: Final = Path(__file__).with_name("performance.md")
-_HEAD: Final = "| operation | CPU µs | aim µs | control µs | ratio | policy on / off | req/s | p50 ms | p99 ms |"
+_HEAD: Final = "| operation | CPU µs | target µs | control µs | ratio | policy on / off | req/s | p50 ms | p99 ms |"
 
 
 def page(results: Sequence[Result], comparison: Comparison, check: Check) -> str:
@@ -61,9 +61,9 @@ def token_check(check: Check, result: Result) -> str:
     """What looking at the token costs of a read, within the process and over HTTP as measured in the same run."""
     whole = next(one.cpu for one in result.figures if one.name == "read")
     return (
-        f"A read that looks its token up and asks whether anything the caller's plan rests on has moved: {check.checked:.1f} µs. "
-        f"The same read with the plan at hand: {check.unchecked:.1f} µs. The check adds {check.added:.0%} to the read within the process, "
-        f"and {check.share(whole):.0%} to a read over HTTP ({whole:.0f} µs, above)."
+        f"A read that looks up its token and checks whether the data behind the caller's permissions has changed: {check.checked:.1f} µs. "
+        f"The same read with the permissions given: {check.unchecked:.1f} µs. The check adds {check.added:.0%} to a read within the "
+        f"process, and {check.share(whole):.0%} to a read over HTTP ({whole:.0f} µs, see above)."
     )
 
 
@@ -72,8 +72,8 @@ def _table(result: Result) -> str:
     lines = [f"### {result.rows:,} resources stored", "", _HEAD, rule, *(_line(one) for one in result.figures), ""]
     idle, after = result.idle, result.after
     lines.append(
-        f"Memory of the one worker, resident: idle {idle[0]:.0f} MB ({idle[1]:.0f} MB without mapped files), after all of the above "
-        f"{after[0]:.0f} MB ({after[1]:.0f} MB; the rest is pages of the store, which the system takes back as it needs them).\n"
+        f"Resident memory of the worker: idle {idle[0]:.0f} MB ({idle[1]:.0f} MB without mapped files), after all operations above "
+        f"{after[0]:.0f} MB ({after[1]:.0f} MB without mapped files, which the system reclaims when it needs memory).\n"
     )
     return "\n".join(lines)
 
@@ -91,22 +91,22 @@ def _line(one: Figures) -> str:
 def _missed(results: Sequence[Result]) -> str:
     """The aims that were not met in this run, one a line."""
     lines = [
-        f"- {one.name}, {result.rows:,} stored: {one.cpu:,.0f} µs against {one.aim:,.0f}; the control took {one.control:,.0f}."
+        f"- {one.name}, {result.rows:,} stored: {one.cpu:,.0f} µs, target {one.aim:,.0f}; control {one.control:,.0f}."
         for result in results
         for one in result.figures
         if one.aim is not None and one.cpu > one.aim
     ]
     lines += [
-        f"- {one.name}, {result.rows:,} stored: policy in force costs {one.cpu / one.open - 1:.0%} over policy off, against 10%."
+        f"- {one.name}, {result.rows:,} stored: the policy adds {one.cpu / one.open - 1:.0%}, target 10%."
         for result in results
         for one in result.figures
         if one.open is not None and one.cpu > 1.1 * one.open
     ]
-    return "\n".join(lines) or "Every aim was met in this run."
+    return "\n".join(lines) or "This run met every target."
 
 
 def _between(small: Result, large: Result) -> str:
-    lines = [f"### {large.rows:,} resources against {small.rows:,}", "", "| operation | cost, as a multiple |", "|---|---:|"]
+    lines = [f"### {large.rows:,} resources compared with {small.rows:,}", "", "| operation | cost ratio |", "|---|---:|"]
     for one, other in zip(small.figures, large.figures, strict=True):
         ratio = (other.cpu / other.control) / (one.cpu / one.control)
         lines.append(f"| {one.name} | {ratio:.2f} |")
