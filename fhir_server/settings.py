@@ -35,7 +35,7 @@ class Settings:
     timezone    IANA time zone in which ages are counted; empty: the policy file's
     clock       a fixed ISO 8601 instant instead of the machine's clock; only in demo and test mode
     name        the organisation's name as people see it on the pages
-    ig          folder with the ValueSets of sensitive and ordinary codes; empty: the ``ig/`` beside the package
+    ig          folder with the ValueSets of sensitive and ordinary codes; empty: the one in the package
     key         secret (at least 32 characters) that encrypts signing keys in the store and seals page links;
                 serving in production needs it
     max_body    largest request body accepted, in bytes

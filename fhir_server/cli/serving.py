@@ -17,10 +17,9 @@ from fhir_server.bulk.load import Loader, Tally
 from fhir_server.bulk.sources import files, units
 from fhir_server.cli.base import main, settings, shown, with_parts
 from fhir_server.cli.data import LOAD_KEY, load_key, today
+from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
-
-SEEDS = Path(__file__).parents[2] / "seed_bundles"
 
 
 @main.command()
@@ -67,7 +66,7 @@ async def _load_demo(made: Parts) -> None:
     key = await load_key(made.store)
     if await made.store.secrets.peek(LOAD_KEY, "demo", 0) is not None:
         return
-    for path in files((SEEDS,)):
+    for path in files((data_folder("seed_bundles"),)):
         for unit in units(path, key, today(made)):
             await loader.load(unit, tally)
     if tally.rejects:
