@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ import uvicorn
 from fhir_server.app import Parts, application
 from fhir_server.bulk.load import Loader, Tally
 from fhir_server.bulk.sources import files, units
-from fhir_server.cli.base import main, settings, shown, with_parts
+from fhir_server.cli.base import main, make_store_folder, settings, shown, with_parts
 from fhir_server.cli.data import LOAD_KEY, load_key, today
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
@@ -33,7 +34,9 @@ def serve(host: str, port: int, workers: int) -> None:
         chosen.require_key()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    _make_folder(chosen)
+    make_store_folder(chosen.store)
+    # Ends with a message if the server cannot start; uvicorn would print a traceback, and restart workers forever.
+    with_parts(Parts.prepare, chosen)
     uvicorn.run(**_options(host, port), workers=workers)
 
 
@@ -48,7 +51,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     chosen = settings()
     if chosen.mode == "production":
         raise click.ClickException("The demo's passwords are public: it does not run with FHIR_SERVER_MODE=production.")
-    _make_folder(chosen)
+    make_store_folder(chosen.store)
     with_parts(_load_demo, chosen)
     if prepare_only:
         click.echo(f"The demo records are in {shown(chosen.store)}.")
@@ -72,12 +75,6 @@ async def _load_demo(made: Parts) -> None:
     if tally.rejects:
         raise ValueError(f"The demo records were refused: {tally.rejects[0].decode()}")
     await made.store.secrets.replace(LOAD_KEY, "demo", b"loaded", 2**62)
-
-
-def _make_folder(chosen: Settings) -> None:
-    scheme, _, path = chosen.store.partition(":///")
-    if scheme == "sqlite":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _options(host: str, port: int) -> dict[str, Any]:
@@ -106,6 +103,12 @@ def created() -> object:
     return application(settings())
 
 
+def _this_command() -> str:
+    """How a shell starts this program again."""
+    module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([sys.executable, "-m", "fhir_server"] if module else sys.argv[:1])
+
+
 def _welcome(chosen: Settings) -> None:
     click.echo(
         f"""
@@ -115,7 +118,7 @@ Sign in on {chosen.origin}/ as adult, parent-a, parent-b, newly-adult, proxy-sta
 privacy-officer; the password of each is {PASSWORD}
 
 A first call, as the operator of this machine:
-  TOKEN=$(FHIR_SERVER_MODE=demo .venv/bin/fhir-server token --client demo-backend --scope "system/*.cruds")
+  TOKEN=$(FHIR_SERVER_MODE=demo {_this_command()} token --client demo-backend --scope "system/*.cruds")
   curl -H "Authorization: Bearer $TOKEN" "{chosen.base}/Patient?_count=5"
 
 Apps: client demo-public (PKCE), redirect http://127.0.0.1:8765/callback; discovery at
