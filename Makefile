@@ -8,9 +8,9 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: requirements.lock pyproject.toml scripts/python-venv.sh
+.venv/installed: requirements.lock requirements-build.lock pyproject.toml scripts/python-venv.sh
 	PYTHON="$(PYTHON)" sh scripts/python-venv.sh
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements-build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -9,5 +9,3 @@ if ! command -v "$PYTHON" >/dev/null 2>&1 || ! "$PYTHON" -c 'import ensurepip, v
 fi
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed." >&2; exit 1; }
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-# pip 23 cannot build an editable install from pyproject.toml without these two beside it.
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=65" wheel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -56,10 +57,16 @@ def settings() -> Settings:
 
 
 def with_parts(job: Callable[[Components], Awaitable[T]], chosen: Settings | None = None) -> T:
-    """Run ``job`` on the wired server and close it again; an operator's mistake ends with a message, not a trace."""
+    """Run ``job`` on the wired server and close it again; an operator's mistake ends with a message, not a trace.
+
+    Only the default store's folder is made here: in a URL that an operator set, a missing folder is likely a mistake.
+    """
+    used = chosen or settings()
+    if used.store == Settings().store:
+        make_store_folder(used.store)
 
     async def run() -> T:
-        made = build_components(chosen or settings())
+        made = build_components(used)
         try:
             return await job(made)
         finally:
@@ -80,6 +87,18 @@ def with_audit_event(job: Callable[[Components], Awaitable[T]], act: SecurityEve
         return result
 
     return both
+
+
+def make_store_folder(store: str) -> None:
+    """Make the folder of a SQLite store, open to its owner only, unless it exists.  Ends with a message if that fails."""
+    scheme, _, path = store.partition(":///")
+    folder = Path(path).parent
+    if scheme != "sqlite" or folder.is_dir():
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"Cannot make the folder {folder.absolute()} for the store: {error.strerror}.") from None
 
 
 def without_credentials(store: str) -> str:

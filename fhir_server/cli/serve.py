@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,14 +14,13 @@ import click
 import uvicorn
 
 from fhir_server.app import Components, application
-from fhir_server.cli.base import main, settings, with_parts, without_credentials
+from fhir_server.cli.base import main, make_store_folder, settings, with_parts, without_credentials
 from fhir_server.cli.store import LOAD_KEY, load_key, today
 from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, LoadReport
+from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
-
-SEEDS = Path(__file__).parents[2] / "seed_bundles"
 
 
 @main.command()
@@ -34,7 +34,9 @@ def serve(host: str, port: int, workers: int) -> None:
         chosen.require_key()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    _make_folder(chosen)
+    make_store_folder(chosen.store)
+    # Ends with a message if the server cannot start; uvicorn would print a traceback, and restart workers forever.
+    with_parts(Components.prepare, chosen)
     uvicorn.run(**_options(host, port), workers=workers)
 
 
@@ -49,7 +51,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     chosen = settings()
     if chosen.mode == "production":
         raise click.ClickException("The demo's passwords are public: it does not run with FHIR_SERVER_MODE=production.")
-    _make_folder(chosen)
+    make_store_folder(chosen.store)
     with_parts(_load_demo, chosen)
     if prepare_only:
         click.echo(f"The demo records are in {without_credentials(chosen.store)}.")
@@ -67,18 +69,12 @@ async def _load_demo(made: Components) -> None:
     key = await load_key(made.store)
     if await made.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
         return
-    for path in files((SEEDS,)):
+    for path in files((data_folder("seed_bundles"),)):
         for unit in units(path, key, today(made)):
             await loader.load(unit, tally)
     if tally.rejects:
         raise ValueError(f"The demo records were refused: {tally.rejects[0].decode()}")
     await made.store.key_values.put(LOAD_KEY, "demo", b"loaded", 2**62)
-
-
-def _make_folder(chosen: Settings) -> None:
-    scheme, _, path = chosen.store.partition(":///")
-    if scheme == "sqlite":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _options(host: str, port: int) -> dict[str, Any]:
@@ -107,6 +103,12 @@ def created() -> object:
     return application(settings())
 
 
+def _this_command() -> str:
+    """How a shell starts this program again."""
+    module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([sys.executable, "-m", "fhir_server"] if module else sys.argv[:1])
+
+
 def _welcome(chosen: Settings) -> None:
     click.echo(
         f"""
@@ -116,7 +118,7 @@ Sign in on {chosen.origin}/ as adult, parent-a, parent-b, newly-adult, proxy-sta
 privacy-officer; the password of each is {PASSWORD}
 
 A first call, as the operator of this machine:
-  TOKEN=$(FHIR_SERVER_MODE=demo .venv/bin/fhir-server token --client demo-backend --scope "system/*.cruds")
+  TOKEN=$(FHIR_SERVER_MODE=demo {_this_command()} token --client demo-backend --scope "system/*.cruds")
   curl -H "Authorization: Bearer $TOKEN" "{chosen.base}/Patient?_count=5"
 
 Apps: client demo-public (PKCE), redirect http://127.0.0.1:8765/callback; discovery at

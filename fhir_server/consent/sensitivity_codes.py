@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fhir_server.consent.visibility_classes import CATEGORIES
+from fhir_server.package_data import data_folder
 
 ICD: Final = "http://hl7.org/fhir/sid/icd-10-cm"
 SNOMED: Final = "http://snomed.info/sct"
@@ -77,12 +78,12 @@ class SensitivityCodes:
 
     @staticmethod
     def load(folder: Path | str = "") -> SensitivityCodes:
-        """The book of an ``ig`` folder ("": the one beside the package).
+        """Read the code lists of an ``ig`` folder ("": the one that comes with the package).
 
         Raises ValueError, with a text for the operator, for a folder without sensitive and ordinary lists or for a
         ValueSet this reader does not understand in full: a list read in part would let something through.
         """
-        folder = Path(folder) if folder else Path(__file__).parents[2] / "ig"
+        folder = Path(folder) if folder else data_folder("ig")
         book = SensitivityCodes()
         names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if book._read(path)]
         if not {"sensitive", "ordinary"} <= {name.partition("-")[0] for name in names}:

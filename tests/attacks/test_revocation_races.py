@@ -89,7 +89,7 @@ def test_revocation_race_an_app_cannot_keep_its_registration_by_changing_it_whil
 
 @pytest.mark.parametrize("change", ["password", "relation"])
 def test_revocation_race_an_account_cannot_be_kept_by_changing_it_while_it_is_closed(world: World, change: str) -> None:
-    replace, closing = world.store.key_values.put, []
+    put, closing = world.store.key_values.put, []
 
     async def late(kind: str, *rest: Any) -> None:
         if kind == "user" and not closing:
