@@ -41,11 +41,11 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
     "Scopes are stretched at refresh, at consent or by their spelling": (
         "test_scope_escalation",
         "test_smart_63",
-        "test_a_refresh_never_widens",
+        "test_refresh_with_wider_scope_is_refused",
     ),
     "Another client's launch is used": ("test_smart_30_a_launch_for_another_client", "test_smart_30_57"),
     "A token is sent in a query string": ("test_a_token_in_the_query_string", "test_credentials_in_the_query"),
-    "One kind of token is used for another": ("test_token_confusion", "test_a_token_is_no_code", "test_an_access_token_is_no_invitation"),
+    "One kind of token is used for another": ("test_token_confusion", "test_a_token_is_no_code", "test_token_confusion_access_token_cannot_register_an_app"),
     "A password is guessed": ("test_password_guessing",),
     "A second factor is guessed, replayed or stepped around": (
         *("test_half_a_sign_in", "test_codes_cannot_be_guessed", "test_a_code_counts_once", "test_of_parallel_uses_of_one_code"),
@@ -60,7 +60,7 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         *("test_after_too_many_guesses", "test_unknown_used_expired_and_too_many"),
     ),
     "Who has an account is asked, by text or by timing": ("test_user_enumeration",),
-    "A script is put into a page": ("test_script_injection", "test_names_are_escaped", "test_elsewhere_what_a_provider_says"),
+    "A script is put into a page": ("test_script_injection", "test_sign_in_page_escapes_query_parameters", "test_elsewhere_what_a_provider_says"),
     "Answers are split by line breaks": ("test_response_splitting",),
     "Parameters are repeated or scattered": (
         "test_duplicate_parameters",

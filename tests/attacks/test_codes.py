@@ -17,7 +17,7 @@ from tests.smart.world import VERIFIER, Page, World, query
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
 
-def test_code_replay_ends_what_was_renewed_from_its_first_redemption_too(world: World) -> None:
+def test_code_replay_revokes_issued_and_refreshed_tokens(world: World) -> None:
     code = world.code()
     first = world.exchange(code).json()
     renewed = world.refresh(first["refresh_token"]).json()
@@ -28,14 +28,14 @@ def test_code_replay_ends_what_was_renewed_from_its_first_redemption_too(world: 
     assert world.refresh(renewed["refresh_token"]).json()["error"] == "invalid_grant"
 
 
-def test_code_replay_leaves_the_persons_other_grants_alone(world: World) -> None:
+def test_code_replay_keeps_other_grants_of_the_person(world: World) -> None:
     other, code = world.tokens(), world.code()
     world.exchange(code)
     world.exchange(code)
     assert world.principal(other["access_token"])
 
 
-def test_code_injection_a_code_made_for_another_challenge_is_refused(world: World) -> None:
+def test_code_injection_fails_without_matching_code_verifier(world: World) -> None:
     """A code stolen from one session and put into the answer of another (RFC 9700 4.5)."""
     others = base64.urlsafe_b64encode(hashlib.sha256(b"w" * 50).digest()).rstrip(b"=").decode()
     stolen, own = world.code(code_challenge=others), world.code()
@@ -45,7 +45,7 @@ def test_code_injection_a_code_made_for_another_challenge_is_refused(world: Worl
 
 
 @pytest.mark.parametrize("name", ["code_verifier", "code", "redirect_uri", "grant_type"])
-def test_pkce_downgrade_by_leaving_out_or_blanking_a_parameter_of_the_exchange_is_refused(world: World, name: str) -> None:
+def test_pkce_downgrade_by_missing_or_blank_parameter_returns_400(world: World, name: str) -> None:
     sound: dict[str, str | None] = {"grant_type": "authorization_code", "code": world.code(), "redirect_uri": demo.REDIRECT}
     sound |= {"code_verifier": VERIFIER, "client_id": "demo-public"}
     for value in (None, "", " "):
@@ -53,7 +53,7 @@ def test_pkce_downgrade_by_leaving_out_or_blanking_a_parameter_of_the_exchange_i
     assert world.post("/oauth/token", **sound).status_code == 200
 
 
-def test_a_code_of_one_client_is_worth_nothing_to_any_other(world: World) -> None:
+def test_code_of_one_client_is_refused_for_another_client(world: World) -> None:
     for owner, thief in (("demo-public", CONFIDENTIAL), ("demo-confidential", None)):
         code = world.code(client_id=owner)
         assert world.exchange(code, thief).json()["error"] == "invalid_grant"
@@ -61,7 +61,7 @@ def test_a_code_of_one_client_is_worth_nothing_to_any_other(world: World) -> Non
 
 
 @pytest.mark.parametrize("other", ["refresh_token", "access_token", "id_token"])
-def test_a_token_is_no_code_and_a_code_no_token(world: World, other: str) -> None:
+def test_token_confusion_rejects_token_as_code_and_code_as_token(world: World, other: str) -> None:
     tokens = world.tokens()
     assert world.exchange(tokens[other]).json()["error"] == "invalid_grant"
     code = world.code()
@@ -70,7 +70,7 @@ def test_a_token_is_no_code_and_a_code_no_token(world: World, other: str) -> Non
     assert world.exchange(code).status_code == 200
 
 
-def test_nothing_that_opens_anything_can_be_guessed(world: World) -> None:
+def test_issued_secrets_are_256_bits_long_and_distinct(world: World) -> None:
     """256 random bits each, so that no limit on guessing is needed where the guess is the whole credential."""
     page = world.consent_page()
     handle, session = dict(Page(page.text).sent)["request"], world.http.cookies["session"]
@@ -83,7 +83,7 @@ def test_nothing_that_opens_anything_can_be_guessed(world: World) -> None:
     assert len(set(found)) == len(found)
 
 
-def test_a_verifier_is_never_shown_nor_kept(world: World) -> None:
+def test_code_verifier_is_not_stored(world: World) -> None:
     code = world.code()
     assert world.exchange(code).status_code == 200
     kept = repr(vars(world.store)) + repr(vars(world.store.key_values))

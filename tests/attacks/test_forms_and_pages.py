@@ -30,7 +30,7 @@ def states(house: House) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("username", ["adult", "clinician"])
-def test_csrf_every_form_without_this_browsers_token_is_refused_and_changes_nothing(house: House, username: str) -> None:
+def test_csrf_form_without_own_token_returns_403_and_changes_nothing(house: House, username: str) -> None:
     visitor, stranger = house.signed_in(username), house.signed_in("parent-a")
     tokens = (None, "", "wrong", "é", own_token(stranger))
     before = states(house)
@@ -45,7 +45,7 @@ def test_csrf_every_form_without_this_browsers_token_is_refused_and_changes_noth
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_csrf_a_form_that_the_browser_says_is_of_another_site_is_refused_even_with_the_token(house: House, site: str) -> None:
+def test_csrf_cross_site_fetch_metadata_returns_403_despite_token(house: House, site: str) -> None:
     """As after planting a cookie whose token the attacker can work out."""
     visitor = house.signed_in("adult")
     own = own_token(visitor)
@@ -56,7 +56,7 @@ def test_csrf_a_form_that_the_browser_says_is_of_another_site_is_refused_even_wi
     assert answer.status_code == 303
 
 
-def test_csrf_no_form_works_by_get(house: House) -> None:
+def test_csrf_get_requests_do_not_submit_forms(house: House) -> None:
     visitor = house.signed_in("adult")
     fields = EVERYTHING | {"token": own_token(visitor)}
     before = len(house.stored("Consent"))
@@ -69,7 +69,7 @@ def test_csrf_no_form_works_by_get(house: House) -> None:
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_login_csrf_the_sign_in_form_works_only_in_the_browser_it_was_shown_to(world: World, held: bool) -> None:
+def test_login_csrf_sign_in_form_of_another_browser_returns_403(world: World, held: bool) -> None:
     """The victim's browser is made to sign in as the attacker, whose own form token the attacker sends along."""
     attacker, victim = world.browser(), world.browser()
     fields = dict(Page(attacker.get("/sign-in").text).sent) | {"username": "parent-a", "password": demo.PASSWORD}
@@ -127,14 +127,14 @@ def _check_page(path: str, answer: httpx.Response) -> None:
     assert "access-control-allow-origin" not in answer.headers, path
 
 
-def test_clickjacking_caches_and_referrers_every_page_of_an_authorization_is_closed_to_them(world: World) -> None:
+def test_clickjacking_cache_and_referrer_headers_cover_oauth_pages(world: World) -> None:
     pages = _walked(world)
     assert {page.status_code for page in pages} == {200, 400, 403}
     for page in pages:
         _check_page(str(page.url), page)
 
 
-def test_clickjacking_caches_and_referrers_every_other_page_is_closed_to_them(house: House) -> None:
+def test_clickjacking_cache_and_referrer_headers_cover_other_pages(house: House) -> None:
     shown = _shown(house)
     assert {path for path, answer in shown if answer.status_code == 200} >= {
         "/",
@@ -149,7 +149,7 @@ def test_clickjacking_caches_and_referrers_every_other_page_is_closed_to_them(ho
         _check_page(path, answer)
 
 
-def test_cache_headers_on_every_answer_with_a_code_or_token(world: World) -> None:
+def test_cache_headers_forbid_storing_codes_and_tokens(world: World) -> None:
     back = world.submit(world.consent_page(), decision="allow")
     code = back.headers["location"].partition("code=")[2].partition("&")[0]
     tokens = world.exchange(code)
@@ -188,7 +188,7 @@ SAID = (
 
 
 @pytest.mark.parametrize("username", [None, "adult", "clinician"])
-def test_script_injection_what_a_request_says_is_shown_as_text_or_not_at_all(house: House, username: str | None) -> None:
+def test_script_injection_is_escaped_or_omitted_on_every_page(house: House, username: str | None) -> None:
     visitor = house.signed_in(username) if username else house.visitor()
     token = own_token(visitor) if username else dict(Page(visitor.get("/sign-in").text).sent)["token"]
     fields = dict.fromkeys(SAID, SCRIPT)
@@ -204,7 +204,7 @@ def test_script_injection_what_a_request_says_is_shown_as_text_or_not_at_all(hou
 # other origins' scripts
 
 
-def test_cors_no_answer_allows_credentials_and_no_page_may_be_read(house: House) -> None:
+def test_cors_forbids_credentials_everywhere_and_reading_of_pages(house: House) -> None:
     visitor = house.signed_in("adult")
     asked = {"Origin": "https://evil.example"}
     preflight = asked | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
@@ -221,7 +221,7 @@ def test_cors_no_answer_allows_credentials_and_no_page_may_be_read(house: House)
     assert not open_to_all & {path for path, _ in _shown(house)}
 
 
-def test_cors_the_cookie_is_worth_nothing_where_other_origins_may_read(house: House) -> None:
+def test_cors_readable_endpoints_ignore_the_session_cookie(house: House) -> None:
     visitor = house.signed_in("adult")
     assert visitor.get("/apps").status_code == 200  # the control
     assert visitor.get("/fhir/Patient/adult").status_code == 401
@@ -232,7 +232,7 @@ def test_cors_the_cookie_is_worth_nothing_where_other_origins_may_read(house: Ho
 
 
 @pytest.mark.parametrize("body", [b"x=" + b"y" * 70_000, b"&".join(b"a=1" for _ in range(600))], ids=["large", "many"])
-def test_huge_bodies_of_forms_are_refused_unread(house: House, body: bytes) -> None:
+def test_huge_bodies_of_forms_are_refused(house: House, body: bytes) -> None:
     visitor = house.signed_in("adult")
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     for path in (*house.forms(), "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/authorize"):

@@ -44,7 +44,7 @@ def tried(world: World, browser: Browser, username: str, password: str) -> bool:
 
 
 @pytest.mark.parametrize("username", ["adult", "nobody", "", "x" * 5000, "\x00"])
-def test_user_enumeration_unknown_names_wrong_passwords_and_lock_outs_read_alike(world: World, username: str) -> None:
+def test_user_enumeration_sign_in_failures_return_identical_pages(world: World, username: str) -> None:
     page = world.follow(world.authorize())
     wrong = world.sign_in(page, "parent-a", "wrong-password")
     other = world.sign_in(page, username, "wrong-password")
@@ -56,7 +56,7 @@ def test_user_enumeration_unknown_names_wrong_passwords_and_lock_outs_read_alike
     assert (locked.status_code, Page(locked.text).text) == (wrong.status_code, text)
 
 
-def test_password_guessing_locks_an_account_for_a_quarter_of_an_hour_and_no_longer(world: World) -> None:
+def test_password_guessing_locks_the_account_for_15_minutes(world: World) -> None:
     assert not any(guess(world, "adult", f"guess-{number}", f"10.0.0.{number}") for number in range(PER_USER))
     assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9")
     assert guess(world, "parent-a", demo.PASSWORD, "10.9.9.9")
@@ -64,19 +64,19 @@ def test_password_guessing_locks_an_account_for_a_quarter_of_an_hour_and_no_long
     assert guess(world, "adult", demo.PASSWORD)
 
 
-def test_password_guessing_a_right_password_gives_the_guesses_back(world: World) -> None:
+def test_password_guessing_count_resets_after_correct_password(world: World) -> None:
     for _ in range(4):
         assert not any(guess(world, "adult", "wrong-guess") for _ in range(PER_USER - 1))
         assert guess(world, "adult", demo.PASSWORD)
 
 
-def test_password_guessing_many_accounts_locks_the_address(world: World) -> None:
+def test_password_guessing_on_many_accounts_locks_the_ip_address(world: World) -> None:
     assert not any(guess(world, f"user-{number}", "guess-guess") for number in range(PER_ADDRESS))
     assert not guess(world, "adult", demo.PASSWORD)
     assert guess(world, "adult", demo.PASSWORD, "10.9.9.9")
 
 
-def test_password_guessing_from_many_addresses_of_one_ipv6_network_locks_them_all(world: World) -> None:
+def test_password_guessing_is_counted_per_ipv6_64_network(world: World) -> None:
     """Whoever has one such address has the 2^64 beside it too."""
     for number in range(PER_ADDRESS):
         assert not guess(world, f"somebody-{number}", "wrong", f"2001:db8:1:2::{number:x}:1")
@@ -87,7 +87,7 @@ def test_password_guessing_from_many_addresses_of_one_ipv6_network_locks_them_al
     assert guess(world, "adult", demo.PASSWORD, "::ffff:192.0.2.99")
 
 
-def test_a_flood_from_many_addresses_of_one_ipv6_network_is_one_flood() -> None:
+def test_flood_limit_counts_an_ipv6_64_network_as_one_address() -> None:
     limit = Limit(3, MINUTE)
     assert [limit.allows(f"2001:db8::{number}", 0) for number in range(1, 5)] == [True, True, True, False]
     assert limit.headers("2001:db8::9", 0) == {"Retry-After": "60"}
@@ -95,7 +95,7 @@ def test_a_flood_from_many_addresses_of_one_ipv6_network_is_one_flood() -> None:
     assert [limit.allows(address, 0) for address in ("2001:db8:0:1::1", "::ffff:198.51.100.7", "")] == [True] * 3
 
 
-def test_password_guessing_in_parallel_is_counted_before_it_is_checked(world: World) -> None:
+def test_password_guessing_in_parallel_is_counted_before_checking(world: World) -> None:
     async def race() -> int:
         passwords = ["wrong-guess"] * 9 + [demo.PASSWORD]
         tries = (check_password_sign_in(world.store, "adult", word, f"10.0.1.{n}", world.clock()) for n, word in enumerate(passwords))
@@ -104,7 +104,7 @@ def test_password_guessing_in_parallel_is_counted_before_it_is_checked(world: Wo
     assert asyncio.run(race()) == 0
 
 
-def test_password_guessing_does_not_lock_the_victim_out_of_a_device_of_their_own(world: World) -> None:
+def test_password_guessing_does_not_lock_out_known_devices(world: World) -> None:
     """The guesser goes on for ever, from many addresses and the victim's too; a device the victim has signed in on works all the same."""
     own, new = world.browser(), world.browser()
     assert tried(world, own, "adult", demo.PASSWORD)
@@ -116,7 +116,7 @@ def test_password_guessing_does_not_lock_the_victim_out_of_a_device_of_their_own
         world.clock.forward(WINDOW)
 
 
-def test_password_guessing_on_a_device_of_ones_own_is_limited_too_and_each_person_has_their_own_guesses_there(world: World) -> None:
+def test_password_guessing_on_a_known_device_is_limited_per_person(world: World) -> None:
     family = world.browser()
     for username in ("adult", "parent-a"):
         assert tried(world, family, username, demo.PASSWORD)
@@ -127,13 +127,13 @@ def test_password_guessing_on_a_device_of_ones_own_is_limited_too_and_each_perso
 
 
 @pytest.mark.parametrize("device", ["", "made-up", "x" * 4000])
-def test_password_guessing_with_a_made_up_device_gains_nothing(world: World, device: str) -> None:
+def test_password_guessing_with_forged_device_cookie_is_limited(world: World, device: str) -> None:
     for number in range(PER_USER):
         assert not guess(world, "adult", f"guess-{number}", f"10.0.0.{number}", device)
     assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9", device)
 
 
-def test_password_guessing_at_the_device_of_somebody_else_gains_nothing(world: World) -> None:
+def test_password_guessing_on_another_persons_device_is_limited(world: World) -> None:
     mine = world.browser()
     assert tried(world, mine, "parent-a", demo.PASSWORD)
     for number in range(PER_USER):
@@ -141,7 +141,7 @@ def test_password_guessing_at_the_device_of_somebody_else_gains_nothing(world: W
     assert not tried(world, mine, "adult", demo.PASSWORD)
 
 
-def test_password_guessing_from_made_up_addresses_is_counted_as_what_it_is(world: World) -> None:
+def test_password_guessing_limit_ignores_forged_forwarding_headers(world: World) -> None:
     """What a request says of where it comes from counts only if a proxy that the operator trusts says it."""
     fields = dict(Page(world.http.get("/sign-in").text).sent)
     for number in range(PER_ADDRESS):
@@ -156,7 +156,7 @@ def test_password_guessing_from_made_up_addresses_is_counted_as_what_it_is(world
 # who has an account
 
 
-def test_user_enumeration_by_timing_each_attempt_costs_one_password_hash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known, unknown, disabled, locked: the work is the same, whatever the clock says."""
     asyncio.run(users.password_fits(None, "x"))  # the hash that stands in for nobody's is made once
     counted: list[str] = []
@@ -173,7 +173,7 @@ def test_user_enumeration_by_timing_each_attempt_costs_one_password_hash(world: 
     assert len({hashed.rpartition("$")[0].rpartition("$")[0] for hashed in counted}) == 1  # and under the same parameters
 
 
-def test_user_enumeration_at_recovery_a_wrong_code_reads_and_costs_the_same_for_every_name(
+def test_user_enumeration_at_set_password_sees_equal_text_and_cost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a code for somebody else, and a password that would not do, with or without a code waiting."""
@@ -205,7 +205,7 @@ def _counting(work: Callable[..., Any], worked: list[str]) -> Callable[..., Any]
     return counted
 
 
-def test_user_enumeration_there_is_no_registration_of_people_and_accounts_are_changed_by_who_is_signed_in(house: House) -> None:
+def test_user_enumeration_finds_no_sign_up_or_public_account_form(house: House) -> None:
     """Accounts are opened by the operator alone; registration here is of apps."""
     paths = {*house.paths("GET"), *house.paths("POST"), *house.paths("PUT")}
     assert {"/sign-in", "/register-app"} <= paths  # the control
@@ -224,13 +224,13 @@ def test_user_enumeration_there_is_no_registration_of_people_and_accounts_are_ch
 
 
 @pytest.mark.parametrize("username", ["adult", "nobody", "clinician"])
-def test_user_enumeration_the_pages_before_signing_in_are_the_same_for_every_name(world: World, username: str) -> None:
+def test_user_enumeration_sign_in_page_is_same_for_every_username(world: World, username: str) -> None:
     page = world.http.get("/sign-in", params={"username": username})
     again = world.http.get("/sign-in", params={"username": "somebody"})
     assert page.text.replace(username, "somebody") == again.text
 
 
-def test_user_enumeration_by_codes_of_somebody_else_reads_like_a_wrong_code(house: House) -> None:
+def test_user_enumeration_at_activation_sees_one_error_page(house: House) -> None:
     visitor = house.signed_in("proxy-full")
     one = visitor.send("/accept", "/accept", code="AAAA-AAAA-AAAA-AAAA-AAAA")
     two = visitor.send("/accept", "/accept", code="adult")
@@ -241,7 +241,7 @@ def test_user_enumeration_by_codes_of_somebody_else_reads_like_a_wrong_code(hous
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
-def test_client_secret_guessing_is_slowed_for_the_guessers_address_and_for_a_minute_only(world: World, path: str) -> None:
+def test_client_secret_guessing_returns_429_per_ip_for_one_minute(world: World, path: str) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": "x", "token": "x"}
     statuses = [world.http.post(path, data=form, auth=(CONFIDENTIAL[0], f"guess-{n}")).status_code for n in range(routes.FAILURES)]
     assert set(statuses) == {401}
@@ -261,14 +261,14 @@ def _elsewhere(world: World, path: str, form: dict[str, str]) -> httpx.Response:
     return asyncio.run(sent())
 
 
-def test_client_secret_guessing_honest_requests_are_not_counted(world: World) -> None:
+def test_client_secret_guessing_limit_ignores_valid_credentials(world: World) -> None:
     for _ in range(routes.FAILURES + 1):
         assert world.post("/oauth/introspect", CONFIDENTIAL, token="garbage").json() == {"active": False}
     assert world.post("/oauth/token", CONFIDENTIAL, grant_type="refresh_token", refresh_token="x").status_code == 400
 
 
 @pytest.mark.parametrize("header", ["Bearer x", "Bearer ", "Basic eDp4", ""])
-def test_introspection_guessing_needs_a_credential_first(world: World, header: str) -> None:
+def test_introspection_guessing_without_credentials_returns_401(world: World, header: str) -> None:
     token = world.tokens()["access_token"]
     answer = world.http.post("/oauth/introspect", data={"token": token}, headers={"Authorization": header} if header else {})
     assert answer.status_code == 401
@@ -279,7 +279,7 @@ def test_introspection_guessing_needs_a_credential_first(world: World, header: s
 # other limits
 
 
-def test_registration_code_guessing_reads_alike_and_an_invitation_is_not_used_up_by_it(world: World) -> None:
+def test_initial_access_token_guessing_returns_identical_401(world: World) -> None:
     object.__setattr__(world.smart, "mode", "production")
     metadata = {"client_name": "Heart diary", "redirect_uris": ["https://app.example/cb"]}
     answers = [world.http.post("/oauth/register", json=metadata, headers={"Authorization": f"Bearer guess{n}"}) for n in range(5)]
@@ -287,7 +287,7 @@ def test_registration_code_guessing_reads_alike_and_an_invitation_is_not_used_up
     assert len(asyncio.run(clients.list_all(world.store))) == len(demo.CLIENTS)
 
 
-def test_a_flood_of_authorization_requests_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
+def test_flood_of_authorization_requests_returns_temporary_429(world: World) -> None:
     answers = [world.authorize().status_code for _ in range(REQUESTS)]
     assert set(answers) == {303}
     world.clock.forward(MINUTE // 2)
@@ -299,7 +299,7 @@ def test_a_flood_of_authorization_requests_is_limited_with_retry_after_but_not_f
     assert world.authorize().status_code == 303
 
 
-def test_a_flood_of_sign_ins_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
+def test_flood_of_sign_ins_returns_temporary_429(world: World) -> None:
     """Each is a hash that takes memory and time, also once the address is locked out."""
     form = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "nobody", "password": "wrong"}
     assert {world.http.post("/sign-in", data=form).status_code for _ in range(REQUESTS)} == {400}
@@ -309,7 +309,7 @@ def test_a_flood_of_sign_ins_is_limited_with_retry_after_but_not_for_good(world:
     assert tried(world, world.browser(), "adult", demo.PASSWORD)
 
 
-def test_a_flood_of_registrations_is_limited_with_retry_after_but_not_for_good(world: World) -> None:
+def test_flood_of_registrations_returns_temporary_429(world: World) -> None:
     for number in range(REGISTRATIONS):
         name = f"Diary {chr(97 + number % 26)}{chr(97 + number // 26)} {number}"
         metadata = {"client_name": name, "redirect_uris": ["https://app.example/cb"]}
@@ -323,7 +323,7 @@ def test_a_flood_of_registrations_is_limited_with_retry_after_but_not_for_good(w
     assert world.http.post("/register-app", data=form | {"scope": "patient/*.rs"}).status_code == 200
 
 
-def test_a_flood_of_departures_to_a_provider_is_limited_with_retry_after_but_not_for_good(worlds: Worlds) -> None:
+def test_flood_of_provider_redirects_returns_temporary_429(worlds: Worlds) -> None:
     """Each keeps something here and asks the provider something, so we are not to be turned against it."""
     worlds.ours.http.get("/sign-in")
     path = f"/sign-in/with/{FEDERATED['north'].id}"
@@ -335,7 +335,7 @@ def test_a_flood_of_departures_to_a_provider_is_limited_with_retry_after_but_not
     assert worlds.ours.http.get(path).status_code == 303
 
 
-def test_a_flood_of_assertions_whose_keys_never_come_holds_up_nobody_else(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_assertions_with_slow_jwks_blocks_no_other_request(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """One client whose server does not answer, sixty requests at once: people sign in and apps refresh all the same."""
     world, wait = site.world, 1.5
 

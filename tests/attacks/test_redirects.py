@@ -71,7 +71,7 @@ def test_redirect_uri_variants_are_never_followed(app: World, variant: str, faul
     assert (answer.status_code, "location" in answer.headers, "refresh" in answer.headers) == (400, False, False)
 
 
-def test_redirect_uri_the_registered_one_is_followed(app: World) -> None:
+def test_redirect_uri_equal_to_the_registered_one_is_followed(app: World) -> None:
     """The control of the variants, with a sound request and a faulty one."""
     assert app.authorize(client_id="web-app", redirect_uri=HERE).status_code == 303
     assert app.authorize(client_id="web-app", redirect_uri=HERE, scope="nonsense").headers["location"].startswith(f"{HERE}?")
@@ -87,7 +87,7 @@ def test_redirect_uri_variants_at_the_exchange_are_refused(app: World, variant: 
 # mix-up (RFC 9207)
 
 
-def test_mix_up_every_answer_names_the_issuer(world: World) -> None:
+def test_mix_up_every_authorization_response_names_the_issuer(world: World) -> None:
     allowed = world.submit(world.consent_page(), decision="allow")
     denied = world.submit(world.consent_page(), decision="deny")
     faulty = [world.authorize(**bad) for bad in ({"scope": "x"}, {"aud": EVIL}, {"response_type": "token"}, {"code_challenge": None})]
@@ -97,14 +97,14 @@ def test_mix_up_every_answer_names_the_issuer(world: World) -> None:
     assert {"code" in query(a.headers["location"]) for a in (denied, silent, *faulty)} == {False}
 
 
-def test_mix_up_that_answers_name_the_issuer_is_announced(world: World) -> None:
+def test_mix_up_discovery_announces_the_iss_parameter(world: World) -> None:
     for path in ("/.well-known/openid-configuration", "/fhir/.well-known/smart-configuration"):
         told = world.http.get(path).json()
         assert told["authorization_response_iss_parameter_supported"] is True
         assert told["issuer"] == ORIGIN
 
 
-def test_mix_up_an_iss_of_the_senders_choice_is_not_repeated(world: World) -> None:
+def test_mix_up_iss_parameter_of_the_request_is_not_echoed(world: World) -> None:
     answer = world.http.get("/oauth/authorize", params=world.asked(scope="x") | {"iss": EVIL})
     assert query(answer.headers["location"])["iss"] == ORIGIN
     assert answer.headers["location"].count("iss=") == 1
@@ -117,7 +117,7 @@ def test_mix_up_an_iss_of_the_senders_choice_is_not_repeated(world: World) -> No
     "state", ["x\r\nSet-Cookie: session=evil", "x\nLocation: https://evil.example", "x\r\n\r\n<script>", "\x00", "x\u2028y"]
 )
 @pytest.mark.parametrize("decision", ["allow", "deny"])
-def test_response_splitting_by_state_stays_a_parameter(world: World, state: str, decision: str) -> None:
+def test_response_splitting_in_state_stays_encoded_in_location(world: World, state: str, decision: str) -> None:
     for answer in (world.submit(world.consent_page(state=state), decision=decision), world.authorize(state=state, scope="x")):
         location = answer.headers["location"]
         assert location.isascii() and location.isprintable()
@@ -127,7 +127,7 @@ def test_response_splitting_by_state_stays_a_parameter(world: World, state: str,
 
 
 @pytest.mark.parametrize("uri", [f"{HERE}\r\nSet-Cookie: a=b", f"{HERE}\n", f"{HERE} x", f"{HERE}\x00", f"{HERE}#x", "javascript:alert(1)"])
-def test_response_splitting_an_address_that_could_break_a_header_is_registered_by_nobody(world: World, uri: str) -> None:
+def test_response_splitting_redirect_uri_is_not_registered(world: World, uri: str) -> None:
     with pytest.raises(ValueError, match="redirect URI"):
         asyncio.run(clients.save(world.store, Client("x", "X", "app", "none", "patient/*.rs", (uri,))))
     metadata: dict[str, Any] = {"client_name": "Heart diary", "token_endpoint_auth_method": "none"}
@@ -136,7 +136,7 @@ def test_response_splitting_an_address_that_could_break_a_header_is_registered_b
 
 
 @pytest.mark.parametrize("name", ["next", "request"])
-def test_response_splitting_by_where_to_go_on_stays_out_of_the_header(world: World, name: str) -> None:
+def test_response_splitting_in_next_or_request_stays_out_of_headers(world: World, name: str) -> None:
     value = "/x\r\nSet-Cookie: session=evil"
     fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "adult", "password": demo.PASSWORD, name: value}
     answer = world.http.post("/sign-in", data=fields)
@@ -163,14 +163,14 @@ TARGETS = (
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
-def test_open_redirect_a_sign_in_sends_nobody_elsewhere(world: World, target: str) -> None:
+def test_open_redirect_after_sign_in_falls_back_to_start_page(world: World, target: str) -> None:
     assert local_path(target) == "/"
     page = world.http.get("/sign-in", params={"next": target})
     fields = dict(Page(page.text).sent) | {"username": "adult", "password": demo.PASSWORD}
     assert world.http.post("/sign-in", data=fields).headers["location"] == "/"
 
 
-def test_open_redirect_a_sign_in_goes_on_to_a_page_of_ours(world: World) -> None:
+def test_open_redirect_check_allows_local_paths(world: World) -> None:
     """The control."""
     page = world.http.get("/sign-in", params={"next": "/portal/records?x=1"})
     fields = dict(Page(page.text).sent) | {"username": "adult", "password": demo.PASSWORD}
@@ -193,7 +193,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("username", [None, "adult", "clinician"])
-def test_open_redirect_no_page_follows_an_address_it_is_given(house: House, username: str | None) -> None:
+def test_open_redirect_no_page_redirects_to_a_given_url(house: House, username: str | None) -> None:
     visitor = house.signed_in(username) if username else house.visitor()
     seen = set()
     for path in house.pages():
@@ -204,7 +204,7 @@ def test_open_redirect_no_page_follows_an_address_it_is_given(house: House, user
     assert seen >= ({200, 303} if username is None else {200})  # the control: pages do show, and send people on
 
 
-def test_open_redirect_signing_out_ends_here_whatever_is_asked(house: House) -> None:
+def test_open_redirect_sign_out_ignores_redirect_parameters(house: House) -> None:
     visitor = house.signed_in("adult")
     answer = visitor.send("/", "/sign-out", post_logout_redirect_uri=EVIL, next=EVIL)
     assert (answer.status_code, answer.headers["location"]) == (303, "/signed-out")
@@ -212,7 +212,7 @@ def test_open_redirect_signing_out_ends_here_whatever_is_asked(house: House) -> 
 
 
 @pytest.mark.parametrize("header", ["Host", "X-Forwarded-Host", "Forwarded", "X-Original-URL", "X-Forwarded-Prefix", "Referer", "Origin"])
-def test_open_redirect_by_a_made_up_host_goes_nowhere(house: House, header: str) -> None:
+def test_open_redirect_forged_headers_do_not_change_the_origin(house: House, header: str) -> None:
     """Addresses in our answers are made of the origin in the settings, and of nothing that a request says."""
     value = "host=evil.example" if header == "Forwarded" else EVIL if header in ("Referer", "Origin") else "evil.example"
     for username in (None, "adult"):
@@ -260,14 +260,14 @@ def test_duplicate_parameters_of_a_token_request_are_refused(world: World, name:
 
 
 @pytest.mark.parametrize("path", ["/oauth/introspect", "/oauth/revoke"])
-def test_duplicate_parameters_elsewhere_are_refused(world: World, path: str) -> None:
+def test_duplicate_parameters_of_introspect_and_revoke_are_refused(world: World, path: str) -> None:
     token = world.tokens()["access_token"]
     auth = ("demo-confidential", demo.SECRET)
     assert world.http.post(path, data={"token": ["garbage", token]}, auth=auth).json()["error"] == "invalid_request"
     assert world.http.post(path, data={"token": "garbage"}, auth=auth).status_code == 200
 
 
-def test_parameter_pollution_a_query_beside_a_form_is_not_read(world: World) -> None:
+def test_parameter_pollution_authorize_form_ignores_its_query(world: World) -> None:
     worse = {"client_id": "demo-confidential", "redirect_uri": EVIL, "scope": "user/*.cruds", "code_challenge": "x" * 43}
     answer = world.http.post("/oauth/authorize?" + urlencode(worse), data=world.asked(code_challenge=CHALLENGE))
     page = world.submit(world.sign_in(world.follow(answer), "adult"), patient="adult")
@@ -277,7 +277,7 @@ def test_parameter_pollution_a_query_beside_a_form_is_not_read(world: World) -> 
 
 
 @pytest.mark.parametrize("name", ["code_verifier", "client_id", "code", "redirect_uri"])
-def test_parameter_pollution_what_is_missing_in_a_token_request_is_not_taken_from_its_query(world: World, name: str) -> None:
+def test_parameter_pollution_token_request_ignores_its_query(world: World, name: str) -> None:
     form = {"grant_type": "authorization_code", "code": world.code(), "redirect_uri": demo.REDIRECT, "code_verifier": VERIFIER}
     form["client_id"] = "demo-public"
     part = {key: value for key, value in form.items() if key != name}
@@ -285,7 +285,7 @@ def test_parameter_pollution_what_is_missing_in_a_token_request_is_not_taken_fro
     assert world.http.post("/oauth/token?" + urlencode({name: "other"}), data=form).status_code == 200
 
 
-def test_parameter_pollution_a_form_is_for_the_request_it_names_and_not_for_one_in_its_address(world: World) -> None:
+def test_parameter_pollution_consent_form_ignores_request_in_url(world: World) -> None:
     page = world.consent_page()
     sent = dict(Page(page.text).sent)
     form, handle = {"token": sent["token"], "decision": "allow"}, sent["request"]

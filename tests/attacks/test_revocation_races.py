@@ -34,7 +34,7 @@ def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> lis
 
 
 @pytest.mark.parametrize("moment", ["keep spent-refresh", "replace access", "replace refresh", "take refresh", "never"])
-def test_revocation_race_an_app_cannot_refresh_its_way_past_the_end_of_its_grant(
+def test_revocation_race_refresh_does_not_outlive_the_grant(
     world: World, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     old = world.tokens()
@@ -52,7 +52,7 @@ def test_revocation_race_an_app_cannot_refresh_its_way_past_the_end_of_its_grant
 
 
 @pytest.mark.parametrize("moment", ["keep spent-code", "replace access", "replace refresh", "take code", "never"])
-def test_revocation_race_a_code_gives_nothing_once_its_grant_has_ended(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_revocation_race_code_exchange_does_not_outlive_the_grant(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     code = world.code()
     steps = _ended_at(world, monkeypatch, moment)
     answer = world.exchange(code)
@@ -65,7 +65,7 @@ def test_revocation_race_a_code_gives_nothing_once_its_grant_has_ended(world: Wo
         assert (answer.status_code, answer.json()["error"], standing) == (400, "invalid_grant", ())
 
 
-def test_revocation_race_an_app_cannot_keep_its_registration_by_changing_it_while_it_is_taken_away(
+def test_revocation_race_update_does_not_restore_deleted_client(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metadata = {"client_name": "A diary", "redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "none"}
@@ -88,7 +88,7 @@ def test_revocation_race_an_app_cannot_keep_its_registration_by_changing_it_whil
 
 
 @pytest.mark.parametrize("change", ["password", "relation"])
-def test_revocation_race_an_account_cannot_be_kept_by_changing_it_while_it_is_closed(world: World, change: str) -> None:
+def test_revocation_race_update_does_not_restore_closed_account(world: World, change: str) -> None:
     put, closing = world.store.key_values.put, []
 
     async def late(kind: str, *rest: Any) -> None:

@@ -49,7 +49,7 @@ def _app(served: Served, scope: str) -> str:
     return served.app_token("adult", "adult", scope)
 
 
-def test_scope_conditions_find_no_row_by_a_reference_that_is_hidden(served: Served) -> None:
+def test_scope_conditions_do_not_match_hidden_references(served: Served) -> None:
     rest = "patient/Observation.rs"
     for condition in ("result=Observation/held", "result=held", "result:Observation=held", "result=Observation/never-was"):
         token = _app(served, f"{rest} patient/DiagnosticReport.rs?{condition}")
@@ -63,7 +63,7 @@ def test_scope_conditions_find_no_row_by_a_reference_that_is_hidden(served: Serv
         assert served.get(token, "DiagnosticReport/of-open").status == 200
 
 
-def test_scope_conditions_follow_a_reference_from_the_instant_at_which_its_row_comes_into_view() -> None:
+def test_scope_conditions_match_reference_once_target_is_visible() -> None:
     served = Served()
     held = _observation("laboratory", id="held", extension=[{"url": _RELEASE, "valueInstant": "2026-11-22T00:00:00Z"}])
     for row in (held, _report("of-held", ("held",))):
@@ -79,7 +79,7 @@ def test_scope_conditions_follow_a_reference_from_the_instant_at_which_its_row_c
     assert found == [[], ["of-held"]]
 
 
-def test_scope_conditions_on_whether_there_is_a_reference_cover_nothing(served: Served) -> None:
+def test_scope_conditions_with_missing_on_references_grant_nothing(served: Served) -> None:
     never = _app(served, "patient/Observation.rs")
     for condition in ("result:missing=false", "result:missing=true", "encounter:missing=true"):
         token = _app(served, f"patient/Observation.rs patient/DiagnosticReport.rs?{condition}")
@@ -90,7 +90,7 @@ def test_scope_conditions_on_whether_there_is_a_reference_cover_nothing(served: 
     assert served.get(_app(served, "patient/DiagnosticReport.rs?status:missing=false"), "DiagnosticReport/of-held").status == 200
 
 
-def test_scope_conditions_that_cannot_be_read_do_not_tell_which_rows_name_a_hidden_one(served: Served) -> None:
+def test_scope_conditions_that_are_invalid_reveal_no_references(served: Served) -> None:
     """What such a scope makes of a reference must not depend on whether a row has one."""
     for condition in ("foo=bar", "result.code=x", "_has:DiagnosticReport:result:code=x", "date=soon", "code:below=x"):
         token = _app(served, f"patient/DiagnosticReport.rs patient/Observation.rs?{condition}")
@@ -101,7 +101,7 @@ def test_scope_conditions_that_cannot_be_read_do_not_tell_which_rows_name_a_hidd
         assert served.get(token, "Observation/open").status == served.get(token, "Observation").status == 403
 
 
-def test_scope_conditions_hold_for_what_is_written_as_for_what_is_read(served: Served) -> None:
+def test_scope_conditions_apply_to_create_and_update(served: Served) -> None:
     """A clinician's app that may write vital signs writes no lab results, makes none of one, and one of none."""
     feed = served.token()
     for id, category in (("a-lab", "laboratory"), ("a-vital", "vital-signs")):
@@ -129,7 +129,7 @@ def test_scope_conditions_hold_for_what_is_written_as_for_what_is_read(served: S
     assert sent("PUT", "vital-signs", "a-vital") == 200
 
 
-def test_scope_conditions_hold_for_app_state_that_is_deleted(served: Served) -> None:
+def test_scope_conditions_apply_to_deletion_of_app_state(served: Served) -> None:
     def state(code: str) -> dict[str, Any]:
         coded = {"code": {"coding": [{"system": "https://app.example", "code": code}]}}
         return {"resourceType": "Basic", "subject": {"reference": "Patient/adult"}, **coded}
@@ -144,7 +144,7 @@ def test_scope_conditions_hold_for_app_state_that_is_deleted(served: Served) -> 
 
 
 @pytest.mark.parametrize("text", ["%E2%80%AE", "%00", "%0A", "%ED%A0%80", "%FF", "%C2%A0x", "", "%E2%80%8B", "%E2%81%A6x"])
-def test_scope_conditions_that_could_not_be_read_on_the_consent_page_are_dropped(text: str) -> None:
+def test_scope_conditions_with_unprintable_text_are_dropped(text: str) -> None:
     assert parse(f"patient/Observation.rs?category={text}") is None
     assert parse(f"patient/Observation.rs?{text}=x") is None
     assert parse(f"patient/Observation.rs?category=x&code=a{text}b" if text else "patient/Observation.rs?category=x&") is None
@@ -152,7 +152,7 @@ def test_scope_conditions_that_could_not_be_read_on_the_consent_page_are_dropped
     assert sound is not None and sound.query == (("category", "café"), ("code", "a&b c"))
 
 
-def test_scope_levels_in_one_token_lend_each_other_no_records(served: Served) -> None:
+def test_scope_levels_in_one_token_do_not_extend_each_other(served: Served) -> None:
     """``patient/`` writes into the record in context, however many records a ``user/`` scope beside it reads."""
     served.request(served.token(), "PUT", "Observation/of-child", body=_observation("vital-signs", "child", id="of-child"))
     token = served.token("demo-public", "user/Observation.rs patient/Observation.cu", "clinician", "adult")

@@ -29,7 +29,7 @@ def test_scope_escalation_at_a_refresh_is_refused(world: World) -> None:
     "scope", ["user/*.cruds", "patient/*.cruds", "system/*.rs", "patient/Observation.rs?category=x|y", "online_access"]
 )
 @pytest.mark.parametrize("field", ["scope", "part"])
-def test_scope_escalation_at_consent_by_a_scope_that_was_not_offered_is_not_granted(world: World, scope: str, field: str) -> None:
+def test_scope_escalation_by_unoffered_scope_at_consent_is_ignored(world: World, scope: str, field: str) -> None:
     page = world.consent_page(scope="launch/patient patient/Observation.rs patient/Patient.r")
     sent = Page(page.text).sent
     form: dict[str, list[str]] = {}
@@ -40,7 +40,7 @@ def test_scope_escalation_at_consent_by_a_scope_that_was_not_offered_is_not_gran
 
 
 @pytest.mark.parametrize("patient", ["teen", "senior", "nobody", "", "../teen", "Patient/teen"])
-def test_scope_escalation_at_consent_by_a_patient_who_was_not_offered_gives_nothing(world: World, patient: str) -> None:
+def test_scope_escalation_by_unoffered_patient_at_consent_fails(world: World, patient: str) -> None:
     picker = world.sign_in(world.follow(world.authorize()), "adult")
     assert world.submit(picker, patient=patient).status_code == 400
     handle = dict(Page(picker.text).sent)
@@ -87,7 +87,7 @@ MALFORMED = (
 
 
 @pytest.mark.parametrize("scope", MALFORMED, ids=repr)
-def test_scope_escalation_by_a_malformed_scope_grants_nothing_of_it(world: World, scope: str) -> None:
+def test_scope_escalation_by_malformed_scope_is_ignored(world: World, scope: str) -> None:
     assert parse(scope) is None
     assert query(world.authorize(scope=scope).headers["location"])["error"] == "invalid_scope"
     assert world.tokens(scope=f"patient/Patient.r {scope}")["scope"].split() in (
@@ -96,6 +96,6 @@ def test_scope_escalation_by_a_malformed_scope_grants_nothing_of_it(world: World
     )
 
 
-def test_scope_escalation_by_a_flood_of_scopes_is_refused(world: World) -> None:
+def test_scope_escalation_by_too_many_scopes_is_refused(world: World) -> None:
     flood = " ".join(f"patient/Observation.rs?category=x|{number}" for number in range(250))
     assert query(world.authorize(scope=flood).headers["location"])["error"] == "invalid_scope"

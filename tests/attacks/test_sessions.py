@@ -23,7 +23,7 @@ def _asks_for_a_password(world: World, cookie: str) -> bool:
     return 'name="password"' in world.follow(world.authorize()).text
 
 
-def test_session_fixation_the_session_id_changes_at_sign_in_and_the_old_one_is_worth_nothing(world: World) -> None:
+def test_session_fixation_sign_in_replaces_the_session_id(world: World) -> None:
     page = world.follow(world.authorize())
     before = world.http.cookies["session"]
     world.sign_in(page, "adult")
@@ -37,7 +37,7 @@ _AS_OURS = "kCpSP-3nA3giM4EGdnwJQeVq7X3Rjio49_96wEwKTvo"  # of the form of a ses
 
 
 @pytest.mark.parametrize("planted", ["planted-by-somebody-else", _AS_OURS, "", "x" * 4000], ids=["words", "as ours", "empty", "long"])
-def test_session_fixation_a_planted_cookie_never_becomes_signed_in(world: World, planted: str) -> None:
+def test_session_fixation_planted_cookie_is_never_signed_in(world: World, planted: str) -> None:
     world.http.cookies.set("session", planted, domain="127.0.0.1")
     world.sign_in(world.follow(world.authorize()), "adult")
     after = world.http.cookies["session"]
@@ -46,7 +46,7 @@ def test_session_fixation_a_planted_cookie_never_becomes_signed_in(world: World,
     assert _asks_for_a_password(world, planted)
 
 
-def test_session_fixation_at_a_sign_in_elsewhere_the_session_id_changes_too(worlds: Worlds) -> None:
+def test_session_fixation_federated_sign_in_replaces_session_id(worlds: Worlds) -> None:
     left = worlds.left()
     before = worlds.ours.http.cookies["session"]
     assert worlds.back(worlds.agreed(left)).status_code == 303
@@ -57,7 +57,7 @@ def test_session_fixation_at_a_sign_in_elsewhere_the_session_id_changes_too(worl
     assert worlds.who() == ""
 
 
-def test_session_fixation_taking_up_a_grant_changes_the_session_id(house: House) -> None:
+def test_session_fixation_activation_code_use_replaces_session_id(house: House) -> None:
     code = code_in(house.signed_in("adult").share())
     visitor = house.signed_in("proxy-standard")
     before = visitor.browser.cookies["session"]
@@ -68,7 +68,7 @@ def test_session_fixation_taking_up_a_grant_changes_the_session_id(house: House)
     assert visitor.get("/apps").status_code == 303
 
 
-def test_signing_in_anew_ends_the_session_before(world: World) -> None:
+def test_session_fixation_new_sign_in_ends_the_previous_session(world: World) -> None:
     world.consent_page()
     before = world.http.cookies["session"]
     fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "parent-a", "password": demo.PASSWORD}
@@ -78,7 +78,7 @@ def test_signing_in_anew_ends_the_session_before(world: World) -> None:
 
 @pytest.mark.parametrize("path", ["/sign-in", "/oauth/record", "/oauth/consent", "/sign-out"])
 @pytest.mark.parametrize("token", [None, "", "wrong", "é"])
-def test_csrf_a_form_of_a_half_finished_authorization_without_its_token_uses_nothing_up(world: World, path: str, token: str | None) -> None:
+def test_csrf_authorization_form_without_token_consumes_nothing(world: World, path: str, token: str | None) -> None:
     page = world.consent_page()
     fields = {name: value for name, value in Page(page.text).sent if name != "token"}
     fields |= {"decision": "allow", "patient": "adult", "username": "adult", "password": demo.PASSWORD}
@@ -111,14 +111,14 @@ def _given(world: World) -> dict[str, Any]:
     return first | _cookies(world.http.post("/sign-in", data=fields))
 
 
-def test_cookie_flags_at_a_loopback_address(world: World) -> None:
+def test_cookie_flags_on_loopback_are_httponly_and_samesite_lax(world: World) -> None:
     given = _given(world)
     assert given.keys() == {"session", "device"}
     for cookie in given.values():
         assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (True, "lax", "/", "")
 
 
-def test_cookie_flags_everywhere_else_are_secure_and_bound_to_the_host(world: World) -> None:
+def test_cookie_flags_on_https_are_secure_and_bound_to_the_host(world: World) -> None:
     object.__setattr__(world.smart, "origin", "https://demo.example")
     found = _cookies(world.http.get("/sign-in"))
     visible = found["__Host-session"]
@@ -131,7 +131,7 @@ def test_cookie_flags_everywhere_else_are_secure_and_bound_to_the_host(world: Wo
         assert (cookie["path"], cookie["domain"]) == ("/", "")
 
 
-def test_cookie_flags_production_is_not_reached_in_the_clear_except_on_its_own_machine() -> None:
+def test_cookie_flags_production_requires_https_except_on_loopback() -> None:
     key = {"FHIR_SERVER_SECRET_KEY": "k" * 32}
     clear = ("http://hospital.example", "http://10.0.0.5:8000", "http://127.0.0.1.evil.example", "http://localhost.evil.example")
     for origin in clear:

@@ -39,12 +39,12 @@ def refused(worlds: Worlds, answer: httpx.Response, words: str) -> None:
     assert worlds.states() == 0
 
 
-def test_elsewhere_the_control_an_honest_answer_signs_in(worlds: Worlds) -> None:
+def test_federation_valid_response_signs_in(worlds: Worlds) -> None:
     assert worlds.back(worlds.agreed(worlds.left())).status_code == 303
     assert worlds.who() == "Pat Parent"
 
 
-def test_elsewhere_a_replayed_answer_is_refused(worlds: Worlds) -> None:
+def test_federation_replayed_response_returns_400(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     assert worlds.back(url).status_code == 303
     worlds.ours.http.cookies.clear()
@@ -52,7 +52,7 @@ def test_elsewhere_a_replayed_answer_is_refused(worlds: Worlds) -> None:
 
 
 @pytest.mark.parametrize("fetched", [True, False])
-def test_elsewhere_an_answer_in_another_browser_is_refused_and_good_nowhere_afterwards(worlds: Worlds, fetched: bool) -> None:
+def test_federation_response_in_another_browser_is_invalidated(worlds: Worlds, fetched: bool) -> None:
     """Login CSRF: the victim's browser is sent the attacker's answer, with a cookie of its own or with none."""
     url = worlds.agreed(worlds.left())
     victim = Browser(worlds.ours.app)
@@ -65,13 +65,13 @@ def test_elsewhere_an_answer_in_another_browser_is_refused_and_good_nowhere_afte
 
 
 @pytest.mark.parametrize("state", [None, "", "made-up"])
-def test_elsewhere_an_answer_to_no_question_is_refused(worlds: Worlds, state: str | None) -> None:
+def test_federation_unsolicited_response_returns_400(worlds: Worlds, state: str | None) -> None:
     worlds.ours.http.get("/sign-in")
     refused(worlds, worlds.back(changed(f"{worlds.callback['north']}?code=x&iss={NORTH}", state=state)), STALE)
 
 
 @pytest.mark.parametrize("iss", [SOUTH, NORTH + "/", None])
-def test_elsewhere_an_answer_in_the_name_of_another_issuer_or_of_none_is_refused_before_the_code_goes_anywhere(
+def test_federation_wrong_or_missing_iss_is_refused_before_exchange(
     worlds: Worlds, iss: str | None
 ) -> None:
     url = worlds.agreed(worlds.left())
@@ -80,7 +80,7 @@ def test_elsewhere_an_answer_in_the_name_of_another_issuer_or_of_none_is_refused
     assert worlds.wire.to("/oauth/token") == 0
 
 
-def test_elsewhere_mix_up_the_honest_providers_code_never_reaches_the_other_provider(worlds: Worlds) -> None:
+def test_federation_mix_up_code_never_reaches_another_provider(worlds: Worlds) -> None:
     """The attacker runs the south and has it pass the browser on to the north: RFC 9700 4.4."""
     asked = dict(parse_qsl(urlsplit(worlds.left("south")).query))
     passed_on = dict(parse_qsl(urlsplit(worlds.left("north")).query)) | {"state": asked["state"], "code_challenge": asked["code_challenge"]}
@@ -91,7 +91,7 @@ def test_elsewhere_mix_up_the_honest_providers_code_never_reaches_the_other_prov
     assert worlds.wire.to("/oauth/token") == 0
 
 
-def test_elsewhere_mix_up_an_issuer_that_does_not_name_itself_is_told_apart_by_its_address_here(worlds: Worlds) -> None:
+def test_federation_mix_up_without_iss_is_detected_by_redirect_uri(worlds: Worlds) -> None:
     async def silent(request: httpx.Request) -> httpx.Response:
         stated = json.loads(await (await worlds.wire.passed(request)).aread())
         del stated["authorization_response_iss_parameter_supported"]
@@ -104,20 +104,20 @@ def test_elsewhere_mix_up_an_issuer_that_does_not_name_itself_is_told_apart_by_i
 
 
 @pytest.mark.parametrize("name", ["code", "state", "iss"])
-def test_elsewhere_a_repeated_parameter_is_refused(worlds: Worlds, name: str) -> None:
+def test_federation_repeated_parameter_returns_400(worlds: Worlds, name: str) -> None:
     url = worlds.agreed(worlds.left())
     again = dict(parse_qsl(urlsplit(url).query))[name]
     refused(worlds, worlds.back(f"{url}&{urlencode({name: again})}"), STALE)
 
 
-def test_elsewhere_saying_no_over_there_is_not_an_error_here(worlds: Worlds) -> None:
+def test_federation_denial_shows_notice_and_changes_nothing(worlds: Worlds) -> None:
     refused(worlds, worlds.back(worlds.agreed(worlds.left(), decision="deny")), "You did not sign in. Nothing has changed")
 
 
 @pytest.mark.parametrize(
     ("error", "words"), [("server_error", "did not work there"), ("<script>", "did not work there"), ("access_denied", "did not sign in")]
 )
-def test_elsewhere_what_a_provider_says_of_an_error_is_not_repeated(worlds: Worlds, error: str, words: str) -> None:
+def test_federation_error_description_is_not_displayed(worlds: Worlds, error: str, words: str) -> None:
     url = worlds.agreed(worlds.left())
     answer = worlds.back(changed(url, code=None, error=error, error_description="<b>call 555</b>"))
     refused(worlds, answer, words)
@@ -155,12 +155,12 @@ FORGERIES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_elsewhere_a_forged_id_token_signs_nobody_in(worlds: Worlds, forgery: str) -> None:
+def test_federation_forged_id_token_does_not_sign_in(worlds: Worlds, forgery: str) -> None:
     worlds.forged(FORGERIES[forgery])
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
-def test_elsewhere_an_id_token_signed_by_somebody_else_signs_nobody_in(worlds: Worlds) -> None:
+def test_federation_forged_id_token_signature_does_not_sign_in(worlds: Worlds) -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(await (await worlds.wire.passed(request)).aread())
         claims = claims_of(body["id_token"])[1]
@@ -174,7 +174,7 @@ def test_elsewhere_an_id_token_signed_by_somebody_else_signs_nobody_in(worlds: W
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
-def test_elsewhere_a_public_key_is_not_taken_for_a_shared_secret(worlds: Worlds) -> None:
+def test_federation_public_key_is_not_used_as_shared_secret(worlds: Worlds) -> None:
     published = asyncio.run(_jwks(worlds))
 
     def forge(header: dict[str, Any], claims: dict[str, Any]) -> str:
@@ -184,7 +184,7 @@ def test_elsewhere_a_public_key_is_not_taken_for_a_shared_secret(worlds: Worlds)
     refused(worlds, worlds.signed_in(), UNPROVEN)
 
 
-def test_elsewhere_a_shared_secret_is_no_key_even_if_it_is_in_the_key_set(worlds: Worlds) -> None:
+def test_federation_shared_secret_in_jwks_is_not_used_as_key(worlds: Worlds) -> None:
     shared = OctKey.generate_key(256, {"kid": "shared", "alg": "HS256", "use": "sig"})
 
     async def published(request: httpx.Request) -> httpx.Response:
@@ -203,7 +203,7 @@ async def _jwks(worlds: Worlds) -> bytes:
         return (await client.get(f"{NORTH}/oauth/jwks")).content
 
 
-def test_elsewhere_tokens_of_more_audiences_and_with_at_hash_and_azp_that_fit_are_accepted(worlds: Worlds) -> None:
+def test_federation_id_token_with_valid_azp_and_at_hash_is_accepted(worlds: Worlds) -> None:
     """The control of the forgeries: what they get wrong, right."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -231,7 +231,7 @@ def _down(request: httpx.Request) -> httpx.Response:
     ],
 )
 @pytest.mark.parametrize("end", ["openid-configuration", "/oauth/token", "/oauth/jwks"])
-def test_elsewhere_a_provider_that_is_down_or_talks_nonsense_gets_a_page_and_nothing_is_kept(
+def test_federation_provider_failure_shows_page_and_stores_nothing(
     worlds: Worlds, end: str, instead: Any
 ) -> None:
     worlds.wire.instead[end] = instead
@@ -253,7 +253,7 @@ def test_elsewhere_a_provider_that_is_down_or_talks_nonsense_gets_a_page_and_not
         {"jwks_uri": None},
     ],
 )
-def test_elsewhere_a_discovery_document_that_is_not_this_issuers_or_points_at_unsafe_places_is_not_followed(
+def test_federation_discovery_with_wrong_issuer_or_unsafe_url_fails(
     worlds: Worlds, stated: dict[str, Any]
 ) -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -265,13 +265,13 @@ def test_elsewhere_a_discovery_document_that_is_not_this_issuers_or_points_at_un
     assert worlds.states() == 0
 
 
-def test_elsewhere_a_provider_taken_away_or_changed_meanwhile_signs_nobody_in(worlds: Worlds) -> None:
+def test_federation_removed_provider_does_not_sign_in(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     asyncio.run(identity_providers.remove(worlds.ours.store, NORTH))
     refused(worlds, worlds.back(url), STALE)
 
 
-def test_elsewhere_an_unknown_provider_and_a_lapsed_request_get_a_page(worlds: Worlds) -> None:
+def test_federation_unknown_provider_or_expired_request_shows_page(worlds: Worlds) -> None:
     worlds.ours.http.get("/sign-in")
     assert worlds.ours.http.get("/sign-in/with/none").status_code == 400
     answer = worlds.ours.http.get(f"/sign-in/with/{FEDERATED['north'].id}?request=gone")
@@ -279,12 +279,12 @@ def test_elsewhere_an_unknown_provider_and_a_lapsed_request_get_a_page(worlds: W
     assert worlds.wire.calls == []
 
 
-def test_elsewhere_a_browser_that_was_shown_no_sign_in_page_is_shown_one_first(worlds: Worlds) -> None:
+def test_federation_start_in_fresh_browser_redirects_to_sign_in(worlds: Worlds) -> None:
     answer = Browser(worlds.ours.app).get(f"/sign-in/with/{FEDERATED['north'].id}?next=/apps")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?request=&next=%2Fapps")
 
 
-def test_elsewhere_unlinking_a_subject_or_removing_its_provider_signs_the_account_out(worlds: Worlds) -> None:
+def test_federation_unlinking_or_provider_removal_ends_sessions(worlds: Worlds) -> None:
     subject = asyncio.run(worlds.subject(worlds.north, "adult"))
     worlds.signed_in()
     assert worlds.who() == "Pat Parent"
@@ -298,7 +298,7 @@ def test_elsewhere_unlinking_a_subject_or_removing_its_provider_signs_the_accoun
     assert asyncio.run(identity_providers.subjects(worlds.ours.store)) == ()
 
 
-def test_elsewhere_the_same_subject_at_another_provider_is_another_person(worlds: Worlds) -> None:
+def test_federation_subject_is_scoped_to_its_provider(worlds: Worlds) -> None:
     assert asyncio.run(worlds.subject(worlds.north, "adult")) == asyncio.run(worlds.subject(worlds.south, "adult"))
     assert "nothing here has been opened" in worlds.signed_in("south").text
     assert worlds.callback["south"].startswith(OURS)

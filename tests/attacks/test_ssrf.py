@@ -30,7 +30,7 @@ from tests.smart.world import ASSERTION_TYPE, World, claims_of, query
         *("2002:7f00:1::", "2001:0:7f00:1::", "ff02::1", "2001:db8::1"),
     ],
 )
-def test_ssrf_an_address_inside_our_network_is_not_asked(site: Site, address: str) -> None:
+def test_ssrf_private_addresses_are_not_fetched(site: Site, address: str) -> None:
     mode(site.world, "production")
     site.addresses = (address,)
     assert not site.works()
@@ -42,11 +42,11 @@ def test_ssrf_an_address_inside_our_network_is_not_asked(site: Site, address: st
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "8.8.8.8", "2606:2800:220:1::1"])
-def test_ssrf_public_addresses_are_public(address: str) -> None:
+def test_ssrf_check_accepts_public_addresses(address: str) -> None:
     assert public(address)
 
 
-def test_ssrf_a_name_is_resolved_once_and_the_checked_address_is_asked(site: Site) -> None:
+def test_ssrf_host_is_resolved_once_and_checked_address_is_used(site: Site) -> None:
     mode(site.world, "production")
     answers = [(PUBLIC,), ("127.0.0.1",)]
 
@@ -78,14 +78,14 @@ def test_ssrf_a_name_is_resolved_once_and_the_checked_address_is_asked(site: Sit
         ),
     ],
 )
-def test_ssrf_only_plain_https_addresses_are_asked(site: Site, url: str) -> None:
+def test_ssrf_only_plain_https_urls_are_fetched(site: Site, url: str) -> None:
     for local in (True, False):
         with pytest.raises(UnfetchableError):
             asyncio.run(fetch(site.world.smart.network, url, local=local))
     assert site.asked == []
 
 
-def test_ssrf_plain_http_to_this_machine_is_for_demos_only(site: Site) -> None:
+def test_ssrf_http_to_loopback_is_fetched_in_demo_mode_only(site: Site) -> None:
     site.use("http://127.0.0.1:9999/jwks")
     site.addresses = ("127.0.0.1",)
     mode(site.world, "production")
@@ -147,7 +147,7 @@ async def system(host: str, port: int) -> Sequence[str]:
 
 
 @pytest.mark.parametrize("url", INSIDE)
-def test_ssrf_a_registered_key_address_inside_our_network_is_never_asked(world: World, site: Site, url: str) -> None:
+def test_ssrf_private_jwks_uri_is_never_fetched(world: World, site: Site, url: str) -> None:
     headers = production(world, site)
     metadata = {"client_name": "Heart diary", "redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "private_key_jwt"}
     answer = world.http.post("/oauth/register", json=metadata | {"jwks_uri": url}, headers=headers)
@@ -157,7 +157,7 @@ def test_ssrf_a_registered_key_address_inside_our_network_is_never_asked(world: 
     assert [one.url.host for one in site.asked] == ([PUBLIC] if "app.example" in url else [])
 
 
-def test_ssrf_a_registered_key_address_on_the_internet_is_asked(world: World, site: Site) -> None:
+def test_ssrf_public_jwks_uri_is_fetched(world: World, site: Site) -> None:
     """The control."""
     headers = production(world, site)
     metadata = {"client_name": "Heart diary", "redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "private_key_jwt"}
@@ -167,7 +167,7 @@ def test_ssrf_a_registered_key_address_on_the_internet_is_asked(world: World, si
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_ssrf_a_redirect_of_a_key_address_is_not_followed(site: Site, status: int) -> None:
+def test_ssrf_redirect_of_a_jwks_uri_is_not_followed(site: Site, status: int) -> None:
     assert site.works()  # the control
     site.headers, site.status = {"location": "https://127.0.0.1/jwks", "cache-control": "no-store"}, status
     site.use("https://app.example/moved")
@@ -177,7 +177,7 @@ def test_ssrf_a_redirect_of_a_key_address_is_not_followed(site: Site, status: in
 
 
 @pytest.mark.parametrize("name", ["logo_uri", "client_uri", "tos_uri", "policy_uri"])
-def test_ssrf_other_addresses_of_a_registration_are_never_asked_nor_shown_as_pictures(world: World, site: Site, name: str) -> None:
+def test_ssrf_other_registration_urls_are_not_fetched_nor_embedded(world: World, site: Site, name: str) -> None:
     for url in ("https://169.254.169.254/logo.png", "https://app.example/logo.png"):
         answer = registered(world, token_endpoint_auth_method="none", **{name: url, "client_name": f"Diary of {url[8:11]}"})
         assert answer.status_code == 201, answer.text
@@ -189,7 +189,7 @@ def test_ssrf_other_addresses_of_a_registration_are_never_asked_nor_shown_as_pic
     assert site.asked == []
 
 
-def test_ssrf_a_software_statement_names_no_address_of_its_keys(world: World, site: Site) -> None:
+def test_ssrf_key_urls_in_software_statements_are_not_fetched(world: World, site: Site) -> None:
     key = RSAKey.generate_key(2048, {"kid": "k"})
     header = {"alg": "RS384", "kid": "k", "jku": "https://app.example/jwks", "x5u": "https://app.example/cert"}
     statement = jwt.encode(header, {"iss": "https://app.example"}, key, algorithms=["RS384"])
@@ -205,7 +205,7 @@ def test_ssrf_a_software_statement_names_no_address_of_its_keys(world: World, si
         ("request", "eyJhbGciOiJub25lIn0.e30.", "request_not_supported"),
     ],
 )
-def test_ssrf_a_request_object_is_refused_and_none_is_fetched(world: World, site: Site, name: str, value: str, error: str) -> None:
+def test_ssrf_request_objects_are_refused_and_not_fetched(world: World, site: Site, name: str, value: str, error: str) -> None:
     """And said not to be supported, since OpenID Connect takes silence on request_uri for a yes."""
     location = world.http.get("/oauth/authorize", params=world.asked() | {name: value}).headers["location"]
     assert (location.startswith(demo.REDIRECT), query(location)["error"]) == (True, error)
@@ -225,7 +225,7 @@ PROVIDERS = (
 
 
 @pytest.mark.parametrize("url", PROVIDERS)
-def test_ssrf_a_provider_at_an_unsafe_address_is_not_registered(world: World, url: str) -> None:
+def test_ssrf_provider_with_unsafe_url_is_not_registered(world: World, url: str) -> None:
     with pytest.raises(ValueError, match="issuer"):
         asyncio.run(identity_providers.add(world.smart, Provider(url, "IdP", "us", "private_key_jwt")))
     asyncio.run(identity_providers.add(world.smart, Provider("https://idp.example/", "IdP", "us", "private_key_jwt")))

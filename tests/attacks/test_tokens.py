@@ -27,7 +27,7 @@ CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 # theft
 
 
-def test_refresh_token_theft_whoever_comes_second_ends_it_for_both(world: World) -> None:
+def test_refresh_token_theft_second_use_revokes_the_family(world: World) -> None:
     """The thief first, then the app; and the app first, then the thief (RFC 9700 4.14)."""
     for _ in range(2):
         tokens = world.tokens()
@@ -39,7 +39,7 @@ def test_refresh_token_theft_whoever_comes_second_ends_it_for_both(world: World)
         assert world.refresh(first["refresh_token"]).json()["error"] == "invalid_grant"
 
 
-def test_refresh_token_theft_an_old_token_of_the_chain_ends_it_too(world: World) -> None:
+def test_refresh_token_theft_older_token_use_revokes_the_family(world: World) -> None:
     oldest = world.tokens()
     tokens = oldest
     for _ in range(4):
@@ -49,7 +49,7 @@ def test_refresh_token_theft_an_old_token_of_the_chain_ends_it_too(world: World)
     assert world.principal(tokens["access_token"]) is None
 
 
-def test_refresh_token_theft_another_client_can_neither_use_nor_end_it(world: World) -> None:
+def test_refresh_token_theft_by_another_client_has_no_effect(world: World) -> None:
     tokens = world.tokens()
     assert world.refresh(tokens["refresh_token"], CONFIDENTIAL).json()["error"] == "invalid_grant"
     again = world.refresh(tokens["refresh_token"])
@@ -66,7 +66,7 @@ def _sent(world: World, client_assertion: str) -> str:
     return str(world.backend(client_assertion).json().get("error", ""))
 
 
-def test_token_confusion_an_id_token_opens_nothing(house: House, world: World) -> None:
+def test_token_confusion_id_token_grants_no_access(house: House, world: World) -> None:
     token = world.tokens()["id_token"]
     assert world.principal(token) is None
     assert house.status(token) == 401
@@ -77,7 +77,7 @@ def test_token_confusion_an_id_token_opens_nothing(house: House, world: World) -
     assert world.http.post("/oauth/introspect", data={"token": token}, headers=bearer).status_code == 401
 
 
-def test_token_confusion_a_refresh_token_or_code_is_no_access_token(house: House, world: World) -> None:
+def test_token_confusion_refresh_token_or_code_grants_no_access(house: House, world: World) -> None:
     tokens = world.tokens()
     for text in (tokens["refresh_token"], world.code()):
         assert world.principal(text) is None
@@ -86,14 +86,14 @@ def test_token_confusion_a_refresh_token_or_code_is_no_access_token(house: House
     assert world.principal(tokens["access_token"])
 
 
-def test_token_confusion_our_own_tokens_are_no_client_assertions(world: World) -> None:
+def test_token_confusion_issued_tokens_fail_as_client_assertions(world: World) -> None:
     tokens = world.tokens()
     for text in (tokens["id_token"], tokens["access_token"], tokens["refresh_token"]):
         assert _sent(world, text) == "invalid_client"
     assert _sent(world, world.assertion()) == ""
 
 
-def test_token_confusion_an_assertion_signed_by_our_own_key_is_refused(world: World) -> None:
+def test_token_confusion_assertion_signed_by_server_key_is_refused(world: World) -> None:
     """Our key set is published, and is nobody's but ours."""
     for alg in ("RS256", "ES384"):
         kid, key = asyncio.run(signing_keys.signer(world.smart, alg))
@@ -111,7 +111,7 @@ def _kids(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
-def test_token_confusion_our_public_key_is_no_shared_secret(world: World, alg: str) -> None:
+def test_token_confusion_public_key_is_not_used_as_shared_secret(world: World, alg: str) -> None:
     """HS256 with a public key, in every spelling of that key, against the clients' keys and against ours."""
     now = world.clock() // SECOND
     own = next(key for key in asyncio.run(signing_keys.jwks(world.smart))["keys"] if key["kty"] == "RSA")
@@ -134,7 +134,7 @@ def _mac(alg: str, kid: str, claims: dict[str, Any], secret: bytes) -> str:
     return f"{text}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
-def test_token_confusion_a_clients_assertion_is_no_id_token_of_ours(world: World) -> None:
+def test_token_confusion_client_assertion_is_refused_as_id_token(world: World) -> None:
     """What our own reader of id_tokens makes of tokens that are signed soundly, by somebody else or for something else."""
     published = asyncio.run(signing_keys.jwks(world.smart))
     tokens = world.tokens()
@@ -149,7 +149,7 @@ def test_token_confusion_a_clients_assertion_is_no_id_token_of_ours(world: World
 
 
 @pytest.mark.parametrize("size", [20_000, 60_000, 70_000, 1_000_000])
-def test_assertions_oversized_are_a_refusal_and_not_a_fault(world: World, size: int) -> None:
+def test_assertions_over_the_size_limit_are_refused(world: World, size: int) -> None:
     assert world.backend(world.assertion(padding="x" * size)).status_code in (200, 400, 401)
     assert (world.backend(world.assertion(jti="big", padding="x" * size)).status_code == 200) == (size < 45_000)
     assert world.backend(world.assertion(jti="small")).status_code == 200
@@ -158,7 +158,7 @@ def test_assertions_oversized_are_a_refusal_and_not_a_fault(world: World, size: 
 @pytest.mark.parametrize(
     "header", [{"crit": ["exp"]}, {"jwk": {"kty": "oct", "k": "eA"}}, {"x5u": "https://evil.example"}, {"b64": False}], ids=repr
 )
-def test_assertions_whose_header_brings_its_own_rules_are_refused_or_read_by_ours(world: World, header: dict[str, Any]) -> None:
+def test_assertions_forged_with_header_parameters_are_refused(world: World, header: dict[str, Any]) -> None:
     """A key in the header is never used: with a forged signature nothing of the header helps."""
     stated, claims, _ = world.assertion().split(".")
     changed = claims_of(f"{stated}.{claims}.x")[0] | header
@@ -170,7 +170,7 @@ def test_assertions_whose_header_brings_its_own_rules_are_refused_or_read_by_our
 # tokens where they do not belong
 
 
-def test_a_token_in_the_query_string_is_not_read(house: House) -> None:
+def test_token_in_query_string_returns_401(house: House) -> None:
     """It would end in logs and histories (RFC 9700 4.3.2)."""
     token, browser = house.token("adult", "adult"), Browser(house.app)
     for path in ("/fhir/Patient/adult", "/fhir/Patient", "/fhir/Patient/adult/_history"):
@@ -182,14 +182,14 @@ def test_a_token_in_the_query_string_is_not_read(house: House) -> None:
 
 
 @pytest.mark.parametrize("name", ["access_token", "token"])
-def test_a_token_in_the_query_string_is_no_credential_for_introspection_either(world: World, name: str) -> None:
+def test_token_in_query_string_does_not_authenticate_introspection(world: World, name: str) -> None:
     token = world.tokens()["access_token"]
     assert world.http.post(f"/oauth/introspect?{name}={token}", data={"token": token}).status_code == 401
     assert world.http.post(f"/oauth/introspect?token={token}", data={"x": "y"}, auth=CONFIDENTIAL).status_code == 400
     assert world.http.post("/oauth/introspect", data={"token": token}, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_a_token_in_the_query_string_there_is_no_userinfo_endpoint_to_send_it_to(house: House) -> None:
+def test_token_in_query_string_finds_no_userinfo_endpoint(house: House) -> None:
     """Who somebody is stands in the id_token; an endpoint that does not exist leaks nothing."""
     told = Browser(house.app).get("/.well-known/openid-configuration").json()
     assert "userinfo_endpoint" not in told
@@ -197,7 +197,7 @@ def test_a_token_in_the_query_string_there_is_no_userinfo_endpoint_to_send_it_to
 
 
 @pytest.mark.filterwarnings("ignore:Key size")
-def test_assertions_by_a_key_too_short_to_keep_a_secret_are_refused(world: World) -> None:
+def test_assertions_by_rsa_keys_below_2048_bits_are_refused(world: World) -> None:
     """RFC 7518 3.3: whoever can take such a key apart signs in as the client."""
     for bits, accepted in ((1024, False), (2047, False), (2048, True)):
         key = RSAKey.import_key(rsa.generate_private_key(65537, bits), {"kid": f"k{bits}"})

@@ -65,7 +65,7 @@ def world() -> Iterator[Journaled]:
     made.served.close()
 
 
-def test_signing_in_and_out_is_told_with_the_account_and_never_with_what_was_typed_wrong(world: Journaled) -> None:
+def test_sign_in_and_out_are_recorded_without_mistyped_input(world: Journaled) -> None:
     visitor = Visitor(world.browser())
     visitor.send("/sign-in", "/sign-in", username="adult", password="Wrong-pass-2026")
     visitor.send("/sign-in", "/sign-in", username="My-own-pass-2026", password="adult")
@@ -82,7 +82,7 @@ def test_signing_in_and_out_is_told_with_the_account_and_never_with_what_was_typ
     assert world.events()[0]["agent"][0]["network"] == {"address": "127.0.0.1", "type": "2"}
 
 
-def test_an_apps_way_from_consent_to_revocation_is_told(world: Journaled) -> None:
+def test_consent_tokens_and_revocation_are_recorded(world: Journaled) -> None:
     tokens = world.tokens("parent-a", "teen")
     renewed = world.refresh(tokens["refresh_token"]).json()
     world.refresh("no-such-token")
@@ -98,18 +98,18 @@ def test_an_apps_way_from_consent_to_revocation_is_told(world: Journaled) -> Non
     assert {"type": "error", "valueString": "invalid_grant"} in world.events()[4]["entity"][0]["detail"]
 
 
-def test_a_person_who_does_not_allow_an_app_is_told_of_too(world: Journaled) -> None:
+def test_denied_consent_is_recorded(world: Journaled) -> None:
     world.submit(world.consent_page(), decision="deny")
     assert world.told()[-1] == ("allow-app", "4", ("adult", "demo-public"), ())
 
 
-def test_a_backends_token_and_a_refused_one_are_told(world: Journaled) -> None:
+def test_issued_and_refused_backend_tokens_are_recorded(world: Journaled) -> None:
     assert world.backend().status_code == 200
     assert world.backend("not.an.assertion").status_code == 400
     assert world.told() == [("token", "0", ("demo-backend",), ()), ("token", "4", (), ())]
 
 
-def test_sharing_a_record_taking_it_up_and_ending_it_is_told(world: Journaled) -> None:
+def test_sharing_redeeming_and_ending_are_recorded(world: Journaled) -> None:
     adult, other = world.visitor("adult"), world.visitor("newly-adult")
     code = code_in(adult.share())
     other.send("/accept", "/accept", code="AAAA")
@@ -124,7 +124,7 @@ def test_sharing_a_record_taking_it_up_and_ending_it_is_told(world: Journaled) -
     assert code.encode() not in b"".join(line for _, line in world.lines())
 
 
-def test_ending_an_apps_access_and_opening_an_app_on_a_chart_is_told(world: Journaled) -> None:
+def test_ending_app_access_and_chart_launch_are_recorded(world: Journaled) -> None:
     world.tokens("adult", "adult")
     world.visitor("adult").send("/apps", "/apps")
     world.visitor("clinician").send("/ehr/adult", "/ehr", app="demo-confidential", encounter="")
@@ -133,7 +133,7 @@ def test_ending_an_apps_access_and_opening_an_app_on_a_chart_is_told(world: Jour
     assert ("open-app", "0", ("clinician", "demo-confidential"), ("Patient/adult",)) in told
 
 
-def test_a_registration_its_change_and_its_end_are_told_and_so_is_who_had_no_right_to_them(world: Journaled) -> None:
+def test_registration_changes_and_refusals_are_recorded(world: Journaled) -> None:
     made = world.http.post("/oauth/register", json=METADATA).json()
     place, manager = f"/oauth/register/{made['client_id']}", {"Authorization": f"Bearer {made['registration_access_token']}"}
     assert world.http.request("DELETE", place).status_code == 401
@@ -151,7 +151,7 @@ def test_a_registration_its_change_and_its_end_are_told_and_so_is_who_had_no_rig
     assert made["registration_access_token"].encode() not in b"".join(line for _, line in world.lines())
 
 
-def test_every_act_is_a_valid_audit_event_in_one_unbroken_chain_and_holds_no_token(world: Journaled) -> None:
+def test_security_events_are_valid_chained_and_free_of_tokens(world: Journaled) -> None:
     tokens = world.tokens("parent-a", "teen")
     world.visitor("adult").share()
     world.served.get(tokens["access_token"], "Patient/teen")
@@ -163,13 +163,13 @@ def test_every_act_is_a_valid_audit_event_in_one_unbroken_chain_and_holds_no_tok
     assert not [name for name in ("access_token", "refresh_token", "id_token") if tokens[name] in text]
 
 
-def test_the_code_system_lists_every_kind_of_act() -> None:
+def test_code_system_lists_every_kind_of_security_event() -> None:
     concepts = json.loads((IG / "codesystems/audit-act.json").read_text())["concept"]
     assert {concept["code"] for concept in concepts} == set(get_args(Kind)) - {"sign-in", "sign-out"}
 
 
 @pytest.mark.parametrize("username", ["adult", "parent-a", "privacy-officer", None])
-def test_what_the_journal_is_told_changes_no_answer_about_audit_events(world: Journaled, username: str | None) -> None:
+def test_security_events_do_not_change_audit_event_searches(world: Journaled, username: str | None) -> None:
     scope = "user/*.rs" if username else "system/*.rs"
     token = world.served.token("demo-public" if username else "demo-backend", scope, username)
     before = world.served.get(token, "AuditEvent").json
@@ -180,7 +180,7 @@ def test_what_the_journal_is_told_changes_no_answer_about_audit_events(world: Jo
     assert (before["total"], before.get("entry")) == (after["total"], after.get("entry"))
 
 
-def test_the_operator_reads_the_journal_and_her_own_acts_are_in_it(tmp_path: Path) -> None:
+def test_audit_log_command_shows_the_operators_own_actions(tmp_path: Path) -> None:
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path / 'fhir.sqlite'}"}
 
     def run(*arguments: str) -> str:
@@ -213,7 +213,7 @@ def test_the_operator_reads_the_journal_and_her_own_acts_are_in_it(tmp_path: Pat
     assert "5 lines, chain unbroken" in run("doctor")
 
 
-def test_what_the_operator_changes_in_whom_the_server_trusts_is_in_the_journal(tmp_path: Path) -> None:
+def test_operator_trust_changes_are_recorded(tmp_path: Path) -> None:
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path / 'fhir.sqlite'}"}
     issuer, keys = "https://id.example", tmp_path / "keys.json"
     keys.write_text(json.dumps({"keys": [ECKey.generate_key("P-384", auto_kid=True).as_dict(private=False)]}))

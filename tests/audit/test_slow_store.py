@@ -21,7 +21,7 @@ def served() -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_lines_are_written_once_and_in_order_though_the_store_is_slow(served: Served, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_lines_stay_unique_and_ordered_on_a_slow_store(served: Served, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     right, begun = served.parts.store.append, asyncio.Event()
 
     async def slow_at_first(journal: str, lines: Iterable[bytes]) -> None:
@@ -49,7 +49,7 @@ def test_lines_are_written_once_and_in_order_though_the_store_is_slow(served: Se
     assert len(kept) == 2 and broken_links(kept) == []
 
 
-def test_a_request_is_answered_though_a_full_journal_cannot_be_written(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_succeed_while_the_audit_log_cannot_be_written(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_: Any) -> None:
         raise OSError("an election")
 

@@ -23,7 +23,7 @@ def keys(command: Command, client: str = "demo-asymmetric") -> dict[str, dict[st
     return {key["alg"]: key for key in json.loads(command("client", "show", client))["private_jwks"]["keys"]}
 
 
-def test_an_app_with_a_secret_gets_and_renews_its_access(walk: Walk) -> None:
+def test_confidential_client_gets_and_refreshes_access(walk: Walk) -> None:
     walk.start(**CONFIDENTIAL).sign_in("parent-a").pick("teen").allow()
     assert walk.seen() == expected("parent-a", "teen")
     before = walk.text("token")
@@ -31,7 +31,7 @@ def test_an_app_with_a_secret_gets_and_renews_its_access(walk: Walk) -> None:
     assert walk.text("token") not in ("", before)
 
 
-def test_an_app_with_a_wrong_secret_gets_nothing(walk: Walk) -> None:
+def test_confidential_client_with_wrong_secret_gets_no_token(walk: Walk) -> None:
     walk.start(**CONFIDENTIAL | {"clientSecret": "wrong-secret"}).sign_in("parent-a").pick("teen").press("button[value=allow]")
     walk.until_done()
     assert walk.text("state") == "failed"
@@ -39,19 +39,19 @@ def test_an_app_with_a_wrong_secret_gets_nothing(walk: Walk) -> None:
 
 
 @pytest.mark.parametrize("alg", ["ES384", "RS384"])
-def test_an_app_with_a_key_signs_in_the_browser_and_gets_access(walk: Walk, command: Command, alg: str) -> None:
+def test_asymmetric_client_signs_in_the_browser_and_gets_access(walk: Walk, command: Command, alg: str) -> None:
     walk.start(clientId="demo-asymmetric", clientPrivateJwk=keys(command)[alg]).sign_in("parent-a").pick("teen").allow()
     assert walk.seen() == expected("parent-a", "teen")
 
 
-def test_an_app_with_another_clients_key_gets_nothing(walk: Walk, command: Command) -> None:
+def test_asymmetric_client_with_a_foreign_key_fails(walk: Walk, command: Command) -> None:
     foreign = keys(command, "demo-backend")["ES384"]
     walk.start(clientId="demo-asymmetric", clientPrivateJwk=foreign).sign_in("parent-a").pick("teen").press("button[value=allow]")
     walk.until_done()
     assert walk.text("state") == "failed"
 
 
-def test_a_refresh_token_of_an_app_with_a_key_is_worth_nothing_without_the_key(walk: Walk, command: Command) -> None:
+def test_asymmetric_client_needs_an_assertion_to_refresh(walk: Walk, command: Command) -> None:
     key = keys(command)["ES384"]
     walk.start(clientId="demo-asymmetric", clientPrivateJwk=key).sign_in("parent-a").pick("teen").allow()
     asked = {"grant_type": "refresh_token", "refresh_token": walk.text("renewal")}
@@ -64,7 +64,7 @@ def test_a_refresh_token_of_an_app_with_a_key_is_worth_nothing_without_the_key(w
     assert walk.fetched("Patient/teen", answer.json()["access_token"]) == 200
 
 
-def test_an_app_may_ask_by_post(walk: Walk) -> None:
+def test_app_may_request_authorization_by_post(walk: Walk) -> None:
     walk.start(noRedirect=True).sign_in("parent-a").pick("teen").allow()
     assert walk.seen() == expected("parent-a", "teen")
     assert walk.text("patient") == "teen"

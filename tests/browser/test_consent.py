@@ -25,7 +25,7 @@ def opened(walk: Walk) -> Walk:
     return walk
 
 
-def test_a_person_may_give_some_kinds_of_results_in_place_of_all(walk: Walk) -> None:
+def test_chosen_categories_limit_the_apps_observations(walk: Walk) -> None:
     opened(walk.start(KINDS).sign_in("adult").pick("adult"))
     walk.one(f"input[name=part][value$='{CATEGORY}|vital-signs']").click()
     walk.one(f"input[name=part][value$='{CATEGORY}|social-history']").click()
@@ -38,7 +38,7 @@ def test_a_person_may_give_some_kinds_of_results_in_place_of_all(walk: Walk) -> 
     assert walk.status("Appointment") == "403"
 
 
-def test_a_sensitive_kind_that_is_kept_back_is_not_there_for_the_app(walk: Walk) -> None:
+def test_withheld_category_is_invisible_to_the_app(walk: Walk) -> None:
     opened(walk.start().sign_in("adult").pick("adult"))
     walk.one("#withhold-HIV").click()
     walk.allow()
@@ -52,7 +52,7 @@ def test_a_sensitive_kind_that_is_kept_back_is_not_there_for_the_app(walk: Walk)
     assert walk.seen() == seen
 
 
-def test_the_page_says_for_how_long_and_without_a_tick_there_is_no_renewal(walk: Walk) -> None:
+def test_consent_page_shows_duration_and_offline_access_is_optional(walk: Walk) -> None:
     walk.start().sign_in("adult").pick("adult")
     walk.until_at(f"{walk.origin}/oauth/consent")
     note = walk.one("#offline-note").text
@@ -63,13 +63,13 @@ def test_the_page_says_for_how_long_and_without_a_tick_there_is_no_renewal(walk:
     assert "offline_access" not in walk.text("scope")
 
 
-def test_an_app_is_listed_from_the_day_it_was_allowed_before_it_has_fetched_a_token(walk: Walk) -> None:
+def test_allowed_app_is_listed_before_it_requests_a_token(walk: Walk) -> None:
     walk.ask().sign_in("newly-adult").pick("newly-adult").press("button[value=allow]")
     entry = walk.visit("/apps").one(".entries").text
     assert "Noor Newly" in entry and f" {datetime.now(UTC).year}" in entry.partition("Since")[2]
 
 
-def test_an_apps_access_that_is_ended_in_another_window_is_over_at_once(walk: Walk) -> None:
+def test_ending_app_access_in_another_tab_is_immediate(walk: Walk) -> None:
     opened(walk.start().sign_in("proxy-full").pick("adult"))
     walk.one("#withhold-GENETIC").click()
     walk.allow()

@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs/apps.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_every_command_on_the_page_works_as_it_stands(environment: dict[str, str], origin: str) -> None:
+def test_every_command_in_the_apps_guide_works(environment: dict[str, str], origin: str) -> None:
     script = "set -eu\n" + "\nprintf '\\n%%\\n'\n".join(BLOCKS)
     assert "ORIGIN=http://127.0.0.1:8000" in script
     script = script.replace("http://127.0.0.1:8000", origin).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
@@ -35,7 +35,7 @@ def test_every_command_on_the_page_works_as_it_stands(environment: dict[str, str
     assert json.loads(answers[8])["scope"] == "system/Patient.rs"
 
 
-def test_the_lengths_and_limits_on_the_page_are_the_servers() -> None:
+def test_limits_in_the_apps_guide_match_the_server() -> None:
     stated = [
         f"`_count` of {MAX_COUNT}",
         f"{MAX_PAIRS} parameters, {MAX_VALUES} values",
@@ -50,6 +50,6 @@ def test_the_lengths_and_limits_on_the_page_are_the_servers() -> None:
     assert [words for words in stated if words not in PAGE] == []
 
 
-def test_the_pages_the_page_links_to_are_there() -> None:
+def test_links_in_the_apps_guide_resolve() -> None:
     linked = re.findall(r"\]\(([^)#:]+)[^)]*\)", PAGE)
     assert linked and all((ROOT / "docs" / path).exists() for path in linked)

@@ -36,7 +36,7 @@ def opened(walk: Walk, patient: str, app: str, visit: str = "") -> str:
     return words
 
 
-def test_the_app_opens_on_the_patient_and_visit_of_the_chart(walk: Walk, chart_app: str) -> None:
+def test_app_opens_with_patient_and_encounter_of_the_chart(walk: Walk, chart_app: str) -> None:
     assert "2026" in opened(walk, "adult", chart_app, "adult-annual-visit")
     assert walk.text("problem") == ""
     assert walk.text("patient") == "adult" and walk.text("name") == "Adult"
@@ -46,14 +46,14 @@ def test_the_app_opens_on_the_patient_and_visit_of_the_chart(walk: Walk, chart_a
     assert walk.seen() == expected("clinician", "adult")
 
 
-def test_without_a_visit_the_app_is_told_the_patient_alone(walk: Walk, chart_app: str) -> None:
+def test_launch_without_encounter_gives_only_the_patient(walk: Walk, chart_app: str) -> None:
     opened(walk, "teen", chart_app)
     assert walk.text("patient") == "teen" and walk.text("name") == "Teen"
     assert walk.text("encounter") == ""
     assert walk.seen() == expected("clinician", "teen")
 
 
-def test_a_clinician_is_offered_her_patients_and_other_people_no_chart(walk: Walk) -> None:
+def test_charts_are_offered_to_clinicians_for_own_patients_only(walk: Walk) -> None:
     walk.browser.get(f"{walk.origin}/ehr")
     walk.sign_in("clinician")
     assert {"/ehr/adult", "/ehr/teen"} <= {link.get_dom_attribute("href") for link in walk.all(".entries a")}
@@ -64,7 +64,7 @@ def test_a_clinician_is_offered_her_patients_and_other_people_no_chart(walk: Wal
     assert "clinician's account" in walk.one(".lead").text
 
 
-def test_the_address_that_opened_an_app_opens_it_once(walk: Walk, chart_app: str) -> None:
+def test_launch_url_works_once(walk: Walk, chart_app: str) -> None:
     walk.browser.get(f"{walk.origin}/ehr/adult")
     walk.sign_in("clinician")
     walk.browser.get(f"{walk.origin}/ehr/adult")

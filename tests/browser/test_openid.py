@@ -65,7 +65,7 @@ def signed_in(walk: Walk, client_id: str, scope: str = SCOPE) -> dict[str, Any]:
     return user
 
 
-def test_the_library_finds_its_way_by_openid_discovery_and_the_id_token_is_sound(walk: Walk, client_id: str) -> None:
+def test_openid_library_signs_in_by_discovery_with_valid_id_token(walk: Walk, client_id: str) -> None:
     user = signed_in(walk, client_id)
     assert walk.fetched("Patient/adult", user["access_token"]) == 200
     keys = KeySet.import_key_set(httpx.get(f"{walk.origin}/oauth/jwks").json())
@@ -75,13 +75,13 @@ def test_the_library_finds_its_way_by_openid_discovery_and_the_id_token_is_sound
     assert user["profile"]["sub"] == claims["sub"] and user["scope"].split() == SCOPE.split()
 
 
-def test_signing_in_alone_needs_no_fhir_at_all(walk: Walk, client_id: str) -> None:
+def test_openid_only_sign_in_grants_no_fhir_access(walk: Walk, client_id: str) -> None:
     user = signed_in(walk, client_id, "openid")
     assert user["profile"]["sub"] and "fhirUser" not in user["profile"]
     assert walk.fetched("Patient/adult", user["access_token"]) == 403
 
 
-def test_a_silent_renewal_with_a_refresh_token_gives_new_tokens_for_the_same_person(walk: Walk, client_id: str) -> None:
+def test_silent_renewal_returns_new_tokens_for_the_same_person(walk: Walk, client_id: str) -> None:
     before = signed_in(walk, client_id)
     after = call(walk, "return { ...await users.signinSilent() };")["value"]
     assert after["access_token"] != before["access_token"] and after["refresh_token"] != before["refresh_token"]
@@ -89,13 +89,13 @@ def test_a_silent_renewal_with_a_refresh_token_gives_new_tokens_for_the_same_per
     assert walk.fetched("Patient/adult", after["access_token"]) == 200
 
 
-def test_a_silent_sign_in_in_a_frame_is_answered_that_the_person_must_be_asked(walk: Walk, command: Command) -> None:
+def test_silent_sign_in_in_a_frame_returns_interaction_required(walk: Walk, command: Command) -> None:
     command("client", "add", "frame-app", "--name", "Framed diary", "--redirect-uri", f"{APP}/oidc", "--scope", SCOPE)
     signed_in(walk, "frame-app", SCOPE.replace("offline_access ", ""))
     assert call(walk, "return await users.signinSilent();") == {"error": "interaction_required"}
 
 
-def test_revoking_ends_the_access_and_its_renewal_at_once(walk: Walk, client_id: str) -> None:
+def test_revocation_ends_access_and_refresh_immediately(walk: Walk, client_id: str) -> None:
     user = signed_in(walk, client_id)
     kept = call(walk, "const kept = { ...await users.getUser() }; await users.revokeTokens(); return kept;")
     assert "error" not in kept, kept

@@ -138,7 +138,7 @@ def outline(walk: Walk) -> dict[str, Any]:
     return found
 
 
-def test_a_page_says_what_it_is_and_what_each_control_is_for(page: Walk) -> None:
+def test_page_has_language_title_heading_and_control_labels(page: Walk) -> None:
     found = outline(page)
     assert found["lang"] == "en"
     assert found["mains"] == 1
@@ -147,30 +147,30 @@ def test_a_page_says_what_it_is_and_what_each_control_is_for(page: Walk) -> None
     assert [control for control in found["controls"] if not control["words"]] == []
 
 
-def test_a_page_with_a_problem_says_so_in_its_title_too(page: Walk) -> None:
+def test_page_title_announces_a_problem(page: Walk) -> None:
     assert outline(page)["title"].startswith("Problem: ") == bool(page.all("[role=alert]"))
 
 
-def test_a_field_that_is_wrong_is_read_out_with_what_is_wrong(page: Walk) -> None:
+def test_invalid_field_is_described_by_its_error(page: Walk) -> None:
     for field in page.all("[aria-invalid=true]"):
         named = (field.get_attribute("aria-describedby") or "").split()
         told = " ".join(page.one(f"#{id}").text for id in named)
         assert page.one("[role=alert] p").text in told
 
 
-def test_some_pages_have_a_field_that_is_wrong(walk: Walk) -> None:
+def test_some_tested_pages_have_an_invalid_field(walk: Walk) -> None:
     for reach in (lambda: walk.ask().sign_in("stranger", "Wrong-pass-2026"), lambda: share(walk, name=" ")):
         reach()
         assert walk.all("[aria-invalid=true]")
 
 
-def test_all_text_stands_out_from_its_ground(page: Walk) -> None:
+def test_text_contrast_is_at_least_4_5(page: Walk) -> None:
     found = page.browser.execute_script(CONTRAST)
     assert len(found) > 3
     assert [text for text in found if text["ratio"] < 4.5] == []
 
 
-def test_a_page_fits_a_phone_and_a_finger(page: Walk) -> None:
+def test_page_fits_a_phone_with_controls_of_24_pixels(page: Walk) -> None:
     page.phone()
     wide = page.browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert wide[0] <= wide[1] == 390
@@ -186,7 +186,7 @@ def too_wide(walk: Walk, width: int) -> list[str]:
     return found + [walk.browser.current_url] * scrolls
 
 
-def test_a_page_fits_the_narrowest_phone_and_text_twice_as_large(page: Walk) -> None:
+def test_page_fits_320_pixels_and_text_of_200_percent(page: Walk) -> None:
     assert too_wide(page, 320) == []
     larger = "document.documentElement.style.fontSize = arguments[0]"
     page.browser.execute_script(larger, "200%")
@@ -197,7 +197,7 @@ def test_a_page_fits_the_narrowest_phone_and_text_twice_as_large(page: Walk) -> 
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_long_or_foreign_name_fits_a_phone_and_is_shown_whole(walk: Walk, command: Command, name: str) -> None:
+def test_long_or_foreign_name_fits_a_phone_untruncated(walk: Walk, command: Command, name: str) -> None:
     username = f"named-{token_hex(4)}"
     command("user", "add", username, "--patient", "adult", "--name", name, "--password", PASSWORD)
     walk.visit("/", username)
@@ -216,7 +216,7 @@ def test_a_long_or_foreign_name_fits_a_phone_and_is_shown_whole(walk: Walk, comm
     assert name not in walk.one("main").text
 
 
-def test_the_pages_differ_and_some_have_a_problem(walk: Walk) -> None:
+def test_tested_pages_are_distinct_and_some_have_a_problem(walk: Walk) -> None:
     titles: dict[str, str] = {}
     for name, reach in PAGES.items():
         reach(Walk.fresh(walk.browser, walk.origin))
@@ -247,7 +247,7 @@ def enter(walk: Walk) -> None:
     walk.until_left(document)
 
 
-def test_the_whole_way_can_be_walked_with_the_keyboard_alone(walk: Walk) -> None:
+def test_standalone_launch_works_by_keyboard_alone(walk: Walk) -> None:
     walk.start()
     tab_to(walk, "#username")
     type_keys(walk, "parent-a", Keys.TAB, PASSWORD)
@@ -267,14 +267,14 @@ def test_the_whole_way_can_be_walked_with_the_keyboard_alone(walk: Walk) -> None
     assert "offline_access" not in walk.text("scope")
 
 
-def test_the_first_tab_offers_to_skip_to_the_content(walk: Walk) -> None:
+def test_first_tab_focuses_the_skip_link(walk: Walk) -> None:
     walk.start()
     type_keys(walk, Keys.TAB)
     assert walk.browser.execute_script("return document.activeElement.hash") == "#main"
     assert walk.one(".skip").rect["x"] >= 0
 
 
-def test_the_portals_forms_can_be_used_with_the_keyboard_alone(walk: Walk) -> None:
+def test_portal_forms_work_by_keyboard_alone(walk: Walk) -> None:
     walk.visit("/sharing", "adult")
     tab_to(walk, "#name")
     type_keys(walk, "Keyboard Friend")
@@ -297,7 +297,7 @@ def test_the_portals_forms_can_be_used_with_the_keyboard_alone(walk: Walk) -> No
     assert walk.text("patient") == "adult"
 
 
-def test_the_portals_forms_need_no_scripts(chrome_without_scripts: Chrome, app: str, origin: str) -> None:
+def test_portal_forms_work_without_scripts(chrome_without_scripts: Chrome, app: str, origin: str) -> None:
     walk = Walk.fresh(chrome_without_scripts, origin)
     share(walk, "Friend without Scripts")
     code = walk.one(".code code").text
@@ -312,7 +312,7 @@ def test_the_portals_forms_need_no_scripts(chrome_without_scripts: Chrome, app: 
     assert walk.one("h1").text == "Diary without scripts is registered"
 
 
-def test_the_forms_need_no_scripts(chrome_without_scripts: Chrome, app: str, origin: str) -> None:
+def test_authorization_forms_work_without_scripts(chrome_without_scripts: Chrome, app: str, origin: str) -> None:
     walk = Walk.fresh(chrome_without_scripts, origin)
     walk.browser.get(f"{APP}/?iss={origin}/fhir&scope=openid")
     assert walk.all("#no-scripts"), "Scripts are not off."

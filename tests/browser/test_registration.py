@@ -21,7 +21,7 @@ def registered(walk: Walk, name: str, method: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("name", "method"), [("Sleep diary", "none"), ("Growth chart", "client_secret_basic")])
-def test_an_app_registered_on_the_page_works_at_once_under_its_own_name(walk: Walk, name: str, method: str) -> None:
+def test_app_registered_on_the_page_works_under_its_own_name(walk: Walk, name: str, method: str) -> None:
     told = registered(walk, name, method)
     assert ("Client secret" in told) == (method != "none")
     secret = {"clientSecret": told["Client secret"]} if "Client secret" in told else {}
@@ -31,7 +31,7 @@ def test_an_app_registered_on_the_page_works_at_once_under_its_own_name(walk: Wa
     assert walk.refreshed().seen() == expected("parent-a", "teen")
 
 
-def test_a_name_that_passes_for_another_apps_is_refused_and_the_form_keeps_what_was_typed(walk: Walk) -> None:
+def test_look_alike_app_name_is_refused_and_input_is_preserved(walk: Walk) -> None:
     walk.browser.get(f"{walk.origin}/register-app")
     walk.one("#name").send_keys("Dem0 phone app")
     walk.one("#redirects").send_keys(f"{APP}/callback")

@@ -31,30 +31,30 @@ def expected(username: str, patient: str) -> dict[str, list[str]]:
         ("adult", "adult"),
     ],
 )
-def test_the_app_lists_exactly_what_the_person_may_see(walk: Walk, username: str, patient: str) -> None:
+def test_app_lists_exactly_the_persons_visible_resources(walk: Walk, username: str, patient: str) -> None:
     walk.start().sign_in(username).pick(patient).allow()
     assert walk.seen() == expected(username, patient)
     assert walk.text("patient") == patient
 
 
-def test_the_pairs_walked_do_not_all_see_the_same() -> None:
+def test_tested_accounts_see_different_resources() -> None:
     assert expected("proxy-standard", "adult") != expected("adult", "adult")
     assert all(expected("parent-a", "teen").values())
 
 
-def test_a_parent_is_offered_the_children_under_18_and_nobody_else(walk: Walk) -> None:
+def test_parent_is_offered_only_children_under_18(walk: Walk) -> None:
     offered = walk.start().sign_in("parent-a").offered()
     assert set(offered) == {"child", "teen"}
     assert "Your child, age 8" in offered["child"]
     assert "Your child, age 14" in offered["teen"]
 
 
-def test_the_user_is_the_row_through_which_they_act_for_the_patient(walk: Walk) -> None:
+def test_fhir_user_is_the_related_person_of_the_proxy(walk: Walk) -> None:
     walk.start().sign_in("parent-a").pick("teen").allow()
     assert walk.text("user").endswith("RelatedPerson/parent-a-of-teen")
 
 
-def test_a_proxy_whose_every_access_has_ended_is_told_so_and_can_go_back(walk: Walk, environment: dict[str, str]) -> None:
+def test_proxy_with_expired_access_sees_notice_and_can_deny(walk: Walk, environment: dict[str, str]) -> None:
     add = ["user", "add", "lapsed", "--related-person", "parent-a-of-newly-adult", "--password", "Lapsed-pass-2026"]
     subprocess.run([sys.executable, "-m", "fhir_server", *add], env=environment, check=True, stdout=subprocess.DEVNULL)
     walk.start().sign_in("lapsed", "Lapsed-pass-2026")
@@ -64,7 +64,7 @@ def test_a_proxy_whose_every_access_has_ended_is_told_so_and_can_go_back(walk: W
     assert "access_denied" in walk.text("problem")
 
 
-def test_the_back_button_shows_nothing_of_a_person_who_has_signed_out(walk: Walk) -> None:
+def test_back_button_shows_no_data_after_sign_out(walk: Walk) -> None:
     walk.visit("/sharing", "adult").visit("/account")
     walk.browser.back()
     assert "Alex Adult" in walk.reached("/sharing").one("body").text  # the control: going back does show pages again
@@ -77,28 +77,28 @@ def test_the_back_button_shows_nothing_of_a_person_who_has_signed_out(walk: Walk
         assert not walk.all(".who")
 
 
-def test_an_app_that_is_not_allowed_learns_only_that(walk: Walk) -> None:
+def test_denied_app_gets_only_access_denied(walk: Walk) -> None:
     walk.start().sign_in("parent-a").pick("teen").deny()
     assert walk.text("state") == "failed"
     assert "access_denied" in walk.text("problem")
     assert walk.text("token") == ""
 
 
-def test_what_is_unticked_is_refused_and_the_rest_works(walk: Walk) -> None:
+def test_deselected_scope_returns_403_and_the_rest_works(walk: Walk) -> None:
     walk.start(TWO_KINDS).sign_in("parent-a").pick("teen").untick("patient/MedicationStatement.rs").allow()
     assert walk.seen()["Observation"] == expected("parent-a", "teen")["Observation"]
     assert walk.status("MedicationStatement") == "403"
     assert "MedicationStatement" not in walk.text("scope")
 
 
-def test_an_app_kept_from_offline_access_gets_no_refresh_token(walk: Walk) -> None:
+def test_app_without_offline_access_cannot_refresh(walk: Walk) -> None:
     walk.start().sign_in("parent-a").pick("teen").untick("offline_access").allow()
     walk.one("#refresh").click()
     walk.until_done()
     assert walk.text("state") == "failed"
 
 
-def test_the_refresh_token_gives_a_new_access_token_that_sees_the_same(walk: Walk) -> None:
+def test_refresh_returns_a_new_token_with_the_same_access(walk: Walk) -> None:
     walk.start().sign_in("parent-a").pick("teen").allow()
     before = walk.text("token")
     walk.one("#refresh").click()
@@ -107,7 +107,7 @@ def test_the_refresh_token_gives_a_new_access_token_that_sees_the_same(walk: Wal
     assert walk.text("token") not in ("", before)
 
 
-def test_a_wrong_password_is_explained_and_the_right_one_then_works(walk: Walk) -> None:
+def test_wrong_password_shows_an_error_and_allows_a_retry(walk: Walk) -> None:
     walk.start().sign_in("parent-a", "Wrong-pass-2026")
     assert "not right" in walk.one("[role=alert]").text
     assert walk.one("#username").get_attribute("value") == "parent-a"

@@ -90,23 +90,23 @@ def exported(server: Served, token: str, path: str) -> dict[str, list[str]]:
     return {type: sorted(row["id"] for row in many) for type, many in found.items()}
 
 
-def test_group_7_8_02_the_capability_statement_names_the_operation_on_group(server: Served) -> None:
+def test_group_7_8_02_capability_statement_lists_group_export(server: Served) -> None:
     statement = server.get(None, "metadata").json
     group = next(one for one in statement["rest"][0]["resource"] if one["type"] == "Group")
     assert [(one["name"], one["definition"].rpartition("/")[2]) for one in group["operation"]] == [("export", "group-export")]
     assert statement["instantiates"] == ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"]
 
 
-def test_group_7_8_03_without_a_token_nothing_is_exported(server: Served) -> None:
+def test_group_7_8_03_kickoff_without_token_returns_401(server: Served) -> None:
     for path in ("Group/panel/$export", "Patient/$export", "$export"):
         assert server.request(None, "GET", path, headers=ASYNC).status == 401
 
 
-def test_group_7_8_04_a_kick_off_is_accepted_with_an_absolute_address(server: Served, limited: str) -> None:
+def test_group_7_8_04_kickoff_returns_202_with_absolute_status_url(server: Served, limited: str) -> None:
     assert kicked(server, limited, "Group/panel/$export").startswith(server.settings.base + "/")
 
 
-def test_group_7_8_05_the_manifest_has_its_members(server: Served, limited: str) -> None:
+def test_group_7_8_05_manifest_has_the_required_members(server: Served, limited: str) -> None:
     location = kicked(server, limited, "Group/panel/$export?_type=Patient")
     answer = server.get(limited, location, accept="application/json")
     assert answer.status == 200 and answer.headers["content-type"] == "application/json" and "expires" in answer.headers
@@ -115,7 +115,7 @@ def test_group_7_8_05_the_manifest_has_its_members(server: Served, limited: str)
     assert answer.json["transactionTime"] == "2026-11-21T17:00:00.000Z"
 
 
-def test_group_7_8_06_07_each_file_has_an_absolute_address_and_one_resource_of_its_type_a_line(server: Served, limited: str) -> None:
+def test_group_7_8_06_07_files_have_absolute_urls_and_one_resource_type_as_ndjson(server: Served, limited: str) -> None:
     manifest = finished(server, limited, kicked(server, limited, "Group/panel/$export"))
     assert all(output["url"].startswith(server.settings.base + "/") for output in manifest["output"])
     found = rows(server, limited, manifest)
@@ -123,13 +123,13 @@ def test_group_7_8_06_07_each_file_has_an_absolute_address_and_one_resource_of_i
     assert all(row["resourceType"] == type for type, many in found.items() for row in many)
 
 
-def test_group_7_8_07_a_file_without_a_token_is_refused(server: Served, limited: str) -> None:
+def test_group_7_8_07_file_request_without_token_returns_401_and_xml_406(server: Served, limited: str) -> None:
     manifest = finished(server, limited, kicked(server, limited, "Group/panel/$export?_type=Patient"))
     assert server.get(None, manifest["output"][0]["url"], accept="application/fhir+ndjson").status == 401
     assert server.get(limited, manifest["output"][0]["url"], accept="application/fhir+xml").status == 406
 
 
-def test_group_7_8_08_the_patients_are_the_active_members_and_their_rows_are_what_searches_find(server: Served, limited: str) -> None:
+def test_group_7_8_08_group_export_covers_active_members_as_search_does(server: Served, limited: str) -> None:
     found = exported(server, limited, "Group/panel/$export?_type=Patient,Observation,MedicationStatement,Appointment")
     assert found["Patient"] == ["adult", "teen"]
     for type in ("Observation", "MedicationStatement", "Appointment"):
@@ -137,7 +137,7 @@ def test_group_7_8_08_the_patients_are_the_active_members_and_their_rows_are_wha
         assert found[type] == sorted(searched) != []
 
 
-def test_group_7_8_09_an_ended_export_is_not_known_any_more(server: Served, limited: str) -> None:
+def test_group_7_8_09_deleted_export_returns_404(server: Served, limited: str) -> None:
     location = kicked(server, limited, "Group/panel/$export?_type=Patient")
     url = finished(server, limited, location)["output"][0]["url"]
     assert server.request(limited, "DELETE", location).status == 202
@@ -148,11 +148,11 @@ def test_group_7_8_09_an_ended_export_is_not_known_any_more(server: Served, limi
 
 
 @pytest.mark.parametrize("format", ["application/fhir+ndjson", "application/ndjson", "ndjson"])
-def test_group_7_8_10_the_three_names_of_the_format_are_taken(server: Served, limited: str, format: str) -> None:
+def test_group_7_8_10_output_format_accepts_three_ndjson_names(server: Served, limited: str, format: str) -> None:
     kicked(server, limited, f"Group/panel/$export?_outputFormat={format.replace('+', '%2B')}")
 
 
-def test_group_7_8_10_since_leaves_out_what_was_not_changed(server: Served) -> None:
+def test_group_7_8_10_since_omits_unchanged_resources(server: Served) -> None:
     server.at("2026-11-22T12:00:00-05:00")
     feed, limited = server.token(), server.token("limited", "system/*.rs")
     patient = server.get(feed, "Patient/teen").json
@@ -160,40 +160,40 @@ def test_group_7_8_10_since_leaves_out_what_was_not_changed(server: Served) -> N
     assert exported(server, limited, "Group/panel/$export?_type=Patient&_since=2026-11-22T00:00:00Z") == {"Patient": ["teen"]}
 
 
-def test_an_export_of_everything_is_what_the_feed_can_search(server: Served, feed: str) -> None:
+def test_full_access_export_matches_search_results(server: Served, feed: str) -> None:
     found = exported(server, feed, "$export")
     for type in ("Patient", "Observation", "Consent", "Organization"):
         assert found[type] == sorted(server.all_ids(feed, f"{type}?_count=100"))
     assert set(exported(server, feed, "Patient/$export")) == set(found)
 
 
-def test_a_limited_backend_gets_no_row_that_it_could_not_search(server: Served, feed: str, limited: str) -> None:
+def test_limited_backend_exports_only_searchable_resources(server: Served, feed: str, limited: str) -> None:
     mine, all = exported(server, limited, "$export"), exported(server, feed, "$export")
     assert set(mine["Observation"]) < set(all["Observation"])
     assert mine["Observation"] == sorted(server.all_ids(limited, "Observation?_count=100"))
 
 
-def test_types_without_a_scope_are_refused_when_named_and_left_out_when_not(server: Served) -> None:
+def test_types_outside_scope_return_403_if_named_else_are_omitted(server: Served) -> None:
     token = server.token("limited", "system/Patient.rs system/Observation.r system/Group.r")
     assert set(exported(server, token, "Group/panel/$export")) == {"Patient", "Observation", "Group"}
     assert server.request(token, "GET", "$export?_type=Patient,Condition", headers=ASYNC).status == 403
     assert server.request(token, "GET", "$export?_typeFilter=Observation?status=final", headers=ASYNC).status == 403
 
 
-def test_a_person_exports_no_more_than_the_record_in_context(server: Served) -> None:
+def test_person_exports_only_the_record_in_context(server: Served) -> None:
     parent = server.app_token("parent-a", "teen")
     found = exported(server, parent, "Patient/$export?_type=Patient,Observation")
     assert found == {"Patient": ["teen"], "Observation": sorted(server.all_ids(parent, "Observation?_count=100"))}
     assert len(found["Observation"]) < len(server.all_ids(server.token(), "Observation?patient=teen&_count=100"))
 
 
-def test_a_group_out_of_view_is_as_one_that_never_was(server: Served) -> None:
+def test_export_of_hidden_group_returns_same_404_as_unknown_group(server: Served) -> None:
     parent = server.app_token("parent-a", "teen")
     hidden, never = (server.request(parent, "GET", f"Group/{id}/$export", headers=ASYNC) for id in ("panel", "never"))
     assert hidden.status == never.status == 404 and hidden.body.replace(b"panel", b"never") == never.body
 
 
-def test_an_export_belongs_to_its_client_person_and_record(server: Served, feed: str, limited: str) -> None:
+def test_export_returns_404_to_other_client_person_or_record(server: Served, feed: str, limited: str) -> None:
     location = kicked(server, limited, "Group/panel/$export?_type=Patient")
     file = finished(server, limited, location)["output"][0]["url"]
     for other in (feed, server.token("other", "system/*.rs"), server.app_token("parent-a", "teen")):
@@ -204,7 +204,7 @@ def test_an_export_belongs_to_its_client_person_and_record(server: Served, feed:
     assert server.get(again, file, accept="application/fhir+ndjson").status == 200
 
 
-def test_what_has_left_the_view_since_is_in_no_file_and_a_type_of_which_nothing_is_left_has_none(server: Served) -> None:
+def test_export_files_omit_resources_revoked_after_kickoff(server: Served) -> None:
     proxy = server.app_token("proxy-full", "adult")
     location = kicked(server, proxy, "Patient/$export?_type=Observation")
     manifest = finished(server, proxy, location)
@@ -220,7 +220,7 @@ def test_what_has_left_the_view_since_is_in_no_file_and_a_type_of_which_nothing_
     assert finished(server, proxy, location)["output"] == []
 
 
-def test_a_revoked_grant_ends_the_export_at_once(server: Served) -> None:
+def test_revoking_proxy_consent_ends_export_access(server: Served) -> None:
     proxy, feed = server.app_token("proxy-full", "adult"), server.token()
     manifest = finished(server, proxy, kicked(server, proxy, "Patient/$export?_type=Observation"))
     assert rows(server, proxy, manifest)["Observation"]
@@ -230,7 +230,7 @@ def test_a_revoked_grant_ends_the_export_at_once(server: Served) -> None:
     assert server.get(proxy, manifest["output"][0]["url"], accept="application/fhir+ndjson").status in (401, 403, 404)
 
 
-def test_files_hold_rows_as_they_stood_when_the_export_was_asked_for(server: Served, feed: str, limited: str) -> None:
+def test_export_files_contain_resources_as_of_kickoff(server: Served, feed: str, limited: str) -> None:
     location = kicked(server, limited, "Group/panel/$export?_type=Patient,Observation")
     manifest = finished(server, limited, location)
     first = rows(server, limited, manifest)
@@ -243,7 +243,7 @@ def test_files_hold_rows_as_they_stood_when_the_export_was_asked_for(server: Ser
     assert server.get(limited, "Patient/teen").json["active"] is False
 
 
-def test_a_failure_of_the_moment_ends_a_file_early_and_does_not_pass_for_a_row_that_is_gone(
+def test_busy_store_returns_503_instead_of_omitting_resources(
     server: Served, feed: str, limited: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = finished(server, limited, kicked(server, limited, "Group/panel/$export?_type=Patient"))["output"][0]["url"]
@@ -260,14 +260,14 @@ def test_a_failure_of_the_moment_ends_a_file_early_and_does_not_pass_for_a_row_t
     assert len(server.get(limited, url, accept="application/fhir+ndjson").body.splitlines()) == 2
 
 
-def test_names_that_run_together_make_no_other_caller_the_owner() -> None:
+def test_export_owner_keys_do_not_collide() -> None:
     def owner(client: str, user: str) -> str:
         return bulk_export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, username=user, patient=None)))  # type: ignore[arg-type]
 
     assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c")
 
 
-def test_an_export_of_many_pages_holds_every_row_once(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multi_page_export_contains_each_resource_once(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = exported(server, limited, "$export")
     monkeypatch.setattr(bulk_export_job, "_PAGE", 3)
     monkeypatch.setattr(bulk_export_job, "_PAGES", 2)
@@ -279,7 +279,7 @@ def test_an_export_of_many_pages_holds_every_row_once(server: Served, limited: s
     }
 
 
-def test_an_export_goes_on_when_the_row_it_stopped_at_leaves_the_view(server: Served, feed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_continues_after_its_last_row_becomes_hidden(server: Served, feed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = server.app_token("proxy-full", "adult")
     monkeypatch.setattr(bulk_export_job, "_PAGE", 1)
     monkeypatch.setattr(bulk_export_job, "_PAGES", 1)
@@ -292,7 +292,7 @@ def test_an_export_goes_on_when_the_row_it_stopped_at_leaves_the_view(server: Se
     assert sorted(row["id"] for row in found["Observation"]) == sorted(seen[1:])
 
 
-def test_two_questions_at_once_lose_nothing(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_request_waits_for_lock_and_resumes_after_expiry(server: Served, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_export_job, "_PAGES", 1)
     location = kicked(server, limited, "$export?_type=Observation,Patient")
     job = location.rpartition("/")[2]
@@ -302,14 +302,14 @@ def test_two_questions_at_once_lose_nothing(server: Served, limited: str, monkey
     assert {output["type"] for output in finished(server, limited, location)["output"]} == {"Observation", "Patient"}
 
 
-def test_an_export_is_kept_for_a_day(server: Served, limited: str) -> None:
+def test_export_expires_after_one_day(server: Served, limited: str) -> None:
     location = kicked(server, limited, "$export?_type=Patient")
     finished(server, limited, location)
     server.at(micros(NOON) + 24 * 3600 * 1_000_000)
     assert server.get(server.token("limited", "system/*.rs"), location).status == 404
 
 
-def test_type_filters_and_patients_limit_what_is_exported(server: Served, limited: str) -> None:
+def test_type_filter_and_patient_parameters_limit_export(server: Served, limited: str) -> None:
     path = "Patient/$export?_type=Observation,Patient&_typeFilter=Observation?category=laboratory,Observation?category=vital-signs"
     found = exported(server, limited, path)["Observation"]
     either = [id for code in ("laboratory", "vital-signs") for id in server.all_ids(limited, f"Observation?category={code}&_count=100")]
@@ -344,12 +344,12 @@ def test_type_filters_and_patients_limit_what_is_exported(server: Served, limite
         ("$export-file/none/Patient.ndjson", {"accept": "*/*"}, 404),
     ],
 )
-def test_what_cannot_be_exported_is_said(server: Served, limited: str, path: str, headers: dict[str, str], status: int) -> None:
+def test_invalid_export_returns_operation_outcome(server: Served, limited: str, path: str, headers: dict[str, str], status: int) -> None:
     answer = server.request(limited, "GET", path, headers=headers)
     assert answer.status == status and answer.json["resourceType"] == "OperationOutcome"
 
 
-def test_an_export_is_no_entry_of_a_batch(server: Served, limited: str) -> None:
+def test_export_inside_batch_or_transaction_returns_400(server: Served, limited: str) -> None:
     def answered(type: str) -> Answer:
         entry = {"request": {"method": "GET", "url": "Patient/$export"}}
         return server.request(limited, "POST", "", body={"resourceType": "Bundle", "type": type, "entry": [entry]}, headers=ASYNC)

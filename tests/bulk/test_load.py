@@ -50,7 +50,7 @@ def written(folder: Path, name: str, *values: Any) -> Path:
     return path
 
 
-def test_a_transaction_with_a_bad_entry_is_refused_whole_and_says_why(empty: Served, tmp_path: Path) -> None:
+def test_transaction_with_invalid_entry_is_rejected_with_reasons(empty: Served, tmp_path: Path) -> None:
     tally = empty.load(written(tmp_path, "one.json", bundle("transaction", PATIENT, GOOD, BAD)))
     reasons = [json.loads(line) for line in tally.rejects]
     assert tally.stored == 0 and [reason["place"] for reason in reasons] == ["entry 2", "entry 0", "entry 1"]
@@ -59,7 +59,7 @@ def test_a_transaction_with_a_bad_entry_is_refused_whole_and_says_why(empty: Ser
 
 
 @pytest.mark.parametrize("type", ["batch", "collection"])
-def test_other_bundles_lose_only_what_is_bad(empty: Served, tmp_path: Path, type: str) -> None:
+def test_batch_and_collection_reject_only_invalid_entries(empty: Served, tmp_path: Path, type: str) -> None:
     tally = empty.load(written(tmp_path, "one.json.gz", bundle(type, PATIENT, GOOD, BAD)))
     assert (tally.stored, len(tally.rejects)) == (2, 1)
     assert empty.get(empty.token(), "Observation/good").status == 200
@@ -74,13 +74,13 @@ def test_ndjson_loads_in_any_order_and_keeps_ids(empty: Served, tmp_path: Path) 
     assert empty.get(empty.token(), "Observation/good").json["meta"]["versionId"] == "1"
 
 
-def test_a_changed_row_loads_as_a_new_version(empty: Served, tmp_path: Path) -> None:
+def test_changed_resource_loads_as_new_version(empty: Served, tmp_path: Path) -> None:
     empty.load(written(tmp_path, "a.ndjson", PATIENT, GOOD))
     empty.load(written(tmp_path, "b.ndjson", {**GOOD, "status": "amended"}))
     assert empty.get(empty.token(), "Observation/good").json["meta"]["versionId"] == "2"
 
 
-def test_dates_move_by_whole_days_so_that_ages_hold_on_the_day_of_loading(empty: Served, tmp_path: Path) -> None:
+def test_load_shifts_dates_by_whole_days_and_preserves_ages(empty: Served, tmp_path: Path) -> None:
     empty.load(
         written(
             tmp_path,
@@ -96,7 +96,7 @@ def test_dates_move_by_whole_days_so_that_ages_hold_on_the_day_of_loading(empty:
     assert observation["note"][0]["text"] == "2026-11-20 stays"
 
 
-def test_an_export_loaded_elsewhere_gives_the_same_rows(tmp_path: Path) -> None:
+def test_loading_an_export_restores_the_same_resources(tmp_path: Path) -> None:
     source, target = Served(), Served(seeds=False)
     try:
         counts = source.run(export(source.parts.store, tmp_path / "out"))
@@ -111,7 +111,7 @@ def test_an_export_loaded_elsewhere_gives_the_same_rows(tmp_path: Path) -> None:
         target.close()
 
 
-def test_the_command_loads_says_what_it_did_and_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_command_reports_counts_and_skips_loaded_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
     monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     path = written(tmp_path, "rows.ndjson", PATIENT, GOOD, BAD)
@@ -125,7 +125,7 @@ def test_the_command_loads_says_what_it_did_and_goes_on_after_an_interruption(tm
     assert missing.exit_code == 2
 
 
-def test_relabelling_changes_nothing_where_nothing_has_changed(tmp_path: Path) -> None:
+def test_relabel_changes_nothing_when_labels_are_current(tmp_path: Path) -> None:
     from fhir_server.maintenance.relabel import relabel
 
     served = Served()

@@ -48,7 +48,7 @@ def all_of(served: Served, type: str) -> Iterator[dict[str, Any]]:
         path = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
 
 
-def test_every_resource_comes_back_equal_and_the_counts_match(loaded: Served) -> None:
+def test_every_synthea_resource_is_read_back_equal(loaded: Served) -> None:
     sent = Counter((entry["resource"]["resourceType"], bare(entry["resource"])) for path in FILES for entry in entries(path))
     types = {type for type, _ in sent}
     assert len(types) == 16 and sum(sent.values()) == 2994
@@ -56,7 +56,7 @@ def test_every_resource_comes_back_equal_and_the_counts_match(loaded: Served) ->
     assert back == sent
 
 
-def test_every_reference_is_rewritten_to_a_row_that_is_there(loaded: Served) -> None:
+def test_references_are_rewritten_to_stored_resources(loaded: Served) -> None:
     names = {
         f"{type}/{one['id']}"
         for type in ("Patient", "Encounter", "Practitioner", "Organization", "Condition", "Observation", "Claim")
@@ -69,12 +69,12 @@ def test_every_reference_is_rewritten_to_a_row_that_is_there(loaded: Served) -> 
             assert {name for name in found if name.partition("/")[0] in ("Patient", "Encounter", "Observation")} <= names
 
 
-def test_loading_again_stores_nothing_twice(loaded: Served) -> None:
+def test_reloading_stores_no_duplicates(loaded: Served) -> None:
     tally = loaded.load(FILES[0])
     assert (tally.stored, tally.present, tally.rejects) == (0, len(entries(FILES[0])), [])
 
 
-def test_everything_of_a_patient_is_the_whole_file(loaded: Served) -> None:
+def test_patient_everything_returns_all_but_directory_resources(loaded: Served) -> None:
     path = next(path for path in FILES if path.name.startswith("Eliseo"))
     counts = Counter(entry["resource"]["resourceType"] for entry in entries(path))
     name = next(entry["resource"]["name"][0]["family"] for entry in entries(path) if entry["resource"]["resourceType"] == "Patient")
@@ -88,7 +88,7 @@ def test_everything_of_a_patient_is_the_whole_file(loaded: Served) -> None:
     assert found == {type: count for type, count in counts.items() if type not in ("Organization", "Practitioner")}
 
 
-def test_a_bundle_posted_whole_is_stored_whole(loaded: Served) -> None:
+def test_posted_synthea_bundle_creates_every_entry(loaded: Served) -> None:
     path = min(FILES, key=lambda path: path.stat().st_size if "Bibi" not in path.name else 10**9)
     bundle = gzip.decompress(path.read_bytes())
     answer = loaded.request(loaded.token(), "POST", "", body=bundle)

@@ -11,76 +11,76 @@ from tests.smart.world import Page, claims_of
 READ = "launch/patient patient/*.rs"
 
 
-def test_smart_22_every_capability_that_is_advertised_has_its_test_here(server: Server) -> None:
+def test_smart_22_every_advertised_capability_has_a_test(server: Server) -> None:
     names = [name.removeprefix("test_smart_22_capability_") for name in globals() if name.startswith("test_smart_22_capability_")]
     tested = {name.partition("__")[0].replace("_", "-") for name in names}
     assert tested == set(CAPABILITIES) == set(server.configuration()["capabilities"])
     assert len(CAPABILITIES) == len(set(CAPABILITIES))
 
 
-def test_smart_22_capability_launch_ehr__the_app_is_opened_from_a_chart_and_gets_its_context(server: Server) -> None:
+def test_smart_22_capability_launch_ehr__app_gets_the_chart_patient(server: Server) -> None:
     assert server.ehr.visitor().token("adult", scope="launch patient/*.rs")["patient"] == "adult"
 
 
-def test_smart_22_capability_launch_standalone__the_app_starts_by_itself(server: Server) -> None:
+def test_smart_22_capability_launch_standalone__app_starts_the_launch(server: Server) -> None:
     assert server.allowed("adult", "adult", READ)["patient"] == "adult"
 
 
-def test_smart_22_capability_authorize_post__the_request_may_be_a_form(server: Server) -> None:
+def test_smart_22_capability_authorize_post__form_request_is_accepted(server: Server) -> None:
     assert server.allowed("adult", "adult", READ, post=True)["patient"] == "adult"
 
 
-def test_smart_22_capability_client_public__an_app_without_a_secret_gets_tokens_and_needs_the_verifier(server: Server) -> None:
+def test_smart_22_capability_client_public__app_needs_only_code_verifier(server: Server) -> None:
     visitor, page = server.page("adult", "adult", READ, client_id=PUBLIC)
     code = server.answered(visitor, page)
     assert server.redeemed(code, PUBLIC, code_verifier=None).status_code == 400
     assert server.redeemed(code, PUBLIC).status_code == 200
 
 
-def test_smart_22_capability_client_confidential_symmetric__an_app_proves_itself_by_its_secret_and_not_without(server: Server) -> None:
+def test_smart_22_capability_client_confidential_symmetric__requires_secret(server: Server) -> None:
     visitor, page = server.page("adult", "adult", READ)
     code = server.answered(visitor, page)
     assert server.redeemed(code, PUBLIC, client_id=CONFIDENTIAL).status_code in (400, 401)
     assert server.redeemed(code, CONFIDENTIAL).status_code == 200
 
 
-def test_smart_22_capability_client_confidential_asymmetric__an_app_proves_itself_by_its_key_and_not_without(server: Server) -> None:
+def test_smart_22_capability_client_confidential_asymmetric__requires_key(server: Server) -> None:
     visitor, page = server.page("adult", "adult", READ, client_id=ASYMMETRIC)
     code = server.answered(visitor, page)
     assert server.redeemed(code, PUBLIC, client_id=ASYMMETRIC).status_code in (400, 401)
     assert server.redeemed(code, ASYMMETRIC).status_code == 200
 
 
-def test_smart_22_capability_sso_openid_connect__the_app_learns_who_signed_in(server: Server) -> None:
+def test_smart_22_capability_sso_openid_connect__id_token_names_the_user(server: Server) -> None:
     claims = claims_of(server.allowed("adult", "adult", f"openid fhirUser {READ}")["id_token"])[1]
     assert claims["fhirUser"] == f"{server.base}/Patient/adult"
     assert claims["aud"] in (CONFIDENTIAL, [CONFIDENTIAL])
 
 
-def test_smart_22_capability_context_banner__the_app_learns_whether_to_show_whose_record_it_is(server: Server) -> None:
+def test_smart_22_capability_context_banner__token_has_need_patient_banner(server: Server) -> None:
     assert server.ehr.visitor().token("adult", scope="launch patient/*.rs")["need_patient_banner"] is True
 
 
-def test_smart_22_capability_context_style__the_app_learns_what_our_pages_look_like(server: Server) -> None:
+def test_smart_22_capability_context_style__style_url_returns_colors(server: Server) -> None:
     url = server.ehr.visitor().token("adult", scope="launch patient/*.rs")["smart_style_url"]
     assert json.loads(server.browser().get(url).text)["color_background"].startswith("#")
 
 
-def test_smart_22_capability_context_ehr_patient__the_chart_that_was_open_is_in_context(server: Server) -> None:
+def test_smart_22_capability_context_ehr_patient__token_names_open_chart(server: Server) -> None:
     for patient in ("adult", "teen"):
         assert server.ehr.visitor().token(patient, scope="launch patient/*.rs")["patient"] == patient
 
 
-def test_smart_22_capability_context_ehr_encounter__the_visit_that_was_open_is_in_context(server: Server) -> None:
+def test_smart_22_capability_context_ehr_encounter__token_names_encounter(server: Server) -> None:
     assert server.ehr.visitor().token("teen", "teen-well-visit", scope="launch user/*.rs")["encounter"] == "teen-well-visit"
 
 
-def test_smart_22_capability_context_standalone_patient__the_person_chooses_whose_record(server: Server) -> None:
+def test_smart_22_capability_context_standalone_patient__user_selects_record(server: Server) -> None:
     for patient in ("child", "teen"):
         assert server.allowed("parent-a", patient, READ)["patient"] == patient
 
 
-def test_smart_22_capability_context_standalone_encounter__the_person_chooses_the_visit(server: Server) -> None:
+def test_smart_22_capability_context_standalone_encounter__user_selects_visit(server: Server) -> None:
     visitor = server.ehr.visitor("adult")
     asked = server.asked("launch/patient launch/encounter patient/*.rs")
     picker = visitor.submit(visitor.follow(visitor.browser.get("/oauth/authorize", params=asked)), patient="adult")
@@ -89,7 +89,7 @@ def test_smart_22_capability_context_standalone_encounter__the_person_chooses_th
     assert server.redeemed(code).json()["encounter"] == visit
 
 
-def test_smart_22_capability_permission_offline__access_outlasts_the_sign_in(server: Server) -> None:
+def test_smart_22_capability_permission_offline__refresh_survives_sign_out(server: Server) -> None:
     visitor, page = server.page("adult", "adult", f"offline_access {READ}")
     tokens = server.redeemed(server.answered(visitor, page)).json()
     home = visitor.get("/apps")
@@ -99,7 +99,7 @@ def test_smart_22_capability_permission_offline__access_outlasts_the_sign_in(ser
     assert "refresh_token" not in server.allowed("adult", "adult", READ)
 
 
-def test_smart_22_capability_permission_online__access_is_renewed_until_the_person_signs_out(server: Server) -> None:
+def test_smart_22_capability_permission_online__refresh_ends_at_sign_out(server: Server) -> None:
     visitor, page = server.page("adult", "adult", f"online_access {READ}")
     tokens = server.redeemed(server.answered(visitor, page)).json()
     renewed = server.refreshed(tokens["refresh_token"])
@@ -109,12 +109,12 @@ def test_smart_22_capability_permission_online__access_is_renewed_until_the_pers
     assert server.refreshed(renewed.json()["refresh_token"]).status_code == 400
 
 
-def test_smart_22_capability_permission_patient__patient_scopes_open_one_record(server: Server) -> None:
+def test_smart_22_capability_permission_patient__scopes_open_one_record(server: Server) -> None:
     tokens = server.allowed("parent-a", "child", "launch/patient patient/Patient.rs")
     assert [server.get(tokens, f"Patient/{one}").status_code for one in ("child", "teen")] == [200, 404]
 
 
-def test_smart_22_capability_permission_user__user_scopes_open_what_the_person_may_open(server: Server) -> None:
+def test_smart_22_capability_permission_user__scopes_follow_user_access(server: Server) -> None:
     patients = ("adult", "child", "teen")
     clinician = server.allowed("clinician", "", "user/Patient.rs")
     adult, parent = (server.allowed(*who, "user/Patient.rs") for who in (("adult", "adult"), ("parent-a", "child")))
@@ -123,18 +123,18 @@ def test_smart_22_capability_permission_user__user_scopes_open_what_the_person_m
     assert [server.get(parent, f"Patient/{one}").status_code for one in patients] == [404, 200, 404]
 
 
-def test_smart_22_capability_permission_v1__the_older_scopes_are_taken_and_enforced(server: Server) -> None:
+def test_smart_22_capability_permission_v1__v1_scopes_are_enforced(server: Server) -> None:
     tokens = server.allowed("adult", "adult", "launch/patient patient/Patient.read")
     assert tokens["scope"] == "launch/patient patient/Patient.read"
     assert [server.get(tokens, path).status_code for path in ("Patient/adult", "Observation")] == [200, 403]
 
 
-def test_smart_22_capability_permission_v2__the_newer_scopes_are_taken_and_enforced_letter_by_letter(server: Server) -> None:
+def test_smart_22_capability_permission_v2__each_interaction_is_enforced(server: Server) -> None:
     tokens = server.allowed("adult", "adult", "launch/patient patient/Patient.r patient/Observation.s")
     assert [server.get(tokens, path).status_code for path in ("Patient/adult", "Patient", "Observation")] == [200, 403, 200]
 
 
-def test_smart_22_capability_smart_app_state__an_app_keeps_a_state_of_its_own(server: Server) -> None:
+def test_smart_22_capability_smart_app_state__app_stores_and_finds_state(server: Server) -> None:
     tokens = server.allowed("adult", "adult", "launch/patient patient/Patient.rs patient/Basic.cruds")
     state = {
         "resourceType": "Basic",

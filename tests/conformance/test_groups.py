@@ -45,23 +45,23 @@ def opened(server: Server, tokens: dict[str, Any]) -> bool:
 # group 1: standalone launch, confidential app, unrestricted access
 
 
-def test_group_1_the_capabilities_of_a_standalone_launch_are_advertised(server: Server) -> None:
+def test_group_1_standalone_launch_capabilities_are_advertised(server: Server) -> None:
     assert set(server.configuration()["capabilities"]) >= STANDALONE
 
 
-def test_group_1_a_standalone_app_is_granted_all_it_asks_and_reads_every_type(server: Server) -> None:
+def test_group_1_standalone_app_gets_all_scopes_and_reads_every_type(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE)
     assert set(tokens["scope"].split()) == set(WHOLE.split())
     assert {type: searched(server, tokens, type) for type in (*TYPES, "Location")} == dict.fromkeys((*TYPES, "Location"), 200)
 
 
-def test_group_1_without_a_token_the_patient_is_not_read_and_with_it_is(server: Server) -> None:
+def test_group_1_patient_read_requires_a_token(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE)
     assert server.get(None, f"Patient/{tokens['patient']}").status_code == 401
     assert opened(server, tokens)
 
 
-def test_group_1_the_id_token_leads_to_discovery_keys_and_the_readable_user(server: Server) -> None:
+def test_group_1_id_token_leads_to_discovery_keys_and_readable_user(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE, nonce="n")
     header, claims = claims_of(tokens["id_token"])
     told = server.browser().get(f"{claims['iss']}/.well-known/openid-configuration").json()
@@ -72,7 +72,7 @@ def test_group_1_the_id_token_leads_to_discovery_keys_and_the_readable_user(serv
     assert (user.status_code, user.json()["resourceType"]) == (200, "Patient")
 
 
-def test_group_1_a_refresh_works_without_and_with_scope_and_a_made_up_token_does_not(server: Server) -> None:
+def test_group_1_refresh_takes_optional_scope_and_rejects_unknown_token(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE)
     renewed = server.refreshed(tokens["refresh_token"])
     again = server.refreshed(renewed.json()["refresh_token"], scope=tokens["scope"])
@@ -86,7 +86,7 @@ def test_group_1_a_refresh_works_without_and_with_scope_and_a_made_up_token_does
 # group 2: limited app
 
 
-def test_group_2_a_limited_app_gets_the_types_the_person_left_ticked_and_no_other(server: Server) -> None:
+def test_group_2_limited_app_reads_only_the_selected_types(server: Server) -> None:
     kept = {"Patient", "Condition", "Observation"}
     unticked = frozenset(f"patient/{type}.rs" for type in (*TYPES, "Location") if type not in kept)
     tokens = server.allowed("adult", "adult", WHOLE, untick=unticked)
@@ -97,7 +97,7 @@ def test_group_2_a_limited_app_gets_the_types_the_person_left_ticked_and_no_othe
     assert {status for type, status in found.items() if type not in kept} == {403}
 
 
-def test_group_2_what_was_left_out_stays_out_after_a_refresh(server: Server) -> None:
+def test_group_2_deselected_scopes_stay_excluded_after_refresh(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE, untick=frozenset({"patient/Immunization.rs"}))
     renewed = server.refreshed(tokens["refresh_token"]).json()
     assert [searched(server, renewed, type) for type in ("Immunization", "Condition")] == [403, 200]
@@ -107,11 +107,11 @@ def test_group_2_what_was_left_out_stays_out_after_a_refresh(server: Server) -> 
 # group 3: what its walk in tests/ehr does not look at
 
 
-def test_group_3_the_capabilities_of_an_ehr_launch_are_advertised(server: Server) -> None:
+def test_group_3_ehr_launch_capabilities_are_advertised(server: Server) -> None:
     assert set(server.configuration()["capabilities"]) >= EHR
 
 
-def test_group_3_an_ehr_app_learns_who_the_clinician_is_and_what_our_pages_look_like(server: Server) -> None:
+def test_group_3_ehr_app_reads_practitioner_and_smart_style(server: Server) -> None:
     visitor = server.ehr.visitor()
     tokens = visitor.token("adult")
     user = server.get(tokens, claims_of(tokens["id_token"])[1]["fhirUser"])
@@ -123,7 +123,7 @@ def test_group_3_an_ehr_app_learns_who_the_clinician_is_and_what_our_pages_look_
 # groups 7 and 8: the first item; the others are in tests/bulk
 
 
-def test_group_7_8_01_a_backend_gets_a_token_for_a_sound_assertion_and_for_nothing_else(server: Server) -> None:
+def test_group_7_8_01_backend_token_requires_a_valid_assertion(server: Server) -> None:
     assert server.backend(grant_type="not_a_grant_type").status_code == 400
     assert server.backend(client_assertion_type="not_an_assertion_type").status_code in (400, 401)
     assert server.backend(client_assertion="x.y.z").status_code in (400, 401)
@@ -142,7 +142,7 @@ def test_group_9_a_public_app_launches_and_gets_an_id_token(server: Server) -> N
     assert opened(server, tokens)
 
 
-def test_group_9_after_a_revocation_neither_token_works(server: Server) -> None:
+def test_group_9_revoked_app_loses_access_and_refresh_tokens(server: Server) -> None:
     visitor, page = server.page("adult", "adult", WHOLE)
     tokens = server.redeemed(server.answered(visitor, page)).json()
     assert opened(server, tokens)
@@ -159,7 +159,7 @@ def test_group_9_a_wrong_audience_gets_no_code(server: Server) -> None:
     assert "code" not in query(answer.headers.get("location", ""))
 
 
-def test_group_9_a_bad_code_is_400_and_a_bad_client_is_refused(server: Server) -> None:
+def test_group_9_invalid_code_returns_400_and_unknown_client_is_refused(server: Server) -> None:
     assert server.redeemed("BAD_CODE").status_code == 400
     visitor, page = server.page("adult", "adult", WHOLE)
     code = server.answered(visitor, page)
@@ -183,7 +183,7 @@ def test_group_9_an_ehr_launch_with_patient_scopes_has_a_patient(server: Server)
     assert opened(server, tokens)
 
 
-def test_group_9_introspection_states_what_the_token_response_stated(server: Server) -> None:
+def test_group_9_introspection_matches_the_token_response(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE)
     told, claims = server.introspected(tokens["access_token"]), claims_of(tokens["id_token"])[1]
     assert (told["active"], told["client_id"], told["patient"]) == (True, CONFIDENTIAL, "adult")
@@ -199,7 +199,7 @@ def test_group_9_an_asymmetric_app_launches_and_refreshes(server: Server) -> Non
     assert server.refreshed("made-up", ASYMMETRIC).status_code in (400, 401)
 
 
-def test_group_9_the_older_scopes_are_granted_for_every_type(server: Server) -> None:
+def test_group_9_v1_scopes_are_granted_for_every_type(server: Server) -> None:
     asked = " ".join([BASICS, *(f"patient/{type}.read" for type in TYPES)])
     tokens = server.allowed("adult", "adult", asked)
     assert set(tokens["scope"].split()) == set(asked.split())
@@ -224,12 +224,12 @@ def test_group_9_the_person_selects_fine_grained_scopes(server: Server) -> None:
 # group 11: what an assessor looks at
 
 
-def test_group_11_an_app_can_be_registered_by_its_developer(server: Server) -> None:
+def test_group_11_developer_can_register_an_app(server: Server) -> None:
     assert "Register your app" in server.browser().get("/register-app").text
     assert server.configuration()["registration_endpoint"]
 
 
-def test_group_11_the_page_names_app_record_scopes_and_says_that_offline_access_is_granted(server: Server) -> None:
+def test_group_11_consent_page_names_app_record_scopes_and_offline_access(server: Server) -> None:
     _, page = server.page("adult", "adult", WHOLE)
     for words in ("Demo web app", "Alex Adult", "Vaccinations: read", "Keep access when you are not using the app", "92"):
         assert words in page.text
@@ -237,7 +237,7 @@ def test_group_11_the_page_names_app_record_scopes_and_says_that_offline_access_
 
 
 @pytest.mark.parametrize("client", [PUBLIC, CONFIDENTIAL])
-def test_group_11_a_refresh_token_is_good_for_three_months_and_for_three_more_after_each_use(server: Server, client: str) -> None:
+def test_group_11_refresh_token_is_valid_three_months_after_each_use(server: Server, client: str) -> None:
     tokens = server.allowed("adult", "adult", WHOLE, client_id=client)
     for _ in range(3):
         server.ehr.served.at(server.smart.now() + 91 * DAY)
@@ -248,13 +248,13 @@ def test_group_11_a_refresh_token_is_good_for_three_months_and_for_three_more_af
     assert server.refreshed(tokens["refresh_token"], client).status_code == 400
 
 
-def test_group_11_a_backend_gets_nothing_beyond_what_was_agreed_beforehand(server: Server) -> None:
+def test_group_11_backend_gets_only_registered_scopes(server: Server) -> None:
     assert server.backend("system/*.rs patient/*.rs user/*.rs openid offline_access").json()["scope"] == "system/*.rs"
     assert server.configuration()["scopes_supported"]
     assert server.token({"grant_type": "client_credentials", "scope": "patient/*.rs"}, BACKEND).json()["error"] == "invalid_scope"
 
 
-def test_group_11_the_base_address_is_published_for_anybody_in_a_list_of_services(server: Server) -> None:
+def test_group_11_brand_bundle_publishes_the_fhir_base_url(server: Server) -> None:
     bundle = server.browser().get(server.configuration()["user_access_brand_bundle"])
     endpoints = [entry["resource"] for entry in bundle.json()["entry"] if entry["resource"]["resourceType"] == "Endpoint"]
     assert [one["address"] for one in endpoints] == [server.base]
@@ -262,12 +262,12 @@ def test_group_11_the_base_address_is_published_for_anybody_in_a_list_of_service
     assert server.get(None, "metadata").status_code == 200
 
 
-def test_group_11_an_access_token_ends_after_an_hour_at_the_latest(server: Server) -> None:
+def test_group_11_access_token_expires_within_one_hour(server: Server) -> None:
     tokens = server.allowed("adult", "adult", WHOLE)
     server.ehr.served.at(server.smart.now() + HOUR)
     assert server.get(tokens, "Patient/adult").status_code == 401
 
 
-def test_group_11_a_category_for_clinical_tests_can_be_asked_for(server: Server) -> None:
+def test_group_11_clinical_test_category_scope_is_granted(server: Server) -> None:
     scope = "patient/Observation.rs?category=http://hl7.org/fhir/us/core/CodeSystem/us-core-category|clinical-test"
     assert scope in server.allowed("adult", "adult", f"{BASICS} {scope}")["scope"].split()

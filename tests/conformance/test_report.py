@@ -16,11 +16,11 @@ ATTACKS = {"x": ("test_evil_",)}
 WHOLE = [Check("tests/attacks/test_x.py", "test_evil_fails")]
 
 
-def test_every_number_has_a_test_that_runs_or_a_reason() -> None:
+def test_every_requirement_has_a_running_test_or_a_reason() -> None:
     assert report.faults(report.requirements(), report.tests()) == []
 
 
-def test_every_number_is_listed() -> None:
+def test_requirement_numbers_are_complete() -> None:
     listed = report.requirements()
     assert [number for kind, number in listed if kind == "smart"] == list(range(1, 108))
     assert [number for kind, number in listed if kind == "groups"] == [1, 2, 3, 7, 8, 9, 10, 11, 12]
@@ -28,7 +28,7 @@ def test_every_number_is_listed() -> None:
     assert all(one["must"] and one["source"] for one in listed.values())
 
 
-def test_the_page_is_what_these_tests_make_of_it_when_they_pass() -> None:
+def test_conformance_page_matches_the_test_names() -> None:
     """Whether they pass is for the tests themselves to say: they are part of this run."""
     found = report.tests()
     passed = {test.id: "passed" for test in report.reported(found)}
@@ -47,12 +47,12 @@ def test_the_page_is_what_these_tests_make_of_it_when_they_pass() -> None:
         ),
     ],
 )
-def test_what_is_missing_is_found(tests: list[Check], fault: str) -> None:
+def test_report_detects_each_fault(tests: list[Check], fault: str) -> None:
     assert report.faults(KNOWN, SHOWN + WHOLE, ATTACKS) == []  # the control
     assert [one[: len(fault)] for one in report.faults(KNOWN, tests + WHOLE, ATTACKS)] == [fault]
 
 
-def test_an_attack_without_a_test_is_found() -> None:
+def test_report_detects_an_attack_without_test() -> None:
     assert report.faults(KNOWN, SHOWN, ATTACKS) == ["no test's name begins with test_evil_"]
 
 
@@ -68,7 +68,7 @@ def test_an_attack_without_a_test_is_found() -> None:
         ("pytestmark = pytest.mark.usefixtures('a')\ndef test_smart_2_x(): pass", False),
     ],
 )
-def test_a_test_that_may_not_run_is_known_by_its_source(tmp_path: Path, text: str, absent: bool) -> None:
+def test_report_detects_skippable_tests_in_source(tmp_path: Path, text: str, absent: bool) -> None:
     folder = tmp_path / "tests" / "x"
     folder.mkdir(parents=True)
     (folder / "test_x.py").write_text(text)
@@ -86,11 +86,11 @@ def test_a_test_that_may_not_run_is_known_by_its_source(tmp_path: Path, text: st
         ("test_something_3_x", []),
     ],
 )
-def test_a_name_says_which_numbers_it_shows(name: str, shown: list[tuple[str, int]]) -> None:
+def test_requirement_numbers_are_parsed_from_names(name: str, shown: list[tuple[str, int]]) -> None:
     assert list(Check("x", name).shows()) == shown
 
 
-def test_the_worst_outcome_of_a_tests_cases_counts() -> None:
+def test_worst_case_decides_a_parametrized_test() -> None:
     outcomes = Outcomes()
     for id, outcome, when in (("a[1]", "failed", "call"), ("a[2]", "passed", "call"), ("b", "passed", "setup"), ("c", "passed", "call")):
         outcomes.pytest_runtest_logreport(pytest.TestReport(id, ("", None, ""), {}, outcome, None, when))  # type: ignore[arg-type]

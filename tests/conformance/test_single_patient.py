@@ -37,7 +37,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
 
 
 @every_type
-def test_group_10_12_there_are_rows_of_every_type_and_rows_of_others_that_are_not_found(record: Record, type: str) -> None:
+def test_group_10_12_each_type_returns_own_resources_and_none_of_others(record: Record, type: str) -> None:
     own, written = set(ids(record.own(type))), set(ids(record.written[type]))
     assert given(type, PATIENT) <= own <= written and not own & given(type, OTHER)
     assert len(own) >= (1 if type == "Patient" else 2)
@@ -47,7 +47,7 @@ def test_group_10_12_there_are_rows_of_every_type_and_rows_of_others_that_are_no
 
 
 @every_type
-def test_group_10_12_what_is_found_is_what_can_be_read(record: Record, type: str) -> None:
+def test_group_10_12_search_results_equal_readable_resources(record: Record, type: str) -> None:
     own = {row["id"]: row for row in record.own(type)}
     for id in ids(record.written[type]):
         answer = record.served.get(record.token, f"{type}/{id}")
@@ -56,14 +56,14 @@ def test_group_10_12_what_is_found_is_what_can_be_read(record: Record, type: str
 
 
 @every_type
-def test_group_10_12_what_is_referred_to_can_be_read(record: Record, type: str) -> None:
+def test_group_10_12_referenced_resources_are_readable(record: Record, type: str) -> None:
     named = {name for row in record.own(type) for name in references(row)}
     for name in named:
         assert record.served.get(record.token, name).status == 200, name
 
 
 @every_search
-def test_each_search_is_asked_with_rows_that_meet_it_and_rows_that_do_not(record: Record, type: str, names: tuple[str, ...]) -> None:
+def test_each_search_has_matching_and_nonmatching_resources(record: Record, type: str, names: tuple[str, ...]) -> None:
     known = by_values(record, type, names)
     assert known and all(row["id"] in meeting(record, type, own) for row, own in known)
     apart = [
@@ -76,14 +76,14 @@ def test_each_search_is_asked_with_rows_that_meet_it_and_rows_that_do_not(record
 
 
 @every_search
-def test_group_10_12_a_search_finds_the_rows_that_meet_it_and_no_others(record: Record, type: str, names: tuple[str, ...]) -> None:
+def test_group_10_12_search_returns_exactly_the_matching_resources(record: Record, type: str, names: tuple[str, ...]) -> None:
     for row, own in by_values(record, type, names):
         for asked in variants(record, type, row, own):
             assert sorted(found(record, type, asked)) == meeting(record, type, asked), asked
 
 
 @every_search
-def test_group_10_12_get_and_post_and_each_way_to_name_the_patient_find_the_same(record: Record, type: str, names: tuple[str, ...]) -> None:
+def test_group_10_12_get_post_and_all_patient_forms_return_the_same(record: Record, type: str, names: tuple[str, ...]) -> None:
     for _, own in by_values(record, type, names):
         plain = found(record, type, own)
         assert found(record, type, own, post=True) == plain
@@ -93,7 +93,7 @@ def test_group_10_12_get_and_post_and_each_way_to_name_the_patient_find_the_same
 
 
 @searches_with("token")
-def test_group_10_12_a_list_of_values_finds_the_rows_of_each_of_them(record: Record, type: str, names: tuple[str, ...]) -> None:
+def test_group_10_12_comma_separated_values_match_any_of_them(record: Record, type: str, names: tuple[str, ...]) -> None:
     readings = KINDS[type].readings
     for name in (name for name in names if readings[name].kind == "token"):
         values = list(dict.fromkeys(value for row in record.own(type) for value in readings[name].values(row)))
@@ -105,7 +105,7 @@ def test_group_10_12_a_list_of_values_finds_the_rows_of_each_of_them(record: Rec
 
 
 @pytest.mark.parametrize("name", ["status", "lifecycle-status", "clinical-status", "intent"])
-def test_group_10_12_every_status_of_the_first_search_comes_again_when_all_are_listed(record: Record, name: str) -> None:
+def test_group_10_12_listing_all_statuses_returns_all_results(record: Record, name: str) -> None:
     types = [type for type, kind in KINDS.items() if name in kind.readings]
     assert types
     for type in types:
@@ -115,7 +115,7 @@ def test_group_10_12_every_status_of_the_first_search_comes_again_when_all_are_l
         assert ids(again) == ids(record.own(type))
 
 
-def test_group_10_12_a_comma_within_a_value_makes_no_list_of_it(record: Record) -> None:
+def test_group_10_12_escaped_comma_does_not_split_the_value(record: Record) -> None:
     for type, name, whole, parts in (
         ("Location", "name", "Imaging Centre, North", {"sp-north", "sp-south", "sp-shop"}),
         ("Location", "address", "12 Élysée Street, Floor 2", {"sp-north", "sp-shop"}),
@@ -130,7 +130,7 @@ def test_group_10_12_a_comma_within_a_value_makes_no_list_of_it(record: Record) 
 
 
 @searches_with("date")
-def test_group_10_12_dates_before_and_after_an_instant_are_found_as_intervals(record: Record, type: str, names: tuple[str, ...]) -> None:
+def test_group_10_12_date_prefixes_compare_dates_as_intervals(record: Record, type: str, names: tuple[str, ...]) -> None:
     name = next(name for name in names if KINDS[type].readings[name].kind == "date")
     for row, own in by_values(record, type, names):
         for instant in around(record, type, name, row):
@@ -140,7 +140,7 @@ def test_group_10_12_dates_before_and_after_an_instant_are_found_as_intervals(re
 
 
 @searches_with("date")
-def test_group_10_12_two_bounds_together_find_what_meets_both(record: Record, type: str, names: tuple[str, ...]) -> None:
+def test_group_10_12_two_date_bounds_match_their_intersection(record: Record, type: str, names: tuple[str, ...]) -> None:
     name = next(name for name in names if KINDS[type].readings[name].kind == "date")
     for row, own in by_values(record, type, names):
         early, *_, late = sorted(around(record, type, name, row))
@@ -154,7 +154,7 @@ def test_group_10_12_two_bounds_together_find_what_meets_both(record: Record, ty
 # pages, includes, the statement
 
 
-def test_group_10_12_the_pages_of_an_answer_hold_each_row_once(record: Record) -> None:
+def test_group_10_12_pages_contain_each_resource_once(record: Record) -> None:
     whole = ids(record.own("Observation"))
     assert len(whole) > 20 and len(set(whole)) == len(whole)
     for post in (False, True):
@@ -162,7 +162,7 @@ def test_group_10_12_the_pages_of_an_answer_hold_each_row_once(record: Record) -
 
 
 @pytest.mark.parametrize("type, name, element", INCLUDES)
-def test_group_10_12_what_rows_refer_to_comes_with_them(record: Record, type: str, name: str, element: str) -> None:
+def test_group_10_12_include_returns_referenced_resources(record: Record, type: str, name: str, element: str) -> None:
     named = {row[element]["reference"].removeprefix(f"{record.base}/") for row in record.own(type) if element in row}
     first = KINDS[type].first
     entries = record.entries(type, [*([(first, PATIENT)] if first else []), ("_include", f"{type}:{name}")])
@@ -170,7 +170,7 @@ def test_group_10_12_what_rows_refer_to_comes_with_them(record: Record, type: st
 
 
 @pytest.mark.parametrize("type", [type for type, kind in KINDS.items() if kind.provenance])
-def test_group_10_12_who_wrote_the_rows_comes_with_them(record: Record, type: str) -> None:
+def test_group_10_12_revinclude_returns_provenance_of_matches(record: Record, type: str) -> None:
     first = [(KINDS[type].first, PATIENT), ("_revinclude", "Provenance:target")]
     entries = record.entries(type, first)
     matches = {f"{type}/{id}" for id in ids(record.own(type))}
@@ -180,7 +180,7 @@ def test_group_10_12_who_wrote_the_rows_comes_with_them(record: Record, type: st
     assert brought(entries) == {f"Provenance/{id}" for id in about}
 
 
-def test_group_10_12_the_statement_lists_the_types_and_parameters_that_are_asked(record: Record) -> None:
+def test_group_10_12_capability_statement_lists_types_and_parameters(record: Record) -> None:
     answer = record.served.get(None, "metadata")
     statement = answer.json
     assert (answer.status, statement["resourceType"], statement["fhirVersion"]) == (200, "CapabilityStatement", "4.0.1")

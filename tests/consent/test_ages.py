@@ -37,7 +37,7 @@ NOW = instant("2026-11-21T12:00:00Z")
         ("2008-06-15", "Pacific/Honolulu", 18, "mar1", "2026-06-15T10:00Z"),
     ],
 )
-def test_an_age_begins_at_the_first_instant_of_the_civil_birthday(born: str, zone: str, years: int, feb29, expected: str) -> None:
+def test_age_begins_at_the_first_instant_of_the_local_birthday(born: str, zone: str, years: int, feb29, expected: str) -> None:
     assert birthday_instant({"birthDate": born}, years, ZoneInfo(zone), feb29) == (instant(expected),) * 2
 
 
@@ -45,12 +45,12 @@ def test_an_age_begins_at_the_first_instant_of_the_civil_birthday(born: str, zon
     ("born", "off", "on"),
     [("2008-06", "2026-06-01T04:00Z", "2026-06-30T04:00Z"), ("2008", "2026-01-01T05:00Z", "2026-12-31T05:00Z")],
 )
-def test_an_imprecise_birth_date_ends_proxies_early_and_opens_accounts_late(born: str, off: str, on: str) -> None:
+def test_imprecise_birth_date_ends_proxy_early_and_starts_own_late(born: str, off: str, on: str) -> None:
     facts = age_limits([{"birthDate": born}], NEW_YORK, "mar1", NOW)
     assert (facts.proxy_access_ends, facts.own_access_begins, facts.known) == (instant(off), instant(on), True)
 
 
-def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
+def test_imprecise_birth_date_uses_earliest_twelfth_birthday() -> None:
     assert age_limits([{"birthDate": "2014-06"}], NEW_YORK, "mar1", NOW).turns_12 == instant("2026-06-01T04:00Z")
 
 
@@ -63,7 +63,7 @@ def test_the_twelfth_birthday_of_an_imprecise_date_is_the_earliest() -> None:
         {"birthDate": "2010-05-05", "deceasedDateTime": "2009"},
     ],
 )  # fmt: skip
-def test_a_missing_or_impossible_birth_date_is_not_known(patient: dict[str, object]) -> None:
+def test_missing_or_impossible_birth_date_is_unknown(patient: dict[str, object]) -> None:
     assert not age_limits([patient], NEW_YORK, "mar1", NOW).known
 
 
@@ -72,7 +72,7 @@ def test_a_possible_birth_date_is_known(born: str) -> None:
     assert age_limits([{"birthDate": born}], NEW_YORK, "mar1", NOW).known
 
 
-def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
+def test_linked_records_use_the_strictest_age_limits() -> None:
     older, younger = {"birthDate": "2008-01-01"}, {"birthDate": "2010-01-01"}
     both = age_limits([older, younger], NEW_YORK, "mar1", NOW)
     alone = [age_limits([one], NEW_YORK, "mar1", NOW) for one in (older, younger)]
@@ -94,10 +94,10 @@ def test_linked_records_count_with_the_strictest_instants_of_all() -> None:
         ("2026-11-21T12:00:00.1234567Z", "2026-11-21T12:00:00.123456Z", 1),
     ],
 )
-def test_a_date_covers_its_unit(text: str, start: str, length: int) -> None:
+def test_date_covers_the_interval_of_its_precision(text: str, start: str, length: int) -> None:
     assert intervals.span(text, NEW_YORK) == (instant(start), instant(start) + length)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"])
-def test_what_is_not_a_date_covers_nothing(text: str) -> None:
+def test_invalid_date_has_no_interval(text: str) -> None:
     assert intervals.span(text, NEW_YORK) is None

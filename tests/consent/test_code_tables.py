@@ -27,7 +27,7 @@ def everything() -> list[Listed]:
     return [Listed(path.parent.name, path.stem, row) for path in sorted((IG / "sources").glob("*/*.csv")) for row in table(path)]
 
 
-def test_the_code_tables_pass_the_gate() -> None:
+def test_code_tables_pass_the_quality_gate() -> None:
     listed = everything()
     assert len(listed) > 1000
     assert findings(listed, KEYWORDS) == []
@@ -63,18 +63,18 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("fault", PLANTED)
-def test_the_gate_finds_a_planted(fault: str) -> None:
+def test_quality_gate_detects_planted_faults(fault: str) -> None:
     planted, expected = PLANTED[fault]
     assert any(expected in text for text in findings([*everything(), planted], KEYWORDS))
 
 
 @pytest.mark.parametrize("sentinel", ["20447-9", "24467-3", "2106-3", "10524-7", "21613-5"])
-def test_the_gate_misses_a_removed_sentinel(sentinel: str) -> None:
+def test_quality_gate_detects_missing_sentinel_codes(sentinel: str) -> None:
     left = [one for one in everything() if one.row["code"] != sentinel]
     assert any(f"sentinel {sentinel}" in text for text in findings(left, KEYWORDS))
 
 
-def test_the_committed_value_sets_are_what_the_tables_build() -> None:
+def test_committed_value_sets_match_their_source_tables() -> None:
     spec = importlib.util.spec_from_file_location("build_valuesets", IG.parent / "scripts" / "build_valuesets.py")
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)

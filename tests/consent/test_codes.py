@@ -28,7 +28,7 @@ SNOMED = "http://snomed.info/sct"
         (SNOMED, "240589008", "STD"),
     ],
 )  # fmt: skip
-def test_sensitive_codes_bear_their_label(system: str, code: str, label: str) -> None:
+def test_sensitive_codes_have_their_label(system: str, code: str, label: str) -> None:
     assert label in BOOK.classify(system, code).labels
 
 
@@ -45,7 +45,7 @@ def test_sensitive_codes_bear_their_label(system: str, code: str, label: str) ->
         (ICD, "J02.9"),
     ],
 )
-def test_everyday_codes_are_ordinary_and_unlabelled(system: str, code: str) -> None:
+def test_common_codes_are_ordinary_and_unlabeled(system: str, code: str) -> None:
     known = BOOK.classify(system, code)
     assert known.ordinary and not known.labels
 
@@ -53,11 +53,11 @@ def test_everyday_codes_are_ordinary_and_unlabelled(system: str, code: str) -> N
 @pytest.mark.parametrize(
     ("system", "code"), [(CVX, "62"), (CVX, "165"), (LOINC, "99999-9"), ("http://example.org/local", "718-7"), ("", "718-7")]
 )
-def test_what_no_list_names_is_neither_ordinary_nor_sensitive(system: str, code: str) -> None:
+def test_unlisted_code_is_unclassified(system: str, code: str) -> None:
     assert not BOOK.classify(system, code).classified
 
 
-def test_an_ambiguous_code_only_makes_a_label_possible() -> None:
+def test_ambiguous_code_yields_only_a_possible_label() -> None:
     known = BOOK.classify(RXNORM, "18631")
     assert (known.labels, known.possible, known.ordinary) == (frozenset(), {"STD"}, False)
 
@@ -71,7 +71,7 @@ def test_an_ambiguous_code_only_makes_a_label_possible() -> None:
         ("urn:oid:2.16.840.1.113883.6.90", "b20"), ("http://hl7.org/fhir/sid/icd-10", "B24"),
     ],
 )  # fmt: skip
-def test_another_spelling_is_the_same_code(system: str, code: str) -> None:
+def test_code_and_system_variants_are_normalized(system: str, code: str) -> None:
     assert BOOK.classify(system, code).labels == {"HIV"}
 
 
@@ -84,11 +84,11 @@ def test_another_spelling_is_the_same_code(system: str, code: str) -> None:
         ("Bowel prep", set()),
     ],
 )  # fmt: skip
-def test_words_label_what_they_name(text: str, labels: set[str]) -> None:
+def test_text_keywords_determine_labels(text: str, labels: set[str]) -> None:
     assert BOOK.labels_in_text(text) == labels
 
 
-def test_a_folder_without_lists_is_an_error_for_the_operator(tmp_path: Path) -> None:
+def test_folder_without_code_lists_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_IG_PATH"):
         SensitivityCodes.load(tmp_path)
 
@@ -103,7 +103,7 @@ def test_a_folder_without_lists_is_an_error_for_the_operator(tmp_path: Path) -> 
         {},
     ],
 )
-def test_a_list_that_cannot_be_read_in_full_is_an_error(tmp_path: Path, compose: object) -> None:
+def test_unsupported_code_list_content_raises_an_error(tmp_path: Path, compose: object) -> None:
     folder = tmp_path / "valuesets"
     folder.mkdir()
     (folder / "ordinary-local.json").write_text(json.dumps({"resourceType": "ValueSet", "compose": compose}))
@@ -111,7 +111,7 @@ def test_a_list_that_cannot_be_read_in_full_is_an_error(tmp_path: Path, compose:
         SensitivityCodes.load(tmp_path)
 
 
-def test_a_sensitive_list_must_name_a_category(tmp_path: Path) -> None:
+def test_sensitive_code_list_requires_a_category(tmp_path: Path) -> None:
     folder = tmp_path / "valuesets"
     folder.mkdir()
     compose = {"include": [{"system": LOINC, "concept": [{"code": "1-8"}]}]}

@@ -101,7 +101,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("actor", "text", "optum", "ssm", "strict"), CELLS)
-def test_the_cells_of_the_main_table(actor: Actor, text: str, optum: bool, ssm: bool, strict: bool) -> None:
+def test_decisions_match_the_policy_table(actor: Actor, text: str, optum: bool, ssm: bool, strict: bool) -> None:
     assert [sees(policy, actor, text) for policy in (OPTUM, SSM, STRICT)] == [optum, ssm, strict]
 
 
@@ -114,17 +114,17 @@ def test_the_cells_of_the_main_table(actor: Actor, text: str, optum: bool, ssm: 
         (Actor("PC"), "lab", None),
     ],
 )  # fmt: skip
-def test_rows_that_must_name_the_actor_say_by_which_parameter(actor: Actor, data: str, params: tuple[str, ...] | None) -> None:
+def test_own_conditions_give_parameters_that_name_the_actor(actor: Actor, data: str, params: tuple[str, ...] | None) -> None:
     assert own_conditions(OPTUM, actor, data) == params
 
 
-def test_only_those_who_treat_see_what_is_not_released() -> None:
+def test_only_treating_staff_and_cleared_backend_see_unreleased() -> None:
     seeing = {actor.kind for actor in EVERYBODY if not released_only(actor)}
     assert seeing == {"CT", "BG"}
     assert not released_only(Actor("BE", clearance=frozenset({"*"})))
 
 
-def test_elements_that_somebody_does_not_get_are_redactable() -> None:
+def test_redactable_lists_elements_the_policy_removes() -> None:
     assert {"reasonCode", "text", "note", "contained"} <= redactable(OPTUM, "visit")
     assert {"telecom", "contact"} <= redactable(OPTUM, "demographics")
     assert redactable(OPTUM, "directory") == frozenset()
@@ -143,46 +143,46 @@ def test_elements_that_somebody_does_not_get_are_redactable() -> None:
         (Actor("BO"), "Condition", "c", False), (Actor("??"), "Communication", "c", False),
     ],
 )  # fmt: skip
-def test_write_rights(actor: Actor, type: str, letter: str, allowed: bool) -> None:
+def test_write_rights_depend_on_actor_type_and_interaction(actor: Actor, type: str, letter: str, allowed: bool) -> None:
     assert may_write(OPTUM, actor, type, letter) is allowed
 
 
-def test_an_explanation_names_the_deciding_rule_and_its_source() -> None:
+def test_explanation_names_the_deciding_rule_and_source() -> None:
     found = explain(OPTUM, Actor("PT"), VisibilityClass("lab", frozenset({"HIV"})))
     assert (found.decision, found.rule) == ("deny", "PT.sensitive") and "O:117" in found.source
 
 
 @given(policies, st.sampled_from(EVERYBODY), keys)
-def test_the_unknown_sees_nothing(policy: Policy, actor: Actor, key: VisibilityClass) -> None:
+def test_unknown_actor_data_class_or_label_is_denied(policy: Policy, actor: Actor, key: VisibilityClass) -> None:
     assert not permits(policy, Actor("ZZ", actor.level, actor.clearance), key)
     assert not permits(policy, actor, dataclasses.replace(key, data="nonsense"))
     assert not permits(policy, actor, dataclasses.replace(key, labels=key.labels | {"NEWLABEL"}))
 
 
 @given(policies, st.sampled_from(EVERYBODY), keys, st.sampled_from(sorted(LABELS)))
-def test_adding_a_label_never_reveals(policy: Policy, actor: Actor, key: VisibilityClass, label: str) -> None:
+def test_adding_a_label_never_grants_access(policy: Policy, actor: Actor, key: VisibilityClass, label: str) -> None:
     assert permits(policy, actor, key) or not permits(policy, actor, dataclasses.replace(key, labels=key.labels | {label}))
 
 
 @given(policies, st.sampled_from(EVERYBODY), keys)
-def test_a_part_is_never_seen_by_who_does_not_see_the_row(policy: Policy, actor: Actor, key: VisibilityClass) -> None:
+def test_element_is_never_visible_without_its_resource(policy: Policy, actor: Actor, key: VisibilityClass) -> None:
     assert permits(policy, actor, dataclasses.replace(key, element="")) or not permits(policy, actor, key)
 
 
 @given(policies, keys)
-def test_wider_actors_see_what_narrower_ones_see(policy: Policy, key: VisibilityClass) -> None:
+def test_broader_actors_see_all_that_narrower_ones_see(policy: Policy, key: VisibilityClass) -> None:
     for narrow, wide in ((Actor("PT"), Actor("PC")), (STANDARD, FULL), (FULL, Actor("AS")), (Actor("PA", "scheduling"), FULL),
                          (Actor("PA", "billing"), FULL), (Actor("PC"), Actor("AS")), (Actor("CT"), Actor("BG"))):  # fmt: skip
         assert permits(policy, wide, key) or not permits(policy, narrow, key), (narrow, wide)
 
 
 @given(st.sampled_from(EVERYBODY), keys)
-def test_the_strict_profile_never_shows_more(actor: Actor, key: VisibilityClass) -> None:
+def test_strict_policy_never_permits_more_than_others(actor: Actor, key: VisibilityClass) -> None:
     for looser in (OPTUM, SSM):
         assert permits(looser, actor, key) or not permits(STRICT, actor, key)
 
 
-def test_every_actor_sees_something_but_the_lapsed_proxy() -> None:
+def test_every_actor_except_expired_proxy_sees_some_data() -> None:
     seeing = {actor.kind for actor in EVERYBODY for data in OPTUM.classes if permits(OPTUM, actor, VisibilityClass(data))}
     assert seeing == ACTORS - {"PX"}
 
@@ -192,7 +192,7 @@ def merged(name: str) -> dict[str, object]:
 
 
 @given(st.sampled_from(sorted(SHIPPED)), st.sampled_from(EVERYBODY), keys, st.data())
-def test_adding_a_deny_never_reveals(name: str, actor: Actor, key: VisibilityClass, data: st.DataObject) -> None:
+def test_adding_a_deny_rule_never_grants_access(name: str, actor: Actor, key: VisibilityClass, data: st.DataObject) -> None:
     rule = {
         "id": "added",
         "actors": [data.draw(st.sampled_from(sorted(ACTORS)))],
@@ -206,7 +206,7 @@ def test_adding_a_deny_never_reveals(name: str, actor: Actor, key: VisibilityCla
     assert permits(SHIPPED[name], actor, key) or not permits(narrowed, actor, key)
 
 
-def test_the_order_of_rules_does_not_matter() -> None:
+def test_rule_order_does_not_change_decisions() -> None:
     raw = merged("optum")
     rules = list(raw["rules"])  # type: ignore[call-overload]
     random.Random(7).shuffle(rules)
@@ -221,7 +221,7 @@ def test_the_order_of_rules_does_not_matter() -> None:
         assert permits(OPTUM, actor, key) == permits(shuffled, actor, key)
 
 
-def test_class_keys_survive_their_text_form() -> None:
+def test_visibility_class_round_trips_as_text() -> None:
     for key in (VisibilityClass("lab"), VisibilityClass("visit", frozenset({"MH", "HIV"}), "text")):
         assert VisibilityClass.parse(key.text()) == key
     assert VisibilityClass("lab", frozenset({"STD", "HIV"})).text() == "lab|HIV,STD|"
@@ -238,7 +238,7 @@ def write(folder: Path, **content: object) -> str:
 RULE = {"id": "house.one", "actors": ["PC"], "data": ["lab"], "effect": "deny", "source": "board decision 7"}
 
 
-def test_an_institution_narrows_by_a_layer_of_its_own(tmp_path: Path) -> None:
+def test_institution_policy_narrows_the_base_policy(tmp_path: Path) -> None:
     house = load(write(tmp_path, rules=[RULE], timezone="America/Denver"))
     assert not sees(house, Actor("PC"), "lab||") and sees(house, Actor("PC"), "imaging||")
     assert house.timezone.key == "America/Denver"
@@ -263,7 +263,7 @@ def test_an_institution_narrows_by_a_layer_of_its_own(tmp_path: Path) -> None:
         ({"extends": "nowhere"}, "nowhere"),
     ],
 )
-def test_a_policy_file_with_a_mistake_is_refused(tmp_path: Path, content: dict[str, object], text: str) -> None:
+def test_invalid_policy_file_is_rejected(tmp_path: Path, content: dict[str, object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         load(write(tmp_path, **content))
 

@@ -71,22 +71,22 @@ def parts(found: LabelingResult) -> dict[tuple[str | int, ...], str]:
         ({"coding": [*loinc("718-7")["coding"], *loinc("2106-3")["coding"]]}, "lab|PREG|"),
     ],
 )  # fmt: skip
-def test_a_result_is_labelled_by_its_codes_and_words(code: dict[str, Any], text: str) -> None:
+def test_result_is_labeled_by_its_codes_and_text(code: dict[str, Any], text: str) -> None:
     assert label(observation(code)).key.text() == text
 
 
-def test_the_category_chooses_the_data_class_and_survey_content_needs_no_list() -> None:
+def test_category_sets_data_class_and_surveys_need_no_listed_code() -> None:
     for category, text in (("vital-signs", "vitals|UNCLASSIFIED|"), ("survey", "survey||"), ("social-history", "social||")):
         assert label(observation(loinc("99999-9"), category=[{"coding": [{"code": category}]}])).key.text() == text
 
 
-def test_an_organism_found_labels_the_culture() -> None:
+def test_detected_organism_labels_the_culture() -> None:
     assert label(observation(loinc("626-2"), valueCodeableConcept=sct("15628003"))).key.labels == {"STD"}
     assert label(observation(loinc("626-2"), valueString="grew Neisseria gonorrhoeae")).key.labels == {"STD"}
     assert label(observation(loinc("626-2"), valueString="no growth")).key.labels == frozenset()
 
 
-def test_an_ambiguous_drug_counts_only_beside_a_second_signal() -> None:
+def test_ambiguous_drug_is_labeled_only_with_a_second_signal() -> None:
     drug = {"resourceType": "MedicationRequest", "id": "m", "status": "active", "intent": "order", "subject": PATIENT,
             "medicationCodeableConcept": rx("18631")}  # fmt: skip
     assert label(drug).key.labels == {"UNCLASSIFIED"}
@@ -96,7 +96,7 @@ def test_an_ambiguous_drug_counts_only_beside_a_second_signal() -> None:
     assert label({**drug, "reasonReference": [{"reference": "Condition/c"}]}, reason).key.labels == {"MH", "STD", "UNCLASSIFIED"}
 
 
-def test_a_medication_by_reference_is_as_known_as_the_row_it_names() -> None:
+def test_medication_reference_takes_labels_of_its_target() -> None:
     request = {"resourceType": "MedicationRequest", "id": "m", "status": "active", "intent": "order", "subject": PATIENT,
                "medicationReference": {"reference": "Medication/d"}}  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_a_medication_by_reference_is_as_known_as_the_row_it_names() -> None:
     assert label({**inside, "contained": [{**contained, "code": rx("161")}]}).key.labels == frozenset()
 
 
-def test_sensitivity_flows_down_from_the_encounter() -> None:
+def test_result_inherits_labels_of_its_encounter() -> None:
     result = observation(loinc("718-7"), encounter={"reference": "Encounter/e"})
     assert label(result, encounter()).key.labels == frozenset()
     assert label(
@@ -125,12 +125,12 @@ def test_sensitivity_flows_down_from_the_encounter() -> None:
     assert label(result, encounter(meta={"security": [{"code": "PHY"}]})).key.labels == frozenset()
 
 
-def test_a_row_whose_context_is_missing_or_elsewhere_is_unclassified() -> None:
+def test_missing_or_external_encounter_leaves_result_unclassified() -> None:
     for reference in ("Encounter/gone", "https://elsewhere.example/fhir/Encounter/1"):
         assert label(observation(loinc("718-7"), encounter={"reference": reference})).key.labels == {"UNCLASSIFIED"}
 
 
-def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up() -> None:
+def test_sensitive_member_labels_its_reference_and_the_conclusion() -> None:
     report = {
         "resourceType": "DiagnosticReport",
         "id": "r",
@@ -149,14 +149,14 @@ def test_a_labelled_member_labels_the_element_that_names_it_and_what_sums_it_up(
     assert set(found.label_sources) >= {"Observation/a", "Observation/b"}
 
 
-def test_a_sensitive_component_is_a_part_of_its_own() -> None:
+def test_sensitive_component_becomes_a_labeled_element() -> None:
     panel = observation(loinc("24323-8"), component=[{"code": loinc("2345-7")}, {"code": loinc("2106-3")}, {"code": loinc("99999-9")}])
     found = label(panel)
     assert found.key.text() == "lab||"
     assert parts(found) == {("component", 1): "lab|PREG|", ("component", 2): "lab|UNCLASSIFIED|"}
 
 
-def test_a_clean_visit_with_a_sensitive_diagnosis_stays_a_clean_visit() -> None:
+def test_sensitive_diagnosis_labels_its_element_not_the_encounter() -> None:
     condition = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": sct("15628003")}
     found = label(encounter(diagnosis=[{"condition": {"reference": "Condition/c"}}]), condition)
     assert found.key.text() == "visit||"
@@ -185,12 +185,12 @@ def role(code: str) -> list[dict[str, Any]]:
         ([], {"UNCLASSIFIED"}),
     ],
 )  # fmt: skip
-def test_a_visit_takes_the_category_of_its_department(places: list[dict[str, Any]], labels: set[str]) -> None:
+def test_encounter_takes_the_category_of_its_department(places: list[dict[str, Any]], labels: set[str]) -> None:
     found = label(encounter(location=[{"location": {"reference": "Location/l"}}]), *places)
     assert found.key.labels == labels
 
 
-def test_an_institution_is_no_department_but_a_department_organization_is_one() -> None:
+def test_only_department_organization_determines_encounter_category() -> None:
     def provided_by(code: str) -> frozenset[str]:
         organization = {"resourceType": "Organization", "id": "x", "name": "General", "type": [{"coding": [{"code": code}]}]}
         return label(encounter(serviceProvider={"reference": "Organization/x"}), organization).key.labels
@@ -199,7 +199,7 @@ def test_an_institution_is_no_department_but_a_department_organization_is_one() 
     assert provided_by("dept") == {"UNCLASSIFIED"}
 
 
-def test_directory_rows_have_one_class_whatever_they_are() -> None:
+def test_directory_resource_has_no_labels_or_labeled_elements() -> None:
     assert label(location("l", type=role("PSY"), text={"status": "generated", "div": "x"})) == LabelingResult(
         (), VisibilityClass("directory"), 0, (), (), ()
     )
@@ -221,12 +221,12 @@ def test_directory_rows_have_one_class_whatever_they_are() -> None:
         ([{"system": f"{IG}/CodeSystem/sensitive-category", "code": "MC"}], {"MC"}),
     ],
 )
-def test_security_labels_are_understood(security: list[dict[str, str]], labels: set[str]) -> None:
+def test_explicit_security_labels_map_to_policy_labels(security: list[dict[str, str]], labels: set[str]) -> None:
     assert label(observation(loinc("718-7"), meta={"security": security})).key.labels == labels
 
 
 @pytest.mark.parametrize(("status", "held"), [("final", False), ("amended", False), ("preliminary", True), ("registered", True)])
-def test_results_that_are_not_final_are_held(status: str, held: bool) -> None:
+def test_non_final_results_are_held(status: str, held: bool) -> None:
     assert ("HELD" in label(observation(loinc("718-7"), status=status)).key.labels) is held
 
 
@@ -237,7 +237,7 @@ def test_a_diagnosis_entered_in_error_is_held() -> None:
     assert label({**condition, "verificationStatus": wrong}).key.labels == {"HELD"}
 
 
-def test_the_release_date_is_kept_and_an_unreadable_one_never_comes() -> None:
+def test_release_date_is_parsed_and_invalid_one_never_releases() -> None:
     def at(text: str) -> int:
         return label(
             observation(loinc("718-7"), extension=[{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": text}])
@@ -248,7 +248,7 @@ def test_the_release_date_is_kept_and_an_unreadable_one_never_comes() -> None:
     assert label(observation(loinc("718-7"))).release_at == 0
 
 
-def test_a_report_that_speaks_of_its_results_waits_for_the_last_of_them() -> None:
+def test_report_with_conclusion_waits_for_release_of_its_result() -> None:
     later = [{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2026-12-01T00:00:00Z"}]
     report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "subject": PATIENT, "code": loinc("58410-2"),
               "result": [{"reference": "Observation/o"}]}  # fmt: skip
@@ -257,20 +257,20 @@ def test_a_report_that_speaks_of_its_results_waits_for_the_last_of_them() -> Non
     assert label(report, result).release_at == 0  # the reference to the result that waits is cut, and nothing else tells of it
 
 
-def test_a_provenance_inherits_all_of_its_target() -> None:
+def test_provenance_inherits_target_labels_and_patients() -> None:
     target = observation(loinc("20447-9"), status="preliminary")
     found = label({"resourceType": "Provenance", "id": "v", "target": [{"reference": "Observation/o"}]}, target)
     assert found.key.labels == {"HIV", "HELD"} and found.patients == ("p",)
 
 
-def test_a_provenance_of_rows_of_two_patients_is_neithers() -> None:
+def test_provenance_of_two_patients_is_mixed() -> None:
     other = observation(loinc("718-7"), id="q", subject={"reference": "Patient/q"})
     targets = [{"reference": "Patient/p"}, {"reference": "Observation/q"}]
     found = label({"resourceType": "Provenance", "id": "v", "target": targets}, other)
     assert found.patients == ("p", "q") and "MIXED" in found.key.labels
 
 
-def test_a_binary_is_what_its_security_context_is() -> None:
+def test_binary_inherits_class_of_its_security_context() -> None:
     document = {"resourceType": "DocumentReference", "id": "d", "status": "current", "subject": PATIENT,
                 "category": [{"coding": [{"code": "51852-2"}]}], "type": {"text": "Letter"}}  # fmt: skip
     binary = {
@@ -286,7 +286,7 @@ def test_a_binary_is_what_its_security_context_is() -> None:
     assert (alone.key.text(), alone.patients) == ("note|UNCLASSIFIED|", ())
 
 
-def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
+def test_multi_patient_resource_is_mixed_unless_its_type_is_shared() -> None:
     account = {"resourceType": "Account", "id": "a", "status": "active", "subject": [PATIENT, {"reference": "Patient/q"}]}
     assert label(account).key.labels == {"MIXED"} and label(account).patients == ("p", "q")
     people = [{"actor": {"reference": f"Patient/{one}"}, "status": "accepted"} for one in "pq"]
@@ -306,20 +306,20 @@ def test_a_row_of_several_patients_is_mixed_unless_each_may_see_it() -> None:
     }
 
 
-def test_the_performer_does_not_own_the_row() -> None:
+def test_performer_is_not_a_subject_of_the_resource() -> None:
     resource = observation(loinc("718-7"), performer=[{"reference": "Patient/mother"}])
     assert label(resource).patients == ("p",) == labelling.patient_ids("Observation", resource)
     assert [guarded_reference.target for guarded_reference in label(resource).guarded_references] == ["Patient/mother"]
 
 
-def test_elements_the_policy_takes_out_have_a_class_of_their_own() -> None:
+def test_redactable_elements_have_their_own_class() -> None:
     found = label(encounter(text={"status": "generated", "div": "x"}, reasonCode=[sct("444814009")], _text={"id": "t"}))
     assert parts(found)["text",] == parts(found)["_text",] == "visit||text"
     assert parts(found)["reasonCode",] == "visit||reasonCode"
     assert ("class",) not in parts(found)
 
 
-def test_household_contact_data_is_no_secret_and_other_contact_data_is() -> None:
+def test_contact_data_is_labeled_unless_it_is_household_data() -> None:
     home, own = {"system": "phone", "value": "1", "use": "home"}, {"system": "phone", "value": "2", "use": "mobile"}
     found = label(
         {
@@ -333,14 +333,14 @@ def test_household_contact_data_is_no_secret_and_other_contact_data_is() -> None
     assert found.patients == ("p",)
 
 
-def test_words_beside_a_reference_label_that_reference() -> None:
+def test_display_text_labels_its_reference() -> None:
     found = label(
         observation(loinc("718-7"), performer=[{"reference": "Practitioner/d", "display": "Dr Roe, Psychiatry"}, {"display": "Dr Doe"}])
     )
     assert parts(found) == {("performer", 0): "lab|MH|"}
 
 
-def test_an_inner_part_is_never_less_protected_than_the_outer_one() -> None:
+def test_nested_element_is_at_least_as_protected_as_its_parent() -> None:
     condition = {"resourceType": "Condition", "id": "c", "subject": PATIENT, "code": sct("15628003")}
     found = label(encounter(diagnosis=[{"condition": {"reference": "Condition/c", "display": "Suboxone"}}]), condition)
     keys = dict(found.labeled_elements)
@@ -360,7 +360,7 @@ def test_results_on_the_hold_list_are_held(tmp_path) -> None:
     assert label(observation(loinc("2857-1"))).key.labels == frozenset()
 
 
-def test_references_to_hidden_kinds_become_pointers_and_the_directory_does_not() -> None:
+def test_references_are_guarded_except_to_directory_resources() -> None:
     found = label(observation(loinc("718-7"), encounter={"reference": "Encounter/e"}, performer=[{"reference": "Practitioner/d"}],
                               hasMember=[{"reference": "Observation/x/_history/2"}]), encounter())  # fmt: skip
     assert {(guarded_reference.path, guarded_reference.target) for guarded_reference in found.guarded_references} == {
@@ -368,7 +368,7 @@ def test_references_to_hidden_kinds_become_pointers_and_the_directory_does_not()
     }  # fmt: skip
 
 
-def test_only_rows_with_something_to_lend_are_asked() -> None:
+def test_only_label_source_types_propagate_labels() -> None:
     assert LABELLER.propagates_labels("Encounter") and LABELLER.propagates_labels("Location")
     assert (
         not LABELLER.propagates_labels("Patient")

@@ -50,7 +50,7 @@ async def labelled(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], fro
 
 
 @pytest.mark.skipif(not BUNDLES, reason="the Synthea bundles are not here")
-def test_at_most_five_percent_come_out_unclassified(capsys: pytest.CaptureFixture[str]) -> None:
+def test_at_most_five_percent_of_sample_is_unclassified(capsys: pytest.CaptureFixture[str]) -> None:
     seen: Counter[str] = Counter()
     unclassified: Counter[str] = Counter()
     sensitive: Counter[str] = Counter()

@@ -66,11 +66,11 @@ def test_a_child_proxy_changes_at_the_birthday_to_the_microsecond(now: int, expe
 
 
 @pytest.mark.parametrize(("now", "expected"), [(T12, None), (T18 - 1, None), (T18, "AS"), (T18 + 1, "AS")])
-def test_the_person_has_access_from_the_eighteenth_birthday(now: int, expected: str | None) -> None:
+def test_own_access_begins_at_the_eighteenth_birthday(now: int, expected: str | None) -> None:
     assert kind(now, person=SELF) == expected
 
 
-def test_each_judgement_says_until_when_it_holds() -> None:
+def test_relationship_states_when_it_expires() -> None:
     def until(now: int, person: Requester, *consents: dict[str, Any]) -> int:
         return resolve_relationship(POLICY, now, patient=CHILD, person=person, related=[RELATED], consents=consents).valid_until
 
@@ -82,7 +82,7 @@ def test_each_judgement_says_until_when_it_holds() -> None:
     assert until(T12, PARENT, starts) == instant("2021-01-01T06:00Z")
 
 
-def test_an_imprecise_birth_date_leaves_a_time_when_nobody_has_access() -> None:
+def test_imprecise_birth_date_leaves_a_gap_without_access() -> None:
     patient = {**CHILD, "birthDate": "2008"}
     off, on = instant("2026-01-01T06:00Z"), instant("2026-12-31T06:00Z")
     assert [kind(now, grant(), patient=patient) for now in (off - 1, off)] == ["PT", "PX"]
@@ -90,21 +90,21 @@ def test_an_imprecise_birth_date_leaves_a_time_when_nobody_has_access() -> None:
 
 
 @pytest.mark.parametrize("birth", [{}, {"birthDate": "2040-01-01"}, {"birthDate": "not known"}])
-def test_without_a_usable_birth_date_nobody_on_the_patient_side_has_access(birth: dict[str, str]) -> None:
+def test_unusable_birth_date_denies_patient_and_proxies(birth: dict[str, str]) -> None:
     patient = {"resourceType": "Patient", "id": "child", **birth}
     assert kind(T18, grant(), grant("proxy-adult", "full"), patient=patient) is None
     assert kind(T18, person=SELF, patient=patient) is None
 
 
 @pytest.mark.parametrize("death", [{"deceasedBoolean": True}, {"deceasedDateTime": "2026-07-01"}, {"_deceasedDateTime": {"id": "x"}}])
-def test_death_ends_access_at_its_recording(death: dict[str, Any]) -> None:
+def test_recorded_death_ends_access(death: dict[str, Any]) -> None:
     assert kind(T12, grant(), patient={**CHILD, **death}) is None
     assert kind(T18, person=SELF, patient={**CHILD, **death}) is None
     assert kind(T12, grant(), patient={**CHILD, "deceasedBoolean": False}) == "PT"
 
 
 @pytest.mark.parametrize("status", ["draft", "proposed", "rejected", "inactive", "entered-in-error"])
-def test_only_an_active_consent_grants(status: str) -> None:
+def test_only_active_consent_grants_access(status: str) -> None:
     assert kind(T12, grant(status=status)) is None
     assert kind(T12, grant(status="active")) == "PT"
 
@@ -119,16 +119,16 @@ def test_only_an_active_consent_grants(status: str) -> None:
         ({"end": "2021-01-01T12:00:00Z"}, "2021-01-01T12:00:00.999999Z", "2021-01-01T12:00:01Z"),
     ],
 )
-def test_a_grant_holds_in_its_period_to_the_microsecond(period: dict[str, str], inside: str, outside: str) -> None:
+def test_consent_applies_within_its_period_to_the_microsecond(period: dict[str, str], inside: str, outside: str) -> None:
     assert kind(instant(inside), grant(period=period)) == "PT"
     assert kind(instant(outside), grant(period=period)) is None
 
 
-def test_a_period_that_cannot_be_read_grants_nothing() -> None:
+def test_unreadable_consent_period_grants_no_access() -> None:
     assert kind(T12, grant(period={"end": "soon"})) is None
 
 
-def test_the_relation_must_be_active_in_period_and_to_this_patient() -> None:
+def test_related_person_must_be_active_current_and_of_this_patient() -> None:
     assert kind(T12, grant(), related=[{**RELATED, "active": False}]) is None
     assert kind(T12, grant(), related=[{**RELATED, "patient": {"reference": "Patient/other"}}]) is None
     assert kind(T12, grant(), related=[{**RELATED, "period": {"end": "2019"}}]) is None
@@ -137,7 +137,7 @@ def test_the_relation_must_be_active_in_period_and_to_this_patient() -> None:
     assert kind(T12, grant(), related=[{**RELATED, "period": {"start": "2019"}}]) == "PT"
 
 
-def test_an_adult_grant_needs_an_adult_patient_who_performed_it_and_a_level() -> None:
+def test_adult_proxy_needs_adult_patient_as_performer_and_a_level() -> None:
     full = grant("proxy-adult", "full")
     assert kind(T18, full, patient=ADULT) == "PA:full"
     assert kind(T18 - 1, full) is None
@@ -147,12 +147,12 @@ def test_an_adult_grant_needs_an_adult_patient_who_performed_it_and_a_level() ->
     assert kind(T18, grant("proxy-adult", "everything"), patient=ADULT) is None
 
 
-def test_permits_add_up_and_a_newer_one_does_not_replace_an_older() -> None:
+def test_proxy_levels_add_up_across_consents() -> None:
     assert kind(T18, grant("proxy-adult", "billing"), grant("proxy-adult", "standard"), patient=ADULT) == "PA:billing+standard"
     assert kind(T18, grant(), grant("proxy-adult", "standard")) == "PA:standard"
 
 
-def test_a_lapsed_child_grant_does_not_come_back_for_an_adult() -> None:
+def test_expired_child_proxy_does_not_become_adult_proxy() -> None:
     assert kind(T18, grant(), patient=ADULT) == "PX"
 
 
@@ -175,7 +175,7 @@ def restriction(**provision: Any) -> dict[str, Any]:
         {"period": {"start": "someday"}},
     ],
 )  # fmt: skip
-def test_a_refusal_overrides_grants_also_where_it_is_not_understood(provision: dict[str, Any]) -> None:
+def test_deny_overrides_grants_even_if_not_understood(provision: dict[str, Any]) -> None:
     assert kind(T12, grant(), restriction(**provision)) is None
     assert kind(T12, restriction(**provision), grant()) is None
 
@@ -188,7 +188,7 @@ def test_a_refusal_overrides_grants_also_where_it_is_not_understood(provision: d
         {"period": {"end": "2019-12-31"}},
     ],
 )
-def test_a_refusal_of_somebody_else_or_some_other_time_refuses_nothing(provision: dict[str, Any]) -> None:
+def test_deny_for_other_person_or_period_has_no_effect(provision: dict[str, Any]) -> None:
     assert kind(T12, grant(), restriction(**provision)) == "PT"
 
 
@@ -224,7 +224,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("provision.provision.0.provision", [{"type": "deny"}]), ("provision", None),
     ],
 )  # fmt: skip
-def test_a_grant_with_anything_not_understood_in_it_grants_nothing(path: str, value: Any) -> None:
+def test_consent_with_unknown_content_grants_no_access(path: str, value: Any) -> None:
     assert kind(T12, changed(path, value)) is None
 
 
@@ -236,11 +236,11 @@ def test_a_grant_with_anything_not_understood_in_it_grants_nothing(path: str, va
         ("policyRule", {"coding": [{"code": "OPTIN"}]}), ("text", {"status": "generated", "div": "<div/>"}),
     ],
 )  # fmt: skip
-def test_a_grant_may_say_what_we_understand(path: str, value: Any) -> None:
+def test_consent_with_understood_content_grants_access(path: str, value: Any) -> None:
     assert kind(T12, changed(path, value)) == "PT"
 
 
-def test_an_exception_nested_in_a_grant_takes_it_away_for_its_time() -> None:
+def test_nested_deny_suspends_a_grant_for_its_period() -> None:
     consent = changed("provision.provision.0.provision", [{"type": "deny", "period": {"start": "2021", "end": "2021"}}])
     assert kind(T12, consent) == "PT"
     assert kind(instant("2021-06-01T00:00Z"), consent) is None
@@ -249,7 +249,7 @@ def test_an_exception_nested_in_a_grant_takes_it_away_for_its_time() -> None:
     assert [one.kind for one in found] == ["child", "deny", "child"]
 
 
-def test_one_hat_at_a_time() -> None:
+def test_person_acts_in_one_role_per_patient() -> None:
     own = Requester("patient", "child", None, frozenset({"r1"}))
     assert kind(T18, grant(), person=own) == "AS"
     for role in ("clinician", "billing", "privacy", "nonsense"):
@@ -257,7 +257,7 @@ def test_one_hat_at_a_time() -> None:
     assert kind(T12, grant(), patient=None) is None
 
 
-def test_two_parents_hold_independent_grants() -> None:
+def test_consents_of_two_parents_are_independent() -> None:
     other = copy.deepcopy(grant())
     other["provision"]["provision"][0]["actor"][0]["reference"]["reference"] = "RelatedPerson/r2"
     second = Requester("patient", None, None, frozenset({"r2"}))
@@ -266,7 +266,7 @@ def test_two_parents_hold_independent_grants() -> None:
     assert kind(T12, {**grant(), "status": "inactive"}, other, related=related, person=second) == "PT"
 
 
-def test_a_merged_record_is_as_strict_as_its_strictest_part() -> None:
+def test_merged_record_uses_its_strictest_age_limits() -> None:
     linked = {"resourceType": "Patient", "id": "old", "birthDate": "2000-01-01"}
     patient = {**CHILD, "link": [{"type": "replaces", "other": {"reference": "Patient/old"}}]}
     assert kind(T12 - 1, grant(), patient=patient) is None
@@ -275,7 +275,7 @@ def test_a_merged_record_is_as_strict_as_its_strictest_part() -> None:
     assert kind(T18, person=SELF, patient=patient, linked=[linked]) == "AS"
 
 
-def test_minors_have_accounts_only_where_the_policy_gives_them(tmp_path) -> None:
+def test_minors_have_own_access_only_if_policy_allows(tmp_path) -> None:
     path = tmp_path / "house.json"
     path.write_text('{"policy": "house", "extends": "optum", "timezone": "America/Chicago", "minor_account": {"min_age": 13}}')
     house = load(str(path))
@@ -285,6 +285,6 @@ def test_minors_have_accounts_only_where_the_policy_gives_them(tmp_path) -> None
     assert [found[0].valid_until, found[1].valid_until] == [t13, T18]
 
 
-def test_nothing_changes_for_a_stranger_who_never_was_granted_anything() -> None:
+def test_relationship_of_unrelated_person_never_changes() -> None:
     judged = resolve_relationship(POLICY, T18, patient=None, person=PARENT, related=[], consents=[])
     assert (judged.actor, judged.valid_until) == (None, NEVER)

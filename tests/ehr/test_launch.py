@@ -18,7 +18,7 @@ from tests.ehr.world import APP, SCOPE, Ehr, error
 from tests.smart.world import Browser, claims_of, query
 
 
-def test_smart_29_the_app_is_opened_with_the_fhir_base_as_iss_and_a_launch_handle(ehr: Ehr) -> None:
+def test_smart_29_app_opens_with_fhir_base_as_iss_and_launch_handle(ehr: Ehr) -> None:
     answer = ehr.visitor().opened("adult")
     assert answer.status_code == 303
     address, _, _ = answer.headers["location"].partition("?")
@@ -30,7 +30,7 @@ def test_smart_29_the_app_is_opened_with_the_fhir_base_as_iss_and_a_launch_handl
     assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-def test_group_3_an_ehr_launch_by_post_gives_patient_encounter_banner_style_identity_and_refresh(ehr: Ehr) -> None:
+def test_group_3_ehr_launch_by_post_gives_context_that_survives_refresh(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     token = clinician.token("teen", "teen-well-visit")
     assert set(token["scope"].split()) == set(SCOPE.split())
@@ -46,7 +46,7 @@ def test_group_3_an_ehr_launch_by_post_gives_patient_encounter_banner_style_iden
     assert clinician.read(renewed, "Encounter/teen-well-visit").status_code == 200
 
 
-def test_smart_55_an_ehr_launch_says_whether_a_banner_is_needed_and_where_the_style_is(ehr: Ehr) -> None:
+def test_smart_55_ehr_launch_returns_banner_flag_and_style_url(ehr: Ehr) -> None:
     token = ehr.visitor().token("adult")
     assert token["need_patient_banner"] is True
     style = Browser(ehr.app).get(token["smart_style_url"])
@@ -55,7 +55,7 @@ def test_smart_55_an_ehr_launch_says_whether_a_banner_is_needed_and_where_the_st
     assert all(isinstance(value, str) for value in json.loads(style.text).values())
 
 
-def test_smart_56_79_the_patient_and_the_clinicians_own_practitioner_are_readable(ehr: Ehr) -> None:
+def test_smart_56_79_patient_and_own_practitioner_are_readable(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     token = clinician.token("child")
     claims = claims_of(token["id_token"])[1]
@@ -64,7 +64,7 @@ def test_smart_56_79_the_patient_and_the_clinicians_own_practitioner_are_readabl
         assert clinician.read(token, path).status_code == 200
 
 
-def test_smart_57_launch_with_patient_scopes_and_no_launch_patient_still_sets_the_patient(ehr: Ehr) -> None:
+def test_smart_57_launch_without_launch_patient_sets_the_patient(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     token = clinician.token("teen", scope="launch patient/Patient.rs")
     assert token["patient"] == "teen"
@@ -74,7 +74,7 @@ def test_smart_57_launch_with_patient_scopes_and_no_launch_patient_still_sets_th
     assert clinician.read(clinician.token("teen"), "Patient/adult").status_code == 200  # as user/ scopes allow
 
 
-def test_smart_58_without_a_visit_there_is_no_encounter_and_with_one_it_is_readable(ehr: Ehr) -> None:
+def test_smart_58_encounter_is_present_and_readable_only_if_chosen(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     assert "encounter" not in clinician.token("adult")
     visits = clinician.visits("adult")
@@ -93,11 +93,11 @@ def test_smart_30_a_launch_for_another_client_is_refused(ehr: Ehr) -> None:
 
 
 @pytest.mark.parametrize("handle", ["unknown", "", None])
-def test_smart_30_an_unknown_launch_or_none_is_refused(ehr: Ehr, handle: str | None) -> None:
+def test_smart_30_unknown_or_missing_launch_is_refused(ehr: Ehr, handle: str | None) -> None:
     assert error(ehr.visitor().authorized(handle)) == "invalid_request"
 
 
-def test_smart_30_a_launch_is_good_once(ehr: Ehr) -> None:
+def test_smart_30_launch_is_accepted_once(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     handle = query(clinician.opened("adult").headers["location"])["launch"]
     first, second = clinician.authorized(handle), clinician.authorized(handle)
@@ -106,7 +106,7 @@ def test_smart_30_a_launch_is_good_once(ehr: Ehr) -> None:
     assert error(clinician.authorized(handle)) == "invalid_request"
 
 
-def test_smart_30_a_launch_runs_out_after_five_minutes(ehr: Ehr) -> None:
+def test_smart_30_launch_expires_after_five_minutes(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     handles = [query(clinician.opened("adult").headers["location"])["launch"] for _ in range(2)]
     now = ehr.smart.now()
@@ -116,14 +116,14 @@ def test_smart_30_a_launch_runs_out_after_five_minutes(ehr: Ehr) -> None:
     assert error(clinician.authorized(handles[1])) == "invalid_request"
 
 
-def test_smart_30_a_launch_taken_up_by_another_person_is_denied(ehr: Ehr) -> None:
+def test_smart_30_launch_used_by_another_person_is_denied(ehr: Ehr) -> None:
     handle = query(ehr.visitor().opened("adult", encounter="adult-mh-visit").headers["location"])["launch"]
     other = ehr.visitor("adult")
     assert error(other.submit(other.authorized(handle), decision="allow")) == "access_denied"
 
 
 @pytest.mark.parametrize("username", ["adult", "parent-a", "billing", "privacy-officer"])
-def test_charts_are_for_clinicians_only(ehr: Ehr, username: str) -> None:
+def test_charts_return_403_to_non_clinicians(ehr: Ehr, username: str) -> None:
     visitor = ehr.visitor(username)
     assert visitor.get("/ehr").status_code == 403
     assert visitor.get("/ehr/adult").status_code == visitor.get("/ehr/nobody").status_code == 403
@@ -139,19 +139,19 @@ def _inputs(html: str) -> list[tuple[str, str]]:
     return re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', html)
 
 
-def test_a_form_of_another_browser_opens_nothing(ehr: Ehr) -> None:
+def test_csrf_launch_form_of_another_browser_returns_403(ehr: Ehr) -> None:
     page, before = ehr.visitor().get("/ehr/adult"), _handles(ehr)
     assert ehr.visitor().submit(page, app=APP[0]).status_code == 403
     assert _handles(ehr) == before
 
 
-def test_who_is_not_signed_in_signs_in_first(ehr: Ehr) -> None:
+def test_charts_redirect_visitors_to_sign_in(ehr: Ehr) -> None:
     for path in ("/ehr", "/ehr/adult"):
         answer = Browser(ehr.app).get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Fehr")
 
 
-def test_a_clinician_sees_the_charts_of_her_own_patients_and_no_others(ehr: Ehr) -> None:
+def test_clinician_sees_only_charts_of_own_patients(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     hers = clinician.patients()
     assert {"adult", "teen"} <= set(hers)
@@ -172,7 +172,7 @@ def test_a_clinician_sees_the_charts_of_her_own_patients_and_no_others(ehr: Ehr)
         {"app": "never-was"},
     ],
 )
-def test_no_handle_is_made_for_what_the_page_does_not_offer(ehr: Ehr, wish: dict[str, str]) -> None:
+def test_unoffered_launch_choice_returns_404_without_a_handle(ehr: Ehr, wish: dict[str, str]) -> None:
     clinician = ehr.visitor()
     page = clinician.get("/ehr/adult")
     before = _handles(ehr)
@@ -187,12 +187,12 @@ def _handles(ehr: Ehr) -> int:
     return len(asyncio.run(ehr.store.key_values.list_all("launch", ehr.smart.now())))
 
 
-def test_the_form_is_held_to_this_site_and_to_where_the_apps_are(ehr: Ehr) -> None:
+def test_launch_form_action_is_limited_to_site_and_app_origins(ehr: Ehr) -> None:
     policy = ehr.visitor().get("/ehr/adult").headers["content-security-policy"]
     assert policy.endswith("form-action 'self' http://127.0.0.1:8765")
 
 
-def test_a_launch_uri_with_a_query_keeps_it_and_apps_without_launch_are_not_offered(ehr: Ehr) -> None:
+def test_launch_uri_keeps_query_and_apps_without_launch_are_hidden(ehr: Ehr) -> None:
     redirect = ("https://app.example/cb",)
     asking = Client("with-query", "A <b>", "app", "none", "launch user/*.rs", redirect, launch_uri="https://app.example/go?tenant=1")
     deaf = Client("deaf", "Deaf", "app", "none", "user/*.rs", redirect, launch_uri="https://deaf.example/go")
@@ -227,7 +227,7 @@ def test_an_unsafe_launch_uri_is_not_registered(ehr: Ehr, uri: str) -> None:
         asyncio.run(clients.save(ehr.store, client))
 
 
-def test_a_visit_is_offered_by_its_day_in_words(ehr: Ehr) -> None:
+def test_encounter_option_shows_its_date_in_words(ehr: Ehr) -> None:
     offered = re.findall(r'<option value="[^"]+">([^<]*)</option>', ehr.visitor().get("/ehr/adult").text)
     assert offered
     assert [words for words in offered if not re.match(r"\d{1,2} [A-Z][a-z]+ \d{4}, \w", words)] == []

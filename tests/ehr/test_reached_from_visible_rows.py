@@ -29,7 +29,7 @@ def reached(ehr: Ehr, token: str, patient: str) -> set[str]:
 @pytest.mark.parametrize(
     ("username", "patient"), [("adult", "adult"), ("parent-a", "teen"), ("newly-adult", "newly-adult"), ("clinician", "adult")]
 )
-def test_group_10_rows_reached_by_reference_stay_readable_under_a_patient_launch(ehr: Ehr, username: str, patient: str) -> None:
+def test_group_10_referenced_resources_are_readable_in_patient_launch(ehr: Ehr, username: str, patient: str) -> None:
     token = ehr.served.app_token(username, patient, "patient/*.rs")
     names = reached(ehr, token, patient)
     assert {"Practitioner", "Organization"} <= {name.partition("/")[0] for name in names}
@@ -39,18 +39,18 @@ def test_group_10_rows_reached_by_reference_stay_readable_under_a_patient_launch
         assert f"{answer.json['resourceType']}/{answer.json['id']}" == name
 
 
-def test_every_one_of_the_four_types_is_reached_from_the_adults_record(ehr: Ehr) -> None:
+def test_adult_record_references_all_four_types(ehr: Ehr) -> None:
     token = ehr.served.app_token("adult", "adult", "patient/*.rs")
     assert {name.partition("/")[0] for name in reached(ehr, token, "adult")} >= set(TYPES)
 
 
-def test_they_are_not_readable_without_a_scope_that_covers_them(ehr: Ehr) -> None:
+def test_referenced_resources_without_scope_return_403(ehr: Ehr) -> None:
     token = ehr.served.app_token("adult", "adult", "patient/Observation.rs patient/Patient.rs")
     assert ehr.served.get(token, "Patient/adult").status == 200
     assert ehr.served.get(token, "Practitioner/dr-rivera").status == 403
 
 
-def test_medicines_are_included_with_the_rows_that_name_them(ehr: Ehr) -> None:
+def test_medications_are_included_with_referencing_statements(ehr: Ehr) -> None:
     token = ehr.served.app_token("adult", "adult", "patient/*.rs")
     page = ehr.served.get(token, "MedicationStatement?patient=adult&_include=MedicationStatement:medication&_count=200")
     assert page.ids("MedicationStatement")

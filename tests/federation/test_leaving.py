@@ -25,18 +25,18 @@ def sent_off(worlds: Worlds, site: str | None) -> httpx.Response:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_site_cannot_send_anybody_off_to_sign_in_elsewhere(worlds: Worlds, site: str) -> None:
+def test_cross_site_request_cannot_start_federated_sign_in(worlds: Worlds, site: str) -> None:
     answer = sent_off(worlds, site)
     assert answer.headers["location"] == "/sign-in?request=&next=%2Fapps"
     assert worlds.wire.calls == []
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none", None])
-def test_a_click_on_our_page_does(worlds: Worlds, site: str | None) -> None:
+def test_same_origin_request_starts_federated_sign_in(worlds: Worlds, site: str | None) -> None:
     assert sent_off(worlds, site).headers["location"].startswith("http://127.0.0.1:7001/oauth/authorize?")
 
 
-def test_a_sign_in_elsewhere_takes_the_second_step_too(worlds: Worlds) -> None:
+def test_federated_sign_in_requires_the_second_factor(worlds: Worlds) -> None:
     user = asyncio.run(users.find(worlds.ours.store, "parent-a"))
     assert user is not None
     seed = second_factor.new_seed()
@@ -51,7 +51,7 @@ def test_a_sign_in_elsewhere_takes_the_second_step_too(worlds: Worlds) -> None:
     assert worlds.who() == "Pat Parent"
 
 
-def test_where_a_second_step_is_needed_a_sign_in_elsewhere_sets_it_up(worlds: Worlds) -> None:
+def test_federated_sign_in_sets_up_a_required_second_factor(worlds: Worlds) -> None:
     worlds.ours.smart = replace(worlds.ours.smart, second_factor=frozenset({"patient"}))
     worlds.ours.app = FastAPI()
     worlds.ours.app.include_router(router(worlds.ours.smart, worlds.wire))

@@ -40,7 +40,7 @@ def _added(smart: SmartContext, provider: Provider, secret: str = "secret") -> N
         ({"method": "private_key_jwt"}, "secret"),
     ],
 )
-def test_a_provider_that_could_not_be_used_safely_is_not_registered(changes: dict[str, str], secret: str) -> None:
+def test_unsafe_identity_provider_is_not_registered(changes: dict[str, str], secret: str) -> None:
     smart = _in("production")
     given = {name: getattr(GOOD, name) for name in ("issuer", "label", "client_id", "method")} | changes
     with pytest.raises(ValueError):
@@ -50,32 +50,32 @@ def test_a_provider_that_could_not_be_used_safely_is_not_registered(changes: dic
     assert len(asyncio.run(identity_providers.list_all(smart.store))) == 1
 
 
-def test_this_server_is_not_its_own_provider() -> None:
+def test_server_refuses_itself_as_identity_provider() -> None:
     smart = _in("test")
     with pytest.raises(ValueError, match="its own"):
         _added(smart, Provider(smart.origin, "Us", "us", "client_secret"))
     _added(smart, Provider(NORTH, "North", "us", "client_secret"))
 
 
-def test_production_does_not_take_a_secret_that_it_cannot_seal() -> None:
+def test_production_refuses_a_provider_secret_without_a_secret_key() -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY"):
         _added(_in("production", key=""), GOOD)
     _added(_in("production", key=""), Provider(GOOD.issuer, "X", "us", "private_key_jwt"), "")
 
 
-def test_each_provider_has_an_address_of_its_own_to_send_people_back_to() -> None:
+def test_each_provider_has_its_own_redirect_uri() -> None:
     smart = _in("test")
     places = {identity_providers.redirect_uri(smart, Provider(issuer, "X", "us", "private_key_jwt")) for issuer in (NORTH, SOUTH, OURS)}
     assert len(places) == 3
 
 
 @pytest.mark.parametrize("sub", ["", "x" * 256, "tab\t", "ü"])
-def test_a_subject_that_no_provider_can_state_is_not_linked(worlds: Worlds, sub: str) -> None:
+def test_invalid_subject_is_not_linked(worlds: Worlds, sub: str) -> None:
     with pytest.raises(ValueError, match="255"):
         asyncio.run(identity_providers.link(worlds.ours.store, NORTH, sub, "adult"))
 
 
-def test_links_need_a_provider_an_account_and_a_subject_that_is_free(worlds: Worlds) -> None:
+def test_link_requires_provider_account_and_unlinked_subject(worlds: Worlds) -> None:
     store = worlds.ours.store
     for issuer, username, words in (("https://other.example", "adult", "provider"), (NORTH, "nobody", "user")):
         with pytest.raises(ValueError, match=words):
@@ -89,7 +89,7 @@ def test_links_need_a_provider_an_account_and_a_subject_that_is_free(worlds: Wor
     asyncio.run(identity_providers.link(store, NORTH, "sub-1", "parent-b"))
 
 
-def test_the_operators_commands_register_link_list_unlink_and_remove(tmp_path: Path) -> None:
+def test_provider_commands_add_link_list_unlink_and_remove(tmp_path: Path) -> None:
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/x.sqlite", "FHIR_SERVER_ORIGIN": OURS}
 
     def run(*words: str, given: str = "") -> tuple[int, str]:

@@ -17,7 +17,7 @@ from tests.smart.world import VERIFIER
 NOTHING = "You are signed in there, but nothing here"
 
 
-def test_the_sign_in_page_offers_each_provider_and_still_the_password(worlds: Worlds) -> None:
+def test_sign_in_page_offers_every_provider_and_the_password(worlds: Worlds) -> None:
     page = worlds.ours.http.get("/sign-in").text
     assert "Sign in with North &lt;ID&gt;" in page
     assert "Sign in with South" in page
@@ -25,7 +25,7 @@ def test_the_sign_in_page_offers_each_provider_and_still_the_password(worlds: Wo
     assert worlds.who() == "Alex Adult"
 
 
-def test_what_is_asked_of_the_provider_is_openid_with_pkce_state_and_nonce_new_each_time(worlds: Worlds) -> None:
+def test_provider_request_has_openid_pkce_and_fresh_state_and_nonce(worlds: Worlds) -> None:
     first, second = query(worlds.left()), query(worlds.left())
     assert worlds.left().startswith(f"{NORTH}/oauth/authorize?")
     assert first["scope"] == "openid"
@@ -35,7 +35,7 @@ def test_what_is_asked_of_the_provider_is_openid_with_pkce_state_and_nonce_new_e
 
 
 @pytest.mark.parametrize("provider", ["north", "south"])
-def test_a_linked_subject_signs_in_as_the_account_it_was_linked_to(worlds: Worlds, provider: str) -> None:
+def test_linked_subject_signs_in_to_its_account(worlds: Worlds, provider: str) -> None:
     issuer = {"north": NORTH, "south": SOUTH}[provider]
     there = {"north": worlds.north, "south": worlds.south}[provider]
     subject = asyncio.run(worlds.subject(there, "parent-b"))
@@ -45,7 +45,7 @@ def test_a_linked_subject_signs_in_as_the_account_it_was_linked_to(worlds: World
     assert worlds.who() == "Fran Full"
 
 
-def test_the_session_is_a_new_one_and_the_old_cookie_is_worth_nothing(worlds: Worlds) -> None:
+def test_federated_sign_in_replaces_the_session(worlds: Worlds) -> None:
     worlds.ours.sign_in(worlds.ours.http.get("/sign-in"), "adult")
     before = worlds.ours.http.cookies["session"]
     worlds.signed_in()
@@ -56,7 +56,7 @@ def test_the_session_is_a_new_one_and_the_old_cookie_is_worth_nothing(worlds: Wo
     assert worlds.who() == ""
 
 
-def test_an_app_gets_its_tokens_for_somebody_who_signed_in_elsewhere(worlds: Worlds) -> None:
+def test_app_gets_tokens_after_federated_sign_in(worlds: Worlds) -> None:
     ours = worlds.ours
     page = ours.follow(ours.authorize(aud=f"{OURS}/fhir"))
     handle = dict(Page(page.text).sent)["request"]
@@ -70,7 +70,7 @@ def test_an_app_gets_its_tokens_for_somebody_who_signed_in_elsewhere(worlds: Wor
     assert ours.principal(tokens["access_token"]).username == "parent-a"
 
 
-def test_an_app_that_wants_a_fresh_sign_in_gets_one_at_the_provider(worlds: Worlds) -> None:
+def test_prompt_login_requires_a_fresh_sign_in_at_the_provider(worlds: Worlds) -> None:
     ours = worlds.ours
     page = ours.follow(ours.authorize(aud=f"{OURS}/fhir", prompt="login"))
     handle = dict(Page(page.text).sent)["request"]
@@ -85,13 +85,13 @@ def test_an_app_that_wants_a_fresh_sign_in_gets_one_at_the_provider(worlds: Worl
     assert worlds.signed_in().status_code == 303  # whoever need not be fresh may do without it
 
 
-def test_a_place_to_go_on_to_is_kept_only_if_it_is_here(worlds: Worlds) -> None:
+def test_federated_sign_in_continues_only_to_local_paths(worlds: Worlds) -> None:
     assert worlds.signed_in(next="/apps").headers["location"] == "/apps"
     assert worlds.signed_in(next="https://evil.example/").headers["location"] == "/"
     assert worlds.signed_in(next="//evil.example/").headers["location"] == "/"
 
 
-def test_a_subject_nobody_linked_gets_a_page_that_tells_of_no_account_and_none_is_made(worlds: Worlds) -> None:
+def test_unlinked_subject_reveals_and_creates_no_account(worlds: Worlds) -> None:
     before = asyncio.run(users.list_all(worlds.ours.store))
     pages = {}
     for username in ("parent-b", "clinician"):  # there is a parent-b here too: names do not match people up
@@ -108,7 +108,7 @@ def test_a_subject_nobody_linked_gets_a_page_that_tells_of_no_account_and_none_i
     assert worlds.signed_in().status_code == 303  # the control
 
 
-def test_a_closed_reopened_or_disabled_account_reads_like_none_at_all(worlds: Worlds) -> None:
+def test_recreated_or_disabled_account_answers_like_an_unlinked_one(worlds: Worlds) -> None:
     store = worlds.ours.store
 
     async def disabled(value: bool) -> None:
@@ -128,7 +128,7 @@ def test_a_closed_reopened_or_disabled_account_reads_like_none_at_all(worlds: Wo
     assert NOTHING in worlds.signed_in().text
 
 
-def test_nothing_of_what_the_provider_gave_is_kept(worlds: Worlds) -> None:
+def test_provider_tokens_are_not_stored(worlds: Worlds) -> None:
     seen: list[str] = []
 
     async def note(request: httpx.Request) -> httpx.Response:
@@ -145,14 +145,14 @@ def test_nothing_of_what_the_provider_gave_is_kept(worlds: Worlds) -> None:
     assert worlds.states() == 0
 
 
-def test_an_unanswered_sign_in_is_forgotten(worlds: Worlds) -> None:
+def test_unanswered_federated_sign_in_expires(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     worlds.clock.forward(REQUEST_LIFE + MINUTE)
     assert worlds.states() == 0
     assert worlds.back(url).status_code == 400
 
 
-def test_the_client_secret_is_sealed_where_there_is_a_key(worlds: Worlds) -> None:
+def test_provider_secret_is_encrypted_with_the_secret_key(worlds: Worlds) -> None:
     sealed = replace(worlds.ours.smart, key="k" * 32)
     provider = identity_providers.Provider("https://id.example", "X", "us", "client_secret")
     asyncio.run(identity_providers.add(sealed, provider, SECRET))
@@ -166,7 +166,7 @@ def test_the_client_secret_is_sealed_where_there_is_a_key(worlds: Worlds) -> Non
 @pytest.mark.parametrize(
     ("supported", "header"), [([], True), (["client_secret_post"], False), (["client_secret_post", "client_secret_basic"], True)]
 )
-def test_the_secret_goes_where_the_provider_takes_it(worlds: Worlds, supported: list[str], header: bool) -> None:
+def test_provider_secret_is_sent_by_a_supported_method(worlds: Worlds, supported: list[str], header: bool) -> None:
     async def configured(request: httpx.Request) -> httpx.Response:
         stated = httpx.Response(200, content=await (await worlds.wire.passed(request)).aread()).json()
         return httpx.Response(200, json=stated | {"token_endpoint_auth_methods_supported": supported})
@@ -178,7 +178,7 @@ def test_the_secret_goes_where_the_provider_takes_it(worlds: Worlds, supported: 
     assert (SECRET in sent.content.decode()) != header
 
 
-def test_a_secret_of_any_characters_is_encoded_before_it_becomes_a_header() -> None:
+def test_basic_credentials_are_form_encoded() -> None:
     _, headers = client_authentication.by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
     assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"us:a%3Ab%26%C3%B6"
 
@@ -194,14 +194,14 @@ def test_a_secret_of_any_characters_is_encoded_before_it_becomes_a_header() -> N
         ("openid fhirUser", None, False),
     ],
 )
-def test_smart_25_26_only_plain_openid_connect_may_leave_out_aud(worlds: Worlds, scope: str, aud: str | None, fine: bool) -> None:
+def test_smart_25_26_only_plain_openid_connect_may_omit_aud(worlds: Worlds, scope: str, aud: str | None, fine: bool) -> None:
     there = worlds.north
     answer = there.follow(there.authorize(scope=scope, aud=aud))
     assert answer.is_redirect != fine
     assert fine or query(answer.headers["location"])["error"] == "invalid_request"
 
 
-def test_a_provider_that_is_down_is_not_the_persons_mistake_and_leaves_the_other_ways_in(worlds: Worlds) -> None:
+def test_unreachable_provider_returns_503_with_other_sign_in_options(worlds: Worlds) -> None:
     def down(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("down", request=request)
 

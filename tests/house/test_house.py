@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "fhir_server").rglob("*.py"))
 LONG: dict[str, str] = {}
 
 
-def test_every_setting_is_documented_and_nothing_else_is() -> None:
+def test_documented_settings_match_the_defined_settings() -> None:
     documented = re.findall(r"`FHIR_SERVER_([A-Z_]+)`", (ROOT / "docs/settings.md").read_text(encoding="utf-8"))
     assert sorted(documented) == sorted(name.upper() for name in FIELDS)
 
@@ -39,24 +39,24 @@ def test_an_unknown_setting_is_an_error() -> None:
         {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_MAX_BODY_BYTES": "many"},
     ],
 )
-def test_settings_that_cannot_be_meant_are_errors(environment: dict[str, str]) -> None:
+def test_invalid_settings_raise_errors(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_"):
         Settings.from_environment(environment)
 
 
-def test_production_does_not_serve_without_a_key() -> None:
+def test_production_requires_a_secret_key() -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY"):
         Settings.from_environment({}).require_key()
     Settings.from_environment({"FHIR_SERVER_SECRET_KEY": "k" * 32}).require_key()
     Settings.from_environment({"FHIR_SERVER_MODE": "demo"}).require_key()
 
 
-def test_the_commands_of_the_run_contract_are_there_and_explain_themselves() -> None:
+def test_cli_commands_exist_and_have_help() -> None:
     for name in ("serve", "demo", "load", "user", "client", "token", "policy", "relabel", "export", "doctor", "journal"):
         assert main.commands[name].help, name
 
 
-def test_the_readme_names_only_targets_and_commands_that_exist() -> None:
+def test_readme_names_only_existing_targets_and_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", readme)) <= targets
@@ -65,13 +65,13 @@ def test_the_readme_names_only_targets_and_commands_that_exist() -> None:
     assert linked and all((ROOT / path).exists() for path in linked)
 
 
-def test_files_keep_to_one_purpose() -> None:
+def test_source_files_stay_within_size_limits() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert {name for name, length in lengths.items() if length > 400} == set(LONG)
     assert sorted(lengths.values())[len(lengths) // 2] <= 130
 
 
-def test_nothing_is_left_to_do() -> None:
+def test_source_contains_no_todo_marks() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError|except Exception: *pass")
     found = [
         f"{path}:{number}"
@@ -82,7 +82,7 @@ def test_nothing_is_left_to_do() -> None:
     assert found == []
 
 
-def test_importing_the_application_does_not_load_the_resource_models() -> None:
+def test_importing_the_app_loads_no_resource_models_or_pymongo() -> None:
     probe = "import sys, fhir_server.app; print([name for name in sys.modules if name.split('.')[0] in ('fhir', 'pymongo')])"
     shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert shown.stdout.strip() == "[]"

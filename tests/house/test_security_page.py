@@ -62,7 +62,7 @@ def faults(page: str) -> list[str]:
     return found
 
 
-def test_every_requirement_in_scope_is_walked_once_and_what_is_met_is_shown() -> None:
+def test_every_asvs_requirement_appears_once_with_evidence() -> None:
     assert faults(PAGE) == []
     assert len(in_scope()) == len(set(in_scope())) == 125
 
@@ -82,9 +82,9 @@ def without_line(page: str, number: str) -> str:
         (PAGE + "\n`tests/house/test_house.py::test_made_up`", "tests/house/test_house.py::test_made_up is not there"),
     ],
 )
-def test_a_planted_fault_in_the_page_is_found(planted: str, fault: str) -> None:
+def test_security_page_check_detects_planted_faults(planted: str, fault: str) -> None:
     assert [found for found in faults(planted) if found != "the sum is wrong"] == [fault]
 
 
-def test_a_wrong_sum_is_found() -> None:
+def test_security_page_check_detects_a_wrong_total() -> None:
     assert faults(re.sub(r"\d+\s+not\s+met,", "99 not met,", PAGE)) == ["the sum is wrong"]

@@ -109,7 +109,7 @@ MANY = settings(max_examples=1000, deadline=None, derandomize=True, suppress_hea
 
 @MANY
 @given(method=st.sampled_from(["POST", "PUT", "PATCH", "DELETE"]), path=TYPES, id=st.one_of(st.none(), WORDS), body=BODIES, headers=HEADERS)
-def test_bad_bodies_are_refused(
+def test_random_bodies_never_cause_server_errors(
     served: Served, feed: str, method: str, path: str, id: str | None, body: bytes, headers: dict[str, str]
 ) -> None:
     if method == "DELETE":
@@ -125,7 +125,7 @@ def test_bad_bodies_are_refused(
 
 @MANY
 @given(path=TYPES, pairs=st.lists(st.tuples(NAMES, WORDS), max_size=4), headers=HEADERS, posted=st.booleans())
-def test_bad_queries_are_refused(
+def test_random_queries_never_cause_server_errors(
     served: Served, feed: str, path: str, pairs: list[tuple[str, str]], headers: dict[str, str], posted: bool
 ) -> None:
     from urllib.parse import urlencode
@@ -143,7 +143,7 @@ def test_bad_queries_are_refused(
     _sound(answer)
 
 
-def test_nothing_of_it_was_stored(served: Served, feed: str, stored: int) -> None:
+def test_refused_writes_store_nothing(served: Served, feed: str, stored: int) -> None:
     refused = [
         b"{",
         json.dumps({**GOOD, "status": "nonsense"}).encode(),
@@ -175,14 +175,14 @@ def test_nothing_of_it_was_stored(served: Served, feed: str, stored: int) -> Non
         ("GET", "Observation?code=%ff", {}, 400),
     ],
 )
-def test_each_mistake_has_its_status(served: Served, feed: str, method: str, path: str, headers: dict[str, str], status: int) -> None:
+def test_each_request_error_has_its_status(served: Served, feed: str, method: str, path: str, headers: dict[str, str], status: int) -> None:
     writes = method in ("PUT", "PATCH") or (path == "Observation" and method == "POST")
     answer = served.request(feed, method, path, body=GOOD if writes else None, headers=headers)
     _sound(answer)
     assert answer.status == status
 
 
-def test_a_page_link_of_another_caller_or_query_opens_nothing(served: Served, feed: str) -> None:
+def test_page_link_of_another_caller_or_query_returns_400(served: Served, feed: str) -> None:
     page = served.get(feed, "Observation?_count=2").json
     link = next(link["url"] for link in page["link"] if link["relation"] == "next")
     other = served.app_token("adult", "adult")
@@ -192,7 +192,7 @@ def test_a_page_link_of_another_caller_or_query_opens_nothing(served: Served, fe
     assert served.get(other, link).body == served.get(other, "Observation?_count=2&_page=forged").body
 
 
-def test_a_body_over_the_limit_is_refused_whatever_its_length_says() -> None:
+def test_oversized_body_returns_413_for_any_content_length() -> None:
     small = Served(seeds=False, max_body=2000)
     feed = small.token()
     body = json.dumps({**GOOD, "note": [{"text": "x" * 3000}]}).encode()
@@ -206,7 +206,7 @@ def test_a_body_over_the_limit_is_refused_whatever_its_length_says() -> None:
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 @pytest.mark.parametrize("entries", [[], [{"request": {"method": "POST", "url": "Patient"}, "resource": {"resourceType": "Nonsense"}}]])
-def test_a_bundle_of_nobody_is_not_looked_into(served: Served, kind: str, entries: list[Any]) -> None:
+def test_unauthenticated_bundle_is_not_parsed(served: Served, kind: str, entries: list[Any]) -> None:
     bundle = {"resourceType": "Bundle", "type": kind, "entry": entries}
     assert served.request(None, "POST", "", body=bundle).status == 401
     assert served.request("made-up", "POST", "", body=bundle).status == 401
@@ -214,7 +214,7 @@ def test_a_bundle_of_nobody_is_not_looked_into(served: Served, kind: str, entrie
 
 
 @pytest.mark.parametrize("half", [r"\ud800", r"\udc00", r"\udc00\ud800", r"\ud800\u0041"])
-def test_half_a_character_is_refused_and_a_whole_one_kept(served: Served, half: str) -> None:
+def test_unpaired_surrogate_returns_400_and_a_pair_is_stored(served: Served, half: str) -> None:
     token = served.token()
     for text, status in ((half, 400), (r"\ud83d\ude00 \\ud800 \u00e9", 201)):
         patient = f'{{"resourceType": "Patient", "name": [{{"family": "{text}"}}]}}'

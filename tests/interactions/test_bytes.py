@@ -16,7 +16,7 @@ ODD = (
 )
 
 
-def test_the_text_of_every_member_is_kept(served: Served, feed: str) -> None:
+def test_original_json_text_is_preserved(served: Served, feed: str) -> None:
     created = served.request(feed, "POST", "Observation", body=ODD)
     assert created.status == 201
     body = served.get(feed, f"Observation/{created.json['id']}").body
@@ -31,7 +31,7 @@ def test_the_text_of_every_member_is_kept(served: Served, feed: str) -> None:
         assert text in body
 
 
-def test_an_update_of_one_member_leaves_the_text_of_the_others(served: Served, feed: str) -> None:
+def test_update_preserves_json_text_of_other_members(served: Served, feed: str) -> None:
     created = served.request(feed, "POST", "Observation", body=ODD)
     changed = created.body.replace(b'"status":"final"', b'"status":"amended"')
     updated = served.request(feed, "PUT", f"Observation/{created.json['id']}", body=changed)
@@ -40,7 +40,7 @@ def test_an_update_of_one_member_leaves_the_text_of_the_others(served: Served, f
 
 
 @pytest.mark.parametrize("elements", ["valueQuantity", "status,valueQuantity"])
-def test_chosen_elements_keep_their_digits(served: Served, feed: str, elements: str) -> None:
+def test_elements_subset_preserves_decimal_digits(served: Served, feed: str, elements: str) -> None:
     created = served.request(feed, "POST", "Observation", body=ODD)
     found = served.get(feed, f"Observation?_id={created.json['id']}&_elements={elements}")
     resource = found.json["entry"][0]["resource"]
@@ -49,7 +49,7 @@ def test_chosen_elements_keep_their_digits(served: Served, feed: str, elements: 
     assert [tag["code"] for tag in resource["meta"]["tag"]] == ["SUBSETTED"]
 
 
-def test_references_in_a_transaction_are_rewritten_and_identifiers_are_not(served: Served, feed: str) -> None:
+def test_transaction_rewrites_references_but_not_identifiers(served: Served, feed: str) -> None:
     urn = "urn:uuid:7e1c0b0e-0c39-4b33-8b3f-111111111111"
     entries = [
         _entry("urn:uuid:2", {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": urn}}),

@@ -37,7 +37,7 @@ SPELLINGS = (
 @pytest.mark.parametrize("name", ['"reference"', r'"ref\u0065rence"'])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("bundled", [False, True])
-def test_however_a_reference_is_spelt_it_is_one(served: Served, name: str, spelling: str, bundled: bool) -> None:
+def test_json_escaped_references_are_recognized(served: Served, name: str, spelling: str, bundled: bool) -> None:
     """Many programs escape the slashes of an address."""
     feed, parent = served.token(), served.app_token("parent-a", "teen")
     row = {
@@ -56,7 +56,7 @@ def test_however_a_reference_is_spelt_it_is_one(served: Served, name: str, spell
     assert served.request(feed, "DELETE", "Observation/spelt").status == 204  # for the tests that count
 
 
-def test_what_follows_the_address_of_a_row_does_not_make_it_another(served: Served) -> None:
+def test_reference_with_version_fragment_or_query_stays_guarded(served: Served) -> None:
     feed, parent = served.token(), served.app_token("parent-a", "teen")
     row = {
         name: value for name, value in served.get(feed, "Observation/teen-hemoglobin").json.items() if name not in ("derivedFrom", "meta")
@@ -70,7 +70,7 @@ def test_what_follows_the_address_of_a_row_does_not_make_it_another(served: Serv
 
 
 @pytest.mark.parametrize("base", ["", f"{BASE}/"])
-def test_the_address_of_an_attachment_is_shown_where_what_it_leads_to_is_in_view(served: Served, base: str) -> None:
+def test_attachment_url_is_shown_only_if_its_target_is_visible(served: Served, base: str) -> None:
     feed, patient = served.token(), served.app_token("adult", "adult")
     about = {"subject": {"reference": "Patient/adult"}}
     report = {"resourceType": "DiagnosticReport", "status": "final", "code": {"text": "x"}, **about}
@@ -87,7 +87,7 @@ def test_the_address_of_an_attachment_is_shown_where_what_it_leads_to_is_in_view
     assert served.request(feed, "DELETE", "DocumentReference/attached").status == 204
 
 
-def test_a_reference_to_no_row_in_view_is_refused_however_it_is_spelt(served: Served) -> None:
+def test_unresolvable_json_escaped_reference_returns_422(served: Served) -> None:
     token = served.token("demo-public", "user/*.cruds", "clinician")
     seen = r'"http:\/\/127.0.0.1:8000\/fhir\/Observation\/teen-hemoglobin"'
     for spelling, status in ((seen, 201), (seen.replace("teen-hemoglobin", "never-was"), 422), (r'"Observation\/never-was"', 422)):
@@ -101,7 +101,7 @@ def found(served: Served, token: str, query: str) -> bool:
 
 
 @pytest.mark.parametrize("user", ["parent-a", "backend"])
-def test_only_who_sees_the_target_finds_the_row_by_it(served: Served, user: str) -> None:
+def test_search_by_reference_requires_a_visible_target(served: Served, user: str) -> None:
     sees = user == "backend"
     token = served.token() if sees else served.app_token(user, "teen")
     body: dict[str, Any] = served.get(token, "Observation/teen-hemoglobin").json
@@ -111,7 +111,7 @@ def test_only_who_sees_the_target_finds_the_row_by_it(served: Served, user: str)
     assert bool(served.get(token, "Observation?_id=teen-preliminary-crp&_revinclude=Observation:derived-from").ids()) is sees
 
 
-def test_what_could_only_be_answered_from_hidden_targets_is_refused_whatever_is_stored(served: Served) -> None:
+def test_query_that_depends_on_hidden_targets_returns_400(served: Served) -> None:
     parent, feed = served.app_token("parent-a", "teen"), served.token()
     for query in ("derived-from:missing=true", "derived-from:missing=false", "_sort=derived-from", "encounter:missing=true"):
         assert served.get(parent, f"Observation?{query}").status == 400, query
@@ -119,7 +119,7 @@ def test_what_could_only_be_answered_from_hidden_targets_is_refused_whatever_is_
     assert served.get(parent, "Observation?value-quantity:missing=true&_sort=-date,code").status == 200
 
 
-def test_references_to_what_is_in_view_are_found_as_ever(served: Served) -> None:
+def test_references_to_visible_targets_are_searchable(served: Served) -> None:
     parent = served.app_token("parent-a", "teen")
     assert served.all_ids(parent, "Observation?encounter=Encounter/teen-well-visit")
     assert served.all_ids(parent, "Observation?patient=teen") == served.all_ids(parent, "Observation?subject=Patient/teen") != []

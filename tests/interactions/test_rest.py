@@ -19,24 +19,24 @@ def observation(**more: Any) -> dict[str, Any]:
     }
 
 
-def test_a_created_resource_is_where_location_says(served: Served, feed: str) -> None:
+def test_created_resource_is_readable_at_its_location(served: Served, feed: str) -> None:
     created = served.request(feed, "POST", "Observation", body=observation())
     assert created.status == 201 and created.headers["etag"] == 'W/"1"'
     assert served.get(feed, created.headers["location"]).body == created.body
     assert served.get(feed, f"Observation/{created.json['id']}").headers["last-modified"] == created.headers["last-modified"]
 
 
-def test_the_server_chooses_the_id_of_a_create(served: Served, feed: str) -> None:
+def test_create_replaces_the_client_supplied_id(served: Served, feed: str) -> None:
     created = served.request(feed, "POST", "Observation", body=observation(id="mine"))
     assert created.status == 201 and created.json["id"] != "mine"
 
 
-def test_a_trusted_writer_creates_under_an_id_of_its_choice(served: Served, feed: str) -> None:
+def test_trusted_client_creates_by_put_with_its_own_id(served: Served, feed: str) -> None:
     assert served.request(feed, "PUT", "Observation/chosen-id", body=observation(id="chosen-id")).status == 201
     assert served.request(feed, "PUT", "Observation/chosen-id", body=observation(id="chosen-id")).status == 200
 
 
-def test_an_update_needs_the_version_that_if_match_names(served: Served, feed: str) -> None:
+def test_update_with_wrong_if_match_returns_412(served: Served, feed: str) -> None:
     id = served.request(feed, "POST", "Observation", body=observation()).json["id"]
     changed = observation(id=id, status="amended")
     assert served.request(feed, "PUT", f"Observation/{id}", body=changed, headers={"If-Match": 'W/"2"'}).status == 412
@@ -44,7 +44,7 @@ def test_an_update_needs_the_version_that_if_match_names(served: Served, feed: s
     assert served.get(feed, f"Observation/{id}").json["status"] == "amended"
 
 
-def test_a_version_stays_readable_and_history_lists_them_newest_first(served: Served, feed: str) -> None:
+def test_old_versions_are_readable_and_history_is_newest_first(served: Served, feed: str) -> None:
     id = served.request(feed, "POST", "Observation", body=observation()).json["id"]
     served.request(feed, "PUT", f"Observation/{id}", body=observation(id=id, status="amended"))
     served.request(feed, "DELETE", f"Observation/{id}")
@@ -55,7 +55,7 @@ def test_a_version_stays_readable_and_history_lists_them_newest_first(served: Se
     assert [entry["request"]["method"] for entry in history["entry"]] == ["DELETE", "PUT", "POST"]
 
 
-def test_what_is_deleted_is_gone_and_may_come_back(served: Served, feed: str) -> None:
+def test_deleted_resource_returns_410_until_recreated(served: Served, feed: str) -> None:
     id = served.request(feed, "POST", "Observation", body=observation()).json["id"]
     assert served.request(feed, "DELETE", f"Observation/{id}").status == 204
     assert served.get(feed, f"Observation/{id}").status == 410
@@ -65,24 +65,24 @@ def test_what_is_deleted_is_gone_and_may_come_back(served: Served, feed: str) ->
     assert served.get(feed, f"Observation/{id}").json["meta"]["versionId"] == "3"
 
 
-def test_an_unchanged_copy_is_not_sent_again(served: Served, feed: str) -> None:
+def test_matching_if_none_match_returns_304(served: Served, feed: str) -> None:
     answer = served.request(feed, "GET", "Patient/adult", headers={"If-None-Match": 'W/"1"'})
     assert (answer.status, answer.body) == (304, b"")
 
 
-def test_head_answers_as_get_without_the_body(served: Served, feed: str) -> None:
+def test_head_returns_the_get_headers_without_body(served: Served, feed: str) -> None:
     got, head = served.get(feed, "Patient/adult"), served.request(feed, "HEAD", "Patient/adult")
     assert head.body == b"" and head.headers == got.headers and head.status == 200
 
 
-def test_prefer_return_decides_what_a_write_answers_with(served: Served, feed: str) -> None:
+def test_prefer_return_selects_the_write_response(served: Served, feed: str) -> None:
     minimal = served.request(feed, "POST", "Observation", body=observation(), headers={"Prefer": "return=minimal"})
     outcome = served.request(feed, "POST", "Observation", body=observation(), headers={"Prefer": "return=OperationOutcome"})
     assert (minimal.status, minimal.body) == (201, b"") and minimal.headers["location"]
     assert outcome.json["resourceType"] == "OperationOutcome"
 
 
-def test_a_conditional_create_finds_the_row_that_is_there(served: Served, feed: str) -> None:
+def test_conditional_create_returns_the_existing_resource(served: Served, feed: str) -> None:
     body = observation(identifier=[{"system": "http://lab.example", "value": "once"}])
     condition = {"If-None-Exist": "identifier=http://lab.example|once"}
     first = served.request(feed, "POST", "Observation", body=body, headers=condition)
@@ -90,14 +90,14 @@ def test_a_conditional_create_finds_the_row_that_is_there(served: Served, feed: 
     assert (first.status, second.status) == (201, 200) and first.json["id"] == second.json["id"]
 
 
-def test_a_reference_that_does_not_resolve_is_refused_and_nothing_is_stored(served: Served, feed: str) -> None:
+def test_unresolved_reference_returns_422_and_stores_nothing(served: Served, feed: str) -> None:
     before = served.get(feed, "Observation?_summary=count").json["total"]
     answer = served.request(feed, "POST", "Observation", body=observation(subject={"reference": "Patient/nobody"}))
     assert answer.status == 422 and "Patient/nobody" in answer.json["issue"][0]["diagnostics"]
     assert served.get(feed, "Observation?_summary=count").json["total"] == before
 
 
-def test_a_transaction_is_all_or_nothing(served: Served, feed: str) -> None:
+def test_transaction_is_atomic_and_batch_is_not(served: Served, feed: str) -> None:
     good = {"resource": observation(), "request": {"method": "POST", "url": "Observation"}}
     bad = {"resource": observation(subject={"reference": "Patient/nobody"}), "request": {"method": "POST", "url": "Observation"}}
     before = served.get(feed, "Observation?_summary=count").json["total"]
@@ -109,14 +109,14 @@ def test_a_transaction_is_all_or_nothing(served: Served, feed: str) -> None:
     assert served.get(feed, "Observation?_summary=count").json["total"] == before + 1
 
 
-def test_page_links_walk_a_whole_answer_once(served: Served, feed: str) -> None:
+def test_page_links_return_every_result_once(served: Served, feed: str) -> None:
     whole = served.all_ids(feed, "Observation?_count=1000")
     assert served.all_ids(feed, "Observation?_count=3") == whole and len(whole) > 50
     by_date = served.all_ids(feed, "Observation?_sort=-date,_id&_count=7")
     assert sorted(by_date) == sorted(whole) and by_date != whole
 
 
-def test_unknown_parameters_are_refused_or_left_out_of_the_self_link(served: Served, feed: str) -> None:
+def test_unknown_parameter_returns_400_or_is_not_in_self_link(served: Served, feed: str) -> None:
     strict = served.request(feed, "GET", "Observation?colour=red", headers={"Prefer": "handling=strict"})
     lenient = served.get(feed, "Observation?colour=red&code=718-7&_count=1")
     assert strict.status == 400 and "colour" in strict.json["issue"][0]["diagnostics"]
@@ -145,7 +145,7 @@ def test_the_capability_statement_is_public_valid_and_true(served: Served, feed:
         assert served.get(feed, f"Observation?_include={name}&_count=1").status == 200
 
 
-def test_without_a_token_there_is_nothing(served: Served) -> None:
+def test_request_without_token_returns_401(served: Served) -> None:
     for method, path in (
         ("GET", "Patient/adult"),
         ("GET", "Patient"),
@@ -159,7 +159,7 @@ def test_without_a_token_there_is_nothing(served: Served) -> None:
     assert served.get(None, f"Patient/adult?access_token={served.token()}").status == 401
 
 
-def test_a_scope_that_does_not_cover_the_type_is_refused_before_any_data_is_looked_at(served: Served) -> None:
+def test_type_outside_scope_returns_403_regardless_of_data(served: Served) -> None:
     token = served.app_token("adult", "adult", "patient/Observation.rs")
     assert served.get(token, "Observation?_count=1").status == 200
     assert served.get(token, "MedicationStatement").status == 403
@@ -167,7 +167,7 @@ def test_a_scope_that_does_not_cover_the_type_is_refused_before_any_data_is_look
     assert served.request(token, "POST", "Observation", body=observation()).status == 403
 
 
-def test_a_granular_scope_narrows_every_way_of_asking(served: Served) -> None:
+def test_granular_scope_limits_read_history_and_search(served: Served) -> None:
     category = "http://terminology.hl7.org/CodeSystem/observation-category"
     token = served.app_token("adult", "adult", f"patient/Observation.rs?category={category}|vital-signs")
     vitals = served.all_ids(token, "Observation?_count=3")
@@ -177,7 +177,7 @@ def test_a_granular_scope_narrows_every_way_of_asking(served: Served) -> None:
     assert served.get(token, "Observation?code=718-7").json["total"] == 0
 
 
-def test_references_to_a_conditional_create_lead_to_the_row_that_is_there(served: Served, feed: str) -> None:
+def test_references_to_conditional_create_use_existing_resource(served: Served, feed: str) -> None:
     identifier = [{"system": "http://hospital.example", "value": "known"}]
     there = served.request(feed, "POST", "Patient", body={"resourceType": "Patient", "identifier": identifier}).json["id"]
     entries = [
@@ -200,7 +200,7 @@ def test_references_to_a_conditional_create_lead_to_the_row_that_is_there(served
     assert answer["entry"][2]["resource"]["entry"][0]["resource"]["id"] == created["id"]
 
 
-def test_an_absolute_reference_to_a_row_of_ours_is_that_row(served: Served, feed: str) -> None:
+def test_absolute_reference_to_this_server_is_treated_as_local(served: Served, feed: str) -> None:
     base = served.settings.base
     body = observation(subject={"reference": f"{base}/Patient/adult"}, encounter={"reference": f"{base}/Encounter/adult-mh-visit"})
     created = served.request(feed, "POST", "Observation", body=body)

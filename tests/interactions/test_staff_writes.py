@@ -19,7 +19,7 @@ def lab(**more: Any) -> dict[str, Any]:
     return {"resourceType": "Observation", "status": "final", "code": code, "subject": {"reference": "Patient/adult"}, **more}
 
 
-def test_an_update_by_a_clinician_keeps_the_labels_that_stand(served: Served, feed: str, clinician: str) -> None:
+def test_clinician_update_keeps_existing_security_labels(served: Served, feed: str, clinician: str) -> None:
     label = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PHY"}]
     id = served.request(feed, "POST", "Observation", body=lab(meta={"security": label})).json["id"]
     assert served.request(clinician, "PUT", f"Observation/{id}", body=lab(id=id, status="amended")).status == 200
@@ -27,14 +27,14 @@ def test_an_update_by_a_clinician_keeps_the_labels_that_stand(served: Served, fe
     assert served.get(served.app_token("adult", "adult"), f"Observation/{id}").status == 404
 
 
-def test_labels_sent_by_a_clinician_are_not_taken(served: Served, feed: str, clinician: str) -> None:
+def test_security_labels_sent_by_a_clinician_are_ignored(served: Served, feed: str, clinician: str) -> None:
     label = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PHY"}]
     created = served.request(clinician, "POST", "Observation", body=lab(meta={"security": label}))
     assert created.status == 201 and "security" not in created.json["meta"]
     assert served.get(served.app_token("adult", "adult"), f"Observation/{created.json['id']}").status == 200
 
 
-def test_what_a_clinician_was_not_shown_survives_the_clinician_s_update(served: Served, feed: str, clinician: str) -> None:
+def test_clinician_update_preserves_hidden_elements(served: Served, feed: str, clinician: str) -> None:
     visit = {**served.get(feed, "Encounter/adult-annual-visit").json, "account": [{"reference": "Account/adult-account"}]}
     assert served.request(feed, "PUT", "Encounter/adult-annual-visit", body=visit).status == 200
     shown = served.get(clinician, "Encounter/adult-annual-visit").json
@@ -45,7 +45,7 @@ def test_what_a_clinician_was_not_shown_survives_the_clinician_s_update(served: 
 
 
 @pytest.mark.parametrize(("user", "patient"), [("parent-a", "teen"), ("parent-a", "child"), ("adult", "adult"), ("proxy-full", "adult")])
-def test_patients_and_proxies_replace_and_delete_nothing(served: Served, user: str, patient: str) -> None:
+def test_patients_and_proxies_cannot_update_or_delete(served: Served, user: str, patient: str) -> None:
     token = served.app_token(user, patient)
     mine = served.all_ids(token, "Observation?_count=100")[0]
     seen = served.get(token, f"Observation/{mine}").json
@@ -63,14 +63,14 @@ def test_patients_and_proxies_replace_and_delete_nothing(served: Served, user: s
     assert served.get(token, f"Observation/{mine}").json == seen
 
 
-def test_a_patient_writes_into_no_other_record(served: Served) -> None:
+def test_patient_write_to_another_record_returns_403(served: Served) -> None:
     token = served.app_token("adult", "adult")
     assert served.request(token, "POST", "Observation", body=lab()).status == 201
     for other in ({"reference": "Patient/teen"}, {"reference": "Patient/never-existed"}, {"display": "me"}):
         assert served.request(token, "POST", "Observation", body=lab(subject=other)).status == 403
 
 
-def test_a_message_from_a_parent_lands_in_the_record_it_was_written_in(served: Served, feed: str) -> None:
+def test_parent_message_is_found_by_sender_not_by_other_parent(served: Served, feed: str) -> None:
     token = served.app_token("parent-a", "teen")
     message = {
         "resourceType": "Communication",
@@ -85,7 +85,7 @@ def test_a_message_from_a_parent_lands_in_the_record_it_was_written_in(served: S
     assert created.json["id"] not in served.all_ids(served.app_token("parent-b", "teen"), "Communication?_count=100")
 
 
-def test_a_token_that_may_only_write_writes_into_the_record_in_context(served: Served) -> None:
+def test_create_only_scope_allows_create_and_denies_read(served: Served) -> None:
     token = served.app_token("adult", "adult", "patient/Observation.c")
     assert served.request(token, "POST", "Observation", body=lab()).status == 201
     assert served.get(token, "Patient/adult").status == 403

@@ -20,7 +20,7 @@ def _only(worlds: Worlds) -> Link:
     return link
 
 
-def test_the_request_is_a_standalone_smart_launch_with_pkce(worlds: Worlds) -> None:
+def test_link_request_is_a_standalone_smart_launch_with_pkce(worlds: Worlds) -> None:
     first, second = query(worlds.started()), query(worlds.started())
     assert first["aud"] == BASE
     assert first["redirect_uri"] == CALLBACK
@@ -30,7 +30,7 @@ def test_the_request_is_a_standalone_smart_launch_with_pkce(worlds: Worlds) -> N
 
 
 @pytest.mark.parametrize("organisation", ["neighbour", "signed"])
-def test_a_linked_account_shows_what_the_other_system_says_until_it_is_unlinked(worlds: Worlds, organization: str) -> None:
+def test_linked_record_is_displayed_until_it_is_unlinked(worlds: Worlds, organization: str) -> None:
     page = worlds.linked(organization)
     text = worlds.ours.http.get(page).text
     for shown in ("Hives", "3 February 2020", "Metformin 500 mg", "Potassium", "4.1 mmol/L", "2 January 2026", "Office visit", "May 2025"):
@@ -44,21 +44,21 @@ def test_a_linked_account_shows_what_the_other_system_says_until_it_is_unlinked(
     assert worlds.ours.http.get(page).status_code == 404
 
 
-def test_every_text_of_another_system_is_escaped(worlds: Worlds) -> None:
+def test_remote_text_is_html_escaped(worlds: Worlds) -> None:
     text = worlds.ours.http.get(worlds.linked()).text
     assert "Peanut &lt;b&gt;" in text
     assert "<b>" not in text
     assert "Neighbour &lt;Health&gt;" in text
 
 
-def test_what_is_read_is_asked_of_the_linked_record_only(worlds: Worlds) -> None:
+def test_remote_searches_name_only_the_linked_patient(worlds: Worlds) -> None:
     worlds.ours.http.get(worlds.linked())
     searches = [params for _, url, params in worlds.wire.calls if url.startswith(f"{BASE}/") and "well-known" not in url]
     assert len(searches) >= 7
     assert {params["patient"] for params in searches} == {"adult"}
 
 
-def test_what_is_read_is_not_kept(worlds: Worlds) -> None:
+def test_remote_data_is_not_stored(worlds: Worlds) -> None:
     page = worlds.linked()
     assert "Hives" in worlds.ours.http.get(page).text
     whole = repr(vars(worlds.ours.store)) + repr(vars(worlds.ours.store.key_values))
@@ -66,7 +66,7 @@ def test_what_is_read_is_not_kept(worlds: Worlds) -> None:
     assert "Hives" not in whole
 
 
-def test_tokens_are_renewed_when_they_have_run_out_and_the_new_ones_kept(worlds: Worlds) -> None:
+def test_expired_link_tokens_are_refreshed_and_stored(worlds: Worlds) -> None:
     page = worlds.linked()
     for _ in range(3):
         worlds.clock.forward(2 * HOUR)
@@ -75,7 +75,7 @@ def test_tokens_are_renewed_when_they_have_run_out_and_the_new_ones_kept(worlds:
     assert worlds.wire.paths().count("/oauth/token") == 4
 
 
-def test_pages_opened_together_renew_once(worlds: Worlds) -> None:
+def test_concurrent_reads_refresh_link_tokens_once(worlds: Worlds) -> None:
     worlds.linked()
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
@@ -88,7 +88,7 @@ def test_pages_opened_together_renew_once(worlds: Worlds) -> None:
     assert worlds.their_tokens() == 1
 
 
-def test_a_token_the_other_system_took_back_early_is_renewed_once(worlds: Worlds) -> None:
+def test_rejected_link_token_is_refreshed_once(worlds: Worlds) -> None:
     worlds.linked()
     refused: list[str] = []
 
@@ -105,7 +105,7 @@ def test_a_token_the_other_system_took_back_early_is_renewed_once(worlds: Worlds
     assert len(refused) == 1
 
 
-def test_a_link_the_other_system_has_ended_says_so_and_can_be_cut(worlds: Worlds) -> None:
+def test_link_ended_remotely_shows_a_notice_and_can_be_unlinked(worlds: Worlds) -> None:
     page = worlds.linked()
     asyncio.run(users.remove(worlds.theirs.store, "adult", worlds.clock()))
     worlds.clock.forward(2 * HOUR)
@@ -117,7 +117,7 @@ def test_a_link_the_other_system_has_ended_says_so_and_can_be_cut(worlds: Worlds
     assert worlds.kept() == {"links": 0, "tokens": 0}
 
 
-def test_linking_the_same_record_again_takes_the_place_of_the_first_link(worlds: Worlds) -> None:
+def test_relinking_the_same_record_replaces_the_first_link(worlds: Worlds) -> None:
     first = worlds.linked()
     second = worlds.linked()
     assert first != second
@@ -126,7 +126,7 @@ def test_linking_the_same_record_again_takes_the_place_of_the_first_link(worlds:
     assert "Hives" in worlds.ours.http.get(second).text
 
 
-def test_unlinking_forgets_the_tokens_whatever_the_other_system_answers(worlds: Worlds) -> None:
+def test_unlinking_deletes_tokens_even_if_revocation_fails(worlds: Worlds) -> None:
     page = worlds.linked()
 
     def fail(request: httpx.Request) -> httpx.Response:
@@ -138,7 +138,7 @@ def test_unlinking_forgets_the_tokens_whatever_the_other_system_answers(worlds: 
     assert "/oauth/revoke" in worlds.wire.paths()
 
 
-def test_a_link_cut_while_it_is_renewed_stays_cut_and_leaves_no_token_behind(worlds: Worlds) -> None:
+def test_unlinking_during_a_token_refresh_leaves_no_tokens(worlds: Worlds) -> None:
     worlds.linked()
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
@@ -164,7 +164,7 @@ def test_a_link_cut_while_it_is_renewed_stays_cut_and_leaves_no_token_behind(wor
     assert worlds.their_tokens() == 0
 
 
-def test_links_are_the_account_holders_alone(worlds: Worlds) -> None:
+def test_links_are_visible_only_to_their_account(worlds: Worlds) -> None:
     page = worlds.linked()
     assert "Hives" in worlds.ours.http.get(page).text
     for other in ("proxy-full", "proxy-standard", "parent-a"):
@@ -177,7 +177,7 @@ def test_links_are_the_account_holders_alone(worlds: Worlds) -> None:
     assert "Hives" in worlds.ours.http.get(page).text
 
 
-def test_a_later_account_of_the_same_name_does_not_inherit_links(worlds: Worlds) -> None:
+def test_recreated_account_does_not_inherit_links(worlds: Worlds) -> None:
     worlds.linked()
     old = worlds.user()
 
@@ -188,7 +188,7 @@ def test_a_later_account_of_the_same_name_does_not_inherit_links(worlds: Worlds)
     assert asyncio.run(reopened()) == (1, 0)
 
 
-def test_closing_an_account_can_end_all_its_links(worlds: Worlds) -> None:
+def test_unlink_all_ends_every_link_of_an_account(worlds: Worlds) -> None:
     worlds.linked()
     worlds.linked("signed")
     assert worlds.kept()["links"] == 2
@@ -197,7 +197,7 @@ def test_closing_an_account_can_end_all_its_links(worlds: Worlds) -> None:
     assert worlds.their_tokens() == 0
 
 
-def test_removing_an_organisation_ends_its_links_and_no_others(worlds: Worlds) -> None:
+def test_removing_an_organization_ends_only_its_links(worlds: Worlds) -> None:
     worlds.linked()
     other = worlds.linked("signed")
     assert asyncio.run(organizations.remove(worlds.ours.store, "neighbour"))
@@ -206,7 +206,7 @@ def test_removing_an_organisation_ends_its_links_and_no_others(worlds: Worlds) -
     assert not asyncio.run(organizations.remove(worlds.ours.store, "neighbour"))
 
 
-def test_a_token_is_never_sent_to_a_base_the_organisation_moved_to(worlds: Worlds) -> None:
+def test_tokens_are_not_sent_to_a_changed_organization_base(worlds: Worlds) -> None:
     page = worlds.linked()
     moved = organizations.Organization(NEIGHBOUR.id, NEIGHBOUR.name, "https://elsewhere.example/fhir", NEIGHBOUR.client_id)
     asyncio.run(organizations.add(worlds.ours.smart, moved))
@@ -216,7 +216,7 @@ def test_a_token_is_never_sent_to_a_base_the_organisation_moved_to(worlds: World
     assert not any("elsewhere.example" in url for _, url, _ in worlds.wire.calls)
 
 
-def test_no_token_of_another_system_is_kept_in_plain_text(worlds: Worlds) -> None:
+def test_remote_tokens_are_not_stored_in_plain_text(worlds: Worlds) -> None:
     issued: list[str] = []
 
     async def note(request: httpx.Request) -> httpx.Response:

@@ -20,7 +20,7 @@ def _in(mode: str) -> SmartContext:
     return replace(World().smart, mode=mode)
 
 
-def test_an_organisation_is_kept_and_listed_and_taken_away() -> None:
+def test_organization_is_added_listed_and_removed() -> None:
     smart = _in("production")
 
     async def story() -> None:
@@ -52,7 +52,7 @@ def test_an_organisation_is_kept_and_listed_and_taken_away() -> None:
     ],
     ids=str,
 )
-def test_an_organisation_that_cannot_be_called_safely_is_refused(changes: dict[str, str]) -> None:
+def test_unsafe_organization_is_refused(changes: dict[str, str]) -> None:
     smart = _in("production")
     with pytest.raises(ValueError):
         asyncio.run(organizations.add(smart, msgspec.structs.replace(GOOD, **changes)))
@@ -61,7 +61,7 @@ def test_an_organisation_that_cannot_be_called_safely_is_refused(changes: dict[s
 
 @pytest.mark.parametrize(("mode", "allowed"), [("demo", True), ("test", True), ("production", False)])
 @pytest.mark.parametrize("host", ["127.0.0.1:9000", "localhost", "[::1]:80"])
-def test_plain_http_is_for_this_machine_outside_production(mode: str, allowed: bool, host: str) -> None:
+def test_http_base_is_allowed_on_loopback_outside_production(mode: str, allowed: bool, host: str) -> None:
     smart, local = _in(mode), msgspec.structs.replace(GOOD, base=f"http://{host}/fhir")
     if allowed:
         asyncio.run(organizations.add(smart, local))
@@ -72,7 +72,7 @@ def test_plain_http_is_for_this_machine_outside_production(mode: str, allowed: b
         asyncio.run(organizations.add(smart, msgspec.structs.replace(GOOD, base="http://10.0.0.1/fhir")))
 
 
-def test_tokens_may_go_to_the_bases_origin_or_the_one_registered() -> None:
+def test_organization_authority_is_base_or_registered_origin() -> None:
     assert GOOD.authority == "https://north.example"
     assert msgspec.structs.replace(GOOD, sign_in="https://login.example").authority == "https://login.example"
     assert origin_of("https://North.example:443/x") == "https://north.example"
@@ -80,7 +80,7 @@ def test_tokens_may_go_to_the_bases_origin_or_the_one_registered() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "k" * 40])
-def test_what_is_sealed_opens_again_and_only_under_its_own_key(key: str) -> None:
+def test_encrypted_tokens_decrypt_only_with_their_own_key(key: str) -> None:
     smart, another = replace(World().smart, key=key), World().smart
 
     async def story() -> None:

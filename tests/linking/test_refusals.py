@@ -37,7 +37,7 @@ def _refused(worlds: Worlds, answer: httpx.Response, *statuses: int) -> None:
     assert worlds.kept() == NOTHING
 
 
-def test_an_answer_is_good_once(worlds: Worlds) -> None:
+def test_link_response_is_accepted_once(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.started())
     assert worlds.back(url).status_code == 303
     before = worlds.wire.paths().count("/oauth/token")
@@ -46,7 +46,7 @@ def test_an_answer_is_good_once(worlds: Worlds) -> None:
     assert worlds.kept() == {"links": 1, "tokens": 1}
 
 
-def test_an_answer_to_someone_elses_request_links_nothing(worlds: Worlds) -> None:
+def test_link_response_for_another_account_links_nothing(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.started())
     worlds.sign_in("parent-a")
     assert worlds.back(url).status_code == 400
@@ -56,18 +56,18 @@ def test_an_answer_to_someone_elses_request_links_nothing(worlds: Worlds) -> Non
 
 
 @pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=made-up", "?state="])
-def test_an_answer_nobody_asked_for_links_nothing(worlds: Worlds, query: str) -> None:
+def test_unsolicited_link_response_links_nothing(worlds: Worlds, query: str) -> None:
     _refused(worlds, worlds.ours.http.get(f"/links/callback{query}"))
     assert worlds.wire.calls == []
 
 
-def test_a_parameter_given_twice_links_nothing(worlds: Worlds) -> None:
+def test_repeated_link_response_parameter_links_nothing(worlds: Worlds) -> None:
     _refused(worlds, worlds.back(worlds.agreed(worlds.started()) + "&code=other"))
     assert "/oauth/token" not in worlds.wire.paths()
 
 
 @pytest.mark.parametrize("issuer", [ELSEWHERE, "", None])
-def test_an_answer_of_another_issuer_links_nothing_and_its_code_goes_nowhere(worlds: Worlds, issuer: str | None) -> None:
+def test_mix_up_link_response_of_another_issuer_links_nothing(worlds: Worlds, issuer: str | None) -> None:
     url = httpx.URL(worlds.agreed(worlds.started()))
     assert url.params["iss"]
     given = url.params.remove("iss") if issuer is None else url.params.set("iss", issuer)
@@ -75,14 +75,14 @@ def test_an_answer_of_another_issuer_links_nothing_and_its_code_goes_nowhere(wor
     assert "/oauth/token" not in worlds.wire.paths()
 
 
-def test_a_no_at_the_other_system_is_taken_as_one(worlds: Worlds) -> None:
+def test_denied_link_request_links_nothing(worlds: Worlds) -> None:
     answer = worlds.back(worlds.agreed(worlds.started(), decision="deny"))
     _refused(worlds, answer)
     assert "You chose not to share" in answer.text
     assert "/oauth/token" not in worlds.wire.paths()
 
 
-def test_the_words_of_another_systems_error_are_not_shown(worlds: Worlds) -> None:
+def test_remote_error_description_is_not_displayed(worlds: Worlds) -> None:
     state, issuer = httpx.URL(worlds.started()).params["state"], "http://127.0.0.1:8000"
     query = httpx.QueryParams(error="server_error", error_description="call Mallory", state=state, iss=issuer)
     answer = worlds.ours.http.get(f"/links/callback?{query}")
@@ -91,7 +91,7 @@ def test_the_words_of_another_systems_error_are_not_shown(worlds: Worlds) -> Non
     assert "Mallory" not in answer.text
 
 
-def test_an_answer_that_comes_after_signing_out_here_links_nothing(worlds: Worlds) -> None:
+def test_link_response_after_session_expiry_links_nothing(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.started())
     worlds.clock.forward(HOUR)
     answer = worlds.back(url)
@@ -119,7 +119,7 @@ def test_an_answer_that_comes_after_signing_out_here_links_nothing(worlds: World
     ],
     ids=str,
 )
-def test_discovery_that_points_elsewhere_or_lacks_pkce_sends_nobody_anywhere(worlds: Worlds, changes: dict[str, Any]) -> None:
+def test_ssrf_link_discovery_with_unsafe_urls_or_no_pkce_is_refused(worlds: Worlds, changes: dict[str, Any]) -> None:
     assert worlds.started()  # the control: unchanged, it does
     _changed(worlds, "/smart-configuration", **changes)
     answer = worlds.start()
@@ -147,7 +147,7 @@ FAILURES: dict[str, Answer] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("end", ["/smart-configuration", "/oauth/token", "/oauth/jwks"])
-def test_a_system_that_gives_no_usable_answer_ends_in_a_page_with_nothing_kept(worlds: Worlds, end: str, failure: str) -> None:
+def test_unusable_remote_response_shows_page_and_stores_nothing(worlds: Worlds, end: str, failure: str) -> None:
     url = worlds.agreed(worlds.started())
     worlds.wire.instead[end] = FAILURES[failure]
     _refused(worlds, worlds.start() if end == "/smart-configuration" else worlds.back(url), 400, 503)
@@ -155,7 +155,7 @@ def test_a_system_that_gives_no_usable_answer_ends_in_a_page_with_nothing_kept(w
 
 
 @pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (json_client.MOST, "identity"), (0, "gzip")])
-def test_an_answer_too_long_or_compressed_is_not_read(worlds: Worlds, padding: int, coding: str) -> None:
+def test_oversized_or_compressed_remote_response_is_refused(worlds: Worlds, padding: int, coding: str) -> None:
     async def padded(request: httpx.Request) -> httpx.Response:
         real = await worlds.wire.app.handle_async_request(request)
         stream = httpx.ByteStream(await real.aread() + b" " * padding)
@@ -168,7 +168,7 @@ def test_an_answer_too_long_or_compressed_is_not_read(worlds: Worlds, padding: i
         assert worlds.started()  # the control
 
 
-def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
+def test_hanging_remote_system_times_out(worlds: Worlds) -> None:
     async def hang(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(3600)
         raise AssertionError
@@ -195,13 +195,13 @@ def test_a_system_that_never_finishes_is_given_up(worlds: Worlds) -> None:
     ],
     ids=str,
 )
-def test_a_token_answer_that_is_not_what_was_asked_for_links_nothing(worlds: Worlds, changes: dict[str, Any]) -> None:
+def test_unexpected_token_response_links_nothing(worlds: Worlds, changes: dict[str, Any]) -> None:
     url = worlds.agreed(worlds.started())
     _changed(worlds, "/oauth/token", **changes)
     _refused(worlds, worlds.back(url), 400, 503)
 
 
-def test_the_id_token_of_another_request_links_nothing_and_the_tokens_are_given_back(worlds: Worlds) -> None:
+def test_id_token_of_another_request_revokes_the_new_tokens(worlds: Worlds) -> None:
     other: dict[str, str] = {}
 
     async def note(request: httpx.Request) -> httpx.Response:
@@ -217,7 +217,7 @@ def test_the_id_token_of_another_request_links_nothing_and_the_tokens_are_given_
     assert worlds.their_tokens() == 0
 
 
-def test_forms_of_another_site_do_nothing(worlds: Worlds) -> None:
+def test_csrf_link_forms_without_token_return_403(worlds: Worlds) -> None:
     page = worlds.linked()
     before = list(worlds.wire.calls)
     assert worlds.ours.http.post("/links", data={"organization": "neighbour"}).status_code == 403
@@ -226,7 +226,7 @@ def test_forms_of_another_site_do_nothing(worlds: Worlds) -> None:
     assert worlds.kept() == {"links": 1, "tokens": 1}
 
 
-def test_people_who_are_not_signed_in_are_asked_to(worlds: Worlds) -> None:
+def test_link_pages_redirect_visitors_to_sign_in(worlds: Worlds) -> None:
     worlds.ours.http.cookies.clear()
     for path in ("/links", "/links/anything"):
         assert worlds.ours.http.get(path).headers["location"] == "/sign-in?next=/links"
@@ -234,13 +234,13 @@ def test_people_who_are_not_signed_in_are_asked_to(worlds: Worlds) -> None:
 
 
 @pytest.mark.parametrize("username", ["clinician", "billing", "privacy-officer"])
-def test_a_work_account_links_nothing(worlds: Worlds, username: str) -> None:
+def test_staff_account_gets_403_on_link_pages(worlds: Worlds, username: str) -> None:
     assert worlds.ours.http.get("/links").status_code == 200
     worlds.sign_in(username)
     assert worlds.ours.http.get("/links").status_code == 403
     assert worlds.ours.http.post("/links", data={"organization": "neighbour"}).status_code == 403
 
 
-def test_an_unknown_organisation_is_not_called(worlds: Worlds) -> None:
+def test_unknown_organization_is_not_contacted(worlds: Worlds) -> None:
     _refused(worlds, worlds.start("nobody"))
     assert worlds.wire.calls == []

@@ -27,7 +27,7 @@ JUNK: list[Any] = [
 PLACES = ("code", "type", "medicationCodeableConcept", "period", "participant", "valueQuantity", "status", "start", "dosage")
 
 
-def test_a_quantity_keeps_its_digits() -> None:
+def test_quantity_keeps_its_decimal_digits() -> None:
     observation = {
         "resourceType": "Observation",
         "code": {"coding": [{"code": "2823-3", "display": "Potassium"}]},
@@ -37,7 +37,7 @@ def test_a_quantity_keeps_its_digits() -> None:
     assert line(observation) == Line("Potassium", "4.10 mmol/L", "2026-03-04")
 
 
-def test_several_values_are_listed_and_long_ones_cut() -> None:
+def test_lists_are_cut_to_five_values_and_text_to_300_characters() -> None:
     team = {
         "resourceType": "CareTeam",
         "name": "n" * 1000,
@@ -50,19 +50,19 @@ def test_several_values_are_listed_and_long_ones_cut() -> None:
 
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
-def test_whatever_another_system_sends_becomes_plain_text(type: str, junk: Any) -> None:
+def test_unexpected_remote_values_become_plain_text(type: str, junk: Any) -> None:
     shown = line({"resourceType": type} | dict.fromkeys(PLACES, junk))
     assert shown.what
     assert all(isinstance(text, str) for text in (shown.what, shown.detail, shown.when))
 
 
-def test_a_message_is_shown_by_its_text() -> None:
+def test_message_is_displayed_by_its_text() -> None:
     message = {"resourceType": "Communication", "payload": [{"contentString": "May I take ibuprofen?"}], "sent": "2026-10-20T09:00:00Z"}
     assert line(message) == Line("May I take ibuprofen?", "", "2026-10-20")
     assert line(message | {"topic": {"text": "Medicines"}}).detail == "Medicines"
 
 
-def test_the_linked_pages_say_every_day_in_words(worlds: Worlds) -> None:
+def test_linked_pages_format_every_date_in_words(worlds: Worlds) -> None:
     pages = (worlds.linked(), "/links")
     texts = [worlds.ours.http.get(page).text for page in pages]
     told = dates.day_of(worlds.clock(), worlds.ours.smart.zone)

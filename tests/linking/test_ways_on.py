@@ -8,7 +8,7 @@ from fhir_server.smart.core.context import SESSION_IDLE
 from tests.linking.world import Worlds
 
 
-def test_unlinking_twice_ends_at_the_list_and_says_that_it_is_done(worlds: Worlds) -> None:
+def test_repeated_unlinking_shows_the_list_with_a_notice(worlds: Worlds) -> None:
     page, token = worlds.linked(), worlds.token()
     answers = [worlds.ours.http.post(f"{page}/unlink", data={"token": token}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [303, 404]
@@ -18,7 +18,7 @@ def test_unlinking_twice_ends_at_the_list_and_says_that_it_is_done(worlds: World
     assert worlds.kept() == {"links": 0, "tokens": 0}
 
 
-def test_unlinking_after_the_sign_in_has_run_out_does_nothing_and_says_why(worlds: Worlds) -> None:
+def test_unlinking_after_session_expiry_shows_notice_and_keeps_link(worlds: Worlds) -> None:
     page, token = worlds.linked(), worlds.token()
     worlds.clock.forward(SESSION_IDLE)
     answer = worlds.ours.http.post(f"{page}/unlink", data={"token": token})
@@ -27,13 +27,13 @@ def test_unlinking_after_the_sign_in_has_run_out_does_nothing_and_says_why(world
     assert worlds.kept() == {"links": 1, "tokens": 1}
 
 
-def test_the_address_of_a_form_opened_again_leads_to_the_list(worlds: Worlds) -> None:
+def test_get_of_the_unlink_url_redirects_to_the_list(worlds: Worlds) -> None:
     page = worlds.linked()
     assert worlds.ours.http.get(f"{page}/unlink").headers["location"] == "/links"
     assert worlds.kept() == {"links": 1, "tokens": 1}
 
 
-def test_another_system_that_cannot_be_reached_is_not_the_persons_mistake(worlds: Worlds) -> None:
+def test_unreachable_remote_system_returns_503(worlds: Worlds) -> None:
     def down(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("down", request=request)
 

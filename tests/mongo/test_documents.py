@@ -35,7 +35,7 @@ def ran(scenario: Callable[[MongoStore, str], Awaitable[Any]]) -> Any:
     return asyncio.run(whole())
 
 
-def test_mongosh_finds_a_resource_by_what_it_says_and_the_text_comes_back_byte_for_byte() -> None:
+def test_resource_is_queryable_natively_and_returned_byte_for_byte() -> None:
     body = '{"resourceType":"Observation","valueQuantity":{"value":1.50,"high": 2e3,"n":7},"note":[{"text":"é \\u00e9"}]}'.encode()
 
     async def scenario(store: Store, url: str) -> None:
@@ -63,7 +63,7 @@ def test_mongosh_finds_a_resource_by_what_it_says_and_the_text_comes_back_byte_f
         b"",
     ],
 )
-def test_what_cannot_be_a_native_document_is_kept_as_text_alone(body: bytes) -> None:
+def test_json_without_native_form_is_stored_as_text_only(body: bytes) -> None:
     async def scenario(store: Store, _: str) -> None:
         await put(store, record("a", body=body))
         async with store.snapshot() as snapshot:
@@ -73,13 +73,13 @@ def test_what_cannot_be_a_native_document_is_kept_as_text_alone(body: bytes) -> 
     ran(scenario)
 
 
-def test_a_decimal_of_too_many_digits_is_kept_as_text() -> None:
+def test_decimal_with_too_many_digits_is_stored_as_text() -> None:
     held = native(b'{"short":0.10,"long":0.1234567890123456789012345678901234567890,"vast":1E+9999}')
     assert held is not None
     assert (str(held["short"]), held["long"], held["vast"]) == ("0.10", "0.1234567890123456789012345678901234567890", "1E+9999")
 
 
-def test_a_resource_too_large_for_a_document_is_refused_and_one_that_just_fits_is_kept() -> None:
+def test_only_resources_over_the_document_limit_are_refused() -> None:
     async def scenario(store: Store, _: str) -> None:
         fits = b'{"data":"' + b"x" * (15 * 1024 * 1024) + b'"}'
         await put(store, record("a", body=fits))
@@ -92,7 +92,7 @@ def test_a_resource_too_large_for_a_document_is_refused_and_one_that_just_fits_i
     ran(scenario)
 
 
-def test_a_request_with_such_a_resource_is_refused_with_413_alone_and_in_a_transaction() -> None:
+def test_oversized_resource_returns_413_alone_and_in_transaction() -> None:
     def letter(id: str, size: int) -> dict[str, Any]:
         content = [{"attachment": {"contentType": "text/plain", "data": "QUFB" * (size // 4)}}]
         return {"resourceType": "DocumentReference", "id": id, "status": "current", "content": content}
@@ -117,7 +117,7 @@ def test_a_request_with_such_a_resource_is_refused_with_413_alone_and_in_a_trans
         served.close()
 
 
-def test_a_transaction_larger_than_the_databases_cache_is_refused_with_413(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transaction_larger_than_the_cache_returns_413(monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(tx: MongoTransaction) -> None:
         raise OperationFailure("transaction is too large and will not fit in the storage engine cache", 388)
 
@@ -133,7 +133,7 @@ def test_a_transaction_larger_than_the_databases_cache_is_refused_with_413(monke
         served.close()
 
 
-def test_rows_that_come_back_hold_plain_values() -> None:
+def test_rows_contain_plain_python_values() -> None:
     async def scenario(store: Store, _: str) -> None:
         await put(store, record("a", release_at=NEVER, entries=[date("d", 2**60)]), record("a", version=2))
 
@@ -148,7 +148,7 @@ def test_rows_that_come_back_hold_plain_values() -> None:
 
 
 @pytest.mark.parametrize("text", ["a.b*c", "^$(x)[y]{2}|\\d", "tab\there", "nul\0in", "é_ü-ß", "%_", "\U0010ffff", "line\nbreak"])
-def test_texts_with_a_meaning_to_patterns_are_found_by_their_letters(text: str) -> None:
+def test_regex_metacharacters_match_literally(text: str) -> None:
     async def scenario(store: Store, _: str) -> None:
         await put(store, record("a", entries=[string("name", f"x{text}y")]), record("b", entries=[string("name", "xaXbbcy")]))
         assert await found(store, Has("name", TextIs(text, "contains"))) == ["a"]
@@ -156,7 +156,7 @@ def test_texts_with_a_meaning_to_patterns_are_found_by_their_letters(text: str) 
     ran(scenario)
 
 
-def test_a_text_too_long_to_be_a_pattern_is_refused() -> None:
+def test_overlong_contains_text_is_refused() -> None:
     async def scenario(store: Store, _: str) -> None:
         with pytest.raises(Problem, match="8000 letters"):
             await found(store, Has("name", TextIs("x" * 8001, "contains")))

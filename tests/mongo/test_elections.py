@@ -169,25 +169,25 @@ def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.Monk
     assert len(load.acknowledged) > 10 * kills and load.reads > kills and load.longest < _CALM
 
 
-def test_killed_primaries_take_nothing_acknowledged_with_them(
+def test_acknowledged_writes_survive_killed_primaries(
     members: ReplicaSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     through(members, "quick", 2, monkeypatch, capsys)
 
 
 @pytest.mark.slow
-def test_twenty_killed_primaries_take_nothing_acknowledged_with_them(
+def test_acknowledged_writes_survive_twenty_killed_primaries(
     members: ReplicaSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     through(members, "slow", 20, monkeypatch, capsys)
 
 
-def test_two_servers_serve_nothing_revoked_through_elections_and_refuse_only_with_503(members: ReplicaSet) -> None:
+def test_elections_never_serve_revoked_data_and_fail_only_with_503(members: ReplicaSet) -> None:
     served_through(members, "served", 2)
 
 
 @pytest.mark.slow
-def test_two_servers_serve_nothing_revoked_through_twenty_elections(members: ReplicaSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_elections_never_serve_revoked_data(members: ReplicaSet, capsys: pytest.CaptureFixture[str]) -> None:
     race = served_through(members, "servedlong", 20)
     with capsys.disabled():
         print(f"\n20 primaries killed: {race.judged} answers judged, {race.refused} refused with 503, longest wait {race.longest:.1f} s")

@@ -52,13 +52,13 @@ def bundle(size: int) -> dict[str, Any]:
     return {"resourceType": "Bundle", "type": "transaction", "entry": [entry] * size}
 
 
-def test_a_transaction_asks_no_more_commands_for_more_entries(served: Served, listener: Listener) -> None:
+def test_transaction_command_count_does_not_grow_with_entries(served: Served, listener: Listener) -> None:
     feed = served.token()
     few, many = (commands(served, listener, feed, "POST", "", bundle(size)) for size in (2, 40))
     assert few == many and "commitTransaction" in few and len(few) <= 9, (few, many)
 
 
-def test_a_read_and_a_create_ask_few_commands(served: Served, listener: Listener) -> None:
+def test_read_takes_three_commands_and_create_seven(served: Served, listener: Listener) -> None:
     feed, own = served.token(), served.app_token("adult", "adult")
     assert commands(served, listener, own, "GET", "Observation/adult-hemoglobin") == ["find"] * 3
     created = commands(served, listener, feed, "POST", "Observation", ROW)

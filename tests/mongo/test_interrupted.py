@@ -146,7 +146,7 @@ async def disturbed(members: ReplicaSet, asked: Asked, mode: Any, how: str) -> t
 
 @pytest.mark.parametrize("how", ELECTION)
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.__name__)
-def test_an_election_at_any_command_leaves_all_or_nothing(
+def test_election_during_any_command_applies_all_or_nothing(
     members: ReplicaSet, asked: Asked, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "_PATIENCE", 1.0)

@@ -74,7 +74,7 @@ def told(answer: Answer) -> tuple[int, Any, bytes]:
     return answer.status, answer.headers, answer.body
 
 
-def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
+def test_copied_store_returns_the_same_responses(source: str) -> None:
     target = fresh_url()
     found = asyncio.run(copy_store(source, target, nobody))
     assert found.counts["versions"] > found.counts["resources"] > 100
@@ -97,7 +97,7 @@ def test_a_store_that_has_moved_answers_as_it_did(source: str) -> None:
     after.close()
 
 
-def test_every_scenario_is_answered_byte_for_byte_as_before_the_move(tmp_path: Path) -> None:
+def test_copied_store_answers_every_scenario_byte_for_byte(tmp_path: Path) -> None:
     url, target = f"sqlite:///{tmp_path / 'fhir.sqlite'}", fresh_url()
     before = Served(url)
     walks = [Scenario(path, before) for path in FILES]
@@ -130,7 +130,7 @@ async def _again(source: str, target: str) -> str | None:
     return None
 
 
-def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = fresh_url()
     right = _MongoCopySide.put_histories
     taken: list[int] = []
@@ -159,7 +159,7 @@ def test_a_copy_that_was_broken_off_goes_on_and_is_not_served_before(source: str
     asyncio.run(_prepared(target))
 
 
-def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
+def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
     target = fresh_url()
     command = (
         "import sys; from fhir_server.maintenance import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
@@ -186,7 +186,7 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(source: str) -> None:
 
 
 @pytest.mark.parametrize("how", ELECTION)
-def test_an_election_does_not_break_a_copy_off(source: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_continues_through_elections(source: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
     members = failing_set()
     try:
@@ -208,7 +208,7 @@ async def _prepared(url: str) -> None:
 
 
 @pytest.mark.parametrize("sort", ["resources", "history", "secrets", "journal"])
-def test_a_copy_that_differs_is_found_out(source: str, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = _MongoCopySide.key_values
 
     async def spoiling(self: _MongoCopySide, after: tuple[str, str], limit: int) -> Any:
@@ -228,7 +228,7 @@ def test_a_copy_that_differs_is_found_out(source: str, sort: str, monkeypatch: p
         asyncio.run(copy_store(source, fresh_url(), nobody))
 
 
-def test_a_store_that_holds_something_is_not_written_over(source: str) -> None:
+def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
     target = fresh_url()
 
     async def filled() -> None:
@@ -241,12 +241,12 @@ def test_a_store_that_holds_something_is_not_written_over(source: str) -> None:
         asyncio.run(copy_store(source, target, nobody))
 
 
-def test_a_mongodb_may_be_the_source_too(source: str) -> None:
+def test_mongodb_can_be_the_copy_source(source: str) -> None:
     first, second = fresh_url(), fresh_url()
     assert asyncio.run(copy_store(source, first, nobody)) == asyncio.run(copy_store(first, second, nobody))
 
 
-def test_the_command_says_what_it_did_and_what_is_wrong(source: str, tmp_path: Path) -> None:
+def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["migrate", source, fresh_url()])
     assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
     refused = CliRunner().invoke(main, ["migrate", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])

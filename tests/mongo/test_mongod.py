@@ -28,12 +28,12 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return asked
 
 
-def test_a_server_that_does_not_start_is_an_error_that_shows_its_log(broken: list[Path]) -> None:
+def test_mongod_start_failure_shows_its_log(broken: list[Path]) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)mongod does not start.*no space left on device"):
         ReplicaSet()
 
 
-def test_every_test_that_needs_it_fails_and_none_waits_for_it_again(broken: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_mongod_start_fails_each_test_without_retry(broken: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FHIR_SERVER_TEST_MONGODB", raising=False)
     monkeypatch.setattr(servers, "_started", lru_cache(1)(servers._started.__wrapped__))  # and the real one stays as it is
     for _ in range(3):
@@ -42,7 +42,7 @@ def test_every_test_that_needs_it_fails_and_none_waits_for_it_again(broken: list
     assert len(broken) == 1
 
 
-def test_a_binary_that_is_not_the_expected_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_mongod_version_raises_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fiftyone/db/bin").mkdir(parents=True)
     (tmp_path / "psycopg2_binary.libs").mkdir()
     for name in ("libcrypto", "libssl"):

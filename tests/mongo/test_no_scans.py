@@ -157,7 +157,7 @@ def scans(plan: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("seen", SIGHTS)
 @pytest.mark.parametrize("where", FILTERS)
-def test_a_search_reads_no_more_than_its_patients_or_its_answer(explained: Explained, where: str, seen: str, sort: str) -> None:
+def test_search_examines_only_its_patients_or_result_documents(explained: Explained, where: str, seen: str, sort: str) -> None:
     page, counted = explained.search(OBS, FILTERS[where], SIGHTS[seen], SORTS[sort])
     plans = list(explained.plans())
     assert len(plans) >= 3
@@ -184,7 +184,7 @@ WIDE = {"missing", "not", "contains", "date ne", "date ap", "number ne"}
 
 
 @pytest.mark.parametrize("where", ["code of a system", "reference"])
-def test_a_value_within_one_patient_is_one_stretch_of_an_index(explained: Explained, where: str) -> None:
+def test_value_search_stays_within_patient_and_needs_no_sort(explained: Explained, where: str) -> None:
     wanted, everybody = FILTERS[where], visibility(clause())
     found, _ = explained.search(OBS, AllOf((wanted, OfPatient(frozenset({"p1"})))), SIGHTS["one patient"], ())
     for command, plan in explained.plans():
@@ -197,7 +197,7 @@ def test_a_value_within_one_patient_is_one_stretch_of_an_index(explained: Explai
             assert "SORT" not in set(members(plan["queryPlanner"]["winningPlan"], "stage")), plan["queryPlanner"]["winningPlan"]
 
 
-def test_reading_versions_targets_and_referrers_scans_nothing(explained: Explained) -> None:
+def test_reads_of_versions_targets_and_referrers_scan_nothing(explained: Explained) -> None:
     async def job() -> None:
         async with explained.store.snapshot() as snapshot:
             assert await snapshot.read(OBS, "r1-1", SIGHTS["scoped"])
@@ -219,7 +219,7 @@ def test_reading_versions_targets_and_referrers_scans_nothing(explained: Explain
         assert examined(plan) <= ROWS + 1, command
 
 
-def test_the_types_of_a_patient_are_read_from_an_index_alone(explained: Explained) -> None:
+def test_patient_types_are_read_from_an_index_only(explained: Explained) -> None:
     async def job(*patients: str) -> frozenset[str]:
         async with explained.store.snapshot() as snapshot:
             return await snapshot.types_of(frozenset(patients))
@@ -233,7 +233,7 @@ def test_the_types_of_a_patient_are_read_from_an_index_alone(explained: Explaine
             assert not scans(plan) and examined(plan) == 0, (command, plan)
 
 
-def test_a_conditional_create_looks_where_its_condition_leads(explained: Explained) -> None:
+def test_conditional_create_examines_only_matching_documents(explained: Explained) -> None:
     async def job(transaction: Any) -> int:
         ids = [Has("identifier", TokenIs("urn:i", code)) for code in ("i1", "i2")]
         return sum([len((await transaction.find(OBS, where, SIGHTS["anyone"], limit=2)).rows) for where in ids])
@@ -246,7 +246,7 @@ def test_a_conditional_create_looks_where_its_condition_leads(explained: Explain
         assert not scans(plan) and examined(plan) <= 1, (command, plan)
 
 
-def test_the_explanation_sees_a_scan_where_there_is_one(explained: Explained) -> None:
+def test_plan_check_detects_a_collection_scan(explained: Explained) -> None:
     asked = {"find": "resources", "filter": {"body": NOW}}
     plan = explained.client.get_default_database().command("explain", asked, verbosity="executionStats")
     assert scans(plan) and examined(plan) == PATIENTS * ROWS + 2

@@ -150,6 +150,6 @@ async def _wrong(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_comparison_catches_a_planted_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_detects_planted_mongodb_translation_faults(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[fault](monkeypatch)
     assert asyncio.run(_wrong(tmp_path)) != []

@@ -111,13 +111,13 @@ async def creates(url: str) -> int:
     return found
 
 
-def test_a_rolling_restart_cuts_nothing_off_and_loses_no_write_and_no_line_of_the_audit() -> None:
+def test_rolling_restart_loses_no_request_write_or_audit_event() -> None:
     load, kept, audited = rolled()
     assert load.wrong == []
     assert len(load.acknowledged) >= 100 and kept == set(load.acknowledged)
     assert audited == len(load.acknowledged)
 
 
-def test_a_process_that_ends_in_a_hurry_is_found_out() -> None:
+def test_restart_check_detects_lost_audit_events() -> None:
     load, _, audited = rolled(HURRIED)
     assert audited < len(load.acknowledged)

@@ -41,7 +41,7 @@ def test_a_standalone_server_is_refused() -> None:
         server.stop()
 
 
-def test_a_version_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outdated_mongodb_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "OLDEST", (6, 1))
     with pytest.raises(ValueError, match=r"version 6\.0\.27; 6\.0 or later"):
         prepared(fresh_url())
@@ -65,13 +65,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         servers.stop()
 
 
-def test_a_user_who_may_only_read_is_refused_with_the_role_to_grant(guarded: str) -> None:
+def test_read_only_user_is_refused_with_the_role_to_grant(guarded: str) -> None:
     with pytest.raises(ValueError, match="database fhir: grant it the role readWrite"):
         prepared(f"mongodb://reader:word@{guarded}/fhir?authSource=admin")
     prepared(f"mongodb://writer:word@{guarded}/fhir?authSource=admin")
 
 
-def test_a_wrong_password_and_no_password_are_refused(guarded: str) -> None:
+def test_wrong_or_missing_database_password_is_refused(guarded: str) -> None:
     with pytest.raises(ValueError, match="refuses the user or password"):
         prepared(f"mongodb://writer:wrong@{guarded}/fhir?authSource=admin")
     with pytest.raises(ValueError, match="lacks rights"):
@@ -79,17 +79,17 @@ def test_a_wrong_password_and_no_password_are_refused(guarded: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["mongodb://", "mongodb://host:port/x", "mongodb://127.0.0.1/x?tls=perhaps", "mongodb://127.0.0.1/a b"])
-def test_a_url_that_cannot_be_meant_is_refused(url: str) -> None:
+def test_invalid_mongodb_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_STORE"):
         prepared(url)
 
 
-def test_an_address_where_nothing_answers_is_an_error_of_the_machine() -> None:
+def test_unreachable_server_raises_os_error() -> None:
     with pytest.raises(OSError, match="cannot be reached"):
         prepared("mongodb://127.0.0.1:9/x?serverSelectionTimeoutMS=200")
 
 
-def test_a_command_ends_with_the_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_command_reports_an_unreachable_server(capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(store="mongodb://127.0.0.1:9/x?serverSelectionTimeoutMS=200", mode="test")
     import click
 
@@ -97,7 +97,7 @@ def test_a_command_ends_with_the_message(capsys: pytest.CaptureFixture[str]) -> 
         with_parts(lambda made: made.prepare(), settings)
 
 
-def test_an_index_that_is_not_as_made_here_is_named(tmp_path: Any) -> None:
+def test_conflicting_index_is_named_in_the_error(tmp_path: Any) -> None:
     url = fresh_url()
     with MongoClient[dict[str, Any]](url) as client:
         client.get_default_database()["resources"].create_indexes([IndexModel([("type", -1)], name="place")])
@@ -105,7 +105,7 @@ def test_an_index_that_is_not_as_made_here_is_named(tmp_path: Any) -> None:
         prepared(url)
 
 
-def test_a_database_of_a_later_version_is_refused() -> None:
+def test_database_with_newer_schema_is_refused() -> None:
     url = fresh_url()
     prepared(url)
     with MongoClient[dict[str, Any]](url) as client:
@@ -114,7 +114,7 @@ def test_a_database_of_a_later_version_is_refused() -> None:
         prepared(url)
 
 
-def test_several_processes_may_make_the_collections_at_once() -> None:
+def test_collections_can_be_created_concurrently() -> None:
     url = fresh_url()
 
     async def job() -> None:
@@ -131,7 +131,7 @@ def test_several_processes_may_make_the_collections_at_once() -> None:
     assert "{name}" in server_url()
 
 
-def test_a_command_does_not_show_the_password_of_the_url(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_command_hides_database_credentials(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FHIR_SERVER_STORE", f"mongodb://writer:word@{guarded}/fhir?authSource=admin")
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
     shown = CliRunner().invoke(main, ["doctor"])

@@ -13,7 +13,7 @@ from tests.mongo.servers import fresh_url
 MANY = 60
 
 
-def test_no_two_jobs_of_a_process_that_run_at_once_have_the_same_slot() -> None:
+def test_concurrent_transactions_use_distinct_slots() -> None:
     running: list[int] = []
     most = 0
 
@@ -35,7 +35,7 @@ def test_no_two_jobs_of_a_process_that_run_at_once_have_the_same_slot() -> None:
     assert most == _TURNS < SLOTS
 
 
-def test_a_slot_is_given_back_whatever_became_of_the_job() -> None:
+def test_slot_is_released_after_a_failed_transaction() -> None:
     async def failing(tx: MongoTransaction) -> None:
         raise KeyError(tx._slot)
 
@@ -54,6 +54,6 @@ def test_a_slot_is_given_back_whatever_became_of_the_job() -> None:
     assert len(asyncio.run(one_after_the_other())) == 1  # the last one given back is the next
 
 
-def test_each_process_has_an_order_of_its_own() -> None:
+def test_each_runner_orders_slots_differently() -> None:
     store = MongoStore(fresh_url())
     assert len({tuple(TransactionRunner(store.base)._slots) for _ in range(3)}) == 3

@@ -25,7 +25,7 @@ def members() -> Iterator[ReplicaSet]:
 
 
 @pytest.mark.parametrize(("step", "how"), CASES)
-def test_a_start_goes_on_after_an_election(members: ReplicaSet, step: str, how: str) -> None:
+def test_startup_continues_after_an_election(members: ReplicaSet, step: str, how: str) -> None:
     name = f"{step}-{how.replace(' ', '')}"
     with failing(members, {"times": 3}, (step,), how) as failure:
         prepared(url_of(members, name))
@@ -34,7 +34,7 @@ def test_a_start_goes_on_after_an_election(members: ReplicaSet, step: str, how: 
         assert client.get_default_database()["resources"].count_documents({"id": "a"}) == 1
 
 
-def test_a_start_without_a_lasting_primary_ends_with_the_reason(members: ReplicaSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_startup_without_primary_fails_with_the_reason(members: ReplicaSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "_PATIENCE", 0.5)
     with failing(members, "alwaysOn", ("createIndexes",), "cannot confirm"):  # noqa: SIM117
         with pytest.raises(OSError, match=r"cannot be reached.*operation was interrupted"):

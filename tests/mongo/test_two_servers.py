@@ -34,16 +34,16 @@ def raced(pair: Pair, rounds: int) -> Race:
     return race
 
 
-def test_what_one_process_revokes_the_other_does_not_serve(pair: Pair) -> None:
+def test_revoked_access_is_not_served_by_the_other_process(pair: Pair) -> None:
     assert raced(pair, ROUNDS).stale == []
 
 
 @pytest.mark.slow
-def test_what_one_process_revokes_the_other_does_not_serve_ten_thousand_times(pair: Pair) -> None:
+def test_revoked_access_is_not_served_in_ten_thousand_rounds(pair: Pair) -> None:
     assert raced(pair, MANY).stale == []
 
 
-def test_a_process_that_trusts_its_cache_is_found_out() -> None:
+def test_race_check_detects_a_stale_permission_cache() -> None:
     with started(fresh_url(), STALE) as pair:
         stale = raced(pair, 3).stale
     assert any("read after inactive" in one for one in stale)

@@ -80,7 +80,7 @@ def asked(client: httpx.Client, token: str, method: str, address: str, sent: Any
     return client.request(method, address, headers=page, **{"params" if method == "GET" else "data": sent or None})
 
 
-def test_everything_is_refused_with_503_and_answered_again_afterwards(members: ReplicaSet, served: tuple[Process, str]) -> None:
+def test_database_outage_returns_503_until_recovery(members: ReplicaSet, served: tuple[Process, str]) -> None:
     process, token = served
     with httpx.Client(base_url=process.address, timeout=60, cookies={"session": "x"}) as client:
         before = {asking[:2]: asked(client, token, *asking).status_code for asking in (*FHIR, *OAUTH, *PAGES)}

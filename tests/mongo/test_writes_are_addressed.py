@@ -77,7 +77,7 @@ async def everything(store: MongoStore) -> None:
     assert row("a").id == "a"
 
 
-def test_every_write_names_its_document_and_goes_to_a_majority() -> None:
+def test_store_writes_use_id_shard_key_and_majority() -> None:
     listener = Listener()
 
     async def job() -> None:
@@ -93,7 +93,7 @@ def test_every_write_names_its_document_and_goes_to_a_majority() -> None:
     assert weak([*writes, *listener.of("commitTransaction")]) == []
 
 
-def test_the_server_itself_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_server_writes_use_id_shard_key_and_majority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listener = Listener()
     right = MongoStore.__init__
     monkeypatch.setattr(MongoStore, "__init__", lambda self, url: right(self, url, event_listeners=[listener]))
@@ -105,7 +105,7 @@ def test_the_server_itself_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert weak([*writes, *listener.of("commitTransaction")]) == []
 
 
-def test_a_migration_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_copy_writes_use_id_shard_key_and_majority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source, listener = f"sqlite:///{tmp_path / 'fhir.sqlite'}", Listener()
 
     async def fill() -> None:
@@ -128,7 +128,7 @@ def test_a_migration_does_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert weak(writes) == []
 
 
-def test_the_judges_notice() -> None:
+def test_write_checks_detect_broad_and_weak_writes() -> None:
     assert broad([{"update": "history", "updates": [{"q": {"_id": "Observation/a/1"}}]}])
     assert not broad([{"update": "history", "updates": [{"q": {"_id": "Observation/a/1", "rid": "Observation/a"}}]}])
     assert broad([{"delete": "secrets", "deletes": [{"q": {"family": "x"}}]}])

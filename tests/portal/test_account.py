@@ -46,7 +46,7 @@ def set_up(world: World, visitor: Visitor) -> tuple[bytes, httpx.Response]:
     return seed, visitor.post("/account/second/confirm", **token, code=one_time(seed, world.clock()))
 
 
-def test_a_new_password_takes_the_place_of_the_old_one_and_signs_out_everywhere_else(world: World) -> None:
+def test_password_change_replaces_password_and_ends_other_sessions(world: World) -> None:
     here, there, other = world.signed_in("adult"), world.signed_in("adult"), world.signed_in("parent-a")
     assert change(here).headers["location"] == "/account?done=password"
     assert stands(here) and not stands(there) and stands(other)
@@ -55,7 +55,7 @@ def test_a_new_password_takes_the_place_of_the_old_one_and_signs_out_everywhere_
     assert "has been changed" in here.get("/account?done=password").text
 
 
-def test_changing_a_password_gives_this_browser_a_new_session(world: World) -> None:
+def test_password_change_replaces_the_current_session(world: World) -> None:
     here = world.signed_in("adult")
     before = here.browser.cookies["session"]
     change(here)
@@ -64,7 +64,7 @@ def test_changing_a_password_gives_this_browser_a_new_session(world: World) -> N
 
 
 @pytest.mark.parametrize("password", ["", "wrong-password", demo.PASSWORD.lower(), demo.PASSWORD + " "])
-def test_without_the_present_password_nothing_changes(world: World, password: str) -> None:
+def test_account_changes_require_the_current_password(world: World, password: str) -> None:
     here = world.signed_in("adult")
     world.signed_in("adult")
     assert change(here, password=password).status_code == 400
@@ -80,7 +80,7 @@ def test_without_the_present_password_nothing_changes(world: World, password: st
 @pytest.mark.parametrize(
     ("new", "again"), [("short", "short"), ("password1234", "password1234"), (NEW, NEW + "!"), ("alexadult1", "alexadult1")]
 )
-def test_a_password_that_will_not_do_changes_nothing(world: World, new: str, again: str) -> None:
+def test_rejected_new_password_changes_nothing(world: World, new: str, again: str) -> None:
     here = world.signed_in("adult")
     answer = change(here, new=new, again=again)
     assert (answer.status_code, 'role="alert"' in answer.text) == (400, True)
@@ -88,7 +88,7 @@ def test_a_password_that_will_not_do_changes_nothing(world: World, new: str, aga
     assert enters(world, "adult", demo.PASSWORD)
 
 
-def test_a_password_is_typed_unseen_and_may_be_pasted(world: World) -> None:
+def test_password_fields_are_masked_and_allow_pasting(world: World) -> None:
     text = world.signed_in("adult").get("/account").text
     fields = re.findall(r"<input[^>]*name=\"(?:password|new|again)\"[^>]*>", text)
     assert len(fields) == 4
@@ -96,7 +96,7 @@ def test_a_password_is_typed_unseen_and_may_be_pasted(world: World) -> None:
     assert "<script" not in text and "onpaste" not in text
 
 
-def test_guessing_the_present_password_is_held_up_here_too(world: World) -> None:
+def test_account_page_limits_password_attempts(world: World) -> None:
     here = world.signed_in("adult")
     here.browser.cookies.delete("device")
     for _ in range(PER_USER):
@@ -108,12 +108,12 @@ def test_guessing_the_present_password_is_held_up_here_too(world: World) -> None
     assert change(here).status_code == 303
 
 
-def test_passwords_do_not_run_out(world: World) -> None:
+def test_passwords_do_not_expire(world: World) -> None:
     world.clock.forward(4000 * DAY)
     assert enters(world, "adult", demo.PASSWORD)
 
 
-def test_a_person_sees_and_ends_her_own_sessions_and_no_others(world: World) -> None:
+def test_account_page_lists_and_ends_only_own_sessions(world: World) -> None:
     here, there, third, other = (world.signed_in(name) for name in ("adult", "adult", "adult", "parent-a"))
     handles = re.findall(r'name="(end-\w+)"', here.get("/account").text)
     assert len(handles) == 2
@@ -133,7 +133,7 @@ def test_all_other_sessions_can_be_ended_at_once(world: World) -> None:
     assert [stands(one) for one in (here, there, third)] == [True, False, False]
 
 
-def test_a_second_step_is_set_up_and_then_needed_and_other_sessions_end(world: World) -> None:
+def test_second_factor_setup_requires_codes_and_ends_other_sessions(world: World) -> None:
     here, there = world.signed_in("adult"), world.signed_in("adult")
     seed, done = set_up(world, here)
     assert len(recovery_codes(done)) == second_factor.CODES
@@ -146,7 +146,7 @@ def test_a_second_step_is_set_up_and_then_needed_and_other_sessions_end(world: W
     assert stands(visitor)
 
 
-def test_a_wrong_first_code_sets_nothing_up(world: World) -> None:
+def test_wrong_first_code_does_not_enroll_a_second_factor(world: World) -> None:
     here = world.signed_in("adult")
     page = here.send("/account", "/account/second", password=demo.PASSWORD)
     token = Form(page.text, "/account/second/confirm").forms[0]
@@ -154,7 +154,7 @@ def test_a_wrong_first_code_sets_nothing_up(world: World) -> None:
     assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
 
 
-def test_a_setting_up_is_finished_in_the_session_that_began_it_and_in_time(world: World) -> None:
+def test_second_factor_setup_is_bound_to_its_session_and_expires(world: World) -> None:
     here, there = world.signed_in("adult"), world.signed_in("adult")
     seed = seed_on(here.send("/account", "/account/second", password=demo.PASSWORD))
     token = Form(there.get("/account").text, "/account/second").forms[0]
@@ -167,7 +167,7 @@ def test_a_setting_up_is_finished_in_the_session_that_began_it_and_in_time(world
     assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
 
 
-def test_with_a_second_step_changes_want_its_code_too(world: World) -> None:
+def test_account_changes_require_the_second_factor_code(world: World) -> None:
     here = world.signed_in("adult")
     seed, _ = set_up(world, here)
     world.clock.forward(MINUTE)
@@ -182,7 +182,7 @@ def test_with_a_second_step_changes_want_its_code_too(world: World) -> None:
     assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
 
 
-def test_where_it_is_needed_a_second_step_can_be_renewed_but_not_taken_away(world: World) -> None:
+def test_required_second_factor_can_be_replaced_but_not_removed(world: World) -> None:
     smart = replace(world.made.smart, second_factor=frozenset({"clinician"}))
     world.app = FastAPI()
     world.app.include_router(routes.router(smart))
@@ -200,7 +200,7 @@ def test_where_it_is_needed_a_second_step_can_be_renewed_but_not_taken_away(worl
     assert seed_on(here.post("/account/second", **token, **fields)) != seed
 
 
-def test_the_forms_of_another_browser_are_refused(world: World) -> None:
+def test_csrf_account_form_of_another_browser_returns_403(world: World) -> None:
     here, there = world.signed_in("adult"), world.signed_in("adult")
     fields = Form(there.get("/account").text, "/account/password").forms[0] | {"password": demo.PASSWORD, "new": NEW, "again": NEW}
     assert here.post("/account/password", **fields).status_code == 403
@@ -208,14 +208,14 @@ def test_the_forms_of_another_browser_are_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("username", ["adult", "parent-a", "clinician"])
-def test_every_account_has_its_page_and_the_way_out_on_it(world: World, username: str) -> None:
+def test_account_page_offers_sign_out_to_every_account(world: World, username: str) -> None:
     text = world.signed_in(username).get("/account").text
     assert 'action="/sign-out"' in text
     assert 'href="/account"' in text
     assert world.visitor().get("/account").headers["location"] == "/sign-in?next=%2Faccount"
 
 
-def test_at_the_next_sign_in_people_learn_what_was_changed_and_once_only(world: World) -> None:
+def test_account_changes_are_announced_once_at_the_next_sign_in(world: World) -> None:
     assert "Since you last signed in" not in world.signed_in("adult").get("/").text
     somebody = world.signed_in("adult")
     change(somebody)
@@ -227,7 +227,7 @@ def test_at_the_next_sign_in_people_learn_what_was_changed_and_once_only(world: 
     assert "The password was changed" not in world.signed_in("parent-a").get("/account").text
 
 
-def test_people_see_their_latest_sign_ins_and_changes_and_no_endless_list(world: World) -> None:
+def test_account_page_lists_a_limited_number_of_recent_events(world: World) -> None:
     for _ in range(account_events.KEPT + 3):
         here = world.signed_in("adult")
     set_up(world, here)
@@ -236,7 +236,7 @@ def test_people_see_their_latest_sign_ins_and_changes_and_no_endless_list(world:
     assert "The second step was set up" in told
 
 
-def test_what_is_remembered_goes_with_the_account(world: World) -> None:
+def test_closing_an_account_deletes_its_events(world: World) -> None:
     world.signed_in("adult")
     assert asyncio.run(world.store.key_values.list_all("account-events", world.clock())) != ()
     asyncio.run(users.remove(world.store, "adult", world.clock()))

@@ -23,7 +23,7 @@ def ask(path: str, headers: dict[str, str]) -> httpx.Response:
     return asyncio.run(asked())
 
 
-def test_a_mistyped_address_is_explained_to_a_person_and_to_a_program() -> None:
+def test_unknown_url_returns_404_as_page_or_oauth_error() -> None:
     page = ask("/no-such-page", PERSON)
     assert page.status_code == 404 and "There is no page at this address" in page.text and "<h1>" in page.text
     answer = ask("/no-such-page", {})
@@ -31,12 +31,12 @@ def test_a_mistyped_address_is_explained_to_a_person_and_to_a_program() -> None:
     assert ask("/", PERSON).status_code == 200
 
 
-def test_a_method_that_an_address_does_not_know_is_explained_and_the_known_one_named() -> None:
+def test_unsupported_method_returns_405_with_allow_header() -> None:
     page = ask("/oauth/token", PERSON)
     assert page.status_code == 405 and "<h1>" in page.text and "POST" in page.headers["allow"]
 
 
-def test_a_failure_is_owned_up_to_without_a_word_of_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_error_page_hides_details(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*_: object) -> None:
         raise RuntimeError("the secret of the store")
 

@@ -13,7 +13,7 @@ from tests.portal.world import Form, World
 NONE = "No app has access through you"
 
 
-def test_an_app_is_listed_with_its_record_and_its_scopes_in_words(world: World) -> None:
+def test_connected_app_is_listed_with_record_and_scopes(world: World) -> None:
     adult = world.signed_in("adult")
     assert NONE in adult.get("/apps").text
     world.token("adult", "adult", scope="patient/Immunization.rs patient/Observation.rs")
@@ -23,7 +23,7 @@ def test_an_app_is_listed_with_its_record_and_its_scopes_in_words(world: World) 
         assert text in page
 
 
-def test_ending_an_app_stops_its_token_at_once_and_no_other(world: World) -> None:
+def test_ending_app_access_revokes_only_its_token_immediately(world: World) -> None:
     ended, kept = world.token("adult", "adult", "one"), world.token("adult", "adult", "two", "patient/Patient.r")
     adult = world.signed_in("adult")
     assert (world.status(ended), world.status(kept)) == (200, 200)
@@ -36,7 +36,7 @@ def test_ending_an_app_stops_its_token_at_once_and_no_other(world: World) -> Non
     assert adult.post("/apps", **forms[which]).status_code == 400
 
 
-def test_nobody_sees_or_ends_what_somebody_else_has_granted(world: World) -> None:
+def test_grants_of_another_person_cannot_be_listed_or_ended(world: World) -> None:
     token = world.token("adult", "adult")
     handle = Form(world.signed_in("adult").get("/apps").text, "/apps").forms[0]["app"]
     other = world.signed_in("proxy-full")
@@ -46,7 +46,7 @@ def test_nobody_sees_or_ends_what_somebody_else_has_granted(world: World) -> Non
     assert world.status(token) == 200
 
 
-def test_an_app_for_a_record_that_has_closed_is_listed_without_its_name(world: World) -> None:
+def test_connected_app_hides_the_name_of_a_closed_record(world: World) -> None:
     world.token("proxy-full", "adult")
     proxy = world.signed_in("proxy-full")
     assert "Alex Adult" in proxy.get("/apps").text
@@ -55,7 +55,7 @@ def test_an_app_for_a_record_that_has_closed_is_listed_without_its_name(world: W
     assert "Demo phone app" in page and "Alex Adult" not in page
 
 
-def test_an_app_is_listed_with_the_day_it_began_the_day_it_was_renewed_and_what_is_kept_from_it(world: World) -> None:
+def test_connected_app_shows_dates_and_withheld_categories(world: World) -> None:
     async def renewed() -> None:
         grant = TokenGrant("demo-public", "patient/*.rs", "family", "adult", "adult", withheld=("HIV", "MH", "UNCLASSIFIED"))
         first = await tokens.issue(world.store, grant, world.clock(), refresh=grant.scope)
@@ -72,7 +72,7 @@ def test_an_app_is_listed_with_the_day_it_began_the_day_it_was_renewed_and_what_
     assert "UNCLASSIFIED" not in page and "Drug tests" not in page
 
 
-def test_an_app_from_which_nothing_is_kept_is_listed_without_such_a_line(world: World) -> None:
+def test_connected_app_without_withheld_categories_omits_the_line(world: World) -> None:
     world.token("adult", "adult")
     page = world.signed_in("adult").get("/apps").text
     assert "Since" in page and "Kept from it" not in page and "Last renewed" not in page

@@ -31,7 +31,7 @@ def typed(visitor: Visitor, code: str) -> tuple[int, str]:
     return answer.status_code, problem.strip()
 
 
-def test_unknown_used_expired_and_too_many_read_alike(world: World) -> None:
+def test_activation_code_guessing_returns_identical_errors(world: World) -> None:
     used, stale = made(world), made(world)
     assert typed(world.signed_in("proxy-standard"), used)[0] == 200
     other = world.signed_in("proxy-full")
@@ -43,7 +43,7 @@ def test_unknown_used_expired_and_too_many_read_alike(world: World) -> None:
     assert len(set(answers)) == 1 and answers[0][0] == 400 and "not right" in answers[0][1]
 
 
-def test_after_too_many_guesses_the_right_code_fails_too_until_some_time_has_passed(world: World) -> None:
+def test_activation_code_guessing_blocks_valid_codes_temporarily(world: World) -> None:
     code = made(world)
     guesser = world.signed_in("proxy-standard")
     for _ in range(activation_codes.GUESSES):
@@ -54,12 +54,12 @@ def test_after_too_many_guesses_the_right_code_fails_too_until_some_time_has_pas
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
 
 
-def test_a_code_may_be_typed_in_small_letters_without_dashes_and_with_look_alikes(world: World) -> None:
+def test_activation_code_ignores_case_dashes_and_look_alikes(world: World) -> None:
     code = made(world).lower().replace("-", " ").replace("0", "o").replace("1", "l")
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
 
 
-def test_a_code_works_until_its_last_instant_and_no_longer(world: World) -> None:
+def test_activation_code_is_valid_until_its_exact_expiry(world: World) -> None:
     first, second = made(world), made(world)
     world.clock.forward(activation_codes.CODE_LIFE - 1)
     assert typed(world.signed_in("proxy-standard"), first)[0] == 200
@@ -67,27 +67,27 @@ def test_a_code_works_until_its_last_instant_and_no_longer(world: World) -> None
     assert typed(world.signed_in("proxy-full"), second)[0] == 400
 
 
-def test_who_shares_cannot_use_her_own_code_and_it_stays_good(world: World) -> None:
+def test_own_activation_code_is_refused_and_stays_valid(world: World) -> None:
     code = made(world)
     status, problem = typed(world.signed_in("adult"), code)
     assert status == 400 and "your own record" in problem
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
 
 
-def test_a_staff_account_cannot_use_a_code_and_it_stays_good(world: World) -> None:
+def test_activation_code_used_by_staff_is_refused_and_stays_valid(world: World) -> None:
     code = made(world)
     assert typed(world.signed_in("clinician"), code)[0] == 400
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
 
 
-def test_the_code_of_an_ended_grant_is_void(world: World) -> None:
+def test_ending_a_proxy_grant_invalidates_its_activation_code(world: World) -> None:
     code = made(world)
     assert world.signed_in("adult").send("/sharing", "/sharing/end", 1).status_code == 303
     assert typed(world.signed_in("proxy-standard"), code)[0] == 400
     assert world.account("proxy-standard").related_persons == ()
 
 
-def test_a_new_code_replaces_the_old_one(world: World) -> None:
+def test_new_activation_code_replaces_the_old_one(world: World) -> None:
     old = made(world)
     new = code_in(world.signed_in("adult").send("/sharing", "/sharing/code"))
     assert new and new != old
@@ -95,7 +95,7 @@ def test_a_new_code_replaces_the_old_one(world: World) -> None:
     assert typed(world.signed_in("proxy-standard"), new)[0] == 200
 
 
-def test_a_code_that_ran_out_can_be_made_anew_but_not_one_that_was_used(world: World) -> None:
+def test_expired_activation_code_can_be_reissued_but_not_a_used_one(world: World) -> None:
     code = made(world)
     world.clock.forward(activation_codes.CODE_LIFE)
     adult = world.signed_in("adult")
@@ -110,7 +110,7 @@ def test_a_code_that_ran_out_can_be_made_anew_but_not_one_that_was_used(world: W
     assert code != new
 
 
-def test_using_a_code_signs_the_account_in_anew_and_ends_its_other_sessions(world: World) -> None:
+def test_activation_code_use_ends_the_accounts_other_sessions(world: World) -> None:
     code = made(world)
     here, elsewhere = world.signed_in("proxy-standard"), world.signed_in("proxy-standard")
     assert typed(here, code)[0] == 200
@@ -118,7 +118,7 @@ def test_using_a_code_signs_the_account_in_anew_and_ends_its_other_sessions(worl
     assert elsewhere.get("/apps").status_code == 303
 
 
-def test_the_store_keeps_no_code(world: World) -> None:
+def test_activation_codes_are_not_stored_in_plain_text(world: World) -> None:
     code = made(world)
     kept = [asyncio.run(world.store.key_values.list_all(kind, 0)) for kind in ("activation", "invitation")]
     assert all(kept)
@@ -127,7 +127,7 @@ def test_the_store_keeps_no_code(world: World) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-def test_of_any_number_of_accounts_that_use_a_code_at_once_one_gets_in(scheme: str, tmp_path: Path) -> None:
+def test_concurrent_activation_code_use_admits_one_account(scheme: str, tmp_path: Path) -> None:
     world = World("memory:" if scheme == "memory" else f"sqlite:///{tmp_path / 'store.sqlite'}")
     names = ["proxy-standard", "proxy-full", "parent-a", "newly-adult"]
 
@@ -143,7 +143,7 @@ def test_of_any_number_of_accounts_that_use_a_code_at_once_one_gets_in(scheme: s
     assert len(linked) == 1
 
 
-def test_a_code_whose_form_is_sent_twice_has_worked_whichever_answer_is_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resent_activation_form_shows_the_record_and_links_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     code = made(world)
     first = world.signed_in("proxy-standard")
     second = Visitor(copy(first.browser))
@@ -165,7 +165,7 @@ def test_a_code_whose_form_is_sent_twice_has_worked_whichever_answer_is_shown(wo
     assert typed(world.signed_in("proxy-full"), code)[0] == 400
 
 
-def test_two_codes_used_at_once_by_one_account_do_not_write_over_each_other(world: World) -> None:
+def test_concurrent_activations_by_one_account_are_all_stored(world: World) -> None:
     async def race() -> list[object]:
         issued = [Invitation("adult", f"consent-{number}", f"person-{number}") for number in range(3)]
         codes = [await activation_codes.issue(world.store.key_values, one, world.clock()) for one in issued]
@@ -184,7 +184,7 @@ async def _found(world: World, name: str) -> activation_codes.User:
     return user
 
 
-def test_a_code_that_could_not_be_taken_up_at_the_moment_stays_good(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_code_stays_valid_after_a_temporary_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     code = made(world)
     with monkeypatch.context() as patch:
         patch.setattr(users, "_PATIENCE", 0.05)

@@ -26,11 +26,11 @@ from tests.portal.world import START, World
         ("1", ""),
     ],
 )
-def test_a_date_of_the_record_is_said_in_words_as_far_as_it_goes(text: str, words: str) -> None:
+def test_partial_dates_are_formatted_to_their_precision(text: str, words: str) -> None:
     assert dates.format_date(text) == words
 
 
-def test_an_instant_is_told_in_the_institutions_time_and_says_which_time_that_is() -> None:
+def test_instants_are_formatted_in_institution_time_with_zone() -> None:
     chicago = ZoneInfo("America/Chicago")
     assert dates.day(date(2026, 11, 21)) == "21 November 2026"
     assert dates.day_of(START, chicago) == "21 November 2026"
@@ -38,7 +38,7 @@ def test_an_instant_is_told_in_the_institutions_time_and_says_which_time_that_is
     assert dates.minute_of(START - 10 * HOUR, chicago) == "20 November 2026, 23:00 CST"
 
 
-def test_the_account_page_tells_times_of_here_and_not_of_greenwich(world: World) -> None:
+def test_account_page_uses_institution_time_zone(world: World) -> None:
     text = world.signed_in("adult").get("/account").text
     zone = world.made.policy.timezone
     assert zone.key != "UTC"

@@ -58,7 +58,7 @@ def asked(served: Served, origin: RootApp, method: str, path: str) -> Answer:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS)
-def test_every_answer_has_the_headers_that_keep_browsers_from_misusing_it(
+def test_every_response_has_the_security_headers(
     served: Served, origin: RootApp, method: str, path: str, status: int
 ) -> None:
     answer = asked(served, origin, method, path)
@@ -72,7 +72,7 @@ def test_every_answer_has_the_headers_that_keep_browsers_from_misusing_it(
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS)
-def test_what_is_no_page_is_sandboxed_and_text_names_its_encoding(
+def test_non_page_responses_are_sandboxed_and_text_has_a_charset(
     served: Served, origin: RootApp, method: str, path: str, status: int
 ) -> None:
     answer = asked(served, origin, method, path)
@@ -83,30 +83,30 @@ def test_what_is_no_page_is_sandboxed_and_text_names_its_encoding(
         assert "charset=utf-8" in answer.headers["content-type"]
 
 
-def test_only_public_files_may_be_embedded_elsewhere(served: Served, origin: RootApp) -> None:
+def test_only_static_files_allow_cross_origin_embedding(served: Served, origin: RootApp) -> None:
     open_ = [p for m, p, _ in ANSWERS if asked(served, origin, m, p).headers["cross-origin-resource-policy"] != "same-origin"]
     assert open_ == ["/static/style.css", "/static/logo.svg"]
 
 
-def test_our_own_pages_share_no_window_and_the_way_of_an_app_keeps_its_opener(served: Served, origin: RootApp) -> None:
+def test_portal_isolates_its_opener_and_sign_in_page_does_not(served: Served, origin: RootApp) -> None:
     assert asked(served, origin, "GET", "/").headers["cross-origin-opener-policy"] == "same-origin"
     assert "cross-origin-opener-policy" not in asked(served, origin, "GET", "/sign-in").headers
 
 
-def test_pages_are_not_reachable_from_other_origins_scripts(served: Served, origin: RootApp) -> None:
+def test_pages_send_no_cors_headers(served: Served, origin: RootApp) -> None:
     found = {p: "access-control-allow-origin" in asked(served, origin, m, p).headers for m, p, _ in ANSWERS}
     assert not any(found[path] for path in ("/sign-in", "/", "/apps", "/oauth/authorize"))
     assert found["/oauth/token"] and found["/fhir/metadata"]  # the control
 
 
-def test_plain_http_promises_no_https(served: Served) -> None:
+def test_http_origin_sends_no_hsts_header(served: Served) -> None:
     plain = application(Settings(store="memory:", mode="test"))
     assert "strict-transport-security" not in asked(served, plain, "GET", "/nothing-here").headers
     assert asked(served, plain, "GET", "/nothing-here").headers["x-content-type-options"] == "nosniff"
     assert asked(served, application(Settings(store="memory:", mode="test", origin=HTTPS)), "GET", "/").headers["strict-transport-security"]
 
 
-def test_nothing_redirects_from_http_to_https(served: Served, origin: RootApp) -> None:
+def test_server_does_not_redirect_http_to_https(served: Served, origin: RootApp) -> None:
     # The request below says it came by http although the origin is https: it is answered or refused as it is.
     for method, path, status in ANSWERS:
         answer = asked(served, origin, method, path)
@@ -124,7 +124,7 @@ def test_nothing_redirects_from_http_to_https(served: Served, origin: RootApp) -
         ("http://records.example", "demo", False),
     ],
 )
-def test_production_is_reached_by_https_or_from_this_machine(origin: str, mode: str, refused: bool) -> None:
+def test_production_origin_requires_https_or_loopback(origin: str, mode: str, refused: bool) -> None:
     given = {"FHIR_SERVER_ORIGIN": origin, "FHIR_SERVER_MODE": mode}
     if refused:
         with pytest.raises(ValueError, match="https"):

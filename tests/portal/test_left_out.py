@@ -15,7 +15,7 @@ KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "d
 
 @pytest.mark.parametrize("name", ["optum", "ssm", "strict"])
 @pytest.mark.parametrize("actor", [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")])
-def test_a_kind_is_said_to_be_left_out_just_where_the_policy_gives_none_of_it(name: str, actor: Actor) -> None:
+def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Actor) -> None:
     policy = policies.load(name)
     note = exclusion_note(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
     told = {words for words in KINDS if words in note and "not included at all" in exclusion_note(policy, actor)}
@@ -23,11 +23,11 @@ def test_a_kind_is_said_to_be_left_out_just_where_the_policy_gives_none_of_it(na
 
 
 @pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
-def test_nobody_is_told_what_is_left_out_of_her_own_work_or_record(actor: Actor) -> None:
+def test_exclusion_note_is_empty_for_self_clinician_and_billing(actor: Actor) -> None:
     assert exclusion_note(policies.load("strict"), actor) == ""
 
 
-def test_a_teenagers_parent_learns_that_there_are_no_diagnoses_in_it_before_an_app_shows_none(world: World) -> None:
+def test_start_page_shows_the_exclusion_note_to_a_teen_proxy(world: World) -> None:
     text = world.signed_in("parent-a").get("/").text
     assert "Diagnoses, doctors&#39; notes, procedures and care plans are not included at all." in text
     assert "private to teenagers are not included" in text

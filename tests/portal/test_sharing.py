@@ -32,7 +32,7 @@ def end(world: World, consent: str) -> int:
     return adult.post("/sharing/end", token=token, consent=consent).status_code
 
 
-def test_who_was_let_in_finds_the_record_on_the_start_page_and_after_the_end_does_not(world: World) -> None:
+def test_start_page_lists_shared_record_until_the_grant_ends(world: World) -> None:
     stranger = world.signed_in("proxy-standard")
     assert SHARED not in stranger.get("/").text
     consent, _ = let_in(world)
@@ -42,21 +42,21 @@ def test_who_was_let_in_finds_the_record_on_the_start_page_and_after_the_end_doe
     assert "Alex Adult" not in proxy.get("/").text
 
 
-def test_ending_a_grant_ends_what_the_same_token_sees_at_the_next_request(world: World) -> None:
+def test_ending_a_proxy_grant_returns_404_to_existing_tokens(world: World) -> None:
     consent, token = let_in(world)
     assert world.status(token) == 200
     assert end(world, consent) == 303
     assert world.status(token) == 404
 
 
-def test_a_grant_nobody_has_taken_up_opens_nothing(world: World) -> None:
+def test_unredeemed_proxy_grant_gives_no_access(world: World) -> None:
     adult = world.signed_in("adult")
     assert code_in(adult.share())
     assert world.status(world.token("proxy-standard", "adult")) == 404
     assert "Not used yet" in adult.get("/sharing").text
 
 
-def test_a_grant_ends_by_itself_after_its_last_day(world: World) -> None:
+def test_proxy_grant_expires_after_its_last_day(world: World) -> None:
     let_in(world, until="2026-11-22")
     assert "22 November 2026" in world.signed_in("adult").get("/sharing").text
     world.clock.forward(37 * DAY // 24 + DAY // 48)  # 23:30 of the last day in New York
@@ -67,7 +67,7 @@ def test_a_grant_ends_by_itself_after_its_last_day(world: World) -> None:
     assert "Sam Standard" not in world.signed_in("adult").get("/sharing").text
 
 
-def test_the_resources_of_a_grant_are_valid_and_shaped_like_the_seeds(world: World) -> None:
+def test_proxy_grant_resources_are_valid_and_match_the_seeds(world: World) -> None:
     like = world.stored("Consent")["proxy-full-of-adult"]
     consent, _ = let_in(world, level="full", until="2027-01-31")
     made = world.stored("Consent")[consent]
@@ -85,7 +85,7 @@ def test_the_resources_of_a_grant_are_valid_and_shaped_like_the_seeds(world: Wor
     assert person["relationship"][0]["coding"][0]["code"] == "SIB"
 
 
-def test_ending_writes_a_new_version_that_differs_in_its_status_alone(world: World) -> None:
+def test_ending_a_proxy_grant_changes_only_the_consent_status(world: World) -> None:
     before = world.stored("Consent")["proxy-full-of-adult"]
     assert end(world, "proxy-full-of-adult") == 303
     after = world.stored("Consent")["proxy-full-of-adult"]
@@ -96,7 +96,7 @@ def test_ending_writes_a_new_version_that_differs_in_its_status_alone(world: Wor
 
 
 @pytest.mark.parametrize("username", ["proxy-full", "parent-a", "clinician"])
-def test_nobody_decides_about_a_record_that_is_not_their_own(world: World, username: str) -> None:
+def test_sharing_another_persons_record_returns_403(world: World, username: str) -> None:
     other = world.signed_in(username)
     answer = other.get("/sharing")
     assert answer.status_code == 403 and NOT_YOURS in answer.text
@@ -120,7 +120,7 @@ def test_an_adult_cannot_end_a_grant_on_another_record(world: World) -> None:
     assert world.stored("Consent")["parent-a-of-child"]["status"] == "active"
 
 
-def test_the_lapsed_grants_of_the_parents_are_not_shown_to_the_new_adult_as_access(world: World) -> None:
+def test_expired_parent_grants_are_not_shown_to_a_new_adult(world: World) -> None:
     assert "Nobody but you" in world.signed_in("newly-adult").get("/sharing").text
 
 
@@ -137,20 +137,20 @@ def test_the_lapsed_grants_of_the_parents_are_not_shown_to_the_new_adult_as_acce
         ({"until": "9999-12-31"}, sharing._UNTIL),
     ],
 )
-def test_an_unclear_form_says_what_is_wrong_and_writes_nothing(world: World, fields: dict[str, str], text: str) -> None:
+def test_invalid_sharing_form_shows_the_error_and_writes_nothing(world: World, fields: dict[str, str], text: str) -> None:
     before = world.stored("Consent")
     answer = world.signed_in("adult").share(**fields)
     assert answer.status_code == 400 and text.replace("'", "&#39;") in answer.text
     assert world.stored("Consent") == before
 
 
-def test_a_name_is_shown_as_text_whatever_it_holds(world: World) -> None:
+def test_proxy_name_is_html_escaped(world: World) -> None:
     adult = world.signed_in("adult")
     assert "<b>Bob" not in adult.share(name="<b>Bob").text
     assert "&lt;b&gt;Bob" in adult.get("/sharing").text
 
 
-def test_the_same_form_sent_twice_lets_one_person_in(world: World) -> None:
+def test_resent_sharing_form_creates_one_grant(world: World) -> None:
     adult = world.signed_in("adult")
     page = adult.get("/sharing").text
     token, once = (page.partition(f'name="{name}" value="')[2].partition('"')[0] for name in ("token", "once"))
@@ -161,7 +161,7 @@ def test_the_same_form_sent_twice_lets_one_person_in(world: World) -> None:
 
 
 @pytest.mark.parametrize("action", ["/sharing", "/sharing/end", "/sharing/code", "/accept", "/apps"])
-def test_a_form_without_this_browsers_token_is_refused(world: World, action: str) -> None:
+def test_csrf_portal_form_without_token_returns_403(world: World, action: str) -> None:
     adult = world.signed_in("adult")
     sent = {"once": "1", "name": "Eve", "level": "full", "consent": "proxy-full-of-adult", "code": "x", "app": "x"}
     before = world.stored("Consent")
@@ -171,12 +171,12 @@ def test_a_form_without_this_browsers_token_is_refused(world: World, action: str
 
 
 @pytest.mark.parametrize("path", ["/sharing", "/accept", "/apps"])
-def test_who_is_not_signed_in_is_sent_to_sign_in_and_comes_back(world: World, path: str) -> None:
+def test_portal_pages_redirect_visitors_to_sign_in_and_back(world: World, path: str) -> None:
     answer = world.visitor().get(path)
     assert answer.status_code == 303 and answer.headers["location"] == f"/sign-in?next=%2F{path[1:]}"
 
 
-def test_pages_are_never_stored_nor_framed_and_run_no_scripts(world: World) -> None:
+def test_portal_pages_forbid_caching_framing_and_scripts(world: World) -> None:
     adult = world.signed_in("adult")
     for path in ("/", "/sharing", "/accept", "/apps"):
         answer = adult.get(path)
@@ -185,18 +185,18 @@ def test_pages_are_never_stored_nor_framed_and_run_no_scripts(world: World) -> N
     assert world.visitor().get("/portal.css").headers["content-type"].startswith("text/css")
 
 
-def test_the_start_page_shows_a_stranger_the_way_in_and_no_record(world: World) -> None:
+def test_start_page_shows_visitors_sign_in_and_no_record(world: World) -> None:
     page = world.visitor().get("/")
     assert page.status_code == 200 and 'href="/sign-in"' in page.text and "Alex Adult" not in page.text
 
 
-def test_a_record_is_shared_with_a_bounded_number_of_people(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_proxies_per_record_is_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "MOST", 2)
     adult = world.signed_in("adult")
     assert [adult.share().status_code for _ in range(2)] == [200, 400]
 
 
-def test_the_words_for_a_level_follow_the_policy() -> None:
+def test_access_level_description_follows_the_policy() -> None:
     assert "Leaves out" not in describe_level(policy.load("optum"), "full")
     assert "sensitive" in describe_level(policy.load("ssm"), "full").partition("Leaves out")[2]
     for name in ("optum", "ssm", "strict"):
@@ -204,7 +204,7 @@ def test_the_words_for_a_level_follow_the_policy() -> None:
         assert "sensitive" in left_out and "notes" in left_out and "visits" not in left_out
 
 
-def test_a_grant_is_judged_in_the_transaction_that_writes_it(world: World) -> None:
+def test_sharing_is_authorized_in_the_writing_transaction(world: World) -> None:
     """An adult whose record is closed between the page and the form (here: recorded as dead) grants nothing."""
     adult = world.signed_in("adult")
     page = adult.get("/sharing").text

@@ -21,7 +21,7 @@ TYPED = "abcd efgh 0123 <456"
 
 
 @pytest.mark.parametrize("page", ["/sharing", "/accept", "/account"])
-def test_a_form_that_comes_after_the_sign_in_has_run_out_does_nothing_and_says_why(world: World, page: str) -> None:
+def test_form_after_session_expiry_shows_notice_and_changes_nothing(world: World, page: str) -> None:
     adult = world.signed_in("adult")
     form = Form(adult.get(page).text, "/account/password" if page == "/account" else page).forms[0]
     before = (len(world.stored("Consent")), world.account("adult"))
@@ -33,20 +33,20 @@ def test_a_form_that_comes_after_the_sign_in_has_run_out_does_nothing_and_says_w
     assert (len(world.stored("Consent")), world.account("adult")) == before
 
 
-def test_a_page_opened_after_the_sign_in_has_run_out_just_asks_to_sign_in(world: World) -> None:
+def test_page_after_session_expiry_asks_to_sign_in_without_notice(world: World) -> None:
     adult = world.signed_in("adult")
     world.clock.forward(SESSION_IDLE)
     text = adult.get(adult.get("/sharing").headers["location"]).text
     assert 'name="password"' in text and LAPSED not in text
 
 
-def test_a_code_that_was_refused_is_still_there_to_be_checked_letter_by_letter(world: World) -> None:
+def test_refused_activation_code_stays_in_the_form(world: World) -> None:
     answer = world.signed_in("proxy-standard").send("/accept", "/accept", code=TYPED)
     assert answer.status_code == 400
     assert 'value="abcd efgh 0123 &lt;456"' in answer.text
 
 
-def test_ending_an_access_says_that_it_has_ended_and_how_to_give_it_again(world: World) -> None:
+def test_ending_proxy_access_shows_a_confirmation_once(world: World) -> None:
     adult = world.signed_in("adult")
     adult.share()
     answer = adult.send("/sharing", "/sharing/end", which=-1)
@@ -57,7 +57,7 @@ def test_ending_an_access_says_that_it_has_ended_and_how_to_give_it_again(world:
 
 
 @pytest.mark.parametrize(("patient", "told"), [("teen", True), (None, False)])
-def test_a_teenager_without_a_record_to_open_is_given_the_reason_that_is_hers(world: World, patient: str | None, told: bool) -> None:
+def test_account_without_records_sees_age_reason_if_it_applies(world: World, patient: str | None, told: bool) -> None:
     asyncio.run(users.create(world.store, "someone", demo.PASSWORD, "patient", patient=patient))
     visitor = world.signed_in("someone")
     asked = {"response_type": "code", "client_id": "demo-public", "redirect_uri": demo.REDIRECT, "scope": "patient/*.rs", "state": "s" * 32}
@@ -80,7 +80,7 @@ def test_a_teenager_without_a_record_to_open_is_given_the_reason_that_is_hers(wo
         ("/account/second", "/account"),
     ],
 )
-def test_the_address_of_a_form_opened_again_leads_to_its_page_and_does_nothing(world: World, address: str, page: str) -> None:
+def test_get_of_a_form_url_redirects_to_its_page(world: World, address: str, page: str) -> None:
     adult = world.signed_in("adult")
     before = len(world.stored("Consent"))
     answer = adult.get(address + "?" + urlencode({"token": Form(adult.get("/").text, "/sign-out").forms[0]["token"]}))
@@ -88,14 +88,14 @@ def test_the_address_of_a_form_opened_again_leads_to_its_page_and_does_nothing(w
     assert len(world.stored("Consent")) == before
 
 
-def test_an_access_that_has_ended_already_is_no_cause_for_alarm(world: World) -> None:
+def test_ending_ended_access_shows_notice(world: World) -> None:
     adult = world.signed_in("adult")
     form = Form(adult.get("/sharing").text, "/sharing/end").forms[0]
     assert adult.post("/sharing/end", **form).status_code == 303
     assert GONE in adult.post("/sharing/end", **form).text
 
 
-def test_ending_an_apps_access_says_so_and_how_to_give_it_again(world: World) -> None:
+def test_ending_app_access_shows_a_confirmation_once(world: World) -> None:
     world.token("adult", "adult")
     adult = world.signed_in("adult")
     answer = adult.send("/apps", "/apps")
@@ -105,7 +105,7 @@ def test_ending_an_apps_access_says_so_and_how_to_give_it_again(world: World) ->
     assert 'role="status"' not in adult.get("/apps").text
 
 
-def test_a_wrong_password_is_not_blamed_on_a_code_that_the_account_does_not_ask_for(world: World) -> None:
+def test_error_mentions_the_code_only_with_a_second_factor(world: World) -> None:
     adult = world.signed_in("adult")
     alone = problem(change(adult, password="wrong-password").text)
     assert "password" in alone and "code" not in alone
@@ -114,7 +114,7 @@ def test_a_wrong_password_is_not_blamed_on_a_code_that_the_account_does_not_ask_
     assert "A code counts once" in problem(change(adult, code=used).text)
 
 
-def test_what_becomes_of_the_second_step_is_said_before_it_is_moved_or_taken_away(world: World) -> None:
+def test_account_page_explains_second_factor_changes_beforehand(world: World) -> None:
     adult = world.signed_in("adult")
     assert "count until you finish" not in adult.get("/account").text
     set_up(world, adult)

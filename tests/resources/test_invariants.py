@@ -34,7 +34,7 @@ def test_every_error_invariant_is_enforced_or_explained() -> None:
     assert [i.key for i in errors if rule(i) is None and i.key not in NOT_ENFORCED] == []
 
 
-def test_what_is_explained_exists() -> None:
+def test_explained_invariants_exist() -> None:
     keys = {invariant.key for _, invariant in ALL.values()}
     assert NOT_ENFORCED.keys() <= keys
     assert BY_HAND.keys() <= keys
@@ -98,7 +98,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("expression", "node"), CASES)
-def test_an_expression_means_what_fhirpath_means(expression: str, node: dict[str, Any]) -> None:
+def test_compiled_expression_matches_fhirpath(expression: str, node: dict[str, Any]) -> None:
     assert fhirpath.predicate(expression)(node, node, node) == (fhirpathpy.evaluate(node, expression, {}, models["r4"]) == [True])
 
 
@@ -110,7 +110,7 @@ OF_EXAMPLES = [found for found in ALL.values() if found[0].split(".")[0] in VALI
 
 
 @pytest.mark.parametrize(("path", "invariant"), OF_EXAMPLES, ids=lambda value: str(value)[:60])
-def test_the_examples_satisfy_each_invariant_by_both_evaluators(path: str, invariant: Invariant) -> None:
+def test_examples_satisfy_invariants_in_both_evaluators(path: str, invariant: Invariant) -> None:
     if invariant.severity != "error" or invariant.key in DIFFERENT:
         return
     for node, resource in nodes(path):
@@ -120,7 +120,7 @@ def test_the_examples_satisfy_each_invariant_by_both_evaluators(path: str, invar
 
 
 @pytest.mark.parametrize("expression", ["a.resolve()", "a +", "%context", "a b", "a.b(", "'x", "a.is(", ""])
-def test_what_the_subset_lacks_is_refused_when_compiled(expression: str) -> None:
+def test_unsupported_fhirpath_is_refused_at_compilation(expression: str) -> None:
     with pytest.raises((ValueError, IndexError)):
         fhirpath.predicate(expression)
 
@@ -144,6 +144,6 @@ def test_what_the_subset_lacks_is_refused_when_compiled(expression: str) -> None
         (1, "y", None),
     ],
 )
-def test_values_are_ordered_only_where_fhirpath_can_tell(low: Any, high: Any, ordered: bool | None) -> None:
+def test_values_are_compared_only_if_fhirpath_orders_them(low: Any, high: Any, ordered: bool | None) -> None:
     a, b = comparable(low, high)
     assert (None if a is None else a <= b) is ordered

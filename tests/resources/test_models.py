@@ -15,18 +15,18 @@ OURS = ("Consent", "RelatedPerson", "AuditEvent", "CapabilityStatement", "Operat
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_model_is_of_its_type(name: str) -> None:
+def test_model_matches_its_resource_type(name: str) -> None:
     assert model(name).__name__ == name
     assert name in catalog()
 
 
-def test_a_model_builds_what_the_validator_accepts() -> None:
+def test_model_output_passes_validation() -> None:
     person = model("RelatedPerson")(patient={"reference": "Patient/child"}, active=True)
     assert check("RelatedPerson", {"resourceType": "RelatedPerson", **person.model_dump(mode="json", exclude_none=True)}) == ()
 
 
 @pytest.mark.parametrize("name", ["Nothing", "patient", "os.path", "..consent"])
-def test_an_unknown_model_is_a_key_error(name: str) -> None:
+def test_unknown_model_raises_key_error(name: str) -> None:
     with pytest.raises(KeyError):
         model(name)
 

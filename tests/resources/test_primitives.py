@@ -61,14 +61,14 @@ BAD: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("datatype", sorted(VALID))
-def test_each_datatype_takes_what_it_may_and_nothing_else(datatype: str) -> None:
+def test_each_datatype_accepts_only_valid_values(datatype: str) -> None:
     assert [value for value in GOOD[datatype] if not VALID[datatype](value)] == []
     assert [value for value in BAD[datatype] if VALID[datatype](value)] == []
     assert json_kind(datatype) in ("a number", "a string", "true or false")
     assert all(is_json_kind(datatype, value) for value in GOOD[datatype])
 
 
-def test_every_primitive_of_r4_is_judged() -> None:
+def test_every_r4_primitive_type_has_a_check() -> None:
     assert VALID.keys() == definitions.primitives().keys()
 
 
@@ -76,7 +76,7 @@ PATTERNED = ["code", "date", "dateTime", "id", "instant", "oid", "time", "uuid"]
 
 
 @given(st.sampled_from(PATTERNED), st.from_regex(r"[0-9T:Z+\-. a-z]{0,26}"))
-def test_nothing_passes_that_hl7s_own_regular_expression_refuses(datatype: str, text: str) -> None:
+def test_accepted_values_match_hl7_regular_expressions(datatype: str, text: str) -> None:
     pattern = definitions.primitives()[datatype]
     assert pattern is not None
     assert re.fullmatch(pattern, text) or not VALID[datatype](text)

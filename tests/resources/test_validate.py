@@ -32,7 +32,7 @@ def test_parsing_a_resource_from_text_keeps_it_valid(name: str) -> None:
 
 
 @pytest.mark.skipif(not SYNTHEA.is_dir(), reason="the generated patients are not here")
-def test_every_generated_resource_is_valid() -> None:
+def test_every_synthea_resource_is_valid() -> None:
     seen = 0
     for file in sorted(SYNTHEA.glob("*.json.gz")):
         bundle = jsontext.parse(gzip.decompress(file.read_bytes()))
@@ -55,7 +55,7 @@ def required_elements() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "key"), sorted(required_elements()))
-def test_deleting_a_required_element_is_found(name: str, key: str) -> None:
+def test_missing_required_element_is_reported(name: str, key: str) -> None:
     resource = example(name)
     del resource[key]
     issues = check(name, resource)
@@ -80,7 +80,7 @@ def _members(name: str) -> Iterator[str]:
             yield from (path[1].removesuffix("[x]") + ref.code[0].upper() + ref.code[1:] for ref in element.types[:1])
 
 
-def test_an_unknown_type_is_a_key_error() -> None:
+def test_unknown_type_raises_key_error() -> None:
     with pytest.raises(KeyError):
         check("Nothing", {"resourceType": "Nothing"})
     with pytest.raises(KeyError):
@@ -88,11 +88,11 @@ def test_an_unknown_type_is_a_key_error() -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 1, {}, {"resourceType": ["Patient"]}])
-def test_what_is_not_a_resource_is_an_issue(value: Any) -> None:
+def test_non_resource_input_is_an_issue(value: Any) -> None:
     assert check("Patient", value)
 
 
-def test_endless_nesting_is_an_issue() -> None:
+def test_excessive_nesting_is_an_issue() -> None:
     deep: dict[str, Any] = {"url": "x"}
     for _ in range(3000):
         deep = {"url": "x", "extension": [deep]}
@@ -124,13 +124,13 @@ anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(sorted(VALID)), st.dictionaries(names, anything, max_size=8))
-def test_no_json_makes_the_validator_raise(name: str, body: dict[str, Any]) -> None:
+def test_arbitrary_json_never_makes_the_validator_raise(name: str, body: dict[str, Any]) -> None:
     check(name, {**body, "resourceType": name})
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_no_json_within_a_valid_resource_makes_the_validator_raise(data: st.DataObject) -> None:
+def test_arbitrary_json_in_valid_resource_never_makes_it_raise(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(VALID)))
     resource = example(name)
     node: Any = resource

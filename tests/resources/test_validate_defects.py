@@ -208,24 +208,24 @@ def spoil(resource: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "where", "value", "code", "expression"), CASES)
-def test_a_defect_is_found_where_it_is(name: str, where: str, value: Any, code: str, expression: str) -> None:
+def test_defect_is_reported_at_its_location(name: str, where: str, value: Any, code: str, expression: str) -> None:
     issues = check(name, spoil(example(name), where, value))
     assert (code, (expression,)) in [(issue.code, issue.expression) for issue in issues], issues
 
 
 @pytest.mark.parametrize(("name", "where", "value"), HARMLESS)
-def test_a_harmless_change_is_not_refused(name: str, where: str, value: Any) -> None:
+def test_harmless_change_is_accepted(name: str, where: str, value: Any) -> None:
     assert check(name, spoil(example(name), where, value)) == ()
 
 
-def test_an_extension_may_stand_in_for_a_required_value() -> None:
+def test_extension_can_replace_a_required_value() -> None:
     reason = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}
     resource = spoil(example("Observation"), "status", REMOVE)
     assert check("Observation", resource)
     assert check("Observation", resource | {"_status": {"extension": [reason]}}) == ()
 
 
-def test_app_4_admits_no_shows_whose_code_its_expression_misspells() -> None:
+def test_app_4_accepts_noshow_despite_misspelled_expression() -> None:
     resource = example("Appointment") | {"status": "noshow", "cancelationReason": concept("pat")}
     assert check("Appointment", resource) == ()
 
@@ -235,7 +235,7 @@ def test_a_resource_of_another_type_is_refused() -> None:
     assert issue.expression == ("Patient.resourceType",)
 
 
-def test_two_entries_of_one_version_are_refused() -> None:
+def test_bundle_with_duplicate_entry_is_refused() -> None:
     resource = example("Bundle")
     resource["entry"].append(resource["entry"][0])
     assert any("bdl-7" in issue.text for issue in check("Bundle", resource))
@@ -245,6 +245,6 @@ def test_issues_are_capped_at_fifty() -> None:
     assert len(check("Patient", {"resourceType": "Patient", "name": [{"x": 1}] * 200})) == 50
 
 
-def test_texts_quote_no_more_of_a_value_than_its_beginning() -> None:
+def test_issue_text_truncates_long_values() -> None:
     (issue,) = check("Patient", example("Patient") | {"gender": "x" * 5000})
     assert len(issue.text) < 200

@@ -60,7 +60,7 @@ def scenario(request: pytest.FixtureRequest, served: Served) -> Scenario:
     return Scenario(request.param, served)
 
 
-def test_reads_show_what_is_seen_and_know_nothing_of_the_rest(scenario: Scenario) -> None:
+def test_reads_return_visible_resources_and_404_for_withheld(scenario: Scenario) -> None:
     never = scenario.get("Observation/never-existed").body.replace(b"Observation/never-existed", b"")
     for type, id, seen in scenario.rows():
         answer = scenario.get(f"{type}/{id}")
@@ -70,7 +70,7 @@ def test_reads_show_what_is_seen_and_know_nothing_of_the_rest(scenario: Scenario
             assert (answer.status, answer.body.replace(f"{type}/{id}".encode(), b"")) == (404, never), f"{type}/{id}"
 
 
-def test_searches_hold_what_is_seen_and_nothing_else(scenario: Scenario) -> None:
+def test_searches_return_exactly_the_visible_resources(scenario: Scenario) -> None:
     for type in scenario.types:
         for size in (2, 1000):
             found = scenario.served.all_ids(scenario.token, f"{type}?_count={size}")
@@ -78,7 +78,7 @@ def test_searches_hold_what_is_seen_and_nothing_else(scenario: Scenario) -> None
             assert set(found) & scenario.known(type) == scenario.sees(type), type
 
 
-def test_posted_searches_and_batch_entries_answer_as_gets(scenario: Scenario) -> None:
+def test_posted_and_batched_searches_match_get_searches(scenario: Scenario) -> None:
     types = list(scenario.types)
     entries = [{"request": {"method": "GET", "url": f"{type}?_count=1000"}} for type in types]
     batch = scenario.served.request(scenario.token, "POST", "", body={"resourceType": "Bundle", "type": "batch", "entry": entries})
@@ -90,7 +90,7 @@ def test_posted_searches_and_batch_entries_answer_as_gets(scenario: Scenario) ->
         assert set(got.ids(type)) & scenario.known(type) == scenario.sees(type)
 
 
-def test_counts_are_of_what_is_seen(scenario: Scenario) -> None:
+def test_totals_count_only_visible_resources(scenario: Scenario) -> None:
     for type in scenario.types:
         shown = len(scenario.served.all_ids(scenario.token, f"{type}?_count=1000"))
         counted = scenario.get(f"{type}?_summary=count").json
@@ -98,7 +98,7 @@ def test_counts_are_of_what_is_seen(scenario: Scenario) -> None:
         assert scenario.get(f"{type}?_total=accurate&_count=1").json["total"] == shown, type
 
 
-def test_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
+def test_includes_return_only_visible_resources(scenario: Scenario) -> None:
     for type, param in (
         ("Observation", "encounter"),
         ("DiagnosticReport", "result"),
@@ -110,7 +110,7 @@ def test_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
             _nothing_withheld(scenario, answer)
 
 
-def test_reverse_includes_bring_along_only_what_is_seen(scenario: Scenario) -> None:
+def test_reverse_includes_return_only_visible_resources(scenario: Scenario) -> None:
     for other, param in (
         ("Observation", "subject"),
         ("MedicationStatement", "subject"),
@@ -125,7 +125,7 @@ def test_reverse_includes_bring_along_only_what_is_seen(scenario: Scenario) -> N
             assert scenario.sees(other) <= set(answer.ids(other)), other
 
 
-def test_history_is_of_what_is_seen(scenario: Scenario) -> None:
+def test_history_is_available_only_for_visible_resources(scenario: Scenario) -> None:
     for type, id, seen in scenario.rows():
         answer = scenario.get(f"{type}/{id}/_history")
         if seen:
@@ -134,7 +134,7 @@ def test_history_is_of_what_is_seen(scenario: Scenario) -> None:
             assert answer.status in (404, 403), f"{type}/{id}"
 
 
-def test_everything_holds_what_is_seen_and_nothing_else(scenario: Scenario) -> None:
+def test_everything_returns_exactly_the_visible_resources(scenario: Scenario) -> None:
     path, found = f"Patient/{scenario.patient}/$everything?_count=7", []
     first = scenario.get(path)
     if not scenario.sees("Patient"):
@@ -152,7 +152,7 @@ def test_everything_holds_what_is_seen_and_nothing_else(scenario: Scenario) -> N
             assert ((type, id) in found) is seen, f"{type}/{id}"
 
 
-def test_withheld_elements_and_references_are_not_in_what_is_seen(scenario: Scenario) -> None:
+def test_withheld_elements_and_references_are_removed(scenario: Scenario) -> None:
     for name, elements in scenario.redacted.items():
         body = scenario.get(name).json
         assert not set(elements) & set(body), name
@@ -161,7 +161,7 @@ def test_withheld_elements_and_references_are_not_in_what_is_seen(scenario: Scen
         assert not [one for one in texts if one in text], name
 
 
-def test_security_labels_are_not_shown_on_the_patient_side(scenario: Scenario) -> None:
+def test_security_labels_are_returned_only_to_the_backend(scenario: Scenario) -> None:
     for type in scenario.types:
         answer = scenario.get(f"{type}?_count=1000")
         if answer.status == 200 and scenario.persona != "backend":

@@ -28,7 +28,7 @@ def holds(resource: dict[str, Any], *pairs: tuple[str, str]) -> bool:
     return matches(where, row, frozenset({0}))
 
 
-def test_a_lab_result_gives_exactly_these_entries() -> None:
+def test_lab_result_yields_the_expected_index_entries() -> None:
     assert {(entry.param, entry.kind, entry.value, entry.path) for entry in found(RESOURCES[0])} == {
         ("_profile", "reference", (LAB["meta"]["profile"][0],), ("meta", "profile", 0)),
         ("_source", "reference", ("urn:lab:1",), ("meta", "source")),
@@ -46,7 +46,7 @@ def test_a_lab_result_gives_exactly_these_entries() -> None:
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_entries_are_unlike_each_other_and_only_of_parameters_that_are_indexed(resource: dict[str, Any]) -> None:
+def test_index_entries_are_unique_and_of_indexed_parameters(resource: dict[str, Any]) -> None:
     entries = found(resource)
     assert len(set(entries)) == len(entries)
     for entry in entries:
@@ -54,7 +54,7 @@ def test_entries_are_unlike_each_other_and_only_of_parameters_that_are_indexed(r
         assert entry.param not in ("_id", "_lastUpdated")
 
 
-def test_a_name_given_twice_is_indexed_once() -> None:
+def test_repeated_name_is_indexed_once_per_parameter() -> None:
     twice = {"resourceType": "Patient", "name": [{"family": "A", "text": "A"}]}
     assert [entry.path for entry in found(twice) if entry.param == "name"] == [("name", 0, "text"), ("name", 0, "family")]
     assert [entry.path for entry in found(twice) if entry.param == "family"] == [("name", 0, "family")]
@@ -74,11 +74,11 @@ STANDS_FOR = [
 
 
 @pytest.mark.parametrize(("type", "param", "expected"), STANDS_FOR)
-def test_a_redundant_parameter_stands_for_those_that_are_indexed(type: str, param: str, expected: IndexedAs) -> None:
+def test_redundant_parameter_maps_to_indexed_parameters(type: str, param: str, expected: IndexedAs) -> None:
     assert index.indexed_as(type, param) == expected
 
 
-def test_a_parameter_that_others_cover_only_in_part_is_indexed_itself() -> None:
+def test_partly_covered_parameter_is_indexed_itself() -> None:
     whole = SearchParameter("whole", "token", "T.a | T.b")
     part = SearchParameter("part", "token", "T.a")
     rest = SearchParameter("rest", "token", "T.b")
@@ -88,13 +88,13 @@ def test_a_parameter_that_others_cover_only_in_part_is_indexed_itself() -> None:
     assert index_forms((whole, part, rest))["whole"] == IndexedAs(("part", "rest"))
 
 
-def test_a_system_is_implied_only_where_every_value_is_a_code_of_it() -> None:
+def test_system_is_implied_only_if_all_values_belong_to_it() -> None:
     assert implied_systems("Patient", "Patient.gender") == {"http://hl7.org/fhir/administrative-gender"}
     assert implied_systems("Patient", "Patient.gender | Patient.identifier") == frozenset()
     assert implied_systems("Patient", "Patient.maritalStatus") == frozenset()
 
 
-def test_what_a_parameter_stands_for_is_always_indexed_itself() -> None:
+def test_alias_targets_are_always_indexed_themselves() -> None:
     redundant = 0
     for type in definitions.types():
         for code, parameter in index.parameters(type).items():
@@ -110,7 +110,7 @@ def test_compartment_parameters_are_served() -> None:
         assert set(codes) <= {"", *index.parameters(type)}, type
 
 
-def test_composites_and_positions_are_not_served_and_all_else_is() -> None:
+def test_only_composites_and_three_parameters_are_unsupported() -> None:
     left_out = {
         (type, parameter.code)
         for type in definitions.types()
@@ -121,7 +121,7 @@ def test_composites_and_positions_are_not_served_and_all_else_is() -> None:
     assert {"_id", "_lastUpdated", "patient", "combo-code"} <= {parameter.code for parameter in index.supported("Observation")}
 
 
-def test_targets_for_includes_are_those_of_the_parameter_itself() -> None:
+def test_include_targets_come_from_the_parameter_itself() -> None:
     appointment = next(resource for resource in RESOURCES if resource["resourceType"] == "Appointment")
     assert index.targets("Appointment", "location", appointment, BASE) == ("Location/l1",)
     assert index.targets("Appointment", "actor", appointment, BASE)[:2] == ("Patient/p1", "Location/l1")
@@ -155,13 +155,13 @@ FINDS = [
 
 
 @pytest.mark.parametrize(("type", "pair", "control"), FINDS)
-def test_a_question_finds_its_row_and_its_twin_does_not(type: str, pair: tuple[str, str], control: tuple[str, str]) -> None:
+def test_query_matches_its_resource_and_its_control_does_not(type: str, pair: tuple[str, str], control: tuple[str, str]) -> None:
     resource = next(resource for resource in RESOURCES if resource["resourceType"] == type)
     assert holds(resource, pair)
     assert not holds(resource, control)
 
 
-def test_who_is_not_known_to_have_died_is_not_deceased() -> None:
+def test_patient_without_recorded_death_is_not_deceased() -> None:
     _, said_no, silent = [resource for resource in RESOURCES if resource["resourceType"] == "Patient"]
     for resource in (said_no, silent):
         assert found(resource) == ()
@@ -169,6 +169,6 @@ def test_who_is_not_known_to_have_died_is_not_deceased() -> None:
         assert not holds(resource, ("deceased", "true"))
 
 
-def test_malformed_corners_are_passed_over() -> None:
+def test_malformed_elements_are_skipped() -> None:
     corners = {"code": [None], "subject": "x", "performer": [None, {"reference": "#a"}], "status": None}
     assert [entry.param for entry in found({"resourceType": "Observation", **corners})] == ["subject"]

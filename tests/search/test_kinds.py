@@ -74,7 +74,7 @@ ELEMENTS = [
 
 
 @pytest.mark.parametrize(("kind", "value", "expected"), ELEMENTS)
-def test_an_element_gives_these_entries(kind: str, value: Any, expected: list[tuple[Any, ...]]) -> None:
+def test_element_yields_the_expected_entries(kind: str, value: Any, expected: list[tuple[Any, ...]]) -> None:
     assert read(kind, value) == expected
 
 
@@ -112,7 +112,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("kind", "text", "context", "expected"), TEXTS)
-def test_a_text_asks_this(kind: str, text: str, context: dict[str, Any], expected: Any) -> None:
+def test_search_value_parses_to_the_expected_condition(kind: str, text: str, context: dict[str, Any], expected: Any) -> None:
     assert asked(kind, text, **context) == expected
 
 
@@ -130,12 +130,12 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in MALFORMED.items() for text in texts])
-def test_a_malformed_text_is_an_error(kind: str, text: str) -> None:
+def test_malformed_search_value_raises_an_error(kind: str, text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         asked(kind, text, targets=("Patient",))
 
 
-def test_a_type_as_modifier_takes_ids_of_that_type_alone() -> None:
+def test_type_modifier_accepts_only_ids_of_that_type() -> None:
     assert asked("reference", "Patient/1", modifier="Patient") == RefersTo(frozenset({"Patient/1"}))
     with pytest.raises(ValueError, match="type"):
         asked("reference", "Group/1", modifier="Patient")
@@ -162,16 +162,16 @@ BOUNDARIES = [
 
 
 @pytest.mark.parametrize(("text", "begin", "length"), BOUNDARIES)
-def test_a_date_is_all_of_what_it_leaves_open(text: str, begin: str, length: int) -> None:
+def test_partial_date_covers_its_whole_interval(text: str, begin: str, length: int) -> None:
     assert interval(text) == (at(begin), at(begin) + length)
 
 
-def test_the_last_year_has_an_end() -> None:
+def test_year_9999_has_an_end() -> None:
     assert interval("9999")[1] == interval("9999-12")[1] == interval("9999-12-31")[1]
 
 
 @given(st.dates(min_value=datetime.date(1, 1, 1), max_value=datetime.date(9999, 12, 30)))
-def test_days_follow_each_other_without_gap_or_overlap(day: datetime.date) -> None:
+def test_consecutive_days_have_no_gap_or_overlap(day: datetime.date) -> None:
     lo, hi = interval(day.isoformat())
     assert hi == interval((day + datetime.timedelta(1)).isoformat())[0]
     month, year = interval(day.isoformat()[:7]), interval(day.isoformat()[:4])
@@ -179,11 +179,11 @@ def test_days_follow_each_other_without_gap_or_overlap(day: datetime.date) -> No
 
 
 @given(st.text())
-def test_folding_twice_is_folding_once(text: str) -> None:
+def test_text_folding_is_idempotent(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
 @given(st.lists(st.text(alphabet="a,|$\\")))
-def test_what_is_escaped_and_joined_is_what_is_split_and_unescaped(texts: list[str]) -> None:
+def test_escaped_values_round_trip_through_split_and_unescape(texts: list[str]) -> None:
     written = [text.replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$") for text in texts]
     assert [unescape(piece) for piece in split(",".join(written), ",")] == (texts or [""])

@@ -98,7 +98,7 @@ sorts = st.lists(one_sort, max_size=2).map(tuple)
 
 
 @given(filters, filters, rows, classes)
-def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: SearchableRow, seen: frozenset[int]) -> None:
+def test_filters_follow_boolean_algebra(left: Filter, right: Filter, row: SearchableRow, seen: frozenset[int]) -> None:
     a, b = matches(left, row, seen), matches(right, row, seen)
     assert matches(Not(left), row, seen) is not a
     assert matches(AllOf((left, right)), row, seen) is (a and b)
@@ -108,13 +108,13 @@ def test_not_all_of_and_any_of_are_boolean(left: Filter, right: Filter, row: Sea
 
 
 @given(worlds, filters, st.integers(0, 2))
-def test_an_empty_sight_sees_nothing(world: list[SearchableRow], where: Filter, now: int) -> None:
+def test_empty_visibility_matches_no_rows(world: list[SearchableRow], where: Filter, now: int) -> None:
     assert not any(is_visible(Visibility((), now), row) or matches_visible(Visibility((), now), row, where) for row in world)
     assert search(world, "T", where, Visibility((), now)) == ()
 
 
 @given(rows, classes, st.sampled_from(CLASSES), st.none() | st.frozensets(st.sampled_from(PATIENTS)), st.booleans())
-def test_admitting_one_class_more_never_hides_a_row(
+def test_adding_a_class_never_hides_rows(
     row: SearchableRow, seen: frozenset[int], more: int, patients: frozenset[str] | None, released: bool
 ) -> None:
     before, after = (Visibility((VisibilityClause(patients, found, released),), 1) for found in (seen, seen | {more}))
@@ -122,7 +122,7 @@ def test_admitting_one_class_more_never_hides_a_row(
 
 
 @given(rows, filters, visibilities, clauses)
-def test_one_window_more_never_hides_a_row_nor_an_answer(
+def test_adding_a_clause_never_hides_rows(
     row: SearchableRow, where: Filter, visibility: Visibility, more: VisibilityClause
 ) -> None:
     wider = replace(visibility, clauses=(*visibility.clauses, more))
@@ -132,7 +132,7 @@ def test_one_window_more_never_hides_a_row_nor_an_answer(
 
 @settings(max_examples=300)
 @given(worlds, filters, visibilities, sorts, st.data())
-def test_what_no_window_admits_never_influences_an_answer(
+def test_hidden_rows_and_entries_never_affect_results(
     world: list[SearchableRow], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], data: st.DataObject
 ) -> None:
     """Entries of unseen classes come and go, and rows of unseen classes change: nobody can tell."""
@@ -149,7 +149,7 @@ def test_what_no_window_admits_never_influences_an_answer(
 
 
 @given(worlds, filters, visibilities, sorts, st.integers(1, 3))
-def test_pages_laid_end_to_end_are_the_whole_answer(
+def test_concatenated_pages_equal_the_full_result(
     world: list[SearchableRow], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], size: int
 ) -> None:
     whole = search(world, "T", where, visibility, sort=sort)
@@ -167,7 +167,7 @@ def row(*found: Entry, id: str = "x", patients: tuple[str, ...] = ("p1",), class
     return SearchableRow("T", id, patients, class_id, release_at, found)
 
 
-def test_one_window_must_both_admit_the_row_and_show_the_entry_asked_about() -> None:
+def test_same_clause_must_admit_the_row_and_the_matching_entry() -> None:
     found = row(Entry("t", "token", ("", "a"), (), 1))
     admitting, showing = VisibilityClause(None, frozenset({0})), VisibilityClause(None, frozenset({1}))
     where = Has("t", TokenIs(None, "a"))
@@ -176,7 +176,7 @@ def test_one_window_must_both_admit_the_row_and_show_the_entry_asked_about() -> 
     assert matches_visible(Visibility((VisibilityClause(None, frozenset({0, 1})),)), found, where)
 
 
-def test_a_window_shows_only_its_patients_and_only_what_is_released() -> None:
+def test_clause_limits_patients_classes_and_unreleased_rows() -> None:
     clause = VisibilityClause(frozenset({"p1"}), frozenset({0}))
     visibility = Visibility((clause,), now=5)
     assert is_visible(visibility, row(release_at=5))
@@ -192,7 +192,7 @@ BROKEN: Any = [object(), None, (Has, ("t", object())), (AnyOf, ((EVERYTHING, Non
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_an_unknown_node_is_an_error_and_never_true(broken: Any) -> None:
+def test_unknown_filter_node_raises_type_error(broken: Any) -> None:
     where = broken[0](*broken[1]) if isinstance(broken, tuple) else broken
     with pytest.raises(TypeError):
         matches(where, row(), frozenset({0}))
@@ -213,7 +213,7 @@ DATES = {
 
 
 @pytest.mark.parametrize(("entry", "expected"), DATES.items())
-def test_each_date_prefix_means_what_r4_says_of_intervals(entry: tuple[int, int], expected: set[str]) -> None:
+def test_date_prefixes_follow_r4_interval_rules(entry: tuple[int, int], expected: set[str]) -> None:
     found = row(Entry("d", "date", entry))
     assert {prefix for prefix in PREFIXES if matches(Has("d", DateIs(prefix, 10, 20)), found, frozenset({0}))} == expected
 
@@ -229,12 +229,12 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("number", "expected"), NUMBERS.items())
-def test_each_number_prefix_means_what_r4_says_of_precision(number: float, expected: set[str]) -> None:
+def test_number_prefixes_follow_r4_precision_rules(number: float, expected: set[str]) -> None:
     found = row(Entry("q", "quantity", (number, "", "", "")))
     assert {p for p in PREFIXES if matches(Has("q", QuantityIs(p, 5.35, 5.45, 5.4)), found, frozenset({0}))} == expected
 
 
-def test_a_range_of_no_width_is_its_one_number() -> None:
+def test_zero_width_range_matches_its_exact_number() -> None:
     assert matches(Has("q", QuantityIs("eq", 2.0, 2.0, 2.0)), row(Entry("q", "quantity", (2.0, "", "", ""))), frozenset({0}))
     assert not matches(Has("q", QuantityIs("eq", 2.0, 2.0, 2.0)), row(Entry("q", "quantity", (2.1, "", "", ""))), frozenset({0}))
 
@@ -252,12 +252,12 @@ def test_a_range_of_no_width_is_its_one_number() -> None:
         ("v", "mg", False),
     ],
 )
-def test_a_unit_is_its_code_in_its_system_or_without_a_system_code_or_text(system: str, unit: str, expected: bool) -> None:
+def test_unit_matches_code_in_system_or_code_or_text_without_one(system: str, unit: str, expected: bool) -> None:
     found = row(Entry("q", "quantity", (1.0, "u", "mg", "milligram")))
     assert matches(Has("q", QuantityIs("eq", 1.0, 1.0, 1.0, system, unit)), found, frozenset({0})) is expected
 
 
-def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_stored_order() -> None:
+def test_missing_sort_values_come_last_and_ties_keep_stored_order() -> None:
     world = [
         row(id="none"),
         row(Entry("d", "date", (1, 9)), id="wide"),
@@ -272,7 +272,7 @@ def test_rows_without_a_sort_value_come_last_in_either_direction_and_ties_keep_s
     assert down == ["wide", "tie", "two", "none", "hidden value"]
 
 
-def test_a_row_is_ordered_by_what_the_windows_that_admit_it_show() -> None:
+def test_rows_sort_only_by_entries_of_clauses_that_admit_them() -> None:
     one, five, eight = Entry("d", "date", (1, 2), (), 1), Entry("d", "date", (5, 6)), Entry("d", "date", (8, 9))
     world = [row(five, id="five"), row(one, eight, id="eight")]
     own, other = VisibilityClause(frozenset({"p1"}), frozenset({0})), VisibilityClause(frozenset({"p2"}), frozenset({0, 1}))
@@ -282,7 +282,7 @@ def test_a_row_is_ordered_by_what_the_windows_that_admit_it_show() -> None:
     assert [found.id for found in search(world, "T", EVERYTHING, Visibility((own, everyones)), sort=sort)] == ["eight", "five"]
 
 
-def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:
+def test_position_at_missing_or_hidden_row_gives_the_same_error() -> None:
     visibility = Visibility((VisibilityClause(None, frozenset({0})),))
     texts = set()
     for world in ([row(id="a")], [row(id="a"), row(id="b", class_id=1)]):
@@ -293,7 +293,7 @@ def test_a_page_after_a_row_that_is_gone_or_withheld_is_refused_alike() -> None:
     assert search([row(id="b"), row(id="a")], "T", EVERYTHING, visibility, after=Position((), "b")) == (row(id="a"),)
 
 
-def test_a_position_survives_its_json() -> None:
+def test_position_round_trips_as_json() -> None:
     position = Position((1, 1.0, "a", None), "x")
     again = msgspec.json.decode(msgspec.json.encode(position), type=Position)
     assert again == position

@@ -22,7 +22,7 @@ def refused(text: str, bound: bytes, cursors: Cursors = CURSORS) -> bool:
 
 
 @given(positions, st.binary())
-def test_a_sealed_position_opens_again_where_it_is_bound_to(position: Position, bound: bytes) -> None:
+def test_cursor_decrypts_to_its_position_for_the_same_search(position: Position, bound: bytes) -> None:
     text = CURSORS.encrypt(position, bound)
     assert CURSORS.decrypt(text, bound) == position
     assert text == CURSORS.encrypt(position, bound)
@@ -30,14 +30,14 @@ def test_a_sealed_position_opens_again_where_it_is_bound_to(position: Position, 
 
 
 @given(positions, st.binary(), st.binary())
-def test_a_link_is_refused_by_another_search_and_by_another_key(position: Position, bound: bytes, other: bytes) -> None:
+def test_cursor_is_refused_for_another_search_or_key(position: Position, bound: bytes, other: bytes) -> None:
     text = CURSORS.encrypt(position, bound)
     assert other == bound or refused(text, other)
     assert refused(text, bound, Cursors(bytes(64)))
 
 
 @given(positions, st.data())
-def test_a_link_with_any_character_changed_is_refused(position: Position, data: st.DataObject) -> None:
+def test_cursor_with_any_changed_character_is_refused(position: Position, data: st.DataObject) -> None:
     text = CURSORS.encrypt(position, b"search")
     place = data.draw(st.integers(0, len(text) - 1))
     char = data.draw(st.characters().filter(lambda found: found != text[place]))
@@ -46,14 +46,14 @@ def test_a_link_with_any_character_changed_is_refused(position: Position, data: 
 
 
 @given(st.text())
-def test_any_other_text_is_refused(text: str) -> None:
+def test_arbitrary_text_is_refused_as_a_cursor(text: str) -> None:
     assert refused(text, b"search")
 
 
-def test_a_link_shows_nothing_of_its_position() -> None:
+def test_cursor_does_not_reveal_its_position() -> None:
     assert "secret" not in CURSORS.encrypt(Position(("secret",), "secret"), b"")
 
 
-def test_a_key_of_the_wrong_length_is_an_error() -> None:
+def test_cursor_key_of_wrong_length_raises_an_error() -> None:
     with pytest.raises(ValueError, match="bit"):
         Cursors(b"short")

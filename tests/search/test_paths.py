@@ -57,12 +57,12 @@ def agree(resource: dict[str, Any], code: str) -> int:
 
 
 @pytest.mark.parametrize(("resource", "code"), list(cases()))
-def test_a_compiled_path_finds_what_fhirpath_finds(resource: dict[str, Any], code: str) -> None:
+def test_compiled_path_matches_fhirpath(resource: dict[str, Any], code: str) -> None:
     agree(resource, code)
 
 
 @pytest.mark.skipif(not SYNTHEA.exists(), reason="the shared sample data are not here")
-def test_a_compiled_path_finds_what_fhirpath_finds_in_records_nobody_here_wrote() -> None:
+def test_compiled_path_matches_fhirpath_on_synthea_records() -> None:
     bundle = jsontext.parse(gzip.decompress(sorted(SYNTHEA.glob("*.json.gz"))[0].read_bytes()))
     seen: dict[str, int] = {}
     found = 0
@@ -75,7 +75,7 @@ def test_a_compiled_path_finds_what_fhirpath_finds_in_records_nobody_here_wrote(
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_every_value_stands_at_the_path_given_with_it(resource: dict[str, Any]) -> None:
+def test_every_value_is_at_its_reported_path(resource: dict[str, Any]) -> None:
     type, seen = resource["resourceType"], 0
     for code, parameter in parameters(type).items():
         for value, path in walked(type, code, resource):
@@ -87,7 +87,7 @@ def test_every_value_stands_at_the_path_given_with_it(resource: dict[str, Any]) 
     assert seen or resource["id"] == "p3"
 
 
-def test_the_samples_reach_every_kind_of_step() -> None:
+def test_samples_cover_every_step_type() -> None:
     steps = {
         type(step)
         for resource in RESOURCES
@@ -99,7 +99,7 @@ def test_the_samples_reach_every_kind_of_step() -> None:
     assert steps == {Member, WhereEquals, WhereRefersTo, TrueUnlessFalse}
 
 
-def test_every_expression_of_r4_compiles() -> None:
+def test_every_r4_search_expression_compiles() -> None:
     compiled_ = 0
     for type in definitions.types():
         for parameter in parameters(type).values():
@@ -117,6 +117,6 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("expression", OUTSIDE)
-def test_an_expression_outside_the_subset_is_an_error(expression: str) -> None:
+def test_expression_outside_the_subset_raises_an_error(expression: str) -> None:
     with pytest.raises(ValueError, match="subset"):
         parse(expression)

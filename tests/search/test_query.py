@@ -83,12 +83,12 @@ ASKS = [
 
 
 @pytest.mark.parametrize(("type", "name", "value", "expected"), ASKS)
-def test_a_pair_asks_this(type: str, name: str, value: str, expected: Filter) -> None:
+def test_search_parameter_parses_to_the_expected_filter(type: str, name: str, value: str, expected: Filter) -> None:
     assert one(type, name, value) == expected
     assert condition(type, [(name, value)], 0, BASE) == AllOf((expected,))
 
 
-def test_pairs_narrow_each_other_and_no_pair_asks_for_everything() -> None:
+def test_parameters_are_combined_by_and_none_matches_all() -> None:
     assert ask("Observation", ("code", "a"), ("code", "b")).where == AllOf((token("code", "a"), token("code", "b")))
     assert ask("Observation").where == EVERYTHING
 
@@ -143,13 +143,13 @@ REFUSED = [
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(("type", "name", "value", "said"), REFUSED)
-def test_what_cannot_be_answered_as_asked_is_refused(type: str, name: str, value: str, said: str, strict: bool) -> None:
+def test_unanswerable_parameter_is_refused_even_when_lenient(type: str, name: str, value: str, said: str, strict: bool) -> None:
     with pytest.raises(Problem, match=said) as refused:
         ask(type, (name, value), strict=strict)
     assert refused.value.kind == "invalid"
 
 
-def test_an_unknown_name_is_an_error_when_strict_and_named_as_ignored_when_lenient() -> None:
+def test_unknown_parameter_is_refused_if_strict_else_ignored() -> None:
     pairs = [("code", "a"), ("colour", "red"), ("colour:exact", "red"), ("code", "b")]
     with pytest.raises(Problem, match="no search parameter 'colour'"):
         ask("Observation", *pairs)
@@ -159,13 +159,13 @@ def test_an_unknown_name_is_an_error_when_strict_and_named_as_ignored_when_lenie
     assert lenient.ignored == ("colour", "colour:exact")
 
 
-def test_a_condition_takes_nothing_but_conditions() -> None:
+def test_condition_accepts_only_search_parameters() -> None:
     for name, value in [("colour", "red"), ("_count", "1"), ("_sort", "date"), ("_format", "json")]:
         with pytest.raises(Problem, match="no search parameter"):
             condition("Observation", [(name, value)], 0, BASE)
 
 
-def test_what_shapes_the_answer_is_read() -> None:
+def test_search_result_parameters_are_parsed() -> None:
     query = ask(
         "Observation",
         ("_sort", "-date,_id,_lastUpdated,code"),
@@ -191,7 +191,7 @@ def test_what_shapes_the_answer_is_read() -> None:
     assert query.ignored == ()
 
 
-def test_what_is_not_asked_has_its_default() -> None:
+def test_omitted_result_parameters_have_defaults() -> None:
     assert ask("Observation") == Query(EVERYTHING, (), DEFAULT_COUNT, DEFAULT_TOTAL, "false")
 
 
@@ -205,19 +205,19 @@ ONLY_COUNT = [
 
 
 @pytest.mark.parametrize("pairs", ONLY_COUNT)
-def test_no_rows_and_only_the_count_are_one_question(pairs: list[tuple[str, str]]) -> None:
+def test_count_zero_is_equivalent_to_summary_count(pairs: list[tuple[str, str]]) -> None:
     query = ask("Observation", *pairs)
     assert (query.count, query.summary) == (0, "count")
 
 
-def test_a_page_has_a_largest_size_and_the_self_link_says_so() -> None:
+def test_page_size_is_capped_and_shown_in_self_link() -> None:
     query = ask("Observation", ("_count", "999999"))
     assert query.count == MAX_COUNT
     assert query.applied == (("_count", str(MAX_COUNT)),)
 
 
 @pytest.mark.parametrize("key", ["colour", "patient", "combo-code", "", "code-value-quantity"])
-def test_a_key_that_cannot_order_rows_is_an_error_when_strict_and_left_out_when_lenient(key: str) -> None:
+def test_unsortable_key_is_refused_if_strict_else_ignored(key: str) -> None:
     with pytest.raises(Problem, match="cannot be sorted"):
         ask("Observation", ("_sort", f"date,{key}"))
     lenient = ask("Observation", ("_sort", f"date,-{key}"), strict=False)
@@ -226,18 +226,18 @@ def test_a_key_that_cannot_order_rows_is_an_error_when_strict_and_left_out_when_
     assert lenient.ignored == ("_sort",)
 
 
-def test_a_key_that_stands_for_one_other_orders_by_it() -> None:
+def test_alias_sort_key_sorts_by_its_target() -> None:
     assert ask("Patient", ("_sort", "phonetic")).sort == (SortKey("name", "string"),)
 
 
 @pytest.mark.parametrize("name", ["_count", "_sort", "_summary", "_total", "_elements", "_page"])
-def test_what_can_be_meant_once_is_taken_once(name: str) -> None:
+def test_repeated_result_parameter_is_refused(name: str) -> None:
     value = {"_count": "1", "_summary": "true", "_total": "none"}.get(name, "code")
     with pytest.raises(Problem, match="once"):
         ask("Observation", (name, value), (name, value))
 
 
-def test_a_search_has_a_largest_size() -> None:
+def test_number_of_parameters_and_values_is_limited() -> None:
     most = [("code", "a")] * MAX_PAIRS
     values = [("code", ",".join(["a"] * MAX_VALUES))]
     assert ask("Observation", *most).where
@@ -250,7 +250,7 @@ def test_a_search_has_a_largest_size() -> None:
         condition("Observation", [*values, ("code", "a")], 0, BASE)
 
 
-def test_rows_that_refer_to_another_are_asked_for_by_what_the_parameter_stands_for() -> None:
+def test_reference_condition_uses_the_indexed_parameters() -> None:
     assert refers("Observation", "patient", frozenset({"Patient/1", "Group/1"})) == to("subject", "Patient/1")
     either = AnyOf((to("agent", "Patient/1"), to("entity", "Patient/1")))
     assert refers("AuditEvent", "patient", frozenset({"Patient/1"})) == either

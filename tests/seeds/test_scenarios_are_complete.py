@@ -36,7 +36,7 @@ def load(path: Path) -> dict[str, Any]:
     return scenario
 
 
-def test_there_is_a_scenario_for_every_persona_and_patient() -> None:
+def test_every_persona_and_patient_has_a_scenario() -> None:
     assert {path.stem for path in SCENARIOS} == {f"{who}__{whose}" for who, those in PROMISED.items() for whose in those}
 
 
@@ -48,7 +48,7 @@ def test_a_scenario_is_named_for_its_persona_and_patient(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_a_scenario_sorts_every_row_of_its_patient_into_seen_or_withheld(path: Path) -> None:
+def test_scenario_classifies_every_resource_of_its_patient(path: Path) -> None:
     scenario = load(path)
     expected: dict[str, list[str]] = {}
     for row in SEEDS.values():
@@ -59,7 +59,7 @@ def test_a_scenario_sorts_every_row_of_its_patient_into_seen_or_withheld(path: P
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_a_redaction_is_of_something_that_is_there_to_be_removed(path: Path) -> None:
+def test_redacted_content_exists_in_the_seed_resource(path: Path) -> None:
     scenario = load(path)
     seen = {f"{kind}/{row}" for kind, lists in scenario["types"].items() for row in lists["sees"]}
     assert set(scenario["redacted"]) | set(scenario["unmentioned"]) <= seen

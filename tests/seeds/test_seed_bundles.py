@@ -142,7 +142,7 @@ def test_a_bundle_and_every_resource_in_it_are_valid_r4(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
-def test_a_bundle_is_a_transaction_of_puts_with_stable_ids_at_the_anchor(path: Path) -> None:
+def test_bundle_is_an_anchor_dated_transaction_of_puts(path: Path) -> None:
     value = bundle(path)
     assert (value["type"], value["timestamp"]) == ("transaction", f"{ANCHOR}T00:00:00Z")
     for entry in value["entry"]:
@@ -151,11 +151,11 @@ def test_a_bundle_is_a_transaction_of_puts_with_stable_ids_at_the_anchor(path: P
         assert entry["fullUrl"] == f"https://demo-health.example/fhir/{name}"
 
 
-def test_no_resource_stands_in_two_bundles() -> None:
+def test_no_resource_appears_in_two_bundles() -> None:
     assert len(SEEDS) == sum(len(bundle(path)["entry"]) for path in BUNDLES)
 
 
-def test_a_reference_points_into_its_own_bundle_or_an_earlier_one() -> None:
+def test_references_resolve_in_own_or_earlier_bundles() -> None:
     known: set[str] = set()
     for path in BUNDLES:
         entries = bundle(path)["entry"]
@@ -165,7 +165,7 @@ def test_a_reference_points_into_its_own_bundle_or_an_earlier_one() -> None:
 
 
 @pytest.mark.parametrize(("patient", "years"), [("adult", 42), ("child", 8), ("teen", 14), ("newly-adult", 18), ("senior", 77)])
-def test_a_patient_has_the_promised_age_on_the_anchor_and_on_any_day_the_loader_moves_it_to(patient: str, years: int) -> None:
+def test_patient_keeps_the_promised_age_on_any_load_date(patient: str, years: int) -> None:
     born = date.fromisoformat(SEEDS[f"Patient/{patient}"]["birthDate"])
     for days in range(-1500, 15000, 7):
         moved, today = born + timedelta(days), ANCHOR + timedelta(days)
@@ -177,7 +177,7 @@ def test_the_newly_adult_turned_18_about_a_month_before() -> None:
     assert (born.replace(year=born.year + 18) + timedelta(32)) == ANCHOR
 
 
-def test_no_narrative_or_text_names_a_year_that_the_loader_would_leave_behind() -> None:
+def test_narrative_and_text_contain_no_year() -> None:
     prose = re.compile(r'"(?:div|conclusion|description|comment|contentString|patientInstruction)": "((?:[^"\\]|\\.)*)"')
     found = [text.replace("http://www.w3.org/1999/xhtml", "") for path in BUNDLES for text in prose.findall(path.read_text())]
     assert len(found) > 20
@@ -185,33 +185,33 @@ def test_no_narrative_or_text_names_a_year_that_the_loader_would_leave_behind() 
 
 
 @pytest.mark.parametrize(("kind", "patient"), [(kind, patient) for kind, (_, _, who) in KINDS.items() for patient in who])
-def test_a_patient_has_a_row_of_the_promised_kind(kind: str, patient: str) -> None:
+def test_patient_has_a_resource_of_each_promised_kind(kind: str, patient: str) -> None:
     resource_type, is_kind, _ = KINDS[kind]
     assert [row["id"] for row in about(patient, resource_type) if is_kind(row)]
 
 
 @pytest.mark.parametrize("digits", [b'"value": 1.50,', b'"value": 98.60,', b'"value": 0.010,', b'"value": 124.50,'])
-def test_decimals_whose_last_digits_matter_are_there(digits: bytes) -> None:
+def test_seeds_contain_decimals_with_trailing_zeros(digits: bytes) -> None:
     assert any(digits in path.read_bytes() for path in BUNDLES)
 
 
-def test_partial_dates_are_there() -> None:
+def test_seeds_contain_partial_dates() -> None:
     assert SEEDS["Condition/adult-hypertension"]["onsetDateTime"] == "2019-05"
     assert SEEDS["MedicationStatement/adult-ibuprofen"]["effectiveDateTime"] == "2026"
 
 
-def test_an_extension_nobody_knows_is_there() -> None:
+def test_seeds_contain_an_unknown_extension() -> None:
     assert any(not one["url"].startswith((EXTENSION, "http://hl7.org/")) for one in SEEDS["Patient/child"]["extension"])
 
 
 @pytest.mark.parametrize("name", ["Appointment/adult-senior-group-therapy", "Account/adult-teen-household-account"])
-def test_rows_about_two_patients_are_there(name: str) -> None:
+def test_seeds_contain_resources_of_two_patients(name: str) -> None:
     assert len(patients(SEEDS[name], SEEDS)) == 2
 
 
 @pytest.mark.parametrize("patient", ["child", "teen", "newly-adult"])
 @pytest.mark.parametrize("parent", ["parent-a", "parent-b"])
-def test_both_parents_hold_an_active_child_grant_that_only_age_ends(parent: str, patient: str) -> None:
+def test_both_parents_have_active_child_proxy_without_end_date(parent: str, patient: str) -> None:
     name = f"{parent}-of-{patient}"
     assert SEEDS[f"RelatedPerson/{name}"]["active"] is True
     consent = SEEDS[f"Consent/{name}"]
@@ -223,19 +223,19 @@ def test_both_parents_hold_an_active_child_grant_that_only_age_ends(parent: str,
 
 
 @pytest.mark.parametrize("level", ["standard", "full"])
-def test_an_adult_grant_is_performed_by_the_patient_and_says_its_level(level: str) -> None:
+def test_adult_proxy_consent_has_patient_as_performer_and_a_level(level: str) -> None:
     consent = SEEDS[f"Consent/proxy-{level}-of-adult"]
     assert [category["coding"][0]["code"] for category in consent["category"]] == ["59284-0", "proxy-adult", level]
     assert consent["performer"] == [consent["patient"]]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ig/profiles").glob("*.json")), ids=lambda path: path.stem)
-def test_a_profile_is_valid_and_named_by_its_canonical(path: Path) -> None:
+def test_profile_is_valid_and_matches_its_canonical_url(path: Path) -> None:
     profile = jsontext.parse(path.read_bytes())
     assert [str(issue) for issue in validate.check("StructureDefinition", profile)] == []
     assert profile["url"] == EXTENSION + path.stem
 
 
-def test_every_artefact_of_ours_that_a_seed_names_is_defined() -> None:
+def test_profiles_used_by_seeds_are_exactly_those_defined() -> None:
     named = set(re.findall(re.escape(EXTENSION) + r"([\w-]+)", "".join(path.read_text() for path in BUNDLES)))
     assert named == {path.stem for path in (ROOT / "ig/profiles").glob("*.json")}

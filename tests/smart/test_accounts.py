@@ -23,7 +23,7 @@ def run(call: Any) -> Any:
     return asyncio.run(call)
 
 
-def test_every_demo_person_and_client_is_there(world: World) -> None:
+def test_demo_load_creates_every_person_and_client(world: World) -> None:
     people = {user.username: user.person() for user in run(users.list_all(world.store))}
     assert set(people) == {row[0] for row in demo.PEOPLE}
     assert people["parent-a"].patient is None
@@ -33,14 +33,14 @@ def test_every_demo_person_and_client_is_there(world: World) -> None:
     assert {client.client_id for client in run(clients.list_all(world.store))} == {client.client_id for client in demo.CLIENTS}
 
 
-def test_loading_the_demo_again_keeps_passwords_and_keys(world: World) -> None:
+def test_reloading_the_demo_keeps_client_keys(world: World) -> None:
     before = run(demo.private_keys(world.store, "demo-backend"))
     run(demo.load(world.store))
     assert run(demo.private_keys(world.store, "demo-backend")) == before
     assert run(demo.private_keys(world.store, "demo-public")) is None
 
 
-def test_look_alike_user_names_are_one_account(world: World) -> None:
+def test_username_differing_in_case_or_spaces_is_refused_as_taken(world: World) -> None:
     with pytest.raises(ValueError, match="already"):
         run(users.create(world.store, " ADULT", "long-enough-1", "patient"))
 
@@ -51,7 +51,7 @@ def test_an_account_needs_a_name_and_a_password(world: World, username: str, pas
         run(users.create(world.store, username, password, "patient"))
 
 
-def test_a_changed_account_counts_at_the_next_request(world: World) -> None:
+def test_account_change_applies_to_the_next_request(world: World) -> None:
     token = world.tokens("parent-a", "teen")["access_token"]
     user = run(users.find(world.store, "parent-a"))
     run(users.save(world.store, msgspec.structs.replace(user, related_persons=())))
@@ -60,7 +60,7 @@ def test_a_changed_account_counts_at_the_next_request(world: World) -> None:
 
 
 @pytest.mark.parametrize("change", ["user", "client"])
-def test_a_change_moves_the_security_counter(world: World, change: str) -> None:
+def test_saving_user_or_client_advances_the_security_counter(world: World, change: str) -> None:
     async def counter() -> int:
         async with world.store.snapshot() as snapshot:
             return (await snapshot.permission_epoch(None)).security
@@ -73,7 +73,7 @@ def test_a_change_moves_the_security_counter(world: World, change: str) -> None:
     assert run(counter()) > before
 
 
-def test_an_account_reopened_under_the_same_name_does_not_inherit_tokens(world: World) -> None:
+def test_recreated_account_does_not_inherit_tokens(world: World) -> None:
     token = world.tokens()["access_token"]
     assert run(users.remove(world.store, "adult", world.clock()))
     run(users.create(world.store, "adult", "long-enough-1", "patient", patient="adult"))
@@ -103,7 +103,7 @@ def test_an_unsafe_registration_is_refused(world: World, changes: dict[str, Any]
         run(clients.save(world.store, msgspec.structs.replace(PUBLIC, **changes)))
 
 
-def test_a_made_secret_fits_and_is_not_kept(world: World) -> None:
+def test_new_client_secret_matches_and_is_not_stored(world: World) -> None:
     client, secret = clients.with_new_secret(msgspec.structs.replace(PUBLIC, method="client_secret"))
     run(clients.save(world.store, client))
     kept = run(clients.find(world.store, "app-1"))
@@ -133,12 +133,12 @@ def test_an_operators_token_works_for_backends_and_for_persons(world: World) -> 
     ],
     ids=repr,
 )
-def test_smart_59_an_operators_token_states_nothing_that_no_token_may(world: World, given: dict[str, str]) -> None:
+def test_smart_59_invalid_operator_token_request_is_refused(world: World, given: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"client|user|scopes"):
         run(operator_token(world.store, now=world.clock(), **given))
 
 
-def test_issuing_refuses_scopes_that_do_not_go_together(world: World) -> None:
+def test_issuing_refuses_scopes_that_do_not_match_the_grant(world: World) -> None:
     for granted in (
         TokenGrant("demo-public", "patient/*.rs", "f", username="adult"),
         TokenGrant("demo-public", "system/*.rs", "f", username="adult"),
@@ -148,14 +148,14 @@ def test_issuing_refuses_scopes_that_do_not_go_together(world: World) -> None:
             run(issue(world.store, granted, world.clock()))
 
 
-def test_standing_grants_list_each_connected_app_once(world: World) -> None:
+def test_active_grants_list_each_connected_app_once(world: World) -> None:
     world.tokens()
     world.tokens("parent-a", "teen")
     found = {(granted.username, granted.client_id, granted.patient) for granted in run(active_grants(world.store, world.clock()))}
     assert found == {("adult", "demo-public", "adult"), ("parent-a", "demo-public", "teen")}
 
 
-def test_links_made_at_once_are_all_kept(world: World) -> None:
+def test_concurrent_related_person_links_are_all_stored(world: World) -> None:
     names = [f"related-{number}" for number in range(12)]
 
     async def race() -> None:
@@ -170,12 +170,12 @@ def test_links_made_at_once_are_all_kept(world: World) -> None:
     assert asyncio.run(users.link(world.store, " ADULT ", names[0])) == user  # once is enough
 
 
-def test_a_closed_account_is_linked_to_nobody(world: World) -> None:
+def test_linking_an_unknown_account_fails(world: World) -> None:
     with pytest.raises(LookupError):
         asyncio.run(users.link(world.store, "nobody", "related"))
 
 
-def test_a_grant_is_listed_by_its_refresh_token_with_when_it_began(world: World) -> None:
+def test_active_grant_lists_start_time_and_original_scope(world: World) -> None:
     begun = world.clock()
     tokens = world.tokens()
     world.clock.forward(HOUR)
@@ -185,7 +185,7 @@ def test_a_grant_is_listed_by_its_refresh_token_with_when_it_began(world: World)
     assert listed.scope == tokens["scope"] != narrow["scope"]
 
 
-def test_a_grant_that_went_with_the_sign_in_is_listed_no_longer(world: World) -> None:
+def test_online_grant_is_not_listed_after_the_session_ends(world: World) -> None:
     world.tokens(scope="launch/patient online_access patient/*.rs")
     assert len(asyncio.run(active_grants(world.store, world.clock()))) == 1
     world.clock.forward(HOUR)

@@ -54,11 +54,11 @@ def end(served: Served, bearer: str, id: str, etag: str | None) -> Answer:
     return served.request(bearer, "DELETE", f"Basic/{id}", headers={"if-match": etag} if etag else {})
 
 
-def test_smart_107_it_is_announced() -> None:
+def test_smart_107_app_state_capability_is_announced() -> None:
     assert "smart-app-state" in CAPABILITIES
 
 
-def test_smart_107_an_app_keeps_finds_changes_and_ends_its_state(served: Served) -> None:
+def test_smart_107_app_creates_finds_updates_and_deletes_its_state(served: Served) -> None:
     app = token(served)
     id, etag = kept(served, app, text='{"view":"list"}', code="first")
     found = served.get(app, f"Basic?code={SYSTEM}|first&subject=Patient/adult")
@@ -73,7 +73,7 @@ def test_smart_107_an_app_keeps_finds_changes_and_ends_its_state(served: Served)
     assert served.get(app, f"Basic/{id}").status == 410
 
 
-def test_smart_107_a_change_needs_if_match(served: Served) -> None:
+def test_smart_107_change_without_if_match_returns_428(served: Served) -> None:
     app = token(served)
     id, etag = kept(served, app)
     assert change(served, app, id, None).status == 428
@@ -82,7 +82,7 @@ def test_smart_107_a_change_needs_if_match(served: Served) -> None:
     assert change(served, app, id, etag).status == 200
 
 
-def test_smart_107_a_state_is_at_most_256_kilobytes(served: Served) -> None:
+def test_smart_107_state_over_256_kilobytes_returns_413(served: Served) -> None:
     app = token(served)
     room = LARGEST - len(json.dumps(state(), separators=(",", ":")))
     id, etag = kept(served, app, text="x" * room)
@@ -106,12 +106,12 @@ def test_smart_107_a_state_is_at_most_256_kilobytes(served: Served) -> None:
     ],
     ids=json.dumps,
 )
-def test_smart_107_a_state_is_of_the_profile(served: Served, changes: dict[str, Any]) -> None:
+def test_smart_107_state_outside_the_profile_is_refused(served: Served, changes: dict[str, Any]) -> None:
     assert served.request(token(served), "POST", "Basic", body=state() | changes).status in (400, 422)
 
 
 @pytest.mark.parametrize("other", [("adult", "demo-confidential"), ("proxy-full", "demo-public")], ids=["another app", "another person"])
-def test_smart_107_only_the_app_and_the_person_who_wrote_it_may_change_a_state(served: Served, other: tuple[str, str]) -> None:
+def test_smart_107_change_by_another_app_or_person_returns_404(served: Served, other: tuple[str, str]) -> None:
     app = token(served)
     id, etag = kept(served, app)
     stranger = token(served, other[0], "adult", other[1])
@@ -124,7 +124,7 @@ def test_smart_107_only_the_app_and_the_person_who_wrote_it_may_change_a_state(s
     assert change(served, app, id, etag).status == 200
 
 
-def test_smart_107_who_wrote_it_cannot_be_claimed_nor_seen(served: Served) -> None:
+def test_smart_107_state_owner_cannot_be_forged_or_read(served: Served) -> None:
     app, stranger = token(served), token(served, client="demo-confidential")
     id, etag = kept(served, app)
     source = json.loads(served.get(served.token(), f"Basic/{id}").body)["meta"]["source"]
@@ -138,7 +138,7 @@ def test_smart_107_who_wrote_it_cannot_be_claimed_nor_seen(served: Served) -> No
     assert served.get(app, f"Basic?_source={source}").ids() == []
 
 
-def test_smart_107_a_state_stays_in_the_record_in_context(served: Served) -> None:
+def test_smart_107_state_outside_the_patient_context_is_refused(served: Served) -> None:
     app = token(served)
     for patient in ("child", "newly-adult", "never-was"):
         assert served.request(app, "POST", "Basic", body=state(patient=patient)).status == 403
@@ -151,7 +151,7 @@ def test_smart_107_a_state_stays_in_the_record_in_context(served: Served) -> Non
     assert end(served, other, id, etag).status == 404
 
 
-def test_smart_107_each_letter_of_the_scope_counts(served: Served) -> None:
+def test_smart_107_interaction_without_its_scope_returns_403(served: Served) -> None:
     id, etag = kept(served, token(served))
     for scope in ("patient/Basic.rs", "patient/Basic.c patient/Patient.r"):
         app = token(served, scope=f"{scope}")
@@ -160,14 +160,14 @@ def test_smart_107_each_letter_of_the_scope_counts(served: Served) -> None:
     assert served.request(token(served, scope="patient/Basic.rs patient/Patient.r"), "POST", "Basic", body=state()).status == 403
 
 
-def test_apps_still_delete_nothing_else(served: Served) -> None:
+def test_app_delete_of_other_resources_returns_403(served: Served) -> None:
     app = token(served, scope="patient/*.cruds")
     one = served.get(app, "Observation?patient=adult&_count=1").ids()[0]
     assert served.request(app, "DELETE", f"Observation/{one}", headers={"if-match": 'W/"1"'}).status == 403
     assert served.get(app, f"Observation/{one}").status == 200
 
 
-def test_smart_107_a_state_in_a_transaction_keeps_to_the_same_rules(served: Served) -> None:
+def test_smart_107_transaction_applies_the_same_rules(served: Served) -> None:
     app = token(served)
     id, etag = kept(served, app)
     entry: dict[str, Any] = {"resource": state(text="new") | {"id": id}, "request": {"method": "PUT", "url": f"Basic/{id}"}}
@@ -178,7 +178,7 @@ def test_smart_107_a_state_in_a_transaction_keeps_to_the_same_rules(served: Serv
     assert served.request(app, "POST", "", body=bundle).status == 200
 
 
-def test_names_that_run_together_make_no_other_caller_the_owner() -> None:
+def test_owner_value_separates_client_id_from_username() -> None:
     def owner(client: str, user: str) -> str:
         principal = SimpleNamespace(client_id=client, username=user, person="somebody")
         return app_state.owner(SimpleNamespace(principal=principal, trusted=False), "Basic")  # type: ignore[arg-type]

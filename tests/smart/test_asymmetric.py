@@ -64,33 +64,33 @@ def test_smart_87_92_93_a_signed_backend_gets_a_token(world: World, alg: str) ->
     ],
     ids=repr,
 )
-def test_smart_89_a_claim_that_is_wrong_is_refused(world: World, claims: dict[str, Any]) -> None:
+def test_smart_89_wrong_claim_returns_invalid_client(world: World, claims: dict[str, Any]) -> None:
     assert refused(world, world.assertion(**claims))
     assert world.backend().status_code == 200  # the control
 
 
-def test_smart_89_an_assertion_is_good_once(world: World) -> None:
+def test_smart_89_reused_assertion_is_refused(world: World) -> None:
     assertion = world.assertion(jti="once")
     assert world.backend(assertion).status_code == 200
     assert refused(world, assertion)
     assert refused(world, world.assertion(alg="ES384", jti="once"))
 
 
-def test_smart_89_a_forged_assertion_does_not_use_up_an_id(world: World) -> None:
+def test_smart_89_forged_assertion_does_not_consume_the_jti(world: World) -> None:
     good = world.assertion(jti="mine")
     head, claims, _ = good.split(".")
     assert refused(world, f"{head}.{claims}.{'A' * 342}")
     assert world.backend(good).status_code == 200
 
 
-def test_smart_89_the_same_id_of_another_issuer_is_another(world: World) -> None:
+def test_smart_89_jti_is_scoped_to_its_issuer(world: World) -> None:
     assert world.backend(world.assertion(jti="shared")).status_code == 200
     code = world.code(client_id="demo-asymmetric")
     signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": world.assertion("demo-asymmetric", jti="shared")}
     assert world.exchange(code, **signed).status_code == 200
 
 
-def test_smart_89_only_the_clients_own_keys_count(world: World) -> None:
+def test_smart_89_assertion_signed_by_a_foreign_key_is_refused(world: World) -> None:
     own = next(key for key in private_keys(world.store, "demo-backend") if key.key_type == "RSA")
     forged = jwt.encode({"alg": "RS384", "kid": own.kid}, stated(world), RSAKey.generate_key(2048), algorithms=["RS384"])
     others = next(key for key in private_keys(world.store, "demo-asymmetric") if key.key_type == "RSA")
@@ -129,17 +129,17 @@ def test_smart_89_a_key_of_the_wrong_type_for_its_algorithm_is_refused(world: Wo
 
 
 @pytest.mark.parametrize("text", ["x", "a.b.c", "..", "é.é.é", "." * 50, "eyJhbGciOiJSUzM4NCJ9." + "W" * 40_000 + ".x"])
-def test_smart_89_what_is_no_assertion_at_all_is_a_refusal_and_not_a_fault(world: World, text: str) -> None:
+def test_smart_89_malformed_assertion_returns_invalid_client(world: World, text: str) -> None:
     assert refused(world, text)
 
 
-def test_smart_89_a_deeply_nested_assertion_is_a_refusal_and_not_a_fault(world: World) -> None:
+def test_smart_89_deeply_nested_assertion_returns_invalid_client(world: World) -> None:
     head = base64.urlsafe_b64encode(b'{"alg":"RS384","kid":"x"}').rstrip(b"=").decode()
     deep = base64.urlsafe_b64encode(b"[" * 30_000).rstrip(b"=").decode()
     assert refused(world, f"{head}.{deep}.x")
 
 
-def test_smart_90_an_unknown_grant_type_is_exactly_400(world: World) -> None:
+def test_smart_90_unknown_grant_type_returns_400(world: World) -> None:
     answer = world.backend(grant_type="not_a_grant_type")
     assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
 
@@ -148,18 +148,18 @@ def test_smart_91_an_unknown_assertion_type_is_refused(world: World) -> None:
     assert world.backend(client_assertion_type="not_an_assertion_type").status_code in (400, 401)
 
 
-def test_smart_92_the_older_scope_syntax_is_returned_as_asked(world: World) -> None:
+def test_smart_92_v1_scope_is_returned_as_requested(world: World) -> None:
     assert world.backend(scope="system/*.read").json()["scope"] == "system/*.read"
 
 
-def test_smart_94_a_backend_gets_no_refresh_token_and_no_scope_of_persons(world: World) -> None:
+def test_smart_94_backend_gets_no_refresh_token_or_personal_scopes(world: World) -> None:
     assert "refresh_token" not in world.backend(scope="system/*.rs offline_access").json()
     assert world.backend(world.assertion(jti="2"), scope="system/Patient.rs patient/*.rs user/*.rs").json()["scope"] == "system/Patient.rs"
     for number, scope in enumerate(["patient/*.rs", "user/*.rs", "openid", "", None]):
         assert world.backend(world.assertion(jti=f"n{number}"), scope=scope).json()["error"] == "invalid_scope"
 
 
-def test_smart_94_a_client_for_persons_gets_no_client_credentials(world: World) -> None:
+def test_smart_94_user_facing_client_gets_unauthorized_client(world: World) -> None:
     answer = world.backend(world.assertion("demo-asymmetric"))
     assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
 

@@ -23,7 +23,7 @@ def launched(world: World, client: str = "demo-public", username: str = "clinici
     return asyncio.run(new_launch(world.store, launch, world.clock()))
 
 
-def test_smart_23_27_28_a_get_request_ends_with_a_code_and_the_state_as_sent(world: World) -> None:
+def test_smart_23_27_28_get_request_returns_code_and_unchanged_state(world: World) -> None:
     answer = world.submit(world.consent_page(), decision="allow")
     back = query(answer.headers["location"])
     assert answer.headers["location"].startswith(f"{demo.REDIRECT}?")
@@ -32,12 +32,12 @@ def test_smart_23_27_28_a_get_request_ends_with_a_code_and_the_state_as_sent(wor
     assert "error" not in back
 
 
-def test_the_issuer_is_named_in_the_response(world: World) -> None:
+def test_authorization_response_names_the_issuer(world: World) -> None:
     assert query(world.submit(world.consent_page(), decision="allow").headers["location"])["iss"] == ORIGIN
     assert refusal(world, aud="https://elsewhere.example")["iss"] == ORIGIN
 
 
-def test_smart_24_a_post_request_is_the_same(world: World) -> None:
+def test_smart_24_post_request_returns_a_code(world: World) -> None:
     answer = world.follow(world.http.post("/oauth/authorize", data=world.asked()))
     answer = world.submit(world.submit(world.sign_in(answer, "adult"), patient="adult"), decision="allow")
     assert query(answer.headers["location"])["code"]
@@ -61,7 +61,7 @@ def test_smart_30_an_unregistered_redirect_uri_is_never_followed(world: World, u
 
 
 @pytest.mark.parametrize("client", [None, "nobody", 'no"body', "é"])
-def test_smart_30_an_unknown_client_gets_a_page(world: World, client: str | None) -> None:
+def test_smart_30_unknown_client_returns_400_without_redirect(world: World, client: str | None) -> None:
     answer = world.authorize(client_id=client)
     assert answer.status_code == 400
     assert "location" not in answer.headers
@@ -72,12 +72,12 @@ def test_smart_30_other_response_types_are_refused(world: World, response_type: 
     assert refusal(world, response_type=response_type)["error"] == "unsupported_response_type"
 
 
-def test_smart_30_a_scope_of_which_nothing_is_left_is_refused_and_the_rest_is_narrowed(world: World) -> None:
+def test_smart_30_invalid_scopes_are_dropped_and_refused_if_none_remain(world: World) -> None:
     assert refusal(world, scope="patient/Observation.sr nonsense")["error"] == "invalid_scope"
     assert world.tokens(scope="patient/Observation.rs nonsense system/*.rs")["scope"] == "patient/Observation.rs"
 
 
-def test_smart_30_57_a_launch_gives_its_context_once_and_only_to_its_client_and_person(world: World) -> None:
+def test_smart_30_57_launch_gives_its_context_once_to_its_client(world: World) -> None:
     scope = "launch patient/Patient.rs"
     handle = launched(world, encounter="visit-1", parameters={"intent": "review"})
     token = world.tokens("clinician", scope=scope, launch=handle)
@@ -88,18 +88,18 @@ def test_smart_30_57_a_launch_gives_its_context_once_and_only_to_its_client_and_
     assert refusal(world, scope=scope)["error"] == "invalid_request"
 
 
-def test_smart_30_a_launch_made_for_someone_else_is_denied(world: World) -> None:
+def test_smart_30_launch_of_another_person_is_denied(world: World) -> None:
     answer = world.submit(world.consent_page("adult", scope="launch patient/*.rs", launch=launched(world)), decision="allow")
     assert query(answer.headers["location"])["error"] == "access_denied"
 
 
-def test_smart_30_a_launch_runs_out(world: World) -> None:
+def test_smart_30_expired_launch_is_refused(world: World) -> None:
     handle = launched(world)
     world.clock.forward(6 * MINUTE)
     assert refusal(world, scope="launch patient/*.rs", launch=handle)["error"] == "invalid_request"
 
 
-def test_smart_31_a_code_is_good_for_a_minute(world: World) -> None:
+def test_smart_31_code_is_valid_for_one_minute(world: World) -> None:
     fresh, stale = world.code(), world.code()
     world.clock.forward(59 * MINUTE // 60)
     assert world.exchange(fresh).status_code == 200
@@ -107,16 +107,16 @@ def test_smart_31_a_code_is_good_for_a_minute(world: World) -> None:
     assert world.exchange(stale).json()["error"] == "invalid_grant"
 
 
-def test_smart_32_a_denial_comes_back_with_the_state(world: World) -> None:
+def test_smart_32_denial_returns_access_denied_and_state(world: World) -> None:
     back = query(world.submit(world.consent_page(), decision="deny").headers["location"])
     assert (back["error"], back["state"], "code" in back) == ("access_denied", "s t/+%&é", False)
 
 
-def test_anything_but_allow_is_a_denial(world: World) -> None:
+def test_decision_other_than_allow_returns_access_denied(world: World) -> None:
     assert query(world.submit(world.consent_page(), decision="Allow").headers["location"])["error"] == "access_denied"
 
 
-def test_a_consent_page_is_answered_once(world: World) -> None:
+def test_second_consent_submission_returns_400(world: World) -> None:
     page = world.consent_page()
     assert world.submit(page, decision="allow").status_code == 302
     assert world.submit(page, decision="allow").status_code == 400
@@ -134,7 +134,7 @@ def test_a_repeated_parameter_of_a_token_request_is_refused(world: World) -> Non
     assert world.http.post("/oauth/token", data=fields).status_code == 200
 
 
-def test_a_silent_request_is_refused_because_the_person_is_always_asked(world: World) -> None:
+def test_prompt_none_returns_interaction_required(world: World) -> None:
     assert refusal(world, prompt="none")["error"] == "interaction_required"
 
 
@@ -159,6 +159,6 @@ def test_prompt_login_asks_for_the_password_again(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize("client", ["demo-public", "demo-confidential"])
-def test_smart_38_without_an_s256_challenge_nobody_gets_in(world: World, changes: dict[str, str | None], client: str) -> None:
+def test_smart_38_request_without_s256_challenge_is_refused(world: World, changes: dict[str, str | None], client: str) -> None:
     assert refusal(world, client_id=client, **changes)["error"] == "invalid_request"
     assert CHALLENGE

@@ -24,14 +24,14 @@ def site(world: World) -> Site:
     return Site(world)
 
 
-def test_smart_88_a_client_may_publish_its_keys_at_an_address(site: Site) -> None:
+def test_smart_88_client_authenticates_with_keys_from_jwks_uri(site: Site) -> None:
     assert site.works()
     assert site.works(alg="ES384")
     request = site.asked[0]
     assert (request.url.host, request.headers["host"], request.extensions["sni_hostname"]) == (PUBLIC, "app.example", "app.example")
 
 
-def test_smart_88_the_registration_is_one_way_or_the_other(world: World) -> None:
+def test_smart_88_client_needs_either_jwks_or_https_jwks_uri(world: World) -> None:
     found = asyncio.run(clients.find(world.store, "demo-backend"))
     assert found is not None
     for changes in (
@@ -56,7 +56,7 @@ def test_smart_88_the_registration_is_one_way_or_the_other(world: World) -> None
         ("", UNSAID),
     ],
 )
-def test_smart_89_keys_are_kept_no_longer_than_their_cache_control(site: Site, cache_control: str, kept: int) -> None:
+def test_smart_89_jwks_cache_respects_cache_control(site: Site, cache_control: str, kept: int) -> None:
     site.headers = {"cache-control": cache_control}
     assert site.works()
     if kept:
@@ -68,7 +68,7 @@ def test_smart_89_keys_are_kept_no_longer_than_their_cache_control(site: Site, c
     assert len(site.asked) == 2
 
 
-def test_smart_89_the_time_an_answer_spent_in_caches_counts(site: Site) -> None:
+def test_smart_89_jwks_cache_respects_the_age_header(site: Site) -> None:
     site.headers = {"cache-control": "max-age=60", "age": "50"}
     assert site.works()
     site.world.clock.forward(10 * SECOND)
@@ -76,7 +76,7 @@ def test_smart_89_the_time_an_answer_spent_in_caches_counts(site: Site) -> None:
     assert len(site.asked) == 2
 
 
-def test_smart_89_an_unknown_key_id_has_the_keys_fetched_again_but_not_at_will(site: Site) -> None:
+def test_smart_89_unknown_kid_refetches_jwks_at_a_limited_rate(site: Site) -> None:
     whole = dict(site.keys)
     site.headers, site.keys = {"cache-control": "max-age=3600"}, {"keys": [key for key in whole["keys"] if key["kty"] == "RSA"]}
     assert site.works()
@@ -89,7 +89,7 @@ def test_smart_89_an_unknown_key_id_has_the_keys_fetched_again_but_not_at_will(s
     assert len(site.asked) == 2
 
 
-def test_made_up_assertions_cannot_turn_us_against_the_clients_server(site: Site) -> None:
+def test_forged_assertions_do_not_flood_client_jwks_uri(site: Site) -> None:
     site.headers = {"cache-control": "no-store"}
     for _ in range(BUDGET + 20):
         site.works(header={"kid": "made-up"})
@@ -98,7 +98,7 @@ def test_made_up_assertions_cannot_turn_us_against_the_clients_server(site: Site
     assert site.works()
 
 
-def test_an_assertion_that_could_not_be_right_asks_nobody(site: Site) -> None:
+def test_invalid_assertion_does_not_fetch_jwks(site: Site) -> None:
     assert not site.works(exp=1)
     assert not site.works(aud="https://other.example")
     assert not site.works(header={"kid": ""})
@@ -106,7 +106,7 @@ def test_an_assertion_that_could_not_be_right_asks_nobody(site: Site) -> None:
     assert site.works()
 
 
-def test_a_key_that_is_withdrawn_stops_counting(site: Site) -> None:
+def test_withdrawn_key_is_refused_after_cache_expiry(site: Site) -> None:
     site.headers = {"cache-control": "max-age=60"}
     assert site.works()
     site.keys = {"keys": []}
@@ -114,7 +114,7 @@ def test_a_key_that_is_withdrawn_stops_counting(site: Site) -> None:
     assert not site.works()
 
 
-def test_smart_89_a_jku_must_be_the_registered_address(site: Site) -> None:
+def test_smart_89_jku_must_equal_the_registered_jwks_uri(site: Site) -> None:
     assert site.works(header={"jku": URL})
     for jku in ("https://app.example/other", "https://evil.example/jwks.json", f"{URL}?x"):
         assert not site.works(header={"jku": jku}), jku
@@ -136,7 +136,7 @@ def test_smart_89_a_jku_must_be_the_registered_address(site: Site) -> None:
         lambda site: setattr(site, "addresses", ()),
     ],
 )
-def test_an_answer_that_is_no_key_set_is_a_refusal_and_not_a_fault(site: Site, spoil: Callable[[Site], Any]) -> None:
+def test_unusable_jwks_response_refuses_the_assertion(site: Site, spoil: Callable[[Site], Any]) -> None:
     spoil(site)
     assert not site.works()
     assert len(site.asked) <= 1  # nothing is followed
@@ -144,7 +144,7 @@ def test_an_answer_that_is_no_key_set_is_a_refusal_and_not_a_fault(site: Site, s
     assert site.world.backend(site.world.assertion(jti="control")).status_code in (200, 401)
 
 
-def test_the_whole_wait_is_limited(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_jwks_fetch_times_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(host: str, port: int) -> Sequence[str]:
         await asyncio.sleep(30)
         return (PUBLIC,)
@@ -154,7 +154,7 @@ def test_the_whole_wait_is_limited(site: Site, monkeypatch: pytest.MonkeyPatch) 
         asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, local=False))
 
 
-def test_keys_of_another_kind_at_the_address_are_of_no_use(site: Site) -> None:
+def test_unrelated_key_under_a_known_kid_is_refused(site: Site) -> None:
     other = RSAKey.generate_key(2048, auto_kid=True).as_dict(private=False)
     site.keys = {"keys": [other | {"kid": site.keys["keys"][0]["kid"]}]}
     assert not site.works()

@@ -32,7 +32,7 @@ def test_keys_are_rotated_and_listed(run) -> None:  # type: ignore[no-untyped-de
     assert (refused.exit_code, "FHIR_SERVER_SECRET_KEY" in refused.output) == (1, True)
 
 
-def test_an_invitation_is_printed_and_nothing_else(run) -> None:  # type: ignore[no-untyped-def]
+def test_initial_access_token_command_prints_only_the_token(run) -> None:  # type: ignore[no-untyped-def]
     first, second = run("client", "registration-token").output.strip(), run("client", "registration-token").output.strip()
     assert len(first) == len(second) == 43
     assert first != second
@@ -50,7 +50,7 @@ def test_publishers_are_trusted_listed_and_distrusted(run, tmp_path: Path) -> No
     assert run("publisher", "trust", "x", "--jwks", str(file)).exit_code == 1
 
 
-def test_smart_88_a_client_is_added_with_the_address_of_its_keys(run) -> None:  # type: ignore[no-untyped-def]
+def test_smart_88_client_add_accepts_only_an_https_jwks_uri(run) -> None:  # type: ignore[no-untyped-def]
     common = ("client", "add", "feed", "--name", "Feed", "--kind", "backend", "--method", "private_key_jwt", "--scope", "system/*.rs")
     assert run(*common).exit_code == 1
     assert run(*common, "--jwks-uri", "http://feed.example/jwks").exit_code == 1

@@ -11,7 +11,7 @@ from tests.smart.world import Page, World, query
 SCOPE = "launch/patient offline_access patient/Patient.rs patient/Observation.rs patient/Condition.rs"
 
 
-def test_the_picker_offers_the_records_of_the_person_and_their_notes(world: World) -> None:
+def test_record_picker_lists_the_persons_records_with_notes(world: World) -> None:
     page = world.sign_in(world.follow(world.authorize()), "parent-a")
     assert Page(page.text).radios == ["child", "teen"]
     assert "Some visits are private." in page.text
@@ -19,21 +19,21 @@ def test_the_picker_offers_the_records_of_the_person_and_their_notes(world: Worl
 
 
 @pytest.mark.parametrize("patient", ["adult", "newly-adult", "", "nobody"])
-def test_a_record_that_was_not_offered_cannot_be_picked(world: World, patient: str) -> None:
+def test_choosing_an_unoffered_record_returns_400(world: World, patient: str) -> None:
     page = world.sign_in(world.follow(world.authorize()), "parent-a")
     refused = world.submit(page, patient=patient)
     assert refused.status_code == 400
     assert Page(refused.text).radios == ["child", "teen"]
 
 
-def test_someone_with_no_record_to_open_is_told_so_and_the_app_gets_a_denial(world: World) -> None:
+def test_account_without_records_sees_why_and_app_is_denied(world: World) -> None:
     page = world.sign_in(world.follow(world.authorize()), "billing")
     assert "no health record that you can open" in page.text
     assert "work account" in page.text and "turned 18" not in page.text
     assert query(world.submit(page, decision="deny").headers["location"])["error"] == "access_denied"
 
 
-def test_the_consent_page_says_who_asks_for_whose_record_for_what_and_how_long(world: World) -> None:
+def test_consent_page_shows_app_record_scopes_and_duration(world: World) -> None:
     page = world.consent_page("parent-a", "teen", scope=SCOPE)
     text = re.sub(r"\s+", " ", Page(page.text).text)
     for words in (
@@ -49,7 +49,7 @@ def test_the_consent_page_says_who_asks_for_whose_record_for_what_and_how_long(w
     assert "http://127.0.0.1:8765" in page.headers["content-security-policy"]
 
 
-def test_smart_69_what_is_unticked_is_not_granted(world: World) -> None:
+def test_smart_69_deselected_scopes_are_not_granted(world: World) -> None:
     page = world.consent_page(scope=SCOPE)
     sent = [(name, value) for name, value in Page(page.text).sent if value not in ("patient/Condition.rs", "offline_access")]
     fields = {name: [v for n, v in sent if n == name] for name, _ in sent} | {"decision": ["allow"]}
@@ -59,7 +59,7 @@ def test_smart_69_what_is_unticked_is_not_granted(world: World) -> None:
     assert "refresh_token" not in tokens
 
 
-def test_a_scope_that_was_not_offered_cannot_be_ticked(world: World) -> None:
+def test_unoffered_scope_is_not_granted(world: World) -> None:
     page = world.consent_page(scope="patient/Patient.rs")
     fields = {name: [value] for name, value in Page(page.text).sent} | {"decision": ["allow"]}
     fields["scope"] = ["patient/Patient.rs", "patient/*.cruds", "system/*.rs", "offline_access"]
@@ -67,7 +67,7 @@ def test_a_scope_that_was_not_offered_cannot_be_ticked(world: World) -> None:
     assert world.exchange(code).json()["scope"] == "patient/Patient.rs"
 
 
-def test_unticking_everything_grants_nothing(world: World) -> None:
+def test_deselecting_all_scopes_returns_400(world: World) -> None:
     page = world.consent_page(scope=SCOPE)
     fields = {name: value for name, value in Page(page.text).sent if name != "scope"} | {"decision": "allow"}
     refused = world.http.post("/oauth/consent", data=fields)
@@ -77,7 +77,7 @@ def test_unticking_everything_grants_nothing(world: World) -> None:
     assert world.submit(refused, decision="allow", scope="patient/Observation.rs").status_code == 302
 
 
-def test_an_answer_that_is_unclear_is_asked_again_with_every_choice_as_it_was_made(world: World) -> None:
+def test_invalid_consent_form_is_shown_again_with_all_choices(world: World) -> None:
     page = world.consent_page(scope=SCOPE)
     asked = Page(page.text).sent
     assert {("scope", "offline_access"), ("scope", "patient/Condition.rs")} <= set(asked) and not named(asked, "withhold")
@@ -96,7 +96,7 @@ def named(sent: list[tuple[str, str]], name: str) -> list[str]:
     return [value for one, value in sent if one == name]
 
 
-def test_a_narrower_choice_survives_an_unclear_answer_too(world: World) -> None:
+def test_invalid_consent_form_keeps_category_choices(world: World) -> None:
     page = world.consent_page(scope=SCOPE)
     fields = {name: value for name, value in Page(page.text).sent if name != "scope"} | {"decision": "allow"}
     part = "patient/Observation.rs?category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
@@ -117,20 +117,20 @@ def nothing_then(after: Records) -> Records:
     return records
 
 
-def test_a_script_that_only_says_allow_accepts_what_was_asked(world: World) -> None:
+def test_allow_without_scope_fields_grants_the_requested_scope(world: World) -> None:
     page = world.consent_page(scope=SCOPE)
     fields = {name: value for name, value in Page(page.text).sent if name in ("token", "request")} | {"decision": "allow"}
     code = query(world.http.post("/oauth/consent", data=fields).headers["location"])["code"]
     assert world.exchange(code).json()["scope"] == SCOPE
 
 
-def test_consent_cannot_be_given_before_a_record_is_picked(world: World) -> None:
+def test_consent_before_a_record_choice_grants_nothing(world: World) -> None:
     picker = world.sign_in(world.follow(world.authorize()), "parent-a")
     fields = dict(Page(picker.text).sent) | {"decision": "allow"}
     assert "location" not in world.http.post("/oauth/consent", data=fields).headers
 
 
-def test_a_record_picked_by_one_person_is_not_the_next_ones_choice(world: World) -> None:
+def test_record_choice_does_not_carry_over_to_another_person(world: World) -> None:
     page = world.consent_page("parent-a", "teen")
     handle = dict(Page(page.text).sent)["request"]
     world.http.cookies.clear()
@@ -138,7 +138,7 @@ def test_a_record_picked_by_one_person_is_not_the_next_ones_choice(world: World)
     assert Page(again.text).radios == ["child", "teen"]
 
 
-def test_a_record_lost_between_picking_and_allowing_is_not_granted(world: World) -> None:
+def test_record_lost_before_consent_is_not_granted(world: World) -> None:
     page = world.consent_page("parent-a", "teen")
 
     async def none(person: Person, now: int) -> list[RecordChoice]:
@@ -148,18 +148,18 @@ def test_a_record_lost_between_picking_and_allowing_is_not_granted(world: World)
     assert "location" not in world.submit(page, decision="allow").headers
 
 
-def test_an_unknown_or_stale_request_is_an_error_page(world: World) -> None:
+def test_unknown_authorization_request_returns_400_page(world: World) -> None:
     for path in ("/oauth/continue", "/oauth/record", "/oauth/consent"):
         answer = world.http.get(path, params={"request": "unknown"})
         assert (answer.status_code, "location" in answer.headers) == (400, False)
 
 
-def test_names_are_escaped(world: World) -> None:
+def test_sign_in_page_escapes_query_parameters(world: World) -> None:
     page = world.http.get("/sign-in", params={"request": '"><script>alert(1)</script>', "next": "<b>"})
     assert "<script" not in page.text
 
 
-def test_pages_are_marked_up_for_everyone(world: World) -> None:
+def test_authorization_pages_have_accessible_markup(world: World) -> None:
     pages = [world.follow(world.authorize()), world.sign_in(world.follow(world.authorize()), "parent-a")]
     pages += [world.submit(pages[-1], patient="teen"), world.http.get("/signed-out")]
     for page in pages:

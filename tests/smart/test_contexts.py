@@ -39,7 +39,7 @@ def visits(world: World) -> World:
 # the visit
 
 
-def test_smart_58_a_standalone_app_gets_the_visit_the_person_chose(visits: World) -> None:
+def test_smart_58_standalone_app_gets_the_chosen_encounter(visits: World) -> None:
     page = visits.consent_page("parent-a", "teen", scope=VISIT)
     assert Page(page.text).radios == ["teen-visit", "teen-private", ""]
     assert "4 March 2026, check-up" in page.text
@@ -49,7 +49,7 @@ def test_smart_58_a_standalone_app_gets_the_visit_the_person_chose(visits: World
     assert visits.principal(tokens["access_token"]).encounter == "teen-visit"
 
 
-def test_smart_58_who_chooses_no_visit_hands_over_none(visits: World) -> None:
+def test_smart_58_standalone_app_without_choice_gets_no_encounter(visits: World) -> None:
     consent = visits.submit(visits.consent_page(scope=VISIT), encounter="")
     tokens = visits.exchange(query(visits.submit(consent, decision="allow").headers["location"])["code"]).json()
     assert "encounter" not in tokens
@@ -57,13 +57,13 @@ def test_smart_58_who_chooses_no_visit_hands_over_none(visits: World) -> None:
 
 
 @pytest.mark.parametrize("encounter", ["child-visit", "nobody", "adult-visit "])
-def test_a_visit_that_was_not_offered_cannot_be_chosen(visits: World, encounter: str) -> None:
+def test_choosing_an_unoffered_encounter_returns_400(visits: World, encounter: str) -> None:
     refused = visits.submit(visits.consent_page(scope=VISIT), encounter=encounter)
     assert refused.status_code == 400
     assert Page(refused.text).radios == ["adult-visit", "adult-private", ""]
 
 
-def test_consent_cannot_be_given_before_the_visit_is_settled_nor_the_visit_before_the_record(visits: World) -> None:
+def test_consent_requires_record_choice_then_encounter_choice(visits: World) -> None:
     page = visits.consent_page(scope=VISIT)
     handle = dict(Page(page.text).sent)["request"]
     assert Page(visits.follow(visits.http.get("/oauth/consent", params={"request": handle})).text).radios
@@ -74,7 +74,7 @@ def test_consent_cannot_be_given_before_the_visit_is_settled_nor_the_visit_befor
     assert visits.http.post("/oauth/visit", data=fields).status_code == 400
 
 
-def test_choosing_another_record_unsettles_the_visit(visits: World) -> None:
+def test_changing_record_clears_chosen_encounter(visits: World) -> None:
     page = visits.consent_page("parent-a", "teen", scope=VISIT)
     handle = dict(Page(page.text).sent)["request"]
     visits.submit(page, encounter="teen-visit")
@@ -82,13 +82,13 @@ def test_choosing_another_record_unsettles_the_visit(visits: World) -> None:
     assert Page(visits.submit(again, patient="child").text).radios == ["child-visit", "child-private", ""]
 
 
-def test_a_visit_kept_from_the_app_is_not_its_context(visits: World) -> None:
+def test_withheld_encounter_is_not_in_the_launch_context(visits: World) -> None:
     consent = visits.submit(visits.consent_page(scope=VISIT), encounter="adult-private")
     code = query(visits.submit(consent, decision="allow", withhold="MH").headers["location"])["code"]
     assert "encounter" not in visits.exchange(code).json()
 
 
-def test_a_record_without_visits_does_not_stop_the_app(world: World) -> None:
+def test_record_without_encounters_still_completes_consent(world: World) -> None:
     page = world.consent_page(scope=VISIT)
     assert Page(page.text).radios == [""]
     assert world.submit(world.submit(page, encounter=""), decision="allow").status_code == 302
@@ -105,7 +105,7 @@ GOOD = [
 ]
 
 
-def test_smart_51_52_55_97_launch_parameters_are_handed_on_and_introspected(world: World) -> None:
+def test_smart_51_52_55_97_launch_parameters_reach_app_and_introspection(world: World) -> None:
     given = {"fhirContext": GOOD, "intent": "reconcile-medications", "tenant": "north", "need_patient_banner": False}
     tokens = launched(world, "adult-visit", **given)
     assert {name: tokens[name] for name in given} == given
@@ -144,12 +144,12 @@ def test_smart_51_52_55_97_launch_parameters_are_handed_on_and_introspected(worl
     ],
     ids=json.dumps,
 )
-def test_smart_51_52_a_launch_cannot_hand_over_what_an_app_could_not_rely_on(world: World, parameters: dict[str, Any]) -> None:
+def test_smart_51_52_invalid_launch_parameters_are_refused(world: World, parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="launch parameter"):
         launched(world, **parameters)
 
 
-def test_things_in_context_are_not_handed_on_when_something_is_kept_from_the_app(world: World) -> None:
+def test_fhir_context_is_omitted_when_categories_are_withheld(world: World) -> None:
     launch = Launch("demo-public", "adult", "adult", None, {"fhirContext": GOOD, "intent": "x"})
     handle = asyncio.run(new_launch(world.store, launch, world.clock()))
     page = world.consent_page(scope=LAUNCHED, launch=handle)
@@ -161,7 +161,7 @@ def test_things_in_context_are_not_handed_on_when_something_is_kept_from_the_app
 # style
 
 
-def test_smart_55_the_style_is_json_at_an_address_that_names_its_content(world: World) -> None:
+def test_smart_55_style_url_serves_immutable_public_json(world: World) -> None:
     for tokens in (world.tokens(), launched(world)):
         url = tokens["smart_style_url"]
         assert url.startswith(f"{ORIGIN}/smart-style/")
@@ -178,7 +178,7 @@ def test_smart_55_the_style_is_json_at_an_address_that_names_its_content(world: 
 # online access
 
 
-def test_smart_71_online_access_is_renewed_while_somebody_is_signed_in(world: World) -> None:
+def test_smart_71_online_access_refreshes_only_within_the_session(world: World) -> None:
     tokens = world.tokens(scope=ONLINE)
     assert tokens["scope"] == ONLINE
     for _ in range(3):
@@ -189,7 +189,7 @@ def test_smart_71_online_access_is_renewed_while_somebody_is_signed_in(world: Wo
     assert world.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
 
 
-def test_smart_71_online_access_ends_with_a_sign_out(world: World) -> None:
+def test_smart_71_sign_out_ends_online_access(world: World) -> None:
     tokens, offline = world.tokens(scope=ONLINE), world.tokens()
     page = world.consent_page()
     token = dict(Page(page.text).sent)["token"]
@@ -203,7 +203,7 @@ def test_smart_71_online_access_ends_with_a_sign_out(world: World) -> None:
     assert world.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
 
 
-def test_smart_71_online_access_ends_when_the_account_changes(world: World) -> None:
+def test_smart_71_account_change_ends_online_access(world: World) -> None:
     tokens = world.tokens(scope=ONLINE)
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
@@ -211,7 +211,7 @@ def test_smart_71_online_access_ends_when_the_account_changes(world: World) -> N
     assert world.refresh(tokens["refresh_token"]).status_code == 400
 
 
-def test_smart_71_a_sign_out_before_the_exchange_leaves_nothing_to_renew(world: World) -> None:
+def test_smart_71_session_end_before_exchange_gives_no_refresh_token(world: World) -> None:
     code = world.code(scope=ONLINE)
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
@@ -219,13 +219,13 @@ def test_smart_71_a_sign_out_before_the_exchange_leaves_nothing_to_renew(world: 
     assert "refresh_token" not in world.exchange(code).json()
 
 
-def test_smart_71_access_kept_when_away_outlasts_the_sign_in(world: World) -> None:
+def test_smart_71_offline_access_outlives_the_session(world: World) -> None:
     tokens = world.tokens(scope="launch/patient online_access offline_access patient/*.rs")
     world.clock.forward(9 * HOUR + MINUTE)
     assert world.refresh(tokens["refresh_token"]).status_code == 200
 
 
-def test_the_consent_page_says_how_long_online_access_lasts_and_it_can_be_declined(world: World) -> None:
+def test_consent_page_explains_online_access_and_allows_declining(world: World) -> None:
     page = world.consent_page(scope=ONLINE)
     assert "while you are signed in here" in page.text
     assert "8 hours" in page.text

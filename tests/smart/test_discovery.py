@@ -34,7 +34,7 @@ def test_smart_09_capabilities_are_strings_and_name_both_permission_syntaxes(wor
     assert {"launch-standalone", "launch-ehr", "client-public", "permission-v1", "permission-v2", "authorize-post"} <= set(capabilities)
 
 
-def test_smart_10_the_grant_types_are_the_three_that_work(world: World) -> None:
+def test_smart_10_discovery_lists_the_three_grant_types(world: World) -> None:
     assert configuration(world)["grant_types_supported"] == ["authorization_code", "refresh_token", "client_credentials"]
 
 
@@ -49,7 +49,7 @@ def test_smart_12_14_single_sign_on_and_introspection_are_announced(world: World
     assert resource_scopes(" ".join(document["scopes_supported"]))  # type: ignore[arg-type]
 
 
-def test_smart_15_asymmetric_clients_learn_how_to_sign(world: World) -> None:
+def test_smart_15_discovery_lists_assertion_method_and_algorithms(world: World) -> None:
     document = configuration(world)
     assert "private_key_jwt" in document["token_endpoint_auth_methods_supported"]  # type: ignore[operator]
     assert document["token_endpoint_auth_signing_alg_values_supported"] == ["RS384", "ES384"]
@@ -68,12 +68,12 @@ def test_smart_19_20_browsers_may_send_a_preflight_with_authorization(world: Wor
     assert "Authorization" in answer.headers["access-control-allow-headers"]
 
 
-def test_smart_19_a_token_answer_may_be_read_by_a_browser_app(world: World) -> None:
+def test_smart_19_token_responses_allow_any_origin(world: World) -> None:
     for answer in (world.exchange(world.code()), world.exchange("bogus")):
         assert answer.headers["access-control-allow-origin"] == "*"
 
 
-def test_smart_73_74_openid_discovery_lies_under_the_issuer(world: World) -> None:
+def test_smart_73_74_openid_configuration_is_served_at_the_issuer(world: World) -> None:
     answer = world.http.get("/.well-known/openid-configuration")
     document = answer.json()
     assert answer.headers["content-type"].startswith("application/json")
@@ -83,5 +83,5 @@ def test_smart_73_74_openid_discovery_lies_under_the_issuer(world: World) -> Non
         assert document[name], name
 
 
-def test_the_fhir_base_is_not_the_issuer(world: World) -> None:
+def test_issuer_differs_from_the_fhir_base(world: World) -> None:
     assert configuration(world)["issuer"] != BASE

@@ -62,7 +62,7 @@ def within(resource: dict[str, Any], scopes: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.parametrize("scopes", [SET_1, SET_2], ids=["set-1", "set-2"])
-def test_smart_65_granular_scopes_are_granted_literally_and_stay_so(world: World, scopes: tuple[str, ...]) -> None:
+def test_smart_65_granular_scopes_stay_literal_through_refresh(world: World, scopes: tuple[str, ...]) -> None:
     asked = f"{BASICS} {' '.join(scopes)}"
     tokens = world.tokens(scope=asked)
     assert tokens["scope"] == asked
@@ -79,7 +79,7 @@ def test_smart_65_granular_scopes_are_granted_literally_and_stay_so(world: World
     "scope",
     ["patient/*.read", "patient/Observation.read patient/Condition.read", "user/*.read", "patient/*.*", "patient/Communication.write"],
 )
-def test_smart_62_the_older_syntax_comes_back_as_asked_through_refresh_and_introspection(world: World, scope: str) -> None:
+def test_smart_62_v1_scopes_are_unchanged_in_refresh_and_introspection(world: World, scope: str) -> None:
     asked = f"launch/patient offline_access {scope}"
     tokens = world.tokens(scope=asked)
     refreshed = world.refresh(tokens["refresh_token"]).json()
@@ -87,7 +87,7 @@ def test_smart_62_the_older_syntax_comes_back_as_asked_through_refresh_and_intro
     assert [tokens["scope"], refreshed["scope"], *(state["scope"] for state in states)] == [asked] * 4
 
 
-def test_smart_68_the_person_may_choose_categories_and_gets_literal_granular_scopes(world: World) -> None:
+def test_smart_68_chosen_categories_become_granular_scopes(world: World) -> None:
     page = world.consent_page(scope=WHOLE)
     chosen = [SET_1[2], SET_2[1], SET_2[0]]
     sent = [*Page(page.text).sent, *(("part", text) for text in chosen), ("decision", "allow")]
@@ -98,14 +98,14 @@ def test_smart_68_the_person_may_choose_categories_and_gets_literal_granular_sco
     assert tokens["scope"] == world.refresh(tokens["refresh_token"]).json()["scope"]
 
 
-def test_smart_68_every_category_of_65_is_offered(world: World) -> None:
+def test_smart_68_consent_page_offers_every_granular_category(world: World) -> None:
     page = world.consent_page(scope=WHOLE)
     for text in (*SET_1, *SET_2):
         assert f'value="{text}"' in page.text, text
     assert {part.text for parts in category_scopes.parts(WHOLE).values() for part in parts} == {*SET_1, *SET_2}
 
 
-def test_smart_68_categories_that_were_not_offered_cannot_be_chosen(world: World) -> None:
+def test_smart_68_unoffered_categories_are_not_granted(world: World) -> None:
     page = world.consent_page(scope="launch/patient patient/Observation.rs")
     fields = dict(Page(page.text).sent) | {"part": [SET_1[0], SET_1[2].replace(".rs", ".cruds"), "patient/*.cruds"], "decision": "allow"}
     code = query(world.http.post("/oauth/consent", data=fields).headers["location"])["code"]
@@ -122,7 +122,7 @@ def test_smart_68_categories_that_were_not_offered_cannot_be_chosen(world: World
         "patient/Procedure.rs",
     ],
 )
-def test_categories_are_not_offered_where_choosing_them_would_mean_nothing(scope: str) -> None:
+def test_categories_are_not_offered_for_scopes_they_cannot_narrow(scope: str) -> None:
     assert category_scopes.parts(scope) == {}
 
 
@@ -149,7 +149,7 @@ SEARCHES = (
 
 
 @pytest.mark.parametrize("scopes", [SET_1, SET_2], ids=["set-1", "set-2"])
-def test_smart_66_a_search_finds_what_it_found_before_within_the_categories_and_nothing_else(whole: Whole, scopes: tuple[str, ...]) -> None:
+def test_smart_66_search_returns_exactly_the_granted_categories(whole: Whole, scopes: tuple[str, ...]) -> None:
     full = whole.served.app_token("adult", "adult", WHOLE.replace("launch/patient offline_access ", ""))
     part = whole.served.app_token("adult", "adult", f"patient/Patient.rs {' '.join(scopes)}")
     met = 0
@@ -162,7 +162,7 @@ def test_smart_66_a_search_finds_what_it_found_before_within_the_categories_and_
     assert met > 4  # the control
 
 
-def test_smart_66_searching_by_post_is_no_different(whole: Whole) -> None:
+def test_smart_66_post_search_returns_the_same_ids_as_get(whole: Whole) -> None:
     part = whole.served.app_token("adult", "adult", f"patient/Patient.rs {' '.join(SET_1)}")
     for search in SEARCHES[:6]:
         type, _, text = search.partition("?")
@@ -172,7 +172,7 @@ def test_smart_66_searching_by_post_is_no_different(whole: Whole) -> None:
 
 
 @pytest.mark.parametrize("scopes", [SET_1, SET_2], ids=["set-1", "set-2"])
-def test_smart_67_a_read_outside_the_categories_is_refused_and_shows_nothing(whole: Whole, scopes: tuple[str, ...]) -> None:
+def test_smart_67_read_outside_categories_answers_like_an_unknown_id(whole: Whole, scopes: tuple[str, ...]) -> None:
     full = whole.served.app_token("adult", "adult", "patient/Condition.rs patient/Observation.rs")
     part = whole.served.app_token("adult", "adult", " ".join(scopes))
     everything = resources(whole, full, "Observation?patient=adult") | resources(whole, full, "Condition?patient=adult")
@@ -189,7 +189,7 @@ def test_smart_67_a_read_outside_the_categories_is_refused_and_shows_nothing(who
     assert all(seen.values()), seen  # the control: some of each
 
 
-def test_smart_70_batch_entries_includes_and_everything_keep_to_the_categories(whole: Whole) -> None:
+def test_smart_70_batch_include_and_everything_respect_categories(whole: Whole) -> None:
     part = whole.served.app_token("adult", "adult", f"patient/Patient.rs patient/Encounter.rs patient/DiagnosticReport.rs {SET_1[2]}")
     allowed = set(resources(whole, part, "Observation?patient=adult"))
     for path in (
@@ -214,7 +214,7 @@ def test_smart_70_batch_entries_includes_and_everything_keep_to_the_categories(w
 # the limited app (group 2)
 
 
-def test_smart_69_a_type_that_was_unticked_is_refused_with_403_and_the_rest_is_not(whole: Whole) -> None:
+def test_smart_69_deselected_resource_types_return_403(whole: Whole) -> None:
     asked = "patient/Patient.rs patient/Condition.rs patient/Observation.rs patient/Immunization.rs patient/AllergyIntolerance.read"
     tokens = whole.allowed(
         "adult", "adult", scope=f"launch/patient {asked}", untick=("patient/Immunization.rs", "patient/AllergyIntolerance.read")
@@ -233,7 +233,7 @@ def test_smart_69_a_type_that_was_unticked_is_refused_with_403_and_the_rest_is_n
 # letters and levels
 
 
-def test_smart_63_64_each_letter_opens_its_interaction_and_no_other(whole: Whole) -> None:
+def test_smart_63_64_scope_letter_allows_only_its_interaction(whole: Whole) -> None:
     read, search, both = (whole.served.app_token("adult", "adult", f"patient/*.{letters}") for letters in ("r", "s", "rs"))
     for token, reads, searches in ((read, 200, 403), (search, 403, 200), (both, 200, 200)):
         assert whole.get(token, "Patient/adult").status == reads
@@ -249,7 +249,7 @@ def test_smart_63_64_each_letter_opens_its_interaction_and_no_other(whole: Whole
         assert whole.served.request(token, "POST", "Communication", body=body).status == status, scope
 
 
-def test_smart_64_a_patient_wildcard_stays_in_the_record_in_context(whole: Whole) -> None:
+def test_smart_64_patient_wildcard_is_limited_to_the_context_patient(whole: Whole) -> None:
     token = whole.served.app_token("parent-a", "child", "patient/*.rs")
     assert whole.get(token, "Patient/child").status == 200
     for other in ("teen", "adult", "never-was"):
@@ -257,7 +257,7 @@ def test_smart_64_a_patient_wildcard_stays_in_the_record_in_context(whole: Whole
         assert whole.get(token, f"Observation?patient={other}").ids() == []
 
 
-def test_smart_70_user_scopes_reach_no_further_than_the_person_does(whole: Whole) -> None:
+def test_smart_70_user_scopes_are_limited_to_the_persons_access(whole: Whole) -> None:
     clinician = whole.allowed("clinician", "", scope="user/*.rs")["access_token"]
     adult = whole.allowed("adult", "adult", scope="launch/patient user/*.rs")["access_token"]
     assert whole.get(clinician, "Patient").ids("Patient")
@@ -265,7 +265,7 @@ def test_smart_70_user_scopes_reach_no_further_than_the_person_does(whole: Whole
     assert whole.get(adult, "Patient/child").status == 404
 
 
-def test_smart_70_who_acts_for_others_chooses_a_record_for_user_scopes_too(whole: Whole) -> None:
+def test_smart_70_proxy_chooses_a_record_for_user_scopes(whole: Whole) -> None:
     for chosen, other in (("child", "teen"), ("teen", "child")):
         whole.http.cookies.clear()
         tokens = whole.allowed("parent-a", chosen, scope="user/*.rs")
@@ -274,7 +274,7 @@ def test_smart_70_who_acts_for_others_chooses_a_record_for_user_scopes_too(whole
         assert whole.get(tokens["access_token"], f"Patient/{other}").status == 404
 
 
-def test_smart_61_56_85_the_patient_in_context_is_readable_and_nothing_is_without_a_token(whole: Whole) -> None:
+def test_smart_61_56_85_context_patient_is_readable_only_with_a_token(whole: Whole) -> None:
     tokens = whole.allowed("parent-a", "child", scope="launch/patient offline_access patient/*.rs")
     assert whole.get(tokens["access_token"], f"Patient/{tokens['patient']}").json["id"] == "child"
     second = whole.refresh(tokens["refresh_token"]).json()
@@ -282,7 +282,7 @@ def test_smart_61_56_85_the_patient_in_context_is_readable_and_nothing_is_withou
     assert whole.served.get(None, "Patient/child").status == 401
 
 
-def test_smart_58_the_visit_in_context_is_readable(whole: Whole) -> None:
+def test_smart_58_visible_encounters_are_offered_and_readable(whole: Whole) -> None:
     scope = "launch/patient launch/encounter patient/*.rs"
     whole.http.cookies.clear()
     offered = [one for one in Page(whole.consent_page("adult", "adult", scope=scope).text).radios if one]
@@ -306,7 +306,7 @@ def test_smart_79_fhir_user_is_readable_under_a_patient_launch(whole: Whole) -> 
         assert (answer.status, answer.json["resourceType"]) == (200, state["fhirUser"].split("/")[-2])
 
 
-def test_smart_100_after_a_revocation_the_record_is_closed_at_once(whole: Whole) -> None:
+def test_smart_100_revocation_ends_record_access_immediately(whole: Whole) -> None:
     tokens = whole.allowed("adult", "adult", scope="launch/patient offline_access patient/*.rs")
     assert whole.get(tokens["access_token"], "Patient/adult").status == 200
     whole.post("/oauth/revoke", token=tokens["refresh_token"], client_id="demo-public")

@@ -9,12 +9,12 @@ from tests.smart.world import ASSERTION_TYPE, BASE, ORIGIN, World, claims_of
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
 
-def test_smart_95_98_garbage_is_inactive_and_nothing_more(world: World) -> None:
+def test_smart_95_98_invalid_token_returns_only_active_false(world: World) -> None:
     answer = world.post("/oauth/introspect", CONFIDENTIAL, token="invalid_token_value")
     assert (answer.status_code, answer.json()) == (200, {"active": False})
 
 
-def test_smart_96_97_a_live_token_states_what_its_response_stated(world: World) -> None:
+def test_smart_96_97_active_token_matches_its_token_response(world: World) -> None:
     tokens = world.tokens("parent-a", "teen")
     answer = world.post("/oauth/introspect", CONFIDENTIAL, token=tokens["access_token"])
     state, (_, claims) = answer.json(), claims_of(tokens["id_token"])
@@ -28,14 +28,14 @@ def test_smart_96_97_a_live_token_states_what_its_response_stated(world: World) 
     assert "no-store" in answer.headers["cache-control"]
 
 
-def test_smart_96_a_backend_token_states_client_and_expiry(world: World) -> None:
+def test_smart_96_backend_token_returns_client_and_scope_without_sub(world: World) -> None:
     token = world.backend().json()["access_token"]
     state = world.post("/oauth/introspect", CONFIDENTIAL, token=token).json()
     assert (state["client_id"], state["scope"], "sub" in state) == ("demo-backend", "system/*.rs", False)
 
 
 @pytest.mark.parametrize("state", ["expired", "revoked", "refresh"])
-def test_smart_98_what_is_not_a_live_access_token_is_inactive(world: World, state: str) -> None:
+def test_smart_98_expired_revoked_or_refresh_token_is_inactive(world: World, state: str) -> None:
     tokens = world.tokens()
     if state == "expired":
         world.clock.forward(HOUR)
@@ -45,7 +45,7 @@ def test_smart_98_what_is_not_a_live_access_token_is_inactive(world: World, stat
     assert world.post("/oauth/introspect", CONFIDENTIAL, token=token).json() == {"active": False}
 
 
-def test_smart_99_a_bearer_token_or_an_assertion_is_a_credential_too(world: World) -> None:
+def test_smart_99_bearer_token_or_assertion_authenticates_the_caller(world: World) -> None:
     token, caller = world.tokens()["access_token"], world.backend().json()["access_token"]
     header = {"Authorization": f"Bearer {caller}"}
     assert world.http.post("/oauth/introspect", data={"token": token}, headers=header).json()["active"] is True
@@ -53,7 +53,7 @@ def test_smart_99_a_bearer_token_or_an_assertion_is_a_credential_too(world: Worl
     assert world.post("/oauth/introspect", None, token=token, **signed).json()["active"] is True
 
 
-def test_without_credentials_nothing_is_introspected(world: World) -> None:
+def test_introspection_without_valid_credentials_is_refused(world: World) -> None:
     token = world.tokens()["access_token"]
     for given in ({}, {"client_id": "demo-public"}, {"access_token": token}):
         assert world.post("/oauth/introspect", token=token, **given).status_code in (400, 401)
@@ -63,7 +63,7 @@ def test_without_credentials_nothing_is_introspected(world: World) -> None:
 
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
 @pytest.mark.parametrize("hint", [None, "access_token", "refresh_token", "nonsense"])
-def test_smart_100_revoking_either_token_ends_both_at_once(world: World, kind: str, hint: str | None) -> None:
+def test_smart_100_revoking_either_token_revokes_both_immediately(world: World, kind: str, hint: str | None) -> None:
     tokens = world.tokens()
     assert world.principal(tokens["access_token"])
     answer = world.post("/oauth/revoke", token=tokens[kind], client_id="demo-public", token_type_hint=hint)
@@ -72,20 +72,20 @@ def test_smart_100_revoking_either_token_ends_both_at_once(world: World, kind: s
     assert world.refresh(tokens["refresh_token"]).status_code == 400
 
 
-def test_smart_100_after_a_refresh_the_older_access_token_ends_too(world: World) -> None:
+def test_smart_100_revocation_covers_access_tokens_before_refresh(world: World) -> None:
     first = world.tokens()
     second = world.refresh(first["refresh_token"]).json()
     world.post("/oauth/revoke", token=second["refresh_token"], client_id="demo-public")
     assert world.principal(first["access_token"]) is None
 
 
-def test_smart_100_revocation_leaves_other_families_alone(world: World) -> None:
+def test_smart_100_revocation_keeps_other_token_families(world: World) -> None:
     first, other = world.tokens(), world.tokens()
     world.post("/oauth/revoke", token=first["access_token"], client_id="demo-public")
     assert world.principal(other["access_token"])
 
 
-def test_revocation_is_silent_about_unknown_tokens_and_closed_to_other_clients(world: World) -> None:
+def test_revocation_ignores_unknown_tokens_and_refuses_other_clients(world: World) -> None:
     token = world.tokens()["access_token"]
     assert world.post("/oauth/revoke", token="unknown", client_id="demo-public").status_code == 200
     assert world.post("/oauth/revoke", CONFIDENTIAL, token=token).status_code == 400
@@ -93,7 +93,7 @@ def test_revocation_is_silent_about_unknown_tokens_and_closed_to_other_clients(w
     assert world.principal(token)
 
 
-def test_revocation_moves_the_counter_that_cached_callers_are_checked_against(world: World) -> None:
+def test_revocation_advances_the_security_counter(world: World) -> None:
     import asyncio
 
     async def counter() -> int:

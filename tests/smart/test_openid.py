@@ -28,7 +28,7 @@ def test_smart_72_76_77_the_id_token_verifies_against_the_published_keys(world: 
     assert 1 <= len(claims["sub"]) <= 255
 
 
-def test_smart_75_the_keys_are_public_rsa_and_ec(world: World) -> None:
+def test_smart_75_jwks_contains_only_public_rsa_and_ec_keys(world: World) -> None:
     published = world.http.get("/oauth/jwks").json()["keys"]
     assert sorted((key["kty"], key["alg"]) for key in published) == [("EC", "ES384"), ("RSA", "RS256")]
     assert not any(set(key) & {"d", "p", "q", "dp", "dq", "qi"} for key in published)
@@ -41,7 +41,7 @@ def test_signing_keys_have_128_bits_of_strength_or_more(world: World) -> None:
     assert published["EC"]["crv"] == "P-384"
 
 
-def test_the_subject_is_stable_per_person_and_tells_nothing(world: World) -> None:
+def test_subject_is_stable_per_person_and_hides_the_username(world: World) -> None:
     first, again, other = (
         claims_of(world.tokens(user, patient)["id_token"])[1]["sub"]
         for user, patient in (("adult", "adult"), ("adult", "adult"), ("parent-a", "teen"))
@@ -59,17 +59,17 @@ def test_the_subject_is_stable_per_person_and_tells_nothing(world: World) -> Non
         ("clinician", "", "Practitioner/dr-rivera"),
     ],
 )
-def test_smart_78_fhir_user_is_who_the_person_is_towards_the_record(world: World, username: str, patient: str, expected: str) -> None:
+def test_smart_78_fhir_user_is_the_persons_resource_for_the_record(world: World, username: str, patient: str, expected: str) -> None:
     scope = "openid fhirUser patient/*.rs" if patient else "openid fhirUser user/*.rs"
     assert claims_of(world.tokens(username, patient, scope=scope)["id_token"])[1]["fhirUser"] == f"{BASE}/{expected}"
 
 
-def test_no_id_token_without_openid_and_no_fhir_user_without_asking(world: World) -> None:
+def test_id_token_and_fhir_user_require_their_scopes(world: World) -> None:
     assert "id_token" not in world.tokens(scope="patient/*.rs")
     assert "fhirUser" not in claims_of(world.tokens(scope="openid patient/*.rs")["id_token"])[1]
 
 
-def test_after_a_rotation_old_tokens_still_verify_and_new_ones_use_the_new_key(world: World) -> None:
+def test_key_rotation_keeps_old_tokens_valid_and_uses_the_new_key(world: World) -> None:
     before = world.tokens()["id_token"]
     asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     after = world.tokens()["id_token"]
@@ -79,7 +79,7 @@ def test_after_a_rotation_old_tokens_still_verify_and_new_ones_use_the_new_key(w
         assert jwt.decode(token, published, algorithms=["RS256"]).claims["iss"] == ORIGIN
 
 
-def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: World) -> None:
+def test_secret_key_setting_encrypts_stored_signing_keys(world: World) -> None:
     marker = base64.b64encode(b"-----BEGIN")[:12]
 
     def kept(key: str) -> list[bytes]:
@@ -93,13 +93,13 @@ def test_with_a_key_in_the_settings_private_keys_are_sealed_in_the_store(world: 
     assert not any(marker in text for text in kept("k" * 32))
 
 
-def test_preparing_twice_makes_no_second_key(world: World) -> None:
+def test_preparing_keys_twice_creates_no_second_key(world: World) -> None:
     before = world.http.get("/oauth/jwks").json()
     asyncio.run(signing_keys.prepare(world.smart))
     assert world.http.get("/oauth/jwks").json() == before
 
 
-def test_a_retired_key_stays_published_until_the_last_token_it_signed_has_run_out(world: World) -> None:
+def test_retired_key_is_published_until_its_tokens_expire(world: World) -> None:
     old = world.tokens()["id_token"]
     asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     world.clock.forward(HOUR)  # the id_token's own life
@@ -110,7 +110,7 @@ def test_a_retired_key_stays_published_until_the_last_token_it_signed_has_run_ou
     assert sorted(key["alg"] for key in published) == ["ES384", "RS256"]
 
 
-def test_keys_can_be_rotated_again_and_again_even_after_old_ones_have_gone(world: World) -> None:
+def test_key_rotation_works_after_retired_keys_are_removed(world: World) -> None:
     seen = set()
     for _ in range(3):
         asyncio.run(signing_keys.rotate(world.smart, "RS256"))
@@ -119,7 +119,7 @@ def test_keys_can_be_rotated_again_and_again_even_after_old_ones_have_gone(world
     assert len(seen) == 3
 
 
-def test_a_production_server_makes_no_key_that_would_lie_open(world: World) -> None:
+def test_key_rotation_in_production_requires_the_secret_key(world: World) -> None:
     object.__setattr__(world.smart, "mode", "production")
     before = world.http.get("/oauth/jwks").json()
     with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY"):

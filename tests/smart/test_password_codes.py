@@ -49,7 +49,7 @@ def enters(world: World, password: str) -> bool:
     return asyncio.run(sessions.current(world.smart, world.http.cookies.get("session") or "")) is not None
 
 
-def test_a_code_sets_a_password_once_and_signs_nobody_in(world: World) -> None:
+def test_password_code_sets_a_password_once_without_signing_in(world: World) -> None:
     code = issued(world)
     assert enters(world, demo.PASSWORD)
     assert choose(world, code.lower().replace("-", " ")).status_code == 200
@@ -60,7 +60,7 @@ def test_a_code_sets_a_password_once_and_signs_nobody_in(world: World) -> None:
     assert enters(world, NEW)
 
 
-def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
+def test_concurrent_password_code_uses_succeed_once(world: World) -> None:
     code = issued(world)
 
     async def race() -> list[User]:
@@ -70,7 +70,7 @@ def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
     assert len(asyncio.run(race())) == 1
 
 
-def test_wrong_lapsed_and_strangers_codes_read_alike_and_change_nothing(world: World) -> None:
+def test_wrong_expired_and_foreign_password_codes_get_the_same_error(world: World) -> None:
     code = issued(world)
     wrong = choose(world, "0000-0000-0000-0000-0000")
     stranger = choose(world, code, username="nobody")
@@ -82,27 +82,27 @@ def test_wrong_lapsed_and_strangers_codes_read_alike_and_change_nothing(world: W
     assert enters(world, demo.PASSWORD)
 
 
-def test_a_newer_code_takes_the_place_of_the_older(world: World) -> None:
+def test_new_password_code_replaces_the_previous_one(world: World) -> None:
     first, latest = issued(world), issued(world)
     assert choose(world, first).status_code == 400
     assert choose(world, latest).status_code == 200
 
 
 @pytest.mark.parametrize(("new", "again"), [("password1234", "password1234"), ("short", "short"), (NEW, NEW + "x")])
-def test_a_password_that_will_not_do_does_not_cost_the_code(world: World, new: str, again: str) -> None:
+def test_rejected_password_does_not_consume_the_code(world: World, new: str, again: str) -> None:
     code = issued(world)
     assert choose(world, code, new=new, again=again).status_code == 400
     assert choose(world, code).status_code == 200
 
 
-def test_what_was_typed_is_kept_but_for_the_passwords(world: World) -> None:
+def test_rejected_form_keeps_username_and_code_but_no_password(world: World) -> None:
     code = issued(world).lower()
     text = choose(world, code, again=NEW + "x").text
     assert f'value="{code}"' in text and 'value="adult"' in text
     assert NEW not in text
 
 
-def test_a_second_factor_outlives_a_forgotten_password(world: World) -> None:
+def test_password_reset_keeps_the_second_factor(world: World) -> None:
     seed = second_factor.new_seed()
     asyncio.run(second_factor.enrol(world.smart, account(world), seed))
     choose(world, issued(world))
@@ -112,26 +112,26 @@ def test_a_second_factor_outlives_a_forgotten_password(world: World) -> None:
     assert asyncio.run(sessions.current(world.smart, world.http.cookies["session"])) is not None
 
 
-def test_a_closed_account_chooses_no_password(world: World) -> None:
+def test_disabled_account_cannot_set_a_password(world: World) -> None:
     code = issued(world)
     asyncio.run(users.save(world.store, msgspec.structs.replace(account(world), disabled=True)))
     assert choose(world, code).status_code == 400
 
 
-def test_codes_are_kept_as_digests_and_are_long(world: World) -> None:
+def test_password_codes_are_long_and_not_stored_in_plain_text(world: World) -> None:
     codes = {issued(world) for _ in range(20)}
     kept = repr(asyncio.run(world.store.key_values.list_all("password-code", 0)))
     assert len(codes) == 20 and all(len(code.replace("-", "")) == 20 for code in codes)
     assert not [code for code in codes if code in kept or code.replace("-", "") in kept]
 
 
-def test_tries_from_one_address_are_limited(world: World) -> None:
+def test_password_code_attempts_per_ip_address_are_limited(world: World) -> None:
     for _ in range(PER_ADDRESS):
         assert choose(world, "0000", new="x", again="y").status_code == 400
     assert choose(world, issued(world)).status_code == 429
 
 
-def test_the_form_of_another_browser_is_refused(world: World) -> None:
+def test_csrf_set_password_form_of_another_browser_returns_403(world: World) -> None:
     fields = dict(Page(world.http.get("/set-password").text).sent) | {"username": "adult", "code": issued(world), "new": NEW, "again": NEW}
     assert world.browser().post("/set-password", data=fields).status_code == 403
     assert world.http.post("/set-password", data=fields).status_code == 200  # the control
@@ -162,7 +162,7 @@ def stored(tmp_path: Path, job: object) -> object:
     return asyncio.run(at_store())
 
 
-def test_a_new_account_has_no_password_that_anybody_knows_and_a_code_to_choose_one(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
+def test_user_add_prints_a_working_password_code(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
     added = run("add", "pat")
     code = added.stdout.strip().splitlines()[0]
     assert (added.exit_code, len(code)) == (0, 24)
@@ -186,7 +186,7 @@ def test_a_production_server_starts_without_accounts() -> None:
     assert asyncio.run(accounts("demo")) > 5  # the control
 
 
-def test_the_operator_ends_sessions_of_one_or_of_all(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
+def test_sign_out_command_ends_sessions_of_one_account_or_all(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
     for name in ("pat", "sam"):
         run("add", name, "--password", NEW)
     world.clock.micros = time.time_ns() // 1000
@@ -210,7 +210,7 @@ def test_the_operator_ends_sessions_of_one_or_of_all(run, tmp_path: Path, world:
     assert [run("sign-out").exit_code, run("sign-out", "pat", "--everyone").exit_code, run("sign-out", "nobody").exit_code] == [2, 2, 1]
 
 
-def test_the_operator_takes_away_a_lost_second_factor(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
+def test_second_factor_command_removes_a_lost_second_factor(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
     run("add", "pat", "--password", NEW)
 
     async def enrolled(store: object) -> bool:
@@ -240,14 +240,14 @@ def test_the_operator_takes_away_a_lost_second_factor(run, tmp_path: Path, world
         ("test", "staff", {"clinician", "billing", "privacy"}),
     ],
 )
-def test_staff_need_a_second_factor_in_production_unless_the_operator_decides_otherwise(mode: str, setting: str, roles: set[str]) -> None:
+def test_second_factor_roles_follow_the_mode_and_the_setting(mode: str, setting: str, roles: set[str]) -> None:
     given = {"FHIR_SERVER_MODE": mode, **({"FHIR_SERVER_SECOND_FACTOR": setting} if setting else {})}
     assert set(Settings.from_environment(given).roles_with_second_factor) == roles
     with pytest.raises(ValueError, match="SECOND_FACTOR"):
         Settings.from_environment({"FHIR_SERVER_SECOND_FACTOR": "some"})
 
 
-def test_a_server_is_wired_with_that_setting() -> None:
+def test_server_applies_the_second_factor_setting() -> None:
     made = build_components(Settings(store="memory:", mode="test", second_factor="staff"))
     assert made.smart.second_factor == {"clinician", "billing", "privacy"}
     assert build_components(Settings(store="memory:", mode="test")).smart.second_factor == frozenset()

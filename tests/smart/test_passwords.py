@@ -47,11 +47,11 @@ def test_short_and_common_passwords_are_refused(password: str) -> None:
         *("uvqnwkzjxe", "8302746195037", demo.PASSWORD, "x" + "mQ7 " * 60),
     ],
 )
-def test_any_composition_will_do_if_it_is_hard_to_guess(password: str) -> None:
+def test_hard_to_guess_password_of_any_composition_is_accepted(password: str) -> None:
     check(password)
 
 
-def test_every_common_password_of_the_list_is_refused() -> None:
+def test_common_passwords_of_the_list_are_refused() -> None:
     from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
     long = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= SHORTEST]
@@ -64,27 +64,27 @@ def test_every_common_password_of_the_list_is_refused() -> None:
 
 
 @pytest.mark.parametrize("password", ["demohealth12", "DemoHealth2026", "alexadult1985", "mercyhospital", "fhirserver1"])
-def test_words_that_anybody_would_try_here_do_not_make_a_password(password: str) -> None:
+def test_passwords_built_from_context_words_are_refused(password: str) -> None:
     with pytest.raises(ValueError, match="too easy"):
         check(password, ("Demo Health", "alex", "Alex Adult", "Mercy"))
 
 
-def test_such_words_are_no_harm_in_a_long_password() -> None:
+def test_long_password_may_contain_context_words() -> None:
     check("demo health walnut 71 gramophone", ("Demo Health",))
 
 
-def test_the_words_are_documented() -> None:
+def test_context_words_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
     assert [word for word in WORDS if not re.search(rf"\b{word}\b", page)] == []
 
 
-def test_an_account_cannot_be_opened_with_its_own_name_for_a_password(world: World) -> None:
+def test_password_built_from_the_account_name_is_refused(world: World) -> None:
     with pytest.raises(ValueError, match="too easy"):
         asyncio.run(users.create(world.store, "gwendolyn.ashworth", "gwendolyn.ashworth1", "patient", name="Gwendolyn Ashworth"))
 
 
 @pytest.mark.parametrize("length", [64, 1024, 3000])
-def test_long_passwords_count_to_the_last_character(world: World, length: int) -> None:
+def test_long_passwords_are_compared_to_the_last_character(world: World, length: int) -> None:
     password = ("q7 lantern mosaic " * 200)[: length - 1] + "!"
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
@@ -105,7 +105,7 @@ def hashes(*passwords: str) -> list[str]:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ":7\r\n"])
-def test_a_breached_password_is_found_wherever_it_stands_in_the_file(tmp_path: Path, end: str) -> None:
+def test_breached_password_is_found_at_any_position_in_the_file(tmp_path: Path, end: str) -> None:
     words = [f"breached word {number}" for number in range(1, 65)]
     for size in (1, 2, 3, 64):
         file = tmp_path / f"{size}.txt"
@@ -114,7 +114,7 @@ def test_a_breached_password_is_found_wherever_it_stands_in_the_file(tmp_path: P
         assert not is_breached(file, "another")
 
 
-def test_a_breached_password_is_refused_where_people_choose_one(world: World, tmp_path: Path) -> None:
+def test_breached_password_is_refused_for_a_new_account(world: World, tmp_path: Path) -> None:
     file = tmp_path / "hashes.txt"
     file.write_text("".join(f"{line}:3\n" for line in hashes("blue kettle four spoons", "other words altogether")))
     rules = Rules.of(("Demo Health",), str(file))
@@ -127,7 +127,7 @@ def test_a_breached_password_is_refused_where_people_choose_one(world: World, tm
 
 
 @pytest.mark.parametrize("content", [b"", b"password\n", b"cbfdac6008f9cab4083784cbd1874f76618d2a97:3\n"])
-def test_a_file_that_is_no_list_of_hashes_is_refused_at_the_start(tmp_path: Path, content: bytes) -> None:
+def test_invalid_breached_password_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "hashes.txt"
     file.write_bytes(content)
     for path in (file, tmp_path / "missing.txt"):

@@ -36,7 +36,7 @@ def part(resource: dict[str, Any], name: str) -> dict[str, Any]:
     return next(one for one in resource["extension"] if one["url"] == f"{EXTENSION}/{name}")
 
 
-def test_smart_16_101_the_bundle_is_public_readable_from_anywhere_and_has_an_etag(world: World) -> None:
+def test_smart_16_101_brand_bundle_is_public_with_cors_and_etag(world: World) -> None:
     document = world.http.get("/fhir/.well-known/smart-configuration").json()
     assert document["user_access_brand_bundle"] == ORIGIN + BUNDLE
     answer = world.http.get(BUNDLE, headers={"Origin": "https://app.example"})
@@ -48,7 +48,7 @@ def test_smart_16_101_the_bundle_is_public_readable_from_anywhere_and_has_an_eta
     assert world.http.request("OPTIONS", BUNDLE).status_code == 204
 
 
-def test_smart_102_the_bundle_is_a_valid_dated_collection(world: World) -> None:
+def test_smart_102_brand_bundle_is_a_valid_timestamped_collection(world: World) -> None:
     document = bundle(world)
     assert validate.check("Bundle", document) == ()
     assert (document["type"], bool(document["timestamp"]), len(document["entry"])) == ("collection", True, 2)
@@ -58,7 +58,7 @@ def test_smart_102_the_bundle_is_a_valid_dated_collection(world: World) -> None:
         assert entry["fullUrl"] == f"{BASE}/{resource['resourceType']}/{resource['id']}"
 
 
-def test_smart_103_the_endpoint_has_what_its_profile_needs_and_a_brand_that_names_it(world: World) -> None:
+def test_smart_103_endpoint_meets_its_profile_and_belongs_to_the_brand(world: World) -> None:
     (endpoint,), (brand,) = entries(world, "Endpoint"), entries(world, "Organization")
     assert part(endpoint, "endpoint-fhir-version")["valueCode"] == "4.0.1"
     assert (endpoint["status"], endpoint["connectionType"]["code"]) == ("active", "hl7-fhir-rest")
@@ -68,13 +68,13 @@ def test_smart_103_the_endpoint_has_what_its_profile_needs_and_a_brand_that_name
     assert {"reference": f"Endpoint/{endpoint['id']}"} in brand["endpoint"]
 
 
-def test_smart_104_at_the_endpoints_address_there_is_a_capability_statement(whole: Whole) -> None:
+def test_smart_104_endpoint_address_serves_a_capability_statement(whole: Whole) -> None:
     (endpoint,) = entries(whole, "Endpoint")
     answer = whole.http.get(f"{endpoint['address']}/metadata".removeprefix(ORIGIN))
     assert (answer.status_code, answer.json()["resourceType"]) == (200, "CapabilityStatement")
 
 
-def test_smart_105_the_brand_has_what_its_profile_needs_and_its_portals_endpoints_are_its_own(world: World) -> None:
+def test_smart_105_brand_meets_its_profile_and_owns_the_portal_endpoint(world: World) -> None:
     (brand,) = entries(world, "Organization")
     portal = {one["url"]: one for one in part(brand, "organization-portal")["extension"]}
     assert (brand["active"], brand["name"]) == (True, world.smart.organization)
@@ -92,7 +92,7 @@ def test_smart_106_the_identifier_in_discovery_names_the_brand(world: World) -> 
     assert [one for brand in entries(world, "Organization") for one in brand["identifier"] if one == identifier] == [identifier]
 
 
-def test_smart_04_05_06_discovery_is_json_whatever_is_accepted_and_with_a_slash(whole: Whole) -> None:
+def test_smart_04_05_06_discovery_is_json_for_any_accept_or_slash(whole: Whole) -> None:
     for path in ("/fhir/.well-known/smart-configuration", "/fhir//.well-known/smart-configuration"):
         for accept in ("*/*", "application/fhir+xml", "text/html"):
             answer = whole.http.get(path, headers={"Accept": accept})
@@ -116,7 +116,7 @@ def test_smart_17_18_20_any_origin_may_read_discovery_metadata_and_the_record(wh
         assert "Authorization" in preflight.headers["access-control-allow-headers"], path
 
 
-def test_smart_16_21_the_capability_statement_and_discovery_name_the_same_six_endpoints(whole: Whole) -> None:
+def test_smart_16_21_metadata_and_discovery_name_the_same_six_endpoints(whole: Whole) -> None:
     document = whole.http.get("/fhir/.well-known/smart-configuration").json()
     security = whole.http.get("/fhir/metadata").json()["rest"][0]["security"]
     stated = {one["url"]: one["valueUri"] for one in security["extension"][0]["extension"]}
@@ -134,6 +134,6 @@ def test_smart_16_21_the_capability_statement_and_discovery_name_the_same_six_en
         assert urlsplit(url).scheme and url.startswith(ORIGIN)
 
 
-def test_smart_16_the_registration_endpoint_answers(world: World) -> None:
+def test_smart_16_registration_endpoint_is_served(world: World) -> None:
     url = world.http.get("/fhir/.well-known/smart-configuration").json()["registration_endpoint"]
     assert world.http.post(url.removeprefix(ORIGIN), json={}).status_code == 400

@@ -15,7 +15,7 @@ from tests.smart.world import ORIGIN, SCOPE, World
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
 
-def test_smart_80_81_82_83_85_refreshing_works_without_and_then_with_scope(world: World) -> None:
+def test_smart_80_81_82_83_85_refresh_works_without_and_with_scope(world: World) -> None:
     first = world.tokens("parent-a", "teen")
     second = world.refresh(first["refresh_token"])
     third = world.refresh(second.json()["refresh_token"], scope=SCOPE)
@@ -39,7 +39,7 @@ def test_a_narrower_refresh_does_not_narrow_the_next(world: World) -> None:
     assert world.refresh(narrow["refresh_token"]).json()["scope"] == SCOPE
 
 
-def test_a_refresh_never_widens(world: World) -> None:
+def test_refresh_with_wider_scope_is_refused(world: World) -> None:
     token = world.tokens(scope="patient/Patient.rs offline_access")["refresh_token"]
     assert world.refresh(token, scope="patient/*.rs").json()["error"] == "invalid_scope"
     assert world.refresh(token).status_code == 200
@@ -56,7 +56,7 @@ def test_smart_84_a_refresh_token_is_bound_to_its_client(world: World) -> None:
     assert world.refresh(token).status_code == 200
 
 
-def test_a_reused_refresh_token_ends_the_family(world: World) -> None:
+def test_refresh_token_reuse_revokes_family(world: World) -> None:
     first = world.tokens()
     second = world.refresh(first["refresh_token"]).json()
     assert world.principal(second["access_token"])
@@ -66,7 +66,7 @@ def test_a_reused_refresh_token_ends_the_family(world: World) -> None:
     assert world.refresh(second["refresh_token"]).status_code == 400
 
 
-def test_of_parallel_refreshes_exactly_one_wins(world: World) -> None:
+def test_concurrent_refreshes_succeed_once(world: World) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": world.tokens()["refresh_token"], "client_id": "demo-public"}
 
     async def race() -> list[int]:
@@ -76,7 +76,7 @@ def test_of_parallel_refreshes_exactly_one_wins(world: World) -> None:
     assert sorted(asyncio.run(race())) == [200] + [400] * 11
 
 
-def test_a_refresh_token_lasts_three_months_from_its_last_use(world: World) -> None:
+def test_refresh_token_expires_three_months_after_last_use(world: World) -> None:
     token = world.tokens()["refresh_token"]
     world.clock.forward(91 * DAY)
     token = world.refresh(token).json()["refresh_token"]
@@ -86,7 +86,7 @@ def test_a_refresh_token_lasts_three_months_from_its_last_use(world: World) -> N
     assert world.refresh(token).status_code == 400
 
 
-def test_a_grant_ends_three_years_after_it_was_given_however_often_it_is_renewed(world: World) -> None:
+def test_grant_expires_three_years_after_consent_despite_refreshes(world: World) -> None:
     token, end = world.tokens()["refresh_token"], world.clock() + GRANT_LIFE
     while world.clock() + 90 * DAY < end:
         world.clock.forward(90 * DAY)
@@ -98,7 +98,7 @@ def test_a_grant_ends_three_years_after_it_was_given_however_often_it_is_renewed
     assert world.refresh(world.tokens()["refresh_token"]).status_code == 200  # the control: asked again, it goes on
 
 
-def test_a_closed_or_disabled_account_refreshes_nothing(world: World) -> None:
+def test_closed_or_disabled_account_cannot_refresh(world: World) -> None:
     first, second = world.tokens(), world.tokens("parent-a", "teen")
     user = asyncio.run(users.find(world.store, "parent-a"))
     assert user is not None
@@ -109,7 +109,7 @@ def test_a_closed_or_disabled_account_refreshes_nothing(world: World) -> None:
         assert world.principal(tokens["access_token"]) is None
 
 
-def test_what_a_registration_loses_its_tokens_lose(world: World) -> None:
+def test_narrowing_client_scopes_narrows_its_tokens(world: World) -> None:
     tokens = world.tokens(scope="patient/*.rs user/*.rs offline_access")
     client = asyncio.run(clients.find(world.store, "demo-public"))
     assert client is not None
@@ -118,7 +118,7 @@ def test_what_a_registration_loses_its_tokens_lose(world: World) -> None:
     assert world.refresh(tokens["refresh_token"]).json()["scope"] == "patient/Patient.rs offline_access"
 
 
-def test_tokens_of_a_removed_client_do_not_come_back_with_its_name(world: World) -> None:
+def test_removed_clients_tokens_stay_revoked_when_it_is_recreated(world: World) -> None:
     tokens = world.tokens()
     client = asyncio.run(clients.find(world.store, "demo-public"))
     assert client is not None

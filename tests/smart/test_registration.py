@@ -16,7 +16,7 @@ from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path
 from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
 
 
-def test_an_app_that_registered_itself_works_like_any_other(world: World) -> None:
+def test_self_registered_app_gets_and_refreshes_tokens(world: World) -> None:
     told = made(world, scope="openid fhirUser launch/patient offline_access patient/*.rs", client_uri="https://app.example")
     assert told["redirect_uris"] == [REDIRECT]
     assert told["client_id_issued_at"] == world.clock() // SECOND
@@ -27,7 +27,7 @@ def test_an_app_that_registered_itself_works_like_any_other(world: World) -> Non
     assert world.refresh(tokens["refresh_token"], client_id=told["client_id"]).status_code == 200
 
 
-def test_a_confidential_app_gets_a_secret_that_is_kept_as_a_digest(world: World) -> None:
+def test_confidential_app_gets_a_secret_stored_only_as_a_hash(world: World) -> None:
     told = made(world, token_endpoint_auth_method=None)
     assert (told["token_endpoint_auth_method"], told["client_secret_expires_at"]) == ("client_secret_basic", 0)
     kept = find(world, told["client_id"])
@@ -39,7 +39,7 @@ def test_a_confidential_app_gets_a_secret_that_is_kept_as_a_digest(world: World)
     assert world.exchange(code, (told["client_id"], told["client_secret"]), redirect_uri=REDIRECT).status_code == 200
 
 
-def test_an_app_may_prove_itself_by_a_key(world: World) -> None:
+def test_app_may_register_jwks_or_jwks_uri(world: World) -> None:
     jwks = private_keys(world.store, "demo-asymmetric").as_dict(private=False)
     told = made(world, token_endpoint_auth_method="private_key_jwt", jwks=jwks)
     assert told["jwks"] == jwks
@@ -47,7 +47,7 @@ def test_an_app_may_prove_itself_by_a_key(world: World) -> None:
     assert told["jwks_uri"] == "https://app.example/jwks"
 
 
-def test_no_answer_is_stored_and_any_origin_may_register(world: World) -> None:
+def test_registration_forbids_caching_and_allows_any_origin(world: World) -> None:
     answer = post(world)
     assert "no-store" in answer.headers["cache-control"]
     assert answer.headers["access-control-allow-origin"] == "*"
@@ -63,7 +63,7 @@ def test_no_answer_is_stored_and_any_origin_may_register(world: World) -> None:
         (None, "openid fhirUser launch launch/patient offline_access patient/*.rs"),
     ],
 )
-def test_it_gets_scopes_of_persons_and_never_of_systems(world: World, scope: str | None, granted: str) -> None:
+def test_self_registered_app_never_gets_system_scopes(world: World, scope: str | None, granted: str) -> None:
     told = made(world, scope=scope)
     kept = find(world, told["client_id"])
     assert kept is not None
@@ -83,7 +83,7 @@ def test_it_gets_scopes_of_persons_and_never_of_systems(world: World, scope: str
     ],
     ids=repr,
 )
-def test_what_only_an_operator_decides_is_not_read_from_metadata(world: World, forged: dict[str, Any]) -> None:
+def test_registration_ignores_operator_only_metadata(world: World, forged: dict[str, Any]) -> None:
     told = made(world, **forged)
     kept = find(world, told["client_id"])
     assert kept is not None
@@ -115,13 +115,13 @@ def test_what_only_an_operator_decides_is_not_read_from_metadata(world: World, f
         *("http://localhost.evil.example/", "https://app.example/\n", "https://äpp.example/", "http://[::2]/cb"),
     ],
 )
-def test_redirect_uris_are_https_or_on_ones_own_device(world: World, uri: str) -> None:
+def test_redirect_uri_unsafe_for_registration_is_refused(world: World, uri: str) -> None:
     answer = post(world, redirect_uris=[REDIRECT, uri])
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_redirect_uri")
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:8765/cb", "http://[::1]/cb", "http://localhost:3000/", "https://app.example/cb?x=1"])
-def test_addresses_on_ones_own_device_will_do(world: World, uri: str) -> None:
+def test_loopback_and_https_redirect_uris_are_registered(world: World, uri: str) -> None:
     assert made(world, redirect_uris=[uri])["redirect_uris"] == [uri]
 
 
@@ -162,7 +162,7 @@ def test_addresses_on_ones_own_device_will_do(world: World, uri: str) -> None:
     ],
     ids=repr,
 )
-def test_metadata_that_cannot_be_meant_is_refused(world: World, changes: dict[str, Any]) -> None:
+def test_invalid_client_metadata_is_refused(world: World, changes: dict[str, Any]) -> None:
     before = len(asyncio.run(clients.list_all(world.store)))
     answer = post(world, **changes)
     assert answer.status_code == 400
@@ -170,7 +170,7 @@ def test_metadata_that_cannot_be_meant_is_refused(world: World, changes: dict[st
     assert len(asyncio.run(clients.list_all(world.store))) == before
 
 
-def test_a_private_key_sent_by_mistake_is_refused_and_not_kept(world: World) -> None:
+def test_private_key_in_registered_jwks_returns_400(world: World) -> None:
     jwks = private_keys(world.store, "demo-asymmetric").as_dict(private=True)
     assert post(world, token_endpoint_auth_method="private_key_jwt", jwks=jwks).status_code == 400
 
@@ -185,7 +185,7 @@ def test_a_private_key_sent_by_mistake_is_refused_and_not_kept(world: World) -> 
         (b"{}", "text/plain"),
     ],
 )
-def test_what_is_no_metadata_at_all_is_a_refusal_and_not_a_fault(world: World, body: bytes, type: str) -> None:
+def test_malformed_registration_body_returns_400(world: World, body: bytes, type: str) -> None:
     answer = world.http.post("/oauth/register", content=body, headers={"Content-Type": type})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
     large = world.http.post("/oauth/register", content=b" " * 70_000, headers={"Content-Type": "application/json"})
@@ -199,7 +199,7 @@ def test_what_is_no_metadata_at_all_is_a_refusal_and_not_a_fault(world: World, b
         *("Neighbour Health portal", "Neighbour Hea1th portaI", "Demo Health", "Official Demo Health app", "ＤＥＭＯ phone app"),
     ],
 )
-def test_a_name_cannot_be_taken_for_another(world: World, name: str) -> None:
+def test_app_name_resembling_a_known_name_is_refused(world: World, name: str) -> None:
     answer = post(world, client_name=name)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
 
@@ -210,7 +210,7 @@ def test_two_apps_cannot_register_one_name(world: World) -> None:
     made(world, client_name="Lung diary")
 
 
-def test_of_registrations_made_at_once_under_names_that_look_alike_one_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_look_alike_registrations_succeed_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     known = clients.list_all
 
     async def slow(store: Any) -> Any:
@@ -232,13 +232,13 @@ def test_of_registrations_made_at_once_under_names_that_look_alike_one_is_kept(w
     assert post(world, client_name="Heart diary").status_code == 400
 
 
-def test_names_of_other_alphabets_are_names() -> None:
+def test_app_names_in_other_alphabets_are_accepted() -> None:
     assert readable("Дневник сердца") and readable("心臓日記")
     assert not imitates("心臓日記", "Дневник сердца")
     assert not claims("Heart diary", "")
 
 
-def test_registrations_from_one_address_are_limited(world: World) -> None:
+def test_registrations_per_ip_address_are_limited(world: World) -> None:
     answers = [post(world, client_name=f"Diary number {chr(97 + n % 26)}{chr(97 + n // 26)}{n}q").status_code for n in range(PER_ADDRESS)]
     assert answers == [201] * PER_ADDRESS
     assert post(world, client_name="One too many").status_code == 429
@@ -246,7 +246,7 @@ def test_registrations_from_one_address_are_limited(world: World) -> None:
     assert post(world, client_name="One too many").status_code == 201
 
 
-def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(world: World) -> None:
+def test_production_registration_consumes_an_initial_access_token(world: World) -> None:
     production(world)
     for token in ("", "wrong"):
         answer = post(world, token)
@@ -257,7 +257,7 @@ def test_outside_a_demo_an_initial_access_token_is_needed_and_good_for_one_app(w
     assert post(world, token, client_name="Lung diary").status_code == 401
 
 
-def test_of_parallel_registrations_with_one_token_exactly_one_wins(world: World) -> None:
+def test_concurrent_uses_of_an_initial_access_token_succeed_once(world: World) -> None:
     production(world)
     token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
 
@@ -271,21 +271,21 @@ def test_of_parallel_registrations_with_one_token_exactly_one_wins(world: World)
     assert len([one for one in asyncio.run(clients.list_all(world.store)) if one.name.startswith("Diary ")]) == 1
 
 
-def test_an_invitation_runs_out(world: World) -> None:
+def test_initial_access_token_expires_after_seven_days(world: World) -> None:
     production(world)
     token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
     world.clock.forward(7 * DAY)
     assert post(world, token).status_code == 401
 
 
-def test_an_access_token_is_no_invitation(world: World) -> None:
+def test_token_confusion_access_token_cannot_register_an_app(world: World) -> None:
     token = world.tokens()["access_token"]
     assert post(world, token).status_code == 401
     production(world)
     assert post(world, token).status_code == 401
 
 
-def test_open_redirect_a_faulty_request_of_a_self_registered_app_ends_on_our_page(world: World) -> None:
+def test_open_redirect_by_self_registered_app_ends_on_error_page(world: World) -> None:
     told = made(world)
     faulty: dict[str, str | None] = {"client_id": told["client_id"], "redirect_uri": REDIRECT, "scope": "nonsense"}
     answer = world.authorize(**faulty)
@@ -293,7 +293,7 @@ def test_open_redirect_a_faulty_request_of_a_self_registered_app_ends_on_our_pag
     assert world.authorize(scope="nonsense").status_code == 302  # the control: an operator's own client is answered
 
 
-def test_the_code_flow_of_a_self_registered_app_needs_pkce_too(world: World) -> None:
+def test_self_registered_app_needs_pkce(world: World) -> None:
     told = made(world)
     given = {"client_id": told["client_id"], "redirect_uri": REDIRECT}
     assert world.authorize(**given, code_challenge=None).status_code == 400

@@ -12,7 +12,7 @@ from tests.smart.registering import REDIRECT, find, production
 from tests.smart.world import Page, World
 
 
-def test_a_developer_registers_on_a_page_and_sees_the_secret_once(world: World) -> None:
+def test_register_page_creates_a_client_and_shows_its_secret(world: World) -> None:
     page = world.http.get("/register-app")
     answer = world.submit(page, name="Heart diary", redirects=REDIRECT, homepage="", method="client_secret_basic")
     assert answer.status_code == 200
@@ -27,7 +27,7 @@ def test_a_developer_registers_on_a_page_and_sees_the_secret_once(world: World) 
     assert world.exchange(world.code(**given), (client_id[0], secret[1]), redirect_uri=REDIRECT).status_code == 200
 
 
-def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(world: World) -> None:
+def test_register_page_shows_the_error_and_keeps_the_input(world: World) -> None:
     page = world.http.get("/register-app")
     answer = world.submit(page, name="Demo phone app", redirects='https://app.example/"><script>', homepage="", method="none")
     assert answer.status_code == 400
@@ -50,7 +50,7 @@ def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(world: World) -> N
         ("scope", "", "Tick at least one thing"),
     ],
 )
-def test_the_page_says_what_is_wrong_in_its_own_words_and_not_in_those_of_the_protocol(
+def test_register_page_errors_use_plain_language(
     world: World, field: str, typed: str, words: str
 ) -> None:
     fields = {"name": "Heart diary", "redirects": REDIRECT, "homepage": "https://app.example", "method": "none"}
@@ -60,14 +60,14 @@ def test_the_page_says_what_is_wrong_in_its_own_words_and_not_in_those_of_the_pr
     assert not re.search(r"RFC|minLength|client_uri|redirect_uris", problem)
 
 
-def test_the_page_takes_no_form_from_elsewhere(world: World) -> None:
+def test_csrf_register_form_of_another_browser_returns_403(world: World) -> None:
     form = {"name": "Heart diary", "redirects": REDIRECT, "method": "none", "token": "x", "scope": "patient/*.rs"}
     assert world.http.post("/register-app", data=form).status_code == 403
     page = world.http.get("/register-app")
     assert world.browser().post("/register-app", data=form | {"token": dict(Page(page.text).sent)["token"]}).status_code == 403
 
 
-def test_outside_a_demo_the_page_needs_a_registration_code(world: World) -> None:
+def test_production_register_page_needs_a_registration_code(world: World) -> None:
     production(world)
     page = world.http.get("/register-app")
     fields = {"name": "Heart diary", "redirects": REDIRECT, "homepage": "", "method": "none"}

@@ -16,7 +16,7 @@ from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path
 from tests.smart.world import World
 
 
-def test_an_app_reads_changes_and_ends_its_registration(world: World) -> None:
+def test_app_reads_updates_and_deletes_its_registration(world: World) -> None:
     told = made(world, scope="launch/patient patient/*.rs")
     token = told["registration_access_token"]
     read = world.http.get(path(told), headers=bearer(token))
@@ -32,7 +32,7 @@ def test_an_app_reads_changes_and_ends_its_registration(world: World) -> None:
     assert world.http.get(path(told), headers=bearer(token)).status_code == 401
 
 
-def test_what_an_update_leaves_out_goes(world: World) -> None:
+def test_registration_update_removes_omitted_members(world: World) -> None:
     told = made(world, client_uri="https://app.example", contacts=["me@app.example"])
     changed = METADATA | {"client_id": told["client_id"]}
     answer = world.http.request("PUT", path(told), json=changed, headers=bearer(told["registration_access_token"])).json()
@@ -40,7 +40,7 @@ def test_what_an_update_leaves_out_goes(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_only_its_own_token_opens_a_registration(world: World, method: str) -> None:
+def test_foreign_registration_access_token_returns_401(world: World, method: str) -> None:
     told, other = made(world), made(world, client_name="Lung diary")
     body = METADATA | {"client_id": told["client_id"]}
     tokens = ("", "wrong", other["registration_access_token"], asyncio.run(initial_access_tokens.issue(world.store, world.clock())))
@@ -69,7 +69,7 @@ def test_only_its_own_token_opens_a_registration(world: World, method: str) -> N
     ],
     ids=repr,
 )
-def test_an_update_cannot_do_what_a_registration_could_not(world: World, changes: dict[str, Any]) -> None:
+def test_invalid_registration_update_changes_nothing(world: World, changes: dict[str, Any]) -> None:
     told = made(world)
     before = find(world, told["client_id"])
     body = {name: value for name, value in (METADATA | {"client_id": told["client_id"]} | changes).items() if value is not None}
@@ -78,7 +78,7 @@ def test_an_update_cannot_do_what_a_registration_could_not(world: World, changes
     assert find(world, told["client_id"]) == before
 
 
-def test_an_update_keeps_the_secret_and_never_grants_more_to_tokens_there_are(world: World) -> None:
+def test_registration_update_keeps_secret_and_issued_token_scopes(world: World) -> None:
     told = made(world, token_endpoint_auth_method="client_secret_post", scope="launch/patient patient/Patient.rs")
     token, auth = told["registration_access_token"], (told["client_id"], told["client_secret"])
     first = world.exchange(world.code(client_id=auth[0], redirect_uri=REDIRECT), auth, redirect_uri=REDIRECT).json()
@@ -109,7 +109,7 @@ def key(world: World) -> ECKey:
     return made
 
 
-def test_what_a_trusted_publisher_states_counts_more_than_what_the_app_says(world: World, key: ECKey) -> None:
+def test_software_statement_overrides_the_apps_metadata(world: World, key: ECKey) -> None:
     statement = signed(world, key, scope="launch/patient patient/Patient.rs")
     told = made(world, software_statement=statement, scope="patient/*.cruds")
     assert (told["client_name"], told["scope"], told["software_id"]) == ("Vouched diary", "launch/patient patient/Patient.rs", "s-1")
@@ -119,7 +119,7 @@ def test_what_a_trusted_publisher_states_counts_more_than_what_the_app_says(worl
     assert kept.publisher == "https://publisher.example"
 
 
-def test_a_statement_cannot_state_what_no_app_may_have(world: World, key: ECKey) -> None:
+def test_software_statement_cannot_exceed_app_privileges(world: World, key: ECKey) -> None:
     assert post(world, software_statement=signed(world, key, scope="system/*.rs")).status_code == 400
     assert post(world, software_statement=signed(world, key, client_name="Demo Health")).status_code == 400
     told = made(world, software_statement=signed(world, key, clearance=["*"], trusted=True, kind="backend"))
@@ -128,7 +128,7 @@ def test_a_statement_cannot_state_what_no_app_may_have(world: World, key: ECKey)
     assert (kept.kind, kept.clearance, kept.trusted) == ("app", (), False)
 
 
-def test_a_statement_by_somebody_else_or_of_another_time_is_refused(world: World, key: ECKey) -> None:
+def test_untrusted_or_expired_software_statement_is_refused(world: World, key: ECKey) -> None:
     now = world.clock() // SECOND
     other = ECKey.generate_key("P-384", {"kid": key.kid})
     refused = {

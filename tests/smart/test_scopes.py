@@ -24,7 +24,7 @@ PERSONAL = frozenset({"patient", "user"})
         ),
     ],
 )
-def test_smart_62_63_both_syntaxes_are_read(text: str, expected: Scope) -> None:
+def test_smart_62_63_v1_and_v2_scopes_are_parsed(text: str, expected: Scope) -> None:
     scope = parse(text)
     assert scope == expected
     assert scope is not None
@@ -41,7 +41,7 @@ def test_smart_62_63_both_syntaxes_are_read(text: str, expected: Scope) -> None:
         "launch/patient", "patient/Observation.rs?a=\"b", "patient/Observation.rs?a=b\\",
     ],
 )  # fmt: skip
-def test_smart_63_anything_else_is_dropped_and_never_widened(text: str) -> None:
+def test_smart_63_malformed_scopes_are_dropped_and_never_widened(text: str) -> None:
     assert parse(text) is None
     if " " not in text and "\n" not in text:
         assert narrowed(text, "patient/*.cruds user/*.cruds", PERSONAL) == ()
@@ -66,11 +66,11 @@ def test_smart_63_anything_else_is_dropped_and_never_widened(text: str) -> None:
         ("", "patient/*.rs", ""),
     ],
 )
-def test_a_request_gets_what_its_client_may_ask_and_no_more(requested: str, allowed: str, given: str) -> None:
+def test_requested_scopes_are_narrowed_to_the_clients_scopes(requested: str, allowed: str, given: str) -> None:
     assert " ".join(narrowed(requested, allowed, PERSONAL)) == given
 
 
-def test_an_absurd_number_of_scopes_gets_nothing() -> None:
+def test_more_than_200_scopes_grant_nothing() -> None:
     assert narrowed("patient/Patient.r " * 201, "patient/*.rs", PERSONAL) == ()
 
 
@@ -101,7 +101,7 @@ def test_covers_finds_the_scopes_that_allow_one_interaction() -> None:
         ("user/Patient.rs", "Name, birth date and contact details, in every record you may open: read"),
     ],
 )
-def test_scopes_are_worded_for_people(text: str, words: str) -> None:
+def test_scopes_have_readable_descriptions(text: str, words: str) -> None:
     scope = parse(text)
     assert scope is not None
     assert wording(scope, "clinician") == words

@@ -77,13 +77,13 @@ def account(world: World, username: str = "clinician") -> User:
     return user
 
 
-def test_the_codes_are_those_of_rfc_6238() -> None:
+def test_one_time_codes_match_the_rfc_6238_vectors() -> None:
     # Appendix B, its last six digits.
     seed = b"12345678901234567890"
     assert [one_time(seed, at * SECOND) for at in (59, 1111111109, 1234567890)] == ["287082", "081804", "005924"]
 
 
-def test_a_work_account_sets_its_second_step_up_at_the_first_sign_in(world: World) -> None:
+def test_staff_account_sets_up_second_factor_at_first_sign_in(world: World) -> None:
     page = first_step(world)
     assert "Set up your second step" in page.text and "<svg" in page.text
     assert not signed_in(world)
@@ -93,7 +93,7 @@ def test_a_work_account_sets_its_second_step_up_at_the_first_sign_in(world: Worl
     assert 'href="/signed-out?here"' in done.text
 
 
-def test_afterwards_each_sign_in_takes_a_code(world: World) -> None:
+def test_enrolled_account_needs_a_code_at_each_sign_in(world: World) -> None:
     seed, _ = set_up(world)
     page = first_step(world)
     assert "<svg" not in page.text
@@ -104,7 +104,7 @@ def test_afterwards_each_sign_in_takes_a_code(world: World) -> None:
     assert (signed_in(world), done.request.url.query) == (True, b"here")
 
 
-def test_patients_may_do_without_and_those_who_have_set_one_up_need_it(world: World) -> None:
+def test_second_factor_is_optional_for_patients_until_enrolled(world: World) -> None:
     first_step(world, "adult")
     assert signed_in(world)
     seed = second_factor.new_seed()
@@ -116,13 +116,13 @@ def test_patients_may_do_without_and_those_who_have_set_one_up_need_it(world: Wo
     assert signed_in(world)
 
 
-def test_a_wrong_password_never_gets_to_the_second_step(world: World) -> None:
+def test_wrong_password_does_not_reach_the_second_factor(world: World) -> None:
     set_up(world)
     assert 'name="password"' in first_step(world, password="wrong-password").text
     assert world.http.get("/sign-in/second").headers["location"] == "/sign-in"
 
 
-def test_half_a_sign_in_opens_nothing(world: World) -> None:
+def test_pending_second_factor_grants_no_access(world: World) -> None:
     set_up(world)
     first_step(world)
     assert 'name="password"' in world.follow(world.authorize()).text
@@ -130,7 +130,7 @@ def test_half_a_sign_in_opens_nothing(world: World) -> None:
     assert world.http.post("/sign-out", data={"token": "x"}).status_code == 403
 
 
-def test_half_a_sign_in_ends_after_ten_minutes_and_when_the_account_changes(world: World) -> None:
+def test_pending_second_factor_ends_by_timeout_or_account_change(world: World) -> None:
     seed, _ = set_up(world)
     page = first_step(world)
     world.clock.forward(second_factor_pending.LIFE)
@@ -143,7 +143,7 @@ def test_half_a_sign_in_ends_after_ten_minutes_and_when_the_account_changes(worl
     assert signed_in(world)
 
 
-def test_half_a_sign_in_is_over_once_it_is_whole(world: World) -> None:
+def test_pending_second_factor_ends_with_the_completed_sign_in(world: World) -> None:
     seed, _ = set_up(world)
     page = first_step(world)
     halfway = world.http.cookies["session"]
@@ -154,7 +154,7 @@ def test_half_a_sign_in_is_over_once_it_is_whole(world: World) -> None:
     assert world.http.get("/sign-in/second").headers["location"] == "/sign-in"
 
 
-def test_who_began_to_set_up_with_the_password_alone_cannot_finish_after_the_owner_has(world: World) -> None:
+def test_second_factor_setup_fails_once_another_is_enrolled(world: World) -> None:
     thief, page = world.browser(), first_step(world)
     mine, world.http = world.http, thief
     begun = first_step(world)
@@ -170,7 +170,7 @@ def test_who_began_to_set_up_with_the_password_alone_cannot_finish_after_the_own
     assert factor is not None and second_factor.decrypt_seed(world.smart, factor.seed) == own
 
 
-def test_a_code_counts_once_also_in_another_browser(world: World) -> None:
+def test_one_time_code_is_accepted_once_across_browsers(world: World) -> None:
     seed, _ = set_up(world)
     code = one_time(seed, world.clock())
     world.submit(first_step(world), code=code)
@@ -182,7 +182,7 @@ def test_a_code_counts_once_also_in_another_browser(world: World) -> None:
     assert signed_in(world)
 
 
-def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
+def test_concurrent_second_factor_code_uses_succeed_once(world: World) -> None:
     seed, recovery = set_up(world)
     user = account(world)
 
@@ -194,7 +194,7 @@ def test_of_parallel_uses_of_one_code_exactly_one_counts(world: World) -> None:
 
 
 @pytest.mark.parametrize(("late", "fits"), [(0, True), (29, True), (39, True), (41, False), (-31, False), (90, False)])
-def test_a_code_lives_its_thirty_seconds_and_ten_for_sending(world: World, late: int, fits: bool) -> None:
+def test_one_time_code_is_valid_for_30_seconds_plus_10(world: World, late: int, fits: bool) -> None:
     seed, _ = set_up(world)
     world.clock.forward(30 * SECOND - world.clock() % (30 * SECOND))  # the beginning of a step
     shown = world.clock()
@@ -203,7 +203,7 @@ def test_a_code_lives_its_thirty_seconds_and_ten_for_sending(world: World, late:
     assert asyncio.run(second_factor.verify_code(world.smart, account(world), code)) == fits
 
 
-def test_codes_cannot_be_guessed_for_long(world: World) -> None:
+def test_second_factor_guessing_locks_temporarily(world: World) -> None:
     seed, recovery = set_up(world)
     page = first_step(world)
     for guess in range(second_factor.GUESSES):
@@ -216,7 +216,7 @@ def test_codes_cannot_be_guessed_for_long(world: World) -> None:
     assert signed_in(world)
 
 
-def test_a_recovery_code_signs_in_once_however_it_is_typed(world: World) -> None:
+def test_recovery_code_signs_in_once_in_any_typed_format(world: World) -> None:
     _, recovery = set_up(world)
     typed = recovery[3].lower().replace("-", " ").replace("0", "o")
     world.submit(first_step(world), code=typed)
@@ -235,7 +235,7 @@ def test_seeds_and_recovery_codes_are_random_and_large(world: World) -> None:
     assert len({letter for code in recovery for letter in code}) > 20
 
 
-def test_the_store_keeps_neither_seeds_nor_recovery_codes_in_plain(world: World) -> None:
+def test_seeds_and_recovery_codes_are_not_stored_in_plain_text(world: World) -> None:
     seed, recovery = set_up(world)
     first_step(world)
 
@@ -251,14 +251,14 @@ def test_the_store_keeps_neither_seeds_nor_recovery_codes_in_plain(world: World)
     assert factor is not None and factor.seed != seed and second_factor.decrypt_seed(world.smart, factor.seed) == seed
 
 
-def test_a_seed_sealed_under_another_key_lets_nobody_in(world: World) -> None:
+def test_seed_encrypted_with_another_key_accepts_no_code(world: World) -> None:
     seed, _ = set_up(world)
     other = replace(world.smart, key="another key that is long enough for tests")
     assert not asyncio.run(second_factor.verify_code(other, account(world), one_time(seed, world.clock())))
     assert asyncio.run(second_factor.verify_code(world.smart, account(world), one_time(seed, world.clock())))
 
 
-def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_the_old(
+def test_pending_second_factor_stays_required_during_replacement(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At no moment is the account one that a password alone opens, and afterwards no old recovery code is good."""
@@ -286,7 +286,7 @@ def test_half_a_sign_in_stays_half_while_a_new_second_step_takes_the_place_of_th
     assert [asyncio.run(second_factor.verify_code(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
 
 
-def test_a_second_step_goes_with_its_account(world: World) -> None:
+def test_closing_an_account_deletes_its_second_factor(world: World) -> None:
     seed, _ = set_up(world)
     asyncio.run(users.remove(world.store, "clinician", world.clock()))
     for kind in ("second-factor", "recovery-code", "half-signed-in"):
@@ -297,7 +297,7 @@ def test_a_second_step_goes_with_its_account(world: World) -> None:
     assert seed_on(page) != seed
 
 
-def test_the_form_of_another_browser_is_refused(world: World) -> None:
+def test_csrf_second_factor_form_of_another_browser_returns_403(world: World) -> None:
     seed, _ = set_up(world)
     fields = dict(Page(first_step(world).text).sent) | {"code": one_time(seed, world.clock())}
     assert world.browser().post("/sign-in/second", data=fields).status_code == 403
@@ -305,14 +305,14 @@ def test_the_form_of_another_browser_is_refused(world: World) -> None:
     assert world.http.post("/sign-in/second", data=fields).status_code == 303  # the control
 
 
-def test_an_app_waits_for_the_second_step(world: World) -> None:
+def test_app_authorization_waits_for_the_second_factor(world: World) -> None:
     seed, _ = set_up(world)
     page = world.sign_in(world.follow(world.authorize(scope="openid user/*.rs")), "clinician")
     assert 'name="code"' in page.text
     assert 'value="allow"' in world.submit(page, code=one_time(seed, world.clock())).text
 
 
-def test_a_session_names_its_browser_and_nothing_else_of_it(world: World) -> None:
+def test_session_records_only_browser_and_system_names(world: World) -> None:
     agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
     page = world.http.get("/sign-in")
     world.http.post(

@@ -20,7 +20,7 @@ def guess(world: World, username: str, password: str, address: str = "10.0.0.1")
     return asyncio.run(check_password_sign_in(world.store, username, password, address, world.clock())) is not None
 
 
-def test_a_right_password_signs_in_and_a_wrong_one_does_not(world: World) -> None:
+def test_correct_password_signs_in_and_wrong_one_returns_400(world: World) -> None:
     page = world.follow(world.authorize())
     refused = world.sign_in(page, "adult", "wrong-password")
     assert refused.status_code == 400
@@ -36,7 +36,7 @@ def test_a_disabled_account_cannot_sign_in(world: World) -> None:
     assert not guess(world, "adult", demo.PASSWORD)
 
 
-def test_a_session_idles_out_after_ten_minutes(world: World) -> None:
+def test_session_expires_after_ten_idle_minutes(world: World) -> None:
     world.consent_page()
     for _ in range(3):
         world.clock.forward(SESSION_IDLE - MINUTE)
@@ -45,7 +45,7 @@ def test_a_session_idles_out_after_ten_minutes(world: World) -> None:
     assert 'name="password"' in world.follow(world.authorize()).text
 
 
-def test_a_session_ends_after_eight_hours_however_busy(world: World) -> None:
+def test_session_expires_after_eight_hours_despite_activity(world: World) -> None:
     world.consent_page()
     for _ in range(SESSION_LIFE // (9 * MINUTE)):
         world.clock.forward(9 * MINUTE)
@@ -54,7 +54,7 @@ def test_a_session_ends_after_eight_hours_however_busy(world: World) -> None:
     assert not signed(world.follow(world.authorize()))
 
 
-def test_signing_out_ends_the_session_on_the_server(world: World) -> None:
+def test_sign_out_ends_the_session_on_the_server(world: World) -> None:
     page = world.consent_page()
     cookie = world.http.cookies["session"]
     token = dict(Page(page.text).sent)["token"]
@@ -64,7 +64,7 @@ def test_signing_out_ends_the_session_on_the_server(world: World) -> None:
     assert 'name="password"' in world.follow(world.authorize()).text
 
 
-def test_a_changed_account_ends_its_sessions(world: World) -> None:
+def test_account_change_ends_its_sessions(world: World) -> None:
     world.consent_page()
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
@@ -72,7 +72,7 @@ def test_a_changed_account_ends_its_sessions(world: World) -> None:
     assert 'name="password"' in world.follow(world.authorize()).text
 
 
-def test_the_sign_in_page_names_the_app_that_asks_and_where_the_answer_goes(world: World) -> None:
+def test_sign_in_page_names_the_app_and_its_redirect_host(world: World) -> None:
     page = world.follow(world.authorize())
     assert "<strong>Demo phone app</strong>, on this device (127.0.0.1), asks for access" in page.text
     again = world.sign_in(page, "adult", "wrong-password")

@@ -25,7 +25,7 @@ def test_smart_33_39_40_a_public_client_exchanges_its_code(world: World) -> None
 @pytest.mark.parametrize(
     "verifier", [None, "", "w" * 50, CHALLENGE, VERIFIER[:-1], "é" * 50], ids=["none", "blank", "wrong", "plain", "short", "odd"]
 )
-def test_smart_34_35_36_37_a_verifier_that_does_not_fit_is_refused(world: World, verifier: str | None) -> None:
+def test_smart_34_35_36_37_wrong_verifier_returns_400_and_keeps_the_code(world: World, verifier: str | None) -> None:
     code = world.code()
     assert world.exchange(code, code_verifier=verifier).status_code == 400
     assert world.exchange(code).status_code == 200  # the refusal did not use the code up
@@ -63,7 +63,7 @@ def test_smart_41_basic_credentials_are_read_plain_and_form_encoded(world: World
         assert world.http.post("/oauth/introspect", data=form, headers=header).status_code == status, credentials
 
 
-def test_smart_42_an_asymmetric_client_is_known_by_its_assertion_alone(world: World) -> None:
+def test_smart_42_asymmetric_client_authenticates_by_assertion_alone(world: World) -> None:
     code = world.code(client_id="demo-asymmetric")
     signed = {
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
@@ -72,14 +72,14 @@ def test_smart_42_an_asymmetric_client_is_known_by_its_assertion_alone(world: Wo
     assert world.exchange(code, **signed).status_code == 200
 
 
-def test_smart_43_a_bogus_code_is_exactly_400(world: World) -> None:
+def test_smart_43_invalid_code_returns_400(world: World) -> None:
     answer = world.exchange("bogus")
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
     assert world.exchange("").status_code == 400
 
 
 @pytest.mark.parametrize("auth", [("nobody", demo.SECRET), ("demo-confidential", "wrong"), ("demo-public", "x"), ("é", "é")])
-def test_smart_44_a_good_code_with_a_bad_client_is_refused(world: World, auth: tuple[str, str]) -> None:
+def test_smart_44_wrong_client_credentials_return_401(world: World, auth: tuple[str, str]) -> None:
     answer = world.exchange(world.code(client_id="demo-confidential"), auth)
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
     assert answer.headers["www-authenticate"].startswith("Basic")
@@ -90,12 +90,12 @@ def test_smart_44_an_unknown_public_client_is_refused(world: World) -> None:
     assert world.exchange(world.code(), client_id=None).status_code in (400, 401)
 
 
-def test_smart_44_a_confidential_client_cannot_pass_for_a_public_one(world: World) -> None:
+def test_smart_44_confidential_client_without_secret_returns_401(world: World) -> None:
     code = world.code(client_id="demo-confidential")
     assert world.exchange(code, client_id="demo-confidential").status_code == 401
 
 
-def test_a_client_authenticates_in_one_way_and_as_itself(world: World) -> None:
+def test_client_with_conflicting_credentials_is_refused(world: World) -> None:
     code = world.code(client_id="demo-confidential")
     assert world.exchange(code, CONFIDENTIAL, client_secret=demo.SECRET).status_code == 400
     assert world.exchange(code, CONFIDENTIAL, client_id="demo-public").status_code == 401
@@ -103,7 +103,7 @@ def test_a_client_authenticates_in_one_way_and_as_itself(world: World) -> None:
 
 
 @pytest.mark.parametrize("header", ["Basic !!!", "Basic " + base64.b64encode(b"\xff:\xff").decode(), "Basic", "Nonsense x"])
-def test_a_malformed_authorization_header_is_a_refusal_and_not_a_fault(world: World, header: str) -> None:
+def test_malformed_authorization_header_returns_400_or_401(world: World, header: str) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": "x"}
     assert world.http.post("/oauth/token", data=form, headers={"Authorization": header}).status_code in (400, 401)
 
@@ -116,7 +116,7 @@ def test_smart_45_a_code_is_bound_to_its_client_and_redirect_uri(world: World) -
     assert world.exchange(code).status_code == 200
 
 
-def test_smart_45_a_replayed_code_ends_what_it_gave(world: World) -> None:
+def test_smart_45_replayed_code_revokes_its_tokens(world: World) -> None:
     code = world.code()
     tokens = world.exchange(code).json()
     assert world.principal(tokens["access_token"])
@@ -125,14 +125,14 @@ def test_smart_45_a_replayed_code_ends_what_it_gave(world: World) -> None:
     assert world.refresh(tokens["refresh_token"]).status_code == 400
 
 
-def test_smart_45_another_client_cannot_end_a_family_by_replay(world: World) -> None:
+def test_smart_45_replay_by_another_client_revokes_nothing(world: World) -> None:
     code = world.code()
     tokens = world.exchange(code).json()
     assert world.exchange(code, CONFIDENTIAL).status_code == 400
     assert world.principal(tokens["access_token"])
 
 
-def test_smart_45_of_parallel_exchanges_exactly_one_wins(world: World) -> None:
+def test_smart_45_concurrent_exchanges_succeed_once(world: World) -> None:
     form = {"grant_type": "authorization_code", "code": world.code(), "redirect_uri": demo.REDIRECT}
     form |= {"code_verifier": VERIFIER, "client_id": "demo-public"}
 
@@ -143,14 +143,14 @@ def test_smart_45_of_parallel_exchanges_exactly_one_wins(world: World) -> None:
     assert sorted(asyncio.run(race())) == [200] + [400] * 11
 
 
-def test_smart_46_47_48_the_response_has_its_members_in_their_types(world: World) -> None:
+def test_smart_46_47_48_token_response_members_have_the_right_types(world: World) -> None:
     tokens = world.tokens()
     assert all(isinstance(tokens[name], str) and tokens[name] for name in ("access_token", "scope", "refresh_token"))
     assert tokens["token_type"].lower() == "bearer"
     assert type(tokens["expires_in"]) is int
 
 
-def test_smart_49_the_granted_scope_is_the_string_asked_for(world: World) -> None:
+def test_smart_49_granted_scope_equals_the_requested_string(world: World) -> None:
     granular = (
         "patient/Condition.rs?category=http://terminology.hl7.org/CodeSystem/condition-category|encounter-diagnosis "
         "patient/Observation.rs?category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
@@ -160,23 +160,23 @@ def test_smart_49_the_granted_scope_is_the_string_asked_for(world: World) -> Non
     assert world.tokens(scope=granular)["scope"] == granular
 
 
-def test_smart_50_no_answer_of_the_token_endpoint_is_stored(world: World) -> None:
+def test_smart_50_token_responses_forbid_caching(world: World) -> None:
     for answer in (world.exchange(world.code()), world.exchange("bogus"), world.http.post("/oauth/token", content=b"x")):
         assert "no-store" in answer.headers["cache-control"]
         assert "no-cache" in answer.headers["pragma"]
 
 
-def test_smart_53_54_launch_parameters_stand_beside_the_token(world: World) -> None:
+def test_smart_53_54_token_response_contains_launch_parameters(world: World) -> None:
     tokens = world.tokens("parent-a", "teen")
     assert (tokens["patient"], tokens["need_patient_banner"]) == ("teen", True)
     assert "patient" not in world.tokens("clinician", scope="user/*.rs")
 
 
-def test_smart_59_patient_scopes_put_a_patient_in_context_even_unasked(world: World) -> None:
+def test_smart_59_patient_scopes_imply_a_patient_context(world: World) -> None:
     assert world.tokens(scope="patient/Observation.rs")["patient"] == "adult"
 
 
-def test_smart_60_an_access_token_lives_an_hour_at_most(world: World) -> None:
+def test_smart_60_access_token_expires_within_an_hour(world: World) -> None:
     tokens = world.tokens()
     assert tokens["expires_in"] <= 3600
     assert world.principal(tokens["access_token"])
@@ -184,11 +184,11 @@ def test_smart_60_an_access_token_lives_an_hour_at_most(world: World) -> None:
     assert world.principal(tokens["access_token"]) is None
 
 
-def test_no_refresh_token_without_offline_access(world: World) -> None:
+def test_refresh_token_requires_offline_access(world: World) -> None:
     assert "refresh_token" not in world.tokens(scope="launch/patient patient/*.rs")
 
 
-def test_credentials_in_the_query_are_not_read(world: World) -> None:
+def test_credentials_in_query_string_are_ignored(world: World) -> None:
     assert world.http.post("/oauth/token?grant_type=authorization_code&client_id=demo-public", data={}).status_code == 400
 
 
@@ -200,7 +200,7 @@ def test_no_token_reaches_the_log(world: World, caplog: pytest.LogCaptureFixture
     assert tokens["refresh_token"] not in caplog.text
 
 
-def test_secrets_are_kept_as_digests_only(world: World) -> None:
+def test_secrets_are_not_stored_in_plain_text(world: World) -> None:
     page = world.consent_page()
     handle = dict(Page(page.text).sent)["request"]
     tokens = world.exchange(world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]).json()

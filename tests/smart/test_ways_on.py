@@ -15,7 +15,7 @@ SIGN_IN = 'name="password"'
 
 
 @pytest.mark.parametrize("step", ["record", "consent"])
-def test_whoever_was_signed_out_while_deciding_signs_in_and_goes_on_where_she_was(world: World, step: str) -> None:
+def test_consent_resumes_after_session_expiry(world: World, step: str) -> None:
     picker = world.sign_in(world.follow(world.authorize()), "adult")
     page, fields = (picker, {"patient": "adult"}) if step == "record" else (world.submit(picker, patient="adult"), {"decision": "allow"})
     world.clock.forward(SESSION_IDLE)
@@ -27,11 +27,11 @@ def test_whoever_was_signed_out_while_deciding_signs_in_and_goes_on_where_she_wa
     assert query(world.submit(on, decision="allow").headers["location"])["code"]
 
 
-def test_a_sign_in_nobody_was_thrown_out_of_says_nothing_of_the_kind(world: World) -> None:
+def test_first_sign_in_shows_no_session_expiry_notice(world: World) -> None:
     assert LAPSED not in world.follow(world.authorize()).text
 
 
-def test_whoever_comes_to_sign_in_for_a_request_that_has_run_out_is_told_before_signing_in(world: World) -> None:
+def test_sign_in_for_an_expired_request_returns_400_page(world: World) -> None:
     page = world.follow(world.authorize())
     address = "/sign-in?request=" + dict(Page(page.text).sent)["request"]
     assert SIGN_IN in world.http.get(address).text
@@ -41,7 +41,7 @@ def test_whoever_comes_to_sign_in_for_a_request_that_has_run_out_is_told_before_
     assert "has run out" in late.text and 'href="/"' in late.text
 
 
-def test_signing_in_twice_with_one_form_says_that_one_is_signed_in_and_leads_on(world: World) -> None:
+def test_resent_sign_in_form_links_to_the_pending_request(world: World) -> None:
     page = world.follow(world.authorize())
     assert Page(world.sign_in(page, "adult").text).radios
     twice = world.sign_in(page, "adult")
@@ -51,7 +51,7 @@ def test_signing_in_twice_with_one_form_says_that_one_is_signed_in_and_leads_on(
     assert Page(world.follow(world.http.get(f"/oauth/continue?request={handle}")).text).radios
 
 
-def test_a_sign_in_form_that_is_too_old_leads_to_a_fresh_one_for_the_same_app(world: World) -> None:
+def test_stale_sign_in_form_links_to_a_new_one_for_the_same_app(world: World) -> None:
     page = world.follow(world.authorize())
     world.http.cookies.clear()
     again = world.sign_in(page, "adult")
@@ -60,28 +60,28 @@ def test_a_sign_in_form_that_is_too_old_leads_to_a_fresh_one_for_the_same_app(wo
     assert Page(world.sign_in(world.http.get(unescape(found[1])), "adult").text).radios
 
 
-def test_signing_out_in_one_tab_and_then_in_another_ends_signed_out_both_times(world: World) -> None:
+def test_repeated_sign_out_leads_to_the_signed_out_page(world: World) -> None:
     page = world.consent_page()
     fields = {"token": dict(Page(page.text).sent)["token"]}
     for _ in range(2):
         assert world.http.post("/sign-out", data=fields).headers["location"] == "/signed-out"
 
 
-def test_a_tab_of_somebody_else_does_not_sign_out_who_is_signed_in_now(world: World) -> None:
+def test_stale_sign_out_form_keeps_current_session(world: World) -> None:
     fields = {"token": dict(Page(world.consent_page().text).sent)["token"]}
     world.sign_in(world.http.get("/sign-in"), "parent-a")
     assert world.http.post("/sign-out", data=fields).status_code == 403
     assert Page(world.follow(world.authorize()).text).radios == ["child", "teen"]
 
 
-def test_allowing_twice_says_that_it_was_answered_and_where_to_see_what_was_allowed(world: World) -> None:
+def test_resent_consent_form_links_to_connected_apps(world: World) -> None:
     page = world.consent_page()
     assert query(world.submit(page, decision="allow").headers["location"])["code"]
     twice = world.submit(page, decision="allow")
     assert (twice.status_code, "already" in twice.text, 'href="/apps"' in twice.text) == (400, True, True)
 
 
-def test_a_refused_form_leads_back_to_the_start_page(world: World) -> None:
+def test_refused_form_links_to_the_start_page(world: World) -> None:
     world.consent_page()
     refused = world.http.post("/oauth/consent", data={"token": "wrong", "decision": "allow"})
     assert (refused.status_code, 'href="/"' in refused.text) == (403, True)

@@ -71,23 +71,23 @@ def wire() -> Iterator[Wire]:
         b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
     ],
 )
-def test_a_request_whose_end_is_unclear_is_refused_with_what_follows_it(wire: Wire, fields: bytes) -> None:
+def test_request_with_ambiguous_length_is_refused_with_its_successor(wire: Wire, fields: bytes) -> None:
     statuses = wire.sent(b"POST /first HTTP/1.1\r\n" + HOST + fields + b"\r\n0\r\n\r\n" + SECOND_REQUEST)
     assert statuses[-1] == 400
     assert "/smuggled" not in [path for path, _, _ in wire.reached]
 
 
-def test_two_sound_requests_on_one_connection_are_two(wire: Wire) -> None:
+def test_two_valid_requests_on_one_connection_are_both_served(wire: Wire) -> None:
     assert wire.sent(b"POST /first HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n12345" + SECOND_REQUEST) == [200, 200]
     assert [path for path, _, _ in wire.reached] == ["/first", "/smuggled"]
 
 
-def test_of_a_forwarded_address_only_what_the_proxy_added_counts(wire: Wire) -> None:
+def test_client_address_is_the_last_forwarded_for_entry(wire: Wire) -> None:
     wire.sent(b"GET /x HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Real-IP: 6.6.6.6\r\n\r\n")
     assert [client for _, client, _ in wire.reached] == ["9.9.9.9"]
 
 
-def test_nobody_but_a_proxy_on_this_machine_may_name_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarded_headers_are_trusted_from_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
     believed = str(uvicorn.Config(**_options("0.0.0.0", 80)).forwarded_allow_ips)
     assert set(believed.split(",")) <= {"127.0.0.1", "::1"}

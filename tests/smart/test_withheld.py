@@ -72,14 +72,14 @@ def flat(found: dict[str, list[str]]) -> set[str]:
     return {f"{type}/{id}" for type, ids in found.items() for id in ids}
 
 
-def test_the_kinds_a_person_may_keep_back_are_the_policys(world: World) -> None:
+def test_withholdable_categories_match_the_policy(world: World) -> None:
     assert set(sensitive_categories.WORDS) == CATEGORIES
     assert sensitive_categories.UNSORTED == UNCLASSIFIED
     assert sensitive_categories.withheld(["MH", "nonsense", "HIV", "MH"]) == ("HIV", "MH", UNCLASSIFIED)
     assert sensitive_categories.withheld(["nonsense", UNCLASSIFIED]) == ()
 
 
-def test_an_app_that_must_not_get_hiv_and_mental_health_gets_all_else_and_none_of_it(whole: Whole) -> None:
+def test_app_receives_everything_except_withheld_categories(whole: Whole) -> None:
     everything = flat(record(whole, whole.allowed("adult", "adult", scope=ALL)["access_token"], "adult"))
     less = flat(record(whole, whole.allowed("adult", "adult", scope=ALL, withhold=["HIV", "MH"])["access_token"], "adult"))
     hidden = labelled(whole, "adult", {"HIV", "MH", "UNCLASSIFIED"})
@@ -91,7 +91,7 @@ def test_an_app_that_must_not_get_hiv_and_mental_health_gets_all_else_and_none_o
     )
 
 
-def test_what_is_kept_back_answers_like_what_never_was(whole: Whole) -> None:
+def test_withheld_resources_answer_like_unknown_ids(whole: Whole) -> None:
     token = whole.allowed("adult", "adult", scope=ALL, withhold=["HIV"])["access_token"]
     open_token = whole.allowed("adult", "adult", scope=ALL)["access_token"]
     hidden = sorted(labelled(whole, "adult", {"HIV"}))
@@ -108,7 +108,7 @@ def test_what_is_kept_back_answers_like_what_never_was(whole: Whole) -> None:
     assert not any(f'"{name}"' in shown for name in hidden)  # no reference to it either
 
 
-def test_it_holds_for_each_person_one_is_proxy_for_and_for_that_record_only(whole: Whole) -> None:
+def test_withholding_by_a_proxy_applies_to_that_grant_only(whole: Whole) -> None:
     # A parent of a small child sees its sensitive rows under the shipped policy, and may keep them from an app.
     everything = flat(record(whole, whole.allowed("parent-a", "child", scope=ALL)["access_token"], "child"))
     labels = {label for label in CATEGORIES if labelled(whole, "child", {label}) & everything}
@@ -120,7 +120,7 @@ def test_it_holds_for_each_person_one_is_proxy_for_and_for_that_record_only(whol
     assert again == everything
 
 
-def test_a_proxy_never_gets_more_by_keeping_less_back(whole: Whole) -> None:
+def test_withholding_less_gives_a_proxy_no_extra_access(whole: Whole) -> None:
     proxy = flat(record(whole, whole.allowed("proxy-standard", "adult", scope=ALL)["access_token"], "adult"))
     narrowed = flat(
         record(whole, whole.allowed("proxy-standard", "adult", scope=ALL, withhold=sorted(CATEGORIES))["access_token"], "adult")
@@ -129,7 +129,7 @@ def test_a_proxy_never_gets_more_by_keeping_less_back(whole: Whole) -> None:
     assert not proxy & labelled(whole, "adult", {"HIV", "MH"})
 
 
-def test_what_is_kept_back_stays_so_after_a_refresh_and_shows_in_no_answer(whole: Whole) -> None:
+def test_withholding_survives_refresh_and_is_not_disclosed(whole: Whole) -> None:
     first = whole.allowed("adult", "adult", scope=ALL, withhold=["HIV", "MH"])
     second = whole.refresh(first["refresh_token"]).json()
     for tokens in (first, second):
@@ -143,7 +143,7 @@ def test_what_is_kept_back_stays_so_after_a_refresh_and_shows_in_no_answer(whole
     assert states[0] == states[1] | {"iat": states[0]["iat"]}
 
 
-def test_a_visit_kept_back_is_not_handed_over_as_context(whole: Whole) -> None:
+def test_withheld_encounter_and_its_scope_are_not_granted(whole: Whole) -> None:
     hidden = sorted(name.partition("/")[2] for name in labelled(whole, "adult", {"MH"}) if name.startswith("Encounter/"))
     assert hidden
     scope = "launch/patient launch/encounter patient/*.rs"
@@ -154,7 +154,7 @@ def test_a_visit_kept_back_is_not_handed_over_as_context(whole: Whole) -> None:
     assert "launch/encounter" not in less["scope"].split()
 
 
-def test_the_consent_page_asks_in_plain_words_and_staff_are_not_asked(world: World) -> None:
+def test_consent_page_offers_withholding_to_patients_not_to_staff(world: World) -> None:
     page = world.consent_page(scope="launch/patient patient/*.rs")
     text = re.sub(r"\s+", " ", Page(page.text).text)
     for words in (*sensitive_categories.WORDS.values(), "as if what you tick here were not in it"):
@@ -163,7 +163,7 @@ def test_the_consent_page_asks_in_plain_words_and_staff_are_not_asked(world: Wor
     assert 'name="withhold"' not in world.consent_page("clinician", scope="user/*.rs").text
 
 
-def test_staff_cannot_keep_anything_from_the_institutions_apps_by_a_forged_form(world: World) -> None:
+def test_forged_form_does_not_let_staff_withhold_categories(world: World) -> None:
     page = world.consent_page("clinician", scope="user/*.rs")
     answer: Any = world.submit(page, decision="allow", withhold="HIV")
     code = answer.headers["location"].partition("code=")[2].partition("&")[0]

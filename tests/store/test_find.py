@@ -84,7 +84,7 @@ ROWS = (
     ],
 )
 @pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1")), visibility(clause("p1", "p2"))], ids=["anyone", "patient", "patients"])
-def test_a_condition_finds_exactly_the_rows_it_means(run: ValidationRun, where: Filter, ids: str, seen: Any) -> None:
+def test_condition_finds_exactly_the_matching_rows(run: ValidationRun, where: Filter, ids: str, seen: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
         assert sorted(await found(store, where, seen)) == list(ids)
@@ -163,7 +163,7 @@ def test_numbers_are_compared_by_their_prefix(run: ValidationRun, prefix: Any, i
         ("never", "mg", set()),
     ],
 )
-def test_units_are_tested_only_where_given(run: ValidationRun, system: str | None, unit: str | None, ids: set[str]) -> None:
+def test_units_are_compared_only_if_given(run: ValidationRun, system: str | None, unit: str | None, ids: set[str]) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -176,7 +176,7 @@ def test_units_are_tested_only_where_given(run: ValidationRun, system: str | Non
     run(scenario)
 
 
-def test_an_entry_of_a_class_not_admitted_neither_matches_nor_unmatches(run: ValidationRun) -> None:
+def test_entry_of_hidden_class_affects_neither_match_nor_negation(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", entries=[token("code", "x", class_id=3)]), record("b", entries=[token("code", "x")]))
         for where, seen, ids in (
@@ -192,7 +192,7 @@ def test_an_entry_of_a_class_not_admitted_neither_matches_nor_unmatches(run: Val
     run(scenario)
 
 
-def test_one_windows_classes_do_not_serve_rows_that_another_shows(run: ValidationRun) -> None:
+def test_classes_of_one_clause_do_not_apply_to_rows_of_another(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{p}", p, entries=[token("code", "x", class_id=3)]) for p in ("p1", "p2")))
         seen = visibility(clause("p1", classes={0, 3}), clause("p2", classes={0}))
@@ -202,7 +202,7 @@ def test_one_windows_classes_do_not_serve_rows_that_another_shows(run: Validatio
     run(scenario)
 
 
-def test_a_window_may_have_more_patients_than_rows(run: ValidationRun) -> None:
+def test_clause_can_name_more_patients_than_rows(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", f"p{n}", entries=[token("code", "x")]) for n in range(40)))
         await put(store, record("shared", "else", "p1", entries=[token("code", "x")]), record("out", "else"))
@@ -214,7 +214,7 @@ def test_a_window_may_have_more_patients_than_rows(run: ValidationRun) -> None:
 
 
 @pytest.mark.parametrize("where", ["text", Not("text"), AnyOf((EVERYTHING, None)), AllOf((NOTHING, 1)), Has("code", "x")])  # type: ignore[arg-type]
-def test_an_unknown_node_is_an_error_wherever_it_stands(run: ValidationRun, where: Any) -> None:
+def test_store_raises_type_error_for_unknown_filter_node(run: ValidationRun, where: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
         async with store.snapshot() as snapshot:
@@ -226,7 +226,7 @@ def test_an_unknown_node_is_an_error_wherever_it_stands(run: ValidationRun, wher
     run(scenario)
 
 
-def test_no_more_rows_come_than_asked_for(run: ValidationRun) -> None:
+def test_find_returns_no_more_rows_than_the_limit(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
         async with store.snapshot() as snapshot:

@@ -11,7 +11,7 @@ from tests.store.conftest import ValidationRun
 from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, clause, drop, found, put, record, row, token, visibility
 
 
-def test_a_row_comes_back_as_it_was_put(run: ValidationRun) -> None:
+def test_row_is_read_back_as_written(run: ValidationRun) -> None:
     full = row(
         "a",
         "p1",
@@ -61,7 +61,7 @@ def test_a_row_comes_back_as_it_was_put(run: ValidationRun) -> None:
         (Visibility(), set()),
     ],
 )
-def test_every_way_of_reading_shows_exactly_what_the_sight_admits(run: ValidationRun, seen: Visibility, shown: set[str]) -> None:
+def test_every_read_method_returns_exactly_the_visible_rows(run: ValidationRun, seen: Visibility, shown: set[str]) -> None:
     rows = (
         record("mine", "p1", entries=[token("code", "x")]),
         record("other", "p2", entries=[token("code", "x")]),
@@ -85,7 +85,7 @@ def test_every_way_of_reading_shows_exactly_what_the_sight_admits(run: Validatio
     run(scenario)
 
 
-def test_a_row_of_another_type_with_the_same_id_is_another_row(run: ValidationRun) -> None:
+def test_rows_of_two_types_can_share_an_id(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("a", "p2", type="Condition"))
         async with store.snapshot() as snapshot:
@@ -96,7 +96,7 @@ def test_a_row_of_another_type_with_the_same_id_is_another_row(run: ValidationRu
     run(scenario)
 
 
-def test_versions_are_shown_each_by_its_own_class_and_only_with_the_newest(run: ValidationRun) -> None:
+def test_version_is_visible_only_if_it_and_the_newest_are_admitted(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("a", "p1", version=2, class_id=2), record("a", "p1", version=3, class_id=1))
         await put(store, record("b", "p1"), record("b", "p1", version=2, class_id=2))
@@ -110,7 +110,7 @@ def test_versions_are_shown_each_by_its_own_class_and_only_with_the_newest(run: 
     run(scenario)
 
 
-def test_an_old_version_is_shown_by_its_own_entries_and_patients(run: ValidationRun) -> None:
+def test_old_version_is_filtered_by_its_own_entries_and_patients(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         seen = visibility(clause("p1", where=Has("code", TokenIs("s", "x"))))
         x, y = [token("code", "x")], [token("code", "y")]
@@ -145,7 +145,7 @@ def test_a_deletion_is_a_version_and_hides_the_row(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_patients_of_names_all_patients_of_the_rows_that_meet_the_condition_and_are_seen(run: ValidationRun) -> None:
+def test_patients_of_returns_all_patients_of_visible_matches(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         x = [token("code", "x")]
         await put(store, record("a", "p1", "p2", entries=x), record("b", "p3"), record("c", "p4", entries=x, class_id=2))
@@ -157,7 +157,7 @@ def test_patients_of_names_all_patients_of_the_rows_that_meet_the_condition_and_
     run(scenario)
 
 
-def test_types_of_names_the_types_of_the_current_rows_of_any_of_the_patients(run: ValidationRun) -> None:
+def test_types_of_returns_types_of_the_patients_current_rows(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("b", "p1", "p2", type="Condition"), record("c", "p3", type="Goal", class_id=2))
         await put(store, record("gone", "p2", type="Account"))
@@ -171,7 +171,7 @@ def test_types_of_names_the_types_of_the_current_rows_of_any_of_the_patients(run
     run(scenario)
 
 
-def test_a_snapshot_does_not_see_what_is_written_after_it_began(run: ValidationRun) -> None:
+def test_snapshot_does_not_see_later_writes(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         async with store.snapshot() as before:
@@ -186,7 +186,7 @@ def test_a_snapshot_does_not_see_what_is_written_after_it_began(run: ValidationR
     run(scenario)
 
 
-def test_admitted_classes_are_exactly_those_of_the_set(run: ValidationRun) -> None:
+def test_rows_are_visible_exactly_in_the_admitted_classes(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         numbers = [0, 1, 7, 8, 9, 300, 301]
         await put(store, *(record(f"r{number}", class_id=number) for number in numbers))

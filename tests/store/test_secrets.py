@@ -9,7 +9,7 @@ from fhir_server.store import Store
 from tests.store.conftest import ValidationRun
 
 
-def test_of_many_takers_of_one_secret_exactly_one_gets_it(run: ValidationRun) -> None:
+def test_concurrent_pops_return_the_value_once(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         for number in range(5):
             assert await store.key_values.put_if_absent("code", f"k{number}", b"value", 2**62)
@@ -20,7 +20,7 @@ def test_of_many_takers_of_one_secret_exactly_one_gets_it(run: ValidationRun) ->
     run(scenario)
 
 
-def test_of_many_keepers_of_one_key_exactly_one_succeeds(run: ValidationRun) -> None:
+def test_concurrent_put_if_absent_succeeds_once(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         store.key_values.now = lambda: 10
         kept = await asyncio.gather(*(store.key_values.put_if_absent("jti", "k", str(n).encode(), 20) for n in range(64)))
@@ -31,7 +31,7 @@ def test_of_many_keepers_of_one_key_exactly_one_succeeds(run: ValidationRun) -> 
     run(scenario)
 
 
-def test_a_secret_ends_at_its_instant(run: ValidationRun) -> None:
+def test_value_expires_at_its_instant(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         secrets = store.key_values
         secrets.now = lambda: 10
@@ -48,7 +48,7 @@ def test_a_secret_ends_at_its_instant(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_replace_overwrites_and_listing_gives_what_lives(run: ValidationRun) -> None:
+def test_put_overwrites_and_listing_returns_unexpired_values(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         secrets = store.key_values
         await secrets.put("session", "b", b"1", 50)
@@ -64,7 +64,7 @@ def test_replace_overwrites_and_listing_gives_what_lives(run: ValidationRun) -> 
     run(scenario)
 
 
-def test_a_family_falls_together_and_raises_the_security_counter(run: ValidationRun) -> None:
+def test_delete_family_removes_its_values_and_advances_epoch(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         secrets = store.key_values
         for kind, key, family in (("access", "a", "f"), ("refresh", "b", "f"), ("access", "c", "g"), ("access", "d", "")):
@@ -82,7 +82,7 @@ def test_a_family_falls_together_and_raises_the_security_counter(run: Validation
     run(scenario)
 
 
-def test_a_journal_gives_its_lines_in_order_and_from_any_line_on(run: ValidationRun) -> None:
+def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await store.append("audit", [b"1", b"2"])
         await store.append("other", [b"x"])
@@ -100,7 +100,7 @@ def test_a_journal_gives_its_lines_in_order_and_from_any_line_on(run: Validation
     run(scenario)
 
 
-def test_lines_appended_at_once_are_all_kept(run: ValidationRun) -> None:
+def test_concurrent_appends_keep_every_line(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def one(number: int) -> Any:
             await store.append("audit", [f"{number}a".encode(), f"{number}b".encode()])

@@ -23,13 +23,13 @@ ROUND, JOB = "urn:round", "urn:job"
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "mongodb"])
-def test_a_killed_server_leaves_whole_bundles_and_all_it_acknowledged(scheme: str, tmp_path: Path) -> None:
+def test_killed_server_keeps_whole_and_all_acknowledged_bundles(scheme: str, tmp_path: Path) -> None:
     asyncio.run(Killing(_url(scheme, tmp_path)).require_whole(KILLS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["sqlite", "mongodb"])
-def test_a_server_killed_two_hundred_times_does_too(scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_hundred_server_kills_keep_all_acknowledged_bundles(scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     killing = Killing(_url(scheme, tmp_path))
     asyncio.run(killing.require_whole(MANY))
     with capsys.disabled():

@@ -46,7 +46,7 @@ async def walk(store: Store, where: Filter, seen: Visibility, sort: tuple[SortKe
             await between(page.rows)
 
 
-def test_rows_of_a_patient_come_in_the_order_first_stored(run: ValidationRun) -> None:
+def test_rows_of_a_patient_keep_the_order_first_stored(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("c", "a", "b")), record("z"), record("y"))
         await put(store, record("c", "p1", version=2), record("z", version=2))
@@ -58,7 +58,7 @@ def test_rows_of_a_patient_come_in_the_order_first_stored(run: ValidationRun) ->
     run(scenario)
 
 
-def test_the_order_of_two_patients_does_not_tell_who_came_first(run: ValidationRun) -> None:
+def test_order_does_not_reveal_which_patient_was_stored_first(run: ValidationRun) -> None:
     async def order(store: Store, *patients: str) -> list[str]:
         await put(store, *(record(f"hidden-{patient}", patient, class_id=2) for patient in patients))
         await put(store, record("a", "p1"), record("b", "p2"), record("c", "p3"))
@@ -84,7 +84,7 @@ OTHERS = ("hidden", "p0", "p2", "p5", "z")  # whose numbers come before and afte
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),), (SortKey("d", "date", True), SortKey("t", "token"))])
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_who_else_a_row_is_of_does_not_show_in_its_order(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+def test_row_order_does_not_reveal_other_patients(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
     async def scenario(store: Store) -> None:
         entries = [token("t", "x"), date("d", 1)]
         for other in OTHERS:
@@ -100,7 +100,7 @@ def test_who_else_a_row_is_of_does_not_show_in_its_order(run: ValidationRun, whe
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),)])
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-def test_rows_of_named_patients_come_in_the_order_stored(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+def test_rows_of_named_patients_keep_the_order_stored(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
     async def scenario(store: Store) -> None:
         ids = [f"r{n}" for n in range(12)]
         for n, id in enumerate(ids):
@@ -134,7 +134,7 @@ BETWEEN = record("between", "p1")
         ([{}, None, {"class_id": 2}, {}], "row between"),
     ],
 )
-def test_a_row_stands_where_the_first_version_like_the_current_one_was_stored(
+def test_row_is_ordered_by_first_version_labeled_like_the_current(
     run: ValidationRun, versions: list[dict[str, Any] | None], ids: str
 ) -> None:
     async def scenario(store: Store) -> None:
@@ -159,7 +159,7 @@ def _without_patients(version: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in version.items() if name != "patients"}
 
 
-def test_a_row_stands_by_what_its_versions_are_labelled_now(run: ValidationRun) -> None:
+def test_row_order_follows_current_labels_of_its_versions(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("row", "p1", class_id=2), BETWEEN, record("row", "p1", version=2))
         for class_id, ids in ((0, ["row", "between"]), (3, ["between", "row"]), (0, ["row", "between"])):
@@ -200,7 +200,7 @@ SORTED = (
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(
+def test_each_type_sorts_by_least_or_greatest_admitted_value(
     run: ValidationRun, param: str, kind: str, up: str, down: str, limit: int
 ) -> None:
     async def scenario(store: Store) -> None:
@@ -212,7 +212,7 @@ def test_each_kind_sorts_by_its_least_or_greatest_admitted_value(
     run(scenario)
 
 
-def test_a_caller_admitted_to_more_sorts_by_more(run: ValidationRun) -> None:
+def test_admitting_more_classes_sorts_by_more_values(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         assert (await found(store, EVERYTHING, ALL, (SortKey("q", "quantity"),)))[0] == "veiled"
@@ -221,7 +221,7 @@ def test_a_caller_admitted_to_more_sorts_by_more(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: ValidationRun) -> None:
+def test_store_sorts_rows_by_classes_of_admitting_clauses(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         entries = [date("d", 1, class_id=3), date("d", 9)]
         await put(
@@ -236,7 +236,7 @@ def test_a_row_sorts_by_the_classes_of_the_windows_that_show_it(run: ValidationR
     run(scenario)
 
 
-def test_the_second_key_orders_what_the_first_leaves_equal(run: ValidationRun) -> None:
+def test_second_sort_key_breaks_ties_of_the_first(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         for limit in (1, 2, 5, 9):
@@ -251,7 +251,7 @@ def test_the_second_key_orders_what_the_first_leaves_equal(run: ValidationRun) -
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),), (SortKey("d", "date", True), SortKey("t", "token"))])
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("limit", [1, 3, 7])
-def test_pages_hold_each_row_once_although_others_are_written_between_them(
+def test_pages_contain_each_row_once_despite_writes_between_them(
     run: ValidationRun, sort: tuple[SortKey, ...], where: Filter, limit: int
 ) -> None:
     async def scenario(store: Store) -> None:
@@ -290,7 +290,7 @@ def test_pages_hold_each_row_once_although_others_are_written_between_them(
     run(scenario)
 
 
-def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_was(run: ValidationRun) -> None:
+def test_store_position_of_hidden_row_fails_like_an_unknown_one(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("a", "b", "c")))
         await put(store, record("b", "p1", version=2, class_id=2), record("elsewhere", "p9"))
@@ -310,7 +310,7 @@ def test_a_position_whose_row_is_no_longer_shown_is_refused_like_one_that_never_
     run(scenario)
 
 
-def test_a_position_holds_only_the_sort_values_and_the_id(run: ValidationRun) -> None:
+def test_position_contains_only_sort_values_and_id(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         async with store.snapshot() as snapshot:

@@ -44,19 +44,19 @@ def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -
 
 
 @pytest.mark.parametrize("url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""])
-def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+def test_invalid_store_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         open_store(url)
 
 
-def test_a_relative_path_is_taken_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path_is_resolved_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = open_store("sqlite:///here.db")
     asyncio.run(store.close())
     assert (tmp_path / "here.db").exists()
 
 
-def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
+def test_database_files_are_readable_by_owner_only(tmp_path: Path) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
@@ -65,7 +65,7 @@ def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
     opened(tmp_path / "x.db", scenario)
 
 
-def test_a_file_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_database_file_of_newer_schema_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with apsw.Connection(str(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -75,7 +75,7 @@ def test_a_file_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> 
         assert connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
 
 
-def test_a_file_that_is_no_database_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+def test_non_database_file_and_missing_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, but long enough to be looked at as one" * 100)
     with pytest.raises(ValueError, match="not an SQLite database"):
         SqliteStore(tmp_path / "text")
@@ -83,7 +83,7 @@ def test_a_file_that_is_no_database_and_a_missing_folder_are_refused(tmp_path: P
         SqliteStore(tmp_path / "none" / "x.db")
 
 
-def test_what_was_written_is_there_when_opened_again(tmp_path: Path) -> None:
+def test_written_data_persists_after_reopening(tmp_path: Path) -> None:
     async def write(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=[token("code", "x"), date("when", 5)]))
         await store.key_values.put_if_absent("kind", "key", b"value", 2**62)
@@ -117,7 +117,7 @@ PLANNED: dict[str, Filter] = {
 @pytest.mark.parametrize("sort", [(), (SortKey("when", "date", True),)], ids=["unsorted", "sorted"])
 @pytest.mark.parametrize("patients", [("p1",), ("p1", "p2", "p3")], ids=["one", "several"])
 @pytest.mark.parametrize("where", PLANNED.values(), ids=PLANNED)
-def test_a_patients_search_touches_only_ranges_of_that_patients_rows(
+def test_patient_search_reads_only_ranges_of_that_patients_rows(
     tmp_path: Path, where: Filter, patients: tuple[str, ...], sort: tuple[SortKey, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans: list[str] = []
@@ -156,7 +156,7 @@ def _entries(n: int) -> list[Any]:
     return [token("code", "xxy"[n % 3]), reference("of", "Patient/1"), date("when", n), string("name", "a")]
 
 
-def test_a_read_that_takes_too_long_is_ended_and_the_store_goes_on(tmp_path: Path) -> None:
+def test_slow_read_is_ended_as_busy_and_the_store_still_works(tmp_path: Path) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", entries=[date("when", n)]) for n in range(3000)))
         async with store.snapshot() as snapshot:
@@ -169,7 +169,7 @@ def test_a_read_that_takes_too_long_is_ended_and_the_store_goes_on(tmp_path: Pat
     opened(tmp_path / "x.db", scenario, seconds=0.0)
 
 
-def test_a_job_that_waits_for_something_else_is_refused_and_keeps_nothing(tmp_path: Path) -> None:
+def test_transaction_awaiting_other_work_is_refused_and_rolled_back(tmp_path: Path) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> None:
             await transaction.put(record("a"))
@@ -182,7 +182,7 @@ def test_a_job_that_waits_for_something_else_is_refused_and_keeps_nothing(tmp_pa
     opened(tmp_path / "x.db", scenario)
 
 
-def test_a_cancelled_writer_does_not_disturb_the_others(tmp_path: Path) -> None:
+def test_canceled_write_does_not_affect_other_writes(tmp_path: Path) -> None:
     async def scenario(store: Store) -> None:
         tasks = [asyncio.ensure_future(put(store, record(f"r{n}"))) for n in range(20)]
         await asyncio.sleep(0)
@@ -196,7 +196,7 @@ def test_a_cancelled_writer_does_not_disturb_the_others(tmp_path: Path) -> None:
     opened(tmp_path / "x.db", scenario)
 
 
-def test_two_patients_whose_digests_meet_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patients_with_colliding_digests_stay_separate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fhir_server.store.sqlite.interning.patient_number", lambda id: 2**31 - 1)
 
     async def scenario(store: Store) -> None:
@@ -207,7 +207,7 @@ def test_two_patients_whose_digests_meet_are_kept_apart(tmp_path: Path, monkeypa
     opened(tmp_path / "x.db", scenario)
 
 
-def test_many_snapshots_may_be_open_at_once(tmp_path: Path) -> None:
+def test_many_snapshots_can_be_open_at_once(tmp_path: Path) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         held = [store.snapshot() for _ in range(10)]

@@ -49,13 +49,13 @@ def _url(scheme: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("scheme", ROUNDS)
-def test_what_was_acknowledged_before_a_kill_is_there_and_whole(scheme: str, tmp_path: Path) -> None:
+def test_killed_process_keeps_whole_and_all_acknowledged_writes(scheme: str, tmp_path: Path) -> None:
     require_whole(_url(scheme, tmp_path), ROUNDS[scheme])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ROUNDS)
-def test_two_hundred_kills_lose_nothing(scheme: str, tmp_path: Path) -> None:
+def test_two_hundred_kills_lose_no_acknowledged_write(scheme: str, tmp_path: Path) -> None:
     require_whole(_url(scheme, tmp_path), MANY)
 
 

@@ -40,7 +40,7 @@ async def in_job(store: Store, method: str, *args: Any) -> Any:
     return await store.write(job)
 
 
-def test_an_acknowledged_write_is_read_at_once(run: ValidationRun) -> None:
+def test_acknowledged_write_is_immediately_readable(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         for version in range(1, 30):
             await put(store, record("a", version=version, entries=[token("code", str(version))]))
@@ -85,7 +85,7 @@ def test_an_update_replaces_entries_of_every_kind_and_patients(run: ValidationRu
 _ALL_KINDS = (("t", "token"), ("r", "reference"), ("s", "string"), ("d", "date"), ("q", "quantity"))
 
 
-def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: ValidationRun) -> None:
+def test_equal_entries_merge_only_within_one_class(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -99,7 +99,7 @@ def test_the_same_entry_twice_is_one_and_in_two_classes_is_two(run: ValidationRu
     run(scenario)
 
 
-def test_a_row_with_very_many_entries_is_kept_whole(run: ValidationRun) -> None:
+def test_all_entries_of_a_large_row_are_searchable(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", entries=[token("t", f"c{n}") for n in range(1000)]))
         for code in ("c0", "c63", "c64", "c999"):
@@ -109,7 +109,7 @@ def test_a_row_with_very_many_entries_is_kept_whole(run: ValidationRun) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 5])
-def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: ValidationRun, version: int) -> None:
+def test_nonconsecutive_version_is_a_conflict(run: ValidationRun, version: int) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"), record("a", version=2))
         for attempt in (
@@ -136,7 +136,7 @@ def test_a_version_that_does_not_follow_the_stored_one_is_a_conflict(run: Valida
     run(scenario)
 
 
-def test_of_many_writers_of_one_version_one_wins(run: ValidationRun) -> None:
+def test_concurrent_writes_of_one_version_succeed_once(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         results = await asyncio.gather(*(put(store, record("a", version=2)) for _ in range(20)), return_exceptions=True)
@@ -146,7 +146,7 @@ def test_of_many_writers_of_one_version_one_wins(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: ValidationRun) -> None:
+def test_read_unfiltered_returns_hidden_and_deleted_rows(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", class_id=3, release_at=NEVER))
         assert (await in_job(store, "current", OBS, "a")).class_id == 3
@@ -158,7 +158,7 @@ def test_current_gives_the_row_whatever_its_class_or_its_deletion(run: Validatio
     run(scenario)
 
 
-def test_relabel_changes_what_is_seen_and_makes_no_version(run: ValidationRun) -> None:
+def test_relabel_changes_visibility_without_a_new_version(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", entries=[token("t", "x")]))
         changed = row(
@@ -187,7 +187,7 @@ def test_relabel_changes_what_is_seen_and_makes_no_version(run: ValidationRun) -
     run(scenario)
 
 
-def test_relabel_reaches_each_version_and_the_deletion(run: ValidationRun) -> None:
+def test_relabel_applies_to_each_version_and_the_deletion(run: ValidationRun) -> None:
     later = {
         "labeled_elements": (LabeledElement(("x",), 3),),
         "guarded_references": (GuardedReference(("y",), "P/1"),),
@@ -223,7 +223,7 @@ def test_relabel_reaches_each_version_and_the_deletion(run: ValidationRun) -> No
     run(scenario)
 
 
-def test_what_is_deleted_is_relabelled_too(run: ValidationRun) -> None:
+def test_deleted_row_can_be_relabeled(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"))
         await drop(store, "a")
@@ -239,7 +239,7 @@ def test_what_is_deleted_is_relabelled_too(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: ValidationRun) -> None:
+def test_referrers_are_rows_with_any_version_that_refers(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -275,7 +275,7 @@ def test_referrers_are_the_rows_of_which_any_version_refers_to_the_target(run: V
     run(scenario)
 
 
-def test_classes_are_numbered_from_nought_in_the_order_given(run: ValidationRun) -> None:
+def test_class_ids_count_from_zero_in_insertion_order(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> list[int]:
             return [await transaction.intern_class(key) for key in ("lab||", "visit||", "lab||", "x|HIV|")]
@@ -290,7 +290,7 @@ def test_classes_are_numbered_from_nought_in_the_order_given(run: ValidationRun)
     run(scenario)
 
 
-def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: ValidationRun) -> None:
+def test_epoch_advances_only_on_request_or_with_a_new_class(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def stamp(patient: str | None) -> PermissionEpoch:
             async with store.snapshot() as snapshot:
@@ -311,7 +311,7 @@ def test_stamps_move_when_bumped_and_by_a_new_class_and_only_then(run: Validatio
     run(scenario)
 
 
-def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: ValidationRun) -> None:
+def test_failed_transaction_stores_nothing_and_others_succeed(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def good(number: int) -> None:
             await put(store, record(f"good{number}", f"p{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
@@ -341,7 +341,7 @@ def test_a_job_that_raises_keeps_nothing_and_the_others_beside_it_are_kept(run: 
     run(scenario)
 
 
-def test_a_job_reads_what_it_wrote_and_gives_its_result(run: ValidationRun) -> None:
+def test_transaction_reads_its_own_writes_and_returns_its_result(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def job(transaction: Any) -> str:
             await transaction.put(record("a", "new", entries=[token("code", "x")]))
@@ -355,7 +355,7 @@ def test_a_job_reads_what_it_wrote_and_gives_its_result(run: ValidationRun) -> N
     run(scenario)
 
 
-def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: ValidationRun) -> None:
+def test_prefetched_rows_reflect_writes_of_the_transaction(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("kept", "p1"), record("hidden", "p1", class_id=2), record("dropped", "p1"), record("replaced", "p1"))
         await put(store, record("coded", "p1", entries=[token("code", "x"), token("code", "y", class_id=3)]), record("gone", "p1"))
@@ -385,7 +385,7 @@ def test_what_a_job_expected_is_told_as_it_stands_when_asked(run: ValidationRun)
     run(scenario)
 
 
-def test_a_job_counts_what_it_moved_itself(run: ValidationRun) -> None:
+def test_transaction_sees_its_own_epoch_and_class_changes(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await in_job(store, "intern", "a")
 

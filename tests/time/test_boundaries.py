@@ -42,7 +42,7 @@ def fresh(served: Served, user: str, patient: str) -> str:
     return served.app_token(user, patient)
 
 
-def test_a_token_issued_before_the_twelfth_birthday_obeys_the_new_age_from_that_microsecond(served: Served) -> None:
+def test_issued_token_follows_age_limit_from_twelfth_birthday(served: Served) -> None:
     turning = birthday(served, "child", 12)
     served.at(turning - 60_000_000)
     token = fresh(served, "parent-a", "child")
@@ -57,7 +57,7 @@ def test_a_token_issued_before_the_twelfth_birthday_obeys_the_new_age_from_that_
         assert served.get(token, "Observation/child-cocaine-exposure").status == 404
 
 
-def test_nothing_is_left_of_a_child_grant_from_the_eighteenth_birthday_on(served: Served) -> None:
+def test_child_proxy_access_ends_at_eighteenth_birthday(served: Served) -> None:
     turning = birthday(served, "teen", 18)
     served.at(turning - 60_000_000)
     token = fresh(served, "parent-a", "teen")
@@ -74,7 +74,7 @@ def test_nothing_is_left_of_a_child_grant_from_the_eighteenth_birthday_on(served
         assert served.get(token, "Patient?_summary=count").json["total"] == 0
 
 
-def test_the_new_adult_has_the_record_from_the_eighteenth_birthday_on(served: Served) -> None:
+def test_new_adult_sees_own_record_from_eighteenth_birthday(served: Served) -> None:
     turning = birthday(served, "newly-adult", 18)
     served.at(turning - 60_000_000)
     token = fresh(served, "newly-adult", "newly-adult")
@@ -84,7 +84,7 @@ def test_the_new_adult_has_the_record_from_the_eighteenth_birthday_on(served: Se
     assert "newly-adult-chlamydia" in seen(served, token, "newly-adult")
 
 
-def test_a_result_appears_at_its_release_and_not_a_microsecond_before(served: Served) -> None:
+def test_result_appears_exactly_at_its_release_instant(served: Served) -> None:
     release = micros("2026-03-01T09:00:00-05:00")
     feed = served.token()
     held = {
@@ -102,7 +102,7 @@ def test_a_result_appears_at_its_release_and_not_a_microsecond_before(served: Se
         assert served.get(token, "Observation/held").status == 200 and "held" in seen(served, token, "adult")
 
 
-def test_the_end_of_a_grant_s_period_ends_it_to_the_microsecond(served: Served) -> None:
+def test_proxy_access_ends_at_period_end_to_the_microsecond(served: Served) -> None:
     feed = served.token()
     consent = served.get(feed, "Consent/proxy-full-of-adult").json
     consent["provision"]["provision"][0]["period"] = {"start": "2025-01-01", "end": "2026-06-30"}
@@ -118,7 +118,7 @@ def test_the_end_of_a_grant_s_period_ends_it_to_the_microsecond(served: Served) 
 
 
 @pytest.mark.parametrize("how", ["consent", "relation", "death"])
-def test_revoking_a_grant_ends_tokens_and_page_links_already_issued(served: Served, how: str) -> None:
+def test_ending_proxy_access_ends_issued_tokens_and_page_links(served: Served, how: str) -> None:
     feed, token = served.token(), fresh(served, "proxy-full", "adult")
     page = served.get(token, "Observation?_count=2")
     following = next(link["url"] for link in page.json["link"] if link["relation"] == "next")
@@ -136,7 +136,7 @@ def test_revoking_a_grant_ends_tokens_and_page_links_already_issued(served: Serv
     assert again.status == 400 or again.ids() == []
 
 
-def test_a_corrected_birth_date_counts_at_the_next_request(served: Served) -> None:
+def test_corrected_birth_date_applies_to_the_next_request(served: Served) -> None:
     feed, token = served.token(), fresh(served, "parent-a", "child")
     assert "child-cocaine-exposure" in seen(served, token, "child")
     corrected = {**served.get(feed, "Patient/child").json, "birthDate": "2013-06-01"}
@@ -145,7 +145,7 @@ def test_a_corrected_birth_date_counts_at_the_next_request(served: Served) -> No
     assert "child-hemoglobin" in seen(served, token, "child")
 
 
-def test_a_revoked_token_is_refused_at_the_next_request(served: Served) -> None:
+def test_revoked_token_returns_401_on_the_next_request(served: Served) -> None:
     token = fresh(served, "adult", "adult")
     assert served.get(token, "Patient/adult").status == 200
     principal = next(
@@ -157,7 +157,7 @@ def test_a_revoked_token_is_refused_at_the_next_request(served: Served) -> None:
     assert served.get(token, "Patient/adult").status == 401
 
 
-def test_an_expired_token_is_refused_to_the_microsecond(served: Served) -> None:
+def test_token_returns_401_from_its_expiry_to_the_microsecond(served: Served) -> None:
     token = fresh(served, "adult", "adult")
     issued = served.parts.clock()
     served.at(issued + HOUR - 1)
@@ -166,7 +166,7 @@ def test_an_expired_token_is_refused_to_the_microsecond(served: Served) -> None:
     assert served.get(token, "Patient/adult").status == 401
 
 
-def test_a_label_put_on_a_visit_reaches_its_results_and_is_lifted_again(served: Served) -> None:
+def test_encounter_label_propagates_to_results_and_is_reversible(served: Served) -> None:
     feed, token = served.token(), fresh(served, "parent-a", "teen")
     visit = served.get(feed, "Encounter/teen-well-visit").json
     inside = [one for one in seen(served, token, "teen") if b"teen-well-visit" in served.get(feed, f"Observation/{one}").body]

@@ -42,7 +42,7 @@ class Row:
         return id in self.served.get(token, f"{type}?_lastUpdated=gt{instant}&_count=1000".replace("+", "%2B")).ids()
 
 
-def test_a_change_of_a_redacted_element_is_no_change(served: Served) -> None:
+def test_redacted_element_change_does_not_change_the_version(served: Served) -> None:
     visit, parent = Row(served, "Appointment/teen-checkup-upcoming"), served.app_token("parent-a", "teen")
     before = visit.known(parent)
     visit.write(comment="Ask about school.")
@@ -53,7 +53,7 @@ def test_a_change_of_a_redacted_element_is_no_change(served: Served) -> None:
     assert visit.found_since(parent, before[1]) and visit.known(visit.feed)[0] == "3"
 
 
-def test_a_version_out_of_view_is_not_counted(served: Served) -> None:
+def test_hidden_version_is_not_counted(served: Served) -> None:
     result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
     before = result.known(parent)
     result.write(status="preliminary")
@@ -64,7 +64,7 @@ def test_a_version_out_of_view_is_not_counted(served: Served) -> None:
     assert result.known(parent)[0] == "2" and result.known(result.feed)[0] == "4"
 
 
-def test_a_reference_to_a_row_out_of_view_is_no_change(served: Served) -> None:
+def test_hidden_reference_does_not_change_the_version(served: Served) -> None:
     result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
     before = result.known(parent)
     result.write(basedOn=None, partOf=[{"reference": "Procedure/teen-throat-culture"}])
@@ -73,14 +73,14 @@ def test_a_reference_to_a_row_out_of_view_is_no_change(served: Served) -> None:
     assert result.known(parent)[:1] == before[:1] and result.known(parent)[2] == before[2]
 
 
-def test_a_hidden_part_put_in_front_does_not_count_for_what_stands_behind_it(served: Served) -> None:
+def test_hidden_list_item_inserted_first_does_not_change_the_version(served: Served) -> None:
     report, parent = Row(served, "DiagnosticReport/teen-metabolic-panel"), served.app_token("parent-a", "teen")
     before, results = report.known(parent), served.get(report.feed, report.path).json["result"]
     report.write(result=[{"reference": "Observation/teen-gonorrhea"}, *results])
     assert report.known(parent)[0] == before[0] and report.known(report.feed)[0] == "2"
 
 
-def test_a_reference_to_a_row_out_of_view_does_not_move_the_time(served: Served) -> None:
+def test_hidden_reference_does_not_change_last_updated(served: Served) -> None:
     result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
     before = result.known(parent)[1]
     result.write(partOf=[{"reference": "Procedure/teen-throat-culture"}])
@@ -91,7 +91,7 @@ def test_a_reference_to_a_row_out_of_view_does_not_move_the_time(served: Served)
     assert result.found_since(parent, before) and result.known(parent)[0] == "2"
 
 
-def test_a_label_given_late_holds_for_all_versions(served: Served) -> None:
+def test_later_label_applies_to_all_versions(served: Served) -> None:
     result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
     first = result.known(parent)
     result.write(encounter=None, status="corrected")
@@ -103,7 +103,7 @@ def test_a_label_given_late_holds_for_all_versions(served: Served) -> None:
     assert result.known(parent)[2] == ["2", "1"]
 
 
-def test_a_label_given_late_holds_for_what_was_deleted(served: Served) -> None:
+def test_later_label_applies_to_a_deleted_resource(served: Served) -> None:
     path, feed, parent = "Observation/teen-hemoglobin", served.token(), served.app_token("parent-a", "teen")
     assert served.request(feed, "DELETE", path).status in (200, 204)
     never = served.get(parent, path + "x")

@@ -59,7 +59,7 @@ async def _restored(twins: Twins) -> None:
 
 
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: f"{leak.channel} {leak.name}")
-def test_a_planted_leak_is_noticed(leak: Leak, record_property: Any) -> None:
+def test_planted_leak_is_detected(leak: Leak, record_property: Any) -> None:
     for seed in range(_CASES):
         found = _noticed(leak, seed)
         if found is not None:
@@ -69,7 +69,7 @@ def test_a_planted_leak_is_noticed(leak: Leak, record_property: Any) -> None:
 
 
 @pytest.mark.parametrize("leak", TIME_LEAKS, ids=lambda leak: f"{leak.channel} {leak.name}")
-def test_a_planted_leak_in_time_is_noticed(leak: Leak) -> None:
+def test_planted_time_leak_is_detected(leak: Leak) -> None:
     for trace in TRACES:
         with pytest.MonkeyPatch.context() as patch:
             leak.plant(patch)
@@ -80,6 +80,6 @@ def test_a_planted_leak_in_time_is_noticed(leak: Leak) -> None:
     pytest.fail(f"No trace noticed that {leak.name}.")
 
 
-def test_every_family_of_channels_has_a_planted_leak() -> None:
+def test_every_channel_family_has_a_planted_leak() -> None:
     families = {leak.channel[0] for leak in (*LEAKS, *TIME_LEAKS)}
     assert families == set("CQRAWMTS")

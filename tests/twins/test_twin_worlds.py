@@ -37,7 +37,7 @@ def require_silence(seed: int, asks: int, urls: tuple[str, str] = ("memory:", "m
 
 
 @BY_CALLER
-def test_no_request_tells_apart_worlds_that_differ_only_in_what_is_hidden(number: int) -> None:
+def test_responses_are_equal_when_only_hidden_data_differs(number: int) -> None:
     tally = Tally()
     for seed in seeds(number, range(run.scaled(7))):
         require_silence(seed, 150, tally=tally)
@@ -48,19 +48,19 @@ def test_no_request_tells_apart_worlds_that_differ_only_in_what_is_hidden(number
 
 @pytest.mark.slow
 @BY_CALLER
-def test_no_request_tells_the_twins_apart_in_a_long_run(number: int) -> None:
+def test_random_requests_do_not_reveal_hidden_data(number: int) -> None:
     for seed in seeds(number, range(7, 7 + run.scaled(60))):
         require_silence(seed, 250)
 
 
 @BY_CALLER
-def test_the_embedded_store_keeps_the_promise_too(number: int, tmp_path: Path) -> None:
+def test_sqlite_responses_do_not_reveal_hidden_data(number: int, tmp_path: Path) -> None:
     require_silence(number, 60, (f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/two.sqlite"))
 
 
 @pytest.mark.slow
 @BY_CALLER
-def test_the_embedded_store_keeps_the_promise_in_a_long_run(number: int, tmp_path: Path) -> None:
+def test_sqlite_long_run_does_not_reveal_hidden_data(number: int, tmp_path: Path) -> None:
     for seed in seeds(number, range(1, 6)):
         require_silence(seed, 200, (f"sqlite:///{tmp_path}/one-{seed}.sqlite", f"sqlite:///{tmp_path}/two-{seed}.sqlite"))
 
@@ -70,25 +70,25 @@ def require_silence_of_mongodb(seed: int, asks: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["parent of a teenager", "limited backend", "billing office"])
-def test_mongodb_keeps_the_promise_too(name: str) -> None:
+def test_mongodb_responses_do_not_reveal_hidden_data(name: str) -> None:
     number = [caller.name for caller in CALLERS].index(name)
     require_silence_of_mongodb(number, 12)
 
 
 @pytest.mark.slow
 @BY_CALLER
-def test_mongodb_keeps_the_promise_in_a_long_run(number: int) -> None:
+def test_mongodb_long_run_does_not_reveal_hidden_data(number: int) -> None:
     for seed in seeds(number, range(3)):
         require_silence_of_mongodb(seed, 100)
 
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.name)
-def test_nothing_seen_before_shows_afterwards(trace: Trace) -> None:
+def test_data_shown_earlier_leaves_no_trace_after_access_ends(trace: Trace) -> None:
     for seed in range(run.scaled(3)):
         asyncio.run(followed(trace, seed, capability(), 80))
 
 
-def test_the_worlds_really_differ_for_one_who_may_see_everything() -> None:
+def test_paired_servers_differ_for_an_unrestricted_caller() -> None:
     differing = [asyncio.run(_differ(case(seed))) for seed in range(2 * len(CALLERS))]
     assert sum(differing) >= 0.95 * len(differing)
 
@@ -105,7 +105,7 @@ async def _differ(drawn: Case) -> bool:
     return listed[0] != listed[1]
 
 
-def test_documents_are_the_same_whatever_is_stored_and_whoever_asks() -> None:
+def test_public_documents_do_not_depend_on_data_or_caller() -> None:
     async def documents() -> list[bytes]:
         twins = Twins(case(0))
         await twins.open()
@@ -123,7 +123,7 @@ def test_documents_are_the_same_whatever_is_stored_and_whoever_asks() -> None:
     assert len(found) == 12 and len(set(found)) == 2
 
 
-def test_twin_worlds_without_secrets_are_twins_in_every_draw() -> None:
+def test_paired_servers_with_one_seed_draw_equal_ids_and_tokens() -> None:
     """The harness itself: clocks, ids and tokens of twin worlds agree."""
     worlds = [World(seed=5), World(seed=5)]
 
