@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mongo.servers import drop_databases
+from tests.mongo.shared_mongod import drop_databases
 
 
 @pytest.fixture(scope="module", autouse=True)

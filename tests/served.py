@@ -16,7 +16,7 @@ from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
-from tests.mongo.servers import emptied_url
+from tests.mongo.shared_mongod import emptied_url
 
 ROOT = Path(__file__).parents[1]
 NOON = "2026-11-21T12:00:00-05:00"

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.world import House
-from tests.federation.world import Worlds
-from tests.smart.site import Site
-from tests.smart.world import World
+from tests.attacks.environment import House
+from tests.federation.environment import Worlds
+from tests.smart.environment import World
+from tests.smart.jwks_server import Site
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
 from fhir_server.smart.core.rate_limits import Limit
 from fhir_server.smart.federation.pages import PER_ADDRESS as DEPARTURES
 from fhir_server.web import public_fetch
-from tests.attacks.world import House
-from tests.federation.world import FEDERATED, Worlds
-from tests.smart.site import Site
-from tests.smart.world import ASSERTION_TYPE, ORIGIN, Browser, Page, World
+from tests.attacks.environment import House
+from tests.federation.environment import FEDERATED, Worlds
+from tests.smart.environment import ASSERTION_TYPE, ORIGIN, Browser, Page, World
+from tests.smart.jwks_server import Site
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
@@ -173,9 +173,7 @@ def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monke
     assert len({hashed.rpartition("$")[0].rpartition("$")[0] for hashed in counted}) == 1  # and under the same parameters
 
 
-def test_user_enumeration_at_set_password_sees_equal_text_and_cost(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_user_enumeration_at_set_password_sees_equal_text_and_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a code for somebody else, and a password that would not do, with or without a code waiting."""
     found = asyncio.run(users.find(world.store, "parent-b"))
     adult = asyncio.run(users.find(world.store, "adult"))

@@ -14,8 +14,8 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import digest
 from fhir_server.web.forms import local_path
-from tests.attacks.world import House
-from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, Page, World, query
+from tests.attacks.environment import House
+from tests.smart.environment import CHALLENGE, ORIGIN, VERIFIER, Page, World, query
 
 HERE = "https://app.example/callback"
 EVIL = "https://evil.example"

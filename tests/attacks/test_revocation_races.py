@@ -11,7 +11,7 @@ from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import HOUR
-from tests.smart.world import World
+from tests.smart.environment import World
 
 
 def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:
@@ -34,9 +34,7 @@ def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> lis
 
 
 @pytest.mark.parametrize("moment", ["keep spent-refresh", "replace access", "replace refresh", "take refresh", "never"])
-def test_revocation_race_refresh_does_not_outlive_the_grant(
-    world: World, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_revocation_race_refresh_does_not_outlive_the_grant(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     old = world.tokens()
     world.clock.forward(2 * HOUR)  # so that nothing but the refresh token stands for the grant
     steps = _ended_at(world, monkeypatch, moment)
@@ -65,9 +63,7 @@ def test_revocation_race_code_exchange_does_not_outlive_the_grant(world: World, 
         assert (answer.status_code, answer.json()["error"], standing) == (400, "invalid_grant", ())
 
 
-def test_revocation_race_update_does_not_restore_deleted_client(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_revocation_race_update_does_not_restore_deleted_client(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {"client_name": "A diary", "redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "none"}
     done = world.http.post("/oauth/register", json=metadata).json()
     url, bearer = f"/oauth/register/{done['client_id']}", {"Authorization": f"Bearer {done['registration_access_token']}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_server.smart.core.scopes import parse
-from tests.smart.world import Page, World, query
+from tests.smart.environment import Page, World, query
 
 
 def test_scope_escalation_at_a_refresh_is_refused(world: World) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from fhir_server.settings import Settings
 from fhir_server.smart import demo
-from tests.attacks.world import House
-from tests.federation.world import Worlds
-from tests.portal.world import code_in
-from tests.smart.world import Browser, Page, World
+from tests.attacks.environment import House
+from tests.federation.environment import Worlds
+from tests.portal.environment import code_in
+from tests.smart.environment import Browser, Page, World
 
 
 def _asks_for_a_password(world: World, cookie: str) -> bool:

@@ -17,9 +17,9 @@ from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.accounts.identity_providers import Provider
 from fhir_server.smart.clients import initial_access_tokens
 from fhir_server.web.public_fetch import Network, UnfetchableError, fetch, public
-from tests.federation.world import NORTH, Worlds
-from tests.smart.site import PUBLIC, Site, mode
-from tests.smart.world import ASSERTION_TYPE, World, claims_of, query
+from tests.federation.environment import NORTH, Worlds
+from tests.smart.environment import ASSERTION_TYPE, World, claims_of, query
+from tests.smart.jwks_server import PUBLIC, Site, mode
 
 
 @pytest.mark.parametrize(

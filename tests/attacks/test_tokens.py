@@ -18,8 +18,8 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verify
-from tests.attacks.world import House
-from tests.smart.world import ORIGIN, TOKEN_URL, Browser, World, claims_of
+from tests.attacks.environment import House
+from tests.smart.environment import ORIGIN, TOKEN_URL, Browser, World, claims_of
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 

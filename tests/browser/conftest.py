@@ -18,7 +18,7 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from tests.browser.walk import APP, Walk
+from tests.browser.browser_session import APP, Walk
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tests.browser.test_whole_way import expected
-from tests.browser.walk import APP, Walk
+from tests.browser.browser_session import APP, Walk
+from tests.browser.test_standalone_launch import expected
 
 KINDS = "openid fhirUser launch/patient offline_access patient/Observation.rs patient/MedicationStatement.rs patient/Patient.rs"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"

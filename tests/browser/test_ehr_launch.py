@@ -6,9 +6,9 @@ import httpx
 import pytest
 from selenium.webdriver.support.select import Select
 
+from tests.browser.browser_session import APP, Walk
 from tests.browser.conftest import Command
-from tests.browser.test_whole_way import expected
-from tests.browser.walk import APP, Walk
+from tests.browser.test_standalone_launch import expected
 
 NAME = "Chart summary"
 

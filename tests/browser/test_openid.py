@@ -12,8 +12,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from tests.browser.browser_session import APP, Walk
 from tests.browser.conftest import Command
-from tests.browser.walk import APP, Walk
 
 SCOPE = "openid fhirUser launch/patient offline_access patient/*.rs"
 CALL = """

@@ -11,8 +11,8 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from tests.browser.browser_session import APP, PASSWORD, STATE, Walk
 from tests.browser.conftest import Command
-from tests.browser.walk import APP, PASSWORD, STATE, Walk
 
 PAGES: dict[str, Callable[[Walk], object]] = {
     "sign-in": lambda walk: walk.ask(),

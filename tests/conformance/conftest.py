@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.walk import Server
-from tests.ehr.world import Ehr
+from tests.conformance.suite_client import Server
+from tests.ehr.environment import Ehr
 
 
 @pytest.fixture(scope="package")

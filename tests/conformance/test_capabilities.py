@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from fhir_server.smart.discovery.documents import CAPABILITIES
-from tests.conformance.walk import ASYMMETRIC, CONFIDENTIAL, PUBLIC, Server
-from tests.smart.world import Page, claims_of
+from tests.conformance.suite_client import ASYMMETRIC, CONFIDENTIAL, PUBLIC, Server
+from tests.smart.environment import Page, claims_of
 
 READ = "launch/patient patient/*.rs"
 

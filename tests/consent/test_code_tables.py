@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fhir_server.resources import validate
-from tests.consent.gate import Listed, findings
+from tests.consent.quality_gate import Listed, findings
 
 IG = Path(__file__).parents[2] / "ig"
 

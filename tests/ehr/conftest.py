@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ehr.world import Ehr
+from tests.ehr.environment import Ehr
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.federation.world import Worlds
+from tests.federation.environment import Worlds
 
 
 @pytest.fixture

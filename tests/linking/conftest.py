@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.linking.world import Worlds
+from tests.linking.environment import Worlds
 
 
 @pytest.fixture

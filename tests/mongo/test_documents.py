@@ -18,7 +18,7 @@ from fhir_server.store import NEVER, Store
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb.documents import native
 from fhir_server.store.mongodb.transaction import MongoTransaction
-from tests.mongo.servers import emptied_url
+from tests.mongo.shared_mongod import emptied_url
 from tests.served import Served
 from tests.store.samples import ANYONE, OBS, date, found, put, record, string
 

@@ -16,7 +16,7 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TokenIs
 from fhir_server.store.mongodb import MongoStore, schema
 from tests.mongo.mongod import ReplicaSet
-from tests.mongo.racing import Race, started
+from tests.mongo.revocation_race import Race, started
 from tests.store.samples import ANYONE, OBS, record, token
 
 PARTS = 3

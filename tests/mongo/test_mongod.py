@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mongo import mongod, servers
+from tests.mongo import mongod, shared_mongod
 from tests.mongo.mongod import ReplicaSet
 
 BROKEN = "#!/bin/sh\necho no space left on device\nexit 1\n"
@@ -35,10 +35,10 @@ def test_mongod_start_failure_shows_its_log(broken: list[Path]) -> None:
 
 def test_failed_mongod_start_fails_each_test_without_retry(broken: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FHIR_SERVER_TEST_MONGODB", raising=False)
-    monkeypatch.setattr(servers, "_started", lru_cache(1)(servers._started.__wrapped__))  # and the real one stays as it is
+    monkeypatch.setattr(shared_mongod, "_started", lru_cache(1)(shared_mongod._started.__wrapped__))  # and the real one stays as it is
     for _ in range(3):
         with pytest.raises(RuntimeError, match="does not start"):
-            servers.emptied_url()
+            shared_mongod.emptied_url()
     assert len(broken) == 1
 
 

@@ -10,8 +10,8 @@ import httpx
 
 from fhir_server.audit import JOURNAL
 from fhir_server.store import open_store
-from tests.mongo.processes import ORIGIN, Process
-from tests.mongo.servers import forgetful_url
+from tests.mongo.server_processes import ORIGIN, Process
+from tests.mongo.shared_mongod import forgetful_url
 from tests.served import Served
 
 ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"}}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mongo.racing import Pair, Race, started
-from tests.mongo.servers import fresh_url
+from tests.mongo.revocation_race import Pair, Race, started
+from tests.mongo.shared_mongod import fresh_url
 
 ROUNDS, MANY = 90, 1700  # in each a grant changes twice, and three answers are judged each time: 540 and 10,200
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.portal.world import World
+from tests.portal.environment import World
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import account_events, second_factor, sessions, users
 from fhir_server.smart.accounts.password_sign_in import PER_USER
 from fhir_server.smart.core.context import DAY, MINUTE, SECOND
-from tests.portal.world import Form, Visitor, World
+from tests.portal.environment import Form, Visitor, World
 from tests.smart.test_second_factor import one_time, recovery_codes, seed_on
 
 NEW = "blue kettle four spoons"

@@ -9,7 +9,7 @@ import pytest
 
 from fhir_server.smart.core.context import HOUR
 from fhir_server.web import dates
-from tests.portal.world import START, World
+from tests.portal.environment import START, World
 
 
 @pytest.mark.parametrize(

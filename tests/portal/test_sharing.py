@@ -11,7 +11,7 @@ from fhir_server.portal import sharing
 from fhir_server.portal.wording import describe_level
 from fhir_server.resources import validate
 from fhir_server.smart.core.context import DAY
-from tests.portal.world import World, code_in
+from tests.portal.environment import World, code_in
 
 SHARED = "Shared with you"
 NOT_YOURS = "You cannot change who may open a record from this account."

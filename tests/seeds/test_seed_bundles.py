@@ -13,7 +13,7 @@ import pytest
 from fhir_server import jsontext
 from fhir_server.resources import validate
 
-from .seeds import BUNDLES, ROOT, bundle, patients, references, rows
+from .seed_data import BUNDLES, ROOT, bundle, patients, references, rows
 
 Row = dict[str, Any]
 SEEDS = rows()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.smart.world import World
+from tests.smart.environment import World
 
 
 @pytest.fixture

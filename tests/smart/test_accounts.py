@@ -14,7 +14,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import HOUR
 from fhir_server.smart.core.token_grants import TokenGrant, active_grants
 from fhir_server.smart.tokens.tokens import issue, operator_token
-from tests.smart.world import World
+from tests.smart.environment import World
 
 PUBLIC = Client("app-1", "App", "app", "none", "patient/*.rs", ("https://app.example/cb",))
 

@@ -7,7 +7,7 @@ import pytest
 from fhir_server.smart import demo
 from fhir_server.smart.core.context import MINUTE
 from fhir_server.smart.tokens.launch import Launch, new_launch
-from tests.smart.world import BASE, CHALLENGE, ORIGIN, Page, World, query
+from tests.smart.environment import BASE, CHALLENGE, ORIGIN, Page, World, query
 
 
 def refusal(world: World, **changes: str | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from fhir_server.smart.core.persons import Person, RecordChoice, Records
-from tests.smart.world import Page, World, query
+from tests.smart.environment import Page, World, query
 
 SCOPE = "launch/patient offline_access patient/Patient.rs patient/Observation.rs patient/Condition.rs"
 

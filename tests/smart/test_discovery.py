@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fhir_server.smart.core.scopes import resource_scopes
-from tests.smart.world import BASE, ORIGIN, World
+from tests.smart.environment import BASE, ORIGIN, World
 
 
 def configuration(world: World) -> dict[str, object]:

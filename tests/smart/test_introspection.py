@@ -4,7 +4,7 @@ import pytest
 
 from fhir_server.smart import demo
 from fhir_server.smart.core.context import HOUR, SECOND
-from tests.smart.world import ASSERTION_TYPE, BASE, ORIGIN, World, claims_of
+from tests.smart.environment import ASSERTION_TYPE, BASE, ORIGIN, World, claims_of
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 

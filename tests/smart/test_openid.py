@@ -10,7 +10,7 @@ from joserfc.jwk import KeySet
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import HOUR, SECOND, SmartContext
 from fhir_server.store import open_store
-from tests.smart.world import BASE, ORIGIN, World, claims_of
+from tests.smart.environment import BASE, ORIGIN, World, claims_of
 
 
 def test_smart_72_76_77_the_id_token_verifies_against_the_published_keys(world: World) -> None:

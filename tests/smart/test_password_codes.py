@@ -22,8 +22,8 @@ from fhir_server.smart.accounts.password_pages import PER_ADDRESS
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients
 from fhir_server.store import open_store
+from tests.smart.environment import Page, World
 from tests.smart.test_second_factor import one_time
-from tests.smart.world import Page, World
 
 NEW = "blue kettle four spoons"
 

@@ -13,7 +13,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.core.password_rules import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, is_breached
-from tests.smart.world import World
+from tests.smart.environment import World
 
 
 @pytest.mark.parametrize(

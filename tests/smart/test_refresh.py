@@ -10,7 +10,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR
-from tests.smart.world import ORIGIN, SCOPE, World
+from tests.smart.environment import ORIGIN, SCOPE, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 

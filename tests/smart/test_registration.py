@@ -12,8 +12,8 @@ from fhir_server.smart.clients import clients, initial_access_tokens
 from fhir_server.smart.clients.names import claims, imitates, readable
 from fhir_server.smart.clients.registration_routes import PER_ADDRESS
 from fhir_server.smart.core.context import DAY, HOUR, SECOND
-from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path, post, production
-from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
+from tests.smart.environment import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
+from tests.smart.registration_helpers import METADATA, REDIRECT, bearer, find, made, path, post, production
 
 
 def test_self_registered_app_gets_and_refreshes_tokens(world: World) -> None:

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from fhir_server.smart.clients import initial_access_tokens
-from tests.smart.registering import REDIRECT, find, production
-from tests.smart.world import Page, World
+from tests.smart.environment import Page, World
+from tests.smart.registration_helpers import REDIRECT, find, production
 
 
 def test_register_page_creates_a_client_and_shows_its_secret(world: World) -> None:
@@ -50,9 +50,7 @@ def test_register_page_shows_the_error_and_keeps_the_input(world: World) -> None
         ("scope", "", "Tick at least one thing"),
     ],
 )
-def test_register_page_errors_use_plain_language(
-    world: World, field: str, typed: str, words: str
-) -> None:
+def test_register_page_errors_use_plain_language(world: World, field: str, typed: str, words: str) -> None:
     fields = {"name": "Heart diary", "redirects": REDIRECT, "homepage": "https://app.example", "method": "none"}
     answer = world.submit(world.http.get("/register-app"), **fields | {field: typed})
     problem = answer.text.partition('role="alert"')[2].partition("</div>")[0]

@@ -18,7 +18,7 @@ from fhir_server.smart.accounts import second_factor, second_factor_pending, ses
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND
 from fhir_server.smart.routes import router
-from tests.smart.world import Page, World
+from tests.smart.environment import Page, World
 
 KEY = "a key that is long enough for tests of this server"
 STAFF = frozenset({"clinician", "billing", "privacy"})
@@ -258,9 +258,7 @@ def test_seed_encrypted_with_another_key_accepts_no_code(world: World) -> None:
     assert asyncio.run(second_factor.verify_code(world.smart, account(world), one_time(seed, world.clock())))
 
 
-def test_pending_second_factor_stays_required_during_replacement(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pending_second_factor_stays_required_during_replacement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """At no moment is the account one that a password alone opens, and afterwards no old recovery code is good."""
     _, old = set_up(world)
     user, secrets = account(world), world.store.key_values

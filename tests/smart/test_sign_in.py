@@ -9,7 +9,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SESSION_LIFE
-from tests.smart.world import Page, World
+from tests.smart.environment import Page, World
 
 
 def signed(response: httpx.Response) -> bool:

@@ -11,7 +11,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import HOUR, digest
-from tests.smart.world import CHALLENGE, ORIGIN, SCOPE, VERIFIER, Page, World
+from tests.smart.environment import CHALLENGE, ORIGIN, SCOPE, VERIFIER, Page, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fhir_server.store
 from fhir_server.store import Store, open_store
-from tests.mongo.servers import emptied_url
+from tests.mongo.shared_mongod import emptied_url
 
 SCHEMES = tuple(
     module.name

@@ -1,0 +1,121 @@
+"""Two server processes on one database, and a race: one gives and revokes a grant, and then both are read by it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import httpx
+
+from tests.mongo.server_processes import ORIGIN, Process
+from tests.served import Served
+
+ROW = "Observation/adult-hemoglobin"
+CONSENT = "Consent/proxy-full-of-adult"
+
+
+class Pair(NamedTuple):
+    """The FHIR bases of both processes, and tokens that both take: of the institution's feed, and of a proxy."""
+
+    bases: tuple[str, str]
+    feed: str
+    proxy: str
+    consent: dict[str, Any]
+
+
+@contextmanager
+def started(url: str, fault: str = "") -> Iterator[Pair]:
+    """Two processes on this empty database with the seeds in it, ``fault`` in each of them."""
+    served = Served(url, origin=ORIGIN)
+    feed, proxy = served.token(), served.app_token("proxy-full", "adult")
+    consent = served.get(feed, CONSENT).json
+    assert served.get(proxy, ROW).status == 200
+    served.close()
+    processes = Process(url, fault), Process(url, fault)
+    try:
+        for process in processes:
+            process.await_answer()
+        yield Pair((processes[0].base, processes[1].base), feed, proxy, consent)
+    finally:
+        for process in processes:
+            process.stop()
+
+
+@dataclass
+class Race:
+    """``judged``: answers looked at, ``stale``: those not as the grant acknowledged last says, ``refused``: requests that were
+    told to come back (503), ``longest``: seconds that one of the others took."""
+
+    pair: Pair
+    judged: int = 0
+    stale: list[str] = field(default_factory=list)
+    refused: int = 0
+    longest: float = 0.0
+
+    async def run(self, going: Callable[[int], bool]) -> None:
+        """In each round a grant is revoked and given again by one process, and three answers follow each time."""
+        async with httpx.AsyncClient(timeout=120) as client:
+            busy = True
+
+            async def read(base: str) -> None:
+                """Readings that never stop, so that plans are in use and made again while grants change."""
+                while busy:
+                    await self._read(client, base)
+
+            others = [asyncio.create_task(read(base)) for base in self.pair.bases]
+            try:
+                number = 0
+                while going(number):
+                    one, other = self.pair.bases[number % 2], self.pair.bases[1 - number % 2]
+                    for status in ("inactive", "active"):
+                        await self._grant(client, one, status)
+                        await self._judge(client, one, other, f"round {number}", status)
+                    number += 1
+            finally:
+                busy = False
+                await asyncio.gather(*others)
+
+    async def _judge(self, client: httpx.AsyncClient, one: str, other: str, round: str, status: str) -> None:
+        answers = (
+            ("read", await self._read(client, other)),
+            ("search", await self._found(client, other)),
+            ("own", await self._read(client, one)),
+        )
+        for name, seen in answers:
+            self.judged += 1
+            if seen is not (status == "active"):
+                self.stale.append(f"{round}: {name} after {status}")
+
+    async def _read(self, client: httpx.AsyncClient, base: str) -> bool:
+        """Whether the proxy is shown the row."""
+        answer = await self._asked(client, "GET", f"{base}/{ROW}", self.pair.proxy)
+        assert answer.status_code in (200, 404), answer.text
+        return answer.status_code == 200
+
+    async def _found(self, client: httpx.AsyncClient, base: str) -> bool:
+        answer = await self._asked(client, "GET", f"{base}/Observation?_id=adult-hemoglobin&_summary=count", self.pair.proxy)
+        assert answer.status_code == 200, answer.text
+        return bool(answer.json()["total"])
+
+    async def _grant(self, client: httpx.AsyncClient, base: str, status: str) -> None:
+        body = json.dumps({**self.pair.consent, "status": status})
+        answer = await self._asked(client, "PUT", f"{base}/{CONSENT}", self.pair.feed, body)
+        assert answer.status_code == 200, answer.text
+
+    async def _asked(self, client: httpx.AsyncClient, method: str, url: str, token: str, body: str | None = None) -> httpx.Response:
+        """The answer, after as many attempts as it takes while the server says that it is busy."""
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/fhir+json"}
+        while True:
+            began = time.monotonic()
+            answer = await client.request(method, url, content=body, headers=headers)
+            self.longest = max(self.longest, time.monotonic() - began)
+            if answer.status_code != 503:
+                return answer
+            assert answer.headers["retry-after"] == "1", answer.headers
+            self.refused += 1
+            await asyncio.sleep(0.1)

@@ -1,0 +1,65 @@
+"""What a request costs in commands to a database that is a network away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fhir_server.store.mongodb import MongoStore
+from tests.mongo.command_listener import Listener
+from tests.mongo.shared_mongod import fresh_url
+from tests.served import Served
+
+ROW = {
+    "resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"},
+    "encounter": {"reference": "Encounter/adult-annual-visit"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="module")
+def served(listener: Listener) -> Iterator[Served]:
+    right = MongoStore.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MongoStore, "__init__", lambda store, url: right(store, url, event_listeners=[listener]))
+        served = Served(fresh_url())
+    yield served
+    served.close()
+
+
+def commands(served: Served, listener: Listener, token: str, method: str, path: str, body: Any = None) -> list[str]:
+    """What a request asks of the database, once plans are ready and the primary is known to be one."""
+    for _ in range(2):
+        listener.commands.clear()
+        assert served.request(token, method, path, body=body).status in (200, 201)
+    asked = list(listener.commands)
+    auditing = {_transaction(command) for command in asked if command.get("insert") == "journal"}  # goes on beside it
+    return [next(iter(command)) for command in asked if _transaction(command) not in auditing]
+
+
+def _transaction(command: dict[str, Any]) -> tuple[Any, Any]:
+    return command["lsid"]["id"], command.get("txnNumber")
+
+
+def bundle(size: int) -> dict[str, Any]:
+    entry = {"resource": ROW, "request": {"method": "POST", "url": "Observation"}}
+    return {"resourceType": "Bundle", "type": "transaction", "entry": [entry] * size}
+
+
+def test_transaction_command_count_does_not_grow_with_entries(served: Served, listener: Listener) -> None:
+    feed = served.token()
+    few, many = (commands(served, listener, feed, "POST", "", bundle(size)) for size in (2, 40))
+    assert few == many and "commitTransaction" in few and len(few) <= 9, (few, many)
+
+
+def test_read_takes_three_commands_and_create_seven(served: Served, listener: Listener) -> None:
+    feed, own = served.token(), served.app_token("adult", "adult")
+    assert commands(served, listener, own, "GET", "Observation/adult-hemoglobin") == ["find"] * 3
+    created = commands(served, listener, feed, "POST", "Observation", ROW)
+    assert created == ["find"] * 4 + ["insert", "update", "commitTransaction"]

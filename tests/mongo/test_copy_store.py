@@ -1,0 +1,253 @@
+"""A store moves to MongoDB whole: the same answers, byte for byte, in the same order; broken off, it goes on; and it is compared."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from pymongo import MongoClient
+
+from fhir_server.cli import main
+from fhir_server.maintenance.copy_store import copy_store
+from fhir_server.store import open_store
+from fhir_server.store.mongodb import copying
+from fhir_server.store.mongodb.copying import _MongoCopySide
+from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
+from tests.mongo.shared_mongod import fresh_url
+from tests.scenarios.test_scenarios import FILES, Scenario
+from tests.served import ROOT, Answer, Served
+from tests.store.samples import put, record
+
+ASKED = (
+    "Observation?_count=5", "Observation?_sort=-date&_count=7", "Observation?_sort=code,-_lastUpdated", "Observation?code=718-7",
+    "Observation/adult-hemoglobin/_history", "Observation/gone/_history", "Observation/gone", "Patient/adult/$everything?_count=50",
+    "Appointment?_sort=date", "Encounter?_summary=count", "MedicationStatement", "Condition", "Patient",
+)  # fmt: skip
+
+
+def nobody(what: str, done: int, of: int) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store with a life behind it: the seeds, updates, deletions, a row written again after its deletion, tokens, an audit."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('source') / 'fhir.sqlite'}"
+    served = Served(url)
+    feed = served.token()
+    hemoglobin = served.get(feed, "Observation/adult-hemoglobin").json
+    for text in ("corrected", "corrected again"):
+        body = {**hemoglobin, "note": [{"text": text}]}
+        assert served.request(feed, "PUT", "Observation/adult-hemoglobin", body=body).status == 200
+    assert served.request(feed, "PUT", "Observation/gone", body={**hemoglobin, "id": "gone"}).status == 201
+    assert served.request(feed, "DELETE", "Observation/gone").status == 204
+    assert served.request(feed, "PUT", "Observation/again", body={**hemoglobin, "id": "again"}).status == 201
+    assert served.request(feed, "DELETE", "Observation/again").status == 204
+    assert served.request(feed, "PUT", "Observation/again", body={**hemoglobin, "id": "again"}).status == 201
+    served.close()
+    yield url
+
+
+def answers(served: Served, tokens: list[str]) -> Iterator[Answer]:
+    for token in tokens:
+        for path in ASKED:
+            yield from paged(served, token, path)
+
+
+def paged(served: Served, token: str, path: str | None) -> Iterator[Answer]:
+    """The answer, and all further pages."""
+    while path is not None:
+        answer = served.get(token, path)
+        yield answer
+        path = next((one["url"] for one in answer.json.get("link", []) if one["relation"] == "next"), None)
+
+
+def told(answer: Answer) -> tuple[int, Any, bytes]:
+    """What must be equal: everything."""
+    return answer.status, answer.headers, answer.body
+
+
+def test_copied_store_returns_the_same_responses(source: str) -> None:
+    target = fresh_url()
+    found = asyncio.run(copy_store(source, target, nobody))
+    assert found.counts["versions"] > found.counts["resources"] > 100
+    assert min(found.counts[sort] for sort in ("classes", "secrets", "journal lines")) > 5
+    before = Served(source, seeds=False)
+    users = ("adult", "proxy-full", "clinician")
+    tokens = [before.token(), *(before.app_token(user, "adult", "patient/*.rs" if user != "clinician" else "user/*.rs") for user in users)]
+    assert asyncio.run(_again(source, target)) is not None  # the tokens just made are in neither copy yet
+    old = [told(answer) for answer in answers(before, tokens)]
+    before.close()
+    moved = fresh_url()
+    asyncio.run(copy_store(source, moved, nobody))
+    after = Served(moved, seeds=False)
+    new = [told(answer) for answer in answers(after, tokens)]
+    assert len(old) > 60 and {status for status, _, _ in old} == {200, 410}
+    assert new == old
+    changed = {**after.get(tokens[0], "Observation/again").json, "status": "amended"}
+    assert after.request(tokens[0], "PUT", "Observation/again", body=changed).status == 200
+    assert after.get(tokens[0], "Observation/again/_history").json["total"] == 4
+    after.close()
+
+
+def test_copied_store_answers_every_scenario_byte_for_byte(tmp_path: Path) -> None:
+    url, target = f"sqlite:///{tmp_path / 'fhir.sqlite'}", fresh_url()
+    before = Served(url)
+    walks = [Scenario(path, before) for path in FILES]
+    old = [told(answer) for walk in walks for answer in walked(before, walk)]
+    before.close()
+    asyncio.run(copy_store(url, target, nobody))
+    after = Served(target, seeds=False)
+    new = [told(answer) for walk in walks for answer in walked(after, walk)]
+    after.close()
+    assert new == old
+    statuses = [status for status, _, _ in old]
+    assert statuses.count(200) > 500 and statuses.count(404) > 300
+
+
+def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
+    """Every row of a scenario read, every type of it searched, and the whole record asked for."""
+    for type, id, _ in scenario.rows():
+        yield served.get(scenario.token, f"{type}/{id}")
+    for type in scenario.types:
+        yield from paged(served, scenario.token, f"{type}?_count=20")
+    yield from paged(served, scenario.token, f"Patient/{scenario.patient}/$everything?_count=50")
+
+
+async def _again(source: str, target: str) -> str | None:
+    """Why a finished copy is not written over."""
+    try:
+        await copy_store(source, target, nobody)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = fresh_url()
+    right = _MongoCopySide.put_histories
+    taken: list[int] = []
+
+    async def breaking(self: _MongoCopySide, lives: Any) -> None:
+        if len(taken) == 1:
+            raise OSError("the cable")
+        taken.append(len(lives))
+        await right(self, lives)
+
+    monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
+    monkeypatch.setattr(copying._MongoCopySide, "put_histories", breaking)
+    with pytest.raises(OSError, match="the cable"):
+        asyncio.run(copy_store(source, target, nobody))
+    with pytest.raises(ValueError, match="not complete"):
+        asyncio.run(_prepared(target))
+    seen: list[int] = []
+
+    async def counting(self: _MongoCopySide, lives: Any) -> None:
+        seen.append(len(lives))
+        await right(self, lives)
+
+    monkeypatch.setattr(copying._MongoCopySide, "put_histories", counting)
+    found = asyncio.run(copy_store(source, target, nobody))
+    assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
+    asyncio.run(_prepared(target))
+
+
+def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
+    target = fresh_url()
+    command = (
+        "import sys; from fhir_server.maintenance import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
+    )
+    child = subprocess.Popen([sys.executable, "-c", command, "migrate", source, target], cwd=ROOT)
+    with MongoClient[dict[str, Any]](target) as client:
+        database = client.get_default_database()
+        while database["resources"].estimated_document_count() < 30:
+            assert child.poll() is None, "the command ended before it could be killed"
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        kept = database["resources"].estimated_document_count()
+    with pytest.raises(ValueError, match="not complete"):
+        asyncio.run(_prepared(target))
+    told: list[tuple[str, int, int]] = []
+    found = asyncio.run(copy_store(source, target, lambda *how_far: told.append(how_far)))
+    furthest = {what: done for what, done, _ in told}
+    assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
+    assert told[0][0] == "Resources" and told[0][1] > kept
+    assert furthest["Checking the copy"] == found.counts["resources"]
+    assert found == asyncio.run(copy_store(source, fresh_url(), nobody))
+    asyncio.run(_prepared(target))
+
+
+@pytest.mark.parametrize("how", ELECTION)
+def test_copy_continues_through_elections(source: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
+    members = failing_set()
+    try:
+        commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")
+        with failing(members, {"activationProbability": 0.15}, commands, how) as failure:
+            found = asyncio.run(copy_store(source, url_of(members, "fhir"), nobody))
+    finally:
+        members.stop()
+    assert failure.struck > 0
+    assert found.counts["resources"] > 100
+
+
+async def _prepared(url: str) -> None:
+    store = open_store(url)
+    try:
+        await store.prepare()
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("sort", ["resources", "history", "secrets", "journal"])
+def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = _MongoCopySide.key_values
+
+    async def spoiling(self: _MongoCopySide, after: tuple[str, str], limit: int) -> Any:
+        collection = self._base.database[sort]
+        one = await collection.find_one({})
+        assert one is not None
+        await collection.update_one({"_id": one["_id"]}, {"$set": {"updated": 1, "value": b"x", "line": b"x"}})
+        return await right(self, after, limit)
+
+    async def asked(self: _MongoCopySide) -> tuple[str, ...]:
+        await spoiling(self, ("", ""), 1)
+        return await classes(self)
+
+    classes = _MongoCopySide.classes
+    monkeypatch.setattr(_MongoCopySide, "classes", asked)  # which the comparison asks for first
+    with pytest.raises(ValueError, match="differs from its source"):
+        asyncio.run(copy_store(source, fresh_url(), nobody))
+
+
+def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
+    target = fresh_url()
+
+    async def filled() -> None:
+        store = open_store(target)
+        await put(store, record("mine"))
+        await store.close()
+
+    asyncio.run(filled())
+    with pytest.raises(ValueError, match="holds something else"):
+        asyncio.run(copy_store(source, target, nobody))
+
+
+def test_mongodb_can_be_the_copy_source(source: str) -> None:
+    first, second = fresh_url(), fresh_url()
+    assert asyncio.run(copy_store(source, first, nobody)) == asyncio.run(copy_store(first, second, nobody))
+
+
+def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["migrate", source, fresh_url()])
+    assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
+    refused = CliRunner().invoke(main, ["migrate", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
+    assert refused.exit_code == 1 and "cannot be the destination" in refused.output

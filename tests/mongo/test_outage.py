@@ -1,0 +1,105 @@
+"""While MongoDB does not answer, everything is refused with 503 and when to come back, never with 500; afterwards all is as before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.mongo.mongod import ReplicaSet
+from tests.mongo.server_processes import ORIGIN, Process
+from tests.served import Served
+
+# A process that gives up soon, so that the test need not wait as long as a person would.
+HASTY = "from fhir_server.store import mongodb_run; mongodb_run._PATIENCE = 0.5"
+ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"}}
+AUTHORIZE = {
+    "response_type": "code", "client_id": "demo-public", "redirect_uri": "http://127.0.0.1/", "scope": "patient/*.rs", "state": "s",
+    "aud": f"{ORIGIN}/fhir", "code_challenge": "c" * 43, "code_challenge_method": "S256",
+}  # fmt: skip
+
+
+def bundle(type: str) -> dict[str, Any]:
+    entry = {"resource": ROW, "request": {"method": "POST", "url": "Observation"}}
+    return {"resourceType": "Bundle", "type": type, "entry": [entry]}
+
+
+# (method, address, what is sent with it); all of these ask the store
+FHIR: tuple[tuple[str, str, Any], ...] = (
+    ("GET", "/fhir/Patient/adult", None),
+    ("GET", "/fhir/Observation?code=718-7", None),
+    ("GET", "/fhir/Observation/adult-hemoglobin/_history", None),
+    ("GET", "/fhir/Patient/adult/$everything", None),
+    ("POST", "/fhir/Observation", ROW),
+    ("PUT", "/fhir/Observation/mine", {**ROW, "id": "mine"}),
+    ("DELETE", "/fhir/Observation/mine", None),
+    ("POST", "/fhir", bundle("transaction")),
+)
+OAUTH: tuple[tuple[str, str, Any], ...] = (
+    ("POST", "/oauth/token", {"grant_type": "authorization_code", "client_id": "demo-public", "code": "x", "code_verifier": "v" * 43}),
+    ("POST", "/oauth/token", {"grant_type": "refresh_token", "client_id": "demo-public", "refresh_token": "x"}),
+    ("POST", "/oauth/revoke", {"client_id": "demo-public", "token": "x"}),
+    ("POST", "/oauth/introspect", {"client_id": "demo-confidential", "client_secret": "x", "token": "x"}),
+    ("GET", "/oauth/jwks", None),
+)
+PAGES: tuple[tuple[str, str, Any], ...] = (
+    ("GET", "/oauth/authorize", AUTHORIZE),
+    ("GET", "/oauth/continue?request=x", None),
+    ("GET", "/", None),
+)
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[ReplicaSet]:
+    replica_set = ReplicaSet()
+    yield replica_set
+    replica_set.stop()
+
+
+@pytest.fixture(scope="module")
+def served(members: ReplicaSet) -> Iterator[tuple[Process, str]]:
+    """A server process, and the token of the institution's feed."""
+    url = members.url.replace("{name}", "fhir") + "&serverSelectionTimeoutMS=500"
+    filled = Served(url, origin=ORIGIN)
+    token = filled.token()
+    filled.close()
+    process = Process(url, HASTY)
+    process.await_answer()
+    yield process, token
+    process.kill()
+
+
+def asked(client: httpx.Client, token: str, method: str, address: str, sent: Any) -> httpx.Response:
+    if address.startswith("/fhir"):
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/fhir+json"}
+        return client.request(method, address, headers=headers, content=None if sent is None else json.dumps(sent))
+    page = {"accept": "text/html"} if (method, address, sent) in PAGES else {}
+    return client.request(method, address, headers=page, **{"params" if method == "GET" else "data": sent or None})
+
+
+def test_database_outage_returns_503_until_recovery(members: ReplicaSet, served: tuple[Process, str]) -> None:
+    process, token = served
+    with httpx.Client(base_url=process.address, timeout=60, cookies={"session": "x"}) as client:
+        before = {asking[:2]: asked(client, token, *asking).status_code for asking in (*FHIR, *OAUTH, *PAGES)}
+        assert all(status < 500 for status in before.values()), before
+        members.members[0].kill()
+        for asking in (*FHIR, *OAUTH):
+            answer = asked(client, token, *asking)
+            assert (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), (asking, answer.text)
+            said = answer.json()
+            assert said["issue"][0]["code"] == "transient" if asking in FHIR else said["error"] == "temporarily_unavailable"
+        batch = asked(client, token, "POST", "/fhir", bundle("batch"))
+        assert batch.status_code == 503 or batch.json()["entry"][0]["response"]["status"].startswith("503"), batch.text
+        for asking in PAGES:
+            answer = asked(client, token, *asking)
+            assert answer.status_code < 500 or (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), (asking, answer.text)
+            assert answer.status_code != 503 or "text/html" in answer.headers["content-type"]
+        assert client.get("/fhir/metadata").status_code == 200
+        members.members[0].start()
+        members.await_health()
+        again = {asking[:2]: asked(client, token, *asking).status_code for asking in (*FHIR, *OAUTH, *PAGES)}
+    for name, status in again.items():
+        assert status == before[name] or {status, before[name]} <= {200, 201, 204}, (name, status, before[name])

@@ -1,0 +1,251 @@
+"""Two worlds in lock-step: the same requests to both, and the first byte in which the answers differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.noninterference.case_generator import Case, Secret
+from tests.noninterference.oracle import FACT_NAMES
+from tests.noninterference.paired_server import BASE, FEED, MINUTE, SECOND, Answer, Ask, World
+from tests.noninterference.request_generator import Asker, Capability
+
+_MOST_PAGES = 60
+_CANARY = re.compile(rb"zq[0-9a-f]{9}")
+
+
+class Leak(AssertionError):
+    """The caller can tell the worlds apart, or sees what he must not."""
+
+    def __init__(self, case: Case, ask: Ask, what: str, answers: Iterable[Answer] = ()) -> None:
+        self.case, self.ask = case, ask
+        answers = list(answers)
+        where = _differing(answers) if len(answers) == 2 else ""
+        shown = where + "\n".join(f"--- world {number + 1}\n{answer.bytes().decode()}" for number, answer in enumerate(answers))
+        secrets = "\n".join(map(str, (*case.secrets, *case.late)))
+        super().__init__(f"{what}\ncase {case.seed}, {case.caller.name}: {ask}\n{shown}\nhidden:\n{secrets}")
+
+
+def _differing(answers: list[Answer]) -> str:
+    """The places around the first byte that differs."""
+    one, other = (answer.bytes() for answer in answers)
+    place = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    if b"content-length" in one[max(0, place - 30) : place] and answers[0].body != answers[1].body:
+        one, other = (answer.body for answer in answers)
+        place = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    return "\n".join(f"+++ {text[max(0, place - 150) : place + 150]!r}" for text in (one, other)) + "\n"
+
+
+@dataclass
+class Tally:
+    """What was asked, by kind."""
+
+    cases: int = 0
+    requests: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+    statuses: dict[int, int] = field(default_factory=dict)
+
+
+class Twins:
+    """A case's two worlds."""
+
+    def __init__(self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
+        self.case = case
+        self.worlds = (World(urls[0], case.seed), World(urls[1], case.seed))
+        self.tally = tally or Tally()
+        self._canaries = _canaries(case)
+        self._said: set[bytes] = set()
+        self._exports: list[str] = []
+
+    async def open(self, without: frozenset[str] = frozenset(), lifetime: int = 60 * MINUTE) -> None:
+        """Fill both worlds, the second one ``without`` these rows, and make tokens that live that long."""
+        self.tally.cases += 1
+        for number, world in enumerate(self.worlds):
+            await world.open()
+            for write in self.case.writes(number):
+                if number == 0 or write.name not in without:
+                    await world.write(write)
+        self.tokens = [await world.token(self.case.caller, lifetime) for world in self.worlds]
+        self.feeds = [await world.token(FEED) for world in self.worlds]
+
+    async def close(self) -> None:
+        for world in self.worlds:
+            await world.close()
+
+    def save(self) -> None:
+        self._saved = [world.saved() for world in self.worlds]
+
+    def restore(self) -> None:
+        self._said.clear()
+        self._exports.clear()
+        for world, saved in zip(self.worlds, self._saved, strict=True):
+            world.restore(saved)
+
+    def move(self, by: int) -> None:
+        """Move both clocks."""
+        for world in self.worlds:
+            world.clock.now += by
+
+    async def both(self, ask: Ask) -> Answer:
+        """Ask both worlds.  Raises Leak unless the answers are equal, byte for byte, and hold no hidden word."""
+        answers = [await world.ask(ask, token) for world, token in zip(self.worlds, self.tokens, strict=True)]
+        self.tally.requests += 1
+        self.tally.by_kind[ask.kind] = self.tally.by_kind.get(ask.kind, 0) + 1
+        self.tally.statuses[answers[0].status] = self.tally.statuses.get(answers[0].status, 0) + 1
+        if max(answer.status for answer in answers) >= 500:
+            raise AssertionError(f"case {self.case.seed}, {self.case.caller.name}: the server failed at {ask}")
+        if answers[0].bytes() != answers[1].bytes():
+            raise Leak(self.case, ask, "The worlds answer differently.", answers)
+        self._said |= set(_CANARY.findall(ask.sent().encode()))
+        told = {word for word in _CANARY.findall(answers[0].bytes()) if word in self._canaries} - self._said
+        if told:
+            raise Leak(self.case, ask, f"The answer holds hidden words: {sorted(told)}", answers[:1])
+        return answers[0]
+
+    async def paged(self, ask: Ask) -> list[Answer]:
+        """Ask and follow every ``next`` link to the end."""
+        answers = [await self.both(ask)]
+        if answers[0].status == 202:
+            await self._exported(answers[0])
+        while (link := answers[-1].link("next")) is not None:
+            path, _, query = link.removeprefix(BASE + "/").partition("?")
+            answers.append(await self.both(Ask(f"{ask.kind}-page", "GET", path, query, tuple(h for h in ask.headers if h[0] == "prefer"))))
+            if len(answers) > _MOST_PAGES:
+                raise Leak(self.case, ask, "The pages have no end.")
+        _require_whole(self.case, ask, answers)
+        return answers
+
+    async def _exported(self, accepted: Answer) -> None:
+        self._exports.append(dict(accepted.headers)[b"content-location"].decode().removeprefix(BASE + "/"))
+        await self._followed(self._exports[-1])
+
+    async def _followed(self, location: str) -> None:
+        """An export from the question for its state to the last byte of its files."""
+        state = await self.both(Ask.get("export-status", location))
+        while state.status == 202:
+            state = await self.both(Ask.get("export-status", location))
+        if state.status == 200:
+            for output in json.loads(state.body)["output"]:
+                await self.both(Ask.get("export-file", output["url"].removeprefix(BASE + "/"), accept="application/fhir+ndjson"))
+
+    async def run(self, capability: Capability, asks: int, seed: int = 0) -> None:
+        """The generic twin run: everything steady, then ``asks`` drawn requests with hidden writes in between, then steady again."""
+        asker = Asker(self.case, capability, seed)
+        for ask in asker.steady():
+            await self.paged(ask)
+        drawn = asker.draw(asks)
+        turns = {asks * (number + 1) // (len(self.case.late) + 1): secret for number, secret in enumerate(self.case.late)}
+        for number, ask in enumerate(drawn):
+            self.move(SECOND // 50)
+            if number in turns:
+                await self._happen(turns[number])
+            await self.paged(ask)
+        for location in self._exports:
+            await self._followed(location)  # once more, after what happened since
+        for ask in asker.steady():
+            await self.both(ask)
+
+    async def _happen(self, secret: Secret) -> None:
+        """Hidden writes while the caller is asking, different in either world."""
+        for world, writes in zip(self.worlds, secret.writes, strict=True):
+            for number, write in enumerate(writes):
+                await world.write(type(write)(world.clock.now - SECOND + number, write.type, write.id, write.resource))
+
+    async def control(self) -> None:
+        """What is visible is answered, by read and by search; what is hidden is there for the institution's feed (P13)."""
+        for name, write in self.case.standing().items():
+            answer = await self.both(Ask.get("control", name))
+            assert answer.status == 200, f"case {self.case.seed}, {self.case.caller.name}: {name} is not seen: {write.resource}"
+            found = await self.both(Ask.get("control", write.type, [("_id", write.id)]))
+            assert found.bundle()["total"] == 1, name
+        for number, world in enumerate(self.worlds):
+            last = {write.name: write for secret in self.case.secrets for write in secret.writes[number]}
+            for name, write in last.items():
+                answer = await world.ask(Ask.get("control", name), self.feeds[number])
+                assert answer.status == (200 if write.resource is not None else 410), f"{name} in world {number + 1}: {answer}"
+                if name not in self.case.standing() and name not in FACT_NAMES:
+                    hidden = await world.ask(Ask.get("control", name), self.tokens[number])
+                    assert hidden.status == (404 if hidden.status != 403 or "?" not in self.case.caller.scope else 403), (
+                        f"case {self.case.seed}, {self.case.caller.name}: {name} is seen: {write.resource}"
+                    )
+
+
+def _canaries(case: Case) -> frozenset[bytes]:
+    """The words that only hidden data holds."""
+    return frozenset(_CANARY.findall(repr(case.hidden()).encode())) - frozenset(_CANARY.findall(repr(case.shown).encode()))
+
+
+def _require_whole(case: Case, ask: Ask, answers: list[Answer]) -> None:
+    """P3: pages are full but for the last, hold no row twice, and as many as the total says."""
+    bundles = [answer.bundle() for answer in answers]
+    if not bundles[0] or bundles[0]["type"] != "searchset" or ask.kind.endswith("-page"):
+        return
+    pages = [[entry["fullUrl"] for entry in bundle.get("entry", ()) if entry["search"]["mode"] == "match"] for bundle in bundles]
+    rows = [row for page in pages for row in page]
+    if len(rows) != len(set(rows)):
+        raise Leak(case, ask, "A row is on two pages.", answers)
+    if len({len(page) for page in pages[:-1]}) > 1 or (len(pages) > 1 and not pages[-1] and ask.kind != "everything"):
+        raise Leak(case, ask, f"Pages are not full: {[len(page) for page in pages]}.", answers)
+    total = bundles[0].get("total")
+    if total is not None and "_summary=count" not in ask.sent() and "_count=0" not in ask.sent() and total != len(rows):
+        raise Leak(case, ask, f"The total is {total}, the pages hold {len(rows)}.", answers)
+
+
+async def found(
+    case: Case, capability: Capability, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None
+) -> Leak | None:
+    """The first leak that the generic run finds in a case, with control checks; None if there is none."""
+    twins = Twins(case, urls, tally)
+    await twins.open()
+    try:
+        await twins.control()
+        await twins.run(capability, asks)
+    except Leak as leak:
+        return leak
+    finally:
+        await twins.close()
+    return None
+
+
+async def shrunk(leak: Leak) -> Leak:
+    """A leak that needs as few secrets as can be, asked for alone if that shows it too."""
+    smallest = leak
+    for secret in (*leak.case.secrets, *leak.case.late):
+        smaller = await _alone(smallest.case.without(secret), leak.ask)
+        smallest = smaller or smallest
+    return smallest
+
+
+async def _alone(case: Case, ask: Ask) -> Leak | None:
+    twins = Twins(case)
+    await twins.open()
+    try:
+        await twins.paged(ask)
+    except Leak as leak:
+        return leak
+    finally:
+        await twins.close()
+    return None
+
+
+async def capability() -> Capability:
+    """The CapabilityStatement of a world."""
+    world = World()
+    await world.open()
+    world.serve_documents()
+    answer = await world.ask(Ask.get("metadata", "metadata"), "")
+    await world.close()
+    return Capability(json.loads(answer.body))
+
+
+def scaled(number: int) -> int:
+    """A number of cases, times TWINS (for a longer hunt)."""
+    return int(number * float(os.environ.get("TWINS", "1")))
+
+
+def report(tally: Tally) -> dict[str, Any]:
+    return {"cases": tally.cases, "requests": tally.requests, "kinds": tally.by_kind, "statuses": tally.statuses}

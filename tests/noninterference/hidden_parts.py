@@ -1,0 +1,171 @@
+"""Secrets inside rows that are visible: hidden elements, hidden versions, references to hidden rows."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from tests.noninterference.oracle import BORN, FACTS, REDACTED, START, tags
+from tests.noninterference.paired_server import MINUTE, SECOND, Caller, Write
+from tests.noninterference.resource_factory import LABELLED_LAB, Json, Recipes, coded, ref
+
+STEP = 10 * MINUTE
+Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value or addition)
+
+
+class Touches:
+    """The part of a drawing that touches visible rows.  Each kind gives (writes, edits) per world, or None where it does not fit."""
+
+    caller: Caller
+    open: frozenset[str]
+    random: Random
+    r: Recipes
+    shown: list[Write]
+    _ids: int
+
+    def other(self) -> str:
+        raise NotImplementedError
+
+    def _moment(self) -> int:
+        raise NotImplementedError
+
+    def _id(self) -> str:
+        raise NotImplementedError
+
+    def _mutated(self, resource: Json) -> Json:
+        raise NotImplementedError
+
+    def _newest(self, name: str) -> Write | None:
+        return next((write for write in reversed((*FACTS, *self.shown)) if write.name == name), None)
+
+    def _pick_of(self, names: list[str], *types: str) -> str | None:
+        fit = [name for name in names if name.partition("/")[0] in types]
+        return self.r.pick(*fit) if fit else None
+
+    def _elements(self, names: list[str]) -> Any:
+        table = REDACTED.get(self.caller.kind, {})
+        name = self._pick_of([*names, *([f"Patient/{self.caller.patient}"] if "Patient" in table else [])], *table)
+        if name is None:
+            return None
+        element = self.r.pick(*table[name.partition("/")[0]])
+        made = table[name.partition("/")[0]][element]
+        sides: tuple[Edits, Edits] = (((name, element, made(self)),), ((name, element, made(self)),) if self.random.random() < 0.7 else ())
+        return ((), ()), sides
+
+    def _tags(self, names: list[str]) -> Any:
+        name = self.r.pick(*names) if names else None
+        return name and (((), ()), (((name, "meta", tags(self)),), ((name, "meta", tags(self)),) if self.random.random() < 0.5 else ()))
+
+    def _result(self, names: list[str]) -> Any:
+        """A report that lists a result which the caller does not see: other ones in the other world, or one that does not exist."""
+        name = self._pick_of(names, "DiagnosticReport")
+        if name is None:
+            return None
+        fate = self.random.random()
+        if fate < 0.3:  # the same reference in both worlds, to a row of another record that only one of them has
+            row = self._hidden_result(name, foreign=bool(self.caller.patient))
+            edit = ((name, "result", [{"reference": row.name}]),)
+            return ((row,), () if self.caller.patient else (row,)), (edit, edit)
+        rows = [self._hidden_result(name) for _ in range(2)]
+        edits = [((name, "result", [{"reference": row.name}]),) for row in rows]
+        fate = self.random.random()
+        if fate < 0.4:
+            return ((rows[0],), ()), (edits[0], ())
+        if fate < 0.7 or "pointer-search" in self.open:
+            return ((rows[0],), (rows[1],)), (edits[0], edits[1])
+        return ((rows[0],), ()), (edits[0], edits[0])
+
+    def _visit(self, names: list[str]) -> Any:
+        """A row of a visit that the caller does not see, where the visit's own sensitivity is not the row's."""
+        name = self._pick_of(names, "Observation")
+        if name is None or "pointer-search" in self.open:
+            return None
+        resource = (self._newest(name) or Write(0, "", "", {})).resource or {}
+        if "encounter" in resource:  # which is in view
+            return None
+        patient = resource["subject"]["reference"].removeprefix("Patient/")
+        row = Write(self._moment(), "Encounter", self._id(), self.r.encounter(patient) | {"status": "entered-in-error"})
+        return ((row,), (row,)), (((name, "encounter", {"reference": row.name}),), ())
+
+    def _hidden_result(self, report: str, foreign: bool = False) -> Write:
+        resource = (self._newest(report) or Write(0, "", "", {})).resource or {}
+        patient = resource["subject"]["reference"].removeprefix("Patient/")
+        kinds: list[Json] = [self.r.observation(patient) | {"status": "preliminary"}]
+        kinds += [self.r.observation(patient, LABELLED_LAB)] if self.caller.kind in ("PT", "PA", "BE") else []
+        kinds += [self.r.observation(self.other())] if self.caller.patient and "pointer-search" not in self.open else []
+        kinds = [self.r.observation(self.other())] if foreign else kinds
+        first = next(write.at for write in self.shown if write.name == report)
+        at = first - self._ids * 1009 - SECOND if "history-relabel" in self.open else self._moment()
+        return Write(at, "Observation", self._id(), self.r.pick(*kinds))
+
+    def _concluded(self, names: list[str]) -> Any:
+        """A report of a result that the caller does not see, with a conclusion that speaks of it."""
+        name = self._pick_of(names, "DiagnosticReport")
+        if name is None:
+            return None
+        rows = []
+        for _ in range(2):
+            row = self._hidden_result(name)
+            if row.resource and row.resource["subject"] != ((self._newest(name) or row).resource or {})["subject"]:
+                return None
+            rows.append(row)
+        edits = [((name, "result", [{"reference": row.name}]), (name, "conclusion", self.r.word())) for row in rows]
+        return ((rows[0],), (rows[1],)), tuple(edits)
+
+    def _component(self, names: list[str]) -> Any:
+        panels = [name for name in names if "component" in ((self._newest(name) or Write(0, "", "", {})).resource or {})]
+        if not panels or self.caller.kind not in ("PT", "PA", "BE"):
+            return None
+        name = self.r.pick(*panels)
+        parts = [[{"code": coded("http://loinc.org", self.r.pick(*LABELLED_LAB)), "valueQuantity": self.r.quantity()}] for _ in range(2)]
+        return ((), ()), (((name, "component", parts[0]),), ((name, "component", parts[1]),) if self.random.random() < 0.5 else ())
+
+    def _participant(self, names: list[str]) -> Any:
+        name = self._pick_of(names, "Appointment")
+        if name is None or not self.caller.patient or "pointer-search" in self.open:
+            return None
+        others = [
+            other for other in sorted(BORN) if other > self.caller.patient or ("place" not in self.open and other != self.caller.patient)
+        ]
+        if not others:
+            return None
+        extra = [[{"actor": ref("Patient", self.r.pick(*others)), "status": "accepted"}] for _ in range(2)]
+        return ((), ()), (((name, "participant", extra[0]),), ((name, "participant", extra[1]),) if self.random.random() < 0.5 else ())
+
+    def _versions(self, names: list[str]) -> Any:
+        """Versions after the last visible one that differ from it only in what the caller does not see."""
+        table = REDACTED.get(self.caller.kind, {})
+        name = self._pick_of(names, *table) if table else (self.r.pick(*names) if names else None)
+        newest = self._newest(name) if name else None
+        if newest is None or newest.resource is None or newest.type == "Patient":
+            return None
+        made = table.get(newest.type)
+        last = max(write.at for write in self.shown)
+        more = []
+        for number in range(self.random.randint(1, 2)):
+            element = self.r.pick(*made) if made else "meta"
+            value = made[element](self) if made else tags(self)
+            more.append(Write(last + self._moment() - START + number * SECOND, newest.type, newest.id, newest.resource | {element: value}))
+        return (tuple(sorted(more, key=lambda write: write.at)), ()), ((), ())
+
+    def _repointed(self, names: list[str]) -> Any:
+        """A version after the last visible one that only adds a reference to a row which the caller does not see."""
+        name = self._pick_of(names, "DiagnosticReport")
+        newest = self._newest(name) if name else None
+        if newest is None or newest.resource is None or not self.caller.patient or "pointer-version" in self.open:
+            return None
+        row = self._hidden_result(newest.name, foreign=True)
+        result = [*newest.resource.get("result", ()), {"reference": row.name}]
+        last = max(write.at for write in self.shown)
+        return ((row, Write(last + self._moment() - START, newest.type, newest.id, newest.resource | {"result": result})), ()), ((), ())
+
+    def _early(self, names: list[str]) -> Any:
+        """Versions not yet final, before the first visible one."""
+        name = self._pick_of(names, "Observation", "DiagnosticReport")
+        first = next((write for write in self.shown if write.name == name), None)
+        if first is None or first.resource is None:
+            return None
+        before = first.at - (self.random.choice((STEP // 3, 4 * STEP // 3, 10 * STEP)) if "place" not in self.open else STEP // 3)
+        row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | {"status": "preliminary"})
+        self._ids += 1
+        return ((row,), ()), ((), ())

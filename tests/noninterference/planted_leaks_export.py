@@ -1,0 +1,65 @@
+"""Leaks of the asynchronous export, planted on purpose (threat model, A04 and C12)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fhir_server.access.view import View
+from fhir_server.interactions import bulk_export, bulk_export_job, routing
+from fhir_server.interactions.messages import Request, Response
+from fhir_server.interactions.service import Service
+from fhir_server.search.filters import EVERYTHING
+from tests.noninterference.planted_leaks import Patch, leak, of_record, unlimited
+
+
+def _of_record(look: Any) -> Any:
+    """A step of the export that sees the whole record in place of the caller's View."""
+
+    async def wrapped(view: View, **given: Any) -> Any:
+        visibility = await of_record(view)
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        return await look(other, **given)
+
+    return wrapped
+
+
+@leak("A04")
+def an_export_runs_as_the_system_and_not_as_who_asked_for_it(patch: Patch) -> None:
+    patch.setattr(bulk_export_job, "_listed", _of_record(bulk_export_job._listed))
+    patch.setattr(bulk_export_job, "_as_of", _of_record(bulk_export_job._as_of))
+
+
+class _Some(list[Any]):
+    """No rows, taken for some."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@leak("A04")
+def a_manifest_names_a_file_for_every_type_that_was_found_by_the_system(patch: Patch) -> None:
+    exact = bulk_export._first
+
+    async def first(rows: Any) -> Any:
+        return _Some(await exact(rows))
+
+    patch.setattr(bulk_export_job, "_listed", _of_record(bulk_export_job._listed))
+    patch.setattr(bulk_export, "_first", first)
+
+
+@leak("C12")
+def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
+    async def size(view: View) -> int:
+        visibility = await unlimited(view, view.permissions.patients)
+        return sum([await view._snapshot.count(type, EVERYTHING, visibility) for type in ("Observation", "Encounter", "Appointment")])
+
+    async def status(request: Request, service: Service) -> Response:
+        answer, rows = await bulk_export.status(request, service), await service.read_with_view(request, size)
+        return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
+
+    for methods in routing._BY_PLACE.values():
+        for method, row in list(methods.items()):
+            if row.shape[0] == "$export-status" and method == "GET":
+                patch.setitem(methods, method, replace(row, handle=status))

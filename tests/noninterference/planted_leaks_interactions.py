@@ -1,0 +1,213 @@
+"""Planted leaks of assembly, writes and rows of several people (threat model 3.4 to 3.8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from fhir_server.access.permissions import Permissions
+from fhir_server.access.view import View
+from fhir_server.consent import decision
+from fhir_server.errors import Problem
+from fhir_server.interactions import batch, search, write
+from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
+from fhir_server.search.visibility import VisibilityClause
+from fhir_server.writing import writer
+from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
+
+# 3.4 Assembly
+
+
+@leak("A01")
+def include_follows_references_as_stored(patch: Patch) -> None:
+    exact = search._included
+
+    async def included(view: View, asked: Any, found: Any, service: Any) -> Any:
+        visibility = await unlimited(view)
+        stored = [await view._snapshot.read(seen.type, seen.id, visibility) for seen in found]
+        bodies = [msgspec.structs.replace(seen, body=row.body) for seen, row in zip(found, stored, strict=True)]
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        return await exact(other if asked.includes else view, asked, bodies, service)
+
+    patch.setattr(search, "_included", included)
+
+
+@leak("A02")
+def revinclude_sees_everything(patch: Patch) -> None:
+    exact, whole = View.find_included, sighted(unlimited)(View.find_included)
+
+    async def reachable(self: View, type: str, where: Any, limit: int) -> Any:
+        return await (exact if isinstance(where, IdIs) else whole)(self, type, where, limit)
+
+    patch.setattr(View, "find_included", reachable)
+
+
+@leak("A03")
+def everything_means_everything(patch: Patch) -> None:
+    patch.setattr(View, "find_readable", sighted(unlimited)(View.find_readable))
+
+
+@leak("A08")
+def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
+    exact = Permissions.visibility
+
+    async def batched(value: Any, text: Any, place: int, request: Any, service: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(
+                View, "_visibility", lambda self, type, letters: replace(exact(self.permissions, type, self.now, letters), clauses=_OPEN)
+            )
+            return await process_entry(value, text, place, request, service)
+
+    process_entry = batch._batch_entry
+    patch.setattr(batch, "_batch_entry", batched)
+
+
+_OPEN = (VisibilityClause(None, AnyClass(), released_only=False),)
+
+
+@leak("A09")
+def search_by_post_is_not_narrowed(patch: Patch) -> None:
+    exact = search.search
+
+    async def searching(view: View, request: Any, service: Any) -> Any:
+        if request.method == "POST":
+            visibility = await of_record(view)
+            view._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        return await exact(view, request, service)
+
+    relook(patch, "search-type", searching)
+
+
+# 3.5 Writes as oracles
+
+
+@leak("W01")
+def conditional_create_matches_hidden_rows(patch: Patch) -> None:
+    exact = write.matching
+
+    async def matching(view: View, type: str, condition: str, request: Any, service: Any) -> Any:
+        other = View(view._snapshot, view.permissions, view.now)
+        visibility = await of_record(view)
+        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        return await exact(other, type, condition, request, service)
+
+    patch.setattr(write, "matching", matching)
+
+
+@leak("W06")
+def a_reference_need_only_exist(patch: Patch) -> None:
+    exact = View.visible_targets
+
+    async def require(view: View, *args: Any) -> None:
+        visibility = await unlimited(view)
+        view.visible_targets = lambda targets: view._snapshot.visible(targets, lambda _: visibility)  # type: ignore[method-assign]
+        try:
+            await checked(view, *args)
+        finally:
+            view.visible_targets = exact.__get__(view)  # type: ignore[method-assign]
+
+    checked = write.require_visible
+    patch.setattr(write, "require_visible", require)
+
+
+@leak("W03")
+def an_update_of_a_hidden_row_is_a_conflict(patch: Patch) -> None:
+    exact = write._current
+
+    async def current(view: View, tx: Any, type: str, id: str, letter: str) -> Any:
+        seen, row = await exact(view, tx, type, id, letter)
+        if seen is None and row is not None:
+            raise Problem("conflict", "This id is taken.")
+        return seen, row
+
+    patch.setattr(write, "_current", current)
+
+
+@leak("R05")
+def optimistic_locking_is_by_the_stored_version(patch: Patch) -> None:
+    exact = write._current
+
+    async def current(view: View, tx: Any, type: str, id: str, letter: str) -> Any:
+        seen, row = await exact(view, tx, type, id, letter)
+        return (msgspec.structs.replace(seen, version=row.version) if seen else seen), row
+
+    patch.setattr(write, "_current", current)
+
+
+@leak("W05")
+def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> None:
+    exact = write._written_response
+
+    async def written(view: View, tx: Any, row: Any, status: int, request: Any, service: Any) -> Any:
+        answer = await exact(view, tx, row, status, request, service)
+        return msgspec.structs.replace(answer, body=row.body) if answer.body and b"OperationOutcome" not in answer.body else answer
+
+    patch.setattr(write, "_written_response", written)
+
+
+# 3.6 Several people in one row
+
+
+@leak("M06")
+def being_named_opens_a_row(patch: Patch) -> None:
+    exact = Permissions._compile
+
+    def compiled(self: Permissions, type: str, letters: str) -> tuple[VisibilityClause, ...]:
+        clauses = exact(self, type, letters)
+        named = AnyOf(tuple(Has(param, RefersTo(self.names)) for param in ("performer", "asserter")))
+        return (*clauses, *(replace(one, patients=None, where=AllOf((one.where, named))) for one in clauses[:1] if self.names))
+
+    patch.setattr(Permissions, "_compile", compiled)
+
+
+def _unlabelled(patch: Patch, label: str) -> None:
+    """Decide as if this label were on nothing."""
+    exact = decision.permits
+    patch.setattr(decision, "permits", lambda policy, actor, key: exact(policy, actor, replace(key, labels=key.labels - {label})))
+
+
+@leak("M03")
+def rows_of_several_patients_are_each_one_s(patch: Patch) -> None:
+    _unlabelled(patch, "MIXED")
+
+
+@leak("R02")
+def results_not_yet_final_are_shown(patch: Patch) -> None:
+    _unlabelled(patch, "HELD")
+
+
+@leak("T14")
+def a_release_to_come_counts_as_past(patch: Patch) -> None:
+    patch.setattr(Permissions, "released_only", property(lambda self: False))
+
+
+@leak("S06")
+def rows_that_must_name_the_caller_need_not(patch: Patch) -> None:
+    patch.setattr(decision, "own_conditions", lambda policy, actor, data: None)
+
+
+@leak("S06")
+def single_rows_restricted_by_the_patient_are_shown(patch: Patch) -> None:
+    patch.setattr(Permissions, "_without_denied", lambda self, type, narrowed: narrowed)
+
+
+@leak("Q05", stored=True)
+def index_entries_take_the_class_of_the_row(patch: Patch) -> None:
+    patch.setattr(writer, "_class_at", lambda path, labeled_elements, whole: whole)
+
+
+@leak("A13", stored=True)
+def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
+    async def target(self: Any, type: str, id: str) -> None:
+        return None
+
+    patch.setattr(writer.ResourceWriter, "_label_source", target)
+
+
+@leak("C08")
+def the_plan_is_that_of_the_institution(patch: Patch) -> None:
+    patch.setattr(decision, "permits", lambda policy, actor, key: True)

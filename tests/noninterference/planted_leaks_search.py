@@ -1,0 +1,304 @@
+"""Planted leaks of counting, predicates and direct access (threat model 3.1 to 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from fhir_server.access import versions, view
+from fhir_server.access.view import View, VisibleVersion, not_found
+from fhir_server.errors import Problem
+from fhir_server.interactions import everything, messages, read, search, write
+from fhir_server.search import match
+from fhir_server.search.filters import EVERYTHING, Has, Not, Present
+from fhir_server.search.visibility import Position, Visibility
+from fhir_server.store import memory, row_order
+from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
+
+# 3.1 Counting, ordering, paging
+
+
+@leak("C01")
+def the_total_counts_the_record(patch: Patch) -> None:
+    counted = sighted(of_record)(View.count)
+
+    async def total(view: View, type: str, asked: Any, known: int | None) -> int | None:
+        return None if asked.total == "none" else int(await counted(view, type, asked.where))
+
+    patch.setattr(search, "_total", total)
+
+
+@leak("C01")
+def an_estimated_total_is_the_store_s_own(patch: Patch) -> None:
+    exact, counted = search._total, sighted(unlimited)(View.count)
+
+    async def total(view: View, type: str, asked: Any, known: int | None) -> int | None:
+        return int(await counted(view, type, EVERYTHING)) if asked.total == "estimate" else await exact(view, type, asked, known)
+
+    patch.setattr(search, "_total", total)
+
+
+@leak("C02")
+def a_summary_of_counts_counts_the_record(patch: Patch) -> None:
+    patch.setattr(View, "count", sighted(of_record)(View.count))
+
+
+@leak("C03")
+def hidden_rows_are_taken_off_a_page_after_it_was_cut(patch: Patch) -> None:
+    whole = sighted(of_record)(View.find)
+
+    async def find(self: View, type: str, where: Any, **how: Any) -> Any:
+        found, end = await whole(self, type, where, **how)
+        shown = await self.visible_targets(f"{seen.type}/{seen.id}" for seen in found)
+        return [seen for seen in found if f"{seen.type}/{seen.id}" in shown], end
+
+    patch.setattr(View, "find", find)
+
+
+@leak("C04")
+def a_next_link_promises_hidden_rows(patch: Patch) -> None:
+    exact, counted = View.find_counted, sighted(of_record)(View.count)
+
+    async def find(self: View, type: str, where: Any, **how: Any) -> Any:
+        found, end, total = await exact(self, type, where, **how)
+        if end is None and found and how.get("after") is None and await counted(self, type, where) > len(found):
+            end = Position(tuple(None for _ in how.get("sort", ())), found[-1].id)
+        return found, end, total
+
+    patch.setattr(View, "find_counted", find)
+
+
+@leak("C06")
+def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
+    patch.setattr(match, "sort_values", lambda sort, visibility, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
+
+
+@leak("C06")
+def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
+    patch.setattr(Visibility, "limited_to_patients", property(lambda self: False))
+
+
+@leak("C06")
+def a_row_stands_where_its_first_version_was_stored(patch: Patch) -> None:
+    patch.setattr(row_order, "first", lambda versions: versions[0][1])
+
+
+@leak("C06")
+def a_row_stands_where_its_newest_version_was_stored(patch: Patch) -> None:
+    patch.setattr(row_order, "first", lambda versions: versions[-1][1])
+
+
+@leak("C08")
+def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
+    exact = search.binding
+
+    def binding(view: View, *args: Any) -> bytes:
+        return (
+            exact(view, *args)
+            + repr(sorted((data, sorted(numbers)) for data, numbers in view.permissions.classes.unconditional.items())).encode()
+        )
+
+    patch.setattr(search, "binding", binding)
+    patch.setattr(everything, "binding", binding)
+
+
+# 3.2 Predicates as oracles
+
+
+def _matching(patch: Patch, kinds: tuple[type, ...]) -> None:
+    """Conditions of these kinds are asked of hidden entries too."""
+    exact = match.matches
+
+    def matches(filter: Any, row: Any, classes: Any) -> bool:
+        return exact(filter, row, AnyClass() if isinstance(filter, kinds) else classes)
+
+    patch.setattr(match, "matches", matches)
+
+
+@leak("Q05")
+def a_hidden_element_can_be_searched(patch: Patch) -> None:
+    _matching(patch, (Has,))
+
+
+@leak("Q04")
+def missing_looks_at_hidden_elements(patch: Patch) -> None:
+    _matching(patch, (Present,))
+
+
+@leak("Q04")
+def negation_looks_at_hidden_elements(patch: Patch) -> None:
+    _matching(patch, (Not,))
+
+
+@leak("Q01")
+def a_search_that_finds_nothing_looks_again_without_sight(patch: Patch) -> None:
+    exact, counted = View.find, sighted(of_record)(View.count)
+
+    async def find(self: View, type: str, where: Any, **how: Any) -> Any:
+        found = await exact(self, type, where, **how)
+        if not found[0] and await counted(self, type, where):
+            raise Problem("forbidden", "The search matches resources that may not be shown.")
+        return found
+
+    patch.setattr(View, "find", find)
+
+
+@leak("Q08", stored=True)
+def last_updated_is_the_stored_one(patch: Patch) -> None:
+    patch.setattr(versions, "last_updated_entries", lambda row: (versions.last_updated_entry(row.updated, row.class_id),))
+
+
+# 3.3 Direct access
+
+
+def _refusing(patch: Patch, problem: Callable[[str, str], Problem]) -> None:
+    exact = View._absent
+
+    async def absent(self: View, type: str, id: str) -> Problem:
+        stored = await self._snapshot.read(type, id, await unlimited(self))
+        return problem(type, id) if stored else await exact(self, type, id)
+
+    patch.setattr(View, "_absent", absent)
+
+
+@leak("R01")
+def hidden_is_forbidden_rather_than_unknown(patch: Patch) -> None:
+    _refusing(patch, lambda type, id: Problem("forbidden", "This caller may not read this resource."))
+
+
+@leak("S01")
+def hidden_is_worded_otherwise(patch: Patch) -> None:
+    _refusing(patch, lambda type, id: Problem("not_found", f"{type}/{id} was not found."))
+
+
+@leak("R01")
+def hidden_and_deleted_is_gone(patch: Patch) -> None:
+    exact = View._absent
+
+    async def absent(self: View, type: str, id: str) -> Problem:
+        versions = await self._snapshot.versions(type, id, await unlimited(self))
+        gone = versions and versions[-1].interaction == "delete"
+        return Problem("gone", f"{type}/{id} has been deleted.") if gone else await exact(self, type, id)
+
+    patch.setattr(View, "_absent", absent)
+
+
+@leak("R04")
+def the_version_is_the_stored_one(patch: Patch) -> None:
+    exact = View._without_hidden_parts
+
+    def projected(self: View, row: Any, *what: Any) -> VisibleVersion:
+        seen = exact(self, row, *what)
+        body = versions.with_version_meta(seen.body, row.version, seen.updated) if seen.body else seen.body
+        return msgspec.structs.replace(seen, version=row.version, body=body)
+
+    patch.setattr(View, "_without_hidden_parts", projected)
+
+
+@leak("R06")
+def the_time_of_change_is_the_stored_one(patch: Patch) -> None:
+    exact = View._without_hidden_parts
+    patch.setattr(
+        View, "_without_hidden_parts", lambda self, row, *what: msgspec.structs.replace(exact(self, row, *what), updated=row.updated)
+    )
+
+
+@leak("R04")
+def not_modified_is_judged_by_the_stored_version(patch: Patch) -> None:
+    exact = read.read
+
+    async def reading(view: View, request: Any, service: Any) -> Any:
+        row = await view._snapshot.read(*request.path[:2], await unlimited(view))
+        given = request.headers.get("if-none-match")
+        if row is not None and given is not None and messages.etag_version(given) == str(row.version):
+            return messages.Response(304)
+        return await exact(view, request, service)
+
+    patch.setattr(read, "read", reading)
+    relook(patch, "read", reading)
+
+
+@leak("R02")
+def history_shows_hidden_versions(patch: Patch) -> None:
+    async def history(self: View, type: str, id: str) -> list[VisibleVersion]:
+        rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
+        if not rows:
+            raise not_found(type, id)
+        return await self._visible_versions(await self._snapshot.versions(type, id, await unlimited(self)))
+
+    patch.setattr(View, "history", history)
+
+
+@leak("R02", stored=True)
+def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
+    exact = memory._Transaction.relabel
+
+    async def relabel(self: Any, record: Any) -> None:
+        newest = await self.read_unfiltered(record.row.type, record.row.id)
+        if record.row.version == newest.version:
+            await exact(self, record)
+
+    patch.setattr(memory._Transaction, "relabel", relabel)
+
+
+@leak("R02", stored=True)
+def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
+    exact = memory._Transaction.referrers
+
+    async def referrers(self: Any, target: str, params: Any = None) -> Any:
+        return tuple(row for row in await exact(self, target, params) if row.interaction != "delete")
+
+    patch.setattr(memory._Transaction, "referrers", referrers)
+
+
+@leak("R02")
+def history_counts_versions_that_look_alike(patch: Patch) -> None:
+    patch.setattr(view, "_renumbered", lambda versions: versions)
+
+
+def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
+    """Do not cut the paths that ``kept`` is true of."""
+    exact = view._paths_to_remove
+    patch.setattr(view, "_paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
+
+
+@leak("R11")
+def references_to_hidden_rows_are_left_in(patch: Patch) -> None:
+    exact = view._paths_to_remove
+    patch.setattr(
+        view, "_paths_to_remove", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references})
+    )
+
+
+@leak("R12")
+def tags_and_source_are_left_in(patch: Patch) -> None:
+    _leaving(patch, lambda path: path[0] == "meta")
+
+
+@leak("R10")
+def hidden_elements_are_left_in(patch: Patch) -> None:
+    _leaving(patch, lambda path: len(path) == 1)
+
+
+@leak("R15")
+def labelled_components_are_left_in(patch: Patch) -> None:
+    _leaving(patch, lambda path: path[0] == "component")
+
+
+@leak("R15")
+def conclusions_about_hidden_results_are_left_in(patch: Patch) -> None:
+    _leaving(patch, lambda path: path[0] == "conclusion")
+
+
+@leak("R13")
+def new_ids_count_what_is_stored(patch: Patch) -> None:
+    exact = write.create_in
+
+    async def created(view: View, tx: Any, writing: Any, request: Any, service: Any, draft: Any, id: str = "", *rest: Any) -> Any:
+        return await exact(
+            view, tx, writing, request, service, draft, id or f"n{await tx.count(draft.type, EVERYTHING, await unlimited(view))}", *rest
+        )
+
+    patch.setattr(write, "create_in", created)

@@ -1,0 +1,93 @@
+"""Leaks that need time: something stays open after the instant at which it should have closed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fhir_server.access import authentication
+from fhir_server.access.permissions import Permissions
+from fhir_server.consent import provisions, relationships
+from fhir_server.smart.accounts import users
+from fhir_server.smart.tokens import tokens
+from fhir_server.store import NEVER
+from tests.noninterference.planted_leaks import Leak, Patch
+
+TIME_LEAKS: list[Leak] = []
+
+
+def _leak(channel: str) -> Any:
+    def add(plant: Any) -> Any:
+        TIME_LEAKS.append(Leak(plant.__name__.replace("_", " ").strip(), channel, plant))
+        return plant
+
+    return add
+
+
+@_leak("T03")
+def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
+    async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
+        return now < permissions.until
+
+    patch.setattr(authentication, "_is_current", stands)
+
+
+@_leak("T01")
+def a_plan_is_kept_past_its_end(patch: Patch) -> None:
+    exact = authentication._is_current
+
+    async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
+        return await exact(permissions, snapshot, min(now, permissions.until - 1))
+
+    patch.setattr(authentication, "_is_current", stands)
+
+
+@_leak("T09")
+def a_withdrawn_consent_still_grants(patch: Patch) -> None:
+    exact = provisions.proxy_provisions
+
+    def grants(consents: Any, *args: Any, **kwargs: Any) -> Any:
+        return exact([{**one, "status": "active"} for one in consents], *args, **kwargs)
+
+    patch.setattr(relationships, "proxy_provisions", grants)
+
+
+@_leak("T09")
+def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
+    exact = relationships._relation
+    patch.setattr(relationships, "_relation", lambda related, *args: exact({**related, "active": True}, *args))
+
+
+@_leak("T01")
+def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
+    exact = relationships.aging.age_limits
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t18_off=NEVER))
+
+
+@_leak("T01")
+def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
+    exact = relationships.aging.age_limits
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t12=NEVER))
+
+
+@_leak("T02")
+def a_closed_account_s_tokens_live_on(patch: Patch) -> None:
+    exact = users.find
+
+    async def find(store: Any, username: str) -> Any:
+        user = await exact(store, username)
+        return None if user is None else type(user)(**{name: getattr(user, name) for name in user.__struct_fields__} | {"disabled": False})
+
+    patch.setattr(tokens.users, "find", find)
+
+
+@_leak("T02")
+def a_revoked_token_is_remembered(patch: Patch) -> None:
+    exact, seen = tokens.principal, dict[str, Any]()
+
+    async def principal(store: Any, token: str, now: int) -> Any:
+        key = f"{id(store)} {token}"
+        seen[key] = await exact(store, token, now) or seen.get(key)
+        return seen[key]
+
+    patch.setattr(tokens, "principal", principal)

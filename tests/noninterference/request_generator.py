@@ -1,0 +1,394 @@
+"""What a caller may ask, drawn from the CapabilityStatement and a dictionary of what is hidden.
+
+Every type, search parameter and include that the statement names can come up, so a new feature enters by itself.  Values
+are mostly those of hidden rows and elements (:class:`Probes`), of visible ones, and their neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fhir_server.search import index
+from fhir_server.search.visibility import Entry
+from tests.noninterference.case_generator import Case
+from tests.noninterference.oracle import FACTS
+from tests.noninterference.paired_server import BASE, Ask, Write
+from tests.noninterference.resource_factory import ref
+
+_MODIFIERS = {
+    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in"),
+    "reference": ("", "", "", ":missing", ":Patient", ":Observation", ":identifier"),
+    "string": ("", "", ":exact", ":contains", ":missing"),
+    "uri": ("", "", ":below", ":missing"),
+}
+_PREFIXES = ("", "", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
+_UNKNOWN = "zz-never-existed"
+_JSON = ("content-type", "application/fhir+json")
+
+
+class Capability:
+    """The CapabilityStatement, as an application reads it."""
+
+    def __init__(self, statement: dict[str, Any]) -> None:
+        resources = {one["type"]: one for one in statement["rest"][0]["resource"]}
+        self.types = tuple(resources)
+        self.params = {type: {p["name"]: p["type"] for p in one.get("searchParam", ())} for type, one in resources.items()}
+        self.includes = {type: tuple(one.get("searchInclude", ())) for type, one in resources.items()}
+        self.revincludes = {type: tuple(one.get("searchRevInclude", ())) for type, one in resources.items()}
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Search values by (type, parameter): from what is hidden, and from what is visible; and ids by type.
+
+    ``inner``: the (type, parameter) of hidden elements inside visible rows.
+    """
+
+    hidden: dict[tuple[str, str], tuple[str, ...]]
+    shown: dict[tuple[str, str], tuple[str, ...]]
+    inner: tuple[tuple[str, str], ...]
+    hidden_ids: tuple[str, ...]
+    shown_ids: tuple[str, ...]
+
+    @staticmethod
+    def of(case: Case) -> Probes:
+        hidden = case.hidden()
+        ids = dict.fromkeys(write.name for write in hidden if write.at)
+        standing = case.standing()
+        shown = [*standing.values(), *(write for write in FACTS if write.type != "Location")]
+        inner = tuple(_values([write for write in hidden if not write.at]))
+        return Probes(
+            _values(hidden),
+            _values(shown),
+            inner,
+            tuple(name for name in ids if name not in standing),
+            tuple(write.name for write in shown),
+        )
+
+
+def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for write in writes:
+        if write.resource is None:
+            continue
+        for entry in index.entries(write.type, write.resource, BASE):
+            found.setdefault((write.type, entry.param), {}).update(dict.fromkeys(_spelled(entry)))
+        stamp = datetime.fromtimestamp(write.at / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S") + "Z"
+        if write.at:
+            found.setdefault((write.type, "_lastUpdated"), {})[stamp] = None
+            found.setdefault((write.type, "_id"), {})[write.id] = None
+    return {key: tuple(values) for key, values in found.items()}
+
+
+def _spelled(entry: Entry) -> list[str]:
+    value: Any = entry.value
+    match entry.kind:
+        case "token":
+            return [f"{value[0]}|{value[1]}", str(value[1]), f"{value[0]}|"]
+        case "reference":
+            return [str(value[0])]
+        case "string":
+            return [str(value[1]), str(value[0])[:5]]
+        case "date":
+            days = [datetime.fromtimestamp(value[0] / 1e6 + shift * 86400, UTC).strftime("%Y-%m-%d") for shift in (-1, 0, 1)]
+            return [*days, datetime.fromtimestamp(value[0] / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")]
+        case _:
+            return [f"{number:g}" for number in (value[0], value[0] - 1, value[0] + 1)]
+
+
+class Asker:
+    """Draws requests for a case."""
+
+    def __init__(self, case: Case, capability: Capability, seed: int) -> None:
+        self._case = case
+        self._capability = capability
+        self._random = Random(f"asks {seed} {case.seed}")
+        self._probes = Probes.of(case)
+        self._types = tuple(sorted({name.partition("/")[0] for name in (*self._probes.hidden_ids, *self._probes.shown_ids)}))
+        self._patient = case.caller.patient or "teen"
+
+    def draw(self, number: int) -> list[Ask]:
+        """That many requests in random order, of every family."""
+        menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
+            (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
+            (5, self.posted),
+            (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
+            (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
+            (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
+        )  # fmt: skip
+        context = self._case.caller.kind == "BO"  # the one caller here who may change what is there
+        weights = [weight * (8 if context and make == self.update else 1) for weight, make in menu]
+        return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
+
+    def steady(self) -> list[Ask]:
+        """What is asked in every case, before and after: whole listings by pages, and every id."""
+        asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
+        asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
+        asks += [Ask.get("history", f"{name}/_history") for name in self._probes.shown_ids]
+        asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
+        asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        return asks
+
+    def _pick(self, *values: Any) -> Any:
+        return self._random.choice(values)
+
+    def _type(self) -> str:
+        return self._pick(*self._types) if self._random.random() < 0.9 else self._pick(*self._capability.types)
+
+    def _name(self) -> str:
+        fate = self._random.random()
+        if fate < 0.5 and self._probes.hidden_ids:
+            return self._pick(*self._probes.hidden_ids)
+        if fate < 0.9:
+            return self._pick(*self._probes.shown_ids)
+        return f"{self._type()}/{_UNKNOWN}"
+
+    def _value(self, type: str, param: str, kind: str) -> str:
+        fate = self._random.random()
+        hidden, shown = self._probes.hidden.get((type, param), ()), self._probes.shown.get((type, param), ())
+        if hidden and fate < 0.6:
+            return self._pick(*hidden)
+        if shown and fate < 0.85:
+            return self._pick(*shown)
+        if kind == "reference":
+            return self._name()
+        if kind in ("number", "quantity"):
+            return self._pick("4", "5", "5.1", "13.5", "100")
+        if kind == "date":
+            return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
+        return self._pick("718-7", "final", "true", "A-100", "A-101", _UNKNOWN)
+
+    def _criterion(self, type: str) -> tuple[str, str]:
+        known = [param for kind, param in self._probes.hidden if kind == type]
+        params = self._capability.params[type]
+        if not params:
+            return "_id", _UNKNOWN
+        param = self._pick(*known) if known and self._random.random() < 0.6 else self._pick(*params)
+        kind = params.get(param, "token")
+        if kind in ("date", "number", "quantity"):
+            if self._random.random() < 0.15:
+                return f"{param}:missing", self._pick("true", "false")
+            return param, self._pick(*_PREFIXES) + self._value(type, param, kind)
+        modifier = self._pick(*_MODIFIERS.get(kind, ("",)))
+        if modifier == ":missing":
+            return param + modifier, self._pick("true", "false")
+        values = [self._value(type, param, kind) for _ in range(self._pick(1, 1, 1, 2))]
+        if modifier == ":Patient" or modifier == ":Observation":
+            values = [value.partition("/")[2] or value for value in values]
+        return param + modifier, ",".join(values)
+
+    def _shape(self) -> list[tuple[str, str]]:
+        """How the answer is to come: page size, total."""
+        found = []
+        if self._random.random() < 0.5:
+            found.append(("_count", self._pick("1", "2", "3", "50")))
+        if self._random.random() < 0.3:
+            found.append(("_total", self._pick("accurate", "estimate", "none")))
+        return found
+
+    def search(self) -> Ask:
+        type = self._type()
+        pairs = [self._criterion(type) for _ in range(self._pick(1, 1, 2))]
+        strict = {"prefer": "handling=strict"} if self._random.random() < 0.2 else {}
+        return Ask.get("search", type, [*pairs, *self._shape()], **strict)
+
+    def element(self) -> Ask:
+        """A search, or an order, by an element that is hidden inside rows that are not."""
+        if not self._probes.inner:
+            return self.search()
+        type, param = self._pick(*self._probes.inner)
+        kind = self._capability.params[type][param]
+        if self._random.random() < 0.3:
+            return Ask.get("sort", type, [("_sort", self._pick("", "-") + param), *self._shape()])
+        modifiers = ("", ":missing", ":not") if kind == "token" else ("", ":missing")
+        modifier = self._pick(*modifiers)
+        value = self._pick("true", "false") if modifier == ":missing" else self._value(type, param, kind)
+        return Ask.get("element", type, [(param + modifier, value), *self._shape()])
+
+    def posted(self) -> Ask:
+        type = self._type()
+        body = urlencode([self._criterion(type), *self._shape()]).encode()
+        return Ask("post-search", "POST", f"{type}/_search", "", (("content-type", "application/x-www-form-urlencoded"),), body)
+
+    def whole(self) -> Ask:
+        return Ask.get("whole", self._type(), self._shape())
+
+    def export(self) -> Ask:
+        pairs = [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.5 else []
+        if self._random.random() < 0.3:
+            pairs.append(("_since", self._value(self._type(), "_lastUpdated", "date")))
+        if self._random.random() < 0.3:
+            type = self._type()
+            pairs.append(("_typeFilter", f"{type}?" + "=".join(self._criterion(type))))
+        return Ask.get("export", self._pick("$export", "Patient/$export", "Group/zz/$export"), pairs, prefer="respond-async")
+
+    def sorted(self) -> Ask:
+        type = self._type()
+        known = [param for kind, param in (*self._probes.hidden, *self._probes.shown) if kind == type]
+        params = known or tuple(self._capability.params[type]) or ("_id",)
+        keys = ",".join(self._pick("", "-") + self._pick(*params) for _ in range(self._pick(1, 1, 2)))
+        return Ask.get("sort", type, [("_sort", keys), *self._shape()])
+
+    def counted(self) -> Ask:
+        type = self._type()
+        pairs = [self._criterion(type)] if self._random.random() < 0.6 else []
+        return Ask.get(
+            "count", type, [*pairs, self._pick(("_summary", "count"), ("_count", "0"), ("_total", "accurate"), ("_total", "estimate"))]
+        )
+
+    def include(self) -> Ask:
+        type = self._type()
+        known = self._capability.includes[type]
+        return Ask.get("include", type, [("_include", self._pick(*known))] if known else [])
+
+    def revinclude(self) -> Ask:
+        type = self._type() if self._random.random() < 0.6 else "Patient"
+        near = [one for one in self._capability.revincludes[type] if one.partition(":")[0] in self._types]
+        known = near if near and self._random.random() < 0.85 else self._capability.revincludes[type]
+        return Ask.get("revinclude", type, [("_revinclude", self._pick(*known))] if known else [])
+
+    def elements(self) -> Ask:
+        type = self._type()
+        named = self._pick(
+            "note", "reasonCode", "comment,description", "text", "result,conclusion", "participant", "meta", "component", "identifier"
+        )
+        return Ask.get("elements", type, [self._pick(("_elements", named), ("_summary", self._pick("true", "text", "data")))])
+
+    def read(self) -> Ask:
+        ask = Ask.get("read", self._name())
+        return Ask(ask.kind, "HEAD", ask.path) if self._random.random() < 0.2 else ask
+
+    def conditional_read(self) -> Ask:
+        return Ask.get("conditional-read", self._name(), if_none_match=f'W/"{self._pick("1", "2", "3", "4")}"')
+
+    def history(self) -> Ask:
+        return Ask.get("history", f"{self._name()}/_history")
+
+    def vread(self) -> Ask:
+        return Ask.get("vread", f"{self._name()}/_history/{self._pick('1', '2', '3', '4', '9')}")
+
+    def everything(self) -> Ask:
+        patient = self._patient if self._random.random() < 0.9 else self._pick("teen", "elder", "adult", _UNKNOWN)
+        pairs = [("_count", self._pick("1", "2", "5"))] if self._random.random() < 0.6 else []
+        fate = self._random.random()
+        if fate < 0.3:
+            pairs.append(("_since", self._value(self._type(), "_lastUpdated", "date")))
+        elif fate < 0.5:
+            pairs += [("start", self._pick("2026-03-02", "2026-05-20")), ("end", self._pick("2026-08-07", "2026-12-01"))]
+        elif fate < 0.7:
+            pairs.append(("_type", ",".join({self._type(), self._type()})))
+        return Ask.get("everything", f"Patient/{patient}/$everything", pairs)
+
+    def batch(self) -> Ask:
+        drawn = [
+            self._pick(self.search, self.read, self.vread, self.history, self.counted, self.revinclude, self.sorted)() for _ in range(4)
+        ]
+        urls = [f"{ask.path}?{ask.query}" if ask.query else ask.path for ask in drawn if ask.method == "GET"]
+        entries = [{"request": {"method": "GET", "url": url}} for url in urls]
+        kind = self._pick("batch", "batch", "transaction")
+        return Ask("batch", "POST", "", "", (_JSON,), _text({"resourceType": "Bundle", "type": kind, "entry": entries}))
+
+    def _subject(self) -> dict[str, Any]:
+        return ref("Patient", self._patient)
+
+    def _draft(self) -> dict[str, Any]:
+        """Something this caller may perhaps create."""
+        if self._case.caller.kind == "BO" and self._random.random() < 0.8:
+            about = {"identifier": [{"system": "https://ids.example/accession", "value": self._pick("A-100", "A-101")}]}
+            partly = {"partOf": {"reference": self._account()}} if self._random.random() < 0.5 else {}
+            return {"resourceType": "Account", "status": "active", "subject": [self._subject()], **about, **partly}
+        if self._case.caller.kind in ("AS", "PC", "BE") and self._random.random() < 0.6:
+            row: dict[str, Any] = {
+                "resourceType": "Observation", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]},
+                "category": [{"coding": [{"code": "vital-signs"}]}], "subject": self._subject(), "effectiveDateTime": "2026-11-21",
+            }  # fmt: skip
+        else:
+            row = {
+                "resourceType": "Communication", "status": "completed", "subject": self._subject(), "payload": [{"contentString": "hello"}],
+                "sender": {"reference": self._case.caller.me or "Practitioner/dr-one"},
+            }  # fmt: skip
+        fate = self._random.random()
+        if fate < 0.6:
+            target = self._name() if fate < 0.45 else f"Observation/{_UNKNOWN}"
+            name = "about" if row["resourceType"] == "Communication" else self._pick("derivedFrom", "hasMember", "focus")
+            allowed = name in ("about", "focus") or target.startswith("Observation/")
+            row |= {name: [{"reference": target if allowed else f"Observation/{target.partition('/')[2]}"}]}
+        return row
+
+    def _account(self) -> str:
+        accounts = [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Account/")]
+        return self._pick(*accounts, f"Account/{_UNKNOWN}")
+
+    def create(self) -> Ask:
+        row = self._draft()
+        prefer = (("prefer", f"return={self._pick('representation', 'minimal', 'OperationOutcome')}"),)
+        return Ask("create", "POST", row["resourceType"], "", (_JSON, *prefer), _text(row))
+
+    def conditional_create(self) -> Ask:
+        row = self._draft()
+        type = row["resourceType"]
+        known = self._probes.hidden.get((type, "identifier"), ()) or self._probes.shown.get((type, "identifier"), ("x|y",))
+        found = self._pick(*known)
+        system, _, value = found.partition("|")
+        if value:
+            row["identifier"] = [{"system": system, "value": value}]
+        condition = self._pick(
+            f"identifier={quote(found)}", f"identifier={quote(found)}", f"_id={self._name().partition('/')[2]}", "status=completed"
+        )
+        return Ask("conditional-create", "POST", type, "", (_JSON, ("if-none-exist", condition)), _text(row))
+
+    def transaction(self) -> Ask:
+        """A row that may be there already, by an identifier that may be a hidden one, and another that refers to it."""
+        once, address = self.conditional_create(), "urn:uuid:6f1c2a3e-0000-4000-8000-000000000001"
+        about = self._draft() | {"basedOn": [{"reference": address}]}
+        condition = dict(once.headers)["if-none-exist"]
+        entries = [
+            {
+                "fullUrl": address,
+                "resource": json.loads(once.body),
+                "request": {"method": "POST", "url": once.path, "ifNoneExist": condition},
+            },
+            {"resource": about, "request": {"method": "POST", "url": about["resourceType"]}},
+        ]
+        return Ask("transaction", "POST", "", "", (_JSON,), _text({"resourceType": "Bundle", "type": "transaction", "entry": entries}))
+
+    def update(self) -> Ask:
+        name = self._name()
+        if self._case.caller.kind == "BO" and self._random.random() < 0.8:
+            names = [one for one in (*self._probes.hidden_ids, *self._probes.shown_ids) if one.startswith(("Appointment/", "Account/"))]
+            name = self._pick(*names, name)
+        type, _, id = name.partition("/")
+        drawn = [
+            write.resource for write in (*self._case.hidden(), *self._case.shown) if write.at and write.name == name and write.resource
+        ]
+        row = {**(drawn[-1] if drawn else self._draft()), "id": id}
+        if row["resourceType"] != type:
+            type = row["resourceType"]
+        match = (("if-match", f'W/"{self._pick("1", "1", "2", "7")}"'),) if self._random.random() < 0.6 else ()
+        return Ask("update", "PUT", f"{type}/{id}", "", (_JSON, *match), _text(row))
+
+    def delete(self) -> Ask:
+        match = (("if-match", f'W/"{self._pick("1", "2", "7")}"'),) if self._random.random() < 0.4 else ()
+        return Ask("delete", "DELETE", self._name(), "", match)
+
+    def malformed(self) -> Ask:
+        type = self._type()
+        return self._pick(
+            Ask("malformed", "GET", type, "_count=x"), Ask("malformed", "GET", type, "code=%zz"), Ask("malformed", "GET", type, "date=gtx"),
+            Ask("malformed", "GET", type, "_sort=nonsense&_page=AAAA"), Ask("malformed", "GET", f"{type}/{'x' * 70}"),
+            Ask("malformed", "POST", type, "", (_JSON,), b"{"),
+            Ask("malformed", "POST", type, "", (_JSON,), b'{"resourceType":"%s"}' % type.encode()),
+            Ask("malformed", "PATCH", self._name(), "", (_JSON,), b"[]"), Ask("malformed", "GET", f"{self._name()}/$nothing"),
+            Ask("malformed", "GET", type, "subject.name=x"), Ask("malformed", "GET", type, "_has:Observation:patient:code=718-7"),
+            Ask("malformed", "GET", "Nothing/1"), Ask("malformed", "GET", f"{self._name()}/_history/x"), Ask("malformed", "OPTIONS", type),
+        )  # fmt: skip
+
+
+def _text(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode()

@@ -1,0 +1,134 @@
+"""The central promise: whatever a caller asks, the answer is the same, byte for byte, whatever is hidden from him."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+
+import pytest
+
+from tests.mongo.shared_mongod import emptied_url
+from tests.noninterference import comparison
+from tests.noninterference.case_generator import Case, case
+from tests.noninterference.comparison import Tally, Twins
+from tests.noninterference.oracle import CALLERS
+from tests.noninterference.paired_server import FEED, Ask, World
+from tests.noninterference.request_generator import Capability
+from tests.noninterference.traces import TRACES, Trace, followed
+
+BY_CALLER = pytest.mark.parametrize("number", range(len(CALLERS)), ids=[caller.name for caller in CALLERS])
+
+
+@functools.cache
+def capability() -> Capability:
+    return asyncio.run(comparison.capability())
+
+
+def seeds(number: int, rounds: range) -> list[int]:
+    """The seeds of one caller's cases."""
+    return [number + len(CALLERS) * turn for turn in rounds]
+
+
+def require_silence(seed: int, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
+    leak = asyncio.run(comparison.found(case(seed), capability(), asks, urls, tally))
+    if leak is not None:
+        raise asyncio.run(comparison.shrunk(leak))
+
+
+@BY_CALLER
+def test_responses_are_equal_when_only_hidden_data_differs(number: int) -> None:
+    tally = Tally()
+    for seed in seeds(number, range(comparison.scaled(7))):
+        require_silence(seed, 150, tally=tally)
+    # An answer to everything that is always the same would be silent too.
+    assert tally.requests > 1000 and tally.statuses[404] > 50
+    assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
+
+
+@pytest.mark.slow
+@BY_CALLER
+def test_random_requests_do_not_reveal_hidden_data(number: int) -> None:
+    for seed in seeds(number, range(7, 7 + comparison.scaled(60))):
+        require_silence(seed, 250)
+
+
+@BY_CALLER
+def test_sqlite_responses_do_not_reveal_hidden_data(number: int, tmp_path: Path) -> None:
+    require_silence(number, 60, (f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/two.sqlite"))
+
+
+@pytest.mark.slow
+@BY_CALLER
+def test_sqlite_long_run_does_not_reveal_hidden_data(number: int, tmp_path: Path) -> None:
+    for seed in seeds(number, range(1, 6)):
+        require_silence(seed, 200, (f"sqlite:///{tmp_path}/one-{seed}.sqlite", f"sqlite:///{tmp_path}/two-{seed}.sqlite"))
+
+
+def require_silence_of_mongodb(seed: int, asks: int) -> None:
+    require_silence(seed, asks, (emptied_url("one"), emptied_url("two")))
+
+
+@pytest.mark.parametrize("name", ["parent of a teenager", "limited backend", "billing office"])
+def test_mongodb_responses_do_not_reveal_hidden_data(name: str) -> None:
+    number = [caller.name for caller in CALLERS].index(name)
+    require_silence_of_mongodb(number, 12)
+
+
+@pytest.mark.slow
+@BY_CALLER
+def test_mongodb_long_run_does_not_reveal_hidden_data(number: int) -> None:
+    for seed in seeds(number, range(3)):
+        require_silence_of_mongodb(seed, 100)
+
+
+@pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.name)
+def test_data_shown_earlier_leaves_no_trace_after_access_ends(trace: Trace) -> None:
+    for seed in range(comparison.scaled(3)):
+        asyncio.run(followed(trace, seed, capability(), 80))
+
+
+def test_paired_servers_differ_for_an_unrestricted_caller() -> None:
+    differing = [asyncio.run(_differ(case(seed))) for seed in range(2 * len(CALLERS))]
+    assert sum(differing) >= 0.95 * len(differing)
+
+
+async def _differ(drawn: Case) -> bool:
+    twins = Twins(drawn)
+    await twins.open()
+    types = sorted({write.type for write in drawn.hidden()})
+    listed = [
+        [(await world.ask(Ask.get("feed", type, [("_count", "1000")]), feed)).body for type in types]
+        for world, feed in zip(twins.worlds, twins.feeds, strict=True)
+    ]
+    await twins.close()
+    return listed[0] != listed[1]
+
+
+def test_public_documents_do_not_depend_on_data_or_caller() -> None:
+    async def documents() -> list[bytes]:
+        twins = Twins(case(0))
+        await twins.open()
+        found = []
+        for world in twins.worlds:
+            world.serve_documents()
+            for path in ("metadata", ".well-known/smart-configuration"):
+                found += [
+                    (await world.ask(Ask.get("document", path), token)).bytes() for token in ("", twins.tokens[0], await world.token(FEED))
+                ]
+        await twins.close()
+        return found
+
+    found = asyncio.run(documents())
+    assert len(found) == 12 and len(set(found)) == 2
+
+
+def test_paired_servers_with_one_seed_draw_equal_ids_and_tokens() -> None:
+    """The harness itself: clocks, ids and tokens of twin worlds agree."""
+    worlds = [World(seed=5), World(seed=5)]
+
+    async def drawn(world: World) -> tuple[str, str]:
+        await world.open()
+        return await world.token(CALLERS[0]), world.parts.service.new_id()
+
+    assert len({asyncio.run(drawn(world)) for world in worlds}) == 1

@@ -1,0 +1,33 @@
+"""Whoever opens another person's record is told which kinds of information are not in what she sees."""
+
+from __future__ import annotations
+
+import pytest
+
+from fhir_server.access.record_choices import exclusion_note
+from fhir_server.consent import policy as policies
+from fhir_server.consent.decision import Actor, permits
+from fhir_server.consent.visibility_classes import VisibilityClass
+from tests.portal.environment import World
+
+KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "diagnoses": "condition", "doctors' notes": "note"}
+
+
+@pytest.mark.parametrize("name", ["optum", "ssm", "strict"])
+@pytest.mark.parametrize("actor", [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")])
+def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Actor) -> None:
+    policy = policies.load(name)
+    note = exclusion_note(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
+    told = {words for words in KINDS if words in note and "not included at all" in exclusion_note(policy, actor)}
+    assert told == {words for words, data in KINDS.items() if not permits(policy, actor, VisibilityClass(data))}
+
+
+@pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
+def test_exclusion_note_is_empty_for_self_clinician_and_billing(actor: Actor) -> None:
+    assert exclusion_note(policies.load("strict"), actor) == ""
+
+
+def test_start_page_shows_the_exclusion_note_to_a_teen_proxy(world: World) -> None:
+    text = world.signed_in("parent-a").get("/").text
+    assert "Diagnoses, doctors&#39; notes, procedures and care plans are not included at all." in text
+    assert "private to teenagers are not included" in text

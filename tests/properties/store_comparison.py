@@ -1,0 +1,152 @@
+"""A store beside the reference meaning: filled with random rows, asked random questions, and what it answers otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from fhir_server.errors import Problem
+from fhir_server.search import match
+from fhir_server.search.visibility import Position, SearchableRow
+from fhir_server.store import IndexedRow, Row, Snapshot, Store
+from tests.properties.random_data import Chain, Chance
+from tests.store.stores import empty_store
+
+TYPES, CASES = 150, 100  # random sets of rows, and random questions to each
+
+
+async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow, ...]:
+    """A type of its own with random rows, some of them written over, deleted and labelled afresh."""
+    chains: dict[str, Chain] = {}
+    stored = count()
+
+    def another(id: str, chain: Chain) -> SearchableRow:
+        """A random version, often with the class, release and patients of one that is there."""
+        row, (_, like) = replace(chance.row(type, 0), id=id), chance.choice(chain.versions)
+        return replace(row, patients=like.patients, class_id=like.class_id, release_at=like.release_at) if chance.random() < 0.6 else row
+
+    async def change(transaction: Any, id: str, chain: Chain) -> None:
+        number, (_, row) = len(chain.versions) + 1, chain.versions[-1]
+        chain.deleted = not chain.deleted and chance.random() < 0.2
+        if chain.deleted:
+            await transaction.delete(_deletion(await transaction.read_unfiltered(type, id)))
+        else:
+            row = another(id, chain)
+            await transaction.put(_record(row, number))
+        chain.versions.append((next(stored), row))
+
+    async def relabel(transaction: Any, id: str, chain: Chain) -> None:
+        number = chance.randrange(len(chain.versions))
+        row = another(id, chain)
+        await transaction.relabel(_record(row, number + 1))
+        chain.versions[number] = (chain.versions[number][0], row)
+
+    async def job(transaction: Any) -> None:
+        for number in range(chance.randint(1, 30)):
+            row = chance.row(type, number)
+            await transaction.put(_record(row, 1))
+            chains[row.id] = Chain([(next(stored), row)])
+            while chance.random() < 0.4:
+                id = chance.choice(list(chains))
+                await chance.choice((change, change, change, relabel))(transaction, id, chains[id])
+
+    await store.write(job)
+    return tuple(chain.placed() for chain in chains.values() if not chain.deleted)
+
+
+def _record(row: SearchableRow, version: int) -> IndexedRow:
+    return IndexedRow(Row(row.type, row.id, version, 0, row.patients, row.class_id, row.release_at, b"{}"), row.entries)
+
+
+def _deletion(row: Row) -> Row:
+    return Row(row.type, row.id, row.version + 1, 0, row.patients, row.class_id, row.release_at, b"", interaction="delete")
+
+
+async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
+    """What the store answers otherwise than the meaning does, to one random question."""
+    ids = [row.id for row in rows] or ["none"]
+    where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
+    asked = f"{where} {visibility} {sort}"
+    right = match.search(rows, type, where, visibility, sort=sort)
+    wrong: list[str] = []
+    walked, after = [], None
+    while True:
+        try:
+            page = await snapshot.find(type, where, visibility, sort=sort, limit=limit, after=after)
+        except Problem as problem:
+            wrong.append(f"{problem}: {asked}")
+            break
+        walked += [row.id for row in page.rows]
+        after = page.next
+        if after is None or len(walked) > len(rows):
+            break
+        if after != Position(match.sort_values(sort, visibility, _named(rows, walked[-1])), walked[-1]):
+            wrong.append(f"position {after}: {asked}")
+            break
+    if walked != [row.id for row in right]:
+        wrong.append(f"rows {walked}, not {[row.id for row in right]}: {asked}")
+    known = (await snapshot.find(type, where, visibility, sort=sort, limit=limit)).total
+    if known not in (None, len(right)):
+        wrong.append(f"total {known}: {asked}")
+    if await snapshot.count(type, where, visibility) != len(right):
+        wrong.append(f"count: {asked}")
+    if await snapshot.patients_of(type, where, visibility) != {patient for row in right for patient in row.patients}:
+        wrong.append(f"patients: {asked}")
+    return iter(wrong)
+
+
+async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
+    """The same for reads, visible targets, and positions that were not given by the store."""
+    ids = [row.id for row in rows] or ["none"]
+    visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
+    right = {row.id for row in rows if match.is_visible(visibility, row)}
+    wrong: list[str] = []
+    if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: visibility) != {f"{type}/{id}" for id in right}:
+        wrong.append(f"visible: {visibility}")
+    for row in rows[:3]:
+        if (await snapshot.read(type, row.id, visibility) is not None) != (row.id in right):
+            wrong.append(f"read {row.id}: {visibility}")
+    after = Position(match.sort_values(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])
+    try:
+        expected: Any = [row.id for row in match.search(rows, type, where, visibility, sort=sort, limit=5, after=after)]
+    except Problem as problem:
+        expected = str(problem)
+    try:
+        found: Any = [row.id for row in (await snapshot.find(type, where, visibility, sort=sort, limit=5, after=after)).rows]
+    except Problem as problem:
+        found = str(problem)
+    if found != expected:
+        wrong.append(f"after {after}: {found}, not {expected}: {where} {visibility} {sort}")
+    return iter(wrong)
+
+
+def _named(rows: tuple[SearchableRow, ...], id: str) -> SearchableRow:
+    return next(row for row in rows if row.id == id)
+
+
+async def disagreements(scheme: str, folder: Path, types: int = TYPES) -> list[str]:
+    """What an empty store of this scheme answers otherwise, up to the first set of rows for which it does."""
+    store = empty_store(scheme, folder)
+    try:
+        return await found_wrong(store, types=types, cases=CASES, seed=2026)
+    finally:
+        await store.close()
+
+
+async def found_wrong(store: Store, *, types: int, cases: int, seed: int) -> list[str]:
+    chance = Chance(seed)
+    wrong: list[str] = []
+    for number in range(types):
+        type = f"T{seed}x{number}"
+        rows = await filled(store, type, chance)
+        async with store.snapshot() as snapshot:
+            for _ in range(cases):
+                wrong += await differences(snapshot, rows, type, chance)
+            for _ in range(cases // 10):
+                wrong += await more_differences(snapshot, rows, type, chance)
+        if wrong:
+            break
+    return wrong

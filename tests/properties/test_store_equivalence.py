@@ -1,0 +1,31 @@
+"""Every store answers random conditions as the reference meaning does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fhir_server.store.sqlite import planner
+from tests.properties.store_comparison import TYPES, disagreements
+from tests.store.stores import SCHEMES
+
+FEWER = {"mongodb": 15}  # sets of rows where the others would take minutes; `make test-all` asks for them too
+
+
+def test_sqlite_matches_reference_with_small_planner_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("_FEW", "_MANY", "_LOTS"):
+        monkeypatch.setattr(planner, bound, 3)
+    assert asyncio.run(disagreements("sqlite", tmp_path)) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_store_matches_reference_on_random_conditions(scheme: str, tmp_path: Path) -> None:
+    assert asyncio.run(disagreements(scheme, tmp_path, FEWER.get(scheme, TYPES))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", FEWER)
+def test_slow_store_matches_reference_in_a_long_run(scheme: str, tmp_path: Path) -> None:
+    assert asyncio.run(disagreements(scheme, tmp_path)) == []
