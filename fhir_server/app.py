@@ -17,8 +17,8 @@ from fastapi import FastAPI
 
 from fhir_server import linking, portal
 from fhir_server.access.authentication import Authenticator
-from fhir_server.access.permissions import PermissionResolver
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
+from fhir_server.access.resolver import PermissionResolver
 from fhir_server.api import FhirApi, Receive, Scope, Send
 from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.access.permissions import PermissionResolver
+from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.view import View
 from fhir_server.consent.decision import Actor, permits
 from fhir_server.consent.policy import Policy

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from fhir_server import jsontext
 from fhir_server.clock import instant_text
-from fhir_server.search.visibility import Entry
+from fhir_server.search.rows import Entry
 from fhir_server.store import LabeledElement, Row, VersionDigest
 
 _STAMP = re.compile(rb'"meta":\{"versionId":"[^"]*","lastUpdated":"[^"]*"')

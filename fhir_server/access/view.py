@@ -17,7 +17,8 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.errors import Problem
 from fhir_server.search import hidden_references, match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import Position, SearchableRow, SortKey, Visibility
+from fhir_server.search.rows import Position, SearchableRow, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Snapshot
 
 
@@ -77,7 +78,7 @@ class View:
         if not rows:
             raise not_found(type, id)
         seen = await self._visible_versions(rows)
-        return seen if self.permissions.everything else _renumbered(seen)
+        return seen if self.permissions.sees_everything else _renumbered(seen)
 
     async def find(
         self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -126,7 +127,7 @@ class View:
 
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition as this caller may ask it: references lead only to rows in view."""
-        if self.permissions.everything:
+        if self.permissions.sees_everything:
             return where
         hidden_references.require_answerable(type, where, sort)
         own = {f"Patient/{patient}" for patient in self.permissions.patients or ()}
@@ -145,7 +146,7 @@ class View:
         return not_found(type, id)
 
     async def _visible_versions(self, rows: Sequence[Row]) -> list[VisibleVersion]:
-        if self.permissions.everything:
+        if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
         targets = {guarded_reference.target for row in rows for guarded_reference in row.guarded_references}
         targets |= {target for row in rows for version_digest in row.version_digests for _, target in version_digest.guarded_references}

@@ -25,7 +25,7 @@ _TYPE: Final = "Basic"
 
 def covers_app_state(permissions: Permissions, type: str) -> bool:
     """Whether a write of this type by this caller is one of app state: every Basic that somebody's app writes is."""
-    return type == _TYPE and permissions.principal.person is not None and not permissions.trusted
+    return type == _TYPE and permissions.principal.person is not None and not permissions.may_write_labels
 
 
 def owner(permissions: Permissions, type: str) -> str:

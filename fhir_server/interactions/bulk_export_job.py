@@ -22,7 +22,7 @@ from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import Request
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import IdIs
-from fhir_server.search.visibility import Position
+from fhir_server.search.rows import Position
 
 LIFE: Final = 24 * 3600 * 1_000_000
 _TURN: Final = 60 * 1_000_000  # how long another question waits for one whose process died

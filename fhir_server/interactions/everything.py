@@ -17,7 +17,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
-from fhir_server.search.visibility import Position
+from fhir_server.search.rows import Position
 from fhir_server.writing.writer import is_local, references
 
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})

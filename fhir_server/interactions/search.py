@@ -19,7 +19,7 @@ from fhir_server.search import index, query
 from fhir_server.search.criteria import refers
 from fhir_server.search.filters import IdIs
 from fhir_server.search.result_parameters import Include
-from fhir_server.search.visibility import Position
+from fhir_server.search.rows import Position
 from fhir_server.writing.writer import is_local
 
 INCLUDED = 1000

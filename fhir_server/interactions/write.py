@@ -65,7 +65,7 @@ async def create_in(
     await tx.prefetch((f"{draft.type}/{id}", *targets))
     await require_visible(view, targets - known)
     source = app_state.owner(view.permissions, draft.type)
-    row = await writing.write(draft, id, trusted=view.permissions.trusted, previous=None, source=source)
+    row = await writing.write(draft, id, trusted=view.permissions.may_write_labels, previous=None, source=source)
     return await _written_response(view, tx, row, 201, request, service)
 
 
@@ -85,16 +85,16 @@ async def update_in(
     await tx.prefetch((f"{draft.type}/{id}", *targets))
     seen, current = await _current(view, tx, draft.type, id, "u")
     _require_match(request, seen)
-    if seen is None and not view.permissions.trusted:
+    if seen is None and not view.permissions.may_write_labels:
         raise not_found(draft.type, id)
     if seen is None:
         view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
     await require_visible(view, targets - known - {f"{draft.type}/{id}"})
-    if current is not None and seen is not None and not view.permissions.everything:
+    if current is not None and seen is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current)
         draft = hidden_elements.restore_hidden(draft, current, await view.hidden_paths(current))
-    row = await writing.write(draft, id, trusted=view.permissions.trusted, previous=current)
+    row = await writing.write(draft, id, trusted=view.permissions.may_write_labels, previous=current)
     if current is None:
         await writing.relabel_referrers(f"{draft.type}/{id}")
     return await _written_response(view, tx, row, 200 if seen else 201, request, service)
@@ -103,7 +103,9 @@ async def update_in(
 async def delete_in(view: View, tx: Transaction, writing: ResourceWriter, request: Request) -> Response:
     type, id = request.path[:2]
     view.permissions.require(type, "d")
-    if not view.permissions.trusted and not (app_state.covers_app_state(view.permissions, type) and view.permissions.may_write(type, "d")):
+    if not view.permissions.may_write_labels and not (
+        app_state.covers_app_state(view.permissions, type) and view.permissions.may_write(type, "d")
+    ):
         raise Problem("forbidden", f"This caller may not delete {type}.")
     app_state.require_condition(view.permissions, type, request)
     seen, current = await _current(view, tx, type, id, "d")
@@ -119,7 +121,7 @@ def allow(view: View, draft: Draft, letter: str) -> None:
     """Refuse a write that the scopes, the policy, or the caller's own body rules out; consults no stored data."""
     view.permissions.require(draft.type, letter)
     permissions = view.permissions
-    if not permissions.trusted and (
+    if not permissions.may_write_labels and (
         not permissions.may_write(draft.type, letter) or (letter == "u" and permissions.principal.client_kind == "backend")
     ):
         raise Problem("forbidden", f"This caller may not write {draft.type}.")

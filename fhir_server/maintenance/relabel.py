@@ -8,7 +8,8 @@ from typing import NamedTuple
 from fhir_server.consent.labeling import Labeler
 from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.visibility import Position, Visibility, VisibilityClause
+from fhir_server.search.rows import Position
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Store, Transaction
 from fhir_server.writing.writer import ResourceWriter, rank
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from fhir_server.access.permissions import PermissionResolver
+from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.view import View
 from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts.users import User

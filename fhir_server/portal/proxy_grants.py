@@ -15,7 +15,7 @@ from fhir_server.access.view import View
 from fhir_server.consent import provisions
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
-from fhir_server.search.visibility import Position
+from fhir_server.search.rows import Position
 from fhir_server.store import NEVER
 
 _PAGE: Final = 100

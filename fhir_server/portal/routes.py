@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.access.permissions import PermissionResolver
+from fhir_server.access.resolver import PermissionResolver
 from fhir_server.interactions.service import Service
 from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
 from fhir_server.portal.account import add_account, describe_events

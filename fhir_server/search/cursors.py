@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from fhir_server.errors import Problem
-from fhir_server.search.visibility import STALE_LINK, Position
+from fhir_server.search.rows import STALE_LINK, Position
 
 _positions = msgspec.json.Decoder(Position)
 

@@ -13,7 +13,7 @@ from fhir_server.errors import Problem
 from fhir_server.resources import catalog
 from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, Present, RefersTo
 from fhir_server.search.index import parameters
-from fhir_server.search.visibility import SortKey
+from fhir_server.search.rows import SortKey
 
 
 def hideable(target: str) -> bool:

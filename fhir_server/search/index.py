@@ -15,7 +15,7 @@ from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
 from fhir_server.search.parameter_types import KINDS, ParameterType
-from fhir_server.search.visibility import Entry
+from fhir_server.search.rows import Entry
 
 # Known to R4 and not served: kinds that need more than one entry or a map, and two of Bundle whose values are resources.
 UNSUPPORTED_KINDS: Final = frozenset({"composite", "special"})

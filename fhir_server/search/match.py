@@ -26,7 +26,8 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import STALE_LINK, Entry, Position, Scalar, SearchableRow, SortKey, Visibility, VisibilityClause
+from fhir_server.search.rows import STALE_LINK, Entry, Position, Scalar, SearchableRow, SortKey
+from fhir_server.search.visibility import Visibility, VisibilityClause
 
 Classes = frozenset[int]
 

@@ -11,7 +11,7 @@ from fhir_server.search.criteria import UnknownParameterError, criterion
 from fhir_server.search.escaping import split
 from fhir_server.search.filters import AllOf, Filter
 from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Include, ResultParameters
-from fhir_server.search.visibility import SortKey
+from fhir_server.search.rows import SortKey
 
 MAX_PAIRS: Final = 200
 MAX_VALUES: Final = 500

@@ -9,7 +9,7 @@ from typing import Final, Literal, cast, get_args
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.search.index import Parameter, parameters
-from fhir_server.search.visibility import SortKey
+from fhir_server.search.rows import SortKey
 
 DEFAULT_COUNT: Final = 20
 MAX_COUNT: Final = 1000

@@ -20,7 +20,8 @@ import msgspec
 
 from fhir_server.jsontext import Path
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Entry, Position, SortKey, Visibility
+from fhir_server.search.rows import Entry, Position, SortKey
+from fhir_server.search.visibility import Visibility
 
 NEVER = 2**62
 T = TypeVar("T")

@@ -15,7 +15,8 @@ import msgspec
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, SearchableRow, SortKey, Visibility
+from fhir_server.search.rows import Position, SearchableRow, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, Transaction, row_order, system_now
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
 from fhir_server.resources import catalog, validate
 from fhir_server.search import index
-from fhir_server.search.visibility import Entry
+from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")

@@ -25,7 +25,8 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.command_listener import Listener

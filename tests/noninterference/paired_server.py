@@ -230,7 +230,7 @@ class World:
             self.parts.service,
             authenticator=type(self.parts.service.authenticator)(self.parts.store, self.parts.service.authenticator._resolver),
         )
-        service.authenticator._resolver._memo.clear()
+        service.authenticator._resolver._cache.clear()
         service = replace(service, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(self.parts, service=service)
         self.api._service = service

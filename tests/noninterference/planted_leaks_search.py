@@ -13,7 +13,8 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import everything, messages, read, search, write
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Has, Not, Present
-from fhir_server.search.visibility import Position, Visibility
+from fhir_server.search.rows import Position
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import memory, row_order
 from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 

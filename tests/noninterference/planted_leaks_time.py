@@ -27,7 +27,7 @@ def _leak(channel: str) -> Any:
 @_leak("T03")
 def a_plan_is_kept_whatever_the_store_s_counters_say(patch: Patch) -> None:
     async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
-        return now < permissions.until
+        return now < permissions.valid_until
 
     patch.setattr(authentication, "_is_current", stands)
 
@@ -37,7 +37,7 @@ def a_plan_is_kept_past_its_end(patch: Patch) -> None:
     exact = authentication._is_current
 
     async def stands(permissions: Permissions, snapshot: Any, now: int) -> bool:
-        return await exact(permissions, snapshot, min(now, permissions.until - 1))
+        return await exact(permissions, snapshot, min(now, permissions.valid_until - 1))
 
     patch.setattr(authentication, "_is_current", stands)
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fhir_server.search import index
-from fhir_server.search.visibility import Entry
+from fhir_server.search.rows import Entry
 from tests.noninterference.case_generator import Case
 from tests.noninterference.oracle import FACTS
 from tests.noninterference.paired_server import BASE, Ask, Write

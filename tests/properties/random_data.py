@@ -22,7 +22,8 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Entry, SearchableRow, SortKey, Visibility, VisibilityClause
+from fhir_server.search.rows import Entry, SearchableRow, SortKey
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.row_order import patient_number
 
 KINDS = ("token", "reference", "string", "date", "quantity")

@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_server.errors import Problem
 from fhir_server.search import match
-from fhir_server.search.visibility import Position, SearchableRow
+from fhir_server.search.rows import Position, SearchableRow
 from fhir_server.store import IndexedRow, Row, Snapshot, Store
 from tests.properties.random_data import Chain, Chance
 from tests.store.stores import empty_store

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fhir_server.errors import Problem
 from fhir_server.search.cursors import Cursors
-from fhir_server.search.visibility import STALE_LINK, Position
+from fhir_server.search.rows import STALE_LINK, Position
 
 CURSORS = Cursors(bytes(range(64)))
 scalars = st.none() | st.text() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False)

@@ -12,7 +12,7 @@ from fhir_server.search import index, query
 from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.match import matches
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
-from fhir_server.search.visibility import Entry, SearchableRow
+from fhir_server.search.rows import Entry, SearchableRow
 from tests.search.samples import LAB, LOINC, RESOURCES
 
 BASE = "http://us.example/fhir"

@@ -30,7 +30,8 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.match import is_visible, matches, matches_visible, search, sort_values
-from fhir_server.search.visibility import Entry, Position, SearchableRow, SortKey, Visibility, VisibilityClause
+from fhir_server.search.rows import Entry, Position, SearchableRow, SortKey
+from fhir_server.search.visibility import Visibility, VisibilityClause
 
 PARAMS = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
 PATIENTS = ("p1", "p2")

@@ -23,7 +23,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.query import MAX_PAIRS, MAX_VALUES, Query, condition, parse
 from fhir_server.search.result_parameters import DEFAULT_COUNT, DEFAULT_TOTAL, MAX_COUNT, Include
-from fhir_server.search.visibility import SortKey
+from fhir_server.search.rows import SortKey
 
 BASE = "http://us.example/fhir"
 DAY = 86_400_000_000

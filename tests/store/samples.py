@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import Entry, SortKey, Visibility, VisibilityClause
+from fhir_server.search.rows import Entry, SortKey
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import IndexedRow, Row, Store
 
 OBS = "Observation"

@@ -244,6 +244,6 @@ def test_find_returns_no_more_rows_than_the_limit(run: ValidationRun) -> None:
 
 
 def _gone() -> Any:
-    from fhir_server.search.visibility import Position
+    from fhir_server.search.rows import Position
 
     return Position((), "hidden")

@@ -8,7 +8,8 @@ import pytest
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
-from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import NEVER, Row, Store
 from tests.store.conftest import ValidationRun
 from tests.store.samples import (

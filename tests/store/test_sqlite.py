@@ -26,7 +26,8 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
-from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store, open_store
 from fhir_server.store.sqlite import SqliteStore, reader
 from tests.store.samples import ALL, ANYONE, OBS, clause, date, found, put, record, reference, string, token, visibility

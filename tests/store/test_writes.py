@@ -10,7 +10,7 @@ import pytest
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
-from fhir_server.search.visibility import SortKey
+from fhir_server.search.rows import SortKey
 from fhir_server.store import NEVER, GuardedReference, IndexedRow, LabeledElement, PermissionEpoch, Store, VersionDigest
 from tests.store.conftest import ValidationRun
 from tests.store.samples import (

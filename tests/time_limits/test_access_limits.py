@@ -150,7 +150,7 @@ def test_revoked_token_returns_401_on_the_next_request(served: Served) -> None:
     assert served.get(token, "Patient/adult").status == 200
     principal = next(
         permissions.principal
-        for permissions in served.parts.service.authenticator._plans.values()
+        for permissions in served.parts.service.authenticator._cache.values()
         if permissions.principal.username == "adult"
     )
     served.run(served.parts.store.key_values.delete_family(principal.family))

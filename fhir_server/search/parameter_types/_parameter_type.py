@@ -8,7 +8,7 @@ from typing import Any
 
 from fhir_server.jsontext import Path
 from fhir_server.search.filters import Predicate
-from fhir_server.search.visibility import Scalar
+from fhir_server.search.rows import Scalar
 
 # An entry's value, and the path from the element to the part of it that gave the value.
 Found = tuple[tuple[Scalar, ...], Path]
@@ -28,7 +28,7 @@ class ValueContext:
 class ParameterType:
     """One kind of search parameter (http://hl7.org/fhir/R4/search.html#ptypes).
 
-    ``entry``      the kind of its index entries, see :class:`fhir_server.search.visibility.Entry`
+    ``entry``      the kind of its index entries, see :class:`fhir_server.search.rows.Entry`
     ``suffixes``   datatypes, as written in the member names of choice elements, that it takes values from
     ``modifiers``  those it supports, beside ``missing`` (and, for references, type names)
     ``extract``    (an element's value, our base URL) -> entry values

@@ -20,7 +20,7 @@ from bson.raw_bson import RawBSONDocument
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem
-from fhir_server.search.visibility import Entry, SearchableRow
+from fhir_server.search.rows import Entry, SearchableRow
 from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
 from fhir_server.store.row_order import patient_number
 

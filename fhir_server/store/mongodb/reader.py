@@ -11,7 +11,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE_LINK, Position, SortKey, Visibility
+from fhir_server.search.rows import STALE_LINK, Position, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store.mongodb.documents import ARRAYS
 from fhir_server.store.mongodb.translate import FALSE, Query, clauses, through
 

@@ -17,7 +17,8 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, row_order
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock

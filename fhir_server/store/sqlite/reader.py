@@ -13,7 +13,8 @@ import apsw
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.visibility import STALE_LINK, Entry, Position, SearchableRow, SortKey, Visibility
+from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, SortKey
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.sqlite import planner as plan
 from fhir_server.store.sqlite import rows as rows_

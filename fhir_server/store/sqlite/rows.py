@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from fhir_server.search.visibility import Entry
+from fhir_server.search.rows import Entry
 from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.search.filters import Filter
-from fhir_server.search.visibility import Position, SortKey, Visibility, VisibilityClause
+from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.sqlite import planner as plan
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.translate import TRUE, Meaning, Sql, admitted, both, either, param_number

@@ -1,0 +1,68 @@
+"""Rows as the condition language sees them: index entries, sort keys, and the position at which a page ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from fhir_server.jsontext import Path
+
+Scalar = str | int | float | None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One index entry: a value that the search parameter ``param`` extracts from the element at ``path``.
+
+    ``class_id``: the visibility class of the element.  ``kind`` fixes the shape of ``value``:
+
+    - ``token``: (system or "", code or "")
+    - ``reference``: (target,); parameters of type ``uri`` are of this kind too
+    - ``string``: (folded, exact)
+    - ``date``: (low, high), microseconds since 1970 UTC, half open
+    - ``quantity``: (number, system or "", code or "", unit text or ""); parameters of type ``number`` have empty units
+    """
+
+    param: str
+    kind: str
+    value: tuple[Scalar, ...]
+    path: Path = ()
+    class_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchableRow:
+    """A row with its index entries, as :mod:`fhir_server.search.match` evaluates conditions on it.
+
+    ``place``: the number of its first patient and the time at which it was stored (:mod:`fhir_server.store.row_order`).
+    """
+
+    type: str
+    id: str
+    patients: tuple[str, ...]
+    class_id: int
+    release_at: int
+    entries: tuple[Entry, ...] = ()
+    place: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """Sorts by the least (ascending) or greatest (descending) visible value of ``param``; rows without a value come last.
+
+    ``kind`` is that of Entry.  ``_id`` and ``_lastUpdated`` are ordinary parameters here.
+    """
+
+    param: str
+    kind: str
+    descending: bool = False
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a page ended: the sort values and the logical id of its last row, which the caller has received."""
+
+    keys: tuple[Scalar, ...]
+    id: str
+
+
+STALE_LINK = "The page link is not valid. Run the search again."
