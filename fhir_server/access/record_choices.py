@@ -83,8 +83,8 @@ class EncounterChoices:
         principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
         async with self._store.snapshot() as snapshot:
             permissions = await self._resolver.resolve(snapshot, principal, now)
-            found, _ = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
-        return [EncounterChoice(seen.id, _visit(jsontext.parse(seen.body))) for seen in found]
+            page = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
+        return [EncounterChoice(encounter.id, _visit(jsontext.parse(encounter.body))) for encounter in page.versions]
 
 
 def _visit(encounter: dict[str, Any]) -> str:

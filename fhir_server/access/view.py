@@ -1,13 +1,13 @@
-"""The only door to the store: a snapshot seen through a plan, at one instant.
+"""The View: the store as one caller may see it at one instant.  Every interaction reads through a View and nothing else.
 
-Every interaction gets a View and nothing else, so no answer can be computed from what its caller may not see.
-A row leaves as :class:`VisibleVersion`: the body less the parts whose class the plan does not admit and less references
-to rows it does not show, with the version number and time the caller can know of.
+A row leaves as a :class:`VisibleVersion`: its body without the elements whose class the permissions do not admit and without
+references to hidden rows, and with the version number and time that follow from what the caller may see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ from fhir_server.store import Row, Snapshot
 
 
 class VisibleVersion(msgspec.Struct, frozen=True):
-    """A version of a resource as one caller sees it.  ``updated`` in microseconds; ``body`` is JSON text."""
+    """A version of a resource as one caller sees it.  ``updated``: microseconds; ``body``: JSON text, empty for a deletion."""
 
     type: str
     id: str
@@ -33,8 +33,19 @@ class VisibleVersion(msgspec.Struct, frozen=True):
     interaction: str = "create"
 
 
+class VisiblePage(NamedTuple):
+    """Rows in order, and where the next page starts (None: these were the last).
+
+    ``total``: the number of rows that match in all, if the store knows it without another query, else None.
+    """
+
+    versions: list[VisibleVersion]
+    next: Position | None
+    total: int | None = None
+
+
 class View:
-    """What one caller may see, at one instant, in one consistent reading of the store."""
+    """What a caller with these permissions sees in this snapshot at the instant ``now`` (microseconds)."""
 
     def __init__(self, snapshot: Snapshot, permissions: Permissions, now: int) -> None:
         self._snapshot = snapshot
@@ -42,7 +53,7 @@ class View:
         self.now = now
 
     async def read(self, type: str, id: str) -> VisibleVersion:
-        """The current version.  Raises Problem ``gone`` if its deletion is in view, else ``not_found``."""
+        """The current version.  Raises Problem ``gone`` if its deletion is visible, otherwise ``not_found``."""
         self.permissions.require(type, "r")
         row = await self._snapshot.read(type, id, self._visibility(type, "r"))
         if row is None:
@@ -50,67 +61,64 @@ class View:
         return (await self._visible_versions((row,)))[0]
 
     async def read_for_write(self, type: str, id: str, letters: str = "cruds") -> VisibleVersion | None:
-        """The current version if it is in view under a scope for one of these interactions: for writes, which need no read scope."""
+        """The current version if it is visible under a scope for one of these interactions, else None; a write needs no read scope."""
         row = await self._snapshot.read(type, id, self._visibility(type, letters))
         return (await self._visible_versions((row,)))[0] if row else None
 
     async def visible_after_write(self, row: Row) -> VisibleVersion | None:
-        """As :meth:`look`, of a version that was written just now and is at hand."""
+        """As :meth:`read_for_write`, for a version that was written in this transaction."""
         visibility = self._visibility(row.type, "cruds")
-        plain = tuple(clause for clause in visibility.clauses if clause.where is EVERYTHING)
-        if match.is_visible(Visibility(plain, visibility.now), SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at)):
+        # Clauses without a condition can be judged without the row's index entries.
+        unconditional = tuple(clause for clause in visibility.clauses if clause.where is EVERYTHING)
+        if match.is_visible(
+            Visibility(unconditional, visibility.now), SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at)
+        ):
             return (await self._visible_versions((row,)))[0]
         return await self.read_for_write(row.type, row.id)
 
     async def version(self, type: str, id: str, version: str) -> VisibleVersion:
-        """A version by the number this caller knows it by.  Raises Problem ``not_found`` or ``gone``."""
-        for seen in await self.history(type, id):
-            if str(seen.version) == version:
-                if seen.interaction == "delete":
+        """The version with this number, as the caller counts versions.  Raises Problem ``not_found`` or ``gone``."""
+        for candidate in await self.history(type, id):
+            if str(candidate.version) == version:
+                if candidate.interaction == "delete":
                     raise Problem("gone", f"{type}/{id} version {version} is a deletion.")
-                return seen
+                return candidate
         raise not_found(type, id)
 
     async def history(self, type: str, id: str) -> list[VisibleVersion]:
-        """All versions in view, oldest first.  Raises Problem ``not_found`` if there are none."""
+        """All visible versions, oldest first.  Raises Problem ``not_found`` if there are none."""
         self.permissions.require(type, "r")
         rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if not rows:
             raise not_found(type, id)
-        seen = await self._visible_versions(rows)
-        return seen if self.permissions.sees_everything else _renumbered(seen)
+        visible = await self._visible_versions(rows)
+        return visible if self.permissions.sees_everything else _without_repetitions(visible)
 
     async def find(
         self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
-    ) -> tuple[list[VisibleVersion], Position | None]:
-        """A page of what meets ``where``, and where the next one starts."""
-        found, end, _ = await self.find_counted(type, where, sort=sort, limit=limit, after=after)
-        return found, end
+    ) -> VisiblePage:
+        """At most ``limit`` visible rows that match ``where``, in order.
 
-    async def find_counted(
-        self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
-    ) -> tuple[list[VisibleVersion], Position | None, int | None]:
-        """As :meth:`find`, and what :meth:`count` would say, if the store knows that without being asked again."""
+        Raises Problem ``forbidden`` without a search scope, and ``invalid`` if the caller may not ask ``where`` or ``sort``.
+        """
         self.permissions.require(type, "s")
         where = await self._require_answerable(type, where, sort)
         page = await self._snapshot.find(type, where, self._visibility(type, "s"), sort=sort, limit=limit, after=after)
-        return await self._visible_versions(page.rows), page.next, page.total
+        return VisiblePage(await self._visible_versions(page.rows), page.next, page.total)
 
     async def count(self, type: str, where: Filter) -> int:
-        """How many rows in view meet ``where``."""
+        """The number of visible rows that match ``where``."""
         self.permissions.require(type, "s")
         return await self._snapshot.count(type, await self._require_answerable(type, where), self._visibility(type, "s"))
 
-    async def find_readable(
-        self, type: str, where: Filter, *, limit: int, after: Position | None
-    ) -> tuple[list[VisibleVersion], Position | None]:
-        """As :meth:`find`, under a scope to read: for a record fetched whole rather than searched."""
+    async def find_readable(self, type: str, where: Filter, *, limit: int, after: Position | None) -> VisiblePage:
+        """As :meth:`find`, but under a read scope: for ``$everything``, which reads a record and does not search it."""
         self.permissions.require(type, "r")
         page = await self._snapshot.find(type, where, self._visibility(type, "r"), limit=limit, after=after)
-        return await self._visible_versions(page.rows), page.next
+        return VisiblePage(await self._visible_versions(page.rows), page.next)
 
     async def find_included(self, type: str, where: Filter, limit: int) -> list[VisibleVersion]:
-        """Rows of ``type`` that another answer brings along (includes); none if no scope covers the type."""
+        """Rows of ``type`` that a search includes; none if no scope covers the type."""
         if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
             return []
         where = await self._require_answerable(type, where)
@@ -118,23 +126,26 @@ class View:
         return await self._visible_versions(page.rows)
 
     async def types_of_unfiltered(self, patient: str) -> frozenset[str]:
-        """The types of which this patient has rows, in view or not: only to spare questions that nothing can answer."""
+        """The types of which this patient has rows, visible or not.
+
+        It looks past visibility: use it only to skip queries that cannot match, never for an answer.
+        """
         return await self._snapshot.types_of(frozenset({patient}))
 
     async def visible_targets(self, targets: Iterable[str]) -> frozenset[str]:
-        """Those of these ``Type/id`` that are in view."""
+        """Those of these ``Type/id`` that are visible."""
         return await self._snapshot.visible(targets, lambda type: self._visibility(type, "rs"))
 
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
-        """The condition as this caller may ask it: references lead only to rows in view."""
+        """The condition, in which references match visible rows only.  Raises Problem ``invalid`` if the caller may not ask it."""
         if self.permissions.sees_everything:
             return where
         hidden_references.require_answerable(type, where, sort)
-        own = {f"Patient/{patient}" for patient in self.permissions.patients or ()}
-        asked = set(hidden_references.targets(where))
-        if asked <= own:
+        patients = {f"Patient/{patient}" for patient in self.permissions.patients or ()}
+        targets = set(hidden_references.targets(where))
+        if targets <= patients:
             return where
-        return hidden_references.limit_to_visible(where, await self.visible_targets(asked))
+        return hidden_references.limit_to_visible(where, await self.visible_targets(targets))
 
     def _visibility(self, type: str, letters: str) -> Visibility:
         return self.permissions.visibility(type, self.now, letters)
@@ -148,21 +159,21 @@ class View:
     async def _visible_versions(self, rows: Sequence[Row]) -> list[VisibleVersion]:
         if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
-        targets = {guarded_reference.target for row in rows for guarded_reference in row.guarded_references}
-        targets |= {target for row in rows for version_digest in row.version_digests for _, target in version_digest.guarded_references}
+        targets = {reference.target for row in rows for reference in row.guarded_references}
+        targets |= {target for row in rows for digest in row.version_digests for _, target in digest.guarded_references}
         shown = await self.visible_targets(targets) if targets else frozenset()
         admitted = {type: self.permissions.admitted_classes(type) for type in {row.type for row in rows}}
         return [self._without_hidden_parts(row, admitted[row.type], shown) for row in rows]
 
     async def hidden_paths(self, row: Row) -> list[jsontext.Path]:
-        """The paths of a row's parts that this caller is not shown; for a write that replaces the row."""
-        shown = await self.visible_targets(guarded_reference.target for guarded_reference in row.guarded_references)
+        """The paths of the elements of a row that are hidden from this caller; for a write that replaces the row."""
+        shown = await self.visible_targets(reference.target for reference in row.guarded_references)
         return _paths_to_remove(row, self.permissions.admitted_classes(row.type), shown)
 
     def _without_hidden_parts(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> VisibleVersion:
         version, updated, body = row.version, row.updated, row.body
-        if body and (row.labeled_elements or row.guarded_references) and (cut := _paths_to_remove(row, admitted, shown)):
-            body = jsontext.remove_paths(body, cut)
+        if body and (row.labeled_elements or row.guarded_references) and (hidden := _paths_to_remove(row, admitted, shown)):
+            body = jsontext.remove_paths(body, hidden)
         if row.version_digests:
             released = self.now if self.permissions.released_only else None
             version, updated = versions.visible_version(row.version_digests, admitted, shown, released)
@@ -172,24 +183,24 @@ class View:
 
 
 def _paths_to_remove(row: Row, admitted: frozenset[int], shown: frozenset[str]) -> list[jsontext.Path]:
-    """The paths of the parts of a row whose class is not admitted, and of its references to what is not shown."""
-    cut = [labeled_element.path for labeled_element in row.labeled_elements if labeled_element.class_id not in admitted]
-    return cut + [guarded_reference.path for guarded_reference in row.guarded_references if guarded_reference.target not in shown]
+    """The paths of the elements of a row whose class is not admitted, and of its references to hidden rows."""
+    hidden = [element.path for element in row.labeled_elements if element.class_id not in admitted]
+    return hidden + [reference.path for reference in row.guarded_references if reference.target not in shown]
 
 
 def not_found(type: str, id: str) -> Problem:
-    """The one answer for what never was, what is withheld, and what was deleted out of view."""
+    """The one answer for a resource that never existed, is hidden, or was hidden when it was deleted."""
     return Problem("not_found", f"{type}/{id} is not known.")
 
 
-def _renumbered(versions: list[VisibleVersion]) -> list[VisibleVersion]:
-    """Versions that look alike to the caller are one version, the first of them; the first in view is the one that created it."""
-    kept: list[VisibleVersion] = []
-    for seen in versions:
-        if kept and seen.version == kept[-1].version:
+def _without_repetitions(versions: list[VisibleVersion]) -> list[VisibleVersion]:
+    """Versions that are equal to the caller count as the first of them; the first visible version is the creation."""
+    distinct: list[VisibleVersion] = []
+    for version in versions:
+        if distinct and version.version == distinct[-1].version:
             continue
-        if seen.interaction != "delete":
-            created = not kept or kept[-1].interaction == "delete"
-            seen = msgspec.structs.replace(seen, interaction="create" if created else "update")
-        kept.append(seen)
-    return kept
+        if version.interaction != "delete":
+            is_creation = not distinct or distinct[-1].interaction == "delete"
+            version = msgspec.structs.replace(version, interaction="create" if is_creation else "update")
+        distinct.append(version)
+    return distinct

@@ -17,7 +17,7 @@ from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request
 from fhir_server.store import Row
-from fhir_server.writing.writer import Draft
+from fhir_server.writing.draft import Draft
 
 LARGEST: Final = 256 * 1024  # bytes
 _TYPE: Final = "Basic"

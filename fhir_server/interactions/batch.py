@@ -23,8 +23,9 @@ from fhir_server.interactions.messages import JSON, Request, Response, parse_que
 from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service
 from fhir_server.store import Transaction
-from fhir_server.writing import writer
-from fhir_server.writing.writer import Draft, ResourceWriter
+from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.references import has_readable_references
+from fhir_server.writing.writer import ResourceWriter, rank
 
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 # Only members that hold an address are rewritten; an identifier may look like one and is not.
@@ -145,7 +146,7 @@ def _resolve_conditional_references(entry: BundleEntry, found: Mapping[bytes, by
     led = text
     for promised, existing in found.items():
         led = led.replace(promised, existing)
-    return replace(entry, draft=writer.parse_draft(led)) if led != text else entry
+    return replace(entry, draft=parse_draft(led)) if led != text else entry
 
 
 def _addresses(entries: Sequence[Any], service: Service) -> dict[str, str]:
@@ -187,12 +188,12 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     body = jsontext.members(text).get("resource", b"")
     if not body:
         raise Problem("invalid", "This entry needs a resource.")
-    if not writer.has_readable_references(body, value.get("resource")):
+    if not has_readable_references(body, value.get("resource")):
         body = jsontext.unescape(body)
     inner.body = _ADDRESS.sub(lambda found: _with_addresses(found, addresses), body) if addresses else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle is a GET.")
-    draft = writer.parse_draft(inner.body, path[0] if path else None, base=service.base)
+    draft = parse_draft(inner.body, path[0] if path else None, base=service.base)
     if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
     id = draft.id if asked["method"] == "PUT" else addresses.get(full_url, "/").partition("/")[2] or service.new_id()
@@ -225,7 +226,7 @@ def _require_distinct(entries: Sequence[BundleEntry]) -> None:
 
 
 def _rank(entry: BundleEntry) -> int:
-    return writer.rank(entry.draft.type) if entry.draft else 0
+    return rank(entry.draft.type) if entry.draft else 0
 
 
 def _at(place: int, problem: Problem) -> Problem:

@@ -114,8 +114,8 @@ async def _listed(view: View, job: Job, base: str) -> tuple[list[str], Position 
     type = job.todo[0]
     where = await job.asked.condition(view, type, base)
     look = view.find if type in job.asked.searches else view.find_readable
-    rows, after = await look(type, where, limit=_PAGE, after=job.after)
-    return [row.id for row in rows], after
+    page = await look(type, where, limit=_PAGE, after=job.after)
+    return [row.id for row in page.versions], page.next
 
 
 async def contents(service: Service, request: Request, id: str, job: Job, type: str) -> AsyncIterator[list[VisibleVersion]]:
@@ -129,8 +129,8 @@ async def contents(service: Service, request: Request, id: str, job: Job, type: 
 
 
 async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[VisibleVersion]:
-    found, _ = await view.find_readable(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
-    rows = {seen.id: seen for seen in found if seen.updated <= time}
+    page = await view.find_readable(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
+    rows = {seen.id: seen for seen in page.versions if seen.updated <= time}
     for id in set(ids) - set(rows):
         earlier = await _earlier(view, type, id, time)
         if earlier is not None:

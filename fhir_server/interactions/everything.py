@@ -18,7 +18,7 @@ from fhir_server.resources import catalog, definitions
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
 from fhir_server.search.rows import Position
-from fhir_server.writing.writer import is_local, references
+from fhir_server.writing.references import is_local, references
 
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
 _MOST = 1000
@@ -86,11 +86,10 @@ async def _walk(
     for type in [type for type in types if _rank(type) >= _rank(first)]:
         where = _condition(type, patient, asked, view.now, service)
         if room == 0:
-            more, _ = await view.find_readable(type, where, limit=1, after=None)
-            if more:
+            if (await view.find_readable(type, where, limit=1, after=None)).versions:
                 return found, Position((type,), "")
             continue
-        rows, end = await view.find_readable(type, where, limit=room, after=after if type == first else None)
+        rows, end, _ = await view.find_readable(type, where, limit=room, after=after if type == first else None)
         found, room = found + rows, room - len(rows)
         if end is not None:
             return found, Position((type,), end.id)

@@ -20,7 +20,7 @@ from fhir_server.search.criteria import refers
 from fhir_server.search.filters import IdIs
 from fhir_server.search.result_parameters import Include
 from fhir_server.search.rows import Position
-from fhir_server.writing.writer import is_local
+from fhir_server.writing.references import is_local
 
 INCLUDED = 1000
 """Most resources one page brings along by _include and _revinclude; counted over what is in view."""
@@ -49,7 +49,7 @@ async def page(view: View, type: str, asked: query.Query, service: Service) -> b
         return bundle_json.searchset((), links=links, total=await view.count(type, asked.where))
     bound = binding(view, service, type, asked.applied)
     after = service.cursors.decrypt(asked.cursor, bound) if asked.cursor else None
-    found, end, total = await view.find_counted(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
+    found, end, total = await view.find(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
     if end is not None:
         links.append(("next", next_link(service, type, asked.applied, end, bound)))
     if after is None and end is None:

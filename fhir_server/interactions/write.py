@@ -13,8 +13,10 @@ from fhir_server.interactions.messages import JSON, Request, Response, etag_vers
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
 from fhir_server.store import Row, Transaction
-from fhir_server.writing import hidden_elements, writer
-from fhir_server.writing.writer import Draft, ResourceWriter
+from fhir_server.writing import hidden_elements
+from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.references import is_local, relative
+from fhir_server.writing.writer import ResourceWriter
 
 
 async def create(request: Request, service: Service) -> Response:
@@ -26,14 +28,14 @@ async def create(request: Request, service: Service) -> Response:
     request.require_json()
     if any(name not in ("_format", "_pretty") for name, _ in request.query):
         raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
-    draft = writer.parse_draft(request.body, request.path[0], base=service.base)
+    draft = parse_draft(request.body, request.path[0], base=service.base)
     return await service.write_with_view(request, lambda view, tx, writing: create_in(view, tx, writing, request, service, draft))
 
 
 async def update(request: Request, service: Service) -> Response:
     """``PUT Type/id``; a trusted caller may so create a resource under an id of its choice."""
     request.require_json()
-    draft = writer.parse_draft(request.body, request.path[0], base=service.base)
+    draft = parse_draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id is not the one in the address.")
     return await service.write_with_view(request, lambda view, tx, writing: update_in(view, tx, writing, request, service, draft))
@@ -137,8 +139,8 @@ def require_covered(view: View, draft: Draft, letter: str) -> None:
 
 def referenced_rows(draft: Draft, base: str) -> frozenset[str]:
     """The ``Type/id`` of all rows of ours that a draft refers to."""
-    targets = {writer.relative(reference, base) for reference in draft.references()}
-    return frozenset(target for target in targets if writer.is_local(target))
+    targets = {relative(reference, base) for reference in draft.references()}
+    return frozenset(target for target in targets if is_local(target))
 
 
 async def require_visible(view: View, targets: frozenset[str]) -> None:
@@ -172,7 +174,7 @@ async def matching(view: View, type: str, condition: str, request: Request, serv
     if not asked.applied:
         raise Problem("invalid", "If-None-Exist needs at least one search parameter.")
     view.permissions.require(type, "s")
-    found, _ = await view.find(type, asked.where, limit=2)
+    found = (await view.find(type, asked.where, limit=2)).versions
     if len(found) > 1:
         raise Problem("precondition", "If-None-Exist matches several resources.")
     return found[0] if found else None

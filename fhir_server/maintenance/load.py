@@ -10,8 +10,9 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
 from fhir_server.store import Row, Store, Transaction
-from fhir_server.writing import writer
-from fhir_server.writing.writer import ID, Draft, ResourceWriter
+from fhir_server.writing.draft import Draft, content, content_of, parse_draft
+from fhir_server.writing.references import ID
+from fhir_server.writing.writer import ResourceWriter, rank
 
 
 @dataclass(slots=True)
@@ -53,12 +54,12 @@ class Loader:
     def _draft(self, item: Item) -> Draft:
         if not ID.fullmatch(item.id):
             raise Problem("invalid", "The resource has no valid id.")
-        return writer.parse_draft(item.text, base=self._base)
+        return parse_draft(item.text, base=self._base)
 
     async def _write(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
         writing = ResourceWriter(tx, self._labeler, self._base, self._clock())
         stored = 0
-        for item, draft in sorted(drafts, key=lambda pair: writer.rank(pair[1].type)):
+        for item, draft in sorted(drafts, key=lambda pair: rank(pair[1].type)):
             current = await tx.read_unfiltered(draft.type, item.id)
             if current is not None and _same(current, draft):
                 continue
@@ -72,7 +73,7 @@ class Loader:
 
 def _same(current: Row, draft: Draft) -> bool:
     """Whether the stored version says what the draft says."""
-    return current.interaction != "delete" and writer.content(current.body) == writer.content_of(draft)
+    return current.interaction != "delete" and content(current.body) == content_of(draft)
 
 
 def _reject(unit: Unit, item: Item, problem: Problem) -> bytes:

@@ -80,7 +80,8 @@ async def _all(view: View, type: str, where: Filter) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after: Position | None = None
     while True:
-        page, after = await view.find(type, where, limit=_PAGE, after=after)
-        found += [jsontext.parse(seen.body) for seen in page]
-        if after is None:
+        page = await view.find(type, where, limit=_PAGE, after=after)
+        found += [jsontext.parse(seen.body) for seen in page.versions]
+        if page.next is None:
             return found
+        after = page.next

@@ -10,7 +10,7 @@ from fhir_server.clock import instant_text
 from fhir_server.consent.provisions import KIND, LEVEL
 from fhir_server.portal.wording import RELATIONSHIPS
 from fhir_server.resources.models import model
-from fhir_server.writing.writer import Draft, parse_draft
+from fhir_server.writing.draft import Draft, parse_draft
 
 _IG: Final = "https://fhir-server.example/ig"
 _ROLE: Final = "http://terminology.hl7.org/CodeSystem/v3-RoleCode"

@@ -18,7 +18,7 @@ from fhir_server.portal.proxy_resources import SharingRequest
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.smart.accounts.users import User
 from fhir_server.store import Transaction
-from fhir_server.writing.writer import parse_draft
+from fhir_server.writing.draft import parse_draft
 
 MOST: Final = 50
 LONGEST_NAME: Final = 100

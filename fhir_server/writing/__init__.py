@@ -1,1 +1,1 @@
-"""A resource's way into the store: parsed, labeled, indexed, written."""
+"""A resource's way into the store: parsed and validated, labeled, indexed, written, and its labels propagated."""

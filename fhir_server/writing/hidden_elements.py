@@ -1,4 +1,4 @@
-"""Updates by callers who do not see all of a row: what was cut from their copy is put back (leak channel W05).
+"""Updates by callers who see only part of a row: the elements that were hidden from them are restored.
 
 Without this, reading a resource and writing it back would silently delete what the caller was not shown.
 """
@@ -11,29 +11,27 @@ from fhir_server import jsontext
 from fhir_server.errors import Problem
 from fhir_server.jsontext import Path
 from fhir_server.store import Row
-from fhir_server.writing import writer
-from fhir_server.writing.writer import Draft
+from fhir_server.writing.draft import Draft, parse_draft
 
 
-def restore_hidden(draft: Draft, current: Row, cut: Iterable[Path]) -> Draft:
-    """The draft with the parts of ``current`` that stand at the paths ``cut`` put back: whole members, and items of arrays.
+def restore_hidden(draft: Draft, current: Row, hidden: Iterable[Path]) -> Draft:
+    """The draft with the elements of ``current`` at the paths ``hidden`` restored: whole members, and items of arrays.
 
-    Raises Problem ``conflict`` for a part that lies deeper, whose place in the new version is anybody's guess.
+    Raises Problem ``conflict`` for an element at a deeper path, whose place in the new version is unknown.
     """
     old, new = jsontext.members(current.body), dict(draft.parts)
-    for path in sorted(cut, key=lambda path: (str(path[0]), path[1:])):
+    for path in sorted(hidden, key=lambda path: (str(path[0]), path[1:])):
         match path:
             case ("meta", *_):
-                continue  # labels, tags and source are kept by the write itself
+                continue  # the write itself keeps labels, tags and source
             case (str(name),):
                 new[name] = old[name]
-            case (str(name), int(place)):
-                new[name] = _with(new.get(name, b"[]"), jsontext.items(old[name])[place])
+            case (str(name), int(position)):
+                new[name] = _with_item(new.get(name, b"[]"), jsontext.items(old[name])[position])
             case _:
-                raise Problem("conflict", "This resource has parts that this caller is not shown; it cannot be replaced by this caller.")
-    return writer.parse_draft(jsontext.join_members(new), draft.type) if new != draft.parts else draft
+                raise Problem("conflict", "This resource has elements that are hidden from this caller, who therefore cannot replace it.")
+    return parse_draft(jsontext.join_members(new), draft.type) if new != draft.parts else draft
 
 
-def _with(array: bytes, item: bytes) -> bytes:
-    items = jsontext.items(array)
-    return b"[" + b",".join([*items, item]) + b"]"
+def _with_item(array: bytes, item: bytes) -> bytes:
+    return b"[" + b",".join([*jsontext.items(array), item]) + b"]"

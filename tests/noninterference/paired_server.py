@@ -21,7 +21,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import Transaction
-from fhir_server.writing import writer
+from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.writer import ResourceWriter
 
 SECOND = 1_000_000
@@ -180,7 +180,7 @@ class World:
                 if current is not None and current.interaction != "delete":
                     await writing.delete(current)
                 return
-            draft = writer.parse_draft(json.dumps(write.resource).encode(), write.type)
+            draft = parse_draft(json.dumps(write.resource).encode(), write.type)
             await writing.write(draft, write.id, trusted=True, previous=current)
             if current is None:
                 await writing.relabel_referrers(write.name)

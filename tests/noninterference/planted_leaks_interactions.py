@@ -15,7 +15,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import batch, search, write
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
-from fhir_server.writing import writer
+from fhir_server.writing import row_labeling
 from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
 # 3.4 Assembly
@@ -197,7 +197,7 @@ def single_rows_restricted_by_the_patient_are_shown(patch: Patch) -> None:
 
 @leak("Q05", stored=True)
 def index_entries_take_the_class_of_the_row(patch: Patch) -> None:
-    patch.setattr(writer, "_class_at", lambda path, labeled_elements, whole: whole)
+    patch.setattr(row_labeling, "_class_at", lambda path, elements, row_class: row_class)
 
 
 @leak("A13", stored=True)
@@ -205,7 +205,7 @@ def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
     async def target(self: Any, type: str, id: str) -> None:
         return None
 
-    patch.setattr(writer.ResourceWriter, "_label_source", target)
+    patch.setattr(row_labeling.RowLabeler, "_label_source", target)
 
 
 @leak("C08")

@@ -51,24 +51,25 @@ def hidden_rows_are_taken_off_a_page_after_it_was_cut(patch: Patch) -> None:
     whole = sighted(of_record)(View.find)
 
     async def find(self: View, type: str, where: Any, **how: Any) -> Any:
-        found, end = await whole(self, type, where, **how)
-        shown = await self.visible_targets(f"{seen.type}/{seen.id}" for seen in found)
-        return [seen for seen in found if f"{seen.type}/{seen.id}" in shown], end
+        page = await whole(self, type, where, **how)
+        shown = await self.visible_targets(f"{row.type}/{row.id}" for row in page.versions)
+        return page._replace(versions=[row for row in page.versions if f"{row.type}/{row.id}" in shown])
 
     patch.setattr(View, "find", find)
 
 
 @leak("C04")
 def a_next_link_promises_hidden_rows(patch: Patch) -> None:
-    exact, counted = View.find_counted, sighted(of_record)(View.count)
+    exact, counted = View.find, sighted(of_record)(View.count)
 
     async def find(self: View, type: str, where: Any, **how: Any) -> Any:
-        found, end, total = await exact(self, type, where, **how)
-        if end is None and found and how.get("after") is None and await counted(self, type, where) > len(found):
-            end = Position(tuple(None for _ in how.get("sort", ())), found[-1].id)
-        return found, end, total
+        page = await exact(self, type, where, **how)
+        rows = page.versions
+        if page.next is None and rows and how.get("after") is None and await counted(self, type, where) > len(rows):
+            return page._replace(next=Position(tuple(None for _ in how.get("sort", ())), rows[-1].id))
+        return page
 
-    patch.setattr(View, "find_counted", find)
+    patch.setattr(View, "find", find)
 
 
 @leak("C06")

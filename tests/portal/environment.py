@@ -26,7 +26,8 @@ from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import NEVER, Transaction, open_store
-from fhir_server.writing.writer import ResourceWriter, parse_draft
+from fhir_server.writing.draft import parse_draft
+from fhir_server.writing.writer import ResourceWriter
 from tests.smart.environment import Browser, Clock
 
 SEEDS = Path(__file__).parents[2] / "seed_bundles"

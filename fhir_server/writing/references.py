@@ -1,0 +1,56 @@
+"""Literal references in the JSON text of a resource: which ones there are, and the row each one names.
+
+http://hl7.org/fhir/R4/references.html#literal
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fhir_server.resources import catalog
+
+ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_VERSION_OR_REST = re.compile(r"/_history/|[?#]")
+_REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
+
+
+def references(text: bytes) -> frozenset[str]:
+    """Every literal reference in a resource's JSON text, as written."""
+    return frozenset([match.decode() for match in set(_REFERENCE.findall(text))])
+
+
+def has_readable_references(text: bytes, value: Any) -> bool:
+    """Whether :func:`references` finds every reference of this JSON text, whose value is ``value``.
+
+    It does not if the references are escaped: JSON allows escapes for any character, and some writers escape slashes.
+    """
+    return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_references_in(value))
+
+
+def without_base(text: bytes, base: str) -> bytes:
+    """The JSON text with the absolute references below ``base``, this server's FHIR base URL, made relative."""
+    own = f'"{base}/'.encode()
+    return _REFERENCE.sub(lambda match: match.group(0).replace(own, b'"'), text) if base and own in text else text
+
+
+def relative(reference: str, base: str) -> str:
+    """A literal reference as ``Type/id``, without this server's base, a version and the rest; others unchanged."""
+    text = reference.removeprefix(base + "/") if reference.startswith(base + "/") else reference
+    return _VERSION_OR_REST.split(text, maxsplit=1)[0]
+
+
+def is_local(reference: str) -> bool:
+    """Whether a relative reference has the form ``Type/id`` with a resource type of R4."""
+    type, _, id = reference.partition("/")
+    return type in catalog() and ID.fullmatch(id) is not None
+
+
+def _references_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("reference"), str):
+            yield value["reference"]
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from _references_in(item)
