@@ -257,7 +257,7 @@ def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
 
 @leak("R02")
 def history_counts_versions_that_look_alike(patch: Patch) -> None:
-    patch.setattr(view, "_renumbered", lambda versions: versions)
+    patch.setattr(view, "_without_repetitions", lambda versions: versions)
 
 
 def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
