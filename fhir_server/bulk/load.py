@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from fhir_server import intake
 from fhir_server.bulk.sources import Item, Unit
@@ -12,6 +14,8 @@ from fhir_server.consent.labels import Labeller
 from fhir_server.errors import Problem
 from fhir_server.intake import ID, Draft, Writing
 from fhir_server.store import Row, Store, Transaction
+
+_PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all
 
 
 @dataclass(slots=True)
@@ -24,16 +28,27 @@ class Tally:
 
 
 class Loader:
-    """Stores units of resources.  ``clock`` gives the instant each unit is stored at."""
+    """Stores units of resources.  ``clock`` gives the instant each unit is stored at, ``sleep`` waits for so many seconds."""
 
-    def __init__(self, store: Store, labeller: Labeller, base: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        labeller: Labeller,
+        base: str,
+        clock: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._store = store
         self._labeller = labeller
         self._base = base
         self._clock = clock
+        self._sleep = sleep
 
     async def load(self, unit: Unit, tally: Tally) -> None:
-        """Store one unit; what is refused is noted with the reason and loses nothing else, unless the unit is atomic."""
+        """Store one unit; what is refused is noted with the reason and loses nothing else, unless the unit is atomic.
+
+        Raises Problem ``busy`` if the store takes no writes for minutes.
+        """
         drafts: list[tuple[Item, Draft]] = []
         refused: list[tuple[Item, Problem]] = []
         for item in unit.items:
@@ -46,7 +61,7 @@ class Loader:
             refused += [(item, reason) for item, _ in drafts]
             drafts = []
         tally.rejects += [_reject(unit, item, problem) for item, problem in refused]
-        stored = await self._store.write(lambda tx: self._written(tx, drafts)) if drafts else 0
+        stored = await self._persistently_written(drafts) if drafts else 0
         tally.stored += stored
         tally.present += len(drafts) - stored
 
@@ -54,6 +69,17 @@ class Loader:
         if not ID.fullmatch(item.id):
             raise Problem("invalid", "The resource has no valid id.")
         return intake.draft(item.text, base=self._base)
+
+    async def _persistently_written(self, drafts: list[tuple[Item, Draft]]) -> int:
+        """Write, and try again while the store is busy.  A second attempt skips what the first one stored after all."""
+        for pause in _PAUSES:
+            try:
+                return await self._store.write(lambda tx: self._written(tx, drafts))
+            except Problem as problem:
+                if problem.kind != "busy":
+                    raise
+            await self._sleep(pause)
+        return await self._store.write(lambda tx: self._written(tx, drafts))
 
     async def _written(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
         writing = Writing(tx, self._labeller, self._base, self._clock())
