@@ -5,6 +5,7 @@ A key is retired before it goes: it stays published until the last token it sign
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import anyio.to_thread
@@ -92,8 +93,13 @@ def _generated(alg: str) -> RSAKey | ECKey:
 
 
 def _loaded(smart: Smart, key: SigningKey) -> RSAKey | ECKey:
-    pem = _opened(smart, key.pem)
-    return RSAKey.import_key(pem) if key.alg.startswith("RS") else ECKey.import_key(pem)
+    return _imported(_opened(smart, key.pem), key.alg)
+
+
+@lru_cache(maxsize=8)
+def _imported(pem: bytes, alg: str) -> RSAKey | ECKey:
+    """Parsed once a process: OpenSSL checks an RSA key for a tenth of a second, in which the server could answer nobody."""
+    return RSAKey.import_key(pem) if alg.startswith("RS") else ECKey.import_key(pem)
 
 
 def _public(smart: Smart, key: SigningKey) -> dict[str, Any]:
