@@ -12,6 +12,7 @@ from fhir_server.smart.accounts import users
 from fhir_server.smart.apps import clients
 from fhir_server.smart.core import HOUR
 from tests.smart.world import World
+from tests.waiting import let_others_run
 
 
 def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:
@@ -94,7 +95,7 @@ def test_revocation_race_an_account_cannot_be_kept_by_changing_it_while_it_is_cl
     async def late(kind: str, *rest: Any) -> None:
         if kind == "user" and not closing:
             closing.append(asyncio.create_task(users.remove(world.store, "parent-a", world.clock())))
-            await asyncio.sleep(0.05)
+            await let_others_run()
         await replace(kind, *rest)
 
     async def raced() -> None:

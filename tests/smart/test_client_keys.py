@@ -17,6 +17,7 @@ from fhir_server.smart.core import HOUR, MINUTE, SECOND
 from fhir_server.smart.providers.outbound import MOST, Network, Unfetchable, fetch
 from tests.smart.site import PUBLIC, URL, Site
 from tests.smart.world import World
+from tests.waiting import HANG
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_an_answer_that_is_no_key_set_is_a_refusal_and_not_a_fault(site: Site, s
 
 def test_the_whole_wait_is_limited(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(host: str, port: int) -> Sequence[str]:
-        await asyncio.sleep(30)
+        await asyncio.sleep(HANG)
         return (PUBLIC,)
 
     monkeypatch.setattr("fhir_server.smart.providers.outbound.DEADLINE", 0.05)

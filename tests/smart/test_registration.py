@@ -14,6 +14,7 @@ from fhir_server.smart.apps.registration_routes import PER_ADDRESS
 from fhir_server.smart.core import DAY, HOUR, SECOND
 from tests.smart.registering import METADATA, REDIRECT, bearer, find, made, path, post, production
 from tests.smart.world import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
+from tests.waiting import let_others_run
 
 
 def test_an_app_that_registered_itself_works_like_any_other(world: World) -> None:
@@ -216,7 +217,7 @@ def test_of_registrations_made_at_once_under_names_that_look_alike_one_is_kept(w
     async def slow(store: Any) -> Any:
         """As from a store that is asked over a network: others come in between."""
         found = await known(store)
-        await asyncio.sleep(0.01)
+        await let_others_run()
         return found
 
     monkeypatch.setattr(clients, "everyone", slow)
