@@ -60,8 +60,8 @@ def end_transactions_of_the_dead() -> None:
 
         def connected() -> bool:
             """What a dead process sent before it died may still be on its way to the server."""
-            found = client.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}, {"$match": {"appName": _OURS}}])
-            return bool(list(found))
+            asked = {"allUsers": True, "idleConnections": True, "idleSessions": False}
+            return bool(list(client.admin.aggregate([{"$currentOp": asked}, {"$match": {"appName": _OURS}}])))
 
         wait_until(lambda: not connected(), "the server notices that the killed process is gone")
         client.admin.command("killAllSessions", [])
