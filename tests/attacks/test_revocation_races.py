@@ -12,6 +12,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import HOUR
 from tests.smart.environment import World
+from tests.waiting import let_others_run
 
 
 def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:
@@ -90,7 +91,7 @@ def test_revocation_race_update_does_not_restore_closed_account(world: World, ch
     async def late(kind: str, *rest: Any) -> None:
         if kind == "user" and not closing:
             closing.append(asyncio.create_task(users.remove(world.store, "parent-a", world.clock())))
-            await asyncio.sleep(0.05)
+            await let_others_run()
         await put(kind, *rest)
 
     async def raced() -> None:

@@ -11,6 +11,7 @@ import pytest
 from fhir_server import audit
 from fhir_server.audit import JOURNAL, broken_links
 from tests.served import Served, call
+from tests.waiting import let_others_run
 
 
 @pytest.fixture
@@ -22,13 +23,13 @@ def served() -> Iterator[Served]:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_audit_lines_stay_unique_and_ordered_on_a_slow_store(served: Served, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    right, begun = served.parts.store.append, asyncio.Event()
+    right, begun, finish = served.parts.store.append, asyncio.Event(), asyncio.Event()
 
     async def slow_at_first(journal: str, lines: Iterable[bytes]) -> None:
         kept = list(lines)
         if not begun.is_set():
             begun.set()
-            await asyncio.sleep(0.05)
+            await finish.wait()
             if fails:
                 raise OSError("an election")
         await right(journal, kept)
@@ -37,7 +38,10 @@ def test_audit_lines_stay_unique_and_ordered_on_a_slow_store(served: Served, fai
         first = asyncio.create_task(served.parts.auditor.flush())
         await begun.wait()
         await call(served.api, "GET", "/Patient/adult", b"", {"authorization": f"Bearer {token}"}, b"")
-        return await asyncio.gather(first, served.parts.auditor.flush(), return_exceptions=True)
+        second = asyncio.create_task(served.parts.auditor.flush())
+        await let_others_run()
+        finish.set()
+        return await asyncio.gather(first, second, return_exceptions=True)
 
     token = served.token()
     served.get(token, "Patient/adult")

@@ -13,12 +13,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.waiting import HANG
+
 APP = "http://127.0.0.1:8765"
 PASSWORD = "Demo-pass-2026"
 SCOPE = "openid fhirUser launch/patient offline_access patient/*.rs"
 TYPES = ("Observation", "MedicationStatement", "Appointment")
 STATE = "a-state-of-twenty-two-characters-or-more"
-PATIENCE = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Walk:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def until(self, reached: Callable[[], bool]) -> None:
-        wait = WebDriverWait(self.browser, PATIENCE, poll_frequency=0.02)
+        wait = WebDriverWait(self.browser, HANG, poll_frequency=0.02)
         try:
             wait.until(lambda _: reached())
         except TimeoutException:

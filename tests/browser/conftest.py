@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import IO
 
 import httpx
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from tests.browser.browser_session import APP, Walk
+from tests.ports import reserved_port
+from tests.waiting import HANG, wait_until
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
@@ -40,13 +42,10 @@ FLAGS = (
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The settings of the demo server, as environment variables."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
     return outer | {
         "FHIR_SERVER_MODE": "demo",
-        "FHIR_SERVER_ORIGIN": f"http://127.0.0.1:{port}",
+        "FHIR_SERVER_ORIGIN": f"http://127.0.0.1:{reserved_port()}",
         "FHIR_SERVER_STORE": f"sqlite:///{tmp_path_factory.mktemp('store')}/fhir.sqlite",
     }
 
@@ -58,11 +57,11 @@ def origin(environment: dict[str, str]) -> Iterator[str]:
     command = [sys.executable, "-m", "fhir_server", "demo", "--port", address.rpartition(":")[2]]
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
-        _wait(address, server)
+        wait_until(lambda: _answers(address, server), "the demo server answers", every=0.1)
         yield address
     finally:
         server.terminate()
-        server.wait(15)
+        server.wait(HANG)
 
 
 @pytest.fixture(scope="session")
@@ -77,14 +76,15 @@ def command(environment: dict[str, str], origin: str) -> Command:
 
 
 @pytest.fixture
-def app() -> Iterator[str]:
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Origin of the SMART app's pages, at the only address that the demo client is registered for.
 
     One test at a time has it: where tests run in several processes, the others wait for their turn.
     """
     missing = [name for name, path in SERVED.items() if not path.is_file()]
     assert not missing, f"{missing} are missing: run `npm ci` in tests/browser (make test does)."
-    with _app_server() as server:
+    turn = tmp_path_factory.getbasetemp().parent / "the-app-s-port"  # one for all processes of a run
+    with turn.open("w") as file, _app_server(file) as server:
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield APP
         server.shutdown()
@@ -118,26 +118,32 @@ def _started(profile: Path, preferences: dict[str, object] | None = None) -> Chr
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.add_experimental_option("prefs", preferences or {})
-    return Chrome(options, ChromeService(driver))
+    chrome = Chrome(options, ChromeService(driver))
+    chrome.set_script_timeout(HANG)
+    chrome.set_page_load_timeout(HANG)
+    return chrome
 
 
-def _app_server() -> ThreadingHTTPServer:
-    for _ in range(400):
+def _app_server(turn: IO[str]) -> ThreadingHTTPServer:
+    fcntl.flock(turn, fcntl.LOCK_EX)  # until the file is closed; those that wait get it in the order in which they came
+    made: list[ThreadingHTTPServer] = []
+
+    def bound() -> bool:
+        """Another run of the tests on this machine may have the port, for the length of a test."""
         with suppress(OSError):
-            return ThreadingHTTPServer(("127.0.0.1", 8765), _AppFiles)
-        time.sleep(0.05)
-    pytest.fail("Port 8765 must be free: the demo client's redirect URI names it.")
+            made.append(ThreadingHTTPServer(("127.0.0.1", 8765), _AppFiles))
+        return bool(made)
+
+    wait_until(bound, "port 8765 becomes free, which the demo client's redirect URI names")
+    return made[0]
 
 
-def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert server.poll() is None, f"The demo server ended with {server.returncode}."
-        try:
-            httpx.get(f"{address}/fhir/metadata").raise_for_status()
-            return
-        except httpx.ConnectError:
-            time.sleep(0.1)
-    pytest.fail("The demo server did not answer within 30 seconds.")
+def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
+    assert server.poll() is None, f"The demo server ended with {server.returncode}."
+    try:
+        return httpx.get(f"{address}/fhir/metadata", timeout=HANG).raise_for_status().is_success
+    except httpx.ConnectError:
+        return False
 
 
 class _AppFiles(SimpleHTTPRequestHandler):

@@ -57,7 +57,7 @@ def test_asymmetric_client_needs_an_assertion_to_refresh(walk: Walk, command: Co
     asked = {"grant_type": "refresh_token", "refresh_token": walk.text("renewal")}
     url = f"{walk.origin}/oauth/token"
     assert walk.refreshed().text("state") == "failed", "The library sends no assertion when it refreshes."
-    claims = {"iss": "demo-asymmetric", "sub": "demo-asymmetric", "aud": url, "exp": int(time.time()) + 120, "jti": "a-refresh"}
+    claims = {"iss": "demo-asymmetric", "sub": "demo-asymmetric", "aud": url, "exp": int(time.time()) + 290, "jti": "a-refresh"}
     signed = jwt.encode({"alg": "ES384", "kid": key["kid"]}, claims, import_key(key), algorithms=["ES384"])
     answer = httpx.post(url, data=asked | {"client_assertion_type": ASSERTION, "client_assertion": signed})
     assert answer.status_code == 200

@@ -31,10 +31,12 @@ FEDERATED = {"north": Provider(NORTH, "North <ID>", "us", "client_secret"), "sou
 class Issuer(World):
     """A whole issuer under an origin of its own."""
 
+    def open(self) -> None:
+        """Nothing before the origin is known."""
+
     def at(self, origin: str, transport: httpx.AsyncBaseTransport | None = None, key: str = "") -> None:
         self.smart = replace(self.smart, origin=origin, fhir_base=f"{origin}/fhir", key=key)
-        self.app = FastAPI()
-        self.app.include_router(router(self.smart, transport))
+        self.app = FastAPI(routes=list(router(self.smart, transport).routes))
         self.http = self.browser()
 
     def registers(self, client: Client) -> None:

@@ -104,7 +104,7 @@ def _sound(answer: Any) -> None:
         assert outcome["resourceType"] == "OperationOutcome" and outcome["issue"][0]["severity"] == "error"
 
 
-MANY = settings(max_examples=1000, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=1000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @MANY
@@ -193,7 +193,7 @@ def test_page_link_of_another_caller_or_query_returns_400(served: Served, feed: 
 
 
 def test_oversized_body_returns_413_for_any_content_length() -> None:
-    small = Served(seeds=False, max_body=2000)
+    small = Served(seeds=False, max_body_bytes=2000)
     feed = small.token()
     body = json.dumps({**GOOD, "note": [{"text": "x" * 3000}]}).encode()
     try:

@@ -142,12 +142,12 @@ def test_unlinking_during_a_token_refresh_leaves_no_tokens(worlds: Worlds) -> No
     worlds.linked()
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
-    arrived = asyncio.Event()
+    arrived, cut = asyncio.Event(), asyncio.Event()
 
     async def slow(request: httpx.Request) -> httpx.Response:
         answer = await worlds.wire.app.handle_async_request(request)
         arrived.set()
-        await asyncio.sleep(0.05)
+        await cut.wait()
         return answer
 
     worlds.wire.instead["/oauth/token"] = slow
@@ -156,6 +156,7 @@ def test_unlinking_during_a_token_refresh_leaves_no_tokens(worlds: Worlds) -> No
         reading = asyncio.create_task(links.fetch(worlds.context, user, link, "Encounter"))
         await arrived.wait()
         assert await links.unlink(worlds.context, user, link)
+        cut.set()
         with pytest.raises(LinkEndedError):
             await reading
 

@@ -13,7 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from fhir_server.cli import main
+from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export
+from fhir_server.maintenance.input_files import units
+from fhir_server.maintenance.load import Loader, LoadReport
+from fhir_server.store import Store
 from tests.served import Served
 
 PATIENT = {"resourceType": "Patient", "id": "p", "birthDate": "2012-04-17"}
@@ -123,6 +127,56 @@ def test_load_command_reports_counts_and_skips_loaded_resources(tmp_path: Path, 
     assert "0 stored, 2 already there, 1 refused." in again.output
     missing = run.invoke(main, ["load", str(tmp_path / "nothing.json")])
     assert missing.exit_code == 2
+
+
+class Busy:
+    """A store that refuses so many writes before it takes one."""
+
+    def __init__(self, store: Store, refusals: int) -> None:
+        self.store, self.refusals = store, refusals
+
+    async def write(self, job: Any) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise Problem("busy", "The server is busy; try again.")
+        return await self.store.write(job)
+
+
+def loaded(server: Served, refusals: int, path: Path) -> tuple[LoadReport, list[float]]:
+    """What a load brings while the store is busy, and the pauses that it makes."""
+    tally, pauses = LoadReport(), []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    store: Any = Busy(server.parts.store, refusals)
+    loader = Loader(store, server.parts.labeler, server.settings.base, server.parts.clock, sleep)
+    for unit in units(path, b"test", None):
+        server.run(loader.load(unit, tally))
+    return tally, pauses
+
+
+def test_load_retries_while_the_store_is_busy(empty: Served, tmp_path: Path) -> None:
+    tally, pauses = loaded(empty, 3, written(tmp_path, "rows.ndjson", PATIENT, GOOD))
+    assert (tally.stored, tally.rejects) == (2, [])
+    assert len(pauses) == 3 and pauses == sorted(pauses)
+
+
+def test_load_fails_when_the_store_stays_busy(empty: Served, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="busy"):
+        loaded(empty, 1000, written(tmp_path, "rows.ndjson", PATIENT, GOOD))
+
+
+def test_busy_store_ends_the_load_command_without_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def busy(*_: Any) -> None:
+        raise Problem("busy", "The server is busy; try again.")
+
+    monkeypatch.setenv("FHIR_SERVER_MODE", "test")
+    monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    monkeypatch.setattr(Loader, "load", busy)
+    rejects = tmp_path / "why.ndjson"
+    run = CliRunner().invoke(main, ["load", str(written(tmp_path, "rows.ndjson", PATIENT)), "--rejects", str(rejects)])
+    assert run.exit_code == 1 and "busy" in run.output and not rejects.exists()
 
 
 def test_relabel_changes_nothing_when_labels_are_current(tmp_path: Path) -> None:

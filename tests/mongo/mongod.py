@@ -11,7 +11,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,10 +22,13 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from tests.ports import reserved_port
+from tests.waiting import HANG, wait_until
+
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/mongod"
 GIT_VERSION = "fc88ca137231d7457aed6265d4f32a361ae71716"  # the official 6.0.27
-_PATIENCE = 60.0  # seconds in which a server must be ready
+_STUCK = 15.0  # seconds after which a member that rolls back is started afresh
 _SILENT = 5000  # milliseconds after which a member that takes calls but does not answer is given up
 _ROLLBACK = 9  # a member's state
 
@@ -69,7 +71,7 @@ class Mongod:
         memory = "/dev/shm" if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2**31 else None
         _sweep(Path(memory or tempfile.gettempdir()))
         self.folder = folder or Path(tempfile.mkdtemp(prefix=f"mongod-{os.getpid()}-", dir=memory))
-        self.port = _free_port()
+        self.port = reserved_port()
         self.address = f"127.0.0.1:{self.port}"
         named = ("--replSet", replica_set) if replica_set else ()
         self._command = [
@@ -87,12 +89,12 @@ class Mongod:
 
     def client(self) -> MongoClient[dict[str, Any]]:
         """A client of this member alone."""
-        patience = int(_PATIENCE * 1000)
+        patience = int(HANG * 1000)
         return MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=patience, socketTimeoutMS=patience)
 
     def await_answer(self) -> None:
         """Raises RuntimeError, with the end of its log, if it does not start."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + HANG
         with MongoClient[Any]("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=500) as client:
             while True:
                 try:
@@ -137,11 +139,7 @@ class ReplicaSet:
             except OperationFailure as error:
                 if error.code != 23:  # already initialised
                     raise
-            end = time.monotonic() + _PATIENCE
-            while not client.admin.command("hello")["isWritablePrimary"]:
-                if time.monotonic() > end:
-                    raise RuntimeError("No member of the replica set became primary.")
-                time.sleep(0.02)
+            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], "a member of the replica set becomes primary")
 
     @property
     def url(self) -> str:
@@ -168,11 +166,11 @@ class ReplicaSet:
         """
         began = time.monotonic()
         while not self._healthy():
-            if time.monotonic() > began + 4 * _PATIENCE:
+            if time.monotonic() > began + HANG:
                 raise RuntimeError("The members do not come together again.")
             time.sleep(0.05)
             for member in self.members:
-                if time.monotonic() > max(began, member.started) + _PATIENCE / 4 and _rolls_back(member):
+                if time.monotonic() > max(began, member.started) + _STUCK and _rolls_back(member):
                     member.kill()
                     member.start()
 
@@ -209,9 +207,3 @@ def _rolls_back(member: Mongod) -> bool:
 def die_with_parent() -> None:
     """Have the kernel end this process when the one that started it ends, however that ends (Linux's prctl)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,6 +14,7 @@ import httpx
 
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.served import Served
+from tests.waiting import HANG
 
 ROW = "Observation/adult-hemoglobin"
 CONSENT = "Consent/proxy-full-of-adult"
@@ -59,7 +60,7 @@ class Race:
 
     async def run(self, going: Callable[[int], bool]) -> None:
         """In each round a grant is revoked and given again by one process, and three answers follow each time."""
-        async with httpx.AsyncClient(timeout=120) as client:
+        async with httpx.AsyncClient(timeout=HANG) as client:
             busy = True
 
             async def read(base: str) -> None:

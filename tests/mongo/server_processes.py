@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 
 import httpx
 
 from tests.mongo.mongod import die_with_parent
+from tests.ports import reserved_port
 from tests.served import KEY, NOON, ROOT
+from tests.waiting import HANG, wait_until
 
 ORIGIN = "http://127.0.0.1:8000"
-_PATIENCE = 60.0  # seconds in which a process must answer
 
 
 class Process:
     """``fhir-server serve`` on the store ``url``; ``fault`` is Python that is run in it before it starts."""
 
     def __init__(self, url: str, fault: str = "") -> None:
-        self.port = _free_port()
+        self.port = reserved_port()
         outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
         settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "KEY": KEY, "CLOCK": NOON}
         program = f"{fault}\nimport sys\nfrom fhir_server.cli import main\nmain(sys.argv[1:])"
@@ -40,16 +39,14 @@ class Process:
 
     def await_answer(self) -> None:
         """Raises AssertionError if the process ends, or is silent for long."""
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end:
-            assert self.process.poll() is None, "the server ended"
-            try:
-                if httpx.get(f"{self.base}/metadata", timeout=1).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError("the server does not answer")
+        wait_until(self._answers, "the server answers", every=0.05)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the server ended"
+        try:
+            return httpx.get(f"{self.base}/metadata", timeout=HANG).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def kill(self) -> None:
         """As a power cut would end it."""
@@ -59,10 +56,4 @@ class Process:
     def stop(self) -> None:
         """As an operator ends it."""
         self.process.terminate()
-        self.process.wait(_PATIENCE)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+        self.process.wait(HANG)

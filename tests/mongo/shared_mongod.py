@@ -9,10 +9,14 @@ import atexit
 import os
 from functools import lru_cache
 from itertools import count
+from typing import Any, Final
 
 from pymongo import MongoClient
 
 from tests.mongo.mongod import ReplicaSet
+from tests.waiting import wait_until
+
+_OURS: Final = "fhir-server"  # what the store's client calls itself
 
 _numbers = count()
 _made: list[str] = []
@@ -47,11 +51,20 @@ def fresh_url() -> str:
     return server_url().replace("{name}", name)
 
 
-def forgetful_url() -> str:
-    """URL of a database that is not there yet, on the server from now on told to give up what a dead client left undone soon."""
-    with MongoClient(server_url().replace("{name}", "")) as client:
-        client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 3})
-    return fresh_url()
+def end_transactions_of_the_dead() -> None:
+    """End what killed processes left undone, as the server itself does after ``transactionLifetimeLimitSeconds``.
+
+    A lower limit would end transactions of the living too, where the machine is slow.  For when no process of ours is connected.
+    """
+    with MongoClient[Any](server_url().replace("{name}", "")) as client:
+
+        def connected() -> bool:
+            """What a dead process sent before it died may still be on its way to the server."""
+            asked = {"allUsers": True, "idleConnections": True, "idleSessions": False}
+            return bool(list(client.admin.aggregate([{"$currentOp": asked}, {"$match": {"appName": _OURS}}])))
+
+        wait_until(lambda: not connected(), "the server notices that the killed process is gone")
+        client.admin.command("killAllSessions", [])
 
 
 def emptied_url(which: str = "") -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fhir_server.store.mongodb import MongoStore
+from fhir_server.store.mongodb import MongoStore, schema
 from tests.mongo.command_listener import Listener
 from tests.mongo.shared_mongod import fresh_url
 from tests.served import Served
+from tests.waiting import HANG
 
 ROW = {
     "resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"},
@@ -27,10 +28,11 @@ def listener() -> Listener:
 def served(listener: Listener) -> Iterator[Served]:
     right = MongoStore.__init__
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "_SURE", HANG)  # that the primary is one is asked every two seconds, which is not counted here
         patch.setattr(MongoStore, "__init__", lambda store, url: right(store, url, event_listeners=[listener]))
         served = Served(fresh_url())
-    yield served
-    served.close()
+        yield served
+        served.close()
 
 
 def commands(served: Served, listener: Listener, token: str, method: str, path: str, body: Any = None) -> list[str]:

@@ -18,16 +18,16 @@ from fhir_server.store.mongodb import MongoStore, schema
 from tests.mongo.mongod import ReplicaSet
 from tests.mongo.revocation_race import Race, started
 from tests.store.samples import ANYONE, OBS, record, token
+from tests.waiting import HANG, until
 
 PARTS = 3
 SURE = "from fhir_server.store import mongodb_base; mongodb_base._SURE = 0.4"  # as far below electionTimeoutMillis as in earnest
-_CALM = 90.0  # seconds in which a set of members must have a primary again
 
 
 @pytest.fixture(scope="module")
 def members() -> Iterator[ReplicaSet]:
-    bounds = ("transactionLifetimeLimitSeconds=5", "oplogInitialFindMaxSeconds=5")  # what a dead primary's followers wait for it
-    replica_set = ReplicaSet(3, *[word for bound in bounds for word in ("--setParameter", bound)], election=1000)
+    bound = "oplogInitialFindMaxSeconds=5"  # what a dead primary's followers wait for it
+    replica_set = ReplicaSet(3, "--setParameter", bound, election=1000)
     yield replica_set
     replica_set.stop()
 
@@ -127,7 +127,7 @@ async def survived(members: ReplicaSet, url: str, kills: int) -> Load:
         await _progress(load, len(load.acknowledged))
     finally:
         load.going = False
-        _, hanging = await asyncio.wait(tasks, timeout=_CALM)
+        _, hanging = await asyncio.wait(tasks, timeout=HANG)
     assert not hanging, hanging
     await asyncio.gather(*tasks)
     async with first.snapshot() as snapshot:
@@ -140,21 +140,16 @@ async def survived(members: ReplicaSet, url: str, kills: int) -> Load:
 
 
 async def _primary(members: ReplicaSet) -> Any:
-    end = time.monotonic() + _CALM
-    while time.monotonic() < end:
-        primary = await asyncio.to_thread(members.primary)
-        if primary is not None:
-            return primary
+    end = time.monotonic() + HANG
+    while (primary := await asyncio.to_thread(members.primary)) is None:
+        assert time.monotonic() < end, "no primary"
         await asyncio.sleep(0.1)
-    raise AssertionError("no primary")
+    return primary
 
 
 async def _progress(load: Load, before: int) -> None:
     """Wait until writes are acknowledged again."""
-    end = time.monotonic() + _CALM
-    while len(load.acknowledged) < before + 5:
-        assert time.monotonic() < end, f"nothing is written any more: {load.wrong}"
-        await asyncio.sleep(0.05)
+    await until(lambda: len(load.acknowledged) >= before + 5, "writes are acknowledged again")
 
 
 def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +161,7 @@ def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.Monk
             f" {load.reads} readings, {load.refused} refused with 503, longest stall {load.longest:.1f} s"
         )
     assert load.wrong == []
-    assert len(load.acknowledged) > 10 * kills and load.reads > kills and load.longest < _CALM
+    assert len(load.acknowledged) > 10 * kills and load.reads > kills and load.longest < HANG
 
 
 def test_acknowledged_writes_survive_killed_primaries(
@@ -205,10 +200,10 @@ def served_through(members: ReplicaSet, name: str, kills: int) -> Race:
                 await asyncio.sleep(0.5 + random.random())
                 primary = await _primary(members)
                 primary.kill()
-                await asyncio.sleep(3)  # time for an election
+                await _primary(members)  # another one
                 primary.start()
                 await asyncio.to_thread(members.await_health)
-                await _judged(race, judged + 12)
+                await until(lambda judged=judged: race.judged >= judged + 12, "requests are answered again")
         finally:
             killing = False
             await racing
@@ -216,12 +211,5 @@ def served_through(members: ReplicaSet, name: str, kills: int) -> Race:
     with started(members.url.replace("{name}", name), SURE) as pair:
         race = Race(pair)
         asyncio.run(survived(race))
-    assert race.stale == [] and race.judged >= 12 * kills and race.longest < _CALM
+    assert race.stale == [] and race.judged >= 12 * kills and race.longest < HANG
     return race
-
-
-async def _judged(race: Race, least: int) -> None:
-    end = time.monotonic() + _CALM
-    while race.judged < least:
-        assert time.monotonic() < end, "nothing is answered any more"
-        await asyncio.sleep(0.05)

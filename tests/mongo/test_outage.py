@@ -12,6 +12,7 @@ import pytest
 from tests.mongo.mongod import ReplicaSet
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.served import Served
+from tests.waiting import HANG, wait_until
 
 # A process that gives up soon, so that the test need not wait as long as a person would.
 HASTY = "from fhir_server.store import mongodb_run; mongodb_run._PATIENCE = 0.5"
@@ -62,11 +63,11 @@ def members() -> Iterator[ReplicaSet]:
 @pytest.fixture(scope="module")
 def served(members: ReplicaSet) -> Iterator[tuple[Process, str]]:
     """A server process, and the token of the institution's feed."""
-    url = members.url.replace("{name}", "fhir") + "&serverSelectionTimeoutMS=500"
+    url = members.url.replace("{name}", "fhir")
     filled = Served(url, origin=ORIGIN)
     token = filled.token()
     filled.close()
-    process = Process(url, HASTY)
+    process = Process(f"{url}&serverSelectionTimeoutMS=500", HASTY)
     process.await_answer()
     yield process, token
     process.kill()
@@ -82,7 +83,7 @@ def asked(client: httpx.Client, token: str, method: str, address: str, sent: Any
 
 def test_database_outage_returns_503_until_recovery(members: ReplicaSet, served: tuple[Process, str]) -> None:
     process, token = served
-    with httpx.Client(base_url=process.address, timeout=60, cookies={"session": "x"}) as client:
+    with httpx.Client(base_url=process.address, timeout=HANG, cookies={"session": "x"}) as client:
         before = {asking[:2]: asked(client, token, *asking).status_code for asking in (*FHIR, *OAUTH, *PAGES)}
         assert all(status < 500 for status in before.values()), before
         members.members[0].kill()
@@ -100,6 +101,7 @@ def test_database_outage_returns_503_until_recovery(members: ReplicaSet, served:
         assert client.get("/fhir/metadata").status_code == 200
         members.members[0].start()
         members.await_health()
+        wait_until(lambda: asked(client, token, *FHIR[4]).status_code == 201, "the process finds the server again")
         again = {asking[:2]: asked(client, token, *asking).status_code for asking in (*FHIR, *OAUTH, *PAGES)}
     for name, status in again.items():
         assert status == before[name] or {status, before[name]} <= {200, 201, 204}, (name, status, before[name])

@@ -5,18 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
 
 import httpx
 
 from fhir_server.audit import JOURNAL
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
-from tests.mongo.shared_mongod import forgetful_url
+from tests.mongo.shared_mongod import fresh_url
 from tests.served import Served
+from tests.waiting import HANG, until
 
 ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"}}
 
-_TAKEN = 0.05  # seconds in which a request that was sent has been taken up, but hardly answered
+_numbers = count()
+
+# A process that adds a byte to a file for each request that it begins.
+COUNTING = """
+from pathlib import Path
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+begin = HttpToolsProtocol.on_headers_complete
+def counted(self):
+    begin(self)
+    with Path({path!r}).open("ab") as file:
+        file.write(b".")
+HttpToolsProtocol.on_headers_complete = counted
+"""
 
 # A process that does not write what is left of its audit when it ends, and has not had the time before.
 HURRIED = """
@@ -28,23 +43,42 @@ audit.Auditor.close = close
 """
 
 
+class Counted(Process):
+    """A process that tells how many of the requests that were ``sent`` to it it has begun."""
+
+    def __init__(self, url: str, fault: str, folder: Path) -> None:
+        self.sent = 0
+        self._begun = folder / f"begun-{next(_numbers)}"
+        self._begun.touch()
+        super().__init__(url, COUNTING.format(path=str(self._begun)) + fault)
+
+    def await_answer(self) -> None:
+        super().await_answer()
+        self._begun.write_bytes(b"")
+
+    async def all_begun(self) -> None:
+        """Wait until every request has been begun that was sent; few of them are answered then."""
+        await until(lambda: self._begun.stat().st_size >= self.sent, "the process begins each request", every=0.001)
+
+
 @dataclass
 class Load:
-    """What became of requests that a balancer sends to the processes in ``turns``."""
+    """What became of requests that a balancer sends to the processes in ``turns``; ``sent`` and ``begun`` count by process."""
 
     token: str
-    processes: list[Process]
+    processes: list[Counted]
     turns: list[int] = field(default_factory=lambda: [0, 1])
     acknowledged: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     going: bool = True
 
     async def write(self) -> None:
-        async with httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {self.token}", "connection": "close"}) as client:
+        async with httpx.AsyncClient(timeout=HANG, headers={"authorization": f"Bearer {self.token}", "connection": "close"}) as client:
             turn = 0
             while self.going:
                 turn += 1
                 process = self.processes[self.turns[turn % len(self.turns)]]
+                process.sent += 1
                 try:
                     answer = await client.post(f"{process.base}/Observation", json=ROW)
                 except httpx.HTTPError as error:
@@ -58,21 +92,19 @@ class Load:
     async def more(self, count: int) -> None:
         """Wait until so many more writes are acknowledged."""
         least = len(self.acknowledged) + count
-        async with asyncio.timeout(90):
-            while len(self.acknowledged) < least:
-                await asyncio.sleep(0.02)
+        await until(lambda: len(self.acknowledged) >= least, "writes are acknowledged")
 
 
-async def restarted(load: Load, url: str, fault: str) -> None:
+async def restarted(load: Load, url: str, fault: str, folder: Path) -> None:
     writers = [asyncio.create_task(load.write()) for _ in range(4)]
     try:
         for number in (0, 1):
             await load.more(20)
             load.turns = [1 - number]
-            await asyncio.sleep(_TAKEN)
+            await load.processes[number].all_begun()
             await asyncio.to_thread(load.processes[number].stop)
             await load.more(20)
-            load.processes[number] = Process(url, fault)  # by this thread: a process ends with the one that started it
+            load.processes[number] = Counted(url, fault, folder)  # by this thread: a process ends with the one that started it
             await asyncio.to_thread(load.processes[number].await_answer)
             load.turns = [0, 1]
         await load.more(20)
@@ -81,17 +113,17 @@ async def restarted(load: Load, url: str, fault: str) -> None:
         await asyncio.gather(*writers)
 
 
-def rolled(fault: str = "") -> tuple[Load, set[str], int]:
+def rolled(folder: Path, fault: str = "") -> tuple[Load, set[str], int]:
     """The load; the ids of rows that are there afterwards; and how many creates the audit tells of."""
-    url = forgetful_url()
+    url = fresh_url()
     served = Served(url, origin=ORIGIN)
     token = served.token()
     served.close()
-    load = Load(token, [Process(url, fault), Process(url, fault)])
+    load = Load(token, [Counted(url, fault, folder), Counted(url, fault, folder)])
     try:
         for process in load.processes:
             process.await_answer()
-        asyncio.run(restarted(load, url, fault))
+        asyncio.run(restarted(load, url, fault, folder))
     finally:
         for process in load.processes:
             process.stop()
@@ -111,13 +143,13 @@ async def creates(url: str) -> int:
     return found
 
 
-def test_rolling_restart_loses_no_request_write_or_audit_event() -> None:
-    load, kept, audited = rolled()
+def test_rolling_restart_loses_no_request_write_or_audit_event(tmp_path: Path) -> None:
+    load, kept, audited = rolled(tmp_path)
     assert load.wrong == []
     assert len(load.acknowledged) >= 100 and kept == set(load.acknowledged)
     assert audited == len(load.acknowledged)
 
 
-def test_restart_check_detects_lost_audit_events() -> None:
-    load, _, audited = rolled(HURRIED)
+def test_restart_check_detects_lost_audit_events(tmp_path: Path) -> None:
+    load, _, audited = rolled(tmp_path, HURRIED)
     assert audited < len(load.acknowledged)

@@ -131,9 +131,9 @@ class Clock:
         return self.now
 
 
-class _Unjournaled:
-    async def note(self, request: Request, status: int) -> None:
-        """The audit journal is no channel to the caller and differs from world to world."""
+class _NoAuditLog:
+    async def record_request(self, request: Request, status: int) -> None:
+        """The audit log does not reach the caller, and differs between the servers."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class World:
         random = Random(self.seed)
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", secret_key=KEY)
         made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
-        self.parts = replace(made, clock=self.clock, auditor=_Unjournaled())
+        self.parts = replace(made, clock=self.clock, auditor=_NoAuditLog())
         self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body_bytes, {})
         store = self.parts.store
         for user in _PEOPLE:

@@ -15,11 +15,20 @@ FILES = sorted(Path(__file__).parent.glob("*.yaml"))
 STORES = ("memory:", "sqlite", "mongodb")
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Served]]:
+    """By kind of store.  Scenarios only read, so all of them share one; pytest would start another for each."""
+    started: dict[str, Served] = {}
+    yield started
+    for server in started.values():
+        server.close()
+
+
 @pytest.fixture(scope="module", params=STORES)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
-    yield server
-    server.close()
+def served(request: pytest.FixtureRequest, servers: dict[str, Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    if request.param not in servers:
+        servers[request.param] = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    return servers[request.param]
 
 
 class Scenario:

@@ -139,8 +139,11 @@ class World:
     def __post_init__(self) -> None:
         self.store = asyncio.run(_copied(self.clock, _prepared()))
         self.smart = SmartContext(self.store, ORIGIN, BASE, self.clock, records, mode="test")
-        self.app = FastAPI()
-        self.app.include_router(router(self.smart))
+        self.open()
+
+    def open(self) -> None:
+        """Build the application; the costliest part of a world."""
+        self.app = FastAPI(routes=list(router(self.smart).routes))
 
         @self.app.get("/fhir/.well-known/smart-configuration")
         async def discovery() -> dict[str, Any]:
@@ -258,7 +261,13 @@ def _grouped(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
 def private_keys(store: Store, client_id: str) -> KeySet:
     kept = asyncio.run(demo.private_keys(store, client_id))
     assert kept is not None
-    return KeySet.import_key_set(kept)  # type: ignore[arg-type]
+    return _imported(json.dumps(kept))
+
+
+@cache
+def _imported(keys: str) -> KeySet:
+    """Worlds have the same keys, and to check an RSA key takes a tenth of a second."""
+    return KeySet.import_key_set(json.loads(keys))
 
 
 def claims_of(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

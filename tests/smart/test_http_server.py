@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +11,11 @@ import pytest
 import uvicorn
 
 from fhir_server.cli.serve import _options
+from tests.waiting import HANG, wait_until
 
 HOST = b"Host: records.example\r\n"
-SECOND_REQUEST = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
+LAST = b"Connection: close\r\n"
+SECOND_REQUEST = b"GET /smuggled HTTP/1.1\r\n" + HOST + LAST + b"\r\n"
 
 
 class Wire:
@@ -35,16 +36,13 @@ class Wire:
         await send({"type": "http.response.body", "body": b""})
 
     def sent(self, raw: bytes) -> list[int]:
-        """The statuses of the answers to these bytes on one connection."""
+        """The statuses of the answers to these bytes on one connection, which the server closes after the last of them."""
         self.reached.clear()
-        with socket.create_connection(self.listener.getsockname(), timeout=0.3) as connection:
+        with socket.create_connection(self.listener.getsockname(), timeout=HANG) as connection:
             connection.sendall(raw)
             answered = b""
-            try:
-                while part := connection.recv(65536):
-                    answered += part
-            except TimeoutError:
-                pass
+            while part := connection.recv(65536):
+                answered += part
         return [int(line.split()[1]) for line in answered.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
 
 
@@ -52,8 +50,7 @@ class Wire:
 def wire() -> Iterator[Wire]:
     wire = Wire()
     wire.thread.start()
-    while not wire.server.started:
-        time.sleep(0.01)
+    wait_until(lambda: wire.server.started, "the server starts")
     yield wire
     wire.server.should_exit = True
     wire.thread.join(10)
@@ -83,7 +80,7 @@ def test_two_valid_requests_on_one_connection_are_both_served(wire: Wire) -> Non
 
 
 def test_client_address_is_the_last_forwarded_for_entry(wire: Wire) -> None:
-    wire.sent(b"GET /x HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Real-IP: 6.6.6.6\r\n\r\n")
+    wire.sent(b"GET /x HTTP/1.1\r\n" + HOST + LAST + b"X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Real-IP: 6.6.6.6\r\n\r\n")
     assert [client for _, client, _ in wire.reached] == ["9.9.9.9"]
 
 

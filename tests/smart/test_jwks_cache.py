@@ -17,6 +17,7 @@ from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
 from fhir_server.web.public_fetch import MOST, Network, UnfetchableError, fetch
 from tests.smart.environment import World
 from tests.smart.jwks_server import PUBLIC, URL, Site
+from tests.waiting import HANG
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_unusable_jwks_response_refuses_the_assertion(site: Site, spoil: Callabl
 
 def test_slow_jwks_fetch_times_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(host: str, port: int) -> Sequence[str]:
-        await asyncio.sleep(30)
+        await asyncio.sleep(HANG)
         return (PUBLIC,)
 
     monkeypatch.setattr("fhir_server.web.public_fetch.DEADLINE", 0.05)

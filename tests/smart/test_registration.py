@@ -14,6 +14,7 @@ from fhir_server.smart.clients.registration_routes import PER_ADDRESS
 from fhir_server.smart.core.context import DAY, HOUR, SECOND
 from tests.smart.environment import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
 from tests.smart.registration_helpers import METADATA, REDIRECT, bearer, find, made, path, post, production
+from tests.waiting import let_others_run
 
 
 def test_self_registered_app_gets_and_refreshes_tokens(world: World) -> None:
@@ -216,7 +217,7 @@ def test_concurrent_look_alike_registrations_succeed_once(world: World, monkeypa
     async def slow(store: Any) -> Any:
         """As from a store that is asked over a network: others come in between."""
         found = await known(store)
-        await asyncio.sleep(0.01)
+        await let_others_run()
         return found
 
     monkeypatch.setattr(clients, "list_all", slow)

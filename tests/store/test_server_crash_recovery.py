@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.mongo.server_processes import ORIGIN, Process
-from tests.mongo.shared_mongod import forgetful_url
+from tests.mongo.shared_mongod import end_transactions_of_the_dead, fresh_url
 from tests.served import Served
+from tests.waiting import HANG
 
 KILLS, MANY = 3, 200
 LANES, PARTS = 6, 3
@@ -38,7 +39,7 @@ def test_two_hundred_server_kills_keep_all_acknowledged_bundles(scheme: str, tmp
 
 
 def _url(scheme: str, folder: Path) -> str:
-    return f"sqlite:///{folder / 'fhir.sqlite'}" if scheme == "sqlite" else forgetful_url()
+    return f"sqlite:///{folder / 'fhir.sqlite'}" if scheme == "sqlite" else fresh_url()
 
 
 class Killing:
@@ -61,7 +62,7 @@ class Killing:
             process = Process(self.url)
             try:
                 await asyncio.to_thread(process.await_answer)
-                async with httpx.AsyncClient(base_url=process.base, headers=self._headers, timeout=60) as client:
+                async with httpx.AsyncClient(base_url=process.base, headers=self._headers, timeout=HANG) as client:
                     if number:
                         rows[number - 1] = await self._check(client, number - 1, sent)
                     if number == kills:
@@ -93,10 +94,12 @@ class Killing:
                 before, turn = job, turn + 1
 
         lanes = [asyncio.create_task(lane(one)) for one in range(LANES)]
-        await asyncio.wait_for(enough.wait(), 60)
+        await asyncio.wait_for(enough.wait(), HANG)
         await asyncio.sleep(self._chance.random() * 0.3)
         process.kill()
         await asyncio.gather(*lanes)
+        if self.url.startswith("mongodb"):
+            await asyncio.to_thread(end_transactions_of_the_dead)
         return sent
 
     async def _check(self, client: httpx.AsyncClient, number: int, sent: dict[str, bool]) -> int:

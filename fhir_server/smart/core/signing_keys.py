@@ -5,6 +5,7 @@ A key is retired before it goes: it stays published until the last token it sign
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import anyio.to_thread
@@ -92,8 +93,13 @@ def _generate(alg: str) -> RSAKey | ECKey:
 
 
 def _load(smart: SmartContext, key: SigningKey) -> RSAKey | ECKey:
-    pem = _decrypt(smart, key.pem)
-    return RSAKey.import_key(pem) if key.alg.startswith("RS") else ECKey.import_key(pem)
+    return _import(_decrypt(smart, key.pem), key.alg)
+
+
+@lru_cache(maxsize=8)
+def _import(pem: bytes, alg: str) -> RSAKey | ECKey:
+    """Parsed once per process: OpenSSL checks an RSA key for a tenth of a second, in which the server could answer nobody."""
+    return RSAKey.import_key(pem) if alg.startswith("RS") else ECKey.import_key(pem)
 
 
 def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any]:
