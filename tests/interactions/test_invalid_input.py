@@ -193,7 +193,7 @@ def test_page_link_of_another_caller_or_query_returns_400(served: Served, feed: 
 
 
 def test_oversized_body_returns_413_for_any_content_length() -> None:
-    small = Served(seeds=False, max_body=2000)
+    small = Served(seeds=False, max_body_bytes=2000)
     feed = small.token()
     body = json.dumps({**GOOD, "note": [{"text": "x" * 3000}]}).encode()
     try:

@@ -23,7 +23,8 @@ class Wire:
     def __init__(self) -> None:
         self.reached: list[tuple[str, str, str]] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(**_uvicorn_options("127.0.0.1", 0) | {"app": self, "factory": False, "lifespan": "off", "log_level": "critical"})
+        changes = {"app": self, "factory": False, "lifespan": "off", "log_level": "critical"}
+        config = uvicorn.Config(**_uvicorn_options("127.0.0.1", 0) | changes)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]}, daemon=True)
 
