@@ -1,4 +1,4 @@
-"""What all suites share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tests.mongo.shared_mongod import drop_databases
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _databases_end_with_their_module() -> Iterator[None]:
+def _drop_databases_after_each_module() -> Iterator[None]:
     yield
     drop_databases()

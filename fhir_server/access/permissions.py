@@ -132,8 +132,8 @@ class Permissions:
         )
 
     def _scope_condition(self, type: str, scope: Scope) -> Filter | None:
-        read = scope_conditions.condition if self.everything else scope_conditions.answerable_condition
-        return read(type, scope.query, self.base)
+        condition = scope_conditions.condition if self.everything else scope_conditions.answerable_condition
+        return condition(type, scope.query, self.base)
 
     def _visible_condition(self, type: str, scope: Scope) -> Filter | None:
         """What a scope asks of rows of ``type``, where references lead only to rows in view; None for what cannot be asked of them."""

@@ -13,7 +13,7 @@ import pytest
 
 from fhir_server import app
 from fhir_server.api import FhirApi
-from fhir_server.interactions.messages import Request
+from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
@@ -131,9 +131,11 @@ class Clock:
         return self.now
 
 
-class _Unjournaled:
-    async def note(self, request: Request, status: int) -> None:
-        """The audit journal is no channel to the caller and differs from world to world."""
+class _NoAuditLog:
+    """Records nothing: callers cannot read the audit log, and its content differs between the two servers."""
+
+    async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class World:
         random = Random(self.seed)
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", secret_key=KEY)
         made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
-        self.parts = replace(made, clock=self.clock, auditor=_Unjournaled())
+        self.parts = replace(made, clock=self.clock, auditor=_NoAuditLog())
         self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body_bytes, {})
         store = self.parts.store
         for user in _PEOPLE:
