@@ -126,7 +126,7 @@ def application(settings: Settings) -> RootApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await components.prepare()
         api.prepare()
-        # The objects made so far (code, definitions, policy) stay until the end: exempt them from garbage collection.
+        # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
         purging = asyncio.create_task(_purge_expired(components))

@@ -162,9 +162,10 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
 def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
     target = fresh_url()
     command = (
-        "import sys; from fhir_server.maintenance import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
+        "import sys; from fhir_server.maintenance import copy_store; copy_store._PAGE = 3; "
+        "from fhir_server.cli import main; main(sys.argv[1:])"
     )
-    child = subprocess.Popen([sys.executable, "-c", command, "migrate", source, target], cwd=ROOT)
+    child = subprocess.Popen([sys.executable, "-c", command, "copy-store", source, target], cwd=ROOT)
     with MongoClient[dict[str, Any]](target) as client:
         database = client.get_default_database()
         while database["resources"].estimated_document_count() < 30:
