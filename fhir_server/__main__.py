@@ -1,4 +1,4 @@
-"""``python -m fhir_server``: the command ``fhir-server``."""
+"""``python -m fhir_server`` runs the command ``fhir-server``."""
 
 from fhir_server.cli import main
 

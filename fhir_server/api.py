@@ -1,6 +1,6 @@
-"""The FHIR API as a plain ASGI application: one prefix router over the interactions' table.
+"""The FHIR API as an ASGI application: reads requests, calls the route's handler, records the request in the audit log.
 
-Nothing here reads stored data.  Whatever goes wrong leaves as an OperationOutcome with a fixed text.
+It reads no stored data.  Each error becomes an OperationOutcome.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
-from fhir_server.interactions.messages import JSON, Request, Response, parse_query, require_acceptable
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
 from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service
 
@@ -35,74 +35,85 @@ _PREFLIGHT = (
     (b"access-control-allow-headers", b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist"),
     (b"access-control-max-age", b"86400"),
 )
-# headers of some refusals, by status
-_ALSO = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
+# additional headers of error responses, by status
+_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
 
 
 class FhirApi:
-    """ASGI application to be mounted at the FHIR base.  ``documents`` are fixed answers by address (metadata, discovery)."""
+    """ASGI application to mount at the FHIR base.
+
+    ``max_body``   the largest request body, in bytes
+    ``documents``  responses that need no access token (metadata, discovery), by path
+    """
 
     def __init__(
-        self, service: Service, clock: Clock, auditor: AuditLog, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
+        self, service: Service, clock: Clock, audit_log: AuditLog, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
     ) -> None:
         self._service = service
         self._clock = clock
-        self._auditor = auditor
+        self._audit_log = audit_log
         self._max_body = max_body
         self._documents = documents
 
+    def prepare(self) -> None:
+        """Build the documents, so that the first request for one does not wait."""
+        for document in self._documents.values():
+            document()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(scope, receive)
+        response = await self._respond(scope, receive)
         body = b"" if scope["method"] == "HEAD" else response.body
         length = (b"content-length", b"%d" % len(response.body))
         headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.stream and scope["method"] != "HEAD" and not await _streamed(response.stream, send):
+        if response.stream and scope["method"] != "HEAD" and not await _send_stream(response.stream, send):
             return
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        """Handle a request and record it.  Errors become OperationOutcomes."""
         if scope["method"] == "OPTIONS":
             return Response(204, headers=_PREFLIGHT)
         request = None
+        audit = AuditContext()
         try:
-            request = await self._request(scope, receive)
-            response = await self._handle(request)
+            request = await self._read_request(scope, receive)
+            response = await self._handle(request, audit)
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
-            headers = ((b"content-type", JSON), *_COMMON, *_ALSO.get(problem.status, ()))
+            headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS.get(problem.status, ()))
         except Exception:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
             headers = ((b"content-type", JSON), *_COMMON)
         if request is not None:
-            await self._auditor.record_request(request, response.status)
+            await self._audit_log.record_request(request, audit, response.status)
         return Response(response.status, response.body, headers, response.stream)
 
-    async def _handle(self, request: Request) -> Response:
+    async def _handle(self, request: Request, audit: AuditContext) -> Response:
         document = self._documents.get(request.path)
         if document is not None and request.method in ("GET", "HEAD"):
             return document()
         if not request.path:
             require_acceptable(request)
             if request.method != "POST":
-                raise Problem("method", f"{request.method} is not supported at this address.")
-            return await batch.process_bundle(request, self._service)
-        row = match_route(request)
-        require_acceptable(request, row.media)
-        return await row.handle(request, self._service)
+                raise Problem("method", f"This URL does not support {request.method}.")
+            return await batch.process_bundle(request, self._service, audit)
+        route = match_route(request)
+        require_acceptable(request, route.media)
+        return await route.handle(request, self._service, audit)
 
-    async def _request(self, scope: Scope, receive: Receive) -> Request:
+    async def _read_request(self, scope: Scope, receive: Receive) -> Request:
         path = scope["path"][len(scope.get("root_path", "")) :]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if int(headers.get("content-length", "0") if headers.get("content-length", "0").isdecimal() else "0") > self._max_body:
-            raise Problem("too_large", "The body is larger than this server takes.")
-        body = await self._body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
-        steps = tuple(step for step in path.split("/") if step)
-        return Request(scope["method"], steps, parse_query(scope["query_string"]), headers, body, self._clock())
+            raise self._too_large()
+        body = await self._read_body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
+        segments = tuple(segment for segment in path.split("/") if segment)
+        return Request(scope["method"], segments, parse_query(scope["query_string"]), headers, body, self._clock())
 
-    async def _body(self, receive: Receive) -> bytes:
+    async def _read_body(self, receive: Receive) -> bytes:
         parts, size = [], 0
         while True:
             message = await receive()
@@ -111,14 +122,17 @@ class FhirApi:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body:
-                raise Problem("too_large", "The body is larger than this server takes.")
+                raise self._too_large()
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
 
+    def _too_large(self) -> Problem:
+        return Problem("too_large", f"The body is larger than {self._max_body} bytes, the largest size that this server accepts.")
 
-async def _streamed(stream: AsyncIterator[bytes], send: Send) -> bool:
-    """Send a body as it is made.  False if that ended early: then it stays without its end, which its reader notices."""
+
+async def _send_stream(stream: AsyncIterator[bytes], send: Send) -> bool:
+    """Send a body in parts.  Returns False after an error: the body then stays unterminated, which the client can detect."""
     try:
         async for part in stream:
             await send({"type": "http.response.body", "body": part, "more_body": True})

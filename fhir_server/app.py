@@ -1,4 +1,4 @@
-"""The composition root: settings -> store, rooms, routes.  Nothing here decides anything."""
+"""Builds the server from its settings: the store, the components and the ASGI application."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 
 from fastapi import FastAPI
@@ -43,12 +44,12 @@ from fhir_server.web.security_headers import security_headers, with_security_hea
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
-_SWEEP = 600  # seconds between two looks for expired secrets
+_PURGE_INTERVAL = 600  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The rooms of one server, wired."""
+    """The connected components of one server."""
 
     settings: Settings
     clock: Clock
@@ -60,9 +61,9 @@ class Components:
     auditor: AuditLog
 
     async def prepare(self) -> None:
-        """What must be there before the first request: the store, signing keys, and in demo and test mode the demo's people and clients.
+        """Prepare the store and the signing keys; in demo and test mode, load the demo's accounts and clients.
 
-        Raises ValueError, worded for the operator, for a store that will not do.
+        Raises ValueError, with a message for the operator, for a store that cannot be used.
         """
         await self.store.prepare()
         await signing_keys.prepare(self.smart)
@@ -70,14 +71,15 @@ class Components:
             await demo.load(self.store)
 
     async def close(self) -> None:
+        """Write the rest of the audit log and close the store."""
         await self.auditor.close()
         await self.store.close()
 
 
 def build_components(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Components:
-    """Wire a server.  Raises ValueError, worded for the operator, for settings that cannot work.
+    """Build and connect the components.  Raises ValueError, with a message for the operator, for invalid settings.
 
-    ``new_id`` replaces the source of fresh logical ids (tests need the same ids in two worlds).
+    ``new_id`` returns new logical ids; the default is random UUIDs.
     """
     clock = settings.make_clock()
     policy = policies.load(settings.policy, timezone=settings.timezone)
@@ -102,51 +104,61 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         zone=policy.timezone,
     )
     cursors = Cursors(_cursor_key(settings))
-    fresh = new_id or (lambda: str(uuid.uuid4()))
-    service = Service(store, Authenticator(store, resolver), labeler, policy, cursors, settings.base, settings.max_bundle_entries, fresh)
+    service = Service(
+        store,
+        Authenticator(store, resolver),
+        labeler,
+        policy,
+        cursors,
+        settings.base,
+        settings.max_bundle_entries,
+        new_id or (lambda: str(uuid.uuid4())),
+    )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
 
 def application(settings: Settings) -> RootApp:
-    """The whole server as an ASGI application."""
-    made = build_components(settings)
+    """Build the whole server as an ASGI application."""
+    components = build_components(settings)
+    api = fhir_api(components)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await made.prepare()
-        # What stands now (code, definitions, policy) stands for good: no use looking through it at every collection.
+        await components.prepare()
+        api.prepare()
+        # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
-        sweeping = asyncio.create_task(_sweep_expired(made))
+        purging = asyncio.create_task(_purge_expired(components))
         yield
-        sweeping.cancel()
-        await made.close()
+        purging.cancel()
+        await components.close()
 
-    app = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(Problem, unavailable(made.smart))
+    pages = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    pages.add_exception_handler(Problem, unavailable(components.smart))
     for status in (404, 405, 500):
-        app.add_exception_handler(status, unserved(made.smart))
-    app.include_router(routes.router(made.smart))
-    app.include_router(portal.router(made.smart, made.service))
-    app.include_router(linking.router(made.smart))
-    return RootApp(fhir_api(made), app, settings.origin)
+        pages.add_exception_handler(status, unserved(components.smart))
+    pages.include_router(routes.router(components.smart))
+    pages.include_router(portal.router(components.smart, components.service))
+    pages.include_router(linking.router(components.smart))
+    return RootApp(api, pages, settings.origin)
 
 
-async def _sweep_expired(made: Components) -> None:
-    """Now and then, take away secrets that have expired."""
+async def _purge_expired(components: Components) -> None:
+    """Delete expired key-value entries at regular intervals."""
     while True:
-        await asyncio.sleep(_SWEEP)
+        await asyncio.sleep(_PURGE_INTERVAL)
         try:
-            await made.store.key_values.purge(made.clock())
+            await components.store.key_values.purge(components.clock())
         except Exception:
-            _log.exception("Expired secrets could not be taken away; it will be tried again.")
+            _log.exception("Expired entries could not be deleted; the server will try again.")
 
 
 class RootApp:
-    """Everything at one origin: the FHIR API under its base, and the rest.
+    """The whole server at one origin: the FHIR API at its base, all other URLs with FastAPI.
 
-    The API stands beside FastAPI and not in it, whose middleware and list of routes cost more than a read; and a mount
-    answers the base without a slash behind it, where transactions are sent, with a redirect.
+    The API is not mounted in FastAPI: its middleware and routing take longer than a read, and a mount redirects a POST to
+    the base without a trailing slash, where clients send transactions.
     """
 
     def __init__(self, api: FhirApi, pages: FastAPI, origin: str = "") -> None:
@@ -165,30 +177,36 @@ class RootApp:
             await self._pages(scope, receive, send)
 
 
-def fhir_api(made: Components) -> FhirApi:
-    """The FHIR API of these parts, to be mounted at the FHIR base."""
-    smart = documents.smart_configuration(made.smart)
-    oauth = {
-        "authorize": smart["authorization_endpoint"],
-        "token": smart["token_endpoint"],
-        "introspect": smart["introspection_endpoint"],
-        "manage": smart["management_endpoint"],
-        "register": smart["registration_endpoint"],
-        "revoke": smart["revocation_endpoint"],
-    }
-    statement = _document(capability_statement(made.settings.base, oauth, made.clock()), JSON)
-    documents_below = {
-        ("metadata",): lambda: statement,
-        (".well-known", "smart-configuration"): lambda: _document(documents.smart_configuration(made.smart), b"application/json"),
-    }
-    return FhirApi(made.service, made.clock, made.auditor, made.settings.max_body_bytes, documents_below)
+def fhir_api(components: Components) -> FhirApi:
+    """Build the FHIR API, to be mounted at the FHIR base.  Its CapabilityStatement is built on first use."""
+    settings = components.settings
+    started = components.clock()
 
+    @cache
+    def capability() -> Response:
+        configuration = documents.smart_configuration(components.smart)
+        oauth = {
+            "authorize": configuration["authorization_endpoint"],
+            "token": configuration["token_endpoint"],
+            "introspect": configuration["introspection_endpoint"],
+            "manage": configuration["management_endpoint"],
+            "register": configuration["registration_endpoint"],
+            "revoke": configuration["revocation_endpoint"],
+        }
+        return Response(200, capability_statement(settings.base, oauth, started), ((b"content-type", JSON),))
 
-def _document(value: object, type: bytes) -> Response:
-    return Response(200, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), ((b"content-type", type),))
+    def smart_configuration() -> Response:
+        body = json.dumps(documents.smart_configuration(components.smart), ensure_ascii=False, separators=(",", ":")).encode()
+        return Response(200, body, ((b"content-type", b"application/json"),))
+
+    public: dict[tuple[str, ...], Callable[[], Response]] = {
+        ("metadata",): capability,
+        (".well-known", "smart-configuration"): smart_configuration,
+    }
+    return FhirApi(components.service, components.clock, components.auditor, settings.max_body_bytes, public)
 
 
 def _cursor_key(settings: Settings) -> bytes:
-    """The key that seals page links: from the settings where there is one, so that several processes open each other's."""
+    """The 64-byte key that encrypts page links: derived from the secret key, which all processes share, or else random."""
     seed = settings.secret_key.encode() if settings.secret_key else secrets.token_bytes(32)
     return sha256(b"page links" + seed).digest() + sha256(b"page links, second half" + seed).digest()

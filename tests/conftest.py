@@ -1,4 +1,4 @@
-"""What all suites share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def _server_time_limits_are_out_of_reach() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _databases_end_with_their_module() -> Iterator[None]:
+def _drop_databases_after_each_module() -> Iterator[None]:
     yield
     drop_databases()

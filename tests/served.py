@@ -1,4 +1,4 @@
-"""A whole server in one process, for tests: real parts, a clock that can be moved, requests as plain ASGI calls."""
+"""A whole server in this process, for tests: real components, a clock that tests set, requests as ASGI calls."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ KEY = "a key that is long enough for tests of this server"
 
 
 def store_url(kind: str, folder: Path) -> str:
-    """URL of an empty store: of ``memory:``, ``sqlite`` or ``mongodb``."""
+    """The URL of a new, empty store.  ``kind`` is ``memory``, ``sqlite`` or ``mongodb``."""
     if kind == "sqlite":
         return f"sqlite:///{folder / 'fhir.sqlite'}"
     return emptied_url() if kind == "mongodb" else "memory:"
 
 
 class Answer:
-    """Status, headers (lower case) and body of one answer."""
+    """One response: status, headers by lower-case name, and body."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
@@ -45,13 +45,13 @@ class Answer:
         return json.loads(self.body)
 
     def ids(self, type: str | None = None) -> list[str]:
-        """The ids in a Bundle, of one type if given, in order."""
-        found = [entry["resource"] for entry in self.json.get("entry", []) if "resource" in entry]
-        return [one["id"] for one in found if type in (None, one["resourceType"])]
+        """The ids of a Bundle's resources, in order; only those of ``type`` if it is given."""
+        resources = [entry["resource"] for entry in self.json.get("entry", []) if "resource" in entry]
+        return [resource["id"] for resource in resources if type in (None, resource["resourceType"])]
 
 
 class Served:
-    """A server on ``store``, with the seed bundles loaded as of the clock's day unless ``seeds`` is false."""
+    """A server on ``store``, with the seed records shifted to the date of ``at`` unless ``seeds`` is false."""
 
     def __init__(
         self, store: str = "memory:", *, at: str = NOON, seeds: bool = True, new_id: Callable[[], str] | None = None, **settings: Any
@@ -79,23 +79,23 @@ class Served:
             _prepared.update({(kind, key): value for kind in PREPARED for key, value in await stored.list_all(kind, 0)})
 
     def run(self, job: Awaitable[T]) -> T:
-        return self._runner.run(_awaited(job))
+        return self._runner.run(_await(job))
 
     def close(self) -> None:
         self.run(self.parts.close())
         self._runner.close()
 
     def at(self, instant: str | int) -> None:
-        """Move the clock."""
+        """Set the clock."""
         self._now = instant if isinstance(instant, int) else micros(instant)
 
     def load(self, *paths: Path, day: date | None = None) -> LoadReport:
-        tally = LoadReport()
+        report = LoadReport()
         loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock)
         for path in files(paths):
             for unit in units(path, b"test", day):
-                self.run(loader.load(unit, tally))
-        return tally
+                self.run(loader.load(unit, report))
+        return report
 
     def token(
         self, client: str = "demo-backend", scope: str = "system/*.cruds", user: str | None = None, patient: str | None = None
@@ -103,7 +103,7 @@ class Served:
         return self.run(tokens.operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
 
     def app_token(self, user: str, patient: str, scope: str = "patient/*.cruds") -> str:
-        """A token such as a SMART app gets for this person and record."""
+        """An access token as a SMART app gets it for this person and patient record."""
         return self.token("demo-public", scope, user, patient)
 
     def request(
@@ -116,7 +116,7 @@ class Served:
         form: Iterable[tuple[str, str]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """``path`` is below the FHIR base, with its query; an absolute address under the base is cut."""
+        """Send a request.  ``path`` includes the query and is relative to the FHIR base, or a URL below it."""
         path = path.removeprefix(self.settings.base).lstrip("/")
         path, _, query = path.partition("?")
         sent = {"authorization": f"Bearer {token}"} if token else {}
@@ -132,21 +132,21 @@ class Served:
         return self.request(token, "GET", path, headers=headers)
 
     def all_ids(self, token: str, path: str) -> list[str]:
-        """The ids of all pages of a search, matches only."""
-        found: list[str] = []
+        """The ids of the matches on all pages of a search."""
+        ids: list[str] = []
         while path:
             page = self.get(token, path).json
-            found += [entry["resource"]["id"] for entry in page.get("entry", []) if entry["search"]["mode"] == "match"]
+            ids += [entry["resource"]["id"] for entry in page.get("entry", []) if entry["search"]["mode"] == "match"]
             path = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
-        return found
+        return ids
 
 
-async def _awaited(job: Awaitable[T]) -> T:
+async def _await(job: Awaitable[T]) -> T:
     return await job
 
 
 async def call(api: Any, method: str, path: str, query: bytes, headers: Mapping[str, str], body: bytes) -> Answer:
-    """One request to an ASGI application."""
+    """Send one request to an ASGI application."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -158,8 +158,8 @@ async def call(api: Any, method: str, path: str, query: bytes, headers: Mapping[
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     raw.append((b"content-length", str(len(body)).encode()))
     await api({"type": "http", "method": method, "path": path, "query_string": query, "headers": raw}, receive, send)
-    answered = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
-    return Answer(sent[0]["status"], answered, b"".join(message.get("body", b"") for message in sent[1:]))
+    response_headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], response_headers, b"".join(message.get("body", b"") for message in sent[1:]))
 
 
 def micros(instant: str) -> int:

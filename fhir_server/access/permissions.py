@@ -133,7 +133,8 @@ class Permissions:
         return frozenset(targets) - self._patient_references()
 
     def _scope_condition(self, type: str, scope: Scope) -> Filter | None:
-        return scope_conditions.condition(type, scope.query, self.base, everything=self.sees_everything)
+        condition = scope_conditions.condition if self.sees_everything else scope_conditions.answerable_condition
+        return condition(type, scope.query, self.base)
 
     def _visible_condition(self, type: str, scope: Scope) -> Filter | None:
         """The scope's condition on rows of ``type``; references in it match visible rows only.  None if ``type`` cannot have it."""

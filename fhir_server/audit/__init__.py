@@ -21,7 +21,7 @@ import msgspec
 
 from fhir_server.audit.request_events import audit_event
 from fhir_server.audit.security_events import security_event
-from fhir_server.interactions.messages import Request
+from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 
@@ -43,9 +43,9 @@ class AuditLog:
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
-    async def record_request(self, request: Request, status: int) -> None:
-        """Remember one request and the status it was answered with."""
-        await self._enqueue(partial(audit_event, request, status))
+    async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
+        """Record one request with its context and the HTTP status of the response."""
+        await self._enqueue(partial(audit_event, request, context, status))
 
     async def record_event(self, act: SecurityEvent, at: int) -> None:
         """Remember an act of the pages or the OAuth endpoints, at this instant."""

@@ -9,15 +9,16 @@ from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
 
+from fhir_server.access.permissions import Permissions
 from fhir_server.clock import instant_text
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import Request, format_query
+from fhir_server.interactions.messages import AuditContext, Request, format_query
 
 _ACTIONS = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
 _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
 
 
-def audit_event(request: Request, status: int) -> dict[str, Any]:
+def audit_event(request: Request, context: AuditContext, status: int) -> dict[str, Any]:
     """The AuditEvent of a request answered with an HTTP ``status``."""
     searching = _searching(request)
     event: dict[str, Any] = {
@@ -27,10 +28,10 @@ def audit_event(request: Request, status: int) -> dict[str, Any]:
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
-        "agent": _agents(request),
+        "agent": _agents(context.permissions),
         "source": {"observer": {"display": "fhir-server"}},
     }
-    entities = [one for one in (_entity(request), *(_part(*entry) for entry in request.entries)) if one]
+    entities = [one for one in (_entity(request), *(_part(*entry) for entry in context.entries)) if one]
     return {**event, "entity": entities} if entities else event
 
 
@@ -42,8 +43,7 @@ def _operation(request: Request) -> bool:
     return any(step.startswith("$") for step in request.path)
 
 
-def _agents(request: Request) -> list[dict[str, Any]]:
-    permissions = request.permissions
+def _agents(permissions: Permissions | None) -> list[dict[str, Any]]:
     if permissions is None:
         return [{"requestor": True, "who": {"display": "unidentified"}}]
     principal = permissions.principal

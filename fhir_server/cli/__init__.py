@@ -1,6 +1,35 @@
-"""The command ``fhir-server``: importing the modules here adds their subcommands to it."""
+"""The command ``fhir-server``.  Importing the modules of this package adds their subcommands."""
 
-from fhir_server.cli import clients, copy_store, keys, organizations, providers, publishers, serve, store, users
+from fhir_server.cli import (
+    audit,
+    clients,
+    copy_store,
+    doctor,
+    keys,
+    organizations,
+    policy,
+    providers,
+    publishers,
+    serve,
+    store,
+    token,
+    users,
+)
 from fhir_server.cli.base import main
 
-__all__ = ["clients", "copy_store", "keys", "main", "organizations", "providers", "publishers", "serve", "store", "users"]
+__all__ = [
+    "audit",
+    "clients",
+    "copy_store",
+    "doctor",
+    "keys",
+    "main",
+    "organizations",
+    "policy",
+    "providers",
+    "publishers",
+    "serve",
+    "store",
+    "token",
+    "users",
+]

@@ -1,4 +1,4 @@
-"""The command itself, and what its subcommands share: the settings, the wired server, a way to end with a message."""
+"""The command itself, and what its subcommands share: settings, components, audit events and error messages."""
 
 from __future__ import annotations
 
@@ -28,49 +28,50 @@ _RENAMED = {
 
 
 class Group(click.Group):
-    """A group of commands that answers a command's former name with its present one."""
+    """A command group that names the new command if a caller uses an old name."""
 
     group_class = type
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        former = " ".join([*([ctx.info_name or ""] if ctx.parent else []), *args[:1]])
-        if former in _RENAMED:
-            raise click.UsageError(f"The command {former!r} is now called {_RENAMED[former]!r}.", ctx)
+        name = " ".join([*([ctx.info_name or ""] if ctx.parent else []), *args[:1]])
+        if name in _RENAMED:
+            raise click.UsageError(f"The command {name!r} is now called {_RENAMED[name]!r}.", ctx)
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Group)
 @click.version_option(__version__)
 def main() -> None:
-    """FHIR R4 server for a patient-facing record.
+    """FHIR R4 server with SMART App Launch and a consent policy.
 
     Settings are environment variables FHIR_SERVER_*; see docs/settings.md.
     """
 
 
-def settings() -> Settings:
-    """The settings of this environment, or an end with a message."""
+def load_settings() -> Settings:
+    """Read the settings from the environment.  Raises click.ClickException if one is invalid."""
     try:
         return Settings.from_environment()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
-def with_parts(job: Callable[[Components], Awaitable[T]], chosen: Settings | None = None) -> T:
-    """Run ``job`` on the wired server and close it again; an operator's mistake ends with a message, not a trace.
+def run_with_components(job: Callable[[Components], Awaitable[T]], settings: Settings | None = None) -> T:
+    """Build the server's components, run ``job`` with them and close them.
 
-    Only the default store's folder is made here: in a URL that an operator set, a missing folder is likely a mistake.
+    ``settings`` defaults to those of the environment.  Raises click.ClickException for an operator's mistake.
+    Creates only the folder of the default store: in a URL that an operator set, a missing folder is likely a mistake.
     """
-    used = chosen or settings()
+    used = settings or load_settings()
     if used.store == Settings().store:
         make_store_folder(used.store)
 
     async def run() -> T:
-        made = build_components(used)
+        components = build_components(used)
         try:
-            return await job(made)
+            return await job(components)
         finally:
-            await made.close()
+            await components.close()
 
     try:
         return asyncio.run(run())
@@ -78,19 +79,19 @@ def with_parts(job: Callable[[Components], Awaitable[T]], chosen: Settings | Non
         raise click.ClickException(str(error)) from None
 
 
-def with_audit_event(job: Callable[[Components], Awaitable[T]], act: SecurityEvent) -> Callable[[Components], Awaitable[T]]:
-    """``job``, and then the operator's act in the journal: as done, or as in vain if the job gave False."""
+def with_audit_event(job: Callable[[Components], Awaitable[T]], event: SecurityEvent) -> Callable[[Components], Awaitable[T]]:
+    """Return a job that runs ``job`` and then records ``event``.  The event is a failure if ``job`` returns False."""
 
-    async def both(made: Components) -> T:
-        result = await job(made)
-        await made.smart.record(msgspec.structs.replace(act, done=result is not False))
+    async def run_and_record(components: Components) -> T:
+        result = await job(components)
+        await components.smart.record(msgspec.structs.replace(event, done=result is not False))
         return result
 
-    return both
+    return run_and_record
 
 
 def make_store_folder(store: str) -> None:
-    """Make the folder of a SQLite store, open to its owner only, unless it exists.  Ends with a message if that fails."""
+    """Create the folder of a SQLite store, with access for its owner only.  Raises click.ClickException if that fails."""
     scheme, _, path = store.partition(":///")
     folder = Path(path).parent
     if scheme != "sqlite" or folder.is_dir():
@@ -102,12 +103,12 @@ def make_store_folder(store: str) -> None:
 
 
 def without_credentials(store: str) -> str:
-    """The URL of a store without the user and password in it."""
+    """The URL of a store without its user and password."""
     scheme, slashes, rest = store.partition("//")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def on_terminal() -> bool:
-    """Whether a person is watching (so that progress is worth showing)."""
+def is_terminal() -> bool:
+    """Whether progress bars are useful: standard error is a terminal."""
     return sys.stderr.isatty()

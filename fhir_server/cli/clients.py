@@ -1,74 +1,125 @@
-"""More of ``user``: codes with which people choose a password, lost second factors, open sessions."""
+"""``client``: registered apps and backends, and tokens with which developers register apps."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import click
+import msgspec
 
 from fhir_server.app import Components
-from fhir_server.cli.base import with_parts
-from fhir_server.cli.users import user
-from fhir_server.smart.accounts import account_events, password_codes, second_factor, users
-from fhir_server.smart.accounts.password_codes import LIFE
-from fhir_server.smart.accounts.users import User
+from fhir_server.cli.base import main, run_with_components, with_audit_event
+from fhir_server.smart import demo
+from fhir_server.smart.clients import clients, initial_access_tokens
 from fhir_server.smart.core.security_events import SecurityEvent
 
-DAYS = LIFE // (24 * 3600 * 1_000_000)
+_HASHES = ("secret", "manager")  # stored names of the hashes, which `client show` leaves out
 
 
-@user.command("password-code")
-@click.argument("username")
-def user_code(username: str) -> None:
-    """Print a code with which the person chooses a password at /set-password; for whoever has forgotten theirs.
-
-    Make sure who asks.  The present password works until another is chosen; a second factor is not touched.
-    """
-
-    async def make(made: Components) -> str:
-        return await password_codes.issue(made.store, await _found(made, username, "password-code"), made.clock())
-
-    click.echo(with_parts(make))
-    click.echo(f"Good once, for {DAYS} days, at /set-password.", err=True)
+@main.group()
+def client() -> None:
+    """Manage registered apps and backends."""
 
 
-@user.command("reset-second-factor")
-@click.argument("username")
-def user_forget_second_factor(username: str) -> None:
-    """Take away a second factor that was lost with its recovery codes, and end the account's sessions.
+@client.command("add")
+@click.argument("client_id")
+@click.option("--name", required=True, help="Name that people see when the app requests access.")
+@click.option("--kind", type=click.Choice(["app", "backend", "partner"]), default="app", show_default=True, help="Kind of client.")
+@click.option(
+    "--method",
+    type=click.Choice(["none", "client_secret", "private_key_jwt"]),
+    default="none",
+    show_default=True,
+    help="How the client authenticates.",
+)
+@click.option("--scope", required=True, help="Scopes that the client may request, separated by spaces.")
+@click.option("--redirect-uri", "redirects", multiple=True, help="Exact redirect URI; may be repeated.")
+@click.option("--launch-uri", default="", help="URL that an EHR launch opens.  [default: none]")
+@click.option("--jwks", type=click.Path(exists=True, path_type=Path), help="File with the client's public JWK Set.")
+@click.option("--jwks-uri", default="", help="https URL of the client's public JWK Set, instead of --jwks.")
+@click.option(
+    "--clearance",
+    multiple=True,
+    help="Sensitive category that a backend may receive; MIXED: resources about several patients (Group); *: everything.  May be repeated.",
+)
+@click.option("--trusted", is_flag=True, help="The client may choose ids and send security labels.")
+def add_client(
+    client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...],
+    launch_uri: str, jwks: Path | None, jwks_uri: str, clearance: tuple[str, ...], trusted: bool,
+) -> None:  # fmt: skip
+    """Register an app or backend.  With --method client_secret, print the new secret once."""
 
-    Prove the person's identity as thoroughly as when the account was opened.
-    """
+    async def add(components: Components) -> str:
+        registration = clients.Client(
+            client_id,
+            name,
+            kind,
+            method,
+            scope,
+            redirects,
+            clearance=clearance,
+            trusted=trusted,
+            launch_uri=launch_uri,
+            jwks_uri=jwks_uri,
+        )
+        secret = ""
+        if method == "client_secret":
+            registration, secret = clients.with_new_secret(registration)
+        if jwks is not None:
+            registration = clients.with_jwks(registration, json.loads(jwks.read_text(encoding="utf-8")))
+        await clients.save(components.store, registration)
+        event = SecurityEvent("register-app", client_id=client_id, detail={"name": name, "scope": scope})
+        await components.smart.record(event)
+        return secret
 
-    async def forget(made: Components) -> None:
-        found = await _found(made, username, "second-factor")
-        await second_factor.forget(made.store, found)
-        await account_events.record(made.store, found, "second-forgotten", made.clock())
-        await made.store.key_values.delete_family(users.session_family(found.username))
-
-    with_parts(forget)
-    click.echo(f"{username} signs in without a second factor, or sets one up anew.")
-
-
-@user.command("sign-out")
-@click.argument("username", required=False)
-@click.option("--everyone", is_flag=True, help="All accounts.")
-def user_sign_out(username: str | None, everyone: bool) -> None:
-    """End the open sessions of an account, or of all."""
-    if bool(username) == everyone:
-        raise click.UsageError("Name an account, or say --everyone.")
-
-    async def end(made: Components) -> int:
-        names = [one.username for one in await users.list_all(made.store)] if everyone else [username or ""]
-        for name in names:
-            await made.store.key_values.delete_family(users.session_family((await _found(made, name, "sessions")).username))
-        return len(names)
-
-    click.echo(f"Signed out everywhere: {with_parts(end)}.")
+    if secret := run_with_components(add):
+        click.echo(secret)
+    click.echo(f"Registered {client_id}.", err=True)
 
 
-async def _found(made: Components, username: str, what: str) -> User:
-    """The account, of which the journal is told that this is changed.  Raises ValueError, worded for the operator."""
-    found = await users.find(made.store, username)
-    if found is None:
-        raise ValueError(f"There is no user {username!r}.")
-    await made.smart.record(SecurityEvent("change-account", username=found.username, detail={"what": what, "by": "operator"}))
-    return found
+@client.command("list")
+def list_clients() -> None:
+    """List the registered clients."""
+    for registration in run_with_components(lambda components: clients.list_all(components.store)):
+        click.echo(f"{registration.client_id:20} {registration.kind:8} {registration.method:16} {registration.name}")
+
+
+@client.command("show")
+@click.argument("client_id")
+def show_client(client_id: str) -> None:
+    """Print a registration as JSON.  For a demo client, include its private keys."""
+
+    async def find(components: Components) -> tuple[clients.Client | None, object]:
+        return await clients.find(components.store, client_id), await demo.private_keys(components.store, client_id)
+
+    registration, keys = run_with_components(find)
+    if registration is None:
+        raise click.ClickException(f"There is no client {client_id!r}.")
+    members = {name: value for name, value in msgspec.to_builtins(registration).items() if name not in _HASHES}
+    click.echo(json.dumps({**members, **({"private_jwks": keys} if keys else {})}, indent=2))
+
+
+@client.command("remove")
+@click.argument("client_id")
+def remove_client(client_id: str) -> None:
+    """Delete a registration.  Its tokens end at once."""
+
+    async def remove(components: Components) -> bool:
+        removed = await clients.remove(components.store, client_id, components.clock())
+        await components.smart.record(SecurityEvent("remove-app", removed, client_id=client_id))
+        return removed
+
+    if not run_with_components(remove):
+        raise click.ClickException(f"There is no client {client_id!r}.")
+    click.echo(f"Removed {client_id}.")
+
+
+@client.command("registration-token")
+def issue_registration_token() -> None:
+    """Print an initial access token.  It registers one app, within seven days."""
+
+    async def issue(components: Components) -> str:
+        return await initial_access_tokens.issue(components.store, components.clock())
+
+    click.echo(run_with_components(with_audit_event(issue, SecurityEvent("invite-developer"))))

@@ -1,4 +1,4 @@
-"""``copy-store``."""
+"""``copy-store``: copies one store into another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fhir_server.cli.base import main, on_terminal
+from fhir_server.cli.base import is_terminal, main
 from fhir_server.errors import Problem
 from fhir_server.maintenance.copy_store import copy_store
 
@@ -16,31 +16,31 @@ from fhir_server.maintenance.copy_store import copy_store
 @click.argument("source")
 @click.argument("target")
 def copy_store_command(source: str, target: str) -> None:
-    """Copy the store SOURCE into the empty store TARGET, and compare them.
+    """Copy the store SOURCE into the empty store TARGET and compare them.
 
-    Both are URLs as in FHIR_SERVER_STORE; today from sqlite:///... or mongodb://... into mongodb://...  Stop the server first.
-    A copy that was broken off goes on when started again.
+    Both are URLs as in FHIR_SERVER_STORE: SOURCE is sqlite:///... or mongodb://..., TARGET is mongodb://...
+    Stop the server first.  An interrupted copy continues when you run the command again.
     """
     try:
-        tally = asyncio.run(_copy(source, target))
+        summary = asyncio.run(_copy(source, target))
     except (ValueError, Problem, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"Copied and compared: {tally}")
+    click.echo(f"Copied and compared: {summary}")
 
 
 async def _copy(source: str, target: str) -> Any:
     bars: dict[str, Any] = {}
 
-    def progress(what: str, done: int, of: int) -> None:
+    def show_progress(what: str, done: int, total: int) -> None:
         if what not in bars:
             for bar in bars.values():
                 bar.render_finish()
-            bars[what] = click.progressbar(length=of, label=f"{what:20}", hidden=not on_terminal())
+            bars[what] = click.progressbar(length=total, label=f"{what:20}", hidden=not is_terminal())
             bars[what].render_progress()
         bars[what].update(done - bars[what].pos)
 
     try:
-        return await copy_store(source, target, progress)
+        return await copy_store(source, target, show_progress)
     finally:
         for bar in bars.values():
             bar.render_finish()

@@ -1,39 +1,40 @@
-"""``keys``: the keys that id_tokens are signed with."""
+"""``keys``: the keys that sign id_tokens."""
 
 from __future__ import annotations
 
 import click
 
 from fhir_server.app import Components
-from fhir_server.cli.base import main, with_audit_event, with_parts
+from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.clock import instant_text
-from fhir_server.smart.core import signing_keys as signing
+from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @main.group("keys")
 def keys() -> None:
-    """Keys that sign id_tokens."""
+    """Manage the keys that sign id_tokens."""
 
 
 @keys.command("list")
-def keys_list() -> None:
-    """List the keys that are published, oldest first."""
-    for key in with_parts(lambda made: signing.list_all(made.smart)):
+def list_keys() -> None:
+    """List the published keys, oldest first."""
+    for key in run_with_components(lambda components: signing_keys.list_all(components.smart)):
         state = "current" if key.retired is None else f"retired {instant_text(key.retired)}"
-        click.echo(f"{key.kid:18} {key.alg:6} made {instant_text(key.created)}  {state}")
+        click.echo(f"{key.kid:18} {key.alg:6} created {instant_text(key.created)}  {state}")
 
 
 @keys.command("rotate")
-@click.option("--alg", type=click.Choice(signing.ALGORITHMS), multiple=True, help="Only the key for this algorithm; may be repeated.")
-def keys_rotate(alg: tuple[str, ...]) -> None:
-    """Make new keys and retire the old ones, which stay published until the last token they signed has run out."""
+@click.option(
+    "--alg", type=click.Choice(signing_keys.ALGORITHMS), multiple=True, help="Algorithm; may be repeated.  [default: all algorithms]"
+)
+def rotate_keys(alg: tuple[str, ...]) -> None:
+    """Create new keys and retire the old ones.  A retired key stays published until the last token it signed expires."""
+    algorithms = alg or signing_keys.ALGORITHMS
 
-    chosen = alg or signing.ALGORITHMS
+    async def rotate(components: Components) -> None:
+        for algorithm in algorithms:
+            await signing_keys.rotate(components.smart, algorithm)
 
-    async def rotate(made: Components) -> None:
-        for one in chosen:
-            await signing.rotate(made.smart, one)
-
-    with_parts(with_audit_event(rotate, SecurityEvent("rotate-keys", detail={"alg": " ".join(chosen)})))
-    click.echo("New keys sign from now on.")
+    run_with_components(with_audit_event(rotate, SecurityEvent("rotate-keys", detail={"alg": " ".join(algorithms)})))
+    click.echo("The server signs with the new keys.")

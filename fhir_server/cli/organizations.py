@@ -1,4 +1,4 @@
-"""``organization``: the other health systems that people may link to."""
+"""``organization``: other health systems at which people can link their accounts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from fhir_server.app import Components
-from fhir_server.cli.base import main, with_audit_event, with_parts
+from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.linking import organizations
 from fhir_server.linking.context import LinkingContext
 from fhir_server.linking.organizations import Organization
@@ -16,42 +16,45 @@ from fhir_server.smart.core.security_events import SecurityEvent
 
 @main.group()
 def organization() -> None:
-    """Other health systems, at which people may link their accounts."""
+    """Manage the health systems at which people can link their accounts."""
 
 
 @organization.command("add")
 @click.argument("id")
 @click.option("--name", required=True, help="Name that people see.")
-@click.option("--base", required=True, help="Its FHIR base URL.")
-@click.option("--client-id", required=True, help="What it calls us.")
-@click.option("--method", type=click.Choice(["none", "private_key_jwt"]), default="none", show_default=True)
-@click.option("--sign-in", default="", help="Origin of its authorization server, if it is another than the FHIR base's.")
-def organization_add(id: str, name: str, base: str, client_id: str, method: Literal["none", "private_key_jwt"], sign_in: str) -> None:
-    """Register another system, and show what it must register of us."""
+@click.option("--base", required=True, help="FHIR base URL of the organization.")
+@click.option("--client-id", required=True, help="This server's client id at the organization.")
+@click.option(
+    "--method",
+    type=click.Choice(["none", "private_key_jwt"]),
+    default="none",
+    show_default=True,
+    help="How this server authenticates there.",
+)
+@click.option("--sign-in", default="", help="Origin of the authorization server.  [default: the origin of --base]")
+def add_organization(id: str, name: str, base: str, client_id: str, method: Literal["none", "private_key_jwt"], sign_in: str) -> None:
+    """Register an organization under ID and print the redirect URI to register there."""
 
-    async def add(made: Components) -> str:
-        await organizations.add(made.smart, Organization(id, name, base.rstrip("/"), client_id, method, sign_in))
-        return LinkingContext(made.smart).redirect_uri
+    async def add(components: Components) -> str:
+        await organizations.add(components.smart, Organization(id, name, base.rstrip("/"), client_id, method, sign_in))
+        return LinkingContext(components.smart).redirect_uri
 
     event = SecurityEvent("add-organisation", detail={"organisation": id})
-    click.echo(f"Redirect URI to register there: {with_parts(with_audit_event(add, event))}")
+    click.echo(f"Redirect URI to register there: {run_with_components(with_audit_event(add, event))}")
 
 
 @organization.command("list")
-def organization_list() -> None:
-    """List the registered systems."""
-    for one in with_parts(lambda made: organizations.list_all(made.store)):
-        click.echo(f"{one.id:20} {one.client_id:20} {one.base}")
+def list_organizations() -> None:
+    """List the registered organizations."""
+    for registered in run_with_components(lambda components: organizations.list_all(components.store)):
+        click.echo(f"{registered.id:20} {registered.client_id:20} {registered.base}")
 
 
 @organization.command("remove")
 @click.argument("id")
-def organization_remove(id: str) -> None:
-    """Remove a registration, and with it every link of ours to it."""
-    if not with_parts(
-        with_audit_event(
-            lambda made: organizations.remove(made.store, id), SecurityEvent("remove-organisation", detail={"organisation": id})
-        )
-    ):
-        raise click.ClickException(f"There is no organisation {id!r}.")
-    click.echo(f"{id} is gone.")
+def remove_organization(id: str) -> None:
+    """Delete an organization and all links of accounts to it."""
+    event = SecurityEvent("remove-organisation", detail={"organisation": id})
+    if not run_with_components(with_audit_event(lambda components: organizations.remove(components.store, id), event)):
+        raise click.ClickException(f"There is no organization {id!r}.")
+    click.echo(f"Removed {id}.")

@@ -1,4 +1,4 @@
-"""``serve`` and ``demo``."""
+"""``serve`` and ``demo``: start the server."""
 
 from __future__ import annotations
 
@@ -14,115 +14,117 @@ import click
 import uvicorn
 
 from fhir_server.app import Components, application
-from fhir_server.cli.base import main, make_store_folder, settings, with_parts, without_credentials
-from fhir_server.cli.store import LOAD_KEY, load_key, today
+from fhir_server.cli.base import load_settings, main, make_store_folder, run_with_components, without_credentials
+from fhir_server.cli.store import LOAD_KEY, load_key, local_date
 from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
+from fhir_server.store import NEVER
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, help="Port to listen on.")
-@click.option("--workers", default=1, show_default=True, help="Server processes.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="IP address or host name to listen on.")
+@click.option("--port", default=8000, show_default=True, help="TCP port to listen on.")
+@click.option("--workers", default=1, show_default=True, help="Number of server processes.")
 def serve(host: str, port: int, workers: int) -> None:
-    """Serve the FHIR API, OAuth and the pages."""
-    chosen = settings()
+    """Serve the FHIR API, the OAuth endpoints and the pages."""
+    settings = load_settings()
     try:
-        chosen.require_key()
+        settings.require_key()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    make_store_folder(chosen.store)
-    # Ends with a message if the server cannot start; uvicorn would print a traceback, and restart workers forever.
-    with_parts(Components.prepare, chosen)
-    uvicorn.run(**_options(host, port), workers=workers)
+    make_store_folder(settings.store)
+    # Ends with a message if the server cannot start.  uvicorn would print a traceback and restart its workers without end.
+    run_with_components(Components.prepare, settings)
+    uvicorn.run(**_uvicorn_options(host, port), workers=workers)
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, help="Port to listen on.")
-@click.option("--prepare-only", is_flag=True, help="Load the store and stop.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="IP address or host name to listen on.")
+@click.option("--port", default=8000, show_default=True, help="TCP port to listen on.")
+@click.option("--prepare-only", is_flag=True, help="Load the demo data and exit.")
 def demo(host: str, port: int, prepare_only: bool) -> None:
-    """Load the demo records, people and clients, then serve."""
+    """Load the demo records, accounts and clients, then serve.  Not for production: the passwords are public."""
     os.environ.setdefault("FHIR_SERVER_MODE", "demo")
     os.environ.setdefault("FHIR_SERVER_ORIGIN", f"http://127.0.0.1:{port}")
-    chosen = settings()
-    if chosen.mode == "production":
+    settings = load_settings()
+    if settings.mode == "production":
         raise click.ClickException("The demo's passwords are public: it does not run with FHIR_SERVER_MODE=production.")
-    make_store_folder(chosen.store)
-    with_parts(_load_demo, chosen)
+    make_store_folder(settings.store)
+    run_with_components(_load_demo, settings)
     if prepare_only:
-        click.echo(f"The demo records are in {without_credentials(chosen.store)}.")
+        click.echo(f"The demo records are in {without_credentials(settings.store)}.")
         return
-    server = _Announced(uvicorn.Config(**_options(host, port)), chosen)
+    server = _DemoServer(uvicorn.Config(**_uvicorn_options(host, port)), settings)
     with suppress(KeyboardInterrupt):
         server.run()
     sys.exit(0 if server.started else 1)
 
 
-async def _load_demo(made: Components) -> None:
-    await made.prepare()
-    tally = LoadReport()
-    loader = Loader(made.store, made.labeler, made.settings.base, made.clock)
-    key = await load_key(made.store)
-    if await made.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
+async def _load_demo(components: Components) -> None:
+    """Load the demo data unless the store has it.  Raises ValueError if a resource is rejected."""
+    await components.prepare()
+    report = LoadReport()
+    loader = Loader(components.store, components.labeler, components.settings.base, components.clock)
+    key = await load_key(components.store)
+    if await components.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
         return
     for path in files((data_folder("seed_bundles"),)):
-        for unit in units(path, key, today(made)):
-            await loader.load(unit, tally)
-    if tally.rejects:
-        raise ValueError(f"The demo records were refused: {tally.rejects[0].decode()}")
-    await made.store.key_values.put(LOAD_KEY, "demo", b"loaded", 2**62)
+        for unit in units(path, key, local_date(components)):
+            await loader.load(unit, report)
+    if report.rejects:
+        raise ValueError(f"A demo record was rejected: {report.rejects[0].decode()}")
+    await components.store.key_values.put(LOAD_KEY, "demo", b"loaded", NEVER)
 
 
-def _options(host: str, port: int) -> dict[str, Any]:
+def _uvicorn_options(host: str, port: int) -> dict[str, Any]:
     return {
-        "app": "fhir_server.cli.serve:created", "factory": True, "host": host, "port": port, "loop": "uvloop",
+        "app": "fhir_server.cli.serve:create_application", "factory": True, "host": host, "port": port, "loop": "uvloop",
         "http": "httptools", "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
         "timeout_graceful_shutdown": 10,
     }  # fmt: skip
 
 
-class _Announced(uvicorn.Server):
-    """A server that says how to use it once it listens: not before, when a first call would be refused."""
+class _DemoServer(uvicorn.Server):
+    """Prints how to use the demo once the server accepts connections."""
 
-    def __init__(self, config: uvicorn.Config, chosen: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self._chosen = chosen
+        self._settings = settings
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            _welcome(self._chosen)
+            _print_welcome(self._settings)
 
 
-def created() -> object:
-    """The application of this environment's settings, for uvicorn's worker processes."""
-    return application(settings())
+def create_application() -> object:
+    """Return the application with the environment's settings, for uvicorn's worker processes."""
+    return application(load_settings())
 
 
 def _this_command() -> str:
-    """How a shell starts this program again."""
+    """The shell command that starts this program."""
     module = Path(sys.argv[0]).name == "__main__.py"
     return shlex.join([sys.executable, "-m", "fhir_server"] if module else sys.argv[:1])
 
 
-def _welcome(chosen: Settings) -> None:
+def _print_welcome(settings: Settings) -> None:
     click.echo(
         f"""
-Ready at {chosen.origin} (FHIR base {chosen.base})
+Ready at {settings.origin} (FHIR base {settings.base})
 
-Sign in on {chosen.origin}/ as adult, parent-a, parent-b, newly-adult, proxy-standard, proxy-full, clinician, billing or
-privacy-officer; the password of each is {PASSWORD}
+Sign in at {settings.origin}/ as adult, parent-a, parent-b, newly-adult, proxy-standard, proxy-full, clinician, billing or
+privacy-officer. The password of each account is {PASSWORD}
 
 A first call, as the operator of this machine:
   TOKEN=$(FHIR_SERVER_MODE=demo {_this_command()} token --client demo-backend --scope "system/*.cruds")
-  curl -H "Authorization: Bearer $TOKEN" "{chosen.base}/Patient?_count=5"
+  curl -H "Authorization: Bearer $TOKEN" "{settings.base}/Patient?_count=5"
 
-Apps: client demo-public (PKCE), redirect http://127.0.0.1:8765/callback; discovery at
-  {chosen.base}/.well-known/smart-configuration
+For apps: client demo-public (PKCE), redirect URI http://127.0.0.1:8765/callback, discovery at
+  {settings.base}/.well-known/smart-configuration
 """,
         nl=True,
     )

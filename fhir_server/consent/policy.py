@@ -78,12 +78,13 @@ class Policy:
 
 
 def load(name_or_path: str, *, timezone: str = "") -> Policy:
-    """The shipped policy of this name, or the one in this file; ``timezone`` (IANA) overrides the file's.
+    """Load the shipped policy of this name, or the policy file at this path (relative to the working directory).
 
+    ``timezone`` (IANA) overrides the file's.
     Raises ValueError, worded for the operator: no such file, not JSON, an unknown key, a name that nothing defines, two
     rules of one id, an unknown time zone.
     """
-    layers = _layers(name_or_path, FOLDER)
+    layers = _layers(name_or_path, Path())
     merged = _merged(reversed(layers))
     if timezone:
         merged["timezone"] = timezone
@@ -93,9 +94,15 @@ def load(name_or_path: str, *, timezone: str = "") -> Policy:
         raise ValueError(f"Policy {merged.get('policy')}: it lacks {error}.") from None
 
 
-def _layers(name: str, beside: Path) -> list[Json]:
+def _path(name_or_path: str, folder: Path) -> Path:
+    """The file of a shipped policy, if this is a name, else the path, relative to ``folder``."""
+    is_name = "/" not in name_or_path and not name_or_path.endswith(".json")
+    return FOLDER / f"{name_or_path}.json" if is_name else folder / name_or_path
+
+
+def _layers(name_or_path: str, folder: Path) -> list[Json]:
     """The file and those it extends, most specific first."""
-    path = FOLDER / f"{name}.json" if "/" not in name and not name.endswith(".json") else beside / name
+    path = _path(name_or_path, folder)
     found: list[Json] = []
     seen: set[Path] = set()
     while True:
@@ -107,8 +114,7 @@ def _layers(name: str, beside: Path) -> list[Json]:
         parent = layer.get("extends")
         if parent is None:
             return found
-        shipped = "/" not in parent and not parent.endswith(".json")
-        path = FOLDER / f"{parent}.json" if shipped else path.parent / parent
+        path = _path(parent, path.parent)
 
 
 def _read(path: Path) -> Json:

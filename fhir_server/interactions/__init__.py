@@ -1,1 +1,1 @@
-"""WHAT CAN be done: one module an interaction, each given a View and nothing else to read with."""
+"""The FHIR API: one module per interaction or operation.  Interactions read stored FHIR data only through a View."""

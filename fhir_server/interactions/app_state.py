@@ -1,7 +1,7 @@
-"""What apps keep for themselves in a record: Basic resources under the rules of SMART App State.
+"""SMART App State: Basic resources in which an app stores its settings or state for a person.
 
-https://hl7.org/fhir/smart-app-launch/STU2.2/app-state.html.  A state belongs to the app and the person who wrote it, which
-the row's ``meta.source`` says; that part is out of every app's sight, so nobody can claim another's.
+https://hl7.org/fhir/smart-app-launch/STU2.2/app-state.html.  ``meta.source`` of the stored resource identifies the app and
+the person who wrote it.  Apps never see this element, so no app can claim the state of another.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fhir_server.interactions.messages import Request
 from fhir_server.store import Row
 from fhir_server.writing.draft import Draft
 
-LARGEST: Final = 256 * 1024  # bytes
+MAX_STATE_BYTES: Final = 256 * 1024
 _TYPE: Final = "Basic"
 
 
 def covers_app_state(permissions: Permissions, type: str) -> bool:
-    """Whether a write of this type by this caller is one of app state: every Basic that somebody's app writes is."""
+    """Whether this caller's writes of ``type`` are app state: Basic resources that a person's app writes."""
     return type == _TYPE and permissions.principal.person is not None and not permissions.may_write_labels
 
 
 def owner(permissions: Permissions, type: str) -> str:
-    """The ``meta.source`` of this caller's states; "" for what is no app state."""
+    """The ``meta.source`` of this caller's app state, or "" for resources that are not app state."""
     principal = permissions.principal
     if not covers_app_state(permissions, type):
         return ""
@@ -37,29 +37,29 @@ def owner(permissions: Permissions, type: str) -> str:
 
 
 def check(permissions: Permissions, draft: Draft) -> None:
-    """Raises Problem ``too_large``, or ``unprocessable`` for a Basic that is not of the profile."""
+    """Check app state against its profile.  Raises Problem ``too_large`` or ``unprocessable``."""
     if not covers_app_state(permissions, draft.type):
         return
-    if sum(map(len, draft.parts.values())) > LARGEST:
+    if sum(map(len, draft.parts.values())) > MAX_STATE_BYTES:
         raise Problem("too_large", "App state is at most 256 KB.")
     codings = draft.value["code"].get("coding", ())
     if len(codings) != 1 or not {"system", "code"} <= codings[0].keys():
-        raise Problem("unprocessable", "App state has one code.coding, with system and code.")
-    if not all(_plain(extension) for extension in draft.value.get("extension", ())):
-        raise Problem("unprocessable", "App state has only extensions with a valueString.")
+        raise Problem("unprocessable", "App state requires exactly one code.coding, with system and code.")
+    if not all(_is_string_extension(extension) for extension in draft.value.get("extension", ())):
+        raise Problem("unprocessable", "Extensions of app state require a valueString and no other value.")
 
 
 def require_condition(permissions: Permissions, type: str, request: Request) -> None:
-    """App state is changed by whoever knows what it is now.  Raises Problem ``precondition_required``."""
+    """Require If-Match for changes of app state.  Raises Problem ``precondition_required``."""
     if covers_app_state(permissions, type) and "if-match" not in request.headers:
-        raise Problem("precondition_required", "App state is changed with If-Match.")
+        raise Problem("precondition_required", "A change of app state requires If-Match.")
 
 
 def require_own(permissions: Permissions, row: Row) -> None:
-    """Refuse to change a state that another app, or another person's, wrote.  Raises Problem ``not_found``."""
+    """Require that app state was written by this app for this person.  Raises Problem ``not_found``."""
     if covers_app_state(permissions, row.type) and jsontext.parse(row.body).get("meta", {}).get("source") != owner(permissions, row.type):
         raise not_found(row.type, row.id)
 
 
-def _plain(extension: dict[str, Any]) -> bool:
+def _is_string_extension(extension: dict[str, Any]) -> bool:
     return extension.keys() <= {"url", "valueString", "id"} and "valueString" in extension

@@ -1,7 +1,6 @@
 """batch and transaction (http://hl7.org/fhir/R4/http.html#transaction).
 
-Each entry goes through the very handlers a request of its own would, so there is no second way to the data.  A
-transaction is one store transaction: every entry or none.
+Each batch entry is handled like a request of its own.  A transaction is one store transaction: all entries or none.
 """
 
 from __future__ import annotations
@@ -19,203 +18,218 @@ from fhir_server import jsontext
 from fhir_server.access.view import View
 from fhir_server.errors import Issue, Problem
 from fhir_server.interactions import bundle_json, write
-from fhir_server.interactions.messages import JSON, Request, Response, parse_query
+from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response, parse_query
 from fhir_server.interactions.routing import match_route
-from fhir_server.interactions.service import Service
-from fhir_server.store import Transaction
+from fhir_server.interactions.service import Service, WriteContext
+from fhir_server.interactions.write import BundleContext
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.references import has_readable_references
-from fhir_server.writing.writer import ResourceWriter, rank
+from fhir_server.writing.writer import rank
 
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
-# Only members that hold an address are rewritten; an identifier may look like one and is not.
-_ADDRESS = re.compile(rb'"(reference|url|uri)"(\s*:\s*)"(urn:[^"\\]*|https?://[^"\\]*)"')
+# Only elements that contain a URL are rewritten.  An identifier can look like one, but is not.
+_URL_ELEMENT = re.compile(rb'"(reference|url|uri)"(\s*:\s*)"(urn:[^"\\]*|https?://[^"\\]*)"')
 
 
 @dataclass(frozen=True, slots=True)
 class BundleEntry:
-    """One entry, read: its request, and where it stands in the Bundle."""
+    """One parsed entry.
 
-    place: int
+    ``index``  its index in the Bundle
+    ``draft``  the resource of a create or update
+    ``id``     the logical id that this resource gets
+    """
+
+    index: int
     full_url: str
     request: Request
     draft: Draft | None = None
     id: str = ""
 
 
-async def process_bundle(request: Request, service: Service) -> Response:
-    """``POST`` to the base."""
-    await service.authenticate(request)
+async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
+    """``POST`` of a batch or transaction Bundle to the FHIR base.  Raises Problem ``unauthenticated`` or ``invalid``."""
+    await service.authenticate(request, audit)
     request.require_json()
-    value = jsontext.parse(request.body)
-    if not isinstance(value, dict) or value.get("resourceType") != "Bundle" or value.get("type") not in ("batch", "transaction"):
-        raise Problem("invalid", "This address takes a Bundle of type batch or transaction.")
-    entries = value.get("entry", [])
+    bundle = jsontext.parse(request.body)
+    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
+        raise Problem("invalid", "POST to the FHIR base requires a Bundle of type batch or transaction.")
+    entries = bundle.get("entry", [])
     if not isinstance(entries, list) or len(entries) > service.max_entries:
-        raise Problem("invalid", f"A Bundle's entries are an array of at most {service.max_entries}.")
+        raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
     texts = jsontext.items(jsontext.members(request.body).get("entry", b"[]"))
-    if value["type"] == "batch":
-        answers = [
-            await _batch_entry(value, text, place, request, service) for place, (value, text) in enumerate(zip(entries, texts, strict=True))
+    if bundle["type"] == "batch":
+        responses = [
+            await _batch_entry(value, text, index, request, service, audit)
+            for index, (value, text) in enumerate(zip(entries, texts, strict=True))
         ]
-        return _response("batch-response", answers, service)
-    return _response("transaction-response", await transaction(entries, texts, request, service), service)
+        return _bundle_response("batch-response", responses)
+    return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
 
 
-async def _batch_entry(value: Any, text: bytes, place: int, request: Request, service: Service) -> Response:
+async def _batch_entry(value: Any, text: bytes, index: int, request: Request, service: Service, audit: AuditContext) -> Response:
     try:
-        entry = _read(value, text, place, request, service, {})
+        entry = _parse_entry(value, text, index, request, service, {})
     except Problem as problem:
         return Response(problem.status, problem.outcome())
-    answer = await _process_batch(entry.request, service)
-    request.entries.append(_for_audit(entry, answer.status))
-    return answer
+    response = await _process_batch_request(entry.request, service)
+    audit.entries.append(_audited(entry, response.status))
+    return response
 
 
-def _for_audit(entry: BundleEntry, status: int = 0) -> tuple[Request, int]:
-    """An entry as the journal is told of it, which needs no body to be kept until then."""
-    return msgspec.structs.replace(entry.request, body=b""), status
+def _audited(entry: BundleEntry, status: int = 0) -> AuditedEntry:
+    """The entry for the audit log, without its body, which would stay in memory until the log is written."""
+    return AuditedEntry(msgspec.structs.replace(entry.request, body=b""), status)
 
 
-async def _process_batch(request: Request, service: Service) -> Response:
-    """The answer to one entry of a batch, as to a request of its own."""
+async def _process_batch_request(request: Request, service: Service) -> Response:
+    """Handle a batch entry as a request of its own.  The audit log records it with the Bundle."""
     try:
-        row = match_route(request)
-        if row.alone:
+        route = match_route(request)
+        if not route.batchable:
             raise Problem("invalid", "This request cannot be part of a batch.")
-        return await row.handle(request, service)
+        return await route.handle(request, service, AuditContext())
     except Problem as problem:
         return Response(problem.status, problem.outcome())
 
 
-async def transaction(entries: Sequence[Any], texts: Sequence[bytes], request: Request, service: Service) -> list[Response]:
-    """All of it or nothing; answers in the order of the entries.  Raises the Problem of the first entry that fails."""
-    addresses = _addresses(entries, service)
-    read = [_read(value, text, place, request, service, addresses) for place, (value, text) in enumerate(zip(entries, texts, strict=True))]
-    request.entries = [_for_audit(entry) for entry in read]
-    _require_distinct(read)
+async def transaction(
+    entries: Sequence[Any], texts: Sequence[bytes], request: Request, service: Service, audit: AuditContext
+) -> list[Response]:
+    """Process all entries in one store transaction; return responses in the order of the entries.
 
-    async def all_of_it(view: View, tx: Transaction, writing: ResourceWriter) -> list[Response]:
-        entries = await _responses(read, view, service)
-        known = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
-        await tx.prefetch(known)
-        answers: dict[int, Response] = {}
+    Raises the Problem of the first entry that fails.
+    """
+    targets = _targets_of_full_urls(entries, service)
+    parsed = [
+        _parse_entry(value, text, index, request, service, targets) for index, (value, text) in enumerate(zip(entries, texts, strict=True))
+    ]
+    audit.entries = [_audited(entry) for entry in parsed]
+    _require_distinct(parsed)
+
+    async def process(context: WriteContext) -> list[Response]:
+        entries = await _with_existing_targets(parsed, context.view, service)
+        written = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
+        await context.tx.prefetch(written)
+        responses: dict[int, Response] = {}
         for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
             try:
-                answers[entry.place] = await _apply(entry, view, tx, writing, service, known)
+                responses[entry.index] = await _process_entry(entry, context, service, BundleContext(entry.id, written))
             except Problem as problem:
-                raise _at(entry.place, problem) from None
-        await writing.relabel_pending()
-        return [answers[place] for place in range(len(read))]
+                raise _with_entry_index(problem, entry.index) from None
+        await context.writer.relabel_pending()
+        return [responses[index] for index in range(len(parsed))]
 
-    return await service.write_with_view(request, all_of_it)
+    return await service.write_with_view(request, audit, process)
 
 
-async def _apply(
-    entry: BundleEntry, view: View, tx: Transaction, writing: ResourceWriter, service: Service, known: frozenset[str]
-) -> Response:
+async def _process_entry(entry: BundleEntry, context: WriteContext, service: Service, bundle: BundleContext) -> Response:
     match entry.request.method:
         case "DELETE":
-            return await write.delete_in(view, tx, writing, entry.request)
+            return await write.delete_in(context, entry.request)
         case "POST" if entry.draft:
-            return await write.create_in(view, tx, writing, entry.request, service, entry.draft, entry.id, known)
+            return await write.create_in(context, entry.request, service, entry.draft, bundle)
         case "PUT" if entry.draft:
-            return await write.update_in(view, tx, writing, entry.request, service, entry.draft, known)
+            return await write.update_in(context, entry.request, service, entry.draft, bundle)
         case _:
-            row = match_route(entry.request)
-            if row.read_handler is None:
+            route = match_route(entry.request)
+            if route.read_handler is None:
                 raise Problem("invalid", "This request cannot be part of a transaction.")
-            return await row.read_handler(await service.view_in_transaction(view, tx), entry.request, service)
+            view = await service.view_in_transaction(context.view, context.tx)
+            return await route.read_handler(view, entry.request, service)
 
 
-async def _responses(entries: Sequence[BundleEntry], view: View, service: Service) -> list[BundleEntry]:
-    """The entries, with references to conditional creates that find a row in view leading to that row."""
-    found: dict[bytes, bytes] = {}
+async def _with_existing_targets(entries: Sequence[BundleEntry], view: View, service: Service) -> list[BundleEntry]:
+    """The entries, with references to a conditional create replaced by its existing match, if the caller can see one."""
+    replacements: dict[bytes, bytes] = {}
     for entry in entries:
         condition = entry.request.headers.get("if-none-exist")
         if entry.draft and condition and entry.request.method == "POST":
             existing = await write.matching(view, entry.draft.type, condition, entry.request, service)
             if existing is not None:
-                found[f'"{entry.draft.type}/{entry.id}"'.encode()] = f'"{existing.type}/{existing.id}"'.encode()
-    return [_resolve_conditional_references(entry, found) for entry in entries] if found else list(entries)
+                replacements[f'"{entry.draft.type}/{entry.id}"'.encode()] = f'"{existing.type}/{existing.id}"'.encode()
+    return [_replace_references(entry, replacements) for entry in entries] if replacements else list(entries)
 
 
-def _resolve_conditional_references(entry: BundleEntry, found: Mapping[bytes, bytes]) -> BundleEntry:
-    """The entry with promised addresses, which are random and stand nowhere by chance, replaced by those of rows that were found."""
+def _replace_references(entry: BundleEntry, replacements: Mapping[bytes, bytes]) -> BundleEntry:
+    """The entry with these quoted references replaced.  The old ones contain new random ids, so no other text is equal."""
     text = jsontext.join_members(entry.draft.parts) if entry.draft else b""
-    led = text
-    for promised, existing in found.items():
-        led = led.replace(promised, existing)
-    return replace(entry, draft=parse_draft(led)) if led != text else entry
+    replaced = text
+    for reference, existing in replacements.items():
+        replaced = replaced.replace(reference, existing)
+    return replace(entry, draft=parse_draft(replaced)) if replaced != text else entry
 
 
-def _addresses(entries: Sequence[Any], service: Service) -> dict[str, str]:
-    """fullUrl -> the ``Type/id`` it will have: for creates a fresh id, for updates the one they name."""
-    found = {}
+def _targets_of_full_urls(entries: Sequence[Any], service: Service) -> dict[str, str]:
+    """``Type/id`` by fullUrl: with a new id for a create, with the id in the URL for an update."""
+    targets = {}
     for entry in entries:
         resource = entry.get("resource") if isinstance(entry, dict) else None
         request = entry.get("request") if isinstance(entry, dict) else None
         if isinstance(resource, dict) and isinstance(request, dict) and isinstance(entry.get("fullUrl"), str):
             if request.get("method") == "POST":
-                found[entry["fullUrl"]] = f"{resource.get('resourceType')}/{service.new_id()}"
+                targets[entry["fullUrl"]] = f"{resource.get('resourceType')}/{service.new_id()}"
             elif request.get("method") == "PUT":
-                found[entry["fullUrl"]] = str(request.get("url"))
-    return found
+                targets[entry["fullUrl"]] = str(request.get("url"))
+    return targets
 
 
-def _read(value: Any, text: bytes, place: int, request: Request, service: Service, addresses: Mapping[str, str]) -> BundleEntry:
+def _parse_entry(value: Any, text: bytes, index: int, request: Request, service: Service, targets: Mapping[str, str]) -> BundleEntry:
+    """Parse an entry and replace fullUrls in its resource by their ``targets``.  Raises Problem with the entry's index."""
     try:
-        return _entry(value, text, place, request, service, addresses)
+        return _parse(value, text, index, request, service, targets)
     except Problem as problem:
-        raise _at(place, problem) from None
+        raise _with_entry_index(problem, index) from None
 
 
-def _entry(value: Any, text: bytes, place: int, request: Request, service: Service, addresses: Mapping[str, str]) -> BundleEntry:
-    asked = value.get("request") if isinstance(value, dict) else None
-    if not isinstance(asked, dict) or not isinstance(asked.get("method"), str) or not isinstance(asked.get("url"), str):
-        raise Problem("invalid", "Every entry needs a request with method and url.")
-    if asked["method"] not in _ORDER:
-        raise Problem("method", f"{asked['method']} is not supported in a Bundle.")
-    url = urlsplit(asked["url"].removeprefix(service.base))
-    path = tuple(part for part in url.path.split("/") if part)
-    inner = msgspec.structs.replace(
-        request, method=asked["method"], path=path, query=parse_query(url.query.encode("ascii", "replace")),
-        headers=_headers(request, asked), body=b"", entries=[],
+def _parse(value: Any, text: bytes, index: int, request: Request, service: Service, targets: Mapping[str, str]) -> BundleEntry:
+    member = value.get("request") if isinstance(value, dict) else None
+    if not isinstance(member, dict) or not isinstance(member.get("method"), str) or not isinstance(member.get("url"), str):
+        raise Problem("invalid", "Every entry requires a request with method and url.")
+    method = member["method"]
+    if method not in _ORDER:
+        raise Problem("method", f"A Bundle does not support {method}.")
+    url = urlsplit(member["url"].removeprefix(service.base))
+    path = tuple(segment for segment in url.path.split("/") if segment)
+    entry_request = msgspec.structs.replace(
+        request, method=method, path=path, query=parse_query(url.query.encode("ascii", "replace")),
+        headers=_headers(request, member), body=b"",
     )  # fmt: skip
     full_url = str(value.get("fullUrl", ""))
-    if asked["method"] not in ("POST", "PUT"):
-        return BundleEntry(place, full_url, inner)
+    if method not in ("POST", "PUT"):
+        return BundleEntry(index, full_url, entry_request)
     body = jsontext.members(text).get("resource", b"")
     if not body:
-        raise Problem("invalid", "This entry needs a resource.")
+        raise Problem("invalid", "An entry with POST or PUT requires a resource.")
     if not has_readable_references(body, value.get("resource")):
         body = jsontext.unescape(body)
-    inner.body = _ADDRESS.sub(lambda found: _with_addresses(found, addresses), body) if addresses else body
+    entry_request.body = _URL_ELEMENT.sub(lambda match: _replace_full_url(match, targets), body) if targets else body
     if len(path) == 2 and path[1] == "_search":
-        raise Problem("invalid", "A search in a Bundle is a GET.")
-    draft = parse_draft(inner.body, path[0] if path else None, base=service.base)
-    if asked["method"] == "PUT" and (len(path) != 2 or draft.id != path[1]):
-        raise Problem("invalid", "The resource's id is not the one in the entry's url.")
-    id = draft.id if asked["method"] == "PUT" else addresses.get(full_url, "/").partition("/")[2] or service.new_id()
-    return BundleEntry(place, full_url, inner, draft, id or "")
+        raise Problem("invalid", "A search in a Bundle requires GET.")
+    draft = parse_draft(entry_request.body, path[0] if path else None, base=service.base)
+    if method == "PUT" and (len(path) != 2 or draft.id != path[1]):
+        raise Problem("invalid", "The resource's id differs from the id in request.url.")
+    id = draft.id if method == "PUT" else targets.get(full_url, "/").partition("/")[2] or service.new_id()
+    return BundleEntry(index, full_url, entry_request, draft, id or "")
 
 
-def _with_addresses(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:
-    name, colon, address = found.groups()
-    target = addresses.get(address.decode())
-    return found.group(0) if target is None else b'"%s"%s"%s"' % (name, colon, target.encode())
+def _replace_full_url(match: re.Match[bytes], targets: Mapping[str, str]) -> bytes:
+    name, colon, full_url = match.groups()
+    target = targets.get(full_url.decode())
+    return match.group(0) if target is None else b'"%s"%s"%s"' % (name, colon, target.encode())
 
 
-def _headers(request: Request, asked: Mapping[str, Any]) -> dict[str, str]:
+def _headers(request: Request, member: Mapping[str, Any]) -> dict[str, str]:
+    """The headers of an entry's request: those of the Bundle's request that apply, and those of its ``request`` element."""
     headers = {name: request.headers[name] for name in ("authorization", "prefer", "content-type") if name in request.headers}
-    for member, header in (("ifMatch", "if-match"), ("ifNoneExist", "if-none-exist"), ("ifNoneMatch", "if-none-match")):
-        if isinstance(asked.get(member), str):
-            headers[header] = asked[member]
+    for element, header in (("ifMatch", "if-match"), ("ifNoneExist", "if-none-exist"), ("ifNoneMatch", "if-none-match")):
+        if isinstance(member.get(element), str):
+            headers[header] = member[element]
     return headers
 
 
 def _require_distinct(entries: Sequence[BundleEntry]) -> None:
-    """No two entries of a transaction may write one resource."""
+    """Require that no two entries of a transaction write the same resource.  Raises Problem ``invalid``."""
     written: set[str] = set()
     for entry in entries:
         if entry.request.method in ("PUT", "DELETE"):
@@ -229,25 +243,25 @@ def _rank(entry: BundleEntry) -> int:
     return rank(entry.draft.type) if entry.draft else 0
 
 
-def _at(place: int, problem: Problem) -> Problem:
-    """The same problem, saying which entry."""
-    issues = tuple(Issue(issue.code, f"Bundle.entry[{place}]: {issue.text}", issue.expression, issue.severity) for issue in problem.issues)
+def _with_entry_index(problem: Problem, index: int) -> Problem:
+    """The same problem, with the entry's index in its texts."""
+    issues = tuple(Issue(issue.code, f"Bundle.entry[{index}]: {issue.text}", issue.expression, issue.severity) for issue in problem.issues)
     return Problem(problem.kind, issues[0].text, issues)
 
 
-def _response(kind: str, answers: Sequence[Response], service: Service) -> Response:
-    return Response(200, bundle_json.responses(kind, (_answer(answer) for answer in answers)), ((b"content-type", JSON),))
+def _bundle_response(type: str, responses: Sequence[Response]) -> Response:
+    return Response(200, bundle_json.responses(type, map(_response_entry, responses)), ((b"content-type", JSON),))
 
 
-def _answer(answer: Response) -> bytes:
-    headers = dict(answer.headers)
-    said = [b'"status":"%d"' % answer.status]
+def _response_entry(response: Response) -> bytes:
+    headers = dict(response.headers)
+    members = [b'"status":"%d"' % response.status]
     if b"location" in headers:
-        said.append(b'"location":"%s"' % headers[b"location"])
+        members.append(b'"location":"%s"' % headers[b"location"])
     if b"etag" in headers:
-        said.append(b'"etag":%s' % json.dumps(headers[b"etag"].decode()).encode())
-    if answer.status >= 400 and answer.body:
-        said.append(b'"outcome":' + answer.body)
-        return b'{"response":{%s}}' % b",".join(said)
-    body = b'"resource":%s,' % answer.body if answer.body else b""
-    return b'{%s"response":{%s}}' % (body, b",".join(said))
+        members.append(b'"etag":%s' % json.dumps(headers[b"etag"].decode()).encode())
+    if response.status >= 400 and response.body:
+        members.append(b'"outcome":' + response.body)
+        return b'{"response":{%s}}' % b",".join(members)
+    body = b'"resource":%s,' % response.body if response.body else b""
+    return b'{%s"response":{%s}}' % (body, b",".join(members))

@@ -1,6 +1,7 @@
-"""``$export`` of the whole system, of all patients or of a Group (https://hl7.org/fhir/uv/bulkdata/STU2/export.html).
+"""``$export`` of the system, of all patients or of a Group (https://hl7.org/fhir/uv/bulkdata/STU2/export.html).
 
-Kick-off, state and files; all three belong to who asked.  What lies beyond the caller's View is in none of them.
+An export contains exactly the resources that the caller could find by search.  Its status and files are available only to
+the client, person and patient context that started it.
 """
 
 from __future__ import annotations
@@ -16,43 +17,49 @@ from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_export_job, bulk_export_request
 from fhir_server.interactions.bulk_export_job import Job
 from fhir_server.interactions.bulk_export_request import ExportRequest
-from fhir_server.interactions.messages import JSON, NDJSON, Request, Response, format_query
+from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response, format_query
 from fhir_server.interactions.service import Service
 
 _ACCEPTED = outcome((Issue("informational", "The export has been accepted.", severity="information"),))
 
 
-async def kick_off(request: Request, service: Service) -> Response:
-    """Accept an export: 202, and its address in ``Content-Location``."""
+async def kick_off(request: Request, service: Service, audit: AuditContext) -> Response:
+    """Start an export: 202, with the status URL in ``Content-Location``.
+
+    Raises Problem ``invalid``, ``forbidden`` or ``not_found``.
+    """
     if not re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")):
-        raise Problem("invalid", "$export is asked for with Prefer: respond-async.")
-    asked = bulk_export_request.read(request)
-    job = await service.read_with_view(request, partial(_accepted, request=request, service=service, asked=asked))
+        raise Problem("invalid", "$export requires the header Prefer: respond-async.")
+    export_request = bulk_export_request.parse(request)
+    job = await service.read_with_view(
+        request, audit, partial(_create_job, request=request, service=service, export_request=export_request)
+    )
     id = service.new_id()
     await bulk_export_job.save(service, id, job)
     location = f"{service.base}/$export-status/{id}"
     return Response(202, _ACCEPTED, ((b"content-type", JSON), (b"content-location", location.encode())))
 
 
-async def _accepted(view: View, request: Request, service: Service, asked: ExportRequest) -> Job:
-    types = asked.type_names(view)
+async def _create_job(view: View, request: Request, service: Service, export_request: ExportRequest) -> Job:
+    types = export_request.type_names(view)
     for type in types:
-        if type in asked.searches:
+        if type in export_request.searches:
             view.permissions.require(type, "s")
-        await asked.condition(view, type, service.base)
-    if asked.level == "group":
-        await view.read("Group", asked.group)
-    address = f"{service.base}/{'/'.join(request.path)}" + (f"?{format_query(request.query)}" if request.query else "")
-    return Job(bulk_export_job.owner(view.permissions), address, view.now, asked, types)
+        await export_request.condition(view, type, service.base)
+    if export_request.level == "group":
+        await view.read("Group", export_request.group)
+    url = f"{service.base}/{'/'.join(request.path)}" + (f"?{format_query(request.query)}" if request.query else "")
+    return Job(bulk_export_job.owner(view.permissions), url, view.now, export_request, types)
 
 
-async def status(request: Request, service: Service) -> Response:
-    """202 while under way; then the manifest, with a file for each type of which something is in view."""
+async def status(request: Request, service: Service, audit: AuditContext) -> Response:
+    """202 while resources are collected.  Then the manifest, with a file for each type that has visible resources."""
     id = request.path[1]
-    job = await bulk_export_job.collect_next_pages(service, request, id, await _mine(request, service))
-    if job.todo:
+    job = await _find_own_job(request, service, audit)
+    job = await bulk_export_job.collect_next_pages(service, request, audit, id, job)
+    if job.remaining:
         return Response(202, headers=((b"retry-after", b"1"), (b"x-progress", b"in progress")))
-    files = [type for type in job.pages if await _first(bulk_export_job.contents(service, request, id, job, type))]
+    files = [type for type in job.pages if await _first(bulk_export_job.contents(service, request, audit, id, job, type))]
     manifest = {
         "transactionTime": instant_text(job.started),
         "request": job.request,
@@ -64,34 +71,36 @@ async def status(request: Request, service: Service) -> Response:
     return Response(200, json.dumps(manifest, separators=(",", ":")).encode(), headers)
 
 
-async def cancel(request: Request, service: Service) -> Response:
-    """End an export, under way or complete: 202, and its address is not known any more."""
-    await bulk_export_job.delete(service, request.path[1], await _mine(request, service), request.now)
+async def cancel(request: Request, service: Service, audit: AuditContext) -> Response:
+    """Delete an export, complete or not: 202.  Its URLs return 404 from then on."""
+    await bulk_export_job.delete(service, request.path[1], await _find_own_job(request, service, audit), request.now)
     return Response(202)
 
 
-async def file(request: Request, service: Service) -> Response:
-    """The rows of one type, one a line.  What leaves the view while it is sent is not sent."""
+async def file(request: Request, service: Service, audit: AuditContext) -> Response:
+    """The resources of one type, one per line.  Permissions are checked again for each part that is sent."""
     id, name = request.path[1:]
-    rows = bulk_export_job.contents(service, request, id, await _mine(request, service), name.removesuffix(".ndjson"))
-    first = await _first(rows)
+    job = await _find_own_job(request, service, audit)
+    parts = bulk_export_job.contents(service, request, audit, id, job, name.removesuffix(".ndjson"))
+    first = await _first(parts)
     if not first:
-        raise Problem("not_found", "This file is not known.")
-    return Response(200, headers=((b"content-type", NDJSON),), stream=_lines(first, rows))
+        raise Problem("not_found", "There is no such export file.")
+    return Response(200, headers=((b"content-type", NDJSON),), stream=_lines(first, parts))
 
 
-async def _mine(request: Request, service: Service) -> Job:
-    async def asker(view: View) -> str:
+async def _find_own_job(request: Request, service: Service, audit: AuditContext) -> Job:
+    async def caller(view: View) -> str:
         return bulk_export_job.owner(view.permissions)
 
-    return await bulk_export_job.find(service, request.path[1], await service.read_with_view(request, asker), request.now)
+    owner = await service.read_with_view(request, audit, caller)
+    return await bulk_export_job.find(service, request.path[1], owner, request.now)
 
 
-async def _first(rows: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:
-    return await anext(rows, [])
+async def _first(parts: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:
+    return await anext(parts, [])
 
 
 async def _lines(first: list[VisibleVersion], rest: AsyncIterator[list[VisibleVersion]]) -> AsyncIterator[bytes]:
-    yield b"".join([seen.body + b"\n" for seen in first])
-    async for rows in rest:
-        yield b"".join([seen.body + b"\n" for seen in rows])
+    yield b"".join([version.body + b"\n" for version in first])
+    async for versions in rest:
+        yield b"".join([version.body + b"\n" for version in versions])

@@ -1,8 +1,8 @@
-"""A Bulk Data export under way: which rows its owner was shown, page by page, and what of them she is shown now.
+"""The stored state of a Bulk Data export, and the steps that advance it.
 
-No process works on it by itself.  Each question for its state lets it go on for some pages, in the View of the one who
-asks; so it survives the process that began it, and rests on nobody's rights of an hour ago.  What is kept are ids.  The
-rows are read when a file is fetched, again in the View of that moment, as they stood when the export was asked for.
+No background task runs.  Each status request collects the ids of some pages of resources, in the View of that request; so
+the export survives a restart and always uses the caller's current permissions.  Only ids are stored.  A file request reads
+the resources in the View of that request, in the version that was current when the export started.
 """
 
 from __future__ import annotations
@@ -19,131 +19,146 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions.bulk_export_request import ExportRequest
-from fhir_server.interactions.messages import Request
+from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import IdIs
 from fhir_server.search.rows import Position
 
 LIFE: Final = 24 * 3600 * 1_000_000
-_TURN: Final = 60 * 1_000_000  # how long another question waits for one whose process died
+_LOCK_LIFE: Final = 60 * 1_000_000  # after this time, another status request can continue the work of a process that died
 _PAGE: Final = 500
-_PAGES: Final = 40  # a question
+_PAGES: Final = 40  # pages per status request
 
 
 class Job(msgspec.Struct, frozen=True):
-    """``request`` is the kick-off's address, ``started`` its time; ``todo`` the types not yet finished, the current one first,
-    ``after`` where to go on in it; ``pages`` counts the kept pages of ids by type.
+    """An export.
+
+    ``owner``           see :func:`owner`
+    ``request``         the URL of the kick-off request
+    ``started``         its time, in microseconds since 1970 UTC
+    ``remaining``       the types that are not complete, the current one first
+    ``after``           the position in the current type at which to continue
+    ``pages``           the number of stored pages of ids, by type
     """
 
     owner: str
     request: str
     started: int
-    asked: ExportRequest
-    todo: tuple[str, ...]
+    export_request: ExportRequest = msgspec.field(name="asked")
+    remaining: tuple[str, ...] = msgspec.field(name="todo")
     after: Position | None = None
     pages: dict[str, int] = {}
 
     @property
     def expires(self) -> int:
+        """When the export is deleted, in microseconds since 1970 UTC."""
         return self.started + LIFE
 
 
 def owner(permissions: Permissions) -> str:
-    """Who an export belongs to: the client, the person and the record in context."""
+    """A digest of the client, the person and the patient in context: only they can use the export."""
     principal = permissions.principal
     return sha256(msgspec.json.encode((principal.client_id, principal.username, principal.patient))).hexdigest()
 
 
 async def save(service: Service, id: str, job: Job) -> None:
+    """Store an export until it expires."""
     await service.store.key_values.put("export", id, msgspec.json.encode(job), job.expires)
 
 
-async def find(service: Service, id: str, asker: str, now: int) -> Job:
-    """The export of this id.  Raises Problem ``not_found`` if there is none, or it is another's."""
+async def find(service: Service, id: str, owner: str, now: int) -> Job:
+    """Return the owner's export.  Raises Problem ``not_found`` if there is none, or it belongs to another owner."""
     text = await service.store.key_values.get("export", id, now)
     job = msgspec.json.decode(text, type=Job) if text else None
-    if job is None or job.owner != asker:
-        raise Problem("not_found", "This export is not known.")
+    if job is None or job.owner != owner:
+        raise Problem("not_found", "There is no such export.")
     return job
 
 
 async def delete(service: Service, id: str, job: Job, now: int) -> None:
-    """Forget an export."""
-    secrets = service.store.key_values
-    await secrets.pop("export", id, now)
+    """Delete an export and its pages."""
+    key_values = service.store.key_values
+    await key_values.pop("export", id, now)
     for type, pages in job.pages.items():
         for number in range(pages):
-            await secrets.pop("export-page", _page_key(id, type, number), now)
+            await key_values.pop("export-page", _page_key(id, type, number), now)
 
 
-async def collect_next_pages(service: Service, request: Request, id: str, job: Job) -> Job:
-    """The export some pages further on, unless another question has its turn just now."""
-    secrets = service.store.key_values
-    if not job.todo or not await secrets.put_if_absent("export-turn", id, b"", request.now + _TURN):
+async def collect_next_pages(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
+    """Collect the ids of some more pages and return the advanced export.
+
+    Returns ``job`` unchanged if it is complete or another status request is working on it.
+    """
+    key_values = service.store.key_values
+    if not job.remaining or not await key_values.put_if_absent("export-turn", id, b"", request.now + _LOCK_LIFE):
         return job
     try:
         job = await find(service, id, job.owner, request.now)
-        enough = sum(job.pages.values()) + _PAGES
-        while job.todo and sum(job.pages.values()) < enough:
-            job = await _further(service, request, id, job)
+        limit = sum(job.pages.values()) + _PAGES
+        while job.remaining and sum(job.pages.values()) < limit:
+            job = await _collect_page(service, request, audit, id, job)
             await asyncio.sleep(0)
         await save(service, id, job)
         return job
     finally:
-        await secrets.pop("export-turn", id, request.now)
+        await key_values.pop("export-turn", id, request.now)
 
 
-async def _further(service: Service, request: Request, id: str, job: Job) -> Job:
-    type = job.todo[0]
+async def _collect_page(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
+    type = job.remaining[0]
     try:
-        ids, after = await service.read_with_view(request, partial(_listed, job=job, base=service.base))
+        ids, after = await service.read_with_view(request, audit, partial(_list_ids, job=job, base=service.base))
     except Problem as problem:
         if problem.kind != "invalid" or job.after is None:
             raise
-        # The row behind which to go on has left the view: begin this type again.
+        # The resource at the stored position is no longer visible: start this type again.
         return msgspec.structs.replace(job, after=None, pages={**job.pages, type: 0})
     number = job.pages.get(type, 0)
     if ids:
         page = msgspec.json.encode(ids)
         await service.store.key_values.put("export-page", _page_key(id, type, number), page, job.expires)
         job = msgspec.structs.replace(job, pages={**job.pages, type: number + 1})
-    return msgspec.structs.replace(job, after=after, todo=job.todo if after else job.todo[1:])
+    return msgspec.structs.replace(job, after=after, remaining=job.remaining if after else job.remaining[1:])
 
 
-async def _listed(view: View, job: Job, base: str) -> tuple[list[str], Position | None]:
-    type = job.todo[0]
-    where = await job.asked.condition(view, type, base)
-    look = view.find if type in job.asked.searches else view.find_readable
-    page = await look(type, where, limit=_PAGE, after=job.after)
-    return [row.id for row in page.versions], page.next
+async def _list_ids(view: View, job: Job, base: str) -> tuple[list[str], Position | None]:
+    """The ids of the next page of the current type, and the position at which the page after it begins."""
+    type = job.remaining[0]
+    where = await job.export_request.condition(view, type, base)
+    find = view.find if type in job.export_request.searches else view.find_readable
+    page = await find(type, where, limit=_PAGE, after=job.after)
+    return [version.id for version in page.versions], page.next
 
 
-async def contents(service: Service, request: Request, id: str, job: Job, type: str) -> AsyncIterator[list[VisibleVersion]]:
-    """The rows of one type, some at a time: those in view now, as they stood when the export was asked for."""
+async def contents(
+    service: Service, request: Request, audit: AuditContext, id: str, job: Job, type: str
+) -> AsyncIterator[list[VisibleVersion]]:
+    """Yield the resources of one type, a page at a time: those visible now, as of the start of the export."""
     for number in range(job.pages.get(type, 0)):
         text = await service.store.key_values.get("export-page", _page_key(id, type, number), request.now)
         ids = msgspec.json.decode(text or b"[]", type=list[str])
-        rows = await service.read_with_view(request, partial(_as_of, type=type, ids=ids, time=job.started))
-        if rows:
-            yield rows
+        versions = await service.read_with_view(request, audit, partial(_versions_at, type=type, ids=ids, time=job.started))
+        if versions:
+            yield versions
 
 
-async def _as_of(view: View, type: str, ids: list[str], time: int) -> list[VisibleVersion]:
+async def _versions_at(view: View, type: str, ids: list[str], time: int) -> list[VisibleVersion]:
+    """The versions of these resources that were current at ``time``, without resources that are hidden or absent now."""
     page = await view.find_readable(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
-    rows = {seen.id: seen for seen in page.versions if seen.updated <= time}
-    for id in set(ids) - set(rows):
-        earlier = await _earlier(view, type, id, time)
-        if earlier is not None:
-            rows[id] = earlier
-    return [rows[id] for id in ids if id in rows]
+    versions = {version.id: version for version in page.versions if version.updated <= time}
+    for id in set(ids) - set(versions):
+        past = await _past_version(view, type, id, time)
+        if past is not None:
+            versions[id] = past
+    return [versions[id] for id in ids if id in versions]
 
 
-async def _earlier(view: View, type: str, id: str, time: int) -> VisibleVersion | None:
+async def _past_version(view: View, type: str, id: str, time: int) -> VisibleVersion | None:
     try:
-        past = [seen for seen in await view.history(type, id) if seen.updated <= time]
+        past = [version for version in await view.history(type, id) if version.updated <= time]
     except Problem as problem:
         if problem.kind not in ("not_found", "gone"):
-            raise  # a failure of the moment must not pass for a row that is not there
+            raise  # a temporary failure must not remove a resource from the file
         return None
     return past[-1] if past and past[-1].interaction != "delete" else None
 

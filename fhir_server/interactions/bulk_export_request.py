@@ -1,4 +1,4 @@
-"""What a Bulk Data kick-off asks for (https://hl7.org/fhir/uv/bulkdata/STU2/export.html#query-parameters)."""
+"""Parses the parameters of a Bulk Data kick-off request (https://hl7.org/fhir/uv/bulkdata/STU2/export.html#query-parameters)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatie
 Level = Literal["system", "patient", "group"]
 _FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson"})
 _PARAMETERS = frozenset({"_outputFormat", "_since", "_type", "_typeFilter", "patient", "_format", "_pretty"})
-# A comma inside a search is escaped or encoded; one before another type begins the next search.
-_BETWEEN = re.compile(r",(?=[A-Z][A-Za-z]+\?)")
+# A comma within a search is escaped or encoded.  A comma before another type separates two searches.
+_SEPARATOR = re.compile(r",(?=[A-Z][A-Za-z]+\?)")
 
 
 class ExportRequest(msgspec.Struct, frozen=True):
-    """A kick-off, checked.  ``patients`` None: not limited to some; ``searches``: query strings of which a row must meet one."""
+    """A checked kick-off request.
+
+    ``group``     id of the Group, at level ``group``
+    ``since``     the _since parameter, or ""
+    ``types``     the _type parameter; empty: all types of the level that a scope covers
+    ``patients``  ids of the patients to export; None: all
+    ``searches``  query strings by type (_typeFilter); a resource must match one of them
+    """
 
     level: Level
     group: str = ""
@@ -35,90 +42,91 @@ class ExportRequest(msgspec.Struct, frozen=True):
     searches: dict[str, tuple[str, ...]] = {}
 
     def type_names(self, view: View) -> tuple[str, ...]:
-        """The types to export: those asked for, else those of the level that a scope covers.
+        """The types to export: the requested ones, or those of the level that a scope covers.
 
-        Raises Problem ``forbidden`` for a type that was asked for and that no scope covers, and if no type is left.
+        Raises Problem ``forbidden`` if no scope covers a requested type, or any type.
         """
         for type in self.types:
             view.permissions.require(type, "r")
-        covered = self.types or [type for type in sorted(catalog()) if self._has(type) and view.permissions.scopes(type, "r")]
+        covered = self.types or [type for type in sorted(catalog()) if self._contains(type) and view.permissions.scopes(type, "r")]
         if not covered:
-            raise Problem("forbidden", "The scopes of this access token cover nothing to export.")
+            raise Problem("forbidden", "The scopes of this access token cover no type to export.")
         return tuple(covered)
 
-    def _has(self, type: str) -> bool:
+    def _contains(self, type: str) -> bool:
         return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON
 
     async def condition(self, view: View, type: str, base: str) -> Filter:
-        """What a row of ``type`` must meet.  Raises Problem ``not_found`` for a group that is not in view (any longer)."""
-        parts: list[Filter] = []
+        """The filter for resources of ``type``.  Raises Problem ``not_found`` if the group is hidden or absent."""
+        filters: list[Filter] = []
         if catalog()[type].subjects:
             if self.level == "group":
-                parts.append(OfPatient(await _members(view, self.group)))
+                filters.append(OfPatient(await _member_patients(view, self.group)))
             if self.patients is not None:
-                parts.append(OfPatient(frozenset(self.patients)))
+                filters.append(OfPatient(frozenset(self.patients)))
         if self.since:
-            parts.append(query.condition(type, [("_lastUpdated", f"ge{self.since}")], view.now, base))
+            filters.append(query.condition(type, [("_lastUpdated", f"ge{self.since}")], view.now, base))
         if type in self.searches:
             searches = [query.condition(type, parse_query(text.encode()), view.now, base) for text in self.searches[type]]
-            parts.append(AnyOf(tuple(searches)))
-        return AllOf(tuple(parts)) if parts else EVERYTHING
+            filters.append(AnyOf(tuple(searches)))
+        return AllOf(tuple(filters)) if filters else EVERYTHING
 
 
-def read(request: Request) -> ExportRequest:
-    """The kick-off that this request is.  Raises Problem ``invalid`` for what is malformed, or not supported unless lenient."""
-    pairs = (*request.query, *(_sent(request) if request.method == "POST" else ()))
+def parse(request: Request) -> ExportRequest:
+    """Parse a kick-off request.
+
+    Raises Problem ``invalid`` for malformed parameters, and for unsupported ones unless Prefer is handling=lenient.
+    """
+    pairs = (*request.query, *(_body_parameters(request) if request.method == "POST" else ()))
     unknown = sorted({name for name, _ in pairs} - _PARAMETERS)
     if unknown and request.preference("handling", "strict") != "lenient":
         raise Problem("invalid", f"$export does not support the parameter {unknown[0]}.")
     for name, value in pairs:
         if name == "_outputFormat" and value.replace(" ", "+") not in _FORMATS:
-            raise Problem("invalid", "_outputFormat is application/fhir+ndjson.")
+            raise Problem("invalid", "_outputFormat must be application/fhir+ndjson.")
     level: Level = "system" if len(request.path) == 1 else "patient" if request.path[0] == "Patient" else "group"
     types = tuple(dict.fromkeys(name for value in _values(pairs, "_type") for name in value.split(",")))
+    _require_types(types)
     patients = _patients(pairs) if level != "system" else None
     since = _values(pairs, "_since")
-    return ExportRequest(
-        level, request.path[1] if level == "group" else "", since[-1] if since else "", _known(types), patients, _searches(pairs)
-    )
+    return ExportRequest(level, request.path[1] if level == "group" else "", since[-1] if since else "", types, patients, _searches(pairs))
 
 
 def _values(pairs: Sequence[tuple[str, str]], name: str) -> list[str]:
-    return [value for given, value in pairs if given == name]
+    return [value for pair_name, value in pairs if pair_name == name]
 
 
-def _known(types: tuple[str, ...]) -> tuple[str, ...]:
+def _require_types(types: tuple[str, ...]) -> None:
     for type in types:
         if type not in catalog():
             raise Problem("invalid", f"{type} is not a resource type of R4.")
-    return types
 
 
 def _patients(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...] | None:
-    named = _values(pairs, "patient")
-    return tuple(one.removeprefix("Patient/") for one in named) if named else None
+    references = _values(pairs, "patient")
+    return tuple(reference.removeprefix("Patient/") for reference in references) if references else None
 
 
 def _searches(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    searches: dict[str, tuple[str, ...]] = {}
     for value in _values(pairs, "_typeFilter"):
-        for text in _BETWEEN.split(value):
+        for text in _SEPARATOR.split(value):
             type, mark, search = text.partition("?")
             if not mark:
-                raise Problem("invalid", "_typeFilter holds searches such as Observation?category=laboratory.")
-            _known((type,))
-            found[type] = (*found.get(type, ()), search)
-    return found
+                raise Problem("invalid", "_typeFilter must contain searches such as Observation?category=laboratory.")
+            _require_types((type,))
+            searches[type] = (*searches.get(type, ()), search)
+    return searches
 
 
-def _sent(request: Request) -> tuple[tuple[str, str], ...]:
-    """The pairs of a Parameters resource."""
+def _body_parameters(request: Request) -> tuple[tuple[str, str], ...]:
+    """The name and value pairs of the Parameters resource in the body."""
     request.require_json()
-    value = jsontext.parse(request.body)
-    given = value.get("parameter", []) if isinstance(value, dict) and value.get("resourceType") == "Parameters" else None
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        raise Problem("invalid", "A kick-off by POST takes a Parameters resource.")
-    return tuple((str(one.get("name", "")), _text(one)) for one in given)
+    resource = jsontext.parse(request.body)
+    parameters = resource.get("parameter", []) if isinstance(resource, dict) and resource.get("resourceType") == "Parameters" else None
+    if not isinstance(parameters, list) or not all(isinstance(parameter, dict) for parameter in parameters):
+        raise Problem("invalid", "A kick-off by POST requires a Parameters resource.")
+    return tuple((str(parameter.get("name", "")), _text(parameter)) for parameter in parameters)
 
 
 def _text(parameter: dict[str, Any]) -> str:
@@ -126,8 +134,8 @@ def _text(parameter: dict[str, Any]) -> str:
     return str(value.get("reference", "")) if isinstance(value, dict) else str(value)
 
 
-async def _members(view: View, group: str) -> frozenset[str]:
-    """The ids of the Patients that a Group in view lists and that take part."""
+async def _member_patients(view: View, group: str) -> frozenset[str]:
+    """The ids of the active member Patients of a visible Group."""
     members = jsontext.parse((await view.read("Group", group)).body).get("member", [])
-    names = [str(one.get("entity", {}).get("reference", "")) for one in members if not one.get("inactive", False)]
-    return frozenset(name.removeprefix("Patient/") for name in names if name.startswith("Patient/"))
+    references = [str(member.get("entity", {}).get("reference", "")) for member in members if not member.get("inactive", False)]
+    return frozenset(reference.removeprefix("Patient/") for reference in references if reference.startswith("Patient/"))

@@ -1,6 +1,6 @@
-"""The CapabilityStatement, made from the tables that the server runs on (http://hl7.org/fhir/R4/capabilitystatement.html).
+"""The CapabilityStatement, generated from the server's own tables (http://hl7.org/fhir/R4/capabilitystatement.html).
 
-It is the same for every caller, and says nothing that the code does not do.
+It is the same for all callers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fhir_server
 from fhir_server.clock import instant_text
 from fhir_server.interactions.routing import ROUTES
 from fhir_server.resources import catalog
+from fhir_server.resources.models import model
 from fhir_server.search import index
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
@@ -24,22 +25,25 @@ _OPERATIONS = {
     ),
     "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
 }
-_CODES = tuple(dict.fromkeys(row.code for row in ROUTES if row.shape[0] == "{type}"))
+_CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[0] == "{type}"))
 
 
-def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str, Any]:
-    """The statement of a server at ``base`` whose OAuth endpoints (``authorize``, ``token``, ...) are ``oauth``."""
-    return {
-        "resourceType": "CapabilityStatement",
-        "status": "active",
-        "date": instant_text(now),
-        "kind": "instance",
-        "instantiates": [f"{_BULK}/CapabilityStatement/bulk-data"],
-        "software": {"name": "fhir-server", "version": fhir_server.__version__},
-        "implementation": {"description": "Patient-facing record", "url": base},
-        "fhirVersion": "4.0.1",
-        "format": ["application/fhir+json", "json"],
-        "rest": [
+def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
+    """The statement of a server at ``base``, as JSON text.
+
+    ``oauth`` holds the URLs of the OAuth endpoints by their names in the oauth-uris extension (``authorize``, ``token``, ...).
+    The first call imports the typed models, which takes a fraction of a second.
+    """
+    statement = model("CapabilityStatement")(
+        status="active",
+        date=instant_text(now),
+        kind="instance",
+        instantiates=[f"{_BULK}/CapabilityStatement/bulk-data"],
+        software={"name": "fhir-server", "version": fhir_server.__version__},
+        implementation={"description": "Patient-facing record", "url": base},
+        fhirVersion="4.0.1",
+        format=["application/fhir+json", "json"],
+        rest=[
             {
                 "mode": "server",
                 "security": _security(oauth),
@@ -48,7 +52,9 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> dict[str
                 "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
             }
         ],
-    }
+    )
+    text: str = statement.model_dump_json()
+    return text.encode()
 
 
 def _security(oauth: dict[str, str]) -> dict[str, Any]:
@@ -57,13 +63,13 @@ def _security(oauth: dict[str, str]) -> dict[str, Any]:
         "cors": True,
         "service": [{"coding": [{"system": _SECURITY, "code": "SMART-on-FHIR"}]}],
         "extension": [{"url": _OAUTH_URIS, "extension": uris}],
-        "description": "Every answer is computed as if what its caller may not see had never been written.",
+        "description": "The server computes each response as if data that the caller may not see did not exist.",
     }
 
 
 def _resource(type: str) -> dict[str, Any]:
     parameters = index.supported(type)
-    references = [f"{type}:{one.code}" for one in parameters if one.kind == "reference"]
+    includes = [f"{type}:{parameter.code}" for parameter in parameters if parameter.kind == "reference"]
     resource: dict[str, Any] = {
         "type": type,
         "interaction": [{"code": code} for code in _CODES],
@@ -73,9 +79,9 @@ def _resource(type: str) -> dict[str, Any]:
         "conditionalCreate": True,
         "conditionalRead": "not-match",
         "referencePolicy": ["literal", "enforced"],
-        "searchInclude": references,
-        "searchRevInclude": _pointing()[type],
-        "searchParam": [{"name": one.code, "type": one.kind} for one in parameters],
+        "searchInclude": includes,
+        "searchRevInclude": _reverse_includes()[type],
+        "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
     if type in _OPERATIONS:
         resource["operation"] = [{"name": name, "definition": definition} for name, definition in _OPERATIONS[type]]
@@ -83,8 +89,8 @@ def _resource(type: str) -> dict[str, Any]:
 
 
 @cache
-def _pointing() -> dict[str, list[str]]:
-    """By type: the reference parameters of all types that may refer to it, as ``Type:code``."""
+def _reverse_includes() -> dict[str, list[str]]:
+    """By type: the reference parameters of all types whose targets include it, as ``Type:code``."""
     parameters: dict[str, list[str]] = {type: [] for type in catalog()}
     for other in sorted(catalog()):
         for parameter in index.supported(other):

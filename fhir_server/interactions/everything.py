@@ -1,12 +1,13 @@
 """``Patient/{id}/$everything`` (http://hl7.org/fhir/R4/operation-patient-everything.html).
 
-The record is walked type by type in the caller's View; a page link says in which type, and behind which row, to go on.
-Rows belong by their deciding subject, so nothing follows a reference into another person's record.
+Reads the record type by type in the caller's View.  A page link contains the type and the position in it at which the next
+page begins.  A resource belongs to the record by its deciding subject, so no reference leads into another person's record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
@@ -21,8 +22,8 @@ from fhir_server.search.rows import Position
 from fhir_server.writing.references import is_local, references
 
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
-_MOST = 1000
-# The parameter that says when care took place, in the order of preference.
+_MAX_COUNT = 1000
+# Search parameters for the date of care, most preferred first.
 _CARE_DATES = (
     "date",
     "period",
@@ -39,83 +40,94 @@ _CARE_DATES = (
 
 
 async def everything(view: View, request: Request, service: Service) -> Response:
-    """A searchset of the patient, the patient's record, and the directory and medication rows it refers to."""
+    """A searchset of the patient, the patient's record, and the shared resources (practitioners, medications) it refers to.
+
+    Raises Problem ``forbidden``, ``not_found``, ``gone`` or ``invalid``.
+    """
     type, id = request.path[:2]
     view.permissions.require("Patient", "r")
     await view.read(type, id)
-    asked = dict(request.query)
-    unknown = sorted(set(asked) - _PARAMETERS)
+    parameters = dict(request.query)
+    unknown = sorted(set(parameters) - _PARAMETERS)
     if unknown and request.preference("handling", "lenient") == "strict":
         raise Problem("invalid", f"$everything has no parameter {unknown[0]}.")
     applied = [(name, value) for name, value in request.query if name in _PARAMETERS and name != "_page"]
     path = f"{type}/{id}/$everything"
     bound = binding(view, service, path, applied)
-    start = _start(service.cursors.decrypt(asked["_page"], bound) if "_page" in asked else None)
-    found, end = await _walk(view, id, await _types(view, id, asked), asked, start, service)
-    links = [("self", bundle_json.address(service.base, path, applied))]
+    start = _start(service.cursors.decrypt(parameters["_page"], bound) if "_page" in parameters else None)
+    matches, end = await _read_page(view, id, await _types(view, id, parameters), parameters, start, service)
+    links = [("self", bundle_json.query_url(service.base, path, applied))]
     if end is not None:
         links.append(("next", next_link(service, path, applied, end, bound)))
-    entries = [bundle_json.entry(seen, service.base) for seen in found]
-    entries += [bundle_json.entry(seen, service.base, "include") for seen in await _referenced_by(view, found)]
+    entries = [bundle_json.entry(version, service.base) for version in matches]
+    entries += [bundle_json.entry(version, service.base, "include") for version in await _find_referenced(view, matches)]
     return Response(200, bundle_json.searchset(entries, links=links), ((b"content-type", JSON),))
 
 
-async def _types(view: View, patient: str, asked: dict[str, str]) -> tuple[str, ...]:
-    """The types to walk, Patient first: those of which the patient has rows, and that a scope covers."""
-    wanted = set(asked["_type"].split(",")) if asked.get("_type") else None
+async def _types(view: View, patient: str, parameters: dict[str, str]) -> tuple[str, ...]:
+    """The types to read, Patient first: those of the patient's resources that a scope covers.  Raises Problem ``invalid``."""
+    wanted = set(parameters["_type"].split(",")) if parameters.get("_type") else None
     for name in sorted(wanted or ()):
         if name not in catalog():
             raise Problem("invalid", f"{name} is not a resource type of R4.")
     stored = await view.types_of_unfiltered(patient)
-    owned = (name for name in stored if catalog()[name].subjects and view.permissions.scopes(name, "r"))
-    return ("Patient", *sorted(name for name in owned if name != "Patient" and (wanted is None or name in wanted)))
+    readable = (name for name in stored if catalog()[name].subjects and view.permissions.scopes(name, "r"))
+    return ("Patient", *sorted(name for name in readable if name != "Patient" and (wanted is None or name in wanted)))
 
 
-def _start(position: Position | None) -> tuple[str, Position | None]:
+class _Start(NamedTuple):
+    """Where a page begins: in this type, after this position (None: at its first resource)."""
+
+    type: str
+    after: Position | None
+
+
+def _start(position: Position | None) -> _Start:
     if position is None:
-        return "Patient", None
-    return str(position.keys[0]), Position((), position.id) if position.id else None
+        return _Start("Patient", None)
+    return _Start(str(position.keys[0]), Position((), position.id) if position.id else None)
 
 
-async def _walk(
-    view: View, patient: str, types: Sequence[str], asked: dict[str, str], start: tuple[str, Position | None], service: Service
+async def _read_page(
+    view: View, patient: str, types: Sequence[str], parameters: dict[str, str], start: _Start, service: Service
 ) -> tuple[list[VisibleVersion], Position | None]:
-    room = _count(asked)
-    first, after = start
-    found: list[VisibleVersion] = []
-    for type in [type for type in types if _rank(type) >= _rank(first)]:
-        where = _condition(type, patient, asked, view.now, service)
-        if room == 0:
+    """The resources of one page, and the position of the next page or None."""
+    remaining = _count(parameters)
+    matches: list[VisibleVersion] = []
+    for type in [type for type in types if _rank(type) >= _rank(start.type)]:
+        where = _condition(type, patient, parameters, view.now, service)
+        if remaining == 0:
             if (await view.find_readable(type, where, limit=1, after=None)).versions:
-                return found, Position((type,), "")
+                return matches, Position((type,), "")
             continue
-        rows, end, _ = await view.find_readable(type, where, limit=room, after=after if type == first else None)
-        found, room = found + rows, room - len(rows)
+        versions, end, _ = await view.find_readable(type, where, limit=remaining, after=start.after if type == start.type else None)
+        matches, remaining = matches + versions, remaining - len(versions)
         if end is not None:
-            return found, Position((type,), end.id)
-    return found, None
+            return matches, Position((type,), end.id)
+    return matches, None
 
 
 def _rank(type: str) -> tuple[bool, str]:
     return type != "Patient", type
 
 
-def _count(asked: dict[str, str]) -> int:
-    text = asked.get("_count", str(_MOST))
+def _count(parameters: dict[str, str]) -> int:
+    text = parameters.get("_count", str(_MAX_COUNT))
     if not text.isdecimal() or int(text) == 0:
-        raise Problem("invalid", "_count is a whole number above 0.")
-    return min(int(text), _MOST)
+        raise Problem("invalid", "_count must be a whole number above 0.")
+    return min(int(text), _MAX_COUNT)
 
 
-def _condition(type: str, patient: str, asked: dict[str, str], now: int, service: Service) -> Filter:
-    pairs = [("_lastUpdated", f"ge{asked['_since']}")] if "_since" in asked else []
-    dated = _care_date(type)
-    if dated is not None:
-        pairs += [(dated, prefix + asked[name]) for name, prefix in (("start", "ge"), ("end", "le")) if name in asked]
-    parts: list[Filter] = [OfPatient(frozenset({patient}))]
+def _condition(type: str, patient: str, parameters: dict[str, str], now: int, service: Service) -> Filter:
+    """The filter for the patient's resources of a type: by _since, and by start and end if the type has a date of care."""
+    pairs = [("_lastUpdated", f"ge{parameters['_since']}")] if "_since" in parameters else []
+    care_date = _care_date(type)
+    if care_date is not None:
+        pairs += [(care_date, prefix + parameters[name]) for name, prefix in (("start", "ge"), ("end", "le")) if name in parameters]
+    filters: list[Filter] = [OfPatient(frozenset({patient}))]
     if pairs:
-        parts.append(query.condition(type, pairs, now=now, base=service.base))
-    return AllOf(tuple(parts))
+        filters.append(query.condition(type, pairs, now=now, base=service.base))
+    return AllOf(tuple(filters))
 
 
 def _care_date(type: str) -> str | None:
@@ -123,14 +135,14 @@ def _care_date(type: str) -> str | None:
     return next((code for code in _CARE_DATES if code in dates), None)
 
 
-async def _referenced_by(view: View, found: Sequence[VisibleVersion]) -> list[VisibleVersion]:
-    """The rows of no patient that what was found refers to: practitioners, places, medications."""
-    names = {f"{seen.type}/{seen.id}" for seen in found}
-    written = references(b"\n".join([seen.body for seen in found]))
-    targets = {target for target in written - names if is_local(target)}
-    common = {target for target in targets if not catalog()[target.partition("/")[0]].subjects}
-    extras: list[VisibleVersion] = []
-    for type in sorted({target.partition("/")[0] for target in common}):
-        ids = frozenset(target.partition("/")[2] for target in common if target.startswith(type + "/"))
-        extras += await view.find_included(type, IdIs(ids), len(ids))
-    return extras
+async def _find_referenced(view: View, matches: Sequence[VisibleVersion]) -> list[VisibleVersion]:
+    """The visible resources of no patient that the matches refer to: practitioners, locations, medications."""
+    names = {f"{version.type}/{version.id}" for version in matches}
+    referenced = references(b"\n".join([version.body for version in matches]))
+    targets = {target for target in referenced - names if is_local(target)}
+    shared = {target for target in targets if not catalog()[target.partition("/")[0]].subjects}
+    versions: list[VisibleVersion] = []
+    for type in sorted({target.partition("/")[0] for target in shared}):
+        ids = frozenset(target.partition("/")[2] for target in shared if target.startswith(type + "/"))
+        versions += await view.find_included(type, IdIs(ids), len(ids))
+    return versions

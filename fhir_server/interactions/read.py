@@ -9,28 +9,28 @@ from fhir_server.interactions.service import Service
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id``; 304 if the caller's copy is the version in view."""
+    """``GET Type/id``.  304 if If-None-Match has the visible version.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
     type, id = request.path[:2]
-    seen = await view.read(type, id)
-    given = request.headers.get("if-none-match")
-    if given is not None and etag_version(given) == str(seen.version):
-        return Response(304, headers=version_headers(seen.version, seen.updated))
-    return answer(seen)
+    version = await view.read(type, id)
+    etag = request.headers.get("if-none-match")
+    if etag is not None and etag_version(etag) == str(version.version):
+        return Response(304, headers=version_headers(version.version, version.updated))
+    return version_response(version)
 
 
 async def vread(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id/_history/version``, by the number the caller knows the version by."""
-    type, id, _, version = request.path
-    return answer(await view.version(type, id, version))
+    """``GET Type/id/_history/number``, where ``number`` counts the versions that the caller can see."""
+    type, id, _, number = request.path
+    return version_response(await view.version(type, id, number))
 
 
 async def history(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id/_history``: the versions in view, newest first."""
+    """``GET Type/id/_history``: the visible versions, newest first."""
     type, id = request.path[:2]
     versions = await view.history(type, id)
     return Response(200, bundle_json.history(versions, service.base, f"{type}/{id}/_history"), ((b"content-type", JSON),))
 
 
-def answer(seen: VisibleVersion, status: int = 200) -> Response:
-    """One version as an answer."""
-    return Response(status, seen.body, ((b"content-type", JSON), *version_headers(seen.version, seen.updated)))
+def version_response(version: VisibleVersion, status: int = 200) -> Response:
+    """A response with one version as its body."""
+    return Response(status, version.body, ((b"content-type", JSON), *version_headers(version.version, version.updated)))

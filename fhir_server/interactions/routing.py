@@ -1,4 +1,4 @@
-"""The FHIR API's table: method and address -> interaction.  The router, batch entries and the CapabilityStatement read it."""
+"""The routes of the FHIR API: method and URL path to handler.  Used by the API, by batches and by the CapabilityStatement."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export, everything, read, search, write
-from fhir_server.interactions.messages import JSON, NDJSON, Request, Response
+from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
 from fhir_server.writing.references import ID
 
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
-Handler = Callable[[Request, Service], Awaitable[Response]]
+Handler = Callable[[Request, Service, AuditContext], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row.  ``code`` is the CapabilityStatement's; ``look`` is set where the interaction only reads.
+    """One route.
 
-    ``media`` is the type of what it answers; ``alone``: it cannot be an entry of a batch.
+    ``code``          the interaction's code in the CapabilityStatement
+    ``shape``         the path's segments; those in braces vary
+    ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
+    ``media``         the media type of the response
+    ``batchable``     whether a batch can contain the request
     """
 
     code: str
@@ -30,14 +34,14 @@ class Route:
     handle: Handler
     read_handler: ReadHandler | None = None
     media: bytes = JSON
-    alone: bool = False
+    batchable: bool = True
 
 
-def _read_route(code: str, method: str, shape: tuple[str, ...], look: ReadHandler) -> Route:
-    async def handle(request: Request, service: Service) -> Response:
-        return await service.read_with_view(request, lambda view: look(view, request, service))
+def _read_route(code: str, method: str, shape: tuple[str, ...], read_handler: ReadHandler) -> Route:
+    async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
+        return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service))
 
-    return Route(code, method, shape, handle, look)
+    return Route(code, method, shape, handle, read_handler)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -51,46 +55,46 @@ ROUTES: tuple[Route, ...] = (
     Route("update", "PUT", ("{type}", "{id}"), write.update),
     Route("delete", "DELETE", ("{type}", "{id}"), write.delete),
     *(
-        Route("operation", method, shape, bulk_export.kick_off, alone=True)
+        Route("operation", method, shape, bulk_export.kick_off, batchable=False)
         for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))
         for method in ("GET", "POST")
     ),
-    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, alone=True),
-    Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, alone=True),
-    Route("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, alone=True),
+    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, batchable=False),
+    Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, batchable=False),
+    Route("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, batchable=False),
 )
 
 
-def _bucket(shape: tuple[str, ...]) -> tuple[int, str]:
-    """What tells rows apart: the length, and the last fixed step."""
-    fixed = [step for step in shape if step[0] in "_$"]
-    return len(shape), fixed[-1] if fixed else ""
+def _route_key(path: tuple[str, ...]) -> tuple[int, str]:
+    """What distinguishes the routes' paths: the number of segments, and the last segment that begins with ``_`` or ``$``."""
+    fixed = [segment for segment in path if segment[0] in "_$"]
+    return len(path), fixed[-1] if fixed else ""
 
 
-def _matches(row: Route, first: str) -> bool:
-    """Whether an address that begins with this step can be one of this row's."""
-    return first in catalog() if row.shape[0] == "{type}" else first == row.shape[0]
+def _matches_first_segment(route: Route, segment: str) -> bool:
+    return segment in catalog() if route.shape[0] == "{type}" else segment == route.shape[0]
 
 
-_BY_PLACE: dict[tuple[int, str], dict[str, Route]] = {}
-for _row in ROUTES:
-    _BY_PLACE.setdefault(_bucket(_row.shape), {})[_row.method] = _row
+_BY_KEY: dict[tuple[int, str], dict[str, Route]] = {}
+for _route in ROUTES:
+    _BY_KEY.setdefault(_route_key(_route.shape), {})[_route.method] = _route
 
 
 def match_route(request: Request) -> Route:
-    """The interaction a request asks for.
+    """Return the route of a request.
 
-    Raises Problem ``not_found`` for an address that is none of ours and ``method`` for a method it does not take.
+    Raises Problem ``not_found`` for a path without route, ``method`` for a method that the path does not support, and
+    ``not_found`` or (for PUT and DELETE) ``invalid`` for a malformed id.
     """
     path = request.path
-    rows = _BY_PLACE.get(_bucket(path)) if path else None
-    if not rows or not _matches(next(iter(rows.values())), path[0]):
-        raise Problem("not_found", "There is nothing at this address.")
-    row = rows.get("GET" if request.method == "HEAD" else request.method)
-    if row is None:
-        raise Problem("method", f"{request.method} is not supported at this address.")
-    if "{id}" in row.shape and not ID.fullmatch(path[1]):
-        if row.method in ("PUT", "DELETE"):
+    routes = _BY_KEY.get(_route_key(path)) if path else None
+    if not routes or not _matches_first_segment(next(iter(routes.values())), path[0]):
+        raise Problem("not_found", "The server has no resource or operation at this URL.")
+    route = routes.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        raise Problem("method", f"This URL does not support {request.method}.")
+    if "{id}" in route.shape and not ID.fullmatch(path[1]):
+        if route.method in ("PUT", "DELETE"):
             raise Problem("invalid", "This is not a valid logical id.")
         raise not_found(path[0], path[1])
-    return row
+    return route

@@ -1,7 +1,7 @@
-"""Search, by GET and by POST (http://hl7.org/fhir/R4/search.html).
+"""Search by GET and by POST (http://hl7.org/fhir/R4/search.html).
 
-Everything is asked of the View: matches, totals, includes.  A page link carries only where the page ended, sealed to
-its caller and query; the next page asks the View afresh.
+Matches, totals and included resources all come from the caller's View.  A page link contains only an encrypted position,
+bound to the caller and the query.  The next page searches the View again.
 """
 
 from __future__ import annotations
@@ -15,54 +15,56 @@ from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
-from fhir_server.search import index, query
+from fhir_server.search import index
+from fhir_server.search import query as queries
 from fhir_server.search.criteria import refers
 from fhir_server.search.filters import IdIs
+from fhir_server.search.query import Query
 from fhir_server.search.result_parameters import Include
 from fhir_server.search.rows import Position
 from fhir_server.writing.references import is_local
 
-INCLUDED = 1000
-"""Most resources one page brings along by _include and _revinclude; counted over what is in view."""
+MAX_INCLUDED = 1000
+"""Largest number of resources that _include and _revinclude add to one page."""
 
 
 async def search(view: View, request: Request, service: Service) -> Response:
-    """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle."""
+    """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle.  Raises Problem ``forbidden`` or ``invalid``."""
     type = request.path[0]
     pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
     view.permissions.require(type, "s")
-    asked = parse(type, pairs, request, service)
-    body = await page(view, type, asked, service)
+    query = parse(type, pairs, request, service)
+    body = await page(view, type, query, service)
     return Response(200, body, ((b"content-type", JSON),))
 
 
-def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> query.Query:
-    """The query these parameters ask, strict or lenient as the request prefers."""
+def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> Query:
+    """Parse search parameters, strictly or leniently as the Prefer header says.  Raises Problem ``invalid``."""
     strict = request.preference("handling", "lenient") == "strict"
-    return query.parse(type, list(pairs), strict=strict, now=request.now, base=service.base)
+    return queries.parse(type, list(pairs), strict=strict, now=request.now, base=service.base)
 
 
-async def page(view: View, type: str, asked: query.Query, service: Service) -> bytes:
-    """One page of an answer."""
-    links = [("self", bundle_json.address(service.base, type, asked.applied))]
-    if asked.summary == "count" or asked.count == 0:
-        return bundle_json.searchset((), links=links, total=await view.count(type, asked.where))
-    bound = binding(view, service, type, asked.applied)
-    after = service.cursors.decrypt(asked.cursor, bound) if asked.cursor else None
-    found, end, total = await view.find(type, asked.where, sort=asked.sort, limit=asked.count, after=after)
+async def page(view: View, type: str, query: Query, service: Service) -> bytes:
+    """The searchset Bundle of one page, as JSON text."""
+    links = [("self", bundle_json.query_url(service.base, type, query.applied))]
+    if query.summary == "count" or query.count == 0:
+        return bundle_json.searchset((), links=links, total=await view.count(type, query.where))
+    bound = binding(view, service, type, query.applied)
+    after = service.cursors.decrypt(query.cursor, bound) if query.cursor else None
+    matches, end, total = await view.find(type, query.where, sort=query.sort, limit=query.count, after=after)
     if end is not None:
-        links.append(("next", next_link(service, type, asked.applied, end, bound)))
+        links.append(("next", next_link(service, type, query.applied, end, bound)))
     if after is None and end is None:
-        total = len(found)
-    total = await _total(view, type, asked, total)
-    entries = [bundle_json.entry(seen, service.base, body=subset(seen.body, asked)) for seen in found]
-    extras = await _included(view, asked, found, service)
-    entries += [bundle_json.entry(seen, service.base, "include", subset(seen.body, asked)) for seen in extras]
+        total = len(matches)
+    total = await _total(view, type, query, total)
+    entries = [bundle_json.entry(version, service.base, body=subset(version.body, query)) for version in matches]
+    included = await _included(view, query, matches, service)
+    entries += [bundle_json.entry(version, service.base, "include", subset(version.body, query)) for version in included]
     return bundle_json.searchset(entries, links=links, total=total)
 
 
 def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str, str]]) -> bytes:
-    """What a page link is good for: this caller, in this hat, under this policy, for this query."""
+    """A digest of what a page link is valid for: the caller, the caller's role, the policy and the query."""
     principal = view.permissions.principal
     parts = (
         principal.client_id, principal.username, principal.patient, principal.family, repr(view.permissions.actor), service.policy.version,
@@ -72,43 +74,48 @@ def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str
 
 
 def next_link(service: Service, path: str, applied: Iterable[tuple[str, str]], end: Position, bound: bytes) -> str:
-    """The address of the page that starts behind ``end``."""
-    kept = [pair for pair in applied if pair[0] != "_page"]
-    return bundle_json.address(service.base, path, [*kept, ("_page", service.cursors.encrypt(end, bound))])
+    """The URL of the page that begins after ``end``."""
+    pairs = [pair for pair in applied if pair[0] != "_page"]
+    return bundle_json.query_url(service.base, path, [*pairs, ("_page", service.cursors.encrypt(end, bound))])
 
 
-async def _total(view: View, type: str, asked: query.Query, known: int | None) -> int | None:
-    """The exact number in view (``known``, if it is), where it was asked for or costs little: in one page, or within one record."""
-    if asked.total == "none":
+async def _total(view: View, type: str, query: Query, known: int | None) -> int | None:
+    """The exact number of visible matches, or None to omit it.
+
+    Returns ``known`` if it is a number.  Otherwise counts only if the caller sent _total, or sees few patients, which is
+    inexpensive.
+    """
+    if query.total == "none":
         return None
     if known is not None:
         return known
-    wanted = any(name == "_total" for name, _ in asked.applied) or view.permissions.patients is not None
-    return await view.count(type, asked.where) if wanted else None
+    wanted = any(name == "_total" for name, _ in query.applied) or view.permissions.patients is not None
+    return await view.count(type, query.where) if wanted else None
 
 
-async def _included(view: View, asked: query.Query, found: Sequence[VisibleVersion], service: Service) -> list[VisibleVersion]:
-    names = {f"{seen.type}/{seen.id}" for seen in found}
-    extras: dict[str, VisibleVersion] = {}
-    for include in asked.includes:
-        wanted = sorted(_targets(include, found, service.base) - names)
+async def _included(view: View, query: Query, matches: Sequence[VisibleVersion], service: Service) -> list[VisibleVersion]:
+    """The visible resources that _include and _revinclude add to these matches."""
+    names = {f"{version.type}/{version.id}" for version in matches}
+    included: dict[str, VisibleVersion] = {}
+    for include in query.includes:
+        wanted = sorted(_targets(include, matches, service.base) - names)
         for type in sorted({target.partition("/")[0] for target in wanted}):
             ids = frozenset(target.partition("/")[2] for target in wanted if target.startswith(type + "/"))
-            _add(extras, await view.find_included(type, IdIs(ids), INCLUDED))
-    for reverse in asked.revincludes:
+            _add(included, await view.find_included(type, IdIs(ids), MAX_INCLUDED))
+    for reverse in query.revincludes:
         targets = frozenset(name for name in names if reverse.target_type in (None, name.partition("/")[0]))
         if targets:
-            _add(extras, await view.find_included(reverse.type, refers(reverse.type, reverse.param, targets), INCLUDED))
-    return [seen for name, seen in extras.items() if name not in names][:INCLUDED]
+            _add(included, await view.find_included(reverse.type, refers(reverse.type, reverse.param, targets), MAX_INCLUDED))
+    return [version for name, version in included.items() if name not in names][:MAX_INCLUDED]
 
 
-def _add(extras: dict[str, VisibleVersion], found: Iterable[VisibleVersion]) -> None:
-    for seen in found:
-        extras.setdefault(f"{seen.type}/{seen.id}", seen)
+def _add(included: dict[str, VisibleVersion], versions: Iterable[VisibleVersion]) -> None:
+    for version in versions:
+        included.setdefault(f"{version.type}/{version.id}", version)
 
 
-def _targets(include: Include, found: Sequence[VisibleVersion], base: str) -> set[str]:
-    """What the bodies, as the caller sees them, refer to by one parameter."""
-    bodies = (jsontext.parse(seen.body) for seen in found if seen.type == include.type)
+def _targets(include: Include, matches: Sequence[VisibleVersion], base: str) -> set[str]:
+    """The references in the visible bodies that the include's search parameter selects."""
+    bodies = (jsontext.parse(version.body) for version in matches if version.type == include.type)
     targets = {target for body in bodies for target in index.targets(include.type, include.param, body, base)}
     return {target for target in targets if is_local(target) and include.target_type in (None, target.partition("/")[0])}

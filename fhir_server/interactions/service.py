@@ -1,4 +1,4 @@
-"""What the interactions share: the store's two ways in, each handing out a View, and the server's fixed parts."""
+"""What all interactions share: authentication, a View for reads, a View in a transaction for writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import Request
+from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.writing.writer import ResourceWriter
@@ -22,8 +22,22 @@ _ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
+class WriteContext:
+    """What a write works with: the store transaction ``tx``, the caller's View of it, and its resource writer."""
+
+    view: View
+    tx: Transaction
+    writer: ResourceWriter
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """The parts of a running server that interactions use.  ``new_id`` gives fresh random logical ids."""
+    """The components that interactions use.
+
+    ``base``         the FHIR base URL, without a slash at its end
+    ``max_entries``  the largest number of entries in a Bundle
+    ``new_id``       returns a new random logical id
+    """
 
     store: Store
     authenticator: Authenticator
@@ -34,40 +48,41 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
 
-    async def authenticate(self, request: Request) -> None:
-        """Let the caller in before its body is looked at.  Raises Problem ``unauthenticated``."""
+    async def authenticate(self, request: Request, audit: AuditContext) -> None:
+        """Authenticate the caller without reading the body.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            await self._authenticate_in(snapshot, request)
+            await self._permissions(snapshot, request, audit)
 
-    async def read_with_view(self, request: Request, job: Callable[[View], Awaitable[T]]) -> T:
+    async def read_with_view(self, request: Request, audit: AuditContext, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            permissions = await self._authenticate_in(snapshot, request)
+            permissions = await self._permissions(snapshot, request, audit)
             return await job(View(snapshot, permissions, request.now))
 
-    async def write_with_view(self, request: Request, job: Callable[[View, Transaction, ResourceWriter], Awaitable[T]]) -> T:
-        """Run ``job`` in a transaction, with the caller's View of that same transaction.
+    async def write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
+        """Run ``job`` in a transaction, with the caller's View of this transaction.
 
-        Raises Problem ``busy`` if the caller's rights keep changing under it.
+        The job can run more than once.  Raises Problem ``unauthenticated``, or ``busy`` if the caller's permissions change
+        during each attempt.
         """
         for _ in range(_ATTEMPTS):
             async with self.store.snapshot() as snapshot:
-                permissions = await self._authenticate_in(snapshot, request)
+                permissions = await self._permissions(snapshot, request, audit)
 
-            async def inside(tx: Transaction, permissions: Permissions = permissions) -> T:
+            async def run(tx: Transaction, permissions: Permissions = permissions) -> T:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)
-                return await job(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now))
+                return await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
 
             try:
-                return await self.store.write(inside)
+                return await self.store.write(run)
             except PermissionsChangedError:
                 continue
         raise Problem("busy", "The server is busy; try again.")
 
     async def view_in_transaction(self, view: View, tx: Transaction) -> View:
-        """The same caller's View once the transaction has written: classes it made are judged, facts it changed count."""
+        """The same caller's View after writes of the transaction, with permissions that include the changed data."""
         return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now)
 
-    async def _authenticate_in(self, snapshot: Snapshot, request: Request) -> Permissions:
-        request.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)
-        return request.permissions
+    async def _permissions(self, snapshot: Snapshot, request: Request, audit: AuditContext) -> Permissions:
+        audit.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)
+        return audit.permissions

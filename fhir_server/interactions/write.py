@@ -1,195 +1,226 @@
 """create, update and delete (http://hl7.org/fhir/R4/http.html#create).
 
-A write is judged in the View of its own transaction: the row it replaces, the rows it names and the rows its condition
-matches exist for it only as far as the caller sees them.
+A write uses the caller's View of its own transaction.  The current version, the references' targets and the matches of a
+condition count only as far as the caller can see them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
-from fhir_server.interactions.messages import JSON, Request, Response, etag_version, parse_query, version_headers
-from fhir_server.interactions.service import Service
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
+from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.search import query
-from fhir_server.store import Row, Transaction
+from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.references import is_local, relative
-from fhir_server.writing.writer import ResourceWriter
 
 
-async def create(request: Request, service: Service) -> Response:
-    """``POST Type``, also with ``If-None-Exist``; the server chooses the id.
+@dataclass(frozen=True, slots=True)
+class BundleContext:
+    """What a create or update in a transaction Bundle needs from the Bundle.
 
-    Raises Problem ``invalid`` for search parameters in the address: a client that sends them there wants a conditional
-    create, and would get duplicates.
+    ``id``       the id of the entry's resource, to which other entries' references already lead
+    ``written``  ``Type/id`` of all resources that the Bundle writes: references to them are valid
+    """
+
+    id: str
+    written: frozenset[str]
+
+
+class CurrentVersion(NamedTuple):
+    """The current version before a write: as the caller sees it (None: hidden, deleted or absent), and as stored."""
+
+    visible: VisibleVersion | None
+    stored: Row | None
+
+
+async def create(request: Request, service: Service, audit: AuditContext) -> Response:
+    """``POST Type``, also with ``If-None-Exist``.  The server chooses the id.
+
+    Raises Problem ``invalid`` for search parameters in the URL: a client that sends them there expects a conditional
+    create and would store duplicates.
     """
     request.require_json()
     if any(name not in ("_format", "_pretty") for name, _ in request.query):
         raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
     draft = parse_draft(request.body, request.path[0], base=service.base)
-    return await service.write_with_view(request, lambda view, tx, writing: create_in(view, tx, writing, request, service, draft))
+    return await service.write_with_view(request, audit, lambda context: create_in(context, request, service, draft))
 
 
-async def update(request: Request, service: Service) -> Response:
-    """``PUT Type/id``; a trusted caller may so create a resource under an id of its choice."""
+async def update(request: Request, service: Service, audit: AuditContext) -> Response:
+    """``PUT Type/id``.  A trusted caller can also create a resource with an id of its choice."""
     request.require_json()
     draft = parse_draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
-        raise Problem("invalid", "The resource's id is not the one in the address.")
-    return await service.write_with_view(request, lambda view, tx, writing: update_in(view, tx, writing, request, service, draft))
+        raise Problem("invalid", "The resource's id differs from the id in the URL.")
+    return await service.write_with_view(request, audit, lambda context: update_in(context, request, service, draft))
 
 
-async def delete(request: Request, service: Service) -> Response:
-    """``DELETE Type/id``: 204, also for what is not there."""
-    return await service.write_with_view(request, lambda view, tx, writing: delete_in(view, tx, writing, request))
+async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
+    """``DELETE Type/id``: 204, also for a resource that does not exist."""
+    return await service.write_with_view(request, audit, lambda context: delete_in(context, request))
 
 
 async def create_in(
-    view: View,
-    tx: Transaction,
-    writing: ResourceWriter,
-    request: Request,
-    service: Service,
-    draft: Draft,
-    id: str = "",
-    known: frozenset[str] = frozenset(),
+    context: WriteContext, request: Request, service: Service, draft: Draft, bundle: BundleContext | None = None
 ) -> Response:
-    """``id`` and ``known`` serve transactions: the id already promised to other entries, and what they will have written."""
-    allow(view, draft, "c")
+    """Create within a transaction.  ``bundle`` is set for an entry of a transaction Bundle.
+
+    Raises Problem ``forbidden``, ``unprocessable``, ``too_large`` or ``precondition``.
+    """
+    view = context.view
+    require_writable(view, draft, "c")
     if condition := request.headers.get("if-none-exist"):
         existing = await matching(view, draft.type, condition, request, service)
         if existing is not None:
-            return read.answer(existing)
-    id = id or service.new_id()
-    targets = referenced_rows(draft, service.base)
-    await tx.prefetch((f"{draft.type}/{id}", *targets))
-    await require_visible(view, targets - known)
+            return read.version_response(existing)
+    id = bundle.id if bundle else service.new_id()
+    targets = local_references(draft, service.base)
+    await context.tx.prefetch((f"{draft.type}/{id}", *targets))
+    await require_visible(view, targets - (bundle.written if bundle else frozenset()))
     source = app_state.owner(view.permissions, draft.type)
-    row = await writing.write(draft, id, trusted=view.permissions.may_write_labels, previous=None, source=source)
-    return await _written_response(view, tx, row, 201, request, service)
+    row = await context.writer.write(draft, id, trusted=view.permissions.may_write_labels, previous=None, source=source)
+    return await _written_response(context, row, 201, request, service)
 
 
 async def update_in(
-    view: View,
-    tx: Transaction,
-    writing: ResourceWriter,
-    request: Request,
-    service: Service,
-    draft: Draft,
-    known: frozenset[str] = frozenset(),
+    context: WriteContext, request: Request, service: Service, draft: Draft, bundle: BundleContext | None = None
 ) -> Response:
-    allow(view, draft, "u")
+    """Update, or create with the given id, within a transaction.  ``bundle`` is set for an entry of a transaction Bundle.
+
+    Raises Problem ``forbidden``, ``not_found``, ``unprocessable``, ``too_large``, ``precondition`` or
+    ``precondition_required``.
+    """
+    view, tx = context.view, context.tx
+    require_writable(view, draft, "u")
     app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
-    targets = referenced_rows(draft, service.base)
+    targets = local_references(draft, service.base)
     await tx.prefetch((f"{draft.type}/{id}", *targets))
-    seen, current = await _current(view, tx, draft.type, id, "u")
-    _require_match(request, seen)
-    if seen is None and not view.permissions.may_write_labels:
-        raise not_found(draft.type, id)
-    if seen is None:
+    current = await _current(context, draft.type, id, "u")
+    _require_match(request, current.visible)
+    if current.visible is None:
+        if not view.permissions.may_write_labels:
+            raise not_found(draft.type, id)
         view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
-    await require_visible(view, targets - known - {f"{draft.type}/{id}"})
-    if current is not None and seen is not None and not view.permissions.sees_everything:
-        app_state.require_own(view.permissions, current)
-        draft = hidden_elements.restore_hidden(draft, current, await view.hidden_paths(current))
-    row = await writing.write(draft, id, trusted=view.permissions.may_write_labels, previous=current)
-    if current is None:
-        await writing.relabel_referrers(f"{draft.type}/{id}")
-    return await _written_response(view, tx, row, 200 if seen else 201, request, service)
+    await require_visible(view, targets - (bundle.written if bundle else frozenset()) - {f"{draft.type}/{id}"})
+    if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
+        app_state.require_own(view.permissions, current.stored)
+        draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
+    row = await context.writer.write(draft, id, trusted=view.permissions.may_write_labels, previous=current.stored)
+    if current.stored is None:
+        await context.writer.relabel_referrers(f"{draft.type}/{id}")
+    return await _written_response(context, row, 200 if current.visible else 201, request, service)
 
 
-async def delete_in(view: View, tx: Transaction, writing: ResourceWriter, request: Request) -> Response:
+async def delete_in(context: WriteContext, request: Request) -> Response:
+    """Delete within a transaction: 204, also for a resource that is absent or hidden.
+
+    Raises Problem ``forbidden``, ``not_found``, ``precondition`` or ``precondition_required``.
+    """
     type, id = request.path[:2]
-    view.permissions.require(type, "d")
-    if not view.permissions.may_write_labels and not (
-        app_state.covers_app_state(view.permissions, type) and view.permissions.may_write(type, "d")
-    ):
+    permissions = context.view.permissions
+    permissions.require(type, "d")
+    if not permissions.may_write_labels and not (app_state.covers_app_state(permissions, type) and permissions.may_write(type, "d")):
         raise Problem("forbidden", f"This caller may not delete {type}.")
-    app_state.require_condition(view.permissions, type, request)
-    seen, current = await _current(view, tx, type, id, "d")
-    _require_match(request, seen)
-    if seen is None or current is None:
+    app_state.require_condition(permissions, type, request)
+    current = await _current(context, type, id, "d")
+    _require_match(request, current.visible)
+    if current.visible is None or current.stored is None:
         return Response(204)
-    app_state.require_own(view.permissions, current)
-    gone = await writing.delete(current)
-    return Response(204, headers=version_headers(gone.version, gone.updated)[:1])
+    app_state.require_own(permissions, current.stored)
+    deleted = await context.writer.delete(current.stored)
+    return Response(204, headers=version_headers(deleted.version, deleted.updated)[:1])
 
 
-def allow(view: View, draft: Draft, letter: str) -> None:
-    """Refuse a write that the scopes, the policy, or the caller's own body rules out; consults no stored data."""
-    view.permissions.require(draft.type, letter)
+def require_writable(view: View, draft: Draft, interaction: str) -> None:
+    """Require that scopes, policy and the draft's own content allow the write; ``interaction`` is ``c`` or ``u``.
+
+    Reads no stored data.  Raises Problem ``forbidden``, ``too_large`` or ``unprocessable``.
+    """
     permissions = view.permissions
+    permissions.require(draft.type, interaction)
     if not permissions.may_write_labels and (
-        not permissions.may_write(draft.type, letter) or (letter == "u" and permissions.principal.client_kind == "backend")
+        not permissions.may_write(draft.type, interaction) or (interaction == "u" and permissions.principal.client_kind == "backend")
     ):
         raise Problem("forbidden", f"This caller may not write {draft.type}.")
-    require_covered(view, draft, letter)
+    require_covered(view, draft, interaction)
     app_state.check(permissions, draft)
 
 
-def require_covered(view: View, draft: Draft, letter: str) -> None:
-    """Refuse a resource, as sent, that no scope covers: by whose record it is in, or by what it is.  Raises Problem ``forbidden``."""
-    if not view.permissions.covers_resource(letter, draft.type, draft.value):
+def require_covered(view: View, draft: Draft, interaction: str) -> None:
+    """Require that a scope covers the resource as sent, by its patient and its content.  Raises Problem ``forbidden``."""
+    if not view.permissions.covers_resource(interaction, draft.type, draft.value):
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
 
 
-def referenced_rows(draft: Draft, base: str) -> frozenset[str]:
-    """The ``Type/id`` of all rows of ours that a draft refers to."""
+def local_references(draft: Draft, base: str) -> frozenset[str]:
+    """The ``Type/id`` of all resources of this server that a draft refers to."""
     targets = {relative(reference, base) for reference in draft.references()}
     return frozenset(target for target in targets if is_local(target))
 
 
 async def require_visible(view: View, targets: frozenset[str]) -> None:
-    """Refuse references to what the caller cannot know of, alike for hidden and absent.  Raises Problem ``unprocessable``."""
-    # A token that may only write need not be able to read the record it writes into.
+    """Require that the caller can see these references' targets.
+
+    Raises Problem ``unprocessable``, with the same text for hidden and absent targets.
+    """
+    # A token without read scopes can write into its own patient's record.
     wanted = targets - {f"Patient/{patient}" for patient in view.permissions.patients or ()}
     missing = wanted - await view.visible_targets(wanted) if wanted else wanted
     if missing:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
-async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[VisibleVersion | None, Row | None]:
-    """The row as the caller sees it under a scope for ``letter`` (None: not at all, or deleted), and as it is stored."""
-    return await view.read_for_write(type, id, letter), await tx.read_unfiltered(type, id)
+async def _current(context: WriteContext, type: str, id: str, interaction: str) -> CurrentVersion:
+    visible = await context.view.read_for_write(type, id, interaction)
+    return CurrentVersion(visible, await context.tx.read_unfiltered(type, id))
 
 
-def _require_match(request: Request, seen: VisibleVersion | None) -> None:
-    """Optimistic locking against the version the caller sees.  Raises Problem ``precondition`` (or ``not_found``)."""
-    wanted = request.headers.get("if-match")
-    if wanted is None:
+def _require_match(request: Request, visible: VisibleVersion | None) -> None:
+    """Require that If-Match, if sent, names the visible version.  Raises Problem ``precondition`` or ``not_found``."""
+    etag = request.headers.get("if-match")
+    if etag is None:
         return
-    if seen is None:
+    if visible is None:
         raise not_found(*request.path[:2])
-    if etag_version(wanted) != str(seen.version):
+    if etag_version(etag) != str(visible.version):
         raise Problem("precondition", "If-Match does not name the current version.")
 
 
 async def matching(view: View, type: str, condition: str, request: Request, service: Service) -> VisibleVersion | None:
-    """The one row in view that a conditional create's criteria match.  Raises Problem ``precondition`` for several."""
-    asked = query.parse(type, list(parse_query(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
-    if not asked.applied:
+    """The visible resource that the criteria of a conditional create match, or None.
+
+    Raises Problem ``precondition`` for several, ``invalid`` for criteria without a search parameter, or ``forbidden``.
+    """
+    criteria = query.parse(type, list(parse_query(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
+    if not criteria.applied:
         raise Problem("invalid", "If-None-Exist needs at least one search parameter.")
     view.permissions.require(type, "s")
-    found = (await view.find(type, asked.where, limit=2)).versions
-    if len(found) > 1:
+    matches = (await view.find(type, criteria.where, limit=2)).versions
+    if len(matches) > 1:
         raise Problem("precondition", "If-None-Exist matches several resources.")
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
-async def _written_response(view: View, tx: Transaction, row: Row, status: int, request: Request, service: Service) -> Response:
-    """The answer to a write: always the same head, and as much of a body as the caller asked for and may see."""
-    seen = await (await service.view_in_transaction(view, tx)).visible_after_write(row)
-    version, updated = (seen.version, seen.updated) if seen else (1, row.updated)
+async def _written_response(context: WriteContext, row: Row, status: int, request: Request, service: Service) -> Response:
+    """The response to a write: the same headers for all callers, and as much of a body as the caller prefers and may see."""
+    view = await service.view_in_transaction(context.view, context.tx)
+    visible = await view.visible_after_write(row)
+    version, updated = (visible.version, visible.updated) if visible else (1, row.updated)
     location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
     headers = ((b"location", location), *version_headers(version, updated))
-    wanted = request.preference("return", "representation")
-    if wanted == "minimal" or (seen is None and wanted == "representation"):
+    preference = request.preference("return", "representation")
+    if preference == "minimal" or (visible is None and preference == "representation"):
         return Response(status, headers=headers)
-    if wanted == "OperationOutcome":
-        done = outcome((Issue("informational", "The resource has been stored.", severity="information"),))
-        return Response(status, done, ((b"content-type", JSON), *headers))
-    return Response(status, seen.body if seen else b"", ((b"content-type", JSON), *headers))
+    if preference == "OperationOutcome":
+        stored = outcome((Issue("informational", "The resource has been stored.", severity="information"),))
+        return Response(status, stored, ((b"content-type", JSON), *headers))
+    return Response(status, visible.body if visible else b"", ((b"content-type", JSON), *headers))

@@ -1,6 +1,5 @@
-"""The condition inside a scope (``?category=laboratory``), as a caller may have it asked of every row.
+"""The condition inside a scope (``?category=laboratory``), as a filter for resources.
 
-It is a question like any other search, put by the app that chose the scope: it is held to what may be searched for.
 https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters
 """
 
@@ -13,16 +12,25 @@ from fhir_server.search import hidden_references, query
 from fhir_server.search.filters import Filter
 
 
-def condition(type: str, pairs: Sequence[query.Pair], base: str, *, everything: bool) -> Filter | None:
-    """What these pairs ask of rows of ``type``; None for what cannot be asked: the scope covers nothing of that type then.
+def condition(type: str, pairs: Sequence[query.Pair], base: str) -> Filter | None:
+    """The filter of these search parameters, or None if they are invalid: the scope then covers nothing of ``type``.
 
-    Never an error: scopes are also looked at for rows that others refer to, so one that fails would tell that there are such.
-    ``everything``: from this caller nothing is hidden.
+    Invalid parameters raise no error: the scopes are also applied to resources that other resources refer to, and an error
+    would reveal that such resources exist.
     """
     try:
-        where = query.condition(type, pairs, now=0, base=base)
-        if not everything:
-            hidden_references.require_answerable(type, where, ())
+        return query.condition(type, pairs, now=0, base=base)
+    except Problem:
+        return None
+
+
+def answerable_condition(type: str, pairs: Sequence[query.Pair], base: str) -> Filter | None:
+    """The same for a caller from whom resources can be hidden: None also for a condition that hidden references decide."""
+    where = condition(type, pairs, base)
+    if where is None:
+        return None
+    try:
+        hidden_references.require_answerable(type, where, ())
     except Problem:
         return None
     return where

@@ -1,4 +1,4 @@
-"""``make conformance``: run the tests that the report tells of, and write it from their outcomes."""
+"""``make conformance``: runs the tests of the conformance report and writes the report from their outcomes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from tests.conformance import report
 
 
 class Outcomes:
-    """Notes how each test function came out; of its cases, the worst counts."""
+    """Collects the outcome of each test function.  A parametrized test has its worst case's outcome."""
 
     def __init__(self) -> None:
-        self.noted: dict[str, str] = {}
+        self.by_test: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         id = report.nodeid.partition("[")[0]
         if report.outcome != "passed":
-            self.noted[id] = report.outcome
+            self.by_test[id] = report.outcome
         elif report.when == "call":
-            self.noted.setdefault(id, "passed")
+            self.by_test.setdefault(id, "passed")
 
 
 def run() -> int:
-    """Exit status: 0 if all passed and the report is whole."""
-    found = report.tests()
-    told, outcomes = report.reported(found), Outcomes()
-    pytest.main(["-q", "-p", "no:cacheprovider", *(test.id for test in told)], plugins=[outcomes])
-    report.PAGE.write_text(report.page(found, outcomes.noted), encoding="utf-8")
-    faults = report.faults(report.requirements(), found)
+    """Write the report and return the exit status: 0 if all tests passed and the report is complete."""
+    tests = report.tests()
+    reported, outcomes = report.reported(tests), Outcomes()
+    pytest.main(["-q", "-p", "no:cacheprovider", *(test.id for test in reported)], plugins=[outcomes])
+    report.PAGE.write_text(report.page(tests, outcomes.by_test), encoding="utf-8")
+    faults = report.faults(report.requirements(), tests)
     print(*faults, sep="\n")
-    return int(bool(faults) or any(outcomes.noted.get(test.id) != "passed" for test in told))
+    return int(bool(faults) or any(outcomes.by_test.get(test.id) != "passed" for test in reported))
 
 
 if __name__ == "__main__":

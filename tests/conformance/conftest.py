@@ -10,14 +10,14 @@ from tests.ehr.environment import Ehr
 
 @pytest.fixture(scope="package")
 def _ehr() -> Iterator[Ehr]:
-    made = Ehr()
-    yield made
-    made.close()
+    ehr = Ehr()
+    yield ehr
+    ehr.close()
 
 
 @pytest.fixture
 def ehr(_ehr: Ehr) -> Iterator[Ehr]:
-    """The whole server on the seed records, which these tests only read; the clock is put back after each."""
+    """The whole server with the seed records, which these tests only read.  Resets the clock after each test."""
     now = _ehr.served._now
     yield _ehr
     _ehr.served.at(now)
@@ -25,5 +25,5 @@ def ehr(_ehr: Ehr) -> Iterator[Ehr]:
 
 @pytest.fixture
 def server(ehr: Ehr) -> Server:
-    """The same, as a conformance suite meets it."""
+    """The same server, as a conformance suite uses it."""
     return Server(ehr)

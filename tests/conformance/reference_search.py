@@ -1,6 +1,6 @@
-"""An independent reading of a resource: what a search parameter finds in it, and whether that meets what was asked.
+"""An independent implementation of search matching, written from http://hl7.org/fhir/R4/search.html.
 
-Written from http://hl7.org/fhir/R4/search.html alone, and from none of the server's own code.
+It uses none of the server's code.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ ADDRESS_PARTS = ("text", "line", "city", "district", "state", "postalCode", "cou
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a parameter reads a resource: its ``kind`` and the elements it stands for, with dots below one another."""
+    """How a search parameter reads a resource: its type (``kind``) and the paths of its elements, separated by dots."""
 
     kind: str
     paths: tuple[str, ...]
 
     @staticmethod
-    def of(text: str) -> Reading:
-        """From ``kind path path ...``."""
+    def parse(text: str) -> Reading:
+        """Parse ``kind path path ...``."""
         kind, *paths = text.split()
         return Reading(kind, tuple(paths))
 
     def values(self, resource: Mapping[str, Any]) -> list[str]:
-        """What to ask for to find this resource: codes both with and without their system, each part of a name."""
+        """The values that find this resource: codes with and without system, each part of a name."""
         return list(dict.fromkeys(value for element in self.elements(resource) for value in _VALUES[self.kind](element)))
 
-    def meets(self, resource: Mapping[str, Any], asked: str) -> bool:
-        """Whether some value found meets ``asked`` (one value, not escaped)."""
-        return any(_MEETS[self.kind](element, asked) for element in self.elements(resource))
+    def matches(self, resource: Mapping[str, Any], value: str) -> bool:
+        """Whether an element matches ``value`` (one value, not escaped)."""
+        return any(_MATCHERS[self.kind](element, value) for element in self.elements(resource))
 
     def elements(self, resource: Mapping[str, Any]) -> list[Any]:
-        """What the resource has at these places."""
+        """The resource's elements at the paths."""
         return [element for path in self.paths for element in _at(resource, path.split("."))]
 
 
-def sent(value: str) -> str:
-    """A value as it stands in a query: the commas in it are no list."""
+def escape(value: str) -> str:
+    """Escape a value for a query, so that its commas do not separate values."""
     return value.replace("\\", "\\\\").replace(",", "\\,")
 
 
@@ -74,8 +74,8 @@ def _tokens(element: Any) -> list[str]:
     return [code for _, code in found] + [f"{system}|{code}" for system, code in found if system]
 
 
-def _token_meets(element: Any, asked: str) -> bool:
-    system, bar, code = asked.rpartition("|")
+def _token_matches(element: Any, value: str) -> bool:
+    system, bar, code = value.rpartition("|")
     return any(code == own_code and (not bar or system == own_system) for own_system, own_code in _codings(element))
 
 
@@ -93,27 +93,27 @@ def _plain(text: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char)).lower()
 
 
-def _string_meets(element: Any, asked: str) -> bool:
-    return any(_plain(part).startswith(_plain(asked)) for part in _parts(element))
+def _string_matches(element: Any, value: str) -> bool:
+    return any(_plain(part).startswith(_plain(value)) for part in _parts(element))
 
 
 # references
 
 
-def _reference_meets(element: Any, asked: str) -> bool:
+def _reference_matches(element: Any, value: str) -> bool:
     whole: str = element["reference"]
-    return asked == whole or asked.endswith("/" + whole) or asked == whole.partition("/")[2]
+    return value == whole or value.endswith("/" + whole) or value == whole.partition("/")[2]
 
 
-def _canonical_meets(element: str, asked: str) -> bool:
-    return asked in (element, element.partition("|")[0])
+def _canonical_matches(element: str, value: str) -> bool:
+    return value in (element, element.partition("|")[0])
 
 
 # dates
 
 
-def interval(text: str) -> tuple[datetime, datetime]:
-    """First instant of a date or dateTime, and the first after it."""
+def date_interval(text: str) -> tuple[datetime, datetime]:
+    """The first instant of a date or dateTime, and the first instant after it."""
     if "T" in text:
         start = datetime.fromisoformat(text)
         return start, start + (timedelta(milliseconds=1) if "." in text else timedelta(seconds=1))
@@ -132,25 +132,25 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def span(element: Any) -> tuple[datetime, datetime]:
-    """The same of a date or a Period, which may be open at either end."""
+def interval_of(element: Any) -> tuple[datetime, datetime]:
+    """The same for a date or a Period, which can be open at either end."""
     if isinstance(element, str):
-        return interval(element)
+        return date_interval(element)
     start, end = element.get("start"), element.get("end")
-    return interval(start)[0] if start else FIRST, interval(end)[1] if end else LAST
+    return date_interval(start)[0] if start else FIRST, date_interval(end)[1] if end else LAST
 
 
 def _dates(element: Any) -> list[str]:
     if isinstance(element, str):
         return [element]
-    start, end = span(element)
+    start, end = interval_of(element)
     day = timedelta(days=1)
     return [f"gt{(start - day).isoformat()}" if start != FIRST else f"lt{(end + day).isoformat()}"]
 
 
-def _date_meets(element: Any, asked: str) -> bool:
-    prefix, text = (asked[:2], asked[2:]) if asked[0].isalpha() else ("eq", asked)
-    (low, high), (start, end) = interval(text), span(element)
+def _date_matches(element: Any, value: str) -> bool:
+    prefix, text = (value[:2], value[2:]) if value[0].isalpha() else ("eq", value)
+    (low, high), (start, end) = date_interval(text), interval_of(element)
     inside = low <= start and end <= high
     return {"eq": inside, "gt": end > high, "lt": start < low, "ge": inside or end > high, "le": inside or start < low}[prefix]
 
@@ -162,10 +162,10 @@ _VALUES = {
     "canonical": lambda element: [element, element.partition("|")[0]],
     "date": _dates,
 }
-_MEETS = {
-    "token": _token_meets,
-    "string": _string_meets,
-    "reference": _reference_meets,
-    "canonical": _canonical_meets,
-    "date": _date_meets,
+_MATCHERS = {
+    "token": _token_matches,
+    "string": _string_matches,
+    "reference": _reference_matches,
+    "canonical": _canonical_matches,
+    "date": _date_matches,
 }

@@ -1,4 +1,4 @@
-"""docs/conformance.md tells of every requirement, and of the tests as they are."""
+"""docs/conformance.md lists every requirement with its current tests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from tests.conformance import report
 from tests.conformance.__main__ import Outcomes
-from tests.conformance.report import Check
+from tests.conformance.report import ReportedTest
 
 KNOWN = {("smart", 1): {"must": "x", "source": "y", "reason": "z"}, ("smart", 2): {"must": "x", "source": "y"}}
-SHOWN = [Check("tests/x/test_x.py", "test_smart_2_it_is_so")]
+SHOWN = [ReportedTest("tests/x/test_x.py", "test_smart_2_it_is_so")]
 ATTACKS = {"x": ("test_evil_",)}
-WHOLE = [Check("tests/attacks/test_x.py", "test_evil_fails")]
+WHOLE = [ReportedTest("tests/attacks/test_x.py", "test_evil_fails")]
 
 
 def test_every_requirement_has_a_running_test_or_a_reason() -> None:
@@ -29,25 +29,25 @@ def test_requirement_numbers_are_complete() -> None:
 
 
 def test_conformance_page_matches_the_test_names() -> None:
-    """Whether they pass is for the tests themselves to say: they are part of this run."""
+    """Compares the names only: the tests themselves are part of this run."""
     found = report.tests()
     passed = {test.id: "passed" for test in report.reported(found)}
-    assert report.page(found, passed) == report.PAGE.read_text(encoding="utf-8"), "make conformance writes the page anew"
+    assert report.page(found, passed) == report.PAGE.read_text(encoding="utf-8"), "run make conformance to update the page"
 
 
 @pytest.mark.parametrize(
     ("tests", "fault"),
     [
         ([], "smart 2 has neither test nor reason"),
-        ([*SHOWN, Check("tests/x/test_x.py", "test_smart_3_it_is_so")], "tests/x/test_x.py::test_smart_3_it_is_so shows smart 3"),
-        ([Check("tests/x/test_x.py", "test_smart_2_it_is_so", True)], "tests/x/test_x.py::test_smart_2_it_is_so may not run"),
+        ([*SHOWN, ReportedTest("tests/x/test_x.py", "test_smart_3_it_is_so")], "tests/x/test_x.py::test_smart_3_it_is_so shows smart 3"),
+        ([ReportedTest("tests/x/test_x.py", "test_smart_2_it_is_so", True)], "tests/x/test_x.py::test_smart_2_it_is_so can skip"),
         (
-            [*SHOWN, Check("tests/attacks/test_x.py", "test_something")],
-            "tests/attacks/test_x.py::test_something is in no line of the attacks",
+            [*SHOWN, ReportedTest("tests/attacks/test_x.py", "test_something")],
+            "tests/attacks/test_x.py::test_something belongs to no listed attack",
         ),
     ],
 )
-def test_report_detects_each_fault(tests: list[Check], fault: str) -> None:
+def test_report_detects_each_fault(tests: list[ReportedTest], fault: str) -> None:
     assert report.faults(KNOWN, SHOWN + WHOLE, ATTACKS) == []  # the control
     assert [one[: len(fault)] for one in report.faults(KNOWN, tests + WHOLE, ATTACKS)] == [fault]
 
@@ -72,7 +72,7 @@ def test_report_detects_skippable_tests_in_source(tmp_path: Path, text: str, abs
     folder = tmp_path / "tests" / "x"
     folder.mkdir(parents=True)
     (folder / "test_x.py").write_text(text)
-    assert report.tests(tmp_path) == (Check("tests/x/test_x.py", "test_smart_2_x", absent),)
+    assert report.tests(tmp_path) == (ReportedTest("tests/x/test_x.py", "test_smart_2_x", absent),)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_report_detects_skippable_tests_in_source(tmp_path: Path, text: str, abs
     ],
 )
 def test_requirement_numbers_are_parsed_from_names(name: str, shown: list[tuple[str, int]]) -> None:
-    assert list(Check("x", name).shows()) == shown
+    assert list(ReportedTest("x", name).requirements()) == shown
 
 
 def test_worst_case_decides_a_parametrized_test() -> None:
     outcomes = Outcomes()
     for id, outcome, when in (("a[1]", "failed", "call"), ("a[2]", "passed", "call"), ("b", "passed", "setup"), ("c", "passed", "call")):
         outcomes.pytest_runtest_logreport(pytest.TestReport(id, ("", None, ""), {}, outcome, None, when))  # type: ignore[arg-type]
-    assert outcomes.noted == {"a": "failed", "c": "passed"}
+    assert outcomes.by_test == {"a": "failed", "c": "passed"}
     assert "| 2 | x | y | failed |" in report._table("smart", {2: KNOWN["smart", 2]}, {("smart", 2): SHOWN}, {SHOWN[0].id: "failed"})

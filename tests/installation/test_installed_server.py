@@ -118,7 +118,7 @@ def test_doctor_and_load_make_the_default_store(program: Path, tmp_path: Path) -
     bundle = tmp_path / "bundle.json"
     shutil.copy(ROOT / "seed_bundles/30-teen.json", bundle)
     entries = len(json.loads(bundle.read_bytes())["entry"])
-    assert run(program, tmp_path, "load", "bundle.json").stdout == f"{entries} stored, 0 already there, 0 refused.\n"
+    assert run(program, tmp_path, "load", "bundle.json").stdout == f"{entries} stored, 0 already there, 0 rejected.\n"
     assert (tmp_path / "data/fhir.sqlite").is_file()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 

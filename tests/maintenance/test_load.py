@@ -121,10 +121,10 @@ def test_load_command_reports_counts_and_skips_loaded_resources(tmp_path: Path, 
     path = written(tmp_path, "rows.ndjson", PATIENT, GOOD, BAD)
     run = CliRunner()
     first = run.invoke(main, ["load", str(path), "--rejects", str(tmp_path / "why.ndjson")])
-    assert first.exit_code == 1 and "2 stored, 0 already there, 1 refused." in first.output
+    assert first.exit_code == 1 and "2 stored, 0 already there, 1 rejected." in first.output
     assert json.loads((tmp_path / "why.ndjson").read_text())["place"] == "line 3"
     again = run.invoke(main, ["load", str(path), "--rejects", str(tmp_path / "why.ndjson")])
-    assert "0 stored, 2 already there, 1 refused." in again.output
+    assert "0 stored, 2 already there, 1 rejected." in again.output
     missing = run.invoke(main, ["load", str(tmp_path / "nothing.json")])
     assert missing.exit_code == 2
 

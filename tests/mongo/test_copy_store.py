@@ -257,7 +257,7 @@ def test_mongodb_can_be_the_copy_source(source: str) -> None:
 
 
 def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["migrate", source, fresh_url()])
+    done = CliRunner().invoke(main, ["copy-store", source, fresh_url()])
     assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
-    refused = CliRunner().invoke(main, ["migrate", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
+    refused = CliRunner().invoke(main, ["copy-store", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
     assert refused.exit_code == 1 and "cannot be the destination" in refused.output

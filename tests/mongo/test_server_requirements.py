@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pymongo import IndexModel, MongoClient
 
 from fhir_server.cli import main
-from fhir_server.cli.base import with_parts
+from fhir_server.cli.base import run_with_components
 from fhir_server.settings import Settings
 from fhir_server.store import open_store
 from fhir_server.store.mongodb import schema
@@ -94,7 +94,7 @@ def test_cli_command_reports_an_unreachable_server(capsys: pytest.CaptureFixture
     import click
 
     with pytest.raises(click.ClickException, match="cannot be reached"):
-        with_parts(lambda made: made.prepare(), settings)
+        run_with_components(lambda components: components.prepare(), settings)
 
 
 def test_conflicting_index_is_named_in_the_error(tmp_path: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from fhir_server import app
 from fhir_server.api import FhirApi
-from fhir_server.interactions.messages import Request
+from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
@@ -132,8 +132,10 @@ class Clock:
 
 
 class _NoAuditLog:
-    async def record_request(self, request: Request, status: int) -> None:
-        """The audit log does not reach the caller, and differs between the servers."""
+    """Records nothing: callers cannot read the audit log, and its content differs between the two servers."""
+
+    async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
+        pass
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class AnyClass(frozenset[int]):
 
 def relook(patch: Patch, code: str, look: Any) -> None:
     """Put another reading function in the table of interactions, which holds the old one by value."""
-    for methods in routing._BY_PLACE.values():
+    for methods in routing._BY_KEY.values():
         for method, row in list(methods.items()):
             if row.code == code and row.read_handler is not None:
                 made = routing._read_route(row.code, row.method, row.shape, look)

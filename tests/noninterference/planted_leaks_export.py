@@ -7,7 +7,7 @@ from typing import Any
 
 from fhir_server.access.view import View
 from fhir_server.interactions import bulk_export, bulk_export_job, routing
-from fhir_server.interactions.messages import Request, Response
+from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, unlimited
@@ -27,8 +27,8 @@ def _of_record(look: Any) -> Any:
 
 @leak("A04")
 def an_export_runs_as_the_system_and_not_as_who_asked_for_it(patch: Patch) -> None:
-    patch.setattr(bulk_export_job, "_listed", _of_record(bulk_export_job._listed))
-    patch.setattr(bulk_export_job, "_as_of", _of_record(bulk_export_job._as_of))
+    patch.setattr(bulk_export_job, "_list_ids", _of_record(bulk_export_job._list_ids))
+    patch.setattr(bulk_export_job, "_versions_at", _of_record(bulk_export_job._versions_at))
 
 
 class _Some(list[Any]):
@@ -45,7 +45,7 @@ def a_manifest_names_a_file_for_every_type_that_was_found_by_the_system(patch: P
     async def first(rows: Any) -> Any:
         return _Some(await exact(rows))
 
-    patch.setattr(bulk_export_job, "_listed", _of_record(bulk_export_job._listed))
+    patch.setattr(bulk_export_job, "_list_ids", _of_record(bulk_export_job._list_ids))
     patch.setattr(bulk_export, "_first", first)
 
 
@@ -55,11 +55,11 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
         visibility = await unlimited(view, view.permissions.patients)
         return sum([await view._snapshot.count(type, EVERYTHING, visibility) for type in ("Observation", "Encounter", "Appointment")])
 
-    async def status(request: Request, service: Service) -> Response:
-        answer, rows = await bulk_export.status(request, service), await service.read_with_view(request, size)
+    async def status(request: Request, service: Service, audit: AuditContext) -> Response:
+        answer, rows = await bulk_export.status(request, service, audit), await service.read_with_view(request, audit, size)
         return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
 
-    for methods in routing._BY_PLACE.values():
+    for methods in routing._BY_KEY.values():
         for method, row in list(methods.items()):
             if row.shape[0] == "$export-status" and method == "GET":
                 patch.setitem(methods, method, replace(row, handle=status))

@@ -55,12 +55,12 @@ def everything_means_everything(patch: Patch) -> None:
 def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
     exact = Permissions.visibility
 
-    async def batched(value: Any, text: Any, place: int, request: Any, service: Any) -> Any:
+    async def batched(value: Any, text: Any, index: int, request: Any, service: Any, audit: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
                 View, "_visibility", lambda self, type, letters: replace(exact(self.permissions, type, self.now, letters), clauses=_OPEN)
             )
-            return await process_entry(value, text, place, request, service)
+            return await process_entry(value, text, index, request, service, audit)
 
     process_entry = batch._batch_entry
     patch.setattr(batch, "_batch_entry", batched)
@@ -118,11 +118,11 @@ def a_reference_need_only_exist(patch: Patch) -> None:
 def an_update_of_a_hidden_row_is_a_conflict(patch: Patch) -> None:
     exact = write._current
 
-    async def current(view: View, tx: Any, type: str, id: str, letter: str) -> Any:
-        seen, row = await exact(view, tx, type, id, letter)
-        if seen is None and row is not None:
+    async def current(context: Any, type: str, id: str, interaction: str) -> Any:
+        current = await exact(context, type, id, interaction)
+        if current.visible is None and current.stored is not None:
             raise Problem("conflict", "This id is taken.")
-        return seen, row
+        return current
 
     patch.setattr(write, "_current", current)
 
@@ -131,9 +131,11 @@ def an_update_of_a_hidden_row_is_a_conflict(patch: Patch) -> None:
 def optimistic_locking_is_by_the_stored_version(patch: Patch) -> None:
     exact = write._current
 
-    async def current(view: View, tx: Any, type: str, id: str, letter: str) -> Any:
-        seen, row = await exact(view, tx, type, id, letter)
-        return (msgspec.structs.replace(seen, version=row.version) if seen else seen), row
+    async def current(context: Any, type: str, id: str, interaction: str) -> Any:
+        current = await exact(context, type, id, interaction)
+        if current.visible is None:
+            return current
+        return current._replace(visible=msgspec.structs.replace(current.visible, version=current.stored.version))
 
     patch.setattr(write, "_current", current)
 
@@ -142,8 +144,8 @@ def optimistic_locking_is_by_the_stored_version(patch: Patch) -> None:
 def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> None:
     exact = write._written_response
 
-    async def written(view: View, tx: Any, row: Any, status: int, request: Any, service: Any) -> Any:
-        answer = await exact(view, tx, row, status, request, service)
+    async def written(context: Any, row: Any, status: int, request: Any, service: Any) -> Any:
+        answer = await exact(context, row, status, request, service)
         return msgspec.structs.replace(answer, body=row.body) if answer.body and b"OperationOutcome" not in answer.body else answer
 
     patch.setattr(write, "_written_response", written)

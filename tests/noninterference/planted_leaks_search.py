@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -298,9 +299,8 @@ def conclusions_about_hidden_results_are_left_in(patch: Patch) -> None:
 def new_ids_count_what_is_stored(patch: Patch) -> None:
     exact = write.create_in
 
-    async def created(view: View, tx: Any, writing: Any, request: Any, service: Any, draft: Any, id: str = "", *rest: Any) -> Any:
-        return await exact(
-            view, tx, writing, request, service, draft, id or f"n{await tx.count(draft.type, EVERYTHING, await unlimited(view))}", *rest
-        )
+    async def create_in(context: Any, request: Any, service: Any, draft: Any, bundle: Any = None) -> Any:
+        number = await context.tx.count(draft.type, EVERYTHING, await unlimited(context.view))
+        return await exact(context, request, replace(service, new_id=lambda: f"n{number}"), draft, bundle)
 
-    patch.setattr(write, "create_in", created)
+    patch.setattr(write, "create_in", create_in)

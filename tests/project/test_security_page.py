@@ -1,4 +1,4 @@
-"""docs/security.md says of every ASVS requirement in scope how it is met, and points at tests that are there."""
+"""docs/security.md lists every ASVS requirement in scope once, with its state and existing tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBER = re.compile(r"\d+\.\d+\.\d+")
 
 class Line(NamedTuple):
     number: str
-    asked: str
+    requirement: str
     state: str
     how: str
     evidence: str
@@ -32,8 +32,8 @@ def lines(page: str) -> list[Line]:
 
 
 def in_scope() -> list[str]:
-    listed = (ROOT / "tests/project/asvs-5.0.0.txt").read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in listed if not line.startswith("#")]
+    lines = (ROOT / "tests/project/asvs-5.0.0.txt").read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines if not line.startswith("#")]
 
 
 @cache
@@ -43,8 +43,8 @@ def defined(path: str) -> frozenset[str]:
 
 
 def faults(page: str) -> list[str]:
-    """What is wrong with a page, in words."""
-    found = [f"{path}::{name} is not there" for path, name in TEST.findall(page) if name not in defined(path)]
+    """The errors of a page, as messages."""
+    found = [f"{path}::{name} does not exist" for path, name in TEST.findall(page) if name not in defined(path)]
     numbers = [line.number for line in lines(page)]
     found += [f"{number} appears {numbers.count(number)} times" for number in in_scope() if numbers.count(number) != 1]
     found += [f"{number} is not in scope" for number in numbers if number not in in_scope()]
@@ -52,13 +52,13 @@ def faults(page: str) -> list[str]:
         if line.state not in STATES:
             found.append(f"{line.number} is {line.state!r}")
         if line.state == "met" and not TEST.search(line.evidence) and not OTHER.search(line.evidence):
-            found.append(f"{line.number} is met by no evidence")
-        if not line.how or not line.asked:
-            found.append(f"{line.number} says nothing")
+            found.append(f"{line.number} has no evidence")
+        if not line.how or not line.requirement:
+            found.append(f"{line.number} has an empty cell")
     counted = Counter(line.state for line in lines(page))
-    said = re.search(r"Of (\d+) requirements: (\d+) met, (\d+) partly, (\d+) not met, (\d+) n/a\.", " ".join(page.split()))
-    if said is None or [int(number) for number in said.groups()] != [len(numbers), *(counted[state] for state in STATES)]:
-        found.append("the sum is wrong")
+    summary = re.search(r"Of (\d+) requirements: (\d+) met, (\d+) partly, (\d+) not met, (\d+) n/a\.", " ".join(page.split()))
+    if summary is None or [int(number) for number in summary.groups()] != [len(numbers), *(counted[state] for state in STATES)]:
+        found.append("the total is wrong")
     return found
 
 
@@ -76,15 +76,15 @@ def without_line(page: str, number: str) -> str:
     [
         (without_line(PAGE, "10.4.1"), "10.4.1 appears 0 times"),
         (PAGE + "\n| 10.4.1 | twice | n/a | why | |", "10.4.1 appears 2 times"),
-        (PAGE + "\n| 99.9.9 | unheard of | n/a | why | |", "99.9.9 is not in scope"),
-        (without_line(PAGE, "3.2.1") + "\n| 3.2.1 | asked | met | somehow | believe us |", "3.2.1 is met by no evidence"),
-        (without_line(PAGE, "3.2.1") + "\n| 3.2.1 | asked | fine | somehow | Setting: yes |", "3.2.1 is 'fine'"),
-        (PAGE + "\n`tests/project/test_project.py::test_made_up`", "tests/project/test_project.py::test_made_up is not there"),
+        (PAGE + "\n| 99.9.9 | unknown | n/a | why | |", "99.9.9 is not in scope"),
+        (without_line(PAGE, "3.2.1") + "\n| 3.2.1 | requirement | met | somehow | trust us |", "3.2.1 has no evidence"),
+        (without_line(PAGE, "3.2.1") + "\n| 3.2.1 | requirement | fine | somehow | Setting: yes |", "3.2.1 is 'fine'"),
+        (PAGE + "\n`tests/project/test_project.py::test_made_up`", "tests/project/test_project.py::test_made_up does not exist"),
     ],
 )
 def test_security_page_check_detects_planted_faults(planted: str, fault: str) -> None:
-    assert [found for found in faults(planted) if found != "the sum is wrong"] == [fault]
+    assert [found for found in faults(planted) if found != "the total is wrong"] == [fault]
 
 
 def test_security_page_check_detects_a_wrong_total() -> None:
-    assert faults(re.sub(r"\d+\s+not\s+met,", "99 not met,", PAGE)) == ["the sum is wrong"]
+    assert faults(re.sub(r"\d+\s+not\s+met,", "99 not met,", PAGE)) == ["the total is wrong"]

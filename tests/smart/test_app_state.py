@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_server.interactions import app_state
-from fhir_server.interactions.app_state import LARGEST
+from fhir_server.interactions.app_state import MAX_STATE_BYTES
 from fhir_server.smart.discovery.documents import CAPABILITIES
 from tests.served import Answer, Served
 
@@ -84,12 +84,12 @@ def test_smart_107_change_without_if_match_returns_428(served: Served) -> None:
 
 def test_smart_107_state_over_256_kilobytes_returns_413(served: Served) -> None:
     app = token(served)
-    room = LARGEST - len(json.dumps(state(), separators=(",", ":")))
+    room = MAX_STATE_BYTES - len(json.dumps(state(), separators=(",", ":")))
     id, etag = kept(served, app, text="x" * room)
     assert change(served, app, id, etag, text="y" * room).status == 200
     for answer in (
-        served.request(app, "POST", "Basic", body=state(text="x" * LARGEST)),
-        change(served, app, id, 'W/"2"', text="x" * LARGEST),
+        served.request(app, "POST", "Basic", body=state(text="x" * MAX_STATE_BYTES)),
+        change(served, app, id, 'W/"2"', text="x" * MAX_STATE_BYTES),
     ):
         assert (answer.status, answer.json["resourceType"]) == (413, "OperationOutcome")
 

@@ -1,4 +1,4 @@
-"""The operator's commands of this room, on a store of their own."""
+"""The operator's commands, each test with a store of its own."""
 
 from __future__ import annotations
 
@@ -58,3 +58,15 @@ def test_smart_88_client_add_accepts_only_an_https_jwks_uri(run) -> None:  # typ
     shown = json.loads(run("client", "show", "feed").output)
     assert shown["jwks_uri"] == "https://feed.example/jwks"
     assert not {"secret", "manager"} & shown.keys()
+
+
+def test_policy_command_accepts_names_and_relative_paths(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "site.json").write_text(json.dumps({"policy": "site", "extends": "optum"}))
+    (tmp_path / "own.json").write_text(json.dumps({"policy": "own", "extends": "below/site.json"}))
+    for name in ("optum", "strict", "own.json", "./own.json", "below/site.json", str(tmp_path / "own.json")):
+        checked = run("policy", name)
+        assert checked.exit_code == 0 and checked.output.startswith(f"{name}: version "), checked.output
+        assert run("policy", FHIR_SERVER_POLICY=name).output == checked.output
+    assert "No policy file absent.json" in run("policy", "absent.json").output

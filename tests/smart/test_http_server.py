@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from fhir_server.cli.serve import _options
+from fhir_server.cli.serve import _uvicorn_options
 from tests.waiting import HANG, wait_until
 
 HOST = b"Host: records.example\r\n"
@@ -24,7 +24,8 @@ class Wire:
     def __init__(self) -> None:
         self.reached: list[tuple[str, str, str]] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(**_options("127.0.0.1", 0) | {"app": self, "factory": False, "lifespan": "off", "log_level": "critical"})
+        changes = {"app": self, "factory": False, "lifespan": "off", "log_level": "critical"}
+        config = uvicorn.Config(**_uvicorn_options("127.0.0.1", 0) | changes)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]}, daemon=True)
 
@@ -86,5 +87,5 @@ def test_client_address_is_the_last_forwarded_for_entry(wire: Wire) -> None:
 
 def test_forwarded_headers_are_trusted_from_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
-    believed = str(uvicorn.Config(**_options("0.0.0.0", 80)).forwarded_allow_ips)
+    believed = str(uvicorn.Config(**_uvicorn_options("0.0.0.0", 80)).forwarded_allow_ips)
     assert set(believed.split(",")) <= {"127.0.0.1", "::1"}
