@@ -16,7 +16,7 @@ from typing import Any
 from fhir_server import jsontext
 from fhir_server.consent import decision, labeling, relationships
 from fhir_server.consent.decision import Actor
-from fhir_server.consent.policy import Policy
+from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
 from fhir_server.resources import COMMON_DATA_CLASSES, catalog
@@ -31,7 +31,7 @@ from fhir_server.store import NEVER, PermissionEpoch, Snapshot
 INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
 
-_ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
+_ROLE_ACTORS = {"clinician": ActorKind.CLINICIAN, "billing": ActorKind.BILLING_OFFICE, "privacy": ActorKind.PRIVACY_OFFICE}
 # Where a practitioner must be named for a patient to be under his or her care.
 _TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
 
@@ -285,7 +285,7 @@ class PermissionResolver:
     async def _resolve_caller(self, snapshot: Snapshot, principal: Principal, facts: Visibility, now: int) -> ResolvedCaller:
         person = principal.person
         if principal.client_kind == "backend":
-            return ResolvedCaller(Actor("BE", clearance=principal.client_clearance), None)
+            return ResolvedCaller(Actor(ActorKind.BACKEND, clearance=principal.client_clearance), None)
         if person is None:
             return ResolvedCaller()
         if person.role in _ROLE_ACTORS:
@@ -293,7 +293,7 @@ class PermissionResolver:
             if person.role != "clinician":
                 return ResolvedCaller(Actor(_ROLE_ACTORS[person.role]), None, names)
             # Who is under whose care is data like any other, so this plan holds for this request only.
-            return ResolvedCaller(Actor("CT"), await _patients_under_care(snapshot, names, facts), names, valid_until=now)
+            return ResolvedCaller(Actor(ActorKind.CLINICIAN), await _patients_under_care(snapshot, names, facts), names, valid_until=now)
         patient = _patient_context(principal)
         if patient is None:
             return ResolvedCaller()
@@ -324,7 +324,7 @@ class PermissionResolver:
         row = await snapshot.read("Patient", patient, facts)
         resource = jsontext.parse(row.body) if row else None
         if person.role == "clinician":
-            return relationships.Relationship(Actor("CT"), now), resource, frozenset({f"Practitioner/{person.practitioner}"})
+            return relationships.Relationship(Actor(ActorKind.CLINICIAN), now), resource, frozenset({f"Practitioner/{person.practitioner}"})
         related = await _read_all(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
         related = [one for one in related if _related_patient_id(one) == patient]
         consents = await _read_all(snapshot, "Consent", OfPatient(frozenset({patient})), facts)

@@ -53,7 +53,7 @@ def _grant(consent: str, said: Iterable[provisions.ProxyProvision], people: dict
     if not given:
         return None
     persons = tuple(dict.fromkeys(one.related_person for one in given))
-    levels = {level for one in given for level in one.level.split("+")}
+    levels = {level for one in given for level in one.levels}
     since, until = min(one.start for one in given), max(one.end for one in given)
     return ProxyGrant(
         consent,

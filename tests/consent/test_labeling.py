@@ -354,7 +354,7 @@ def test_results_on_the_hold_list_are_held(tmp_path) -> None:
     path = tmp_path / "house.json"
     path.write_text('{"policy": "house", "extends": "optum", "switches": {"self.sensitive_tests": "hold_listed"},'
                     ' "holds": ["http://loinc.org|2857-1"]}')  # fmt: skip
-    house = Labeler(load(str(path)), LABELLER.book)
+    house = Labeler(load(str(path)), LABELLER.codes)
     assert label(observation(loinc("2857-1")), labeler=house).key.labels == {"HELD"}
     assert label(observation(loinc("718-7")), labeler=house).key.labels == frozenset()
     assert label(observation(loinc("2857-1"))).key.labels == frozenset()

@@ -54,7 +54,7 @@ def kind(
 ) -> str | None:
     related = more.pop("related", [RELATED])
     judged = resolve_relationship(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
-    return None if judged.actor is None else judged.actor.kind + (f":{judged.actor.level}" if judged.actor.level else "")
+    return None if judged.actor is None else ":".join(filter(None, [judged.actor.kind, "+".join(sorted(judged.actor.levels))]))
 
 
 @pytest.mark.parametrize(

@@ -61,13 +61,13 @@ def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
 @_leak("T01")
 def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
     exact = relationships.aging.age_limits
-    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t18_off=MAX_INSTANT))
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), proxy_access_ends=MAX_INSTANT))
 
 
 @_leak("T01")
 def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
     exact = relationships.aging.age_limits
-    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t12=MAX_INSTANT))
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), turns_12=MAX_INSTANT))
 
 
 @_leak("T02")
