@@ -18,7 +18,7 @@ _TREATING: Final = frozenset({ActorKind.CLINICIAN, ActorKind.BREAK_GLASS})
 _NO_LEVEL: Final = frozenset({""})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Actor:
     """The caller in the policy's terms.
 
@@ -29,6 +29,10 @@ class Actor:
     kind: ActorKind
     levels: frozenset[str] = frozenset()
     clearance: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        # Page links are bound to this text, so it must be the same in every process: the order of a set is not.
+        return f"Actor({self.kind}, {sorted(self.levels)}, {sorted(self.clearance)})"
 
 
 def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:

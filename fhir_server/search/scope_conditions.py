@@ -1,6 +1,6 @@
-"""The condition inside a scope (``?category=laboratory``), as a caller may have it asked of every row.
+"""Compiles the condition in a scope (``?category=laboratory``).
 
-It is a question like any other search, put by the app that chose the scope: it is held to what may be searched for.
+A scope is chosen by the app, so its condition is subject to the same restrictions as a search.
 https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters
 """
 
@@ -14,10 +14,10 @@ from fhir_server.search.filters import Filter
 
 
 def condition(type: str, pairs: Sequence[query.Pair], base: str, *, everything: bool) -> Filter | None:
-    """What these pairs ask of rows of ``type``; None for what cannot be asked: the scope covers nothing of that type then.
+    """The condition of these pairs on rows of ``type``; None if it is not supported: the scope then covers no resource of that type.
 
-    Never an error: scopes are also looked at for rows that others refer to, so one that fails would tell that there are such.
-    ``everything``: from this caller nothing is hidden.
+    It raises no error: scopes are also evaluated for referenced resources, so an error would disclose that these exist.
+    ``everything`` says that nothing is hidden from the caller.
     """
     try:
         where = query.condition(type, pairs, now=0, base=base)

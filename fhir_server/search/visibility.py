@@ -1,7 +1,7 @@
-"""What a caller may see, in the condition language: windows onto the store, and the entries seen through them.
+"""What a caller may see, in the condition language, and the rows and index entries to which it applies.
 
-A Visibility is the only form in which a permission reaches a store.  It is a union of windows; the empty Visibility
-sees nothing.  Time enters as ``now`` alone, so a birthday or a release changes answers without a write.
+A :class:`Visibility` is the only form in which permissions reach a store. It is a union of clauses; without clauses, nothing is
+visible. Time enters only as ``now``, so a birthday or a release changes answers without a write.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Scalar = str | int | float | None
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One index entry: a value that search parameter ``param`` extracts from the element at ``path``.
+    """One index entry: the value that search parameter ``param`` extracts from the element at ``path``.
 
     ``kind`` fixes the shape of ``value``:
-    token (system or "", code or "") . reference (target,) . string (folded, exact) . date (lo, hi) in
-    microseconds, half open . quantity (number, system or "", code or "", unit text or "").
-    Parameters of type ``uri`` are kind reference, of type ``number`` kind quantity with empty units.
+    token (system or "", code or ""); reference (target,); string (folded, exact); date (lo, hi) in microseconds,
+    half open; quantity (number, system or "", code or "", unit text or "").
+    Parameters of type ``uri`` have the kind reference, those of type ``number`` the kind quantity with empty units.
     """
 
     param: str
@@ -34,10 +34,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class VisibilityClause:
-    """Rows of ``patients`` (None: any row, even of no patient) whose class is in ``classes`` and that meet ``where``.
+    """Rows of ``patients`` (None: all rows, also those of no patient) whose class is in ``classes`` and that match ``where``.
 
-    ``released`` leaves out rows whose release instant lies after ``now``.  An element, and an index entry
-    made from it, is seen through a window only if its own class is in ``classes`` too.
+    ``released_only`` excludes rows whose release date is after ``now``. A clause admits an element, and an index entry of it, only if
+    the class of the element is in ``classes``, too.
     """
 
     patients: frozenset[str] | None
@@ -48,22 +48,22 @@ class VisibilityClause:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Everything a caller may see of one resource type: a union of windows at the instant ``now`` (microseconds)."""
+    """Everything a caller may see of one resource type: a union of clauses at the instant ``now`` (microseconds)."""
 
     clauses: tuple[VisibilityClause, ...] = ()
     now: int = 0
 
     @property
     def limited_to_patients(self) -> bool:
-        """Whether it shows rows of named patients only; such answers are ordered by when rows were stored, and nothing else."""
+        """Whether every clause is limited to patients; results are then ordered by the time of storing alone."""
         return all(clause.patients is not None for clause in self.clauses)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchableRow:
-    """A row as conditions see it; the reference meaning and the tests of stores work on these.
+    """A row as conditions apply to it; :mod:`fhir_server.search.match` and tests of the stores use it.
 
-    ``place``: the number of its first patient, and when it was stored (:mod:`fhir_server.store.row_order`).
+    ``place`` is the number of its first patient, and when it was stored (:mod:`fhir_server.store.row_order`).
     """
 
     type: str
@@ -77,7 +77,7 @@ class SearchableRow:
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """Sort by the least (ascending) or greatest (descending) admitted value of ``param``; rows without one come last.
+    """Sort by the least (ascending) or greatest (descending) admitted value of ``param``; rows without a value come last.
 
     ``kind`` as in Entry.  ``_id`` and ``_lastUpdated`` are ordinary parameters here.
     """
@@ -88,10 +88,10 @@ class SortKey:
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a page ended: the sort values and logical id of its last row; holds nothing the caller did not see."""
+    """The end of a page: the sort values and the logical id of its last row, both visible to the caller."""
 
     keys: tuple[Scalar, ...]
     id: str
 
 
-STALE_LINK = "The page link is not valid, or not any more: run the search again."
+STALE_LINK = "The page link is invalid or has expired. Run the search again."

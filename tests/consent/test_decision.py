@@ -124,6 +124,11 @@ def test_own_conditions_give_parameters_that_name_the_actor(actor: Actor, data: 
     assert own_conditions(OPTUM, actor, data) == params
 
 
+def test_actor_text_does_not_depend_on_set_order() -> None:
+    text = "Actor(PA, ['billing', 'full', 'scheduling', 'standard'], [])"
+    assert repr(actor_of("PA", "standard", "scheduling", "full", "billing")) == text
+
+
 def test_only_treating_staff_and_cleared_backend_see_unreleased() -> None:
     seeing = {actor.kind for actor in EVERYBODY if not released_only(actor)}
     assert seeing == {"CT", "BG"}
