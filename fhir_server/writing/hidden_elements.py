@@ -1,4 +1,4 @@
-"""Updates by callers who do not see all of a row: what was cut from their copy is put back (leak channel W05).
+"""Updates by callers who do not see all of a row: what was cut from their copy is put back.
 
 Without this, reading a resource and writing it back would silently delete what the caller was not shown.
 """

@@ -1,4 +1,4 @@
-"""The instants of age: every vector of the policy's section on age and boundaries, and the plausibility of birth dates."""
+"""The age rules of docs/policy.md, and the plausibility of birth dates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision: the cells of the policy's main table, and the laws any policy must obey."""
+"""Decisions match the tables of docs/policy.md, and every policy obeys general laws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelling: codes, words, context, members, departments, markings, and the classes of parts."""
+"""Labeling by codes, keywords, context, members, departments and security labels, and the classes of parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who somebody is to a patient at an instant: boundaries to the microsecond, grants, refusals, death, hats."""
+"""Roles toward a patient at an instant: boundaries to the microsecond, grants, restrictions, death."""
 
 from __future__ import annotations
 

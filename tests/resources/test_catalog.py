@@ -1,4 +1,4 @@
-"""Every R4 type has one declaration, and what it names exists."""
+"""Every R4 type has one declaration, and its element paths exist."""
 
 from __future__ import annotations
 

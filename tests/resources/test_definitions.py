@@ -1,4 +1,4 @@
-"""The definitions file is what HL7's package says, and reads as promised."""
+"""The definitions file agrees with HL7's package."""
 
 from __future__ import annotations
 

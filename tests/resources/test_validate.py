@@ -1,4 +1,4 @@
-"""What is valid passes, what is required is required, and nothing makes the validator raise."""
+"""Valid resources pass, required elements are required, and no resource makes the validator raise."""
 
 from __future__ import annotations
 

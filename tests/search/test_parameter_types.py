@@ -1,4 +1,4 @@
-"""Each kind of parameter: what it reads from an element, what it reads from a client's text."""
+"""Search parameter types: what each reads from an element and from a client's text."""
 
 from __future__ import annotations
 
