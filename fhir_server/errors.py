@@ -5,7 +5,7 @@ Authlib's and never leave ``smart/``.  A Problem that depends on a stored row th
 always ``not-found``, worded exactly as for a row that never existed; ``forbidden`` is only for refusals
 decided without consulting stored data.
 
-Texts hold nothing but fixed words and what the caller sent (leak channel S01).
+Texts hold nothing but fixed words and what the caller sent.
 """
 
 from __future__ import annotations

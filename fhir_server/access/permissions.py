@@ -16,7 +16,7 @@ from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
-from fhir_server.resources import catalog
+from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, RefersTo
 from fhir_server.search.rows import SearchableRow
@@ -27,9 +27,6 @@ from fhir_server.store import PermissionEpoch
 
 INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what the server adds and the record does not hold: security labels, tags, source."""
-
-# Data that belongs to no patient and is the same for every caller.
-COMMON = frozenset({"directory", "medication-definition"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +193,8 @@ class Permissions:
     def _clauses_at_level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         narrowed = self._without_denied(type, narrowed)
         classes = self._unconditional_classes(type)
-        common = frozenset().union(*(classes[data] for data in classes if data in COMMON))
-        of_patients = frozenset().union(*(classes[data] for data in classes if data not in COMMON))
+        common = frozenset().union(*(classes[data] for data in classes if data in COMMON_DATA_CLASSES))
+        of_patients = frozenset().union(*(classes[data] for data in classes if data not in COMMON_DATA_CLASSES))
         if patients is None:
             yield VisibilityClause(None, of_patients | common, self.released_only, narrowed)
         else:

@@ -13,7 +13,7 @@ from fhir_server import jsontext
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.view import View
 from fhir_server.consent.decision import Actor, permits
-from fhir_server.consent.policy import Policy
+from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING
@@ -28,9 +28,13 @@ _VISITS = resource_scopes("patient/Encounter.rs")
 
 _TEEN = "Appointments, test results and medicines that are private to teenagers are not included."
 _STANDARD = "Sensitive results, visits and medicines are not included."
-# (actor, level of an adult grant) -> what the access leaves out of the kinds that it opens
-_NOTES = {("PT", ""): _TEEN, ("PA", "standard"): _STANDARD}
-_NARROW = {("PA", "scheduling"): "Visits only.", ("PA", "billing"): "Bills and insurance only."}
+_PROXIES = frozenset({ActorKind.CHILD_PROXY, ActorKind.TEEN_PROXY, ActorKind.ADULT_PROXY})
+# (actor, levels of adult grants) -> what the access leaves out of the kinds that it opens
+_NOTES = {(ActorKind.TEEN_PROXY, frozenset[str]()): _TEEN, (ActorKind.ADULT_PROXY, frozenset({"standard"})): _STANDARD}
+_NARROW = {
+    (ActorKind.ADULT_PROXY, frozenset({"scheduling"})): "Visits only.",
+    (ActorKind.ADULT_PROXY, frozenset({"billing"})): "Bills and insurance only.",
+}
 # data class -> what people call it
 _KINDS = {
     "lab": "test results",
@@ -109,19 +113,19 @@ def exclusion_note(policy: Policy, actor: Actor) -> str:
 
     An empty list of diagnoses must not read as good health to whoever is shown no diagnoses.
     """
-    if actor.kind not in ("PC", "PT", "PA"):
+    if actor.kind not in _PROXIES:
         return ""
-    narrow = _NARROW.get((actor.kind, actor.level))
+    narrow = _NARROW.get((actor.kind, actor.levels))
     closed = [words for data, words in _KINDS.items() if not permits(policy, actor, VisibilityClass(data))]
     listed = " and ".join(filter(None, [", ".join(closed[:-1]), *closed[-1:]]))
     whole = f"{listed[:1].upper()}{listed[1:]} are not included at all." if listed else ""
-    return narrow or " ".join(filter(None, [_NOTES.get((actor.kind, actor.level), ""), whole]))
+    return narrow or " ".join(filter(None, [_NOTES.get((actor.kind, actor.levels), ""), whole]))
 
 
 def _relation(actor: Actor, resource: dict[str, Any], today: datetime) -> str:
-    if actor.kind == "PA":
+    if actor.kind == ActorKind.ADULT_PROXY:
         return "Shared with you"
-    if actor.kind not in ("PC", "PT"):
+    if actor.kind not in (ActorKind.CHILD_PROXY, ActorKind.TEEN_PROXY):
         return "Your patient"
     age = _age(str(resource.get("birthDate", "")), today)
     return f"Your child, age {age}" if age is not None else "Your child"

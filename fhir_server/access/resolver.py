@@ -12,17 +12,18 @@ from typing import Any
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import AdmittedClasses, Permissions, patient_context
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import decision, relationships
 from fhir_server.consent.decision import Actor
-from fhir_server.consent.policy import Policy
+from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.search.filters import Filter, Has, IdIs, OfPatient, RefersTo
 from fhir_server.search.visibility import Visibility
 from fhir_server.smart.core.persons import Person
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import NEVER, Snapshot
+from fhir_server.store import Snapshot
 
-_ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
+_ROLE_ACTORS = {"clinician": ActorKind.CLINICIAN, "billing": ActorKind.BILLING_OFFICE, "privacy": ActorKind.PRIVACY_OFFICE}
 # The search parameters in which a practitioner must be named for a patient to be under that practitioner's care.
 _TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
 
@@ -35,7 +36,7 @@ class ResolvedCaller:
     patients: frozenset[str] | None = frozenset()
     names: frozenset[str] = frozenset()
     denied: frozenset[str] = frozenset()
-    valid_until: int = NEVER
+    valid_until: int = MAX_INSTANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class PermissionResolver:
     async def _resolve_caller(self, snapshot: Snapshot, principal: Principal, facts: Visibility, now: int) -> ResolvedCaller:
         person = principal.person
         if principal.client_kind == "backend":
-            return ResolvedCaller(Actor("BE", clearance=principal.client_clearance), None)
+            return ResolvedCaller(Actor(ActorKind.BACKEND, clearance=principal.client_clearance), None)
         if person is None:
             return ResolvedCaller()
         if person.role in _ROLE_ACTORS:
@@ -101,7 +102,7 @@ class PermissionResolver:
             if person.role != "clinician":
                 return ResolvedCaller(Actor(_ROLE_ACTORS[person.role]), None, names)
             # Any write may change who is under whose care, so these permissions hold for this request only.
-            return ResolvedCaller(Actor("CT"), await _patients_under_care(snapshot, names, facts), names, valid_until=now)
+            return ResolvedCaller(Actor(ActorKind.CLINICIAN), await _patients_under_care(snapshot, names, facts), names, valid_until=now)
         patient = patient_context(principal)
         if patient is None:
             return ResolvedCaller()
@@ -133,7 +134,7 @@ class PermissionResolver:
         resource = jsontext.parse(row.body) if row else None
         if person.role == "clinician":
             names = frozenset({f"Practitioner/{person.practitioner}"})
-            return FoundRelationship(relationships.Relationship(Actor("CT"), now), resource, names)
+            return FoundRelationship(relationships.Relationship(Actor(ActorKind.CLINICIAN), now), resource, names)
         related = await _read_all(snapshot, "RelatedPerson", IdIs(person.related_persons), facts)
         related = [relation for relation in related if _related_patient_id(relation) == patient]
         consents = await _read_all(snapshot, "Consent", OfPatient(frozenset({patient})), facts)

@@ -1,1 +1,1 @@
-"""WHAT MAY be seen: policy files, labelling of resources, visibility classes, decisions and their explanation."""
+"""The consent policy: policy files, labeling of resources, relationships of persons to patients, and decisions (docs/policy.md)."""

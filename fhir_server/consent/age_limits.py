@@ -1,7 +1,7 @@
-"""The instants at which a patient's age changes who may see what (the rules A1 to A6 and A13 of ``docs/policy.md``).
+"""Computes the instants at which a patient's age changes access (docs/policy.md, age rules).
 
-Age is counted in civil dates of the policy's time zone.  Of an imprecise birth date each rule takes the end that
-discloses less: what ends for proxies ends early, what opens for the person opens late.
+Age is counted in civil dates of the policy's time zone. For a partial birth date each rule uses the date that discloses less: access
+of proxies ends on the earliest possible birthday, access of the patient begins on the latest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from fhir_server.consent import intervals
@@ -17,15 +17,18 @@ from fhir_server.consent.policy import Feb29
 
 TEEN: Final = 12
 ADULT: Final = 18
-OLDEST: Final = 130
+MAX_AGE: Final = 130
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class AgeLimits:
-    """``t12`` narrows child proxies, ``t18_off`` ends them, ``t18_on`` opens the person's own account (microseconds since 1970).
+    """The instants of a patient's age rules, in microseconds since 1970 UTC.
 
-    Not ``known``: the birth date is missing or cannot be; then nobody on the patient side has access.
+    ``turns_12``           a child grant becomes the grant of a teenager's proxy
+    ``proxy_access_ends``  a child grant ends
+    ``own_access_begins``  the patient's own access and adult grants begin
+    ``known``              False if the birth date is missing or impossible: the patient side has no access
     """
 
     turns_12: int
@@ -38,28 +41,37 @@ UNKNOWN: Final = AgeLimits(0, 0, 0, False)
 
 
 def age_limits(patients: Sequence[Json], zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
-    """The instants for a person recorded as these Patient resources (several where records were linked): the strictest of all."""
-    each = [_ages(patient, zone, feb29, now) for patient in patients]
-    if not each or not all(one.known for one in each):
+    """The strictest age limits of a patient's Patient resources (several if records are linked)."""
+    limits = [_limits_of(patient, zone, feb29, now) for patient in patients]
+    if not limits or not all(limit.known for limit in limits):
         return UNKNOWN
     return AgeLimits(
-        min(one.turns_12 for one in each), min(one.proxy_access_ends for one in each), max(one.own_access_begins for one in each), True
+        min(limit.turns_12 for limit in limits),
+        min(limit.proxy_access_ends for limit in limits),
+        max(limit.own_access_begins for limit in limits),
+        known=True,
     )
 
 
-def birthday_instant(patient: Json, years: int, zone: ZoneInfo, feb29: Feb29) -> tuple[int, int] | None:
-    """The earliest and the latest instant at which the patient can reach this age; None without a usable birth date."""
-    days = _born(patient)
+class Birthday(NamedTuple):
+    """The earliest and the latest instant at which a patient may reach an age, in microseconds since 1970 UTC."""
+
+    earliest: int
+    latest: int
+
+
+def birthday_instant(patient: Json, years: int, zone: ZoneInfo, feb29: Feb29) -> Birthday | None:
+    """When the patient reaches this age; None without a usable birth date."""
+    days = _birth_days(patient)
     if days is None:
         return None
-    first, last = (intervals.midnight(anniversary(day, years, feb29), zone) for day in days)
-    return first, last
+    return Birthday(*(intervals.midnight(anniversary(day, years, feb29), zone) for day in days))
 
 
 def anniversary(born: date, years: int, feb29: Feb29) -> date:
-    """The civil date on which somebody born that day reaches ``years``.
+    """The civil date on which a person who was born on that day reaches ``years``.
 
-    For 29 February in a common year: 1 March, or 28 February.  ``day_before`` is the common law's rule, for every birthday.
+    In a common year, 29 February becomes 1 March or 28 February. With ``day_before`` every age begins one day early (common law).
     """
     try:
         day = born.replace(year=born.year + years)
@@ -68,25 +80,25 @@ def anniversary(born: date, years: int, feb29: Feb29) -> date:
     return day - timedelta(days=1) if feb29 == "day_before" else day
 
 
-def _born(patient: Json) -> tuple[date, date] | None:
+def _birth_days(patient: Json) -> tuple[date, date] | None:
     text = patient.get("birthDate")
-    days = intervals.civil(text) if isinstance(text, str) else None
-    # Dates near the calendar's ends have no anniversaries to compute with.
+    days = intervals.civil_days(text) if isinstance(text, str) else None
+    # Years near the ends of the calendar have no anniversaries that Python can compute.
     return days if days is not None and 2 < days[0].year < 9800 else None
 
 
-def _ages(patient: Json, zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
-    days = _born(patient)
-    if days is None or not _plausible(patient, days, zone, now):
+def _limits_of(patient: Json, zone: ZoneInfo, feb29: Feb29, now: int) -> AgeLimits:
+    days = _birth_days(patient)
+    if days is None or not _is_plausible(patient, days, zone, now):
         return UNKNOWN
     twelve, eighteen = birthday_instant(patient, TEEN, zone, feb29), birthday_instant(patient, ADULT, zone, feb29)
     assert twelve is not None and eighteen is not None
-    return AgeLimits(twelve[0], *eighteen, known=True)
+    return AgeLimits(twelve.earliest, eighteen.earliest, eighteen.latest, known=True)
 
 
-def _plausible(patient: Json, days: tuple[date, date], zone: ZoneInfo, now: int) -> bool:
-    if intervals.midnight(days[0], zone) > now or intervals.midnight(anniversary(days[1], OLDEST, "mar1"), zone) <= now:
+def _is_plausible(patient: Json, days: tuple[date, date], zone: ZoneInfo, now: int) -> bool:
+    if intervals.midnight(days[0], zone) > now or intervals.midnight(anniversary(days[1], MAX_AGE, "mar1"), zone) <= now:
         return False
-    died = patient.get("deceasedDateTime")
-    until = intervals.span(died, zone) if isinstance(died, str) else None
-    return until is None or intervals.midnight(days[0], zone) < until[1]
+    deceased = patient.get("deceasedDateTime")
+    death = intervals.interval(deceased, zone) if isinstance(deceased, str) else None
+    return death is None or intervals.midnight(days[0], zone) < death[1]

@@ -1,4 +1,4 @@
-"""What the codes and words at an element say: labels, possible labels, and whether somebody has classified it."""
+"""Reads the codes and texts of an element: their labels, their possible labels, and whether a code is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_co
 
 @dataclass(frozen=True, slots=True)
 class CodeReading:
-    """``codes`` are the (system, code) as the book files them; ``classified``: a coding is known as ordinary or as sensitive."""
+    """What an element says.
+
+    ``labels``      labels of its codes and of keywords in its texts
+    ``possible``    labels that its codes give only with a second signal
+    ``classified``  whether a code is known as ordinary or as sensitive
+    ``codes``       its normalized (system, code)
+    """
 
     labels: frozenset[str]
     possible: frozenset[str]
@@ -19,33 +25,29 @@ class CodeReading:
     codes: frozenset[tuple[str, str]]
 
 
-def read(book: SensitivityCodes, value: Any) -> CodeReading:
-    """Read a CodeableConcept, Coding, code or string.  Words label what they name, but never make anything known."""
+def read(codes: SensitivityCodes, value: Any) -> CodeReading:
+    """Read a CodeableConcept, Coding, code or string.  Keywords give labels, but text never makes an element classified."""
     if type(value) is not dict:
-        return _read(book, (), value if isinstance(value, str) else "")
-    codings = [(str(one.get("system", "")), str(one.get("code", "")), str(one.get("display", ""))) for one in _codings(value)]
+        return _read(codes, (), value if isinstance(value, str) else "")
+    codings = [(str(coding.get("system", "")), str(coding.get("code", "")), str(coding.get("display", ""))) for coding in _codings(value)]
     text = value.get("text")
-    return _read(book, tuple(codings), text if isinstance(text, str) else "")
+    return _read(codes, tuple(codings), text if isinstance(text, str) else "")
 
 
-@lru_cache(4096)  # the same few concepts stand in most resources
-def _read(book: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], text: str) -> CodeReading:
-    known, codes = [], set()
-    words = book.labels_in_text(text)
-    for system, code, display in codings:
-        known.append(book.classify(system, code))
-        codes.add(normalize_code(system, code))
-        words |= book.labels_in_text(display)
+@lru_cache(4096)  # most resources have the same few concepts
+def _read(codes: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], text: str) -> CodeReading:
+    classifications = [codes.classify(system, code) for system, code, _ in codings]
+    texts = (text, *(display for _, _, display in codings))
     return CodeReading(
-        words.union(*(one.labels for one in known)),
-        frozenset().union(*(one.possible for one in known)),
-        any(one.classified for one in known),
-        frozenset(codes),
+        frozenset().union(*(codes.labels_in_text(each) for each in texts), *(known.labels for known in classifications)),
+        frozenset().union(*(known.possible for known in classifications)),
+        any(known.classified for known in classifications),
+        frozenset(normalize_code(system, code) for system, code, _ in codings),
     )
 
 
 def _codings(value: dict[str, Any]) -> list[dict[str, Any]]:
     inner = value.get("coding")
     if type(inner) is list:
-        return [one for one in inner if type(one) is dict]
+        return [coding for coding in inner if type(coding) is dict]
     return [value] if "code" in value else []

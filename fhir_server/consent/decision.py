@@ -1,109 +1,102 @@
-"""The decision: may this actor see data of this class?  Pure and total; whatever is unknown sees nothing.
+"""Decides whether an actor may see data of a visibility class: pure functions of policy, actor and class.
 
-Deny overrides, default deny.  Time is no argument: which actor somebody is *now* was settled before
-(:mod:`fhir_server.consent.relationships`).
+A deny rule overrides permit rules, and what no rule permits is denied; so is an unknown actor, data class or label. Time is no
+argument: :mod:`fhir_server.consent.relationships` determines which actor a person is at an instant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from fhir_server.consent.policy import ACTORS, LEVELS, Policy, Rule
-from fhir_server.consent.visibility_classes import LABELS, VisibilityClass
+from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule
+from fhir_server.consent.visibility_classes import HELD, LABELS, VisibilityClass
 
-# These treat the patient, so a result not yet released to the patient is theirs to see.
-_TREATING: Final = frozenset({"CT", "BG"})
+# They treat the patient, so they see results before these are released to the patient.
+_TREATING: Final = frozenset({ActorKind.CLINICIAN, ActorKind.BREAK_GLASS})
+_NO_LEVEL: Final = frozenset({""})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Actor:
-    """Who asks, in the policy's terms: ``kind`` (AS, PT, CT ...), the ``level`` of an adult grant (several joined by ``+``),
-    and for systems the labels they are cleared for (``*``: everything there is)."""
+    """The caller in the policy's terms.
 
-    kind: str
-    level: str = ""
+    ``levels``     of an adult proxy: the levels of the grants; they add up
+    ``clearance``  of a backend: the labels that it may receive; ``*`` stands for everything
+    """
+
+    kind: ActorKind
+    levels: frozenset[str] = frozenset()
     clearance: frozenset[str] = frozenset()
 
-
-@dataclass(frozen=True, slots=True)
-class ExplainedDecision:
-    """A decision with the rule that made it ("" where none did: default deny) and the rule's source."""
-
-    decision: Literal["permit", "deny"]
-    rule: str
-    source: str
+    def __repr__(self) -> str:
+        # Page links are bound to this text, so it must be the same in every process: the order of a set is not.
+        return f"Actor({self.kind}, {sorted(self.levels)}, {sorted(self.clearance)})"
 
 
 def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
-    """Whether rows (or parts) of this class are in the actor's view; subject to :func:`own_conditions`, which the caller adds."""
-    return explain(policy, actor, key).decision == "permit"
+    """Whether the actor may see resources (or parts of them) of this class.
 
-
-def explain(policy: Policy, actor: Actor, key: VisibilityClass) -> ExplainedDecision:
-    """The decision of :func:`permits` with its reason."""
-    element, _, pointed = key.element.partition("@")
-    if pointed:
-        reached = explain(policy, actor, VisibilityClass(pointed, key.labels))
-        return explain(policy, actor, VisibilityClass(key.data, key.labels, element)) if reached.decision == "permit" else reached
+    If :func:`own_conditions` returns parameters for the data class, the caller must add them as a condition.
+    """
+    element, _, target_class = key.element.partition("@")
+    if target_class:
+        target = VisibilityClass(target_class, key.labels)
+        return permits(policy, actor, target) and permits(policy, actor, VisibilityClass(key.data, key.labels, element))
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
-        return ExplainedDecision("deny", "", "an unknown actor, data class or label")
-    if actor.kind == "BE":
+        return False
+    if actor.kind == ActorKind.BACKEND:
         if "*" in actor.clearance:
-            return ExplainedDecision("permit", "", "cleared for everything")
+            return True
         if not key.labels <= actor.clearance:
-            return ExplainedDecision("deny", "", "labels outside the client's clearance")
-    reasons = [_at_level(policy, actor.kind, level, key) for level in _levels(actor)]
-    refused = reasons[0] if reasons else ExplainedDecision("deny", "", "no such level")
-    return next((one for one in reasons if one.decision == "permit"), refused)
+            return False
+    return any(_permits_at_level(policy, actor.kind, level, key) for level in _levels(actor))
 
 
 def own_conditions(policy: Policy, actor: Actor, data: str) -> tuple[str, ...] | None:
-    """The search parameters of which one must name the actor in a row of this data class; None: no such condition.
+    """The search parameters of which one must name the actor in a resource of this data class; None without such a condition.
 
-    Where a row of the class needs to be the actor's own, every window the actor gets onto the class must carry it.
+    The condition applies to every clause through which the actor sees the data class.
     """
-    params = {param for level in _levels(actor) for rule in _applying(policy, actor.kind, level, data) for param in rule.by}
+    params = {param for level in _levels(actor) for rule in _rules(policy, actor.kind, level, data) for param in rule.by}
     return tuple(sorted(params)) or None
 
 
 def redactable(policy: Policy, data: str) -> frozenset[str]:
-    """Elements of this data class that some actor does not get, so that they need a class of their own."""
+    """The elements that the policy removes from this data class for some actor; each needs a visibility class of its own."""
     return policy.redactions.get(data, frozenset())
 
 
 def released_only(actor: Actor) -> bool:
-    """Whether rows not yet released are out of this actor's view."""
-    return actor.kind not in _TREATING and not (actor.kind == "BE" and actor.clearance & {"*", "HELD"})
+    """Whether the actor sees a resource only from its release date on."""
+    return actor.kind not in _TREATING and not (actor.kind == ActorKind.BACKEND and actor.clearance & {"*", HELD})
 
 
 def may_write(policy: Policy, actor: Actor, type: str, letter: str) -> bool:
-    """Whether the actor may create ("c"), update ("u") or delete ("d") resources of this type at all."""
-    levels = frozenset(_levels(actor))
+    """Whether the actor may create ("c"), update ("u") or delete ("d") any resources of this type."""
+    levels = _levels(actor)
     rules = (rule for rule in policy.writes if actor.kind in rule.actors and (not rule.levels or rule.levels & levels))
     return any({type, "*"} & rule.types.get(letter, frozenset()) for rule in rules)
 
 
-def _levels(actor: Actor) -> tuple[str, ...]:
-    """The levels to judge at; none for an adult grant without a level we know."""
-    if actor.kind != "PA":
-        return ("",) if not actor.level else ()
-    levels = tuple(actor.level.split("+"))
-    return levels if LEVELS.issuperset(levels) else ()
+def _levels(actor: Actor) -> frozenset[str]:
+    """The levels at which rules apply to the actor; none for an adult proxy with an unknown level or without one."""
+    if actor.kind != ActorKind.ADULT_PROXY:
+        return frozenset() if actor.levels else _NO_LEVEL
+    return actor.levels if actor.levels <= LEVELS else frozenset()
 
 
-def _applying(policy: Policy, kind: str, level: str, data: str) -> Iterable[Rule]:
+def _rules(policy: Policy, kind: ActorKind, level: str, data: str) -> Iterable[Rule]:
     return (rule for rule in policy.by_actor.get((kind, data), ()) if not rule.levels or level in rule.levels)
 
 
-def _at_level(policy: Policy, kind: str, level: str, key: VisibilityClass) -> ExplainedDecision:
-    opened: Rule | None = None
-    for rule in _applying(policy, kind, level, key.data):
+def _permits_at_level(policy: Policy, kind: ActorKind, level: str, key: VisibilityClass) -> bool:
+    permitted = False
+    for rule in _rules(policy, kind, level, key.data):
         if rule.effect == "deny" and (not rule.labels or rule.labels & key.labels):
-            return ExplainedDecision("deny", rule.id, rule.source)
+            return False
         if rule.effect == "redact" and key.element in rule.elements:
-            return ExplainedDecision("deny", rule.id, rule.source)
-        if rule.effect in ("permit", "own"):
-            opened = rule
-    return ExplainedDecision("permit", opened.id, opened.source) if opened else ExplainedDecision("deny", "", "no rule permits it")
+            return False
+        permitted = permitted or rule.effect in ("permit", "own")
+    return permitted

@@ -1,4 +1,4 @@
-"""Parts of a row with a class of their own, on their way to becoming facets."""
+"""Collects the parts of a resource that have a visibility class of their own: labeled parts and removable elements."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any, Final
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.jsontext import Path
 
-# Household data in a Patient is no secret among its household: an entry for use at home, with nothing unknown attached.
+# Members of a household know its address and telephone: entries with ``use`` home and without extensions are not removed.
 _HOUSEHOLD: Final = frozenset({"telecom", "address"})
 _FREE_TEXT: Final = ("text", "note")
 
 
 class ElementLabels:
-    """Collects labels and redactable elements by path."""
+    """Labels and removable elements by path."""
 
     def __init__(self) -> None:
         self._labels: dict[Path, set[str]] = {}
         self._elements: dict[Path, str] = {}
 
     def add(self, path: Path, labels: Iterable[str]) -> None:
-        """These labels hold for the part at ``path``."""
+        """Add labels to the part at ``path``."""
         self._labels.setdefault(path, set()).update(labels)
 
-    def redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
-        """The policy takes these elements out for somebody."""
+    def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
+        """Give the elements of these names, which the policy removes for some actor, a class of their own."""
         for name in sorted(names):
             if resource.get("resourceType") == "Patient" and name in _HOUSEHOLD:
                 for number, entry in enumerate(resource.get(name, ())):
@@ -40,24 +40,24 @@ class ElementLabels:
                     if name in inner:
                         self._elements["contained", number, name] = name
 
-    def labeled_elements(self, row: VisibilityClass) -> tuple[tuple[Path, VisibilityClass], ...]:
-        """(path, class) of every part that is not simply of the row's class.
+    def labeled_elements(self, whole: VisibilityClass) -> tuple[tuple[Path, VisibilityClass], ...]:
+        """(path, class) of every part whose class differs from that of the whole resource.
 
-        A part is never less protected than what encloses it, since an index entry takes the innermost part's class.
+        A part has at least the labels of what encloses it, since an index entry has the class of the innermost part.
         """
-        found: dict[Path, VisibilityClass] = {}
+        classes: dict[Path, VisibilityClass] = {}
         for path in sorted({*self._labels, *self._elements}, key=_order):
-            labels, element = row.labels | self._labels.get(path, set()), self._elements.get(path, "")
+            labels, element = whole.labels | self._labels.get(path, set()), self._elements.get(path, "")
             for length in range(1, len(path)):
-                outer = found.get(path[:length])
+                outer = classes.get(path[:length])
                 if outer is not None:
                     labels, element = labels | outer.labels, element or outer.element
-            key = VisibilityClass(row.data, frozenset(labels), element)
-            if key != row:
-                found[path] = key
-        return tuple(found.items())
+            key = VisibilityClass(whole.data, frozenset(labels), element)
+            if key != whole:
+                classes[path] = key
+        return tuple(classes.items())
 
 
 def _order(path: Path) -> tuple[int, tuple[str, ...]]:
-    """Short paths first, and always in the same order: two labellings of one row must be equal."""
+    """Sort key: outer paths before inner ones, in an order that is the same for equal resources."""
     return len(path), tuple(str(step) for step in path)

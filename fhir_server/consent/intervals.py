@@ -1,32 +1,32 @@
-"""Dates of FHIR as stretches of time: half open, in microseconds since 1970 UTC, civil dates in a given time zone.
+"""FHIR dates as intervals of instants in a given time zone (http://hl7.org/fhir/R4/datatypes.html#dateTime).
 
-http://hl7.org/fhir/R4/datatypes.html#dateTime
+An interval is half open, [start, end), in microseconds since 1970 UTC.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
+
+from fhir_server import fhir_dates
+from fhir_server.fhir_dates import FhirDate
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
-_DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d+))?(?:Z|[+-]\d\d:\d\d)")
+
+Interval = tuple[int, int]
+"""[start, end) in microseconds since 1970 UTC."""
 
 
-def civil(text: str) -> tuple[date, date] | None:
-    """First and last day of a ``date``: ``2008``, ``2008-06`` or ``2008-06-15``; None for anything else."""
-    found = _DATE.fullmatch(text)
-    if found is None:
-        return None
-    year, month, day = (int(part) if part else 0 for part in found.groups())
+def civil_days(text: str) -> tuple[date, date] | None:
+    """The first and the last day of a ``date``: ``2008``, ``2008-06`` or ``2008-06-15``; None for any other text."""
+    parsed = fhir_dates.parse(text)
+    return _days(parsed) if parsed is not None and parsed.hour is None else None
+
+
+def _days(parsed: FhirDate) -> tuple[date, date] | None:
     try:
-        first = date(year, month or 1, day or 1)
-        if day:
-            return first, first
-        after = date(year + 1, 1, 1) if not month or month == 12 else date(year, month + 1, 1)
-        return first, after - timedelta(days=1)
+        return parsed.days()
     except ValueError:
         return None
 
@@ -34,14 +34,14 @@ def civil(text: str) -> tuple[date, date] | None:
 def midnight(day: date, zone: ZoneInfo) -> int:
     """The first instant of a civil date.
 
-    Where clocks skip midnight (or the whole day), the instant after the gap; where midnight comes twice, the first.
+    If clocks skip midnight or the whole day, this is the first instant after the gap. If midnight occurs twice, it is the first.
     """
     wall = datetime(day.year, day.month, day.day, tzinfo=zone)
-    at = wall.astimezone(UTC)
-    if at.astimezone(zone).replace(tzinfo=None) == wall.replace(tzinfo=None):
-        return micros(at)
-    # In a gap the offset before it gives a time after the gap's end, and the offset after it one before.
-    early, late = wall.replace(fold=1).astimezone(UTC), at
+    instant = wall.astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) == wall.replace(tzinfo=None):
+        return micros(instant)
+    # Midnight is in a gap. With the offset before the gap it maps to a time after the gap, with the offset after it to one before.
+    early, late = wall.replace(fold=1).astimezone(UTC), instant
     while late - early > _SECOND:
         middle = early + ((late - early) // 2) // _SECOND * _SECOND
         if middle.astimezone(zone).replace(tzinfo=None) >= wall.replace(tzinfo=None):
@@ -51,24 +51,37 @@ def midnight(day: date, zone: ZoneInfo) -> int:
     return micros(late)
 
 
-def span(text: str, zone: ZoneInfo) -> tuple[int, int] | None:
-    """The stretch a ``date``, ``dateTime`` or ``instant`` covers at its precision; None for anything else."""
-    days = civil(text)
-    if days is not None:
-        try:
-            return midnight(days[0], zone), midnight(days[1] + timedelta(days=1), zone)
-        except OverflowError:
-            return None
-    found = _INSTANT.fullmatch(text)
-    if found is None:
+def interval(text: str, zone: ZoneInfo) -> Interval | None:
+    """The interval that a ``date``, ``dateTime`` or ``instant`` covers at its precision; None for any other text."""
+    parsed = fhir_dates.parse(text)
+    if parsed is None:
         return None
-    fraction = found[1] or ""
-    digits = fraction[:6]
     try:
-        start = micros(datetime.fromisoformat(text.replace(f".{fraction}", f".{digits:0<6}") if digits else text))
+        return _civil_interval(parsed, zone) if parsed.hour is None else _instant_interval(parsed)
     except (ValueError, OverflowError):
         return None
-    return start, start + 10 ** (6 - len(digits))
+
+
+def _civil_interval(parsed: FhirDate, zone: ZoneInfo) -> Interval:
+    first, last = parsed.days()
+    return midnight(first, zone), midnight(last + timedelta(days=1), zone)
+
+
+def _instant_interval(parsed: FhirDate) -> Interval | None:
+    if parsed.second is None or parsed.zone is None:
+        return None
+    digits = parsed.fraction[:6]
+    start = datetime(
+        parsed.year,
+        parsed.month or 0,
+        parsed.day or 0,
+        parsed.hour or 0,
+        parsed.minute or 0,
+        parsed.second,
+        int(f"{digits:0<6}"),
+        timezone(timedelta(minutes=parsed.offset())),
+    )
+    return micros(start), micros(start) + 10 ** (6 - len(digits))
 
 
 def micros(moment: datetime) -> int:

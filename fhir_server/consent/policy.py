@@ -1,8 +1,7 @@
-"""Policy files: read, layered, checked against their schema, and compiled for :mod:`fhir_server.consent.decision`.
+"""Reads policy files, checks them against their schema, and compiles them for :mod:`fhir_server.consent.decision`.
 
-A file is a list of rules over (actor, data class, labels).  Deny overrides, what no rule permits is denied, and the order
-of rules does not matter; so a layer that ``extends`` another may add rules and set switches, and needs nothing else.
-``docs/policy.md`` explains each field.
+A file is a list of rules over (actor, data class, labels). A deny rule overrides permit rules, what no rule permits is denied, and
+the order of rules does not matter. A file that ``extends`` another adds rules and sets switches. docs/policy.md explains each field.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
@@ -21,20 +21,43 @@ import jsonschema
 from fhir_server.consent.visibility_classes import LABELS
 
 FOLDER: Final = Path(__file__).parent / "policies"
-ACTORS: Final = frozenset({"AS", "MS", "PC", "PT", "PX", "PA", "PR", "CT", "BG", "BO", "AU", "BE", "LP", "LB"})
 LEVELS: Final = frozenset({"standard", "full", "scheduling", "billing"})
+"""The levels of an adult grant, as in the CodeSystem proxy-level."""
+
 Feb29 = Literal["mar1", "feb28", "day_before"]
 Json = dict[str, Any]
 
 
+class ActorKind(StrEnum):
+    """The roles of a caller toward a patient (docs/policy.md, roles); the values are those of policy files."""
+
+    ADULT_SELF = "AS"
+    MINOR_SELF = "MS"
+    CHILD_PROXY = "PC"
+    TEEN_PROXY = "PT"
+    EXPIRED_PROXY = "PX"
+    ADULT_PROXY = "PA"
+    REPRESENTATIVE = "PR"
+    CLINICIAN = "CT"
+    BREAK_GLASS = "BG"
+    BILLING_OFFICE = "BO"
+    PRIVACY_OFFICE = "AU"
+    BACKEND = "BE"
+    LINKED_ORGANIZATION = "LP"
+    TREATING_ORGANIZATION = "LB"
+
+
+ACTORS: Final = frozenset(ActorKind)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One active rule, names resolved.  ``labels`` empty: whatever the labels; ``levels`` empty: at every level."""
+    """An active rule with all names resolved.  Empty ``labels`` match all labels, empty ``levels`` all levels."""
 
     id: str
     source: str
     effect: Literal["permit", "deny", "own", "redact"]
-    actors: frozenset[str]
+    actors: frozenset[ActorKind]
     levels: frozenset[str]
     data: frozenset[str]
     labels: frozenset[str]
@@ -44,17 +67,22 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class WriteRule:
-    """Which resource types actors may ``create``, ``update`` and ``delete`` (``*``: every type)."""
+    """The resource types (``*``: every type) that actors may create ("c"), update ("u") and delete ("d")."""
 
-    actors: frozenset[str]
+    actors: frozenset[ActorKind]
     levels: frozenset[str]
     types: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """A compiled policy.  ``version`` is a digest of all that decides; ``minor_account`` the age from which a minor may
-    have an account of his or her own (None: never); ``holds`` the (system, code) of results kept from the portal."""
+    """A compiled policy.
+
+    ``version``        a digest of the merged policy files
+    ``minor_account``  the age from which a minor has access to the own record (None: never)
+    ``holds``          (system, code) of results that are withheld from the patient side
+    ``by_actor``       (actor, data class) -> the rules for it
+    """
 
     name: str
     version: str
@@ -65,55 +93,55 @@ class Policy:
     holds: frozenset[tuple[str, str]]
     rules: tuple[Rule, ...]
     writes: tuple[WriteRule, ...]
-    by_actor: Mapping[tuple[str, str], tuple[Rule, ...]]  # (actor, data class) -> its rules
+    by_actor: Mapping[tuple[ActorKind, str], tuple[Rule, ...]]
 
     @functools.cached_property
     def redactions(self) -> Mapping[str, frozenset[str]]:
-        """Data class -> names of the elements that some actor does not get."""
-        found: dict[str, frozenset[str]] = {data: frozenset() for data in self.classes}
+        """Data class -> names of the elements that the policy removes for some actor."""
+        elements: dict[str, frozenset[str]] = {data: frozenset() for data in self.classes}
         for rule in self.rules:
             for data in rule.data:
-                found[data] |= rule.elements
-        return found
+                elements[data] |= rule.elements
+        return elements
 
 
 def load(name_or_path: str, *, timezone: str = "") -> Policy:
-    """Load the shipped policy of this name, or the policy file at this path (relative to the working directory).
+    """Load the shipped policy of this name, or the policy file at this path (relative to the working
+    directory); ``timezone`` (an IANA name) overrides the time zone of the file.
 
-    ``timezone`` (IANA) overrides the file's.
-    Raises ValueError, worded for the operator: no such file, not JSON, an unknown key, a name that nothing defines, two
-    rules of one id, an unknown time zone.
+    Raises ValueError with a message for the operator if there is no such file, it is not JSON, it has an unknown key or an
+    undefined name, two rules have the same id, or the time zone is unknown.
     """
     layers = _layers(name_or_path, Path())
-    merged = _merged(reversed(layers))
+    merged = _merge(reversed(layers))
     if timezone:
         merged["timezone"] = timezone
     try:
-        return _compiled(merged)
+        return _compile(merged)
     except KeyError as error:
-        raise ValueError(f"Policy {merged.get('policy')}: it lacks {error}.") from None
+        raise ValueError(f"Policy {merged.get('policy')}: the key {error} is missing.") from None
 
 
 def _path(name_or_path: str, folder: Path) -> Path:
-    """The file of a shipped policy, if this is a name, else the path, relative to ``folder``."""
+    """The file of a shipped policy if this is a name, otherwise the path, relative to ``folder``."""
     is_name = "/" not in name_or_path and not name_or_path.endswith(".json")
     return FOLDER / f"{name_or_path}.json" if is_name else folder / name_or_path
 
 
 def _layers(name_or_path: str, folder: Path) -> list[Json]:
-    """The file and those it extends, most specific first."""
+    """The file and the files that it extends, most specific first."""
     path = _path(name_or_path, folder)
-    found: list[Json] = []
-    seen: set[Path] = set()
+    layers: list[Json] = []
+    visited: set[Path] = set()
     while True:
-        if path.resolve() in seen:
+        if path.resolve() in visited:
             raise ValueError(f"Policy file {path}: it extends itself.")
-        seen.add(path.resolve())
+        visited.add(path.resolve())
         layer = _read(path)
-        found.append(layer)
+        layers.append(layer)
         parent = layer.get("extends")
         if parent is None:
-            return found
+            return layers
         path = _path(parent, path.parent)
 
 
@@ -121,22 +149,22 @@ def _read(path: Path) -> Json:
     try:
         layer: Json = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ValueError(f"No policy file {path}.") from None
+        raise ValueError(f"There is no policy file {path}.") from None
     except ValueError as error:
         raise ValueError(f"Policy file {path} is not JSON: {error}") from None
-    worst = jsonschema.exceptions.best_match(_checker().iter_errors(layer))
-    if worst is not None:
-        raise ValueError(f"Policy file {path}, at {worst.json_path}: {worst.message}")
+    violation = jsonschema.exceptions.best_match(_schema_validator().iter_errors(layer))
+    if violation is not None:
+        raise ValueError(f"Policy file {path}, at {violation.json_path}: {violation.message}")
     return layer
 
 
 @functools.cache
-def _checker() -> jsonschema.Draft202012Validator:
+def _schema_validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads((FOLDER / "schema.json").read_text(encoding="utf-8")))
 
 
-def _merged(layers: Iterable[Json]) -> Json:
-    """Lists of a layer are added to those below, tables updated, single values replaced."""
+def _merge(layers: Iterable[Json]) -> Json:
+    """Merge layers, the most general first: lists are concatenated, objects updated, single values replaced."""
     merged: Json = {}
     for layer in layers:
         for key, value in layer.items():
@@ -150,14 +178,14 @@ def _merged(layers: Iterable[Json]) -> Json:
     return merged
 
 
-def _compiled(merged: Json) -> Policy:
+def _compile(merged: Json) -> Policy:
     classes = frozenset(merged["classes"])
-    _require_unique(one["id"] for one in [*merged["rules"], *merged.get("writes", [])])
-    # Names are resolved in every rule, also in those a switch turns off: a misspelling must not wait for the switch.
+    _require_unique(rule["id"] for rule in [*merged["rules"], *merged.get("writes", [])])
+    # Names are resolved in inactive rules, too, so that a misspelled name is reported before a switch activates the rule.
     resolved = [(_rule(raw, merged, classes), raw.get("when", {})) for raw in merged["rules"]]
     switches = merged["switches"]
     rules = tuple(rule for rule, when in resolved if all(switches[name] in values for name, values in when.items()))
-    by_actor: dict[tuple[str, str], tuple[Rule, ...]] = {}
+    by_actor: dict[tuple[ActorKind, str], tuple[Rule, ...]] = {}
     for rule in rules:
         for key in ((actor, data) for actor in rule.actors for data in rule.data):
             by_actor[key] = (*by_actor.get(key, ()), rule)
@@ -165,7 +193,7 @@ def _compiled(merged: Json) -> Policy:
         zone = ZoneInfo(merged["timezone"])
     except (OSError, ValueError):
         raise ValueError(f"Policy {merged['policy']}: {merged['timezone']!r} is not a time zone.") from None
-    hold = switches["self.sensitive_tests"] == "hold_listed"
+    applies_holds = switches["self.sensitive_tests"] == "hold_listed"
     return Policy(
         merged["policy"],
         hashlib.sha256(json.dumps(merged, sort_keys=True).encode()).hexdigest()[:16],
@@ -173,19 +201,19 @@ def _compiled(merged: Json) -> Policy:
         merged["feb29"],
         merged["minor_account"]["min_age"],
         classes,
-        frozenset((system, code) for system, _, code in (one.partition("|") for one in merged["holds"]) if hold),
+        frozenset((system, code) for system, _, code in (hold.partition("|") for hold in merged["holds"]) if applies_holds),
         rules,
-        tuple(_write(raw) for raw in merged.get("writes", [])),
+        tuple(_write_rule(raw) for raw in merged.get("writes", [])),
         by_actor,
     )
 
 
 def _require_unique(ids: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for one in ids:
-        if one in seen:
-            raise ValueError(f"Two rules have the id {one!r}.")
-        seen.add(one)
+    known: set[str] = set()
+    for id in ids:
+        if id in known:
+            raise ValueError(f"Two rules have the id {id!r}.")
+        known.add(id)
 
 
 def _rule(raw: Json, merged: Json, classes: frozenset[str]) -> Rule:
@@ -193,7 +221,7 @@ def _rule(raw: Json, merged: Json, classes: frozenset[str]) -> Rule:
         raw["id"],
         raw["source"],
         raw["effect"],
-        _names(raw, "actors", ACTORS, {}),
+        _actors(raw),
         frozenset(raw.get("levels", ())),
         _names(raw, "data", classes, {f"@{name}": members for name, members in merged["groups"].items()}),
         _names(raw, "labels", LABELS, merged["sets"]),
@@ -202,21 +230,25 @@ def _rule(raw: Json, merged: Json, classes: frozenset[str]) -> Rule:
     )
 
 
-def _write(raw: Json) -> WriteRule:
+def _actors(raw: Json) -> frozenset[ActorKind]:
+    return frozenset(ActorKind(name) for name in _names(raw, "actors", ACTORS, {}))
+
+
+def _write_rule(raw: Json) -> WriteRule:
     types = {letter: frozenset(raw.get(name, ())) for letter, name in (("c", "create"), ("u", "update"), ("d", "delete"))}
-    return WriteRule(_names(raw, "actors", ACTORS, {}), frozenset(raw.get("levels", ())), types)
+    return WriteRule(_actors(raw), frozenset(raw.get("levels", ())), types)
 
 
 def _names(raw: Json, field: str, known: frozenset[str], groups: Mapping[str, list[str]]) -> frozenset[str]:
-    def expanded(names: Iterable[str]) -> Iterator[str]:
+    def expand(names: Iterable[str]) -> Iterator[str]:
         for name in names:
             if name == "*":
                 yield from known
             elif name in groups:
-                yield from expanded(groups[name])
+                yield from expand(groups[name])
             elif name in known:
                 yield name
             else:
-                raise ValueError(f"Rule {raw['id']}: {name!r} is not known in {field}.")
+                raise ValueError(f"Rule {raw['id']}: {name!r} is not a known name in {field}.")
 
-    return frozenset(expanded(raw.get(field, ())))
+    return frozenset(expand(raw.get(field, ())))

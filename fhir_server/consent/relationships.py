@@ -1,6 +1,6 @@
-"""Who somebody is to a patient *now*: birth date, death, relations and grants, read from the record itself.
+"""Determines the role of a person toward a patient at an instant, from birth date, death, relations and grants in the record.
 
-The rules are those of ``docs/policy.md`` on actors, ages and grants; all instants are microseconds since 1970 UTC.
+The rules are those of docs/policy.md: roles, age rules, grants and restrictions. Instants are microseconds since 1970 UTC.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.consent import age_limits as aging
 from fhir_server.consent.age_limits import AgeLimits
 from fhir_server.consent.decision import Actor
-from fhir_server.consent.policy import Policy
-from fhir_server.consent.provisions import ALWAYS, ProxyProvision, is_in_period, proxy_provisions
-from fhir_server.store import NEVER
+from fhir_server.consent.intervals import Interval
+from fhir_server.consent.policy import ActorKind, Policy
+from fhir_server.consent.provisions import ProxyProvision, period_of, proxy_provisions
 
 __all__ = ["ProxyProvision", "Relationship", "Requester", "proxy_provisions", "resolve_relationship"]
 
@@ -24,8 +25,13 @@ _MERGED: Final = frozenset({"replaces", "replaced-by"})
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """A user of ours: ``role`` patient, clinician, billing or privacy; own Patient and Practitioner ids; the RelatedPersons
-    that are this person."""
+    """A user of this server.
+
+    ``role``             patient, clinician, billing or privacy
+    ``patient``          id of the person's own Patient
+    ``practitioner``     id of the person's own Practitioner
+    ``related_persons``  ids of the RelatedPersons that are this person
+    """
 
     role: str
     patient: str | None
@@ -35,9 +41,11 @@ class Requester:
 
 @dataclass(frozen=True, slots=True)
 class Relationship:
-    """What the person is to the patient, and the next instant at which that may change without a write.
+    """The role of a person toward a patient.
 
-    ``denied``  the ``Type/id`` of single rows that a restriction keeps from this person.
+    ``actor``        None: no access
+    ``valid_until``  the next instant at which the role may change without a write
+    ``denied``       the ``Type/id`` of resources that a restriction withholds from this person
     """
 
     actor: Actor | None
@@ -55,51 +63,52 @@ def resolve_relationship(
     consents: Iterable[Json],
     linked: Sequence[Json] = (),
 ) -> Relationship:
-    """The one hat this person wears for this patient at ``now``: self, else proxy; no actor means no access.
+    """The role of the person toward the patient at ``now``: self, else proxy.  Roles do not add up; staff roles are not resolved here.
 
-    ``patient`` the Patient resource, ``related`` its RelatedPersons, ``consents`` its Consents, ``linked`` the Patients it
-    replaces or is replaced by (a link to one not given closes the record: the strictest of all must hold).
-    Staff do not come this way, and nobody's rights add up over hats.
+    ``patient``   the Patient resource; None: no access
+    ``related``   RelatedPerson resources
+    ``consents``  the patient's Consents
+    ``linked``    the Patients that it replaces or is replaced by; a link to any other Patient closes the record
     """
     if patient is None or person.role != "patient" or not isinstance(patient.get("id"), str):
-        return Relationship(None, NEVER)
+        return Relationship(None, MAX_INSTANT)
     records = (patient, *linked)
-    if any(_is_deceased(one) for one in records) or not _links(patient) <= {f"Patient/{one.get('id')}" for one in linked}:
-        return Relationship(None, NEVER)
-    facts = aging.age_limits(records, policy.timezone, policy.feb29, now)
-    turning = _turning(policy, records, facts)
-    if not facts.known:
-        return Relationship(None, _next(now, turning))
+    if any(_is_deceased(record) for record in records) or not _links(patient) <= {f"Patient/{record.get('id')}" for record in linked}:
+        return Relationship(None, MAX_INSTANT)
+    limits = aging.age_limits(records, policy.timezone, policy.feb29, now)
+    age_instants = _age_instants(policy, records, limits)
+    if not limits.known:
+        return Relationship(None, _next_instant(now, age_instants))
     if person.patient == patient["id"]:
-        return Relationship(_self(policy, now, records, facts), _next(now, turning))
-    mine = {one["id"]: span for one in related if (span := _relation(one, patient["id"], person, policy))}
-    given = proxy_provisions(consents, mine, patient=patient["id"], zone=policy.timezone)
-    bounds = [instant for span in mine.values() for instant in span] + [bound for one in given for bound in (one.start, one.end)]
-    related_now = {id for id, (start, end) in mine.items() if start <= now < end}
-    valid = [one for one in given if one.start <= now < one.end and one.related_person in related_now]
-    denied = frozenset[str]().union(*(one.rows for one in valid))
-    return Relationship(_proxy(now, facts, valid), _next(now, [*turning, *bounds]), denied)
+        return Relationship(_self(policy, now, records, limits), _next_instant(now, age_instants))
+    periods = {row["id"]: period for row in related if (period := _relation(row, patient["id"], person, policy))}
+    provisions = proxy_provisions(consents, periods, patient=patient["id"], zone=policy.timezone)
+    bounds = [instant for period in periods.values() for instant in period]
+    bounds += [bound for provision in provisions for bound in (provision.start, provision.end)]
+    related_now = {id for id, (start, end) in periods.items() if start <= now < end}
+    valid = [each for each in provisions if each.start <= now < each.end and each.related_person in related_now]
+    denied = frozenset[str]().union(*(provision.rows for provision in valid))
+    return Relationship(_proxy(now, limits, valid), _next_instant(now, [*age_instants, *bounds]), denied)
 
 
-def _self(policy: Policy, now: int, records: Sequence[Json], facts: AgeLimits) -> Actor | None:
-    if now >= facts.own_access_begins:
-        return Actor("AS")
-    starts = _own_account(policy, records)
-    return Actor("MS") if starts is not None and now >= starts else None
+def _self(policy: Policy, now: int, records: Sequence[Json], limits: AgeLimits) -> Actor | None:
+    if now >= limits.own_access_begins:
+        return Actor(ActorKind.ADULT_SELF)
+    begin = _minor_access_begins(policy, records)
+    return Actor(ActorKind.MINOR_SELF) if begin is not None and now >= begin else None
 
 
-def _proxy(now: int, facts: AgeLimits, valid: Sequence[ProxyProvision]) -> Actor | None:
-    kinds = {one.kind for one in valid if not one.rows}
+def _proxy(now: int, limits: AgeLimits, valid: Sequence[ProxyProvision]) -> Actor | None:
+    kinds = {provision.kind for provision in valid if not provision.rows}
     if "deny" in kinds:
         return None
-    if "adult" in kinds and now >= facts.own_access_begins:
-        levels = {level for one in valid if one.kind == "adult" for level in one.level.split("+")}
-        return Actor("PA", "+".join(sorted(levels)))
+    if "adult" in kinds and now >= limits.own_access_begins:
+        return Actor(ActorKind.ADULT_PROXY, frozenset().union(*(each.levels for each in valid if each.kind == "adult")))
     if "child" not in kinds:
         return None
-    if now >= facts.proxy_access_ends:
-        return Actor("PX")
-    return Actor("PT" if now >= facts.turns_12 else "PC")
+    if now >= limits.proxy_access_ends:
+        return Actor(ActorKind.EXPIRED_PROXY)
+    return Actor(ActorKind.TEEN_PROXY if now >= limits.turns_12 else ActorKind.CHILD_PROXY)
 
 
 def _is_deceased(patient: Json) -> bool:
@@ -107,33 +116,39 @@ def _is_deceased(patient: Json) -> bool:
 
 
 def _links(patient: Json) -> set[str]:
-    return {str(one.get("other", {}).get("reference")) for one in patient.get("link", ()) if one.get("type") in _MERGED}
+    return {str(link.get("other", {}).get("reference")) for link in patient.get("link", ()) if link.get("type") in _MERGED}
 
 
-def _relation(related: Json, patient: str, person: Requester, policy: Policy) -> tuple[int, int] | None:
-    """When this RelatedPerson row makes the person a relation of the patient, half open; None: it does not."""
+def _relation(related: Json, patient: str, person: Requester, policy: Policy) -> Interval | None:
+    """When this RelatedPerson makes the person a relation of the patient; None if it does not."""
     about = related.get("patient", {}).get("reference")
     if related.get("id") not in person.related_persons or about != f"Patient/{patient}" or related.get("active") is False:
         return None
-    return is_in_period(related, policy.timezone)
+    return period_of(related, policy.timezone)
 
 
-def _own_account(policy: Policy, records: Sequence[Json]) -> int | None:
-    """When a minor may have an account of his or her own, by the latest birth the records allow."""
+def _minor_access_begins(policy: Policy, records: Sequence[Json]) -> int | None:
+    """When a minor's own access begins, by the latest possible birth date; None if the policy gives minors no access."""
     if policy.minor_account is None:
         return None
-    turned = [aging.birthday_instant(one, policy.minor_account, policy.timezone, policy.feb29) for one in records]
-    return max(one[1] for one in turned if one)
+    birthdays = [aging.birthday_instant(record, policy.minor_account, policy.timezone, policy.feb29) for record in records]
+    return max(birthday.latest for birthday in birthdays if birthday)
 
 
-def _turning(policy: Policy, records: Sequence[Json], facts: AgeLimits) -> list[int]:
-    """The instants at which age alone may change the judgement: of a birth date still to come, the birth."""
-    if not facts.known:
-        return [birth[0] for one in records if (birth := aging.birthday_instant(one, 0, policy.timezone, "mar1"))]
-    oldest = [limit[1] for one in records if (limit := aging.birthday_instant(one, aging.OLDEST, policy.timezone, "mar1"))]
-    own = _own_account(policy, records)
-    return [facts.turns_12, facts.proxy_access_ends, facts.own_access_begins, *oldest, *([own] if own is not None else [])]
+def _age_instants(policy: Policy, records: Sequence[Json], limits: AgeLimits) -> list[int]:
+    """The instants at which age alone may change the role; for a birth date in the future, the birth."""
+    if not limits.known:
+        return [birth.earliest for record in records if (birth := aging.birthday_instant(record, 0, policy.timezone, "mar1"))]
+    ends = [birthday.latest for record in records if (birthday := aging.birthday_instant(record, aging.MAX_AGE, policy.timezone, "mar1"))]
+    minor_access = _minor_access_begins(policy, records)
+    return [
+        limits.turns_12,
+        limits.proxy_access_ends,
+        limits.own_access_begins,
+        *ends,
+        *([minor_access] if minor_access is not None else []),
+    ]
 
 
-def _next(now: int, instants: Iterable[int]) -> int:
-    return min((one for one in instants if one > now and one != ALWAYS), default=NEVER)
+def _next_instant(now: int, instants: Iterable[int]) -> int:
+    return min((instant for instant in instants if instant > now and instant != MIN_INSTANT), default=MAX_INSTANT)

@@ -1,6 +1,6 @@
-"""Labels somebody set on a resource: security labels, the minor-consent flag, the release date.
+"""Reads the explicit labels of a resource: security labels, the minor-consented extension, the release date.
 
-Security labels reach us only from callers with the right to set them; others' are taken off on the way in.
+Only trusted senders may set ``meta.security``; the server removes it from what others send.
 http://hl7.org/fhir/R4/security-labels.html
 """
 
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import intervals
 from fhir_server.consent.visibility_classes import LABELS, MC, PHYHOLD, PSYNOTE, UNCLASSIFIED
-from fhir_server.store import NEVER
 
 IG: Final = "https://fhir-server.example/ig"
 _CATEGORY: Final = f"{IG}/CodeSystem/sensitive-category"
 _CONFIDENTIALITY: Final = "Confidentiality"
 _RESTRICTED: Final = frozenset({"R", "V"})
-# v3 ActCode (sensitivity, refrain and law codes) -> our label
+# v3 ActCode (sensitivity, refrain and law codes) -> label
 _ACT_CODES: Final = {
     "HIV": "HIV", "STD": "STD", "PREGNANT": "PREG",
     "BH": "MH", "MH": "MH", "PSY": "MH", "COGN": "MH", "DVD": "MH", "EMOTDIS": "MH",
@@ -31,14 +31,14 @@ _ACT_CODES: Final = {
 
 
 def labels(resource: Mapping[str, Any]) -> frozenset[str]:
-    """The labels that ``meta.security``, a document's ``securityLabel`` and the minor-consent flag call for.
+    """The labels in ``meta.security``, a document's ``securityLabel`` and the minor-consented extension.
 
-    A confidentiality of R or V without a reason we understand is a reason nobody has classified.
+    A confidentiality of R or V without a known sensitivity code gives UNCLASSIFIED.
     """
     found: set[str] = set()
     restricted = False
-    documented = [coding for concept in resource.get("securityLabel", ()) for coding in concept.get("coding", ())]
-    for coding in (*resource.get("meta", {}).get("security", ()), *documented):
+    document_labels = [coding for concept in resource.get("securityLabel", ()) for coding in concept.get("coding", ())]
+    for coding in (*resource.get("meta", {}).get("security", ()), *document_labels):
         system, code = str(coding.get("system", "")), str(coding.get("code", "")).strip()
         if system == _CATEGORY and code in LABELS:
             found.add(code)
@@ -46,16 +46,19 @@ def labels(resource: Mapping[str, Any]) -> frozenset[str]:
             restricted = restricted or code.upper() in _RESTRICTED
         elif code.upper() in _ACT_CODES:
             found.add(_ACT_CODES[code.upper()])
-    if any(one.get("valueBoolean") is True for one in _extensions(resource, "minor-consented")):
+    if any(extension.get("valueBoolean") is True for extension in _extensions(resource, "minor-consented")):
         found.add(MC)
     return frozenset(found or ({UNCLASSIFIED} if restricted else ()))
 
 
 def release_at(resource: Mapping[str, Any], zone: ZoneInfo) -> int:
-    """The instant before which the resource is held back (0: none); an unreadable one never comes."""
-    spoken = [intervals.span(str(one.get("valueInstant")), zone) for one in _extensions(resource, "release-at")]
-    return max((span[0] if span else NEVER for span in spoken), default=0)
+    """The release date in microseconds since 1970 UTC: the resource is withheld before it (0: no date).
+
+    A date that cannot be parsed never comes: :data:`~fhir_server.clock.MAX_INSTANT`.
+    """
+    dates = [intervals.interval(str(extension.get("valueInstant")), zone) for extension in _extensions(resource, "release-at")]
+    return max((date[0] if date else MAX_INSTANT for date in dates), default=0)
 
 
 def _extensions(resource: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    return [one for one in resource.get("extension", ()) if one.get("url") == f"{IG}/StructureDefinition/{name}"]
+    return [extension for extension in resource.get("extension", ()) if extension.get("url") == f"{IG}/StructureDefinition/{name}"]

@@ -1,8 +1,7 @@
-"""The code book: what a coding tells about sensitivity.
+"""The lists of sensitive and ordinary codes, loaded from the ValueSets of ``ig/valuesets``.
 
-Read once from the ValueSets of ``ig/valuesets``: ``sensitive-*`` and ``department-*`` give labels, ``*-second-signal``
-labels that count only beside another one, ``ordinary-*`` what is known to be harmless.  A code in no list is
-*unclassified*, which is not harmless.
+``sensitive-*`` and ``department-*`` give labels, ``*-second-signal`` gives labels that count only with another label, ``ordinary-*``
+lists codes that are known to be harmless. A code in no list is unclassified (docs/policy.md, sensitivity labels).
 """
 
 from __future__ import annotations
@@ -41,16 +40,18 @@ ALIASES: Final = {
     "https://loinc.org": "http://loinc.org",
     "http://rxnorm.info": "http://www.nlm.nih.gov/research/umls/rxnorm",
 }
-_LONGEST: Final = 10_000
-_ICD_SHORTEST = 3
+_MAX_SEARCHED_TEXT: Final = 10_000  # characters
+_MIN_ICD_PREFIX: Final = 3
 _NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class CodeClassification:
-    """What the book knows of a code: ``labels`` it bears, labels it only makes ``possible``, whether it is ``ordinary``.
+    """What the lists say about a code.
 
-    A code both labelled and ordinary is labelled (the quality gate reports it).
+    ``labels``    its labels
+    ``possible``  labels that it gives only with a second signal
+    ``ordinary``  whether a list names it as ordinary; labels count nevertheless
     """
 
     labels: frozenset[str] = _NONE
@@ -66,54 +67,51 @@ UNKNOWN: Final = CodeClassification()
 
 
 class SensitivityCodes:
-    """The lookup; :meth:`load` makes one."""
+    """Classifies codes and texts.  :meth:`load` reads the lists."""
 
     def __init__(self) -> None:
         self._codes: dict[tuple[str, str], CodeClassification] = {}
         self._prefixes: dict[str, CodeClassification] = {}
         self._keywords: dict[str, re.Pattern[str]] = {}
-        # The same few displays stand in most resources.
-        self._of_text = functools.lru_cache(maxsize=4096)(self._search)
-        self._of = functools.lru_cache(maxsize=4096)(self._look_up)
+        # Most resources have the same few codes and displays.
+        self._cached_labels_in_text = functools.lru_cache(maxsize=4096)(self._search)
+        self._cached_classification = functools.lru_cache(maxsize=4096)(self._look_up)
 
     @staticmethod
     def load(folder: Path | str = "") -> SensitivityCodes:
-        """Read the code lists of an ``ig`` folder ("": the one that comes with the package).
+        """Read the code lists of an ``ig`` folder ("": the folder in the package).
 
-        Raises ValueError, with a text for the operator, for a folder without sensitive and ordinary lists or for a
-        ValueSet this reader does not understand in full: a list read in part would let something through.
+        Raises ValueError with a message for the operator if the folder lacks sensitive or ordinary lists, or if a ValueSet has
+        parts that this reader does not understand: an incomplete list would disclose sensitive content.
         """
         folder = Path(folder) if folder else data_folder("ig")
-        book = SensitivityCodes()
-        names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if book._read(path)]
+        codes = SensitivityCodes()
+        names = [path.name for path in sorted((folder / "valuesets").glob("*.json")) if codes._read(path)]
         if not {"sensitive", "ordinary"} <= {name.partition("-")[0] for name in names}:
             raise ValueError(f"No lists of sensitive and ordinary codes in {folder}/valuesets; set FHIR_SERVER_IG_PATH to the folder.")
-        return book
+        return codes
 
     def classify(self, system: str, code: str) -> CodeClassification:
-        """What is known of a coding; names of systems and spelling of codes are normalised."""
-        return self._of(system, code)
+        """The classification of a coding, after normalization of system and code."""
+        return self._cached_classification(system, code)
 
     def _look_up(self, system: str, code: str) -> CodeClassification:
         system, code = normalize_code(system, code)
-        found = self._codes.get((system, code), UNKNOWN)
+        known = self._codes.get((system, code), UNKNOWN)
         if system == ICD:
-            for length in range(_ICD_SHORTEST, len(code) + 1):
-                found = _merge(found, self._prefixes.get(code[:length], UNKNOWN))
-        return found
+            for length in range(_MIN_ICD_PREFIX, len(code) + 1):
+                known = _merge(known, self._prefixes.get(code[:length], UNKNOWN))
+        return known
 
     def labels_in_text(self, text: str) -> frozenset[str]:
-        """Labels that a free text calls for by its words; the first ten thousand characters are read.
-
-        Names of codes are short.  A text of megabytes must not hold up the writer, and is no code's name.
-        """
-        return self._of_text(text[:_LONGEST].casefold())
+        """The labels whose keywords occur in the first 10,000 characters of a text; the limit bounds the time that a write takes."""
+        return self._cached_labels_in_text(text[:_MAX_SEARCHED_TEXT].casefold())
 
     def _search(self, text: str) -> frozenset[str]:
         return frozenset(label for label, pattern in self._keywords.items() if pattern.search(text))
 
     def codes(self) -> Iterator[tuple[str, str, CodeClassification]]:
-        """Every listed (system, code) with what is known of it, ICD-10-CM prefixes (without dots) included."""
+        """Every listed (system, code) with its classification, ICD-10-CM prefixes (without dots) included."""
         yield from ((system, code, known) for (system, code), known in self._codes.items())
         yield from ((ICD, prefix, known) for prefix, known in self._prefixes.items())
 
@@ -124,24 +122,24 @@ class SensitivityCodes:
         resource = json.loads(path.read_text(encoding="utf-8"))
         label = _label(resource)
         if (kind == "ordinary") == (label is not None) or (label is not None and label not in CATEGORIES):
-            raise ValueError(f"{path.name}: its useContext must name the category of a sensitive list, and only of one.")
+            raise ValueError(f"{path.name}: useContext must name the category of a sensitive list and be absent from an ordinary list.")
         if label is None:
             known = CodeClassification(ordinary=True)
         elif path.stem.endswith("-second-signal"):
             known = CodeClassification(possible=frozenset({label}))
         else:
             known = CodeClassification(labels=frozenset({label}))
-        self._enter(path.name, resource, known)
-        patterns = [one["valueString"] for one in resource.get("extension", ()) if one.get("url") == KEYWORD]
+        self._add_codes(path.name, resource, known)
+        patterns = [extension["valueString"] for extension in resource.get("extension", ()) if extension.get("url") == KEYWORD]
         if label is not None and patterns:
             earlier = [self._keywords[label].pattern] if label in self._keywords else []
             self._keywords[label] = re.compile("|".join([*earlier, *patterns]), re.IGNORECASE)
         return True
 
-    def _enter(self, name: str, resource: dict[str, Any], known: CodeClassification) -> None:
+    def _add_codes(self, name: str, resource: dict[str, Any], known: CodeClassification) -> None:
         compose = resource.get("compose", {})
         if set(compose) - {"include", "id"} or not compose.get("include"):
-            raise ValueError(f"{name}: only compose.include is understood.")
+            raise ValueError(f"{name}: the only supported part of compose is include.")
         for part in compose["include"]:
             if set(part) == {"system", "concept"}:
                 for concept in part["concept"]:
@@ -156,7 +154,7 @@ class SensitivityCodes:
 
 @functools.lru_cache(maxsize=4096)
 def normalize_code(system: str, code: str) -> tuple[str, str]:
-    """The spelling under which the book files a coding: version and white space off, case folded, ICD without dots."""
+    """System and code without versions and white space, the code in upper case, ICD-10-CM without dots, CVX without leading zeros."""
     system = system.strip().partition("|")[0].rstrip("/")
     system = SNOMED if system.startswith(SNOMED + "/") else ALIASES.get(system, system)
     code = code.strip().partition("|")[0].strip().upper()
@@ -167,10 +165,10 @@ def normalize_code(system: str, code: str) -> tuple[str, str]:
     return system, code
 
 
-def _merge(one: CodeClassification, other: CodeClassification) -> CodeClassification:
-    if other is UNKNOWN:
-        return one
-    return CodeClassification(one.labels | other.labels, one.possible | other.possible, one.ordinary or other.ordinary)
+def _merge(first: CodeClassification, second: CodeClassification) -> CodeClassification:
+    if second is UNKNOWN:
+        return first
+    return CodeClassification(first.labels | second.labels, first.possible | second.possible, first.ordinary or second.ordinary)
 
 
 def _is_prefix(filters: list[dict[str, str]]) -> bool:

@@ -1,6 +1,6 @@
-"""Visibility classes: the static facts of a row, or of a part of one, on which the policy decides.
+"""Visibility classes: the properties of a resource, or of a part of one, on which the policy decides.
 
-A class holds nothing that changes with time: age, release and grants are judged at request time.
+A class holds nothing that depends on time. Age, release and grants are evaluated for each request.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from typing import Final
 
 CATEGORIES: Final = frozenset({"HIV", "STD", "DRUGTEST", "PAP", "PREG", "MH", "SUD", "SEXAB", "REPRO", "GENETIC"})
 MC: Final = "MC"  # care to which a minor consented alone
-PHYHOLD: Final = "PHYHOLD"  # kept from the patient side by a clinician
-UNCLASSIFIED: Final = "UNCLASSIFIED"  # of a kind nobody has classified
-HELD: Final = "HELD"  # not final, or withheld one by one
-MIXED: Final = "MIXED"  # of several deciding patients, of whom each would see the others
+PHYHOLD: Final = "PHYHOLD"  # withheld from the patient side at a clinician's request
+UNCLASSIFIED: Final = "UNCLASSIFIED"  # without a known code
+HELD: Final = "HELD"  # not final, entered in error, or on the hold list
+MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
 LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
 
 
 @dataclass(frozen=True, slots=True)
 class VisibilityClass:
-    """``data`` class, sensitivity ``labels``, and ``element``: the top-level element's name when this is the class of a
-    part of a row that the policy takes out for somebody ("" for the row itself), or ``@`` and a data class for what
-    only those may know who see both this row and one of that class that it refers to.
+    """Data class, labels and element of a resource or of a part of it.
+
+    ``element`` is "" for the resource itself, or the name of the top-level element if the policy removes this part for some actor.
+    ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels.
     """
 
     data: str
@@ -30,7 +31,7 @@ class VisibilityClass:
     element: str = ""
 
     def text(self) -> str:
-        """The form a store interns: ``data|LABEL,LABEL|element``, labels sorted."""
+        """The form that a store interns: ``data|LABEL,LABEL|element``, labels sorted."""
         return f"{self.data}|{','.join(sorted(self.labels))}|{self.element}"
 
     @staticmethod

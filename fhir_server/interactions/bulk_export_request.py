@@ -9,11 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access.permissions import COMMON
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request, parse_query
-from fhir_server.resources import catalog
+from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
 
@@ -54,7 +53,7 @@ class ExportRequest(msgspec.Struct, frozen=True):
         return tuple(covered)
 
     def _contains(self, type: str) -> bool:
-        return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON
+        return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON_DATA_CLASSES
 
     async def condition(self, view: View, type: str, base: str) -> Filter:
         """The filter for resources of ``type``.  Raises Problem ``not_found`` if the group is hidden or absent."""

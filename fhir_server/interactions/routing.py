@@ -11,7 +11,7 @@ from fhir_server.interactions import bulk_export, everything, read, search, writ
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
-from fhir_server.writing.references import ID
+from fhir_server.resources.references import ID
 
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
 Handler = Callable[[Request, Service, AuditContext], Awaitable[Response]]

@@ -11,9 +11,9 @@ from typing import Final
 from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
+from fhir_server.resources.references import ID
 from fhir_server.store import Row, Store, Transaction
 from fhir_server.writing.draft import Draft, content, content_of, parse_draft
-from fhir_server.writing.references import ID
 from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.view import View
+from fhir_server.consent.policy import ActorKind
 from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
@@ -49,7 +50,7 @@ class PortalContext:
     async def own_record(self, snapshot: Snapshot, user: User, now: int) -> View:
         """An adult's View of her own record.  Raises NotYours for anybody the policy does not judge to be that."""
         permissions = await self.resolver.resolve(snapshot, _principal(user, user.person()), now)
-        if user.role != "patient" or permissions.actor is None or permissions.actor.kind != "AS":
+        if user.role != "patient" or permissions.actor is None or permissions.actor.kind != ActorKind.ADULT_SELF:
             raise NotYourRecordError
         return View(snapshot, permissions, now)
 

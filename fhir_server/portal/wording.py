@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.consent.decision import Actor, permits
-from fhir_server.consent.policy import Policy
+from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 
 # CodeSystem proxy-level, from most to least used
@@ -43,7 +43,7 @@ RELATIONSHIPS: Final[dict[str, tuple[str, str]]] = {
 
 def describe_level(policy: Policy, level: str) -> str:
     """What a grant of this level opens, and what not, asked of the policy itself."""
-    actor = Actor("PA", level)
+    actor = Actor(ActorKind.ADULT_PROXY, frozenset({level}))
     # A topic of which any part opens counts as opened: whoever decides must not be told less than what happens.
     judged = [(topic, any(permits(policy, actor, key) for key in keys)) for topic, keys in _TOPICS]
     included, closed = ([topic for topic, opens in judged if opens is wanted] for wanted in (True, False))

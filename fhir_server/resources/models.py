@@ -1,7 +1,7 @@
-"""Typed models for our own code: the only importer of ``fhir.resources``.
+"""Gives access to the models of ``fhir.resources``, with which the server builds and reads resources in Python.
 
-They are for reading and building resources in Python (Consent, AuditEvent, CapabilityStatement ...), not for the wire: they
-accept wrong codes and rewrite digits and dates.  The models are R4B's, whose types we use are those of R4.
+No other module imports that library. The models are not for resources that clients send or receive: they accept wrong codes and
+rewrite decimals and dates. They are the models of R4B; the types that the server uses are the same in R4.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @functools.cache
 def model(name: str) -> Any:
-    """The model class of a resource type or datatype, imported on first use; KeyError for one that R4B does not have."""
+    """The model class of a resource type or datatype, imported on first use.  Raises KeyError if R4B does not have it."""
     if not name.isidentifier():
         raise KeyError(name)
     try:

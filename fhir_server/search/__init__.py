@@ -1,1 +1,1 @@
-"""HOW one asks: the condition language, its meaning, and everything that compiles to it."""
+"""Search: the condition language of the stores, its meaning, and the parsing of FHIR searches to it."""

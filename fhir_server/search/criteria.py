@@ -1,6 +1,6 @@
-"""One ``name:modifier=value`` of a query string, compiled to the condition language.
+"""Compiles one ``name:modifier=value`` of a query string to the condition language.
 
-What cannot be answered as asked is refused, never dropped or widened (http://hl7.org/fhir/R4/search.html#modifiers).
+A criterion that is not supported is rejected: it is never ignored or widened (http://hl7.org/fhir/R4/search.html#modifiers).
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ from typing import Final
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
-from fhir_server.search.element_paths import referred_type
+from fhir_server.resources.references import type_at_end
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, RefersTo, TokenIs
 from fhir_server.search.implied_systems import implied_systems
 from fhir_server.search.index import Parameter, parameters
 from fhir_server.search.parameter_types import ValueContext
 
-# Parameters of R4 that narrow a search and that are not served: to ignore one would answer a wider question.
-NARROWING: Final = frozenset({"_text", "_content", "_filter", "_list", "_query"})
+# R4 parameters that narrow a search and are not supported: to ignore one would widen the search.
+UNSUPPORTED_NARROWING: Final = frozenset({"_text", "_content", "_filter", "_list", "_query"})
 
 TRUE: Final = TokenIs(None, "true")
 
 
 class UnknownParameterError(Exception):
-    """The type has no parameter of this name; whether that is an error is for the caller to say."""
+    """The type has no parameter of this name; the caller decides whether that is an error."""
 
 
 def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
-    """The condition that this pair asks for.
+    """The condition of a name-value pair.
 
-    Raises :class:`UnknownParameterError` for a name R4 does not give this type, Problem ``invalid`` for what is known and not
-    supported, or malformed.
+    Raises :class:`UnknownParameterError` if R4 has no such parameter for the type, Problem ``invalid`` if the criterion is malformed
+    or not supported.
     """
     code, _, modifier = name.partition(":")
     if "." in name or code == "_has":
         raise Problem("invalid", f"Chained search is not supported: {name!r}.")
     parameter = parameters(type).get(code)
     if parameter is None:
-        if code in NARROWING or any(known.code == code for known in definitions.search_parameters(type)):
+        if code in UNSUPPORTED_NARROWING or any(known.code == code for known in definitions.search_parameters(type)):
             raise Problem("invalid", f"The search parameter {code!r} is not supported.")
         raise UnknownParameterError(name)
     if ":" in name and not _accepts_modifier(parameter, modifier):
@@ -49,13 +49,13 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
 
 
 def refers(type: str, param: str, targets: frozenset[str]) -> Filter:
-    """Rows of ``type`` that refer, by reference parameter ``param``, to one of these ``Type/id`` or URLs."""
+    """The condition that a row of ``type`` refers to one of these ``Type/id`` or URLs by reference parameter ``param``."""
     return _condition_on(parameters(type)[param], RefersTo(targets))
 
 
 def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
     if modifier == "missing":
-        # Entries cannot be told to be of one type but by their text, so presence within a limit is not asked.
+        # Only the text of an entry says to which type it refers, so the presence of targets of one type cannot be queried.
         return parameter.indexed_as.limit is None
     return modifier in parameter.kind.modifiers or (parameter.definition.kind == "reference" and modifier in parameter.targets)
 
@@ -63,14 +63,14 @@ def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
 def _condition(parameter: Parameter, modifier: str, value: str, now: int, base: str) -> Filter:
     if modifier == "missing":
         return _missing(parameter, value)
-    asked = ValueContext(modifier or None, parameter.targets, base, now)
-    parts = [_alternative(parameter, text, asked) for text in split(value, ",")]
-    found = _either(parts)
-    return Not(found) if modifier == "not" else found
+    context = ValueContext(modifier or None, parameter.targets, base, now)
+    parts = [_alternative(parameter, text, context) for text in split(value, ",")]
+    condition = _any_of(parts)
+    return Not(condition) if modifier == "not" else condition
 
 
-def _either(parts: list[Filter]) -> Filter:
-    """Any of the parts; ids, and references by one parameter, as one set."""
+def _any_of(parts: list[Filter]) -> Filter:
+    """The condition that some part matches, with ids, and references by the same parameter, merged to one set."""
     parts = [part for part in parts if part != NOTHING] or [NOTHING]
     if len(parts) == 1:
         return parts[0]
@@ -83,35 +83,35 @@ def _either(parts: list[Filter]) -> Filter:
     return AnyOf(tuple(parts))
 
 
-def _alternative(parameter: Parameter, text: str, asked: ValueContext) -> Filter:
+def _alternative(parameter: Parameter, text: str, context: ValueContext) -> Filter:
     if not text:
         raise ValueError("a value is empty")
     if parameter.definition.code == "_id":
         return IdIs(frozenset({unescape(text)}))
-    test = parameter.kind.parse_value(text, asked)
-    if isinstance(test, TokenIs) and test.system in implied_systems(parameter.type, parameter.definition.expression):
-        test = TokenIs("", test.code)
+    predicate = parameter.kind.parse_value(text, context)
+    if isinstance(predicate, TokenIs) and predicate.system in implied_systems(parameter.type, parameter.definition.expression):
+        predicate = TokenIs("", predicate.code)
     if parameter.flag:
-        return _flag(parameter, test)
-    return _condition_on(parameter, test)
+        return _flag(parameter, predicate)
+    return _condition_on(parameter, predicate)
 
 
-def _condition_on(parameter: Parameter, test: Predicate) -> Filter:
-    stands = parameter.indexed_as
-    if isinstance(test, RefersTo) and stands.limit:
-        targets = frozenset(target for target in test.targets if referred_type(target) == stands.limit)
+def _condition_on(parameter: Parameter, predicate: Predicate) -> Filter:
+    indexed_as = parameter.indexed_as
+    if isinstance(predicate, RefersTo) and indexed_as.limit:
+        targets = frozenset(target for target in predicate.targets if type_at_end(target) == indexed_as.limit)
         if not targets:
             return NOTHING
-        test = RefersTo(targets)
-    found = tuple(Has(param, test) for param in stands.params)
-    return found[0] if len(found) == 1 else AnyOf(found)
+        predicate = RefersTo(targets)
+    conditions = tuple(Has(param, predicate) for param in indexed_as.params)
+    return conditions[0] if len(conditions) == 1 else AnyOf(conditions)
 
 
-def _flag(parameter: Parameter, test: Predicate) -> Filter:
+def _flag(parameter: Parameter, predicate: Predicate) -> Filter:
     true = Has(parameter.indexed_as.params[0], TRUE)
-    if not isinstance(test, TokenIs) or test.system or test.code not in ("true", "false"):
+    if not isinstance(predicate, TokenIs) or predicate.system or predicate.code not in ("true", "false"):
         raise ValueError("it must be true or false")
-    return true if test.code == "true" else Not(true)
+    return true if predicate.code == "true" else Not(true)
 
 
 def _missing(parameter: Parameter, value: str) -> Filter:
@@ -119,6 +119,6 @@ def _missing(parameter: Parameter, value: str) -> Filter:
         raise ValueError("it must be true or false")
     if parameter.flag or parameter.definition.code == "_id":
         return NOTHING if value == "true" else EVERYTHING
-    found = tuple(Present(param) for param in parameter.indexed_as.params)
-    present = found[0] if len(found) == 1 else AnyOf(found)
+    conditions = tuple(Present(param) for param in parameter.indexed_as.params)
+    present = conditions[0] if len(conditions) == 1 else AnyOf(conditions)
     return Not(present) if value == "true" else present

@@ -1,6 +1,6 @@
-"""Page links: a position, sealed so that it can be neither read nor made outside, and good only for its own search.
+"""Page links: a position, encrypted and authenticated, and valid only for the search it belongs to.
 
-The sealing is deterministic (AES-SIV, RFC 5297), so that equal answers have equal links.
+The encryption is deterministic (AES-SIV, RFC 5297), so that equal answers have equal links.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _positions = msgspec.json.Decoder(Position)
 
 
 class Cursors:
-    """Seals and opens positions with ``key`` (32, 48 or 64 bytes; ValueError otherwise).
+    """Encrypts and decrypts positions with ``key``.  Raises ValueError unless it has 32, 48 or 64 bytes.
 
-    ``bound`` says what a link is for (query, caller, epoch): opened with another, it is no link.
+    ``bound`` identifies what a link belongs to (query, caller, permissions): with another value it cannot be decrypted.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -28,15 +28,15 @@ class Cursors:
 
     def encrypt(self, position: Position, bound: bytes) -> str:
         """The position as URL-safe text."""
-        sealed = self._cipher.encrypt(msgspec.json.encode(position), [bound])
-        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+        encrypted = self._cipher.encrypt(msgspec.json.encode(position), [bound])
+        return base64.urlsafe_b64encode(encrypted).rstrip(b"=").decode()
 
     def decrypt(self, text: str, bound: bytes) -> Position:
-        """The position; Problem ``invalid``, always of one wording, for anything :meth:`seal` did not give for ``bound``."""
+        """The position.  Raises Problem ``invalid``, always with the same text, for any text that is not encrypted for ``bound``."""
         try:
-            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode() != text:
-                raise ValueError("not the one way to write it")
-            return _positions.decode(self._cipher.decrypt(sealed, [bound]))
+            encrypted = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            if base64.urlsafe_b64encode(encrypted).rstrip(b"=").decode() != text:
+                raise ValueError("not in canonical base64url")
+            return _positions.decode(self._cipher.decrypt(encrypted, [bound]))
         except (ValueError, InvalidTag):
             raise Problem("invalid", STALE_LINK) from None

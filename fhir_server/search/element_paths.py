@@ -1,36 +1,28 @@
-"""Compiles the paths of search parameters to closures that walk a resource and keep account of where they are.
+"""Compiles the paths of search parameters to closures that walk a resource.
 
-A walk calls its sink with every value it finds and that value's element path: member names and array indexes.
-A choice element (``effective[x]``) is found under the member names its datatypes give it (``effectiveDateTime``);
-R4 has no element whose name such a member could be mistaken for, within the datatypes one kind of parameter takes.
+A walk calls its sink with every value it finds and the element path of the value: member names and array indexes. A choice element
+(``effective[x]``) is found under the member names of its datatypes (``effectiveDateTime``). For the datatypes that one search parameter
+type takes, no other element of R4 has such a name.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
+from fhir_server.resources.references import type_at_end
 from fhir_server.search.expression import Branch, Member, Step, TrueUnlessFalse, WhereEquals, WhereRefersTo
 
 Out = list[Any]
 Walk = Callable[[Any, Path, Out], None]
 
-_LITERAL = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
-
-
-def referred_type(text: str) -> str | None:
-    """The resource type that a literal reference names, None if its text does not tell."""
-    found = _LITERAL.search(text)
-    return found[1] if found else None
-
 
 def compile_walk(branch: Branch, suffixes: Sequence[str], sink: Walk) -> list[tuple[str, Walk]]:
-    """For each top-level member that may begin this path: its name, and the walk to start on that member's value.
+    """(name, walk) of each top-level member with which this path may begin; the walk takes the value of the member.
 
-    ``suffixes`` are the datatypes, as written in member names, that a choice at the path's end may have.
+    ``suffixes`` are the datatypes, as written in member names, of a choice element at the end of the path.
     """
     first, *rest = branch
     if isinstance(branch[-1], TrueUnlessFalse):
@@ -38,17 +30,17 @@ def compile_walk(branch: Branch, suffixes: Sequence[str], sink: Walk) -> list[tu
     if not isinstance(first, Member):
         raise ValueError(f"a path must begin with a member: {branch}")
     walk = sink
-    for place in range(len(rest), 0, -1):
-        walk = _step(branch[place], suffixes if _ends(branch, place) else (), walk)
-    return [(key, _enter(key, walk)) for key in _keys(first, suffixes if _ends(branch, 0) else ())]
+    for number in range(len(rest), 0, -1):
+        walk = _step(branch[number], suffixes if _is_last_member(branch, number) else (), walk)
+    return [(key, _enter(key, walk)) for key in _keys(first, suffixes if _is_last_member(branch, 0) else ())]
 
 
 def _any_datatype() -> Sequence[str]:
     return tuple(name[0].upper() + name[1:] for name in (*definitions.datatypes(), *definitions.primitives()))
 
 
-def _ends(branch: Branch, place: int) -> bool:
-    return not any(isinstance(step, Member) for step in branch[place + 1 :])
+def _is_last_member(branch: Branch, number: int) -> bool:
+    return not any(isinstance(step, Member) for step in branch[number + 1 :])
 
 
 def _keys(member: Member, suffixes: Sequence[str]) -> tuple[str, ...]:
@@ -64,7 +56,7 @@ def _step(step: Step, suffixes: Sequence[str], walk: Walk) -> Walk:
         case WhereEquals(name, value):
             return _where(lambda item: item.get(name) == value, walk)
         case WhereRefersTo(type):
-            return _where(lambda item: type in (referred_type(item.get("reference", "")), item.get("type")), walk)
+            return _where(lambda item: type in (type_at_end(item.get("reference", "")), item.get("type")), walk)
         case TrueUnlessFalse():
             return lambda value, path, out: walk(True, path, out) if value is not False else None
     raise TypeError(f"not a step: {step!r}")
@@ -75,9 +67,9 @@ def _enter(key: str, walk: Walk) -> Walk:
         if type(child) is not list:
             walk(child, (*path, key), out)
             return
-        for place, item in enumerate(child):
+        for index, item in enumerate(child):
             if item is not None:
-                walk(item, (*path, key, place), out)
+                walk(item, (*path, key, index), out)
 
     return enter
 
@@ -93,9 +85,9 @@ def _descend(members: list[tuple[str, Walk]]) -> Walk:
     return descend
 
 
-def _where(holds: Callable[[dict[str, Any]], bool], walk: Walk) -> Walk:
+def _where(matches: Callable[[dict[str, Any]], bool], walk: Walk) -> Walk:
     def where(value: Any, path: Path, out: Out) -> None:
-        if type(value) is dict and holds(value):
+        if type(value) is dict and matches(value):
             walk(value, path, out)
 
     return where

@@ -1,4 +1,4 @@
-"""Cutting search values at ``,`` ``|`` ``$`` where these are not escaped (http://hl7.org/fhir/R4/search.html#escaping)."""
+"""Splits search values at ``,``, ``|`` and ``$`` unless they are escaped (http://hl7.org/fhir/R4/search.html#escaping)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 
 
 def split(text: str, separator: str) -> list[str]:
-    """The pieces between unescaped separators, their own escapes still in place."""
+    """The pieces between unescaped separators, with their escapes."""
     if "\\" not in text:
         return text.split(separator)
     pieces, piece, escaped = [], "", False
@@ -23,7 +23,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def unescape(text: str) -> str:
-    """The text meant.  Raises ValueError for a backslash that escapes nothing."""
+    """The text without escapes.  Raises ValueError for a backslash that escapes nothing."""
     return _ESCAPE.sub(_unescape_match, text) if "\\" in text else text
 
 

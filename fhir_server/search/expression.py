@@ -1,4 +1,4 @@
-"""Reads the FHIRPath subset in which R4's search parameters are written; any other expression is a ValueError.
+"""Parses the FHIRPath subset of R4's search parameters; any other expression raises ValueError.
 
 The subset: a union of paths, each a chain of members with casts (``x as T``, ``.as(T)``, ``.ofType(T)``) and the
 filters below (http://hl7.org/fhir/R4/searchparameter-registry.html).
@@ -15,7 +15,7 @@ _END = ""
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A child element; ``cast`` names the datatype of a choice element that alone is meant."""
+    """A child element; ``cast`` limits a choice element to one datatype."""
 
     name: str
     cast: str | None = None
@@ -31,17 +31,17 @@ class WhereEquals:
 
 @dataclass(frozen=True, slots=True)
 class WhereRefersTo:
-    """``where(resolve() is Type)``, decided from the reference's own text."""
+    """``where(resolve() is Type)``, decided by the text of the reference."""
 
     type: str
 
 
 @dataclass(frozen=True, slots=True)
 class TrueUnlessFalse:
-    """``x.exists() and x != false``: true for a value that is there and not ``false``.
+    """``x.exists() and x != false``: true for a value other than ``false``.
 
-    The expression is false where nothing is there; here nothing is given then, and the query side asks for
-    "not true", so that an element that is hidden and one never written answer alike.
+    In FHIRPath the expression is false without a value. Here it then has no value, and a search for false becomes "not true", so that
+    a hidden element and an absent one give the same answer.
     """
 
 
@@ -50,7 +50,7 @@ Branch = tuple[Step, ...]
 
 
 def parse(expression: str) -> tuple[Branch, ...]:
-    """The branches of the union, without the type's name that each begins with."""
+    """The branches of the union, without the leading name of the type."""
     reader = _Reader(expression)
     branches = [reader.term()]
     while reader.take("|"):
@@ -63,20 +63,20 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens: list[str] = []
-        place = 0
-        while place < len(text.rstrip()):
-            match = _TOKEN.match(text, place)
+        position = 0
+        while position < len(text.rstrip()):
+            match = _TOKEN.match(text, position)
             if match is None:
                 raise ValueError(f"not in the FHIRPath subset: {text}")
             self._tokens.append(match[match.lastindex or 0])
-            place = match.end()
+            position = match.end()
         self._tokens.append(_END)
 
     def take(self, token: str) -> bool:
-        found = self._tokens[0] == token
-        if found:
+        matched = self._tokens[0] == token
+        if matched:
             self._tokens.pop(0)
-        return found
+        return matched
 
     def expect(self, *tokens: str) -> None:
         for token in tokens:

@@ -1,12 +1,10 @@
-"""The condition language: the one closed algebra that search, scope, compartment and consent compile to.
+"""The condition language to which searches, scopes, compartments and consent compile.
 
-A *row* is a stored resource; its *entries* are the typed values the search parameters extract from it.
-Every entry, like every row, carries a visibility class, and a condition is always asked *in a window*
-(see :mod:`fhir_server.search.visibility`): only entries whose class the window admits exist for it.
-``Not`` is therefore "no admitted entry ..." and never a complement over what is hidden.
+A *row* is a stored resource; its *entries* are the typed values that search parameters extract from it. Every row and every entry has
+a visibility class. A condition is always evaluated within a clause (see :mod:`fhir_server.search.visibility`): only entries whose class
+the clause admits exist for it. ``Not`` therefore means "no admitted entry ..." and discloses nothing about hidden entries.
 
-:mod:`fhir_server.search.match` gives the meaning; a store translates.  An unknown node is an error,
-never "true".
+:mod:`fhir_server.search.match` defines the meaning; stores translate the language. An unknown node is an error and never "true".
 """
 
 from __future__ import annotations
@@ -51,9 +49,9 @@ class DateIs:
 
 @dataclass(frozen=True, slots=True)
 class QuantityIs:
-    """A number or quantity compared by FHIR prefix to [lo, hi]; a unit test only where given ("" = none stated).
+    """A number or quantity compared by FHIR prefix to [lo, hi]; the unit counts only if given ("" = without a unit).
 
-    ``unit`` matches the entry's code or its human unit text when ``system`` is None, as the R4 page asks.
+    ``unit`` matches the entry's code or its unit text if ``system`` is None, as R4 requires.
     """
 
     prefix: Prefix
@@ -69,7 +67,7 @@ Predicate = TokenIs | RefersTo | TextIs | DateIs | QuantityIs
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """Some admitted entry of search parameter ``param`` passes ``test``."""
+    """Some admitted entry of search parameter ``param`` satisfies ``predicate``."""
 
     param: str
     predicate: Predicate
@@ -91,23 +89,29 @@ class IdIs:
 
 @dataclass(frozen=True, slots=True)
 class OfPatient:
-    """The row belongs to one of these patients (by its deciding subject, not by being mentioned in it)."""
+    """The row belongs to one of these patients (as its subject, not as another participant)."""
 
     patients: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
+    """All parts match; without parts, every row matches."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
+    """Some part matches; without parts, no row matches."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """The part does not match."""
+
     part: Filter
 
 

@@ -14,9 +14,9 @@ SPECIAL_VALUES = "http://hl7.org/fhir/special-values"
 
 @cache
 def implied_systems(type: str, expression: str) -> frozenset[str]:
-    """The systems a client may name for values of this token expression, which themselves carry none.
+    """The systems that a client may give for values of this token expression, which have no system of their own.
 
-    Empty unless every branch ends in a ``code`` of a required binding that lists them, or in a ``boolean``.
+    Empty unless every branch ends in a ``code`` with a required binding, or in a ``boolean``.
     """
     systems = [_systems(_element(type, branch)) for branch in parse(expression)]
     return frozenset().union(*systems) if all(systems) else frozenset()

@@ -1,4 +1,4 @@
-"""From a resource to its index entries, by R4's own search parameters, compiled once for each type."""
+"""Extracts the index entries of a resource by R4's search parameters, which are compiled once for each type."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
-from fhir_server.search.parameter_types import KINDS, ParameterType
+from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType
 from fhir_server.search.rows import Entry
 
-# Known to R4 and not served: kinds that need more than one entry or a map, and two of Bundle whose values are resources.
+# R4 parameters that are not supported: types that need more than one entry or a map, and two of Bundle whose values are resources.
 UNSUPPORTED_KINDS: Final = frozenset({"composite", "special"})
 UNSUPPORTED: Final = frozenset({("Bundle", "composition"), ("Bundle", "message")})
 
-# Kept with the row (_id), or added by the write path, which alone knows it (_lastUpdated).
-_ELSEWHERE: Final = frozenset({"_id", "_lastUpdated"})
+# Stored with the row (_id), or added when it is written (_lastUpdated).
+_NOT_EXTRACTED: Final = frozenset({"_id", "_lastUpdated"})
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A served parameter: HL7's definition, its kind, what its questions are asked of, and its targets narrowed to that.
+    """A supported search parameter of a resource type.
 
-    ``flag`` marks an expression that is true or false of every row; only "true" is indexed.
+    ``definition``  HL7's definition
+    ``kind``        its search parameter type
+    ``indexed_as``  the parameters whose index entries answer it
+    ``targets``     its target types
+    ``flag``        whether its expression is true or false for every row; only "true" is indexed
     """
 
     type: str
@@ -42,39 +46,38 @@ class Parameter:
 
 @cache
 def parameters(type: str) -> Mapping[str, Parameter]:
-    """Code -> parameter, for those served of this type.  Raises KeyError for a type R4 does not have."""
-    served = tuple(p for p in definitions.search_parameters(type) if _is_served(type, p))
-    forms = index_forms(served)
-    return MappingProxyType({p.code: _parameter(type, p, forms[p.code]) for p in served})
+    """Code -> supported parameter of this type.  Raises KeyError for a type that R4 does not have."""
+    supported_parameters = tuple(p for p in definitions.search_parameters(type) if _is_supported(type, p))
+    forms = index_forms(supported_parameters)
+    return MappingProxyType({p.code: _parameter(type, p, forms[p.code]) for p in supported_parameters})
 
 
 def supported(type: str) -> tuple[SearchParameter, ...]:
-    """HL7's definitions of the parameters served of this type, for the CapabilityStatement."""
+    """HL7's definitions of the supported parameters of this type, for the CapabilityStatement."""
     return tuple(parameter.definition for parameter in parameters(type).values())
 
 
 def indexed_as(type: str, param: str) -> IndexedAs:
-    """What a question about ``param`` is asked of: index entries exist under these names only."""
+    """The parameters whose index entries answer ``param``; no others have entries."""
     return parameters(type)[param].indexed_as
 
 
 def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, ...]:
-    """The index entries of a valid resource (as :func:`fhir_server.jsontext.parse` gives it), each with its element's path.
+    """The index entries of a valid resource (as :func:`fhir_server.jsontext.parse` returns it), each with its element's path.
 
-    No two are alike, though a value given twice has an entry for each of its paths.  Without ``_id`` and
-    ``_lastUpdated``; visibility classes are the caller's.  ``base`` is our FHIR base URL, by which absolute references to
-    our own rows are known.
+    Entries are distinct; a value that occurs twice has an entry for each path. ``_id`` and ``_lastUpdated`` have none, and the caller
+    sets the visibility classes. ``base`` is the server's FHIR base URL, by which absolute references to its resources are recognized.
     """
-    plan = _plan(type, base)
+    walks = _walks_by_member(type, base)
     found: Out = []
     for name, value in resource.items():
-        for walk in plan.get(name, ()):
+        for walk in walks.get(name, ()):
             walk(value, (), found)
     return tuple(found)
 
 
 def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:
-    """What the resource refers to by reference parameter ``param``, in order (for includes, and never unredacted)."""
+    """The targets of the resource by reference parameter ``param``, in order; pass only what the caller may see of the resource."""
     found: Out = []
     for name, walk in _walks(type, param, base):
         if name in resource:
@@ -82,24 +85,24 @@ def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tu
     return tuple(dict.fromkeys(entry.value[0] for entry in found))
 
 
-def _is_served(type: str, parameter: SearchParameter) -> bool:
+def _is_supported(type: str, parameter: SearchParameter) -> bool:
     return parameter.kind not in UNSUPPORTED_KINDS and (type, parameter.code) not in UNSUPPORTED
 
 
-def _parameter(type: str, definition: SearchParameter, stands: IndexedAs) -> Parameter:
-    narrowed = (stands.limit,) if stands.limit else definition.targets
+def _parameter(type: str, definition: SearchParameter, form: IndexedAs) -> Parameter:
+    narrowed = (form.limit,) if form.limit else definition.targets
     flag = any(isinstance(step, TrueUnlessFalse) for branch in parse(definition.expression) for step in branch)
-    return Parameter(type, definition, KINDS[definition.kind], stands, narrowed, flag)
+    return Parameter(type, definition, PARAMETER_TYPES[definition.kind], form, narrowed, flag)
 
 
 @lru_cache(maxsize=512)
-def _plan(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
-    plan: dict[str, tuple[Walk, ...]] = {}
+def _walks_by_member(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
+    walks: dict[str, tuple[Walk, ...]] = {}
     for code, parameter in parameters(type).items():
-        if parameter.indexed_as == IndexedAs((code,)) and code not in _ELSEWHERE:
+        if parameter.indexed_as == IndexedAs((code,)) and code not in _NOT_EXTRACTED:
             for name, walk in _walks(type, code, base):
-                plan[name] = (*plan.get(name, ()), walk)
-    return plan
+                walks[name] = (*walks.get(name, ()), walk)
+    return walks
 
 
 @lru_cache(maxsize=4096)

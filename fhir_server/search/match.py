@@ -1,7 +1,7 @@
-"""The meaning of the condition language, in memory.  A store is right when it agrees with this file.
+"""Evaluates the condition language in memory.  It defines the meaning to which every store must conform.
 
-Nothing here looks at an entry whose class is not admitted, so what is hidden cannot change an answer, an
-order or a page (http://hl7.org/fhir/R4/search.html gives the prefixes' meaning on intervals).
+No function reads an entry whose class is not admitted, so hidden data cannot change an answer, an order or a page.
+http://hl7.org/fhir/R4/search.html#prefix defines the prefixes on intervals.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _KIND: dict[type, str] = {TokenIs: "token", RefersTo: "reference", TextIs: "stri
 
 
 def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
-    """Whether the row meets the condition when only entries of these classes exist.  Raises TypeError for an unknown node."""
+    """Whether the row matches the condition if only entries of these classes exist.  Raises TypeError for an unknown node."""
     match filter:
         case Has(param, test):
             kind = _KIND.get(type(test))
             if kind is None:
-                raise TypeError(f"not a test: {test!r}")
+                raise TypeError(f"not a predicate: {test!r}")
             return any(e.kind == kind and _passes(test, e) for e in _entries(row, param, classes))
         case Present(param):
             return any(True for _ in _entries(row, param, classes))
@@ -58,18 +58,18 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
 
 
 def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes) -> list[bool]:
-    # All of them, even once the answer is known: an unknown node must not hide behind the first part.
+    # No short circuit: an unknown node must raise even if another part decides.
     return [matches(part, row, classes) for part in parts]
 
 
 def is_visible(visibility: Visibility, row: SearchableRow) -> bool:
-    """Whether some window shows the row."""
-    return any(_clause_shows(clause, visibility.now, row) for clause in visibility.clauses)
+    """Whether some clause admits the row."""
+    return any(_clause_admits(clause, visibility.now, row) for clause in visibility.clauses)
 
 
 def matches_visible(visibility: Visibility, row: SearchableRow, where: Filter) -> bool:
-    """Whether some window shows the row and ``where`` holds for what that same window shows of it."""
-    return any(_clause_shows(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
+    """Whether some clause admits the row and ``where`` matches what the same clause admits of it."""
+    return any(_clause_admits(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
 
 
 def search(
@@ -82,11 +82,11 @@ def search(
     limit: int | None = None,
     after: Position | None = None,
 ) -> tuple[SearchableRow, ...]:
-    """The rows of ``type`` that answer, ordered by ``sort`` and then by place; rows of one place as in ``rows``.
+    """The matching rows of ``type``, ordered by ``sort``, then by place, then as in ``rows``.
 
-    A bounded sight's places are when rows were stored, whoever is the first of their patients: which may be one out of
-    view.  ``after`` leaves those strictly behind that position: behind its keys or, with equal keys, behind its row's
-    place.  Raises Problem ``invalid`` if the sight does not (any longer) admit that row: deleted and withheld alike.
+    If the visibility is limited to patients, the place is only the time of storing: the first patient of a row may be hidden.
+    ``after`` selects the rows after that position: greater sort values or, with equal ones, a later place. Raises Problem ``invalid``
+    if the row of the position is deleted or not visible (any longer).
     """
     numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
     compare = _comparison(sort)
@@ -94,25 +94,27 @@ def search(
     def place(number: int) -> _Place:
         return (*rows[number].place[1 if visibility.limited_to_patients else 0 :], number)
 
-    found = [
-        (sort_values(sort, visibility, rows[one]), place(one)) for one in numbers.values() if matches_visible(visibility, rows[one], where)
+    items = [
+        (sort_values(sort, visibility, rows[number]), place(number))
+        for number in numbers.values()
+        if matches_visible(visibility, rows[number], where)
     ]
     if after is not None:
         number = numbers.get(after.id)
         if number is None or len(after.keys) != len(sort) or not is_visible(visibility, rows[number]):
             raise Problem("invalid", STALE_LINK)
-        found = [item for item in found if compare(item, (after.keys, place(number))) > 0]
-    found.sort(key=cmp_to_key(compare))
-    return tuple(rows[of[-1]] for _, of in found[:limit])
+        items = [item for item in items if compare(item, (after.keys, place(number))) > 0]
+    items.sort(key=cmp_to_key(compare))
+    return tuple(rows[row_place[-1]] for _, row_place in items[:limit])
 
 
 def sort_values(sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow) -> tuple[Scalar, ...]:
-    """The row's sort values, None where it has none: what a Position after this row holds."""
-    classes: Classes = frozenset().union(*(w.classes for w in visibility.clauses if _clause_shows(w, visibility.now, row)))
+    """The sort values of the row (None without a value), as a Position after this row holds them."""
+    classes: Classes = frozenset().union(*(c.classes for c in visibility.clauses if _clause_admits(c, visibility.now, row)))
     return tuple(_sort_value(key, row, classes) for key in sort)
 
 
-def _clause_shows(clause: VisibilityClause, now: int, row: SearchableRow) -> bool:
+def _clause_admits(clause: VisibilityClause, now: int, row: SearchableRow) -> bool:
     return (
         row.class_id in clause.classes
         and (clause.patients is None or not clause.patients.isdisjoint(row.patients))
@@ -188,7 +190,7 @@ def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
     values = [entry.value[place] for entry in _entries(row, key.param, classes) if entry.kind == key.kind]
     if not values:
         return None
-    return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of one kind, so of one type
+    return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
 
 
 _Place = tuple[int, ...]

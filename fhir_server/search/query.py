@@ -1,4 +1,4 @@
-"""A search as asked: the query string, parsed against what R4 says of the type (http://hl7.org/fhir/R4/search.html)."""
+"""Parses the query string of a search (http://hl7.org/fhir/R4/search.html)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search.
+    """A parsed search.
 
-    ``count`` rows a page (0: ``summary`` is "count"); ``applied`` the pairs that were taken into account, for the self
-    link; ``ignored`` the names that were not (only when lenient); ``cursor`` the text of ``_page``, or None.
+    ``count``    rows for each page (0: ``summary`` is "count")
+    ``applied``  the pairs that have an effect, for the self link
+    ``ignored``  the names that have none (only in lenient handling)
+    ``cursor``   the text of ``_page``, or None
     """
 
     where: Filter
@@ -48,16 +50,16 @@ class _Parts:
 
 
 def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str) -> Query:
-    """The search that these decoded name-value pairs ask of ``type``, ``now`` in microseconds, ``base`` our FHIR base URL.
+    """Parse decoded name-value pairs to a search of ``type``; ``now`` in microseconds, ``base`` is the server's FHIR base URL.
 
-    Raises Problem ``invalid`` for what is known and not supported or malformed; for unknown names and sort keys if ``strict``.
+    Raises Problem ``invalid`` for a parameter that is malformed or not supported; if ``strict``, also for unknown names and sort keys.
     """
     _limit(pairs)
     parts, controls = _Parts(), ResultParameters(type)
     for name, value in pairs:
         try:
             if name.partition(":")[0] in CONTROLS:
-                parts.applied.extend(controls.take(name, value))
+                parts.applied.extend(controls.add(name, value))
             else:
                 parts.conditions.append(criterion(type, name, value, now, base))
                 parts.applied.append((name, value))
@@ -79,7 +81,7 @@ def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str
 
 
 def condition(type: str, pairs: Sequence[Pair], now: int, base: str) -> Filter:
-    """The condition of these pairs alone (a scope's filter, a conditional create): whatever is not one is an error."""
+    """The condition of these pairs alone (in a scope, a conditional create).  Raises Problem ``invalid`` for any other parameter."""
     _limit(pairs)
     try:
         return AllOf(tuple(criterion(type, name, value, now, base) for name, value in pairs))

@@ -1,4 +1,4 @@
-"""The parameters that shape a search's answer rather than narrow it (http://hl7.org/fhir/R4/search.html#return)."""
+"""Search result parameters: they shape the result of a search and do not narrow it (http://hl7.org/fhir/R4/search.html#return)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Include:
-    """``_include`` or ``_revinclude``: reference parameter ``param`` of ``type``, perhaps only where it names ``target_type``."""
+    """``_include`` or ``_revinclude``: reference parameter ``param`` of ``type``, limited to targets of ``target_type`` if given."""
 
     type: str
     param: str
@@ -32,7 +32,7 @@ class Include:
 
 @dataclass(slots=True)
 class ResultParameters:
-    """What has been asked of the answer so far; :meth:`take` adds one pair."""
+    """The result parameters of a search; :meth:`add` adds one."""
 
     type: str
     sort: tuple[SortKey, ...] = ()
@@ -44,28 +44,28 @@ class ResultParameters:
     revincludes: list[Include] = field(default_factory=list)
     cursor: str | None = None
     unknown_keys: list[str] = field(default_factory=list)
-    _seen: set[str] = field(default_factory=set)
+    _names: set[str] = field(default_factory=set)
 
-    def take(self, name: str, value: str) -> list[Pair]:
-        """Note one pair; the answer is what to show of it in the self link.  Raises Problem ``invalid``."""
+    def add(self, name: str, value: str) -> list[Pair]:
+        """Add a parameter and return its pairs for the self link.  Raises Problem ``invalid``."""
         code, _, modifier = name.partition(":")
         if modifier == "iterate" or modifier == "recurse":
-            raise Problem("invalid", f"{name!r} is not supported: includes follow one step, from the rows that match.")
+            raise Problem("invalid", f"{name!r} is not supported: includes follow one step from the matching resources.")
         if ":" in name:
             raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
-        if code in self._seen and code not in _REPEATABLE:
-            raise Problem("invalid", f"The search parameter {code!r} may be given once.")
-        self._seen.add(code)
-        return [(code, shown) for shown in CONTROLS[code](self, value)]
+        if code in self._names and code not in _REPEATABLE:
+            raise Problem("invalid", f"The search parameter {code!r} may occur only once.")
+        self._names.add(code)
+        return [(code, applied) for applied in CONTROLS[code](self, value)]
 
 
-# Each handler answers with the value to show in the self link, in a list; an empty list shows nothing.
+# Each handler returns a list of the value for the self link; an empty list if the link has none.
 _Handler = Callable[[ResultParameters, str], list[str]]
 
 
 def _count(controls: ResultParameters, value: str) -> list[str]:
     if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise _malformed("_count", value, "it is a whole number, 0 or more")
+        raise _malformed("_count", value, "it must be a whole number, 0 or more")
     controls.count = min(int(value), MAX_COUNT)
     return [str(controls.count)]
 
@@ -82,7 +82,7 @@ def _summary(controls: ResultParameters, value: str) -> list[str]:
 
 def _one_of(name: str, value: str, words: tuple[str, ...]) -> str:
     if value not in words:
-        raise _malformed(name, value, f"it is one of {', '.join(words)}")
+        raise _malformed(name, value, f"it must be one of {', '.join(words)}")
     return value
 
 
@@ -93,53 +93,53 @@ def _malformed(name: str, value: str, reason: str) -> Problem:
 def _elements(controls: ResultParameters, value: str) -> list[str]:
     controls.elements = tuple(value.split(","))
     if not all(name.isidentifier() for name in controls.elements):
-        raise _malformed("_elements", value, "it is a list of element names")
+        raise _malformed("_elements", value, "it must be a list of element names")
     return [value]
 
 
 def _sort(controls: ResultParameters, value: str) -> list[str]:
-    keys, shown = [], []
+    keys, applied = [], []
     for text in value.split(","):
         name, descending = text.removeprefix("-"), text.startswith("-")
         parameter = parameters(controls.type).get(name)
-        if parameter is None or not _sortable(parameter):
+        if parameter is None or not _is_sortable(parameter):
             controls.unknown_keys.append(name)
             continue
         keys.append(SortKey(parameter.indexed_as.params[0], parameter.kind.entry, descending))
-        shown.append(text)
+        applied.append(text)
     controls.sort = tuple(keys)
-    return [",".join(shown)] if shown else []
+    return [",".join(applied)] if applied else []
 
 
-def _sortable(parameter: Parameter) -> bool:
-    # One that stands for several, or for part of another's entries, has no entries of its own to order by.
+def _is_sortable(parameter: Parameter) -> bool:
+    # A parameter that is indexed as several others, or as part of another, has no entries of its own to sort by.
     return len(parameter.indexed_as.params) == 1 and parameter.indexed_as.limit is None and not parameter.flag
 
 
 def _include(controls: ResultParameters, value: str) -> list[str]:
-    found = include("_include", value)
-    if found.type != controls.type:
-        raise Problem("invalid", f"'_include={value}' starts from {found.type}, and the search is for {controls.type}.")
-    controls.includes.append(found)
+    parsed = include("_include", value)
+    if parsed.type != controls.type:
+        raise Problem("invalid", f"'_include={value}' starts from {parsed.type}, but the search is for {controls.type}.")
+    controls.includes.append(parsed)
     return [value]
 
 
 def _revinclude(controls: ResultParameters, value: str) -> list[str]:
-    found = include("_revinclude", value)
-    targets = parameters(found.type)[found.param].targets
-    if controls.type != (found.target_type or controls.type) or controls.type not in targets:
+    parsed = include("_revinclude", value)
+    targets = parameters(parsed.type)[parsed.param].targets
+    if controls.type != (parsed.target_type or controls.type) or controls.type not in targets:
         raise Problem("invalid", f"'_revinclude={value}' cannot refer to {controls.type}.")
-    controls.revincludes.append(found)
+    controls.revincludes.append(parsed)
     return [value]
 
 
 def include(name: str, value: str) -> Include:
-    """``Type:param`` or ``Type:param:Target``.  Raises Problem ``invalid`` for a wildcard, or names R4 does not have."""
+    """Parse ``Type:param`` or ``Type:param:Target``.  Raises Problem ``invalid`` for a wildcard or a name that R4 does not have."""
     type, *rest = value.split(":")
     if "*" in value:
-        raise Problem("invalid", f"{name!r} does not support the wildcard: name each reference parameter.")
+        raise Problem("invalid", f"{name!r} does not support wildcards. Name each reference parameter.")
     if len(rest) not in (1, 2) or type not in definitions.types():
-        raise _malformed(name, value, "it is Type:parameter or Type:parameter:Target")
+        raise _malformed(name, value, "it must be Type:parameter or Type:parameter:Target")
     parameter = parameters(type).get(rest[0])
     if parameter is None or parameter.definition.kind != "reference":
         raise Problem("invalid", f"{type} has no reference parameter {rest[0]!r}.")
@@ -153,17 +153,17 @@ def _page(controls: ResultParameters, value: str) -> list[str]:
     return []
 
 
-def _accepted(controls: ResultParameters, value: str) -> list[str]:
+def _ignore(controls: ResultParameters, value: str) -> list[str]:
     return [value]
 
 
 CONTROLS: Final[dict[str, _Handler]] = {
     "_count": _count,
     "_elements": _elements,
-    "_format": _accepted,
+    "_format": _ignore,
     "_include": _include,
     "_page": _page,
-    "_pretty": _accepted,
+    "_pretty": _ignore,
     "_revinclude": _revinclude,
     "_sort": _sort,
     "_summary": _summary,

@@ -1,5 +1,6 @@
-"""The condition inside a scope (``?category=laboratory``), as a filter for resources.
+"""Compiles the condition in a scope (``?category=laboratory``).
 
+A scope is chosen by the app, so its condition is subject to the same restrictions as a search.
 https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters
 """
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from fhir_server.resources import catalog
+from fhir_server.resources.references import ID
 
-ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _VERSION_OR_REST = re.compile(r"/_history/|[?#]")
 _REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
 

@@ -1,4 +1,4 @@
-"""The quality gate over the code tables of ``ig/sources``: what a list must meet before it may label or clear anything."""
+"""Quality checks of the code tables in ``ig/sources``, before they may label or clear a code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The instants of age: every vector of the policy's section on age and boundaries, and the plausibility of birth dates."""
+"""The age rules of docs/policy.md, and the plausibility of birth dates."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def test_linked_records_use_the_strictest_age_limits() -> None:
     ],
 )
 def test_date_covers_the_interval_of_its_precision(text: str, start: str, length: int) -> None:
-    assert intervals.span(text, NEW_YORK) == (instant(start), instant(start) + length)
+    assert intervals.interval(text, NEW_YORK) == (instant(start), instant(start) + length)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-11-21T12:00", "2026-11-21T12:00:00", "2026-11-21T25:00:00Z", "9999-12-31"])
 def test_invalid_date_has_no_interval(text: str) -> None:
-    assert intervals.span(text, NEW_YORK) is None
+    assert intervals.interval(text, NEW_YORK) is None

@@ -1,4 +1,4 @@
-"""Over-hiding is a measured number: of records nobody here wrote, at most 5 % come out unclassified."""
+"""False withholding is measured: at most 5 % of Synthea records are unclassified."""
 
 from __future__ import annotations
 

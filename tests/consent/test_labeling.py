@@ -1,4 +1,4 @@
-"""Labelling: codes, words, context, members, departments, markings, and the classes of parts."""
+"""Labeling by codes, keywords, context, members, departments and security labels, and the classes of parts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import labeling as labelling
 from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource
 from fhir_server.consent.policy import load
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import VisibilityClass
-from fhir_server.store import NEVER
 
 LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 IG = "https://fhir-server.example/ig"
@@ -244,7 +244,7 @@ def test_release_date_is_parsed_and_invalid_one_never_releases() -> None:
         ).release_at
 
     assert at("1970-01-01T00:00:01Z") == 1_000_000
-    assert at("soon") == NEVER
+    assert at("soon") == MAX_INSTANT
     assert label(observation(loinc("718-7"))).release_at == 0
 
 
@@ -354,7 +354,7 @@ def test_results_on_the_hold_list_are_held(tmp_path) -> None:
     path = tmp_path / "house.json"
     path.write_text('{"policy": "house", "extends": "optum", "switches": {"self.sensitive_tests": "hold_listed"},'
                     ' "holds": ["http://loinc.org|2857-1"]}')  # fmt: skip
-    house = Labeler(load(str(path)), LABELLER.book)
+    house = Labeler(load(str(path)), LABELLER.codes)
     assert label(observation(loinc("2857-1")), labeler=house).key.labels == {"HELD"}
     assert label(observation(loinc("718-7")), labeler=house).key.labels == frozenset()
     assert label(observation(loinc("2857-1"))).key.labels == frozenset()

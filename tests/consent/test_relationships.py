@@ -1,4 +1,4 @@
-"""Who somebody is to a patient at an instant: boundaries to the microsecond, grants, refusals, death, hats."""
+"""Roles toward a patient at an instant: boundaries to the microsecond, grants, restrictions, death."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import intervals
 from fhir_server.consent.policy import load
 from fhir_server.consent.relationships import Requester, proxy_provisions, resolve_relationship
-from fhir_server.store import NEVER
 
 POLICY = load("optum", timezone="America/Chicago")
 IG = "https://fhir-server.example/ig/CodeSystem"
@@ -54,7 +54,7 @@ def kind(
 ) -> str | None:
     related = more.pop("related", [RELATED])
     judged = resolve_relationship(POLICY, now, patient=patient, person=person, related=related, consents=consents, **more)
-    return None if judged.actor is None else judged.actor.kind + (f":{judged.actor.level}" if judged.actor.level else "")
+    return None if judged.actor is None else ":".join(filter(None, [judged.actor.kind, "+".join(sorted(judged.actor.levels))]))
 
 
 @pytest.mark.parametrize(
@@ -287,4 +287,4 @@ def test_minors_have_own_access_only_if_policy_allows(tmp_path) -> None:
 
 def test_relationship_of_unrelated_person_never_changes() -> None:
     judged = resolve_relationship(POLICY, T18, patient=None, person=PARENT, related=[], consents=[])
-    assert (judged.actor, judged.valid_until) == (None, NEVER)
+    assert (judged.actor, judged.valid_until) == (None, MAX_INSTANT)

@@ -1,4 +1,4 @@
-"""The code book: what it knows, however a code is spelt, and that it refuses lists it cannot read in full."""
+"""Code lists: normalization of codes, classification, and rejection of lists that are not understood."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever opens another person's record is told which kinds of information are not in what she sees."""
+"""A proxy is shown which kinds of information an access leaves out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from fhir_server.access.record_choices import exclusion_note
 from fhir_server.consent import policy as policies
 from fhir_server.consent.decision import Actor, permits
+from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.visibility_classes import VisibilityClass
 from tests.portal.environment import World
 
@@ -14,7 +15,14 @@ KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "d
 
 
 @pytest.mark.parametrize("name", ["optum", "ssm", "strict"])
-@pytest.mark.parametrize("actor", [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")])
+@pytest.mark.parametrize(
+    "actor",
+    [
+        Actor(ActorKind.TEEN_PROXY),
+        Actor(ActorKind.CHILD_PROXY),
+        *(Actor(ActorKind.ADULT_PROXY, frozenset(levels)) for levels in (["standard"], ["full"], ["billing", "standard"])),
+    ],
+)
 def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Actor) -> None:
     policy = policies.load(name)
     note = exclusion_note(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
@@ -22,7 +30,7 @@ def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Ac
     assert told == {words for words, data in KINDS.items() if not permits(policy, actor, VisibilityClass(data))}
 
 
-@pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
+@pytest.mark.parametrize("actor", [Actor(ActorKind.ADULT_SELF), Actor(ActorKind.CLINICIAN), Actor(ActorKind.BILLING_OFFICE)])
 def test_exclusion_note_is_empty_for_self_clinician_and_billing(actor: Actor) -> None:
     assert exclusion_note(policies.load("strict"), actor) == ""
 

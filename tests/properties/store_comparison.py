@@ -1,4 +1,4 @@
-"""A store beside the reference meaning: filled with random rows, asked random questions, and what it answers otherwise."""
+"""Compares a store with the reference meaning: random rows, random conditions, and the differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every store answers random conditions as the reference meaning does."""
+"""Every store answers random conditions as the reference does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One valid, hand-written resource of each declared type; rich enough for a single defect to be put anywhere in it."""
+"""A valid resource of each declared type, with enough elements to plant a defect anywhere."""
 
 from __future__ import annotations
 

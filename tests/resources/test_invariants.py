@@ -1,4 +1,4 @@
-"""Every error invariant of R4 is enforced or its absence explained, and the compiler means what FHIRPath means."""
+"""Every error invariant of R4 is enforced or its absence explained, and the compiler agrees with FHIRPath."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The typed models are at hand, lazily, and only here."""
+"""The models of fhir.resources are loaded lazily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Primitive values are judged as R4's datatypes page says."""
+"""Primitive values are checked as R4's datatypes page requires."""
 
 from __future__ import annotations
 

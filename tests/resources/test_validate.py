@@ -1,4 +1,4 @@
-"""What is valid passes, what is required is required, and nothing makes the validator raise."""
+"""Valid resources pass, required elements are required, and no resource makes the validator raise."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_excessive_nesting_is_an_issue() -> None:
     for _ in range(3000):
         deep = {"url": "x", "extension": [deep]}
     (issue,) = check("Patient", {"resourceType": "Patient", "extension": [deep]})
-    assert "nested too deep" in issue.text
+    assert "nested too deeply" in issue.text
 
 
 def all_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Every single defect put into a valid resource is found, where it is."""
+"""Every single defect in a valid resource is found at its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sees what, and who does not: each scenario file against every way of asking."""
+"""Checks each scenario file by read, search, history and include."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resources that use much of what the search parameters look at; tests of the index and of its paths share them."""
+"""Sample resources with many indexed elements, for the tests of the index and of element paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Page links: opaque, bound to their search, and refused in one wording."""
+"""Page links are opaque, bound to their search, and rejected with one message."""
 
 from __future__ import annotations
 

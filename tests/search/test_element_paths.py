@@ -1,4 +1,4 @@
-"""The compiled paths against fhirpathpy, a complete FHIRPath engine, on every parameter that has a value in the samples."""
+"""Compiled paths agree with fhirpathpy, a complete FHIRPath engine, for every parameter with a value in the samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a resource to its index entries, and the parameters that other parameters' entries answer for."""
+"""Extraction of index entries, and parameters that the entries of others answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The meaning of the condition language: its laws, on arbitrary rows, and what each test means, case by case."""
+"""The meaning of the condition language: laws on random rows, and each predicate case by case."""
 
 from __future__ import annotations
 

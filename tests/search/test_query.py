@@ -1,4 +1,4 @@
-"""The query string: what it asks, and what is refused rather than widened."""
+"""Parsing of query strings, and the parameters that are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seed bundles as Python values, and whom each of their rows concerns."""
+"""The seed bundles as Python values, and the patients of each resource."""
 
 from __future__ import annotations
 

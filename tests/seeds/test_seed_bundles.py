@@ -1,4 +1,4 @@
-"""The seed bundles are valid, self-contained, and hold what the demo promises."""
+"""The seed bundles are valid, self-contained, and complete for the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Age, release and grants at their instants: one microsecond before, at, and after; through tokens and links issued earlier."""
+"""Age, release and grants one microsecond before, at and after their instants, with tokens and links issued earlier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version numbers and times as a caller can know them: changes out of view leave no trace."""
+"""Version numbers and times as a caller sees them: hidden changes leave no trace."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fhir_server.resources import catalog
+from fhir_server.resources.references import ID
 
-_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _KEYS: Final = frozenset({"reference", "canonical", "identifier", "type", "role"})
 
 
@@ -50,7 +50,7 @@ def _item(item: dict[str, Any]) -> bool:
 
 def _reference(value: object) -> bool:
     type, _, id = value.partition("/") if isinstance(value, str) else ("", "", "")
-    return type in catalog() and _ID.fullmatch(id) is not None
+    return type in catalog() and ID.fullmatch(id) is not None
 
 
 def _canonical(value: object) -> bool:
