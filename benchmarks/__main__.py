@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from benchmarks import report
-from benchmarks.beside import compare
 from benchmarks.measure import measure
+from benchmarks.store_comparison import compare
 from benchmarks.token_check import token_check
 
 SMALL = 10_000
@@ -23,7 +23,7 @@ def main() -> None:
     results = [measure(rows, *((1, 2) if asked.quick else (3, 4))) for rows in sizes]
     print(report.tables(results))
     comparison, check = compare(sizes[0], *((1, 2) if asked.quick else (3, 4))), token_check(sizes[0])
-    print(report.beside(comparison), report.token_check(check, results[0]), sep="\n\n")
+    print(report.store_table(comparison), report.token_check(check, results[0]), sep="\n\n")
     if not asked.quick and asked.rows is None:
         report.PAGE.write_text(report.page(results, comparison, check), encoding="utf-8")
         print(f"written to {report.PAGE}", file=sys.stderr)

@@ -17,7 +17,7 @@ _SETTLE: Final = 0.4  # seconds in which the server writes the rest of its audit
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BenchmarkRequest:
     """One request to send.  ``path`` starts at the origin; ``token`` is a bearer token."""
 
     method: str
@@ -30,7 +30,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class LoadRun:
     """What came of one stretch of load: requests answered, processor microseconds each, requests a second, milliseconds."""
 
     requests: int
@@ -40,7 +40,9 @@ class Stretch:
     p99: float
 
 
-def run(process: Process, listed: Path, connections: int, seconds: int, *, lives: bool = False, core: int | None = LOAD_CORE) -> Stretch:
+def run_load(
+    process: Process, listed: Path, connections: int, seconds: int, *, lives: bool = False, core: int | None = LOAD_CORE
+) -> LoadRun:
     """Send the requests listed in a file (see :func:`listing`) for a while, from one core or (None) from any.
 
     Raises RuntimeError if any failed.
@@ -60,10 +62,10 @@ def run(process: Process, listed: Path, connections: int, seconds: int, *, lives
     requests, duration, p50, p99, errors = (int(part) for part in line.split()[1:])
     if errors or not requests:
         raise RuntimeError(f"{errors} of {requests} requests of {listed.name} failed")
-    return Stretch(requests, spent / requests * 1e6, requests / duration * 1e6, p50 / 1000, p99 / 1000)
+    return LoadRun(requests, spent / requests * 1e6, requests / duration * 1e6, p50 / 1000, p99 / 1000)
 
 
-def listing(path: Path, requests: Sequence[Request]) -> Path:
+def write_requests(path: Path, requests: Sequence[BenchmarkRequest]) -> Path:
     """Write requests to a file for wrk; bodies must be of one line."""
     path.write_bytes(b"\n".join(request.line() for request in requests) + b"\n")
     return path

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from benchmarks import seed
-from benchmarks.load import Request
+from benchmarks.load import BenchmarkRequest
 from benchmarks.stores import ROOT
 
 _SYNTHEA: Final = ROOT.parent / "shared" / "data" / "synthea"
@@ -27,11 +27,11 @@ class Operation:
     """
 
     name: str
-    requests: Sequence[Request]
+    requests: Sequence[BenchmarkRequest]
     connections: int
-    aim: float | None
-    open: Sequence[Request] = ()
-    lives: bool = False
+    target: float | None
+    unrestricted: Sequence[BenchmarkRequest] = ()
+    lifecycle: bool = False
     parts: float = 1
     slowness: int = 1
 
@@ -39,30 +39,35 @@ class Operation:
 def operations(tokens: Mapping[str, str]) -> Iterator[Operation]:
     """All operations, those that write last.  ``tokens`` as :func:`benchmarks.stores.access_tokens` gives them."""
     backend = tokens["backend"]
-    yield _asked("read", list(_reads()), tokens, 16, 80)
-    yield _asked("search of 50", list(_searches()), tokens, 16, 550, "&_total=accurate")
-    yield _asked("$everything of 1,000", [(one, f"/fhir/Patient/{one}/$everything") for one in seed.WATCHED], tokens, 4, 8000)
-    yield Operation("create", [Request("POST", "/fhir/Observation", backend, body) for body in _results()], 16, 450)
-    life = [Request("POST", "/fhir/Observation", backend, next(_results())), Request("PUT", "/fhir/Observation", backend, _renewed())]
-    yield Operation("create, read, update, delete", life, 16, None, lives=True)
+    yield _reads_operation("read", list(_reads()), tokens, 16, 80)
+    yield _reads_operation("search of 50", list(_searches()), tokens, 16, 550, "&_total=accurate")
+    yield _reads_operation(
+        "$everything of 1,000", [(one, f"/fhir/Patient/{one}/$everything") for one in seed.WATCHED_PATIENTS], tokens, 4, 8000
+    )
+    yield Operation("create", [BenchmarkRequest("POST", "/fhir/Observation", backend, body) for body in _results()], 16, 450)
+    life = [
+        BenchmarkRequest("POST", "/fhir/Observation", backend, next(_results())),
+        BenchmarkRequest("PUT", "/fhir/Observation", backend, _updated_result()),
+    ]
+    yield Operation("create, read, update, delete", life, 16, None, lifecycle=True)
     bundles = list(_bundles())
     entries = sum(size for _, size in bundles) / len(bundles)
-    stored = [Request("POST", "/fhir", backend, body) for body, _ in bundles]
+    stored = [BenchmarkRequest("POST", "/fhir", backend, body) for body, _ in bundles]
     yield Operation("transaction, per entry", stored, 2, 220, parts=entries, slowness=2)
 
 
-def _asked(
+def _reads_operation(
     name: str, asked: Sequence[tuple[str, str]], tokens: Mapping[str, str], connections: int, aim: float, fuller: str = ""
 ) -> Operation:
     """An operation on watched patients' records, each by its own app; ``fuller`` makes the backend's answer as full as an app's."""
-    limited = [Request("GET", path, tokens[patient]) for patient, path in asked]
-    return Operation(name, limited, connections, aim, [Request("GET", path + fuller, tokens["backend"]) for _, path in asked])
+    limited = [BenchmarkRequest("GET", path, tokens[patient]) for patient, path in asked]
+    return Operation(name, limited, connections, aim, [BenchmarkRequest("GET", path + fuller, tokens["backend"]) for _, path in asked])
 
 
 def _reads() -> Iterator[tuple[str, str]]:
     """Ordinary results of all watched patients, in random order."""
     random = Random(1)
-    asked = [(patient, resource) for patient in seed.WATCHED for resource in seed.record(patient, seed.WATCHED_ROWS)]
+    asked = [(patient, resource) for patient in seed.WATCHED_PATIENTS for resource in seed.record(patient, seed.WATCHED_ROWS)]
     random.shuffle(asked)
     codes = {code for code, _, _ in seed.LABS}
     for patient, resource in asked:
@@ -72,7 +77,7 @@ def _reads() -> Iterator[tuple[str, str]]:
 
 def _searches() -> Iterator[tuple[str, str]]:
     for code, _, _ in seed.LABS:
-        for patient in seed.WATCHED:
+        for patient in seed.WATCHED_PATIENTS:
             yield patient, f"/fhir/Observation?patient={patient}&code=http://loinc.org%7C{code}&_count=50"
 
 
@@ -80,12 +85,12 @@ def _results() -> Iterator[bytes]:
     """New results for the watched patients, without ids."""
     random = Random(2)
     for number in range(_BODIES):
-        patient = seed.WATCHED[number % len(seed.WATCHED)]
+        patient = seed.WATCHED_PATIENTS[number % len(seed.WATCHED_PATIENTS)]
         result = seed.observation(patient, "", number % 8, f"{patient}-visit-{number % 40}", random)
         yield seed.text({name: part for name, part in result.items() if name != "id"})
 
 
-def _renewed() -> bytes:
+def _updated_result() -> bytes:
     """The first of those results, amended; its id is put in by the load script."""
     return seed.text({**json.loads(next(_results())), "id": "@id@", "status": "amended"})
 
@@ -95,11 +100,11 @@ def _bundles() -> Iterator[tuple[bytes, int]]:
     files = sorted(_SYNTHEA.glob("*.json.gz")) if _SYNTHEA.is_dir() else []
     found = [json.loads(gzip.decompress(file.read_bytes())) for file in files]
     fitting = [bundle for bundle in found if bundle["type"] == "transaction" and 300 <= len(bundle["entry"]) <= 500]
-    for bundle in fitting or [_made_up(number) for number in range(4)]:
+    for bundle in fitting or [_generated_bundle(number) for number in range(4)]:
         yield json.dumps(bundle, separators=(",", ":")).encode(), len(bundle["entry"])
 
 
-def _made_up(number: int) -> dict[str, Any]:
+def _generated_bundle(number: int) -> dict[str, Any]:
     patient = f"urn:uuid:00000000-0000-4000-8000-{number:012d}"
     entries = []
     for resource in seed.record(f"made-{number}", 400):

@@ -15,9 +15,9 @@ from typing import Any, Final
 VERSION: Final = 1
 """Raised with any change here, so that a store cached from an earlier version is not used."""
 
-SELVES: Final = tuple(f"self-{number}" for number in range(4))
-SHARED: Final = tuple(f"shared-{number}" for number in range(4))
-WATCHED: Final = SELVES + SHARED
+SELF_PATIENTS: Final = tuple(f"self-{number}" for number in range(4))
+SHARED_PATIENTS: Final = tuple(f"shared-{number}" for number in range(4))
+WATCHED_PATIENTS: Final = SELF_PATIENTS + SHARED_PATIENTS
 WATCHED_ROWS: Final = 1000
 CROWD_ROWS: Final = 500
 
@@ -45,9 +45,9 @@ Resource = dict[str, Any]
 
 def patients(rows: int) -> Iterator[tuple[str, int]]:
     """Patient ids and the size of their records, together about ``rows`` resources."""
-    for patient in WATCHED:
+    for patient in WATCHED_PATIENTS:
         yield patient, WATCHED_ROWS
-    for number in range((rows - len(WATCHED) * WATCHED_ROWS) // CROWD_ROWS):
+    for number in range((rows - len(WATCHED_PATIENTS) * WATCHED_ROWS) // CROWD_ROWS):
         yield f"crowd-{number}", CROWD_ROWS
 
 

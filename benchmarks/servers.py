@@ -68,7 +68,7 @@ def control(answers: Path) -> Iterator[Process]:
 
 
 @contextmanager
-def held(process: Process, percent: int) -> Iterator[None]:
+def limited_cpu(process: Process, percent: int) -> Iterator[None]:
     """While this lasts the process has no more than this share of a core."""
     holding = subprocess.Popen(["cpulimit", "-q", "-p", str(process.pid), "-l", str(percent)])
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import seed
 from fhir_server.app import Components, build_components
-from fhir_server.maintenance.input_files import Item, Unit, files, units
+from fhir_server.maintenance.input_files import Item, Unit, list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
@@ -28,13 +28,13 @@ CACHE = ROOT / ".cache" / "benchmarks"
 _UNIT = 1000  # resources stored in one transaction
 
 
-def store_of(rows: int) -> Path:
+def copy_of_size(rows: int) -> Path:
     """A fresh copy of the store with about ``rows`` resources; the copy is the caller's to write to and remove."""
     kept = CACHE / f"store-{rows}-{seed.VERSION}-{_schema()}.sqlite"
     if not kept.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         remove(building := kept.with_suffix(".building"))
-        asyncio.run(fill(url_of(building), rows))
+        asyncio.run(fill(sqlite_url(building), rows))
         building.rename(kept)
     copy = CACHE / f"run-{rows}.sqlite"
     remove(copy)
@@ -58,7 +58,7 @@ def remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def url_of(path: Path) -> str:
+def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
@@ -71,11 +71,11 @@ async def fill(store: str, rows: int) -> None:
     """Fill the empty store at this URL with about ``rows`` resources."""
     made = build_components(settings(store))
     await made.prepare()
-    await _people(made)
+    await _create_users(made)
     loader, tally = Loader(made.store, made.labeler, made.settings.base, made.clock), LoadReport()
     started = time.monotonic()
-    for file in files((ROOT / "seed_bundles",)):
-        for unit in units(file, b"benchmark", date.today()):
+    for file in list_files((ROOT / "seed_bundles",)):
+        for unit in read_units(file, b"benchmark", date.today()):
             await loader.load(unit, tally)
     for unit in _units(rows):
         await loader.load(unit, tally)
@@ -88,7 +88,7 @@ async def fill(store: str, rows: int) -> None:
 
 
 def _units(rows: int) -> Iterator[Unit]:
-    grants = chain.from_iterable(seed.proxy(patient) for patient in seed.SHARED)
+    grants = chain.from_iterable(seed.proxy(patient) for patient in seed.SHARED_PATIENTS)
     made = chain(chain.from_iterable(seed.record(*one) for one in seed.patients(rows)), grants)
     items: list[Item] = []
     for resource in made:
@@ -99,10 +99,10 @@ def _units(rows: int) -> Iterator[Unit]:
     yield Unit(Path("benchmark"), False, items, 0)
 
 
-async def _people(made: Components) -> None:
-    for patient in seed.SELVES:
+async def _create_users(made: Components) -> None:
+    for patient in seed.SELF_PATIENTS:
         await users.create(made.store, patient, "a-long-password-1", "patient", patient=patient)
-    for patient in seed.SHARED:
+    for patient in seed.SHARED_PATIENTS:
         await users.create(made.store, f"proxy-of-{patient}", "a-long-password-1", "patient", related_persons=(f"proxy-of-{patient}",))
 
 
@@ -116,8 +116,8 @@ async def access_tokens(store: str) -> dict[str, str]:
         return await tokens.operator_token(made.store, "demo-public", "patient/*.rs", now, username=username, patient=patient)
 
     try:
-        found = {patient: await app(patient, patient) for patient in seed.SELVES}
-        found |= {patient: await app(f"proxy-of-{patient}", patient) for patient in seed.SHARED}
+        found = {patient: await app(patient, patient) for patient in seed.SELF_PATIENTS}
+        found |= {patient: await app(f"proxy-of-{patient}", patient) for patient in seed.SHARED_PATIENTS}
         found["backend"] = await tokens.operator_token(made.store, "demo-backend", "system/*.cruds", now)
         return found
     finally:

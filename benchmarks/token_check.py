@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks import stores
-from benchmarks.load import Request
+from benchmarks.load import BenchmarkRequest
 from benchmarks.operations import operations
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.permissions import Permissions
@@ -22,33 +22,33 @@ _READS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class TokenCheckCost:
     """Processor microseconds of a read within the process, with and without the check."""
 
-    checked: float
-    unchecked: float
+    with_check: float
+    without_check: float
 
     @property
     def added(self) -> float:
         """What the check adds, as a share of the read without it."""
-        return self.checked / self.unchecked - 1
+        return self.with_check / self.without_check - 1
 
     def share(self, whole: float) -> float:
         """The same of a read that takes ``whole`` microseconds over HTTP, check included."""
-        cost = self.checked - self.unchecked
+        cost = self.with_check - self.without_check
         return cost / (whole - cost)
 
 
-def token_check(rows: int) -> Check:
+def token_check(rows: int) -> TokenCheckCost:
     """Measure on a store of about ``rows`` resources, by the least of several rounds."""
-    path = stores.store_of(rows)
+    path = stores.copy_of_size(rows)
     try:
-        return asyncio.run(_measured(stores.url_of(path)))
+        return asyncio.run(_measure(stores.sqlite_url(path)))
     finally:
         stores.remove(path)
 
 
-async def _measured(store: str) -> Check:
+async def _measure(store: str) -> TokenCheckCost:
     reads = next(one for one in operations(await stores.access_tokens(store)) if one.name == "read").requests
     made = build_components(stores.settings(store))
     await made.store.prepare()
@@ -64,14 +64,14 @@ async def _measured(store: str) -> Check:
     for number in range(2 * _ROUNDS):
         checked = number % 2 == 0
         Authenticator.authenticate = checking if checked else at_hand  # type: ignore[method-assign, assignment]
-        rounds[checked].append(await _timed(api, reads[:_READS]))
+        rounds[checked].append(await _time_reads(api, reads[:_READS]))
         await made.auditor.flush()
     Authenticator.authenticate = checking  # type: ignore[method-assign]
     await made.close()
-    return Check(min(rounds[True]), min(rounds[False]))
+    return TokenCheckCost(min(rounds[True]), min(rounds[False]))
 
 
-async def _timed(api: FhirApi, reads: Any) -> float:
+async def _time_reads(api: FhirApi, reads: Any) -> float:
     """Processor microseconds a read."""
     scopes = [_scope(one) for one in reads]
     began = time.process_time()
@@ -80,7 +80,7 @@ async def _timed(api: FhirApi, reads: Any) -> float:
     return (time.process_time() - began) / len(scopes) * 1e6
 
 
-def _scope(one: Request) -> MutableMapping[str, Any]:
+def _scope(one: BenchmarkRequest) -> MutableMapping[str, Any]:
     headers = [(b"authorization", f"Bearer {one.token}".encode()), (b"accept", b"*/*"), (b"host", b"127.0.0.1:8000")]
     return {"type": "http", "method": "GET", "path": one.path, "root_path": "/fhir", "query_string": b"", "headers": headers}
 

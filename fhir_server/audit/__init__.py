@@ -25,10 +25,10 @@ from fhir_server.interactions.messages import Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 
-JOURNAL = "audit"
+LOG_NAME = "audit"
 _log = logging.getLogger("fhir_server")
-_PAUSE = 0.25
-_FULL = 1000
+_FLUSH_SECONDS = 0.25
+_FLUSH_AT = 1000
 
 
 class AuditLog:
@@ -45,11 +45,11 @@ class AuditLog:
 
     async def record_request(self, request: Request, status: int) -> None:
         """Remember one request and the status it was answered with."""
-        await self._enqueue(partial(audit_event, request, status))
+        await self._add(partial(audit_event, request, status))
 
     async def record_event(self, act: SecurityEvent, at: int) -> None:
         """Remember an act of the pages or the OAuth endpoints, at this instant."""
-        await self._enqueue(partial(security_event, act, at))
+        await self._add(partial(security_event, act, at))
 
     async def flush(self) -> None:
         """Append what is waiting, durably."""
@@ -57,7 +57,7 @@ class AuditLog:
             waiting, self._waiting = self._waiting, []
             self._lines += [self._line(event()) for event in waiting]
             if self._lines:
-                await self._store.append(JOURNAL, self._lines)
+                await self._store.append_log(LOG_NAME, self._lines)
                 self._lines = []
 
     async def close(self) -> None:
@@ -67,16 +67,16 @@ class AuditLog:
             self._task = None
         await self.flush()
 
-    async def _enqueue(self, event: Callable[[], dict[str, Any]]) -> None:
+    async def _add(self, event: Callable[[], dict[str, Any]]) -> None:
         self._waiting.append(event)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        if len(self._waiting) >= _FULL and not self._flushing.locked():
+        if len(self._waiting) >= _FLUSH_AT and not self._flushing.locked():
             await self._flush_once()
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_FLUSH_SECONDS)
             await self._flush_once()
 
     async def _flush_once(self) -> None:

@@ -19,26 +19,26 @@ _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "co
 
 def audit_event(request: Request, status: int) -> dict[str, Any]:
     """The AuditEvent of a request answered with an HTTP ``status``."""
-    searching = _searching(request)
+    searching = _is_search(request)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _TYPE,
-        "action": "E" if searching or _operation(request) else _ACTIONS.get(request.method, "E"),
+        "action": "E" if searching or _is_operation(request) else _ACTIONS.get(request.method, "E"),
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
         "agent": _agents(request),
         "source": {"observer": {"display": "fhir-server"}},
     }
-    entities = [one for one in (_entity(request), *(_part(*entry) for entry in request.entries)) if one]
+    entities = [one for one in (_entity(request), *(_bundle_entry(*entry) for entry in request.entries)) if one]
     return {**event, "entity": entities} if entities else event
 
 
-def _searching(request: Request) -> bool:
-    return not _operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
+def _is_search(request: Request) -> bool:
+    return not _is_operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
 
 
-def _operation(request: Request) -> bool:
+def _is_operation(request: Request) -> bool:
     return any(step.startswith("$") for step in request.path)
 
 
@@ -58,18 +58,18 @@ def _agents(request: Request) -> list[dict[str, Any]]:
 
 def _entity(request: Request) -> dict[str, Any]:
     """What was asked of: a row by its reference, searches and operations by their address too."""
-    searching, operation = _searching(request), _operation(request)
+    searching, operation = _is_search(request), _is_operation(request)
     entity: dict[str, Any] = {}
     row = len(request.path) > 2 or (len(request.path) == 2 and not searching and not operation)
     if row and not request.path[0].startswith("$"):
         entity["what"] = {"reference": "/".join(request.path[:2])}
     if searching or operation:
-        asked = "/".join(request.path) + "?" + format_query((*request.query, *_sent(request)))
+        asked = "/".join(request.path) + "?" + format_query((*request.query, *_form_fields(request)))
         entity["query"] = b64encode(asked.encode()).decode()
     return entity
 
 
-def _sent(request: Request) -> Iterable[tuple[str, str]]:
+def _form_fields(request: Request) -> Iterable[tuple[str, str]]:
     """The fields of a search by POST; none where they could not be read."""
     if request.path[-1:] != ("_search",):
         return ()
@@ -79,7 +79,7 @@ def _sent(request: Request) -> Iterable[tuple[str, str]]:
         return ()
 
 
-def _part(request: Request, status: int) -> dict[str, Any]:
+def _bundle_entry(request: Request, status: int) -> dict[str, Any]:
     """One entry of a Bundle: what it asked of, how, and (where it stands for itself) how that ended."""
     details = {"method": request.method} | ({"status": str(status)} if status else {})
     return _entity(request) | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}

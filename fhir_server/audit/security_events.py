@@ -8,7 +8,7 @@ from fhir_server.clock import instant_text
 from fhir_server.smart.core.security_events import SecurityEvent
 
 _DICOM: Final = "http://dicom.nema.org/resources/ontology/DCM"
-_OURS: Final = "https://fhir-server.example/ig/CodeSystem/audit-act"
+_AUDIT_ACT: Final = "https://fhir-server.example/ig/CodeSystem/audit-act"
 _AUTHENTICATION: Final = {"system": _DICOM, "code": "110114", "display": "User Authentication"}
 _SECURITY: Final = {"system": _DICOM, "code": "110137", "display": "User Security Attributes Changed"}
 _DICOM_SUBTYPES: Final = {
@@ -24,7 +24,7 @@ def security_event(act: SecurityEvent, at: int) -> dict[str, Any]:
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _AUTHENTICATION if login else _SECURITY,
-        "subtype": [login or {"system": _OURS, "code": act.kind}],
+        "subtype": [login or {"system": _AUDIT_ACT, "code": act.kind}],
         "action": "E",
         "recorded": instant_text(at),
         "outcome": "0" if act.done else "4",

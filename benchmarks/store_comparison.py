@@ -12,20 +12,20 @@ from statistics import median
 from typing import Final
 
 from benchmarks import stores
-from benchmarks.load import Stretch, listing, run
+from benchmarks.load import LoadRun, run_load, write_requests
 from benchmarks.operations import Operation, operations
-from benchmarks.servers import Process, fhir_server, held
+from benchmarks.servers import Process, fhir_server, limited_cpu
 from tests.mongo.mongod import ReplicaSet
 
-SHARED: Final = ("read", "search of 50", "create")
+SCALED: Final = ("read", "search of 50", "create")
 """The operations that are also asked of two server processes at once."""
 
-SHARE: Final = 20
+CPU_PERCENT: Final = 20
 """Percent of a core for each server process that is held back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class StoreCost:
     """One operation on both stores; ``sqlite``, ``mongodb`` and ``mongod`` (the database's own) in processor microseconds a part."""
 
     name: str
@@ -37,25 +37,25 @@ class Beside:
 
 
 @dataclass(frozen=True, slots=True)
-class Widened:
+class ScalingResult:
     """Requests a second that one and two server processes on the same store answered: ``free``, all sharing the machine,
     and ``held``, each server with :data:`SHARE` of a core so that neither the load nor the database is short of any."""
 
     name: str
     store: str
     free: tuple[float, float]
-    held: tuple[float, float]
+    limited: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     rows: int
-    beside: tuple[Beside, ...]
-    widened: tuple[Widened, ...]
+    costs: tuple[StoreCost, ...]
+    scaling: tuple[ScalingResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _FilledStore:
     """A filled store, the operations on it, and its database's own process if it has one."""
 
     name: str
@@ -67,59 +67,59 @@ class _Place:
 def compare(rows: int, rounds: int, seconds: int) -> Comparison:
     """Measure both stores with about ``rows`` resources each."""
     with _sqlite(rows) as sqlite, _mongodb(rows) as mongodb:
-        beside = tuple(_each(sqlite, mongodb, rounds, seconds))
-        widened = tuple(_widened(place, name, seconds) for place in (sqlite, mongodb) for name in SHARED)
+        beside = tuple(_compare_operations(sqlite, mongodb, rounds, seconds))
+        widened = tuple(_measure_scaling(place, name, seconds) for place in (sqlite, mongodb) for name in SCALED)
     return Comparison(rows, beside, widened)
 
 
 @contextmanager
-def _sqlite(rows: int) -> Iterator[_Place]:
-    path = stores.store_of(rows)
+def _sqlite(rows: int) -> Iterator[_FilledStore]:
+    path = stores.copy_of_size(rows)
     try:
-        yield _place("SQLite", stores.url_of(path))
+        yield _filled_store("SQLite", stores.sqlite_url(path))
     finally:
         stores.remove(path)
 
 
 @contextmanager
-def _mongodb(rows: int) -> Iterator[_Place]:
+def _mongodb(rows: int) -> Iterator[_FilledStore]:
     replica_set = ReplicaSet()
     try:
         url = replica_set.url.replace("{name}", "benchmarks")
         asyncio.run(stores.fill(url, rows))
-        yield _place("MongoDB", url, Process(replica_set.members[0].process.pid, ""))
+        yield _filled_store("MongoDB", url, Process(replica_set.members[0].process.pid, ""))
     finally:
         replica_set.stop()
 
 
-def _place(name: str, url: str, database: Process | None = None) -> _Place:
+def _filled_store(name: str, url: str, database: Process | None = None) -> _FilledStore:
     asked = operations(asyncio.run(stores.access_tokens(url)))
-    return _Place(name, url, {one.name: one for one in asked}, database)
+    return _FilledStore(name, url, {one.name: one for one in asked}, database)
 
 
-def _each(sqlite: _Place, mongodb: _Place, rounds: int, seconds: int) -> Iterator[Beside]:
+def _compare_operations(sqlite: _FilledStore, mongodb: _FilledStore, rounds: int, seconds: int) -> Iterator[StoreCost]:
     with fhir_server(sqlite.url) as one, fhir_server(mongodb.url) as other:
         for name in sqlite.operations:
-            pairs = [(_stretch(one, sqlite, name, seconds), _stretch(other, mongodb, name, seconds)) for _ in range(rounds)]
-            found = _best(name, pairs, sqlite.operations[name].parts)
+            pairs = [(_run_stretch(one, sqlite, name, seconds), _run_stretch(other, mongodb, name, seconds)) for _ in range(rounds)]
+            found = _store_cost(name, pairs, sqlite.operations[name].parts)
             print(found, file=sys.stderr)
             yield found
 
 
-def _stretch(server: Process, place: _Place, name: str, seconds: int) -> tuple[Stretch, float]:
+def _run_stretch(server: Process, place: _FilledStore, name: str, seconds: int) -> tuple[LoadRun, float]:
     """A stretch of load, and what it cost the database's own process a request."""
     asked = place.operations[name]
-    listed = listing(stores.CACHE / f"{place.name}.tsv", asked.requests)
+    listed = write_requests(stores.CACHE / f"{place.name}.tsv", asked.requests)
     before = place.database.cpu() if place.database else 0.0
     longer = asked.slowness ** (3 if place.database else 1)  # few requests become very few where each takes seconds
-    stretch = run(server, listed, asked.connections, seconds * longer, lives=asked.lives)
+    stretch = run_load(server, listed, asked.connections, seconds * longer, lives=asked.lifecycle)
     spent = (place.database.cpu() if place.database else 0.0) - before
     return stretch, spent / stretch.requests * 1e6
 
 
-def _best(name: str, pairs: list[tuple[tuple[Stretch, float], tuple[Stretch, float]]], parts: float) -> Beside:
+def _store_cost(name: str, pairs: list[tuple[tuple[LoadRun, float], tuple[LoadRun, float]]], parts: float) -> StoreCost:
     sqlite, mongodb = [pair[0][0] for pair in pairs], [pair[1][0] for pair in pairs]
-    return Beside(
+    return StoreCost(
         name,
         min(one.cpu for one in sqlite) / parts,
         min(one.cpu for one in mongodb) / parts,
@@ -129,15 +129,15 @@ def _best(name: str, pairs: list[tuple[tuple[Stretch, float], tuple[Stretch, flo
     )
 
 
-def _widened(place: _Place, name: str, seconds: int) -> Widened:
+def _measure_scaling(place: _FilledStore, name: str, seconds: int) -> ScalingResult:
     asked = place.operations[name]
-    listed = listing(stores.CACHE / f"{place.name}.tsv", asked.requests)
+    listed = write_requests(stores.CACHE / f"{place.name}.tsv", asked.requests)
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         servers = [stack.enter_context(fhir_server(place.url, None)) for _ in range(2)]
 
         def rate(asked_of: list[Process]) -> float:
             share = asked.connections // len(asked_of)
-            running = [pool.submit(run, server, listed, share, seconds, core=None) for server in asked_of]
+            running = [pool.submit(run_load, server, listed, share, seconds, core=None) for server in asked_of]
             return sum(one.result().rate for one in running)
 
         def rates() -> tuple[float, float]:
@@ -146,5 +146,5 @@ def _widened(place: _Place, name: str, seconds: int) -> Widened:
         rate(servers)  # both have their plans and pages ready
         free = rates()
         for server in servers:
-            stack.enter_context(held(server, SHARE))
-        return Widened(name, place.name, free, rates())
+            stack.enter_context(limited_cpu(server, CPU_PERCENT))
+        return ScalingResult(name, place.name, free, rates())
