@@ -1,4 +1,4 @@
-"""One run: servers up, every operation against the server and the control in turn, so that noise falls on both."""
+"""Measures every operation against the server and the control in turn, so that noise affects both."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _TIMEOUT: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class OperationCost:
-    """What an operation cost: the least of several stretches for processor time, the median for the rest.
+    """The cost of an operation: the lowest CPU time of several runs, the median of the other values.
 
-    ``cpu`` and ``aim`` in microseconds per part; ``open`` is the cost with nothing withheld, None where that was not asked.
+    ``cpu`` and ``target`` in microseconds per part; ``unrestricted`` is the cost with nothing withheld, None if not measured.
     """
 
     name: str
@@ -42,7 +42,7 @@ class OperationCost:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """A run on a store of ``rows`` resources; memory in megabytes: (all resident, without mapped files)."""
+    """The results for a store of ``rows`` resources.  Memory in megabytes: (all resident, without mapped files)."""
 
     rows: int
     idle: tuple[float, float]
@@ -51,7 +51,7 @@ class BenchmarkResult:
 
 
 def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = None) -> BenchmarkResult:
-    """Measure every operation (or those named) on a store of ``rows`` resources."""
+    """Benchmark every operation, or those in ``only``, on a store of ``rows`` resources."""
     store = stores.copy_of_size(rows)
     tokens = asyncio.run(stores.access_tokens(stores.sqlite_url(store)))
     try:
@@ -66,42 +66,42 @@ def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = 
 
 def _measure_operation(server: Process, one: Operation, rounds: int, seconds: int) -> OperationCost:
     folder = stores.CACHE
-    asked = write_requests(folder / "asked.tsv", one.requests)
+    requests = write_requests(folder / "requests.tsv", one.requests)
     with ExitStack() as stack:
         answers = folder / "answers.msgpack"
         answers.write_bytes(msgspec.msgpack.encode(_record_answers(server, one.requests)))
         bare = stack.enter_context(control(answers))
-        stretches: list[tuple[LoadRun, LoadRun, LoadRun | None]] = []
-        stretch = seconds * one.slowness
-        run_load(server, asked, one.connections, 2 * one.slowness, lives=one.lifecycle)
+        runs: list[tuple[LoadRun, LoadRun, LoadRun | None]] = []
+        duration = seconds * one.slowness
+        run_load(server, requests, one.connections, 2 * one.slowness, lifecycle=one.lifecycle)
         for _ in range(rounds):
-            plain = run_load(bare, asked, one.connections, stretch, lives=one.lifecycle)
-            limited = run_load(server, asked, one.connections, stretch, lives=one.lifecycle)
-            opened = (
-                run_load(server, write_requests(folder / "open.tsv", one.unrestricted), one.connections, stretch)
+            control_run = run_load(bare, requests, one.connections, duration, lifecycle=one.lifecycle)
+            server_run = run_load(server, requests, one.connections, duration, lifecycle=one.lifecycle)
+            unrestricted = (
+                run_load(server, write_requests(folder / "unrestricted.tsv", one.unrestricted), one.connections, duration)
                 if one.unrestricted
                 else None
             )
-            stretches.append((plain, limited, opened))
-    limits = [limited for _, limited, _ in stretches]
-    cpu = min(limited.cpu for limited in limits)
+            runs.append((control_run, server_run, unrestricted))
+    server_runs = [server_run for _, server_run, _ in runs]
+    cpu = min(server_run.cpu for server_run in server_runs)
     figures = OperationCost(
         one.name,
         one.target,
         cpu / one.parts,
-        min(plain.cpu for plain, _, _ in stretches) / one.parts,
-        min(opened.cpu for _, _, opened in stretches if opened) if one.unrestricted else None,
-        max(limited.cpu for limited in limits) / cpu - 1,
-        median(limited.rate for limited in limits),
-        median(limited.p50 for limited in limits),
-        median(limited.p99 for limited in limits),
+        min(control_run.cpu for control_run, _, _ in runs) / one.parts,
+        min(unrestricted.cpu for _, _, unrestricted in runs if unrestricted) if one.unrestricted else None,
+        max(server_run.cpu for server_run in server_runs) / cpu - 1,
+        median(server_run.rate for server_run in server_runs),
+        median(server_run.p50 for server_run in server_runs),
+        median(server_run.p99 for server_run in server_runs),
     )
     print(f"{one.name}: {figures}", file=sys.stderr)
     return figures
 
 
 def _record_answers(server: Process, requests: Sequence[BenchmarkRequest]) -> Answers:
-    """The server's own answers to these requests; to writes, one answer for all of a method."""
+    """Return the server's responses to these requests; for writes, one response for each method."""
     answers: Answers = {}
     for one in requests:
         key = f"{one.method} {one.path}" if one.method == "GET" else one.method
@@ -117,6 +117,6 @@ def _fetch(server: Process, one: BenchmarkRequest) -> tuple[int, list[tuple[byte
     headers = {"Authorization": f"Bearer {one.token}", "Content-Type": "application/fhir+json"}
     path = one.path + "/recorded" if one.method == "PUT" else one.path
     body = one.body.replace(b"@id@", b"recorded") or None
-    asked = urllib.request.Request(server.origin + path, body, headers, method=one.method)
-    with urllib.request.urlopen(asked, timeout=_TIMEOUT) as answered:
-        return answered.status, [(name.encode(), value.encode()) for name, value in answered.headers.items()], answered.read()
+    request = urllib.request.Request(server.origin + path, body, headers, method=one.method)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        return response.status, [(name.encode(), value.encode()) for name, value in response.headers.items()], response.read()

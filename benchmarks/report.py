@@ -1,4 +1,4 @@
-"""Results as the tables of ``docs/performance.md``; the words around them stand in ``performance.md`` beside this file."""
+"""Writes the results as ``docs/performance.md``, from the template ``performance.md`` in this folder."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _HEAD: Final = "| operation | CPU µs | target µs | control µs | ratio | polic
 
 
 def page(results: Sequence[BenchmarkResult], comparison: Comparison, check: TokenCheckCost) -> str:
-    """The whole page."""
+    """Return the whole page."""
     now = datetime.now(UTC)
-    watched = f"{len(seed.WATCHED_PATIENTS)} patients with {seed.WATCHED_ROWS:,} resources each, and others with {seed.CROWD_ROWS}"
+    data = f"{len(seed.WATCHED_PATIENTS)} patients with {seed.WATCHED_ROWS:,} resources each, and others with {seed.CROWD_ROWS}"
     words = _WORDS.read_text(encoding="utf-8")
     return words.format(
-        day=now.date().isoformat(), machine=_machine(), watched=watched, tables=tables(results),
+        day=now.date().isoformat(), machine=_machine(), watched=data, tables=tables(results),
         missed=_missed_targets(results), beside=store_table(comparison), check=token_check(check, results[0]),
     )  # fmt: skip
 
 
 def tables(results: Sequence[BenchmarkResult]) -> str:
-    """The tables of all results, and what only shows between two of them."""
+    """Return the tables of all results, and the comparison of the smallest with the largest store."""
     parts = [_table(result) for result in results]
     if len(results) > 1:
         parts.append(_size_comparison(results[0], results[-1]))
@@ -40,7 +40,7 @@ def tables(results: Sequence[BenchmarkResult]) -> str:
 
 
 def store_table(comparison: Comparison) -> str:
-    """The table of both stores, and that of two server processes."""
+    """Return the table of both stores, and the table of one and two server processes."""
     head = "| operation | SQLite, CPU µs | MongoDB, CPU µs | and mongod's | SQLite, req/s | MongoDB, req/s | SQLite, p50 | MongoDB, p50 |"
     lines = [head, "|---" + "|---:" * 7 + "|"]
     for one in comparison.costs:
@@ -58,10 +58,11 @@ def store_table(comparison: Comparison) -> str:
 
 
 def token_check(check: TokenCheckCost, result: BenchmarkResult) -> str:
-    """What looking at the token costs of a read, within the process and over HTTP as measured in the same run."""
+    """Return the share of the token check in a read, in the process and over HTTP."""
     whole = next(one.cpu for one in result.figures if one.name == "read")
     return (
-        f"A read that looks up its token and checks whether the data behind the caller's permissions has changed: {check.with_check:.1f} µs. "
+        "A read that looks up its token and checks whether the data behind the caller's permissions has changed: "
+        f"{check.with_check:.1f} µs. "
         f"The same read with the permissions given: {check.without_check:.1f} µs. The check adds {check.added:.0%} to a read within the "
         f"process, and {check.share(whole):.0%} to a read over HTTP ({whole:.0f} µs, see above)."
     )
@@ -79,17 +80,17 @@ def _table(result: BenchmarkResult) -> str:
 
 
 def _line(one: OperationCost) -> str:
-    aim = "" if one.target is None else f"{one.target:,.0f}"
+    target = "" if one.target is None else f"{one.target:,.0f}"
     policy = "" if one.unrestricted is None else f"{one.cpu / one.unrestricted:.2f}"
     cells = (
-        one.name, f"{one.cpu:,.0f} (+{one.spread:.0%})", aim, f"{one.control:,.0f}", f"{one.cpu / one.control:.1f}", policy,
+        one.name, f"{one.cpu:,.0f} (+{one.spread:.0%})", target, f"{one.control:,.0f}", f"{one.cpu / one.control:.1f}", policy,
         f"{one.rate:,.0f}", f"{one.p50:.1f}", f"{one.p99:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
 def _missed_targets(results: Sequence[BenchmarkResult]) -> str:
-    """The aims that were not met in this run, one a line."""
+    """Return the targets that this run missed, one per line."""
     lines = [
         f"- {one.name}, {result.rows:,} stored: {one.cpu:,.0f} µs, target {one.target:,.0f}; control {one.control:,.0f}."
         for result in results

@@ -1,4 +1,4 @@
-"""MongoDB beside SQLite: the same operations on both, in turn, and what a second server process brings."""
+"""Compares MongoDB with SQLite: the same operations on both in turn, and the gain from a second server process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from benchmarks.servers import Process, fhir_server, limited_cpu
 from tests.mongo.mongod import ReplicaSet
 
 SCALED: Final = ("read", "search of 50", "create")
-"""The operations that are also asked of two server processes at once."""
+"""The operations that are also measured with two server processes."""
 
 CPU_PERCENT: Final = 20
-"""Percent of a core for each server process that is held back."""
+"""The share of a core, in percent, for each server process with limited CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreCost:
-    """One operation on both stores; ``sqlite``, ``mongodb`` and ``mongod`` (the database's own) in processor microseconds a part."""
+    """One operation on both stores.  ``sqlite``, ``mongodb`` and ``mongod`` (the database process) are CPU microseconds per part."""
 
     name: str
     sqlite: float
@@ -38,8 +38,11 @@ class StoreCost:
 
 @dataclass(frozen=True, slots=True)
 class ScalingResult:
-    """Requests a second that one and two server processes on the same store answered: ``free``, all sharing the machine,
-    and ``held``, each server with :data:`SHARE` of a core so that neither the load nor the database is short of any."""
+    """Requests per second of one and of two server processes on the same store.
+
+    ``free``: all processes share the machine.  ``limited``: each server process has :data:`CPU_PERCENT` of a core, so that
+    the load and the database have enough.
+    """
 
     name: str
     store: str
@@ -49,6 +52,8 @@ class ScalingResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
+    """All measurements of both stores with about ``rows`` resources each."""
+
     rows: int
     costs: tuple[StoreCost, ...]
     scaling: tuple[ScalingResult, ...]
@@ -56,7 +61,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _FilledStore:
-    """A filled store, the operations on it, and its database's own process if it has one."""
+    """A filled store, the operations on it, and the database process if it has one."""
 
     name: str
     url: str
@@ -65,10 +70,10 @@ class _FilledStore:
 
 
 def compare(rows: int, rounds: int, seconds: int) -> Comparison:
-    """Measure both stores with about ``rows`` resources each."""
+    """Benchmark both stores with about ``rows`` resources each."""
     with _sqlite(rows) as sqlite, _mongodb(rows) as mongodb:
         beside = tuple(_compare_operations(sqlite, mongodb, rounds, seconds))
-        widened = tuple(_measure_scaling(place, name, seconds) for place in (sqlite, mongodb) for name in SCALED)
+        widened = tuple(_measure_scaling(filled, name, seconds) for filled in (sqlite, mongodb) for name in SCALED)
     return Comparison(rows, beside, widened)
 
 
@@ -93,28 +98,28 @@ def _mongodb(rows: int) -> Iterator[_FilledStore]:
 
 
 def _filled_store(name: str, url: str, database: Process | None = None) -> _FilledStore:
-    asked = operations(asyncio.run(stores.access_tokens(url)))
-    return _FilledStore(name, url, {one.name: one for one in asked}, database)
+    listed = operations(asyncio.run(stores.access_tokens(url)))
+    return _FilledStore(name, url, {operation.name: operation for operation in listed}, database)
 
 
 def _compare_operations(sqlite: _FilledStore, mongodb: _FilledStore, rounds: int, seconds: int) -> Iterator[StoreCost]:
     with fhir_server(sqlite.url) as one, fhir_server(mongodb.url) as other:
         for name in sqlite.operations:
             pairs = [(_run_stretch(one, sqlite, name, seconds), _run_stretch(other, mongodb, name, seconds)) for _ in range(rounds)]
-            found = _store_cost(name, pairs, sqlite.operations[name].parts)
-            print(found, file=sys.stderr)
-            yield found
+            cost = _store_cost(name, pairs, sqlite.operations[name].parts)
+            print(cost, file=sys.stderr)
+            yield cost
 
 
-def _run_stretch(server: Process, place: _FilledStore, name: str, seconds: int) -> tuple[LoadRun, float]:
-    """A stretch of load, and what it cost the database's own process a request."""
-    asked = place.operations[name]
-    listed = write_requests(stores.CACHE / f"{place.name}.tsv", asked.requests)
-    before = place.database.cpu() if place.database else 0.0
-    longer = asked.slowness ** (3 if place.database else 1)  # few requests become very few where each takes seconds
-    stretch = run_load(server, listed, asked.connections, seconds * longer, lives=asked.lifecycle)
-    spent = (place.database.cpu() if place.database else 0.0) - before
-    return stretch, spent / stretch.requests * 1e6
+def _run_stretch(server: Process, filled: _FilledStore, name: str, seconds: int) -> tuple[LoadRun, float]:
+    """Run the load once.  Return its result, and the CPU microseconds per request of the database process."""
+    operation = filled.operations[name]
+    file = write_requests(stores.CACHE / f"{filled.name}.tsv", operation.requests)
+    before = filled.database.cpu() if filled.database else 0.0
+    factor = operation.slowness ** (3 if filled.database else 1)  # MongoDB needs more time for enough requests
+    load_run = run_load(server, file, operation.connections, seconds * factor, lifecycle=operation.lifecycle)
+    cpu_seconds = (filled.database.cpu() if filled.database else 0.0) - before
+    return load_run, cpu_seconds / load_run.requests * 1e6
 
 
 def _store_cost(name: str, pairs: list[tuple[tuple[LoadRun, float], tuple[LoadRun, float]]], parts: float) -> StoreCost:
@@ -129,22 +134,22 @@ def _store_cost(name: str, pairs: list[tuple[tuple[LoadRun, float], tuple[LoadRu
     )
 
 
-def _measure_scaling(place: _FilledStore, name: str, seconds: int) -> ScalingResult:
-    asked = place.operations[name]
-    listed = write_requests(stores.CACHE / f"{place.name}.tsv", asked.requests)
+def _measure_scaling(filled: _FilledStore, name: str, seconds: int) -> ScalingResult:
+    operation = filled.operations[name]
+    file = write_requests(stores.CACHE / f"{filled.name}.tsv", operation.requests)
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
-        servers = [stack.enter_context(fhir_server(place.url, None)) for _ in range(2)]
+        servers = [stack.enter_context(fhir_server(filled.url, None)) for _ in range(2)]
 
-        def rate(asked_of: list[Process]) -> float:
-            share = asked.connections // len(asked_of)
-            running = [pool.submit(run_load, server, listed, share, seconds, core=None) for server in asked_of]
+        def rate(processes: list[Process]) -> float:
+            share = operation.connections // len(processes)
+            running = [pool.submit(run_load, server, file, share, seconds, core=None) for server in processes]
             return sum(one.result().rate for one in running)
 
         def rates() -> tuple[float, float]:
             return rate(servers[:1]), rate(servers)
 
-        rate(servers)  # both have their plans and pages ready
+        rate(servers)  # fills the caches of both
         free = rates()
         for server in servers:
             stack.enter_context(limited_cpu(server, CPU_PERCENT))
-        return ScalingResult(name, place.name, free, rates())
+        return ScalingResult(name, filled.name, free, rates())

@@ -176,7 +176,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     url = urlsplit(asked["url"].removeprefix(service.base))
     path = tuple(part for part in url.path.split("/") if part)
     inner = msgspec.structs.replace(
-        request, method=asked["method"], path=path, pairs=parse_query(url.query.encode("ascii", "replace")),
+        request, method=asked["method"], path=path, query=parse_query(url.query.encode("ascii", "replace")),
         headers=_headers(request, asked), body=b"", entries=[],
     )  # fmt: skip
     full_url = str(value.get("fullUrl", ""))
