@@ -57,66 +57,66 @@ def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = 
     try:
         with fhir_server(stores.sqlite_url(store)) as server:
             idle = server.memory()
-            chosen = [one for one in operations(tokens) if only is None or one.name in only]
-            figures = tuple(_measure_operation(server, one, rounds, seconds) for one in chosen)
+            chosen = [operation for operation in operations(tokens) if only is None or operation.name in only]
+            figures = tuple(_measure_operation(server, operation, rounds, seconds) for operation in chosen)
             return BenchmarkResult(rows, idle, server.memory(), figures)
     finally:
         stores.remove(store)
 
 
-def _measure_operation(server: Process, one: Operation, rounds: int, seconds: int) -> OperationCost:
+def _measure_operation(server: Process, operation: Operation, rounds: int, seconds: int) -> OperationCost:
     folder = stores.CACHE
-    requests = write_requests(folder / "requests.tsv", one.requests)
+    requests = write_requests(folder / "requests.tsv", operation.requests)
     with ExitStack() as stack:
         answers = folder / "answers.msgpack"
-        answers.write_bytes(msgspec.msgpack.encode(_record_answers(server, one.requests)))
-        bare = stack.enter_context(control(answers))
+        answers.write_bytes(msgspec.msgpack.encode(_record_answers(server, operation.requests)))
+        control_server = stack.enter_context(control(answers))
         runs: list[tuple[LoadRun, LoadRun, LoadRun | None]] = []
-        duration = seconds * one.slowness
-        run_load(server, requests, one.connections, 2 * one.slowness, lifecycle=one.lifecycle)
+        duration = seconds * operation.slowness
+        run_load(server, requests, operation.connections, 2 * operation.slowness, lifecycle=operation.lifecycle)
         for _ in range(rounds):
-            control_run = run_load(bare, requests, one.connections, duration, lifecycle=one.lifecycle)
-            server_run = run_load(server, requests, one.connections, duration, lifecycle=one.lifecycle)
+            control_run = run_load(control_server, requests, operation.connections, duration, lifecycle=operation.lifecycle)
+            server_run = run_load(server, requests, operation.connections, duration, lifecycle=operation.lifecycle)
             unrestricted = (
-                run_load(server, write_requests(folder / "unrestricted.tsv", one.unrestricted), one.connections, duration)
-                if one.unrestricted
+                run_load(server, write_requests(folder / "unrestricted.tsv", operation.unrestricted), operation.connections, duration)
+                if operation.unrestricted
                 else None
             )
             runs.append((control_run, server_run, unrestricted))
     server_runs = [server_run for _, server_run, _ in runs]
     cpu = min(server_run.cpu for server_run in server_runs)
     figures = OperationCost(
-        one.name,
-        one.target,
-        cpu / one.parts,
-        min(control_run.cpu for control_run, _, _ in runs) / one.parts,
-        min(unrestricted.cpu for _, _, unrestricted in runs if unrestricted) if one.unrestricted else None,
+        operation.name,
+        operation.target,
+        cpu / operation.parts,
+        min(control_run.cpu for control_run, _, _ in runs) / operation.parts,
+        min(unrestricted.cpu for _, _, unrestricted in runs if unrestricted) if operation.unrestricted else None,
         max(server_run.cpu for server_run in server_runs) / cpu - 1,
         median(server_run.rate for server_run in server_runs),
         median(server_run.p50 for server_run in server_runs),
         median(server_run.p99 for server_run in server_runs),
     )
-    print(f"{one.name}: {figures}", file=sys.stderr)
+    print(f"{operation.name}: {figures}", file=sys.stderr)
     return figures
 
 
 def _record_answers(server: Process, requests: Sequence[BenchmarkRequest]) -> Answers:
     """Return the server's responses to these requests; for writes, one response for each method."""
     answers: Answers = {}
-    for one in requests:
-        key = f"{one.method} {one.path}" if one.method == "GET" else one.method
+    for request in requests:
+        key = f"{request.method} {request.path}" if request.method == "GET" else request.method
         if key not in answers:
-            answers[key] = _fetch(server, one)
+            answers[key] = _fetch(server, request)
     if "PUT" in answers:
         _, headers, body = answers["PUT"]
         answers |= {"GET": (200, headers, body), "DELETE": (204, [], b"")}
     return answers
 
 
-def _fetch(server: Process, one: BenchmarkRequest) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    headers = {"Authorization": f"Bearer {one.token}", "Content-Type": "application/fhir+json"}
-    path = one.path + "/recorded" if one.method == "PUT" else one.path
-    body = one.body.replace(b"@id@", b"recorded") or None
-    request = urllib.request.Request(server.origin + path, body, headers, method=one.method)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+def _fetch(server: Process, request: BenchmarkRequest) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    headers = {"Authorization": f"Bearer {request.token}", "Content-Type": "application/fhir+json"}
+    path = request.path + "/recorded" if request.method == "PUT" else request.path
+    body = request.body.replace(b"@id@", b"recorded") or None
+    sent = urllib.request.Request(server.origin + path, body, headers, method=request.method)
+    with urllib.request.urlopen(sent, timeout=_TIMEOUT) as response:
         return response.status, [(name.encode(), value.encode()) for name, value in response.headers.items()], response.read()

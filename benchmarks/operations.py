@@ -39,10 +39,10 @@ class Operation:
 def operations(tokens: Mapping[str, str]) -> Iterator[Operation]:
     """Yield all operations, those that write last.  ``tokens``: see :func:`benchmarks.stores.access_tokens`."""
     backend = tokens["backend"]
-    yield _reads_operation("read", list(_reads()), tokens, 16, 80)
-    yield _reads_operation("search of 50", list(_searches()), tokens, 16, 550, "&_total=accurate")
-    yield _reads_operation(
-        "$everything of 1,000", [(one, f"/fhir/Patient/{one}/$everything") for one in seed.WATCHED_PATIENTS], tokens, 4, 8000
+    yield _read_operation("read", list(_reads()), tokens, 16, 80)
+    yield _read_operation("search of 50", list(_searches()), tokens, 16, 550, "&_total=accurate")
+    yield _read_operation(
+        "$everything of 1,000", [(patient, f"/fhir/Patient/{patient}/$everything") for patient in seed.WATCHED_PATIENTS], tokens, 4, 8000
     )
     yield Operation("create", [BenchmarkRequest("POST", "/fhir/Observation", backend, body) for body in _results()], 16, 450)
     life = [
@@ -56,7 +56,7 @@ def operations(tokens: Mapping[str, str]) -> Iterator[Operation]:
     yield Operation("transaction, per entry", stored, 2, 220, parts=entries, slowness=2)
 
 
-def _reads_operation(
+def _read_operation(
     name: str, paths: Sequence[tuple[str, str]], tokens: Mapping[str, str], connections: int, target: float, extra_query: str = ""
 ) -> Operation:
     """Return an operation on watched patients' records, each by its own app.

@@ -43,10 +43,10 @@ def store_table(comparison: Comparison) -> str:
     """Return the table of both stores, and the table of one and two server processes."""
     head = "| operation | SQLite, CPU µs | MongoDB, CPU µs | and mongod's | SQLite, req/s | MongoDB, req/s | SQLite, p50 | MongoDB, p50 |"
     lines = [head, "|---" + "|---:" * 7 + "|"]
-    for one in comparison.costs:
+    for cost in comparison.costs:
         cells = (
-            one.name, f"{one.sqlite:,.0f}", f"{one.mongodb:,.0f}", f"{one.mongod:,.0f}", *(f"{rate:,.0f}" for rate in one.rates),
-            *(f"{p50:.1f} ms" for p50 in one.p50),
+            cost.name, f"{cost.sqlite:,.0f}", f"{cost.mongodb:,.0f}", f"{cost.mongod:,.0f}", *(f"{rate:,.0f}" for rate in cost.rates),
+            *(f"{p50:.1f} ms" for p50 in cost.p50),
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     widths = ("one process, req/s", "two", "gain", f"one of {CPU_PERCENT} % of a core", "two", "gain")
@@ -59,7 +59,7 @@ def store_table(comparison: Comparison) -> str:
 
 def token_check(check: TokenCheckCost, result: BenchmarkResult) -> str:
     """Return the share of the token check in a read, in the process and over HTTP."""
-    whole = next(one.cpu for one in result.figures if one.name == "read")
+    whole = next(cost.cpu for cost in result.figures if cost.name == "read")
     return (
         "A read that looks up its token and checks whether the data behind the caller's permissions has changed: "
         f"{check.with_check:.1f} µs. "
@@ -70,7 +70,7 @@ def token_check(check: TokenCheckCost, result: BenchmarkResult) -> str:
 
 def _table(result: BenchmarkResult) -> str:
     rule = "|---" + "|---:" * (_HEAD.count("|") - 2) + "|"
-    lines = [f"### {result.rows:,} resources stored", "", _HEAD, rule, *(_line(one) for one in result.figures), ""]
+    lines = [f"### {result.rows:,} resources stored", "", _HEAD, rule, *(_line(cost) for cost in result.figures), ""]
     idle, after = result.idle, result.after
     lines.append(
         f"Resident memory of the worker: idle {idle[0]:.0f} MB ({idle[1]:.0f} MB without mapped files), after all operations above "
@@ -79,12 +79,12 @@ def _table(result: BenchmarkResult) -> str:
     return "\n".join(lines)
 
 
-def _line(one: OperationCost) -> str:
-    target = "" if one.target is None else f"{one.target:,.0f}"
-    policy = "" if one.unrestricted is None else f"{one.cpu / one.unrestricted:.2f}"
+def _line(cost: OperationCost) -> str:
+    target = "" if cost.target is None else f"{cost.target:,.0f}"
+    policy = "" if cost.unrestricted is None else f"{cost.cpu / cost.unrestricted:.2f}"
     cells = (
-        one.name, f"{one.cpu:,.0f} (+{one.spread:.0%})", target, f"{one.control:,.0f}", f"{one.cpu / one.control:.1f}", policy,
-        f"{one.rate:,.0f}", f"{one.p50:.1f}", f"{one.p99:.1f}",
+        cost.name, f"{cost.cpu:,.0f} (+{cost.spread:.0%})", target, f"{cost.control:,.0f}", f"{cost.cpu / cost.control:.1f}", policy,
+        f"{cost.rate:,.0f}", f"{cost.p50:.1f}", f"{cost.p99:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -92,25 +92,25 @@ def _line(one: OperationCost) -> str:
 def _missed_targets(results: Sequence[BenchmarkResult]) -> str:
     """Return the targets that this run missed, one per line."""
     lines = [
-        f"- {one.name}, {result.rows:,} stored: {one.cpu:,.0f} µs, target {one.target:,.0f}; control {one.control:,.0f}."
+        f"- {cost.name}, {result.rows:,} stored: {cost.cpu:,.0f} µs, target {cost.target:,.0f}; control {cost.control:,.0f}."
         for result in results
-        for one in result.figures
-        if one.target is not None and one.cpu > one.target
+        for cost in result.figures
+        if cost.target is not None and cost.cpu > cost.target
     ]
     lines += [
-        f"- {one.name}, {result.rows:,} stored: the policy adds {one.cpu / one.unrestricted - 1:.0%}, target 10%."
+        f"- {cost.name}, {result.rows:,} stored: the policy adds {cost.cpu / cost.unrestricted - 1:.0%}, target 10%."
         for result in results
-        for one in result.figures
-        if one.unrestricted is not None and one.cpu > 1.1 * one.unrestricted
+        for cost in result.figures
+        if cost.unrestricted is not None and cost.cpu > 1.1 * cost.unrestricted
     ]
     return "\n".join(lines) or "This run met every target."
 
 
 def _size_comparison(small: BenchmarkResult, large: BenchmarkResult) -> str:
     lines = [f"### {large.rows:,} resources compared with {small.rows:,}", "", "| operation | cost ratio |", "|---|---:|"]
-    for one, other in zip(small.figures, large.figures, strict=True):
-        ratio = (other.cpu / other.control) / (one.cpu / one.control)
-        lines.append(f"| {one.name} | {ratio:.2f} |")
+    for small_cost, large_cost in zip(small.figures, large.figures, strict=True):
+        ratio = (large_cost.cpu / large_cost.control) / (small_cost.cpu / small_cost.control)
+        lines.append(f"| {small_cost.name} | {ratio:.2f} |")
     return "\n".join([*lines, ""])
 
 

@@ -72,9 +72,9 @@ class _FilledStore:
 def compare(rows: int, rounds: int, seconds: int) -> Comparison:
     """Benchmark both stores with about ``rows`` resources each."""
     with _sqlite(rows) as sqlite, _mongodb(rows) as mongodb:
-        beside = tuple(_compare_operations(sqlite, mongodb, rounds, seconds))
-        widened = tuple(_measure_scaling(filled, name, seconds) for filled in (sqlite, mongodb) for name in SCALED)
-    return Comparison(rows, beside, widened)
+        costs = tuple(_compare_operations(sqlite, mongodb, rounds, seconds))
+        scaling = tuple(_measure_scaling(filled, name, seconds) for filled in (sqlite, mongodb) for name in SCALED)
+    return Comparison(rows, costs, scaling)
 
 
 @contextmanager
@@ -103,15 +103,18 @@ def _filled_store(name: str, url: str, database: Process | None = None) -> _Fill
 
 
 def _compare_operations(sqlite: _FilledStore, mongodb: _FilledStore, rounds: int, seconds: int) -> Iterator[StoreCost]:
-    with fhir_server(sqlite.url) as one, fhir_server(mongodb.url) as other:
+    with fhir_server(sqlite.url) as sqlite_server, fhir_server(mongodb.url) as mongodb_server:
         for name in sqlite.operations:
-            pairs = [(_run_stretch(one, sqlite, name, seconds), _run_stretch(other, mongodb, name, seconds)) for _ in range(rounds)]
+            pairs = [
+                (_run_operation(sqlite_server, sqlite, name, seconds), _run_operation(mongodb_server, mongodb, name, seconds))
+                for _ in range(rounds)
+            ]
             cost = _store_cost(name, pairs, sqlite.operations[name].parts)
             print(cost, file=sys.stderr)
             yield cost
 
 
-def _run_stretch(server: Process, filled: _FilledStore, name: str, seconds: int) -> tuple[LoadRun, float]:
+def _run_operation(server: Process, filled: _FilledStore, name: str, seconds: int) -> tuple[LoadRun, float]:
     """Run the load once.  Return its result, and the CPU microseconds per request of the database process."""
     operation = filled.operations[name]
     file = write_requests(stores.CACHE / f"{filled.name}.tsv", operation.requests)
@@ -126,11 +129,11 @@ def _store_cost(name: str, pairs: list[tuple[tuple[LoadRun, float], tuple[LoadRu
     sqlite, mongodb = [pair[0][0] for pair in pairs], [pair[1][0] for pair in pairs]
     return StoreCost(
         name,
-        min(one.cpu for one in sqlite) / parts,
-        min(one.cpu for one in mongodb) / parts,
+        min(load_run.cpu for load_run in sqlite) / parts,
+        min(load_run.cpu for load_run in mongodb) / parts,
         min(pair[1][1] for pair in pairs) / parts,
-        (median(one.rate for one in sqlite), median(one.rate for one in mongodb)),
-        (median(one.p50 for one in sqlite), median(one.p50 for one in mongodb)),
+        (median(load_run.rate for load_run in sqlite), median(load_run.rate for load_run in mongodb)),
+        (median(load_run.p50 for load_run in sqlite), median(load_run.p50 for load_run in mongodb)),
     )
 
 
@@ -143,7 +146,7 @@ def _measure_scaling(filled: _FilledStore, name: str, seconds: int) -> ScalingRe
         def rate(processes: list[Process]) -> float:
             share = operation.connections // len(processes)
             running = [pool.submit(run_load, server, file, share, seconds, core=None) for server in processes]
-            return sum(one.result().rate for one in running)
+            return sum(job.result().rate for job in running)
 
         def rates() -> tuple[float, float]:
             return rate(servers[:1]), rate(servers)

@@ -89,9 +89,9 @@ async def fill(store: str, rows: int) -> None:
 
 def _units(rows: int) -> Iterator[Unit]:
     grants = chain.from_iterable(seed.proxy(patient) for patient in seed.SHARED_PATIENTS)
-    made = chain(chain.from_iterable(seed.record(*one) for one in seed.patients(rows)), grants)
+    resources = chain(chain.from_iterable(seed.record(*patient) for patient in seed.patients(rows)), grants)
     items: list[Item] = []
-    for resource in made:
+    for resource in resources:
         items.append(Item("", resource["id"], seed.text(resource)))
         if len(items) == _UNIT:
             yield Unit(Path("benchmark"), False, items, 0)

@@ -49,7 +49,7 @@ def token_check(rows: int) -> TokenCheckCost:
 
 
 async def _measure(store: str) -> TokenCheckCost:
-    reads = next(one for one in operations(await stores.access_tokens(store)) if one.name == "read").requests
+    reads = next(operation for operation in operations(await stores.access_tokens(store)) if operation.name == "read").requests
     components = build_components(stores.settings(store))
     await components.store.prepare()
     api, check = fhir_api(components), Authenticator.authenticate
@@ -73,16 +73,16 @@ async def _measure(store: str) -> TokenCheckCost:
 
 async def _time_reads(api: FhirApi, reads: Any) -> float:
     """Return the CPU microseconds per read."""
-    scopes = [_scope(one) for one in reads]
+    scopes = [_scope(read) for read in reads]
     began = time.process_time()
     for scope in scopes:
         await api(scope, _nothing, _sent)
     return (time.process_time() - began) / len(scopes) * 1e6
 
 
-def _scope(one: BenchmarkRequest) -> MutableMapping[str, Any]:
-    headers = [(b"authorization", f"Bearer {one.token}".encode()), (b"accept", b"*/*"), (b"host", b"127.0.0.1:8000")]
-    return {"type": "http", "method": "GET", "path": one.path, "root_path": "/fhir", "query_string": b"", "headers": headers}
+def _scope(read: BenchmarkRequest) -> MutableMapping[str, Any]:
+    headers = [(b"authorization", f"Bearer {read.token}".encode()), (b"accept", b"*/*"), (b"host", b"127.0.0.1:8000")]
+    return {"type": "http", "method": "GET", "path": read.path, "root_path": "/fhir", "query_string": b"", "headers": headers}
 
 
 async def _nothing() -> MutableMapping[str, Any]:

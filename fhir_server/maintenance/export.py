@@ -15,7 +15,7 @@ _PAGE = 1000
 async def export_store(store: Store, folder: Path) -> dict[str, int]:
     """Write ``Type.ndjson`` for every type that has rows.  Return the number of rows by type.
 
-    Each file is one consistent snapshot.  It holds every current row, whatever its visibility class: protect the folder
+    Each file is one consistent snapshot.  It holds every current row of every visibility class: protect the folder
     as you protect the store.
     """
     folder.mkdir(parents=True, exist_ok=True)

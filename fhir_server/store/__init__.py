@@ -1,4 +1,4 @@
-"""Stores: where resources, key-value records and logs are kept.  :func:`open_store` opens one by its URL.
+"""Stores: they hold resources, key-value records and logs.  :func:`open_store` opens one by its URL.
 
 :mod:`~fhir_server.store.interface` has the protocols, :mod:`~fhir_server.store.rows` the types of rows.
 """

@@ -11,7 +11,7 @@ from fhir_server.jsontext import Path
 from fhir_server.search.visibility import Entry, Position
 
 NEVER = 2**62
-"""As a release instant: not released until somebody releases it.  As an expiry instant: does not expire."""
+"""As a release instant: not released until a write releases it.  As an expiry instant: does not expire."""
 
 
 class LabeledElement(msgspec.Struct, frozen=True, array_like=True):

@@ -88,8 +88,9 @@ class MongoSnapshot:
         narrow = await self._aggregate(pipeline)
         if not narrow:
             return Page((), None)
-        wide = {one["_id"]: one for one in await self._find_current({"_id": {"$in": [one["_id"] for one in narrow[:limit]]}}, docs.ROW)}
-        rows = tuple([docs.decode_row(wide[one["_id"]]) for one in narrow[:limit]])
+        ids = [values["_id"] for values in narrow[:limit]]
+        documents = {document["_id"]: document for document in await self._find_current({"_id": {"$in": ids}}, docs.ROW)}
+        rows = tuple([docs.decode_row(documents[id]) for id in ids])
         last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
         return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
 

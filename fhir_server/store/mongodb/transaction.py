@@ -95,7 +95,7 @@ class MongoTransaction(MongoSnapshot):
 
     async def _load_epoch(self, patient: str | None) -> PermissionEpoch:
         """Return the permission epoch at the start of the transaction.  Loads the classes too, because most transactions need them."""
-        found = {one["_id"]: one for one in await self._counters(patient, {"value": 1, "keys": 1})}
+        found = {counter["_id"]: counter for counter in await self._counters(patient, {"value": 1, "keys": 1})}
         if self._classes is None:
             self._classes = tuple(found.get(CLASSES, {}).get("keys", ()))
         return epoch_from_counters(found, patient)

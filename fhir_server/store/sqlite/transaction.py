@@ -295,9 +295,9 @@ class SqliteTransaction(SqliteSnapshot):
 @lru_cache(5 * _CHUNK)
 def _insert_statement(kind: str, rows: int) -> str:
     table, columns = TABLES[kind]
-    one = f"(?{', ?' * len(columns)})"
+    values = f"(?{', ?' * len(columns)})"
     # OR FAIL: a failing row ends the job anyway, and without it SQLite would keep a journal to undo the statement
-    return f"INSERT OR FAIL INTO {table}(rid, {', '.join(columns)}) VALUES {', '.join([one] * rows)}"
+    return f"INSERT OR FAIL INTO {table}(rid, {', '.join(columns)}) VALUES {', '.join([values] * rows)}"
 
 
 def _row_values(row: Row, stored: int = 0) -> tuple[Any, ...]:
