@@ -1,4 +1,4 @@
-"""The journal of requests: who asked for what and for whom, in chains that show what was removed or altered."""
+"""The audit events of requests: who requested what and for whom, in chains that show changed or missing lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal of what is done on the pages and the OAuth endpoints: complete, valid, free of secrets, and seen by nobody."""
+"""The audit events of pages and OAuth endpoints: complete, valid, without secrets, and not readable through the API."""
 
 from __future__ import annotations
 

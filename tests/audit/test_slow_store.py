@@ -1,4 +1,4 @@
-"""The journal while the store is slow or fails: no line overtakes another, and no answer is lost for the journal's sake."""
+"""The audit log while the store is slow or fails: lines stay in order, and requests succeed."""
 
 from __future__ import annotations
 

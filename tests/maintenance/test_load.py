@@ -1,4 +1,4 @@
-"""Loading and exporting files: what is refused is said, what is stored is stored once, days move together."""
+"""Loading and exporting files: rejected resources are reported, others stored once, and dates move together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server processes as an operator starts them, for tests that kill them or set several on one database."""
+"""Starts server processes as an operator does, for tests that kill them or run several on one database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request costs in commands to a database that is a network away."""
+"""The number of database commands that a request costs."""
 
 from __future__ import annotations
 

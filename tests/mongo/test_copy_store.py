@@ -1,4 +1,4 @@
-"""A store moves to MongoDB whole: the same answers, byte for byte, in the same order; broken off, it goes on; and it is compared."""
+"""A copy of a store in MongoDB gives the same responses in the same order; an interrupted copy resumes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ASKED = (
 )  # fmt: skip
 
 
-def nobody(what: str, done: int, of: int) -> None:
-    """Progress that nobody watches."""
+def ignore_progress(what: str, done: int, of: int) -> None:
+    """Progress that ignore_progress watches."""
 
 
 @pytest.fixture(scope="module")
@@ -69,26 +69,26 @@ def paged(served: Served, token: str, path: str | None) -> Iterator[Answer]:
         path = next((one["url"] for one in answer.json.get("link", []) if one["relation"] == "next"), None)
 
 
-def told(answer: Answer) -> tuple[int, Any, bytes]:
+def comparable(answer: Answer) -> tuple[int, Any, bytes]:
     """What must be equal: everything."""
     return answer.status, answer.headers, answer.body
 
 
 def test_copied_store_returns_the_same_responses(source: str) -> None:
     target = fresh_url()
-    found = asyncio.run(copy_store(source, target, nobody))
+    found = asyncio.run(copy_store(source, target, ignore_progress))
     assert found.counts["versions"] > found.counts["resources"] > 100
     assert min(found.counts[sort] for sort in ("classes", "key-value records", "log lines")) > 5
     before = Served(source, seeds=False)
     users = ("adult", "proxy-full", "clinician")
     tokens = [before.token(), *(before.app_token(user, "adult", "patient/*.rs" if user != "clinician" else "user/*.rs") for user in users)]
     assert asyncio.run(_again(source, target)) is not None  # the tokens just made are in neither copy yet
-    old = [told(answer) for answer in answers(before, tokens)]
+    old = [comparable(answer) for answer in answers(before, tokens)]
     before.close()
     moved = fresh_url()
-    asyncio.run(copy_store(source, moved, nobody))
+    asyncio.run(copy_store(source, moved, ignore_progress))
     after = Served(moved, seeds=False)
-    new = [told(answer) for answer in answers(after, tokens)]
+    new = [comparable(answer) for answer in answers(after, tokens)]
     assert len(old) > 60 and {status for status, _, _ in old} == {200, 410}
     assert new == old
     changed = {**after.get(tokens[0], "Observation/again").json, "status": "amended"}
@@ -101,11 +101,11 @@ def test_copied_store_answers_every_scenario_byte_for_byte(tmp_path: Path) -> No
     url, target = f"sqlite:///{tmp_path / 'fhir.sqlite'}", fresh_url()
     before = Served(url)
     walks = [Scenario(path, before) for path in FILES]
-    old = [told(answer) for walk in walks for answer in walked(before, walk)]
+    old = [comparable(answer) for walk in walks for answer in walked(before, walk)]
     before.close()
-    asyncio.run(copy_store(url, target, nobody))
+    asyncio.run(copy_store(url, target, ignore_progress))
     after = Served(target, seeds=False)
-    new = [told(answer) for walk in walks for answer in walked(after, walk)]
+    new = [comparable(answer) for walk in walks for answer in walked(after, walk)]
     after.close()
     assert new == old
     statuses = [status for status, _, _ in old]
@@ -124,7 +124,7 @@ def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
 async def _again(source: str, target: str) -> str | None:
     """Why a finished copy is not written over."""
     try:
-        await copy_store(source, target, nobody)
+        await copy_store(source, target, ignore_progress)
     except ValueError as error:
         return str(error)
     return None
@@ -144,7 +144,7 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
     monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
     monkeypatch.setattr(copying._MongoCopySide, "put_histories", breaking)
     with pytest.raises(OSError, match="the cable"):
-        asyncio.run(copy_store(source, target, nobody))
+        asyncio.run(copy_store(source, target, ignore_progress))
     with pytest.raises(ValueError, match="not complete"):
         asyncio.run(_prepared(target))
     seen: list[int] = []
@@ -154,7 +154,7 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
         await right(self, lives)
 
     monkeypatch.setattr(copying._MongoCopySide, "put_histories", counting)
-    found = asyncio.run(copy_store(source, target, nobody))
+    found = asyncio.run(copy_store(source, target, ignore_progress))
     assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
     asyncio.run(_prepared(target))
 
@@ -173,16 +173,16 @@ def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
             time.sleep(0.01)
         child.kill()
         child.wait()
-        kept = database["resources"].estimated_document_count()
+        copied = database["resources"].estimated_document_count()
     with pytest.raises(ValueError, match="not complete"):
         asyncio.run(_prepared(target))
-    told: list[tuple[str, int, int]] = []
-    found = asyncio.run(copy_store(source, target, lambda *how_far: told.append(how_far)))
-    furthest = {what: done for what, done, _ in told}
-    assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
-    assert told[0][0] == "Resources" and told[0][1] > kept
+    reported: list[tuple[str, int, int]] = []
+    found = asyncio.run(copy_store(source, target, lambda *how_far: reported.append(how_far)))
+    furthest = {what: done for what, done, _ in reported}
+    assert copied < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
+    assert reported[0][0] == "Resources" and reported[0][1] > copied
     assert furthest["Checking the copy"] == found.counts["resources"]
-    assert found == asyncio.run(copy_store(source, fresh_url(), nobody))
+    assert found == asyncio.run(copy_store(source, fresh_url(), ignore_progress))
     asyncio.run(_prepared(target))
 
 
@@ -193,7 +193,7 @@ def test_copy_continues_through_elections(source: str, how: str, monkeypatch: py
     try:
         commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")
         with failing(members, {"activationProbability": 0.15}, commands, how) as failure:
-            found = asyncio.run(copy_store(source, url_of(members, "fhir"), nobody))
+            found = asyncio.run(copy_store(source, url_of(members, "fhir"), ignore_progress))
     finally:
         members.stop()
     assert failure.struck > 0
@@ -226,7 +226,7 @@ def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, m
     classes = _MongoCopySide.classes
     monkeypatch.setattr(_MongoCopySide, "classes", asked)  # which the comparison asks for first
     with pytest.raises(ValueError, match="differs from its source"):
-        asyncio.run(copy_store(source, fresh_url(), nobody))
+        asyncio.run(copy_store(source, fresh_url(), ignore_progress))
 
 
 def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
@@ -239,12 +239,12 @@ def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
 
     asyncio.run(filled())
     with pytest.raises(ValueError, match="is not empty"):
-        asyncio.run(copy_store(source, target, nobody))
+        asyncio.run(copy_store(source, target, ignore_progress))
 
 
 def test_mongodb_can_be_the_copy_source(source: str) -> None:
     first, second = fresh_url(), fresh_url()
-    assert asyncio.run(copy_store(source, first, nobody)) == asyncio.run(copy_store(first, second, nobody))
+    assert asyncio.run(copy_store(source, first, ignore_progress)) == asyncio.run(copy_store(first, second, ignore_progress))
 
 
 def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Resources are native documents beside the text as received, and what MongoDB cannot hold is refused in so many words."""
+"""Resources are stored as native documents too; what MongoDB cannot hold is rejected with a clear error."""
 
 from __future__ import annotations
 

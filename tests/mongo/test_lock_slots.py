@@ -1,4 +1,4 @@
-"""Transactions that run at once must not meet where both only read: each has a slot of every lock to itself."""
+"""Concurrent transactions that only read the same data do not conflict: each has its own slot of every lock."""
 
 from __future__ import annotations
 

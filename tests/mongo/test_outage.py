@@ -1,4 +1,4 @@
-"""While MongoDB does not answer, everything is refused with 503 and when to come back, never with 500; afterwards all is as before."""
+"""While MongoDB does not respond, every request gets 503 with Retry-After, never 500; afterwards all works as before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No search reads a collection from end to end, and none reads many more documents than its patient, or its answer, has."""
+"""No search scans a whole collection, and none reads many more documents than its patient or its result has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two server processes are restarted one after the other under load, as for a new version: nobody notices, nothing is lost."""
+"""Two server processes restart one after the other under load: no request fails and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a MongoDB must be: a replica set, new enough, with the rights needed; anything else is refused with what to do about it."""
+"""A MongoDB that is no replica set, too old, or lacks rights is refused with what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server may be started while the members elect a primary: whatever is cut off is done again, and it serves."""
+"""A server that starts during an election repeats interrupted commands, and then serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random rows and questions from small vocabularies, so that they meet often."""
+"""Random rows and conditions from small vocabularies, so that they often match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every store answers random conditions as the reference meaning does."""
+"""Every store returns what the reference meaning does, for random conditions."""
 
 from __future__ import annotations
 

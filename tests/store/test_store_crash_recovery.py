@@ -1,4 +1,4 @@
-"""A writing process is killed at random moments: what it acknowledged is there, and no job is half there."""
+"""A process killed while it writes keeps all acknowledged writes, and leaves no job half done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing: versions, deletions, relabelling, references, counters, and jobs that are kept whole or not at all."""
+"""Writes: versions, deletions, relabeling, references, counters, and jobs that are stored whole or not at all."""
 
 from __future__ import annotations
 
@@ -292,21 +292,21 @@ def test_class_ids_count_from_zero_in_insertion_order(run: ValidationRun) -> Non
 
 def test_epoch_advances_only_on_request_or_with_a_new_class(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        async def stamp(patient: str | None) -> PermissionEpoch:
+        async def epoch(patient: str | None) -> PermissionEpoch:
             async with store.snapshot() as snapshot:
                 return await snapshot.permission_epoch(patient)
 
-        assert await stamp("p1") == PermissionEpoch(0, 0, 0)
+        assert await epoch("p1") == PermissionEpoch(0, 0, 0)
         await in_job(store, "bump", "p1")
         await in_job(store, "bump", "p1")
         await in_job(store, "bump", None)
-        assert await stamp("p1") == PermissionEpoch(1, 2, 0)
-        assert await stamp("p2") == PermissionEpoch(1, 0, 0)
-        assert await stamp(None) == PermissionEpoch(1, 0, 0)
+        assert await epoch("p1") == PermissionEpoch(1, 2, 0)
+        assert await epoch("p2") == PermissionEpoch(1, 0, 0)
+        assert await epoch(None) == PermissionEpoch(1, 0, 0)
         await in_job(store, "intern", "a")
         await in_job(store, "intern", "a")
         await put(store, record("a", "p1"))
-        assert await stamp("p1") == PermissionEpoch(1, 2, 1)
+        assert await epoch("p1") == PermissionEpoch(1, 2, 1)
 
     run(scenario)
 

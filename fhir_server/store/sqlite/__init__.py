@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from fhir_server.store import Transaction, system_now
+from fhir_server.store import Transaction
 from fhir_server.store.sqlite.interning import Names
+from fhir_server.store.sqlite.key_value import SqliteKeyValues
 from fhir_server.store.sqlite.reader import SECONDS, SqliteSnapshot
 from fhir_server.store.sqlite.schema import open_connection, prepare
 from fhir_server.store.sqlite.writer import Job, Writer, as_plain_job
@@ -49,7 +50,7 @@ class SqliteStore:
         self._writer = Writer(path)
         self._idle: list[SqliteSnapshot] = []
         self._names: Names | None = None
-        self.key_values = _KeyValues(self)
+        self.key_values = SqliteKeyValues(self.rows, self.run)
 
     async def prepare(self) -> None:
         """Do nothing: the constructor prepares the file."""
@@ -112,50 +113,6 @@ class SqliteStore:
         for snapshot in self._idle:
             snapshot.connection.close()
         self._idle.clear()
-
-
-class _KeyValues:
-    """See :class:`fhir_server.store.KeyValueStore`."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-        self.now: Callable[[], int] = system_now
-
-    async def _execute(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = await self._store.run(lambda job: job.connection.execute(sql, args).fetchall())
-        return rows
-
-    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
-        sql = (
-            "INSERT INTO secret VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
-            " expires = excluded.expires, family = excluded.family WHERE secret.expires <= ? RETURNING 1"
-        )
-        return bool(await self._execute(sql, (kind, key, value, expires, family, self.now())))
-
-    async def get(self, kind: str, key: str, now: int) -> bytes | None:
-        sql = "SELECT value FROM secret WHERE kind = ? AND key = ? AND expires > ?"
-        return next((value for (value,) in self._store.rows(sql, (kind, key, now))), None)
-
-    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
-        sql = "DELETE FROM secret WHERE kind = ? AND key = ? AND expires > ? RETURNING value"
-        return next((value for (value,) in await self._execute(sql, (kind, key, now))), None)
-
-    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
-        await self._execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
-
-    async def delete_family(self, family: str) -> None:
-        def job(transaction: Any) -> None:
-            transaction.connection.execute("DELETE FROM secret WHERE family = ? AND family <> ''", (family,))
-            transaction.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
-
-        await self._store.run(job)
-
-    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
-        sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key"
-        return tuple((key, value) for key, value in self._store.rows(sql, (kind, now)))
-
-    async def purge(self, now: int) -> None:
-        await self._execute("DELETE FROM secret WHERE expires <= ?", (now,))
 
 
 def connect(url: str) -> SqliteStore:
