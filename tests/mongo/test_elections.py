@@ -1,5 +1,8 @@
-"""Three members, and the primary is killed while programs write and read: nothing acknowledged is lost, nothing is half there,
-nobody reads from before a revocation that was acknowledged, and requests wait or are refused with 503 and when to come back."""
+"""The primary of three members is killed while programs write and read.
+
+No acknowledged write is lost, none is half stored, no read ignores an acknowledged revocation, and requests wait or get
+503 with Retry-After.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Whichever command of a request an election cuts off, the request is done, or refused with the 503 that says to come back:
-no raw failure, nothing done twice, nothing acknowledged that is not there."""
+"""Whichever command of a request an election interrupts, the request succeeds or gets 503 with Retry-After.
+
+No other error appears, nothing is done twice, and everything acknowledged is stored.
+"""
 
 from __future__ import annotations
 

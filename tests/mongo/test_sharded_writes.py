@@ -1,5 +1,7 @@
-"""On a sharded cluster a write must name its document: every write's filter carries ``_id`` and the shard key of
-``docs/operations.md``; and all go to a majority."""
+"""On a sharded cluster every write names its document: its filter has ``_id`` and the shard key of ``docs/operations.md``.
+
+All writes go to a majority.
+"""
 
 from __future__ import annotations
 
