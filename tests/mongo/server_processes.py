@@ -23,7 +23,7 @@ class Process:
     def __init__(self, url: str, fault: str = "") -> None:
         self.port = _free_port()
         outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
-        settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "KEY": KEY, "CLOCK": NOON}
+        settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "SECRET_KEY": KEY, "CLOCK": NOON}
         program = f"{fault}\nimport sys\nfrom fhir_server.cli import main\nmain(sys.argv[1:])"
         command = [sys.executable, "-c", program, "serve", "--port", str(self.port)]
         settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items()}

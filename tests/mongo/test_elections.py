@@ -23,7 +23,7 @@ from tests.mongo.revocation_race import Race, started
 from tests.store.samples import ANYONE, OBS, record, token
 
 PARTS = 3
-SURE = "from fhir_server.store import mongodb_base; mongodb_base._SURE = 0.4"  # as far below electionTimeoutMillis as in earnest
+SURE = "from fhir_server.store.mongodb import schema; schema._CONFIRMED_SECONDS = 0.4"  # well below electionTimeoutMillis
 _CALM = 90.0  # seconds in which a set of members must have a primary again
 
 
@@ -161,7 +161,7 @@ async def _progress(load: Load, before: int) -> None:
 
 
 def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(schema, "_CONFIRMED_SECONDS", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
+    monkeypatch.setattr(schema, "_CONFIRMED_SECONDS", 0.4)  # as far below these members' electionTimeoutMillis as in production
     load = asyncio.run(survived(members, members.url.replace("{name}", name), kills))
     with capsys.disabled():
         print(

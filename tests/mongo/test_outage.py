@@ -14,7 +14,7 @@ from tests.mongo.server_processes import ORIGIN, Process
 from tests.served import Served
 
 # A process that gives up soon, so that the test need not wait as long as a person would.
-HASTY = "from fhir_server.store import mongodb_run; mongodb_run._PATIENCE = 0.5"
+HASTY = "from fhir_server.store.mongodb import retry; retry._RETRY_SECONDS = 0.5"
 ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"}}
 AUTHORIZE = {
     "response_type": "code", "client_id": "demo-public", "redirect_uri": "http://127.0.0.1/", "scope": "patient/*.rs", "state": "s",

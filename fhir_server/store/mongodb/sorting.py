@@ -18,7 +18,6 @@ from fhir_server.store.mongodb.translate import FALSE, Query, found_through
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
 
-_MEMBER: Final = {"token": "v", "reference": "v", "string": "v", "quantity": "v"}
 ORDER: Final[dict[str, Any]] = {"n": 1, "at": 1}
 _STORED_ORDER: Final[dict[str, Any]] = {"at": 1}
 
