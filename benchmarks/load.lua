@@ -1,10 +1,10 @@
--- Sends the requests listed in a file, in turn: one a line, method, token, path and body between tabs.
--- With "lives" as second argument the file holds one POST and one PUT, and what they make is read, updated and deleted.
+-- Sends the requests in a file, in turn.  Each line holds a method, a token, a path and a body, separated by tabs.
+-- With "lifecycle" as second argument the file holds one POST and one PUT; the resources they create are read, updated and deleted.
 
 local sent = {}
 local turn = 0
-local lives = false
-local post, put, made = nil, nil, {{first = 1, last = 0}, {first = 1, last = 0}, {first = 1, last = 0}}
+local lifecycle = false
+local post, put, created = nil, nil, {{first = 1, last = 0}, {first = 1, last = 0}, {first = 1, last = 0}}
 
 local function headers(token)
   return {["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/fhir+json"}
@@ -22,31 +22,31 @@ local function pop(queue)
   return item
 end
 
-local function noted(status, answered)
+local function record_created(status, response_headers)
   if status == 201 then
-    push(made[1], answered["location"]:match("/([^/]+)/_history/"))
+    push(created[1], response_headers["location"]:match("/([^/]+)/_history/"))
   end
 end
 
 function init(args)
-  lives = args[2] == "lives"
-  if lives then response = noted end -- wrk reads answers only for a script that asks for them
+  lifecycle = args[2] == "lifecycle"
+  if lifecycle then response = record_created end -- wrk reads responses only if the script defines this function
   for line in io.lines(args[1]) do
     local method, token, path, body = line:match("^(.-)\t(.-)\t(.-)\t(.*)$")
-    if lives then
-      local one = {method = method, token = token, path = path, body = body}
-      if method == "POST" then post = one else put = one end
+    if lifecycle then
+      local template = {method = method, token = token, path = path, body = body}
+      if method == "POST" then post = template else put = template end
     else
       sent[#sent + 1] = wrk.format(method, path, headers(token), body ~= "" and body or nil)
     end
   end
 end
 
-local function living()
+local function next_lifecycle_request()
   local step = turn % 4
-  if step > 0 and made[step].first <= made[step].last then
-    local id = pop(made[step])
-    if step < 3 then push(made[step + 1], id) end
+  if step > 0 and created[step].first <= created[step].last then
+    local id = pop(created[step])
+    if step < 3 then push(created[step + 1], id) end
     local path = put.path .. "/" .. id
     if step == 1 then return wrk.format("GET", path, headers(put.token)) end
     if step == 3 then return wrk.format("DELETE", path, headers(put.token)) end
@@ -57,7 +57,7 @@ end
 
 function request()
   turn = turn + 1
-  if lives then return living() end
+  if lifecycle then return next_lifecycle_request() end
   return sent[turn % #sent + 1]
 end
 

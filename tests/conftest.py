@@ -21,9 +21,9 @@ settings.load_profile("any machine")
 
 # Seconds (of the second: milliseconds) after which the server gives up waiting or reading.
 LIMITS: tuple[tuple[Any, str, float], ...] = (
-    (failures, "_PATIENCE", HANG),
+    (failures, "_RETRY_SECONDS", HANG),
     (reader, "MILLISECONDS", int(HANG * 1000)),
-    (retry, "_PATIENCE", HANG),
+    (retry, "_RETRY_SECONDS", HANG),
     (public_fetch, "DEADLINE", HANG),
     (users, "_PATIENCE", HANG),
 )

@@ -130,7 +130,7 @@ class View:
 
         It looks past visibility: use it only to skip queries that cannot match, never for an answer.
         """
-        return await self._snapshot.types_of(frozenset({patient}))
+        return await self._snapshot.types_of_unfiltered(frozenset({patient}))
 
     async def visible_targets(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are visible."""

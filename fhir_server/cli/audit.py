@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import click
 
 from fhir_server.app import Components
-from fhir_server.audit import JOURNAL
+from fhir_server.audit import LOG_NAME
 from fhir_server.cli.base import main, run_with_components
 
 
@@ -28,7 +28,7 @@ def journal(after: int) -> None:
 
 async def read_audit_log(components: Components, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
     """Yield the number and text of each audit log line with a number above ``after``."""
-    while batch := await components.store.journal(JOURNAL, after):
+    while batch := await components.store.read_log(LOG_NAME, after):
         for line in batch:
             yield line
         after = batch[-1][0]

@@ -16,7 +16,7 @@ import uvicorn
 from fhir_server.app import Components, application
 from fhir_server.cli.base import load_settings, main, make_store_folder, run_with_components, without_credentials
 from fhir_server.cli.store import LOAD_KEY, load_key, local_date
-from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
@@ -71,8 +71,8 @@ async def _load_demo(components: Components) -> None:
     key = await load_key(components.store)
     if await components.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
         return
-    for path in files((data_folder("seed_bundles"),)):
-        for unit in units(path, key, local_date(components)):
+    for path in list_files((data_folder("seed_bundles"),)):
+        for unit in read_units(path, key, local_date(components)):
             await loader.load(unit, report)
     if report.rejects:
         raise ValueError(f"A demo record was rejected: {report.rejects[0].decode()}")

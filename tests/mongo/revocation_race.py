@@ -1,4 +1,4 @@
-"""Two server processes on one database, and a race: one gives and revokes a grant, and then both are read by it."""
+"""Two server processes on one database: one creates and revokes a proxy grant, then both read with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server processes as an operator starts them, for tests that kill them or set several on one database."""
+"""Starts server processes as an operator does, for tests that kill them or run several on one database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Process:
     def __init__(self, url: str, fault: str = "") -> None:
         self.port = reserved_port()
         outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
-        settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "KEY": KEY, "CLOCK": NOON}
+        settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "SECRET_KEY": KEY, "CLOCK": NOON}
         program = f"{fault}\nimport sys\nfrom fhir_server.cli import main\nmain(sys.argv[1:])"
         command = [sys.executable, "-c", program, "serve", "--port", str(self.port)]
         settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items()}

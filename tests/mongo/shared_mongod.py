@@ -1,4 +1,4 @@
-"""The one ``mongod`` that the tests of a worker share, started when a test first needs it, and databases in it.
+"""The ``mongod`` that the tests of a worker share, started when a test first needs it, and databases in it.
 
 ``FHIR_SERVER_TEST_MONGODB`` names another server instead (a URL with ``{name}`` for the database).
 """

@@ -1,4 +1,4 @@
-"""What a request costs in commands to a database that is a network away."""
+"""The number of database commands that a request costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def listener() -> Listener:
 def served(listener: Listener) -> Iterator[Served]:
     right = MongoStore.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "_SURE", HANG)  # that the primary is one is asked every two seconds, which is not counted here
+        patch.setattr(schema, "_CONFIRMED_SECONDS", HANG)  # that the primary is one is asked every two seconds, which is not counted here
         patch.setattr(MongoStore, "__init__", lambda store, url: right(store, url, event_listeners=[listener]))
         served = Served(fresh_url())
         yield served

@@ -1,4 +1,4 @@
-"""A store moves to MongoDB whole: the same answers, byte for byte, in the same order; broken off, it goes on; and it is compared."""
+"""A copy of a store in MongoDB gives the same responses in the same order; an interrupted copy resumes."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from fhir_server.cli import main
 from fhir_server.maintenance import copy_store
 from fhir_server.store.mongodb.copying import _MongoCopySide
 copy_store._PAGE = 3
-notes, note = [], _MongoCopySide._note
+notes, note = [], _MongoCopySide._save_progress
 async def noted(self, how_far):
     notes.append(how_far)
     if len(notes) == 16:
         os.kill(os.getpid(), signal.SIGKILL)
     await note(self, how_far)
-_MongoCopySide._note = noted
+_MongoCopySide._save_progress = noted
 main(sys.argv[1:])
 """
 
 
-def nobody(what: str, done: int, of: int) -> None:
-    """Progress that nobody watches."""
+def ignore_progress(what: str, done: int, of: int) -> None:
+    """Progress that ignore_progress watches."""
 
 
 @pytest.fixture(scope="module")
@@ -86,26 +86,26 @@ def paged(served: Served, token: str, path: str | None) -> Iterator[Answer]:
         path = next((one["url"] for one in answer.json.get("link", []) if one["relation"] == "next"), None)
 
 
-def told(answer: Answer) -> tuple[int, Any, bytes]:
+def comparable(answer: Answer) -> tuple[int, Any, bytes]:
     """What must be equal: everything."""
     return answer.status, answer.headers, answer.body
 
 
 def test_copied_store_returns_the_same_responses(source: str) -> None:
     target = fresh_url()
-    found = asyncio.run(copy_store(source, target, nobody))
+    found = asyncio.run(copy_store(source, target, ignore_progress))
     assert found.counts["versions"] > found.counts["resources"] > 100
-    assert min(found.counts[sort] for sort in ("classes", "secrets", "journal lines")) > 5
+    assert min(found.counts[sort] for sort in ("classes", "key-value records", "log lines")) > 5
     before = Served(source, seeds=False)
     users = ("adult", "proxy-full", "clinician")
     tokens = [before.token(), *(before.app_token(user, "adult", "patient/*.rs" if user != "clinician" else "user/*.rs") for user in users)]
     assert asyncio.run(_again(source, target)) is not None  # the tokens just made are in neither copy yet
-    old = [told(answer) for answer in answers(before, tokens)]
+    old = [comparable(answer) for answer in answers(before, tokens)]
     before.close()
     moved = fresh_url()
-    asyncio.run(copy_store(source, moved, nobody))
+    asyncio.run(copy_store(source, moved, ignore_progress))
     after = Served(moved, seeds=False)
-    new = [told(answer) for answer in answers(after, tokens)]
+    new = [comparable(answer) for answer in answers(after, tokens)]
     assert len(old) > 60 and {status for status, _, _ in old} == {200, 410}
     assert new == old
     changed = {**after.get(tokens[0], "Observation/again").json, "status": "amended"}
@@ -118,11 +118,11 @@ def test_copied_store_answers_every_scenario_byte_for_byte(tmp_path: Path) -> No
     url, target = f"sqlite:///{tmp_path / 'fhir.sqlite'}", fresh_url()
     before = Served(url)
     walks = [Scenario(path, before) for path in FILES]
-    old = [told(answer) for walk in walks for answer in walked(before, walk)]
+    old = [comparable(answer) for walk in walks for answer in walked(before, walk)]
     before.close()
-    asyncio.run(copy_store(url, target, nobody))
+    asyncio.run(copy_store(url, target, ignore_progress))
     after = Served(target, seeds=False)
-    new = [told(answer) for walk in walks for answer in walked(after, walk)]
+    new = [comparable(answer) for walk in walks for answer in walked(after, walk)]
     after.close()
     assert new == old
     statuses = [status for status, _, _ in old]
@@ -141,7 +141,7 @@ def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
 async def _again(source: str, target: str) -> str | None:
     """Why a finished copy is not written over."""
     try:
-        await copy_store(source, target, nobody)
+        await copy_store(source, target, ignore_progress)
     except ValueError as error:
         return str(error)
     return None
@@ -161,7 +161,7 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
     monkeypatch.setattr("fhir_server.maintenance.copy_store._PAGE", 40)
     monkeypatch.setattr(copying._MongoCopySide, "put_histories", breaking)
     with pytest.raises(OSError, match="the cable"):
-        asyncio.run(copy_store(source, target, nobody))
+        asyncio.run(copy_store(source, target, ignore_progress))
     with pytest.raises(ValueError, match="not complete"):
         asyncio.run(_prepared(target))
     seen: list[int] = []
@@ -171,7 +171,7 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
         await right(self, lives)
 
     monkeypatch.setattr(copying._MongoCopySide, "put_histories", counting)
-    found = asyncio.run(copy_store(source, target, nobody))
+    found = asyncio.run(copy_store(source, target, ignore_progress))
     assert taken == [40] and sum(seen) + 40 == found.counts["resources"]
     asyncio.run(_prepared(target))
 
@@ -185,13 +185,13 @@ def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
     assert kept >= 30
     with pytest.raises(ValueError, match="not complete"):
         asyncio.run(_prepared(target))
-    told: list[tuple[str, int, int]] = []
-    found = asyncio.run(copy_store(source, target, lambda *how_far: told.append(how_far)))
-    furthest = {what: done for what, done, _ in told}
+    reported: list[tuple[str, int, int]] = []
+    found = asyncio.run(copy_store(source, target, lambda *how_far: reported.append(how_far)))
+    furthest = {what: done for what, done, _ in reported}
     assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
-    assert told[0][0] == "Resources" and told[0][1] > kept
+    assert reported[0][0] == "Resources" and reported[0][1] > kept
     assert furthest["Checking the copy"] == found.counts["resources"]
-    assert found == asyncio.run(copy_store(source, fresh_url(), nobody))
+    assert found == asyncio.run(copy_store(source, fresh_url(), ignore_progress))
     asyncio.run(_prepared(target))
 
 
@@ -202,7 +202,7 @@ def test_copy_continues_through_elections(source: str, how: str, monkeypatch: py
     try:
         commands = ("find", "insert", "update", "delete", "aggregate", "distinct", "count")
         with failing(members, {"activationProbability": 0.15}, commands, how) as failure:
-            found = asyncio.run(copy_store(source, url_of(members, "fhir"), nobody))
+            found = asyncio.run(copy_store(source, url_of(members, "fhir"), ignore_progress))
     finally:
         members.stop()
     assert failure.struck > 0
@@ -222,7 +222,7 @@ def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, m
     right = _MongoCopySide.key_values
 
     async def spoiling(self: _MongoCopySide, after: tuple[str, str], limit: int) -> Any:
-        collection = self._base.database[sort]
+        collection = self._connection.database[sort]
         one = await collection.find_one({})
         assert one is not None
         await collection.update_one({"_id": one["_id"]}, {"$set": {"updated": 1, "value": b"x", "line": b"x"}})
@@ -235,7 +235,7 @@ def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, m
     classes = _MongoCopySide.classes
     monkeypatch.setattr(_MongoCopySide, "classes", asked)  # which the comparison asks for first
     with pytest.raises(ValueError, match="differs from its source"):
-        asyncio.run(copy_store(source, fresh_url(), nobody))
+        asyncio.run(copy_store(source, fresh_url(), ignore_progress))
 
 
 def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
@@ -247,17 +247,17 @@ def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
         await store.close()
 
     asyncio.run(filled())
-    with pytest.raises(ValueError, match="holds something else"):
-        asyncio.run(copy_store(source, target, nobody))
+    with pytest.raises(ValueError, match="is not empty"):
+        asyncio.run(copy_store(source, target, ignore_progress))
 
 
 def test_mongodb_can_be_the_copy_source(source: str) -> None:
     first, second = fresh_url(), fresh_url()
-    assert asyncio.run(copy_store(source, first, nobody)) == asyncio.run(copy_store(first, second, nobody))
+    assert asyncio.run(copy_store(source, first, ignore_progress)) == asyncio.run(copy_store(first, second, ignore_progress))
 
 
 def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["copy-store", source, fresh_url()])
     assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
     refused = CliRunner().invoke(main, ["copy-store", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
-    assert refused.exit_code == 1 and "cannot be the destination" in refused.output
+    assert refused.exit_code == 1 and "cannot be the target" in refused.output

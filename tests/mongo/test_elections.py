@@ -1,5 +1,8 @@
-"""Three members, and the primary is killed while programs write and read: nothing acknowledged is lost, nothing is half there,
-nobody reads from before a revocation that was acknowledged, and requests wait or are refused with 503 and when to come back."""
+"""The primary of three members is killed while programs write and read.
+
+No acknowledged write is lost, none is half stored, no read ignores an acknowledged revocation, and requests wait or get
+503 with Retry-After.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.store.samples import ANYONE, OBS, record, token
 from tests.waiting import HANG, until
 
 PARTS = 3
-SURE = "from fhir_server.store import mongodb_base; mongodb_base._SURE = 0.4"  # as far below electionTimeoutMillis as in earnest
+SURE = "from fhir_server.store.mongodb import schema; schema._CONFIRMED_SECONDS = 0.4"  # well below electionTimeoutMillis
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +156,7 @@ async def _progress(load: Load, before: int) -> None:
 
 
 def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(schema, "_SURE", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
+    monkeypatch.setattr(schema, "_CONFIRMED_SECONDS", 0.4)  # as far below these members' electionTimeoutMillis as in production
     load = asyncio.run(survived(members, members.url.replace("{name}", name), kills))
     with capsys.disabled():
         print(

@@ -1,4 +1,4 @@
-"""The tests' own MongoDB: without one they fail, and say why, rather than be left out."""
+"""The MongoDB of the tests: without one, tests fail with the reason instead of being skipped."""
 
 from __future__ import annotations
 

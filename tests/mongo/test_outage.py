@@ -1,4 +1,4 @@
-"""While MongoDB does not answer, everything is refused with 503 and when to come back, never with 500; afterwards all is as before."""
+"""While MongoDB does not respond, every request gets 503 with Retry-After, never 500; afterwards all works as before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.served import Served
 from tests.waiting import HANG, wait_until
 
 # A process that gives up soon, so that the test need not wait as long as a person would.
-HASTY = "from fhir_server.store import mongodb_run; mongodb_run._PATIENCE = 0.5"
+HASTY = "from fhir_server.store.mongodb import retry; retry._RETRY_SECONDS = 0.5"
 ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"}}
 AUTHORIZE = {
     "response_type": "code", "client_id": "demo-public", "redirect_uri": "http://127.0.0.1/", "scope": "patient/*.rs", "state": "s",

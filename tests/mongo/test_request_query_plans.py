@@ -1,4 +1,4 @@
-"""What requests ask of MongoDB, from a read to a conditional create: none reads a collection from end to end."""
+"""No query of a request scans a whole collection, from a read to a conditional create."""
 
 from __future__ import annotations
 

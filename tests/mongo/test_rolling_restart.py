@@ -1,4 +1,4 @@
-"""Two server processes are restarted one after the other under load, as for a new version: nobody notices, nothing is lost."""
+"""Two server processes restart one after the other under load: no request fails and nothing is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from fhir_server.audit import JOURNAL
+from fhir_server.audit import LOG_NAME
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import fresh_url
@@ -136,7 +136,7 @@ def rolled(folder: Path, fault: str = "") -> tuple[Load, set[str], int]:
 async def creates(url: str) -> int:
     store = open_store(url)
     found = after = 0
-    while lines := await store.journal(JOURNAL, after):
+    while lines := await store.read_log(LOG_NAME, after):
         after = lines[-1][0]
         found += sum(json.loads(line)["event"].get("action") == "C" for _, line in lines)
     await store.close()

@@ -1,4 +1,4 @@
-"""What a MongoDB must be: a replica set, new enough, with the rights needed; anything else is refused with what to do about it."""
+"""A MongoDB that is no replica set, too old, or lacks rights is refused with what to do about it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_standalone_server_is_refused() -> None:
 
 def test_outdated_mongodb_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "OLDEST", (6, 1))
-    with pytest.raises(ValueError, match=r"version 6\.0\.27; 6\.0 or later"):
+    with pytest.raises(ValueError, match=r"version 6\.0\.27\. Version 6\.0 or later"):
         prepared(fresh_url())
 
 
@@ -72,7 +72,7 @@ def test_read_only_user_is_refused_with_the_role_to_grant(guarded: str) -> None:
 
 
 def test_wrong_or_missing_database_password_is_refused(guarded: str) -> None:
-    with pytest.raises(ValueError, match="refuses the user or password"):
+    with pytest.raises(ValueError, match="rejects the user or password"):
         prepared(f"mongodb://writer:wrong@{guarded}/fhir?authSource=admin")
     with pytest.raises(ValueError, match="lacks rights"):
         prepared(f"mongodb://{guarded}/fhir")
@@ -101,7 +101,7 @@ def test_conflicting_index_is_named_in_the_error(tmp_path: Any) -> None:
     url = fresh_url()
     with MongoClient[dict[str, Any]](url) as client:
         client.get_default_database()["resources"].create_indexes([IndexModel([("type", -1)], name="place")])
-    with pytest.raises(ValueError, match=r"An index of the database .* drop it.*place"):
+    with pytest.raises(ValueError, match=r"An index of the database .* Drop the index.*place"):
         prepared(url)
 
 

@@ -1,4 +1,4 @@
-"""Two server processes on one database: what one acknowledges, the other answers by from its next request on."""
+"""Two server processes on one database: what one acknowledges, the other returns from its next request on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares a store with the reference meaning: random rows, random conditions, and the differences."""
+"""Compares a store with the reference meaning: fills it with random rows and runs random searches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES, CASES = 150, 100  # random sets of rows, and random questions to each
 
 
 async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow, ...]:
-    """A type of its own with random rows, some of them written over, deleted and labelled afresh."""
+    """A type of its own with random rows, some of them overwritten, deleted and relabeled."""
     chains: dict[str, Chain] = {}
     stored = count()
 

@@ -1,4 +1,4 @@
-"""Rows and sights for the store tests: classes 0 to 3, of which callers are usually admitted to 0 and 1."""
+"""Rows and visibilities for the store tests: classes 0 to 3, of which callers usually may see 0 and 1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clause(*patients: str, classes: Iterable[int] = SEEN, released: bool = True,
 
 
 ANYONE = Visibility((clause(),), NOW)
-ALL = Visibility((clause(classes=range(4), released=False),), NOW)
+ALL = Visibility.unrestricted(4, NOW)
 
 
 def visibility(*clauses: VisibilityClause, now: int = NOW) -> Visibility:

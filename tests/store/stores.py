@@ -1,4 +1,4 @@
-"""Every store module there is, opened empty: what the suites that hold for all stores are parametrised over."""
+"""Opens every kind of store empty, for tests that run on all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every node of the condition language and every prefix, with rows that must appear and rows that must not."""
+"""Every node of the condition language and every prefix: rows that must be found and rows that must not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets are redeemed once, expire, and fall with their family; journals keep their lines in order."""
+"""Key-value records are redeemed once, expire, and are deleted by family; logs keep their lines in order."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_concurrent_pops_return_the_value_once(run: ValidationRun) -> None:
 def test_concurrent_put_if_absent_succeeds_once(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         store.key_values.now = lambda: 10
-        kept = await asyncio.gather(*(store.key_values.put_if_absent("jti", "k", str(n).encode(), 20) for n in range(64)))
-        assert kept.count(True) == 1
-        assert await store.key_values.get("jti", "k", 10) == str(kept.index(True)).encode()
+        stored = await asyncio.gather(*(store.key_values.put_if_absent("jti", "k", str(n).encode(), 20) for n in range(64)))
+        assert stored.count(True) == 1
+        assert await store.key_values.get("jti", "k", 10) == str(stored.index(True)).encode()
         assert await store.key_values.put_if_absent("other", "k", b"x", 20)
 
     run(scenario)
@@ -33,69 +33,69 @@ def test_concurrent_put_if_absent_succeeds_once(run: ValidationRun) -> None:
 
 def test_value_expires_at_its_instant(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        secrets = store.key_values
-        secrets.now = lambda: 10
-        assert await secrets.put_if_absent("code", "k", b"old", 20)
-        assert not await secrets.put_if_absent("code", "k", b"new", 30)
-        assert await secrets.get("code", "k", 19) == b"old"
-        assert await secrets.get("code", "k", 20) is None
-        assert await secrets.pop("code", "k", 20) is None
-        secrets.now = lambda: 20
-        assert await secrets.put_if_absent("code", "k", b"new", 30)
-        assert await secrets.pop("code", "k", 29) == b"new"
-        assert await secrets.pop("code", "k", 29) is None
+        key_values = store.key_values
+        key_values.now = lambda: 10
+        assert await key_values.put_if_absent("code", "k", b"old", 20)
+        assert not await key_values.put_if_absent("code", "k", b"new", 30)
+        assert await key_values.get("code", "k", 19) == b"old"
+        assert await key_values.get("code", "k", 20) is None
+        assert await key_values.pop("code", "k", 20) is None
+        key_values.now = lambda: 20
+        assert await key_values.put_if_absent("code", "k", b"new", 30)
+        assert await key_values.pop("code", "k", 29) == b"new"
+        assert await key_values.pop("code", "k", 29) is None
 
     run(scenario)
 
 
 def test_put_overwrites_and_listing_returns_unexpired_values(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        secrets = store.key_values
-        await secrets.put("session", "b", b"1", 50)
-        await secrets.put("session", "b", b"2", 60)
-        await secrets.put("session", "a", b"3", 40)
-        await secrets.put("else", "c", b"4", 60)
-        assert await secrets.list_all("session", 39) == (("a", b"3"), ("b", b"2"))
-        assert await secrets.list_all("session", 40) == (("b", b"2"),)
-        await secrets.purge(40)
-        assert await secrets.list_all("session", 0) == (("b", b"2"),)
-        assert await secrets.list_all("else", 0) == (("c", b"4"),)
+        key_values = store.key_values
+        await key_values.put("session", "b", b"1", 50)
+        await key_values.put("session", "b", b"2", 60)
+        await key_values.put("session", "a", b"3", 40)
+        await key_values.put("else", "c", b"4", 60)
+        assert await key_values.list_all("session", 39) == (("a", b"3"), ("b", b"2"))
+        assert await key_values.list_all("session", 40) == (("b", b"2"),)
+        await key_values.purge(40)
+        assert await key_values.list_all("session", 0) == (("b", b"2"),)
+        assert await key_values.list_all("else", 0) == (("c", b"4"),)
 
     run(scenario)
 
 
 def test_delete_family_removes_its_values_and_advances_epoch(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        secrets = store.key_values
+        key_values = store.key_values
         for kind, key, family in (("access", "a", "f"), ("refresh", "b", "f"), ("access", "c", "g"), ("access", "d", "")):
-            await secrets.put(kind, key, b"x", 50, family)
+            await key_values.put(kind, key, b"x", 50, family)
         async with store.snapshot() as snapshot:
             before = await snapshot.permission_epoch(None)
-        await secrets.delete_family("f")
+        await key_values.delete_family("f")
         async with store.snapshot() as snapshot:
             assert (await snapshot.permission_epoch(None)).security == before.security + 1
-        assert [key for key, _ in await secrets.list_all("access", 0)] == ["c", "d"]
-        assert await secrets.list_all("refresh", 0) == ()
-        await secrets.delete_family("")
-        assert [key for key, _ in await secrets.list_all("access", 0)] == ["c", "d"]
+        assert [key for key, _ in await key_values.list_all("access", 0)] == ["c", "d"]
+        assert await key_values.list_all("refresh", 0) == ()
+        await key_values.delete_family("")
+        assert [key for key, _ in await key_values.list_all("access", 0)] == ["c", "d"]
 
     run(scenario)
 
 
 def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        await store.append("audit", [b"1", b"2"])
-        await store.append("other", [b"x"])
-        await store.append("audit", iter([b"3"]))
-        lines = await store.journal("audit")
+        await store.append_log("audit", [b"1", b"2"])
+        await store.append_log("other", [b"x"])
+        await store.append_log("audit", iter([b"3"]))
+        lines = await store.read_log("audit")
         assert [line for _, line in lines] == [b"1", b"2", b"3"]
         numbers = [number for number, _ in lines]
         assert numbers == sorted(set(numbers))
         assert numbers[0] > 0
-        assert await store.journal("audit", after=numbers[0], limit=1) == (lines[1],)
-        assert await store.journal("audit", after=numbers[2]) == ()
-        assert [line for _, line in await store.journal("other")] == [b"x"]
-        assert await store.journal("never") == ()
+        assert await store.read_log("audit", after=numbers[0], limit=1) == (lines[1],)
+        assert await store.read_log("audit", after=numbers[2]) == ()
+        assert [line for _, line in await store.read_log("other")] == [b"x"]
+        assert await store.read_log("never") == ()
 
     run(scenario)
 
@@ -103,10 +103,10 @@ def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) ->
 def test_concurrent_appends_keep_every_line(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def one(number: int) -> Any:
-            await store.append("audit", [f"{number}a".encode(), f"{number}b".encode()])
+            await store.append_log("audit", [f"{number}a".encode(), f"{number}b".encode()])
 
         await asyncio.gather(*(one(number) for number in range(50)))
-        lines = [line for _, line in await store.journal("audit")]
+        lines = [line for _, line in await store.read_log("audit")]
         assert len(lines) == 100
         for number in range(50):
             place = lines.index(f"{number}a".encode())

@@ -1,4 +1,4 @@
-"""The server is killed while it takes transaction Bundles: each is there whole or not at all, and what was acknowledged is there."""
+"""A killed server leaves every transaction Bundle whole or absent, and keeps every acknowledged one."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def test_two_hundred_server_kills_keep_all_acknowledged_bundles(scheme: str, tmp
     killing = Killing(_url(scheme, tmp_path))
     asyncio.run(killing.require_whole(MANY))
     with capsys.disabled():
-        print(f"\n{scheme}: {MANY} kills, {killing.acknowledged} Bundles acknowledged, {killing.cut} cut off: {killing.kept} of them kept")
-    assert killing.kept and killing.kept < killing.cut
+        print(
+            f"\n{scheme}: {MANY} kills, {killing.acknowledged} Bundles acknowledged, {killing.cut} cut off: {killing.stored} of them stored"
+        )
+    assert killing.stored and killing.stored < killing.cut
 
 
 def _url(scheme: str, folder: Path) -> str:
@@ -43,11 +45,11 @@ def _url(scheme: str, folder: Path) -> str:
 
 
 class Killing:
-    """One store under servers that are killed one after the other; ``cut``: Bundles sent and not acknowledged, ``kept``: those kept."""
+    """One store under servers that are killed one after the other; ``cut``: Bundles sent and not acknowledged, ``stored``: those stored."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.acknowledged = self.cut = self.kept = 0
+        self.acknowledged = self.cut = self.stored = 0
         self._chance = random.Random(11)
         served = Served(url, seeds=False, origin=ORIGIN)
         token = served.token()
@@ -121,7 +123,7 @@ class Killing:
         cut = [job for job, acknowledged in sent.items() if not acknowledged]
         self.acknowledged += len(sent) - len(cut)
         self.cut += len(cut)
-        self.kept += len(there.intersection(cut))
+        self.stored += len(there.intersection(cut))
         return len(rows)
 
     async def _require_all(self, client: httpx.AsyncClient, rows: dict[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Order, and pages that together are the answer whatever is written between them."""
+"""Order of rows, and pages that together are the whole result, also with writes between them."""
 
 from __future__ import annotations
 

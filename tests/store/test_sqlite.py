@@ -1,4 +1,4 @@
-"""What is particular to the SQLite store: its file, its plans, its limits, and several processes on one file."""
+"""The SQLite store alone: its file, its query plans, its limits, and several processes on one file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -
     return asyncio.run(whole())
 
 
-@pytest.mark.parametrize("url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "sqlite_where:///x", ""])
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite:x.db", "sqlite://host/x.db", "sqlite:///", "nothing:///x", "copying:///x", ""])
 def test_invalid_store_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         open_store(url)
@@ -88,12 +88,12 @@ def test_written_data_persists_after_reopening(tmp_path: Path) -> None:
     async def write(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=[token("code", "x"), date("when", 5)]))
         await store.key_values.put_if_absent("kind", "key", b"value", 2**62)
-        await store.append("audit", [b"line"])
+        await store.append_log("audit", [b"line"])
 
     async def read(store: Store) -> None:
         assert await found(store, Has("code", TokenIs("s", "x")), visibility(clause("p2"))) == ["a"]
         assert await store.key_values.get("kind", "key", 0) == b"value"
-        assert [line for _, line in await store.journal("audit")] == [b"line"]
+        assert [line for _, line in await store.read_log("audit")] == [b"line"]
         await put(store, record("b", "p1"), record("a", "p1", version=2))
         assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["a", "b"]
 
@@ -176,7 +176,7 @@ def test_transaction_awaiting_other_work_is_refused_and_rolled_back(tmp_path: Pa
             await transaction.put(record("a"))
             await asyncio.sleep(0)
 
-        with pytest.raises(RuntimeError, match="await nothing but its transaction"):
+        with pytest.raises(RuntimeError, match="must not await anything but its transaction"):
             await store.write(job)
         assert await found(store, EVERYTHING) == []
 

@@ -1,4 +1,4 @@
-"""Writing: versions, deletions, relabelling, references, counters, and jobs that are kept whole or not at all."""
+"""Writes: versions, deletions, relabeling, references, counters, and jobs that are stored whole or not at all."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_nonconsecutive_version_is_a_conflict(run: ValidationRun, version: int) 
         for attempt in (
             put(store, record("a", version=version)),
             put(store, record("new", version=version or 2)) if version != 1 else put(store, record("a", version=1)),
-            in_job(store, "drop", row("a", version=version, interaction="delete")),
+            in_job(store, "delete", row("a", version=version, interaction="delete")),
         ):
             with pytest.raises(Problem) as refused:
                 await attempt
@@ -125,7 +125,7 @@ def test_nonconsecutive_version_is_a_conflict(run: ValidationRun, version: int) 
         for again in (
             put(store, record("a", version=4)),
             put(store, record("a", version=1)),
-            in_job(store, "drop", row("a", version=5)),
+            in_job(store, "delete", row("a", version=5)),
         ):
             with pytest.raises(Problem):
                 await again
@@ -149,11 +149,11 @@ def test_concurrent_writes_of_one_version_succeed_once(run: ValidationRun) -> No
 def test_read_unfiltered_returns_hidden_and_deleted_rows(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", class_id=3, release_at=NEVER))
-        assert (await in_job(store, "current", OBS, "a")).class_id == 3
+        assert (await in_job(store, "read_unfiltered", OBS, "a")).class_id == 3
         await drop(store, "a")
-        deletion = await in_job(store, "current", OBS, "a")
+        deletion = await in_job(store, "read_unfiltered", OBS, "a")
         assert (deletion.interaction, deletion.version, deletion.body, deletion.patients) == ("delete", 2, b"", ("p1",))
-        assert await in_job(store, "current", OBS, "never") is None
+        assert await in_job(store, "read_unfiltered", OBS, "never") is None
 
     run(scenario)
 
@@ -199,7 +199,10 @@ def test_relabel_applies_to_each_version_and_the_deletion(run: ValidationRun) ->
         await put(store, record("a", "p1", entries=[token("t", "x")]), record("a", "p1", version=2), record("b", "p1"))
         await drop(store, "a")
         await put(store, record("a", "p1", version=4))
-        was = {one.version: one for one in (*await in_job(store, "past", OBS, "a"), await in_job(store, "current", OBS, "a"))}
+        was = {
+            one.version: one
+            for one in (*await in_job(store, "read_past_unfiltered", OBS, "a"), await in_job(store, "read_unfiltered", OBS, "a"))
+        }
         assert [was[n].interaction for n in was] == ["create", "create", "delete", "create"]
         for version in (1, 3, 2):
             changed = row("a", "p2", "p1", version=version, class_id=1, body=b"not this", **later)
@@ -207,8 +210,8 @@ def test_relabel_applies_to_each_version_and_the_deletion(run: ValidationRun) ->
             was[version] = msgspec.structs.replace(
                 changed, body=was[version].body, updated=was[version].updated, interaction=was[version].interaction
             )
-            assert list(await in_job(store, "past", OBS, "a")) == [was[1], was[2], was[3]]
-            assert await in_job(store, "current", OBS, "a") == was[4]
+            assert list(await in_job(store, "read_past_unfiltered", OBS, "a")) == [was[1], was[2], was[3]]
+            assert await in_job(store, "read_unfiltered", OBS, "a") == was[4]
         only_y = visibility(clause("p2", where=Has("t", TokenIs("s", "y"))))
         await relabel(store, record("a", "p2", version=4, entries=[token("t", "y")]))
         async with store.snapshot() as snapshot:
@@ -231,10 +234,10 @@ def test_deleted_row_can_be_relabeled(run: ValidationRun) -> None:
         async with store.snapshot() as snapshot:
             assert await snapshot.versions(OBS, "a", ANYONE) == ()
             assert [one.interaction for one in await snapshot.versions(OBS, "a", ALL)] == ["create", "delete"]
-        assert (await in_job(store, "current", OBS, "a")).class_id == 2
-        assert [one.version for one in await in_job(store, "past", OBS, "a")] == [1]
+        assert (await in_job(store, "read_unfiltered", OBS, "a")).class_id == 2
+        assert [one.version for one in await in_job(store, "read_past_unfiltered", OBS, "a")] == [1]
         assert await found(store, EVERYTHING, ALL) == []
-        assert await in_job(store, "past", OBS, "never") == ()
+        assert await in_job(store, "read_past_unfiltered", OBS, "never") == ()
 
     run(scenario)
 
@@ -253,14 +256,14 @@ def test_referrers_are_rows_with_any_version_that_refers(run: ValidationRun) -> 
         await drop(store, "d")
 
         async def names(*args: Any) -> set[str]:
-            return {f"{one.type}/{one.id}" for one in await in_job(store, "referrers", *args)}
+            return {f"{one.type}/{one.id}" for one in await in_job(store, "referrers_unfiltered", *args)}
 
         everyone = {f"{OBS}/a", f"{OBS}/b", f"{OBS}/d", "Condition/e"}
         assert await names("Encounter/1") == everyone
         assert await names("Encounter/1", frozenset({f"{OBS}.encounter", "Never.x"})) == {f"{OBS}/a", f"{OBS}/d"}
         assert await names("Encounter/1", frozenset()) == set()
         assert await names("Encounter/3") == set()
-        assert {(one.id, one.version, one.interaction) for one in await in_job(store, "referrers", "Encounter/1")} == {
+        assert {(one.id, one.version, one.interaction) for one in await in_job(store, "referrers_unfiltered", "Encounter/1")} == {
             ("a", 1, "create"), ("b", 2, "create"), ("d", 2, "delete"), ("e", 1, "create"),
         }  # fmt: skip
         await put(store, record("d", version=3), record("b", version=3, entries=[reference("context", "Encounter/1")]))
@@ -283,7 +286,7 @@ def test_class_ids_count_from_zero_in_insertion_order(run: ValidationRun) -> Non
         async with store.snapshot() as snapshot:
             assert await snapshot.classes() == ()
         assert await store.write(job) == [0, 1, 0, 2]
-        assert await in_job(store, "intern", "y") == 3
+        assert await in_job(store, "intern_class", "y") == 3
         async with store.snapshot() as snapshot:
             assert await snapshot.classes() == ("lab||", "visit||", "x|HIV|", "y")
 
@@ -292,21 +295,21 @@ def test_class_ids_count_from_zero_in_insertion_order(run: ValidationRun) -> Non
 
 def test_epoch_advances_only_on_request_or_with_a_new_class(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        async def stamp(patient: str | None) -> PermissionEpoch:
+        async def epoch(patient: str | None) -> PermissionEpoch:
             async with store.snapshot() as snapshot:
                 return await snapshot.permission_epoch(patient)
 
-        assert await stamp("p1") == PermissionEpoch(0, 0, 0)
-        await in_job(store, "bump", "p1")
-        await in_job(store, "bump", "p1")
-        await in_job(store, "bump", None)
-        assert await stamp("p1") == PermissionEpoch(1, 2, 0)
-        assert await stamp("p2") == PermissionEpoch(1, 0, 0)
-        assert await stamp(None) == PermissionEpoch(1, 0, 0)
-        await in_job(store, "intern", "a")
-        await in_job(store, "intern", "a")
+        assert await epoch("p1") == PermissionEpoch(0, 0, 0)
+        await in_job(store, "advance_epoch", "p1")
+        await in_job(store, "advance_epoch", "p1")
+        await in_job(store, "advance_epoch", None)
+        assert await epoch("p1") == PermissionEpoch(1, 2, 0)
+        assert await epoch("p2") == PermissionEpoch(1, 0, 0)
+        assert await epoch(None) == PermissionEpoch(1, 0, 0)
+        await in_job(store, "intern_class", "a")
+        await in_job(store, "intern_class", "a")
         await put(store, record("a", "p1"))
-        assert await stamp("p1") == PermissionEpoch(1, 2, 1)
+        assert await epoch("p1") == PermissionEpoch(1, 2, 1)
 
     run(scenario)
 
@@ -387,7 +390,7 @@ def test_prefetched_rows_reflect_writes_of_the_transaction(run: ValidationRun) -
 
 def test_transaction_sees_its_own_epoch_and_class_changes(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        await in_job(store, "intern", "a")
+        await in_job(store, "intern_class", "a")
 
         async def job(transaction: Any) -> None:
             assert await transaction.permission_epoch("p1") == PermissionEpoch(0, 0, 1)

@@ -1,0 +1,60 @@
+"""Key-value records in SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fhir_server.store import system_now
+from fhir_server.store.sqlite.writer import Job
+
+_ReadRows = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
+_RunJob = Callable[[Job], Awaitable[Any]]
+
+
+class SqliteKeyValues:
+    """See :class:`fhir_server.store.KeyValueStore`.
+
+    ``rows`` runs a reading statement, ``run`` a job in the writer.
+    """
+
+    def __init__(self, rows: _ReadRows, run: _RunJob) -> None:
+        self._rows = rows
+        self._run = run
+        self.now: Callable[[], int] = system_now
+
+    async def _execute(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = await self._run(lambda job: job.connection.execute(sql, args).fetchall())
+        return rows
+
+    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+        sql = (
+            "INSERT INTO secret VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
+            " expires = excluded.expires, family = excluded.family WHERE secret.expires <= ? RETURNING 1"
+        )
+        return bool(await self._execute(sql, (kind, key, value, expires, family, self.now())))
+
+    async def get(self, kind: str, key: str, now: int) -> bytes | None:
+        sql = "SELECT value FROM secret WHERE kind = ? AND key = ? AND expires > ?"
+        return next((value for (value,) in self._rows(sql, (kind, key, now))), None)
+
+    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
+        sql = "DELETE FROM secret WHERE kind = ? AND key = ? AND expires > ? RETURNING value"
+        return next((value for (value,) in await self._execute(sql, (kind, key, now))), None)
+
+    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+        await self._execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
+
+    async def delete_family(self, family: str) -> None:
+        def job(transaction: Any) -> None:
+            transaction.connection.execute("DELETE FROM secret WHERE family = ? AND family <> ''", (family,))
+            transaction.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
+
+        await self._run(job)
+
+    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key"
+        return tuple((key, value) for key, value in self._rows(sql, (kind, now)))
+
+    async def purge(self, now: int) -> None:
+        await self._execute("DELETE FROM secret WHERE expires <= ?", (now,))
