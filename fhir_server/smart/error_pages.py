@@ -22,7 +22,7 @@ _UNSERVED: Final = {
 }
 
 
-def unavailable(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
+def busy_handler(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
     """The handler of :class:`~fhir_server.errors.Problem` ``busy``: 503, as a page or as an OAuth error (RFC 6749 4.1.2.1)."""
 
     async def answer(request: Request, problem: Exception) -> Response:
@@ -33,7 +33,7 @@ def unavailable(smart: SmartContext) -> Callable[[Request, Exception], Awaitable
     return answer
 
 
-def unserved(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
+def http_error_handler(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
     """The handler of 404, 405 and 500: for an address or a method that nobody serves, and for what should not have happened."""
 
     async def answer(request: Request, problem: Exception) -> Response:

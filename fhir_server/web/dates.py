@@ -11,20 +11,20 @@ _MONTHS: Final = (
 )  # fmt: skip
 
 
-def day(value: date) -> str:
+def format_day(value: date) -> str:
     """E.g. ``21 November 2026``."""
     return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
 
 
-def day_of(micros: int, zone: ZoneInfo) -> str:
+def format_instant_date(micros: int, zone: ZoneInfo) -> str:
     """The civil date of an instant (microseconds since 1970 UTC) there, as :func:`day`."""
-    return day(_there(micros, zone).date())
+    return format_day(_there(micros, zone).date())
 
 
-def minute_of(micros: int, zone: ZoneInfo) -> str:
+def format_instant(micros: int, zone: ZoneInfo) -> str:
     """The civil date and time of an instant there, and which time that is: ``21 November 2026, 09:05 CST``."""
     there = _there(micros, zone)
-    return f"{day(there.date())}, {there:%H:%M %Z}"
+    return f"{format_day(there.date())}, {there:%H:%M %Z}"
 
 
 def format_date(text: str) -> str:
@@ -34,7 +34,7 @@ def format_date(text: str) -> str:
         whole = date.fromisoformat("-".join((*parts, "01", "01")[:3]))
     except ValueError:
         return ""
-    return day(whole).split(" ", 3 - len(parts))[-1]
+    return format_day(whole).split(" ", 3 - len(parts))[-1]
 
 
 def _there(micros: int, zone: ZoneInfo) -> datetime:

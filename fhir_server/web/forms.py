@@ -19,7 +19,7 @@ PREFLIGHT: Final = CORS | {
 }
 _PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 # Not on the way of an app, which may have opened it as a window of its own and waits for it to come back.
-ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
+SAME_ORIGIN_OPENER: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -52,7 +52,7 @@ def fields(text: str) -> Form:
         raise BadFormError("The form has too many fields.") from None
 
 
-def malformed(error: BadFormError, extra: dict[str, str]) -> Response:
+def bad_form_response(error: BadFormError, extra: dict[str, str]) -> Response:
     body = {"error": "invalid_request", "error_description": str(error)}
     return JSONResponse(body, 400, headers=NO_STORE | extra)
 

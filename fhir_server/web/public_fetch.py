@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-MOST: Final = 64 * 1024  # bytes
+MAX_BYTES: Final = 64 * 1024  # bytes
 DEADLINE: Final = 5.0  # seconds for everything
 RESOLVERS: Final = 8  # names that are looked up at once
 _LOOPBACK_NAMES: Final = ("localhost",)
@@ -36,7 +36,7 @@ class UnfetchableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedDocument:
     """An answer of status 200: its body, and its ``Cache-Control`` and ``Age`` headers ("" where there is none)."""
 
     body: bytes
@@ -74,10 +74,10 @@ def is_allowed(url: str, *, local: bool) -> bool:
         return False
     if not host or parts.username is not None or parts.password is not None:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and local and loopback(host))
+    return parts.scheme == "https" or (parts.scheme == "http" and local and is_loopback(host))
 
 
-def loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a host, as written in an address, is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -85,7 +85,7 @@ def loopback(host: str) -> bool:
         return host.lower() in _LOOPBACK_NAMES
 
 
-def public(address: str) -> bool:
+def is_public(address: str) -> bool:
     """Whether an IP address is one that anyone on the internet could reach."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -93,7 +93,7 @@ def public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-async def fetch(network: Network, url: str, *, local: bool) -> Fetched:
+async def fetch(network: Network, url: str, *, local: bool) -> FetchedDocument:
     """Get a document.  ``local``: the server is a demo or a test, where this machine and its network may be asked.
 
     Raises Unfetchable.
@@ -111,12 +111,12 @@ async def _address(network: Network, url: str, local: bool) -> str:
     parts = urlsplit(url)
     addresses = await network.resolve(str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
     # All of them: of a name with a public and a private address, which one is asked would be chance.
-    if not addresses or not (local or all(public(address) for address in addresses)):
+    if not addresses or not (local or all(is_public(address) for address in addresses)):
         raise UnfetchableError
     return addresses[0]
 
 
-async def _fetched(network: Network, url: str, address: str) -> Fetched:
+async def _fetched(network: Network, url: str, address: str) -> FetchedDocument:
     asked = httpx.URL(url)
     request = httpx.Request(
         "GET",
@@ -132,15 +132,15 @@ async def _fetched(network: Network, url: str, address: str) -> Fetched:
             await response.aclose()
 
 
-async def _read(response: httpx.Response) -> Fetched:
+async def _read(response: httpx.Response) -> FetchedDocument:
     if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
         raise UnfetchableError
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
-        if len(body) > MOST:
+        if len(body) > MAX_BYTES:
             raise UnfetchableError
-    return Fetched(bytes(body), response.headers.get("cache-control", ""), response.headers.get("age", ""))
+    return FetchedDocument(bytes(body), response.headers.get("cache-control", ""), response.headers.get("age", ""))
 
 
 @functools.cache

@@ -289,7 +289,7 @@ def test_federation_unlinking_or_provider_removal_ends_sessions(worlds: Worlds) 
     worlds.signed_in()
     assert asyncio.run(identity_providers.remove(worlds.ours.store, NORTH))
     assert worlds.who() == ""
-    assert asyncio.run(identity_providers.subjects(worlds.ours.store)) == ()
+    assert asyncio.run(identity_providers.list_linked_identities(worlds.ours.store)) == ()
 
 
 def test_federation_subject_is_scoped_to_its_provider(worlds: Worlds) -> None:

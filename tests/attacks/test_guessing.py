@@ -158,7 +158,7 @@ def test_password_guessing_limit_ignores_forged_forwarding_headers(world: World)
 
 def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known, unknown, disabled, locked: the work is the same, whatever the clock says."""
-    asyncio.run(users.password_fits(None, "x"))  # the hash that stands in for nobody's is made once
+    asyncio.run(users.matches_password(None, "x"))  # the hash that stands in for nobody's is made once
     counted: list[str] = []
     verify: Callable[[str, str], bool] = users._verify
     monkeypatch.setattr(users, "_verify", lambda hashed, password: counted.append(hashed) or verify(hashed, password))

@@ -158,9 +158,9 @@ def test_provider_secret_is_encrypted_with_the_secret_key(worlds: Worlds) -> Non
     asyncio.run(identity_providers.add(sealed, provider, SECRET))
     kept = asyncio.run(identity_providers.find(sealed.store, provider.id))
     assert kept is not None and SECRET.encode() not in kept.secret
-    assert identity_providers.secret_of(sealed, kept) == SECRET
+    assert identity_providers.client_secret(sealed, kept) == SECRET
     with pytest.raises(LookupError):
-        identity_providers.secret_of(replace(sealed, key="other" * 8), kept)
+        identity_providers.client_secret(replace(sealed, key="other" * 8), kept)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_staff_account_sets_up_second_factor_at_first_sign_in(world: World) -> N
     assert not signed_in(world)
     done = world.submit(page, code=one_time(seed_on(page), world.clock()))
     assert signed_in(world)
-    assert len(set(recovery_codes(done))) == second_factor.CODES
+    assert len(set(recovery_codes(done))) == second_factor.RECOVERY_CODES
     assert 'href="/signed-out?here"' in done.text
 
 
@@ -108,7 +108,7 @@ def test_second_factor_is_optional_for_patients_until_enrolled(world: World) -> 
     first_step(world, "adult")
     assert signed_in(world)
     seed = second_factor.new_seed()
-    asyncio.run(second_factor.enrol(world.smart, account(world, "adult"), seed))
+    asyncio.run(second_factor.enroll(world.smart, account(world, "adult"), seed))
     world.http.cookies.clear()
     page = first_step(world, "adult")
     assert not signed_in(world)
@@ -166,7 +166,7 @@ def test_second_factor_setup_fails_once_another_is_enrolled(world: World) -> Non
     world.clock.forward(MINUTE)
     world.submit(begun, code=one_time(seed_on(begun), world.clock()))
     assert not signed_in(world)
-    factor = asyncio.run(second_factor.is_enrolled(world.smart, account(world)))
+    factor = asyncio.run(second_factor.find_factor(world.smart, account(world)))
     assert factor is not None and second_factor.decrypt_seed(world.smart, factor.seed) == own
 
 
@@ -221,7 +221,7 @@ def test_recovery_code_signs_in_once_in_any_typed_format(world: World) -> None:
     typed = recovery[3].lower().replace("-", " ").replace("0", "o")
     world.submit(first_step(world), code=typed)
     assert signed_in(world)
-    assert asyncio.run(second_factor.codes_left(world.smart, account(world))) == second_factor.CODES - 1
+    assert asyncio.run(second_factor.count_recovery_codes(world.smart, account(world))) == second_factor.RECOVERY_CODES - 1
     world.http = world.browser()
     assert world.submit(first_step(world), code=recovery[3]).status_code == 400
     assert not signed_in(world)
@@ -247,7 +247,7 @@ def test_seeds_and_recovery_codes_are_not_stored_in_plain_text(world: World) -> 
     assert "second-factor" not in found and len(found) > 500
     assert not [code for code in recovery if code in found or code.replace("-", "") in found]
     assert seed.hex() not in found and repr(seed)[2:-1] not in found
-    factor = asyncio.run(second_factor.is_enrolled(world.smart, account(world)))
+    factor = asyncio.run(second_factor.find_factor(world.smart, account(world)))
     assert factor is not None and factor.seed != seed and second_factor.decrypt_seed(world.smart, factor.seed) == seed
 
 
@@ -271,16 +271,16 @@ def test_pending_second_factor_stays_required_during_replacement(world: World, m
             done = await kept(*given, **named)
             if name != "peek":
                 steps.append(name)
-                assert await second_factor.is_enrolled(world.smart, user), steps
+                assert await second_factor.find_factor(world.smart, user), steps
             return done
 
         monkeypatch.setattr(secrets, name, step)
 
     for name in ("replace", "take", "forget"):
         watched(name)
-    new = asyncio.run(second_factor.enrol(world.smart, user, second_factor.new_seed()))
+    new = asyncio.run(second_factor.enroll(world.smart, user, second_factor.new_seed()))
     monkeypatch.undo()
-    assert len(steps) > second_factor.CODES and asyncio.run(second_factor.codes_left(world.smart, user)) == second_factor.CODES
+    assert len(steps) > second_factor.RECOVERY_CODES and asyncio.run(second_factor.count_recovery_codes(world.smart, user)) == second_factor.RECOVERY_CODES
     assert [asyncio.run(second_factor.verify_code(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
 
 

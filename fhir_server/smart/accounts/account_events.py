@@ -14,7 +14,7 @@ from fhir_server.smart.core.context import DAY, digest
 from fhir_server.store import Store
 
 EventKind = Literal["signed-in", "password", "password-code", "second", "second-ended", "second-forgotten"]
-WORDS: Final[dict[EventKind, str]] = {
+DESCRIPTIONS: Final[dict[EventKind, str]] = {
     "signed-in": "Signed in",
     "password": "The password was changed",
     "password-code": "A password was chosen with a code from our office",
@@ -23,7 +23,7 @@ WORDS: Final[dict[EventKind, str]] = {
     "second-forgotten": "Our office took the second step away",
 }
 LIFE: Final = 400 * DAY
-KEPT: Final = 12
+MAX_EVENTS: Final = 12
 _KIND: Final = "account-events"
 
 
@@ -37,11 +37,11 @@ class AccountEvent(msgspec.Struct, frozen=True):
 
 async def record(store: Store, user: User, what: EventKind, now: int, browser: str = "") -> None:
     """Remember an event for the account's person, in place of the oldest of many."""
-    kept = (AccountEvent(now, what, browser), *await events(store, user, now))[:KEPT]
+    kept = (AccountEvent(now, what, browser), *await list_events(store, user, now))[:MAX_EVENTS]
     await store.key_values.put(_KIND, digest(user.subject), msgspec.json.encode(kept), now + LIFE, account_family(user))
 
 
-async def events(store: Store, user: User, now: int) -> tuple[AccountEvent, ...]:
+async def list_events(store: Store, user: User, now: int) -> tuple[AccountEvent, ...]:
     """The latest first."""
     text = await store.key_values.get(_KIND, digest(user.subject), now)
     return () if text is None else msgspec.json.decode(text, type=tuple[AccountEvent, ...])

@@ -31,17 +31,17 @@ def is_same_site(request: Request) -> bool:
 
 def is_own_form(smart: SmartContext, request: Request, token: str) -> bool:
     """Whether a form was shown to this browser by us: it has the token, and browsers that tell say that it comes from our pages."""
-    return is_same_site(request) and sessions.form_token_fits(session_cookie(smart, request), token)
+    return is_same_site(request) and sessions.is_form_token(session_cookie(smart, request), token)
 
 
-def form_tokens(smart: SmartContext) -> dict[str, Any]:
+def session_cookie_attributes(smart: SmartContext) -> dict[str, Any]:
     """The session cookie's name and attributes."""
     return {"key": sessions.cookie_name(smart), **_attributes(smart)}
 
 
 def with_session_cookie(smart: SmartContext, answer: Response, cookie: str) -> Response:
     """The answer, giving the browser this session."""
-    answer.set_cookie(value=cookie, **form_tokens(smart))
+    answer.set_cookie(value=cookie, **session_cookie_attributes(smart))
     return answer
 
 

@@ -80,13 +80,13 @@ async def add(smart: SmartContext, provider: Provider, secret: str = "") -> None
 
 async def remove(store: Store, issuer: str) -> bool:
     """Take a provider away with its subjects, whose accounts are signed out; False if there was none."""
-    for one in await subjects(store):
+    for one in await list_linked_identities(store):
         if one.issuer == issuer:
             await unlink(store, issuer, one.sub)
     return await _providers.remove(store, digest(issuer)[:16])
 
 
-def secret_of(smart: SmartContext, provider: Provider) -> str:
+def client_secret(smart: SmartContext, provider: Provider) -> str:
     """The client secret.  Raises LookupError if it was sealed under another key."""
     if not smart.key:
         return provider.secret.decode()
@@ -121,11 +121,11 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
     return True
 
 
-async def subjects(store: Store) -> tuple[LinkedIdentity, ...]:
+async def list_linked_identities(store: Store) -> tuple[LinkedIdentity, ...]:
     return await _mapped.all(store)
 
 
-async def account(store: Store, issuer: str, sub: str) -> User | None:
+async def find_account(store: Store, issuer: str, sub: str) -> User | None:
     """The open account that this subject is."""
     known = await _mapped.find(store, _name(issuer, sub))
     user = await users.find(store, known.username) if known else None

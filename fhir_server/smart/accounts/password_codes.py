@@ -29,7 +29,7 @@ async def issue(store: Store, user: User, now: int) -> str:
     return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
 
 
-async def choose(smart: SmartContext, username: str, typed: str, password: str) -> User | None:
+async def redeem(smart: SmartContext, username: str, typed: str, password: str) -> User | None:
     """Give the account this password, using the code up; None if the code is not this account's, or has run out.
 
     The code is kept where the password will not do: ValueError, as ``users.hash_password``.
@@ -40,7 +40,7 @@ async def choose(smart: SmartContext, username: str, typed: str, password: str) 
     hashed = await users.hash_password(password, smart.passwords, (user.username, user.name))
     if await smart.store.key_values.pop(_KIND, digest(user.subject), smart.now()) is None:
         return None
-    return await users.keep_password(smart.store, user, hashed, smart.now())
+    return await users.save_password_hash(smart.store, user, hashed, smart.now())
 
 
 async def _is_valid(smart: SmartContext, user: User, typed: str) -> bool:

@@ -47,7 +47,7 @@ class PasswordPages:
         if password != given.get("again", ""):
             return self._form(request, given, _DIFFER)
         try:
-            user = await password_codes.choose(self._smart, username, given.get("code", ""), password)
+            user = await password_codes.redeem(self._smart, username, given.get("code", ""), password)
         except (ValueError, TimeoutError) as error:
             return self._form(request, given, str(error) or _WRONG)
         known = user or await users.find(self._smart.store, username)

@@ -9,7 +9,7 @@ there a guesser elsewhere keeps nobody out.
 from __future__ import annotations
 
 from fhir_server.smart.accounts import known_devices
-from fhir_server.smart.accounts.users import User, canonical, find, password_fits
+from fhir_server.smart.accounts.users import User, canonical, find, matches_password
 from fhir_server.smart.core.context import MINUTE, digest
 from fhir_server.smart.core.rate_limits import party
 from fhir_server.store import KeyValueStore, Store
@@ -26,7 +26,7 @@ async def check_password_sign_in(store: Store, username: str, password: str, add
     own = {digest(f"device:{device}:{name}"): PER_USER} if await known_devices.is_known(store, device, name, now) else {}
     slots = await _slots(secrets, own, now) or await _slots(secrets, places, now)
     user = await find(store, username)
-    fits = await password_fits(user, password)
+    fits = await matches_password(user, password)
     if not fits or slots is None:
         return None
     account, *others = slots

@@ -20,4 +20,4 @@ async def reauthenticate(smart: SmartContext, request: Request, user: User, form
     )
     if given is None or given.subject != user.subject:
         return False
-    return await second_factor.is_enrolled(smart, user) is None or await second_factor.verify_code(smart, user, form.get("code", ""))
+    return await second_factor.find_factor(smart, user) is None or await second_factor.verify_code(smart, user, form.get("code", ""))

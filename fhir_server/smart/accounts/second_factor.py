@@ -18,16 +18,16 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from fhir_server.smart.accounts.users import User, second_family
+from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 from fhir_server.smart.core.encryption import box
 from fhir_server.store import NEVER, Store
 
-STEP: Final = 30 * SECOND
-SENDING: Final = 10 * SECOND  # for typing and sending the last digits of a code that has just run out (RFC 6238 5.2)
+TIME_STEP: Final = 30 * SECOND
+GRACE: Final = 10 * SECOND  # for typing and sending the last digits of a code that has just run out (RFC 6238 5.2)
 GUESSES: Final = 5
 WINDOW: Final = 15 * MINUTE
-CODES: Final = 8
+RECOVERY_CODES: Final = 8
 _FACTOR: Final = "second-factor"
 _RECOVERY: Final = "recovery-code"
 _PURPOSE: Final = "fhir-server second factors"
@@ -36,7 +36,7 @@ _ALIKE: Final = str.maketrans("OIL", "011", " -–\t")
 _LENGTH: Final = 24
 
 
-class Factor(msgspec.Struct, frozen=True):
+class SecondFactor(msgspec.Struct, frozen=True):
     """An authenticator app: the seed it shares with us (sealed where there is a key), and since when (microseconds)."""
 
     seed: bytes
@@ -56,7 +56,7 @@ def new_seed() -> bytes:
     return secrets.token_bytes(20)
 
 
-def setup(smart: SmartContext, user: User, seed: bytes) -> Setup:
+def build_setup(smart: SmartContext, user: User, seed: bytes) -> Setup:
     """How to bring this seed into an app."""
     uri = _codes(seed).get_provisioning_uri(user.username, smart.organization.replace(":", " "))
     letters = b32encode(seed).decode()
@@ -69,31 +69,31 @@ def is_required(smart: SmartContext, user: User) -> bool:
     return user.role in smart.second_factor
 
 
-async def is_enrolled(smart: SmartContext, user: User) -> Factor | None:
+async def find_factor(smart: SmartContext, user: User) -> SecondFactor | None:
     text = await smart.store.key_values.get(_FACTOR, digest(user.subject), 0)
-    return None if text is None else msgspec.json.decode(text, type=Factor)
+    return None if text is None else msgspec.json.decode(text, type=SecondFactor)
 
 
-async def enrol(smart: SmartContext, user: User, seed: bytes) -> tuple[str, ...]:
+async def enroll(smart: SmartContext, user: User, seed: bytes) -> tuple[str, ...]:
     """Take this seed for the account's from now on; the recovery codes, in place of earlier ones."""
-    family, kept = second_family(user), smart.store.key_values
-    factor = Factor(encrypt_seed(smart, seed), smart.now())
+    family, kept = second_factor_family(user), smart.store.key_values
+    factor = SecondFactor(encrypt_seed(smart, seed), smart.now())
     # The new seed over the old one: were that taken away first, a password alone would do for a moment.
     await kept.put(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
     for code in await _left(smart, user):
         await kept.pop(_RECOVERY, code, smart.now())
-    made = tuple("".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)) for _ in range(CODES))
+    made = tuple("".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)) for _ in range(RECOVERY_CODES))
     for code in made:
         await kept.put(_RECOVERY, _recovery(user, code), user.subject.encode(), NEVER, family)
     return tuple("-".join(code[start : start + 4] for start in range(0, _LENGTH, 4)) for code in made)
 
 
-async def forget(store: Store, user: User) -> None:
+async def remove(store: Store, user: User) -> None:
     """Take the second factor away, recovery codes and all."""
-    await store.key_values.delete_family(second_family(user))
+    await store.key_values.delete_family(second_factor_family(user))
 
 
-async def codes_left(smart: SmartContext, user: User) -> int:
+async def count_recovery_codes(smart: SmartContext, user: User) -> int:
     """How many recovery codes have not been used."""
     return len(await _left(smart, user))
 
@@ -104,7 +104,7 @@ async def _left(smart: SmartContext, user: User) -> list[str]:
 
 async def verify_code(smart: SmartContext, user: User, typed: str) -> bool:
     """Whether this is a code of the account's app, or a recovery code, and not used before; it is used now."""
-    factor = await is_enrolled(smart, user)
+    factor = await find_factor(smart, user)
     if factor is None:
         return False
     return await _verify_counted(smart, user, typed, decrypt_seed(smart, factor.seed), recovery=True)
@@ -147,18 +147,18 @@ async def _one_time(smart: SmartContext, user: User, text: str, seed: bytes) -> 
     now = smart.now()
     if not (text.isascii() and text.isdigit()):
         return False
-    for step in dict.fromkeys((now // STEP, (now - SENDING) // STEP)):
+    for step in dict.fromkeys((now // TIME_STEP, (now - GRACE) // TIME_STEP)):
         try:
-            _codes(seed).verify(text.encode(), step * STEP // SECOND)
+            _codes(seed).verify(text.encode(), step * TIME_STEP // SECOND)
         except InvalidToken:
             continue
         once = digest(f"{user.subject} {step}")
-        return await smart.store.key_values.put_if_absent("one-time-code", once, b"", now + 2 * STEP)
+        return await smart.store.key_values.put_if_absent("one-time-code", once, b"", now + 2 * TIME_STEP)
     return False
 
 
 def _codes(seed: bytes) -> TOTP:
-    return TOTP(seed, 6, SHA1(), STEP // SECOND)  # what every authenticator app can do
+    return TOTP(seed, 6, SHA1(), TIME_STEP // SECOND)  # what every authenticator app can do
 
 
 def _recovery(user: User, code: str) -> str:

@@ -35,7 +35,7 @@ def return_path(request: str, next: str) -> str:
 async def after_first_factor(smart: SmartContext, request: Request, user: User, onward: str) -> Response:
     """The answer to a first factor that was right; the browser's session before it is over."""
     await sessions.end(smart, cookies.session_cookie(smart, request))
-    if await second_factor.is_enrolled(smart, user):
+    if await second_factor.find_factor(smart, user):
         return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, onward))
     if second_factor.is_required(smart, user):
         seed = second_factor.encrypt_seed(smart, second_factor.new_seed())
@@ -64,13 +64,13 @@ class SecondFactorPages:
         if found is None:
             return _to("/sign-in")
         begun, user = found
-        offered = begun.seed and await second_factor.is_enrolled(self._smart, user) is None
+        offered = begun.seed and await second_factor.find_factor(self._smart, user) is None
         seed = second_factor.decrypt_seed(self._smart, begun.seed) if offered else b""
         code = given.get("code", "")
         right = await (
             second_factor.verify_first_code(self._smart, user, code, seed) if seed else second_factor.verify_code(self._smart, user, code)
         )
-        right = right and await second_factor_pending.take(self._smart, cookie)
+        right = right and await second_factor_pending.consume(self._smart, cookie)
         await self._smart.record(SecurityEvent("sign-in", right, user.username, address=address(request), detail={"factor": "second"}))
         if not right:
             return await self._form(request, _WRONG)
@@ -80,7 +80,7 @@ class SecondFactorPages:
         if seed:
             # Whoever else has begun to set this account up, with the password alone, has to begin again and show a code.
             await self._smart.store.key_values.delete_family(users.session_family(user.username))
-        codes = await second_factor.enrol(self._smart, user, seed) if seed else ()
+        codes = await second_factor.enroll(self._smart, user, seed) if seed else ()
         if codes:
             await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))
         cookie = await _begin(self._smart, request, user)
@@ -98,7 +98,7 @@ class SecondFactorPages:
         begun, user = found
         view: dict[str, Any] = {"token": sessions.form_token(cookie), "problem": problem, "setup": None}
         if begun.seed:
-            view["setup"] = second_factor.setup(self._smart, user, second_factor.decrypt_seed(self._smart, begun.seed))
+            view["setup"] = second_factor.build_setup(self._smart, user, second_factor.decrypt_seed(self._smart, begun.seed))
         return render(self._smart, "second_step.html", 400 if problem else 200, **view)
 
 

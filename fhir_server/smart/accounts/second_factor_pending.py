@@ -37,6 +37,6 @@ async def find(smart: SmartContext, cookie: str) -> tuple[PendingSecondFactor, U
     return None if found is None or user is None or user.disabled else (found, user)
 
 
-async def take(smart: SmartContext, cookie: str) -> bool:
+async def consume(smart: SmartContext, cookie: str) -> bool:
     """End it; True for the one caller that does."""
     return await smart.store.key_values.pop(_KIND, digest(cookie), smart.now()) is not None

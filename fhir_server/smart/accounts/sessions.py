@@ -52,7 +52,7 @@ def form_token(cookie: str) -> str:
     return digest(f"form:{cookie}")
 
 
-def form_token_fits(cookie: str, token: str) -> bool:
+def is_form_token(cookie: str, token: str) -> bool:
     return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
 
 
@@ -79,7 +79,7 @@ async def current(smart: SmartContext, cookie: str) -> Session | None:
     return Session(user, kept.started, form_token(cookie), key)
 
 
-async def left(smart: SmartContext, key: str) -> int:
+async def remaining_lifetime(smart: SmartContext, key: str) -> int:
     """How long this sign-in still counts, in microseconds; 0 once it has been signed out or has run out.
 
     Idle time is not counted: somebody who is at work in an app is not idle, though no page of ours sees it.
@@ -90,10 +90,10 @@ async def left(smart: SmartContext, key: str) -> int:
 
 
 async def end(smart: SmartContext, cookie: str) -> None:
-    await end_one(smart, digest(cookie))
+    await end_by_key(smart, digest(cookie))
 
 
-async def end_one(smart: SmartContext, key: str) -> None:
+async def end_by_key(smart: SmartContext, key: str) -> None:
     """End the session of this key."""
     for kind in (_SESSION, _SEEN):
         await smart.store.key_values.pop(kind, key, smart.now())

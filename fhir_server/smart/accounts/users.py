@@ -138,7 +138,7 @@ async def remove(store: Store, username: str, now: int) -> bool:
     async with _alone(store, key):
         user = await find(store, key)
         gone = await _users.remove(store, key)
-        for family in (session_family(key), *([second_family(user), account_family(user)] if user else [])):
+        for family in (session_family(key), *([second_factor_family(user), account_family(user)] if user else [])):
             await store.key_values.delete_family(family)
         await revoke_where(store, lambda token_grant: token_grant.username == key, now)
     return gone
@@ -149,7 +149,7 @@ def session_family(username: str) -> str:
     return f"user:{digest(username)}"
 
 
-def second_family(user: User) -> str:
+def second_factor_family(user: User) -> str:
     """The family of an account's second factor; by its subject, which no later account of the name shares."""
     return f"second:{digest(user.subject)}"
 
@@ -161,10 +161,10 @@ def account_family(user: User) -> str:
 
 async def set_password(store: Store, user: User, password: str, rules: Rules, now: int) -> User:
     """Give the account another password; its sessions end.  Raises ValueError as :func:`hash_password` does."""
-    return await keep_password(store, user, await hash_password(password, rules, (user.username, user.name)), now)
+    return await save_password_hash(store, user, await hash_password(password, rules, (user.username, user.name)), now)
 
 
-async def keep_password(store: Store, user: User, hashed: str, now: int) -> User:
+async def save_password_hash(store: Store, user: User, hashed: str, now: int) -> User:
     """As :func:`set_password`, of a password that has been hashed."""
     async with _alone(store, user.username):
         current = await find(store, user.username)
@@ -185,7 +185,7 @@ async def hash_password(password: str, rules: Rules, names: tuple[str, ...]) -> 
     return await anyio.to_thread.run_sync(hashed)
 
 
-async def password_fits(user: User | None, password: str) -> bool:
+async def matches_password(user: User | None, password: str) -> bool:
     """Whether this is the account's password; takes as long for an unknown or disabled account, then says no."""
     known = user is not None and not user.disabled
     hashed = user.password_hash if user is not None and known else _nobody()

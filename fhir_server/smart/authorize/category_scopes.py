@@ -39,7 +39,7 @@ class CategoryScope:
     words: str
 
 
-def parts(asked: str) -> dict[str, tuple[CategoryScope, ...]]:
+def narrower_scopes(asked: str) -> dict[str, tuple[CategoryScope, ...]]:
     """For each scope in a request that the person may have narrowed to categories: the scopes to choose from.
 
     Only whole-type scopes in the newer syntax, of an app that asks for no wildcard that would give the rest all the same.

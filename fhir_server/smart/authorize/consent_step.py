@@ -7,7 +7,7 @@ from typing import Any, Final
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import category_scopes, requests, sensitive_categories
 from fhir_server.smart.authorize.requests import AuthorizationRequest
-from fhir_server.smart.authorize.scope_wording import wording
+from fhir_server.smart.authorize.scope_wording import describe_scope
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, new_secret
 from fhir_server.smart.core.persons import RecordChoice, own_reference
@@ -26,7 +26,7 @@ class UnclearAnswerError(ValueError):
     """An answer that cannot be acted on, worded for the person."""
 
 
-async def requested_scopes(smart: SmartContext, record: AuthorizationRequest) -> dict[str, Any]:
+async def requesting_client(smart: SmartContext, record: AuthorizationRequest) -> dict[str, Any]:
     """Who asks, for the pages: the registered name and the host the answer goes to."""
     client = await clients.find(smart.store, record.client_id)
     return {
@@ -42,9 +42,9 @@ async def consent_offer(smart: SmartContext, record: AuthorizationRequest, sessi
     return {
         "choice": choice,
         "launched": handed is not None and choice is None,
-        "scopes": [(scope.text, wording(scope, session.user.role)) for scope in resource_scopes(record.scope)],
-        "parts": category_scopes.parts(record.scope),
-        "sensitive": sensitive_categories.WORDS if _may_withhold(record, session) else {},
+        "scopes": [(scope.text, describe_scope(scope, session.user.role)) for scope in resource_scopes(record.scope)],
+        "parts": category_scopes.narrower_scopes(record.scope),
+        "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(record, session) else {},
         "identity": "openid" in named or "fhirUser" in named,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in named else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
@@ -53,14 +53,14 @@ async def consent_offer(smart: SmartContext, record: AuthorizationRequest, sessi
     }
 
 
-def ticked_scopes(record: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
+def selected_values(record: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
     """What is ticked on the page, as a form sends it: at first all that is asked, and nothing kept back; then what was sent."""
     if form is None:
         return frozenset(("scope", scope) for scope in record.scope.split())
     return frozenset(pair for pair in form if pair[0] in ("scope", "part", "withhold"))
 
 
-async def decision(smart: SmartContext, record: AuthorizationRequest, session: Session, form: Form) -> Decision | None:
+async def build_decision(smart: SmartContext, record: AuthorizationRequest, session: Session, form: Form) -> Decision | None:
     """What an "allow" grants; None where it may not be given to this person.  Raises Unclear."""
     scope = _kept(record, form)
     choice, handed = await _choice(smart, record, session), await _launch(smart, record)
@@ -94,7 +94,7 @@ def _kept(record: AuthorizationRequest, form: Form) -> str:
         return record.scope
     ticked = {value for name, value in form if name == "scope"}
     chosen = {value for name, value in form if name == "part"}
-    offered = category_scopes.parts(record.scope)
+    offered = category_scopes.narrower_scopes(record.scope)
     kept: dict[str, None] = {}
     for scope in record.scope.split():
         parts = [part.text for part in offered.get(scope, ()) if part.text in chosen]
@@ -111,7 +111,7 @@ def _may_withhold(record: AuthorizationRequest, session: Session) -> bool:
 
 def _withheld(record: AuthorizationRequest, session: Session, form: Form) -> tuple[str, ...]:
     chosen = [value for name, value in form if name == "withhold"]
-    return sensitive_categories.withheld(chosen) if _may_withhold(record, session) else ()
+    return sensitive_categories.withheld_labels(chosen) if _may_withhold(record, session) else ()
 
 
 async def _shown(
@@ -141,7 +141,7 @@ async def _choice(smart: SmartContext, record: AuthorizationRequest, session: Se
     if record.parameter("launch"):
         handed = await _launch(smart, record)
         return choices.get(handed.patient) if handed else None
-    return choices.get(record.patient) if record.patient and record.chosen(session) and record.needs_record(session) else None
+    return choices.get(record.patient) if record.patient and record.is_record_chosen(session) and record.needs_record(session) else None
 
 
 async def _launch(smart: SmartContext, record: AuthorizationRequest) -> Launch | None:

@@ -143,7 +143,7 @@ class AuthorizePages:
 
     async def consent(self, request: Request) -> Response:
         handle, record, session = await self._state(request)
-        if record is None or session is None or not record.accepts_session(session) or not record.chosen(session):
+        if record is None or session is None or not record.accepts_session(session) or not record.is_record_chosen(session):
             return await self.proceed(request)
         return await self._consent_page(handle, record, session)
 
@@ -156,10 +156,10 @@ class AuthorizePages:
         decision = None
         if dict(form).get("decision") == "allow":
             try:
-                decision = await consent_step.decision(self.smart, record, session, form)
+                decision = await consent_step.build_decision(self.smart, record, session, form)
             except consent_step.UnclearAnswerError as unclear:
                 return await self._consent_page(handle, record, session, str(unclear), form)
-        if not await requests.take(self.smart, handle):
+        if not await requests.consume(self.smart, handle):
             return self._error(_ANSWERED, on=("Connected apps", "/apps"))
         asked = to_authlib_request(request, self.smart.origin, list(record.pairs))
         about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
@@ -174,7 +174,7 @@ class AuthorizePages:
             await self.smart.record(SecurityEvent("sign-out", username=session.user.username))
         await sessions.end(self.smart, self._cookie(request))
         answer = _to("/signed-out")
-        answer.delete_cookie(**cookies.form_tokens(self.smart))
+        answer.delete_cookie(**cookies.session_cookie_attributes(self.smart))
         return answer
 
     async def signed_out(self, request: Request) -> Response:
@@ -191,7 +191,7 @@ class AuthorizePages:
         cookie = self._cookie(request) or new_secret()
         values: dict[str, Any] = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
         record = await requests.find(self.smart, values["request"])
-        asking = await consent_step.requested_scopes(self.smart, record) if record else {"client_name": "", "client_host": ""}
+        asking = await consent_step.requesting_client(self.smart, record) if record else {"client_name": "", "client_host": ""}
         if values["request"] and record is None:
             return self._error(_EXPIRED, on=_HOME)
         values |= {"lapsed": "lapsed" in given, "idle": SESSION_IDLE // MINUTE}
@@ -201,20 +201,20 @@ class AuthorizePages:
 
     async def _picker(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
         choices = await requests.choices(self.smart, session)
-        view = await consent_step.requested_scopes(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
+        view = await consent_step.requesting_client(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         name = "record.html" if choices else "no_record.html"
         return self._page(name, 400 if problem else 200, record.redirect_uri, choices=list(choices.values()), **view)
 
     async def _visits(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
         choices = list((await requests.encounters(self.smart, record, session)).values())
-        view = await consent_step.requested_scopes(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
+        view = await consent_step.requesting_client(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
         return self._page("visit.html", 400 if problem else 200, record.redirect_uri, choices=choices, **view)
 
     async def _consent_page(
         self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "", form: Form | None = None
     ) -> Response:
-        view = await consent_step.requested_scopes(self.smart, record) | await consent_step.consent_offer(self.smart, record, session)
-        view["ticked"] = consent_step.ticked_scopes(record, form)
+        view = await consent_step.requesting_client(self.smart, record) | await consent_step.consent_offer(self.smart, record, session)
+        view["ticked"] = consent_step.selected_values(record, form)
         if record.needs_record(session) and view["choice"] is None:
             return await self._picker(handle, record, session, _CHOOSE)
         status = 400 if problem else 200

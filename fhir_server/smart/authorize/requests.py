@@ -58,7 +58,7 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
         """Whether this sign-in will do."""
         return session.started >= self.created or not self.requires_fresh_sign_in
 
-    def chosen(self, session: Session) -> bool:
+    def is_record_chosen(self, session: Session) -> bool:
         """Whether the person now signed in has settled for whose record, and for which visit in it, this is."""
         return self.next_page(session) == CONSENT
 
@@ -83,7 +83,7 @@ async def find(smart: SmartContext, handle: str) -> AuthorizationRequest | None:
     return None if text is None else msgspec.json.decode(text, type=AuthorizationRequest)
 
 
-async def take(smart: SmartContext, handle: str) -> bool:
+async def consume(smart: SmartContext, handle: str) -> bool:
     """End this request; True for the one caller that does."""
     return await smart.store.key_values.pop(_KIND, digest(handle), smart.now()) is not None
 

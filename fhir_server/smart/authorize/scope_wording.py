@@ -51,7 +51,7 @@ _CATEGORY: Final = re.compile(r"(?:[^|,\\$]+\|)?[a-z][a-z-]*")
 _ORDER: Final = ("read", "add", "change", "delete")
 
 
-def wording(scope: Scope, role: Role) -> str:
+def describe_scope(scope: Scope, role: Role) -> str:
     """E.g. ``Lab results and other observations (only laboratory): read``.  Staff's ``user/`` scopes reach beyond one record."""
     subject = _TYPES.get(scope.type) or _spaced(scope.type)
     only = f" (only {' and '.join(_condition(*pair) for pair in scope.query)})" if scope.query else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-WORDS: Final = {
+CATEGORY_NAMES: Final = {
     "HIV": "HIV tests and care",
     "STD": "Sexually transmitted infections",
     "REPRO": "Birth control, abortion and other reproductive care",
@@ -20,19 +20,19 @@ WORDS: Final = {
     "SEXAB": "Sexual abuse and violence",
     "GENETIC": "Genetic tests",
 }
-UNSORTED: Final = "UNCLASSIFIED"
+UNCLASSIFIED: Final = "UNCLASSIFIED"
 
 
-def withheld(chosen: Iterable[str]) -> tuple[str, ...]:
+def withheld_labels(chosen: Iterable[str]) -> tuple[str, ...]:
     """The labels that these choices keep from an app.
 
     Whoever keeps any kind away keeps away too what nobody has sorted yet: it could be of that kind.
     """
-    known = sorted(set(chosen) & WORDS.keys())
-    return (*known, UNSORTED) if known else ()
+    known = sorted(set(chosen) & CATEGORY_NAMES.keys())
+    return (*known, UNCLASSIFIED) if known else ()
 
 
 def describe(labels: Iterable[str]) -> tuple[str, ...]:
     """The kinds among these labels, for people."""
     kept = set(labels)
-    return tuple(words for code, words in WORDS.items() if code in kept)
+    return tuple(words for code, words in CATEGORY_NAMES.items() if code in kept)

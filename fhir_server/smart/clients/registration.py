@@ -22,7 +22,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.jwks_cache import SHORTEST, UnreadableKeysError, long_enough, read
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import NAMED, narrowed
-from fhir_server.web.public_fetch import is_allowed, loopback
+from fhir_server.web.public_fetch import is_allowed, is_loopback
 
 Error = Literal["invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement"]
 _SHAPE: Final = json.loads((files("fhir_server.smart.clients") / "registration.schema.json").read_text(encoding="utf-8"))
@@ -204,7 +204,7 @@ def _returnable(uri: str) -> bool:
     if not is_allowed(uri, local=True) or "*" in uri:
         return False
     parts = urlsplit(uri)
-    return parts.scheme == "https" or loopback(parts.hostname or "")
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def _scopes(asked: str | None) -> str:

@@ -65,7 +65,7 @@ def add_federation(routes: APIRouter, smart: SmartContext, outside: JsonClient) 
                 return await handler(request)
             except SignInFailedError as failed:
                 provider = await identity_providers.find(smart.store, request.path_params["id"])
-                back = urlencode({"request": failed.way.request, "next": failed.way.next})
+                back = urlencode({"request": failed.continuation.request, "next": failed.continuation.next})
                 label = provider.label if provider else ""
                 return render(smart, "federation.html", failed.status, text=str(failed), sub=failed.sub, label=label, back=back)
 

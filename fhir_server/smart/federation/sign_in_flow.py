@@ -50,7 +50,7 @@ class SignInFailedError(Exception):
 
     def __init__(self, text: str, way: Continuation | None = None, sub: str = "") -> None:
         super().__init__(text)
-        self.way = way or Continuation()
+        self.continuation = way or Continuation()
         self.sub = sub
 
 
@@ -138,7 +138,7 @@ class SignInFlow:
             raise SignInFailedError(_STALE, way)
         _check_answer(provider, asked, given, way)
         sub = await self._subject(provider, asked, given["code"], way)
-        user = await identity_providers.account(self.smart.store, provider.issuer, sub)
+        user = await identity_providers.find_account(self.smart.store, provider.issuer, sub)
         if user is None:
             raise SignInFailedError(_NOBODY, way, sub)
         return user, way
@@ -171,8 +171,8 @@ class SignInFlow:
             code_verifier=asked.verifier,
         )
         try:
-            signed, headers = await self._verify_id_token(provider, asked.endpoints, body)
-            reply = await self.outside.post_form(asked.endpoints.token, signed, headers)
+            signed, headers = await self._authenticated_token_request(provider, asked.endpoints, body)
+            reply = await self.json_client.post_form(asked.endpoints.token, signed, headers)
         except (NoResponseError, InvalidResponseError, LookupError):  # LookupError: a secret or key of ours that is not to be had
             raise ProviderUnavailableError(way) from None
         if reply.status >= 500:
@@ -188,18 +188,18 @@ class SignInFlow:
             raise SignInFailedError(_UNPROVEN, way) from None
         return str(claims["sub"])
 
-    async def _verify_id_token(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
+    async def _authenticated_token_request(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
         if provider.method == "private_key_jwt":
             alg = next((alg for alg in _SIGNING if alg in endpoints.signing), _SIGNING[-1])
             return await client_authentication.by_key(self.smart, provider.client_id, endpoints.token, endpoints.token, body, alg)
         by_post = "client_secret_post" in endpoints.auth and "client_secret_basic" not in endpoints.auth
         method = "client_secret_post" if by_post else "client_secret_basic"
-        secret = identity_providers.secret_of(self.smart, provider)
+        secret = identity_providers.client_secret(self.smart, provider)
         return client_authentication.by_secret(provider.client_id, secret, method, endpoints.token, body)
 
     async def _json(self, url: str, way: Continuation) -> dict[str, Any]:
         try:
-            reply = await self.outside.get(url)
+            reply = await self.json_client.get(url)
         except (NoResponseError, InvalidResponseError):
             raise ProviderUnavailableError(way) from None
         if reply.status != 200:
