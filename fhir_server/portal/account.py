@@ -16,7 +16,7 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest
 from fhir_server.smart.core.security_events import SecurityEvent
-from fhir_server.web.dates import format_instant_date, format_instant
+from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
 _NOT_YOU: Final = "Your present password is not right, or there were too many attempts. Nothing was changed. Check it, or wait 15 minutes."
@@ -136,7 +136,9 @@ class Account:
             "codes_left": await second_factor.count_recovery_codes(self.smart, session.user) if factor else 0,
             "needed": second_factor.is_required(self.smart, session.user),
             "lately": describe_events(await account_events.list_events(self.smart.store, session.user, self.smart.now()), zone),
-            "sessions": [(digest(one.key), one, format_instant(one.started, zone)) for one in await sessions.list_all(self.smart, session.user)],
+            "sessions": [
+                (digest(one.key), one, format_instant(one.started, zone)) for one in await sessions.list_all(self.smart, session.user)
+            ],
         }
         return page_handlers.page(
             self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view
@@ -145,7 +147,10 @@ class Account:
 
 def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:
     """When each happened, and what, in words."""
-    return [(format_instant(one.at, zone), account_events.DESCRIPTIONS[one.kind] + (f", with {one.browser}" if one.browser else "")) for one in events]
+    return [
+        (format_instant(one.at, zone), account_events.DESCRIPTIONS[one.kind] + (f", with {one.browser}" if one.browser else ""))
+        for one in events
+    ]
 
 
 def add_account(routes: APIRouter, smart: SmartContext) -> None:

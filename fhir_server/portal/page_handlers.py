@@ -14,7 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.web.forms import SAME_ORIGIN_OPENER, NO_STORE, BadFormError, Form, page_headers, read_form
+from fhir_server.web.forms import NO_STORE, SAME_ORIGIN_OPENER, BadFormError, Form, page_headers, read_form
 
 ShowHandler = Callable[[Request, Session], Awaitable[Response]]
 FormHandler = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]

@@ -44,7 +44,8 @@ class Portal:
         records = await self.context.records(session.user, now)
         may_share = await self.context.may_share(session.user, now)
         changed = describe_events(
-            account_events.changes_since_last_sign_in(await account_events.list_events(self.smart.store, session.user, now)), self.smart.zone
+            account_events.changes_since_last_sign_in(await account_events.list_events(self.smart.store, session.user, now)),
+            self.smart.zone,
         )
         return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
 
