@@ -67,8 +67,8 @@ def test_account_without_records_sees_age_reason_if_it_applies(world: World, pat
         answer = visitor.get(answer.headers["location"])
     for page in (visitor.get("/"), answer):
         text = " ".join(page.text.split())
-        assert "no health record that you can open" in text
-        assert ("not yet of the age at which" in text) == told
+        assert "not have access to any health record" in text
+        assert ("not reached the age at which" in text) == told
 
 
 @pytest.mark.parametrize(
