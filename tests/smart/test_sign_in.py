@@ -25,7 +25,7 @@ def test_correct_password_signs_in_and_wrong_one_returns_400(world: World) -> No
     refused = world.sign_in(page, "adult", "wrong-password")
     assert refused.status_code == 400
     assert 'role="alert"' in refused.text
-    assert signed(world.sign_in(refused, "Adult "))  # the spelling of the name is forgiven
+    assert signed(world.sign_in(refused, "Adult "))  # case and surrounding space of the user name are ignored
 
 
 def test_a_disabled_account_cannot_sign_in(world: World) -> None:
