@@ -153,7 +153,7 @@ def session_family(username: str) -> str:
 
 
 def second_factor_family(user: User) -> str:
-    """Return the key family of the account's second factor, by its subject, which a later account of the same name lacks."""
+    """Return the key family of the account's second factor.  The subject keeps it apart from a later account of the same name."""
     return f"second:{digest(user.subject)}"
 
 
