@@ -38,7 +38,7 @@ from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.password_rules import Rules
 from fhir_server.smart.discovery import documents
-from fhir_server.smart.error_pages import unavailable, unserved
+from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
 
@@ -135,9 +135,9 @@ def application(settings: Settings) -> RootApp:
         await components.close()
 
     pages = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    pages.add_exception_handler(Problem, unavailable(components.smart))
+    pages.add_exception_handler(Problem, busy_handler(components.smart))
     for status in (404, 405, 500):
-        pages.add_exception_handler(status, unserved(components.smart))
+        pages.add_exception_handler(status, http_error_handler(components.smart))
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))

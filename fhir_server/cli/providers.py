@@ -50,7 +50,7 @@ def list_providers() -> None:
     """List the providers and the accounts linked to their subjects."""
 
     async def read(components: Components) -> tuple[tuple[Provider, ...], tuple[LinkedIdentity, ...]]:
-        return await identity_providers.list_all(components.store), await identity_providers.subjects(components.store)
+        return await identity_providers.list_all(components.store), await identity_providers.list_linked_identities(components.store)
 
     registered, identities = run_with_components(read)
     for one in registered:

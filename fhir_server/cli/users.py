@@ -112,7 +112,7 @@ def reset_second_factor(username: str) -> None:
 
     async def reset(components: Components) -> None:
         account = await _account_to_change(components, username, "second-factor")
-        await second_factor.forget(components.store, account)
+        await second_factor.remove(components.store, account)
         await account_events.record(components.store, account, "second-forgotten", components.clock())
         await components.store.key_values.delete_family(users.session_family(account.username))
 

@@ -1,4 +1,4 @@
-"""Guessing passwords, codes and secrets, and learning who has an account.  Limits slow a guesser and lock nobody out for good."""
+"""Guessing of passwords, codes and secrets, and account enumeration.  Limits slow an attacker and lock no user out for good."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from joserfc.jwk import KeySet
 
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import password_codes, users
-from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, PER_USER, WINDOW, check_password_sign_in
+from fhir_server.smart.accounts.attempts import PER_ACCOUNT, WINDOW
+from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, check_password_sign_in
 from fhir_server.smart.authorize.pages import PER_ADDRESS as REQUESTS
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import FLOOR, JwksCache
@@ -36,7 +37,7 @@ def guess(world: World, username: str, password: str, address: str = "10.0.0.1",
 
 
 def tried(world: World, browser: Browser, username: str, password: str) -> bool:
-    """Whether the sign-in page lets this browser in."""
+    """Whether this browser can sign in."""
     fields = dict(Page(browser.get("/sign-in").text).sent) | {"username": username, "password": password}
     return browser.post("/sign-in", data=fields).status_code == 303
 
@@ -51,14 +52,14 @@ def test_user_enumeration_sign_in_failures_return_identical_pages(world: World, 
     other = world.sign_in(page, username, "wrong-password")
     text = Page(wrong.text).text
     assert (other.status_code, Page(other.text).text) == (wrong.status_code, text)
-    for _ in range(PER_USER):
+    for _ in range(PER_ACCOUNT):
         world.sign_in(page, username, "wrong-password")
     locked = world.sign_in(page, username, demo.PASSWORD)
     assert (locked.status_code, Page(locked.text).text) == (wrong.status_code, text)
 
 
 def test_password_guessing_locks_the_account_for_15_minutes(world: World) -> None:
-    assert not any(guess(world, "adult", f"guess-{number}", f"10.0.0.{number}") for number in range(PER_USER))
+    assert not any(guess(world, "adult", f"guess-{number}", f"10.0.0.{number}") for number in range(PER_ACCOUNT))
     assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9")
     assert guess(world, "parent-a", demo.PASSWORD, "10.9.9.9")
     world.clock.forward(15 * MINUTE + 1)
@@ -67,7 +68,7 @@ def test_password_guessing_locks_the_account_for_15_minutes(world: World) -> Non
 
 def test_password_guessing_count_resets_after_correct_password(world: World) -> None:
     for _ in range(4):
-        assert not any(guess(world, "adult", "wrong-guess") for _ in range(PER_USER - 1))
+        assert not any(guess(world, "adult", "wrong-guess") for _ in range(PER_ACCOUNT - 1))
         assert guess(world, "adult", demo.PASSWORD)
 
 
@@ -78,11 +79,11 @@ def test_password_guessing_on_many_accounts_locks_the_ip_address(world: World) -
 
 
 def test_password_guessing_is_counted_per_ipv6_64_network(world: World) -> None:
-    """Whoever has one such address has the 2^64 beside it too."""
+    """An attacker with one IPv6 address has all 2^64 of its network."""
     for number in range(PER_ADDRESS):
         assert not guess(world, f"somebody-{number}", "wrong", f"2001:db8:1:2::{number:x}:1")
     assert not guess(world, "adult", demo.PASSWORD, "2001:db8:1:2:ffff::5")
-    assert guess(world, "adult", demo.PASSWORD, "2001:db8:1:3::1")  # the controls: the network beside it, and IPv4 one by one
+    assert guess(world, "adult", demo.PASSWORD, "2001:db8:1:3::1")  # the controls: another IPv6 network, and single IPv4 addresses
     for number in range(PER_ADDRESS):
         assert not guess(world, f"anybody-{number}", "wrong", f"::ffff:192.0.2.{number}")
     assert guess(world, "adult", demo.PASSWORD, "::ffff:192.0.2.99")
@@ -106,13 +107,13 @@ def test_password_guessing_in_parallel_is_counted_before_checking(world: World) 
 
 
 def test_password_guessing_does_not_lock_out_known_devices(world: World) -> None:
-    """The guesser goes on for ever, from many addresses and the victim's too; a device the victim has signed in on works all the same."""
+    """The attack continues from many addresses, also the victim's.  A known device of the victim still works."""
     own, new = world.browser(), world.browser()
     assert tried(world, own, "adult", demo.PASSWORD)
     for round in range(3):
         for number in range(PER_ADDRESS):
             assert not guess(world, "adult", f"guess-{round}-{number}", "127.0.0.1")
-        assert not tried(world, new, "adult", demo.PASSWORD)  # the control: elsewhere the account is locked
+        assert not tried(world, new, "adult", demo.PASSWORD)  # the control: on other devices the account is locked
         assert tried(world, own, "adult", demo.PASSWORD)
         world.clock.forward(WINDOW)
 
@@ -121,7 +122,7 @@ def test_password_guessing_on_a_known_device_is_limited_per_person(world: World)
     family = world.browser()
     for username in ("adult", "parent-a"):
         assert tried(world, family, username, demo.PASSWORD)
-    for number in range(2 * PER_USER):
+    for number in range(2 * PER_ACCOUNT):
         assert not tried(world, family, "adult", f"guess-{number}")
     assert not tried(world, family, "adult", demo.PASSWORD)
     assert tried(world, family, "parent-a", demo.PASSWORD)
@@ -129,7 +130,7 @@ def test_password_guessing_on_a_known_device_is_limited_per_person(world: World)
 
 @pytest.mark.parametrize("device", ["", "made-up", "x" * 4000])
 def test_password_guessing_with_forged_device_cookie_is_limited(world: World, device: str) -> None:
-    for number in range(PER_USER):
+    for number in range(PER_ACCOUNT):
         assert not guess(world, "adult", f"guess-{number}", f"10.0.0.{number}", device)
     assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9", device)
 
@@ -137,13 +138,13 @@ def test_password_guessing_with_forged_device_cookie_is_limited(world: World, de
 def test_password_guessing_on_another_persons_device_is_limited(world: World) -> None:
     mine = world.browser()
     assert tried(world, mine, "parent-a", demo.PASSWORD)
-    for number in range(PER_USER):
+    for number in range(PER_ACCOUNT):
         assert not tried(world, mine, "adult", f"guess-{number}")
     assert not tried(world, mine, "adult", demo.PASSWORD)
 
 
 def test_password_guessing_limit_ignores_forged_forwarding_headers(world: World) -> None:
-    """What a request says of where it comes from counts only if a proxy that the operator trusts says it."""
+    """Forwarding headers count only from a proxy that the operator trusts."""
     fields = dict(Page(world.http.get("/sign-in").text).sent)
     for number in range(PER_ADDRESS):
         said = {"X-Forwarded-For": f"10.1.1.{number}", "X-Real-IP": f"10.1.1.{number}", "Forwarded": f"for=10.1.1.{number}"}
@@ -154,19 +155,19 @@ def test_password_guessing_limit_ignores_forged_forwarding_headers(world: World)
     assert tried(world, world.browser(), "adult", demo.PASSWORD)  # the control
 
 
-# who has an account
+# account enumeration
 
 
 def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known, unknown, disabled, locked: the work is the same, whatever the clock says."""
-    asyncio.run(users.password_fits(None, "x"))  # the hash that stands in for nobody's is made once
+    """Known, unknown, disabled and locked accounts cost the same work."""
+    asyncio.run(users.matches_password(None, "x"))  # computes the dummy hash once
     counted: list[str] = []
     verify: Callable[[str, str], bool] = users._verify
     monkeypatch.setattr(users, "_verify", lambda hashed, password: counted.append(hashed) or verify(hashed, password))
     found = asyncio.run(users.find(world.store, "parent-b"))
     assert found is not None
     asyncio.run(users.save(world.store, msgspec.structs.replace(found, disabled=True)))
-    for attempt, username in enumerate(["adult", "nobody", "parent-b", "", "adult", *["parent-a"] * (PER_USER + 2)], start=1):
+    for attempt, username in enumerate(["adult", "nobody", "parent-b", "", "adult", *["parent-a"] * (PER_ACCOUNT + 2)], start=1):
         guess(world, username, "wrong-password", f"10.0.0.{attempt}")
         assert len(counted) == attempt
     guess(world, "adult", demo.PASSWORD)
@@ -175,7 +176,7 @@ def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monke
 
 
 def test_user_enumeration_at_set_password_sees_equal_text_and_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a code for somebody else, and a password that would not do, with or without a code waiting."""
+    """Also for a code of another account, and for a rejected password, with or without an issued code."""
     found = asyncio.run(users.find(world.store, "parent-b"))
     adult = asyncio.run(users.find(world.store, "adult"))
     assert found is not None and adult is not None
@@ -205,7 +206,7 @@ def _counting(work: Callable[..., Any], worked: list[str]) -> Callable[..., Any]
 
 
 def test_user_enumeration_finds_no_sign_up_or_public_account_form(house: House) -> None:
-    """Accounts are opened by the operator alone; registration here is of apps."""
+    """Only the operator creates accounts; registration is for apps."""
     paths = {*house.paths("GET"), *house.paths("POST"), *house.paths("PUT")}
     assert {"/sign-in", "/register-app"} <= paths  # the control
     assert {path for path in paths if "register" in path} == {"/register-app", "/oauth/register", "/oauth/register/{client_id}"}
@@ -218,7 +219,7 @@ def test_user_enumeration_finds_no_sign_up_or_public_account_form(house: House) 
             asked = (stranger.get(path, params=fields), stranger.post(path, data=fields))
             for answer in asked:
                 away = answer.headers.get("location", "")
-                led_back = away == "/account" and path.startswith("/account/")  # to a page that asks who one is
+                led_back = away == "/account" and path.startswith("/account/")  # to a page that requires sign-in
                 assert answer.status_code == 405 or away.startswith("/sign-in?") or led_back, path
 
 
@@ -299,7 +300,7 @@ def test_flood_of_authorization_requests_returns_temporary_429(world: World) -> 
 
 
 def test_flood_of_sign_ins_returns_temporary_429(world: World) -> None:
-    """Each is a hash that takes memory and time, also once the address is locked out."""
+    """Each attempt costs a hash, which takes memory and time, even when the limit is reached."""
     form = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "nobody", "password": "wrong"}
     assert {world.http.post("/sign-in", data=form).status_code for _ in range(REQUESTS)} == {400}
     refused = world.http.post("/sign-in", data=form | {"username": "adult", "password": demo.PASSWORD})
@@ -323,7 +324,7 @@ def test_flood_of_registrations_returns_temporary_429(world: World) -> None:
 
 
 def test_flood_of_provider_redirects_returns_temporary_429(worlds: Worlds) -> None:
-    """Each keeps something here and asks the provider something, so we are not to be turned against it."""
+    """Each stores a record and sends a request to the provider, so the server must not be used to flood it."""
     worlds.ours.http.get("/sign-in")
     path = f"/sign-in/with/{FEDERATED['north'].id}"
     assert {worlds.ours.http.get(path).status_code for _ in range(DEPARTURES)} == {303}
@@ -335,7 +336,7 @@ def test_flood_of_provider_redirects_returns_temporary_429(worlds: Worlds) -> No
 
 
 def test_flood_of_assertions_with_slow_jwks_blocks_no_other_request(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One client whose server does not answer, sixty requests at once: people sign in and apps refresh all the same."""
+    """Sixty concurrent requests of a client whose server does not answer do not delay sign-ins and refreshes."""
     world, given_up = site.world, asyncio.Event()
     asked: list[str] = []
     wanting: list[str] = []

@@ -1,4 +1,4 @@
-"""A developer registers an app on the page for it, and a person then uses that app."""
+"""A developer registers an app on the registration page, and a user then uses the app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.browser.test_standalone_launch import expected
 
 
 def registered(walk: Walk, name: str, method: str) -> dict[str, str]:
-    """Fill in the page; what it shows afterwards, by its label."""
+    """Submit the page.  Returns the values that it then shows, by label."""
     walk.browser.get(f"{walk.origin}/register-app")
     walk.one("#name").send_keys(name)
     walk.one("#redirects").send_keys(f"{APP}/callback")
@@ -25,7 +25,7 @@ def test_app_registered_on_the_page_works_under_its_own_name(walk: Walk, name: s
     told = registered(walk, name, method)
     assert ("Client secret" in told) == (method != "none")
     secret = {"clientSecret": told["Client secret"]} if "Client secret" in told else {}
-    walk.start(clientId=told["Client id"], **secret).sign_in("parent-a").pick("teen")
+    walk.start(clientId=told["Client ID"], **secret).sign_in("parent-a").pick("teen")
     assert name in walk.one("h1").text and "this device" in walk.one(".facts").text
     assert walk.allow().seen() == expected("parent-a", "teen")
     assert walk.refreshed().seen() == expected("parent-a", "teen")

@@ -1,4 +1,4 @@
-"""Leaving for a provider is a person's own doing, and coming back is no shorter way in than a password."""
+"""A user starts the redirect to a provider, and a federated sign-in has the same checks as a password."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_federated_sign_in_requires_the_second_factor(worlds: Worlds) -> None:
     user = asyncio.run(users.find(worlds.ours.store, "parent-a"))
     assert user is not None
     seed = second_factor.new_seed()
-    asyncio.run(second_factor.enrol(worlds.ours.smart, user, seed))
+    asyncio.run(second_factor.enroll(worlds.ours.smart, user, seed))
     arrived = worlds.signed_in(next="/apps")
     assert arrived.headers["location"] == "/sign-in/second"
     assert worlds.who() == ""
