@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fhir_server import jsontext
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import decision, labeling, relationships
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
@@ -26,7 +27,7 @@ from fhir_server.search.visibility import SearchableRow, Visibility, VisibilityC
 from fhir_server.smart.core.persons import Person
 from fhir_server.smart.core.scopes import Scope, covers
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import NEVER, PermissionEpoch, Snapshot
+from fhir_server.store import PermissionEpoch, Snapshot
 
 INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
@@ -245,7 +246,7 @@ class ResolvedCaller:
     patients: frozenset[str] | None = frozenset()
     names: frozenset[str] = frozenset()
     denied: frozenset[str] = frozenset()
-    valid_until: int = NEVER
+    valid_until: int = MAX_INSTANT
 
 
 @dataclass(frozen=True, slots=True)
