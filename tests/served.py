@@ -87,7 +87,7 @@ class Served:
     def token(
         self, client: str = "demo-backend", scope: str = "system/*.cruds", user: str | None = None, patient: str | None = None
     ) -> str:
-        return self.run(tokens.operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
+        return self.run(tokens.issue_operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
 
     def app_token(self, user: str, patient: str, scope: str = "patient/*.cruds") -> str:
         """A token such as a SMART app gets for this person and record."""

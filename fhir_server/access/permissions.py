@@ -25,7 +25,7 @@ from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
 from fhir_server.search.visibility import SearchableRow, Visibility, VisibilityClause
 from fhir_server.smart.core.persons import Person
-from fhir_server.smart.core.scopes import INTERACTIONS, Scope, ScopeInteraction, covers
+from fhir_server.smart.core.scopes import INTERACTIONS, Scope, ScopeInteraction, covering_scopes
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import PermissionEpoch, Snapshot
 
@@ -95,7 +95,9 @@ class Permissions:
     def scopes(self, type: str, interaction: ScopeInteraction) -> tuple[Scope, ...]:
         """The scopes that let this caller do ``interaction`` to resources of ``type``."""
         return tuple(
-            scope for scope in covers(self.principal.scopes, None, type, interaction) if self._visible_condition(type, scope) is not None
+            scope
+            for scope in covering_scopes(self.principal.scopes, None, type, interaction)
+            if self._visible_condition(type, scope) is not None
         )
 
     def covers_resource(self, interaction: ScopeInteraction, type: str, resource: Mapping[str, Any]) -> bool:

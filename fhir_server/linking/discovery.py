@@ -15,7 +15,7 @@ import msgspec
 from fhir_server.linking import http
 from fhir_server.linking.context import NO_RESPONSE, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
-from fhir_server.smart.outbound.json_client import callable_url, origin_of, text
+from fhir_server.smart.outbound.json_client import as_text, is_callable_url, origin_of
 
 _UNSOUND: Final = "The sign-in of the other health system cannot be used safely. Tell us, so that we can sort it out with them."
 
@@ -41,11 +41,11 @@ async def discover(context: LinkingContext, organization: Organization) -> Endpo
         raise UnreachableError(NO_RESPONSE)
     stated = reply.body
     endpoints = Endpoints(
-        authorization=text(stated.get("authorization_endpoint")),
-        token=text(stated.get("token_endpoint")),
-        revocation=text(stated.get("revocation_endpoint")),
-        jwks=text(stated.get("jwks_uri")),
-        issuer=text(stated.get("issuer")),
+        authorization=as_text(stated.get("authorization_endpoint")),
+        token=as_text(stated.get("token_endpoint")),
+        revocation=as_text(stated.get("revocation_endpoint")),
+        jwks=as_text(stated.get("jwks_uri")),
+        issuer=as_text(stated.get("issuer")),
         names_itself=stated.get("authorization_response_iss_parameter_supported") is True,
     )
     methods = stated.get("code_challenge_methods_supported")
@@ -58,4 +58,4 @@ def _require_sound(context: LinkingContext, organization: Organization, endpoint
     needed = (endpoints.authorization, endpoints.token)
     offered = (endpoints.revocation, endpoints.jwks, endpoints.issuer)
     stated = (*needed, *filter(None, offered))
-    return all(callable_url(context.smart, url) and origin_of(url) == organization.authority for url in stated)
+    return all(is_callable_url(context.smart, url) and origin_of(url) == organization.authority for url in stated)

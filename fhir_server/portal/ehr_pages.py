@@ -10,7 +10,7 @@ from fhir_server.portal import ehr_launch, page_handlers
 from fhir_server.portal.ehr_launch import NoChartError
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.web.forms import NO_STORE
 
 PATH: Final = "/ehr"
@@ -50,7 +50,7 @@ class Charts:
             url = await ehr_launch.launch(self.smart, session.user, *wanted)
         except NoChartError:
             return page_handlers.failure_page(self.smart, _NO_CHART, 404, session)
-        await self.smart.record(SecurityEvent("open-app", True, session.user.username, wanted[1], about=of_patient(wanted[0])))
+        await self.smart.record(SecurityEvent("open-app", True, session.user.username, wanted[1], about=patient_references(wanted[0])))
         # Not RedirectResponse, which re-quotes: a launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
 

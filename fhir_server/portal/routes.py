@@ -20,7 +20,7 @@ from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
 from fhir_server.web.dates import day_of
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
@@ -128,7 +128,7 @@ class Portal:
         return bool(once) and await self.smart.store.key_values.put_if_absent("sent-form", key, b"", now + 60 * MINUTE)
 
     async def _note(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
-        own = of_patient(session.user.patient)
+        own = patient_references(session.user.patient)
         await self.smart.record(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
@@ -153,7 +153,7 @@ class Portal:
                 return await self._accepted(request, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
             return page_handlers.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
-        about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
+        about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
         return await self._accepted(request, user, invitation, now)
 
@@ -172,7 +172,9 @@ class Portal:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps(session, _NOT_CONNECTED)
-        await self.smart.record(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
+        await self.smart.record(
+            SecurityEvent("end-app", True, session.user.username, ended.client_id, about=patient_references(ended.patient))
+        )
         return page_handlers.to("/apps", ended="yes")
 
     async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:

@@ -11,14 +11,14 @@ from fastapi.responses import JSONResponse
 from fhir_server.smart.authorize.pages import add_pages
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.registration_pages import add_registration_pages
-from fhir_server.smart.clients.registration_routes import PER_ADDRESS, add_registration
+from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR, add_registration
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
-from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
+from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
 from fhir_server.smart.discovery.documents import openid_configuration
-from fhir_server.smart.discovery.routes import add_public
+from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.tokens.server import OAuthServer
@@ -26,7 +26,7 @@ from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, addre
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
 _ACTS: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
-FAILURES = 100  # clients that could not prove who they are, a minute from one address
+MAX_FAILURES = 100  # clients that could not prove who they are, a minute from one address
 _TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many failed authentications from this address."}
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
@@ -37,7 +37,7 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     ``transport`` carries the calls to outside identity providers; None: the network.
     """
     routes, server = APIRouter(include_in_schema=False), OAuthServer(smart)
-    failures = Limit(FAILURES, MINUTE)
+    failures = RateLimit(MAX_FAILURES, MINUTE)
     for path, name in _ENDPOINTS.items():
         routes.add_api_route(path, _endpoint(smart, server, name, failures), methods=["POST"])
     for path in (*_ENDPOINTS, *_DISCOVERY):
@@ -52,22 +52,22 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
         return JSONResponse(openid_configuration(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
     add_pages(routes, smart, server)
-    add_public(routes, smart)
-    registrations = Limit(PER_ADDRESS, HOUR)
+    add_documents(routes, smart)
+    registrations = RateLimit(MAX_REGISTRATIONS_PER_HOUR, HOUR)
     add_registration(routes, smart, registrations)
     add_registration_pages(routes, smart, registrations)
     add_federation(routes, smart, JsonClient(transport))
     return routes
 
 
-def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Limit) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: RateLimit) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             pairs = await read_form(request)
         except BadFormError as error:
             return malformed(error, CORS)
         who, now = address(request), smart.now()
-        if failures.reached(who, now):
+        if failures.is_reached(who, now):
             return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(who, now))
         asked = await server.prepare_request(to_authlib_request(request, smart.origin, pairs))
         answered = await run_in_thread(server.endpoint_response, name, asked)
@@ -84,7 +84,7 @@ async def _act(smart: SmartContext, kind: Kind, request: Request, asked: Authlib
     """What the journal is told: for whom tokens were made or ended, or who was refused them and by which error."""
     token_grant = asked.token_grant
     if token_grant is not None:
-        about, detail = of_patient(token_grant.patient), {"scope": token_grant.scope}
+        about, detail = patient_references(token_grant.patient), {"scope": token_grant.scope}
         return SecurityEvent(kind, True, token_grant.username or "", token_grant.client_id, address(request), about, detail)
     named = asked.client.get_client_id() if asked.client else asked.form.get("client_id", "")
     known = await clients.find(smart.store, named)

@@ -21,7 +21,7 @@ def test_register_page_creates_a_client_and_shows_its_secret(world: World) -> No
     kept = find(world, client_id[0])
     assert kept is not None
     secret = re.search(r"Client secret</dt><dd><code>([^<]+)<", answer.text)
-    assert secret and kept.secret_fits(secret[1])
+    assert secret and kept.matches_secret(secret[1])
     assert "no-store" in answer.headers["cache-control"]
     given = {"client_id": client_id[0], "redirect_uri": REDIRECT, "scope": kept.scopes.replace(" launch ", " ")}
     assert world.exchange(world.code(**given), (client_id[0], secret[1]), redirect_uri=REDIRECT).status_code == 200

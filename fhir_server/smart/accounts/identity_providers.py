@@ -14,9 +14,9 @@ from cryptography.fernet import InvalidToken
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext, digest
-from fhir_server.smart.core.encryption import box
+from fhir_server.smart.core.encryption import derive_fernet
 from fhir_server.smart.core.registry import Register
-from fhir_server.smart.outbound.json_client import callable_url
+from fhir_server.smart.outbound.json_client import is_callable_url
 from fhir_server.store import Store
 
 _PURPOSE: Final = "fhir-server identity providers"
@@ -68,7 +68,7 @@ async def find(store: Store, id: str) -> Provider | None:
 
 async def list_all(store: Store) -> tuple[Provider, ...]:
     """By what people call them."""
-    return tuple(sorted(await _providers.all(store), key=lambda one: one.label.casefold()))
+    return tuple(sorted(await _providers.list_all(store), key=lambda one: one.label.casefold()))
 
 
 async def add(smart: SmartContext, provider: Provider, secret: str = "") -> None:
@@ -91,7 +91,7 @@ def secret_of(smart: SmartContext, provider: Provider) -> str:
     if not smart.key:
         return provider.secret.decode()
     try:
-        return box(smart.key.encode(), _PURPOSE).decrypt(provider.secret).decode()
+        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(provider.secret).decode()
     except InvalidToken:
         raise LookupError(f"The secret for {provider.issuer} was sealed under another key; register the provider again.") from None
 
@@ -122,7 +122,7 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
 
 
 async def subjects(store: Store) -> tuple[LinkedIdentity, ...]:
-    return await _mapped.all(store)
+    return await _mapped.list_all(store)
 
 
 async def account(store: Store, issuer: str, sub: str) -> User | None:
@@ -140,11 +140,11 @@ def _name(issuer: str, sub: str) -> str:
 
 def _encrypt(smart: SmartContext, secret: str) -> bytes:
     plain = secret.encode()
-    return box(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
 
 
 def _check(smart: SmartContext, provider: Provider, secret: str) -> None:
-    if not callable_url(smart, provider.issuer) or "?" in provider.issuer:
+    if not is_callable_url(smart, provider.issuer) or "?" in provider.issuer:
         raise ValueError("An issuer is an https URL without a query.")
     if provider.issuer.rstrip("/") == smart.origin:
         raise ValueError("This server cannot be its own identity provider.")

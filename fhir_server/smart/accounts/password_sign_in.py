@@ -11,7 +11,7 @@ from __future__ import annotations
 from fhir_server.smart.accounts import known_devices
 from fhir_server.smart.accounts.users import User, canonical, find, password_fits
 from fhir_server.smart.core.context import MINUTE, digest
-from fhir_server.smart.core.rate_limits import party
+from fhir_server.smart.core.rate_limits import counted_address
 from fhir_server.store import KeyValueStore, Store
 
 WINDOW = 15 * MINUTE
@@ -22,7 +22,7 @@ PER_ADDRESS = 20  # a ward or a family shares one address
 async def check_password_sign_in(store: Store, username: str, password: str, address: str, now: int, device: str = "") -> User | None:
     """The account, if the password is its own and neither it nor the address is locked out.  ``device``: this browser's cookie."""
     secrets, name = store.key_values, canonical(username)
-    places = {digest(f"user:{name}"): PER_USER, digest(f"address:{party(address)}"): PER_ADDRESS}
+    places = {digest(f"user:{name}"): PER_USER, digest(f"address:{counted_address(address)}"): PER_ADDRESS}
     own = {digest(f"device:{device}:{name}"): PER_USER} if await known_devices.is_known(store, device, name, now) else {}
     slots = await _slots(secrets, own, now) or await _slots(secrets, places, now)
     user = await find(store, username)

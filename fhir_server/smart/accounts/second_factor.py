@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts.users import User, second_family
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
-from fhir_server.smart.core.encryption import box
+from fhir_server.smart.core.encryption import derive_fernet
 from fhir_server.store import Store
 
 STEP: Final = 30 * SECOND
@@ -117,13 +117,13 @@ async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: b
 
 
 def encrypt_seed(smart: SmartContext, seed: bytes) -> bytes:
-    return box(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
 
 
 def decrypt_seed(smart: SmartContext, kept: bytes) -> bytes:
     """A seed; one that no code fits if it was sealed under another key."""
     try:
-        return box(smart.key.encode(), _PURPOSE).decrypt(kept) if smart.key else kept
+        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(kept) if smart.key else kept
     except Unsealable:
         return new_seed()
 

@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_server.smart.core.context import MINUTE, digest, new_secret
-from fhir_server.smart.core.password_rules import ANY_PLACE, Rules
+from fhir_server.smart.core.password_rules import DEFAULT_RULES, PasswordRules
 from fhir_server.smart.core.persons import Person, Role
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.token_grants import revoke_where
@@ -59,7 +59,7 @@ async def find(store: Store, username: str) -> User | None:
 
 
 async def list_all(store: Store) -> tuple[User, ...]:
-    return await _users.all(store)
+    return await _users.list_all(store)
 
 
 async def create(
@@ -72,7 +72,7 @@ async def create(
     patient: str | None = None,
     practitioner: str | None = None,
     related_persons: tuple[str, ...] = (),
-    rules: Rules = ANY_PLACE,
+    rules: PasswordRules = DEFAULT_RULES,
 ) -> User:
     """Open an account.  Raises ValueError, worded for the operator, if the name is taken or the password will not do."""
     key = canonical(username)
@@ -159,7 +159,7 @@ def account_family(user: User) -> str:
     return f"account:{digest(user.subject)}"
 
 
-async def set_password(store: Store, user: User, password: str, rules: Rules, now: int) -> User:
+async def set_password(store: Store, user: User, password: str, rules: PasswordRules, now: int) -> User:
     """Give the account another password; its sessions end.  Raises ValueError as :func:`hash_password` does."""
     return await keep_password(store, user, await hash_password(password, rules, (user.username, user.name)), now)
 
@@ -175,7 +175,7 @@ async def keep_password(store: Store, user: User, hashed: str, now: int) -> User
     return changed
 
 
-async def hash_password(password: str, rules: Rules, names: tuple[str, ...]) -> str:
+async def hash_password(password: str, rules: PasswordRules, names: tuple[str, ...]) -> str:
     """argon2id of a password.  Raises ValueError, worded for whoever chose it, for one that will not do (``passwords``)."""
 
     def hashed() -> str:

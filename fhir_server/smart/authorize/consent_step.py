@@ -31,7 +31,7 @@ async def requested_scopes(smart: SmartContext, record: AuthorizationRequest) ->
     client = await clients.find(smart.store, record.client_id)
     return {
         "client_name": client.name if client else record.client_id,
-        "client_host": client.host(record.redirect_uri) if client else "",
+        "client_host": client.redirect_host(record.redirect_uri) if client else "",
     }
 
 

@@ -23,8 +23,8 @@ from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
-from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
@@ -58,8 +58,8 @@ class AuthorizePages:
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
-        self._limit = Limit(PER_ADDRESS, MINUTE)
-        self._sign_ins = Limit(PER_ADDRESS, MINUTE)
+        self._limit = RateLimit(PER_ADDRESS, MINUTE)
+        self._sign_ins = RateLimit(PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
         try:
@@ -75,7 +75,7 @@ class AuthorizePages:
             return to_http_response(answer, {}) if follow else self._error(_UNSOUND, error)
         given = asked.form
         who, now = address(request), self.smart.now()
-        if not self._limit.allows(who, now):
+        if not self._limit.count_if_allowed(who, now):
             return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(who, now))
         record = AuthorizationRequest(_is_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, now)
         return _to("/oauth/continue", request=await requests.save(self.smart, record))
@@ -95,7 +95,7 @@ class AuthorizePages:
     async def sign_in_sent(self, request: Request, form: Form) -> Response:
         given, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
         who = address(request)
-        if not self._sign_ins.allows(who, now):  # each costs a hash, also where it could not be right any more
+        if not self._sign_ins.count_if_allowed(who, now):  # each costs a hash, also where it could not be right any more
             return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(who, now))
         name, password = given.get("username", ""), given.get("password", "")
         user = await check_password_sign_in(self.smart.store, name, password, address(request), now, device)
@@ -162,7 +162,7 @@ class AuthorizePages:
         if not await requests.take(self.smart, handle):
             return self._error(_ANSWERED, on=("Connected apps", "/apps"))
         asked = to_authlib_request(request, self.smart.origin, list(record.pairs))
-        about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
+        about, detail = (patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
         await self.smart.record(
             SecurityEvent("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail)
         )

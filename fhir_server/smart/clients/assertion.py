@@ -16,13 +16,13 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
 from fhir_server.smart.clients import clients
-from fhir_server.smart.clients.jwks_cache import JwksCache, KeysUnavailableError, UnreadableKeysError, long_enough, read
+from fhir_server.smart.clients.jwks_cache import JwksCache, KeysUnavailableError, UnreadableKeysError, is_strong_key, parse_jwks
 from fhir_server.smart.core.authlib import AuthlibRequest, run_on_loop
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
-LONGEST: Final = 300  # seconds from now to ``exp``
-SKEW: Final = 30  # seconds that a client's clock may be ahead
+MAX_LIFETIME: Final = 300  # seconds from now to ``exp``
+CLOCK_SKEW: Final = 30  # seconds that a client's clock may be ahead
 
 
 class ClientAssertion(JWTBearerClientAssertion):
@@ -51,7 +51,7 @@ class ClientAssertion(JWTBearerClientAssertion):
         if record is None or not isinstance(kid, str) or not kid or header.get("jku", record.jwks_uri or None) != (record.jwks_uri or None):
             return KeySet([])
         try:
-            published = await self._published.keys(record.jwks_uri, kid) if record.jwks_uri else read(record.jwks)
+            published = await self._published.keys(record.jwks_uri, kid) if record.jwks_uri else parse_jwks(record.jwks)
         except (KeysUnavailableError, UnreadableKeysError):
             return KeySet([])
         return published
@@ -86,7 +86,7 @@ class ClientAssertion(JWTBearerClientAssertion):
         if not _acceptable(claims, self._smart, now // SECOND):
             raise _refusal()
         once = digest(f"{claims['iss']} {claims['jti']}")
-        expires = now + (LONGEST + SKEW) * SECOND + MINUTE
+        expires = now + (MAX_LIFETIME + CLOCK_SKEW) * SECOND + MINUTE
         if not run_on_loop(self._smart.store.key_values.put_if_absent, "jti", once, b"", expires):
             raise _refusal()
         return claims
@@ -95,7 +95,7 @@ class ClientAssertion(JWTBearerClientAssertion):
 def _named(header: dict[str, Any], keys: KeySet) -> Key:
     """The one key that the header names, of the type that its algorithm needs."""
     kid, kty = header.get("kid"), ALGORITHMS.get(str(header.get("alg")))
-    fitting = [key for key in keys if key.kid == kid and key.key_type == kty and long_enough(key)]
+    fitting = [key for key in keys if key.kid == kid and key.key_type == kty and is_strong_key(key)]
     if len(fitting) != 1:
         raise _refusal()
     return fitting[0]
@@ -109,8 +109,8 @@ def _acceptable(claims: dict[str, Any], smart: SmartContext, now: int) -> bool:
         claims.get("iss") == claims.get("sub")
         and claims.get("aud") in (token_endpoint(smart), [token_endpoint(smart)])
         and all(isinstance(at, (int, float)) and not isinstance(at, bool) for at in (exp, *starts))
-        and now < exp <= now + LONGEST + SKEW
-        and all(at <= now + SKEW for at in starts)
+        and now < exp <= now + MAX_LIFETIME + CLOCK_SKEW
+        and all(at <= now + CLOCK_SKEW for at in starts)
         and isinstance(jti, str)
         and 0 < len(jti) <= 512
     )

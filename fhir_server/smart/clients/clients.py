@@ -64,10 +64,10 @@ class Client(msgspec.Struct, frozen=True):
         """The scope levels it can have: a backend acts for no person, an app for nothing but persons."""
         return frozenset({"system"}) if self.kind == "backend" else frozenset({"patient", "user"})
 
-    def secret_fits(self, secret: str) -> bool:
+    def matches_secret(self, secret: str) -> bool:
         return self.method == "client_secret" and hmac.compare_digest(self.secret_hash, digest(secret))
 
-    def host(self, redirect_uri: str) -> str:
+    def redirect_host(self, redirect_uri: str) -> str:
         """Where the answer goes, for the consent page: a host, or this device; never a name the app chose freely."""
         parts = urlsplit(redirect_uri)
         if parts.scheme in ("http", "https") and parts.hostname not in _LOOPBACK:
@@ -83,7 +83,7 @@ async def find(store: Store, client_id: str) -> Client | None:
 
 
 async def list_all(store: Store) -> tuple[Client, ...]:
-    return await _clients.all(store)
+    return await _clients.list_all(store)
 
 
 async def save(store: Store, client: Client) -> None:

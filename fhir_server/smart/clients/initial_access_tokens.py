@@ -18,7 +18,7 @@ async def issue(store: Store, now: int) -> str:
     return token
 
 
-async def valid(store: Store, token: str, now: int) -> bool:
+async def is_valid(store: Store, token: str, now: int) -> bool:
     return await store.key_values.get(_KIND, digest(token), now) is not None
 
 

@@ -21,12 +21,12 @@ from joserfc.jwk import Key, KeySet, RSAKey
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, SmartContext
 from fhir_server.web.public_fetch import UnfetchableError, fetch
 
-LONGEST: Final = HOUR  # however long the address says its answer is good for
-UNSAID: Final = 5 * MINUTE  # where it says nothing
-FLOOR: Final = 10 * SECOND  # between two fetches because of an unknown key id
-BUDGET: Final = 30  # fetches of one address in a minute
-REMEMBERED: Final = 1000  # addresses
-SHORTEST: Final = 2048  # bits of an RSA key (RFC 7518 3.3)
+MAX_LIFETIME: Final = HOUR  # however long the address says its answer is good for
+DEFAULT_LIFETIME: Final = 5 * MINUTE  # where it says nothing
+MIN_REFETCH_INTERVAL: Final = 10 * SECOND  # between two fetches because of an unknown key id
+MAX_FETCHES_PER_MINUTE: Final = 30  # fetches of one address in a minute
+MAX_URLS: Final = 1000  # addresses
+MIN_RSA_BITS: Final = 2048  # bits of an RSA key (RFC 7518 3.3)
 
 
 class KeysUnavailableError(Exception):
@@ -42,7 +42,7 @@ class _CachedKeys:
     keys: KeySet | None = None
     until: int = 0
     failures: int = 0
-    fetches: deque[int] = field(default_factory=lambda: deque(maxlen=BUDGET))
+    fetches: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_FETCHES_PER_MINUTE))
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -57,7 +57,7 @@ class JwksCache:
         """The keys at this address, fetched anew if they have run out or do not have this key id.  Raises NoKeys."""
         kept = self._kept.setdefault(url, _CachedKeys())
         self._kept.move_to_end(url)
-        if len(self._kept) > REMEMBERED:
+        if len(self._kept) > MAX_URLS:
             self._kept.popitem(last=False)
         failures = kept.failures
         async with kept.lock:
@@ -66,17 +66,17 @@ class JwksCache:
             now = self._smart.now()
             if kept.keys is not None and now < kept.until:
                 known = any(key.kid == kid for key in kept.keys)
-                if known or now < kept.fetches[-1] + FLOOR:
+                if known or now < kept.fetches[-1] + MIN_REFETCH_INTERVAL:
                     return kept.keys
             return await self._fetch(url, kept, now)
 
     async def _fetch(self, url: str, kept: _CachedKeys, now: int) -> KeySet:
-        if len(kept.fetches) == BUDGET and now < kept.fetches[0] + MINUTE:
+        if len(kept.fetches) == MAX_FETCHES_PER_MINUTE and now < kept.fetches[0] + MINUTE:
             raise KeysUnavailableError
         kept.fetches.append(now)
         try:
             answer = await fetch(self._smart.network, url, local=self._smart.is_demo)
-            keys = read(_object(answer.body))
+            keys = parse_jwks(_object(answer.body))
         except (UnfetchableError, ValueError, RecursionError):
             kept.keys, kept.failures = None, kept.failures + 1
             raise KeysUnavailableError from None
@@ -85,7 +85,7 @@ class JwksCache:
         return keys
 
 
-def read(jwks: dict[str, Any]) -> KeySet:
+def parse_jwks(jwks: dict[str, Any]) -> KeySet:
     """The keys of a JWK Set.  Raises Unreadable."""
     try:
         return KeySet.import_key_set(jwks)  # type: ignore[arg-type]
@@ -93,9 +93,9 @@ def read(jwks: dict[str, Any]) -> KeySet:
         raise UnreadableKeysError from None
 
 
-def long_enough(key: Key) -> bool:
+def is_strong_key(key: Key) -> bool:
     """Whether a key is one that cannot be taken apart."""
-    return not isinstance(key, RSAKey) or key.raw_value.key_size >= SHORTEST
+    return not isinstance(key, RSAKey) or key.raw_value.key_size >= MIN_RSA_BITS
 
 
 def _life(cache_control: str, age: str) -> int:
@@ -104,10 +104,10 @@ def _life(cache_control: str, age: str) -> int:
     if "no-store" in said or "no-cache" in said:
         return 0
     if "max-age" not in said:
-        return UNSAID
+        return DEFAULT_LIFETIME
     seconds = re.fullmatch(r"[0-9]{1,10}", said["max-age"])
     passed = int(age) if re.fullmatch(r"[0-9]{1,10}", age) else 0
-    return min(LONGEST, (int(seconds[0]) - passed) * SECOND) if seconds else 0
+    return min(MAX_LIFETIME, (int(seconds[0]) - passed) * SECOND) if seconds else 0
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -23,16 +23,16 @@ def skeleton(name: str) -> str:
     return "".join(letter for letter in letters if letter.isalnum()).replace("rn", "m").replace("vv", "w").replace("i", "l")
 
 
-def readable(name: str) -> bool:
+def is_readable(name: str) -> bool:
     """Whether every character is one that can be seen, or a single space between words."""
     return name.isprintable() and name == " ".join(name.split()) and not any(unicodedata.category(one).startswith("C") for one in name)
 
 
-def imitates(name: str, taken: str) -> bool:
+def is_lookalike(name: str, taken: str) -> bool:
     """Whether people could take ``name`` for ``taken``."""
     return bool(skeleton(taken)) and skeleton(name) == skeleton(taken)
 
 
-def claims(name: str, organization: str) -> bool:
+def claims_organization(name: str, organization: str) -> bool:
     """Whether a name speaks in the name of the organisation."""
     return bool(skeleton(organization)) and skeleton(organization) in skeleton(name)

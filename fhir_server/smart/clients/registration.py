@@ -19,16 +19,16 @@ from jsonschema import Draft202012Validator
 
 from fhir_server.smart.clients import clients, names, software_statements
 from fhir_server.smart.clients.clients import Client
-from fhir_server.smart.clients.jwks_cache import SHORTEST, UnreadableKeysError, long_enough, read
+from fhir_server.smart.clients.jwks_cache import MIN_RSA_BITS, UnreadableKeysError, is_strong_key, parse_jwks
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest, new_secret
-from fhir_server.smart.core.scopes import NAMED, narrowed
+from fhir_server.smart.core.scopes import NAMED_SCOPES, narrow_scopes
 from fhir_server.web.public_fetch import is_allowed, loopback
 
 Error = Literal["invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement"]
 _SHAPE: Final = json.loads((files("fhir_server.smart.clients") / "registration.schema.json").read_text(encoding="utf-8"))
 _SCHEMA: Final = Draft202012Validator(_SHAPE)
 _LEVELS: Final = frozenset({"patient", "user"})
-_MOST: Final = " ".join((*NAMED, "patient/*.cruds", "user/*.cruds"))
+_MOST: Final = " ".join((*NAMED_SCOPES, "patient/*.cruds", "user/*.cruds"))
 _USUAL: Final = "openid fhirUser launch launch/patient offline_access patient/*.rs"
 _METHODS: Final[dict[str, clients.Method]] = {
     "none": "none",
@@ -65,7 +65,7 @@ class RegisteredClient:
 
     client: Client
     secret: str
-    manager: str
+    registration_token: str
 
 
 async def register(smart: SmartContext, metadata: Any) -> RegisteredClient:
@@ -83,7 +83,7 @@ async def update(smart: SmartContext, client: Client, metadata: Any, manager: st
     given = metadata if isinstance(metadata, dict) else {}
     if given.get("client_id") != client.client_id or any(name in given for name in _OURS):
         raise RegistrationError("invalid_client_metadata", f"The client_id must be sent, and none of {', '.join(_OURS)}.")
-    if "client_secret" in given and not client.secret_fits(str(given["client_secret"])):
+    if "client_secret" in given and not client.matches_secret(str(given["client_secret"])):
         raise RegistrationError("invalid_client_metadata", "The client_secret is not the one that is registered.")
     done = await _describe(smart, client, metadata, manager)
     async with _naming(smart, done.client):
@@ -96,7 +96,7 @@ async def authenticate_manager(smart: SmartContext, client_id: str, token: str) 
     return client if client and client.registration_token_hash and token and client.registration_token_hash == digest(token) else None
 
 
-def document(smart: SmartContext, done: RegisteredClient) -> dict[str, Any]:
+def client_information(smart: SmartContext, done: RegisteredClient) -> dict[str, Any]:
     """A registration as its app is told it (RFC 7591 3.2.1)."""
     client = done.client
     told: dict[str, Any] = {
@@ -106,7 +106,7 @@ def document(smart: SmartContext, done: RegisteredClient) -> dict[str, Any]:
         "redirect_uris": list(client.redirect_uris),
         "scope": client.scopes,
         **client.metadata,
-        "registration_access_token": done.manager,
+        "registration_access_token": done.registration_token,
         "registration_client_uri": f"{smart.origin}/oauth/register/{client.client_id}",
     }
     if client.jwks:
@@ -179,7 +179,7 @@ async def _apply_software_statement(smart: SmartContext, metadata: dict[str, Any
     if statement is None:
         return given, ""
     try:
-        claims = await software_statements.verified_claims(smart.store, statement, smart.now())
+        claims = await software_statements.verify(smart.store, statement, smart.now())
     except software_statements.UnapprovedStatementError:
         raise RegistrationError(
             "unapproved_software_statement", "The software statement is by a publisher who is not trusted here."
@@ -192,11 +192,11 @@ async def _apply_software_statement(smart: SmartContext, metadata: dict[str, Any
 
 async def _check_name(smart: SmartContext, name: str, client_id: str) -> None:
     others = [one.name for one in await clients.list_all(smart.store) if one.client_id != client_id]
-    if not names.readable(name):
+    if not names.is_readable(name):
         raise RegistrationError(
             "invalid_client_metadata", "The name (client_name) has characters that cannot be seen, or spaces at its ends."
         )
-    if names.claims(name, smart.organization) or any(names.imitates(name, taken) for taken in others):
+    if names.claims_organization(name, smart.organization) or any(names.is_lookalike(name, taken) for taken in others):
         raise RegistrationError("invalid_client_metadata", _TAKEN)
 
 
@@ -208,7 +208,7 @@ def _returnable(uri: str) -> bool:
 
 
 def _scopes(asked: str | None) -> str:
-    kept = " ".join(narrowed(_USUAL if asked is None else asked, _MOST, _LEVELS))
+    kept = " ".join(narrow_scopes(_USUAL if asked is None else asked, _MOST, _LEVELS))
     if not kept:
         raise RegistrationError(
             "invalid_client_metadata",
@@ -223,11 +223,11 @@ def _keys(stated: dict[str, Any]) -> dict[str, Any]:
         raise RegistrationError("invalid_client_metadata", "private_key_jwt needs jwks_uri or jwks, and not both.")
     jwks: dict[str, Any] = stated.get("jwks", {})
     try:
-        sound = not jwks or all(long_enough(key) for key in read(jwks))
+        sound = not jwks or all(is_strong_key(key) for key in parse_jwks(jwks))
     except UnreadableKeysError:
         raise RegistrationError("invalid_client_metadata", "The jwks cannot be read.") from None
     if not sound:
-        raise RegistrationError("invalid_client_metadata", f"An RSA key of the jwks has less than {SHORTEST} bits.")
+        raise RegistrationError("invalid_client_metadata", f"An RSA key of the jwks has less than {MIN_RSA_BITS} bits.")
     return jwks
 
 

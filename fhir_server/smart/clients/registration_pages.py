@@ -11,7 +11,7 @@ from fhir_server.smart.clients import initial_access_tokens, registration
 from fhir_server.smart.clients.registration import RegistrationError
 from fhir_server.smart.clients.registration_routes import register_with_token
 from fhir_server.smart.core.context import SmartContext, new_secret
-from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import BadFormError, address, read_form, with_headers
 
@@ -42,7 +42,7 @@ _SCOPES: Final = {
 class RegistrationPages:
     """The page of one :class:`SmartContext`; ``limit`` is shared with the endpoint for programs."""
 
-    def __init__(self, smart: SmartContext, limit: Limit) -> None:
+    def __init__(self, smart: SmartContext, limit: RateLimit) -> None:
         self._smart = smart
         self._limit = limit
 
@@ -59,10 +59,10 @@ class RegistrationPages:
             return render(self._smart, "error.html", 403, text=_FORGED, detail="")
         given = form | {"scopes": [value for name, value in pairs if name == "scope"]}
         invitation = form.get("invitation", "").strip()
-        if not self._smart.is_demo and not await initial_access_tokens.valid(self._smart.store, invitation, self._smart.now()):
+        if not self._smart.is_demo and not await initial_access_tokens.is_valid(self._smart.store, invitation, self._smart.now()):
             return self._page(request, given, _NO_INVITATION)
         who, now = address(request), self._smart.now()
-        if not self._limit.allows(who, now):
+        if not self._limit.count_if_allowed(who, now):
             return with_headers(self._page(request, given, _TOO_MANY, 429), self._limit.headers(who, now))
         try:
             done = await register_with_token(self._smart, _metadata(given), "" if self._smart.is_demo else invitation)
@@ -70,7 +70,7 @@ class RegistrationPages:
             return self._page(request, given, _WANTED.get(refused.member) or str(refused))
         if done is None:
             return self._page(request, given, _NO_INVITATION)
-        return render(self._smart, "app_registered.html", done=done, told=registration.document(self._smart, done))
+        return render(self._smart, "app_registered.html", done=done, told=registration.client_information(self._smart, done))
 
     def _page(self, request: Request, given: dict[str, Any], problem: str = "", status: int = 400) -> Response:
         cookie = cookies.session_cookie(self._smart, request) or new_secret()
@@ -100,7 +100,7 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
     return metadata | ({"client_uri": homepage} if homepage else {})
 
 
-def add_registration_pages(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
+def add_registration_pages(routes: APIRouter, smart: SmartContext, limit: RateLimit) -> None:
     """Add the page's routes."""
     here = RegistrationPages(smart, limit)
     routes.add_api_route(PATH, here.form, methods=["GET"])

@@ -13,12 +13,12 @@ from fhir_server.smart.clients import clients, initial_access_tokens, registrati
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.registration import RegisteredClient, RegistrationError
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.smart.core.security_events import Kind, SecurityEvent
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"
-PER_ADDRESS: Final = 30  # registrations an hour
+MAX_REGISTRATIONS_PER_HOUR: Final = 30  # registrations an hour
 _HEADERS: Final = CORS | NO_STORE
 _PREFLIGHT: Final = PREFLIGHT | {"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS"}
 
@@ -30,16 +30,16 @@ class InvalidBodyError(ValueError):
 class RegistrationEndpoints:
     """The endpoints of one :class:`SmartContext`; ``limit`` is shared with the page for people."""
 
-    def __init__(self, smart: SmartContext, limit: Limit) -> None:
+    def __init__(self, smart: SmartContext, limit: RateLimit) -> None:
         self._smart = smart
         self._limit = limit
 
     async def create(self, request: Request) -> Response:
         token = _bearer(request)
-        if (token or not self._smart.is_demo) and not await initial_access_tokens.valid(self._smart.store, token, self._smart.now()):
+        if (token or not self._smart.is_demo) and not await initial_access_tokens.is_valid(self._smart.store, token, self._smart.now()):
             return _unauthorized()
         who, now = address(request), self._smart.now()
-        if not self._limit.allows(who, now):
+        if not self._limit.count_if_allowed(who, now):
             refused = _error(429, "temporarily_unavailable", "Too many registrations from this address; try again in an hour.")
             return with_headers(refused, self._limit.headers(who, now))
         try:
@@ -48,7 +48,7 @@ class RegistrationEndpoints:
             return _error(400, "invalid_client_metadata", str(error))
         except RegistrationError as refused:
             return _error(400, refused.error, str(refused))
-        return _unauthorized() if done is None else JSONResponse(registration.document(self._smart, done), 201, headers=_HEADERS)
+        return _unauthorized() if done is None else JSONResponse(registration.client_information(self._smart, done), 201, headers=_HEADERS)
 
     async def read(self, request: Request) -> Response:
         client = await self._managed(request)
@@ -89,7 +89,7 @@ class RegistrationEndpoints:
         return await registration.authenticate_manager(self._smart, request.path_params["client_id"], _bearer(request))
 
     def _response(self, done: RegisteredClient) -> Response:
-        return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
+        return JSONResponse(registration.client_information(self._smart, done), headers=_HEADERS)
 
 
 async def register_with_token(smart: SmartContext, metadata: Any, token: str) -> RegisteredClient | None:
@@ -105,7 +105,7 @@ async def register_with_token(smart: SmartContext, metadata: Any, token: str) ->
     return None
 
 
-def add_registration(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
+def add_registration(routes: APIRouter, smart: SmartContext, limit: RateLimit) -> None:
     """Add the endpoints' routes."""
     here = RegistrationEndpoints(smart, limit)
     one = f"{PATH}/{{client_id}}"

@@ -35,7 +35,7 @@ _publishers = Register("trusted-publisher", Publisher)
 
 
 async def list_all(store: Store) -> tuple[Publisher, ...]:
-    return await _publishers.all(store)
+    return await _publishers.list_all(store)
 
 
 async def trust(store: Store, publisher: Publisher) -> None:
@@ -54,7 +54,7 @@ async def distrust(store: Store, issuer: str) -> bool:
     return await _publishers.remove(store, issuer)
 
 
-async def verified_claims(store: Store, statement: str, now: int) -> dict[str, Any]:
+async def verify(store: Store, statement: str, now: int) -> dict[str, Any]:
     """The claims of a software statement.  Raises Unapproved, Unsound."""
     issuer = _issuer(statement)
     publisher = await _publishers.find(store, issuer) if issuer else None

@@ -9,9 +9,9 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from fhir_server.clock import Clock
-from fhir_server.smart.core.password_rules import Rules
+from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.persons import Encounters, Records, no_encounters
-from fhir_server.smart.core.security_events import Journal, SecurityEvent, discard_event
+from fhir_server.smart.core.security_events import EventRecorder, SecurityEvent, discard_event
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Network
 
@@ -69,9 +69,9 @@ class SmartContext:
     key: str = ""
     encounters: Encounters = no_encounters
     network: Network = field(default_factory=Network)
-    record_security_event: Journal = discard_event
+    record_security_event: EventRecorder = discard_event
     second_factor: frozenset[str] = frozenset()
-    passwords: Rules = field(default_factory=Rules)
+    passwords: PasswordRules = field(default_factory=PasswordRules)
     zone: ZoneInfo = _UTC
 
     async def record(self, act: SecurityEvent) -> None:

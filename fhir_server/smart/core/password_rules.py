@@ -15,10 +15,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-SHORTEST: Final = 10
-FEWEST_GUESSES: Final = 10**8
+MIN_LENGTH: Final = 10
+MIN_GUESSES: Final = 10**8
 # What anybody would try first at a place like this; docs/security.md lists them, with the words taken from the account.
-WORDS: Final = (
+COMMON_WORDS: Final = (
     *("health", "healthcare", "hospital", "clinic", "clinical", "clinician", "doctor", "nurse", "patient", "medical", "medicine"),
     *("record", "records", "portal", "mychart", "chart", "billing", "privacy", "officer", "fhir", "smart", "server"),
 )
@@ -28,17 +28,17 @@ _LINE: Final = re.compile(rb"[0-9A-F]{40}(:[0-9]+)?\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PasswordRules:
     """What this server asks of a password beside length: ``words`` as in :func:`check`, and a file of breached passwords."""
 
     words: tuple[str, ...] = ()
     breached: Path | None = None
 
     @staticmethod
-    def of(words: tuple[str, ...], breached: str) -> Rules:
+    def of(words: tuple[str, ...], breached: str) -> PasswordRules:
         """With the file at the path ``breached`` ("": none).  Raises ValueError, worded for the operator, if it is not such a file."""
         if not breached:
-            return Rules(words)
+            return PasswordRules(words)
         try:
             with Path(breached).open("rb") as file:
                 sound = _LINE.fullmatch(file.readline(100))
@@ -48,7 +48,7 @@ class Rules:
             raise ValueError(
                 "FHIR_SERVER_BREACHED_PASSWORDS_FILE must be lines of SHA-1 hashes in capitals, in order, as Pwned Passwords has them."
             )
-        return Rules(words, Path(breached))
+        return PasswordRules(words, Path(breached))
 
     def check(self, password: str, names: Iterable[str] = ()) -> None:
         """Refuse what may not be this person's password.  Raises ValueError, worded for whoever chose it."""
@@ -57,7 +57,7 @@ class Rules:
             raise ValueError("This password is known from a breach at some other place. Choose another one.")
 
 
-ANY_PLACE: Final = Rules()  # those of no place in particular
+DEFAULT_RULES: Final = PasswordRules()  # those of no place in particular
 
 
 def is_breached(file: Path, password: str) -> bool:
@@ -80,13 +80,13 @@ def check(password: str, words: Iterable[str] = ()) -> None:
 
     Raises ValueError, worded for whoever chose it.  Takes some milliseconds.
     """
-    if len(password) < SHORTEST:
-        raise ValueError(f"A password needs at least {SHORTEST} characters.")
+    if len(password) < MIN_LENGTH:
+        raise ValueError(f"A password needs at least {MIN_LENGTH} characters.")
     from zxcvbn import zxcvbn  # a megabyte of words, for the rare moment in which a password is chosen
 
     with _one_at_a_time:
-        guesses = zxcvbn(password[:_ESTIMATED], user_inputs=[*WORDS, *_letters_of(words)])["guesses"]
-    if guesses < FEWEST_GUESSES:
+        guesses = zxcvbn(password[:_ESTIMATED], user_inputs=[*COMMON_WORDS, *_letters_of(words)])["guesses"]
+    if guesses < MIN_GUESSES:
         raise ValueError("This password is too easy to guess. Choose a longer one; a few words that nobody would expect together do well.")
 
 

@@ -22,15 +22,15 @@ class Register(Generic[R]):
     """All records of one ``kind``, by name."""
 
     kind: str
-    shape: type[R]
+    record_type: type[R]
 
     async def find(self, store: Store, name: str) -> R | None:
         text = await store.key_values.get(self.kind, name, 0)
-        return None if text is None else msgspec.json.decode(text, type=self.shape)
+        return None if text is None else msgspec.json.decode(text, type=self.record_type)
 
-    async def all(self, store: Store) -> tuple[R, ...]:
+    async def list_all(self, store: Store) -> tuple[R, ...]:
         kept = await store.key_values.list_all(self.kind, 0)
-        return tuple(msgspec.json.decode(text, type=self.shape) for _, text in sorted(kept))
+        return tuple(msgspec.json.decode(text, type=self.record_type) for _, text in sorted(kept))
 
     async def save(self, store: Store, name: str, record: R) -> None:
         await store.key_values.put(self.kind, name, msgspec.json.encode(record), MAX_INSTANT)

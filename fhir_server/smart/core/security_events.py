@@ -60,13 +60,13 @@ class SecurityEvent(msgspec.Struct, frozen=True):
     detail: dict[str, str] = {}
 
 
-Journal = Callable[[SecurityEvent, int], Awaitable[None]]
+EventRecorder = Callable[[SecurityEvent, int], Awaitable[None]]
 
 
 async def discard_event(act: SecurityEvent, at: int) -> None:
     """The journal of a server that keeps none."""
 
 
-def of_patient(id: str | None) -> tuple[str, ...]:
+def patient_references(id: str | None) -> tuple[str, ...]:
     """``about`` for an act about one patient, or about none."""
     return (f"Patient/{id}",) if id else ()

@@ -13,12 +13,12 @@ from joserfc.jwk import ECKey, RSAKey
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext, new_secret
-from fhir_server.smart.core.encryption import box
+from fhir_server.smart.core.encryption import derive_fernet
 
 _KIND: Final = "signing-key"
 _PURPOSE: Final = "fhir-server signing keys"
 ALGORITHMS: Final = ("RS256", "ES384")
-LINGER: Final = HOUR + 5 * MINUTE  # the life of an id_token, and what clocks may differ
+RETIREMENT_PERIOD: Final = HOUR + 5 * MINUTE  # the life of an id_token, and what clocks may differ
 
 
 class SigningKey(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ async def rotate(smart: SmartContext, alg: str) -> None:
     for name, key in kept.items():
         if key.retired is None:
             old = msgspec.structs.replace(key, retired=now)
-            await smart.store.key_values.put(_KIND, name, msgspec.json.encode(old), now + LINGER)
+            await smart.store.key_values.put(_KIND, name, msgspec.json.encode(old), now + RETIREMENT_PERIOD)
 
 
 async def list_all(smart: SmartContext) -> tuple[SigningKey, ...]:
@@ -65,7 +65,7 @@ async def jwks(smart: SmartContext) -> dict[str, Any]:
     return {"keys": [_public(smart, key) for key in (await _stored(smart)).values()]}
 
 
-async def signer(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
+async def current_key(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
     """The ``kid`` and private key to sign with.  Raises LookupError before :func:`prepare`."""
     for key in (await _stored(smart)).values():
         if key.alg == alg and key.retired is None:
@@ -101,8 +101,8 @@ def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any]:
 
 
 def _encrypt(smart: SmartContext, pem: bytes) -> bytes:
-    return box(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
 
 
 def _decrypt(smart: SmartContext, pem: bytes) -> bytes:
-    return box(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem
+    return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem

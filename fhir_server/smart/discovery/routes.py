@@ -15,7 +15,7 @@ from fhir_server.web.forms import CORS, PREFLIGHT
 _READABLE = CORS | {"Access-Control-Expose-Headers": "ETag"}
 
 
-def add_public(routes: APIRouter, smart: SmartContext) -> None:
+def add_documents(routes: APIRouter, smart: SmartContext) -> None:
     """Add the documents' routes."""
     content = brands.bundle(smart, 0)
     # What it says, not when this process began to say it.

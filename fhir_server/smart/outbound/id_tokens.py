@@ -16,7 +16,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from fhir_server.smart.core.context import SECOND
 
 ALGORITHMS: Final = ("RS256", "RS384", "ES256", "ES384")
-SKEW: Final = 60  # seconds that two clocks may differ
+CLOCK_SKEW: Final = 60  # seconds that two clocks may differ
 
 
 class InvalidIdTokenError(Exception):
@@ -27,14 +27,14 @@ class InvalidIdTokenError(Exception):
 class ExpectedClaims:
     """What the token must state: by whom, for whom, in answer to which question, beside which access token.
 
-    ``since``  seconds: the person must have signed in at or after it; 0 for whenever
+    ``authenticated_after``  seconds: the person must have signed in at this time or later; 0: at any time
     """
 
     issuer: str
     client_id: str
     nonce: str
     access_token: str = ""
-    since: int = 0
+    authenticated_after: int = 0
 
 
 async def verify(token: object, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
@@ -58,16 +58,16 @@ def _verify(token: str, keys: dict[str, Any], expected: ExpectedClaims, now: int
         "exp": {"essential": True},
         "iat": {"essential": True},
         "sub": {"essential": True},
-        "auth_time": {"essential": bool(expected.since)},
+        "auth_time": {"essential": bool(expected.authenticated_after)},
     }
-    JWTClaimsRegistry(now, SKEW, **stated).validate(read.claims)
+    JWTClaimsRegistry(now, CLOCK_SKEW, **stated).validate(read.claims)
     if not _check_times(read.claims, expected) or not _check_access_token_hash(read.claims, str(read.header["alg"]), expected):
         raise ValueError("auth_time or at_hash")
     return dict(read.claims)
 
 
 def _check_times(claims: dict[str, Any], expected: ExpectedClaims) -> bool:
-    return not expected.since or int(claims["auth_time"]) >= expected.since - SKEW
+    return not expected.authenticated_after or int(claims["auth_time"]) >= expected.authenticated_after - CLOCK_SKEW
 
 
 def _check_access_token_hash(claims: dict[str, Any], alg: str, expected: ExpectedClaims) -> bool:

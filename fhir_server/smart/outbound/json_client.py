@@ -19,7 +19,7 @@ import httpx
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.public_fetch import is_allowed
 
-MOST: Final = 4 * 1024 * 1024  # bytes of one answer
+MAX_BYTES: Final = 4 * 1024 * 1024  # bytes of one answer
 _WAITS: Final = httpx.Timeout(10, connect=5)
 # Uncompressed only: a small compressed answer could unpack to any size.
 _ACCEPTED: Final = {"Accept": "application/fhir+json, application/json;q=0.9", "Accept-Encoding": "identity"}
@@ -84,12 +84,12 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
 
 
-def callable_url(smart: SmartContext, url: object) -> bool:
+def is_callable_url(smart: SmartContext, url: object) -> bool:
     """Whether we may send anyone, or anything, there: https, or plain http to this machine outside production."""
     return isinstance(url, str) and is_allowed(url, local=smart.is_demo)
 
 
-def text(value: object) -> str:
+def as_text(value: object) -> str:
     """A member of another server's JSON that should be a string; "" for anything else."""
     return value if isinstance(value, str) else ""
 
@@ -100,7 +100,7 @@ async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
-        if len(body) > MOST:
+        if len(body) > MAX_BYTES:
             raise InvalidResponseError
     return bytes(body)
 

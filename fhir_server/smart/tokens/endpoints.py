@@ -14,9 +14,9 @@ from fhir_server.smart.clients.clients import find as find_client
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
 from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant, find
+from fhir_server.smart.tokens import launch_parameters
 from fhir_server.smart.tokens.grants import METHODS
-from fhir_server.smart.tokens.style import launch_parameters
-from fhir_server.smart.tokens.tokens import Principal, current_scope, principal
+from fhir_server.smart.tokens.tokens import Principal, current_scope, resolve_principal
 
 
 class Revocation(RevocationEndpoint):
@@ -59,7 +59,7 @@ async def _state(smart: SmartContext, token: str) -> dict[str, Any]:
     now = smart.now()
     token_grant = await find(smart.store, ACCESS, digest(token), now)
     client = await find_client(smart.store, token_grant.client_id) if token_grant else None
-    caller = await principal(smart.store, token, now)
+    caller = await resolve_principal(smart.store, token, now)
     if token_grant is None or client is None or caller is None:
         return {"active": False}
     state = {
@@ -69,7 +69,7 @@ async def _state(smart: SmartContext, token: str) -> dict[str, Any]:
         "token_type": "Bearer",
         "exp": token_grant.expires // SECOND,
         "iat": token_grant.issued // SECOND,
-        **launch_parameters(smart, token_grant),
+        **launch_parameters.build(smart, token_grant),
     }
     return state | await _identity(smart, token_grant, caller)
 

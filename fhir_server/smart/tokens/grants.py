@@ -21,10 +21,9 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
-from fhir_server.smart.core.scopes import narrowed
+from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
-from fhir_server.smart.tokens import launch, tokens
-from fhir_server.smart.tokens.style import launch_parameters
+from fhir_server.smart.tokens import launch, launch_parameters, tokens
 from fhir_server.smart.tokens.tokens import claim, consume, current_scope, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
@@ -87,14 +86,14 @@ class StoredCode(StoredToken):
         return None
 
 
-def _response(grant: Any, token_grant: TokenGrant, issued: tokens.Issued) -> dict[str, Any]:
+def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) -> dict[str, Any]:
     grant.request.token_grant = token_grant
     body = {
         "access_token": issued.access,
         "token_type": "Bearer",
         "expires_in": issued.lifetime // SECOND,
         "scope": token_grant.scope,
-        **launch_parameters(grant.server.smart, token_grant),
+        **launch_parameters.build(grant.server.smart, token_grant),
     }
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
@@ -130,7 +129,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
     def save_authorization_code(self, code: str, request: Any) -> None:
         smart: SmartContext = self.server.smart
         decision: Decision = request.user
-        if decision.launch and not run_on_loop(launch.take, smart.store, decision.launch, smart.now()):
+        if decision.launch and not run_on_loop(launch.consume, smart.store, decision.launch, smart.now()):
             raise InvalidRequestError("The launch has been used.", redirect_uri=request.payload.redirect_uri)
         now = smart.now()
         record = Code(
@@ -207,7 +206,7 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
 
     def _scopes(self) -> tuple[str, ...]:
         record = self.request.client.record
-        asked = narrowed(self.request.payload.scope or "", record.scopes, record.levels)
+        asked = narrow_scopes(self.request.payload.scope or "", record.scopes, record.levels)
         return tuple(scope for scope in asked if scope.startswith("system/"))
 
     def validate_requested_scope(self) -> None:
@@ -219,7 +218,7 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
         return _response(self, token_grant, run_on_loop(_issue, self.server.smart, token_grant, None))
 
 
-async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.Issued:
+async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.IssuedTokens:
     """Tokens of a grant; one that goes with a sign-in (``online_access``) is renewed for as long as that lasts, and no longer."""
     now = smart.now()
     left = (
@@ -258,10 +257,10 @@ class IdToken(OpenIDCode):
         return {"iss": self._smart.origin, "iat": now, "exp": now + HOUR // SECOND}
 
     def get_encode_header(self, client: Any) -> dict[str, str]:
-        return {"alg": "RS256", "kid": run_on_loop(signing_keys.signer, self._smart, "RS256")[0]}
+        return {"alg": "RS256", "kid": run_on_loop(signing_keys.current_key, self._smart, "RS256")[0]}
 
     def resolve_client_private_key(self, client: Any) -> Any:
-        return run_on_loop(signing_keys.signer, self._smart, "RS256")[1]
+        return run_on_loop(signing_keys.current_key, self._smart, "RS256")[1]
 
     def get_authorization_code_claims(self, authorization_code: StoredCode) -> dict[str, Any]:
         claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)

@@ -27,7 +27,7 @@ class Launch(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
-async def new_launch(store: Store, launch: Launch, now: int) -> str:
+async def create_launch(store: Store, launch: Launch, now: int) -> str:
     """A handle, good for five minutes and one authorization: the value of ``launch`` in the app's launch URL.
 
     Raises ValueError for parameters that SMART does not know or an app could not rely on.
@@ -43,6 +43,6 @@ async def find(store: Store, handle: str, now: int) -> Launch | None:
     return None if text is None else msgspec.json.decode(text, type=Launch)
 
 
-async def take(store: Store, handle: str, now: int) -> bool:
+async def consume(store: Store, handle: str, now: int) -> bool:
     """Use the handle up; True for the one caller that does."""
     return await store.key_values.pop(_KIND, digest(handle), now) is not None

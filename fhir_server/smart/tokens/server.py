@@ -20,12 +20,12 @@ from fhir_server.smart.clients.assertion import ClientAssertion
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, basic_credentials, run_on_loop
 from fhir_server.smart.core.context import SmartContext, digest
-from fhir_server.smart.core.scopes import narrowed
+from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import REFRESH
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.endpoints import Introspection, Revocation
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, IdToken, RefreshToken
-from fhir_server.smart.tokens.tokens import client_of, principal
+from fhir_server.smart.tokens.tokens import client_of, resolve_principal
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
 
@@ -53,13 +53,13 @@ class AuthlibClient(ClientMixin):
         return None
 
     def get_allowed_scope(self, scope: str | None) -> str | None:
-        return " ".join(narrowed(scope or "", self.record.scopes, self.record.levels)) or None
+        return " ".join(narrow_scopes(scope or "", self.record.scopes, self.record.levels)) or None
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         return redirect_uri in self.record.redirect_uris
 
     def check_client_secret(self, client_secret: str) -> bool:
-        return self.record.secret_fits(client_secret)
+        return self.record.matches_secret(client_secret)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         return method == "bearer" or method in _AUTH_METHODS[self.record.method]
@@ -161,7 +161,7 @@ class OAuthServer(AuthorizationServer):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        caller = run_on_loop(principal, self.smart.store, token.strip(), self.smart.now())
+        caller = run_on_loop(resolve_principal, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
 
     def _by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:

@@ -15,7 +15,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.core.persons import Person, own_reference, references
-from fhir_server.smart.core.scopes import Scope, narrowed, resource_scopes
+from fhir_server.smart.core.scopes import Scope, narrow_scopes, resource_scopes
 from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant
 from fhir_server.store import Store
 
@@ -46,7 +46,7 @@ class Principal:
     withheld_labels: frozenset[str] = frozenset()
 
 
-class Issued(msgspec.Struct, frozen=True):
+class IssuedTokens(msgspec.Struct, frozen=True):
     """A new token pair; ``refresh`` is None where none was asked for.  ``lifetime`` in microseconds."""
 
     access: str
@@ -54,7 +54,7 @@ class Issued(msgspec.Struct, frozen=True):
     lifetime: int
 
 
-async def principal(store: Store, token: str, now: int) -> Principal | None:
+async def resolve_principal(store: Store, token: str, now: int) -> Principal | None:
     """The caller that a bearer token names, or None for one that is unknown, expired, revoked or orphaned."""
     grant = await token_grants.find(store, ACCESS, digest(token), now)
     client = None if grant is None else await clients.find(store, grant.client_id)
@@ -89,10 +89,10 @@ def _fhir_user(grant: TokenGrant, person: Person | None) -> str | None:
 
 def current_scope(client: clients.Client, grant: TokenGrant) -> str:
     """What is left of the granted scopes under the client's registration as it stands now."""
-    return " ".join(narrowed(grant.scope, client.scopes, client.levels))
+    return " ".join(narrow_scopes(grant.scope, client.scopes, client.levels))
 
 
-async def operator_token(
+async def issue_operator_token(
     store: Store,
     client_id: str,
     scope: str,
@@ -126,7 +126,7 @@ async def issue(
     refresh: str | None = None,
     lifetime: int | None = None,
     refresh_life: int = REFRESH_LIFE,
-) -> Issued:
+) -> IssuedTokens:
     """Make an access token for a grant (and, if ``refresh`` scopes are given, a refresh token that stands for those).
 
     Raises ValueError for a grant that no token may state: ``patient/`` scopes without a patient, ``system/``
@@ -138,7 +138,7 @@ async def issue(
     renewal = None
     if refresh is not None:
         renewal = await _keep(store, REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
-    return Issued(access, renewal, life)
+    return IssuedTokens(access, renewal, life)
 
 
 async def _keep(store: Store, kind: str, grant: TokenGrant, now: int, life: int) -> str:
