@@ -196,7 +196,7 @@ def test_malformed_registration_body_returns_400(world: World, body: bytes, type
     "name",
     [
         *("Demo phone app", "DEMO PHONE APP", "Demo-phone-app", "Dеmo phоne app", "Demo phone аpp", "Démo phone app", "Demo ph0ne app"),
-        *("Neighbour Health portal", "Neighbour Hea1th portaI", "Demo Health", "Official Demo Health app", "ＤＥＭＯ phone app"),
+        *("Neighbor Health portal", "Neighbor Hea1th portaI", "Demo Health", "Official Demo Health app", "ＤＥＭＯ phone app"),
     ],
 )
 def test_app_name_resembling_a_known_name_is_refused(world: World, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Discovery documents, derived from the code that does what they say.
+"""The SMART and OpenID configuration documents, built from the constants of the code that they describe.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html and OpenID Connect Discovery 1.0.
 """
