@@ -44,7 +44,7 @@ _STORED_AS_SENT: Final = (
 # Members that an update must not contain (RFC 7592 2.2).
 _SERVER_ASSIGNED: Final = ("registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at")
 _NAME_LOCK: Final = "naming-client"
-_TAKEN: Final = "The client_name is already in use, or too similar to one that is."
+_TAKEN: Final = "The name (client_name) is already in use, or too similar to one that is."
 
 
 class RegistrationError(Exception):
@@ -201,7 +201,7 @@ async def _check_name(smart: SmartContext, name: str, client_id: str) -> None:
     others = [other.name for other in await clients.list_all(smart.store) if other.client_id != client_id]
     if not names.is_readable(name):
         raise RegistrationError(
-            "invalid_client_metadata", "The client_name contains invisible characters, or spaces at its ends or side by side."
+            "invalid_client_metadata", "The name (client_name) contains invisible characters, or spaces at its ends or side by side."
         )
     if names.claims_organization(name, smart.organization) or any(names.is_lookalike(name, taken) for taken in others):
         raise RegistrationError("invalid_client_metadata", _TAKEN)
