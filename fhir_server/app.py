@@ -37,7 +37,7 @@ from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.discovery import documents
-from fhir_server.smart.error_pages import unavailable, unserved
+from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
 
@@ -123,9 +123,9 @@ def application(settings: Settings) -> RootApp:
         await made.close()
 
     app = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(Problem, unavailable(made.smart))
+    app.add_exception_handler(Problem, busy_handler(made.smart))
     for status in (404, 405, 500):
-        app.add_exception_handler(status, unserved(made.smart))
+        app.add_exception_handler(status, http_error_handler(made.smart))
     app.include_router(routes.router(made.smart))
     app.include_router(portal.router(made.smart, made.service))
     app.include_router(linking.router(made.smart))

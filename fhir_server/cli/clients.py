@@ -40,7 +40,7 @@ def user_forget_second_factor(username: str) -> None:
 
     async def forget(made: Components) -> None:
         found = await _found(made, username, "second-factor")
-        await second_factor.forget(made.store, found)
+        await second_factor.remove(made.store, found)
         await account_events.record(made.store, found, "second-forgotten", made.clock())
         await made.store.key_values.delete_family(users.session_family(found.username))
 

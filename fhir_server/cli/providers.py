@@ -43,7 +43,7 @@ def provider_list() -> None:
     """List the providers, and the accounts that their subjects are."""
 
     async def everything(made: Components) -> tuple[tuple[Provider, ...], tuple[identity_providers.LinkedIdentity, ...]]:
-        return await identity_providers.list_all(made.store), await identity_providers.subjects(made.store)
+        return await identity_providers.list_all(made.store), await identity_providers.list_linked_identities(made.store)
 
     providers, subjects = with_parts(everything)
     for one in providers:

@@ -18,7 +18,7 @@ from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import Kind, SecurityEvent
-from fhir_server.web.dates import day_of
+from fhir_server.web.dates import format_instant_date
 from fhir_server.web.forms import NO_STORE, BadFormError, fields, read_form
 
 Handler = Callable[[Request, Session], Awaitable[Response]]
@@ -117,7 +117,7 @@ class LinkPages:
         return self._page("links.html", session, status if problem else 200, **view)
 
     def _since(self, link: Link) -> str:
-        return day_of(link.since, self.context.smart.zone)
+        return format_instant_date(link.since, self.context.smart.zone)
 
     async def _note(self, kind: Kind, session: Session, link: Link) -> None:
         await self.context.smart.record(SecurityEvent(kind, username=session.user.username, detail={"organisation": link.organization}))

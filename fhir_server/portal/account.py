@@ -16,7 +16,7 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest
 from fhir_server.smart.core.security_events import SecurityEvent
-from fhir_server.web.dates import day_of, minute_of
+from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
 _NOT_YOU: Final = "Your present password is not right, or there were too many attempts. Nothing was changed. Check it, or wait 15 minutes."
@@ -66,7 +66,7 @@ class Account:
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._refused(session, "sessions")
         for one in chosen:
-            await sessions.end_one(self.smart, one.key)
+            await sessions.end_by_key(self.smart, one.key)
         await self._note(session.user, "sessions")
         return page_handlers.to(PATH, done="sessions")
 
@@ -88,7 +88,7 @@ class Account:
         seed = second_factor.decrypt_seed(self.smart, sealed)
         if not await second_factor.verify_first_code(self.smart, session.user, form.get("code", ""), seed):
             return self._setting_up(session, seed, _WRONG_CODE)
-        codes = await second_factor.enrol(self.smart, session.user, seed)
+        codes = await second_factor.enroll(self.smart, session.user, seed)
         session, cookie = await self._alone(request, session.user)
         await self._note(session.user, "second-factor")
         await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
@@ -100,7 +100,7 @@ class Account:
             return await self._page(session, _NEEDED)
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._refused(session, "second-factor")
-        await second_factor.forget(self.smart.store, session.user)
+        await second_factor.remove(self.smart.store, session.user)
         return await self._changed(request, session.user, "second")
 
     # parts
@@ -119,24 +119,26 @@ class Account:
 
     async def _refused(self, session: Session, what: str) -> Response:
         await self._note(session.user, what, done=False)
-        return await self._page(session, _NEITHER if await second_factor.is_enrolled(self.smart, session.user) else _NOT_YOU)
+        return await self._page(session, _NEITHER if await second_factor.find_factor(self.smart, session.user) else _NOT_YOU)
 
     async def _note(self, user: User, what: str, *, done: bool = True) -> None:
         await self.smart.record(SecurityEvent("change-account", done, user.username, detail={"what": what}))
 
     def _setting_up(self, session: Session, seed: bytes, problem: str = "") -> Response:
-        setup = second_factor.setup(self.smart, session.user, seed)
+        setup = second_factor.build_setup(self.smart, session.user, seed)
         return page_handlers.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
 
     async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
-        factor, zone = await second_factor.is_enrolled(self.smart, session.user), self.smart.zone
+        factor, zone = await second_factor.find_factor(self.smart, session.user), self.smart.zone
         view: dict[str, Any] = {
-            "since": day_of(session.user.password_set_at, zone) if session.user.password_set_at else "",
-            "factor": factor and day_of(factor.since, zone),
-            "codes_left": await second_factor.codes_left(self.smart, session.user) if factor else 0,
+            "since": format_instant_date(session.user.password_set_at, zone) if session.user.password_set_at else "",
+            "factor": factor and format_instant_date(factor.since, zone),
+            "codes_left": await second_factor.count_recovery_codes(self.smart, session.user) if factor else 0,
             "needed": second_factor.is_required(self.smart, session.user),
-            "lately": describe_events(await account_events.events(self.smart.store, session.user, self.smart.now()), zone),
-            "sessions": [(digest(one.key), one, minute_of(one.started, zone)) for one in await sessions.list_all(self.smart, session.user)],
+            "lately": describe_events(await account_events.list_events(self.smart.store, session.user, self.smart.now()), zone),
+            "sessions": [
+                (digest(one.key), one, format_instant(one.started, zone)) for one in await sessions.list_all(self.smart, session.user)
+            ],
         }
         return page_handlers.page(
             self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view
@@ -145,7 +147,10 @@ class Account:
 
 def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:
     """When each happened, and what, in words."""
-    return [(minute_of(one.at, zone), account_events.WORDS[one.kind] + (f", with {one.browser}" if one.browser else "")) for one in events]
+    return [
+        (format_instant(one.at, zone), account_events.DESCRIPTIONS[one.kind] + (f", with {one.browser}" if one.browser else ""))
+        for one in events
+    ]
 
 
 def add_account(routes: APIRouter, smart: SmartContext) -> None:

@@ -7,20 +7,18 @@ gain nothing; and whatever is wrong with a code is told in one text.
 
 from __future__ import annotations
 
-import secrets as random
 from typing import Final, Literal
 
 import msgspec
 
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import attempts, typed_codes, users
+from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import DAY, MINUTE, digest
+from fhir_server.smart.core.context import DAY, digest
 from fhir_server.store import KeyValueStore, Store
 
 CODE_LIFE: Final = 90 * DAY
-GUESSES: Final = 5
-WINDOW: Final = 15 * MINUTE
 WRONG: Final = (
     "This code is not right, was used before or has run out, or there were too many attempts. Check it letter by letter, "
     "wait some minutes and try again, or ask for a new one."
@@ -32,8 +30,6 @@ BUSY: Final = "Your account is being changed in another window. Wait a minute an
 State = Literal["none", "waiting", "lapsed", "accepted"]
 _INVITATION: Final = "invitation"
 _ACTIVATION: Final = "activation"
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
-_ALIKE: Final = str.maketrans("OIL", "011", " -–\t")
 _LENGTH: Final = 20  # 100 random bits
 
 
@@ -57,11 +53,11 @@ class Invitation(msgspec.Struct, frozen=True):
 
 async def issue(secrets: KeyValueStore, invitation: Invitation, now: int) -> str:
     """A new code for a grant; an earlier one no longer works."""
-    code = "".join(random.choice(_ALPHABET) for _ in range(_LENGTH))
+    code = typed_codes.generate(_LENGTH)
     fresh = msgspec.structs.replace(invitation, key=digest(code), until=now + CODE_LIFE)
     await _put(secrets, fresh)
     await _offer(secrets, fresh)
-    return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
+    return typed_codes.format_groups(code)
 
 
 async def renew(secrets: KeyValueStore, related_person: str, now: int) -> str | None:
@@ -90,8 +86,8 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     """Take up a grant: the account, from now on also its RelatedPerson.  Ends the account's sessions.  Raises Refused."""
     if user.role != "patient":
         raise CodeRefusedError(STAFF)
-    secrets, key = store.key_values, digest(_read(typed))
-    guess = await _guess(secrets, user.username, now)
+    secrets, key = store.key_values, digest(typed_codes.normalize(typed))
+    guess = await AttemptLimit(f"activation:{user.username}").take(secrets, now)
     invitation = await _waiting(secrets, key, now)
     if guess is None or invitation is None:
         raise CodeRefusedError(WRONG)
@@ -105,7 +101,7 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
         await _offer(secrets, invitation)
         raise CodeRefusedError(WRONG if isinstance(error, LookupError) else BUSY) from None
     await _put(secrets, msgspec.structs.replace(invitation, accepted=True))
-    await secrets.pop("attempt", guess, now)
+    await attempts.release(secrets, guess, now)
     return changed, invitation
 
 
@@ -116,7 +112,7 @@ async def accept_invitation(store: Store, user: User, typed: str) -> tuple[User,
     except TimeoutError:
         return None
     found = [await _find(store.key_values, one) for one in settled.related_persons] if settled else []
-    mine = next((one for one in found if one and one.key == digest(_read(typed))), None)
+    mine = next((one for one in found if one and one.key == digest(typed_codes.normalize(typed))), None)
     return (settled, mine) if settled and mine else None
 
 
@@ -124,18 +120,6 @@ async def _offer(secrets: KeyValueStore, invitation: Invitation) -> None:
     """The invitation's newest code works (again)."""
     related_person = invitation.related_person.encode()
     await secrets.put(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
-
-
-def _read(typed: str) -> str:
-    return typed[:100].upper().translate(_ALIKE)
-
-
-async def _guess(secrets: KeyValueStore, username: str, now: int) -> str | None:
-    for number in range(GUESSES):
-        slot = f"{digest(f'activation:{username}')}:{number}"
-        if await secrets.put_if_absent("attempt", slot, b"", now + WINDOW):
-            return slot
-    return None
 
 
 async def _waiting(secrets: KeyValueStore, key: str, now: int) -> Invitation | None:

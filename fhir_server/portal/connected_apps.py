@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fhir_server.portal.context import PortalContext
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import sensitive_categories
-from fhir_server.smart.authorize.scope_wording import wording
+from fhir_server.smart.authorize.scope_wording import describe_scope
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import digest
@@ -61,6 +61,6 @@ async def _app(context: PortalContext, user: User, grant: TokenGrant, records: d
     client = await clients.find(context.smart.store, grant.client_id)
     scope = tokens.current_scope(client, grant) if client else ""
     record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
-    words = tuple(wording(one, user.role) for one in resource_scopes(scope))
+    words = tuple(describe_scope(one, user.role) for one in resource_scopes(scope))
     kept = sensitive_categories.describe(grant.withheld)
     return App(digest(grant.family), client.name if client else grant.client_id, record, words, kept, grant.since, grant.issued)

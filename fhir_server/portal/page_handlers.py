@@ -14,7 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.web.forms import ALONE, NO_STORE, BadFormError, Form, page_headers, read_form
+from fhir_server.web.forms import NO_STORE, SAME_ORIGIN_OPENER, BadFormError, Form, page_headers, read_form
 
 ShowHandler = Callable[[Request, Session], Awaitable[Response]]
 FormHandler = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
@@ -32,7 +32,7 @@ def page(smart: SmartContext, name: str, status: int = 200, targets: Sequence[st
     """The page of this template.  ``targets``: where forms on it may end up, besides here."""
     shown: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
     text = _templates.get_template(name).render(organization=smart.organization, **shown)
-    return Response(text, status, page_headers(*targets) | ALONE, "text/html; charset=utf-8")
+    return Response(text, status, page_headers(*targets) | SAME_ORIGIN_OPENER, "text/html; charset=utf-8")
 
 
 def to(path: str, **query: str) -> Response:

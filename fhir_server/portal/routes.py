@@ -21,7 +21,7 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
 from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
-from fhir_server.web.dates import day_of
+from fhir_server.web.dates import format_instant_date
 
 _TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
 _ENDED = "This access has ended. If that was a mistake, let the person in once more below."
@@ -44,7 +44,8 @@ class Portal:
         records = await self.context.records(session.user, now)
         may_share = await self.context.may_share(session.user, now)
         changed = describe_events(
-            account_events.changes_since_last_sign_in(await account_events.events(self.smart.store, session.user, now)), self.smart.zone
+            account_events.changes_since_last_sign_in(await account_events.list_events(self.smart.store, session.user, now)),
+            self.smart.zone,
         )
         return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
 
@@ -117,8 +118,8 @@ class Portal:
             "consent": grant.consent,
             "names": ", ".join(grant.names),
             "levels": ", ".join(LEVELS[level] for level in grant.levels),
-            "since": "" if grant.since is None else day_of(grant.since, zone),
-            "last": "" if grant.until is None else day_of(grant.until - 1, zone),
+            "since": "" if grant.since is None else format_instant_date(grant.since, zone),
+            "last": "" if grant.until is None else format_instant_date(grant.until - 1, zone),
             "code": await activation_codes.state(self.smart.store.key_values, grant.persons[0], now),
         }
 
@@ -132,7 +133,7 @@ class Portal:
         await self.smart.record(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code(self, session: Session, code: str, name: str, now: int) -> Response:
-        until = day_of(now + activation_codes.CODE_LIFE, self.smart.zone)
+        until = format_instant_date(now + activation_codes.CODE_LIFE, self.smart.zone)
         return page_handlers.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
 
     def _not_yours(self, session: Session) -> Response:
@@ -180,7 +181,7 @@ class Portal:
     async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:
         found = await connected_apps.connected(self.context, session.user, self.smart.now())
         zone = self.smart.zone
-        listed = [(app, day_of(app.since or app.renewed, zone), day_of(app.renewed, zone)) for app in found]
+        listed = [(app, format_instant_date(app.since or app.renewed, zone), format_instant_date(app.renewed, zone)) for app in found]
         return page_handlers.page(
             self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, done=done, apps=listed
         )

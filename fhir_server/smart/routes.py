@@ -22,7 +22,7 @@ from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.tokens.server import OAuthServer
-from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, malformed, read_form
+from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
 _AUDITED: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
@@ -65,7 +65,7 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Rat
         try:
             pairs = await read_form(request)
         except BadFormError as error:
-            return malformed(error, CORS)
+            return bad_form_response(error, CORS)
         caller, now = address(request), smart.now()
         if failures.is_reached(caller, now):
             return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(caller, now))

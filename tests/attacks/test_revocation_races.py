@@ -98,7 +98,7 @@ def test_revocation_race_update_does_not_restore_closed_account(world: World, ch
         assert user is not None
         world.store.key_values.put = late  # type: ignore[method-assign]
         if change == "password":
-            await users.keep_password(world.store, user, "hashed", world.clock())
+            await users.save_password_hash(world.store, user, "hashed", world.clock())
         else:
             await users.link(world.store, "parent-a", "another")
         assert await closing[0]

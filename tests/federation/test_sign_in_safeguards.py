@@ -40,7 +40,7 @@ def test_federated_sign_in_requires_the_second_factor(worlds: Worlds) -> None:
     user = asyncio.run(users.find(worlds.ours.store, "parent-a"))
     assert user is not None
     seed = second_factor.new_seed()
-    asyncio.run(second_factor.enrol(worlds.ours.smart, user, seed))
+    asyncio.run(second_factor.enroll(worlds.ours.smart, user, seed))
     arrived = worlds.signed_in(next="/apps")
     assert arrived.headers["location"] == "/sign-in/second"
     assert worlds.who() == ""

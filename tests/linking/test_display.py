@@ -65,7 +65,7 @@ def test_message_is_displayed_by_its_text() -> None:
 def test_linked_pages_format_every_date_in_words(worlds: Worlds) -> None:
     pages = (worlds.linked(), "/links")
     texts = [worlds.ours.http.get(page).text for page in pages]
-    told = dates.day_of(worlds.clock(), worlds.ours.smart.zone)
+    told = dates.format_instant_date(worlds.clock(), worlds.ours.smart.zone)
     assert all(f"inked on {told}" in text for text in texts)
     assert "2 January 2026" in texts[0]
     assert not [found for text in texts for found in re.findall(r"\d{4}-\d\d(?:-\d\d)?", text)]

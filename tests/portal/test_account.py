@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fhir_server import portal
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import account_events, second_factor, sessions, users
-from fhir_server.smart.accounts.password_sign_in import PER_USER
+from fhir_server.smart.accounts.attempts import PER_ACCOUNT
 from fhir_server.smart.core.context import DAY, MINUTE, SECOND
 from tests.portal.environment import Form, Visitor, World
 from tests.smart.test_second_factor import one_time, recovery_codes, seed_on
@@ -73,7 +73,7 @@ def test_account_changes_require_the_current_password(world: World, password: st
     assert handle
     assert here.send("/account", "/account/sessions", password=password, **{handle[1]: "yes"}).status_code == 400
     assert len(asyncio.run(sessions.list_all(world.made.smart, world.account("adult")))) == 2
-    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.find_factor(world.made.smart, world.account("adult"))) is None
     assert enters(world, "adult", demo.PASSWORD)
 
 
@@ -99,7 +99,7 @@ def test_password_fields_are_masked_and_allow_pasting(world: World) -> None:
 def test_account_page_limits_password_attempts(world: World) -> None:
     here = world.signed_in("adult")
     here.browser.cookies.delete("device")
-    for _ in range(PER_USER):
+    for _ in range(PER_ACCOUNT):
         assert change(here, password="wrong-password").status_code == 400
     assert change(here).status_code == 400
     world.clock.forward(9 * MINUTE)
@@ -136,7 +136,7 @@ def test_all_other_sessions_can_be_ended_at_once(world: World) -> None:
 def test_second_factor_setup_requires_codes_and_ends_other_sessions(world: World) -> None:
     here, there = world.signed_in("adult"), world.signed_in("adult")
     seed, done = set_up(world, here)
-    assert len(recovery_codes(done)) == second_factor.CODES
+    assert len(recovery_codes(done)) == second_factor.RECOVERY_CODES
     assert stands(here) and not stands(there)
     world.clock.forward(MINUTE)
     visitor, answer = sign_in(world, "adult", demo.PASSWORD)
@@ -151,7 +151,7 @@ def test_wrong_first_code_does_not_enroll_a_second_factor(world: World) -> None:
     page = here.send("/account", "/account/second", password=demo.PASSWORD)
     token = Form(page.text, "/account/second/confirm").forms[0]
     assert here.post("/account/second/confirm", **token, code="000000").status_code == 400
-    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.find_factor(world.made.smart, world.account("adult"))) is None
 
 
 def test_second_factor_setup_is_bound_to_its_session_and_expires(world: World) -> None:
@@ -164,7 +164,7 @@ def test_second_factor_setup_is_bound_to_its_session_and_expires(world: World) -
     world.clock.forward(2 * MINUTE)
     token = Form(here.get("/account").text, "/account/second").forms[0]
     assert here.post("/account/second/confirm", **token, code=one_time(seed, world.clock())).status_code == 400
-    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.find_factor(world.made.smart, world.account("adult"))) is None
 
 
 def test_account_changes_require_the_second_factor_code(world: World) -> None:
@@ -174,12 +174,12 @@ def test_account_changes_require_the_second_factor_code(world: World) -> None:
     assert change(here).status_code == 400
     assert change(here, code="000000").status_code == 400
     assert here.send("/account", "/account/second/end", password=demo.PASSWORD).status_code == 400
-    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is not None
+    assert asyncio.run(second_factor.find_factor(world.made.smart, world.account("adult"))) is not None
     assert change(here, code=one_time(seed, world.clock())).status_code == 303
     world.clock.forward(30 * SECOND)
     code = one_time(seed, world.clock())
     assert here.send("/account", "/account/second/end", password=NEW, code=code).status_code == 303
-    assert asyncio.run(second_factor.is_enrolled(world.made.smart, world.account("adult"))) is None
+    assert asyncio.run(second_factor.find_factor(world.made.smart, world.account("adult"))) is None
 
 
 def test_required_second_factor_can_be_replaced_but_not_removed(world: World) -> None:
@@ -196,7 +196,7 @@ def test_required_second_factor_can_be_replaced_but_not_removed(world: World) ->
     token = Form(page, "/account/second").forms[0]
     fields = {"password": demo.PASSWORD, "code": one_time(seed, world.clock())}
     assert here.post("/account/second/end", **token, **fields).status_code == 400
-    assert asyncio.run(second_factor.is_enrolled(smart, world.account("clinician"))) is not None
+    assert asyncio.run(second_factor.find_factor(smart, world.account("clinician"))) is not None
     assert seed_on(here.post("/account/second", **token, **fields)) != seed
 
 
@@ -220,20 +220,20 @@ def test_account_changes_are_announced_once_at_the_next_sign_in(world: World) ->
     somebody = world.signed_in("adult")
     change(somebody)
     first, _ = sign_in(world, "adult", NEW)
-    assert "The password was changed" in first.get("/").text
+    assert "Password changed" in first.get("/").text
     again, _ = sign_in(world, "adult", NEW)
     assert "Since you last signed in" not in again.get("/").text
-    assert "The password was changed" in again.get("/account").text
-    assert "The password was changed" not in world.signed_in("parent-a").get("/account").text
+    assert "Password changed" in again.get("/account").text
+    assert "Password changed" not in world.signed_in("parent-a").get("/account").text
 
 
 def test_account_page_lists_a_limited_number_of_recent_events(world: World) -> None:
-    for _ in range(account_events.KEPT + 3):
+    for _ in range(account_events.MAX_EVENTS + 3):
         here = world.signed_in("adult")
     set_up(world, here)
     told = here.get("/account").text.partition("What happened lately")[2]
-    assert told.count("<li>") - told.count("<li><a") == account_events.KEPT
-    assert "The second step was set up" in told
+    assert told.count("<li>") - told.count("<li><a") == account_events.MAX_EVENTS
+    assert "Two-step verification turned on" in told
 
 
 def test_closing_an_account_deletes_its_events(world: World) -> None:

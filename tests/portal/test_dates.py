@@ -32,15 +32,15 @@ def test_partial_dates_are_formatted_to_their_precision(text: str, words: str) -
 
 def test_instants_are_formatted_in_institution_time_with_zone() -> None:
     chicago = ZoneInfo("America/Chicago")
-    assert dates.day(date(2026, 11, 21)) == "21 November 2026"
-    assert dates.day_of(START, chicago) == "21 November 2026"
-    assert dates.minute_of(START, chicago) == "21 November 2026, 09:00 CST"
-    assert dates.minute_of(START - 10 * HOUR, chicago) == "20 November 2026, 23:00 CST"
+    assert dates.format_day(date(2026, 11, 21)) == "21 November 2026"
+    assert dates.format_instant_date(START, chicago) == "21 November 2026"
+    assert dates.format_instant(START, chicago) == "21 November 2026, 09:00 CST"
+    assert dates.format_instant(START - 10 * HOUR, chicago) == "20 November 2026, 23:00 CST"
 
 
 def test_account_page_uses_institution_time_zone(world: World) -> None:
     text = world.signed_in("adult").get("/account").text
     zone = world.made.policy.timezone
     assert zone.key != "UTC"
-    assert dates.minute_of(START, zone) in text
+    assert dates.format_instant(START, zone) in text
     assert "UTC" not in text

@@ -14,7 +14,7 @@ from joserfc.jwk import RSAKey
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import DEFAULT_LIFETIME, MAX_FETCHES_PER_MINUTE, MIN_REFETCH_INTERVAL
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
-from fhir_server.web.public_fetch import MOST, Network, UnfetchableError, fetch
+from fhir_server.web.public_fetch import MAX_BYTES, Hosts, Network, UnfetchableError, fetch
 from tests.smart.environment import World
 from tests.smart.jwks_server import PUBLIC, URL, Site
 
@@ -131,7 +131,7 @@ def test_smart_89_jku_must_equal_the_registered_jwks_uri(site: Site) -> None:
         lambda site: setattr(site, "body", b'{"keys": 1}'),
         lambda site: setattr(site, "body", b'{"keys": [1]}'),
         lambda site: setattr(site, "body", b"[" * 50_000),
-        lambda site: setattr(site, "body", b" " * (MOST + 1)),
+        lambda site: setattr(site, "body", b" " * (MAX_BYTES + 1)),
         lambda site: setattr(site, "headers", {"content-encoding": "gzip"}),
         lambda site: setattr(site, "addresses", ()),
     ],
@@ -151,7 +151,7 @@ def test_slow_jwks_fetch_times_out(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("fhir_server.web.public_fetch.DEADLINE", 0.05)
     with pytest.raises(UnfetchableError):
-        asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, local=False))
+        asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, Hosts.PUBLIC))
 
 
 def test_unrelated_key_under_a_known_kid_is_refused(site: Site) -> None:

@@ -64,7 +64,7 @@ def test_concurrent_password_code_uses_succeed_once(world: World) -> None:
     code = issued(world)
 
     async def race() -> list[User]:
-        tries = (password_codes.choose(world.smart, "adult", code, f"{NEW} {number}") for number in range(4))
+        tries = (password_codes.redeem(world.smart, "adult", code, f"{NEW} {number}") for number in range(4))
         return [user for user in await asyncio.gather(*tries) if user is not None]
 
     assert len(asyncio.run(race())) == 1
@@ -104,7 +104,7 @@ def test_rejected_form_keeps_username_and_code_but_no_password(world: World) -> 
 
 def test_password_reset_keeps_the_second_factor(world: World) -> None:
     seed = second_factor.new_seed()
-    asyncio.run(second_factor.enrol(world.smart, account(world), seed))
+    asyncio.run(second_factor.enroll(world.smart, account(world), seed))
     choose(world, issued(world))
     assert not enters(world, NEW)
     page = world.sign_in(world.http.get("/sign-in"), "adult", NEW)
@@ -168,7 +168,7 @@ def test_user_add_prints_a_working_password_code(run, tmp_path: Path, world: Wor
     assert (added.exit_code, len(code)) == (0, 24)
 
     async def chosen(store: object) -> object:
-        return await password_codes.choose(replace(world.smart, store=store), "pat", code, NEW)  # type: ignore[arg-type]
+        return await password_codes.redeem(replace(world.smart, store=store), "pat", code, NEW)  # type: ignore[arg-type]
 
     world.clock.micros = time.time_ns() // 1000
     assert stored(tmp_path, chosen) is not None
@@ -217,8 +217,8 @@ def test_second_factor_command_removes_a_lost_second_factor(run, tmp_path: Path,
         smart = replace(world.smart, store=store)  # type: ignore[arg-type]
         user = await users.find(smart.store, "pat")
         assert user is not None
-        before = await second_factor.is_enrolled(smart, user) is not None
-        await second_factor.enrol(smart, user, second_factor.new_seed())
+        before = await second_factor.find_factor(smart, user) is not None
+        await second_factor.enroll(smart, user, second_factor.new_seed())
         return before
 
     assert stored(tmp_path, enrolled) is False

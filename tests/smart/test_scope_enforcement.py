@@ -102,7 +102,7 @@ def test_smart_68_consent_page_offers_every_granular_category(world: World) -> N
     page = world.consent_page(scope=WHOLE)
     for text in (*SET_1, *SET_2):
         assert f'value="{text}"' in page.text, text
-    assert {part.text for parts in category_scopes.parts(WHOLE).values() for part in parts} == {*SET_1, *SET_2}
+    assert {part.text for parts in category_scopes.narrower_scopes(WHOLE).values() for part in parts} == {*SET_1, *SET_2}
 
 
 def test_smart_68_unoffered_categories_are_not_granted(world: World) -> None:
@@ -123,7 +123,7 @@ def test_smart_68_unoffered_categories_are_not_granted(world: World) -> None:
     ],
 )
 def test_categories_are_not_offered_for_scopes_they_cannot_narrow(scope: str) -> None:
-    assert category_scopes.parts(scope) == {}
+    assert category_scopes.narrower_scopes(scope) == {}
 
 
 # what is enforced

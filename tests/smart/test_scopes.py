@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fhir_server.smart.authorize.scope_wording import wording
+from fhir_server.smart.authorize.scope_wording import describe_scope
 from fhir_server.smart.core.scopes import NAMED_SCOPES, Scope, covering_scopes, narrow_scopes, parse, resource_scopes
 
 PERSONAL = frozenset({"patient", "user"})
@@ -104,8 +104,8 @@ def test_covers_finds_the_scopes_that_allow_one_interaction() -> None:
 def test_scopes_have_readable_descriptions(text: str, words: str) -> None:
     scope = parse(text)
     assert scope is not None
-    assert wording(scope, "clinician") == words
-    assert wording(scope, "patient") == words.replace(", in every record you may open", "")
+    assert describe_scope(scope, "clinician") == words
+    assert describe_scope(scope, "patient") == words.replace(", in every record you may open", "")
 
 
 def test_named_scopes_are_no_resource_scopes() -> None:

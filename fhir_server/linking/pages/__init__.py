@@ -8,7 +8,7 @@ from fastapi import Response
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.web.forms import ALONE, page_headers
+from fhir_server.web.forms import SAME_ORIGIN_OPENER, page_headers
 
 _templates = Environment(
     loader=ChoiceLoader([PackageLoader("fhir_server.linking.pages", ""), PackageLoader("fhir_server.smart.pages", "")]),
@@ -23,4 +23,4 @@ def render(smart: SmartContext, name: str, status: int = 200, **view: Any) -> Re
     """The page of this template, with the headers every page has."""
     shown: dict[str, Any] = {"problem": "", "session": None} | view
     text = _templates.get_template(name).render(organization=smart.organization, **shown)
-    return Response(text, status, page_headers() | ALONE, "text/html; charset=utf-8")
+    return Response(text, status, page_headers() | SAME_ORIGIN_OPENER, "text/html; charset=utf-8")

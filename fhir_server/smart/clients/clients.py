@@ -13,7 +13,7 @@ from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
-from fhir_server.web.public_fetch import is_allowed
+from fhir_server.web.public_fetch import Hosts, is_allowed
 
 Kind = Literal["app", "backend", "partner"]
 Method = Literal["none", "client_secret", "private_key_jwt"]
@@ -135,9 +135,9 @@ def _check(client: Client) -> None:
         raise ValueError("A backend client must authenticate with private_key_jwt.")
     if (client.method == "private_key_jwt") != bool(client.jwks or client.jwks_uri) or (client.jwks and client.jwks_uri):
         raise ValueError("A client needs public keys or their URL, not both, if it authenticates with private_key_jwt, and only then.")
-    if client.jwks_uri and not is_allowed(client.jwks_uri, local=True):
+    if client.jwks_uri and not is_allowed(client.jwks_uri, Hosts.PUBLIC_OR_LOCAL):
         raise ValueError("The URL of the public keys must be https (or http on this machine, in demo mode).")
-    if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, local=True)):
+    if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, Hosts.PUBLIC_OR_LOCAL)):
         raise ValueError("A launch URI must be https (or http on this machine, in demo mode), and a backend client has none.")
     if (client.method == "client_secret") != bool(client.secret_hash):
         raise ValueError("A client needs a secret if it authenticates with client_secret, and only then.")

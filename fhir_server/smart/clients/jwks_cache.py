@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet, RSAKey
 
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, SmartContext
-from fhir_server.web.public_fetch import UnfetchableError, fetch
+from fhir_server.web.public_fetch import Hosts, UnfetchableError, fetch
 
 MAX_LIFETIME: Final = HOUR  # even if the response allows more
 DEFAULT_LIFETIME: Final = 5 * MINUTE  # if the response does not say
@@ -78,7 +78,7 @@ class JwksCache:
             raise KeysUnavailableError
         entry.fetches.append(now)
         try:
-            response = await fetch(self._smart.network, url, local=self._smart.is_demo)
+            response = await fetch(self._smart.network, url, Hosts.of(self._smart.is_demo))
             keys = parse_jwks(_parse_object(response.body))
         except (UnfetchableError, ValueError, RecursionError):
             entry.keys, entry.failures = None, entry.failures + 1

@@ -179,7 +179,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
         if token_grant is None:
             run_on_loop(revoke_if_reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
             return None
-        if token_grant.session and not run_on_loop(sessions.left, smart, token_grant.session):
+        if token_grant.session and not run_on_loop(sessions.remaining_lifetime, smart, token_grant.session):
             return None
         return StoredToken(key, token_grant)
 
@@ -226,7 +226,7 @@ async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | No
     """
     now = smart.now()
     refresh_life = (
-        await sessions.left(smart, token_grant.session)
+        await sessions.remaining_lifetime(smart, token_grant.session)
         if token_grant.session
         else min(REFRESH_LIFE, (token_grant.since or now) + GRANT_LIFE - now)
     )
