@@ -6,8 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
 Clock = Callable[[], int]
+
+# Beyond every date that FHIR can write.  Both are stored, in release times, in expiry times and in index entries.
+MAX_INSTANT: Final = 2**62
+MIN_INSTANT: Final = -MAX_INSTANT
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

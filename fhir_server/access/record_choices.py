@@ -12,6 +12,7 @@ from typing import Any
 from fhir_server import jsontext
 from fhir_server.access.permissions import PermissionResolver
 from fhir_server.access.view import View
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent.decision import Actor, permits
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
@@ -20,7 +21,7 @@ from fhir_server.search.filters import EVERYTHING
 from fhir_server.smart.core.persons import EncounterChoice, Person, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 from fhir_server.web.dates import format_date
 
 MOST_VISITS = 50
@@ -80,7 +81,7 @@ class EncounterChoices:
 
     async def __call__(self, person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
         """The latest visits in view, the latest first."""
-        principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
+        principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", MAX_INSTANT, withheld)
         async with self._store.snapshot() as snapshot:
             permissions = await self._resolver.resolve(snapshot, principal, now)
             found, _ = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)

@@ -16,6 +16,7 @@ import uvicorn
 from fhir_server.app import Components, application
 from fhir_server.cli.base import main, make_store_folder, settings, with_parts, without_credentials
 from fhir_server.cli.store import LOAD_KEY, load_key, today
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.package_data import data_folder
@@ -74,7 +75,7 @@ async def _load_demo(made: Components) -> None:
             await loader.load(unit, tally)
     if tally.rejects:
         raise ValueError(f"The demo records were refused: {tally.rejects[0].decode()}")
-    await made.store.key_values.put(LOAD_KEY, "demo", b"loaded", 2**62)
+    await made.store.key_values.put(LOAD_KEY, "demo", b"loaded", MAX_INSTANT)
 
 
 def _options(host: str, port: int) -> dict[str, Any]:

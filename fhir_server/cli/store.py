@@ -13,20 +13,21 @@ import click
 from fhir_server.app import Components
 from fhir_server.audit import JOURNAL, broken_links
 from fhir_server.cli.base import main, on_terminal, settings, with_parts, without_credentials
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import policy as policies
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export as export_all
 from fhir_server.maintenance.input_files import files, units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.maintenance.relabel import relabel as relabel_all
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 
 LOAD_KEY = "load-key"
 
 
 async def load_key(store: Store) -> bytes:
     """The secret from which ids of loaded resources are drawn; made once a store."""
-    await store.key_values.put_if_absent(LOAD_KEY, "key", secrets.token_bytes(32), NEVER)
+    await store.key_values.put_if_absent(LOAD_KEY, "key", secrets.token_bytes(32), MAX_INSTANT)
     return await store.key_values.get(LOAD_KEY, "key", 0) or b""
 
 

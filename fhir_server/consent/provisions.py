@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
+from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.consent import intervals
 from fhir_server.consent.policy import LEVELS
-from fhir_server.store import NEVER
 
 Json = Mapping[str, Any]
 KIND: Final = "https://fhir-server.example/ig/CodeSystem/consent-kind"
 LEVEL: Final = "https://fhir-server.example/ig/CodeSystem/proxy-level"
-ALWAYS: Final = -(2**62)
 
 _RESOURCE = frozenset({
     "resourceType", "id", "meta", "language", "text", "contained", "extension", "identifier", "status", "scope", "category",
@@ -71,7 +70,7 @@ def proxy_provisions(
 def _of(consent: Json, person: str, patient: str, zone: ZoneInfo) -> Iterator[ProxyProvision]:
     kind, level = _kind(consent, patient)
     root = _dict(consent.get("provision"))
-    bounds = sorted({ALWAYS, NEVER, *_bounds(root, zone)})
+    bounds = sorted({MIN_INSTANT, MAX_INSTANT, *_bounds(root, zone)})
     for start, end in itertools.pairwise(bounds):
         outcomes = set(_outcomes(consent, root, kind, person, start, zone))
         if "deny" in outcomes:
@@ -183,8 +182,8 @@ def _period(provision: Json, zone: ZoneInfo) -> tuple[int, int] | None:
     period = _dict(provision.get("period"))
     if not period.keys() <= {"id", "start", "end"}:
         return None
-    start = intervals.span(str(period["start"]), zone) if "start" in period else (ALWAYS, ALWAYS)
-    end = intervals.span(str(period["end"]), zone) if "end" in period else (NEVER, NEVER)
+    start = intervals.span(str(period["start"]), zone) if "start" in period else (MIN_INSTANT, MIN_INSTANT)
+    end = intervals.span(str(period["end"]), zone) if "end" in period else (MAX_INSTANT, MAX_INSTANT)
     return (start[0], end[1]) if start and end else None
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.consent import age_limits as aging
 from fhir_server.consent.age_limits import AgeLimits
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
-from fhir_server.consent.provisions import ALWAYS, ProxyProvision, is_in_period, proxy_provisions
-from fhir_server.store import NEVER
+from fhir_server.consent.provisions import ProxyProvision, is_in_period, proxy_provisions
 
 __all__ = ["ProxyProvision", "Relationship", "Requester", "proxy_provisions", "resolve_relationship"]
 
@@ -62,10 +62,10 @@ def resolve_relationship(
     Staff do not come this way, and nobody's rights add up over hats.
     """
     if patient is None or person.role != "patient" or not isinstance(patient.get("id"), str):
-        return Relationship(None, NEVER)
+        return Relationship(None, MAX_INSTANT)
     records = (patient, *linked)
     if any(_is_deceased(one) for one in records) or not _links(patient) <= {f"Patient/{one.get('id')}" for one in linked}:
-        return Relationship(None, NEVER)
+        return Relationship(None, MAX_INSTANT)
     facts = aging.age_limits(records, policy.timezone, policy.feb29, now)
     turning = _turning(policy, records, facts)
     if not facts.known:
@@ -136,4 +136,4 @@ def _turning(policy: Policy, records: Sequence[Json], facts: AgeLimits) -> list[
 
 
 def _next(now: int, instants: Iterable[int]) -> int:
-    return min((one for one in instants if one > now and one != ALWAYS), default=NEVER)
+    return min((one for one in instants if one > now and one != MIN_INSTANT), default=MAX_INSTANT)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import intervals
 from fhir_server.consent.visibility_classes import LABELS, MC, PHYHOLD, PSYNOTE, UNCLASSIFIED
-from fhir_server.store import NEVER
 
 IG: Final = "https://fhir-server.example/ig"
 _CATEGORY: Final = f"{IG}/CodeSystem/sensitive-category"
@@ -54,7 +54,7 @@ def labels(resource: Mapping[str, Any]) -> frozenset[str]:
 def release_at(resource: Mapping[str, Any], zone: ZoneInfo) -> int:
     """The instant before which the resource is held back (0: none); an unreadable one never comes."""
     spoken = [intervals.span(str(one.get("valueInstant")), zone) for one in _extensions(resource, "release-at")]
-    return max((span[0] if span else NEVER for span in spoken), default=0)
+    return max((span[0] if span else MAX_INSTANT for span in spoken), default=0)
 
 
 def _extensions(resource: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

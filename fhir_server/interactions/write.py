@@ -12,6 +12,7 @@ from fhir_server.interactions import app_state, read
 from fhir_server.interactions.messages import JSON, Request, Response, etag_version, parse_query, version_headers
 from fhir_server.interactions.service import Service
 from fhir_server.search import query
+from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.store import Row, Transaction
 from fhir_server.writing import hidden_elements, writer
 from fhir_server.writing.writer import Draft, ResourceWriter
@@ -115,21 +116,21 @@ async def delete_in(view: View, tx: Transaction, writing: ResourceWriter, reques
     return Response(204, headers=version_headers(gone.version, gone.updated)[:1])
 
 
-def allow(view: View, draft: Draft, letter: str) -> None:
+def allow(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
     """Refuse a write that the scopes, the policy, or the caller's own body rules out; consults no stored data."""
-    view.permissions.require(draft.type, letter)
+    view.permissions.require(draft.type, interaction)
     permissions = view.permissions
     if not permissions.trusted and (
-        not permissions.may_write(draft.type, letter) or (letter == "u" and permissions.principal.client_kind == "backend")
+        not permissions.may_write(draft.type, interaction) or (interaction == "u" and permissions.principal.client_kind == "backend")
     ):
         raise Problem("forbidden", f"This caller may not write {draft.type}.")
-    require_covered(view, draft, letter)
+    require_covered(view, draft, interaction)
     app_state.check(permissions, draft)
 
 
-def require_covered(view: View, draft: Draft, letter: str) -> None:
+def require_covered(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
     """Refuse a resource, as sent, that no scope covers: by whose record it is in, or by what it is.  Raises Problem ``forbidden``."""
-    if not view.permissions.covers_resource(letter, draft.type, draft.value):
+    if not view.permissions.covers_resource(interaction, draft.type, draft.value):
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
 
 
@@ -148,9 +149,11 @@ async def require_visible(view: View, targets: frozenset[str]) -> None:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
-async def _current(view: View, tx: Transaction, type: str, id: str, letter: str) -> tuple[VisibleVersion | None, Row | None]:
-    """The row as the caller sees it under a scope for ``letter`` (None: not at all, or deleted), and as it is stored."""
-    return await view.read_for_write(type, id, letter), await tx.read_unfiltered(type, id)
+async def _current(
+    view: View, tx: Transaction, type: str, id: str, interaction: ScopeInteraction
+) -> tuple[VisibleVersion | None, Row | None]:
+    """The row as the caller sees it under a scope for ``interaction`` (None: not at all, or deleted), and as it is stored."""
+    return await view.read_for_write(type, id, interaction), await tx.read_unfiltered(type, id)
 
 
 def _require_match(request: Request, seen: VisibleVersion | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking import http, organizations, token_encryption, token_endpoint
 from fhir_server.linking.context import ENDED, NO_RESPONSE, LinkEndedError, LinkError, LinkingContext, NotSharedError, UnreachableError
 from fhir_server.linking.discovery import Endpoints
@@ -19,7 +20,6 @@ from fhir_server.linking.token_endpoint import HeldTokens
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
 from fhir_server.smart.outbound.json_client import JsonResponse
-from fhir_server.store import NEVER
 
 PAGE: Final = 100  # rows of one kind that are asked for
 _LEEWAY: Final = 30 * SECOND
@@ -82,7 +82,7 @@ async def keep(
     )
     await _save_tokens(context, link, tokens)
     family = organizations.family(link.organization)
-    await context.smart.store.key_values.put(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
+    await context.smart.store.key_values.put(_kind(user), link.id, msgspec.json.encode(link), MAX_INSTANT, family)
     for old in earlier:
         await unlink(context, user, old)
     return link
@@ -184,7 +184,7 @@ async def _load_tokens(context: LinkingContext, link: Link) -> HeldTokens:
 async def _save_tokens(context: LinkingContext, link: Link, tokens: HeldTokens) -> None:
     sealed = await token_encryption.encrypt(context.smart, msgspec.json.encode(tokens))
     family = organizations.family(link.organization)
-    await context.smart.store.key_values.put(_TOKENS, link.id, sealed, NEVER, family)
+    await context.smart.store.key_values.put(_TOKENS, link.id, sealed, MAX_INSTANT, family)
 
 
 async def _revoke(context: LinkingContext, link: Link, sealed: bytes | None) -> None:

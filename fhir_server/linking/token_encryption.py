@@ -10,10 +10,10 @@ from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking.context import LinkEndedError
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import box
-from fhir_server.store import NEVER
 
 _KIND: Final = "linking-key"
 _LOST: Final = "This link can no longer be opened here. Link the account again."
@@ -40,7 +40,7 @@ async def _make_key(smart: SmartContext) -> bytes:
     secrets = smart.store.key_values
     seed = await secrets.get(_KIND, "", 0)
     if seed is None:
-        await secrets.put_if_absent(_KIND, "", Fernet.generate_key(), NEVER)  # of several processes, one succeeds
+        await secrets.put_if_absent(_KIND, "", Fernet.generate_key(), MAX_INSTANT)  # of several processes, one succeeds
         seed = await secrets.get(_KIND, "", 0)
     if seed is None:
         raise LookupError("The store did not keep the key of the linked accounts.")

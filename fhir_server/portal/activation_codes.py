@@ -12,10 +12,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import DAY, MINUTE, digest
-from fhir_server.store import NEVER, KeyValueStore, Store
+from fhir_server.store import KeyValueStore, Store
 
 CODE_LIFE: Final = 90 * DAY
 GUESSES: Final = 5
@@ -150,7 +151,7 @@ async def _find(secrets: KeyValueStore, related_person: str) -> Invitation | Non
 
 async def _put(secrets: KeyValueStore, invitation: Invitation) -> None:
     text = msgspec.json.encode(invitation)
-    await secrets.put(_INVITATION, invitation.related_person, text, NEVER, _family(invitation.consent))
+    await secrets.put(_INVITATION, invitation.related_person, text, MAX_INSTANT, _family(invitation.consent))
 
 
 def _family(consent: str) -> str:

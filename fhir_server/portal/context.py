@@ -11,13 +11,14 @@ from datetime import UTC, date, datetime
 
 from fhir_server.access.permissions import PermissionResolver
 from fhir_server.access.view import View
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.persons import Person, RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import NEVER, Snapshot, Transaction
+from fhir_server.store import Snapshot, Transaction
 from fhir_server.writing.writer import ResourceWriter
 
 _EVERYTHING = resource_scopes("patient/*.cruds")
@@ -76,5 +77,5 @@ def _principal(user: User, person: Person) -> Principal:
         scopes=_EVERYTHING,
         fhir_user=own_reference(person),
         family="",
-        expires=NEVER,
+        expires=MAX_INSTANT,
     )

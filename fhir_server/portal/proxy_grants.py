@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 
 from fhir_server import jsontext
 from fhir_server.access.view import View
+from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.consent import provisions
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
 from fhir_server.search.visibility import Position
-from fhir_server.store import NEVER
 
 _PAGE: Final = 100
 
@@ -60,8 +60,8 @@ def _grant(consent: str, said: Iterable[provisions.ProxyProvision], people: dict
         persons,
         tuple(_describe_person(people[id]) for id in persons),
         tuple(level for level in LEVELS if level in levels),
-        None if since == provisions.ALWAYS else since,
-        None if until == NEVER else until,
+        None if since == MIN_INSTANT else since,
+        None if until == MAX_INSTANT else until,
     )
 
 

@@ -8,12 +8,13 @@ from typing import Any, Final
 import anyio.to_thread
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.persons import Role
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 
 PASSWORD: Final = "Demo-pass-2026"
 SECRET: Final = "demo-secret"
@@ -77,7 +78,7 @@ async def _with_keys(store: Store, client: Client) -> Client:
         return client
     keys = await anyio.to_thread.run_sync(_generate_key)
     text = json.dumps(keys.as_dict(private=True)).encode()
-    await store.key_values.put(_KEYS, client.client_id, text, NEVER)
+    await store.key_values.put(_KEYS, client.client_id, text, MAX_INSTANT)
     return clients.with_jwks(client, dict(keys.as_dict(private=False)))
 
 

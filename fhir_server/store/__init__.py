@@ -4,7 +4,7 @@ A store is a place to put bytes plus a translator of the condition language; it 
 policy or HTTP.  Methods are coroutines because MongoDB's driver is asynchronous; the SQLite store answers
 without ever suspending, so a snapshot of it must not be held across a real wait.
 
-Times are microseconds since 1970 UTC.  ``NEVER`` as a release instant means "not until someone releases it".
+Times are microseconds since 1970 UTC.  ``clock.MAX_INSTANT`` as a release instant means "not until someone releases it".
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from fhir_server.jsontext import Path
 from fhir_server.search.filters import Filter
 from fhir_server.search.visibility import Entry, Position, SortKey, Visibility
 
-NEVER = 2**62
 T = TypeVar("T")
 
 

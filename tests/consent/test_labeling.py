@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import labeling as labelling
 from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource
 from fhir_server.consent.policy import load
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import VisibilityClass
-from fhir_server.store import NEVER
 
 LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 IG = "https://fhir-server.example/ig"
@@ -244,7 +244,7 @@ def test_release_date_is_parsed_and_invalid_one_never_releases() -> None:
         ).release_at
 
     assert at("1970-01-01T00:00:01Z") == 1_000_000
-    assert at("soon") == NEVER
+    assert at("soon") == MAX_INSTANT
     assert label(observation(loinc("718-7"))).release_at == 0
 
 

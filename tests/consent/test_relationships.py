@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import intervals
 from fhir_server.consent.policy import load
 from fhir_server.consent.relationships import Requester, proxy_provisions, resolve_relationship
-from fhir_server.store import NEVER
 
 POLICY = load("optum", timezone="America/Chicago")
 IG = "https://fhir-server.example/ig/CodeSystem"
@@ -287,4 +287,4 @@ def test_minors_have_own_access_only_if_policy_allows(tmp_path) -> None:
 
 def test_relationship_of_unrelated_person_never_changes() -> None:
     judged = resolve_relationship(POLICY, T18, patient=None, person=PARENT, related=[], consents=[])
-    assert (judged.actor, judged.valid_until) == (None, NEVER)
+    assert (judged.actor, judged.valid_until) == (None, MAX_INSTANT)

@@ -7,10 +7,10 @@ from typing import Any
 
 from fhir_server.access import authentication
 from fhir_server.access.permissions import Permissions
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import provisions, relationships
 from fhir_server.smart.accounts import users
 from fhir_server.smart.tokens import tokens
-from fhir_server.store import NEVER
 from tests.noninterference.planted_leaks import Leak, Patch
 
 TIME_LEAKS: list[Leak] = []
@@ -61,13 +61,13 @@ def a_relation_that_has_ended_still_counts(patch: Patch) -> None:
 @_leak("T01")
 def an_eighteenth_birthday_ends_nothing(patch: Patch) -> None:
     exact = relationships.aging.age_limits
-    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t18_off=NEVER))
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t18_off=MAX_INSTANT))
 
 
 @_leak("T01")
 def a_twelfth_birthday_narrows_nothing(patch: Patch) -> None:
     exact = relationships.aging.age_limits
-    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t12=NEVER))
+    patch.setattr(relationships.aging, "age_limits", lambda *args: replace(exact(*args), t12=MAX_INSTANT))
 
 
 @_leak("T02")

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from fhir_server import app as wiring
 from fhir_server import jsontext, portal
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.settings import Settings
@@ -25,7 +26,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
-from fhir_server.store import NEVER, Transaction, open_store
+from fhir_server.store import Transaction, open_store
 from fhir_server.writing.writer import ResourceWriter, parse_draft
 from tests.smart.environment import Browser, Clock
 
@@ -124,7 +125,7 @@ class World:
 
     async def _fill(self, accounts: tuple[tuple[str, bytes], ...]) -> None:
         for name, record in accounts:
-            await self.store.key_values.put("user", name, record, NEVER)
+            await self.store.key_values.put("user", name, record, MAX_INSTANT)
         for client in demo.CLIENTS:
             if client.method == "none":
                 await clients.save(self.store, client)

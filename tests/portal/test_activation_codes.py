@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.portal import activation_codes
 from fhir_server.portal.activation_codes import CodeRefusedError, Invitation
 from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.core.context import MINUTE, digest
-from fhir_server.store import NEVER
 from tests.portal.environment import Form, Visitor, World, code_in
 
 RECORD = "Alex Adult"
@@ -188,7 +188,7 @@ def test_activation_code_stays_valid_after_a_temporary_failure(world: World, mon
     code = made(world)
     with monkeypatch.context() as patch:
         patch.setattr(users, "_PATIENCE", 0.05)
-        asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", NEVER))
+        asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", MAX_INSTANT))
         status, problem = typed(world.signed_in("proxy-standard"), code)
     assert status == 400 and "being changed" in problem
     asyncio.run(world.store.key_values.pop("changing-account", digest("proxy-standard"), 0))

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs
 from fhir_server.search.parameter_types import KINDS, ValueContext
-from fhir_server.search.parameter_types.date import BEGIN, DAY, END, MINUTE, SECOND, interval
+from fhir_server.search.parameter_types.date import DAY, MINUTE, SECOND, interval
 from fhir_server.search.parameter_types.string import fold
 
 BASE = "http://us.example/fhir"
@@ -63,12 +64,12 @@ ELEMENTS = [
     ("quantity", {"low": {"value": 1, "code": "a"}}, [(1.0, "", "a", "")]),
     ("quantity", {"unit": "mg"}, []),
     ("date", "2020-02-30", []),
-    ("date", {"start": "2020"}, [(at("2020-01-01T00:00:00Z"), END)]),
-    ("date", {"end": "2020-01"}, [(BEGIN, at("2020-02-01T00:00:00Z"))]),
+    ("date", {"start": "2020"}, [(at("2020-01-01T00:00:00Z"), MAX_INSTANT)]),
+    ("date", {"end": "2020-01"}, [(MIN_INSTANT, at("2020-02-01T00:00:00Z"))]),
     ("date", {"start": "2021", "end": "2020"}, []),
     ("date", {}, []),
     ("date", {"event": ["2020-01-05", "2020-01-01"]}, [(at("2020-01-01T00:00:00Z"), at("2020-01-06T00:00:00Z"))]),
-    ("date", {"repeat": {"boundsPeriod": {"start": "2020"}}}, [(at("2020-01-01T00:00:00Z"), END)]),
+    ("date", {"repeat": {"boundsPeriod": {"start": "2020"}}}, [(at("2020-01-01T00:00:00Z"), MAX_INSTANT)]),
     ("date", {"repeat": {"frequency": 1}}, []),
 ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Dates as intervals of microseconds (http://hl7.org/fhir/R4/search.html#date).
 
 A partial date is the whole of its day, month or year; an instant the whole of its last digit.  A time without a
-zone, and every date, is taken as UTC.  What is open ends at :data:`BEGIN` or :data:`END`.
+zone, and every date, is taken as UTC.  What is open ends at ``clock.MIN_INSTANT`` or ``clock.MAX_INSTANT``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from datetime import date as Day
 from typing import Any, cast
 
+from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.search.filters import DateIs, Prefix
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
-END = 2**62
-BEGIN = -END
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 DAY = 24 * 60 * MINUTE
@@ -98,7 +97,7 @@ def _outer(value: dict[str, Any]) -> Interval | None:
     start, end = _lenient(value.get("start")), _lenient(value.get("end"))
     if start is None and end is None:
         return None
-    lo, hi = start[0] if start else BEGIN, end[1] if end else END
+    lo, hi = start[0] if start else MIN_INSTANT, end[1] if end else MAX_INSTANT
     return (lo, hi) if lo < hi else None
 
 

@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 from fhir_server.smart.core.encryption import box
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 
 TIME_STEP: Final = 30 * SECOND
 GRACE: Final = 10 * SECOND  # for typing and sending the last digits of a code that has just run out (RFC 6238 5.2)
@@ -79,12 +80,12 @@ async def enroll(smart: SmartContext, user: User, seed: bytes) -> tuple[str, ...
     family, kept = second_factor_family(user), smart.store.key_values
     factor = SecondFactor(encrypt_seed(smart, seed), smart.now())
     # The new seed over the old one: were that taken away first, a password alone would do for a moment.
-    await kept.put(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
+    await kept.put(_FACTOR, digest(user.subject), msgspec.json.encode(factor), MAX_INSTANT, family)
     for code in await _left(smart, user):
         await kept.pop(_RECOVERY, code, smart.now())
     made = tuple("".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)) for _ in range(RECOVERY_CODES))
     for code in made:
-        await kept.put(_RECOVERY, _recovery(user, code), user.subject.encode(), NEVER, family)
+        await kept.put(_RECOVERY, _recovery(user, code), user.subject.encode(), MAX_INSTANT, family)
     return tuple("-".join(code[start : start + 4] for start in range(0, _LENGTH, 4)) for code in made)
 
 

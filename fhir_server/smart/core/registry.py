@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from fhir_server.store import NEVER, Store, Transaction
+from fhir_server.clock import MAX_INSTANT
+from fhir_server.store import Store, Transaction
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -32,7 +33,7 @@ class Register(Generic[R]):
         return tuple(msgspec.json.decode(text, type=self.shape) for _, text in sorted(kept))
 
     async def save(self, store: Store, name: str, record: R) -> None:
-        await store.key_values.put(self.kind, name, msgspec.json.encode(record), NEVER)
+        await store.key_values.put(self.kind, name, msgspec.json.encode(record), MAX_INSTANT)
         await store.write(_bump)
 
     async def remove(self, store: Store, name: str) -> bool:

@@ -11,9 +11,9 @@ import anyio.to_thread
 import msgspec
 from joserfc.jwk import ECKey, RSAKey
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext, new_secret
 from fhir_server.smart.core.encryption import box
-from fhir_server.store import NEVER
 
 _KIND: Final = "signing-key"
 _PURPOSE: Final = "fhir-server signing keys"
@@ -84,7 +84,7 @@ async def _add(smart: SmartContext, alg: str) -> None:
     number = max(numbers, default=-1) + 1
     made = await anyio.to_thread.run_sync(_generate, alg)
     key = SigningKey(new_secret()[:16], alg, _encrypt(smart, made.as_pem(private=True)), smart.now())
-    await smart.store.key_values.put_if_absent(_KIND, f"{alg}.{number}", msgspec.json.encode(key), NEVER)
+    await smart.store.key_values.put_if_absent(_KIND, f"{alg}.{number}", msgspec.json.encode(key), MAX_INSTANT)
 
 
 def _generate(alg: str) -> RSAKey | ECKey:
