@@ -99,7 +99,7 @@ def test_expired_activation_code_can_be_reissued_but_not_a_used_one(world: World
     code = made(world)
     world.clock.forward(activation_codes.CODE_LIFE)
     adult = world.signed_in("adult")
-    assert "Ran out unused" in adult.get("/sharing").text
+    assert "expired before it was used" in adult.get("/sharing").text
     new = code_in(adult.send("/sharing", "/sharing/code"))
     assert typed(world.signed_in("proxy-standard"), new)[0] == 200
     page = adult.get("/sharing").text
