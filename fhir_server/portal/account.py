@@ -20,15 +20,15 @@ from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
 _WRONG_PASSWORD: Final = (
-    "Your current password is not correct, or there were too many attempts. Nothing was changed. Check the password, or wait 15 minutes."
+    "Your current password is wrong, or there were too many attempts. Nothing was changed. Check the password, or wait 15 minutes."
 )
 _WRONG_PASSWORD_OR_CODE: Final = (
-    "Your current password or the code is not correct, or there were too many attempts. Nothing was changed. Each code works once: wait "
+    "Your current password or the code is wrong, or there were too many attempts. Nothing was changed. Each code works once: wait "
     "for the next code, or wait 15 minutes."
 )
 _MISMATCH: Final = "The new passwords do not match. Nothing was changed."
 _NO_SESSION_SELECTED: Final = "Select at least one session."
-_WRONG_FIRST_CODE: Final = "This code is not correct or has expired. Wait for the next code and try again."
+_WRONG_FIRST_CODE: Final = "This code is wrong or has expired. Wait for the next code and try again."
 _SETUP_EXPIRED: Final = "The setup took too long. Start again."
 _REQUIRED: Final = "A work account requires two-step verification. You can set up a new app, but you cannot turn two-step verification off."
 _DONE: Final = {

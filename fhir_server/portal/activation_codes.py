@@ -7,22 +7,20 @@ extra attempts. All failures of a code have the same message.
 
 from __future__ import annotations
 
-import secrets as random
 from typing import Final, Literal
 
 import msgspec
 
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import attempts, typed_codes, users
+from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import DAY, MINUTE, digest
+from fhir_server.smart.core.context import DAY, digest
 from fhir_server.store import KeyValueStore, Store
 
 CODE_LIFE: Final = 90 * DAY
-GUESSES: Final = 5
-WINDOW: Final = 15 * MINUTE
 WRONG: Final = (
-    "This code is not right, has been used or has expired, or there were too many attempts. Check the code, wait 15 minutes "
+    "This code is wrong, has been used or has expired, or there were too many attempts. Check the code, wait 15 minutes "
     "and try again, or ask for a new code."
 )
 OWN: Final = "This code is for your own record. Give it to the person you share your record with."
@@ -32,8 +30,6 @@ BUSY: Final = "Your account is being changed in another browser tab. Wait a minu
 CodeState = Literal["none", "waiting", "expired", "accepted"]
 _INVITATION: Final = "invitation"
 _ACTIVATION: Final = "activation"
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
-_ALIKE: Final = str.maketrans("OIL", "011", " -–\t")
 _LENGTH: Final = 20  # 100 random bits
 
 
@@ -58,35 +54,35 @@ class Invitation(msgspec.Struct, frozen=True):
     accepted: bool = False
 
 
-async def issue(secrets: KeyValueStore, invitation: Invitation, now: int) -> str:
+async def issue(values: KeyValueStore, invitation: Invitation, now: int) -> str:
     """Store a new code for the grant and return it, as five groups of four characters. The previous code stops working."""
-    code = "".join(random.choice(_ALPHABET) for _ in range(_LENGTH))
+    code = typed_codes.generate(_LENGTH)
     renewed = msgspec.structs.replace(invitation, key=digest(code), until=now + CODE_LIFE)
-    await _put(secrets, renewed)
-    await _activate(secrets, renewed)
-    return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
+    await _put(values, renewed)
+    await _activate(values, renewed)
+    return typed_codes.format_groups(code)
 
 
-async def renew(secrets: KeyValueStore, related_person: str, now: int) -> str | None:
+async def renew(values: KeyValueStore, related_person: str, now: int) -> str | None:
     """Issue another code; None if an account has redeemed the grant's code or is redeeming it now."""
-    invitation = await _find(secrets, related_person)
+    invitation = await _find(values, related_person)
     if invitation is None or invitation.accepted:
         return None
-    withdrawn = await secrets.pop(_ACTIVATION, invitation.key, now) is not None
-    return await issue(secrets, invitation, now) if withdrawn or invitation.until <= now else None
+    withdrawn = await values.pop(_ACTIVATION, invitation.key, now) is not None
+    return await issue(values, invitation, now) if withdrawn or invitation.until <= now else None
 
 
-async def code_state(secrets: KeyValueStore, related_person: str, now: int) -> CodeState:
+async def code_state(values: KeyValueStore, related_person: str, now: int) -> CodeState:
     """Return the state of the grant's newest code; "none" if the grant was not made on the sharing page."""
-    invitation = await _find(secrets, related_person)
+    invitation = await _find(values, related_person)
     if invitation is None:
         return "none"
     return "accepted" if invitation.accepted else "waiting" if now < invitation.until else "expired"
 
 
-async def forget(secrets: KeyValueStore, consent: str) -> None:
+async def forget(values: KeyValueStore, consent: str) -> None:
     """Delete the codes of a grant that has ended."""
-    await secrets.delete_family(_family(consent))
+    await values.delete_family(_family(consent))
 
 
 async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, Invitation]:
@@ -96,22 +92,22 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     """
     if user.role != "patient":
         raise CodeRefusedError(STAFF)
-    secrets, key = store.key_values, digest(_read(typed))
-    guess = await _guess(secrets, user.username, now)
-    invitation = await _find_pending(secrets, key, now)
-    if guess is None or invitation is None:
+    values, key = store.key_values, digest(typed_codes.normalize(typed))
+    attempt = await AttemptLimit(f"activation:{user.username}").take(values, now)
+    invitation = await _find_pending(values, key, now)
+    if attempt is None or invitation is None:
         raise CodeRefusedError(WRONG)
     if invitation.patient == user.patient:
         raise CodeRefusedError(OWN)
-    if await secrets.pop(_ACTIVATION, key, now) is None:
+    if await values.pop(_ACTIVATION, key, now) is None:
         raise CodeRefusedError(WRONG)
     try:
         changed = await users.link(store, user.username, invitation.related_person)
     except (LookupError, TimeoutError) as error:
-        await _activate(secrets, invitation)
+        await _activate(values, invitation)
         raise CodeRefusedError(WRONG if isinstance(error, LookupError) else BUSY) from None
-    await _put(secrets, msgspec.structs.replace(invitation, accepted=True))
-    await secrets.pop("attempt", guess, now)
+    await _put(values, msgspec.structs.replace(invitation, accepted=True))
+    await attempts.release(values, attempt, now)
     return changed, invitation
 
 
@@ -120,47 +116,36 @@ async def find_accepted(store: Store, user: User, typed: str) -> tuple[User, Inv
 
     None if the account has not redeemed it.
     """
+    key = digest(typed_codes.normalize(typed))
     try:
         saved = await users.wait_until_saved(store, user.username)
     except TimeoutError:
         return None
     invitations = [await _find(store.key_values, id) for id in saved.related_persons] if saved else []
-    accepted = next((invitation for invitation in invitations if invitation and invitation.key == digest(_read(typed))), None)
+    accepted = next((invitation for invitation in invitations if invitation and invitation.key == key), None)
     return (saved, accepted) if saved and accepted else None
 
 
-async def _activate(secrets: KeyValueStore, invitation: Invitation) -> None:
+async def _activate(values: KeyValueStore, invitation: Invitation) -> None:
     """Make the invitation's newest code valid."""
     related_person = invitation.related_person.encode()
-    await secrets.put(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
+    await values.put(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
 
 
-def _read(typed: str) -> str:
-    return typed[:100].upper().translate(_ALIKE)
-
-
-async def _guess(secrets: KeyValueStore, username: str, now: int) -> str | None:
-    for number in range(GUESSES):
-        slot = f"{digest(f'activation:{username}')}:{number}"
-        if await secrets.put_if_absent("attempt", slot, b"", now + WINDOW):
-            return slot
-    return None
-
-
-async def _find_pending(secrets: KeyValueStore, key: str, now: int) -> Invitation | None:
-    related_person = await secrets.get(_ACTIVATION, key, now)
-    invitation = None if related_person is None else await _find(secrets, related_person.decode())
+async def _find_pending(values: KeyValueStore, key: str, now: int) -> Invitation | None:
+    related_person = await values.get(_ACTIVATION, key, now)
+    invitation = None if related_person is None else await _find(values, related_person.decode())
     return invitation if invitation and invitation.key == key and not invitation.accepted else None
 
 
-async def _find(secrets: KeyValueStore, related_person: str) -> Invitation | None:
-    text = await secrets.get(_INVITATION, related_person, 0)
+async def _find(values: KeyValueStore, related_person: str) -> Invitation | None:
+    text = await values.get(_INVITATION, related_person, 0)
     return None if text is None else msgspec.json.decode(text, type=Invitation)
 
 
-async def _put(secrets: KeyValueStore, invitation: Invitation) -> None:
+async def _put(values: KeyValueStore, invitation: Invitation) -> None:
     text = msgspec.json.encode(invitation)
-    await secrets.put(_INVITATION, invitation.related_person, text, MAX_INSTANT, _family(invitation.consent))
+    await values.put(_INVITATION, invitation.related_person, text, MAX_INSTANT, _family(invitation.consent))
 
 
 def _family(consent: str) -> str:

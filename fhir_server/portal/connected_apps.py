@@ -15,7 +15,7 @@ from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 
-_ANY_RECORD = "All records you may open"
+_ANY_RECORD = "All records you can open"
 _NO_ACCESS = "A record that you can no longer open. The app cannot open it either"
 
 

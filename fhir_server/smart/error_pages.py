@@ -1,4 +1,4 @@
-"""What people and programs are answered where no handler does: an address nobody serves, a failure, a store that cannot be asked."""
+"""Error responses outside the handlers: unknown URL, wrong method, server error, store unavailable."""
 
 from __future__ import annotations
 
@@ -13,40 +13,43 @@ from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import CORS, NO_STORE
 
-_AGAIN = {"Retry-After": "1"}
-# OAuth's word for it (RFC 6749 4.1.2.1, 5.2), and ours
-_UNSERVED: Final = {
-    404: ("invalid_request", "There is no page at this address. It may have been mistyped, or the link may be old."),
-    405: ("invalid_request", "This address cannot be opened in this way. Go back and open the page again."),
-    500: ("server_error", "Something went wrong on our side. Nothing is wrong with your account; try again in a while."),
+_RETRY: Final = {"Retry-After": "1"}
+# status -> OAuth error code (RFC 6749 4.1.2.1, 5.2), text
+_ERRORS: Final = {
+    404: ("invalid_request", "Page not found. The link may be old, or the URL may be mistyped."),
+    405: ("invalid_request", "This page cannot be opened this way. Go back and open it again."),
+    500: ("server_error", "Something went wrong on our side. Your account is not affected. Try again later."),
 }
 
 
 def busy_handler(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """The handler of :class:`~fhir_server.errors.Problem` ``busy``: 503, as a page or as an OAuth error (RFC 6749 4.1.2.1)."""
+    """Return the handler of :class:`~fhir_server.errors.Problem` of kind ``busy``: 503 as a page or as an OAuth error.
 
-    async def answer(request: Request, problem: Exception) -> Response:
-        if not isinstance(problem, Problem) or problem.kind != "busy":
-            raise problem
-        return _answer(smart, request, 503, "temporarily_unavailable", str(problem), _AGAIN)
+    Raises any other error again.
+    """
 
-    return answer
+    async def handle(request: Request, error: Exception) -> Response:
+        if not isinstance(error, Problem) or error.kind != "busy":
+            raise error
+        return _error_response(smart, request, 503, "temporarily_unavailable", str(error), _RETRY)
+
+    return handle
 
 
 def http_error_handler(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """The handler of 404, 405 and 500: for an address or a method that nobody serves, and for what should not have happened."""
+    """Return the handler of 404, 405 and 500, which answers with a page or with an OAuth error."""
 
-    async def answer(request: Request, problem: Exception) -> Response:
-        status = getattr(problem, "status_code", 500)
-        error, text = _UNSERVED.get(status, _UNSERVED[500])
-        return _answer(smart, request, status, error, text, getattr(problem, "headers", None) or {})
+    async def handle(request: Request, error: Exception) -> Response:
+        status = getattr(error, "status_code", 500)
+        code, text = _ERRORS.get(status, _ERRORS[500])
+        return _error_response(smart, request, status, code, text, getattr(error, "headers", None) or {})
 
-    return answer
+    return handle
 
 
-def _answer(smart: SmartContext, request: Request, status: int, error: str, text: str, headers: Mapping[str, str]) -> Response:
+def _error_response(smart: SmartContext, request: Request, status: int, code: str, text: str, headers: Mapping[str, str]) -> Response:
     if "text/html" not in request.headers.get("accept", ""):
-        return JSONResponse({"error": error, "error_description": text}, status, headers=NO_STORE | CORS | dict(headers))
-    page = render(smart, "error.html", status, text=text, detail="", on=None if status == 503 else ("To the start page", "/"))
+        return JSONResponse({"error": code, "error_description": text}, status, headers=NO_STORE | CORS | dict(headers))
+    page = render(smart, "error.html", status, text=text, detail="", link=None if status == 503 else ("Go to the start page", "/"))
     page.headers.update(headers)
     return page

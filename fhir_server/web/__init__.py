@@ -1,1 +1,1 @@
-"""What the pages and the HTTP endpoints share: security headers, forms, dates, fetching public URLs."""
+"""Shared by the pages and the HTTP endpoints: security headers, forms, dates, fetching of public URLs."""

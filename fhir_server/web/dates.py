@@ -1,4 +1,4 @@
-"""Days and times in the words of the pages, in the institution's time zone."""
+"""Formats dates and times for pages, in the institution's time zone."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ _MONTHS: Final = (
 
 
 def format_day(value: date) -> str:
-    """E.g. ``21 November 2026``."""
+    """Return a date such as ``21 November 2026``."""
     return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
 
 
 def format_instant_date(micros: int, zone: ZoneInfo) -> str:
-    """The civil date of an instant (microseconds since 1970 UTC) there, as :func:`day`."""
-    return format_day(_there(micros, zone).date())
+    """Return the date of an instant (microseconds since 1970 UTC) in the time zone, as :func:`format_day` does."""
+    return format_day(_local(micros, zone).date())
 
 
 def format_instant(micros: int, zone: ZoneInfo) -> str:
-    """The civil date and time of an instant there, and which time that is: ``21 November 2026, 09:05 CST``."""
-    there = _there(micros, zone)
-    return f"{format_day(there.date())}, {there:%H:%M %Z}"
+    """Return the date and time of an instant in the time zone, such as ``21 November 2026, 09:05 CST``."""
+    local = _local(micros, zone)
+    return f"{format_day(local.date())}, {local:%H:%M %Z}"
 
 
 def format_date(text: str) -> str:
-    """A FHIR ``date`` or the date of a ``dateTime`` as :func:`day`, however partial (``May 2025``, ``2025``); "" for anything else."""
+    """Format a FHIR ``date`` or the date of a ``dateTime``; a partial date as ``May 2025`` or ``2025``.
+
+    Returns "" for any other text.
+    """
     parts = text[:10].split("-")
     try:
         whole = date.fromisoformat("-".join((*parts, "01", "01")[:3]))
@@ -37,5 +40,5 @@ def format_date(text: str) -> str:
     return format_day(whole).split(" ", 3 - len(parts))[-1]
 
 
-def _there(micros: int, zone: ZoneInfo) -> datetime:
+def _local(micros: int, zone: ZoneInfo) -> datetime:
     return datetime.fromtimestamp(micros / 1_000_000, UTC).astimezone(zone)

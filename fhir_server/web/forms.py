@@ -1,4 +1,4 @@
-"""HTTP as this room needs it: small forms read whole, answers written, browsers told what they may do."""
+"""Forms, headers of pages, and CORS, for the pages and OAuth endpoints."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ PREFLIGHT: Final = CORS | {
     "Access-Control-Max-Age": "600",
 }
 _PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-# Not on the way of an app, which may have opened it as a window of its own and waits for it to come back.
+# Not for authorization pages: an app may have opened them as a popup window and wait for the result.
 SAME_ORIGIN_OPENER: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 def address(request: Request) -> str:
-    """Where a request comes from, for limits."""
+    """Return the client's IP address, for rate limits; "" if it is not known."""
     return request.client.host if request.client else ""
 
 
 class BadFormError(ValueError):
-    """A body that is not a small form, worded for whoever sent it."""
+    """A body that is not a form within the limits.  The message is for the sender."""
 
 
 async def read_form(request: Request) -> Form:
-    """The fields of an ``application/x-www-form-urlencoded`` body.  Raises BadForm."""
+    """Read the fields of an ``application/x-www-form-urlencoded`` body.  Raises BadFormError."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise BadFormError("The body must be application/x-www-form-urlencoded.")
     body = bytearray()
@@ -45,7 +45,7 @@ async def read_form(request: Request) -> Form:
 
 
 def fields(text: str) -> Form:
-    """The fields of form-encoded text.  Raises BadForm for too many."""
+    """Parse form-encoded text.  Raises BadFormError if it has too many fields."""
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
@@ -53,20 +53,22 @@ def fields(text: str) -> Form:
 
 
 def bad_form_response(error: BadFormError, extra: dict[str, str]) -> Response:
+    """Return an OAuth error response for a bad form, with further headers."""
     body = {"error": "invalid_request", "error_description": str(error)}
     return JSONResponse(body, 400, headers=NO_STORE | extra)
 
 
-def with_headers(answer: Response, extra: dict[str, str]) -> Response:
-    """The answer with further headers."""
-    answer.headers.update(extra)
-    return answer
+def with_headers(response: Response, extra: dict[str, str]) -> Response:
+    """Add headers to the response and return it."""
+    response.headers.update(extra)
+    return response
 
 
 def page_headers(*targets: str) -> dict[str, str]:
-    """Headers of every page.  ``targets``: where a form on it may end up, for browsers that check redirects too."""
+    """Return the headers of a page.  ``targets`` are URLs to which its forms may redirect (``form-action`` of the CSP)."""
     sources = dict.fromkeys(_source(uri) for uri in targets if uri)
-    target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)  # which end a directive
+    # A source with ";" or "," would end the directive.
+    target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)
     policy = f"{_PAGE}; form-action 'self'{target}"
     return NO_STORE | {
         "Content-Security-Policy": policy,
@@ -83,6 +85,6 @@ def _source(redirect_uri: str) -> str:
 
 
 def local_path(text: str) -> str:
-    """``text`` if it is a path on this server, else "/": a sign-in must not send anyone elsewhere."""
-    plain = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable() and text.isascii()
-    return text if plain and not urlsplit(text).netloc else "/"
+    """Return ``text`` if it is a path on this server, else "/", so that a sign-in does not redirect to another site."""
+    is_local = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable() and text.isascii()
+    return text if is_local and not urlsplit(text).netloc else "/"

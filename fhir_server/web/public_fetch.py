@@ -1,8 +1,7 @@
-"""Fetching a small document from an address that somebody else chose, without being used against our own network.
+"""Fetches a small document from a URL that a client chose, with protection against SSRF (RFC 9700 4.11, OWASP).
 
-The host is resolved once, every address it has must be a public one, and the connection goes to the address that was
-checked: a name that answers differently the second time (DNS rebinding) gains nothing.  No redirects, no proxies, no
-compressed answers, a deadline for the whole and a limit on its size (RFC 9700 4.11, OWASP on SSRF).
+The host is resolved once, all its addresses must be public, and the connection goes to a checked address.  This also
+prevents DNS rebinding.  There are no redirects, proxies or compressed responses.  Time and size are limited.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,23 +21,35 @@ import anyio
 import anyio.to_thread
 import httpx
 
-MAX_BYTES: Final = 64 * 1024  # bytes
-DEADLINE: Final = 5.0  # seconds for everything
-RESOLVERS: Final = 8  # names that are looked up at once
+MAX_BYTES: Final = 64 * 1024
+DEADLINE: Final = 5.0  # seconds for the whole fetch
+RESOLVERS: Final = 8  # concurrent DNS lookups
 _LOOPBACK_NAMES: Final = ("localhost",)
-# What of IPv6 is public; within it, the two ranges that carry an IPv4 address of the writer's choice.
+# Public IPv6 addresses, and the two ranges in them that embed an IPv4 address (Teredo, 6to4).
 _GLOBAL: Final = ipaddress.ip_network("2000::/3")
 _TUNNELS: Final = (ipaddress.ip_network("2001::/32"), ipaddress.ip_network("2002::/16"))
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 
+class Hosts(Enum):
+    """Which hosts may be reached."""
+
+    PUBLIC = "public"  # https to public addresses
+    PUBLIC_OR_LOCAL = "public-or-local"  # also http to this machine, and private addresses: for demos and tests
+
+    @staticmethod
+    def of(is_demo: bool) -> Hosts:
+        """Return the hosts that a server reaches: local ones too if it is a demo or a test."""
+        return Hosts.PUBLIC_OR_LOCAL if is_demo else Hosts.PUBLIC
+
+
 class UnfetchableError(Exception):
-    """The document could not be had, or may not be asked for."""
+    """The document cannot be fetched, or its URL is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedDocument:
-    """An answer of status 200: its body, and its ``Cache-Control`` and ``Age`` headers ("" where there is none)."""
+    """A response with status 200: its body, and its ``Cache-Control`` and ``Age`` headers ("" if absent)."""
 
     body: bytes
     cache_control: str
@@ -45,27 +57,27 @@ class FetchedDocument:
 
 
 async def resolve_host(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, as the system resolves it.
+    """Return the addresses of a host from the system's resolver.
 
-    In threads of its own: a name whose server never answers keeps one busy for long after the deadline, and nobody but other
-    addresses that somebody chose should have to wait for that.
+    Lookups have their own threads.  A name server that does not answer blocks a thread after the deadline, and that must not
+    delay other work.
     """
-    ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    found = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=_resolvers())
+    lookup = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await anyio.to_thread.run_sync(lookup, abandon_on_cancel=True, limiter=_resolvers())
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How other servers are reached: who resolves names, and what carries requests (None: the network itself)."""
+    """How other servers are reached: the resolver, and the HTTP transport (None for the real network)."""
 
     resolve: Callable[[str, int], Awaitable[Sequence[str]]] = resolve_host
     transport: httpx.AsyncBaseTransport | None = None
 
 
-def is_allowed(url: str, *, local: bool) -> bool:
-    """Whether an address may be asked at all: https, or with ``local`` plain http to this machine."""
-    if not url.isascii() or not url.isprintable() or any(sign in url for sign in ' \\#<>"'):
+def is_allowed(url: str, hosts: Hosts) -> bool:
+    """Whether a URL may be fetched: https, or http to this machine if ``hosts`` allow that.  Does not resolve the host."""
+    if not url.isascii() or not url.isprintable() or any(character in url for character in ' \\#<>"'):
         return False
     try:
         parts = urlsplit(url)
@@ -74,11 +86,11 @@ def is_allowed(url: str, *, local: bool) -> bool:
         return False
     if not host or parts.username is not None or parts.password is not None:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and local and is_loopback(host))
+    return parts.scheme == "https" or (parts.scheme == "http" and hosts is Hosts.PUBLIC_OR_LOCAL and is_loopback(host))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as written in an address, is this machine."""
+    """Whether the host of a URL is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -86,45 +98,42 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anyone on the internet could reach."""
+    """Whether an IP address can be reached from the internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         return ip.is_global and ip in _GLOBAL and not any(ip in tunnel for tunnel in _TUNNELS)
     return ip.is_global and not ip.is_multicast
 
 
-async def fetch(network: Network, url: str, *, local: bool) -> FetchedDocument:
-    """Get a document.  ``local``: the server is a demo or a test, where this machine and its network may be asked.
-
-    Raises Unfetchable.
-    """
-    if not is_allowed(url, local=local):
+async def fetch(network: Network, url: str, hosts: Hosts) -> FetchedDocument:
+    """Fetch a document from one of these hosts.  Raises UnfetchableError."""
+    if not is_allowed(url, hosts):
         raise UnfetchableError
     try:
         async with asyncio.timeout(DEADLINE):
-            return await _fetched(network, url, await _address(network, url, local))
+            return await _fetch_from(network, url, await _resolve(network, url, hosts))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         raise UnfetchableError from None
 
 
-async def _address(network: Network, url: str, local: bool) -> str:
+async def _resolve(network: Network, url: str, hosts: Hosts) -> str:
     parts = urlsplit(url)
     addresses = await network.resolve(str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
-    # All of them: of a name with a public and a private address, which one is asked would be chance.
-    if not addresses or not (local or all(is_public(address) for address in addresses)):
+    # Checks all addresses: which one of a public and a private address would be used is chance.
+    if not addresses or not (hosts is Hosts.PUBLIC_OR_LOCAL or all(is_public(address) for address in addresses)):
         raise UnfetchableError
     return addresses[0]
 
 
-async def _fetched(network: Network, url: str, address: str) -> FetchedDocument:
-    asked = httpx.URL(url)
+async def _fetch_from(network: Network, url: str, address: str) -> FetchedDocument:
+    target = httpx.URL(url)
     request = httpx.Request(
         "GET",
-        asked.copy_with(host=address),
-        headers=_HEADERS | {"Host": asked.netloc.decode("ascii")},
-        extensions={"sni_hostname": asked.host, "timeout": httpx.Timeout(DEADLINE).as_dict()},
+        target.copy_with(host=address),
+        headers=_HEADERS | {"Host": target.netloc.decode("ascii")},
+        extensions={"sni_hostname": target.host, "timeout": httpx.Timeout(DEADLINE).as_dict()},
     )
-    async with httpx.AsyncClient(transport=network.transport, verify=_trust(), trust_env=False, follow_redirects=False) as client:
+    async with httpx.AsyncClient(transport=network.transport, verify=_ssl_context(), trust_env=False, follow_redirects=False) as client:
         response = await client.send(request, stream=True)
         try:
             return await _read(response)
@@ -149,5 +158,5 @@ def _resolvers() -> anyio.CapacityLimiter:
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
+def _ssl_context() -> ssl.SSLContext:
     return ssl.create_default_context()

@@ -21,8 +21,8 @@ from fhir_server.smart.outbound.json_client import MOST
 from tests.federation.environment import FEDERATED, NORTH, OURS, SOUTH, Worlds
 from tests.smart.environment import Browser, claims_of
 
-STALE = "does not belong to a sign-in you have just started"
-UNPROVEN = "could not be checked"
+MISMATCH = "does not match a sign-in that you started"
+UNVERIFIED = "could not be verified"
 
 
 def changed(url: str, **changes: str | None) -> str:
@@ -48,7 +48,7 @@ def test_federation_replayed_response_returns_400(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     assert worlds.back(url).status_code == 303
     worlds.ours.http.cookies.clear()
-    refused(worlds, worlds.back(url), STALE)
+    refused(worlds, worlds.back(url), MISMATCH)
 
 
 @pytest.mark.parametrize("fetched", [True, False])
@@ -59,22 +59,22 @@ def test_federation_response_in_another_browser_is_invalidated(worlds: Worlds, f
     if fetched:
         victim.get("/sign-in")
     answer = worlds.back(url, victim)
-    assert (answer.status_code, STALE in answer.text) == (400, True)
+    assert (answer.status_code, MISMATCH in answer.text) == (400, True)
     assert worlds.who(victim) == ""
-    refused(worlds, worlds.back(url), STALE)
+    refused(worlds, worlds.back(url), MISMATCH)
 
 
 @pytest.mark.parametrize("state", [None, "", "made-up"])
 def test_federation_unsolicited_response_returns_400(worlds: Worlds, state: str | None) -> None:
     worlds.ours.http.get("/sign-in")
-    refused(worlds, worlds.back(changed(f"{worlds.callback['north']}?code=x&iss={NORTH}", state=state)), STALE)
+    refused(worlds, worlds.back(changed(f"{worlds.callback['north']}?code=x&iss={NORTH}", state=state)), MISMATCH)
 
 
 @pytest.mark.parametrize("iss", [SOUTH, NORTH + "/", None])
 def test_federation_wrong_or_missing_iss_is_refused_before_exchange(worlds: Worlds, iss: str | None) -> None:
     url = worlds.agreed(worlds.left())
     assert changed(url) and f"iss={NORTH.replace(':', '%3A').replace('/', '%2F')}" in url
-    refused(worlds, worlds.back(changed(url, iss=iss)), STALE)
+    refused(worlds, worlds.back(changed(url, iss=iss)), MISMATCH)
     assert worlds.wire.to("/oauth/token") == 0
 
 
@@ -97,7 +97,7 @@ def test_federation_mix_up_without_iss_is_detected_by_redirect_uri(worlds: World
 
     worlds.wire.instead["openid-configuration"] = silent
     url = changed(worlds.agreed(worlds.left()), iss=None)
-    refused(worlds, worlds.back(url.replace(worlds.callback["north"], worlds.callback["south"])), STALE)
+    refused(worlds, worlds.back(url.replace(worlds.callback["north"], worlds.callback["south"])), MISMATCH)
     assert worlds.back(changed(worlds.agreed(worlds.left()), iss=None)).status_code == 303
 
 
@@ -105,15 +105,15 @@ def test_federation_mix_up_without_iss_is_detected_by_redirect_uri(worlds: World
 def test_federation_repeated_parameter_returns_400(worlds: Worlds, name: str) -> None:
     url = worlds.agreed(worlds.left())
     again = dict(parse_qsl(urlsplit(url).query))[name]
-    refused(worlds, worlds.back(f"{url}&{urlencode({name: again})}"), STALE)
+    refused(worlds, worlds.back(f"{url}&{urlencode({name: again})}"), MISMATCH)
 
 
 def test_federation_denial_shows_notice_and_changes_nothing(worlds: Worlds) -> None:
-    refused(worlds, worlds.back(worlds.agreed(worlds.left(), decision="deny")), "You did not sign in. Nothing has changed")
+    refused(worlds, worlds.back(worlds.agreed(worlds.left(), decision="deny")), "The sign-in was canceled")
 
 
 @pytest.mark.parametrize(
-    ("error", "words"), [("server_error", "did not work there"), ("<script>", "did not work there"), ("access_denied", "did not sign in")]
+    ("error", "words"), [("server_error", "reported an error"), ("<script>", "reported an error"), ("access_denied", "was canceled")]
 )
 def test_federation_error_description_is_not_displayed(worlds: Worlds, error: str, words: str) -> None:
     url = worlds.agreed(worlds.left())
@@ -155,7 +155,7 @@ FORGERIES: dict[str, Change] = {
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_federation_forged_id_token_does_not_sign_in(worlds: Worlds, forgery: str) -> None:
     worlds.forged(FORGERIES[forgery])
-    refused(worlds, worlds.signed_in(), UNPROVEN)
+    refused(worlds, worlds.signed_in(), UNVERIFIED)
 
 
 def test_federation_forged_id_token_signature_does_not_sign_in(worlds: Worlds) -> None:
@@ -169,7 +169,7 @@ def test_federation_forged_id_token_signature_does_not_sign_in(worlds: Worlds) -
         )
 
     worlds.wire.instead[f"{NORTH}/oauth/token"] = answer
-    refused(worlds, worlds.signed_in(), UNPROVEN)
+    refused(worlds, worlds.signed_in(), UNVERIFIED)
 
 
 def test_federation_public_key_is_not_used_as_shared_secret(worlds: Worlds) -> None:
@@ -179,7 +179,7 @@ def test_federation_public_key_is_not_used_as_shared_secret(worlds: Worlds) -> N
         return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(published), algorithms=["HS256"])
 
     worlds.forged(forge)
-    refused(worlds, worlds.signed_in(), UNPROVEN)
+    refused(worlds, worlds.signed_in(), UNVERIFIED)
 
 
 def test_federation_shared_secret_in_jwks_is_not_used_as_key(worlds: Worlds) -> None:
@@ -193,7 +193,7 @@ def test_federation_shared_secret_in_jwks_is_not_used_as_key(worlds: Worlds) -> 
     assert worlds.signed_in().status_code == 303  # the control
     worlds.ours.http.cookies.clear()
     worlds.forged(lambda header, claims: jwt.encode({"alg": "HS256", "kid": "shared"}, claims, shared, algorithms=["HS256"]))
-    refused(worlds, worlds.signed_in(), UNPROVEN)
+    refused(worlds, worlds.signed_in(), UNVERIFIED)
 
 
 async def _jwks(worlds: Worlds) -> bytes:
@@ -262,14 +262,14 @@ def test_federation_discovery_with_wrong_issuer_or_unsafe_url_fails(worlds: Worl
 def test_federation_removed_provider_does_not_sign_in(worlds: Worlds) -> None:
     url = worlds.agreed(worlds.left())
     asyncio.run(identity_providers.remove(worlds.ours.store, NORTH))
-    refused(worlds, worlds.back(url), STALE)
+    refused(worlds, worlds.back(url), MISMATCH)
 
 
 def test_federation_unknown_provider_or_expired_request_shows_page(worlds: Worlds) -> None:
     worlds.ours.http.get("/sign-in")
     assert worlds.ours.http.get("/sign-in/with/none").status_code == 400
     answer = worlds.ours.http.get(f"/sign-in/with/{FEDERATED['north'].id}?request=gone")
-    assert "has run out" in answer.text
+    assert "has expired" in answer.text
     assert worlds.wire.calls == []
 
 
@@ -284,7 +284,7 @@ def test_federation_unlinking_or_provider_removal_ends_sessions(worlds: Worlds) 
     assert worlds.who() == "Pat Parent"
     assert asyncio.run(identity_providers.unlink(worlds.ours.store, NORTH, subject))
     assert worlds.who() == ""
-    assert "nothing here has been opened" in worlds.signed_in().text
+    assert "not linked to an account here" in worlds.signed_in().text
     asyncio.run(identity_providers.link(worlds.ours.store, NORTH, subject, "parent-a"))
     worlds.signed_in()
     assert asyncio.run(identity_providers.remove(worlds.ours.store, NORTH))
@@ -294,5 +294,5 @@ def test_federation_unlinking_or_provider_removal_ends_sessions(worlds: Worlds) 
 
 def test_federation_subject_is_scoped_to_its_provider(worlds: Worlds) -> None:
     assert asyncio.run(worlds.subject(worlds.north, "adult")) == asyncio.run(worlds.subject(worlds.south, "adult"))
-    assert "nothing here has been opened" in worlds.signed_in("south").text
+    assert "not linked to an account here" in worlds.signed_in("south").text
     assert worlds.callback["south"].startswith(OURS)

@@ -13,7 +13,8 @@ import pytest
 
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import password_codes, users
-from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, PER_USER, WINDOW, check_password_sign_in
+from fhir_server.smart.accounts.attempts import PER_ACCOUNT, WINDOW
+from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, check_password_sign_in
 from fhir_server.smart.authorize.pages import PER_ADDRESS as REQUESTS
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import FLOOR
@@ -50,14 +51,14 @@ def test_user_enumeration_sign_in_failures_return_identical_pages(world: World, 
     other = world.sign_in(page, username, "wrong-password")
     text = Page(wrong.text).text
     assert (other.status_code, Page(other.text).text) == (wrong.status_code, text)
-    for _ in range(PER_USER):
+    for _ in range(PER_ACCOUNT):
         world.sign_in(page, username, "wrong-password")
     locked = world.sign_in(page, username, demo.PASSWORD)
     assert (locked.status_code, Page(locked.text).text) == (wrong.status_code, text)
 
 
 def test_password_guessing_locks_the_account_for_15_minutes(world: World) -> None:
-    assert not any(guess(world, "adult", f"guess-{number}", f"10.0.0.{number}") for number in range(PER_USER))
+    assert not any(guess(world, "adult", f"guess-{number}", f"10.0.0.{number}") for number in range(PER_ACCOUNT))
     assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9")
     assert guess(world, "parent-a", demo.PASSWORD, "10.9.9.9")
     world.clock.forward(15 * MINUTE + 1)
@@ -66,7 +67,7 @@ def test_password_guessing_locks_the_account_for_15_minutes(world: World) -> Non
 
 def test_password_guessing_count_resets_after_correct_password(world: World) -> None:
     for _ in range(4):
-        assert not any(guess(world, "adult", "wrong-guess") for _ in range(PER_USER - 1))
+        assert not any(guess(world, "adult", "wrong-guess") for _ in range(PER_ACCOUNT - 1))
         assert guess(world, "adult", demo.PASSWORD)
 
 
@@ -120,7 +121,7 @@ def test_password_guessing_on_a_known_device_is_limited_per_person(world: World)
     family = world.browser()
     for username in ("adult", "parent-a"):
         assert tried(world, family, username, demo.PASSWORD)
-    for number in range(2 * PER_USER):
+    for number in range(2 * PER_ACCOUNT):
         assert not tried(world, family, "adult", f"guess-{number}")
     assert not tried(world, family, "adult", demo.PASSWORD)
     assert tried(world, family, "parent-a", demo.PASSWORD)
@@ -128,7 +129,7 @@ def test_password_guessing_on_a_known_device_is_limited_per_person(world: World)
 
 @pytest.mark.parametrize("device", ["", "made-up", "x" * 4000])
 def test_password_guessing_with_forged_device_cookie_is_limited(world: World, device: str) -> None:
-    for number in range(PER_USER):
+    for number in range(PER_ACCOUNT):
         assert not guess(world, "adult", f"guess-{number}", f"10.0.0.{number}", device)
     assert not guess(world, "adult", demo.PASSWORD, "10.9.9.9", device)
 
@@ -136,7 +137,7 @@ def test_password_guessing_with_forged_device_cookie_is_limited(world: World, de
 def test_password_guessing_on_another_persons_device_is_limited(world: World) -> None:
     mine = world.browser()
     assert tried(world, mine, "parent-a", demo.PASSWORD)
-    for number in range(PER_USER):
+    for number in range(PER_ACCOUNT):
         assert not tried(world, mine, "adult", f"guess-{number}")
     assert not tried(world, mine, "adult", demo.PASSWORD)
 
@@ -165,7 +166,7 @@ def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monke
     found = asyncio.run(users.find(world.store, "parent-b"))
     assert found is not None
     asyncio.run(users.save(world.store, msgspec.structs.replace(found, disabled=True)))
-    for attempt, username in enumerate(["adult", "nobody", "parent-b", "", "adult", *["parent-a"] * (PER_USER + 2)], start=1):
+    for attempt, username in enumerate(["adult", "nobody", "parent-b", "", "adult", *["parent-a"] * (PER_ACCOUNT + 2)], start=1):
         guess(world, username, "wrong-password", f"10.0.0.{attempt}")
         assert len(counted) == attempt
     guess(world, "adult", demo.PASSWORD)

@@ -16,7 +16,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.accounts.identity_providers import Provider
 from fhir_server.smart.clients import initial_access_tokens
-from fhir_server.web.public_fetch import Network, UnfetchableError, fetch, is_public
+from fhir_server.web.public_fetch import Hosts, Network, UnfetchableError, fetch, is_public
 from tests.federation.environment import NORTH, Worlds
 from tests.smart.environment import ASSERTION_TYPE, World, claims_of, query
 from tests.smart.jwks_server import PUBLIC, Site, mode
@@ -79,9 +79,9 @@ def test_ssrf_host_is_resolved_once_and_checked_address_is_used(site: Site) -> N
     ],
 )
 def test_ssrf_only_plain_https_urls_are_fetched(site: Site, url: str) -> None:
-    for local in (True, False):
+    for hosts in Hosts:
         with pytest.raises(UnfetchableError):
-            asyncio.run(fetch(site.world.smart.network, url, local=local))
+            asyncio.run(fetch(site.world.smart.network, url, hosts))
     assert site.asked == []
 
 

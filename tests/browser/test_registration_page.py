@@ -25,7 +25,7 @@ def test_app_registered_on_the_page_works_under_its_own_name(walk: Walk, name: s
     told = registered(walk, name, method)
     assert ("Client secret" in told) == (method != "none")
     secret = {"clientSecret": told["Client secret"]} if "Client secret" in told else {}
-    walk.start(clientId=told["Client id"], **secret).sign_in("parent-a").pick("teen")
+    walk.start(clientId=told["Client ID"], **secret).sign_in("parent-a").pick("teen")
     assert name in walk.one("h1").text and "this device" in walk.one(".facts").text
     assert walk.allow().seen() == expected("parent-a", "teen")
     assert walk.refreshed().seen() == expected("parent-a", "teen")

@@ -109,6 +109,6 @@ def test_refresh_returns_a_new_token_with_the_same_access(walk: Walk) -> None:
 
 def test_wrong_password_shows_an_error_and_allows_a_retry(walk: Walk) -> None:
     walk.start().sign_in("parent-a", "Wrong-pass-2026")
-    assert "not right" in walk.one("[role=alert]").text
+    assert "is wrong" in walk.one("[role=alert]").text
     assert walk.one("#username").get_attribute("value") == "parent-a"
     assert set(walk.sign_in("parent-a").offered()) == {"child", "teen"}

@@ -14,7 +14,7 @@ from fhir_server.smart.outbound import client_authentication
 from tests.federation.environment import NORTH, OURS, PASSWORD, SECRET, SOUTH, Page, Worlds, query
 from tests.smart.environment import VERIFIER
 
-NOTHING = "You are signed in there, but nothing here"
+UNLINKED = "This sign-in is not linked to an account here"
 
 
 def test_sign_in_page_offers_every_provider_and_the_password(worlds: Worlds) -> None:
@@ -98,7 +98,7 @@ def test_unlinked_subject_reveals_and_creates_no_account(worlds: Worlds) -> None
         sub = asyncio.run(worlds.subject(worlds.north, username))
         answer = worlds.signed_in(username=username)
         assert answer.status_code == 400
-        assert NOTHING in answer.text
+        assert UNLINKED in answer.text
         assert sub in answer.text
         assert "set-cookie" not in answer.headers
         pages[username] = answer.text.replace(sub, "")
@@ -121,11 +121,11 @@ def test_recreated_or_disabled_account_answers_like_an_unlinked_one(worlds: Worl
         await users.create(store, "parent-a", PASSWORD, "patient")
 
     asyncio.run(disabled(True))
-    assert NOTHING in worlds.signed_in().text
+    assert UNLINKED in worlds.signed_in().text
     asyncio.run(disabled(False))
     assert worlds.signed_in().status_code == 303
     asyncio.run(reopened())
-    assert NOTHING in worlds.signed_in().text
+    assert UNLINKED in worlds.signed_in().text
 
 
 def test_provider_tokens_are_not_stored(worlds: Worlds) -> None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fhir_server import portal
 from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import account_events, second_factor, sessions, users
-from fhir_server.smart.accounts.password_sign_in import PER_USER
+from fhir_server.smart.accounts.attempts import PER_ACCOUNT
 from fhir_server.smart.core.context import DAY, MINUTE, SECOND
 from tests.portal.environment import Form, Visitor, World
 from tests.smart.test_second_factor import one_time, recovery_codes, seed_on
@@ -99,7 +99,7 @@ def test_password_fields_are_masked_and_allow_pasting(world: World) -> None:
 def test_account_page_limits_password_attempts(world: World) -> None:
     here = world.signed_in("adult")
     here.browser.cookies.delete("device")
-    for _ in range(PER_USER):
+    for _ in range(PER_ACCOUNT):
         assert change(here, password="wrong-password").status_code == 400
     assert change(here).status_code == 400
     world.clock.forward(9 * MINUTE)
@@ -220,11 +220,11 @@ def test_account_changes_are_announced_once_at_the_next_sign_in(world: World) ->
     somebody = world.signed_in("adult")
     change(somebody)
     first, _ = sign_in(world, "adult", NEW)
-    assert "The password was changed" in first.get("/").text
+    assert "Password changed" in first.get("/").text
     again, _ = sign_in(world, "adult", NEW)
     assert "Since you last signed in" not in again.get("/").text
-    assert "The password was changed" in again.get("/account").text
-    assert "The password was changed" not in world.signed_in("parent-a").get("/account").text
+    assert "Password changed" in again.get("/account").text
+    assert "Password changed" not in world.signed_in("parent-a").get("/account").text
 
 
 def test_account_page_lists_a_limited_number_of_recent_events(world: World) -> None:
@@ -233,7 +233,7 @@ def test_account_page_lists_a_limited_number_of_recent_events(world: World) -> N
     set_up(world, here)
     told = here.get("/account").text.partition("Recent activity")[2]
     assert told.count("<li>") - told.count("<li><a") == account_events.MAX_EVENTS
-    assert "The second step was set up" in told
+    assert "Two-step verification turned on" in told
 
 
 def test_closing_an_account_deletes_its_events(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.portal import activation_codes
 from fhir_server.portal.activation_codes import CodeRefusedError, Invitation
-from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.accounts import attempts, sessions, users
 from fhir_server.smart.core.context import MINUTE, digest
 from tests.portal.environment import Form, Visitor, World, code_in
 
@@ -39,18 +39,18 @@ def test_activation_code_guessing_returns_identical_errors(world: World) -> None
     world.clock.forward(activation_codes.CODE_LIFE)
     other = world.signed_in("proxy-full")
     answers.append(typed(other, stale))
-    answers += [typed(other, "wrong") for _ in range(activation_codes.GUESSES + 1)]
-    assert len(set(answers)) == 1 and answers[0][0] == 400 and "not right" in answers[0][1]
+    answers += [typed(other, "wrong") for _ in range(attempts.PER_ACCOUNT + 1)]
+    assert len(set(answers)) == 1 and answers[0][0] == 400 and "is wrong" in answers[0][1]
 
 
 def test_activation_code_guessing_blocks_valid_codes_temporarily(world: World) -> None:
     code = made(world)
     guesser = world.signed_in("proxy-standard")
-    for _ in range(activation_codes.GUESSES):
+    for _ in range(attempts.PER_ACCOUNT):
         typed(guesser, "WRONG")
     assert typed(guesser, code)[0] == 400
     assert typed(world.signed_in("proxy-standard"), code)[0] == 400, "a new session must not give new guesses"
-    world.clock.forward(activation_codes.WINDOW + MINUTE)
+    world.clock.forward(attempts.WINDOW + MINUTE)
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
 
 

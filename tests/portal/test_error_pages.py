@@ -25,7 +25,7 @@ def ask(path: str, headers: dict[str, str]) -> httpx.Response:
 
 def test_unknown_url_returns_404_as_page_or_oauth_error() -> None:
     page = ask("/no-such-page", PERSON)
-    assert page.status_code == 404 and "There is no page at this address" in page.text and "<h1>" in page.text
+    assert page.status_code == 404 and "Page not found" in page.text and "<h1>" in page.text
     answer = ask("/no-such-page", {})
     assert answer.status_code == 404 and answer.json()["error"] == "invalid_request"
     assert ask("/", PERSON).status_code == 200

@@ -16,7 +16,7 @@ from tests.portal.environment import Form, World
 from tests.portal.test_account import change, set_up
 from tests.smart.test_second_factor import one_time
 
-LAPSED = "You were signed out in the meantime"
+LAPSED = "You were signed out after"
 TYPED = "abcd efgh 0123 <456"
 
 
@@ -29,7 +29,7 @@ def test_form_after_session_expiry_shows_notice_and_changes_nothing(world: World
     answer = adult.post("/account/password" if page == "/account" else page, **form, name="Late", level="full", code="late")
     assert answer.status_code == 303
     text = adult.get(answer.headers["location"]).text
-    assert LAPSED in text and "see whether" in text and f'name="next" value="{page}"' in text
+    assert LAPSED in text and "check whether" in text and f'name="next" value="{page}"' in text
     assert (len(world.stored("Consent")), world.account("adult")) == before
 
 
@@ -67,8 +67,8 @@ def test_account_without_records_sees_age_reason_if_it_applies(world: World, pat
         answer = visitor.get(answer.headers["location"])
     for page in (visitor.get("/"), answer):
         text = " ".join(page.text.split())
-        assert "no health record that you can open" in text
-        assert ("not yet of the age at which" in text) == told
+        assert "not have access to any health record" in text
+        assert ("not reached the age at which" in text) == told
 
 
 @pytest.mark.parametrize(

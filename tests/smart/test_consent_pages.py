@@ -85,7 +85,7 @@ def test_invalid_consent_form_is_shown_again_with_all_choices(world: World) -> N
     refused = world.http.post("/oauth/consent", data=kept | {"decision": "allow", "withhold": ["HIV", "MH"]})
     again = Page(refused.text).sent
     assert (refused.status_code, named(again, "scope"), named(again, "withhold")) == (400, [], ["HIV", "MH"])
-    folded = refused.text.partition("Keep sensitive kinds")[0].rpartition("<details")[2]
+    folded = refused.text.partition("Hide sensitive information")[0].rpartition("<details")[2]
     assert folded.startswith(" open>")
     answer = world.submit(refused, decision="allow", scope="patient/Observation.rs")
     token = world.exchange(query(answer.headers["location"])["code"]).json()["access_token"]

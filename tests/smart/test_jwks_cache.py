@@ -14,7 +14,7 @@ from joserfc.jwk import RSAKey
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import BUDGET, FLOOR, UNSAID
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
-from fhir_server.web.public_fetch import MAX_BYTES, Network, UnfetchableError, fetch
+from fhir_server.web.public_fetch import MAX_BYTES, Hosts, Network, UnfetchableError, fetch
 from tests.smart.environment import World
 from tests.smart.jwks_server import PUBLIC, URL, Site
 
@@ -151,7 +151,7 @@ def test_slow_jwks_fetch_times_out(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("fhir_server.web.public_fetch.DEADLINE", 0.05)
     with pytest.raises(UnfetchableError):
-        asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, local=False))
+        asyncio.run(fetch(Network(slow, httpx.MockTransport(site.answer)), URL, Hosts.PUBLIC))
 
 
 def test_unrelated_key_under_a_known_kid_is_refused(site: Site) -> None:

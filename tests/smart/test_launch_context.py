@@ -227,7 +227,7 @@ def test_smart_71_offline_access_outlives_the_session(world: World) -> None:
 
 def test_consent_page_explains_online_access_and_allows_declining(world: World) -> None:
     page = world.consent_page(scope=ONLINE)
-    assert "while you are signed in here" in page.text
+    assert "while you are signed in to this site" in page.text
     assert "8 hours" in page.text
     sent = [(name, value) for name, value in Page(page.text).sent if value != "online_access"]
     fields = {name: [v for n, v in sent if n == name] for name, _ in sent} | {"decision": ["allow"]}

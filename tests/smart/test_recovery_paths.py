@@ -10,7 +10,7 @@ import pytest
 from fhir_server.smart.core.context import REQUEST_LIFE, SESSION_IDLE
 from tests.smart.environment import Page, World, query
 
-LAPSED = "You were signed out in the meantime"
+LAPSED = "You were signed out after"
 SIGN_IN = 'name="password"'
 
 
@@ -20,7 +20,7 @@ def test_consent_resumes_after_session_expiry(world: World, step: str) -> None:
     page, fields = (picker, {"patient": "adult"}) if step == "record" else (world.submit(picker, patient="adult"), {"decision": "allow"})
     world.clock.forward(SESSION_IDLE)
     asked = world.submit(page, **fields)
-    assert SIGN_IN in asked.text and "asks for access" in asked.text
+    assert SIGN_IN in asked.text and "requests access" in asked.text
     assert LAPSED in asked.text
     on = world.sign_in(asked, "adult")
     on = world.submit(on, patient="adult") if step == "record" else on
@@ -38,7 +38,7 @@ def test_sign_in_for_an_expired_request_returns_400_page(world: World) -> None:
     world.clock.forward(REQUEST_LIFE)
     late = world.http.get(address)
     assert (late.status_code, SIGN_IN in late.text) == (400, False)
-    assert "has run out" in late.text and 'href="/"' in late.text
+    assert "has expired" in late.text and 'href="/"' in late.text
 
 
 def test_resent_sign_in_form_links_to_the_pending_request(world: World) -> None:

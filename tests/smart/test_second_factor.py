@@ -1,4 +1,4 @@
-"""The second step of signing in, as a browser meets it.  One-time codes are computed here on their own, from RFC 4226 and 6238."""
+"""The second factor at sign-in, as a browser sees it.  One-time codes are computed here on their own, from RFC 4226 and 6238."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from fhir_server.smart import demo
-from fhir_server.smart.accounts import second_factor, second_factor_pending, sessions, users
+from fhir_server.smart.accounts import attempts, second_factor, second_factor_pending, sessions, users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND
 from fhir_server.smart.routes import router
@@ -26,7 +26,7 @@ STAFF = frozenset({"clinician", "billing", "privacy"})
 
 @pytest.fixture
 def world() -> World:
-    """A server on which work accounts need a second step."""
+    """A server that requires a second factor for work accounts."""
     world = World()
     world.smart = replace(world.smart, second_factor=STAFF, key=KEY)
     world.app = FastAPI()
@@ -85,7 +85,7 @@ def test_one_time_codes_match_the_rfc_6238_vectors() -> None:
 
 def test_staff_account_sets_up_second_factor_at_first_sign_in(world: World) -> None:
     page = first_step(world)
-    assert "Set up your second step" in page.text and "<svg" in page.text
+    assert "Set up two-step verification" in page.text and "<svg" in page.text
     assert not signed_in(world)
     done = world.submit(page, code=one_time(seed_on(page), world.clock()))
     assert signed_in(world)
@@ -206,12 +206,12 @@ def test_one_time_code_is_valid_for_30_seconds_plus_10(world: World, late: int, 
 def test_second_factor_guessing_locks_temporarily(world: World) -> None:
     seed, recovery = set_up(world)
     page = first_step(world)
-    for guess in range(second_factor.GUESSES):
+    for guess in range(attempts.PER_ACCOUNT):
         assert world.submit(page, code=f"{guess:06}").status_code == 400
     assert world.submit(page, code=one_time(seed, world.clock())).status_code == 400
     assert world.submit(page, code=recovery[0]).status_code == 400
     assert not signed_in(world)
-    world.clock.forward(second_factor.WINDOW)
+    world.clock.forward(attempts.WINDOW)
     world.submit(first_step(world), code=one_time(seed, world.clock()))
     assert signed_in(world)
 
@@ -280,7 +280,10 @@ def test_pending_second_factor_stays_required_during_replacement(world: World, m
         watched(name)
     new = asyncio.run(second_factor.enroll(world.smart, user, second_factor.new_seed()))
     monkeypatch.undo()
-    assert len(steps) > second_factor.RECOVERY_CODES and asyncio.run(second_factor.count_recovery_codes(world.smart, user)) == second_factor.RECOVERY_CODES
+    assert (
+        len(steps) > second_factor.RECOVERY_CODES
+        and asyncio.run(second_factor.count_recovery_codes(world.smart, user)) == second_factor.RECOVERY_CODES
+    )
     assert [asyncio.run(second_factor.verify_code(world.smart, user, code)) for code in (old[0], new[0], new[0])] == [False, True, False]
 
 
@@ -291,7 +294,7 @@ def test_closing_an_account_deletes_its_second_factor(world: World) -> None:
         assert asyncio.run(world.store.key_values.list_all(kind, world.clock())) == ()
     asyncio.run(users.create(world.store, "clinician", demo.PASSWORD, "clinician"))
     page = first_step(world)
-    assert "Set up your second step" in page.text
+    assert "Set up two-step verification" in page.text
     assert seed_on(page) != seed
 
 

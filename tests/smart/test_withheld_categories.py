@@ -157,7 +157,7 @@ def test_withheld_encounter_and_its_scope_are_not_granted(whole: Whole) -> None:
 def test_consent_page_offers_withholding_to_patients_not_to_staff(world: World) -> None:
     page = world.consent_page(scope="launch/patient patient/*.rs")
     text = re.sub(r"\s+", " ", Page(page.text).text)
-    for words in (*sensitive_categories.CATEGORY_NAMES.values(), "as if what you tick here were not in it"):
+    for words in (*sensitive_categories.CATEGORY_NAMES.values(), "does not see the categories you check"):
         assert words in text, words
     world.http.cookies.clear()
     assert 'name="withhold"' not in world.consent_page("clinician", scope="user/*.rs").text

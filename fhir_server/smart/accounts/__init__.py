@@ -1,1 +1,1 @@
-"""People's accounts: users, passwords, second factors, sessions, and how they sign in."""
+"""User accounts: users, passwords, second factors, sessions, and sign-in."""

@@ -1,4 +1,4 @@
-"""A browser in words, for the list of sessions: enough for a person to know it again, and no more of it is kept."""
+"""Describes a browser for the list of sessions. Only this description is stored, not the User-Agent header."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import Request
 
-# The first that is found in the header names it: browsers call themselves by the names of their forebears too.
+# The first match wins: a browser's User-Agent header also contains the names of older browsers.
 _BROWSERS: Final = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -28,8 +28,8 @@ _SYSTEMS: Final = (
 
 
 def describe_browser(request: Request) -> str:
-    """E.g. ``Firefox on Windows``."""
+    """Return a description such as ``Firefox on Windows``."""
     header = request.headers.get("user-agent", "")
-    browser = next((name for sign, name in _BROWSERS if sign in header), "Another browser")
-    system = next((f" on {name}" for sign, name in _SYSTEMS if sign in header), "")
+    browser = next((name for token, name in _BROWSERS if token in header), "Another browser")
+    system = next((f" on {name}" for token, name in _SYSTEMS if token in header), "")
     return browser + system

@@ -1,7 +1,7 @@
-"""Outside OpenID providers at which people may sign in, and whose accounts here their subjects are.
+"""External OpenID providers for sign-in, and the links from their subjects to accounts of this server.
 
-The operator registers both.  A subject that nobody has mapped is nobody here: no account is opened for it, and none is
-found by name or e-mail address, which another provider's users may choose as they please.
+The operator registers both.  An unlinked subject cannot sign in.  The server neither creates an account for it nor matches
+it by name or e-mail address, which users of another provider may choose freely.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from fhir_server.smart.outbound.json_client import callable_url
 from fhir_server.store import Store
 
 _PURPOSE: Final = "fhir-server identity providers"
-_LONGEST: Final = 255  # characters of a subject (OpenID Connect Core 2)
+_MAX_SUBJECT: Final = 255  # characters of a subject (OpenID Connect Core 2)
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """An OpenID provider, and who we are there.
+    """An OpenID provider and this server's client registration there.
 
-    ``issuer``     exactly as it states it, in its discovery document and its id_tokens
-    ``label``      what people are offered: "Sign in with ..."
-    ``method``     how we prove who we are: client_secret, or private_key_jwt with a key of our own JWK Set
-    ``secret``     the client secret, sealed where the settings hold a key
+    ``issuer``     exactly as in the provider's discovery document and ID tokens
+    ``label``      the name on the sign-in page: "Sign in with ..."
+    ``client_id``  this server's client id at the provider
+    ``method``     client authentication: client_secret, or private_key_jwt with a key of this server's JWK Set
+    ``secret``     the client secret, encrypted if the settings hold a key
     """
 
     issuer: str
@@ -40,12 +41,12 @@ class Provider(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """Names the provider in addresses."""
+        """The provider's identifier in URLs of this server."""
         return digest(self.issuer)[:16]
 
 
 class LinkedIdentity(msgspec.Struct, frozen=True):
-    """Whose account the subject ``sub`` of this issuer is; by the account's own subject too, which no later account shares."""
+    """A link from subject ``sub`` of an issuer to an account.  ``subject``, the account's own, excludes a later account of the name."""
 
     issuer: str
     sub: str
@@ -54,82 +55,84 @@ class LinkedIdentity(msgspec.Struct, frozen=True):
 
 
 _providers = Register("identity-provider", Provider)
-_mapped = Register("federated-subject", LinkedIdentity)
+_identities = Register("federated-subject", LinkedIdentity)
 
 
 def redirect_uri(smart: SmartContext, provider: Provider) -> str:
-    """Where this provider, and no other, sends people back: what it must have registered for us."""
+    """Return the redirect URI of this provider alone, to be registered with it."""
     return f"{smart.origin}/sign-in/from/{provider.id}"
 
 
 async def find(store: Store, id: str) -> Provider | None:
+    """Return the provider with this :attr:`Provider.id`, or None."""
     return await _providers.find(store, id)
 
 
 async def list_all(store: Store) -> tuple[Provider, ...]:
-    """By what people call them."""
-    return tuple(sorted(await _providers.all(store), key=lambda one: one.label.casefold()))
+    """Return all providers, ordered by label."""
+    return tuple(sorted(await _providers.all(store), key=lambda provider: provider.label.casefold()))
 
 
 async def add(smart: SmartContext, provider: Provider, secret: str = "") -> None:
-    """Register or change.  Raises ValueError, worded for the operator, for what cannot be used safely."""
+    """Register a provider or change it.  Raises ValueError, with a message for the operator, for an unsafe registration."""
     _check(smart, provider, secret)
-    sealed = msgspec.structs.replace(provider, secret=_encrypt(smart, secret))
-    await _providers.save(smart.store, provider.id, sealed)
+    stored = msgspec.structs.replace(provider, secret=_encrypt(smart, secret))
+    await _providers.save(smart.store, provider.id, stored)
 
 
 async def remove(store: Store, issuer: str) -> bool:
-    """Take a provider away with its subjects, whose accounts are signed out; False if there was none."""
-    for one in await list_linked_identities(store):
-        if one.issuer == issuer:
-            await unlink(store, issuer, one.sub)
+    """Remove a provider and its links, and end the sessions of the linked accounts.  False if there was none."""
+    for identity in await list_linked_identities(store):
+        if identity.issuer == issuer:
+            await unlink(store, issuer, identity.sub)
     return await _providers.remove(store, digest(issuer)[:16])
 
 
 def client_secret(smart: SmartContext, provider: Provider) -> str:
-    """The client secret.  Raises LookupError if it was sealed under another key."""
+    """Return the client secret, decrypted.  Raises LookupError if it was encrypted with another key."""
     if not smart.key:
         return provider.secret.decode()
     try:
         return box(smart.key.encode(), _PURPOSE).decrypt(provider.secret).decode()
     except InvalidToken:
-        raise LookupError(f"The secret for {provider.issuer} was sealed under another key; register the provider again.") from None
+        raise LookupError(f"The secret for {provider.issuer} was encrypted with another key; register the provider again.") from None
 
 
 async def link(store: Store, issuer: str, sub: str, username: str) -> None:
-    """From now on this subject is this account.  Raises ValueError, worded for the operator."""
+    """Link this subject to the account of this user name.  Raises ValueError, with a message for the operator."""
     if await _providers.find(store, digest(issuer)[:16]) is None:
         raise ValueError(f"There is no provider {issuer!r}.")
-    if not sub.isascii() or not sub.isprintable() or not 0 < len(sub) <= _LONGEST:
-        raise ValueError("A subject is 1 to 255 printable ASCII characters, exactly as the provider states it.")
+    if not sub.isascii() or not sub.isprintable() or not 0 < len(sub) <= _MAX_SUBJECT:
+        raise ValueError("A subject must have 1 to 255 printable ASCII characters, exactly as the provider sends it.")
     user = await users.find(store, username)
     if user is None:
         raise ValueError(f"There is no user {username!r}.")
-    known = await _mapped.find(store, _name(issuer, sub))
-    if known is not None and (known.username, known.subject) != (user.username, user.subject):
-        raise ValueError(f"This subject is linked to {known.username!r}; unlink it first.")
-    await _mapped.save(store, _name(issuer, sub), LinkedIdentity(issuer, sub, user.username, user.subject))
+    linked = await _identities.find(store, _name(issuer, sub))
+    if linked is not None and (linked.username, linked.subject) != (user.username, user.subject):
+        raise ValueError(f"This subject is linked to {linked.username!r}; unlink it first.")
+    await _identities.save(store, _name(issuer, sub), LinkedIdentity(issuer, sub, user.username, user.subject))
 
 
 async def unlink(store: Store, issuer: str, sub: str) -> bool:
-    """This subject is nobody again, and the account it was is signed out; False if it was nobody."""
-    known = await _mapped.find(store, _name(issuer, sub))
-    if known is None:
+    """Remove the link of this subject and end the account's sessions.  False if there was none."""
+    linked = await _identities.find(store, _name(issuer, sub))
+    if linked is None:
         return False
-    await _mapped.remove(store, _name(issuer, sub))
-    await store.key_values.delete_family(users.session_family(known.username))
+    await _identities.remove(store, _name(issuer, sub))
+    await store.key_values.delete_family(users.session_family(linked.username))
     return True
 
 
 async def list_linked_identities(store: Store) -> tuple[LinkedIdentity, ...]:
-    return await _mapped.all(store)
+    """Return the links of all providers."""
+    return await _identities.all(store)
 
 
 async def find_account(store: Store, issuer: str, sub: str) -> User | None:
-    """The open account that this subject is."""
-    known = await _mapped.find(store, _name(issuer, sub))
-    user = await users.find(store, known.username) if known else None
-    if known is None or user is None or user.disabled or user.subject != known.subject:
+    """Return the account that this subject is linked to; None without a link or if the account is disabled or was replaced."""
+    linked = await _identities.find(store, _name(issuer, sub))
+    user = await users.find(store, linked.username) if linked else None
+    if linked is None or user is None or user.disabled or user.subject != linked.subject:
         return None
     return user
 
@@ -145,14 +148,14 @@ def _encrypt(smart: SmartContext, secret: str) -> bytes:
 
 def _check(smart: SmartContext, provider: Provider, secret: str) -> None:
     if not callable_url(smart, provider.issuer) or "?" in provider.issuer:
-        raise ValueError("An issuer is an https URL without a query.")
+        raise ValueError("An issuer must be an https URL without a query.")
     if provider.issuer.rstrip("/") == smart.origin:
         raise ValueError("This server cannot be its own identity provider.")
     if not provider.label.strip() or not provider.label.isprintable():
-        raise ValueError("A provider needs a label that people will recognise.")
+        raise ValueError("A provider needs a label for the sign-in page.")
     if not provider.client_id.isprintable() or not provider.client_id:
-        raise ValueError("The client id is what the provider calls this server; it cannot be empty.")
+        raise ValueError("The client id must be printable and not empty.")
     if (provider.method == "client_secret") != bool(secret):
-        raise ValueError("client_secret, and only that, needs a secret.")
+        raise ValueError("The method client_secret requires a secret; private_key_jwt accepts none.")
     if secret and not smart.key and smart.mode == "production":
-        raise ValueError("FHIR_SERVER_SECRET_KEY must be set: it seals the client secret.")
+        raise ValueError("FHIR_SERVER_SECRET_KEY must be set: it encrypts the client secret.")

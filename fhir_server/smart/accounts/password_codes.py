@@ -1,38 +1,36 @@
-"""Codes with which people choose a password: at first, and after forgetting one.  The operator makes them, and learns no password.
+"""One-time codes with which a user sets a password: for a new account, or for a forgotten password.
 
-A code has 100 random bits, counts once and for three days, and sets a password only: a second factor is still asked for.
+The operator issues the code and does not learn the password.  A code has 100 random bits, works once, and expires after
+three days.  It does not replace the second factor.
 """
 
 from __future__ import annotations
 
 import hmac
-import secrets
 from typing import Final
 
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import typed_codes, users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import DAY, SmartContext, digest
 from fhir_server.store import Store
 
 LIFE: Final = 3 * DAY
 _KIND: Final = "password-code"
-_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
-_ALIKE: Final = str.maketrans("OIL", "011", " -–\t")
-_LENGTH: Final = 20
+_LENGTH: Final = 20  # characters: 100 random bits
 
 
 async def issue(store: Store, user: User, now: int) -> str:
-    """A code for this account; an earlier one no longer works."""
-    code = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
-    kept = digest(f"{user.subject} {code}").encode()
-    await store.key_values.put(_KIND, digest(user.subject), kept, now + LIFE)
-    return "-".join(code[start : start + 4] for start in range(0, _LENGTH, 4))
+    """Return a new code for this account.  It replaces an earlier code."""
+    code = typed_codes.generate(_LENGTH)
+    hashed = digest(f"{user.subject} {code}").encode()
+    await store.key_values.put(_KIND, digest(user.subject), hashed, now + LIFE)
+    return typed_codes.format_groups(code)
 
 
 async def redeem(smart: SmartContext, username: str, typed: str, password: str) -> User | None:
-    """Give the account this password, using the code up; None if the code is not this account's, or has run out.
+    """Set the account's password and consume the code.  None if the code is wrong, used or expired.
 
-    The code is kept where the password will not do: ValueError, as ``users.hash_password``.
+    Raises ValueError as :func:`users.hash_password` does; the code then stays valid.
     """
     user = await users.find(smart.store, username)
     if user is None or user.disabled or not await _is_valid(smart, user, typed):
@@ -44,6 +42,6 @@ async def redeem(smart: SmartContext, username: str, typed: str, password: str) 
 
 
 async def _is_valid(smart: SmartContext, user: User, typed: str) -> bool:
-    kept = await smart.store.key_values.get(_KIND, digest(user.subject), smart.now())
-    text = typed[:100].upper().translate(_ALIKE)
-    return kept is not None and hmac.compare_digest(kept, digest(f"{user.subject} {text}").encode())
+    stored = await smart.store.key_values.get(_KIND, digest(user.subject), smart.now())
+    code = typed_codes.normalize(typed)
+    return stored is not None and hmac.compare_digest(stored, digest(f"{user.subject} {code}").encode())

@@ -1,50 +1,48 @@
-"""Signing in: guesses are counted before they are checked, so parallel guessing gains nothing.
+"""Checks a password sign-in and limits guessing.
 
-Each guess takes one of a few slots per account and per address, which come free again after fifteen minutes
-or when the right password is given.  Nobody is locked out for good, and being locked out reads like a wrong
-password, so the page tells a guesser nothing.  A device on which this person has signed in before has slots of its own:
-there a guesser elsewhere keeps nobody out.
+Each attempt takes one slot of the account and one of the IP address (:mod:`~fhir_server.smart.accounts.attempts`).  On a
+device on which the user has signed in before, it takes a slot of that device instead, so guesses from elsewhere do not
+lock the owner out.  No account is locked for good, and a reached limit gives the same answer as a wrong password.
 """
 
 from __future__ import annotations
 
-from fhir_server.smart.accounts import known_devices
+from typing import Final
+
+from fhir_server.smart.accounts import attempts, known_devices
+from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, canonical, find, matches_password
-from fhir_server.smart.core.context import MINUTE, digest
 from fhir_server.smart.core.rate_limits import party
 from fhir_server.store import KeyValueStore, Store
 
-WINDOW = 15 * MINUTE
-PER_USER = 5
-PER_ADDRESS = 20  # a ward or a family shares one address
+PER_ADDRESS: Final = 20  # a hospital ward or a family shares one address
 
 
 async def check_password_sign_in(store: Store, username: str, password: str, address: str, now: int, device: str = "") -> User | None:
-    """The account, if the password is its own and neither it nor the address is locked out.  ``device``: this browser's cookie."""
-    secrets, name = store.key_values, canonical(username)
-    places = {digest(f"user:{name}"): PER_USER, digest(f"address:{party(address)}"): PER_ADDRESS}
-    own = {digest(f"device:{device}:{name}"): PER_USER} if await known_devices.is_known(store, device, name, now) else {}
-    slots = await _slots(secrets, own, now) or await _slots(secrets, places, now)
+    """Return the account if the password is right and no limit is reached.  Counts the attempt.
+
+    ``address`` is the client's IP address, ``device`` the device cookie of its browser.  A right password resets the
+    limit of the account (or of the device) and releases the slot of the address.
+    """
+    values, name = store.key_values, canonical(username)
+    limits = [AttemptLimit(f"user:{name}"), AttemptLimit(f"address:{party(address)}", PER_ADDRESS)]
+    own_device = [AttemptLimit(f"device:{device}:{name}")] if await known_devices.is_known(store, device, name, now) else []
+    if slots := await _take_slots(values, own_device, now):
+        limits = own_device
+    else:
+        slots = await _take_slots(values, limits, now)
     user = await find(store, username)
-    fits = await matches_password(user, password)
-    if not fits or slots is None:
+    # The password is checked even if a limit is reached: the time of the answer does not depend on it.
+    matches = await matches_password(user, password)
+    if not matches or slots is None:
         return None
-    account, *others = slots
-    for slot in (*others, *(f"{account.partition(':')[0]}:{number}" for number in range(PER_USER))):
-        await secrets.pop("attempt", slot, now)
+    for slot in slots[1:]:
+        await attempts.release(values, slot, now)
+    await limits[0].reset(values, now)
     return user
 
 
-async def _slots(secrets: KeyValueStore, places: dict[str, int], now: int) -> list[str] | None:
-    """One slot in each of these places; None if there are no places, or one of them has none left."""
-    taken = [await _slot(secrets, name, most, now) for name, most in places.items()]
-    found = [slot for slot in taken if slot is not None]
-    return found if found and len(found) == len(taken) else None
-
-
-async def _slot(secrets: KeyValueStore, name: str, most: int, now: int) -> str | None:
-    for number in range(most):
-        slot = f"{name}:{number}"
-        if await secrets.put_if_absent("attempt", slot, b"", now + WINDOW):
-            return slot
-    return None
+async def _take_slots(values: KeyValueStore, limits: list[AttemptLimit], now: int) -> list[str] | None:
+    """Take one slot of each limit.  None if there are no limits, or if one of them is reached."""
+    slots = [slot for limit in limits if (slot := await limit.take(values, now)) is not None]
+    return slots if slots and len(slots) == len(limits) else None

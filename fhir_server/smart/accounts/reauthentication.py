@@ -1,4 +1,4 @@
-"""Proving once more who is at the keyboard, before anything changes by which an account is signed in to."""
+"""Asks for the password and the second factor again before a change of how the account is signed in to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fhir_server.web.forms import address
 
 
 async def reauthenticate(smart: SmartContext, request: Request, user: User, form: Mapping[str, str]) -> bool:
-    """Whether a form's ``password``, and its ``code`` where there is a second factor, are the account's.  Guesses are counted."""
-    given = await check_password_sign_in(
+    """Check the form's ``password`` and, if the account has a second factor, its ``code``.  Counts the attempts."""
+    account = await check_password_sign_in(
         smart.store, user.username, form.get("password", ""), address(request), smart.now(), cookies.device_cookie(smart, request)
     )
-    if given is None or given.subject != user.subject:
+    if account is None or account.subject != user.subject:
         return False
     return await second_factor.find_factor(smart, user) is None or await second_factor.verify_code(smart, user, form.get("code", ""))

@@ -1,4 +1,4 @@
-"""Half a sign-in: the first factor was right, the second is still to come.  It opens nothing but the page that asks for it."""
+"""A sign-in that waits for the second factor.  Its cookie opens only the page that asks for the code."""
 
 from __future__ import annotations
 
@@ -15,28 +15,33 @@ _KIND: Final = "half-signed-in"
 
 
 class PendingSecondFactor(msgspec.Struct, frozen=True):
-    """Who it is, where the sign-in leads (``onward``, a path here), and the sealed seed offered to who has no app yet."""
+    """A sign-in whose first factor was right.
+
+    ``return_path``  a path on this server where the sign-in leads
+    ``seed``         the encrypted seed offered to a user who must set up a second factor, else empty
+    """
 
     username: str
     return_path: str = msgspec.field(name="onward")
     seed: bytes = b""
 
 
-async def start(smart: SmartContext, user: User, onward: str, seed: bytes = b"") -> str:
-    """The new cookie of a browser whose user has given the first factor.  It ends when the account changes."""
+async def start(smart: SmartContext, user: User, return_path: str, seed: bytes = b"") -> str:
+    """Return the session cookie of the pending sign-in.  It ends after ten minutes, or when the account changes."""
     cookie = new_secret()
-    text = msgspec.json.encode(PendingSecondFactor(user.username, onward, seed))
+    text = msgspec.json.encode(PendingSecondFactor(user.username, return_path, seed))
     await smart.store.key_values.put(_KIND, digest(cookie), text, smart.now() + LIFE, users.session_family(user.username))
     return cookie
 
 
 async def find(smart: SmartContext, cookie: str) -> tuple[PendingSecondFactor, User] | None:
+    """Return the pending sign-in of this cookie and its account.  None if it has ended or the account is disabled."""
     text = await smart.store.key_values.get(_KIND, digest(cookie), smart.now()) if cookie else None
-    found = None if text is None else msgspec.json.decode(text, type=PendingSecondFactor)
-    user = await users.find(smart.store, found.username) if found else None
-    return None if found is None or user is None or user.disabled else (found, user)
+    pending = None if text is None else msgspec.json.decode(text, type=PendingSecondFactor)
+    user = await users.find(smart.store, pending.username) if pending else None
+    return None if pending is None or user is None or user.disabled else (pending, user)
 
 
 async def consume(smart: SmartContext, cookie: str) -> bool:
-    """End it; True for the one caller that does."""
+    """End the pending sign-in.  Of several concurrent calls, one returns True."""
     return await smart.store.key_values.pop(_KIND, digest(cookie), smart.now()) is not None

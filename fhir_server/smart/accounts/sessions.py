@@ -1,7 +1,7 @@
-"""Browser sessions: a random cookie, a record of who signed in, and a second record that lapses when idle.
+"""Browser sessions: a random cookie, a record of the signed-in user, and a second record that expires when idle.
 
-Two records, because renewing the idle time must not bring back a session that a sign-out has just removed.
-The form token is derived from the cookie, so that visitors who have not signed in need no record at all.
+There are two records because extending the idle time must not restore a session that a sign-out has just removed.
+The form token is derived from the cookie, so browsers without a session need no record.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class _StoredSession(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Who is signed in at this browser, since when (microseconds), and the ``token`` its forms must carry.
+    """A session: its user, when it started (microseconds), and the ``token`` that its forms must send.
 
-    ``key`` names the session to what ends with it (a grant of ``online_access``).
+    ``key`` identifies the session in grants that end with it (``online_access``).
     """
 
     user: User
@@ -36,7 +36,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class OpenSession(msgspec.Struct, frozen=True):
-    """A session as its person is shown it: ``browser`` in words, since when (microseconds); ``key`` as in :class:`Session`."""
+    """A session in the user's list: a description of the browser, the start (microseconds); ``key`` as in :class:`Session`."""
 
     key: str
     browser: str
@@ -48,7 +48,7 @@ def cookie_name(smart: SmartContext) -> str:
 
 
 def form_token(cookie: str) -> str:
-    """The hidden field ``token`` of every form shown to the browser that holds this cookie."""
+    """Return the value of the hidden field ``token`` in every form rendered for the browser with this cookie."""
     return digest(f"form:{cookie}")
 
 
@@ -57,7 +57,7 @@ def is_form_token(cookie: str, token: str) -> bool:
 
 
 async def start(smart: SmartContext, user: User, browser: str = "") -> str:
-    """The new cookie of someone who has just signed in; whatever cookie the browser had before is worth nothing."""
+    """Start a session and return its cookie, which is always new (no session fixation)."""
     cookie, now = new_secret(), smart.now()
     record = msgspec.json.encode(_StoredSession(user.username, now, browser))
     await smart.store.key_values.put(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
@@ -66,23 +66,23 @@ async def start(smart: SmartContext, user: User, browser: str = "") -> str:
 
 
 async def current(smart: SmartContext, cookie: str) -> Session | None:
-    """The live session of this cookie; being asked for counts as use."""
-    now, key, secrets = smart.now(), digest(cookie), smart.store.key_values
-    if not cookie or await secrets.get(_SEEN, key, now) is None:
+    """Return the open session of this cookie, or None.  Extends its idle time."""
+    now, key, values = smart.now(), digest(cookie), smart.store.key_values
+    if not cookie or await values.get(_SEEN, key, now) is None:
         return None
-    text = await secrets.get(_SESSION, key, now)
-    kept = None if text is None else msgspec.json.decode(text, type=_StoredSession)
-    user = None if kept is None else await users.find(smart.store, kept.username)
-    if kept is None or user is None or user.disabled:
+    text = await values.get(_SESSION, key, now)
+    stored = None if text is None else msgspec.json.decode(text, type=_StoredSession)
+    user = None if stored is None else await users.find(smart.store, stored.username)
+    if stored is None or user is None or user.disabled:
         return None
-    await secrets.put(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
-    return Session(user, kept.started, form_token(cookie), key)
+    await values.put(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
+    return Session(user, stored.started, form_token(cookie), key)
 
 
 async def remaining_lifetime(smart: SmartContext, key: str) -> int:
-    """How long this sign-in still counts, in microseconds; 0 once it has been signed out or has run out.
+    """Return the microseconds until the session of this key expires; 0 if it has ended.
 
-    Idle time is not counted: somebody who is at work in an app is not idle, though no page of ours sees it.
+    Ignores the idle time: a user who works in an app sends no requests to the pages of this server.
     """
     now = smart.now()
     text = await smart.store.key_values.get(_SESSION, key, now)
@@ -90,6 +90,7 @@ async def remaining_lifetime(smart: SmartContext, key: str) -> int:
 
 
 async def end(smart: SmartContext, cookie: str) -> None:
+    """End the session of this cookie."""
     await end_by_key(smart, digest(cookie))
 
 
@@ -100,12 +101,12 @@ async def end_by_key(smart: SmartContext, key: str) -> None:
 
 
 async def list_all(smart: SmartContext, user: User) -> list[OpenSession]:
-    """The account's live sessions, the latest first."""
-    now, secrets = smart.now(), smart.store.key_values
-    found = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await secrets.list_all(_SESSION, now)]
-    own = [OpenSession(key, kept.browser, kept.started) for key, kept in found if kept.username == user.username]
-    live = [one for one in own if await secrets.get(_SEEN, one.key, now) is not None]
-    return sorted(live, key=lambda one: -one.started)
+    """Return the account's open sessions, the latest first."""
+    now, values = smart.now(), smart.store.key_values
+    stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await values.list_all(_SESSION, now)]
+    own = [OpenSession(key, session.browser, session.started) for key, session in stored if session.username == user.username]
+    active = [session for session in own if await values.get(_SEEN, session.key, now) is not None]
+    return sorted(active, key=lambda session: -session.started)
 
 
 _SESSION: Final = SESSION

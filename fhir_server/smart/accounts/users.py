@@ -1,4 +1,4 @@
-"""Accounts: one per person, never shared (so that an audit trail names who it was)."""
+"""User accounts.  Each belongs to one person, so the audit log names a person and not a group."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
 
-_PATIENCE = 10.0  # seconds that a change of an account waits for another
+_LOCK_TIMEOUT = 10.0  # seconds that a change of an account waits for another change
 
 
 class User(msgspec.Struct, frozen=True):
-    """An account.  ``subject`` is the stable opaque name under which apps know it (OpenID ``sub``).
+    """An account.
 
-    ``password`` is argon2id, ``since`` when it was chosen, in microseconds (0: not known).
+    ``subject``          stable opaque identifier for apps (OpenID ``sub``)
+    ``password_hash``    argon2id
+    ``password_set_at``  when the password was set, in microseconds; 0 if unknown
     """
 
     username: str
@@ -41,6 +43,7 @@ class User(msgspec.Struct, frozen=True):
     password_set_at: int = msgspec.field(default=0, name="since")
 
     def person(self) -> Person:
+        """Return the account's user as access decisions see it."""
         return Person(self.role, self.patient, self.practitioner, frozenset(self.related_persons), self.name)
 
 
@@ -49,12 +52,12 @@ _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)  # O
 
 
 def canonical(username: str) -> str:
-    """The spelling under which a user name is kept: what looks alike is one account."""
+    """Return the stored form of a user name: NFKC, case-folded, without surrounding space."""
     return unicodedata.normalize("NFKC", username).casefold().strip()
 
 
 async def find(store: Store, username: str) -> User | None:
-    """The account, disabled or not."""
+    """Return the account of this user name, also if it is disabled."""
     return await _users.find(store, canonical(username))
 
 
@@ -74,7 +77,7 @@ async def create(
     related_persons: tuple[str, ...] = (),
     rules: Rules = ANY_PLACE,
 ) -> User:
-    """Open an account.  Raises ValueError, worded for the operator, if the name is taken or the password will not do."""
+    """Create an account.  Raises ValueError, with a message for the operator, for a taken name or a rejected password."""
     key = canonical(username)
     if not key or not key.isprintable():
         raise ValueError("A user name must have at least one printable character.")
@@ -87,24 +90,24 @@ async def create(
 
 
 async def save(store: Store, user: User) -> None:
-    """Keep a changed account and end its open sessions; its tokens mean the changed account from the next request on."""
+    """Store a changed account and end its sessions.  Its tokens apply to the changed account from the next request on."""
     await _users.save(store, user.username, user)
     await store.key_values.delete_family(session_family(user.username))
 
 
 async def wait_until_saved(store: Store, username: str) -> User | None:
-    """The account, once nobody is changing it.  Raises TimeoutError if others keep changing it."""
-    async with _alone(store, canonical(username)):
+    """Wait for running changes of the account, then return it.  Raises TimeoutError after ten seconds."""
+    async with _locked(store, canonical(username)):
         return await find(store, username)
 
 
 async def link(store: Store, username: str, related_person: str) -> User:
-    """Add a RelatedPerson to those that this account is.  Of several links made at once none is lost.
+    """Add a RelatedPerson to the account.  Concurrent calls do not overwrite each other.
 
-    Raises LookupError for an account that is not there or is closed, TimeoutError if others keep changing it.
+    Raises LookupError if the account does not exist or is disabled, TimeoutError if other changes take ten seconds.
     """
     key = canonical(username)
-    async with _alone(store, key):
+    async with _locked(store, key):
         user = await find(store, key)
         if user is None or user.disabled:
             raise LookupError(key)
@@ -116,57 +119,57 @@ async def link(store: Store, username: str, related_person: str) -> User:
 
 
 @asynccontextmanager
-async def _alone(store: Store, username: str) -> AsyncIterator[None]:
-    """The only one, of all processes on this store, who is changing this account."""
-    name, secrets = digest(username), store.key_values
-    with anyio.fail_after(_PATIENCE):
-        while not await secrets.put_if_absent("changing-account", name, b"", secrets.now() + MINUTE):
+async def _locked(store: Store, username: str) -> AsyncIterator[None]:
+    """Hold the lock for changes of this account, across all processes on this store.  Raises TimeoutError after ten seconds."""
+    name, values = digest(username), store.key_values
+    with anyio.fail_after(_LOCK_TIMEOUT):
+        while not await values.put_if_absent("changing-account", name, b"", values.now() + MINUTE):
             await anyio.sleep(0.01)
     try:
         yield
     finally:
-        await secrets.pop("changing-account", name, 0)
+        await values.pop("changing-account", name, 0)
 
 
 async def remove(store: Store, username: str, now: int) -> bool:
-    """Close an account, with its sessions and tokens; False if there was none.
+    """Delete an account and end its sessions and tokens.  False if there was none.
 
-    Alone, so that a change under way (a new password, a grant taken up) cannot put the account back.  Raises TimeoutError if
-    others keep changing it.
+    Holds the account's lock, so a concurrent change (a new password, a redeemed activation code) cannot restore the account.
+    Raises TimeoutError if other changes take ten seconds.
     """
     key = canonical(username)
-    async with _alone(store, key):
+    async with _locked(store, key):
         user = await find(store, key)
-        gone = await _users.remove(store, key)
+        removed = await _users.remove(store, key)
         for family in (session_family(key), *([second_factor_family(user), account_family(user)] if user else [])):
             await store.key_values.delete_family(family)
         await revoke_where(store, lambda token_grant: token_grant.username == key, now)
-    return gone
+    return removed
 
 
 def session_family(username: str) -> str:
-    """The family of an account's sessions among the store's secrets."""
+    """Return the key family of the account's sessions in the key-value store."""
     return f"user:{digest(username)}"
 
 
 def second_factor_family(user: User) -> str:
-    """The family of an account's second factor; by its subject, which no later account of the name shares."""
+    """Return the key family of the account's second factor, by its subject, which a later account of the same name lacks."""
     return f"second:{digest(user.subject)}"
 
 
 def account_family(user: User) -> str:
-    """The family of what else is kept about an account; by its subject likewise."""
+    """Return the key family of other records about the account, by its subject."""
     return f"account:{digest(user.subject)}"
 
 
 async def set_password(store: Store, user: User, password: str, rules: Rules, now: int) -> User:
-    """Give the account another password; its sessions end.  Raises ValueError as :func:`hash_password` does."""
+    """Set the account's password and end its sessions.  Raises ValueError as :func:`hash_password` does."""
     return await save_password_hash(store, user, await hash_password(password, rules, (user.username, user.name)), now)
 
 
 async def save_password_hash(store: Store, user: User, hashed: str, now: int) -> User:
-    """As :func:`set_password`, of a password that has been hashed."""
-    async with _alone(store, user.username):
+    """Set the account's password, already hashed, and end its sessions.  Raises ValueError if the account was closed."""
+    async with _locked(store, user.username):
         current = await find(store, user.username)
         if current is None or current.disabled or current.subject != user.subject:
             raise ValueError("The account has been closed.")
@@ -176,24 +179,24 @@ async def save_password_hash(store: Store, user: User, hashed: str, now: int) ->
 
 
 async def hash_password(password: str, rules: Rules, names: tuple[str, ...]) -> str:
-    """argon2id of a password.  Raises ValueError, worded for whoever chose it, for one that will not do (``passwords``)."""
+    """Return the argon2id hash of a password.  Raises ValueError, with a message for the user, if ``rules`` reject it."""
 
-    def hashed() -> str:
+    def check_and_hash() -> str:
         rules.check(password, names)
         return _hasher.hash(password)
 
-    return await anyio.to_thread.run_sync(hashed)
+    return await anyio.to_thread.run_sync(check_and_hash)
 
 
 async def matches_password(user: User | None, password: str) -> bool:
-    """Whether this is the account's password; takes as long for an unknown or disabled account, then says no."""
-    known = user is not None and not user.disabled
-    hashed = user.password_hash if user is not None and known else _nobody()
-    return await anyio.to_thread.run_sync(_verify, hashed, password) and known
+    """Whether this is the account's password.  Takes as long for an unknown or disabled account, which never matches."""
+    can_match = user is not None and not user.disabled
+    hashed = user.password_hash if user is not None and can_match else _dummy_hash()
+    return await anyio.to_thread.run_sync(_verify, hashed, password) and can_match
 
 
 @functools.cache
-def _nobody() -> str:
+def _dummy_hash() -> str:
     return _hasher.hash(new_secret())
 
 

@@ -1,1 +1,1 @@
-"""From an authorization request to the answer of the person."""
+"""The pages of the authorization endpoint: sign-in, record and visit pickers, consent."""

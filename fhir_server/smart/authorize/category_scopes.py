@@ -1,7 +1,7 @@
-"""Scopes for part of a resource type: the categories a person may choose in place of all Observations or Conditions.
+"""Scopes for one category of a resource type, which the user may grant in place of all Observations or Conditions.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters
-with the category codes of US Core.
+The category codes are those of US Core.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fhir_server.smart.core.scopes import Scope, resource_scopes
 _CONDITION: Final = "http://terminology.hl7.org/CodeSystem/condition-category"
 _OBSERVATION: Final = "http://terminology.hl7.org/CodeSystem/observation-category"
 _US_CORE: Final = "http://hl7.org/fhir/us/core/CodeSystem"
-# resource type -> (system, code, words)
+# resource type -> (system, code, label on the consent page)
 _CATEGORIES: Final = {
     "Condition": (
         (_CONDITION, "problem-list-item", "Problem list"),
@@ -23,38 +23,43 @@ _CATEGORIES: Final = {
     ),
     "Observation": (
         (_OBSERVATION, "laboratory", "Lab results"),
-        (_OBSERVATION, "vital-signs", "Vital signs such as blood pressure and weight"),
-        (_OBSERVATION, "social-history", "Living habits such as smoking"),
-        (_OBSERVATION, "survey", "Answers to questionnaires"),
-        (f"{_US_CORE}/us-core-category", "sdoh", "Circumstances such as housing, food and transport"),
+        (_OBSERVATION, "vital-signs", "Vital signs, such as blood pressure and weight"),
+        (_OBSERVATION, "social-history", "Lifestyle, such as smoking"),
+        (_OBSERVATION, "survey", "Questionnaire answers"),
+        (f"{_US_CORE}/us-core-category", "sdoh", "Living conditions, such as housing, food and transportation"),
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryScope:
-    """A scope that covers one category of a type, literally as it would be granted, and its name for people."""
+    """A scope that covers one category of a type: its ``text`` as granted, and its ``label`` on the consent page."""
 
     text: str
-    words: str
+    label: str
 
 
-def narrower_scopes(asked: str) -> dict[str, tuple[CategoryScope, ...]]:
-    """For each scope in a request that the person may have narrowed to categories: the scopes to choose from.
+def narrower_scopes(requested: str) -> dict[str, tuple[CategoryScope, ...]]:
+    """Return the requested scopes that the user may narrow, each with the category scopes to choose from.
 
-    Only whole-type scopes in the newer syntax, of an app that asks for no wildcard that would give the rest all the same.
+    These are scopes for a whole type in SMART v2 syntax.  A scope is left out if the request also has a wildcard scope
+    that covers the whole type.
     """
-    scopes = resource_scopes(asked)
-    return {scope.text: _parts(scope) for scope in scopes if _divisible(scope) and not any(_swallows(one, scope) for one in scopes)}
+    scopes = resource_scopes(requested)
+    return {
+        scope.text: _category_scopes(scope)
+        for scope in scopes
+        if _can_narrow(scope) and not any(_is_wildcard_over(other, scope) for other in scopes)
+    }
 
 
-def _divisible(scope: Scope) -> bool:
+def _can_narrow(scope: Scope) -> bool:
     return scope.type in _CATEGORIES and scope.text == f"{scope.level}/{scope.type}.{scope.interactions}"
 
 
-def _swallows(one: Scope, scope: Scope) -> bool:
-    return one.type == "*" and not one.query and bool(set(one.interactions) & set(scope.interactions))
+def _is_wildcard_over(other: Scope, scope: Scope) -> bool:
+    return other.type == "*" and not other.query and bool(set(other.interactions) & set(scope.interactions))
 
 
-def _parts(scope: Scope) -> tuple[CategoryScope, ...]:
-    return tuple(CategoryScope(f"{scope.text}?category={system}|{code}", words) for system, code, words in _CATEGORIES[scope.type])
+def _category_scopes(scope: Scope) -> tuple[CategoryScope, ...]:
+    return tuple(CategoryScope(f"{scope.text}?category={system}|{code}", label) for system, code, label in _CATEGORIES[scope.type])

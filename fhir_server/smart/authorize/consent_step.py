@@ -1,4 +1,4 @@
-"""The consent step: what the page offers, and what the person's answer grants."""
+"""The consent step: builds the consent page and turns the user's answer into a token grant."""
 
 from __future__ import annotations
 
@@ -23,110 +23,113 @@ ONLINE: Final = "online_access"
 
 
 class UnclearAnswerError(ValueError):
-    """An answer that cannot be acted on, worded for the person."""
+    """An answer that the server cannot act on.  The message is for the user."""
 
 
-async def requesting_client(smart: SmartContext, record: AuthorizationRequest) -> dict[str, Any]:
-    """Who asks, for the pages: the registered name and the host the answer goes to."""
-    client = await clients.find(smart.store, record.client_id)
+async def requesting_client(smart: SmartContext, authorization: AuthorizationRequest) -> dict[str, Any]:
+    """Return the template values for the client: its registered name, and the host of the redirect URI."""
+    client = await clients.find(smart.store, authorization.client_id)
     return {
-        "client_name": client.name if client else record.client_id,
-        "client_host": client.host(record.redirect_uri) if client else "",
+        "client_name": client.name if client else authorization.client_id,
+        "client_host": client.host(authorization.redirect_uri) if client else "",
     }
 
 
-async def consent_offer(smart: SmartContext, record: AuthorizationRequest, session: Session) -> dict[str, Any]:
-    """What is asked, for the page: for whose record, each resource scope in words, and the rest that needs saying."""
-    named = record.scope.split()
-    choice, handed = await _choice(smart, record, session), await _launch(smart, record)
+async def consent_offer(smart: SmartContext, authorization: AuthorizationRequest, session: Session) -> dict[str, Any]:
+    """Return the template values of the consent page: the record, the requested scopes in words, and how long access lasts."""
+    names = authorization.scope.split()
+    choice, launched = await _choice(smart, authorization, session), await _launch(smart, authorization)
     return {
         "choice": choice,
-        "launched": handed is not None and choice is None,
-        "scopes": [(scope.text, describe_scope(scope, session.user.role)) for scope in resource_scopes(record.scope)],
-        "parts": category_scopes.narrower_scopes(record.scope),
-        "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(record, session) else {},
-        "identity": "openid" in named or "fhirUser" in named,
-        "offline_days": REFRESH_LIFE // DAY if OFFLINE in named else 0,
+        "launched": launched is not None and choice is None,
+        "scopes": [(scope.text, describe_scope(scope, session.user.role)) for scope in resource_scopes(authorization.scope)],
+        "parts": category_scopes.narrower_scopes(authorization.scope),
+        "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(authorization, session) else {},
+        "identity": "openid" in names or "fhirUser" in names,
+        "offline_days": REFRESH_LIFE // DAY if OFFLINE in names else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
         "connected": f"{smart.origin}/apps",
-        "online_hours": SESSION_LIFE // HOUR if ONLINE in named and OFFLINE not in named else 0,
+        "online_hours": SESSION_LIFE // HOUR if ONLINE in names and OFFLINE not in names else 0,
     }
 
 
-def selected_values(record: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
-    """What is ticked on the page, as a form sends it: at first all that is asked, and nothing kept back; then what was sent."""
+def selected_values(authorization: AuthorizationRequest, form: Form | None) -> frozenset[tuple[str, str]]:
+    """Return the checked boxes as (name, value): those that ``form`` sent, or before that all requested scopes."""
     if form is None:
-        return frozenset(("scope", scope) for scope in record.scope.split())
+        return frozenset(("scope", scope) for scope in authorization.scope.split())
     return frozenset(pair for pair in form if pair[0] in ("scope", "part", "withhold"))
 
 
-async def build_decision(smart: SmartContext, record: AuthorizationRequest, session: Session, form: Form) -> Decision | None:
-    """What an "allow" grants; None where it may not be given to this person.  Raises Unclear."""
-    scope = _kept(record, form)
-    choice, handed = await _choice(smart, record, session), await _launch(smart, record)
-    if record.parameter("launch") and (handed is None or handed.username != session.user.username):
+async def build_decision(smart: SmartContext, authorization: AuthorizationRequest, session: Session, form: Form) -> Decision | None:
+    """Return the decision for an "allow"; None if the launch belongs to another user or has expired.
+
+    Raises UnclearAnswerError.
+    """
+    scope = _granted_scope(authorization, form)
+    choice, launched = await _choice(smart, authorization, session), await _launch(smart, authorization)
+    if authorization.parameter("launch") and (launched is None or launched.username != session.user.username):
         return None
-    if record.needs_record(session) and choice is None:
-        raise UnclearAnswerError("The record is no longer one that you can open. Go back and choose again.")
-    patient = handed.patient if handed else choice.patient if choice else None
-    withheld = _withheld(record, session, form)
-    encounter = await _shown(smart, session, patient, handed.encounter if handed else record.encounter, withheld)
-    named = set(scope.split())
+    if authorization.needs_record(session) and choice is None:
+        raise UnclearAnswerError("You no longer have access to this record. Go back and choose again.")
+    patient = launched.patient if launched else choice.patient if choice else None
+    withheld = _withheld(authorization, session, form)
+    encounter = await _visible_encounter(smart, session, patient, launched.encounter if launched else authorization.encounter, withheld)
+    names = set(scope.split())
     token_grant = TokenGrant(
-        client_id=record.client_id,
+        client_id=authorization.client_id,
         scope=scope if encounter else _without(scope, "launch/encounter"),
         family=new_secret(),
         username=session.user.username,
         patient=patient,
         encounter=encounter,
         fhir_user=(choice.fhir_user if choice else "") or own_reference(session.user.person()),
-        launch=({"need_patient_banner": True} if patient else {}) | _handed_on(handed, withheld),
+        launch=({"need_patient_banner": True} if patient else {}) | _launch_values(launched, withheld),
         withheld=withheld,
-        session=session.key if ONLINE in named and OFFLINE not in named else "",
+        session=session.key if ONLINE in names and OFFLINE not in names else "",
     )
-    return Decision(token_grant, session.started // SECOND, record.parameter("launch"))
+    return Decision(token_grant, session.started // SECOND, authorization.parameter("launch"))
 
 
-def _kept(record: AuthorizationRequest, form: Form) -> str:
-    """The scopes less those unticked.  A browser that showed the list says so in ``listed``; a script may just say allow."""
-    optional = {scope.text for scope in resource_scopes(record.scope)} | {OFFLINE, ONLINE}
+def _granted_scope(authorization: AuthorizationRequest, form: Form) -> str:
+    """Return the requested scopes without those deselected.  A form without the field ``listed`` deselects nothing."""
+    optional = {scope.text for scope in resource_scopes(authorization.scope)} | {OFFLINE, ONLINE}
     if not any(name == "listed" for name, _ in form):
-        return record.scope
-    ticked = {value for name, value in form if name == "scope"}
-    chosen = {value for name, value in form if name == "part"}
-    offered = category_scopes.narrower_scopes(record.scope)
-    kept: dict[str, None] = {}
-    for scope in record.scope.split():
-        parts = [part.text for part in offered.get(scope, ()) if part.text in chosen]
-        kept.update(dict.fromkeys(parts or ([scope] if scope not in optional or scope in ticked else [])))
-    if resource_scopes(record.scope) and not resource_scopes(" ".join(kept)):
-        raise UnclearAnswerError("Choose at least one kind of information, or do not allow access.")
-    return " ".join(kept)
+        return authorization.scope
+    selected = {value for name, value in form if name == "scope"}
+    selected_parts = {value for name, value in form if name == "part"}
+    offered = category_scopes.narrower_scopes(authorization.scope)
+    granted: dict[str, None] = {}
+    for scope in authorization.scope.split():
+        parts = [part.text for part in offered.get(scope, ()) if part.text in selected_parts]
+        granted.update(dict.fromkeys(parts or ([scope] if scope not in optional or scope in selected else [])))
+    if resource_scopes(authorization.scope) and not resource_scopes(" ".join(granted)):
+        raise UnclearAnswerError("Select at least one kind of information, or choose Deny.")
+    return " ".join(granted)
 
 
-def _may_withhold(record: AuthorizationRequest, session: Session) -> bool:
-    """Patients and those who act for them may keep kinds of information from an app; staff's apps serve the institution."""
-    return session.user.role == "patient" and bool(resource_scopes(record.scope))
+def _may_withhold(authorization: AuthorizationRequest, session: Session) -> bool:
+    """Whether the user may withhold categories: patients and proxies may, staff may not."""
+    return session.user.role == "patient" and bool(resource_scopes(authorization.scope))
 
 
-def _withheld(record: AuthorizationRequest, session: Session, form: Form) -> tuple[str, ...]:
+def _withheld(authorization: AuthorizationRequest, session: Session, form: Form) -> tuple[str, ...]:
     chosen = [value for name, value in form if name == "withhold"]
-    return sensitive_categories.withheld_labels(chosen) if _may_withhold(record, session) else ()
+    return sensitive_categories.withheld_labels(chosen) if _may_withhold(authorization, session) else ()
 
 
-async def _shown(
+async def _visible_encounter(
     smart: SmartContext, session: Session, patient: str | None, encounter: str | None, withheld: tuple[str, ...]
 ) -> str | None:
-    """The visit to hand over, unless it is one the app must not learn of."""
+    """Return the visit for the launch context; None if the withheld categories hide it."""
     if not encounter or not patient or not withheld:
         return encounter or None
-    shown = await smart.encounters(session.user.person(), patient, frozenset(withheld), smart.now())
-    return encounter if any(choice.encounter == encounter for choice in shown) else None
+    visible = await smart.encounters(session.user.person(), patient, frozenset(withheld), smart.now())
+    return encounter if any(choice.encounter == encounter for choice in visible) else None
 
 
-def _handed_on(handed: Launch | None, withheld: tuple[str, ...]) -> dict[str, Any]:
-    """A launch's further parameters; without things in context where one of them could be what the app must not learn of."""
-    parameters = dict(handed.parameters) if handed else {}
+def _launch_values(launched: Launch | None, withheld: tuple[str, ...]) -> dict[str, Any]:
+    """Return a launch's further parameters.  Without ``fhirContext`` if categories are withheld: it could refer to them."""
+    parameters = dict(launched.parameters) if launched else {}
     if withheld:
         parameters.pop("fhirContext", None)
     return parameters
@@ -136,14 +139,16 @@ def _without(scope: str, name: str) -> str:
     return " ".join(part for part in scope.split() if part != name)
 
 
-async def _choice(smart: SmartContext, record: AuthorizationRequest, session: Session) -> RecordChoice | None:
+async def _choice(smart: SmartContext, authorization: AuthorizationRequest, session: Session) -> RecordChoice | None:
     choices = await requests.choices(smart, session)
-    if record.parameter("launch"):
-        handed = await _launch(smart, record)
-        return choices.get(handed.patient) if handed else None
-    return choices.get(record.patient) if record.patient and record.is_record_chosen(session) and record.needs_record(session) else None
+    if authorization.parameter("launch"):
+        launched = await _launch(smart, authorization)
+        return choices.get(launched.patient) if launched else None
+    if not authorization.patient or not authorization.is_record_chosen(session) or not authorization.needs_record(session):
+        return None
+    return choices.get(authorization.patient)
 
 
-async def _launch(smart: SmartContext, record: AuthorizationRequest) -> Launch | None:
-    handle = record.parameter("launch")
+async def _launch(smart: SmartContext, authorization: AuthorizationRequest) -> Launch | None:
+    handle = authorization.parameter("launch")
     return await launch.find(smart.store, handle, smart.now()) if handle else None

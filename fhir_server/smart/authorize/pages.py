@@ -1,6 +1,6 @@
-"""What people see on the way: authorize, sign-in, record picker, consent, signed-out.
+"""The authorization endpoint and its pages: sign-in, record picker, visit picker, consent, signed-out.
 
-Every step re-reads what the last one kept and decides again; nothing a form sends is believed but the choice itself.
+Each page reads the stored request and the session again and checks them.  A form supplies only the user's choice.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from fhir_server.smart.accounts import cookies, identity_providers, known_device
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import consent_step, requests
-from fhir_server.smart.authorize.requests import AuthorizationRequest
+from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
@@ -33,23 +32,24 @@ _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
     *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
 }
-_EXPIRED = "This request has run out or was already answered. Go back to the app and start again."
+_EXPIRED = "This request has expired or was already answered. Go back to the app and start again."
 _ANSWERED = (
-    "You have answered this request already, or it has run out. Go back to the app; if it does not go on by itself, start again there. "
-    "What you have allowed is listed under connected apps, where you can also end it."
+    "You have already answered this request, or it has expired. Go back to the app. If it does not continue, start again there. "
+    "The page Connected apps lists the access you have allowed. You can end it there."
 )
-_FORGED = "This form was not opened in this browser, or it is too old. Go back and open the page again."
-_REFUSED = "The user name or password is not right, or there have been too many attempts. Check both, or try again in 15 minutes."
-_UNSOUND = "The app sent a request that we cannot accept. Go back to the app and try again."
-_CHOOSE = "Choose one of the records shown."
-_TOO_MANY = "There have been too many requests from your address. Wait a minute, then go back to the app and start again."
-_TOO_MANY_SIGN_INS = "There have been too many sign-ins from your address. Wait a minute, then try again."
-PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a ward or a family shares one address
-_OLD_SIGN_IN = "The page you signed in on was too old. Sign in once more. If that happens again, allow cookies for this site."
-_SIGNED_IN = "You are signed in. The form was sent a second time, and that did nothing more."
-_HOME = ("To the start page", "/")
-Step = Callable[[Request, Form], Awaitable[Response]]
-_CHOOSE_VISIT = "Choose one of the visits shown, or none in particular."
+_FORGED = "This form was opened in another browser or is too old. Go back and open the page again."
+_REFUSED = "The user name or password is wrong, or there were too many attempts. Check both, or try again in 15 minutes."
+_INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
+_CHOOSE = "Select one of the records in the list."
+_CHOOSE_VISIT = "Select one of the visits, or no particular visit."
+_TOO_MANY = "Too many requests from your network. Wait a minute, then go back to the app and start again."
+_TOO_MANY_SIGN_INS = "Too many sign-ins from your network. Wait a minute, then try again."
+PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a hospital ward or a family shares one address
+_OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message comes back, allow cookies for this site."
+_SIGNED_IN = "You are signed in. The form was sent twice; the second time had no effect."
+_HOME = ("Go to the start page", "/")
+_CONNECTED_APPS = ("Connected apps", "/apps")
+FormHandler = Callable[[Request, Form], Awaitable[Response]]
 
 
 class AuthorizePages:
@@ -62,195 +62,150 @@ class AuthorizePages:
         self._sign_ins = Limit(PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
+        """The authorization endpoint: validate the request, store it, and redirect to the first page."""
         try:
             pairs = await read_form(request) if request.method == "POST" else fields(request.url.query)
-            asked = to_authlib_request(request, self.smart.origin, pairs)
+            oauth_request = to_authlib_request(request, self.smart.origin, pairs)
         except BadFormError as error:
             return self._error(str(error))
         try:
-            await run_in_thread(self.server.validate_request, asked)
+            await run_in_thread(self.server.validate_request, oauth_request)
         except OAuth2Error as error:
-            answer = self.server.error_response(asked, error)
-            follow = answer.location and not await self._self_registered(asked.form.get("client_id", ""))
-            return to_http_response(answer, {}) if follow else self._error(_UNSOUND, error)
-        given = asked.form
-        who, now = address(request), self.smart.now()
-        if not self._limit.allows(who, now):
-            return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(who, now))
-        record = AuthorizationRequest(_is_known(pairs), given["client_id"], given["redirect_uri"], asked.scope, now)
-        return _to("/oauth/continue", request=await requests.save(self.smart, record))
+            response = self.server.error_response(oauth_request, error)
+            redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
+            return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
+        parameters = oauth_request.form
+        client, now = address(request), self.smart.now()
+        if not self._limit.allows(client, now):
+            return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(client, now))
+        known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
+        authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
+        return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
 
-    async def proceed(self, request: Request) -> Response:
-        """To the step that comes next."""
-        handle, record, session = await self._state(request)
-        if record is None:
+    async def continue_request(self, request: Request) -> Response:
+        """Redirect to the next page of the request."""
+        state = await self._load(request)
+        if state.authorization is None:
             return self._error(_EXPIRED)
-        if session is None or not record.accepts_session(session):
-            return _to("/sign-in", request=handle)
-        return _to(record.next_page(session), request=handle)
+        if state.session is None or not state.authorization.accepts_session(state.session):
+            return _to("/sign-in", request=state.handle)
+        return _to(state.authorization.next_page(state.session), request=state.handle)
 
-    async def sign_in(self, request: Request) -> Response:
-        return await self._sign_in(request, dict(request.query_params))
+    async def show_sign_in(self, request: Request) -> Response:
+        return await self._sign_in_page(request, dict(request.query_params))
 
-    async def sign_in_sent(self, request: Request, form: Form) -> Response:
-        given, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
-        who = address(request)
-        if not self._sign_ins.allows(who, now):  # each costs a hash, also where it could not be right any more
-            return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(who, now))
-        name, password = given.get("username", ""), given.get("password", "")
-        user = await check_password_sign_in(self.smart.store, name, password, address(request), now, device)
+    async def sign_in(self, request: Request, form: Form) -> Response:
+        values, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
+        client = address(request)
+        if not self._sign_ins.allows(client, now):  # every attempt costs a password hash
+            return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(client, now))
+        username = values.get("username", "")
+        user = await check_password_sign_in(self.smart.store, username, values.get("password", ""), client, now, device)
         if user is None:
-            known = await users.find(self.smart.store, given.get("username", ""))
-            await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=address(request)))
-            return await self._sign_in(request, given, _REFUSED, 400)
-        await self.smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail={"factor": "password"}))
-        answer = await after_first_factor(self.smart, request, user, return_path(given.get("request", ""), given.get("next", "")))
-        return cookies.with_device_cookie(self.smart, answer, await known_devices.remember(self.smart.store, device, user.username, now))
+            known = await users.find(self.smart.store, username)
+            await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=client))
+            return await self._sign_in_page(request, values, _REFUSED, 400)
+        await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
+        path = return_path(values.get("request", ""), values.get("next", ""))
+        response = await after_first_factor(self.smart, request, user, path)
+        return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))
 
-    async def record(self, request: Request) -> Response:
-        handle, record, session = await self._state(request)
-        if record is None or session is None:
-            return await self.proceed(request)
-        return await self._picker(handle, record, session)
+    async def show_records(self, request: Request) -> Response:
+        current = (await self._load(request)).signed_in
+        return await self._records_page(current) if current else await self.continue_request(request)
 
-    async def record_sent(self, request: Request, form: Form) -> Response:
-        handle, record, session = await self._state(request, form)
-        if record is None or session is None:
-            return self._interrupted(handle, record)
-        chosen = dict(form).get("patient", "")
-        if chosen not in await requests.choices(self.smart, session):
-            return await self._picker(handle, record, session, _CHOOSE)
-        await requests.choose(self.smart, handle, record, session, chosen)
-        return _to("/oauth/continue", request=handle)
+    async def choose_record(self, request: Request, form: Form) -> Response:
+        state = await self._load(request, form)
+        current = state.signed_in
+        if current is None:
+            return self._sign_in_again(state)
+        patient = dict(form).get("patient", "")
+        if patient not in await requests.choices(self.smart, current.session):
+            return await self._records_page(current, _CHOOSE)
+        await requests.choose(self.smart, current.handle, current.authorization, current.session, patient)
+        return _to("/oauth/continue", request=current.handle)
 
-    async def visit(self, request: Request) -> Response:
-        handle, record, session = await self._state(request)
-        if record is None or session is None or record.next_page(session) == requests.RECORD:
-            return await self.proceed(request)
-        return await self._visits(handle, record, session)
+    async def show_visits(self, request: Request) -> Response:
+        current = (await self._load(request)).signed_in
+        if current is None or current.authorization.next_page(current.session) == requests.RECORD:
+            return await self.continue_request(request)
+        return await self._visits_page(current)
 
-    async def visit_sent(self, request: Request, form: Form) -> Response:
-        handle, record, session = await self._state(request, form)
-        if record is None or session is None:
-            return self._interrupted(handle, record)
-        if record.next_page(session) == requests.RECORD:
+    async def choose_visit(self, request: Request, form: Form) -> Response:
+        state = await self._load(request, form)
+        current = state.signed_in
+        if current is None:
+            return self._sign_in_again(state)
+        if current.authorization.next_page(current.session) == requests.RECORD:
             return self._error(_EXPIRED)
         encounter = dict(form).get("encounter")
-        if encounter != "" and encounter not in await requests.encounters(self.smart, record, session):
-            return await self._visits(handle, record, session, _CHOOSE_VISIT)
-        await requests.choose_encounter(self.smart, handle, record, encounter)
-        return _to("/oauth/continue", request=handle)
+        if encounter != "" and encounter not in await requests.encounters(self.smart, current.authorization, current.session):
+            return await self._visits_page(current, _CHOOSE_VISIT)
+        await requests.choose_encounter(self.smart, current.handle, current.authorization, encounter)
+        return _to("/oauth/continue", request=current.handle)
 
-    async def consent(self, request: Request) -> Response:
-        handle, record, session = await self._state(request)
-        if record is None or session is None or not record.accepts_session(session) or not record.is_record_chosen(session):
-            return await self.proceed(request)
-        return await self._consent_page(handle, record, session)
+    async def show_consent(self, request: Request) -> Response:
+        current = (await self._load(request)).signed_in
+        if (
+            current is None
+            or not current.authorization.accepts_session(current.session)
+            or not current.authorization.is_record_chosen(current.session)
+        ):
+            return await self.continue_request(request)
+        return await self._consent_page(current)
 
-    async def consent_sent(self, request: Request, form: Form) -> Response:
-        handle, record, session = await self._state(request, form)
-        if session is not None and record is None:
-            return self._error(_ANSWERED, on=("Connected apps", "/apps"))
-        if record is None or session is None or not record.accepts_session(session):
-            return self._interrupted(handle, record)
-        decision = None
+    async def decide(self, request: Request, form: Form) -> Response:
+        """Answer the client: with a code if the user allows access, else with an error."""
+        state = await self._load(request, form)
+        if state.session is not None and state.authorization is None:
+            return self._error(_ANSWERED, link=_CONNECTED_APPS)
+        current = state.signed_in
+        if current is None or not current.authorization.accepts_session(current.session):
+            return self._sign_in_again(state)
+        authorization, decision = current.authorization, None
         if dict(form).get("decision") == "allow":
             try:
-                decision = await consent_step.build_decision(self.smart, record, session, form)
-            except consent_step.UnclearAnswerError as unclear:
-                return await self._consent_page(handle, record, session, str(unclear), form)
-        if not await requests.consume(self.smart, handle):
-            return self._error(_ANSWERED, on=("Connected apps", "/apps"))
-        asked = to_authlib_request(request, self.smart.origin, list(record.pairs))
+                decision = await consent_step.build_decision(self.smart, authorization, current.session, form)
+            except consent_step.UnclearAnswerError as error:
+                return await self._consent_page(current, str(error), form)
+        if not await requests.consume(self.smart, current.handle):
+            return self._error(_ANSWERED, link=_CONNECTED_APPS)
+        oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
         about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
-        await self.smart.record(
-            SecurityEvent("allow-app", decision is not None, session.user.username, record.client_id, "", about, detail)
-        )
-        return to_http_response(await run_in_thread(self.server.authorization_response, asked, decision), {})
+        username = current.session.user.username
+        await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
+        return to_http_response(await run_in_thread(self.server.authorization_response, oauth_request, decision), {})
 
     async def sign_out(self, request: Request, form: Form) -> Response:
         session = await sessions.current(self.smart, self._cookie(request))
         if session is not None:
             await self.smart.record(SecurityEvent("sign-out", username=session.user.username))
         await sessions.end(self.smart, self._cookie(request))
-        answer = _to("/signed-out")
-        answer.delete_cookie(**cookies.session_cookie_attributes(self.smart))
-        return answer
+        response = _to("/signed-out")
+        response.delete_cookie(**cookies.session_cookie_attributes(self.smart))
+        return response
 
     async def signed_out(self, request: Request) -> Response:
         return self._page("signed_out.html")
 
-    # parts
-
-    async def _self_registered(self, client_id: str) -> bool:
-        """Whether anybody could have chosen where this client's answers go: then nobody is sent there unasked (RFC 9700 4.11.2)."""
-        client = await clients.find(self.smart.store, client_id)
-        return client is not None and bool(client.registration_token_hash)
-
-    async def _sign_in(self, request: Request, given: dict[str, str], problem: str = "", status: int = 200) -> Response:
-        cookie = self._cookie(request) or new_secret()
-        values: dict[str, Any] = {"request": given.get("request", ""), "next": given.get("next", ""), "username": given.get("username", "")}
-        record = await requests.find(self.smart, values["request"])
-        asking = await consent_step.requesting_client(self.smart, record) if record else {"client_name": "", "client_host": ""}
-        if values["request"] and record is None:
-            return self._error(_EXPIRED, on=_HOME)
-        values |= {"lapsed": "lapsed" in given, "idle": SESSION_IDLE // MINUTE}
-        values |= {"providers": await identity_providers.list_all(self.smart.store), "token": sessions.form_token(cookie)}
-        page = self._page("sign_in.html", status, problem=problem, **values, **asking)
-        return page if self._cookie(request) else self._with_cookie(page, cookie)
-
-    async def _picker(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
-        choices = await requests.choices(self.smart, session)
-        view = await consent_step.requesting_client(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
-        name = "record.html" if choices else "no_record.html"
-        return self._page(name, 400 if problem else 200, record.redirect_uri, choices=list(choices.values()), **view)
-
-    async def _visits(self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "") -> Response:
-        choices = list((await requests.encounters(self.smart, record, session)).values())
-        view = await consent_step.requesting_client(self.smart, record) | {"handle": handle, "session": session, "problem": problem}
-        return self._page("visit.html", 400 if problem else 200, record.redirect_uri, choices=choices, **view)
-
-    async def _consent_page(
-        self, handle: str, record: AuthorizationRequest, session: Session, problem: str = "", form: Form | None = None
-    ) -> Response:
-        view = await consent_step.requesting_client(self.smart, record) | await consent_step.consent_offer(self.smart, record, session)
-        view["ticked"] = consent_step.selected_values(record, form)
-        if record.needs_record(session) and view["choice"] is None:
-            return await self._picker(handle, record, session, _CHOOSE)
-        status = 400 if problem else 200
-        return self._page("consent.html", status, record.redirect_uri, handle=handle, session=session, problem=problem, **view)
-
-    async def _state(self, request: Request, form: Form | None = None) -> tuple[str, AuthorizationRequest | None, Session | None]:
-        # A form's own field, or the address of a page: never the one where the other is meant.
-        handle = (dict(request.query_params) if form is None else dict(form)).get("request", "")
-        session = await sessions.current(self.smart, self._cookie(request))
-        return handle, await requests.find(self.smart, handle), session
-
-    def _interrupted(self, handle: str, record: AuthorizationRequest | None) -> Response:
-        """On from a step whose form comes from nobody who is signed in: she signs in and decides then."""
-        return self._error(_EXPIRED) if record is None else _to("/sign-in", request=handle, lapsed="yes")
-
-    async def sign_in_forged(self, request: Request, form: Form) -> Response:
-        """For a form that was sent twice, or had stood open while somebody signed in or out: it does nothing, and leads on."""
-        given = dict(form)
+    async def reject_sign_in(self, request: Request, form: Form) -> Response:
+        """Answer a sign-in form with a wrong token: sent twice, or open while the user signed in or out.  Offers a link."""
+        values = dict(form)
         if not cookies.is_same_site(request):
-            return self._error(_FORGED, status=403, on=_HOME)
-        way = {"request": given.get("request", ""), "next": given.get("next", "")}
+            return self._error(_FORGED, status=403, link=_HOME)
+        target = {"request": values.get("request", ""), "next": values.get("next", "")}
         if await sessions.current(self.smart, self._cookie(request)) is None:
-            return self._error(_OLD_SIGN_IN, status=403, on=("Sign in", f"/sign-in?{urlencode(way)}"))
-        return self._error(_SIGNED_IN, status=403, on=("Go on", return_path(**way)))
+            return self._error(_OLD_SIGN_IN, status=403, link=("Sign in", f"/sign-in?{urlencode(target)}"))
+        return self._error(_SIGNED_IN, status=403, link=("Continue", return_path(**target)))
 
-    async def sign_out_forged(self, request: Request, form: Form) -> Response:
-        """Who has signed out already, in another tab, is signed out."""
+    async def reject_sign_out(self, request: Request, form: Form) -> Response:
+        """Answer a sign-out form with a wrong token.  A user who is signed out already gets the page for that."""
         cookie = self._cookie(request)
-        begun = await sessions.current(self.smart, cookie) or await second_factor_pending.find(self.smart, cookie)
-        return _to("/signed-out") if not begun and cookies.is_same_site(request) else await self._forged(request, form)
+        active = await sessions.current(self.smart, cookie) or await second_factor_pending.find(self.smart, cookie)
+        return _to("/signed-out") if not active and cookies.is_same_site(request) else await self._reject_form(request, form)
 
-    async def _forged(self, request: Request, form: Form) -> Response:
-        return self._error(_FORGED, status=403, on=_HOME)
-
-    def form(self, handler: Step, forged: Step | None = None) -> Callable[[Request], Awaitable[Response]]:
-        """A POST handler that is only reached by forms this browser was shown; ``forged`` answers any others."""
+    def form_handler(self, handler: FormHandler, reject: FormHandler | None = None) -> Callable[[Request], Awaitable[Response]]:
+        """Return a POST handler that passes on only forms rendered for this browser; ``reject`` answers all others."""
 
         async def guarded(request: Request) -> Response:
             try:
@@ -258,27 +213,73 @@ class AuthorizePages:
             except BadFormError as error:
                 return self._error(str(error))
             if not cookies.is_own_form(self.smart, request, dict(form).get("token", "")):
-                return await (forged or self._forged)(request, form)
+                return await (reject or self._reject_form)(request, form)
             return await handler(request, form)
 
         return guarded
 
+    async def _is_self_registered(self, client_id: str) -> bool:
+        """Whether anyone could have chosen the client's redirect URI.  Errors are then not redirected to it (RFC 9700 4.11.2)."""
+        client = await clients.find(self.smart.store, client_id)
+        return client is not None and bool(client.registration_token_hash)
+
+    async def _sign_in_page(self, request: Request, form: dict[str, str], problem: str = "", status: int = 200) -> Response:
+        cookie = self._cookie(request) or new_secret()
+        values: dict[str, Any] = {"request": form.get("request", ""), "next": form.get("next", ""), "username": form.get("username", "")}
+        authorization = await requests.find(self.smart, values["request"])
+        if values["request"] and authorization is None:
+            return self._error(_EXPIRED, link=_HOME)
+        client = {"client_name": "", "client_host": ""}
+        if authorization is not None:
+            client = await consent_step.requesting_client(self.smart, authorization)
+        values |= {"lapsed": "lapsed" in form, "idle": SESSION_IDLE // MINUTE}
+        values |= {"providers": await identity_providers.list_all(self.smart.store), "token": sessions.form_token(cookie)}
+        page = self._page("sign_in.html", status, problem=problem, **values, **client)
+        return page if self._cookie(request) else cookies.with_session_cookie(self.smart, page, cookie)
+
+    async def _records_page(self, current: SignedInRequest, problem: str = "") -> Response:
+        choices = list((await requests.choices(self.smart, current.session)).values())
+        return await self._request_page("record.html" if choices else "no_record.html", current, problem, choices=choices)
+
+    async def _visits_page(self, current: SignedInRequest, problem: str = "") -> Response:
+        choices = list((await requests.encounters(self.smart, current.authorization, current.session)).values())
+        return await self._request_page("visit.html", current, problem, choices=choices)
+
+    async def _consent_page(self, current: SignedInRequest, problem: str = "", form: Form | None = None) -> Response:
+        offer = await consent_step.consent_offer(self.smart, current.authorization, current.session)
+        if current.authorization.needs_record(current.session) and offer["choice"] is None:
+            return await self._records_page(current, _CHOOSE)
+        selected = consent_step.selected_values(current.authorization, form)
+        return await self._request_page("consent.html", current, problem, selected=selected, **offer)
+
+    async def _request_page(self, name: str, current: SignedInRequest, problem: str, **view: Any) -> Response:
+        """A page of an authorization request; its form may redirect to the client."""
+        view |= await consent_step.requesting_client(self.smart, current.authorization)
+        view |= {"handle": current.handle, "session": current.session, "problem": problem}
+        return self._page(name, 400 if problem else 200, current.authorization.redirect_uri, **view)
+
+    async def _load(self, request: Request, form: Form | None = None) -> RequestState:
+        # A form names the request in a field, a page in its URL. The other one is ignored.
+        handle = (dict(request.query_params) if form is None else dict(form)).get("request", "")
+        session = await sessions.current(self.smart, self._cookie(request))
+        return RequestState(handle, await requests.find(self.smart, handle), session)
+
+    def _sign_in_again(self, state: RequestState) -> Response:
+        """The answer to a form without an accepted session: the user signs in again and returns to the same request."""
+        return self._error(_EXPIRED) if state.authorization is None else _to("/sign-in", request=state.handle, lapsed="yes")
+
+    async def _reject_form(self, request: Request, form: Form) -> Response:
+        return self._error(_FORGED, status=403, link=_HOME)
+
     def _page(self, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
         return render(self.smart, name, status, redirect_uri, **view)
 
-    def _error(self, text: str, error: OAuth2Error | None = None, status: int = 400, on: tuple[str, str] | None = None) -> Response:
-        """A page that says what is wrong; ``on`` is what its link says, and where it leads."""
-        return self._page("error.html", status, text=text, detail=error.description if error else "", on=on)
+    def _error(self, text: str, error: OAuth2Error | None = None, status: int = 400, link: tuple[str, str] | None = None) -> Response:
+        """An error page; ``link`` is (label, path)."""
+        return self._page("error.html", status, text=text, detail=error.description if error else "", link=link)
 
     def _cookie(self, request: Request) -> str:
         return cookies.session_cookie(self.smart, request)
-
-    def _with_cookie(self, answer: Response, cookie: str) -> Response:
-        return cookies.with_session_cookie(self.smart, answer, cookie)
-
-
-def _is_known(pairs: Form) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in pairs if name in _PARAMETERS)
 
 
 def _to(path: str, **query: str) -> RedirectResponse:
@@ -289,19 +290,19 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     """Add the pages' routes."""
     pages = AuthorizePages(smart, server)
     routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
-    routes.add_api_route("/oauth/continue", pages.proceed, methods=["GET"])
+    routes.add_api_route("/oauth/continue", pages.continue_request, methods=["GET"])
     routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
-    routes.add_api_route("/sign-out", pages.form(pages.sign_out, pages.sign_out_forged), methods=["POST"])
-    routes.add_api_route("/sign-in", pages.sign_in, methods=["GET"])
-    routes.add_api_route("/sign-in", pages.form(pages.sign_in_sent, pages.sign_in_forged), methods=["POST"])
+    routes.add_api_route("/sign-out", pages.form_handler(pages.sign_out, pages.reject_sign_out), methods=["POST"])
+    routes.add_api_route("/sign-in", pages.show_sign_in, methods=["GET"])
+    routes.add_api_route("/sign-in", pages.form_handler(pages.sign_in, pages.reject_sign_in), methods=["POST"])
     steps = {
-        "/oauth/record": (pages.record, pages.record_sent),
-        "/oauth/visit": (pages.visit, pages.visit_sent),
-        "/oauth/consent": (pages.consent, pages.consent_sent),
+        "/oauth/record": (pages.show_records, pages.choose_record),
+        "/oauth/visit": (pages.show_visits, pages.choose_visit),
+        "/oauth/consent": (pages.show_consent, pages.decide),
     }
-    for path, (shown, sent) in steps.items():
-        routes.add_api_route(path, shown, methods=["GET"])
-        routes.add_api_route(path, pages.form(sent), methods=["POST"])
+    for path, (show, submit) in steps.items():
+        routes.add_api_route(path, show, methods=["GET"])
+        routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
     add_second_factor_pages(routes, smart)
     add_password_pages(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])

@@ -1,6 +1,9 @@
-"""Authorization requests on their way through the pages, behind a random handle."""
+"""Authorization requests that wait for the user's decision.  A random handle identifies each in page URLs and forms."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -9,17 +12,20 @@ from fhir_server.smart.core.context import REQUEST_LIFE, SmartContext, digest, n
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 
-_KIND = "request"
-RECORD = "/oauth/record"
-VISIT = "/oauth/visit"
-CONSENT = "/oauth/consent"
+_KIND: Final = "request"
+RECORD: Final = "/oauth/record"
+VISIT: Final = "/oauth/visit"
+CONSENT: Final = "/oauth/consent"
 
 
 class AuthorizationRequest(msgspec.Struct, frozen=True):
-    """A checked authorization request, and what has been decided of it: by whom, for which record.
+    """A validated authorization request and the user's choices so far.
 
-    ``pairs`` are its parameters as received, ``scope`` what the client may have of the scopes asked; ``encounter`` is the
-    visit chosen, "" for none in particular, None while nobody has been asked.
+    ``pairs``      the parameters as received
+    ``scope``      the requested scopes that the client may have
+    ``created``    in microseconds
+    ``username``   the user who chose the record
+    ``encounter``  the chosen visit; "" for no particular visit, None before the choice
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -32,38 +38,39 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
     encounter: str | None = None
 
     def parameter(self, name: str) -> str:
+        """Return a parameter of the request, or ""."""
         return dict(self.pairs).get(name, "")
 
     def needs_record(self, session: Session) -> bool:
-        """Whether a patient must be in context, and is not given by a launch handle.
+        """Whether the user must choose a patient: one must be in context, and no launch handle names one.
 
-        One token acts for one person in one record; so who acts for others chooses a record for ``user/`` scopes too.
+        A token applies to one user and one record, so a patient or proxy chooses a record for ``user/`` scopes too.
         """
         levels = {scope.level for scope in resource_scopes(self.scope)}
         contexts = {"launch/patient", "launch/encounter"} & set(self.scope.split())
-        wanted = "patient" in levels or bool(contexts) or (bool(levels) and session.user.role == "patient")
-        return wanted and not self.parameter("launch")
+        needed = "patient" in levels or bool(contexts) or (bool(levels) and session.user.role == "patient")
+        return needed and not self.parameter("launch")
 
     @property
     def needs_encounter(self) -> bool:
-        """Whether the app asks for a visit in context that no launch handle gives."""
+        """Whether the user must choose a visit: the app requests one, and no launch handle names one."""
         return "launch/encounter" in self.scope.split() and not self.parameter("launch")
 
     @property
     def requires_fresh_sign_in(self) -> bool:
-        """Whether the app insists on a sign-in made for its request (OpenID Connect 3.1.2.1)."""
+        """Whether the app requires a sign-in after its request (``prompt``, ``max_age``; OpenID Connect Core 3.1.2.1)."""
         return "login" in self.parameter("prompt").split() or bool(self.parameter("max_age"))
 
     def accepts_session(self, session: Session) -> bool:
-        """Whether this sign-in will do."""
+        """Whether the session is recent enough for this request."""
         return session.started >= self.created or not self.requires_fresh_sign_in
 
     def is_record_chosen(self, session: Session) -> bool:
-        """Whether the person now signed in has settled for whose record, and for which visit in it, this is."""
+        """Whether the signed-in user has made all choices of record and visit that the request needs."""
         return self.next_page(session) == CONSENT
 
     def next_page(self, session: Session) -> str:
-        """Where the person now signed in has to go next."""
+        """Return the path of the next page for the signed-in user."""
         if not self.needs_record(session):
             return CONSENT
         if self.patient is None or self.username != session.user.username:
@@ -71,45 +78,71 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
         return VISIT if self.needs_encounter and self.encounter is None else CONSENT
 
 
-async def save(smart: SmartContext, pending: AuthorizationRequest) -> str:
-    """A handle for this request."""
+@dataclass(frozen=True, slots=True)
+class SignedInRequest:
+    """An authorization request that a signed-in user is answering, with its handle."""
+
+    handle: str
+    authorization: AuthorizationRequest
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class RequestState:
+    """What is stored for the handle that a page or form names, and the browser's session."""
+
+    handle: str
+    authorization: AuthorizationRequest | None
+    session: Session | None
+
+    @property
+    def signed_in(self) -> SignedInRequest | None:
+        """The request and the session, if both exist."""
+        if self.authorization is None or self.session is None:
+            return None
+        return SignedInRequest(self.handle, self.authorization, self.session)
+
+
+async def save(smart: SmartContext, authorization: AuthorizationRequest) -> str:
+    """Store a request and return its new handle."""
     handle = new_secret()
-    await _put(smart, handle, pending)
+    await _put(smart, handle, authorization)
     return handle
 
 
 async def find(smart: SmartContext, handle: str) -> AuthorizationRequest | None:
+    """Return the request of this handle; None if it was answered or has expired."""
     text = await smart.store.key_values.get(_KIND, digest(handle), smart.now())
     return None if text is None else msgspec.json.decode(text, type=AuthorizationRequest)
 
 
 async def consume(smart: SmartContext, handle: str) -> bool:
-    """End this request; True for the one caller that does."""
+    """Remove the request.  Of several concurrent calls, one returns True."""
     return await smart.store.key_values.pop(_KIND, digest(handle), smart.now()) is not None
 
 
-async def choose(smart: SmartContext, handle: str, pending: AuthorizationRequest, session: Session, patient: str) -> None:
-    """Note that this person wants this record opened."""
-    chosen = msgspec.structs.replace(pending, username=session.user.username, patient=patient, encounter=None)
+async def choose(smart: SmartContext, handle: str, authorization: AuthorizationRequest, session: Session, patient: str) -> None:
+    """Store the user's choice of record.  Clears an earlier choice of visit."""
+    chosen = msgspec.structs.replace(authorization, username=session.user.username, patient=patient, encounter=None)
     await _put(smart, handle, chosen)
 
 
-async def choose_encounter(smart: SmartContext, handle: str, pending: AuthorizationRequest, encounter: str) -> None:
-    """Note that the person wants the app opened on this visit ("": on none in particular)."""
-    await _put(smart, handle, msgspec.structs.replace(pending, encounter=encounter))
+async def choose_encounter(smart: SmartContext, handle: str, authorization: AuthorizationRequest, encounter: str) -> None:
+    """Store the user's choice of visit; "" for no particular visit."""
+    await _put(smart, handle, msgspec.structs.replace(authorization, encounter=encounter))
 
 
-async def encounters(smart: SmartContext, pending: AuthorizationRequest, session: Session) -> dict[str, EncounterChoice]:
-    """The visits this person may hand to the app from the record chosen, by id."""
-    found = await smart.encounters(session.user.person(), pending.patient or "", frozenset(), smart.now())
+async def encounters(smart: SmartContext, authorization: AuthorizationRequest, session: Session) -> dict[str, EncounterChoice]:
+    """Return the visits of the chosen record that the user may see, by Encounter id."""
+    found = await smart.encounters(session.user.person(), authorization.patient or "", frozenset(), smart.now())
     return {choice.encounter: choice for choice in found}
 
 
 async def choices(smart: SmartContext, session: Session) -> dict[str, RecordChoice]:
-    """The records this person may open now, by patient id."""
+    """Return the records that the user may open now, by Patient id."""
     return {choice.patient: choice for choice in await smart.records(session.user.person(), smart.now())}
 
 
-async def _put(smart: SmartContext, handle: str, pending: AuthorizationRequest) -> None:
-    expires = pending.created + REQUEST_LIFE
-    await smart.store.key_values.put(_KIND, digest(handle), msgspec.json.encode(pending), expires)
+async def _put(smart: SmartContext, handle: str, authorization: AuthorizationRequest) -> None:
+    expires = authorization.created + REQUEST_LIFE
+    await smart.store.key_values.put(_KIND, digest(handle), msgspec.json.encode(authorization), expires)

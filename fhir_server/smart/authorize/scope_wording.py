@@ -1,4 +1,4 @@
-"""Scopes in the words of the consent page."""
+"""Describes scopes in the words of the consent page."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _TYPES: Final = {
     "ImagingStudy": "Imaging studies",
     "Immunization": "Vaccinations",
     "Invoice": "Bills",
-    "Location": "Places of care",
-    "MedicationDispense": "Medicines handed out",
+    "Location": "Locations of care",
+    "MedicationDispense": "Medications dispensed",
     "MedicationRequest": "Prescriptions",
-    "MedicationStatement": "Medicines taken",
+    "MedicationStatement": "Medications taken",
     "Observation": "Lab results and other observations",
-    "Organization": "Organisations",
+    "Organization": "Organizations",
     "Patient": "Name, birth date and contact details",
     "Practitioner": "Doctors and other staff",
     "Procedure": "Procedures",
     "Provenance": "Where information came from",
-    "QuestionnaireResponse": "Answers to questionnaires",
+    "QuestionnaireResponse": "Questionnaire answers",
     "RelatedPerson": "Family and representatives",
     "ServiceRequest": "Orders and referrals",
     "Specimen": "Samples",
@@ -52,25 +52,28 @@ _ORDER: Final = ("read", "add", "change", "delete")
 
 
 def describe_scope(scope: Scope, role: Role) -> str:
-    """E.g. ``Lab results and other observations (only laboratory): read``.  Staff's ``user/`` scopes reach beyond one record."""
-    subject = _TYPES.get(scope.type) or _spaced(scope.type)
-    only = f" (only {' and '.join(_condition(*pair) for pair in scope.query)})" if scope.query else ""
+    """Return a description such as ``Lab results and other observations (only laboratory): read``.
+
+    For staff, a ``user/`` scope is described as covering every record that they may open.
+    """
+    subject = _TYPES.get(scope.type) or _split_type_name(scope.type)
+    only = f" (only {' and '.join(_describe_condition(*pair) for pair in scope.query)})" if scope.query else ""
     reach = ", in every record you may open" if scope.level == "user" and role != "patient" else ""
-    verbs = {_VERBS[letter] for letter in scope.interactions}
-    return f"{subject}{only}{reach}: {_listed([verb for verb in _ORDER if verb in verbs])}"
+    verbs = {_VERBS[interaction] for interaction in scope.interactions}
+    return f"{subject}{only}{reach}: {_join_words([verb for verb in _ORDER if verb in verbs])}"
 
 
-def _spaced(type: str) -> str:
+def _split_type_name(type: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type).capitalize()
 
 
-def _condition(name: str, value: str) -> str:
-    """A condition in words where it says just one or more categories; anything else as it stands, so that nothing is glossed over."""
+def _describe_condition(name: str, value: str) -> str:
+    """Describe a condition on categories in words.  Any other condition is shown unchanged, so that nothing is left out."""
     categories = value.split(",")
-    plain = name == "category" and all(_CATEGORY.fullmatch(category) for category in categories)
+    is_plain = name == "category" and all(_CATEGORY.fullmatch(category) for category in categories)
     words = [category.rpartition("|")[2].replace("-", " ") for category in categories]
-    return " or ".join(words) if plain else f"{name}={value}"
+    return " or ".join(words) if is_plain else f"{name}={value}"
 
 
-def _listed(words: list[str]) -> str:
+def _join_words(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

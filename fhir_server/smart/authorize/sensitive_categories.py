@@ -1,6 +1,6 @@
-"""The sensitive kinds of information that a person may keep from an app, in her words.
+"""The sensitive categories that a user may withhold from an app, with their names on the consent page.
 
-The codes are those of the labels on rows; which rows carry them is not this room's to know.
+The codes are sensitivity labels.  This module does not know which resources carry them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ UNCLASSIFIED: Final = "UNCLASSIFIED"
 
 
 def withheld_labels(chosen: Iterable[str]) -> tuple[str, ...]:
-    """The labels that these choices keep from an app.
+    """Return the labels that these choices withhold from an app.
 
-    Whoever keeps any kind away keeps away too what nobody has sorted yet: it could be of that kind.
+    Any choice also withholds unclassified content, because that could belong to the chosen category.
     """
-    known = sorted(set(chosen) & CATEGORY_NAMES.keys())
-    return (*known, UNCLASSIFIED) if known else ()
+    labels = sorted(set(chosen) & CATEGORY_NAMES.keys())
+    return (*labels, UNCLASSIFIED) if labels else ()
 
 
 def describe(labels: Iterable[str]) -> tuple[str, ...]:
-    """The kinds among these labels, for people."""
-    kept = set(labels)
-    return tuple(words for code, words in CATEGORY_NAMES.items() if code in kept)
+    """Return the names of the categories among these labels."""
+    codes = set(labels)
+    return tuple(name for code, name in CATEGORY_NAMES.items() if code in codes)

@@ -13,7 +13,7 @@ from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
-from fhir_server.web.public_fetch import is_allowed
+from fhir_server.web.public_fetch import Hosts, is_allowed
 
 Kind = Literal["app", "backend", "partner"]
 Method = Literal["none", "client_secret", "private_key_jwt"]
@@ -132,9 +132,9 @@ def _check(client: Client) -> None:
         raise ValueError("A backend client proves itself with private_key_jwt.")
     if (client.method == "private_key_jwt") != bool(client.jwks or client.jwks_uri) or (client.jwks and client.jwks_uri):
         raise ValueError("private_key_jwt, and only that, needs the client's public keys, or the address where they are.")
-    if client.jwks_uri and not is_allowed(client.jwks_uri, local=True):
+    if client.jwks_uri and not is_allowed(client.jwks_uri, Hosts.PUBLIC_OR_LOCAL):
         raise ValueError("The address of the public keys must be https (or http on this machine, in a demo).")
-    if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, local=True)):
+    if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, Hosts.PUBLIC_OR_LOCAL)):
         raise ValueError("The launch URI of an app must be https (or http on this machine, in a demo).")
     if (client.method == "client_secret") != bool(client.secret_hash):
         raise ValueError("client_secret, and only that, needs a secret.")

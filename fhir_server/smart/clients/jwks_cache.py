@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet, RSAKey
 
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, SmartContext
-from fhir_server.web.public_fetch import UnfetchableError, fetch
+from fhir_server.web.public_fetch import Hosts, UnfetchableError, fetch
 
 LONGEST: Final = HOUR  # however long the address says its answer is good for
 UNSAID: Final = 5 * MINUTE  # where it says nothing
@@ -75,7 +75,7 @@ class JwksCache:
             raise KeysUnavailableError
         kept.fetches.append(now)
         try:
-            answer = await fetch(self._smart.network, url, local=self._smart.is_demo)
+            answer = await fetch(self._smart.network, url, Hosts.of(self._smart.is_demo))
             keys = read(_object(answer.body))
         except (UnfetchableError, ValueError, RecursionError):
             kept.keys, kept.failures = None, kept.failures + 1

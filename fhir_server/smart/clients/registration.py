@@ -22,7 +22,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.jwks_cache import SHORTEST, UnreadableKeysError, long_enough, read
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import NAMED, narrowed
-from fhir_server.web.public_fetch import is_allowed, is_loopback
+from fhir_server.web.public_fetch import Hosts, is_allowed, is_loopback
 
 Error = Literal["invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement"]
 _SHAPE: Final = json.loads((files("fhir_server.smart.clients") / "registration.schema.json").read_text(encoding="utf-8"))
@@ -201,7 +201,7 @@ async def _check_name(smart: SmartContext, name: str, client_id: str) -> None:
 
 
 def _returnable(uri: str) -> bool:
-    if not is_allowed(uri, local=True) or "*" in uri:
+    if not is_allowed(uri, Hosts.PUBLIC_OR_LOCAL) or "*" in uri:
         return False
     parts = urlsplit(uri)
     return parts.scheme == "https" or is_loopback(parts.hostname or "")
@@ -233,6 +233,6 @@ def _keys(stated: dict[str, Any]) -> dict[str, Any]:
 
 def _keys_address(smart: SmartContext, stated: dict[str, Any]) -> str:
     url: str = stated.get("jwks_uri", "")
-    if url and not is_allowed(url, local=smart.is_demo):
+    if url and not is_allowed(url, Hosts.of(smart.is_demo)):
         raise RegistrationError("invalid_client_metadata", "The jwks_uri must be https.")
     return url

@@ -1,1 +1,1 @@
-"""Sign-in at outside OpenID providers."""
+"""Sign-in with external OpenID providers."""

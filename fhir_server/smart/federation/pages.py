@@ -1,8 +1,8 @@
-"""Signing in elsewhere, as a browser meets it: off to the provider, and back.
+"""Routes for sign-in with an external OpenID provider: the redirect to the provider and the callback.
 
-Going there needs no form: the answer is good only in the browser that left, and a link is not held to our own site by the
-page's policy, as a form with its redirects would be.  But it is a link of our own page that somebody clicked: another site
-cannot have people signed in by sending them to a provider that still knows them (OWASP ASVS 5.0, 7.6.2).
+The redirect is a link, not a form: the page's Content-Security-Policy would block a form that redirects to another site.
+The link works only from pages of this server, so another site cannot start a sign-in with a provider where the user has
+a session (OWASP ASVS 5.0, 7.6.2).  The callback works only in the browser that started the sign-in.
 """
 
 from __future__ import annotations
@@ -23,58 +23,57 @@ from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import NO_STORE, BadFormError, address, fields, local_path, with_headers
 
-PER_ADDRESS: Final = 60  # departures a minute: each keeps something here and asks the provider something
-_TOO_MANY: Final = "There have been too many sign-ins from your address. Wait a minute, then try again."
-_MALFORMED: Final = "The answer of the other sign-in cannot be read. Start again."
+PER_ADDRESS: Final = 60  # redirects a minute: each stores a record and sends a request to the provider
+_TOO_MANY: Final = "Too many sign-ins from your network. Wait a minute, then try again."
+_MALFORMED: Final = "The response from the sign-in provider cannot be read. Start again."
 
 
-def add_federation(routes: APIRouter, smart: SmartContext, outside: JsonClient) -> None:
+def add_federation(routes: APIRouter, smart: SmartContext, json_client: JsonClient) -> None:
     """Add the routes ``/sign-in/with/{provider}`` and ``/sign-in/from/{provider}``."""
-    room = SignInFlow(smart, outside)
-
+    flow = SignInFlow(smart, json_client)
     limit = Limit(PER_ADDRESS, MINUTE)
 
-    async def leave(request: Request) -> Response:
-        given, cookie = request.query_params, cookies.session_cookie(smart, request)
-        who, now = address(request), smart.now()
-        if not limit.allows(who, now):
-            return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), limit.headers(who, now))
-        way = Continuation(given.get("request", ""), local_path(given.get("next", "")))
+    async def redirect(request: Request) -> Response:
+        query, cookie = request.query_params, cookies.session_cookie(smart, request)
+        client, now = address(request), smart.now()
+        if not limit.allows(client, now):
+            return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), limit.headers(client, now))
+        target = Continuation(query.get("request", ""), local_path(query.get("next", "")))
         if not cookie or not cookies.is_same_site(request):
-            return _to("/sign-in?" + urlencode({"request": way.request, "next": way.next}))
-        return _to(await room.start(request.path_params["id"], cookie, way))
+            return _to("/sign-in?" + urlencode({"request": target.request, "next": target.next}))
+        return _to(await flow.start(request.path_params["id"], cookie, target))
 
-    async def arrive(request: Request) -> Response:
+    async def receive(request: Request) -> Response:
         cookie = cookies.session_cookie(smart, request)
         try:
             pairs = fields(request.url.query)
         except BadFormError:
             raise SignInFailedError(_MALFORMED) from None
-        way_in = {"provider": request.path_params["id"]}
+        detail = {"provider": request.path_params["id"]}
         try:
-            user, way = await room.finish(request.path_params["id"], cookie, pairs)
+            user, target = await flow.finish(request.path_params["id"], cookie, pairs)
         except SignInFailedError:
-            await smart.record(SecurityEvent("sign-in", False, address=address(request), detail=way_in))
+            await smart.record(SecurityEvent("sign-in", False, address=address(request), detail=detail))
             raise
-        await smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail=way_in))
-        return await after_first_factor(smart, request, user, return_path(way.request, way.next))
+        await smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail=detail))
+        return await after_first_factor(smart, request, user, return_path(target.request, target.next))
 
-    def explained(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
+    def with_error_page(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
             try:
                 return await handler(request)
-            except SignInFailedError as failed:
+            except SignInFailedError as error:
                 provider = await identity_providers.find(smart.store, request.path_params["id"])
-                back = urlencode({"request": failed.continuation.request, "next": failed.continuation.next})
+                back = urlencode({"request": error.continuation.request, "next": error.continuation.next})
                 label = provider.label if provider else ""
-                return render(smart, "federation.html", failed.status, text=str(failed), sub=failed.sub, label=label, back=back)
+                return render(smart, "federation.html", error.status, text=str(error), sub=error.sub, label=label, back=back)
 
-        return answer
+        return handle
 
-    routes.add_api_route("/sign-in/with/{id}", explained(leave), methods=["GET"])
-    routes.add_api_route("/sign-in/from/{id}", explained(arrive), methods=["GET"])
+    routes.add_api_route("/sign-in/with/{id}", with_error_page(redirect), methods=["GET"])
+    routes.add_api_route("/sign-in/from/{id}", with_error_page(receive), methods=["GET"])
 
 
 def _to(url: str) -> Response:
-    # Not RedirectResponse, which re-quotes: an endpoint is used exactly as its provider states it.
+    # Not RedirectResponse, which percent-encodes again: the endpoint is used exactly as the provider publishes it.
     return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})

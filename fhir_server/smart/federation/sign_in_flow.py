@@ -1,7 +1,7 @@
-"""Signing in at an outside OpenID provider: there and back (OpenID Connect Core 3.1, PKCE, RFC 9207, RFC 9700).
+"""Sign-in with an external OpenID provider: authorization code flow with PKCE (OpenID Connect Core 3.1, RFC 9207, RFC 9700).
 
-What a provider sends back counts once, in the browser it was asked for in, for the provider that was asked.  Nothing
-it says is kept: its tokens are looked at and dropped.
+A response is accepted once, in the browser that started the sign-in, and from the provider it was started with.  The
+provider's tokens are checked and not stored.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from fhir_server.smart.outbound.json_client import InvalidResponseError, JsonCli
 
 _KIND: Final = "federation-state"
 _SIGNING: Final = ("ES384", "RS256")
-_UNKNOWN: Final = "This is not a place where you can sign in from here."
-_LAPSED: Final = "This request has run out or was already answered. Go back to the app and start again."
-_STALE: Final = "This answer does not belong to a sign-in you have just started in this browser. Start again."
-_DENIED: Final = "You did not sign in. Nothing has changed here, and you can try again."
-_REFUSED: Final = "The sign-in did not work there. Try again, or sign in another way."
-_DOWN: Final = "The sign-in cannot be reached at the moment. Try again later, or sign in another way."
-_UNPROVEN: Final = "The answer could not be checked, so you were not signed in. Try again, or sign in another way."
-_NOBODY: Final = "You are signed in there, but nothing here has been opened to that sign-in. Our health information office can help."
+_UNKNOWN: Final = "This sign-in provider is not available."
+_EXPIRED: Final = "This request has expired or was already answered. Go back to the app and start again."
+_MISMATCH: Final = "This response does not match a sign-in that you started in this browser. Start again."
+_CANCELED: Final = "The sign-in was canceled. You can try again."
+_REFUSED: Final = "The sign-in provider reported an error. Try again, or sign in another way."
+_UNAVAILABLE: Final = "The sign-in provider is not available at the moment. Try again later, or sign in another way."
+_UNVERIFIED: Final = "The response of the sign-in provider could not be verified. Try again, or sign in another way."
+_UNLINKED: Final = "This sign-in is not linked to an account here. Our health information office can help."
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """Where a sign-in is to lead: on with the authorization request ``request``, or else to the local path ``next``."""
+    """Where a sign-in leads: to the authorization request ``request`` if it is response, else to the local path ``next``."""
 
     request: str = ""
     next: str = ""
 
 
 class SignInFailedError(Exception):
-    """A sign-in that came to nothing, worded for the person; ``sub`` is who she is over there, where that is certain."""
+    """A failed sign-in, with a message for the user.  ``sub`` is the user's verified subject at the provider, or ""."""
 
     status: int = 400
 
-    def __init__(self, text: str, way: Continuation | None = None, sub: str = "") -> None:
+    def __init__(self, text: str, continuation: Continuation | None = None, sub: str = "") -> None:
         super().__init__(text)
-        self.continuation = way or Continuation()
+        self.continuation = continuation or Continuation()
         self.sub = sub
 
 
 class ProviderUnavailableError(SignInFailedError):
-    """One that came to nothing because the provider is, or says, nothing that can be used."""
+    """The provider cannot be reached, or its response cannot be used."""
 
     status = 503
 
-    def __init__(self, way: Continuation) -> None:
-        super().__init__(_DOWN, way)
+    def __init__(self, continuation: Continuation) -> None:
+        super().__init__(_UNAVAILABLE, continuation)
 
 
 class _Endpoints(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class _Endpoints(msgspec.Struct, frozen=True):
 
 
 class _PendingSignIn(msgspec.Struct, frozen=True):
-    """A sign-in under way: to whom, in which browser, and what the answer must fit."""
+    """A started sign-in: its provider, its browser (digest of the session cookie), and what the response must match."""
 
     provider: str
     client_id: str
@@ -88,28 +88,28 @@ class _PendingSignIn(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SignInFlow:
-    """Sign-in at outside providers, wired."""
+    """The sign-in flow, with the context and the HTTP client it uses."""
 
     smart: SmartContext
-    outside: JsonClient
+    json_client: JsonClient
 
-    async def start(self, id: str, cookie: str, way: Continuation) -> str:
-        """The address at which this browser's user signs in over there.  Raises Failed."""
+    async def start(self, id: str, cookie: str, target: Continuation) -> str:
+        """Start a sign-in and return the URL of the provider's authorization request.  Raises SignInFailedError."""
         provider = await identity_providers.find(self.smart.store, id)
         if provider is None:
-            raise SignInFailedError(_UNKNOWN, way)
-        record = await requests.find(self.smart, way.request) if way.request else None
-        if way.request and record is None:
-            raise SignInFailedError(_LAPSED)
-        endpoints = await self._endpoints(provider, way)
-        anew = record is not None and record.requires_fresh_sign_in
-        since = self.smart.now() // SECOND if anew else 0
+            raise SignInFailedError(_UNKNOWN, target)
+        authorization = await requests.find(self.smart, target.request) if target.request else None
+        if target.request and authorization is None:
+            raise SignInFailedError(_EXPIRED)
+        endpoints = await self._endpoints(provider, target)
+        needs_fresh = authorization is not None and authorization.requires_fresh_sign_in
+        since = self.smart.now() // SECOND if needs_fresh else 0
         state = new_secret()
-        asked = _PendingSignIn(
-            provider.id, provider.client_id, digest(cookie), endpoints, new_secret(), new_secret(), since, way.request, way.next
+        pending = _PendingSignIn(
+            provider.id, provider.client_id, digest(cookie), endpoints, new_secret(), new_secret(), since, target.request, target.next
         )
         expires = self.smart.now() + REQUEST_LIFE
-        await self.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(asked), expires)
+        await self.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(pending), expires)
         return str(
             prepare_grant_uri(
                 endpoints.authorization,
@@ -118,77 +118,77 @@ class SignInFlow:
                 redirect_uri=identity_providers.redirect_uri(self.smart, provider),
                 scope="openid",
                 state=state,
-                nonce=asked.nonce,
-                code_challenge=create_s256_code_challenge(asked.verifier),
+                nonce=pending.nonce,
+                code_challenge=create_s256_code_challenge(pending.verifier),
                 code_challenge_method="S256",
-                **({"prompt": "login", "max_age": "0"} if anew else {}),
+                **({"prompt": "login", "max_age": "0"} if needs_fresh else {}),
             )
         )
 
     async def finish(self, id: str, cookie: str, pairs: Iterable[tuple[str, str]]) -> tuple[User, Continuation]:
-        """Who has signed in, and where to go on.  Raises Failed."""
-        received = list(pairs)
-        given = dict(received)
-        asked = await self._take_pending(given.get("state", ""))
-        if asked is None or not cookie or asked.browser != digest(cookie) or len(given) != len(received):
-            raise SignInFailedError(_STALE)
-        way = Continuation(asked.request, asked.next)
-        provider = await identity_providers.find(self.smart.store, asked.provider)
-        if provider is None or asked.provider != id or provider.client_id != asked.client_id:
-            raise SignInFailedError(_STALE, way)
-        _check_answer(provider, asked, given, way)
-        sub = await self._subject(provider, asked, given["code"], way)
+        """Check the provider's response.  Returns the account, and where the sign-in leads.  Raises SignInFailedError."""
+        parameters = list(pairs)
+        response = dict(parameters)
+        pending = await self._take_pending(response.get("state", ""))
+        if pending is None or not cookie or pending.browser != digest(cookie) or len(response) != len(parameters):
+            raise SignInFailedError(_MISMATCH)
+        target = Continuation(pending.request, pending.next)
+        provider = await identity_providers.find(self.smart.store, pending.provider)
+        if provider is None or pending.provider != id or provider.client_id != pending.client_id:
+            raise SignInFailedError(_MISMATCH, target)
+        _check_response(provider, pending, response, target)
+        sub = await self._subject(provider, pending, response["code"], target)
         user = await identity_providers.find_account(self.smart.store, provider.issuer, sub)
         if user is None:
-            raise SignInFailedError(_NOBODY, way, sub)
-        return user, way
+            raise SignInFailedError(_UNLINKED, target, sub)
+        return user, target
 
     async def _take_pending(self, state: str) -> _PendingSignIn | None:
-        kept = await self.smart.store.key_values.pop(_KIND, digest(state), self.smart.now())
-        return None if kept is None else msgspec.json.decode(kept, type=_PendingSignIn)
+        text = await self.smart.store.key_values.pop(_KIND, digest(state), self.smart.now())
+        return None if text is None else msgspec.json.decode(text, type=_PendingSignIn)
 
-    async def _endpoints(self, provider: Provider, way: Continuation) -> _Endpoints:
-        """Its endpoints, as its discovery document states them now (OpenID Connect Discovery 1.0, 4)."""
-        stated = await self._json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration", way)
+    async def _endpoints(self, provider: Provider, target: Continuation) -> _Endpoints:
+        """Fetch the endpoints from the provider's discovery document (OpenID Connect Discovery 1.0, 4)."""
+        metadata = await self._json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration", target)
         endpoints = _Endpoints(
-            authorization=text(stated.get("authorization_endpoint")),
-            token=text(stated.get("token_endpoint")),
-            jwks=text(stated.get("jwks_uri")),
-            names_itself=stated.get("authorization_response_iss_parameter_supported") is True,
-            auth=_texts(stated.get("token_endpoint_auth_methods_supported")),
-            signing=_texts(stated.get("token_endpoint_auth_signing_alg_values_supported")),
+            authorization=text(metadata.get("authorization_endpoint")),
+            token=text(metadata.get("token_endpoint")),
+            jwks=text(metadata.get("jwks_uri")),
+            names_itself=metadata.get("authorization_response_iss_parameter_supported") is True,
+            auth=_texts(metadata.get("token_endpoint_auth_methods_supported")),
+            signing=_texts(metadata.get("token_endpoint_auth_signing_alg_values_supported")),
         )
-        places = (endpoints.authorization, endpoints.token, endpoints.jwks)
-        if stated.get("issuer") != provider.issuer or not all(callable_url(self.smart, url) for url in places):
-            raise ProviderUnavailableError(way)
+        urls = (endpoints.authorization, endpoints.token, endpoints.jwks)
+        if metadata.get("issuer") != provider.issuer or not all(callable_url(self.smart, url) for url in urls):
+            raise ProviderUnavailableError(target)
         return endpoints
 
-    async def _subject(self, provider: Provider, asked: _PendingSignIn, code: str, way: Continuation) -> str:
+    async def _subject(self, provider: Provider, pending: _PendingSignIn, code: str, target: Continuation) -> str:
         body = prepare_token_request(
             "authorization_code",
             code=code,
             redirect_uri=identity_providers.redirect_uri(self.smart, provider),
-            code_verifier=asked.verifier,
+            code_verifier=pending.verifier,
         )
         try:
-            signed, headers = await self._authenticated_token_request(provider, asked.endpoints, body)
-            reply = await self.json_client.post_form(asked.endpoints.token, signed, headers)
-        except (NoResponseError, InvalidResponseError, LookupError):  # LookupError: a secret or key of ours that is not to be had
-            raise ProviderUnavailableError(way) from None
+            signed_body, headers = await self._authenticate(provider, pending.endpoints, body)
+            reply = await self.json_client.post_form(pending.endpoints.token, signed_body, headers)
+        except (NoResponseError, InvalidResponseError, LookupError):  # LookupError: no usable client secret or signing key
+            raise ProviderUnavailableError(target) from None
         if reply.status >= 500:
-            raise ProviderUnavailableError(way)
+            raise ProviderUnavailableError(target)
         if reply.status != 200:
-            raise SignInFailedError(_REFUSED, way)
-        keys = await self._json(asked.endpoints.jwks, way)
+            raise SignInFailedError(_REFUSED, target)
+        keys = await self._json(pending.endpoints.jwks, target)
         access = text(reply.body.get("access_token"))
-        expected = ExpectedClaims(provider.issuer, provider.client_id, asked.nonce, access, asked.since)
+        expected = ExpectedClaims(provider.issuer, provider.client_id, pending.nonce, access, pending.since)
         try:
             claims = await verify(reply.body.get("id_token"), keys, expected, self.smart.now())
         except InvalidIdTokenError:
-            raise SignInFailedError(_UNPROVEN, way) from None
+            raise SignInFailedError(_UNVERIFIED, target) from None
         return str(claims["sub"])
 
-    async def _authenticated_token_request(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
+    async def _authenticate(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
         if provider.method == "private_key_jwt":
             alg = next((alg for alg in _SIGNING if alg in endpoints.signing), _SIGNING[-1])
             return await client_authentication.by_key(self.smart, provider.client_id, endpoints.token, endpoints.token, body, alg)
@@ -197,25 +197,25 @@ class SignInFlow:
         secret = identity_providers.client_secret(self.smart, provider)
         return client_authentication.by_secret(provider.client_id, secret, method, endpoints.token, body)
 
-    async def _json(self, url: str, way: Continuation) -> dict[str, Any]:
+    async def _json(self, url: str, target: Continuation) -> dict[str, Any]:
         try:
             reply = await self.json_client.get(url)
         except (NoResponseError, InvalidResponseError):
-            raise ProviderUnavailableError(way) from None
+            raise ProviderUnavailableError(target) from None
         if reply.status != 200:
-            raise ProviderUnavailableError(way)
+            raise ProviderUnavailableError(target)
         return reply.body
 
 
-def _check_answer(provider: Provider, asked: _PendingSignIn, given: dict[str, str], way: Continuation) -> None:
-    # Who answers comes first, errors included: another server's answer must not pass for this one's (RFC 9207 2.4).
-    if given.get("iss", provider.issuer) != provider.issuer or (asked.endpoints.names_itself and "iss" not in given):
-        raise SignInFailedError(_STALE, way)
-    if "error" in given:
-        raise SignInFailedError(_DENIED if given["error"] == "access_denied" else _REFUSED, way)
-    if not given.get("code"):
-        raise SignInFailedError(_REFUSED, way)
+def _check_response(provider: Provider, pending: _PendingSignIn, response: dict[str, str], target: Continuation) -> None:
+    # Checks the issuer first, for error responses too: a response of another server must not be accepted (RFC 9207 2.4).
+    if response.get("iss", provider.issuer) != provider.issuer or (pending.endpoints.names_itself and "iss" not in response):
+        raise SignInFailedError(_MISMATCH, target)
+    if "error" in response:
+        raise SignInFailedError(_CANCELED if response["error"] == "access_denied" else _REFUSED, target)
+    if not response.get("code"):
+        raise SignInFailedError(_REFUSED, target)
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

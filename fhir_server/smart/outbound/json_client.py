@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.web.public_fetch import is_allowed
+from fhir_server.web.public_fetch import Hosts, is_allowed
 
 MOST: Final = 4 * 1024 * 1024  # bytes of one answer
 _WAITS: Final = httpx.Timeout(10, connect=5)
@@ -86,7 +86,7 @@ def origin_of(url: str) -> str:
 
 def callable_url(smart: SmartContext, url: object) -> bool:
     """Whether we may send anyone, or anything, there: https, or plain http to this machine outside production."""
-    return isinstance(url, str) and is_allowed(url, local=smart.is_demo)
+    return isinstance(url, str) and is_allowed(url, Hosts.of(smart.is_demo))
 
 
 def text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The pages themselves: templates, one style sheet, a logo; no JavaScript."""
+"""Page templates, the style sheet and the logo.  The pages use no JavaScript."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _templates = Environment(
 
 
 def render(smart: SmartContext, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
-    """The page of this template, with the headers every page has."""
-    shown: dict[str, Any] = {"problem": "", "session": None} | view
-    text = _templates.get_template(name).render(organization=smart.organization, demo=smart.mode == "demo", **shown)
+    """Render a template as a page, with the headers of :func:`~fhir_server.web.forms.page_headers`."""
+    values: dict[str, Any] = {"problem": "", "session": None} | view
+    text = _templates.get_template(name).render(organization=smart.organization, demo=smart.mode == "demo", **values)
     return Response(text, status, page_headers(redirect_uri), "text/html; charset=utf-8")
 
 
 async def static(name: str) -> Response:
-    """The style sheet or the logo."""
+    """Serve the style sheet or the logo; 404 for any other name."""
     if name not in _STATIC:
         return Response(status_code=404)
     body = (files(__package__ or "") / name).read_bytes()
-    # Apps that list health systems show the logo that the brand bundle names.
+    # Cross-origin: apps that list health systems load the logo from the URL in the brand bundle.
     headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(body, 200, headers, _STATIC[name])
