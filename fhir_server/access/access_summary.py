@@ -29,7 +29,9 @@ TOPICS: Final[dict[str, str]] = {
     "billing": "bills",
     "coverage": "insurance",
 }
-_EXAMPLES: Final = ("HIV", "MH", "SUD")  # labels that stand for sensitive content as a whole
+# Data classes and labels that stand for sensitive content as a whole
+_SENSITIVE_DATA: Final = ("visit", "lab", "medication")
+_SENSITIVE_LABELS: Final = ("HIV", "MH", "SUD")
 _SENSITIVE: Final = "sensitive content (such as sexual or mental health)"
 _TEEN_PRIVATE: Final = "content that is private to teenagers (such as sexual or mental health)"
 _FEW: Final = 2  # up to this many included topics, a note lists them instead of the excluded topics
@@ -56,15 +58,15 @@ def summarize_access(policy: Policy, actor: Actor) -> AccessSummary:
     return AccessSummary(
         included=tuple(TOPICS[data] for data in included),
         excluded=tuple(topic for data, topic in TOPICS.items() if data not in included),
-        sensitive_included=any(_sensitive_decisions(policy, actor, TOPICS)),
-        sensitive_excluded=not all(_sensitive_decisions(policy, actor, included)),
+        sensitive_included=any(_sensitive_decisions(policy, actor, _SENSITIVE_DATA)),
+        sensitive_excluded=not all(_sensitive_decisions(policy, actor, [data for data in _SENSITIVE_DATA if data in included])),
     )
 
 
 def describe_level(policy: Policy, level: str) -> str:
     """Return two sentences for the person who shares a record: what a grant of ``level`` includes, and what it does not.
 
-    Sensitive content counts as included if the policy permits any of it, so that the text never promises too little sharing.
+    Sensitive content counts as included if the policy permits any of it, so that the text never understates what is shared.
     """
     summary = summarize_access(policy, Actor("PA", level))
     included = [*summary.included, *([_SENSITIVE] if summary.sensitive_included else [])]
@@ -84,15 +86,15 @@ def exclusion_note(policy: Policy, actor: Actor) -> str:
         return ""
     summary = summarize_access(policy, actor)
     is_narrow = len(summary.included) <= _FEW
-    excluded = [_TEEN_PRIVATE if actor.kind == "PT" else _SENSITIVE] if summary.sensitive_excluded else []
-    if not is_narrow:
-        excluded += summary.excluded
+    excluded = [] if is_narrow else [*summary.excluded]
+    if summary.sensitive_excluded:
+        excluded.append(_TEEN_PRIVATE if actor.kind == "PT" else _SENSITIVE)
     included = f"Includes only {_join(summary.included, 'and') or 'basic information about the person'}." if is_narrow else ""
     return " ".join(filter(None, [included, f"Not included: {_join(excluded, 'and')}." if excluded else ""]))
 
 
 def _sensitive_decisions(policy: Policy, actor: Actor, data_classes: Iterable[str]) -> list[bool]:
-    return [permits(policy, actor, VisibilityClass(data, frozenset({label}))) for data in data_classes for label in _EXAMPLES]
+    return [permits(policy, actor, VisibilityClass(data, frozenset({label}))) for data in data_classes for label in _SENSITIVE_LABELS]
 
 
 def _join(topics: Sequence[str], conjunction: str) -> str:

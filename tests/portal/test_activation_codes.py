@@ -187,7 +187,7 @@ async def _found(world: World, name: str) -> activation_codes.User:
 def test_activation_code_stays_valid_after_a_temporary_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     code = made(world)
     with monkeypatch.context() as patch:
-        patch.setattr(users, "_PATIENCE", 0.05)
+        patch.setattr(users, "_LOCK_TIMEOUT", 0.05)
         asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", MAX_INSTANT))
         status, problem = typed(world.signed_in("proxy-standard"), code)
     assert status == 400 and "being changed" in problem
