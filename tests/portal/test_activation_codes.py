@@ -40,7 +40,7 @@ def test_activation_code_guessing_returns_identical_errors(world: World) -> None
     other = world.signed_in("proxy-full")
     answers.append(typed(other, stale))
     answers += [typed(other, "wrong") for _ in range(attempts.PER_ACCOUNT + 1)]
-    assert len(set(answers)) == 1 and answers[0][0] == 400 and "not right" in answers[0][1]
+    assert len(set(answers)) == 1 and answers[0][0] == 400 and "is wrong" in answers[0][1]
 
 
 def test_activation_code_guessing_blocks_valid_codes_temporarily(world: World) -> None:
@@ -99,7 +99,7 @@ def test_expired_activation_code_can_be_reissued_but_not_a_used_one(world: World
     code = made(world)
     world.clock.forward(activation_codes.CODE_LIFE)
     adult = world.signed_in("adult")
-    assert "Ran out unused" in adult.get("/sharing").text
+    assert "expired before it was used" in adult.get("/sharing").text
     new = code_in(adult.send("/sharing", "/sharing/code"))
     assert typed(world.signed_in("proxy-standard"), new)[0] == 200
     page = adult.get("/sharing").text
@@ -187,7 +187,7 @@ async def _found(world: World, name: str) -> activation_codes.User:
 def test_activation_code_stays_valid_after_a_temporary_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     code = made(world)
     with monkeypatch.context() as patch:
-        patch.setattr(users, "_PATIENCE", 0.05)
+        patch.setattr(users, "_LOCK_TIMEOUT", 0.05)
         asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", MAX_INSTANT))
         status, problem = typed(world.signed_in("proxy-standard"), code)
     assert status == 400 and "being changed" in problem
