@@ -20,7 +20,7 @@ from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
-from fhir_server.resources import catalog
+from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
 from fhir_server.search.visibility import SearchableRow, Visibility, VisibilityClause
@@ -32,8 +32,6 @@ from fhir_server.store import PermissionEpoch, Snapshot
 INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
 
-# Data that belongs to no patient and is the same for every caller.
-COMMON = frozenset({"directory", "medication-definition"})
 _ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
 # Where a practitioner must be named for a patient to be under his or her care.
 _TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
@@ -199,8 +197,8 @@ class Permissions:
     def _clauses_at_level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         narrowed = self._without_denied(type, narrowed)
         plain = self._unconditional_classes(type)
-        common = frozenset().union(*(plain[data] for data in plain if data in COMMON))
-        ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON))
+        common = frozenset().union(*(plain[data] for data in plain if data in COMMON_DATA_CLASSES))
+        ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON_DATA_CLASSES))
         if patients is None:
             yield VisibilityClause(None, ours | common, self.released_only, narrowed)
         else:

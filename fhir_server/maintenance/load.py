@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
+from fhir_server.resources.references import ID
 from fhir_server.store import Row, Store, Transaction
 from fhir_server.writing import writer
-from fhir_server.writing.writer import ID, Draft, ResourceWriter
+from fhir_server.writing.writer import Draft, ResourceWriter
 
 
 @dataclass(slots=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fhir_server.resources import catalog
+from fhir_server.resources.references import ID
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import style
 
-_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _MEMBERS: Final = frozenset({"reference", "canonical", "identifier", "type", "role"})
 
 
@@ -65,7 +65,7 @@ def _is_context_item(item: dict[str, Any]) -> bool:
 
 def _is_reference(value: object) -> bool:
     type, _, id = value.partition("/") if isinstance(value, str) else ("", "", "")
-    return type in catalog() and _ID.fullmatch(id) is not None
+    return type in catalog() and ID.fullmatch(id) is not None
 
 
 def _is_canonical(value: object) -> bool:
