@@ -13,7 +13,7 @@ from typing import Final
 
 Clock = Callable[[], int]
 
-# Outside the range of FHIR dates: "never" and "always", open ends of periods.  Stored data contains these numbers.
+# Outside the range of FHIR dates.  They mean "never", "always" and the open end of a period; stored data contains them.
 MAX_INSTANT: Final = 2**62
 MIN_INSTANT: Final = -MAX_INSTANT
 

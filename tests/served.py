@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from fhir_server import app
-from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
@@ -79,8 +79,8 @@ class Served:
     def load(self, *paths: Path, day: date | None = None) -> LoadReport:
         tally = LoadReport()
         loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock)
-        for path in files(paths):
-            for unit in units(path, b"test", day):
+        for path in list_files(paths):
+            for unit in read_units(path, b"test", day):
                 self.run(loader.load(unit, tally))
         return tally
 

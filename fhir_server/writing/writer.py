@@ -252,7 +252,7 @@ class ResourceWriter:
             target = waiting.pop()
             if not self._labeler.propagates_labels(target.partition("/")[0]):
                 continue
-            for row in await self._tx.referrers(target):
+            for row in await self._tx.referrers_unfiltered(target):
                 source = f"{row.type}/{row.id}"
                 if await self.relabel(row) and source not in done:
                     done.add(source)
