@@ -92,7 +92,7 @@ def test_recreated_account_does_not_inherit_tokens(world: World) -> None:
         {"kind": "backend"},
         {"method": "private_key_jwt"},
         {"method": "client_secret"},
-        {"secret": "x"},
+        {"secret_hash": "x"},
         {"jwks": {"keys": []}},
     ],
     ids=repr,
