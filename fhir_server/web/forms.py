@@ -20,6 +20,7 @@ PREFLIGHT: Final = CORS | {
 _PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 # Not for authorization pages: an app may have opened them as a popup window and wait for the result.
 SAME_ORIGIN_OPENER: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
+FORGED_FORM: Final = "This form was opened in another browser or is too old. Go back and open the page again."
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 

@@ -1,1 +1,1 @@
-"""Attacks on the authorization server and its pages, each a named test that fails as it should; see ``index``."""
+"""Attacks on the authorization server and its pages.  ``index`` lists the tests of each attack."""

@@ -10,19 +10,19 @@ from tests.smart.jwks_server import Site
 
 @pytest.fixture
 def world() -> World:
-    """The authorization server alone, with the demo's people and apps."""
+    """The authorization server alone, with the demo users and apps."""
     return World()
 
 
 @pytest.fixture
 def house() -> House:
-    """Everything at one origin: sign-in, portal, links, FHIR API."""
+    """The whole server at one origin: sign-in, portal, links, FHIR API."""
     return House()
 
 
 @pytest.fixture
 def worlds() -> Worlds:
-    """Three issuers, two of which are outside providers of the first."""
+    """Three issuers; two of them are identity providers of the first."""
     return Worlds()
 
 

@@ -1,4 +1,4 @@
-"""The whole server on a few records, and every address it has pages and forms at, asked from its own routes."""
+"""The whole server with a few records, and the URLs of its pages and forms, read from its routes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fhir_server import linking, portal
 from fhir_server.smart import routes
 from tests.portal.environment import World
 
-# What programs send, as opposed to forms: the sender proves itself in each request, and no cookie counts.
+# Endpoints for programs: each request carries credentials, and cookies are ignored.
 PROGRAMS = frozenset({"/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register", "/oauth/register/{client_id}"})
-# Begins a request and decides nothing; apps of any site send people here.
+# Starts a request and decides nothing; apps on any site redirect browsers here.
 OPEN = frozenset({"/oauth/authorize"})
 
 
@@ -23,15 +23,15 @@ class House(World):
         self.routes = [route for room in rooms for route in room.routes if isinstance(route, APIRoute)]
 
     def paths(self, method: str) -> list[str]:
-        """The addresses outside the FHIR API that take this method, with ``x`` for what varies."""
+        """The URLs outside the FHIR API that accept this method, with ``x`` for path parameters."""
         return sorted({route.path for route in self.routes if method in route.methods})
 
     def forms(self) -> list[str]:
-        """The addresses that people's forms are sent to."""
+        """The URLs to which forms are sent."""
         return [path.replace("{id}", "x") for path in self.paths("POST") if path not in PROGRAMS | OPEN]
 
     def pages(self) -> list[str]:
-        """The addresses that answer GET, for people or for programs."""
+        """The URLs that answer GET, for browsers or programs."""
         varying = {"{id}": "x", "{patient}": "adult", "{name}": "style.css", "{client_id}": "x"}
         found = []
         for path in self.paths("GET"):

@@ -1,4 +1,4 @@
-"""Which tests show that an attack fails: the attacks by name, and for each the beginnings of the names of its tests.
+"""The tests that show that an attack fails: for each attack, the prefixes of the names of its tests.
 
 An attack that is a requirement of the specification too has its tests there, under that number; ``tests/conformance``
 puts both in the report, and a test there holds this list to the tests there are.

@@ -36,7 +36,7 @@ def test_code_replay_keeps_other_grants_of_the_person(world: World) -> None:
 
 
 def test_code_injection_fails_without_matching_code_verifier(world: World) -> None:
-    """A code stolen from one session and put into the answer of another (RFC 9700 4.5)."""
+    """A code stolen from one session and injected into the response of another (RFC 9700 4.5)."""
     others = base64.urlsafe_b64encode(hashlib.sha256(b"w" * 50).digest()).rstrip(b"=").decode()
     stolen, own = world.code(code_challenge=others), world.code()
     assert world.exchange(stolen).status_code == 400
@@ -71,7 +71,7 @@ def test_token_confusion_rejects_token_as_code_and_code_as_token(world: World, o
 
 
 def test_issued_secrets_are_256_bits_long_and_distinct(world: World) -> None:
-    """256 random bits each, so that no limit on guessing is needed where the guess is the whole credential."""
+    """Each has 256 random bits, so no limit on guessing is needed."""
     page = world.consent_page()
     handle, session = dict(Page(page.text).sent)["request"], world.http.cookies["session"]
     code = query(world.submit(page, decision="allow").headers["location"])["code"]

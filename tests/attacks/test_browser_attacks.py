@@ -1,4 +1,4 @@
-"""Browsers turned against their people: forms of other sites, frames, caches, referrers, other origins' scripts.
+"""Attacks through the user's browser: cross-site forms, frames, caches, referrers, scripts of other origins.
 
 The addresses are asked from the server's own routes, so a new form or page is attacked without being added here.
 """
@@ -21,7 +21,7 @@ def own_token(visitor: Visitor) -> str:
 
 
 def states(house: House) -> tuple[int, ...]:
-    """How much of everything is kept."""
+    """The number of stored records, by kind."""
     kept = vars(house.store.key_values)
     return tuple(len(repr(value)) for value in kept.values())
 
@@ -41,12 +41,12 @@ def test_csrf_form_without_own_token_returns_403_and_changes_nothing(house: Hous
     assert states(house) == before
     own = own_token(visitor)
     for path in [*sorted(set(house.forms()) - {"/sign-out", "/sign-in"}), "/sign-in", "/sign-out"]:
-        assert "not opened in this browser" not in visitor.browser.post(path, data={"token": own}).text, path  # the control
+        assert "Go back and open the page again" not in visitor.browser.post(path, data={"token": own}).text, path  # the control
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_csrf_cross_site_fetch_metadata_returns_403_despite_token(house: House, site: str) -> None:
-    """As after planting a cookie whose token the attacker can work out."""
+    """With a planted cookie whose form token the attacker can compute."""
     visitor = house.signed_in("adult")
     own = own_token(visitor)
     for path in house.forms():
@@ -70,7 +70,7 @@ def test_csrf_get_requests_do_not_submit_forms(house: House) -> None:
 
 @pytest.mark.parametrize("held", [True, False])
 def test_login_csrf_sign_in_form_of_another_browser_returns_403(world: World, held: bool) -> None:
-    """The victim's browser is made to sign in as the attacker, whose own form token the attacker sends along."""
+    """The victim's browser submits a sign-in as the attacker, with the attacker's form token."""
     attacker, victim = world.browser(), world.browser()
     fields = dict(Page(attacker.get("/sign-in").text).sent) | {"username": "parent-a", "password": demo.PASSWORD}
     if held:

@@ -1,4 +1,4 @@
-"""Sign-in at an outside provider: answers that are not its answer to this browser's question end on a page, with nothing kept."""
+"""Sign-in with an identity provider: a response that does not match this browser's request shows an error page and stores nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_federation_replayed_response_returns_400(worlds: Worlds) -> None:
 
 @pytest.mark.parametrize("fetched", [True, False])
 def test_federation_response_in_another_browser_is_invalidated(worlds: Worlds, fetched: bool) -> None:
-    """Login CSRF: the victim's browser is sent the attacker's answer, with a cookie of its own or with none."""
+    """Login CSRF: the victim's browser receives the attacker's response, with or without a session cookie."""
     url = worlds.agreed(worlds.left())
     victim = Browser(worlds.ours.app)
     if fetched:
@@ -79,7 +79,7 @@ def test_federation_wrong_or_missing_iss_is_refused_before_exchange(worlds: Worl
 
 
 def test_federation_mix_up_code_never_reaches_another_provider(worlds: Worlds) -> None:
-    """The attacker runs the south and has it pass the browser on to the north: RFC 9700 4.4."""
+    """Mix-up: the attacker controls the south provider, which redirects the browser to the north one (RFC 9700 4.4)."""
     asked = dict(parse_qsl(urlsplit(worlds.left("south")).query))
     passed_on = dict(parse_qsl(urlsplit(worlds.left("north")).query)) | {"state": asked["state"], "code_challenge": asked["code_challenge"]}
     honest = worlds.agreed(f"{NORTH}/oauth/authorize?{urlencode(passed_on)}")
@@ -202,7 +202,7 @@ async def _jwks(worlds: Worlds) -> bytes:
 
 
 def test_federation_id_token_with_valid_azp_and_at_hash_is_accepted(worlds: Worlds) -> None:
-    """The control of the forgeries: what they get wrong, right."""
+    """The control of the forgeries: a valid response."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(await (await worlds.wire.passed(request)).aread())

@@ -1,4 +1,4 @@
-"""Guessing passwords, codes and secrets, and learning who has an account.  Limits slow a guesser and lock nobody out for good."""
+"""Guessing of passwords, codes and secrets, and account enumeration.  Limits slow an attacker and lock no user out for good."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def guess(world: World, username: str, password: str, address: str = "10.0.0.1",
 
 
 def tried(world: World, browser: Browser, username: str, password: str) -> bool:
-    """Whether the sign-in page lets this browser in."""
+    """Whether this browser can sign in."""
     fields = dict(Page(browser.get("/sign-in").text).sent) | {"username": username, "password": password}
     return browser.post("/sign-in", data=fields).status_code == 303
 
@@ -78,11 +78,11 @@ def test_password_guessing_on_many_accounts_locks_the_ip_address(world: World) -
 
 
 def test_password_guessing_is_counted_per_ipv6_64_network(world: World) -> None:
-    """Whoever has one such address has the 2^64 beside it too."""
+    """An attacker with one IPv6 address has all 2^64 of its network."""
     for number in range(PER_ADDRESS):
         assert not guess(world, f"somebody-{number}", "wrong", f"2001:db8:1:2::{number:x}:1")
     assert not guess(world, "adult", demo.PASSWORD, "2001:db8:1:2:ffff::5")
-    assert guess(world, "adult", demo.PASSWORD, "2001:db8:1:3::1")  # the controls: the network beside it, and IPv4 one by one
+    assert guess(world, "adult", demo.PASSWORD, "2001:db8:1:3::1")  # the controls: another IPv6 network, and single IPv4 addresses
     for number in range(PER_ADDRESS):
         assert not guess(world, f"anybody-{number}", "wrong", f"::ffff:192.0.2.{number}")
     assert guess(world, "adult", demo.PASSWORD, "::ffff:192.0.2.99")
@@ -106,13 +106,13 @@ def test_password_guessing_in_parallel_is_counted_before_checking(world: World) 
 
 
 def test_password_guessing_does_not_lock_out_known_devices(world: World) -> None:
-    """The guesser goes on for ever, from many addresses and the victim's too; a device the victim has signed in on works all the same."""
+    """The attack continues from many addresses, also the victim's.  A known device of the victim still works."""
     own, new = world.browser(), world.browser()
     assert tried(world, own, "adult", demo.PASSWORD)
     for round in range(3):
         for number in range(PER_ADDRESS):
             assert not guess(world, "adult", f"guess-{round}-{number}", "127.0.0.1")
-        assert not tried(world, new, "adult", demo.PASSWORD)  # the control: elsewhere the account is locked
+        assert not tried(world, new, "adult", demo.PASSWORD)  # the control: on other devices the account is locked
         assert tried(world, own, "adult", demo.PASSWORD)
         world.clock.forward(WINDOW)
 
@@ -143,7 +143,7 @@ def test_password_guessing_on_another_persons_device_is_limited(world: World) ->
 
 
 def test_password_guessing_limit_ignores_forged_forwarding_headers(world: World) -> None:
-    """What a request says of where it comes from counts only if a proxy that the operator trusts says it."""
+    """Forwarding headers count only from a proxy that the operator trusts."""
     fields = dict(Page(world.http.get("/sign-in").text).sent)
     for number in range(PER_ADDRESS):
         said = {"X-Forwarded-For": f"10.1.1.{number}", "X-Real-IP": f"10.1.1.{number}", "Forwarded": f"for=10.1.1.{number}"}
@@ -154,12 +154,12 @@ def test_password_guessing_limit_ignores_forged_forwarding_headers(world: World)
     assert tried(world, world.browser(), "adult", demo.PASSWORD)  # the control
 
 
-# who has an account
+# account enumeration
 
 
 def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known, unknown, disabled, locked: the work is the same, whatever the clock says."""
-    asyncio.run(users.matches_password(None, "x"))  # the hash that stands in for nobody's is made once
+    """Known, unknown, disabled and locked accounts cost the same work."""
+    asyncio.run(users.matches_password(None, "x"))  # computes the dummy hash once
     counted: list[str] = []
     verify: Callable[[str, str], bool] = users._verify
     monkeypatch.setattr(users, "_verify", lambda hashed, password: counted.append(hashed) or verify(hashed, password))
@@ -175,7 +175,7 @@ def test_user_enumeration_by_timing_each_attempt_hashes_once(world: World, monke
 
 
 def test_user_enumeration_at_set_password_sees_equal_text_and_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a code for somebody else, and a password that would not do, with or without a code waiting."""
+    """Also for a code of another account, and for a rejected password, with or without an issued code."""
     found = asyncio.run(users.find(world.store, "parent-b"))
     adult = asyncio.run(users.find(world.store, "adult"))
     assert found is not None and adult is not None
@@ -205,7 +205,7 @@ def _counting(work: Callable[..., Any], worked: list[str]) -> Callable[..., Any]
 
 
 def test_user_enumeration_finds_no_sign_up_or_public_account_form(house: House) -> None:
-    """Accounts are opened by the operator alone; registration here is of apps."""
+    """Only the operator creates accounts; registration is for apps."""
     paths = {*house.paths("GET"), *house.paths("POST"), *house.paths("PUT")}
     assert {"/sign-in", "/register-app"} <= paths  # the control
     assert {path for path in paths if "register" in path} == {"/register-app", "/oauth/register", "/oauth/register/{client_id}"}
@@ -218,7 +218,7 @@ def test_user_enumeration_finds_no_sign_up_or_public_account_form(house: House) 
             asked = (stranger.get(path, params=fields), stranger.post(path, data=fields))
             for answer in asked:
                 away = answer.headers.get("location", "")
-                led_back = away == "/account" and path.startswith("/account/")  # to a page that asks who one is
+                led_back = away == "/account" and path.startswith("/account/")  # to a page that requires sign-in
                 assert answer.status_code == 405 or away.startswith("/sign-in?") or led_back, path
 
 
@@ -299,7 +299,7 @@ def test_flood_of_authorization_requests_returns_temporary_429(world: World) -> 
 
 
 def test_flood_of_sign_ins_returns_temporary_429(world: World) -> None:
-    """Each is a hash that takes memory and time, also once the address is locked out."""
+    """Each attempt costs a hash, which takes memory and time, even when the limit is reached."""
     form = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "nobody", "password": "wrong"}
     assert {world.http.post("/sign-in", data=form).status_code for _ in range(REQUESTS)} == {400}
     refused = world.http.post("/sign-in", data=form | {"username": "adult", "password": demo.PASSWORD})
@@ -323,7 +323,7 @@ def test_flood_of_registrations_returns_temporary_429(world: World) -> None:
 
 
 def test_flood_of_provider_redirects_returns_temporary_429(worlds: Worlds) -> None:
-    """Each keeps something here and asks the provider something, so we are not to be turned against it."""
+    """Each stores a record and sends a request to the provider, so the server must not be used to flood it."""
     worlds.ours.http.get("/sign-in")
     path = f"/sign-in/with/{FEDERATED['north'].id}"
     assert {worlds.ours.http.get(path).status_code for _ in range(DEPARTURES)} == {303}
@@ -335,7 +335,7 @@ def test_flood_of_provider_redirects_returns_temporary_429(worlds: Worlds) -> No
 
 
 def test_flood_of_assertions_with_slow_jwks_blocks_no_other_request(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One client whose server does not answer, sixty requests at once: people sign in and apps refresh all the same."""
+    """Sixty concurrent requests of a client whose server does not answer do not delay sign-ins and refreshes."""
     world, wait = site.world, 1.5
 
     async def silent(host: str, port: int) -> tuple[str, ...]:
@@ -361,8 +361,8 @@ def test_flood_of_assertions_with_slow_jwks_blocks_no_other_request(site: Site, 
 
     status, honest, refused, whole = asyncio.run(flooded())
     assert (status, refused) == (200, {400})
-    assert honest < wait  # not even once the wait for the keys
-    assert whole < 3 * wait  # one wait for all of them, not one after the other
+    assert honest < wait  # less than one wait for the keys
+    assert whole < 3 * wait  # one shared wait, not one for each
     Site(world)
     world.clock.forward(MIN_REFETCH_INTERVAL)
     assert world.backend(world.assertion(jti="after")).status_code == 200  # the control

@@ -1,4 +1,4 @@
-"""Where answers go: redirect URIs, open redirects, mix-up, response splitting, repeated and scattered parameters."""
+"""Redirect URIs, open redirects, mix-up, response splitting, and repeated or mixed parameters."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_redirect_uri_variants_are_never_followed(app: World, variant: str, faul
 
 
 def test_redirect_uri_equal_to_the_registered_one_is_followed(app: World) -> None:
-    """The control of the variants, with a sound request and a faulty one."""
+    """The control of the variants: a valid and an invalid request."""
     assert app.authorize(client_id="web-app", redirect_uri=HERE).status_code == 303
     assert app.authorize(client_id="web-app", redirect_uri=HERE, scope="nonsense").headers["location"].startswith(f"{HERE}?")
 
@@ -201,7 +201,7 @@ def test_open_redirect_no_page_redirects_to_a_given_url(house: House, username: 
         seen.add(answer.status_code)
         assert urlsplit(answer.headers.get("location", "/")).netloc == "", path
         assert f'href="{EVIL}' not in answer.text and "http-equiv" not in answer.text, path
-    assert seen >= ({200, 303} if username is None else {200})  # the control: pages do show, and send people on
+    assert seen >= ({200, 303} if username is None else {200})  # the control: some pages are shown and some redirect
 
 
 def test_open_redirect_sign_out_ignores_redirect_parameters(house: House) -> None:
@@ -213,7 +213,7 @@ def test_open_redirect_sign_out_ignores_redirect_parameters(house: House) -> Non
 
 @pytest.mark.parametrize("header", ["Host", "X-Forwarded-Host", "Forwarded", "X-Original-URL", "X-Forwarded-Prefix", "Referer", "Origin"])
 def test_open_redirect_forged_headers_do_not_change_the_origin(house: House, header: str) -> None:
-    """Addresses in our answers are made of the origin in the settings, and of nothing that a request says."""
+    """URLs in responses use the origin of the settings and nothing from the request."""
     value = "host=evil.example" if header == "Forwarded" else EVIL if header in ("Referer", "Origin") else "evil.example"
     for username in (None, "adult"):
         visitor = house.signed_in(username) if username else house.visitor()
@@ -222,10 +222,10 @@ def test_open_redirect_forged_headers_do_not_change_the_origin(house: House, hea
             answer = visitor.browser.get(path, headers={header: value})
             seen += house.made.smart.origin in answer.text
             assert "evil.example" not in answer.text and "evil.example" not in str(answer.headers), path
-        assert seen  # the control: some answers do name an origin, ours
+        assert seen  # the control: some responses contain the origin
 
 
-# repeated and scattered parameters
+# repeated parameters, and parameters in both query and body
 
 
 def _sent(world: World, method: str, pairs: list[tuple[str, str]]) -> httpx.Response:
@@ -236,7 +236,7 @@ def _sent(world: World, method: str, pairs: list[tuple[str, str]]) -> httpx.Resp
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_duplicate_parameters_of_an_authorization_request_are_refused(world: World, method: str) -> None:
-    """RFC 6749 3.1, whether the second value is the same, another or none."""
+    """RFC 6749 3.1: the same value, another value, or an empty one."""
     asked = world.asked()
     assert _sent(world, method, list(asked.items())).status_code == 303  # the control
     for name, value in asked.items():

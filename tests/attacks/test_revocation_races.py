@@ -1,4 +1,4 @@
-"""What is ended while a request is under way stays ended."""
+"""Access that is revoked during a request stays revoked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.smart.environment import World
 
 
 def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:
-    """From now on a grant is ended, as Connected apps does it, at this step of an exchange; the steps that came by."""
+    """Revoke the grant, as Connected apps does, at this step of an exchange.  Returns the list of steps that ran."""
     secrets, steps = world.store.key_values, []
 
     def watched(name: str, kept: Any) -> Any:
@@ -36,7 +36,7 @@ def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> lis
 @pytest.mark.parametrize("moment", ["keep spent-refresh", "replace access", "replace refresh", "take refresh", "never"])
 def test_revocation_race_refresh_does_not_outlive_the_grant(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     old = world.tokens()
-    world.clock.forward(2 * HOUR)  # so that nothing but the refresh token stands for the grant
+    world.clock.forward(2 * HOUR)  # so that only the refresh token is left of the grant
     steps = _ended_at(world, monkeypatch, moment)
     answer = world.refresh(old["refresh_token"])
     assert {"keep spent-refresh", "replace access", "replace refresh", "take refresh"} <= set(steps)

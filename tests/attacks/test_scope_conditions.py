@@ -1,4 +1,4 @@
-"""Conditions inside scopes, as an app would use them: to learn of what is hidden, and to write where it may not."""
+"""Scope conditions that an app uses to detect hidden data or to write without permission."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _report(id: str, results: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """Three reports that read alike to the patient but for what they are called: one rests on a result still held back."""
+    """Three reports that look alike to the patient except for their names; one depends on an unreleased result."""
     made = Served()
     held = _observation("laboratory", id="held", extension=[{"url": _RELEASE, "valueInstant": "2030-01-01T00:00:00Z"}])
     rows = (
@@ -56,7 +56,7 @@ def test_scope_conditions_do_not_match_hidden_references(served: Served) -> None
         assert served.get(token, "DiagnosticReport").ids() == [], condition
         assert served.get(token, "DiagnosticReport/of-held").status == 404
         assert served.get(token, "Observation?_revinclude=DiagnosticReport:subject").ids("DiagnosticReport") == []
-    # the controls: a reference in view is one to ask by, with others beside it too
+    # the controls: a visible reference matches, also together with others
     for condition in ("result=Observation/open", "result=Observation/held,Observation/open"):
         token = _app(served, f"{rest} patient/DiagnosticReport.rs?{condition}")
         assert served.get(token, "DiagnosticReport").ids() == ["of-open"], condition
@@ -91,7 +91,7 @@ def test_scope_conditions_with_missing_on_references_grant_nothing(served: Serve
 
 
 def test_scope_conditions_that_are_invalid_reveal_no_references(served: Served) -> None:
-    """What such a scope makes of a reference must not depend on whether a row has one."""
+    """The effect of such a scope must not depend on whether a resource has the reference."""
     for condition in ("foo=bar", "result.code=x", "_has:DiagnosticReport:result:code=x", "date=soon", "code:below=x"):
         token = _app(served, f"patient/DiagnosticReport.rs patient/Observation.rs?{condition}")
         answers = [served.get(token, f"DiagnosticReport/{id}") for id in ("of-held", "of-none", "of-open")]
@@ -102,7 +102,7 @@ def test_scope_conditions_that_are_invalid_reveal_no_references(served: Served) 
 
 
 def test_scope_conditions_apply_to_create_and_update(served: Served) -> None:
-    """A clinician's app that may write vital signs writes no lab results, makes none of one, and one of none."""
+    """An app that may write vital signs cannot write lab results, and cannot change a resource from one to the other."""
     feed = served.token()
     for id, category in (("a-lab", "laboratory"), ("a-vital", "vital-signs")):
         served.request(feed, "PUT", f"Observation/{id}", body=_observation(category, id=id))
@@ -153,7 +153,7 @@ def test_scope_conditions_with_unprintable_text_are_dropped(text: str) -> None:
 
 
 def test_scope_levels_in_one_token_do_not_extend_each_other(served: Served) -> None:
-    """``patient/`` writes into the record in context, however many records a ``user/`` scope beside it reads."""
+    """``patient/`` scopes write only to the record in context, even if a ``user/`` scope reads others."""
     served.request(served.token(), "PUT", "Observation/of-child", body=_observation("vital-signs", "child", id="of-child"))
     token = served.token("demo-public", "user/Observation.rs patient/Observation.cu", "clinician", "adult")
     assert served.get(token, "Observation/of-child").status == 200

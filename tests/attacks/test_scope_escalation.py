@@ -1,4 +1,4 @@
-"""More than was granted: at a refresh, at consent, and by the spelling of scopes."""
+"""Attempts to get more than was granted: at refresh, at consent, and by malformed scopes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions: fixed beforehand, planted, stolen from an earlier one; and what browsers are told of our cookies."""
+"""Session fixation, planted cookies, reuse of earlier sessions, and cookie attributes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.smart.environment import Browser, Page, World
 
 
 def _asks_for_a_password(world: World, cookie: str) -> bool:
-    """Whether a browser with this session cookie is asked to sign in."""
+    """Whether a browser with this session cookie must sign in."""
     world.http = world.browser()
     world.http.cookies.set("session", cookie)
     return 'name="password"' in world.follow(world.authorize()).text
@@ -33,7 +33,7 @@ def test_session_fixation_sign_in_replaces_the_session_id(world: World) -> None:
     assert _asks_for_a_password(world, before)
 
 
-_AS_OURS = "kCpSP-3nA3giM4EGdnwJQeVq7X3Rjio49_96wEwKTvo"  # of the form of a session id
+_AS_OURS = "kCpSP-3nA3giM4EGdnwJQeVq7X3Rjio49_96wEwKTvo"  # has the form of a session id
 
 
 @pytest.mark.parametrize("planted", ["planted-by-somebody-else", _AS_OURS, "", "x" * 4000], ids=["words", "as ours", "empty", "long"])
@@ -94,7 +94,7 @@ def test_csrf_a_form_token_of_another_browser_is_refused(world: World) -> None:
     assert other.post("/oauth/consent", data=dict(Page(page.text).sent) | {"decision": "allow"}).status_code == 403
 
 
-# what browsers are told
+# cookie attributes
 
 
 def _cookies(answer: httpx.Response) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _cookies(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _given(world: World) -> dict[str, Any]:
-    """Every cookie of a sign-in and a sign-out, by name."""
+    """Every cookie set by a sign-in and a sign-out, by name."""
     fields = dict(Page(world.http.get("/sign-in").text).sent) | {"username": "adult", "password": demo.PASSWORD}
     first = _cookies(world.browser().get("/sign-in"))
     return first | _cookies(world.http.post("/sign-in", data=fields))

@@ -1,4 +1,4 @@
-"""Making us ask addresses inside our own network (OWASP on SSRF): by a client's key address, and by anything else it registers."""
+"""Server-side request forgery (OWASP): through a client's jwks_uri, and through any other registered URL."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def registered(world: World, **changes: Any) -> httpx.Response:
 
 
 def used(world: World, client_id: str) -> str:
-    """The error of a token request for which the registered keys are needed."""
+    """The error of a token request that requires the registered keys."""
     key = RSAKey.generate_key(2048, {"kid": "k"})
     claims = claims_of(world.assertion())[1] | {"iss": client_id, "sub": client_id}
     assertion = jwt.encode({"alg": "RS384", "kid": "k"}, claims, key, algorithms=["RS384"])
@@ -132,14 +132,14 @@ def used(world: World, client_id: str) -> str:
 
 
 def production(world: World, site: Site, resolve: Any = None) -> dict[str, str]:
-    """A production server that resolves names as the operating system does for addresses; headers with an invitation."""
+    """A production server that resolves IP addresses as the operating system does; headers with an initial access token."""
     mode(world, "production")
     object.__setattr__(world.smart, "network", Network(resolve or system, httpx.MockTransport(site.answer)))
     return {"Authorization": f"Bearer {asyncio.run(initial_access_tokens.issue(world.store, world.clock()))}"}
 
 
 async def system(host: str, port: int) -> Sequence[str]:
-    """What the system makes of a host, without asking a name server; names of this test stand for a router's and for the internet's."""
+    """The addresses of a host without a name server; some names of this test resolve to private or public addresses."""
     try:
         return [str(one[4][0]) for one in socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)]
     except OSError:
@@ -206,7 +206,7 @@ def test_ssrf_key_urls_in_software_statements_are_not_fetched(world: World, site
     ],
 )
 def test_ssrf_request_objects_are_refused_and_not_fetched(world: World, site: Site, name: str, value: str, error: str) -> None:
-    """And said not to be supported, since OpenID Connect takes silence on request_uri for a yes."""
+    """The metadata says that it is not supported; OpenID Connect assumes support of request_uri otherwise."""
     location = world.http.get("/oauth/authorize", params=world.asked() | {name: value}).headers["location"]
     assert (location.startswith(demo.REDIRECT), query(location)["error"]) == (True, error)
     assert world.authorize().status_code == 303  # the control

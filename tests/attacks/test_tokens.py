@@ -1,4 +1,4 @@
-"""Tokens and assertions: stolen, confused with one another, sent where they do not belong, signed with keys that prove nothing."""
+"""Tokens and assertions: stolen, of the wrong kind, sent to the wrong place, signed with untrusted keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
 
 def test_refresh_token_theft_second_use_revokes_the_family(world: World) -> None:
-    """The thief first, then the app; and the app first, then the thief (RFC 9700 4.14)."""
+    """The attacker uses it first, or the app does (RFC 9700 4.14)."""
     for _ in range(2):
         tokens = world.tokens()
         first = world.refresh(tokens["refresh_token"]).json()
@@ -58,11 +58,11 @@ def test_refresh_token_theft_by_another_client_has_no_effect(world: World) -> No
     assert world.principal(again.json()["access_token"])
 
 
-# one kind of token for another
+# tokens of the wrong kind
 
 
 def _sent(world: World, client_assertion: str) -> str:
-    """The error that an assertion comes back with, "" for none."""
+    """The error code for an assertion, "" if it is accepted."""
     return str(world.backend(client_assertion).json().get("error", ""))
 
 
@@ -94,7 +94,7 @@ def test_token_confusion_issued_tokens_fail_as_client_assertions(world: World) -
 
 
 def test_token_confusion_assertion_signed_by_server_key_is_refused(world: World) -> None:
-    """Our key set is published, and is nobody's but ours."""
+    """The server's public keys are no client's keys."""
     for alg in ("RS256", "ES384"):
         kid, key = asyncio.run(signing_keys.current_key(world.smart, alg))
         claims = claims_of(world.assertion())[1]
@@ -112,7 +112,7 @@ def _kids(world: World) -> list[str]:
 
 @pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
 def test_token_confusion_public_key_is_not_used_as_shared_secret(world: World, alg: str) -> None:
-    """HS256 with a public key, in every spelling of that key, against the clients' keys and against ours."""
+    """HS256 with a public key in several encodings, of the clients' keys and of the server's."""
     now = world.clock() // SECOND
     own = next(key for key in asyncio.run(signing_keys.jwks(world.smart))["keys"] if key["kty"] == "RSA")
     published = asyncio.run(demo.private_keys(world.store, "demo-backend"))
@@ -135,7 +135,7 @@ def _mac(alg: str, kid: str, claims: dict[str, Any], secret: bytes) -> str:
 
 
 def test_token_confusion_client_assertion_is_refused_as_id_token(world: World) -> None:
-    """What our own reader of id_tokens makes of tokens that are signed soundly, by somebody else or for something else."""
+    """ID tokens with a valid signature but another issuer, audience or purpose."""
     published = asyncio.run(signing_keys.jwks(world.smart))
     tokens = world.tokens()
     token = tokens["id_token"]
@@ -159,7 +159,7 @@ def test_assertions_over_the_size_limit_are_refused(world: World, size: int) -> 
     "header", [{"crit": ["exp"]}, {"jwk": {"kty": "oct", "k": "eA"}}, {"x5u": "https://evil.example"}, {"b64": False}], ids=repr
 )
 def test_assertions_forged_with_header_parameters_are_refused(world: World, header: dict[str, Any]) -> None:
-    """A key in the header is never used: with a forged signature nothing of the header helps."""
+    """Keys in the header are never used."""
     stated, claims, _ = world.assertion().split(".")
     changed = claims_of(f"{stated}.{claims}.x")[0] | header
     head = base64.urlsafe_b64encode(json.dumps(changed).encode()).rstrip(b"=").decode()
@@ -167,11 +167,11 @@ def test_assertions_forged_with_header_parameters_are_refused(world: World, head
     assert world.backend(world.assertion(jti="control")).status_code == 200
 
 
-# tokens where they do not belong
+# tokens in the wrong place
 
 
 def test_token_in_query_string_returns_401(house: House) -> None:
-    """It would end in logs and histories (RFC 9700 4.3.2)."""
+    """URLs end up in logs and browser histories (RFC 9700 4.3.2)."""
     token, browser = house.token("adult", "adult"), Browser(house.app)
     for path in ("/fhir/Patient/adult", "/fhir/Patient", "/fhir/Patient/adult/_history"):
         for name in ("access_token", "token", "bearer_token", "Authorization"):
@@ -190,7 +190,7 @@ def test_token_in_query_string_does_not_authenticate_introspection(world: World,
 
 
 def test_token_in_query_string_finds_no_userinfo_endpoint(house: House) -> None:
-    """Who somebody is stands in the id_token; an endpoint that does not exist leaks nothing."""
+    """The id_token identifies the user; there is no UserInfo endpoint."""
     told = Browser(house.app).get("/.well-known/openid-configuration").json()
     assert "userinfo_endpoint" not in told
     assert not [path for path in (*house.paths("GET"), *house.paths("POST")) if "userinfo" in path]
@@ -198,7 +198,7 @@ def test_token_in_query_string_finds_no_userinfo_endpoint(house: House) -> None:
 
 @pytest.mark.filterwarnings("ignore:Key size")
 def test_assertions_by_rsa_keys_below_2048_bits_are_refused(world: World) -> None:
-    """RFC 7518 3.3: whoever can take such a key apart signs in as the client."""
+    """RFC 7518 3.3: a key that an attacker can factor lets the attacker act as the client."""
     for bits, accepted in ((1024, False), (2047, False), (2048, True)):
         key = RSAKey.import_key(rsa.generate_private_key(65537, bits), {"kid": f"k{bits}"})
         jwks = {"keys": [key.as_dict(private=False) | {"alg": "RS384"}]}

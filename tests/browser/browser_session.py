@@ -1,4 +1,4 @@
-"""The standalone launch as a person walks it: app, sign-in, record picker, consent, back to the app."""
+"""The standalone launch in a browser: app, sign-in, record picker, consent, back to the app."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ PATIENCE = 10  # seconds
 
 @dataclass(frozen=True)
 class Walk:
-    """One browser on its way; each method leaves it on the next page."""
+    """A browser session; each method ends on the next page."""
 
     browser: Chrome
     origin: str
 
     @classmethod
     def fresh(cls, browser: Chrome, origin: str) -> Walk:
-        """A walk in a browser that nobody is signed in on, as large as a desktop's."""
+        """A session without a sign-in, in a desktop-size window."""
         browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         return cls(browser, origin)
 
     def phone(self, width: int = 390) -> None:
-        """Show the page as a phone does."""
+        """Set the window to the size of a phone."""
         size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
@@ -48,7 +48,7 @@ class Walk:
         return self
 
     def ask(self, scope: str = SCOPE) -> Walk:
-        """Go to the sign-in page as an app sends one there, without the app."""
+        """Open the sign-in page for an authorization request, without the app."""
         asked = {
             "response_type": "code",
             "client_id": "demo-public",
@@ -63,7 +63,7 @@ class Walk:
         return self
 
     def visit(self, path: str, username: str = "") -> Walk:
-        """Open one of the server's pages; as this person, if one is named."""
+        """Open a page of the server, signed in as ``username`` if it is given."""
         if username:
             self.browser.get(f"{self.origin}/sign-in")
             self.sign_in(username)
@@ -71,7 +71,7 @@ class Walk:
         return self
 
     def fill(self, **fields: str) -> Walk:
-        """Type into the fields of these ids."""
+        """Type into the fields with these ids."""
         for id, text in fields.items():
             self.one(f"#{id}").clear()
             self.one(f"#{id}").send_keys(text)
@@ -82,7 +82,7 @@ class Walk:
         return self
 
     def offered(self) -> dict[str, str]:
-        """The picker's choices: patient id to the words beside it."""
+        """The picker's choices: patient id to label."""
         self.until_at(f"{self.origin}/oauth/record")
         rows = self.all(".choice")
         return {row.find_element(By.NAME, "patient").get_attribute("value") or "": row.text for row in rows}
@@ -111,18 +111,18 @@ class Walk:
         return self
 
     def until_done(self) -> None:
-        """Wait until the app has all it asked for, or was refused."""
+        """Wait until the app has loaded everything or failed."""
         self.until_at(f"{APP}/callback")
         self.until(lambda: self.text("state") in ("done", "failed"))
 
     def refreshed(self) -> Walk:
-        """Have the app renew its tokens and list everything again."""
+        """Let the app refresh its tokens and load everything again."""
         self.one("#refresh").click()
         self.until(lambda: self.text("state") in ("done", "failed"))
         return self
 
     def fetched(self, path: str, token: str) -> int:
-        """The status that a script on the page at hand gets for a FHIR request with this token."""
+        """The status of a FHIR request with this token from a script on the current page."""
         asked = "fetch(arguments[0], { headers: { Authorization: `Bearer ${arguments[1]}` } })"
         script = (
             f"const done = arguments[arguments.length - 1]; {asked}.then((answer) => done(answer.status), (error) => done(String(error)))"
@@ -131,16 +131,16 @@ class Walk:
         return status
 
     def seen(self) -> dict[str, list[str]]:
-        """Ids the app lists, by type."""
+        """The ids that the app lists, by type."""
         assert self.text("state") == "done", self.text("problem")
         return {type: sorted(row.text.removeprefix(f"{type}/") for row in self.all(f"#{type} li")) for type in TYPES}
 
     def status(self, type: str) -> str:
-        """HTTP status of the app's request for this type."""
+        """The HTTP status of the app's request for this type."""
         return self.one(f"#{type}").get_attribute("data-status") or ""
 
     def press(self, selector: str) -> None:
-        """Click a button that leads to another page, and wait until this one is left."""
+        """Click a button and wait until the browser has left the page."""
         document = self.one("html")
         self.one(selector).click()
         self.until_left(document)
@@ -152,7 +152,7 @@ class Walk:
         self.until(lambda: self.browser.current_url.startswith(address) and bool(self.all("body")))
 
     def reached(self, path: str) -> Walk:
-        """This walk, once it is at a page of the server's."""
+        """Wait until the browser is on a page of the server."""
         self.until_at(f"{self.origin}{path}")
         return self
 

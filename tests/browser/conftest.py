@@ -67,7 +67,7 @@ def origin(environment: dict[str, str]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def command(environment: dict[str, str], origin: str) -> Command:
-    """Run ``fhir-server`` with these arguments beside the running server, as its operator does; what it prints."""
+    """Run ``fhir-server`` with these arguments while the server runs, and return its output."""
 
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "fhir_server", *arguments]
@@ -78,7 +78,7 @@ def command(environment: dict[str, str], origin: str) -> Command:
 
 @pytest.fixture
 def app() -> Iterator[str]:
-    """Origin of the SMART app's pages, at the only address that the demo client is registered for.
+    """Origin of the SMART app's pages, which the demo client's redirect URIs require.
 
     One test at a time has it: where tests run in several processes, the others wait for their turn.
     """
@@ -106,7 +106,7 @@ def chrome_without_scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def walk(chrome: Chrome, app: str, origin: str) -> Walk:
-    """A browser that nobody is signed in on, as large as a desktop's."""
+    """A browser without a session, in a desktop-size window."""
     return Walk.fresh(chrome, origin)
 
 

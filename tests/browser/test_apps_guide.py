@@ -1,4 +1,4 @@
-"""docs/apps.md: each of its commands does what it says, one after the other, beside the running demo server."""
+"""The commands of docs/apps.md work in order, with the demo server running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public SMART library as each kind of client, and an authorization asked for by POST."""
+"""The public SMART library as each type of client, and an authorization request by POST."""
 
 from __future__ import annotations
 

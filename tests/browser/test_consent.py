@@ -1,4 +1,4 @@
-"""What a person chooses on the consent page is what the app gets; and what she ends has ended."""
+"""The app gets what the user selects on the consent page, until the user ends access."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.browser.test_standalone_launch import expected
 KINDS = "openid fhirUser launch/patient offline_access patient/Observation.rs patient/MedicationStatement.rs patient/Patient.rs"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 HIV = {"adult-hiv-screen", "adult-hiv-viral-load", "adult-hiv-prevention"}
-# of a kind nobody has classified, be it beside another label; kept back with whatever is
+# unclassified, also with another label; withheld with any category
 UNSORTED = {
     *("adult-unclassified-lab", "adult-unclassified-medication", "adult-doxycycline"),
     *("adult-unclassified-visit", "adult-sexual-abuse-missed"),
@@ -18,7 +18,7 @@ UNSORTED = {
 
 
 def opened(walk: Walk) -> Walk:
-    """The consent page with everything on it unfolded."""
+    """The consent page with all details open."""
     walk.until_at(f"{walk.origin}/oauth/consent")
     for summary in walk.all("summary"):
         summary.click()

@@ -1,4 +1,4 @@
-"""A clinician opens an app on a chart: EHR launch, as the pages and the SMART library walk it."""
+"""EHR launch: a clinician opens an app for a patient, with the server's pages and the SMART library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "Chart summary"
 
 @pytest.fixture(scope="module")
 def chart_app(command: Command) -> str:
-    """Id of an app that the operator has registered to be opened on charts."""
+    """Client id of an app that is registered for EHR launch."""
     command(
         *("client", "add", "chart-app", "--name", NAME, "--redirect-uri", f"{APP}/callback"),
         *("--launch-uri", f"{APP}/launch?app=chart-app", "--scope", "openid fhirUser launch user/*.rs"),
@@ -24,7 +24,7 @@ def chart_app(command: Command) -> str:
 
 
 def opened(walk: Walk, patient: str, app: str, visit: str = "") -> str:
-    """Sign in, open the chart, open the app on it, allow it; the words of the visit chosen."""
+    """Sign in, open the chart, launch the app, allow access.  Returns the label of the chosen visit."""
     walk.browser.get(f"{walk.origin}/ehr")
     walk.sign_in("clinician").press(f"a[href='/ehr/{patient}']")
     offered = Select(walk.one("#encounter"))

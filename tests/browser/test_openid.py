@@ -32,7 +32,7 @@ def call(walk: Walk, script: str) -> dict[str, Any]:
 
 @pytest.fixture
 def client_id(origin: str) -> Iterator[str]:
-    """An app that has registered itself as RFC 7591 has it."""
+    """An app registered by RFC 7591."""
     metadata = {
         "client_name": "Open diary",
         "redirect_uris": [f"{APP}/oidc"],
@@ -47,7 +47,7 @@ def client_id(origin: str) -> Iterator[str]:
 
 
 def signed_in(walk: Walk, client_id: str, scope: str = SCOPE) -> dict[str, Any]:
-    """The library's user after the whole way as ``adult``."""
+    """The library's user after a sign-in as ``adult``."""
     settings: dict[str, Any] = {"authority": walk.origin, "client_id": client_id, "scope": scope}
     if scope != "openid":
         settings["extraQueryParams"] = {"aud": f"{walk.origin}/fhir"}

@@ -1,4 +1,4 @@
-"""Every page a person meets on the way: readable, usable by keyboard and screen reader, on a phone and without scripts."""
+"""Every page is readable and works by keyboard, with a screen reader, on a phone and without scripts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "sign-in refused": lambda walk: walk.ask().sign_in("stranger", "Wrong-pass-2026"),
     "record picker": lambda walk: walk.ask().sign_in("parent-a").offered(),
     "consent": lambda walk: walk.ask().sign_in("parent-a").pick("teen"),
-    "consent unclear": lambda walk: (
+    "consent invalid": lambda walk: (
         walk.ask("launch/patient patient/Observation.rs").sign_in("parent-a").pick("teen")
         .untick("patient/Observation.rs").press("button[value=allow]")
     ),
     "no record": lambda walk: walk.ask().sign_in("billing"),
     "error": lambda walk: walk.browser.get(f"{walk.origin}/oauth/authorize?client_id=nobody"),
     "signed out": lambda walk: walk.browser.get(f"{walk.origin}/signed-out"),
-    "consent unfolded": lambda walk: [
+    "consent open": lambda walk: [
         summary.click() for summary in walk.ask(KINDS).sign_in("adult").pick("adult").all("summary")
     ],
     "visit": lambda walk: walk.ask("launch/patient launch/encounter patient/*.rs").sign_in("adult").pick("adult"),
     "welcome": lambda walk: walk.visit("/"),
     "start": lambda walk: walk.visit("/", "parent-a"),
     "sharing": lambda walk: walk.visit("/sharing", "adult"),
-    "sharing unclear": lambda walk: share(walk, name=" "),
+    "sharing invalid": lambda walk: share(walk, name=" "),
     "code": lambda walk: share(walk, name="Grandmother Josephine"),
     "code to use": lambda walk: walk.visit("/accept", "parent-a"),
     "code refused": lambda walk: walk.visit("/accept", "newly-adult").fill(code="AAAA").press("button.primary"),
@@ -44,7 +44,7 @@ PAGES: dict[str, Callable[[Walk], object]] = {
         walk.visit("/account", "adult").fill(**{"password-password": "Wrong-pass-2026", "new": NEW, "again": NEW})
         .press("form[action='/account/password'] button")
     ),
-    "second step": lambda walk: (
+    "two-step verification": lambda walk: (
         walk.visit("/account", "proxy-full").fill(**{"password-second": PASSWORD}).press("form[action='/account/second'] button")
     ),
     "password to set": lambda walk: walk.visit("/set-password"),
@@ -179,7 +179,7 @@ def test_page_fits_a_phone_with_controls_of_24_pixels(page: Walk) -> None:
 
 
 def too_wide(walk: Walk, width: int) -> list[str]:
-    """The texts that do not fit a phone of this width; the page's address if it can be scrolled sideways."""
+    """The texts that do not fit a phone of this width, and the page URL if it scrolls sideways."""
     walk.phone(width)
     scrolls = walk.browser.execute_script("return document.documentElement.scrollWidth") > width
     found: list[str] = walk.browser.execute_script(OUTSIDE)
@@ -221,12 +221,12 @@ def test_tested_pages_are_distinct_and_some_have_a_problem(walk: Walk) -> None:
     for name, reach in PAGES.items():
         reach(Walk.fresh(walk.browser, walk.origin))
         titles[walk.browser.title] = titles.get(walk.browser.title, "") + name
-    assert [names for names in titles.values() if names not in PAGES] == ["consentconsent unfolded"]
+    assert [names for names in titles.values() if names not in PAGES] == ["consentconsent open"]
     assert any(title.startswith("Problem: ") for title in titles)
 
 
 def tab_to(walk: Walk, selector: str) -> None:
-    """Press Tab until this control has the focus, and check that it shows it."""
+    """Press Tab until this control has the focus, and check that the focus is visible."""
     for _ in range(12):
         ActionChains(walk.browser).send_keys(Keys.TAB).perform()
         if walk.browser.execute_script("return document.activeElement.matches(arguments[0])", selector):

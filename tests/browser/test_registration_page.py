@@ -1,4 +1,4 @@
-"""A developer registers an app on the page for it, and a person then uses that app."""
+"""A developer registers an app on the registration page, and a user then uses the app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.browser.test_standalone_launch import expected
 
 
 def registered(walk: Walk, name: str, method: str) -> dict[str, str]:
-    """Fill in the page; what it shows afterwards, by its label."""
+    """Submit the page.  Returns the values that it then shows, by label."""
     walk.browser.get(f"{walk.origin}/register-app")
     walk.one("#name").send_keys(name)
     walk.one("#redirects").send_keys(f"{APP}/callback")

@@ -1,4 +1,4 @@
-"""A person, a browser and an app that uses the public SMART library: what the app gets is what the person may see."""
+"""Standalone launch with an app that uses the public SMART library: the app gets what the user may see."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TWO_KINDS = "openid fhirUser launch/patient offline_access patient/Observation.r
 
 
 def expected(username: str, patient: str) -> dict[str, list[str]]:
-    """Ids that the scenario file of this pair says are seen, by type."""
+    """The visible ids in the scenario file of this user and patient, by type."""
     scenario = yaml.safe_load((SCENARIOS / f"{username}__{patient}.yaml").read_text())
     return {type: sorted(scenario["types"][type]["sees"]) for type in TYPES}
 
@@ -67,7 +67,7 @@ def test_proxy_with_expired_access_sees_notice_and_can_deny(walk: Walk, environm
 def test_back_button_shows_no_data_after_sign_out(walk: Walk) -> None:
     walk.visit("/sharing", "adult").visit("/account")
     walk.browser.back()
-    assert "Alex Adult" in walk.reached("/sharing").one("body").text  # the control: going back does show pages again
+    assert "Alex Adult" in walk.reached("/sharing").one("body").text  # the control: the Back button shows pages again
     walk.browser.forward()
     walk.reached("/account").press(".who button")
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Three issuers of our own making: ``ours``, and two outside providers at which its people may sign in."""
+"""Three test issuers: ``ours``, and two identity providers for its users."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEDERATED = {"north": Provider(NORTH, "North <ID>", "us", "client_secret"), "sou
 
 
 class Issuer(World):
-    """A whole issuer under an origin of its own."""
+    """An issuer with its own origin."""
 
     def at(self, origin: str, transport: httpx.AsyncBaseTransport | None = None, key: str = "") -> None:
         self.smart = replace(self.smart, origin=origin, fhir_base=f"{origin}/fhir", key=key)
@@ -42,7 +42,7 @@ class Issuer(World):
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """Carries ours' calls to the providers by origin, and notes them; ``instead`` answers for addresses that end so."""
+    """Routes requests of ``ours`` to the providers by origin and records them; ``instead`` replaces responses by URL suffix."""
 
     def __init__(self) -> None:
         self.apps: dict[str, httpx.ASGITransport] = {}
@@ -55,7 +55,7 @@ class Wire(httpx.AsyncBaseTransport):
             if str(request.url).endswith(end):
                 given = answer(request)
                 made = await given if inspect.isawaitable(given) else given
-                # What was made from a text counts as read already; from a network it would not.
+                # A response built from text counts as read already; one from a network does not.
                 return httpx.Response(made.status_code, headers=made.headers, stream=made.stream)
         return await self.passed(request)
 
@@ -69,7 +69,7 @@ class Wire(httpx.AsyncBaseTransport):
 
 @dataclass
 class Worlds:
-    """All three under one clock; at the north provider, ``adult`` is linked to our ``parent-a``."""
+    """All three issuers with one clock.  ``adult`` at the north provider is linked to ``parent-a``."""
 
     clock: Clock = field(default_factory=Clock)
 
@@ -95,10 +95,10 @@ class Worlds:
         assert found is not None
         return found.subject
 
-    # the steps, each in the browser of its own side
+    # the steps of a sign-in
 
     def leave(self, provider: str = "north", browser: Browser | None = None, **way: str) -> httpx.Response:
-        """Open our sign-in page and take the provider's link."""
+        """Open the sign-in page and follow the provider's link."""
         browser = browser or self.ours.http
         page = browser.get("/sign-in", params=way).text
         path = f"/sign-in/with/{FEDERATED[provider].id}"
@@ -111,7 +111,7 @@ class Worlds:
         return str(answer.headers["location"])
 
     def agreed(self, url: str, username: str = "adult", decision: str = "allow") -> str:
-        """Sign in and decide at the provider; the address to which the browser is sent back."""
+        """Sign in and decide at the provider.  Returns the URL to which the browser is redirected."""
         there = self.north if url.startswith(NORTH) else self.south
         there.http.cookies.clear()
         page = there.sign_in(there.follow(there.http.get(url)), username)
@@ -125,14 +125,14 @@ class Worlds:
         return self.back(self.agreed(self.left(provider, **way), username))
 
     def who(self, browser: Browser | None = None) -> str:
-        """Who is signed in at ours in this browser, as an app would learn it by asking; "" for nobody."""
+        """The name of the signed-in user at ``ours``, "" without a session."""
         browser = browser or self.ours.http
         asked = {**self.ours.asked(scope="openid", aud=None), "nonce": "x"}
         page = self.ours.follow(browser.get("/oauth/authorize", params=asked))
         return page.text.partition("Signed in as ")[2].partition("<")[0]
 
     def forged(self, change: Callable[[dict[str, Any], dict[str, Any]], str | None]) -> None:
-        """From now on the north's token endpoint answers with an id_token that ``change`` makes of the real header and claims."""
+        """Make the north token endpoint return an id_token whose header and claims ``change`` modifies."""
 
         async def answer(request: httpx.Request) -> httpx.Response:
             real = await self.wire.passed(request)
@@ -145,16 +145,16 @@ class Worlds:
         self.wire.instead[f"{NORTH}/oauth/token"] = answer
 
     async def signed(self, header: dict[str, Any], claims: dict[str, Any], by: Issuer | None = None) -> str:
-        """A token signed by the key of an issuer, the north unless said."""
+        """A token signed by the key of an issuer, by default the north provider."""
         kid, key = await signing_keys.current_key((by or self.north).smart, "RS256")
         return jwt.encode({"kid": kid} | header, claims, key, algorithms=["RS256"])
 
     def kept(self) -> str:
-        """Everything ours keeps."""
+        """Everything that ``ours`` stores."""
         return repr(vars(self.ours.store)) + repr(vars(self.ours.store.key_values))
 
     def states(self) -> int:
-        """How many sign-ins are under way."""
+        """The number of pending sign-ins."""
         return len(asyncio.run(self.ours.store.key_values.list_all("federation-state", self.clock())))
 
 

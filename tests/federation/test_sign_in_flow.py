@@ -82,7 +82,7 @@ def test_prompt_login_requires_a_fresh_sign_in_at_the_provider(worlds: Worlds) -
     assert worlds.signed_in(request=handle).status_code == 400
     worlds.forged(lambda header, claims: claims.pop("auth_time") and None)
     assert worlds.signed_in(request=handle).status_code == 400
-    assert worlds.signed_in().status_code == 303  # whoever need not be fresh may do without it
+    assert worlds.signed_in().status_code == 303  # not required unless a fresh sign-in is
 
 
 def test_federated_sign_in_continues_only_to_local_paths(worlds: Worlds) -> None:
@@ -94,7 +94,7 @@ def test_federated_sign_in_continues_only_to_local_paths(worlds: Worlds) -> None
 def test_unlinked_subject_reveals_and_creates_no_account(worlds: Worlds) -> None:
     before = asyncio.run(users.list_all(worlds.ours.store))
     pages = {}
-    for username in ("parent-b", "clinician"):  # there is a parent-b here too: names do not match people up
+    for username in ("parent-b", "clinician"):  # the server has a parent-b too: user names are not matched
         sub = asyncio.run(worlds.subject(worlds.north, username))
         answer = worlds.signed_in(username=username)
         assert answer.status_code == 400
@@ -140,7 +140,7 @@ def test_provider_tokens_are_not_stored(worlds: Worlds) -> None:
     assert worlds.signed_in().status_code == 303
     assert len(seen) == 2
     kept = worlds.kept()
-    assert "North <ID>" in kept  # the control: this does show what is kept
+    assert "North <ID>" in kept  # the control: the store holds the provider
     assert not any(token in kept for token in seen)
     assert worlds.states() == 0
 
@@ -207,5 +207,5 @@ def test_unreachable_provider_returns_503_with_other_sign_in_options(worlds: Wor
 
     worlds.wire.instead[f"{NORTH}/.well-known/openid-configuration"] = down
     answer = worlds.leave()
-    assert (answer.status_code, "cannot be reached" in answer.text) == (503, True)
+    assert (answer.status_code, "not available at the moment" in answer.text) == (503, True)
     assert "/sign-in?" in answer.text

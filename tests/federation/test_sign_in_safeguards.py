@@ -1,4 +1,4 @@
-"""Leaving for a provider is a person's own doing, and coming back is no shorter way in than a password."""
+"""A user starts the redirect to a provider, and a federated sign-in has the same checks as a password."""
 
 from __future__ import annotations
 

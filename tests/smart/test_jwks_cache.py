@@ -1,4 +1,4 @@
-"""Clients whose keys are at an address (jwks_uri): fetched safely, kept as long as the address allows, and no longer."""
+"""Clients with a jwks_uri: keys are fetched safely and cached only as long as the response allows."""
 
 from __future__ import annotations
 

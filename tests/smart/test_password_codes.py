@@ -1,4 +1,4 @@
-"""Choosing a password with a code: for a new account, and after forgetting one.  And what else the operator does to accounts."""
+"""Setting a password with a one-time code, for a new account or a forgotten password, and account commands of the operator."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_second_factor_command_removes_a_lost_second_factor(run, tmp_path: Path,
     assert stored(tmp_path, enrolled) is False
 
 
-# who needs a second factor
+# who must have a second factor
 
 
 @pytest.mark.parametrize(

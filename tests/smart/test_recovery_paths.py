@@ -1,4 +1,4 @@
-"""No page of the way leaves a person standing: what lapsed, what was sent twice, what happened in another tab."""
+"""Every page of an authorization recovers from expiry, from forms sent twice and from actions in another tab."""
 
 from __future__ import annotations
 

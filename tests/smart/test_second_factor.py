@@ -1,4 +1,4 @@
-"""The second factor at sign-in, as a browser sees it.  One-time codes are computed here on their own, from RFC 4226 and 6238."""
+"""The second factor at sign-in, as a browser sees it.  The tests compute one-time codes from RFC 4226 and RFC 6238."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def recovery_codes(page: httpx.Response) -> list[str]:
 
 
 def set_up(world: World) -> tuple[bytes, list[str]]:
-    """Sign in for the first time: the seed, and the recovery codes."""
+    """Sign in for the first time.  Returns the seed and the recovery codes."""
     page = first_step(world)
     seed = seed_on(page)
     done = world.submit(page, code=one_time(seed, world.clock()))
@@ -259,7 +259,7 @@ def test_seed_encrypted_with_another_key_accepts_no_code(world: World) -> None:
 
 
 def test_pending_second_factor_stays_required_during_replacement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At no moment is the account one that a password alone opens, and afterwards no old recovery code is good."""
+    """The password alone is never enough, and old recovery codes no longer work."""
     _, old = set_up(world)
     user, secrets = account(world), world.store.key_values
     steps = []
@@ -269,14 +269,14 @@ def test_pending_second_factor_stays_required_during_replacement(world: World, m
 
         async def step(*given: object, **named: object) -> object:
             done = await kept(*given, **named)
-            if name != "peek":
+            if name != "get":
                 steps.append(name)
                 assert await second_factor.find_factor(world.smart, user), steps
             return done
 
         monkeypatch.setattr(secrets, name, step)
 
-    for name in ("replace", "take", "forget"):
+    for name in ("put", "pop", "delete_family"):
         watched(name)
     new = asyncio.run(second_factor.enroll(world.smart, user, second_factor.new_seed()))
     monkeypatch.undo()

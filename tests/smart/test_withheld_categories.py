@@ -1,4 +1,4 @@
-"""What a person keeps from an app: the app sees the record as if it had never been written."""
+"""Withheld categories: the app sees the record as if their resources did not exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def whole() -> Iterator[Whole]:
 
 
 def record(whole: Whole, token: str, patient: str) -> dict[str, list[str]]:
-    """The ids in a record, by type, as this token gets them in one go."""
+    """The ids in a record, by type, as this token reads them."""
     found: dict[str, list[str]] = {}
     for type in (
         "Patient",
@@ -43,7 +43,7 @@ def record(whole: Whole, token: str, patient: str) -> dict[str, list[str]]:
 
 
 def labelled(whole: Whole, patient: str, labels: set[str]) -> set[str]:
-    """``Type/id`` of the rows of this record whose own class has one of these labels."""
+    """``Type/id`` of the resources of this record that have one of these labels."""
 
     async def found() -> set[str]:
         from fhir_server.access.permissions import _facts
@@ -83,7 +83,7 @@ def test_app_receives_everything_except_withheld_categories(whole: Whole) -> Non
     everything = flat(record(whole, whole.allowed("adult", "adult", scope=ALL)["access_token"], "adult"))
     less = flat(record(whole, whole.allowed("adult", "adult", scope=ALL, withhold=["HIV", "MH"])["access_token"], "adult"))
     hidden = labelled(whole, "adult", {"HIV", "MH", "UNCLASSIFIED"})
-    assert hidden & everything  # the control: there was something to keep back
+    assert hidden & everything  # the control: there is something to withhold
     assert less == everything - hidden
     assert (
         less & labelled(whole, "adult", {"STD", "REPRO", "SUD", "GENETIC", "PREG"})
@@ -109,7 +109,7 @@ def test_withheld_resources_answer_like_unknown_ids(whole: Whole) -> None:
 
 
 def test_withholding_by_a_proxy_applies_to_that_grant_only(whole: Whole) -> None:
-    # A parent of a small child sees its sensitive rows under the shipped policy, and may keep them from an app.
+    # Under the default policy a parent of a young child sees its sensitive resources, and can withhold them from an app.
     everything = flat(record(whole, whole.allowed("parent-a", "child", scope=ALL)["access_token"], "child"))
     labels = {label for label in CATEGORIES if labelled(whole, "child", {label}) & everything}
     assert labels, "the child's record has a sensitive row that the parent sees"

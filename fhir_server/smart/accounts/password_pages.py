@@ -11,11 +11,10 @@ from fhir_server.smart.core.context import HOUR, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import BadFormError, address, read_form, with_headers
+from fhir_server.web.forms import FORGED_FORM, BadFormError, address, read_form, with_headers
 
 PATH: Final = "/set-password"
 PER_ADDRESS: Final = 60  # attempts an hour
-_FORGED: Final = "This form was opened in another browser or is too old. Go back and open the page again."
 _WRONG: Final = "The user name or the code is wrong, or the code was already used or has expired. Check both, or ask for a new code."
 _DIFFER: Final = "The two passwords do not match."
 _TOO_MANY: Final = "Too many attempts from your network. Try again in an hour."
@@ -37,7 +36,7 @@ class PasswordPages:
         except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         if not cookies.is_own_form(self._smart, request, form.get("token", "")):
-            return render(self._smart, "error.html", 403, text=_FORGED, detail="")
+            return render(self._smart, "error.html", 403, text=FORGED_FORM, detail="")
         client, now = address(request), self._smart.now()
         if not self._limit.count_if_allowed(client, now):
             return with_headers(render(self._smart, "error.html", 429, text=_TOO_MANY, detail=""), self._limit.headers(client, now))

@@ -17,14 +17,13 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import NO_STORE, BadFormError, address, local_path, read_form
+from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, address, local_path, read_form
 
 PATH: Final = "/sign-in/second"
 _WRONG: Final = (
     "The code is wrong, expired or already used, or there were too many attempts. Wait for the next code and try again. "
     "After several attempts, wait 15 minutes."
 )
-_FORGED: Final = "This form was opened in another browser or is too old. Go back and open the page again."
 
 
 def return_path(request: str, next: str) -> str:
@@ -58,7 +57,7 @@ class SecondFactorPages:
         except BadFormError as error:
             return render(self._smart, "error.html", 400, text=str(error), detail="")
         if not cookies.is_own_form(self._smart, request, form.get("token", "")):
-            return render(self._smart, "error.html", 403, text=_FORGED, detail="")
+            return render(self._smart, "error.html", 403, text=FORGED_FORM, detail="")
         cookie = cookies.session_cookie(self._smart, request)
         pending_sign_in = await second_factor_pending.find(self._smart, cookie)
         if pending_sign_in is None:

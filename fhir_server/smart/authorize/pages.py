@@ -26,7 +26,7 @@ from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.tokens.server import OAuthServer
-from fhir_server.web.forms import NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
+from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
 _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
@@ -37,7 +37,6 @@ _ANSWERED = (
     "You have already answered this request, or it has expired. Go back to the app. If it does not continue, start again there. "
     "The page Connected apps lists the access you have allowed. You can end it there."
 )
-_FORGED = "This form was opened in another browser or is too old. Go back and open the page again."
 _REFUSED = "The user name or password is wrong, or there were too many attempts. Check both, or try again in 15 minutes."
 _INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
 _CHOOSE = "Select one of the records in the list."
@@ -192,7 +191,7 @@ class AuthorizePages:
         """Answer a sign-in form with a wrong token: sent twice, or open while the user signed in or out.  Offers a link."""
         values = dict(form)
         if not cookies.is_same_site(request):
-            return self._error(_FORGED, status=403, link=_HOME)
+            return self._error(FORGED_FORM, status=403, link=_HOME)
         target = {"request": values.get("request", ""), "next": values.get("next", "")}
         if await sessions.current(self.smart, self._cookie(request)) is None:
             return self._error(_OLD_SIGN_IN, status=403, link=("Sign in", f"/sign-in?{urlencode(target)}"))
@@ -269,7 +268,7 @@ class AuthorizePages:
         return self._error(_EXPIRED) if state.authorization is None else _to("/sign-in", request=state.handle, lapsed="yes")
 
     async def _reject_form(self, request: Request, form: Form) -> Response:
-        return self._error(_FORGED, status=403, link=_HOME)
+        return self._error(FORGED_FORM, status=403, link=_HOME)
 
     def _page(self, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
         return render(self.smart, name, status, redirect_uri, **view)
