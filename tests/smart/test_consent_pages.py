@@ -28,7 +28,7 @@ def test_choosing_an_unoffered_record_returns_400(world: World, patient: str) ->
 
 def test_account_without_records_sees_why_and_app_is_denied(world: World) -> None:
     page = world.sign_in(world.follow(world.authorize()), "billing")
-    assert "no health record that you can open" in page.text
+    assert "not have access to any health record" in page.text
     assert "work account" in page.text and "turned 18" not in page.text
     assert query(world.submit(page, decision="deny").headers["location"])["error"] == "access_denied"
 
@@ -43,7 +43,7 @@ def test_consent_page_shows_app_record_scopes_and_duration(world: World) -> None
         "Your child",
         "Lab results and other observations: read",
         "92 days",
-        "You can end it sooner at any time, under Connected apps at http://127.0.0.1:8000/apps",
+        "You can end access at any time under Connected apps at http://127.0.0.1:8000/apps",
     ):
         assert words in text, words
     assert "http://127.0.0.1:8765" in page.headers["content-security-policy"]

@@ -269,14 +269,14 @@ def test_pending_second_factor_stays_required_during_replacement(world: World, m
 
         async def step(*given: object, **named: object) -> object:
             done = await kept(*given, **named)
-            if name != "peek":
+            if name != "get":
                 steps.append(name)
                 assert await second_factor.find_factor(world.smart, user), steps
             return done
 
         monkeypatch.setattr(secrets, name, step)
 
-    for name in ("replace", "take", "forget"):
+    for name in ("put", "pop", "delete_family"):
         watched(name)
     new = asyncio.run(second_factor.enroll(world.smart, user, second_factor.new_seed()))
     monkeypatch.undo()

@@ -74,7 +74,7 @@ def test_account_change_ends_its_sessions(world: World) -> None:
 
 def test_sign_in_page_names_the_app_and_its_redirect_host(world: World) -> None:
     page = world.follow(world.authorize())
-    assert "<strong>Demo phone app</strong>, on this device (127.0.0.1), asks for access" in page.text
+    assert "<strong>Demo phone app</strong>, on this device (127.0.0.1), requests access" in page.text
     again = world.sign_in(page, "adult", "wrong-password")
     assert "Demo phone app" in again.text
-    assert "asks for access" not in world.http.get("/sign-in").text
+    assert "requests access" not in world.http.get("/sign-in").text
