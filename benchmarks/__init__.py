@@ -1,1 +1,1 @@
-"""Measurements of a whole server over HTTP; ``python -m benchmarks`` runs them and rewrites ``docs/performance.md``."""
+"""Benchmarks of a whole server over HTTP.  ``python -m benchmarks`` runs them and writes ``docs/performance.md``."""

@@ -1,4 +1,4 @@
-"""The control: answers from memory and nothing else, so what a request costs beyond it is the server's own."""
+"""The control: an ASGI application that returns stored responses, to measure the cost of the web server alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Answers = dict[str, tuple[int, list[tuple[bytes, bytes]], bytes]]
 
 
 def app() -> Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]:
-    """The ASGI application, on the answers in the file that BENCHMARKS_ANSWERS names."""
+    """Return the ASGI application for the responses in the file that BENCHMARKS_ANSWERS names."""
     answers = msgspec.msgpack.decode(Path(os.environ["BENCHMARKS_ANSWERS"]).read_bytes(), type=Answers)
 
     async def answer(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
@@ -27,8 +27,8 @@ def app() -> Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Mess
         while more:
             more = (await receive()).get("more_body", False)
         query = scope["query_string"].decode()
-        known = answers.get(f"{method} {scope['path']}{'?' + query if query else ''}") or answers.get(method, (404, [], b""))
-        status, headers, body = known
+        answer_parts = answers.get(f"{method} {scope['path']}{'?' + query if query else ''}") or answers.get(method, (404, [], b""))
+        status, headers, body = answer_parts
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -1,9 +1,9 @@
--- Sends the requests listed in a file, in turn: one a line, method, token, path and body between tabs.
--- With "lives" as second argument the file holds one POST and one PUT, and what they make is read, updated and deleted.
+-- Sends the requests in a file, in turn.  Each line holds a method, a token, a path and a body, separated by tabs.
+-- With "lifecycle" as second argument the file holds one POST and one PUT; the resources they create are read, updated and deleted.
 
 local sent = {}
 local turn = 0
-local lives = false
+local lifecycle = false
 local post, put, made = nil, nil, {{first = 1, last = 0}, {first = 1, last = 0}, {first = 1, last = 0}}
 
 local function headers(token)
@@ -29,11 +29,11 @@ local function noted(status, answered)
 end
 
 function init(args)
-  lives = args[2] == "lives"
-  if lives then response = noted end -- wrk reads answers only for a script that asks for them
+  lifecycle = args[2] == "lifecycle"
+  if lifecycle then response = noted end -- wrk reads responses only if the script defines this function
   for line in io.lines(args[1]) do
     local method, token, path, body = line:match("^(.-)\t(.-)\t(.-)\t(.*)$")
-    if lives then
+    if lifecycle then
       local one = {method = method, token = token, path = path, body = body}
       if method == "POST" then post = one else put = one end
     else
@@ -57,7 +57,7 @@ end
 
 function request()
   turn = turn + 1
-  if lives then return living() end
+  if lifecycle then return living() end
   return sent[turn % #sent + 1]
 end
 

@@ -1,4 +1,4 @@
-"""One run: servers up, every operation against the server and the control in turn, so that noise falls on both."""
+"""Measures every operation against the server and the control in turn, so that noise affects both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks import stores
 from benchmarks.control import Answers
-from benchmarks.load import Request, Stretch, listing, run
+from benchmarks.load import BenchmarkRequest, LoadRun, run_load, write_requests
 from benchmarks.operations import Operation, operations
 from benchmarks.servers import Process, control, fhir_server
 
@@ -23,17 +23,17 @@ _TIMEOUT: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What an operation cost: the least of several stretches for processor time, the median for the rest.
+class OperationCost:
+    """The cost of an operation: the lowest CPU time of several runs, the median of the other values.
 
-    ``cpu`` and ``aim`` in microseconds per part; ``open`` is the cost with nothing withheld, None where that was not asked.
+    ``cpu`` and ``target`` in microseconds per part; ``unrestricted`` is the cost with nothing withheld, None if not measured.
     """
 
     name: str
-    aim: float | None
+    target: float | None
     cpu: float
     control: float
-    open: float | None
+    unrestricted: float | None
     spread: float
     rate: float
     p50: float
@@ -41,78 +41,82 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A run on a store of ``rows`` resources; memory in megabytes: (all resident, without mapped files)."""
+class BenchmarkResult:
+    """The results for a store of ``rows`` resources.  Memory in megabytes: (all resident, without mapped files)."""
 
     rows: int
     idle: tuple[float, float]
     after: tuple[float, float]
-    figures: tuple[Figures, ...]
+    figures: tuple[OperationCost, ...]
 
 
-def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = None) -> Result:
-    """Measure every operation (or those named) on a store of ``rows`` resources."""
-    store = stores.store_of(rows)
-    tokens = asyncio.run(stores.access_tokens(stores.url_of(store)))
+def measure(rows: int, rounds: int, seconds: int, only: frozenset[str] | None = None) -> BenchmarkResult:
+    """Benchmark every operation, or those in ``only``, on a store of ``rows`` resources."""
+    store = stores.copy_of_size(rows)
+    tokens = asyncio.run(stores.access_tokens(stores.sqlite_url(store)))
     try:
-        with fhir_server(stores.url_of(store)) as server:
+        with fhir_server(stores.sqlite_url(store)) as server:
             idle = server.memory()
             chosen = [one for one in operations(tokens) if only is None or one.name in only]
-            figures = tuple(_measured(server, one, rounds, seconds) for one in chosen)
-            return Result(rows, idle, server.memory(), figures)
+            figures = tuple(_measure_operation(server, one, rounds, seconds) for one in chosen)
+            return BenchmarkResult(rows, idle, server.memory(), figures)
     finally:
         stores.remove(store)
 
 
-def _measured(server: Process, one: Operation, rounds: int, seconds: int) -> Figures:
+def _measure_operation(server: Process, one: Operation, rounds: int, seconds: int) -> OperationCost:
     folder = stores.CACHE
-    asked = listing(folder / "asked.tsv", one.requests)
+    requests = write_requests(folder / "requests.tsv", one.requests)
     with ExitStack() as stack:
         answers = folder / "answers.msgpack"
-        answers.write_bytes(msgspec.msgpack.encode(_recorded(server, one.requests)))
+        answers.write_bytes(msgspec.msgpack.encode(_record_answers(server, one.requests)))
         bare = stack.enter_context(control(answers))
-        stretches: list[tuple[Stretch, Stretch, Stretch | None]] = []
-        stretch = seconds * one.slowness
-        run(server, asked, one.connections, 2 * one.slowness, lives=one.lives)
+        runs: list[tuple[LoadRun, LoadRun, LoadRun | None]] = []
+        duration = seconds * one.slowness
+        run_load(server, requests, one.connections, 2 * one.slowness, lifecycle=one.lifecycle)
         for _ in range(rounds):
-            plain = run(bare, asked, one.connections, stretch, lives=one.lives)
-            limited = run(server, asked, one.connections, stretch, lives=one.lives)
-            opened = run(server, listing(folder / "open.tsv", one.open), one.connections, stretch) if one.open else None
-            stretches.append((plain, limited, opened))
-    limits = [limited for _, limited, _ in stretches]
-    cpu = min(limited.cpu for limited in limits)
-    figures = Figures(
+            control_run = run_load(bare, requests, one.connections, duration, lifecycle=one.lifecycle)
+            server_run = run_load(server, requests, one.connections, duration, lifecycle=one.lifecycle)
+            unrestricted = (
+                run_load(server, write_requests(folder / "unrestricted.tsv", one.unrestricted), one.connections, duration)
+                if one.unrestricted
+                else None
+            )
+            runs.append((control_run, server_run, unrestricted))
+    server_runs = [server_run for _, server_run, _ in runs]
+    cpu = min(server_run.cpu for server_run in server_runs)
+    figures = OperationCost(
         one.name,
-        one.aim,
+        one.target,
         cpu / one.parts,
-        min(plain.cpu for plain, _, _ in stretches) / one.parts,
-        min(opened.cpu for _, _, opened in stretches if opened) if one.open else None,
-        max(limited.cpu for limited in limits) / cpu - 1,
-        median(limited.rate for limited in limits),
-        median(limited.p50 for limited in limits),
-        median(limited.p99 for limited in limits),
+        min(control_run.cpu for control_run, _, _ in runs) / one.parts,
+        min(unrestricted.cpu for _, _, unrestricted in runs if unrestricted) if one.unrestricted else None,
+        max(server_run.cpu for server_run in server_runs) / cpu - 1,
+        median(server_run.rate for server_run in server_runs),
+        median(server_run.p50 for server_run in server_runs),
+        median(server_run.p99 for server_run in server_runs),
     )
     print(f"{one.name}: {figures}", file=sys.stderr)
     return figures
 
 
-def _recorded(server: Process, requests: Sequence[Request]) -> Answers:
-    """The server's own answers to these requests; to writes, one answer for all of a method."""
+def _record_answers(server: Process, requests: Sequence[BenchmarkRequest]) -> Answers:
+    """Return the server's responses to these requests; for writes, one response for each method."""
     answers: Answers = {}
     for one in requests:
         key = f"{one.method} {one.path}" if one.method == "GET" else one.method
         if key not in answers:
-            answers[key] = _answer(server, one)
+            answers[key] = _fetch(server, one)
     if "PUT" in answers:
         _, headers, body = answers["PUT"]
         answers |= {"GET": (200, headers, body), "DELETE": (204, [], b"")}
     return answers
 
 
-def _answer(server: Process, one: Request) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _fetch(server: Process, one: BenchmarkRequest) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     headers = {"Authorization": f"Bearer {one.token}", "Content-Type": "application/fhir+json"}
     path = one.path + "/recorded" if one.method == "PUT" else one.path
     body = one.body.replace(b"@id@", b"recorded") or None
-    asked = urllib.request.Request(server.origin + path, body, headers, method=one.method)
-    with urllib.request.urlopen(asked, timeout=_TIMEOUT) as answered:
-        return answered.status, [(name.encode(), value.encode()) for name, value in answered.headers.items()], answered.read()
+    request = urllib.request.Request(server.origin + path, body, headers, method=one.method)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        return response.status, [(name.encode(), value.encode()) for name, value in response.headers.items()], response.read()

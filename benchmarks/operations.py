@@ -1,4 +1,4 @@
-"""What is measured: for each operation the requests that are sent, and the aim for it on one core."""
+"""The operations to measure: for each one its requests, and its target on one core."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from benchmarks import seed
-from benchmarks.load import Request
+from benchmarks.load import BenchmarkRequest
 from benchmarks.stores import ROOT
 
 _SYNTHEA: Final = ROOT.parent / "shared" / "data" / "synthea"
@@ -19,93 +19,103 @@ _BODIES: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``aim`` in processor microseconds each; ``open``: the same questions, asked by a caller from whom nothing is withheld.
+    """``target`` in CPU microseconds; ``unrestricted``: the same requests by a caller from whom nothing is withheld.
 
-    ``lives``: the requests are one POST and one PUT, repeated as whole lives of resources (load.lua).
-    ``parts`` is how many resources one request stores, where the aim counts those; ``slowness`` how much longer than
-    others it is measured, because its requests are few.
+    ``lifecycle``: the requests are one POST and one PUT, repeated as create, read, update and delete (load.lua).
+    ``parts``: how many resources one request stores, if the target is per resource.  ``slowness``: how many times longer
+    than others it is measured, because it has few requests.
     """
 
     name: str
-    requests: Sequence[Request]
+    requests: Sequence[BenchmarkRequest]
     connections: int
-    aim: float | None
-    open: Sequence[Request] = ()
-    lives: bool = False
+    target: float | None
+    unrestricted: Sequence[BenchmarkRequest] = ()
+    lifecycle: bool = False
     parts: float = 1
     slowness: int = 1
 
 
 def operations(tokens: Mapping[str, str]) -> Iterator[Operation]:
-    """All operations, those that write last.  ``tokens`` as :func:`benchmarks.stores.access_tokens` gives them."""
+    """Yield all operations, those that write last.  ``tokens``: see :func:`benchmarks.stores.access_tokens`."""
     backend = tokens["backend"]
-    yield _asked("read", list(_reads()), tokens, 16, 80)
-    yield _asked("search of 50", list(_searches()), tokens, 16, 550, "&_total=accurate")
-    yield _asked("$everything of 1,000", [(one, f"/fhir/Patient/{one}/$everything") for one in seed.WATCHED], tokens, 4, 8000)
-    yield Operation("create", [Request("POST", "/fhir/Observation", backend, body) for body in _results()], 16, 450)
-    life = [Request("POST", "/fhir/Observation", backend, next(_results())), Request("PUT", "/fhir/Observation", backend, _renewed())]
-    yield Operation("create, read, update, delete", life, 16, None, lives=True)
+    yield _reads_operation("read", list(_reads()), tokens, 16, 80)
+    yield _reads_operation("search of 50", list(_searches()), tokens, 16, 550, "&_total=accurate")
+    yield _reads_operation(
+        "$everything of 1,000", [(one, f"/fhir/Patient/{one}/$everything") for one in seed.WATCHED_PATIENTS], tokens, 4, 8000
+    )
+    yield Operation("create", [BenchmarkRequest("POST", "/fhir/Observation", backend, body) for body in _results()], 16, 450)
+    life = [
+        BenchmarkRequest("POST", "/fhir/Observation", backend, next(_results())),
+        BenchmarkRequest("PUT", "/fhir/Observation", backend, _updated_result()),
+    ]
+    yield Operation("create, read, update, delete", life, 16, None, lifecycle=True)
     bundles = list(_bundles())
     entries = sum(size for _, size in bundles) / len(bundles)
-    stored = [Request("POST", "/fhir", backend, body) for body, _ in bundles]
+    stored = [BenchmarkRequest("POST", "/fhir", backend, body) for body, _ in bundles]
     yield Operation("transaction, per entry", stored, 2, 220, parts=entries, slowness=2)
 
 
-def _asked(
-    name: str, asked: Sequence[tuple[str, str]], tokens: Mapping[str, str], connections: int, aim: float, fuller: str = ""
+def _reads_operation(
+    name: str, paths: Sequence[tuple[str, str]], tokens: Mapping[str, str], connections: int, target: float, extra_query: str = ""
 ) -> Operation:
-    """An operation on watched patients' records, each by its own app; ``fuller`` makes the backend's answer as full as an app's."""
-    limited = [Request("GET", path, tokens[patient]) for patient, path in asked]
-    return Operation(name, limited, connections, aim, [Request("GET", path + fuller, tokens["backend"]) for _, path in asked])
+    """Return an operation on watched patients' records, each by its own app.
+
+    ``extra_query`` makes the backend's response as complete as an app's.
+    """
+    limited = [BenchmarkRequest("GET", path, tokens[patient]) for patient, path in paths]
+    return Operation(
+        name, limited, connections, target, [BenchmarkRequest("GET", path + extra_query, tokens["backend"]) for _, path in paths]
+    )
 
 
 def _reads() -> Iterator[tuple[str, str]]:
-    """Ordinary results of all watched patients, in random order."""
+    """Yield reads of ordinary results of all watched patients, in random order."""
     random = Random(1)
-    asked = [(patient, resource) for patient in seed.WATCHED for resource in seed.record(patient, seed.WATCHED_ROWS)]
-    random.shuffle(asked)
+    records = [(patient, resource) for patient in seed.WATCHED_PATIENTS for resource in seed.record(patient, seed.WATCHED_ROWS)]
+    random.shuffle(records)
     codes = {code for code, _, _ in seed.LABS}
-    for patient, resource in asked:
+    for patient, resource in records:
         if resource["resourceType"] == "Observation" and resource["code"]["coding"][0]["code"] in codes:
             yield patient, f"/fhir/Observation/{resource['id']}"
 
 
 def _searches() -> Iterator[tuple[str, str]]:
     for code, _, _ in seed.LABS:
-        for patient in seed.WATCHED:
+        for patient in seed.WATCHED_PATIENTS:
             yield patient, f"/fhir/Observation?patient={patient}&code=http://loinc.org%7C{code}&_count=50"
 
 
 def _results() -> Iterator[bytes]:
-    """New results for the watched patients, without ids."""
+    """Yield new results for the watched patients, without ids."""
     random = Random(2)
     for number in range(_BODIES):
-        patient = seed.WATCHED[number % len(seed.WATCHED)]
+        patient = seed.WATCHED_PATIENTS[number % len(seed.WATCHED_PATIENTS)]
         result = seed.observation(patient, "", number % 8, f"{patient}-visit-{number % 40}", random)
         yield seed.text({name: part for name, part in result.items() if name != "id"})
 
 
-def _renewed() -> bytes:
-    """The first of those results, amended; its id is put in by the load script."""
+def _updated_result() -> bytes:
+    """Return the first of those results, amended.  The load script sets its id."""
     return seed.text({**json.loads(next(_results())), "id": "@id@", "status": "amended"})
 
 
 def _bundles() -> Iterator[tuple[bytes, int]]:
-    """Transactions of 300 to 500 creates and their sizes: Synthea patients where those files are, else made-up ones."""
+    """Yield transactions of 300 to 500 creates and their sizes: Synthea patients if the files exist, else generated ones."""
     files = sorted(_SYNTHEA.glob("*.json.gz")) if _SYNTHEA.is_dir() else []
-    found = [json.loads(gzip.decompress(file.read_bytes())) for file in files]
-    fitting = [bundle for bundle in found if bundle["type"] == "transaction" and 300 <= len(bundle["entry"]) <= 500]
-    for bundle in fitting or [_made_up(number) for number in range(4)]:
+    bundles = [json.loads(gzip.decompress(file.read_bytes())) for file in files]
+    fitting = [bundle for bundle in bundles if bundle["type"] == "transaction" and 300 <= len(bundle["entry"]) <= 500]
+    for bundle in fitting or [_generated_bundle(number) for number in range(4)]:
         yield json.dumps(bundle, separators=(",", ":")).encode(), len(bundle["entry"])
 
 
-def _made_up(number: int) -> dict[str, Any]:
+def _generated_bundle(number: int) -> dict[str, Any]:
     patient = f"urn:uuid:00000000-0000-4000-8000-{number:012d}"
     entries = []
     for resource in seed.record(f"made-{number}", 400):
         own = f"{resource['resourceType']}/{resource.pop('id')}"
         address = patient if resource["resourceType"] == "Patient" else f"urn:example:{own}"
         text = json.dumps(resource).replace(f"Patient/made-{number}", patient).replace("Encounter/made", "urn:example:Encounter/made")
-        asked = {"method": "POST", "url": resource["resourceType"]}
-        entries.append({"fullUrl": address, "resource": json.loads(text), "request": asked})
+        request = {"method": "POST", "url": resource["resourceType"]}
+        entries.append({"fullUrl": address, "resource": json.loads(text), "request": request})
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}

@@ -1,7 +1,7 @@
-"""The records that are measured on: made up, alike for every patient, the same on every run.
+"""Generates the patient records to measure on: similar for every patient, and the same in every run.
 
-The first patients are *watched*: people who can sign in, or who have let a proxy in, with a record of about 1,000
-resources of which some are sensitive.  The rest is the crowd that makes a store large.
+The first patients are *watched*: they have an account, or share their record with a proxy, and about 1,000 resources each,
+some of them sensitive.  The other patients make the store large.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from random import Random
 from typing import Any, Final
 
 VERSION: Final = 1
-"""Raised with any change here, so that a store cached from an earlier version is not used."""
+"""Increase this with every change here, so that stores cached by an earlier version are not used."""
 
-SELVES: Final = tuple(f"self-{number}" for number in range(4))
-SHARED: Final = tuple(f"shared-{number}" for number in range(4))
-WATCHED: Final = SELVES + SHARED
+SELF_PATIENTS: Final = tuple(f"self-{number}" for number in range(4))
+SHARED_PATIENTS: Final = tuple(f"shared-{number}" for number in range(4))
+WATCHED_PATIENTS: Final = SELF_PATIENTS + SHARED_PATIENTS
 WATCHED_ROWS: Final = 1000
 CROWD_ROWS: Final = 500
 
@@ -44,15 +44,15 @@ Resource = dict[str, Any]
 
 
 def patients(rows: int) -> Iterator[tuple[str, int]]:
-    """Patient ids and the size of their records, together about ``rows`` resources."""
-    for patient in WATCHED:
+    """Yield patient ids with the sizes of their records, together about ``rows`` resources."""
+    for patient in WATCHED_PATIENTS:
         yield patient, WATCHED_ROWS
-    for number in range((rows - len(WATCHED) * WATCHED_ROWS) // CROWD_ROWS):
+    for number in range((rows - len(WATCHED_PATIENTS) * WATCHED_ROWS) // CROWD_ROWS):
         yield f"crowd-{number}", CROWD_ROWS
 
 
 def record(patient: str, rows: int) -> Iterator[Resource]:
-    """One patient's record: a visit for every 25 other resources, four fifths of which are laboratory results."""
+    """Yield one patient's record: a visit for every 25 other resources, four fifths of which are laboratory results."""
     random = Random(f"{VERSION} {patient}")
     yield _patient(patient)
     visits = rows // 25
@@ -67,7 +67,7 @@ def record(patient: str, rows: int) -> Iterator[Resource]:
 
 
 def proxy(patient: str) -> tuple[Resource, Resource]:
-    """The RelatedPerson and the Consent by which an adult shares everything but what is sensitive."""
+    """Return the RelatedPerson and the Consent with which an adult shares everything except sensitive data."""
     person = f"proxy-of-{patient}"
     codings = [(_LOINC, "59284-0"), (f"{_IG}/CodeSystem/consent-kind", "proxy-adult"), (f"{_IG}/CodeSystem/proxy-level", "standard")]
     related = {
@@ -96,7 +96,7 @@ def proxy(patient: str) -> tuple[Resource, Resource]:
 
 
 def observation(patient: str, id: str, number: int, visit: str, random: Random) -> Resource:
-    """A laboratory result of about 1.4 kB; one in 25 is of a sensitive category."""
+    """Return a laboratory result of about 1.4 kB; one in 25 is in a sensitive category."""
     code, display, unit = _SENSITIVE_LAB if number % _SENSITIVE_EVERY == _SENSITIVE_EVERY - 1 else LABS[number % len(LABS)]
     when = _moment(random)
     value = round(random.uniform(5, 250), 1)
@@ -192,5 +192,5 @@ def _moment(random: Random) -> datetime:
 
 
 def text(resource: Resource) -> bytes:
-    """The resource on the wire."""
+    """Return the resource as compact JSON."""
     return json.dumps(resource, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Server processes pinned to the first core, and what they cost."""
+"""Starts server processes on the first core, and measures their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Process:
     origin: str
 
     def cpu(self) -> float:
-        """Processor seconds it has used so far, all threads, user and system."""
+        """Return the CPU seconds used so far by all threads, user and system."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
 
     def memory(self) -> tuple[float, float]:
-        """Resident megabytes: all, and without mapped files (a mapped store's pages are the page cache's)."""
+        """Return the resident megabytes: all, and without mapped files (the pages of a mapped store are in the page cache)."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         sizes = {name: value for name, _, value in (line.partition(":") for line in lines)}
         return tuple(int(sizes[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))  # type: ignore[return-value]
@@ -59,7 +59,7 @@ def fhir_server(store: str, core: int | None = SERVER_CORE) -> Iterator[Process]
 
 @contextmanager
 def control(answers: Path) -> Iterator[Process]:
-    """The bare ASGI application that gives these answers from memory, in the same web server with the same settings."""
+    """The ASGI application that returns these responses from memory, in the same web server with the same settings."""
     port = _free_port()
     command = ["uvicorn", "benchmarks.control:app", "--factory", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
     quiet = ["--no-access-log", "--no-server-header", "--no-date-header", "--log-level", "warning"]
@@ -68,8 +68,8 @@ def control(answers: Path) -> Iterator[Process]:
 
 
 @contextmanager
-def held(process: Process, percent: int) -> Iterator[None]:
-    """While this lasts the process has no more than this share of a core."""
+def limited_cpu(process: Process, percent: int) -> Iterator[None]:
+    """Limit the process to this share of a core while the context is open."""
     holding = subprocess.Popen(["cpulimit", "-q", "-p", str(process.pid), "-l", str(percent)])
     try:
         yield
@@ -104,7 +104,7 @@ def _running(module: list[str], environment: Mapping[str, str], port: int, ready
 def _wait(process: subprocess.Popen[bytes], address: str) -> None:
     for _ in range(600):
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended with status {process.returncode} before it answered")
+            raise RuntimeError(f"the server exited with status {process.returncode} before it responded")
         try:
             urllib.request.urlopen(address).read()
             return
@@ -112,4 +112,4 @@ def _wait(process: subprocess.Popen[bytes], address: str) -> None:
             return
         except OSError:
             time.sleep(0.1)
-    raise RuntimeError(f"nothing answers at {address}")
+    raise RuntimeError(f"no response from {address}")

@@ -1,4 +1,4 @@
-"""Stores of a given size, filled through the server's own write path; SQLite's are kept in ``.cache/`` for later runs."""
+"""Creates stores of a given size through the server's own write path.  SQLite stores are cached in ``.cache/`` for later runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import seed
 from fhir_server.app import Components, build_components
-from fhir_server.maintenance.input_files import Item, Unit, files, units
+from fhir_server.maintenance.input_files import Item, Unit, list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
@@ -28,22 +28,22 @@ CACHE = ROOT / ".cache" / "benchmarks"
 _UNIT = 1000  # resources stored in one transaction
 
 
-def store_of(rows: int) -> Path:
-    """A fresh copy of the store with about ``rows`` resources; the copy is the caller's to write to and remove."""
-    kept = CACHE / f"store-{rows}-{seed.VERSION}-{_schema()}.sqlite"
-    if not kept.exists():
+def copy_of_size(rows: int) -> Path:
+    """Return a new copy of the store with about ``rows`` resources.  The caller may write to it and must remove it."""
+    cached = CACHE / f"store-{rows}-{seed.VERSION}-{_schema()}.sqlite"
+    if not cached.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        remove(building := kept.with_suffix(".building"))
-        asyncio.run(fill(url_of(building), rows))
-        building.rename(kept)
+        remove(building := cached.with_suffix(".building"))
+        asyncio.run(fill(sqlite_url(building), rows))
+        building.rename(cached)
     copy = CACHE / f"run-{rows}.sqlite"
     remove(copy)
-    shutil.copyfile(kept, copy)
+    shutil.copyfile(cached, copy)
     return copy
 
 
 def _schema() -> str:
-    """A digest of the tables a store of today has: one that was filled under others is not used."""
+    """Return a digest of the current tables, so that a cached store with other tables is not used."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(path := Path(folder) / "empty.sqlite")
         with sqlite3.connect(path) as connection:
@@ -53,42 +53,42 @@ def _schema() -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a store's file and those beside it."""
+    """Remove a store's file and its write-ahead log."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def url_of(path: Path) -> str:
+def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
 def settings(store: str, port: int = 8000) -> Settings:
-    """The settings of a server on the store at this URL."""
+    """Return the settings of a server on the store at this URL."""
     return Settings(store=store, origin=f"http://127.0.0.1:{port}", mode="test", secret_key="k" * 40)
 
 
 async def fill(store: str, rows: int) -> None:
     """Fill the empty store at this URL with about ``rows`` resources."""
-    made = build_components(settings(store))
-    await made.prepare()
-    await _people(made)
-    loader, tally = Loader(made.store, made.labeler, made.settings.base, made.clock), LoadReport()
+    components = build_components(settings(store))
+    await components.prepare()
+    await _create_users(components)
+    loader, report = Loader(components.store, components.labeler, components.settings.base, components.clock), LoadReport()
     started = time.monotonic()
-    for file in files((ROOT / "seed_bundles",)):
-        for unit in units(file, b"benchmark", date.today()):
-            await loader.load(unit, tally)
+    for file in list_files((ROOT / "seed_bundles",)):
+        for unit in read_units(file, b"benchmark", date.today()):
+            await loader.load(unit, report)
     for unit in _units(rows):
-        await loader.load(unit, tally)
-        rate = tally.stored / (time.monotonic() - started)
-        print(f"\rfilling {tally.stored:,} of {rows:,} ({rate:,.0f} a second)  ", end="", file=sys.stderr, flush=True)
+        await loader.load(unit, report)
+        rate = report.stored / (time.monotonic() - started)
+        print(f"\rfilling {report.stored:,} of {rows:,} ({rate:,.0f} a second)  ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    if tally.rejects:
-        raise RuntimeError(f"a made-up resource was refused: {tally.rejects[0].decode()}")
-    await made.close()
+    if report.rejects:
+        raise RuntimeError(f"a generated resource was rejected: {report.rejects[0].decode()}")
+    await components.close()
 
 
 def _units(rows: int) -> Iterator[Unit]:
-    grants = chain.from_iterable(seed.proxy(patient) for patient in seed.SHARED)
+    grants = chain.from_iterable(seed.proxy(patient) for patient in seed.SHARED_PATIENTS)
     made = chain(chain.from_iterable(seed.record(*one) for one in seed.patients(rows)), grants)
     items: list[Item] = []
     for resource in made:
@@ -99,26 +99,28 @@ def _units(rows: int) -> Iterator[Unit]:
     yield Unit(Path("benchmark"), False, items, 0)
 
 
-async def _people(made: Components) -> None:
-    for patient in seed.SELVES:
-        await users.create(made.store, patient, "a-long-password-1", "patient", patient=patient)
-    for patient in seed.SHARED:
-        await users.create(made.store, f"proxy-of-{patient}", "a-long-password-1", "patient", related_persons=(f"proxy-of-{patient}",))
+async def _create_users(components: Components) -> None:
+    for patient in seed.SELF_PATIENTS:
+        await users.create(components.store, patient, "a-long-password-1", "patient", patient=patient)
+    for patient in seed.SHARED_PATIENTS:
+        await users.create(
+            components.store, f"proxy-of-{patient}", "a-long-password-1", "patient", related_persons=(f"proxy-of-{patient}",)
+        )
 
 
 async def access_tokens(store: str) -> dict[str, str]:
-    """Access tokens good for an hour: an app's for each watched patient's record (by patient id), and the backend's ("backend")."""
-    made = build_components(settings(store))
-    await made.store.prepare()
-    now = made.clock()
+    """Return access tokens that are valid for an hour: for each watched patient (by id) an app's, and the "backend"."""
+    components = build_components(settings(store))
+    await components.store.prepare()
+    now = components.clock()
 
     async def app(username: str, patient: str) -> str:
-        return await tokens.operator_token(made.store, "demo-public", "patient/*.rs", now, username=username, patient=patient)
+        return await tokens.issue_operator_token(components.store, "demo-public", "patient/*.rs", now, username=username, patient=patient)
 
     try:
-        found = {patient: await app(patient, patient) for patient in seed.SELVES}
-        found |= {patient: await app(f"proxy-of-{patient}", patient) for patient in seed.SHARED}
-        found["backend"] = await tokens.operator_token(made.store, "demo-backend", "system/*.cruds", now)
+        found = {patient: await app(patient, patient) for patient in seed.SELF_PATIENTS}
+        found |= {patient: await app(f"proxy-of-{patient}", patient) for patient in seed.SHARED_PATIENTS}
+        found["backend"] = await tokens.issue_operator_token(components.store, "demo-backend", "system/*.cruds", now)
         return found
     finally:
-        await made.close()
+        await components.close()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from fhir_server import app
-from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
@@ -79,15 +79,15 @@ class Served:
     def load(self, *paths: Path, day: date | None = None) -> LoadReport:
         tally = LoadReport()
         loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock)
-        for path in files(paths):
-            for unit in units(path, b"test", day):
+        for path in list_files(paths):
+            for unit in read_units(path, b"test", day):
                 self.run(loader.load(unit, tally))
         return tally
 
     def token(
         self, client: str = "demo-backend", scope: str = "system/*.cruds", user: str | None = None, patient: str | None = None
     ) -> str:
-        return self.run(tokens.operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
+        return self.run(tokens.issue_operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
 
     def app_token(self, user: str, patient: str, scope: str = "patient/*.cruds") -> str:
         """A token such as a SMART app gets for this person and record."""

@@ -41,7 +41,7 @@ class Authenticator:
         known = self._plans.get(key)
         if known is not None and await _is_current(known, snapshot, now):
             return known
-        principal = await tokens.principal(self._store, token, now)
+        principal = await tokens.resolve_principal(self._store, token, now)
         if principal is None:
             self._plans.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")

@@ -20,20 +20,18 @@ from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
-from fhir_server.resources import catalog
+from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, RefersTo
 from fhir_server.search.visibility import SearchableRow, Visibility, VisibilityClause
 from fhir_server.smart.core.persons import Person
-from fhir_server.smart.core.scopes import INTERACTIONS, Scope, ScopeInteraction, covers
+from fhir_server.smart.core.scopes import INTERACTIONS, Scope, ScopeInteraction, covering_scopes
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import PermissionEpoch, Snapshot
 
 INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what is ours and not the record's: security labels, tags, source."""
 
-# Data that belongs to no patient and is the same for every caller.
-COMMON = frozenset({"directory", "medication-definition"})
 _ROLE_ACTORS = {"clinician": "CT", "billing": "BO", "privacy": "AU"}
 # Where a practitioner must be named for a patient to be under his or her care.
 _TREATING = (("CareTeam", "participant"), ("Encounter", "participant"), ("Patient", "general-practitioner"), ("Appointment", "actor"))
@@ -95,7 +93,9 @@ class Permissions:
     def scopes(self, type: str, interaction: ScopeInteraction) -> tuple[Scope, ...]:
         """The scopes that let this caller do ``interaction`` to resources of ``type``."""
         return tuple(
-            scope for scope in covers(self.principal.scopes, None, type, interaction) if self._visible_condition(type, scope) is not None
+            scope
+            for scope in covering_scopes(self.principal.scopes, None, type, interaction)
+            if self._visible_condition(type, scope) is not None
         )
 
     def covers_resource(self, interaction: ScopeInteraction, type: str, resource: Mapping[str, Any]) -> bool:
@@ -197,8 +197,8 @@ class Permissions:
     def _clauses_at_level(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         narrowed = self._without_denied(type, narrowed)
         plain = self._unconditional_classes(type)
-        common = frozenset().union(*(plain[data] for data in plain if data in COMMON))
-        ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON))
+        common = frozenset().union(*(plain[data] for data in plain if data in COMMON_DATA_CLASSES))
+        ours = frozenset().union(*(plain[data] for data in plain if data not in COMMON_DATA_CLASSES))
         if patients is None:
             yield VisibilityClause(None, ours | common, self.released_only, narrowed)
         else:

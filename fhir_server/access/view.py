@@ -118,7 +118,7 @@ class View:
 
     async def types_of_unfiltered(self, patient: str) -> frozenset[str]:
         """The types of which this patient has rows, in view or not: only to spare questions that nothing can answer."""
-        return await self._snapshot.types_of(frozenset({patient}))
+        return await self._snapshot.types_of_unfiltered(frozenset({patient}))
 
     async def visible_targets(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are in view."""

@@ -1,9 +1,10 @@
-"""The journal of who asked for what: one R4 AuditEvent a request, and one for each act of the sign-in, OAuth and portal pages.
+"""The audit log: one R4 AuditEvent for each FHIR request, and one for each security event.
 
-Lines are appended in chains that show a removed or altered one.
+Security events are those of the sign-in, OAuth and portal pages and of the operator's commands.
 
-Each server process writes a chain of its own; a line holds the digest of the line before it.  Lines are gathered for a
-moment and appended together, so that no answer waits for them; a machine that dies loses that moment's lines.
+Each server process appends its own chain of lines.  A line contains the digest of the line before it, so a changed or
+missing line shows.  Lines are collected for a quarter of a second and appended together, so that no response waits for
+them.  If the machine fails, the lines collected since the last append are lost.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from fhir_server.interactions.messages import Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 
-JOURNAL = "audit"
+LOG_NAME = "audit"
 _log = logging.getLogger("fhir_server")
-_PAUSE = 0.25
-_FULL = 1000
+_FLUSH_SECONDS = 0.25
+_FLUSH_AT = 1000
 
 
 class AuditLog:
-    """Notes requests for the journal.  One per server process."""
+    """Records requests and security events.  One per server process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -44,47 +45,47 @@ class AuditLog:
         self._task: asyncio.Task[None] | None = None
 
     async def record_request(self, request: Request, status: int) -> None:
-        """Remember one request and the status it was answered with."""
-        await self._enqueue(partial(audit_event, request, status))
+        """Record a request and the HTTP status of its response."""
+        await self._add(partial(audit_event, request, status))
 
-    async def record_event(self, act: SecurityEvent, at: int) -> None:
-        """Remember an act of the pages or the OAuth endpoints, at this instant."""
-        await self._enqueue(partial(security_event, act, at))
+    async def record_event(self, event: SecurityEvent, at: int) -> None:
+        """Record a security event.  ``at`` is in microseconds since 1970 UTC."""
+        await self._add(partial(security_event, event, at))
 
     async def flush(self) -> None:
-        """Append what is waiting, durably."""
-        async with self._flushing:  # for lines that overtook others which could not be written would break the chain
+        """Append everything recorded so far, durably.  Raises what the store raises; then nothing is lost."""
+        async with self._flushing:  # two at once could append lines in another order than the chain's
             waiting, self._waiting = self._waiting, []
             self._lines += [self._line(event()) for event in waiting]
             if self._lines:
-                await self._store.append(JOURNAL, self._lines)
+                await self._store.append_log(LOG_NAME, self._lines)
                 self._lines = []
 
     async def close(self) -> None:
-        """Append what is waiting and stop."""
+        """Append everything recorded so far, and stop."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
         await self.flush()
 
-    async def _enqueue(self, event: Callable[[], dict[str, Any]]) -> None:
+    async def _add(self, event: Callable[[], dict[str, Any]]) -> None:
         self._waiting.append(event)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        if len(self._waiting) >= _FULL and not self._flushing.locked():
+        if len(self._waiting) >= _FLUSH_AT and not self._flushing.locked():
             await self._flush_once()
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_FLUSH_SECONDS)
             await self._flush_once()
 
     async def _flush_once(self) -> None:
-        """Append what is waiting; if that fails it waits on, for the request itself was answered."""
+        """Append everything recorded so far.  If that fails, log the error and try again with the next flush."""
         try:
             await self.flush()
         except Exception:
-            _log.exception("The audit journal could not be written; it will be tried again.")
+            _log.exception("The audit log could not be written. The server tries again.")
 
     def _line(self, event: dict[str, Any]) -> bytes:
         line = msgspec.json.encode({"chain": self._chain, "before": self._last, "event": event})
@@ -93,7 +94,7 @@ class AuditLog:
 
 
 def broken_links(lines: Iterable[tuple[int, bytes]]) -> list[int]:
-    """Numbers of the lines that do not follow from the line before them in their chain."""
+    """Return the numbers of the lines whose digest does not match the line before them in their chain."""
     last: dict[str, str] = {}
     broken = []
     for number, text in lines:

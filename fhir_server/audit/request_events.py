@@ -1,6 +1,7 @@
-"""One request as an R4 AuditEvent (http://hl7.org/fhir/R4/auditevent.html), after IHE's Basic Audit Log Patterns.
+"""Builds the R4 AuditEvent of a FHIR request (http://hl7.org/fhir/R4/auditevent.html), by IHE's Basic Audit Log Patterns.
 
-Two agents where one person acts for another: who asked, and for whose record.
+The agents are the user or client that sent the request, the client if a user sent it, and the patient of the token.
+Events are dicts, because building them as models of ``fhir.resources`` takes about a hundred times as long, on the event loop.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "co
 
 
 def audit_event(request: Request, status: int) -> dict[str, Any]:
-    """The AuditEvent of a request answered with an HTTP ``status``."""
-    searching = _searching(request)
+    """Return the AuditEvent of a request whose response had this HTTP ``status``."""
+    is_search = _is_search(request)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _TYPE,
-        "action": "E" if searching or _operation(request) else _ACTIONS.get(request.method, "E"),
+        "action": "E" if is_search or _is_operation(request) else _ACTIONS.get(request.method, "E"),
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
         "agent": _agents(request),
         "source": {"observer": {"display": "fhir-server"}},
     }
-    entities = [one for one in (_entity(request), *(_part(*entry) for entry in request.entries)) if one]
+    entities = [entity for entity in (_entity(request), *(_bundle_entry(*entry) for entry in request.entries)) if entity]
     return {**event, "entity": entities} if entities else event
 
 
-def _searching(request: Request) -> bool:
-    return not _operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
+def _is_search(request: Request) -> bool:
+    return not _is_operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
 
 
-def _operation(request: Request) -> bool:
+def _is_operation(request: Request) -> bool:
     return any(step.startswith("$") for step in request.path)
 
 
@@ -47,8 +48,8 @@ def _agents(request: Request) -> list[dict[str, Any]]:
     if permissions is None:
         return [{"requestor": True, "who": {"display": "unidentified"}}]
     principal = permissions.principal
-    asker = principal.fhir_user or f"Client {principal.client_id}"
-    agents: list[dict[str, Any]] = [{"requestor": True, "altId": principal.username or principal.client_id, "who": {"display": asker}}]
+    requester = principal.fhir_user or f"Client {principal.client_id}"
+    agents: list[dict[str, Any]] = [{"requestor": True, "altId": principal.username or principal.client_id, "who": {"display": requester}}]
     if principal.username:
         agents.append({"requestor": False, "altId": principal.client_id, "who": {"display": f"Client {principal.client_id}"}})
     if principal.patient:
@@ -57,20 +58,20 @@ def _agents(request: Request) -> list[dict[str, Any]]:
 
 
 def _entity(request: Request) -> dict[str, Any]:
-    """What was asked of: a row by its reference, searches and operations by their address too."""
-    searching, operation = _searching(request), _operation(request)
+    """Return what the request was about: a resource by its reference, a search or operation by its URL (base64)."""
+    is_search, is_operation = _is_search(request), _is_operation(request)
     entity: dict[str, Any] = {}
-    row = len(request.path) > 2 or (len(request.path) == 2 and not searching and not operation)
-    if row and not request.path[0].startswith("$"):
+    names_resource = len(request.path) > 2 or (len(request.path) == 2 and not is_search and not is_operation)
+    if names_resource and not request.path[0].startswith("$"):
         entity["what"] = {"reference": "/".join(request.path[:2])}
-    if searching or operation:
-        asked = "/".join(request.path) + "?" + format_query((*request.query, *_sent(request)))
-        entity["query"] = b64encode(asked.encode()).decode()
+    if is_search or is_operation:
+        url = "/".join(request.path) + "?" + format_query((*request.query, *_form_fields(request)))
+        entity["query"] = b64encode(url.encode()).decode()
     return entity
 
 
-def _sent(request: Request) -> Iterable[tuple[str, str]]:
-    """The fields of a search by POST; none where they could not be read."""
+def _form_fields(request: Request) -> Iterable[tuple[str, str]]:
+    """Return the form fields of a search by POST; none if they cannot be read."""
     if request.path[-1:] != ("_search",):
         return ()
     try:
@@ -79,7 +80,7 @@ def _sent(request: Request) -> Iterable[tuple[str, str]]:
         return ()
 
 
-def _part(request: Request, status: int) -> dict[str, Any]:
-    """One entry of a Bundle: what it asked of, how, and (where it stands for itself) how that ended."""
+def _bundle_entry(request: Request, status: int) -> dict[str, Any]:
+    """Return the entity of a Bundle entry, with its method and, if it is not 0, its own status."""
     details = {"method": request.method} | ({"status": str(status)} if status else {})
     return _entity(request) | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}

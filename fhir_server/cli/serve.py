@@ -17,7 +17,7 @@ from fhir_server.app import Components, application
 from fhir_server.cli.base import main, make_store_folder, settings, with_parts, without_credentials
 from fhir_server.cli.store import LOAD_KEY, load_key, today
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
@@ -70,8 +70,8 @@ async def _load_demo(made: Components) -> None:
     key = await load_key(made.store)
     if await made.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
         return
-    for path in files((data_folder("seed_bundles"),)):
-        for unit in units(path, key, today(made)):
+    for path in list_files((data_folder("seed_bundles"),)):
+        for unit in read_units(path, key, today(made)):
             await loader.load(unit, tally)
     if tally.rejects:
         raise ValueError(f"The demo records were refused: {tally.rejects[0].decode()}")

@@ -11,15 +11,15 @@ from pathlib import Path
 import click
 
 from fhir_server.app import Components
-from fhir_server.audit import JOURNAL, broken_links
+from fhir_server.audit import LOG_NAME, broken_links
 from fhir_server.cli.base import main, on_terminal, settings, with_parts, without_credentials
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import policy as policies
 from fhir_server.errors import Problem
-from fhir_server.maintenance.export import export as export_all
-from fhir_server.maintenance.input_files import files, units
+from fhir_server.maintenance.export import export_store
+from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
-from fhir_server.maintenance.relabel import relabel as relabel_all
+from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.store import Store
 
 LOAD_KEY = "load-key"
@@ -51,7 +51,7 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
 
     A load that was interrupted goes on when started again: what is already there is not stored twice.
     """
-    tally = with_parts(lambda made: _load(made, files(paths), shift_dates))
+    tally = with_parts(lambda made: _load(made, list_files(paths), shift_dates))
     click.echo(f"{tally.stored} stored, {tally.present} already there, {len(tally.rejects)} refused.")
     if tally.rejects:
         rejects.write_bytes(b"".join(line + b"\n" for line in tally.rejects))
@@ -67,9 +67,9 @@ async def _load(made: Components, paths: list[Path], shift: bool) -> LoadReport:
         done = 0
         for path in paths:
             try:
-                for unit in units(path, key, today(made) if shift else None):
+                for unit in read_units(path, key, today(made) if shift else None):
                     await loader.load(unit, tally)
-                    bar.update(done + unit.read - bar.pos)
+                    bar.update(done + unit.bytes_read - bar.pos)
             except Problem as problem:
                 line = {"source": path.name, "outcome": json.loads(problem.outcome())}
                 tally.rejects.append(json.dumps(line).encode())
@@ -82,7 +82,7 @@ async def _load(made: Components, paths: list[Path], shift: bool) -> LoadReport:
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 def export(out: Path) -> None:
     """Write the whole store as NDJSON, one file a type."""
-    counts = with_parts(lambda made: export_all(made.store, out))
+    counts = with_parts(lambda made: export_store(made.store, out))
     for type, count in counts.items():
         click.echo(f"{count:8d}  {type}")
 
@@ -90,8 +90,8 @@ def export(out: Path) -> None:
 @main.command()
 def relabel() -> None:
     """Label every row afresh, after a change of policy, value sets or departments."""
-    seen, changed = with_parts(lambda made: relabel_all(made.store, made.labeler, made.settings.base, made.clock()))
-    click.echo(f"{seen} rows labelled, {changed} changed.")
+    report = with_parts(lambda made: relabel_store(made.store, made.labeler, made.settings.base, made.clock()))
+    click.echo(f"{report.examined} rows labeled, {report.changed} changed.")
 
 
 @main.command()
@@ -142,7 +142,7 @@ def journal(after: int) -> None:
 
 
 async def _journal(made: Components, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
-    while batch := await made.store.journal(JOURNAL, after):
+    while batch := await made.store.read_log(LOG_NAME, after):
         for line in batch:
             yield line
         after = batch[-1][0]

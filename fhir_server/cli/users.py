@@ -17,7 +17,7 @@ from fhir_server.smart.accounts import password_codes, users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.persons import Role
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.tokens import tokens
 
 
@@ -45,7 +45,9 @@ def user_add(
             made.store, username, given, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,
             rules=made.smart.passwords,
         )  # fmt: skip
-        await made.smart.record(SecurityEvent("add-user", username=opened.username, about=of_patient(patient), detail={"role": role}))
+        await made.smart.record(
+            SecurityEvent("add-user", username=opened.username, about=patient_references(patient), detail={"role": role})
+        )
         return "" if password else await password_codes.issue(made.store, opened, made.clock())
 
     if code := with_parts(add):
@@ -184,8 +186,8 @@ def token(client_id: str, username: str | None, patient: str | None, scope: str)
     """Print an access token, for the operator of the machine that holds the store."""
 
     async def make(made: Components) -> str:
-        text = await tokens.operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
-        about = of_patient(patient)
+        text = await tokens.issue_operator_token(made.store, client_id, scope, made.clock(), username=username, patient=patient)
+        about = patient_references(patient)
         await made.smart.record(SecurityEvent("operator-token", True, username or "", client_id, about=about, detail={"scope": scope}))
         return text
 

@@ -53,7 +53,7 @@ async def department(
     asks = _is_department(type, target.body)
     for name in _PARENTS:
         for _, value in elements.at(target.body, name):
-            parent = elements.literal(value)
+            parent = elements.target_of(value)
             if parent is not None and parent[0] in TYPES:
                 above = await department(book, parent[0], parent[1], lookup, depth + 1)
                 labels |= above.labels

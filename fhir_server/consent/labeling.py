@@ -70,7 +70,7 @@ def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
     found = set()
     for path in elements.present(resource, catalog()[type].subjects):
         for _, value in elements.at(resource, path):
-            target = elements.literal(value)
+            target = elements.target_of(value)
             if path == "id" and isinstance(value, str):
                 found.add(value)
             elif target is not None and target[0] == "Patient":
@@ -202,7 +202,7 @@ class _LabelingRun:
 
     async def _target(self, value: Any) -> tuple[bool, LabelSource | None]:
         """Whether ``value`` refers to a row that lends labels, and that row.  A logical reference is only words."""
-        name = elements.literal(value)
+        name = elements.target_of(value)
         if name is None:
             text = value.get("reference") if isinstance(value, dict) else None
             # A literal reference to another server's row: of that row we know nothing.
@@ -223,7 +223,7 @@ class _LabelingRun:
                 continue
             self._labels |= target.key.labels
             self._release = max(self._release, target.release_at)
-            name = elements.literal(value)
+            name = elements.target_of(value)
             if name is not None:
                 self._patients = tuple(sorted({*self._patients, *patient_ids(name[0], target.body)}))
             if self._type.name == "Binary":
@@ -243,7 +243,7 @@ class _LabelingRun:
     async def _departments(self) -> None:
         for path in elements.present(self._resource, self._type.departments):
             for _, value in elements.at(self._resource, path):
-                name = elements.literal(value)
+                name = elements.target_of(value)
                 if name is None or name[0] not in DEPARTMENTS:
                     continue
                 found = await department(self._book, *name, self._propagated)
@@ -292,8 +292,8 @@ class _LabelingRun:
 
     def _words(self) -> None:
         for one in self._mentions:
-            if one.words and one.path and one.path[0] not in ("text", "meta") and (labels := self._book.labels_in_text(one.words)):
-                self._parts.add(elements.cut(self._type.name, one.path), labels)
+            if one.text and one.path and one.path[0] not in ("text", "meta") and (labels := self._book.labels_in_text(one.text)):
+                self._parts.add(elements.removal_path(self._type.name, one.path), labels)
 
     def _guarded_references(self) -> tuple[GuardedReference, ...]:
         """References to rows that not everybody sees; those to the row's own patient tell nothing new."""
@@ -307,5 +307,5 @@ class _LabelingRun:
                 continue
             # What surrounds a reference to another patient tells of that patient too.
             other = target[0] == "Patient" and len(place) > 2 and isinstance(place[1], int)
-            found.append(GuardedReference(place[:2] if other else elements.cut(self._type.name, place), "/".join(target)))
+            found.append(GuardedReference(place[:2] if other else elements.removal_path(self._type.name, place), "/".join(target)))
         return tuple(found)

@@ -7,7 +7,6 @@ transaction is one store transaction: every entry or none.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,13 +21,12 @@ from fhir_server.interactions import bundle_json, write
 from fhir_server.interactions.messages import JSON, Request, Response, parse_query
 from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service
+from fhir_server.resources.bundle_links import ABSOLUTE_LINK, replace_links
 from fhir_server.store import Transaction
 from fhir_server.writing import writer
 from fhir_server.writing.writer import Draft, ResourceWriter
 
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
-# Only members that hold an address are rewritten; an identifier may look like one and is not.
-_ADDRESS = re.compile(rb'"(reference|url|uri)"(\s*:\s*)"(urn:[^"\\]*|https?://[^"\\]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
     url = urlsplit(asked["url"].removeprefix(service.base))
     path = tuple(part for part in url.path.split("/") if part)
     inner = msgspec.structs.replace(
-        request, method=asked["method"], path=path, pairs=parse_query(url.query.encode("ascii", "replace")),
+        request, method=asked["method"], path=path, query=parse_query(url.query.encode("ascii", "replace")),
         headers=_headers(request, asked), body=b"", entries=[],
     )  # fmt: skip
     full_url = str(value.get("fullUrl", ""))
@@ -189,7 +187,7 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
         raise Problem("invalid", "This entry needs a resource.")
     if not writer.has_readable_references(body, value.get("resource")):
         body = jsontext.unescape(body)
-    inner.body = _ADDRESS.sub(lambda found: _with_addresses(found, addresses), body) if addresses else body
+    inner.body = replace_links(body, addresses, ABSOLUTE_LINK) if addresses else body
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle is a GET.")
     draft = writer.parse_draft(inner.body, path[0] if path else None, base=service.base)
@@ -197,12 +195,6 @@ def _entry(value: Any, text: bytes, place: int, request: Request, service: Servi
         raise Problem("invalid", "The resource's id is not the one in the entry's url.")
     id = draft.id if asked["method"] == "PUT" else addresses.get(full_url, "/").partition("/")[2] or service.new_id()
     return BundleEntry(place, full_url, inner, draft, id or "")
-
-
-def _with_addresses(found: re.Match[bytes], addresses: Mapping[str, str]) -> bytes:
-    name, colon, address = found.groups()
-    target = addresses.get(address.decode())
-    return found.group(0) if target is None else b'"%s"%s"%s"' % (name, colon, target.encode())
 
 
 def _headers(request: Request, asked: Mapping[str, Any]) -> dict[str, str]:

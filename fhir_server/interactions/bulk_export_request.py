@@ -9,11 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access.permissions import COMMON
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request, parse_query
-from fhir_server.resources import catalog
+from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
 
@@ -47,7 +46,7 @@ class ExportRequest(msgspec.Struct, frozen=True):
         return tuple(covered)
 
     def _has(self, type: str) -> bool:
-        return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON
+        return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON_DATA_CLASSES
 
     async def condition(self, view: View, type: str, base: str) -> Filter:
         """What a row of ``type`` must meet.  Raises Problem ``not_found`` for a group that is not in view (any longer)."""

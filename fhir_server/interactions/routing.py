@@ -11,7 +11,7 @@ from fhir_server.interactions import bulk_export, everything, read, search, writ
 from fhir_server.interactions.messages import JSON, NDJSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
-from fhir_server.writing import writer
+from fhir_server.resources.references import ID
 
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
 Handler = Callable[[Request, Service], Awaitable[Response]]
@@ -89,7 +89,7 @@ def match_route(request: Request) -> Route:
     row = rows.get("GET" if request.method == "HEAD" else request.method)
     if row is None:
         raise Problem("method", f"{request.method} is not supported at this address.")
-    if "{id}" in row.shape and not writer.ID.fullmatch(path[1]):
+    if "{id}" in row.shape and not ID.fullmatch(path[1]):
         if row.method in ("PUT", "DELETE"):
             raise Problem("invalid", "This is not a valid logical id.")
         raise not_found(path[0], path[1])

@@ -14,7 +14,7 @@ import msgspec
 from fhir_server.linking import http
 from fhir_server.linking.context import NO_RESPONSE, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
-from fhir_server.smart.outbound.json_client import callable_url, origin_of, text
+from fhir_server.smart.outbound.json_client import as_text, is_callable_url, origin_of
 
 _UNSAFE: Final = "It is not safe to sign in at the other health system at the moment. Contact our health information office."
 
@@ -40,11 +40,11 @@ async def discover(context: LinkingContext, organization: Organization) -> Endpo
         raise UnreachableError(NO_RESPONSE)
     document = response.body
     endpoints = Endpoints(
-        authorization=text(document.get("authorization_endpoint")),
-        token=text(document.get("token_endpoint")),
-        revocation=text(document.get("revocation_endpoint")),
-        jwks=text(document.get("jwks_uri")),
-        issuer=text(document.get("issuer")),
+        authorization=as_text(document.get("authorization_endpoint")),
+        token=as_text(document.get("token_endpoint")),
+        revocation=as_text(document.get("revocation_endpoint")),
+        jwks=as_text(document.get("jwks_uri")),
+        issuer=as_text(document.get("issuer")),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
     methods = document.get("code_challenge_methods_supported")
@@ -57,4 +57,4 @@ def _is_safe(context: LinkingContext, organization: Organization, endpoints: End
     required = (endpoints.authorization, endpoints.token)
     optional = (endpoints.revocation, endpoints.jwks, endpoints.issuer)
     urls = (*required, *filter(None, optional))
-    return all(callable_url(context.smart, url) and origin_of(url) == organization.authority for url in urls)
+    return all(is_callable_url(context.smart, url) and origin_of(url) == organization.authority for url in urls)

@@ -9,7 +9,7 @@ import msgspec
 
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.registry import Register
-from fhir_server.smart.outbound.json_client import callable_url, origin_of
+from fhir_server.smart.outbound.json_client import is_callable_url, origin_of
 from fhir_server.store import Store
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
@@ -52,7 +52,7 @@ async def find(store: Store, id: str) -> Organization | None:
 
 async def list_all(store: Store) -> tuple[Organization, ...]:
     """Return all organizations, sorted by id."""
-    return await _organizations.all(store)
+    return await _organizations.list_all(store)
 
 
 async def add(smart: SmartContext, organization: Organization) -> None:
@@ -78,8 +78,8 @@ def _validate(smart: SmartContext, organization: Organization) -> None:
         raise ValueError("The organization needs a name, without control characters.")
     if not organization.client_id.isprintable() or not organization.client_id:
         raise ValueError("The client id is required: it is this server's client id at the other system.")
-    if not callable_url(smart, organization.base) or "?" in organization.base or organization.base.endswith("/"):
+    if not is_callable_url(smart, organization.base) or "?" in organization.base or organization.base.endswith("/"):
         raise ValueError("The FHIR base must be an https URL without a query and without a slash at the end.")
     sign_in = organization.sign_in
-    if sign_in and (not callable_url(smart, sign_in) or sign_in != origin_of(sign_in)):
+    if sign_in and (not is_callable_url(smart, sign_in) or sign_in != origin_of(sign_in)):
         raise ValueError("The sign-in origin must have the form https://host[:port].")

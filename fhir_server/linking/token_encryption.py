@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking.context import LinkEndedError
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.encryption import box
+from fhir_server.smart.core.encryption import derive_fernet
 
 _KIND: Final = "linking-key"
 _KEY_CHANGED: Final = "This link can no longer be used. Link the account again."
@@ -33,7 +33,7 @@ async def decrypt(smart: SmartContext, ciphertext: bytes) -> bytes:
 
 async def _cipher(smart: SmartContext) -> Fernet:
     seed = smart.key.encode() if smart.key else await _stored_key(smart)
-    return box(seed, "fhir-server linked accounts")
+    return derive_fernet(seed, "fhir-server linked accounts")
 
 
 async def _stored_key(smart: SmartContext) -> bytes:

@@ -73,5 +73,5 @@ async def _post_authenticated(
     context: LinkingContext, organization: Organization, audience: str, endpoint: str, body: str
 ) -> client_authentication.AuthenticatedRequest:
     if organization.method == "none":
-        return client_authentication.by_name(organization.client_id, endpoint, body)
-    return await client_authentication.by_key(context.smart, organization.client_id, audience, endpoint, body)
+        return client_authentication.authenticate_by_id(organization.client_id, endpoint, body)
+    return await client_authentication.authenticate_by_key(context.smart, organization.client_id, audience, endpoint, body)

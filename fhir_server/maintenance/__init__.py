@@ -1,1 +1,1 @@
-"""Whole files in and out: the loader behind ``fhir-server load`` and the exporter behind ``fhir-server export``."""
+"""Operator commands on a whole store: load, export, relabel, copy."""

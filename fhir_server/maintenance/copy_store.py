@@ -1,9 +1,10 @@
-"""``fhir-server migrate``: one store copied into another, then compared with it.
+"""``fhir-server copy-store``: copy one store into another, then compare the two.
 
-Copied are visibility classes, every version of every resource with its index entries, secrets, and journals.  Not copied
-are the counters that end plans cached in running servers, for none runs on the copy yet, and MongoDB's locks.
+Copied are visibility classes, every version of every resource with its index entries, key-value records, and logs.  Not
+copied are MongoDB's lock documents and the counters of the permission epoch: no server that caches permissions runs on
+the copy yet.
 
-Nothing may write to the source meanwhile: the comparison would show it.
+Nothing may write to the source meanwhile.  The comparison detects it.
 """
 
 from __future__ import annotations
@@ -15,123 +16,125 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fhir_server.store import Store, open_store
-from fhir_server.store.copying import CopySource, CopyTarget, KeyValue, ResourceHistory, copy_source, copy_target
+from fhir_server.store import open_store
+from fhir_server.store.copying import CopySource, CopyTarget, KeyValue, ResourceHistory, Version, copy_source, copy_target
 
 _PAGE = 200
 _LINES = 1000
-_DIFFERS = "The copy differs from its source. Was that written to? Start afresh, with an empty target."
+_DIFFERS = "The copy differs from its source. Did something write to the source? Start again with an empty target."
 T = TypeVar("T")
-_Place = tuple[str, str]
+_Key = tuple[str, str]
 
 
 @dataclass(slots=True)
 class StoreDigest:
-    """How much of each sort there is, and a digest that does not depend on the order."""
+    """The number of items of each sort, and a digest of all items that does not depend on their order."""
 
     counts: dict[str, int] = field(default_factory=dict)
     digest: int = 0
 
     def add(self, sort: str, value: Any) -> None:
+        """Include one item."""
         self.counts[sort] = self.counts.get(sort, 0) + 1
         text = sort.encode() + b"\0" + msgspec.msgpack.encode(value)
         self.digest = (self.digest + int.from_bytes(sha256(text).digest(), "big")) % 2**256
 
     def __str__(self) -> str:
-        counted = ", ".join([f"{count} {sort}" for sort, count in sorted(self.counts.items())])
-        return f"{counted or 'nothing'}; digest {self.digest:064x}"
+        counts = ", ".join([f"{count} {sort}" for sort, count in sorted(self.counts.items())])
+        return f"{counts or 'nothing'}; digest {self.digest:064x}"
 
 
 async def copy_store(source: str, target: str, progress: Callable[[str, int, int], None]) -> StoreDigest:
-    """Copy the store at the URL ``source`` into the one at ``target``, which is empty or holds the beginning of this copy.
+    """Copy the store at the URL ``source`` into the one at ``target``, and return the digest of both.
 
-    ``progress(what, done, of)`` is told how far it is.  Raises ValueError, worded for the operator, for stores that cannot
-    be so copied, and if they differ afterwards.
+    The target must be empty or hold an interrupted copy of the same source, which is continued.  ``progress(step, done,
+    total)`` is called after every page.  Raises ValueError, with a message for the operator, if the stores cannot be
+    copied, and if they differ afterwards.
     """
-    old, new = open_store(source), open_store(target)
+    source_store, target_store = open_store(source), open_store(target)
     try:
-        return await _copy_pages(copy_source(_scheme(source), old), old, copy_target(_scheme(target), new), new, source, progress)
+        old = copy_source(_scheme(source), source_store)
+        new = copy_target(_scheme(target), target_store)
+        await source_store.prepare()
+        await target_store.prepare()
+        return await _copy_and_compare(old, new, sha256(source.encode()).hexdigest(), progress)
     finally:
-        await old.close()
-        await new.close()
+        await source_store.close()
+        await target_store.close()
 
 
 def _scheme(url: str) -> str:
     return url.partition(":")[0]
 
 
-async def _copy_pages(
-    old: CopySource, from_: Store, new: CopyTarget, into: Store, source: str, progress: Callable[[str, int, int], None]
-) -> StoreDigest:
-    await from_.prepare()
-    await into.prepare()
-    after = await new.begin(sha256(source.encode()).hexdigest())
+async def _copy_and_compare(old: CopySource, new: CopyTarget, source_id: str, progress: Callable[[str, int, int], None]) -> StoreDigest:
+    after = await new.begin(source_id)
     await new.put_classes(await old.classes())
     total, done = await old.count(), await new.count()
-    async for lives in _pages(old.histories, _digest_history, after):
-        await new.put_histories(lives)
-        done += len(lives)
+    async for histories in _pages(old.histories, _history_key, after):
+        await new.put_histories(histories)
+        done += len(histories)
         progress("Resources", done, total)
-    async for secrets in _pages(old.key_values, _digest_key_value):
-        await new.put_key_values(secrets)
-    for journal in await old.journals():
-        async for lines in _lines(old, journal):
-            await new.put_lines(journal, lines)
-    was = await digest_store(old, lambda done: progress("Checking the source", done, total))
-    now = await digest_store(new, lambda done: progress("Checking the copy", done, total))
-    if was != now:
-        raise ValueError(f"{_DIFFERS} Source: {was}. Copy: {now}.")
+    async for records in _pages(old.key_values, _key_value_key):
+        await new.put_key_values(records)
+    for log in await old.log_names():
+        async for lines in _log_pages(old, log):
+            await new.put_log_lines(log, lines)
+    source_digest = await digest_store(old, lambda done: progress("Checking the source", done, total))
+    copy_digest = await digest_store(new, lambda done: progress("Checking the copy", done, total))
+    if source_digest != copy_digest:
+        raise ValueError(f"{_DIFFERS} Source: {source_digest}. Copy: {copy_digest}.")
     await new.finish()
-    return now
+    return copy_digest
 
 
-async def digest_store(whole: CopySource, progress: Callable[[int], None]) -> StoreDigest:
-    """All that a store holds, counted and digested."""
-    found = StoreDigest()
-    for key in enumerate(await whole.classes()):
-        found.add("classes", key)
+async def digest_store(store: CopySource, progress: Callable[[int], None]) -> StoreDigest:
+    """Count and digest everything that a store holds.  ``progress(done)`` gets the number of resources read so far."""
+    digest = StoreDigest()
+    for numbered_key in enumerate(await store.classes()):
+        digest.add("classes", numbered_key)
     done = 0
-    async for lives in _pages(whole.histories, _digest_history):
-        for life in lives:
-            found.add("resources", (life.type, life.id))
-            for version in life.versions:
-                found.add("versions", _comparable(version))
-        done += len(lives)
+    async for histories in _pages(store.histories, _history_key):
+        for history in histories:
+            digest.add("resources", (history.type, history.id))
+            for version in history.versions:
+                digest.add("versions", _comparable_version(version))
+        done += len(histories)
         progress(done)
-    async for secrets in _pages(whole.key_values, _digest_key_value):
-        for secret in secrets:
-            found.add("secrets", secret)
-    for journal in await whole.journals():
-        async for lines in _lines(whole, journal):
+    async for records in _pages(store.key_values, _key_value_key):
+        for record in records:
+            digest.add("key-value records", record)
+    for log in await store.log_names():
+        async for lines in _log_pages(store, log):
             for line in lines:
-                found.add("journal lines", (journal, line))
-    return found
+                digest.add("log lines", (log, line))
+    return digest
 
 
-def _comparable(version: Any) -> Any:
-    """A version in a form that two stores have in common: entries are a set, and lose the path they were made from."""
-    entries = sorted({repr((one.kind, one.param, one.class_id, one.value)) for one in version.record.entries})
-    return version.record.row, entries, version.stored
+def _comparable_version(version: Version) -> Any:
+    """Return a version in a form that is equal for all stores: entries as a set, without the paths they come from."""
+    entries = sorted({repr((entry.kind, entry.param, entry.class_id, entry.value)) for entry in version.indexed.entries})
+    return version.indexed.row, entries, version.stored
 
 
 async def _pages(
-    ask: Callable[[_Place, int], Awaitable[tuple[T, ...]]], place: Callable[[T], _Place], after: _Place = ("", "")
+    read_page: Callable[[_Key, int], Awaitable[tuple[T, ...]]], key: Callable[[T], _Key], after: _Key = ("", "")
 ) -> AsyncIterator[tuple[T, ...]]:
-    while page := await ask(after, _PAGE):
+    while page := await read_page(after, _PAGE):
         yield page
-        after = place(page[-1])
+        after = key(page[-1])
 
 
-async def _lines(whole: CopySource, journal: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
+async def _log_pages(store: CopySource, log: str) -> AsyncIterator[tuple[tuple[int, bytes], ...]]:
     last = 0
-    while lines := await whole.lines(journal, last, _LINES):
+    while lines := await store.log_lines(log, last, _LINES):
         yield lines
         last = lines[-1][0]
 
 
-def _digest_history(life: ResourceHistory) -> tuple[str, str]:
-    return life.type, life.id
+def _history_key(history: ResourceHistory) -> _Key:
+    return history.type, history.id
 
 
-def _digest_key_value(secret: KeyValue) -> tuple[str, str]:
-    return secret.kind, secret.key
+def _key_value_key(record: KeyValue) -> _Key:
+    return record.kind, record.key

@@ -1,4 +1,4 @@
-"""``fhir-server export``: the whole store as NDJSON, one file a type, for the operator of the machine that holds it."""
+"""``fhir-server export``: write the whole store as NDJSON, for the operator of the machine that holds it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from pathlib import Path
 
 from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.visibility import Visibility, VisibilityClause
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store
 
 _PAGE = 1000
 
 
-async def export(store: Store, folder: Path) -> dict[str, int]:
-    """Write ``Type.ndjson`` for every type that has rows; the number of rows by type.
+async def export_store(store: Store, folder: Path) -> dict[str, int]:
+    """Write ``Type.ndjson`` for every type that has rows.  Return the number of rows by type.
 
-    Each file is one consistent reading.  It holds every row whatever its class: the folder needs the store's protection.
+    Each file is one consistent snapshot.  It holds every current row, whatever its visibility class: protect the folder
+    as you protect the store.
     """
     folder.mkdir(parents=True, exist_ok=True)
     counts = {}
@@ -29,7 +30,7 @@ async def export(store: Store, folder: Path) -> dict[str, int]:
 async def _export_type(store: Store, type: str, path: Path) -> int:
     written = 0
     async with store.snapshot() as snapshot:
-        visibility = Visibility((VisibilityClause(None, frozenset(range(len(await snapshot.classes()))), released_only=False),))
+        visibility = Visibility.unrestricted(len(await snapshot.classes()))
         page = await snapshot.find(type, EVERYTHING, visibility, limit=_PAGE)
         if not page.rows:
             return 0

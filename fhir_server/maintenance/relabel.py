@@ -1,4 +1,4 @@
-"""``fhir-server relabel``: every row labelled afresh, after a change of policy, value sets or departments."""
+"""``fhir-server relabel``: label every row again after a change of policy, value sets or departments."""
 
 from __future__ import annotations
 
@@ -8,44 +8,63 @@ from typing import NamedTuple
 from fhir_server.consent.labeling import Labeler
 from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
-from fhir_server.search.visibility import Position, Visibility, VisibilityClause
+from fhir_server.search.visibility import Position, Visibility
 from fhir_server.store import Store, Transaction
 from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAGE = 500
 
 
-async def relabel(store: Store, labeler: Labeler, base: str, now: int) -> tuple[int, int]:
-    """(rows looked at, rows whose visibility changed).  Safe to interrupt and to start again."""
-    seen = changed = 0
-    for type in sorted(catalog(), key=rank):
-        after: Position | None = None
-        while True:
-            rows, renewed, after = await store.write(partial(_page, LabelingContext(labeler, base, now), type, after))
-            seen, changed = seen + rows, changed + renewed
-            if after is None:
-                break
-    await store.write(_end_plans)
-    return seen, changed
+class RelabelReport(NamedTuple):
+    """The number of rows examined, and of those whose labels changed."""
+
+    examined: int
+    changed: int
 
 
 class LabelingContext(NamedTuple):
-    """What labelling needs, beside the transaction."""
+    """What a ResourceWriter needs besides the transaction.  ``now`` is in microseconds since 1970 UTC."""
 
     labeler: Labeler
     base: str
     now: int
 
 
-async def _page(with_: LabelingContext, type: str, after: Position | None, tx: Transaction) -> tuple[int, int, Position | None]:
-    writing = ResourceWriter(tx, *with_)
-    visibility = Visibility((VisibilityClause(None, frozenset(range(len(await tx.classes()))), released_only=False),), with_.now)
+class _RelabeledPage(NamedTuple):
+    """The counts of one page of rows, and the position that the next page starts after (None: it was the last)."""
+
+    examined: int
+    changed: int
+    next: Position | None
+
+
+async def relabel_store(store: Store, labeler: Labeler, base: str, now: int) -> RelabelReport:
+    """Label all current rows again, then advance the permission epoch.  Safe to interrupt and to start again."""
+    examined = changed = 0
+    context = LabelingContext(labeler, base, now)
+    for type in sorted(catalog(), key=rank):
+        after: Position | None = None
+        while True:
+            page = await store.write(partial(_relabel_page, context, type, after))
+            examined += page.examined
+            changed += page.changed
+            after = page.next
+            if after is None:
+                break
+    await store.write(_advance_epoch)
+    return RelabelReport(examined, changed)
+
+
+async def _relabel_page(context: LabelingContext, type: str, after: Position | None, tx: Transaction) -> _RelabeledPage:
+    writer = ResourceWriter(tx, *context)
+    visibility = Visibility.unrestricted(len(await tx.classes()), context.now)
     page = await tx.find(type, EVERYTHING, visibility, limit=_PAGE, after=after)
     changed = 0
     for row in page.rows:
-        changed += await writing.relabel_with_dependents(row)
-    return len(page.rows), changed, page.next
+        changed += await writer.relabel_with_dependents(row)
+    return _RelabeledPage(len(page.rows), changed, page.next)
 
 
-async def _end_plans(tx: Transaction) -> None:
+async def _advance_epoch(tx: Transaction) -> None:
+    """Invalidate the permissions that running servers have cached."""
     await tx.advance_epoch(None)

@@ -13,7 +13,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
-from fhir_server.smart.tokens.launch import Launch, new_launch
+from fhir_server.smart.tokens.launch import Launch, create_launch
 
 
 class NoChartError(Exception):
@@ -54,6 +54,6 @@ async def launch(smart: SmartContext, user: User, patient: str, client_id: str, 
     visible = {visit.encounter for visit in await list_visits(smart, user, patient)}
     if client is None or (encounter and encounter not in visible):
         raise NoChartError
-    handle = await new_launch(smart.store, Launch(client.client_id, user.username, patient, encounter or None), smart.now())
+    handle = await create_launch(smart.store, Launch(client.client_id, user.username, patient, encounter or None), smart.now())
     separator = "&" if "?" in client.launch_uri else "?"
     return client.launch_uri + separator + urlencode({"iss": smart.fhir_base, "launch": handle})

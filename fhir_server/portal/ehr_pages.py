@@ -10,7 +10,7 @@ from fhir_server.portal import ehr_launch, page_handlers
 from fhir_server.portal.ehr_launch import NoChartError
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.web.forms import NO_STORE
 
 PATH: Final = "/ehr"
@@ -50,7 +50,7 @@ class ChartPages:
             url = await ehr_launch.launch(self.smart, session.user, patient, client_id, encounter)
         except NoChartError:
             return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
-        await self.smart.record(SecurityEvent("open-app", True, session.user.username, client_id, about=of_patient(patient)))
+        await self.smart.record(SecurityEvent("open-app", True, session.user.username, client_id, about=patient_references(patient)))
         # RedirectResponse would quote the URL again. A launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
 

@@ -21,7 +21,7 @@ from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
 from fhir_server.web.dates import format_instant_date
 
 _TWICE = "This form was sent twice. The access was shared once: see the list below. If you did not see the code, make a new code."
@@ -130,7 +130,7 @@ class PortalPages:
         return bool(once) and await self.smart.store.key_values.put_if_absent("sent-form", key, b"", now + 60 * MINUTE)
 
     async def _record(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
-        own = of_patient(session.user.patient)
+        own = patient_references(session.user.patient)
         await self.smart.record(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
     def _code_page(self, session: Session, code: str, name: str, now: int) -> Response:
@@ -155,7 +155,7 @@ class PortalPages:
                 return await self._accepted_page(request, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
             return page_handlers.render(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
-        about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
+        about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
         return await self._accepted_page(request, user, invitation, now)
 
@@ -176,7 +176,9 @@ class PortalPages:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
             return await self._apps_page(session, _NOT_CONNECTED)
-        await self.smart.record(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
+        await self.smart.record(
+            SecurityEvent("end-app", True, session.user.username, ended.client_id, about=patient_references(ended.patient))
+        )
         return page_handlers.redirect_to("/apps", ended="yes")
 
     async def _apps_page(self, session: Session, problem: str = "", done: str = "") -> Response:

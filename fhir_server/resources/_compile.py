@@ -1,7 +1,7 @@
-"""Checkers compiled from the definitions, lazily: a member of a type is compiled when it is first met.
+"""Compiles HL7's definitions to checks.  A member of a type is compiled when it first occurs.
 
-A :class:`Shape` checks a JSON object of one type or backbone element.  Each of its members is a *check*: a closure called with
-(value, the object it stands in, the object's place, the run).  Compiling by need keeps a worker small: R4 has 6,700 elements.
+A :class:`Shape` checks a JSON object of one type or backbone element. The check of a member is a closure that is called with
+(value, the object that holds it, the object's place, the run). Lazy compilation saves memory: R4 has 6,700 elements.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fhir_server.resources._context import Place, ValidationRun, quote
 from fhir_server.resources.definitions import Element, TypeRef
 from fhir_server.resources.invariants import Predicate, rule
 
-Rule = tuple[str, Predicate]  # "key: HL7's wording", and whether a node meets it
+Rule = tuple[str, Predicate]
+"""``key: HL7's wording`` of an invariant, and its predicate."""
 
-
-_REMEMBERED: Final = 4096  # codings
-_LONGEST: Final = 500  # characters of one that is remembered
+_MAX_CACHED_CODINGS: Final = 4096
+_MAX_CACHED_LENGTH: Final = 500  # characters of a coding
 
 
 class Choice(NamedTuple):
-    """A choice element ``name[x]``: the JSON names of its types, ``_x`` ones included."""
+    """A choice element ``name[x]`` and the JSON names of its types, those with a leading underscore included."""
 
     name: str
     names: frozenset[str]
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
 
 
 class Shape:
-    """The compiled form of a type, or of a backbone element within it."""
+    """The compiled form of a type or of a backbone element."""
 
     def __init__(self, rows: tuple[Element, ...], rules: tuple[Rule, ...]) -> None:
         self._rows = {name: (row, ref) for row in rows for name, ref in _json_names(row)}
@@ -42,11 +42,11 @@ class Shape:
         self._rules = rules
 
     def admit(self, name: str) -> None:
-        """Let a member pass whose value the caller of :meth:`check` has checked."""
+        """Accept a member whose value the caller of :meth:`check` has checked."""
         self._members[name] = _pass
 
     def check(self, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        """Report what is wrong with a JSON object and everything in it."""
+        """Report every issue in a JSON object and in everything inside it."""
         members = self._members
         if not node:
             run.add("structure", "An object may not be empty.", place)
@@ -58,8 +58,8 @@ class Shape:
         for choice in self._choices:
             if choice.required or not choice.names.isdisjoint(node):
                 self._check_choice(choice, node, place, run)
-        for text, met in self._rules:
-            if not met(node, run.resource, run.root):
+        for text, is_met in self._rules:
+            if not is_met(node, run.resource, run.root):
                 run.add("invariant", text, place)
 
     @staticmethod
@@ -76,19 +76,22 @@ class Shape:
             row, ref = self._rows.get(name[1:], (None, None)) if name[:1] == "_" else (None, None)
             if row is None or ref is None or not _has_sibling(row, ref):
                 return _unknown(name)
-            made = _values.sibling(_label(row, ref), row.max != "1", shape("Element").check)
+            check = _values.sibling(_label(row, ref), row.max != "1", shape("Element").check)
         else:
-            made = _compiled(row, ref)
-        self._members[name] = made
-        return made
+            check = _compile(row, ref)
+        self._members[name] = check
+        return check
 
 
-class _Coding(Shape):
-    """Of codings the same few stand in most resources: one of texts alone, once found right, is right wherever it stands."""
+class _CodingShape(Shape):
+    """The shape of Coding, with a cache: most resources have the same few codings.
+
+    A coding without nested objects that is valid once is valid everywhere.
+    """
 
     def __init__(self, rows: tuple[Element, ...], rules: tuple[Rule, ...]) -> None:
         super().__init__(rows, rules)
-        self._right: set[tuple[tuple[str, str], ...]] = set()
+        self._valid: set[tuple[tuple[str, str], ...]] = set()
 
     def check(self, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         values = node.values()
@@ -96,27 +99,27 @@ class _Coding(Shape):
             super().check(node, place, run)
             return
         key = tuple(node.items())
-        if key in self._right:
+        if key in self._valid:
             return
         before = len(run.issues)
         super().check(node, place, run)
-        if len(run.issues) == before and len(self._right) < _REMEMBERED and sum(map(len, values)) < _LONGEST:
-            self._right.add(key)
+        if len(run.issues) == before and len(self._valid) < _MAX_CACHED_CODINGS and sum(map(len, values)) < _MAX_CACHED_LENGTH:
+            self._valid.add(key)
 
 
 def _has_sibling(row: Element, ref: TypeRef) -> bool:
-    """Primitives have an ``_x``; ids, an extension's url and narrative are plain values (XML attributes) that have none."""
+    """Whether the element may have a sibling ``_x``: primitives do, except ids, an extension's url and narrative (XML attributes)."""
     plain = ref.code == "xhtml" or row.path == "Extension.url" or row.path.endswith(".id")
     return ref.code in definitions.primitives() and not plain
 
 
 def _pass(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-    """Nothing to check."""
+    """Accepts every value."""
 
 
 def _unknown(name: str) -> _values.Check:
     def check(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        run.add("structure", f"{quote(name)} is not an element of what it stands in.", place)
+        run.add("structure", f"{quote(name)} is not an element here.", place)
 
     return check
 
@@ -127,21 +130,21 @@ def shape(path: str) -> Shape:
     rows = definitions.elements(path.split(".")[0])
     inner = tuple(row for row in rows if row.path.rpartition(".")[0] == path)
     rules = _rules(next(row for row in rows if row.path == path))
-    made = _Coding if path == "Coding" else Shape
-    return made(inner, (*rules, EXT_1) if path == "Extension" else rules)
+    shape_class = _CodingShape if path == "Coding" else Shape
+    return shape_class(inner, (*rules, EXT_1) if path == "Extension" else rules)
 
 
 def _value_xor_extension(node: Any, resource: Any, root: Any) -> bool:
     return ("extension" in node) != any(name.startswith(("value", "_value")) for name in node)
 
 
-# The definitions repeat it on every element; it is a matter of the datatype.
+# The definitions repeat it on every element; it is checked once, with the datatype.
 EXT_1: Final[Rule] = ("ext-1: Must have either extensions or value[x], not both", _value_xor_extension)
 
 
 def _rules(row: Element) -> tuple[Rule, ...]:
-    made = ((f"{invariant.key}: {invariant.human}", rule(invariant)) for invariant in row.invariants)
-    return tuple((text, met) for text, met in made if met is not None)
+    rules = ((f"{invariant.key}: {invariant.human}", rule(invariant)) for invariant in row.invariants)
+    return tuple((text, is_met) for text, is_met in rules if is_met is not None)
 
 
 def _last(row: Element) -> str:
@@ -163,7 +166,7 @@ def _label(row: Element, ref: TypeRef | None) -> str:
     return f"{_last(row)}.ofType({ref.code})" if ref and row.path.endswith("[x]") else _last(row)
 
 
-def _compiled(row: Element, ref: TypeRef | None) -> _values.Check:
+def _compile(row: Element, ref: TypeRef | None) -> _values.Check:
     label, many = _label(row, ref), row.max != "1"
     if ref is not None and ref.code in definitions.primitives():
         codes = frozenset(code for found in row.codes.values() for code in found) if row.codes is not None else None
@@ -171,17 +174,17 @@ def _compiled(row: Element, ref: TypeRef | None) -> _values.Check:
     else:
         check = _values.complex_value(label, _node_check(row, ref), many)
     rules = _rules(row) if ref is None or ref.code not in ("BackboneElement", "Element") else ()
-    return _ruled(check, rules, label, many) if rules else check
+    return _with_rules(check, rules, label, many) if rules else check
 
 
-def _ruled(check: _values.Check, rules: tuple[Rule, ...], label: str, many: bool) -> _values.Check:
-    """The check, and then the invariants that the definitions put on this element rather than on its type."""
+def _with_rules(check: _values.Check, rules: tuple[Rule, ...], label: str, many: bool) -> _values.Check:
+    """The check, followed by the invariants that the definitions put on this element and not on its type."""
 
     def checked(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         check(value, node, place, run)
         for index, item in enumerate(value) if many and type(value) is list else ((-1, value),):
-            for text, met in rules:
-                if not met(item, run.resource, run.root):
+            for text, is_met in rules:
+                if not is_met(item, run.resource, run.root):
                     run.add("invariant", text, (place, label, index))
 
     return checked
@@ -210,14 +213,14 @@ def _inner_resource(*, contained: bool) -> NodeCheck:
 
 
 @functools.cache
-def _known() -> frozenset[str]:
+def _resource_types() -> frozenset[str]:
     return frozenset(definitions.types())
 
 
 def check_resource(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
     """Check a resource by the type it names."""
     name = node.get("resourceType")
-    if type(name) is not str or name not in _known():
+    if type(name) is not str or name not in _resource_types():
         code = "required" if name is None else "value"
         run.add(code, "'resourceType' must name a resource type of R4.", (place, "resourceType", -1))
         return
@@ -226,9 +229,9 @@ def check_resource(node: dict[str, Any], place: Place, run: ValidationRun) -> No
 
 @functools.cache
 def resource_shape(name: str) -> Shape:
-    """The shape of a resource type, which may hold ``resourceType``; KeyError for what is not one."""
-    if name not in _known():
+    """The shape of a resource type; it accepts ``resourceType``.  Raises KeyError if R4 has no such resource type."""
+    if name not in _resource_types():
         raise KeyError(name)
-    found = shape(name)
-    found.admit("resourceType")
-    return found
+    compiled = shape(name)
+    compiled.admit("resourceType")
+    return compiled

@@ -1,4 +1,4 @@
-"""One run of the validator: where we are, what was found, and what ``#id`` may mean."""
+"""The state of one validation: the place of the current node, the issues found, and the contained resources."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from typing import Any, Final
 
 from fhir_server.errors import Issue
 
-# A node's place: the parent's place, the element's name as FHIRPath says it, and the index in an array or -1.
-# The root's place is (None, type name, -1).
 Place = tuple[Any, str, int]
+"""A node's place: the parent's place, the element's name in FHIRPath, and the index in an array or -1.
 
-MOST: Final = 50  # issues worth telling at once
-QUOTED: Final = 80  # characters of the caller's text repeated in a message
+The root's place is (None, type name, -1).
+"""
+
+MAX_ISSUES: Final = 50
+MAX_QUOTED: Final = 80  # characters of the caller's text repeated in a message
 
 
 class TooManyIssuesError(Exception):
-    """Enough issues were found."""
+    """Ends a validation that has found the maximum number of issues."""
 
 
 class ValidationRun:
@@ -30,21 +32,21 @@ class ValidationRun:
         self._contained: dict[str, str] | None = None
 
     def contained(self) -> dict[str, str]:
-        """Id -> type of what the root resource contains."""
+        """Id -> type of the resources that the root resource contains."""
         if self._contained is None:
-            parts = self.root.get("contained")
-            found = [part for part in parts if type(part) is dict] if type(parts) is list else []
-            self._contained = {str(part.get("id")): str(part.get("resourceType")) for part in found}
+            contained = self.root.get("contained")
+            resources = [inner for inner in contained if type(inner) is dict] if type(contained) is list else []
+            self._contained = {str(inner.get("id")): str(inner.get("resourceType")) for inner in resources}
         return self._contained
 
     def add(self, code: str, text: str, place: Place) -> None:
-        """Record an issue; raises Full after the last one worth telling."""
+        """Record an issue.  Raises TooManyIssuesError after the last one that is reported."""
         self.issues.append(Issue(code, text, (expression(place),)))
-        if len(self.issues) >= MOST:
+        if len(self.issues) >= MAX_ISSUES:
             raise TooManyIssuesError
 
     def within(self, resource: Any, *, contained: bool) -> ValidationRun:
-        """A run over a resource inside this one, which reports to the same list."""
+        """A run over a resource inside this one; it reports to the same list of issues."""
         inner = ValidationRun(resource)
         inner.issues = self.issues
         if contained:
@@ -54,7 +56,7 @@ class ValidationRun:
 
 
 def expression(place: Place) -> str:
-    """``Observation.component[1].code``."""
+    """The place as FHIRPath, for example ``Observation.component[1].code``."""
     steps = []
     at: Place | None = place
     while at is not None:
@@ -65,6 +67,6 @@ def expression(place: Place) -> str:
 
 
 def quote(value: Any) -> str:
-    """What the caller sent, shortened, for a message."""
+    """A value that the caller sent, in quotation marks and shortened, for a message."""
     text = str(value)
-    return f"'{text}'" if len(text) <= QUOTED else f"'{text[:QUOTED]}…'"
+    return f"'{text}'" if len(text) <= MAX_QUOTED else f"'{text[:MAX_QUOTED]}…'"

@@ -1,29 +1,34 @@
-"""What our server knows of a resource type beyond HL7's definitions: one declaration a type."""
+"""The declaration of a resource type: what the server must know of it that HL7's definitions do not say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
+
+COMMON_DATA_CLASSES: Final = frozenset({"directory", "medication-definition"})
+"""Data classes of resources that belong to no patient and are the same for every caller who may see them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """The specifics of one R4 resource type; everything else about it is read from HL7's definitions.
+    """Declares one R4 resource type for the policy and for labeling (docs/policy.md).
 
-    ``data_class``       what the policy calls data of this type, unless a ``by_category`` code says otherwise
-    ``by_category``      category code -> data class, first match in the order given (Observation: laboratory, vital-signs, ...)
-    ``by_status``        value of ``status`` -> data class of rows that no category decides (a Consent that has ended)
-    ``subjects``         FHIRPath-like element paths of the persons who own a row; the *subject* decides, not who performed it
-    ``several``          "all": a row of several patients is nobody's but a trusted caller's; "each": it is each one's own
-    ``context``          element paths to rows whose sensitivity this row inherits (Encounter, order, department)
-    ``coded``            element paths whose codings decide its labels; the *identifying* ones come first in ``knowing``
-    ``knowing``          element paths of which at least one coding must be known ordinary, or the row is UNCLASSIFIED;
-                         () for types that need no such knowledge
-    ``members``          element paths to rows whose labels become labels of the element that names them (panel -> result)
-    ``required``         element paths to rows without which this row makes no sense: it inherits their labels and release
-    ``hidden_status``    values of ``status`` that no patient or proxy is shown (registered, preliminary, entered-in-error)
-    ``departments``      element paths to departments (Location, HealthcareService, Organization) or coded service types
+    Element paths are written without the type's name: ``code``, ``participant.actor``, ``value[x]``.
+
+    ``data_class``            the type's data class, unless a code of ``by_category`` or a status of ``by_status`` says otherwise
+    ``by_category``           code in ``category``, ``type`` or ``code`` -> data class; the first match in this order decides
+    ``by_status``             value of ``status`` -> data class, if no code decides
+    ``subjects``              paths of the patients who own a resource: those it is about, not those who performed it
+    ``shared_rows``           "all": a resource of several patients is labeled MIXED; "each": each patient sees it
+    ``inherits_labels_from``  paths of references to resources whose categories this one inherits (visit, order, department)
+    ``label_codes``           paths of the codings that give labels
+    ``must_be_classified``    paths of codings of which each must be known, or the resource is UNCLASSIFIED; () for types without
+    ``member_references``     paths of references to members: their labels become labels of the element that refers to them
+    ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
+                              release and patients
+    ``hidden_status``         values of ``status`` that give the label HELD
+    ``departments``           paths of departments (Location, HealthcareService, Organization) or of their coded types
     """
 
     name: str

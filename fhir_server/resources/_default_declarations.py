@@ -1,4 +1,4 @@
-"""Declarations of the resource types that need no file of their own, made from HL7's definitions and one table."""
+"""Declarations of the resource types without a file of their own, derived from HL7's definitions and the tables below."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from fhir_server.resources import definitions
 from fhir_server.resources._declaration import ResourceType
 
-CLASSES: Final = {
+DATA_CLASSES: Final = {
     "billing": "ChargeItem ClaimResponse Contract Invoice PaymentNotice PaymentReconciliation",
     "careplan": "NutritionOrder RequestGroup",
     "coverage": "CoverageEligibilityRequest CoverageEligibilityResponse EnrollmentRequest EnrollmentResponse",
@@ -38,10 +38,10 @@ CLASSES: Final = {
     ),
 }
 
-# The compartment parameters behind which the person stands whom a row is about; the rest name those who acted or took part.
-ABOUT: Final = ("subject", "patient", "beneficiary", "individual", "actor")
+# The compartment parameters that name the patients a resource is about; the others name those who acted or took part.
+SUBJECT_PARAMETERS: Final = ("subject", "patient", "beneficiary", "individual", "actor")
 
-# Types that R4 leaves out of the patient compartment although they may be about one person.
+# Types outside of R4's patient compartment that may still be about one patient.
 SUBJECTS: Final = {
     "Contract": ("subject",),
     "Device": ("patient",),
@@ -51,8 +51,8 @@ SUBJECTS: Final = {
     "Task": ("for",),
 }
 
-# A row in which one of these stands inherits its sensitivity: the visit, the order, the reason, the department.
-CONTEXT: Final = frozenset(
+# A resource inherits the categories of the resources of these types that it refers to: visit, order, reason, department.
+CONTEXT_TYPES: Final = frozenset(
     {
         "Account",
         "Appointment",
@@ -69,35 +69,37 @@ CONTEXT: Final = frozenset(
         "ServiceRequest",
     }
 )
-# Elements that name rows which keep their own sensitivity; the row that names them does not take it over.
-PARTS: Final = frozenset({"content", "derivedFrom", "entry.item", "event.detail", "related.ref", "section.entry"})
+# Elements that refer to members. A resource does not inherit the categories of its members.
+MEMBER_PATHS: Final = frozenset({"content", "derivedFrom", "entry.item", "event.detail", "related.ref", "section.entry"})
 
 
 def declaration(name: str) -> ResourceType:
-    """The declaration of a type that has no file; ``other`` data when the table does not list it."""
-    named = definitions.references(name)
+    """The declaration of a type without a file; its data class is ``other`` if the table does not list it."""
+    references = definitions.references(name)
     subjects = SUBJECTS.get(name) or _subjects(name)
-    context = tuple(p for p, targets in named.items() if p not in subjects and p not in PARTS and not CONTEXT.isdisjoint(targets))
+    context = tuple(
+        p for p, targets in references.items() if p not in subjects and p not in MEMBER_PATHS and not CONTEXT_TYPES.isdisjoint(targets)
+    )
     return ResourceType(
         name,
         data_class(name),
         subjects=subjects,
         inherits_labels_from=context,
         label_codes=definitions.codings(name),
-        must_be_classified=("medication[x]",) if "medication[x]" in named else (),
-        member_references=tuple(path for path in named if path in PARTS),
+        must_be_classified=("medication[x]",) if "medication[x]" in references else (),
+        member_references=tuple(path for path in references if path in MEMBER_PATHS),
         hidden_status=frozenset({"entered-in-error"}) if subjects else frozenset(),
     )
 
 
 def data_class(name: str) -> str:
-    """What the policy calls data of a type that has no file."""
-    return next((data for data, names in CLASSES.items() if name in names.split()), "other")
+    """The data class of a type without a file."""
+    return next((data for data, names in DATA_CLASSES.items() if name in names.split()), "other")
 
 
 def _subjects(name: str) -> tuple[str, ...]:
     codes = definitions.compartment().get(name, ())
-    about = [code for code in ABOUT if code in codes]
-    found = (p.expression for p in definitions.search_parameters(name) if p.code in about)
-    paths = (branch.split(".where(")[0].partition(".")[2] for expression in found for branch in expression.split(" | "))
+    subject_codes = [code for code in SUBJECT_PARAMETERS if code in codes]
+    expressions = (p.expression for p in definitions.search_parameters(name) if p.code in subject_codes)
+    paths = (branch.split(".where(")[0].partition(".")[2] for expression in expressions for branch in expression.split(" | "))
     return tuple(dict.fromkeys(paths))

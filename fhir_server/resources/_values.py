@@ -1,4 +1,4 @@
-"""Checks of single values: primitives, their ``_x`` siblings, arrays, and what an element adds to its datatype.
+"""Checks of single values: primitives, their ``_x`` siblings, arrays, and an element's restrictions of its datatype.
 
 http://hl7.org/fhir/R4/json.html
 """
@@ -21,7 +21,7 @@ def primitive(label: str, datatype: str, codes: frozenset[str] | None, many: boo
     """A check of a primitive, or of an array of them, against its datatype and the codes of a required binding."""
     valid = VALID[datatype]
 
-    def wrong(value: Any, place: Place, run: ValidationRun) -> None:
+    def report(value: Any, place: Place, run: ValidationRun) -> None:
         if not is_json_kind(datatype, value):
             run.add("structure", f"Expected {json_kind(datatype)} ({datatype}).", place)
         elif codes is not None:
@@ -29,33 +29,33 @@ def primitive(label: str, datatype: str, codes: frozenset[str] | None, many: boo
         else:
             run.add("value", f"{quote(value)} is not a valid {datatype}.", place)
 
-    def fine(value: Any) -> bool:
+    def is_valid(value: Any) -> bool:
         return (type(value) is str and value in codes) if codes is not None else valid(value)
 
     def single(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        if not fine(value):
-            wrong(value, (place, label, -1), run)
+        if not is_valid(value):
+            report(value, (place, label, -1), run)
 
-    def single_plain(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
+    def single_without_codes(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         if not valid(value):
-            wrong(value, (place, label, -1), run)
+            report(value, (place, label, -1), run)
 
-    def several(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        if _array(value, label, place, run):
+    def array(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
+        if _is_array(value, label, place, run):
             for index, item in enumerate(value):
-                if item is None and _paired(node.get("_" + label), index):
+                if item is None and _has_pair(node.get("_" + label), index):
                     continue
-                if not fine(item):
-                    wrong(item, (place, label, index), run)
+                if not is_valid(item):
+                    report(item, (place, label, index), run)
 
-    return several if many else single_plain if codes is None else single
+    return array if many else single_without_codes if codes is None else single
 
 
-def _paired(siblings: Any, index: int) -> bool:
+def _has_pair(siblings: Any, index: int) -> bool:
     return type(siblings) is list and index < len(siblings) and siblings[index] is not None
 
 
-def _array(value: Any, label: str, place: Place, run: ValidationRun) -> bool:
+def _is_array(value: Any, label: str, place: Place, run: ValidationRun) -> bool:
     if type(value) is not list:
         run.add("structure", "Expected an array.", (place, label, -1))
         return False
@@ -65,39 +65,39 @@ def _array(value: Any, label: str, place: Place, run: ValidationRun) -> bool:
 
 
 def sibling(label: str, many: bool, check: NodeCheck) -> Check:
-    """A check of ``_x``: an object of id and extensions, or an array of such objects and nulls."""
+    """A check of ``_x``, the sibling of a primitive: an object of id and extensions, or an array of such objects and nulls."""
 
     def single(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        _object(value, (place, label, -1), run, check)
+        _check_object(value, (place, label, -1), run, check)
 
-    def several(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        if not _array(value, label, place, run):
+    def array(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
+        if not _is_array(value, label, place, run):
             return
         values = node.get(label)
         for index, item in enumerate(value):
             if item is not None:
-                _object(item, (place, label, index), run, check)
-            elif not _paired(values, index):
-                run.add("structure", "A null may stand only beside a value.", (place, label, index))
+                _check_object(item, (place, label, index), run, check)
+            elif not _has_pair(values, index):
+                run.add("structure", "A null is only allowed where the other array has a value.", (place, label, index))
 
-    return several if many else single
+    return array if many else single
 
 
 def complex_value(label: str, check: NodeCheck, many: bool) -> Check:
     """A check of an object, or of an array of them."""
 
     def single(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        _object(value, (place, label, -1), run, check)
+        _check_object(value, (place, label, -1), run, check)
 
-    def several(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
-        if _array(value, label, place, run):
+    def array(value: Any, node: dict[str, Any], place: Place, run: ValidationRun) -> None:
+        if _is_array(value, label, place, run):
             for index, item in enumerate(value):
-                _object(item, (place, label, index), run, check)
+                _check_object(item, (place, label, index), run, check)
 
-    return several if many else single
+    return array if many else single
 
 
-def _object(value: Any, place: Place, run: ValidationRun, check: NodeCheck) -> None:
+def _check_object(value: Any, place: Place, run: ValidationRun, check: NodeCheck) -> None:
     if type(value) is dict:
         check(value, place, run)
     else:
@@ -105,16 +105,16 @@ def _object(value: Any, place: Place, run: ValidationRun, check: NodeCheck) -> N
 
 
 def refined(check: NodeCheck, ref: TypeRef, codes: Mapping[str, tuple[str, ...]] | None) -> NodeCheck:
-    """A datatype's check, and what this element adds: reference targets, a required binding, no comparator."""
+    """The check of a datatype with this element's restrictions: reference targets, a required binding, no comparator."""
     extra: list[NodeCheck] = []
     if ref.code == "Reference":
         extra.append(targets_check(ref.targets))
     if ref.code == "Quantity" and "SimpleQuantity" in ref.targets:
         extra.append(_no_comparator)
     if codes is not None and ref.code in ("CodeableConcept", "Coding", "Quantity"):
-        extra.append(_bound(ref.code, {system: frozenset(found) for system, found in codes.items()}))
-    for more in extra:
-        check = _both(check, more)
+        extra.append(_required_binding(ref.code, {system: frozenset(members) for system, members in codes.items()}))
+    for restriction in extra:
+        check = _both(check, restriction)
     return check
 
 
@@ -131,19 +131,19 @@ def _no_comparator(node: dict[str, Any], place: Place, run: ValidationRun) -> No
         run.add("invariant", "sqty-1: The comparator is not used on a SimpleQuantity.", place)
 
 
-def _bound(datatype: str, codes: Mapping[str, frozenset[str]]) -> NodeCheck:
-    """At least one coding is of the value set; a coding of one of its systems must be a code it lists."""
+def _required_binding(datatype: str, codes: Mapping[str, frozenset[str]]) -> NodeCheck:
+    """A check that at least one coding is in the value set."""
 
     def check(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         codings = node.get("coding") if datatype == "CodeableConcept" else [node]
-        found = [coding for coding in codings if type(coding) is dict] if type(codings) is list else []
-        if not any(_listed(coding, codes) for coding in found):
-            what = quote(found[0].get("code")) if found and "code" in found[0] else "What stands here"
+        present = [coding for coding in codings if type(coding) is dict] if type(codings) is list else []
+        if not any(_is_listed(coding, codes) for coding in present):
+            what = quote(present[0].get("code")) if present and "code" in present[0] else "This value"
             run.add("code-invalid", f"{what} is not one of the codes required here.", place)
 
     return check
 
 
-def _listed(coding: dict[str, Any], codes: Mapping[str, frozenset[str]]) -> bool:
+def _is_listed(coding: dict[str, Any], codes: Mapping[str, frozenset[str]]) -> bool:
     system, code = coding.get("system"), coding.get("code")
     return type(system) is str and type(code) is str and code in codes.get(system, ())

@@ -1,4 +1,4 @@
-"""Account: what a patient owes; a joint account is nobody's but a trusted caller's (http://hl7.org/fhir/R4/account.html)."""
+"""Account: a joint account is labeled MIXED (http://hl7.org/fhir/R4/account.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

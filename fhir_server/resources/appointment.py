@@ -1,4 +1,4 @@
-"""Appointment: each patient who takes part owns it; its department decides (http://hl7.org/fhir/R4/appointment.html)."""
+"""Appointment: it belongs to each patient who takes part and inherits the category of its department (http://hl7.org/fhir/R4/appointment.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

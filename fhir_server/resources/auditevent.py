@@ -1,4 +1,4 @@
-"""AuditEvent: who looked at what; it is about whom it names as an entity, not about who acted (http://hl7.org/fhir/R4/auditevent.html)."""
+"""AuditEvent: it is about the patients that it names as entities, not about the agents (http://hl7.org/fhir/R4/auditevent.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,4 +1,4 @@
-"""Binary: bytes that belong to what ``securityContext`` names, and to nobody without it (http://hl7.org/fhir/R4/binary.html)."""
+"""Binary: it has the patients and labels of its ``securityContext``; without one it belongs to no patient (http://hl7.org/fhir/R4/binary.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,4 +1,4 @@
-"""Bundle, as a stored row: a document or collection kept whole (http://hl7.org/fhir/R4/bundle.html)."""
+"""Bundle, stored as one resource, such as a document or a collection (http://hl7.org/fhir/R4/bundle.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,4 +1,4 @@
-"""CareTeam: a member of a sensitive department is cut, the team stays (http://hl7.org/fhir/R4/careteam.html)."""
+"""CareTeam: a member of a sensitive department is withheld, not the whole team (http://hl7.org/fhir/R4/careteam.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,4 +1,4 @@
-"""Claim: line items may name what was done (http://hl7.org/fhir/R4/claim.html)."""
+"""Claim: its line items may have sensitive codes (http://hl7.org/fhir/R4/claim.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

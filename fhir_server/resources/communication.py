@@ -1,4 +1,4 @@
-"""Communication: a message belongs to the patient it is about (http://hl7.org/fhir/R4/communication.html)."""
+"""Communication: it belongs to the patient it is about, not to sender or recipient (http://hl7.org/fhir/R4/communication.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

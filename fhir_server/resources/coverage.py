@@ -1,4 +1,4 @@
-"""Coverage: the insured owns it, not who pays (http://hl7.org/fhir/R4/coverage.html)."""
+"""Coverage: it belongs to the insured patient, not to the payer (http://hl7.org/fhir/R4/coverage.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

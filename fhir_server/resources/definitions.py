@@ -1,8 +1,8 @@
-"""HL7's R4 4.0.1 definitions, trimmed to facts and read on demand from ``r4/definitions.json.gz``.
+"""Reads HL7's R4 (4.0.1) definitions from ``r4/definitions.json.gz``, one type at a time.
 
-The file is a series of gzip members, one for each type or datatype, so that a worker holds only what it has asked for:
-the first member is the index (name -> offset, length, counted from the end of the index).  ``scripts/build_definitions.py``
-writes it from HL7's package ``hl7.fhir.r4.core``.
+The file holds only what the server uses. It is a series of gzip members, one for each type or datatype, so that a process loads only
+the types that it needs. The first member is the index: name -> offset and length, counted from the end of the index.
+``scripts/build_definitions.py`` writes the file from HL7's package ``hl7.fhir.r4.core``.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Invariant:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One row of a StructureDefinition's snapshot.
+    """An element of a StructureDefinition's snapshot.
 
-    ``codes``  system -> codes of a required binding, None where there is none or HL7's package cannot enumerate it
-    ``like``   path of the element whose definition this one shares (contentReference), or ""
+    ``codes``    system -> codes of a required binding; None without one, or if HL7's package does not enumerate the codes
+    ``like``     path of the element whose definition this one shares (contentReference), or ""
     ``summary``  whether R4 marks it as part of the summary (``_summary=true``)
     """
 
@@ -61,10 +61,10 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
-    """A search parameter of one type; every branch of ``expression`` begins with the type's name.
+    """A search parameter of one type; every branch of ``expression`` begins with the name of the type.
 
-    ``targets``     resource types a reference parameter may point at
-    ``components``  of a composite: (kind, expression relative to each node that ``expression`` gives)
+    ``targets``     resource types that a reference parameter may refer to
+    ``components``  of a composite: (kind, expression relative to each node that ``expression`` selects)
     """
 
     code: str
@@ -94,23 +94,23 @@ def primitives() -> Mapping[str, str | None]:
 
 @functools.lru_cache(maxsize=16)
 def elements(name: str) -> tuple[Element, ...]:
-    """The snapshot of a resource type or complex datatype, in order; KeyError for an unknown name."""
+    """The snapshot of a resource type or complex datatype, in order.  Raises KeyError for an unknown name."""
     part = _part(name)
     return tuple(_element(row, part["codes"]) for row in part["elements"])
 
 
 @functools.cache
 def search_parameters(name: str) -> tuple[SearchParameter, ...]:
-    """The parameters of a resource type, those of every resource (``_id`` ...) included, sorted; KeyError if unknown.
+    """The parameters of a resource type, sorted, with those of every resource (``_id`` ...).  Raises KeyError for an unknown type.
 
-    R4's extension parameters, and the parameters without an expression (``_text``, ``_content``, ``_filter``), are not listed.
+    R4's parameters on extensions and its parameters without an expression (``_text``, ``_content``, ``_filter``) are not included.
     """
     return tuple(_parameter(row) for row in _search()[name])
 
 
 @functools.cache
 def compartment() -> Mapping[str, tuple[str, ...]]:
-    """Resource type -> the parameters that put its rows in a patient's compartment (a type outside has no entry).
+    """Resource type -> the parameters by which its resources belong to a patient's compartment; types outside have no entry.
 
     http://hl7.org/fhir/R4/compartmentdefinition-patient.html
     """
@@ -136,7 +136,7 @@ def _element(row: dict[str, Any], codes: Mapping[str, Mapping[str, list[str]]]) 
         row["min"],
         row["max"],
         tuple(_type(text) for text in row["types"]),
-        {system: tuple(found) for system, found in bound.items()} if bound is not None else None,
+        {system: tuple(members) for system, members in bound.items()} if bound is not None else None,
         row.get("like", ""),
         tuple(Invariant(*rule) for rule in row.get("rules", ())),
         row.get("summary", False),
@@ -155,14 +155,14 @@ def _parameter(row: dict[str, Any]) -> SearchParameter:
 
 @functools.cache
 def _search() -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = _part("$search")
-    return found
+    parameters: dict[str, list[dict[str, Any]]] = _part("$search")
+    return parameters
 
 
 @functools.cache
 def _head() -> dict[str, Any]:
-    found: dict[str, Any] = _part("$head")
-    return found
+    head: dict[str, Any] = _part("$head")
+    return head
 
 
 def _part(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""DiagnosticReport: keeps its own labels; a labelled result is cut from it (http://hl7.org/fhir/R4/diagnosticreport.html)."""
+"""DiagnosticReport: references to labeled results are withheld, not the whole report (http://hl7.org/fhir/R4/diagnosticreport.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,25 +1,24 @@
-"""Finding one's way in a parsed resource: element paths of the catalogue, references, free text."""
+"""Finds elements, references and free text in a parsed resource."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
+from fhir_server.resources.references import Target, relative_target
 
-_LITERAL: Final = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:[?#].*)?")
-# Members whose text says in words what codes elsewhere may hide.
-_WORDS: Final = frozenset({
+# Members whose free text is searched for keywords.
+_FREE_TEXT: Final = frozenset({
     "description", "comment", "patientInstruction", "conclusion", "title", "summary", "text", "name", "valueString",
 })  # fmt: skip
 
 
 def at(resource: Mapping[str, Any], path: str) -> list[tuple[Path, Any]]:
-    """Every value at an element path such as ``code``, ``participant.actor`` or ``value[x]``, with where it stands."""
+    """(path, value) of each value at an element path such as ``code``, ``participant.actor`` or ``value[x]``."""
     steps, stem = _steps(path)
     found: list[tuple[Path, Any]] = []
     if stem in resource or stem == "":
@@ -28,18 +27,18 @@ def at(resource: Mapping[str, Any], path: str) -> list[tuple[Path, Any]]:
 
 
 def present(resource: Mapping[str, Any], paths: tuple[str, ...]) -> list[str]:
-    """Those of these element paths, each once, whose first member the resource has: at all others there is nothing."""
-    return [path for path, stem in _starts(paths) if stem in resource or stem == ""]
+    """The element paths whose first member the resource has, without duplicates; the other paths have no values."""
+    return [path for path, stem in _first_members(paths) if stem in resource or stem == ""]
 
 
 @functools.cache
-def _starts(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def _first_members(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((path, _steps(path)[1]) for path in dict.fromkeys(paths))
 
 
 @functools.cache
 def _steps(path: str) -> tuple[tuple[str, ...], str]:
-    """The steps, and the member they start with ("" for a choice, which has many)."""
+    """The steps, and the member with which they start ("" for a choice element, which has several)."""
     steps = tuple(path.split("."))
     return steps, "" if steps[0].endswith("[x]") else steps[0]
 
@@ -62,27 +61,26 @@ def _at(node: Any, steps: tuple[str, ...], path: Path, found: list[tuple[Path, A
             _at(node[name], rest, (*path, name), found)
 
 
-def literal(value: Any) -> tuple[str, str] | None:
-    """(type, id) of a relative literal reference, given as Reference or as text; None for anything else.
+def target_of(value: Any) -> Target | None:
+    """(type, id) of a relative literal reference, given as a Reference or as its text; None for any other value.
 
-    Whatever follows the address of a row (``#part``, ``?x=1``), it still names that row.
+    A version, a fragment and a query are ignored.
     """
     text = value.get("reference") if isinstance(value, dict) else value
-    found = _LITERAL.fullmatch(text) if isinstance(text, str) else None
-    return (found[1], found[2]) if found else None
+    return relative_target(text) if isinstance(text, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A Reference, an Attachment's url or a free text: where, the (type, id) it points at if any, and its words."""
+    """A Reference, an Attachment's url or a free text: its path, the (type, id) that it refers to, if any, and its text."""
 
     path: Path
-    target: tuple[str, str] | None
-    words: str
+    target: Target | None
+    text: str
 
 
 def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
-    """Everything in a resource that points elsewhere or says something in words; ``base``: what addresses of our own rows begin with."""
+    """All references, attachment URLs and free texts in a resource; ``base`` is the server's FHIR base URL."""
     found: list[Mention] = []
     _mentions(resource, (), found, base)
     return found
@@ -90,13 +88,13 @@ def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
 
 def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention], base: str) -> None:
     if "reference" in node or "url" in node or ("display" in node and "code" not in node):
-        target = literal(node) or _referenced(node.get("url"), base)
+        target = target_of(node) or _url_target(node.get("url"), base)
         if target is not None or "url" not in node:
             found.append(Mention(path, target, str(node.get("display", ""))))
     for key, value in node.items():
         kind = type(value)
         if kind is str:
-            if key in _WORDS:
+            if key in _FREE_TEXT:
                 found.append(Mention((*path, key), None, value))
         elif kind is dict:
             _mentions(value, (*path, key), found, base)
@@ -106,19 +104,19 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
                     _mentions(item, (*path, key, number), found, base)
 
 
-def _referenced(url: Any, base: str) -> tuple[str, str] | None:
-    """The row of ours that an address leads to; addresses, unlike references, are kept as they were written."""
-    return literal(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
+def _url_target(url: Any, base: str) -> Target | None:
+    """The resource of this server that a URL leads to.  URLs, unlike references, are stored as written, with the base."""
+    return target_of(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
 
 
-def cut(type: str, path: Path) -> Path:
-    """What must go when the reference at ``path`` goes: its backbone element, where that cannot be without the reference."""
-    while (names := [step for step in path if isinstance(step, str)])[1:] and ".".join([type, *names]) in _indispensable(type):
+def removal_path(type: str, path: Path) -> Path:
+    """The path to remove if the reference at ``path`` is hidden: its backbone element, if R4 requires the reference there."""
+    while (names := [step for step in path if isinstance(step, str)])[1:] and ".".join([type, *names]) in _required_paths(type):
         path = path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
     return path
 
 
 @functools.cache
-def _indispensable(type: str) -> frozenset[str]:
-    """Paths of the elements below the root that R4 requires in their parent."""
-    return frozenset(one.path for one in definitions.elements(type) if one.min > 0 and one.path.count(".") > 1)
+def _required_paths(type: str) -> frozenset[str]:
+    """Paths of the elements of backbone elements that R4 requires in their parent."""
+    return frozenset(element.path for element in definitions.elements(type) if element.min > 0 and element.path.count(".") > 1)

@@ -1,4 +1,4 @@
-"""Encounter: a visit, whose department decides for all that refers to it (http://hl7.org/fhir/R4/encounter.html)."""
+"""Encounter: a visit; what refers to it inherits the category of its department (http://hl7.org/fhir/R4/encounter.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

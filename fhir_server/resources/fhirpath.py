@@ -1,9 +1,9 @@
-"""The FHIRPath subset that R4's invariants use, compiled to closures over plain JSON values.
+"""Compiles the FHIRPath subset of R4's invariants to closures over plain JSON values (http://hl7.org/fhirpath/N1/).
 
-A collection is a list.  A node is a JSON object, or a primitive's value, or, for a primitive without a value, its ``_x`` object.
-Choice elements are reached by their base name, as FHIRPath asks.  Comparing dates of different precision, or quantities of
-different units, is undecided in FHIRPath; an invariant must not reject what it cannot decide, so it counts as true here.
-Anything outside the subset is a ValueError at compile time.  http://hl7.org/fhirpath/N1/
+A collection is a list. A node is a JSON object, a primitive's value or, for a primitive without a value, its ``_x`` object.
+Choice elements are addressed by their base name. Where FHIRPath leaves a comparison undecided (dates of different precision,
+quantities of different units), the result is true, since an invariant must not reject what it cannot decide.
+Expressions outside the subset raise ValueError when they are compiled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Items = list[Any]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What ``%resource`` and ``%rootResource`` mean, and the current ``$this``."""
+    """The values of ``%resource``, ``%rootResource`` and ``$this``."""
 
     resource: Any
     root: Any
@@ -37,7 +37,7 @@ _token = re.compile(
     r"\s*(?:(?P<string>'(?:[^'\\]|\\.)*')|(?P<number>\d+(?:\.\d+)?)|(?P<name>[%$]?[A-Za-z_]\w*|`[^`]+`)"
     r"|(?P<sign><=|>=|!=|[|.,()\[\]=<>+&-]))"
 )
-# loosest first
+# from lowest to highest precedence
 LEVELS: Final = (
     ("implies",),
     ("or", "xor"),
@@ -54,26 +54,26 @@ ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
 
 @functools.cache
 def predicate(expression: str) -> Callable[[Any, Any, Any], bool]:
-    """(node, %resource, %rootResource) -> whether the invariant is met; ValueError for what the subset lacks."""
-    run = _Parser(expression).whole()
+    """(node, %resource, %rootResource) -> whether the invariant is met.  Raises ValueError for an expression outside the subset."""
+    run = _Parser(expression).parse()
 
-    def met(node: Any, resource: Any, root: Any) -> bool:
+    def is_met(node: Any, resource: Any, root: Any) -> bool:
         here = [node]
         try:
             return truth(run(here, Scope(resource, root, here))) is True
-        except TypeError:  # a value of the wrong JSON type, which its own check reports
+        except TypeError:  # a value of the wrong JSON type, which another check reports
             return True
 
-    return met
+    return is_met
 
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self._tokens = self._lexed(text)
+        self._tokens = self._tokenize(text)
         self._at = 0
 
     @staticmethod
-    def _lexed(text: str) -> list[tuple[str, str]]:
+    def _tokenize(text: str) -> list[tuple[str, str]]:
         found, at = [], 0
         while at < len(text.rstrip()):
             match = _token.match(text, at)
@@ -97,7 +97,7 @@ class _Parser:
         if not self._take(sign):
             raise ValueError(f"expected {sign!r}, found {self._tokens[self._at][1]!r}")
 
-    def whole(self) -> Expression:
+    def parse(self) -> Expression:
         found = self._level(0)
         if self._tokens[self._at][0] != "end":
             raise ValueError(f"unexpected {self._tokens[self._at][1]!r}")
@@ -110,7 +110,7 @@ class _Parser:
         while self._tokens[self._at][1] in LEVELS[depth] and self._tokens[self._at][0] != "string":
             sign = self._next()[1]
             typed = sign in ("is", "as")
-            left = _typed(sign, left, self._type_name()) if typed else _combined(BINARY[sign], left, self._level(depth + 1))
+            left = _type_test(sign, left, self._type_name()) if typed else _combine(BINARY[sign], left, self._level(depth + 1))
         return left
 
     def _type_name(self) -> str:
@@ -123,7 +123,7 @@ class _Parser:
             if self._take("."):
                 found = self._step(found)
             elif self._take("["):
-                found = _indexed(found, int(self._next()[1]))
+                found = _item(found, int(self._next()[1]))
                 self._expect("]")
             else:
                 return found
@@ -141,10 +141,10 @@ class _Parser:
             self._expect(")")
             return inner
         if kind == "name":
-            return self._named(text)
+            return self._name(text)
         raise ValueError(f"unexpected {text!r}")
 
-    def _named(self, text: str) -> Expression:
+    def _name(self, text: str) -> Expression:
         if text in ("true", "false"):
             return lambda items, scope: [text == "true"]
         if text in VARIABLES:
@@ -152,7 +152,7 @@ class _Parser:
         if text[0] in "%$":
             raise ValueError(f"unknown variable {text}")
         if self._tokens[self._at][1] == "(":
-            return self._called(lambda items, scope: items, text)
+            return self._call(lambda items, scope: items, text)
         if text in definitions.types():
             return lambda items, scope: list(filter(_of_resource(text), items))
         return _member(lambda items, scope: items, text.strip("`"))
@@ -162,15 +162,15 @@ class _Parser:
         if kind != "name":
             raise ValueError(f"unexpected {text!r} after a dot")
         if self._tokens[self._at][1] == "(":
-            return self._called(before, text)
+            return self._call(before, text)
         return _member(before, text.strip("`"))
 
-    def _called(self, before: Expression, name: str) -> Expression:
+    def _call(self, before: Expression, name: str) -> Expression:
         self._expect("(")
         if name in ("is", "as", "ofType"):
             kind = self._type_name()
             self._expect(")")
-            return _typed("is" if name == "is" else "as", before, kind)
+            return _type_test("is" if name == "is" else "as", before, kind)
         arguments = []
         while not self._take(")"):
             arguments.append(self._level(0))
@@ -189,11 +189,11 @@ VARIABLES: Final[dict[str, Expression]] = {
 }
 
 
-def _combined(operator: Operator, left: Expression, right: Expression) -> Expression:
+def _combine(operator: Operator, left: Expression, right: Expression) -> Expression:
     return lambda items, scope: operator(lambda: left(items, scope), lambda: right(items, scope))
 
 
-def _indexed(before: Expression, index: int) -> Expression:
+def _item(before: Expression, index: int) -> Expression:
     return lambda items, scope: before(items, scope)[index : index + 1]
 
 
@@ -209,7 +209,7 @@ def _member(before: Expression, name: str) -> Expression:
 
 
 def member(node: dict[str, Any], name: str) -> Items:
-    """The items of element ``name`` of a JSON object: its value or values, or its ``_name`` where it has no value."""
+    """The items of element ``name`` of a JSON object: its values, or its ``_name`` if it has no value."""
     if name in node or "_" + name in node:
         return _values(node.get(name), node.get("_" + name))
     types = _choice_types()
@@ -236,7 +236,7 @@ def _choice_types() -> frozenset[str]:
     return frozenset(name[0].upper() + name[1:] for name in names)
 
 
-def _typed(word: str, before: Expression, kind: str) -> Expression:
+def _type_test(word: str, before: Expression, kind: str) -> Expression:
     test = KINDS.get(kind) or _of_resource(kind)
 
     def run(items: Items, scope: Scope) -> Items:

@@ -1,6 +1,6 @@
 """Operators and functions of the FHIRPath subset in :mod:`fhir_server.resources.fhirpath`.
 
-An empty collection stands for "unknown" in the three-valued logic of http://hl7.org/fhirpath/N1/#boolean-logic.
+An empty collection means "unknown" in the three-valued logic of http://hl7.org/fhirpath/N1/#boolean-logic.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
+from fhir_server import fhir_dates
+from fhir_server.fhir_dates import FhirDate
+
 Items = list[Any]
 Lazy = Callable[[], Items]
 Function = Callable[[Items, list[Any], Any], Items]
 
 
 def truth(items: Items) -> bool | None:
-    """The boolean a collection stands for: a single item that is not a boolean is true, an empty one unknown."""
+    """The boolean value of a collection: None (unknown) if it is empty, true for a single item that is not a boolean."""
     if not items:
         return None
     return items[0] if len(items) == 1 and isinstance(items[0], bool) else True
@@ -70,41 +73,41 @@ def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Lazy, Lazy], Items]:
 
 
 def comparable(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two values in a form that Python orders, or (None, None) where FHIRPath leaves the order open."""
+    """Two values in a form that Python can order, or (None, None) if FHIRPath leaves the order undecided."""
     if isinstance(a, dict) and isinstance(b, dict):
         same = (a.get("system"), a.get("code"), a.get("unit")) == (b.get("system"), b.get("code"), b.get("unit"))
         a, b = (a.get("value"), b.get("value")) if same else (None, None)
     if isinstance(a, str) and isinstance(b, str):
-        return _instants(a, b)
+        return _dates(a, b)
     numbers = isinstance(a, int | Decimal) and isinstance(b, int | Decimal)
     return (a, b) if numbers else (None, None)
 
 
-_date = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d(?:\.\d+)?)(Z|[+-]\d\d:\d\d))?)?)?")
-
-
-def _instants(a: str, b: str) -> tuple[Any, Any]:
-    """Dates as minutes and seconds UTC where both are instants, else cut to what both state; equal when cut is undecided."""
-    first, second = _date.fullmatch(a), _date.fullmatch(b)
-    if first is None or second is None:
+def _dates(a: str, b: str) -> tuple[Any, Any]:
+    """Two instants as (minutes, seconds) in UTC; other dates cut to their common precision, or undecided if equal then."""
+    first, second = fhir_dates.parse(a), fhir_dates.parse(b)
+    if first is None or second is None or not (_is_fhir(first) and _is_fhir(second)):
         return None, None
-    if first[7] and second[7]:
+    if first.zone and second.zone:
         return _utc(first), _utc(second)
-    depth = min(sum(m[i] is not None for i in (1, 2, 3)) for m in (first, second))
-    left, right = ([int(m[i]) for i in range(1, depth + 1)] for m in (first, second))
-    undecided = left == right and (first[depth + 1] or second[depth + 1])
+    precision = min(sum(part is not None for part in date[:3]) for date in (first, second))
+    left, right = first[:precision], second[:precision]
+    undecided = left == right and (first[precision] is not None or second[precision] is not None)
     return (None, None) if undecided else (left, right)
 
 
-def _utc(parts: re.Match[str]) -> tuple[int, Decimal]:
-    year, month, day = int(parts[1]), int(parts[2]), int(parts[3])
-    zone = parts[7]
-    shift = 0 if zone == "Z" else (int(zone[1:3]) * 60 + int(zone[4:6])) * (-1 if zone[0] == "-" else 1)
-    return _ordinal(year, month, day) * 1440 + int(parts[4]) * 60 + int(parts[5]) - shift, Decimal(parts[6])
+def _is_fhir(date: FhirDate) -> bool:
+    """Whether a time, if there is one, has seconds and a zone, as FHIR requires."""
+    return date.hour is None or (date.second is not None and date.zone is not None)
+
+
+def _utc(date: FhirDate) -> tuple[int, Decimal]:
+    minutes = _ordinal(date.year, date.month or 1, date.day or 1) * 1440 + (date.hour or 0) * 60 + (date.minute or 0)
+    return minutes - date.offset(), Decimal(f"{date.second}.{date.fraction or 0}")
 
 
 def _ordinal(year: int, month: int, day: int) -> int:
-    """A count of days that orders dates and is exact over month ends (so that a time zone's shift is)."""
+    """A day count that orders dates and is exact across the ends of months, as offsets of time zones need."""
     year, month = (year - 1, month + 12) if month <= 2 else (year, month)
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day
 
@@ -123,7 +126,7 @@ def _plus(left: Lazy, right: Lazy) -> Items:
     return [first[0] + second[0]] if first and second else []
 
 
-def _joined(left: Lazy, right: Lazy) -> Items:
+def _concatenate(left: Lazy, right: Lazy) -> Items:
     return ["".join(str(item) for item in left()[:1] + right()[:1])]
 
 
@@ -142,12 +145,12 @@ BINARY: Final[dict[str, Callable[[Lazy, Lazy], Items]]] = {
     "in": _in,
     "contains": lambda left, right: _in(right, left),
     "+": _plus,
-    "&": _joined,
+    "&": _concatenate,
 }
 
 
 def distinct(items: Items) -> Items:
-    """The items in order, each once."""
+    """The items in order, without duplicates."""
     found: Items = []
     seen = set()
     for item in items:
@@ -159,7 +162,7 @@ def distinct(items: Items) -> Items:
 
 
 def children(item: Any) -> Iterator[Any]:
-    """The child nodes of a node; a primitive's ``_x`` counts where the value is missing."""
+    """The child nodes of a node; a primitive without a value is represented by its ``_x``."""
     if isinstance(item, dict):
         for key, value in item.items():
             if key == "resourceType" or (key[:1] == "_" and key[1:] in item):
@@ -203,8 +206,8 @@ def _on_text(operation: Callable[[str, list[Any]], Any]) -> Function:
     return run
 
 
-def _question(operation: Callable[[str, str], bool]) -> Function:
-    """A test of a text.  Of no text it is false, not unknown: bdl-8 says ``fullUrl.contains(...).not()`` where there is none."""
+def _text_predicate(operation: Callable[[str, str], bool]) -> Function:
+    """A predicate on a text.  Without a text it is false, not unknown: bdl-8 uses ``fullUrl.contains(...).not()`` without a fullUrl."""
     ask = _on_text(lambda text, given: operation(text, given[0]))
     return lambda items, arguments, scope: ask(items, arguments, scope) or [False]
 
@@ -222,7 +225,7 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "all": lambda items, arguments, scope: [all(truth(_each(item, arguments, scope)) for item in items)],
     "children": lambda items, arguments, scope: [child for item in items for child in children(item)],
     "combine": lambda items, arguments, scope: items + _call(items, arguments, scope),
-    "contains": _question(lambda text, part: part in text),
+    "contains": _text_predicate(lambda text, part: part in text),
     "count": lambda items, arguments, scope: [len(items)],
     "descendants": lambda items, arguments, scope: [child for item in items for child in descendants(item)],
     "empty": lambda items, arguments, scope: [not items],
@@ -232,11 +235,11 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "iif": _iif,
     "intersect": lambda items, arguments, scope: [i for i in distinct(items) if i in _call(items, arguments, scope)],
     "isDistinct": lambda items, arguments, scope: [len(distinct(items)) == len(items)],
-    "matches": _question(lambda text, pattern: re.search(pattern, text) is not None),
+    "matches": _text_predicate(lambda text, pattern: re.search(pattern, text) is not None),
     "not": lambda items, arguments, scope: _boolean(None if truth(items) is None else not truth(items)),
     "replaceMatches": _on_text(lambda text, given: re.sub(given[0], given[1], text)),
     "select": lambda items, arguments, scope: [found for item in items for found in _each(item, arguments, scope)],
-    "startsWith": _question(lambda text, start: text.startswith(start)),
+    "startsWith": _text_predicate(lambda text, start: text.startswith(start)),
     "substring": _on_text(lambda text, given: text[given[0] :]),
     "tail": lambda items, arguments, scope: items[1:],
     "toInteger": _to_integer,

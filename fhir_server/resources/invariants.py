@@ -1,7 +1,7 @@
-"""R4's error-severity invariants as Python predicates: the frequent ones by hand, the rest compiled from their FHIRPath.
+"""R4's invariants of severity error as Python predicates: the frequent ones by hand, the others compiled from FHIRPath.
 
-A predicate gets (node, %resource, %rootResource) and says whether the invariant is met.  Nodes may hold wrong JSON types, which
-other checks report, so a predicate must not raise on them.  http://hl7.org/fhir/R4/conformance-rules.html#constraints
+A predicate takes (node, %resource, %rootResource) and returns whether the invariant is met. Nodes may hold values of wrong JSON
+types, which other checks report; a predicate must not raise on them.  http://hl7.org/fhir/R4/conformance-rules.html#constraints
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from fhir_server.resources.fhirpath_operators import comparable
 Predicate = Callable[[Any, Any, Any], bool]
 
 NOT_ENFORCED: Final[Mapping[str, str]] = {
-    "ctm-1": "needs resolve(): who a reference names is known to the store, not to the resource",
+    "ctm-1": "needs resolve(): only the store knows what a reference refers to",
     "dom-6": "a warning (best practice): narrative is not required",
     "ig-1": "its expression reads %context, which FHIRPath does not define",
     "ig-2": "its expression reads %context, which FHIRPath does not define",
-    "ppc-2": "HL7's expression names the system 'something', so it holds for everything",
+    "ppc-2": "HL7's expression names the system 'something', so it is always met",
     "ppc-3": "as ppc-2",
     "ppc-4": "as ppc-2",
     "ppc-5": "as ppc-2",
-    "ref-1": "checked with the reference's targets (_reference.py), which knows what is contained",
+    "ref-1": "checked with the reference's targets (_reference.py)",
     "txt-1": "checked with the datatype xhtml (xhtml.py)",
     "txt-2": "checked with the datatype xhtml (xhtml.py)",
 }
 
 
 def rule(invariant: Invariant) -> Predicate | None:
-    """The predicate of an invariant; None for warnings and for what :data:`NOT_ENFORCED` explains."""
+    """The predicate of an invariant; None for warnings and for the keys of :data:`NOT_ENFORCED`."""
     if invariant.severity != "error" or invariant.key in NOT_ENFORCED:
         return None
     return BY_HAND.get(invariant.key) or fhirpath.predicate(invariant.expression)
 
 
 def has(node: Any, name: str) -> bool:
-    """Whether a plain element, its value or its ``_x``, stands in an object."""
+    """Whether an object has an element that is no choice: its value or its ``_x``."""
     return name in node or "_" + name in node
 
 
 def has_choice(node: Any, base: str) -> bool:
-    """Whether some type of the choice element ``base[x]`` stands in an object."""
+    """Whether an object has the choice element ``base[x]``, in any of its types."""
     size = len(base)
     return any(name.lstrip("_")[:size] == base and name.lstrip("_")[size : size + 1].isupper() for name in node)
 
 
 def _ordered(low: str, high: str) -> Predicate:
-    def met(node: Any, resource: Any, root: Any) -> bool:
+    def is_met(node: Any, resource: Any, root: Any) -> bool:
         if low not in node or high not in node:
             return True
         a, b = comparable(node[low], node[high])
         return a is None or bool(a <= b)
 
-    return met
+    return is_met
 
 
 def _needs(name: str, other: str) -> Predicate:
@@ -76,23 +76,23 @@ def _ratio(node: Any, resource: Any, root: Any) -> bool:
 
 
 def _meta_lacks(*names: str) -> Predicate:
-    def met(node: Any, resource: Any, root: Any) -> bool:
+    def is_met(node: Any, resource: Any, root: Any) -> bool:
         if "contained" not in node:
             return True
         return not any(has(meta, name) for part in _items(node, "contained") for meta in _items(part, "meta") for name in names)
 
-    return met
+    return is_met
 
 
-def _contained_named(node: Any, resource: Any, root: Any) -> bool:
+def _contained_is_referenced(node: Any, resource: Any, root: Any) -> bool:
     if "contained" not in node:
         return True
-    named = _local(node)
-    return all(f"#{part.get('id')}" in named or "#" in _local(part) for part in _items(node, "contained"))
+    references = _local_references(node)
+    return all(f"#{part.get('id')}" in references or "#" in _local_references(part) for part in _items(node, "contained"))
 
 
-def _local(value: Any) -> set[str]:
-    """Every text within the value that points at something contained, or, as "#", at the container."""
+def _local_references(value: Any) -> set[str]:
+    """Every text within the value that refers to a contained resource or, as "#", to the container."""
     found: set[str] = set()
     waiting = [value]
     while waiting:
@@ -141,7 +141,7 @@ def _abated(node: Any, resource: Any, root: Any) -> bool:
     return not has_choice(node, "abatement") or _has_code(node.get("clinicalStatus"), _CONDITION + "clinical", _ABATED)
 
 
-def _cancelled(node: Any, resource: Any, root: Any) -> bool:
+def _cancellation(node: Any, resource: Any, root: Any) -> bool:
     return not has(node, "cancelationReason") or node.get("status") in ("cancelled", "noshow")
 
 
@@ -161,8 +161,8 @@ def _differential_rooted(node: Any, resource: Any, root: Any) -> bool:
 
 
 BY_HAND: Final[Mapping[str, Predicate]] = {
-    # HL7's expression says "no-show", which is not a code of the status; its wording means "noshow"
-    "app-4": _cancelled,
+    # HL7's expression has "no-show", which is not a code of the status; the code is "noshow"
+    "app-4": _cancellation,
     "ait-1": lambda node, resource, root: "clinicalStatus" in node or _wrong_allergy(node),
     "ait-2": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_allergy(node),
     "att-1": _needs("data", "contentType"),
@@ -170,7 +170,7 @@ BY_HAND: Final[Mapping[str, Predicate]] = {
     "con-5": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_condition(node),
     "cpt-2": _needs("value", "system"),
     "dom-2": lambda node, resource, root: "contained" not in node or not any("contained" in p for p in _items(node, "contained")),
-    "dom-3": _contained_named,
+    "dom-3": _contained_is_referenced,
     "dom-4": _meta_lacks("versionId", "lastUpdated"),
     "dom-5": _meta_lacks("security"),
     "obs-6": lambda node, resource, root: "dataAbsentReason" not in node or not has_choice(node, "value"),
@@ -179,7 +179,7 @@ BY_HAND: Final[Mapping[str, Predicate]] = {
     "qty-3": _needs("code", "system"),
     "rat-1": _ratio,
     "rng-2": _ordered("low", "high"),
-    # by hand because their expressions visit every element for every element
+    # by hand because their expressions compare every element with every other
     "sdf-8": _snapshot_rooted,
     "sdf-8a": _differential_rooted,
 }

@@ -1,4 +1,4 @@
-"""Medication: a drug's definition, of no patient (http://hl7.org/fhir/R4/medication.html)."""
+"""Medication: the definition of a drug; it belongs to no patient (http://hl7.org/fhir/R4/medication.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

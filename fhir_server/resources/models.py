@@ -1,8 +1,7 @@
-"""Typed models for resources that the server itself creates or reads: the only importer of ``fhir.resources``.
+"""Gives access to the models of ``fhir.resources``, with which the server builds and reads resources in Python.
 
-Use them to build and read resources in Python (Consent, AuditEvent, CapabilityStatement ...), never for the bodies of API
-requests and responses: they accept wrong codes and rewrite numbers and dates. The models are those of R4B. For the types
-that this server uses, R4B and R4 are the same.
+No other module imports that library. The models are not for resources that clients send or receive: they accept wrong codes and
+rewrite decimals and dates. They are the models of R4B; the types that the server uses are the same in R4.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Observation",
     "lab",
-    # what protects most comes first: a row of two categories is of the stricter class
+    # The most protective class comes first: it decides if a resource has several categories.
     by_category={
         "social-history": "social",
         "survey": "survey",

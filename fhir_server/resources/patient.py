@@ -1,4 +1,4 @@
-"""Patient: owns itself (http://hl7.org/fhir/R4/patient.html)."""
+"""Patient: belongs to itself (http://hl7.org/fhir/R4/patient.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,4 +1,4 @@
-"""R4 primitive values as JSON gives them: one predicate a datatype (http://hl7.org/fhir/R4/datatypes.html#primitive).
+"""Checks of R4's primitive datatypes: one predicate for each (http://hl7.org/fhir/R4/datatypes.html#primitive).
 
 Numbers are ``int`` or ``Decimal``, as :mod:`fhir_server.jsontext` parses them; ``bool`` is never a number.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from fhir_server.resources.references import ID_PATTERN
 from fhir_server.resources.xhtml import narrative
 
 Predicate = Callable[[Any], bool]
@@ -38,8 +39,8 @@ def _matching(pattern: str) -> Predicate:
     return lambda value: type(value) is str and fullmatch(value) is not None
 
 
-def _dated(pattern: str) -> Predicate:
-    """The pattern, and a day that the month has."""
+def _date_matching(pattern: str) -> Predicate:
+    """A predicate for texts of this pattern whose day exists in its month."""
     fullmatch = re.compile(pattern).fullmatch
 
     def valid(value: Any) -> bool:
@@ -50,7 +51,7 @@ def _dated(pattern: str) -> Predicate:
     return valid
 
 
-def _whole(low: int, high: int = 2**31 - 1) -> Predicate:
+def _integer_between(low: int, high: int = 2**31 - 1) -> Predicate:
     return lambda value: type(value) is int and low <= value <= high
 
 
@@ -67,18 +68,18 @@ VALID: Final[Mapping[str, Predicate]] = {
     "boolean": lambda value: type(value) is bool,
     "canonical": _uri,
     "code": _matching(r"[^\s]+(?:\s[^\s]+)*"),
-    "date": _dated(rf"{_DAY}|{_PARTIAL}"),
-    "dateTime": _dated(rf"{_DAY}(?:T{_TIME}{_ZONE})?|{_PARTIAL}"),
+    "date": _date_matching(rf"{_DAY}|{_PARTIAL}"),
+    "dateTime": _date_matching(rf"{_DAY}(?:T{_TIME}{_ZONE})?|{_PARTIAL}"),
     "decimal": lambda value: type(value) is Decimal or type(value) is int,
-    "id": _matching(r"[A-Za-z0-9\-.]{1,64}"),
-    "instant": _dated(rf"{_DAY}T{_TIME}{_ZONE}"),
-    "integer": _whole(-(2**31)),
+    "id": _matching(ID_PATTERN),
+    "instant": _date_matching(rf"{_DAY}T{_TIME}{_ZONE}"),
+    "integer": _integer_between(-(2**31)),
     "markdown": _text,
     "oid": _matching(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+"),
-    "positiveInt": _whole(1),
+    "positiveInt": _integer_between(1),
     "string": _text,
     "time": _matching(_TIME),
-    "unsignedInt": _whole(0),
+    "unsignedInt": _integer_between(0),
     "uri": _uri,
     "url": _uri,
     "uuid": _matching(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
@@ -89,14 +90,14 @@ NUMBERS: Final = frozenset({"decimal", "integer", "positiveInt", "unsignedInt"})
 
 
 def json_kind(datatype: str) -> str:
-    """What JSON value a primitive is, for messages: "a number", "true or false" or "a string"."""
+    """The JSON type of a primitive, for messages: "a number", "true or false" or "a string"."""
     if datatype in NUMBERS:
         return "a number"
     return "true or false" if datatype == "boolean" else "a string"
 
 
 def is_json_kind(datatype: str, value: Any) -> bool:
-    """Whether the value is at least of that JSON kind."""
+    """Whether the value has the JSON type of this primitive."""
     if datatype in NUMBERS:
         return type(value) in (int, Decimal)
     return type(value) is (bool if datatype == "boolean" else str)

@@ -1,4 +1,4 @@
-"""Provenance: makes no sense without every row it speaks of (http://hl7.org/fhir/R4/provenance.html)."""
+"""Provenance: takes over patients and labels of its targets (http://hl7.org/fhir/R4/provenance.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

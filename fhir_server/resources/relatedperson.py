@@ -1,4 +1,4 @@
-"""RelatedPerson: a proxy, owned by the patient (http://hl7.org/fhir/R4/relatedperson.html)."""
+"""RelatedPerson: it belongs to the patient (http://hl7.org/fhir/R4/relatedperson.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

@@ -1,4 +1,4 @@
-"""ServiceRequest: an order, whose sensitivity its results inherit (http://hl7.org/fhir/R4/servicerequest.html)."""
+"""ServiceRequest: an order; its results inherit its categories (http://hl7.org/fhir/R4/servicerequest.html)."""
 
 from fhir_server.resources._declaration import ResourceType
 

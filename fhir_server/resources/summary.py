@@ -1,4 +1,4 @@
-"""Which members of a resource its answers must keep, and which make its summary (http://hl7.org/fhir/R4/search.html#summary)."""
+"""The required members of a resource, and the members of its summary (http://hl7.org/fhir/R4/search.html#summary)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from fhir_server.resources.definitions import Element
 
 @cache
 def required(type: str) -> frozenset[str]:
-    """The top-level members without which a resource of ``type`` is not valid."""
-    return frozenset(name for element in _top(type) if element.min > 0 for name in _names(element))
+    """The top-level members that a valid resource of ``type`` must have."""
+    return frozenset(name for element in _top_elements(type) if element.min > 0 for name in _member_names(element))
 
 
 @cache
 def summary(type: str) -> frozenset[str]:
     """The top-level members that R4 marks as part of the summary."""
-    return frozenset(name for element in _top(type) if element.summary for name in _names(element))
+    return frozenset(name for element in _top_elements(type) if element.summary for name in _member_names(element))
 
 
-def _top(type: str) -> tuple[Element, ...]:
+def _top_elements(type: str) -> tuple[Element, ...]:
     return tuple(element for element in definitions.elements(type) if element.path.count(".") == 1)
 
 
-def _names(element: Element) -> tuple[str, ...]:
+def _member_names(element: Element) -> tuple[str, ...]:
     name = element.path.partition(".")[2]
     if not name.endswith("[x]"):
         return (name,)

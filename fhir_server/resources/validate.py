@@ -1,8 +1,8 @@
-"""Validation of R4 resources against HL7's definitions, on every write (http://hl7.org/fhir/R4/validation.html).
+"""Validates R4 resources against HL7's definitions (http://hl7.org/fhir/R4/validation.html).
 
 Covers structure, cardinality, primitive values, choices, required bindings, reference targets, contained and bundled resources,
 extensions, narrative and the error invariants (:data:`fhir_server.resources.invariants.NOT_ENFORCED` lists the rest).
-Profiles, and bindings weaker than required, are not judged.
+Profiles, and bindings weaker than required, are not checked.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from fhir_server.resources._context import TooManyIssuesError, ValidationRun
 
 
 def check(name: str, resource: Any) -> tuple[Issue, ...]:
-    """What is wrong with a resource of type ``name``, as :func:`fhir_server.jsontext.parse` gave it; () when valid.
+    """The issues of a resource of type ``name``, as :func:`fhir_server.jsontext.parse` returns it; () if it is valid.
 
-    At most 50 issues, each with a FHIRPath expression into the resource; texts quote only what the caller sent.
-    Raises KeyError for a type that R4 does not have, and nothing for any resource.
+    At most 50 issues, each with a FHIRPath expression into the resource; messages quote nothing but the caller's text.
+    Raises KeyError if R4 does not have the type; no resource makes it raise anything else.
     """
     compiled = resource_shape(name)
     if type(resource) is not dict:
@@ -31,5 +31,5 @@ def check(name: str, resource: Any) -> tuple[Issue, ...]:
     except TooManyIssuesError:
         pass
     except RecursionError:
-        return (*run.issues[:49], Issue("structure", "The resource is nested too deep.", (name,)))
+        return (*run.issues[:49], Issue("structure", "The resource is nested too deeply.", (name,)))
     return tuple(run.issues)

@@ -1,7 +1,7 @@
 """Narrative XHTML (http://hl7.org/fhir/R4/narrative.html, invariants txt-1 and txt-2).
 
-Well-formed XML whose root is ``div`` of the XHTML namespace, with nothing active in it: only the elements and attributes
-that txt-1 lists, no processing instruction or document type (so no entities), no script in a link.
+Narrative is well-formed XML whose root is ``div`` of the XHTML namespace, without active content: only the elements and
+attributes that txt-1 lists, no processing instruction, no document type (so no entities), no script in a link.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ _active = re.compile(r"[\x00-\x20]*(?:javascript|vbscript|data:(?!image/))", re.
 
 
 @functools.lru_cache(maxsize=512)
-def _allowed(text: str) -> bool:
+def _is_valid(text: str) -> bool:
     if _declaration(text):
         return False
     try:
@@ -137,12 +137,12 @@ def _allowed(text: str) -> bool:
     except (ElementTree.ParseError, ValueError):
         return False
     nodes = list(root.iter())
-    if root.tag != XHTML + "div" or not all(_harmless(node) for node in nodes):
+    if root.tag != XHTML + "div" or not all(_is_harmless(node) for node in nodes):
         return False
     return any(text.strip() for text in root.itertext()) or any("src" in node.attrib for node in root.iter(XHTML + "img"))
 
 
-def _harmless(node: ElementTree.Element) -> bool:
+def _is_harmless(node: ElementTree.Element) -> bool:
     return (
         node.tag in ELEMENTS
         and ATTRIBUTES.issuperset(node.attrib)
@@ -151,7 +151,7 @@ def _harmless(node: ElementTree.Element) -> bool:
 
 
 def narrative(value: Any) -> bool:
-    """Whether the value may stand as ``Narrative.div``."""
+    """Whether the value is a valid ``Narrative.div``."""
     if type(value) is not str:
         return False
-    return _allowed(value) if len(value) <= 2048 else _allowed.__wrapped__(value)
+    return _is_valid(value) if len(value) <= 2048 else _is_valid.__wrapped__(value)

@@ -9,7 +9,7 @@ from typing import Final
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
-from fhir_server.search.element_paths import referred_type
+from fhir_server.resources.references import type_at_end
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, RefersTo, TokenIs
 from fhir_server.search.implied_systems import implied_systems
@@ -99,7 +99,7 @@ def _alternative(parameter: Parameter, text: str, asked: ValueContext) -> Filter
 def _condition_on(parameter: Parameter, test: Predicate) -> Filter:
     stands = parameter.indexed_as
     if isinstance(test, RefersTo) and stands.limit:
-        targets = frozenset(target for target in test.targets if referred_type(target) == stands.limit)
+        targets = frozenset(target for target in test.targets if type_at_end(target) == stands.limit)
         if not targets:
             return NOTHING
         test = RefersTo(targets)

@@ -7,24 +7,16 @@ R4 has no element whose name such a member could be mistaken for, within the dat
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
+from fhir_server.resources.references import type_at_end
 from fhir_server.search.expression import Branch, Member, Step, TrueUnlessFalse, WhereEquals, WhereRefersTo
 
 Out = list[Any]
 Walk = Callable[[Any, Path, Out], None]
-
-_LITERAL = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
-
-
-def referred_type(text: str) -> str | None:
-    """The resource type that a literal reference names, None if its text does not tell."""
-    found = _LITERAL.search(text)
-    return found[1] if found else None
 
 
 def compile_walk(branch: Branch, suffixes: Sequence[str], sink: Walk) -> list[tuple[str, Walk]]:
@@ -64,7 +56,7 @@ def _step(step: Step, suffixes: Sequence[str], walk: Walk) -> Walk:
         case WhereEquals(name, value):
             return _where(lambda item: item.get(name) == value, walk)
         case WhereRefersTo(type):
-            return _where(lambda item: type in (referred_type(item.get("reference", "")), item.get("type")), walk)
+            return _where(lambda item: type in (type_at_end(item.get("reference", "")), item.get("type")), walk)
         case TrueUnlessFalse():
             return lambda value, path, out: walk(True, path, out) if value is not False else None
     raise TypeError(f"not a step: {step!r}")

@@ -14,7 +14,7 @@ from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
-from fhir_server.search.parameter_types import KINDS, ParameterType
+from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType
 from fhir_server.search.visibility import Entry
 
 # Known to R4 and not served: kinds that need more than one entry or a map, and two of Bundle whose values are resources.
@@ -89,7 +89,7 @@ def _is_served(type: str, parameter: SearchParameter) -> bool:
 def _parameter(type: str, definition: SearchParameter, stands: IndexedAs) -> Parameter:
     narrowed = (stands.limit,) if stands.limit else definition.targets
     flag = any(isinstance(step, TrueUnlessFalse) for branch in parse(definition.expression) for step in branch)
-    return Parameter(type, definition, KINDS[definition.kind], stands, narrowed, flag)
+    return Parameter(type, definition, PARAMETER_TYPES[definition.kind], stands, narrowed, flag)
 
 
 @lru_cache(maxsize=512)

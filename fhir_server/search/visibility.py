@@ -53,6 +53,15 @@ class Visibility:
     clauses: tuple[VisibilityClause, ...] = ()
     now: int = 0
 
+    @classmethod
+    def unrestricted(cls, class_count: int, now: int = 0) -> Visibility:
+        """Return the Visibility that admits every row and element, released or not.
+
+        ``class_count`` is the number of visibility classes.  Only for work of the server itself and of its operator, never
+        for an answer to a caller: tests/project/test_unrestricted_visibility.py lists the functions that may call this.
+        """
+        return cls((VisibilityClause(None, frozenset(range(class_count)), released_only=False),), now)
+
     @property
     def limited_to_patients(self) -> bool:
         """Whether it shows rows of named patients only; such answers are ordered by when rows were stored, and nothing else."""

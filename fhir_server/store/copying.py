@@ -1,7 +1,7 @@
-"""What a whole store is made of, for copying one into another (``fhir-server migrate``): no policy, no sights.
+"""Protocols for copying one whole store into another (``fhir-server copy-store``), without policy or visibility.
 
-A store that can be copied from has a module ``<scheme>_moving`` beside it with ``origin(store)``, one that can be copied
-into with ``destination(store)``.
+The module ``<scheme>.copying`` of a store that can be copied from has ``copy_source(store)``; that of a store that can
+be copied into has ``copy_target(store)``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fhir_server.store import IndexedRow, Store
+from fhir_server.store.interface import Store
+from fhir_server.store.rows import IndexedRow
 
 
 class Version(msgspec.Struct, frozen=True):
-    """A version and when it was stored: numbers of which only the order means anything (:mod:`~fhir_server.store.row_order`)."""
+    """A version and when it was stored: a number of which only the order matters (:mod:`~fhir_server.store.row_order`)."""
 
-    record: IndexedRow
+    indexed: IndexedRow
     stored: int
 
 
@@ -31,7 +32,7 @@ class ResourceHistory(msgspec.Struct, frozen=True):
 
 
 class KeyValue(msgspec.Struct, frozen=True):
-    """As :meth:`fhir_server.store.KeyValueStore.replace` takes it."""
+    """A record of the key-value store: the arguments of :meth:`fhir_server.store.KeyValueStore.put`."""
 
     kind: str
     key: str
@@ -41,66 +42,70 @@ class KeyValue(msgspec.Struct, frozen=True):
 
 
 class CopySource(Protocol):
-    """A store as a series of pages; each page starts behind the last item of the one before."""
+    """A store as a series of pages.  ``after`` is the key of the last item of the page before, "" for the first page."""
 
-    async def classes(self) -> tuple[str, ...]: ...
+    async def classes(self) -> tuple[str, ...]:
+        """Return the keys of all visibility classes, in the order of their ids."""
 
     async def histories(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
-        """At most ``limit`` resources in the order of (type, id), from behind ``after`` on; none: there are no more."""
+        """Return at most ``limit`` resources in the order of (type, id), starting after ``after``; () at the end."""
 
     async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
-        """The same of secrets, in the order of (kind, key)."""
+        """Return at most ``limit`` key-value records in the order of (kind, key), starting after ``after``; () at the end."""
 
-    async def journals(self) -> tuple[str, ...]:
-        """The names of all journals."""
+    async def log_names(self) -> tuple[str, ...]:
+        """Return the names of all logs."""
 
-    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
-        """At most ``limit`` lines of a journal, each with its number, from behind ``after`` on."""
+    async def log_lines(self, log: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """Return at most ``limit`` lines of a log with their numbers, starting after number ``after``."""
 
     async def count(self) -> int:
-        """How many resources there are, deleted ones too; for showing progress."""
+        """Return the number of resources, including deleted ones.  For progress display."""
 
 
 class CopyTarget(CopySource, Protocol):
-    """A store that is being filled.  Everything may be done twice with the outcome of once."""
+    """A store that is being filled.  Every method may be repeated with the same arguments without further effect."""
 
     async def begin(self, source: str) -> tuple[str, str]:
-        """Make ready for a copy of ``source``; where the copy got to before, if it was broken off.
+        """Prepare for a copy of ``source``; return how far an interrupted copy of it got, ("", "") for a new one.
 
         Raises ValueError if the store holds anything else.
         """
 
-    async def put_classes(self, keys: tuple[str, ...]) -> None: ...
+    async def put_classes(self, keys: tuple[str, ...]) -> None:
+        """Store the visibility classes with these keys, in this order."""
 
-    async def put_histories(self, lives: Sequence[ResourceHistory]) -> None:
-        """Keep these, durably, and remember how far the copy is."""
+    async def put_histories(self, histories: Sequence[ResourceHistory]) -> None:
+        """Store these resources durably, and record how far the copy is."""
 
-    async def put_key_values(self, secrets: Sequence[KeyValue]) -> None: ...
+    async def put_key_values(self, records: Sequence[KeyValue]) -> None:
+        """Store these key-value records."""
 
-    async def put_lines(self, journal: str, lines: Sequence[tuple[int, bytes]]) -> None: ...
+    async def put_log_lines(self, log: str, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Store these lines of a log under their numbers."""
 
     async def finish(self) -> None:
-        """From now on the store may be used."""
+        """Mark the copy as complete, so that servers may use the store."""
 
 
 def copy_source(scheme: str, store: Store) -> CopySource:
-    """The store to be copied from.  Raises ValueError for one that cannot be."""
-    made: CopySource = _side(scheme, "origin", store)
-    return made
+    """Return the store as a source to copy from.  Raises ValueError if it cannot be one."""
+    source: CopySource = _adapter(scheme, "copy_source", store)
+    return source
 
 
 def copy_target(scheme: str, store: Store) -> CopyTarget:
-    """The store to be copied into.  Raises ValueError for one that cannot be."""
-    made: CopyTarget = _side(scheme, "destination", store)
-    return made
+    """Return the store as a target to copy into.  Raises ValueError if it cannot be one."""
+    target: CopyTarget = _adapter(scheme, "copy_target", store)
+    return target
 
 
-def _side(scheme: str, side: str, store: Store) -> Any:
+def _adapter(scheme: str, function: str, store: Store) -> Any:
     name = f"fhir_server.store.{scheme.partition('+')[0]}.copying"
     try:
-        make = getattr(import_module(name), side, None)
+        adapt = getattr(import_module(name), function, None)
     except ModuleNotFoundError:
-        make = None
-    if make is None:
-        raise ValueError(f"A store of {scheme!r} cannot be the {side} of a migration.")
-    return make(store)
+        adapt = None
+    if adapt is None:
+        raise ValueError(f"A store of {scheme!r} cannot be the {function.removeprefix('copy_')} of a copy.")
+    return adapt(store)

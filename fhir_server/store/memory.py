@@ -1,6 +1,6 @@
-"""The reference store: dicts, and the reference meaning of conditions.  Simple, slow, correct; for tests and for reading.
+"""The reference store: Python dicts, with conditions evaluated by :mod:`fhir_server.search.match`.
 
-URL ``memory:``; every connection is a store of its own.
+It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``; every connection is a new store.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fhir_server.search.visibility import Position, SearchableRow, SortKey, Visi
 from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, Transaction, row_order, system_now
 
 T = TypeVar("T")
-_Key = tuple[str, str]
+_Key = tuple[str, str]  # type and id
 
 
 class _Version(NamedTuple):
-    record: IndexedRow
-    stored: int  # a count of all that was ever stored
+    indexed: IndexedRow
+    stored: int  # the number of versions that were ever stored, including this one
 
     @property
     def row(self) -> Row:
-        return self.record.row
+        return self.indexed.row
 
     @property
-    def deleted(self) -> bool:
+    def is_deletion(self) -> bool:
         return self.row.interaction == "delete"
 
 
@@ -42,53 +42,57 @@ class _State:
     classes: dict[str, int] = field(default_factory=dict)
     epochs: dict[str | None, int] = field(default_factory=dict)
     key_values: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
-    journals: dict[str, list[bytes]] = field(default_factory=dict)
+    logs: dict[str, list[bytes]] = field(default_factory=dict)
 
     def copy(self) -> _State:
-        journals = {name: list(lines) for name, lines in self.journals.items()}
         return replace(
             self,
             history=dict(self.history),
             classes=dict(self.classes),
             epochs=dict(self.epochs),
             key_values=dict(self.key_values),
-            journals=journals,
+            logs={name: list(lines) for name, lines in self.logs.items()},
         )
 
 
-def _indexed(version: _Version, place: tuple[int, int] = (0, 0)) -> SearchableRow:
+def _searchable(version: _Version, place: tuple[int, int] = (0, 0)) -> SearchableRow:
     row = version.row
-    return SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at, version.record.entries, place)
+    return SearchableRow(row.type, row.id, row.patients, row.class_id, row.release_at, version.indexed.entries, place)
 
 
-def _placed(versions: tuple[_Version, ...]) -> SearchableRow:
-    owners = versions[-1].row.patients
-    number = row_order.patient_number(owners[0]) if owners else 0
-    return _indexed(versions[-1], (number, row_order.first([(one.row, one.stored) for one in versions])))
+def _searchable_current(versions: tuple[_Version, ...]) -> SearchableRow:
+    """Return the last of these versions with its place in the order of rows."""
+    patients = versions[-1].row.patients
+    number = row_order.patient_number(patients[0]) if patients else 0
+    return _searchable(versions[-1], (number, row_order.first_stored([(version.row, version.stored) for version in versions])))
 
 
 class _Transaction:
+    """See :class:`fhir_server.store.Transaction`."""
+
     def __init__(self, state: _State) -> None:
         self._state = state
 
     def _rows(self, type: str) -> list[SearchableRow]:
-        return [_placed(versions) for (kind, _), versions in self._state.history.items() if kind == type and not versions[-1].deleted]
+        histories = [versions for (row_type, _), versions in self._state.history.items() if row_type == type]
+        return [_searchable_current(versions) for versions in histories if not versions[-1].is_deletion]
 
-    def _row(self, found: SearchableRow) -> Row:
-        return self._state.history[found.type, found.id][-1].row
+    def _row(self, searchable: SearchableRow) -> Row:
+        return self._state.history[searchable.type, searchable.id][-1].row
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         versions = self._state.history.get((type, id))
-        shown = versions and not versions[-1].deleted and match.is_visible(visibility, _indexed(versions[-1]))
-        return versions[-1].row if versions and shown else None
+        if not versions or versions[-1].is_deletion or not match.is_visible(visibility, _searchable(versions[-1])):
+            return None
+        return versions[-1].row
 
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        found = match.search(self._rows(type), type, where, visibility, sort=sort, after=after)
-        shown = found[:limit]
-        more = Position(match.sort_values(sort, visibility, shown[-1]), shown[-1].id) if shown and len(found) > limit else None
-        return Page(tuple(map(self._row, shown)), more)
+        rows = match.search(self._rows(type), type, where, visibility, sort=sort, after=after)
+        page = rows[:limit]
+        more = Position(match.sort_values(sort, visibility, page[-1]), page[-1].id) if page and len(rows) > limit else None
+        return Page(tuple(map(self._row, page)), more)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
         return len(match.search(self._rows(type), type, where, visibility))
@@ -99,27 +103,29 @@ class _Transaction:
 
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         versions = self._state.history.get((type, id), ())
-        living = [version for version in versions if not version.deleted]
-        if not living or not match.is_visible(visibility, _indexed(living[-1])):
+        contents = [version for version in versions if not version.is_deletion]
+        if not contents or not match.is_visible(visibility, _searchable(contents[-1])):
             return ()
-        return tuple(version.row for version in versions if match.is_visible(visibility, _indexed(version)))
+        return tuple(version.row for version in versions if match.is_visible(visibility, _searchable(version)))
 
     async def classes(self) -> tuple[str, ...]:
         return tuple(self._state.classes)
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
-        stamps = self._state.epochs
-        return PermissionEpoch(stamps.get(None, 0), 0 if patient is None else stamps.get(patient, 0), len(self._state.classes))
+        epochs = self._state.epochs
+        return PermissionEpoch(epochs.get(None, 0), 0 if patient is None else epochs.get(patient, 0), len(self._state.classes))
 
-    async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
+    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
         current = [versions[-1] for versions in self._state.history.values()]
-        return frozenset(one.row.type for one in current if not one.deleted and not patients.isdisjoint(one.row.patients))
+        return frozenset(
+            version.row.type for version in current if not version.is_deletion and not patients.isdisjoint(version.row.patients)
+        )
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         return frozenset(patient for row in match.search(self._rows(type), type, where, visibility) for patient in row.patients)
 
     async def prefetch(self, names: Iterable[str]) -> None:
-        """Nothing is gained by asking before."""
+        """Do nothing: reading one row is as cheap."""
 
     async def read_unfiltered(self, type: str, id: str) -> Row | None:
         versions = self._state.history.get((type, id))
@@ -128,44 +134,44 @@ class _Transaction:
     async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
         return tuple(version.row for version in self._state.history.get((type, id), ())[:-1])
 
-    async def put(self, record: IndexedRow) -> None:
-        key, old = self._before(record.row)
-        self._add(key, old, record)
+    async def put(self, indexed: IndexedRow) -> None:
+        self._add(self._require_next_version(indexed.row), indexed)
 
     async def delete(self, row: Row) -> None:
-        key, old = self._before(row)
-        if not old or old[-1].deleted:
+        versions = self._require_next_version(row)
+        if not versions or versions[-1].is_deletion:
             raise Problem("conflict", "There is no current version.")
-        self._add(key, old, IndexedRow(msgspec.structs.replace(row, body=b"", interaction="delete"), old[-1].record.entries))
+        deletion = msgspec.structs.replace(row, body=b"", interaction="delete")
+        self._add(versions, IndexedRow(deletion, versions[-1].indexed.entries))
 
-    def _add(self, key: _Key, old: tuple[_Version, ...], record: IndexedRow) -> None:
+    def _add(self, versions: tuple[_Version, ...], indexed: IndexedRow) -> None:
         self._state.stored += 1
-        self._state.history[key] = (*old, _Version(record, self._state.stored))
+        self._state.history[indexed.row.type, indexed.row.id] = (*versions, _Version(indexed, self._state.stored))
 
-    def _before(self, row: Row) -> tuple[_Key, tuple[_Version, ...]]:
-        key = row.type, row.id
-        old = self._state.history.get(key, ())
-        if row.version != (old[-1].row.version if old else 0) + 1:
+    def _require_next_version(self, row: Row) -> tuple[_Version, ...]:
+        """Return the stored versions.  Raises Problem ``conflict`` unless the row's version is the next one."""
+        versions = self._state.history.get((row.type, row.id), ())
+        if row.version != (versions[-1].row.version if versions else 0) + 1:
             raise Problem("conflict", "The resource was changed at the same time.")
-        return key, old
+        return versions
 
-    async def relabel(self, record: IndexedRow) -> None:
-        row = record.row
-        old = self._state.history.get((row.type, row.id), ())
-        place = row.version - 1
-        if not 0 <= place < len(old):
+    async def relabel(self, indexed: IndexedRow) -> None:
+        row = indexed.row
+        versions = self._state.history.get((row.type, row.id), ())
+        index = row.version - 1
+        if not 0 <= index < len(versions):
             raise Problem("conflict", "The resource was changed at the same time.")
-        was = old[place].row
-        row = msgspec.structs.replace(row, body=was.body, updated=was.updated, interaction=was.interaction)
-        relabelled = _Version(IndexedRow(row, record.entries), old[place].stored)
-        self._state.history[row.type, row.id] = (*old[:place], relabelled, *old[place + 1 :])
+        before = versions[index].row
+        row = msgspec.structs.replace(row, body=before.body, updated=before.updated, interaction=before.interaction)
+        relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
+        self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
 
-    async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         def refers(version: _Version) -> bool:
             type = version.row.type
             return any(
                 entry.kind == "reference" and entry.value == (target,) and (params is None or f"{type}.{entry.param}" in params)
-                for entry in version.record.entries
+                for entry in version.indexed.entries
             )
 
         return tuple(versions[-1].row for versions in self._state.history.values() if any(map(refers, versions)))
@@ -178,7 +184,9 @@ class _Transaction:
 
 
 class _KeyValues:
-    def __init__(self, store: _Memory) -> None:
+    """See :class:`fhir_server.store.KeyValueStore`."""
+
+    def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.now: Callable[[], int] = system_now
 
@@ -201,26 +209,28 @@ class _KeyValues:
         self._store.state.key_values[kind, key] = value, expires, family
 
     async def delete_family(self, family: str) -> None:
-        secrets = self._store.state.key_values
-        self._store.state.key_values = {key: kept for key, kept in secrets.items() if not family or kept[2] != family}
+        records = self._store.state.key_values
+        self._store.state.key_values = {key: record for key, record in records.items() if not family or record[2] != family}
         await _Transaction(self._store.state).advance_epoch(None)
 
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
-        secrets = self._store.state.key_values
-        return tuple(sorted((key, value) for (of, key), (value, expires, _) in secrets.items() if of == kind and expires > now))
+        records = self._store.state.key_values
+        return tuple(sorted((key, value) for (of, key), (value, expires, _) in records.items() if of == kind and expires > now))
 
     async def purge(self, now: int) -> None:
-        secrets = self._store.state.key_values
-        self._store.state.key_values = {key: kept for key, kept in secrets.items() if kept[1] > now}
+        records = self._store.state.key_values
+        self._store.state.key_values = {key: record for key, record in records.items() if record[1] > now}
 
 
-class _Memory:
+class MemoryStore:
+    """See :class:`fhir_server.store.Store`."""
+
     def __init__(self) -> None:
         self.state = _State()
         self.key_values = _KeyValues(self)
 
     async def prepare(self) -> None:
-        """Nothing is needed."""
+        """Do nothing: the store is usable as it is."""
 
     def snapshot(self) -> AbstractAsyncContextManager[_Transaction]:
         return self._snapshot()
@@ -235,19 +245,19 @@ class _Memory:
         self.state = state
         return result
 
-    async def append(self, journal: str, lines: Iterable[bytes]) -> None:
-        self.state.journals.setdefault(journal, []).extend(lines)
+    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
+        self.state.logs.setdefault(log, []).extend(lines)
 
-    async def journal(self, journal: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
-        lines = self.state.journals.get(journal, [])
+    async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
+        lines = self.state.logs.get(log, [])
         return tuple(enumerate(lines, 1))[after : after + limit]
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is open."""
 
 
-def connect(url: str) -> _Memory:
-    """A new, empty store.  Raises ValueError for anything after the scheme."""
+def connect(url: str) -> MemoryStore:
+    """Return a new, empty store.  Raises ValueError for any URL but ``memory:``."""
     if url != "memory:":
         raise ValueError(f"The memory store's URL is 'memory:', not {url!r}.")
-    return _Memory()
+    return MemoryStore()

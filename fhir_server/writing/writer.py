@@ -22,11 +22,11 @@ from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource, p
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
 from fhir_server.resources import catalog, validate
+from fhir_server.resources.references import ID
 from fhir_server.search import index
 from fhir_server.search.visibility import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
 
-ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 # Members of meta that say how we handle the row, not what it records: only a trusted caller sends or sees them.
 _INTERNAL_META = ("security", "tag", "source")
 _BEHIND = re.compile(r"/_history/|[?#]")
@@ -252,7 +252,7 @@ class ResourceWriter:
             target = waiting.pop()
             if not self._labeler.propagates_labels(target.partition("/")[0]):
                 continue
-            for row in await self._tx.referrers(target):
+            for row in await self._tx.referrers_unfiltered(target):
                 source = f"{row.type}/{row.id}"
                 if await self.relabel(row) and source not in done:
                     done.add(source)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.audit import JOURNAL, broken_links
+from fhir_server.audit import LOG_NAME, broken_links
 from fhir_server.resources.validate import check
 from tests.served import Served
 
@@ -22,7 +22,7 @@ def served() -> Any:
 
 def lines(served: Served) -> list[tuple[int, bytes]]:
     served.run(served.parts.auditor.flush())
-    return list(served.run(served.parts.store.journal(JOURNAL)))
+    return list(served.run(served.parts.store.read_log(LOG_NAME)))
 
 
 def test_each_request_records_an_audit_event_with_user_and_patient(served: Served) -> None:
@@ -73,7 +73,7 @@ def test_failed_audit_writes_are_retried(served: Served, monkeypatch: pytest.Mon
 
     served.get(served.token(), "Patient/adult")
     with monkeypatch.context() as patch:
-        patch.setattr(served.parts.store, "append", full)
+        patch.setattr(served.parts.store, "append_log", full)
         with pytest.raises(OSError, match="no space"):
             served.run(served.parts.auditor.flush())
     served.get(served.token(), "Patient/adult")

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from joserfc.jwk import ECKey
 
 from fhir_server import portal
-from fhir_server.audit import JOURNAL, broken_links
+from fhir_server.audit import LOG_NAME, broken_links
 from fhir_server.cli import main
 from fhir_server.resources.validate import check
 from fhir_server.smart import demo
@@ -33,7 +33,7 @@ class Journaled(Whole):
 
     def lines(self) -> list[tuple[int, bytes]]:
         self.served.run(self.served.parts.auditor.flush())
-        return list(self.served.run(self.store.journal(JOURNAL)))
+        return list(self.served.run(self.store.read_log(LOG_NAME)))
 
     def events(self) -> list[dict[str, Any]]:
         """The acts in the journal; requests of the FHIR API are left out."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fhir_server import audit
-from fhir_server.audit import JOURNAL, broken_links
+from fhir_server.audit import LOG_NAME, broken_links
 from tests.served import Served, call
 
 
@@ -22,7 +22,7 @@ def served() -> Iterator[Served]:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_audit_lines_stay_unique_and_ordered_on_a_slow_store(served: Served, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    right, begun = served.parts.store.append, asyncio.Event()
+    right, begun = served.parts.store.append_log, asyncio.Event()
 
     async def slow_at_first(journal: str, lines: Iterable[bytes]) -> None:
         kept = list(lines)
@@ -41,11 +41,11 @@ def test_audit_lines_stay_unique_and_ordered_on_a_slow_store(served: Served, fai
 
     token = served.token()
     served.get(token, "Patient/adult")
-    monkeypatch.setattr(served.parts.store, "append", slow_at_first)
+    monkeypatch.setattr(served.parts.store, "append_log", slow_at_first)
     first, second = served.run(two_at_once())
     assert isinstance(first, OSError) is fails and second is None
     served.run(served.parts.auditor.flush())
-    kept = served.run(served.parts.store.journal(JOURNAL))
+    kept = served.run(served.parts.store.read_log(LOG_NAME))
     assert len(kept) == 2 and broken_links(kept) == []
 
 
@@ -55,9 +55,9 @@ def test_requests_succeed_while_the_audit_log_cannot_be_written(served: Served, 
 
     token = served.token()
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "_FULL", 1)
-        patch.setattr(served.parts.store, "append", full)
+        patch.setattr(audit, "_FLUSH_AT", 1)
+        patch.setattr(served.parts.store, "append_log", full)
         assert [served.get(token, "Patient/adult").status for _ in range(3)] == [200] * 3
     served.run(served.parts.auditor.flush())
-    kept = served.run(served.parts.store.journal(JOURNAL))
+    kept = served.run(served.parts.store.read_log(LOG_NAME))
     assert len(kept) == 3 and broken_links(kept) == []

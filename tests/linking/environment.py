@@ -77,9 +77,9 @@ class Theirs(World):
         @self.app.get("/fhir/{type}")
         async def search(type: str, request: Request) -> JSONResponse:
             token = request.headers.get("authorization", "").removeprefix("Bearer ")
-            from fhir_server.smart.tokens.tokens import principal
+            from fhir_server.smart.tokens.tokens import resolve_principal
 
-            caller = await principal(self.store, token, self.clock())
+            caller = await resolve_principal(self.store, token, self.clock())
             if caller is None or caller.patient != request.query_params["patient"]:
                 return JSONResponse({"resourceType": "OperationOutcome"}, 401)
             if type == "CareTeam":

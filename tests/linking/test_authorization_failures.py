@@ -154,7 +154,7 @@ def test_unusable_remote_response_shows_page_and_stores_nothing(worlds: Worlds, 
     assert not any(called.startswith(ELSEWHERE) for _, called, _ in worlds.wire.calls)
 
 
-@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (json_client.MOST, "identity"), (0, "gzip")])
+@pytest.mark.parametrize(("padding", "coding"), [(0, "identity"), (json_client.MAX_BYTES, "identity"), (0, "gzip")])
 def test_oversized_or_compressed_remote_response_is_refused(worlds: Worlds, padding: int, coding: str) -> None:
     async def padded(request: httpx.Request) -> httpx.Response:
         real = await worlds.wire.app.handle_async_request(request)

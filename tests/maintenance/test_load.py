@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from fhir_server.cli import main
-from fhir_server.maintenance.export import export
+from fhir_server.maintenance.export import export_store
 from tests.served import Served
 
 PATIENT = {"resourceType": "Patient", "id": "p", "birthDate": "2012-04-17"}
@@ -99,7 +99,7 @@ def test_load_shifts_dates_by_whole_days_and_preserves_ages(empty: Served, tmp_p
 def test_loading_an_export_restores_the_same_resources(tmp_path: Path) -> None:
     source, target = Served(), Served(seeds=False)
     try:
-        counts = source.run(export(source.parts.store, tmp_path / "out"))
+        counts = source.run(export_store(source.parts.store, tmp_path / "out"))
         tally = target.load(tmp_path / "out")
         assert counts["Observation"] > 50 and (tally.stored, tally.rejects) == (sum(counts.values()), [])
         for token, other in ((source.app_token("parent-a", "teen"), target),):
@@ -126,11 +126,11 @@ def test_load_command_reports_counts_and_skips_loaded_resources(tmp_path: Path, 
 
 
 def test_relabel_changes_nothing_when_labels_are_current(tmp_path: Path) -> None:
-    from fhir_server.maintenance.relabel import relabel
+    from fhir_server.maintenance.relabel import relabel_store
 
     served = Served()
     try:
-        seen, changed = served.run(relabel(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock()))
+        seen, changed = served.run(relabel_store(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock()))
         assert seen > 300 and changed == 0
     finally:
         served.close()

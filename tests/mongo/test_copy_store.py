@@ -78,7 +78,7 @@ def test_copied_store_returns_the_same_responses(source: str) -> None:
     target = fresh_url()
     found = asyncio.run(copy_store(source, target, nobody))
     assert found.counts["versions"] > found.counts["resources"] > 100
-    assert min(found.counts[sort] for sort in ("classes", "secrets", "journal lines")) > 5
+    assert min(found.counts[sort] for sort in ("classes", "key-value records", "log lines")) > 5
     before = Served(source, seeds=False)
     users = ("adult", "proxy-full", "clinician")
     tokens = [before.token(), *(before.app_token(user, "adult", "patient/*.rs" if user != "clinician" else "user/*.rs") for user in users)]
@@ -162,9 +162,10 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
 def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
     target = fresh_url()
     command = (
-        "import sys; from fhir_server.maintenance import migrate; migrate._PAGE = 3; from fhir_server.cli import main; main(sys.argv[1:])"
+        "import sys; from fhir_server.maintenance import copy_store; copy_store._PAGE = 3;"
+        " from fhir_server.cli import main; main(sys.argv[1:])"
     )
-    child = subprocess.Popen([sys.executable, "-c", command, "migrate", source, target], cwd=ROOT)
+    child = subprocess.Popen([sys.executable, "-c", command, "copy-store", source, target], cwd=ROOT)
     with MongoClient[dict[str, Any]](target) as client:
         database = client.get_default_database()
         while database["resources"].estimated_document_count() < 30:
@@ -212,7 +213,7 @@ def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, m
     right = _MongoCopySide.key_values
 
     async def spoiling(self: _MongoCopySide, after: tuple[str, str], limit: int) -> Any:
-        collection = self._base.database[sort]
+        collection = self._connection.database[sort]
         one = await collection.find_one({})
         assert one is not None
         await collection.update_one({"_id": one["_id"]}, {"$set": {"updated": 1, "value": b"x", "line": b"x"}})
@@ -237,7 +238,7 @@ def test_nonempty_target_store_is_not_overwritten(source: str) -> None:
         await store.close()
 
     asyncio.run(filled())
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="is not empty"):
         asyncio.run(copy_store(source, target, nobody))
 
 
@@ -247,7 +248,7 @@ def test_mongodb_can_be_the_copy_source(source: str) -> None:
 
 
 def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["migrate", source, fresh_url()])
+    done = CliRunner().invoke(main, ["copy-store", source, fresh_url()])
     assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
-    refused = CliRunner().invoke(main, ["migrate", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
-    assert refused.exit_code == 1 and "cannot be the destination" in refused.output
+    refused = CliRunner().invoke(main, ["copy-store", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
+    assert refused.exit_code == 1 and "cannot be the target" in refused.output

@@ -17,7 +17,7 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TextIs, TokenIs
 from fhir_server.store import Store
 from fhir_server.store.mongodb import MongoStore
-from fhir_server.store.mongodb.documents import native
+from fhir_server.store.mongodb.documents import encode_native
 from fhir_server.store.mongodb.transaction import MongoTransaction
 from tests.mongo.shared_mongod import emptied_url
 from tests.served import Served
@@ -70,12 +70,12 @@ def test_json_without_native_form_is_stored_as_text_only(body: bytes) -> None:
         async with store.snapshot() as snapshot:
             assert (await snapshot.read(OBS, "a", ANYONE)).body == body  # type: ignore[union-attr]
 
-    assert native(body) is None
+    assert encode_native(body) is None
     ran(scenario)
 
 
 def test_decimal_with_too_many_digits_is_stored_as_text() -> None:
-    held = native(b'{"short":0.10,"long":0.1234567890123456789012345678901234567890,"vast":1E+9999}')
+    held = encode_native(b'{"short":0.10,"long":0.1234567890123456789012345678901234567890,"vast":1E+9999}')
     assert held is not None
     assert (str(held["short"]), held["long"], held["vast"]) == ("0.10", "0.1234567890123456789012345678901234567890", "1E+9999")
 

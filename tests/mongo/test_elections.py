@@ -158,7 +158,7 @@ async def _progress(load: Load, before: int) -> None:
 
 
 def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(schema, "_SURE", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
+    monkeypatch.setattr(schema, "_CONFIRMED_SECONDS", 0.4)  # as far below these members' electionTimeoutMillis as in earnest
     load = asyncio.run(survived(members, members.url.replace("{name}", name), kills))
     with capsys.disabled():
         print(

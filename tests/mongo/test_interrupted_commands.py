@@ -67,11 +67,11 @@ async def purged(store: Store) -> None:
 
 
 async def noted(store: Store) -> None:
-    await store.append("audit", [b"one", b"two"])
+    await store.append_log("audit", [b"one", b"two"])
 
 
 async def told(store: Store) -> None:
-    assert [line for _, line in await store.journal("audit")] == [b"zero"]
+    assert [line for _, line in await store.read_log("audit")] == [b"zero"]
 
 
 ASKED: tuple[Asked, ...] = (created, updated, found, kept, replaced, peeked, taken, listed, forgotten, purged, noted, told)
@@ -84,7 +84,7 @@ async def state(store: Store) -> dict[str, Any]:
         there = await snapshot.read(OBS, "there", ANYONE)
         stamp = await snapshot.permission_epoch("p")
     names = [(kind, key, await store.key_values.get(kind, key, 0)) for kind, key in (("jti", "new"), ("code", "there"), ("code", "member"))]
-    lines = [line for _, line in await store.journal("audit")]
+    lines = [line for _, line in await store.read_log("audit")]
     return {"rows": rows, "there": there and there.version, "security": stamp.security, "secrets": names, "lines": lines}
 
 
@@ -115,7 +115,7 @@ async def world(members: ReplicaSet) -> Store:
     await put(store, record("there", entries=[token("code", "old")]))
     for key, expires, family in (("there", FOREVER, ""), ("member", FOREVER, "family"), ("ended", 3, "")):
         assert await store.key_values.put_if_absent("code", key, b"x", expires, family)
-    await store.append("audit", [b"zero"])
+    await store.append_log("audit", [b"zero"])
     return store
 
 
@@ -149,7 +149,7 @@ async def disturbed(members: ReplicaSet, asked: Asked, mode: Any, how: str) -> t
 def test_election_during_any_command_applies_all_or_nothing(
     members: ReplicaSet, asked: Asked, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "_PATIENCE", 1.0)
+    monkeypatch.setattr(retry, "_RETRY_SECONDS", 1.0)
 
     async def job() -> None:
         before, after = await undisturbed(members, asked)

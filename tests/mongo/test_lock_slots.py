@@ -6,7 +6,7 @@ import asyncio
 
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb.locks import SLOTS
-from fhir_server.store.mongodb.retry import _TURNS, TransactionRunner
+from fhir_server.store.mongodb.retry import _MAX_RUNNING, TransactionRunner
 from fhir_server.store.mongodb.transaction import MongoTransaction
 from tests.mongo.shared_mongod import fresh_url
 
@@ -32,7 +32,7 @@ def test_concurrent_transactions_use_distinct_slots() -> None:
         await store.close()
 
     asyncio.run(all_at_once())
-    assert most == _TURNS < SLOTS
+    assert most == _MAX_RUNNING < SLOTS
 
 
 def test_slot_is_released_after_a_failed_transaction() -> None:
@@ -56,4 +56,4 @@ def test_slot_is_released_after_a_failed_transaction() -> None:
 
 def test_each_runner_orders_slots_differently() -> None:
     store = MongoStore(fresh_url())
-    assert len({tuple(TransactionRunner(store.base)._slots) for _ in range(3)}) == 3
+    assert len({tuple(TransactionRunner(store.connection)._slots) for _ in range(3)}) == 3

@@ -205,8 +205,8 @@ def test_reads_of_versions_targets_and_referrers_scan_nothing(explained: Explain
             assert await snapshot.versions(OBS, "r1-1", SIGHTS["one patient"])
 
         async def referring(transaction: Any) -> None:
-            assert len(await transaction.referrers("Encounter/e1")) == ROWS
-            assert len(await transaction.referrers("Encounter/e1", frozenset({f"{OBS}.encounter"}))) == ROWS
+            assert len(await transaction.referrers_unfiltered("Encounter/e1")) == ROWS
+            assert len(await transaction.referrers_unfiltered("Encounter/e1", frozenset({f"{OBS}.encounter"}))) == ROWS
 
         await explained.store.write(referring)
 
@@ -222,7 +222,7 @@ def test_reads_of_versions_targets_and_referrers_scan_nothing(explained: Explain
 def test_patient_types_are_read_from_an_index_only(explained: Explained) -> None:
     async def job(*patients: str) -> frozenset[str]:
         async with explained.store.snapshot() as snapshot:
-            return await snapshot.types_of(frozenset(patients))
+            return await snapshot.types_of_unfiltered(frozenset(patients))
 
     for patients, types in ((("p1",), {OBS}), (("p1", "p2", "never"), {OBS}), (("never",), set())):
         explained.listener.commands.clear()

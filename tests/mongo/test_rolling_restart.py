@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from fhir_server.audit import JOURNAL
+from fhir_server.audit import LOG_NAME
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import forgetful_url
@@ -104,7 +104,7 @@ def rolled(fault: str = "") -> tuple[Load, set[str], int]:
 async def creates(url: str) -> int:
     store = open_store(url)
     found = after = 0
-    while lines := await store.journal(JOURNAL, after):
+    while lines := await store.read_log(LOG_NAME, after):
         after = lines[-1][0]
         found += sum(json.loads(line)["event"].get("action") == "C" for _, line in lines)
     await store.close()

@@ -72,7 +72,7 @@ def test_read_only_user_is_refused_with_the_role_to_grant(guarded: str) -> None:
 
 
 def test_wrong_or_missing_database_password_is_refused(guarded: str) -> None:
-    with pytest.raises(ValueError, match="refuses the user or password"):
+    with pytest.raises(ValueError, match="rejects the user or password"):
         prepared(f"mongodb://writer:wrong@{guarded}/fhir?authSource=admin")
     with pytest.raises(ValueError, match="lacks rights"):
         prepared(f"mongodb://{guarded}/fhir")

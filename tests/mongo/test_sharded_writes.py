@@ -60,7 +60,7 @@ async def everything(store: MongoStore) -> None:
         await transaction.intern_class("lab||")
         await transaction.advance_epoch("p1")
         await transaction.advance_epoch(None)
-        await transaction.referrers("Encounter/e")
+        await transaction.referrers_unfiltered("Encounter/e")
         await transaction.read_unfiltered("Encounter", "none")
         await transaction.permission_epoch("p1")
 
@@ -73,7 +73,7 @@ async def everything(store: MongoStore) -> None:
     await secrets.delete_family("family")
     await secrets.put("kind", "b", b"x", 5)
     await secrets.purge(6)
-    await store.append("audit", [b"1", b"2"])
+    await store.append_log("audit", [b"1", b"2"])
     assert row("a").id == "a"
 
 
@@ -115,7 +115,7 @@ def test_copy_writes_use_id_shard_key_and_majority(monkeypatch: pytest.MonkeyPat
         await put(store, record("a", "p1", version=2))
         await drop(store, "b")
         await store.key_values.put_if_absent("kind", "a", b"x", 2**62)
-        await store.append("audit", [b"1"])
+        await store.append_log("audit", [b"1"])
         await store.close()
 
     asyncio.run(fill())

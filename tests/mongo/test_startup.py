@@ -35,7 +35,7 @@ def test_startup_continues_after_an_election(members: ReplicaSet, step: str, how
 
 
 def test_startup_without_primary_fails_with_the_reason(members: ReplicaSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "_PATIENCE", 0.5)
+    monkeypatch.setattr(failures, "_RETRY_SECONDS", 0.5)
     with failing(members, "alwaysOn", ("createIndexes",), "cannot confirm"):  # noqa: SIM117
         with pytest.raises(OSError, match=r"cannot be reached.*operation was interrupted"):
             prepared(url_of(members, "never"))

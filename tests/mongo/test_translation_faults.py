@@ -11,6 +11,7 @@ import pytest
 
 from fhir_server.search.filters import AllOf, AnyOf
 from fhir_server.search.visibility import Visibility, VisibilityClause
+from fhir_server.store import conditions
 from fhir_server.store.mongodb import reader, sorting, transaction, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import found_wrong
@@ -43,18 +44,17 @@ def class_and_value_of_different_entries(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(translate, "_entry", wrong)
 
 
-def windows_changed(change: Callable[[VisibilityClause], VisibilityClause]) -> Fault:
+def clauses_changed(change: Callable[[VisibilityClause], VisibilityClause]) -> Fault:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        right = translate.clauses
+        right = conditions.effective_clauses
         wrong = lambda visibility: right(Visibility(tuple(map(change, visibility.clauses)), visibility.now))  # noqa: E731
-        patch.setattr(translate, "clauses", wrong)
-        patch.setattr(sorting, "clauses", wrong)
+        patch.setattr(conditions, "effective_clauses", wrong)
 
     return plant
 
 
-def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
-    right = translate.clauses
+def clauses_share_their_classes(patch: pytest.MonkeyPatch) -> None:
+    right = conditions.effective_clauses
 
     def wrong(visibility: Visibility) -> Any:
         every = frozenset().union(*(clause.classes for clause in visibility.clauses))
@@ -62,13 +62,12 @@ def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
             Visibility(tuple(VisibilityClause(w.patients, every, w.released_only, w.where) for w in visibility.clauses), visibility.now)
         )
 
-    patch.setattr(translate, "clauses", wrong)
-    patch.setattr(sorting, "clauses", wrong)
+    patch.setattr(conditions, "effective_clauses", wrong)
 
 
 def only_the_first_patient_counts(patch: pytest.MonkeyPatch) -> None:
-    right = translate._placed
-    patch.setattr(translate, "_placed", lambda wanted, patients: right(wanted, patients)[:1])
+    right = translate._paths
+    patch.setattr(translate, "_paths", lambda wanted, patients: right(wanted, patients)[:1])
 
 
 def all_for_any(patch: pytest.MonkeyPatch) -> None:
@@ -101,16 +100,16 @@ def a_page_begins_with_the_last_ones_end(patch: pytest.MonkeyPatch) -> None:
             else ({"n": {"$gt": place[0]}}, {"n": place[0], "at": {"$gte": place[1]}})
         )
 
-    patch.setattr(reader, "beyond", wrong)
-    patch.setattr(sorting, "beyond", wrong)
+    patch.setattr(reader, "after_place", wrong)
+    patch.setattr(sorting, "after_place", wrong)
 
 
 def bounded_answers_by_patient(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(reader, "order", lambda visibility: sorting.ORDER)
+    patch.setattr(reader, "row_order_keys", lambda visibility: sorting.ORDER)
 
 
 def a_row_keeps_its_first_place(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction, "_same_view", lambda made, row: True)
+    patch.setattr(transaction, "_has_same_view", lambda made, row: True)
 
 
 def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Fault:
@@ -121,10 +120,10 @@ FAULTS: dict[str, Fault] = {
     "entry classes are ignored": entry_classes_are_ignored,
     "classes are ignored under Not": classes_are_ignored_under_not,
     "class and value of different entries": class_and_value_of_different_entries,
-    "one window's classes serve another": windows_share_their_classes,
-    "release is ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, False, w.where)),
-    "patients are ignored": windows_changed(lambda w: VisibilityClause(None, w.classes, w.released_only, w.where)),
-    "windows' conditions are ignored": windows_changed(lambda w: VisibilityClause(w.patients, w.classes, w.released_only)),
+    "one clause's classes apply to another": clauses_share_their_classes,
+    "release is ignored": clauses_changed(lambda w: VisibilityClause(w.patients, w.classes, False, w.where)),
+    "patients are ignored": clauses_changed(lambda w: VisibilityClause(None, w.classes, w.released_only, w.where)),
+    "conditions of clauses are ignored": clauses_changed(lambda w: VisibilityClause(w.patients, w.classes, w.released_only)),
     "only a row's first patient counts": only_the_first_patient_counts,
     "all for any": all_for_any,
     "sort sees all classes": sort_sees_all_classes,

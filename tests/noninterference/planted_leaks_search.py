@@ -82,12 +82,12 @@ def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
 
 @leak("C06")
 def a_row_stands_where_its_first_version_was_stored(patch: Patch) -> None:
-    patch.setattr(row_order, "first", lambda versions: versions[0][1])
+    patch.setattr(row_order, "first_stored", lambda versions: versions[0][1])
 
 
 @leak("C06")
 def a_row_stands_where_its_newest_version_was_stored(patch: Patch) -> None:
-    patch.setattr(row_order, "first", lambda versions: versions[-1][1])
+    patch.setattr(row_order, "first_stored", lambda versions: versions[-1][1])
 
 
 @leak("C08")
@@ -245,12 +245,12 @@ def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
 
 @leak("R02", stored=True)
 def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
-    exact = memory._Transaction.referrers
+    exact = memory._Transaction.referrers_unfiltered
 
-    async def referrers(self: Any, target: str, params: Any = None) -> Any:
+    async def referrers_unfiltered(self: Any, target: str, params: Any = None) -> Any:
         return tuple(row for row in await exact(self, target, params) if row.interaction != "delete")
 
-    patch.setattr(memory._Transaction, "referrers", referrers)
+    patch.setattr(memory._Transaction, "referrers_unfiltered", referrers_unfiltered)
 
 
 @leak("R02")

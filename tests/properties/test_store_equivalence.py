@@ -15,7 +15,7 @@ FEWER = {"mongodb": 15}  # sets of rows where the others would take minutes; `ma
 
 
 def test_sqlite_matches_reference_with_small_planner_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for bound in ("_FEW", "_MANY", "_LOTS"):
+    for bound in ("_PATIENT_BOUND", "_PAGE_BOUND", "_ALL_BOUND"):
         monkeypatch.setattr(planner, bound, 3)
     assert asyncio.run(disagreements("sqlite", tmp_path)) == []
 

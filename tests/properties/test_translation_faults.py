@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from fhir_server.search.filters import (
     AllOf,
     AnyOf,
 )
-from fhir_server.search.visibility import VisibilityClause
-from fhir_server.store import Row
-from fhir_server.store.sqlite import planner, reader, sorting, transaction, translate
+from fhir_server.search.visibility import Visibility, VisibilityClause
+from fhir_server.store import Row, conditions
+from fhir_server.store.sqlite import reader, sorting, transaction, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import disagreements
 
@@ -36,17 +37,17 @@ def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Callable[[pyte
 
 
 def any_for_all(patch: pytest.MonkeyPatch) -> None:
-    right = translate.Meaning.condition
+    right = translate.FilterTranslator.condition
 
     def wrong(self: Any, filter: Any, classes: Any) -> Any:
         return right(self, AllOf(filter.parts) if isinstance(filter, AnyOf) and filter.parts else filter, classes)
 
-    patch.setattr(translate.Meaning, "condition", wrong)
+    patch.setattr(translate.FilterTranslator, "condition", wrong)
 
 
 def negation_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
-    right = translate.Meaning._negated
-    patch.setattr(translate.Meaning, "_negated", lambda self, part, _: right(self, part, frozenset(CLASSES)))
+    right = translate.FilterTranslator._negated
+    patch.setattr(translate.FilterTranslator, "_negated", lambda self, part, _: right(self, part, frozenset(CLASSES)))
 
 
 def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
@@ -58,39 +59,49 @@ def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sorting, "sort_value", wrong)
 
 
-def windows_share_their_classes(patch: pytest.MonkeyPatch) -> None:
-    right = planner.merged
+def effective_clauses_of(change: Callable[[Visibility], Visibility]) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault in the clauses that a search uses."""
 
-    def wrong(clauses: tuple[VisibilityClause, ...]) -> tuple[VisibilityClause, ...]:
-        every = frozenset().union(*(clause.classes for clause in clauses))
-        return right(tuple(VisibilityClause(w.patients, every, w.released_only, w.where) for w in clauses))
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = conditions.effective_clauses
+        patch.setattr(conditions, "effective_clauses", lambda visibility: right(change(visibility)))
 
-    patch.setattr(planner, "merged", wrong)
+    return plant
 
 
-def patient_windows_are_ignored(patch: pytest.MonkeyPatch) -> None:
-    right = planner.merged
-    patch.setattr(planner, "merged", lambda clauses: right(tuple(VisibilityClause(None, w.classes, w.released, w.where) for w in clauses)))
+def clauses_changed(change: Callable[[VisibilityClause], VisibilityClause]) -> Callable[[pytest.MonkeyPatch], None]:
+    return effective_clauses_of(lambda visibility: replace(visibility, clauses=tuple(map(change, visibility.clauses))))
+
+
+def clauses_share_their_classes(patch: pytest.MonkeyPatch) -> None:
+    def wrong(visibility: Visibility) -> Visibility:
+        every = frozenset().union(*(clause.classes for clause in visibility.clauses))
+        return replace(visibility, clauses=tuple(replace(clause, classes=every) for clause in visibility.clauses))
+
+    effective_clauses_of(wrong)(patch)
+
+
+def patients_of_clauses_are_ignored(patch: pytest.MonkeyPatch) -> None:
+    clauses_changed(lambda clause: replace(clause, patients=None))(patch)
 
 
 def release_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    right = planner.merged
-    patch.setattr(planner, "merged", lambda clauses: right(tuple(VisibilityClause(w.patients, w.classes, False, w.where) for w in clauses)))
+    clauses_changed(lambda clause: replace(clause, released_only=False))(patch)
 
 
 def a_row_stands_where_its_first_version_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction.row_order, "first", lambda versions: min(stored for _, stored in versions))
+    patch.setattr(transaction.row_order, "first_stored", lambda versions: min(stored for _, stored in versions))
 
 
 def a_row_stands_where_its_last_version_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction.row_order, "first", lambda versions: versions[-1][1])
+    patch.setattr(transaction.row_order, "first_stored", lambda versions: versions[-1][1])
 
 
-def relabelling_moves_nothing(patch: pytest.MonkeyPatch) -> None:
+def relabeling_moves_nothing(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Any, type: int, stored: Any, row: Row, entries: Any) -> None:
-        self._replace(stored, row, entries, stored.rid & transaction.SEQUENCE, stored.own)
+        self._replace_current(stored, row, entries, stored.rid & transaction.SEQUENCE, stored.stored)
 
-    patch.setattr(transaction.SqliteTransaction, "_settle", wrong)
+    patch.setattr(transaction.SqliteTransaction, "_relabel_current", wrong)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -98,10 +109,10 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "row classes are ignored": rewritten("substr(?, r.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
     "classes are ignored under Not": negation_sees_all_classes,
     "classes are ignored by sort values": sort_sees_all_classes,
-    "one window's classes serve another": windows_share_their_classes,
+    "one clause's classes apply to another": clauses_share_their_classes,
     "release is ignored": release_is_ignored,
     "release at now is too late": rewritten("r.release_at <= ?", "r.release_at < ?"),
-    "patient windows are ignored": patient_windows_are_ignored,
+    "patients of clauses are ignored": patients_of_clauses_are_ignored,
     "only a row's first patient counts": rewritten(" FROM also ", " FROM (SELECT 0 AS patient, 0 AS rid) "),
     "all for any": any_for_all,
     "gt compares the lower end": table("_DATE", "gt", lambda lo, hi: ("x.lo > ?", (hi,))),
@@ -116,7 +127,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "named patients' rows come by patient": rewritten(f"rid & {transaction.SEQUENCE}", "rid"),
     "a row stands where its first version was stored": a_row_stands_where_its_first_version_was,
     "a row stands where its last version was stored": a_row_stands_where_its_last_version_was,
-    "a row that is relabelled stays where it stands": relabelling_moves_nothing,
+    "a row that is relabeled stays where it stands": relabeling_moves_nothing,
     "a walked row comes at any of its values": rewritten(" y WHERE ", " y WHERE 0 AND "),
     "least for greatest": rewritten("max(x.", "min(x."),
 }

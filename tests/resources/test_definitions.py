@@ -92,8 +92,8 @@ def test_codings_and_references_are_paths_of_elements() -> None:
 def test_reading_one_type_adds_less_than_25_mb() -> None:
     code = (
         "import resource; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "from fhir_server.resources import catalogue, definitions\n"
-        "catalogue(); definitions.elements('Observation'); definitions.search_parameters('Observation')\n"
+        "from fhir_server.resources import catalog, definitions\n"
+        "catalog(); definitions.elements('Observation'); definitions.search_parameters('Observation')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=SCRIPT.parents[1])

@@ -97,7 +97,7 @@ def test_excessive_nesting_is_an_issue() -> None:
     for _ in range(3000):
         deep = {"url": "x", "extension": [deep]}
     (issue,) = check("Patient", {"resourceType": "Patient", "extension": [deep]})
-    assert "nested too deep" in issue.text
+    assert "nested too deeply" in issue.text
 
 
 def all_names() -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs
-from fhir_server.search.parameter_types import KINDS, ValueContext
+from fhir_server.search.parameter_types import PARAMETER_TYPES, ValueContext
 from fhir_server.search.parameter_types.date import DAY, MINUTE, SECOND, interval
 from fhir_server.search.parameter_types.string import fold
 
@@ -21,11 +21,11 @@ BASE = "http://us.example/fhir"
 
 
 def read(kind: str, value: Any) -> list[tuple[Any, ...]]:
-    return [found for found, _ in KINDS[kind].extract(value, BASE)]
+    return [found for found, _ in PARAMETER_TYPES[kind].extract(value, BASE)]
 
 
 def asked(kind: str, text: str, **context: Any) -> Any:
-    return KINDS[kind].parse_value(text, ValueContext(base=BASE, **context))
+    return PARAMETER_TYPES[kind].parse_value(text, ValueContext(base=BASE, **context))
 
 
 def at(text: str) -> int:

@@ -218,9 +218,9 @@ class World:
         return self.post("/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields})
 
     def principal(self, token: str) -> Any:
-        from fhir_server.smart.tokens.tokens import principal
+        from fhir_server.smart.tokens.tokens import resolve_principal
 
-        return asyncio.run(principal(self.store, token, self.clock()))
+        return asyncio.run(resolve_principal(self.store, token, self.clock()))
 
     # assertions
 

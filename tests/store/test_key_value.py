@@ -84,18 +84,18 @@ def test_delete_family_removes_its_values_and_advances_epoch(run: ValidationRun)
 
 def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        await store.append("audit", [b"1", b"2"])
-        await store.append("other", [b"x"])
-        await store.append("audit", iter([b"3"]))
-        lines = await store.journal("audit")
+        await store.append_log("audit", [b"1", b"2"])
+        await store.append_log("other", [b"x"])
+        await store.append_log("audit", iter([b"3"]))
+        lines = await store.read_log("audit")
         assert [line for _, line in lines] == [b"1", b"2", b"3"]
         numbers = [number for number, _ in lines]
         assert numbers == sorted(set(numbers))
         assert numbers[0] > 0
-        assert await store.journal("audit", after=numbers[0], limit=1) == (lines[1],)
-        assert await store.journal("audit", after=numbers[2]) == ()
-        assert [line for _, line in await store.journal("other")] == [b"x"]
-        assert await store.journal("never") == ()
+        assert await store.read_log("audit", after=numbers[0], limit=1) == (lines[1],)
+        assert await store.read_log("audit", after=numbers[2]) == ()
+        assert [line for _, line in await store.read_log("other")] == [b"x"]
+        assert await store.read_log("never") == ()
 
     run(scenario)
 
@@ -103,10 +103,10 @@ def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) ->
 def test_concurrent_appends_keep_every_line(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
         async def one(number: int) -> Any:
-            await store.append("audit", [f"{number}a".encode(), f"{number}b".encode()])
+            await store.append_log("audit", [f"{number}a".encode(), f"{number}b".encode()])
 
         await asyncio.gather(*(one(number) for number in range(50)))
-        lines = [line for _, line in await store.journal("audit")]
+        lines = [line for _, line in await store.read_log("audit")]
         assert len(lines) == 100
         for number in range(50):
             place = lines.index(f"{number}a".encode())

@@ -87,12 +87,12 @@ def test_written_data_persists_after_reopening(tmp_path: Path) -> None:
     async def write(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=[token("code", "x"), date("when", 5)]))
         await store.key_values.put_if_absent("kind", "key", b"value", 2**62)
-        await store.append("audit", [b"line"])
+        await store.append_log("audit", [b"line"])
 
     async def read(store: Store) -> None:
         assert await found(store, Has("code", TokenIs("s", "x")), visibility(clause("p2"))) == ["a"]
         assert await store.key_values.get("kind", "key", 0) == b"value"
-        assert [line for _, line in await store.journal("audit")] == [b"line"]
+        assert [line for _, line in await store.read_log("audit")] == [b"line"]
         await put(store, record("b", "p1"), record("a", "p1", version=2))
         assert await found(store, EVERYTHING, visibility(clause("p1"))) == ["a", "b"]
 

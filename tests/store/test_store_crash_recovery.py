@@ -35,7 +35,7 @@ async def _write_for_ever(url: str, name: str) -> None:
                 await transaction.put(record(f"{name}-{number}-0", f"p{number % 7}", version=2, entries=[token("job", f"{name}-{number}")]))
 
         await store.write(job)
-        await store.append("audit", [f"{name}-{number}".encode()])
+        await store.append_log("audit", [f"{name}-{number}".encode()])
         os.write(1, f"{name}-{number}\n".encode())
 
     number = 0
@@ -89,7 +89,7 @@ async def _check(url: str, acknowledged: set[str], recent: str) -> None:
             async with store.snapshot() as snapshot:
                 versions = await snapshot.versions(OBS, f"{job}-0", ANYONE)
             assert len(versions) == (2 if int(job.rpartition("-")[2]) % 3 == 0 else 1)
-        assert acknowledged <= {line.decode() for _, line in await store.journal("audit", limit=10**6)}
+        assert acknowledged <= {line.decode() for _, line in await store.read_log("audit", limit=10**6)}
     finally:
         await store.close()
 

@@ -1,20 +1,26 @@
-"""The kinds of search parameter: how each reads an element's value and a client's text."""
+"""R4's search parameter types: how each reads the value of an element, and the text that a client sends."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from fhir_server.search.parameter_types import date, number, quantity, reference, string, token, uri
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
+from fhir_server.search.parameter_types.date import DATE
+from fhir_server.search.parameter_types.number import NUMBER
+from fhir_server.search.parameter_types.quantity import QUANTITY
+from fhir_server.search.parameter_types.reference import REFERENCE
+from fhir_server.search.parameter_types.string import STRING
+from fhir_server.search.parameter_types.token import TOKEN
+from fhir_server.search.parameter_types.uri import URI
 
-KINDS: Final[dict[str, ParameterType]] = {
-    "date": date.KIND,
-    "number": number.KIND,
-    "quantity": quantity.KIND,
-    "reference": reference.KIND,
-    "string": string.KIND,
-    "token": token.KIND,
-    "uri": uri.KIND,
+PARAMETER_TYPES: Final[dict[str, ParameterType]] = {
+    "date": DATE,
+    "number": NUMBER,
+    "quantity": QUANTITY,
+    "reference": REFERENCE,
+    "string": STRING,
+    "token": TOKEN,
+    "uri": URI,
 }
 
-__all__ = ["KINDS", "Found", "ParameterType", "ValueContext"]
+__all__ = ["PARAMETER_TYPES", "Found", "ParameterType", "ValueContext"]

@@ -1,4 +1,4 @@
-"""What every kind of search parameter declares."""
+"""What every search parameter type declares."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fhir_server.jsontext import Path
 from fhir_server.search.filters import Predicate
 from fhir_server.search.visibility import Scalar
 
-# An entry's value, and the path from the element to the part of it that gave the value.
 Found = tuple[tuple[Scalar, ...], Path]
+"""The value of an index entry, and the path from the element to the part of it that gave the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueContext:
-    """What a value is read against: the modifier, the parameter's target types, our base URL, and now (microseconds)."""
+    """What a client's text depends on: modifier, target types of the parameter, the server's base URL, now (microseconds)."""
 
     modifier: str | None = None
     targets: tuple[str, ...] = ()
@@ -26,13 +26,13 @@ class ValueContext:
 
 @dataclass(frozen=True, slots=True)
 class ParameterType:
-    """One kind of search parameter (http://hl7.org/fhir/R4/search.html#ptypes).
+    """A search parameter type (http://hl7.org/fhir/R4/search.html#ptypes).
 
-    ``entry``      the kind of its index entries, see :class:`fhir_server.search.visibility.Entry`
-    ``suffixes``   datatypes, as written in the member names of choice elements, that it takes values from
-    ``modifiers``  those it supports, beside ``missing`` (and, for references, type names)
-    ``extract``    (an element's value, our base URL) -> entry values
-    ``test``       one or-value, still escaped -> the test it stands for; ValueError says what is wrong with the text
+    ``entry``        the kind of its index entries, see :class:`fhir_server.search.visibility.Entry`
+    ``suffixes``     the datatypes that it takes values from, as written in the member names of choice elements
+    ``modifiers``    the supported modifiers, apart from ``missing`` and, for references, type names
+    ``extract``      (value of an element, the server's base URL) -> values of index entries
+    ``parse_value``  one value of an or-list, still escaped -> its predicate; raises ValueError that says what is wrong
     """
 
     entry: str

@@ -1,4 +1,4 @@
-"""Numbers, with the precision their digits imply (http://hl7.org/fhir/R4/search.html#number)."""
+"""Search parameters of type ``number``, with the precision that their digits imply (http://hl7.org/fhir/R4/search.html#number)."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from fhir_server.search.parameter_types._parameter_type import Found, ParameterT
 _NUMBER = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?([+-]?\d{1,64}(?:\.\d{1,64})?)(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
 
 
-def scalar(value: Any) -> float | None:
-    """A JSON number as a float; None for what is none, or too large for one."""
+def finite_float(value: Any) -> float | None:
+    """A JSON number as a float; None for any other value, and for a number that no float can hold."""
     if type(value) is not int and not isinstance(value, Decimal | float):
         return None
     try:
-        found = float(value)
+        number = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
     """(number, "", "", "") of a number, and of both ends of a Range."""
     if type(value) is dict:
         ends = ((value[end].get("value"), (end,)) for end in ("low", "high") if type(value.get(end)) is dict)
-        return [((number, "", "", ""), (*path, "value")) for end, path in ends if (number := scalar(end)) is not None]
-    number = scalar(value)
+        return [((number, "", "", ""), (*path, "value")) for end, path in ends if (number := finite_float(end)) is not None]
+    number = finite_float(value)
     return (((number, "", "", ""), ()),) if number is not None else ()
 
 
-def compare(text: str, system: str | None = None, unit: str | None = None) -> QuantityIs:
-    """``[prefix]number``: a number means the range its last digit leaves open, ``ap`` a tenth of it to either side."""
-    found = _NUMBER.fullmatch(text)
-    if found is None:
+def parse_number(text: str, system: str | None = None, unit: str | None = None) -> QuantityIs:
+    """``[prefix]number``, with an optional unit to match.
+
+    A number means the range of all numbers that round to it; ``ap`` means a tenth of its value to either side.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         raise ValueError("a number is written [prefix]digits, with . for the decimal point")
-    digits, exponent = Decimal(found[2]), int(found[3] or 0)
-    open_ = Decimal(5).scaleb(_last_place(digits) + exponent - 1)
-    # The R4 page reads 1e2 as [95, 105): a whole mantissa before an exponent counts as exact to one place more.
-    half = open_ / 10 if found[3] and "." not in found[2] else open_
+    digits, exponent = Decimal(match[2]), int(match[3] or 0)
+    half_unit = Decimal(5).scaleb(_last_place(digits) + exponent - 1)
+    # The R4 page reads 1e2 as [95, 105): a whole mantissa before an exponent is exact to one more place.
+    precision = half_unit / 10 if match[3] and "." not in match[2] else half_unit
     value = digits.scaleb(exponent)
-    reach = max(half, abs(value) / 10) if found[1] == "ap" else half
-    low, middle, high = float(value - reach), float(value), float(value + reach)
+    margin = max(precision, abs(value) / 10) if match[1] == "ap" else precision
+    low, middle, high = float(value - margin), float(value), float(value + margin)
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError("the number is too large")
-    return QuantityIs(cast(Prefix, found[1] or "eq"), low, high, middle, system, unit)
+    return QuantityIs(cast(Prefix, match[1] or "eq"), low, high, middle, system, unit)
 
 
 def _last_place(digits: Decimal) -> int:
@@ -56,8 +59,9 @@ def _last_place(digits: Decimal) -> int:
     return exponent if isinstance(exponent, int) else 0
 
 
-def test(text: str, asked: ValueContext) -> QuantityIs:
-    return compare(text)
+def parse_value(text: str, context: ValueContext) -> QuantityIs:
+    """``[prefix]number``."""
+    return parse_number(text)
 
 
-KIND = ParameterType("quantity", ("Decimal", "Integer", "PositiveInt", "UnsignedInt", "Range"), frozenset(), extract, test)
+NUMBER = ParameterType("quantity", ("Decimal", "Integer", "PositiveInt", "UnsignedInt", "Range"), frozenset(), extract, parse_value)

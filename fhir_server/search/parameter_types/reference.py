@@ -1,7 +1,7 @@
-"""References and canonicals, by what their text names (http://hl7.org/fhir/R4/search.html#reference).
+"""Search parameters of type ``reference``, and canonicals (http://hl7.org/fhir/R4/search.html#reference).
 
-A target is ``Type/id`` for a row of ours, however it was addressed (our base URL and ``/_history/n`` are taken off),
-and otherwise the absolute URL or URN as written.  A versioned canonical is also found without its version.
+A target is ``Type/id`` for a resource of this server, whether the reference is relative, begins with the server's base URL or ends
+in ``/_history/n``. Any other target is the absolute URL or URN as written. A versioned canonical is also found without its version.
 """
 
 from __future__ import annotations
@@ -10,48 +10,47 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from fhir_server.resources.references import ID, versioned_target
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import RefersTo
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
-_RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:\S+")
 
 
-def target(text: str, base: str) -> str:
-    """The target that a reference's text names."""
-    local = text[len(base) + 1 :] if base and text.startswith(base) and text[len(base) : len(base) + 1] == "/" else text
-    found = _RELATIVE.fullmatch(local)
-    if found:
-        return f"{found[1]}/{found[2]}"
+def target_text(text: str, base: str) -> str:
+    """The target that a reference names, as index entries hold it; ``base`` is the server's FHIR base URL."""
+    relative = text[len(base) + 1 :] if base and text.startswith(base) and text[len(base) : len(base) + 1] == "/" else text
+    target = versioned_target(relative)
+    if target is not None:
+        return "/".join(target)
     return text.partition("/_history/")[0]
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
-    """(target,) of a Reference with a literal reference, a canonical or a uri; contained resources are nobody's targets."""
+    """(target,) of a Reference with a literal reference, a canonical or a uri; nothing for a reference to a contained resource."""
     if type(value) is dict:
         text = value.get("reference")
-        return (((target(text, base),), ("reference",)),) if type(text) is str and text[:1] not in ("", "#") else ()
+        return (((target_text(text, base),), ("reference",)),) if type(text) is str and text[:1] not in ("", "#") else ()
     if type(value) is not str or value[:1] in ("", "#"):
         return ()
-    bare = value.partition("|")[0]
-    return [((target(bare, base),), ()), *((((value,), ()),) if bare != value else ())]
+    unversioned = value.partition("|")[0]
+    return [((target_text(unversioned, base),), ()), *((((value,), ()),) if unversioned != value else ())]
 
 
-def test(text: str, asked: ValueContext) -> RefersTo:
-    """``id`` (of any target type, or of the one the modifier names), ``Type/id``, or an absolute URL or URN."""
-    meant = unescape(text)
-    types = (asked.modifier,) if asked.modifier else asked.targets
-    if _ID.fullmatch(meant):
-        return RefersTo(frozenset(f"{type}/{meant}" for type in types))
-    named = target(meant, asked.base)
-    found = _RELATIVE.fullmatch(named)
-    if asked.modifier and (not found or found[1] != asked.modifier):
-        raise ValueError("with a type as modifier the value must be an id of that type")
-    if not found and not _ABSOLUTE.fullmatch(named):
+def parse_value(text: str, context: ValueContext) -> RefersTo:
+    """``id`` (of any target type, or of the type that the modifier names), ``Type/id``, or an absolute URL or URN."""
+    reference = unescape(text)
+    types = (context.modifier,) if context.modifier else context.targets
+    if ID.fullmatch(reference):
+        return RefersTo(frozenset(f"{type}/{reference}" for type in types))
+    named = target_text(reference, context.base)
+    target = versioned_target(named)
+    if context.modifier and (target is None or target[0] != context.modifier):
+        raise ValueError("with a resource type as modifier, the value must be an id of that type")
+    if target is None and not _ABSOLUTE.fullmatch(named):
         raise ValueError("a reference is written id, Type/id, or as an absolute URL")
     return RefersTo(frozenset({named}))
 
 
-KIND = ParameterType("reference", ("Reference", "Canonical", "Uri"), frozenset(), extract, test)
+REFERENCE = ParameterType("reference", ("Reference", "Canonical", "Uri"), frozenset(), extract, parse_value)

@@ -1,4 +1,4 @@
-"""Strings: compared folded, from the beginning of each part (http://hl7.org/fhir/R4/search.html#string)."""
+"""Search parameters of type ``string``: a prefix match without case or diacritics (http://hl7.org/fhir/R4/search.html#string)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import TextIs
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
-# The parts of HumanName and Address that people search by.
+# The indexed parts of HumanName and Address.
 _PARTS = ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country")
 
 
 def fold(text: str) -> str:
-    """Without case, diacritics and runs of space."""
+    """The text without case and diacritics, with single spaces."""
     if not text.isascii():
-        # Folding case may compose anew (ŉ), so decompose on both sides of it.
+        # Case folding can compose characters again (ŉ), so the text is decomposed before and after it.
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
         text = "".join(char for char in text if not unicodedata.combining(char))
     return " ".join(text.casefold().split())
@@ -39,15 +39,15 @@ def _parts(value: dict[str, Any]) -> Iterable[Found]:
             yield from (((fold(item), item), (name, i)) for i, item in enumerate(part) if type(item) is str)
 
 
-def test(text: str, asked: ValueContext) -> TextIs:
-    """Prefix match, or by modifier ``exact`` (as written) or ``contains``."""
-    meant = unescape(text)
-    if asked.modifier == "exact":
-        return TextIs(meant, "exact")
-    folded = fold(meant)
+def parse_value(text: str, context: ValueContext) -> TextIs:
+    """A prefix match, or by modifier ``exact`` (as written) or ``contains``."""
+    value = unescape(text)
+    if context.modifier == "exact":
+        return TextIs(value, "exact")
+    folded = fold(value)
     if not folded:
         raise ValueError("the text to look for is empty")
-    return TextIs(folded, "contains" if asked.modifier == "contains" else "prefix")
+    return TextIs(folded, "contains" if context.modifier == "contains" else "prefix")
 
 
-KIND = ParameterType("string", ("String", "Markdown"), frozenset({"exact", "contains"}), extract, test)
+STRING = ParameterType("string", ("String", "Markdown"), frozenset({"exact", "contains"}), extract, parse_value)

@@ -1,6 +1,6 @@
-"""Tokens: codes, codings, identifiers, flags (http://hl7.org/fhir/R4/search.html#token).
+"""Search parameters of type ``token``: codes, codings, identifiers, flags (http://hl7.org/fhir/R4/search.html#token).
 
-A ContactPoint's system is its ``system`` word, so that ``telecom=phone|555`` works beside ``telecom=555``.
+The system of a ContactPoint is its ``system`` code, so ``telecom=phone|555`` works as well as ``telecom=555``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fhir_server.search.parameter_types._parameter_type import Found, ParameterT
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
-    """(system, code) of each coding; told apart by shape, as no two of the datatypes share one."""
+    """(system, code) of each coding, of an identifier, contact point, code or boolean, recognized by its JSON shape."""
     if type(value) is str:
         return ((("", value), ()),)
     if type(value) is bool:
@@ -22,18 +22,18 @@ def extract(value: Any, base: str = "") -> Iterable[Found]:
     if type(value) is not dict:
         return ()
     if "coding" in value:
-        return [(pair, ("coding", i)) for i, coding in enumerate(value["coding"]) if (pair := _pair(coding, "code"))]
-    pair = _pair(value, "code" if "code" in value else "value")
-    return ((pair, ()),) if pair else ()
+        return [(token, ("coding", i)) for i, coding in enumerate(value["coding"]) if (token := _token(coding, "code"))]
+    token = _token(value, "code" if "code" in value else "value")
+    return ((token, ()),) if token else ()
 
 
-def _pair(value: dict[str, Any], name: str) -> tuple[str, str] | None:
+def _token(value: dict[str, Any], name: str) -> tuple[str, str] | None:
     system, code = value.get("system", ""), value.get(name, "")
     return (system, code) if code or (system and name == "code") else None
 
 
-def test(text: str, asked: ValueContext) -> TokenIs:
-    """``code``, ``system|code``, ``|code`` (of no system) or ``system|`` (any code of it)."""
+def parse_value(text: str, context: ValueContext) -> TokenIs:
+    """``code``, ``system|code``, ``|code`` (without a system) or ``system|`` (any code of the system)."""
     parts = [unescape(part) for part in split(text, "|")]
     if len(parts) == 1:
         return TokenIs(None, parts[0])
@@ -43,4 +43,6 @@ def test(text: str, asked: ValueContext) -> TokenIs:
     return TokenIs(system, code or None)
 
 
-KIND = ParameterType("token", ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"), frozenset({"not"}), extract, test)
+TOKEN = ParameterType(
+    "token", ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"), frozenset({"not"}), extract, parse_value
+)

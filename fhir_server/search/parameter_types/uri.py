@@ -1,4 +1,4 @@
-"""URIs: compared as written (http://hl7.org/fhir/R4/search.html#uri)."""
+"""Search parameters of type ``uri``: compared as written (http://hl7.org/fhir/R4/search.html#uri)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from fhir_server.search.parameter_types._parameter_type import Found, ParameterT
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
-    """(uri,)"""
+    """(uri,) of a string."""
     return (((value,), ()),) if type(value) is str else ()
 
 
-def test(text: str, asked: ValueContext) -> RefersTo:
+def parse_value(text: str, context: ValueContext) -> RefersTo:
+    """The URI as written."""
     return RefersTo(frozenset({unescape(text)}))
 
 
-KIND = ParameterType("reference", ("Uri", "Url", "Canonical", "Oid", "Uuid"), frozenset(), extract, test)
+URI = ParameterType("reference", ("Uri", "Url", "Canonical", "Oid", "Uuid"), frozenset(), extract, parse_value)

@@ -25,7 +25,7 @@ from fhir_server.smart.accounts import typed_codes
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
-from fhir_server.smart.core.encryption import box
+from fhir_server.smart.core.encryption import derive_fernet
 from fhir_server.store import Store
 
 TIME_STEP: Final = 30 * SECOND
@@ -124,13 +124,13 @@ async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: b
 
 def encrypt_seed(smart: SmartContext, seed: bytes) -> bytes:
     """Return the seed as it is stored: encrypted if the settings hold a key."""
-    return box(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
 
 
 def decrypt_seed(smart: SmartContext, stored: bytes) -> bytes:
     """Return the seed.  If it was encrypted with another key, returns a random seed that no code matches."""
     try:
-        return box(smart.key.encode(), _PURPOSE).decrypt(stored) if smart.key else stored
+        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(stored) if smart.key else stored
     except DecryptionError:
         return new_seed()
 

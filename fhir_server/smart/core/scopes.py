@@ -15,8 +15,8 @@ from urllib.parse import unquote
 ScopeInteraction = Literal["c", "r", "u", "d", "s"]
 """Create, read, update, delete, search: the letters of a SMART v2 scope."""
 INTERACTIONS: Final[tuple[ScopeInteraction, ...]] = ("c", "r", "u", "d", "s")
-NAMED: Final = ("openid", "fhirUser", "launch", "launch/patient", "launch/encounter", "offline_access", "online_access")
-MOST: Final = 200
+NAMED_SCOPES: Final = ("openid", "fhirUser", "launch", "launch/patient", "launch/encounter", "offline_access", "online_access")
+MAX_SCOPES: Final = 200
 _V1: Final = {"read": "rs", "write": "cud", "*": "cruds"}
 _SCOPE: Final = re.compile(r"(patient|user|system)/(\*|[A-Z][A-Za-z]{1,63})\.(read|write|\*|c?r?u?d?s?)(?:\?([!#-\[\]-~]+))?", re.ASCII)
 
@@ -69,20 +69,20 @@ def resource_scopes(text: str) -> tuple[Scope, ...]:
     return tuple(scope for part in text.split() if (scope := parse(part)))
 
 
-def covers(scopes: Iterable[Scope], level: str | None, type: str, interaction: ScopeInteraction) -> tuple[Scope, ...]:
+def covering_scopes(scopes: Iterable[Scope], level: str | None, type: str, interaction: ScopeInteraction) -> tuple[Scope, ...]:
     """The scopes of ``level`` (None: of any level) that allow ``interaction`` on ``type``."""
     return tuple(s for s in scopes if level in (None, s.level) and s.type in ("*", type) and interaction in s.interactions)
 
 
-def narrowed(requested: str, allowed: str, levels: frozenset[str]) -> tuple[str, ...]:
+def narrow_scopes(requested: str, allowed: str, levels: frozenset[str]) -> tuple[str, ...]:
     """The part of the scopes ``requested`` that ``allowed`` permits at these levels, without repetition, in the order requested.
 
     A list of more than :data:`MOST` scopes yields none.
     """
     texts = [text for text in requested.split(" ") if text]  # RFC 6749 3.3: only a space separates scopes
-    if len(texts) > MOST:
+    if len(texts) > MAX_SCOPES:
         return ()
-    names = set(NAMED) & set(allowed.split())
+    names = set(NAMED_SCOPES) & set(allowed.split())
     permits = [scope for scope in resource_scopes(allowed) if scope.level in levels]
     granted: dict[str, None] = {}
     for text in texts:

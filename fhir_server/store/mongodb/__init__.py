@@ -1,7 +1,7 @@
-"""The MongoDB store: for an institution that has outgrown one machine.
+"""The MongoDB store, for several server processes or machines that share one database.
 
 URL ``mongodb://host[,host...]/database?options`` or ``mongodb+srv://...``, of a replica set or a sharded cluster of MongoDB
-6.0 or later; the database is ``fhir`` unless named.  Any number of server processes may share it.
+6.0 or later.  The database is ``fhir`` unless the URL names one.
 """
 
 from __future__ import annotations
@@ -14,57 +14,57 @@ from typing import Any, TypeVar
 from pymongo.errors import ConfigurationError
 
 from fhir_server.store import Transaction
-from fhir_server.store.mongodb.failures import answered
-from fhir_server.store.mongodb.key_value import MongoJournals, MongoKeyValues
+from fhir_server.store.mongodb.failures import busy_if_transient
+from fhir_server.store.mongodb.key_value import MongoKeyValues, MongoLogs
 from fhir_server.store.mongodb.reader import MongoSnapshot
 from fhir_server.store.mongodb.retry import TransactionRunner
-from fhir_server.store.mongodb.schema import Base
+from fhir_server.store.mongodb.schema import Connection
 
 T = TypeVar("T")
 
 
 class MongoStore:
-    """See :class:`fhir_server.store.Store`.  ``options`` go to PyMongo's client."""
+    """See :class:`fhir_server.store.Store`.  ``options`` are passed to PyMongo's client."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        self.base = Base(url, **options)
-        self._runner = TransactionRunner(self.base)
-        self._journals = MongoJournals(self.base, self._runner)
-        self.key_values = MongoKeyValues(self.base, self._runner)
+        self.connection = Connection(url, **options)
+        self._runner = TransactionRunner(self.connection)
+        self._logs = MongoLogs(self.connection, self._runner)
+        self.key_values = MongoKeyValues(self.connection, self._runner)
 
     async def prepare(self) -> None:
-        await self.base.prepare()
+        await self.connection.prepare()
 
     def snapshot(self) -> AbstractAsyncContextManager[MongoSnapshot]:
         return self._snapshot()
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[MongoSnapshot]:
-        await self.base.ready()
-        async with answered():
-            primary = await self.base.sure()
-            async with self.base.client.start_session(snapshot=True) as session:
-                yield MongoSnapshot(self.base, session, primary)
+        await self.connection.ensure_ready()
+        async with busy_if_transient():
+            primary = await self.connection.confirm_primary()
+            async with self.connection.client.start_session(snapshot=True) as session:
+                yield MongoSnapshot(self.connection, session, primary)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
-        await self.base.ready()
+        await self.connection.ensure_ready()
         return await self._runner.run(job)
 
-    async def append(self, journal: str, lines: Iterable[bytes]) -> None:
-        await self._journals.append(journal, lines)
+    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
+        await self._logs.append(log, lines)
 
-    async def journal(self, journal: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
-        return await self._journals.read(journal, after, limit)
+    async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
+        return await self._logs.read(log, after, limit)
 
     async def close(self) -> None:
-        await self.base.client.close()
+        await self.connection.client.close()
 
 
 def connect(url: str) -> MongoStore:
-    """The store at this URL; nothing is asked of it before it is used.  Raises ValueError for a URL that cannot be meant."""
+    """Return the store at this URL without connecting to it.  Raises ValueError for an invalid URL or option."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # an option that is not understood, such as a misspelt tls, is left out else
+            warnings.simplefilter("error", UserWarning)  # otherwise PyMongo ignores an unknown option, such as a misspelled tls
             return MongoStore(url)
     except (ConfigurationError, ValueError, TypeError, UserWarning) as error:
-        raise ValueError(f"FHIR_SERVER_STORE is not a MongoDB URL that can be used: {error}") from None
+        raise ValueError(f"FHIR_SERVER_STORE is not a usable MongoDB URL: {error}") from None

@@ -1,8 +1,8 @@
-"""Resources, their versions and their index entries as MongoDB documents.
+"""Encodes versions of resources with their index entries as MongoDB documents, and decodes them.
 
-A document holds the resource twice: ``body`` is the text as it is served, byte for byte, and ``resource`` the same
-as a native document for ``mongosh`` (decimals as Decimal128).  Beside them stand the row's class, patients and
-release, and its index entries, one array a kind: ``{p: parameter, v: value, ..., c: class}``.
+A document holds the resource twice: ``body`` is the JSON text, byte for byte, and ``resource`` is the same as a native
+document for ``mongosh`` (decimals as Decimal128).  It also holds the row's class, patients and release, and its index
+entries, one array for each kind: ``{p: parameter, v: value, ..., c: class}``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fhir_server.store.row_order import patient_number
 
 Document = dict[str, Any]
 
-# for each kind of entry its array, and the members of an element in the order of the entry's value
+# for each kind of entry its array, and the members of an array element in the order of the entry's value
 ARRAYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "token": ("tok", ("s", "v")),
     "reference": ("ref", ("v",)),
@@ -35,18 +35,18 @@ ARRAYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "quantity": ("num", ("v", "s", "k", "u")),
 }
 
-# what a Row is made of; the native document, which no answer needs, and the entries are left behind
-JUDGED: Final = dict.fromkeys(("type", "id", "n", "at", "patients", "class", "release"), 1)
-ROW: Final = JUDGED | dict.fromkeys(("version", "updated", "interaction", "body", "more"), 1)
+# the members that decide about visibility, and those that a Row is decoded from; without ``resource`` and the entries
+VISIBILITY: Final = dict.fromkeys(("type", "id", "n", "at", "patients", "class", "release"), 1)
+ROW: Final = VISIBILITY | dict.fromkeys(("version", "updated", "interaction", "body", "more"), 1)
 ENTRIES: Final = {array: 1 for array, _ in ARRAYS.values()}
 
-_LARGEST: Final = 16 * 1024 * 1024 - 64 * 1024  # the server's bound on a document, and room for what it adds
-_CLEARLY_SMALL: Final = 1024 * 1024  # a body from which no document of that size can come
-_DEEPEST: Final = 90  # levels of nesting that a server surely takes
+_MAX_DOCUMENT: Final = 16 * 1024 * 1024 - 64 * 1024  # MongoDB's limit for a document, less what it adds itself
+_SMALL_BODY: Final = 1024 * 1024  # a smaller body cannot become a document of that size
+_MAX_DEPTH: Final = 90  # levels of nesting that every MongoDB version accepts
 
 
 class _More(msgspec.Struct, array_like=True):
-    """What most rows leave empty."""
+    """Values that most rows leave empty."""
 
     labeled_elements: tuple[LabeledElement, ...]
     guarded_references: tuple[GuardedReference, ...]
@@ -58,18 +58,18 @@ _decode = msgspec.msgpack.Decoder(_More).decode
 _NO_MORE: Final = _More((), (), ())
 
 
-def name(type: str, id: str) -> str:
-    """The ``_id`` of a resource's document."""
+def document_id(type: str, id: str) -> str:
+    """Return the ``_id`` of a resource's document."""
     return f"{type}/{id}"
 
 
-def document(row: Row, entries: Iterable[Entry], stored: str, at: str) -> Document:
-    """The document of a version stored at ``stored``; as a current one the row stands at ``at``.
+def encode_document(row: Row, entries: Iterable[Entry], stored: str, at: str) -> Document:
+    """Return the document of a version that was stored at ``stored`` and whose place is ``at`` while it is current.
 
-    Raises Problem ``too_large`` for what MongoDB cannot hold in one document.
+    Raises Problem ``too_large`` if it does not fit into one MongoDB document.
     """
-    made: Document = {
-        "_id": name(row.type, row.id),
+    document: Document = {
+        "_id": document_id(row.type, row.id),
         "type": row.type,
         "id": row.id,
         "n": patient_number(row.patients[0]) if row.patients else 0,
@@ -84,92 +84,94 @@ def document(row: Row, entries: Iterable[Entry], stored: str, at: str) -> Docume
         "body": row.body,
     }
     if len(row.patients) > 1:
-        made["others"] = list(row.patients[1:])
+        document["others"] = list(row.patients[1:])
     if row.labeled_elements or row.guarded_references or row.version_digests:
-        made["more"] = _encode(_More(row.labeled_elements, row.guarded_references, row.version_digests))
-    made |= arrays(entries)
-    if (resource := native(row.body)) is not None:
-        made["resource"] = resource
-    return made if len(row.body) < _CLEARLY_SMALL else _fitting(made)
+        document["more"] = _encode(_More(row.labeled_elements, row.guarded_references, row.version_digests))
+    document |= encode_entries(entries)
+    if (resource := encode_native(row.body)) is not None:
+        document["resource"] = resource
+    return document if len(row.body) < _SMALL_BODY else _fit(document)
 
 
-def _fitting(made: Document) -> Document:
-    """The document, without its native half where both do not fit."""
-    if len(bson.encode(made)) > _LARGEST:
-        made.pop("resource", None)
-        if len(bson.encode(made)) > _LARGEST:
-            raise Problem("too_large", "The resource is larger than this server's database can keep (16 MB with its index).")
-    return made
+def _fit(document: Document) -> Document:
+    """Return the document, without ``resource`` if it is too large with it."""
+    if len(bson.encode(document)) > _MAX_DOCUMENT:
+        document.pop("resource", None)
+        if len(bson.encode(document)) > _MAX_DOCUMENT:
+            raise Problem("too_large", "The resource is too large for this server's database (16 MB with its index).")
+    return document
 
 
-def arrays(entries: Iterable[Entry]) -> Document:
-    """The index entries, without repetitions, in the array of their kind."""
-    found: dict[str, dict[tuple[Any, ...], Document]] = {}
+def encode_entries(entries: Iterable[Entry]) -> Document:
+    """Return the arrays of index entries, without repetitions, by array name."""
+    elements_of: dict[str, dict[tuple[Any, ...], Document]] = {}
     for entry in entries:
         array, members = ARRAYS[entry.kind]
         value = (float(entry.value[0] or 0), *entry.value[1:]) if entry.kind == "quantity" else entry.value
         element = {"p": entry.param, **dict(zip(members, value, strict=True)), "c": entry.class_id}
-        found.setdefault(array, {})[tuple(element.values())] = element
-    return {array: list(elements.values()) for array, elements in found.items()}
+        elements_of.setdefault(array, {})[tuple(element.values())] = element
+    return {array: list(elements.values()) for array, elements in elements_of.items()}
 
 
-def entries(made: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """The entries of a document (without their paths)."""
+def decode_entries(document: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Return the index entries of a document, without their paths."""
     return tuple(
         [
             Entry(element["p"], kind, tuple([plain(element[member]) for member in members]), (), element["c"])
             for kind, (array, members) in ARRAYS.items()
-            for element in made.get(array, ())
+            for element in document.get(array, ())
         ]
     )
 
 
 def plain(value: Any) -> Any:
-    """The value without BSON's type for whole numbers of 64 bits, which our other encoders do not know."""
+    """Return the value with BSON's type for 64-bit integers converted to int, because other encoders do not know it."""
     return int(value) if isinstance(value, Int64) else value
 
 
-def row(made: Mapping[str, Any]) -> Row:
-    """The Row of a document that has the members of :data:`ROW`."""
-    more = made.get("more")
-    kept = _decode(more) if more is not None else _NO_MORE
+def decode_row(document: Mapping[str, Any]) -> Row:
+    """Return the Row of a document that has the members of :data:`ROW`."""
+    encoded = document.get("more")
+    more = _decode(encoded) if encoded is not None else _NO_MORE
     return Row(
-        made["type"],
-        made["id"],
-        made["version"],
-        int(made["updated"]),
-        tuple(made["patients"]),
-        made["class"],
-        int(made["release"]),
-        made["body"],
-        kept.labeled_elements,
-        kept.guarded_references,
-        kept.version_digests,
-        made["interaction"],
+        document["type"],
+        document["id"],
+        document["version"],
+        int(document["updated"]),
+        tuple(document["patients"]),
+        document["class"],
+        int(document["release"]),
+        document["body"],
+        more.labeled_elements,
+        more.guarded_references,
+        more.version_digests,
+        document["interaction"],
     )
 
 
-def indexed(made: Mapping[str, Any]) -> SearchableRow:
-    """The document as conditions see it; with its entries if they were fetched."""
-    return SearchableRow(made["type"], made["id"], tuple(made["patients"]), made["class"], made["release"], entries(made))
+def searchable(document: Mapping[str, Any]) -> SearchableRow:
+    """Return the row as conditions are evaluated on it, with its entries if the document has them."""
+    return SearchableRow(
+        document["type"], document["id"], tuple(document["patients"]), document["class"], document["release"], decode_entries(document)
+    )
 
 
-def past(made: Mapping[str, Any]) -> Document:
-    """The document of the history that keeps this version."""
-    kept = {member: value for member, value in made.items() if member != "_id"}
-    return of_version(made["_id"], made["version"]) | kept
+def history_document(document: Mapping[str, Any]) -> Document:
+    """Return the document that stores this version in the history."""
+    members = {member: value for member, value in document.items() if member != "_id"}
+    return version_key(document["_id"], document["version"]) | members
 
 
-def of_version(name: str, version: int) -> Document:
-    """The filter that names one document of the history, and by ``rid`` the shard it is on."""
+def version_key(name: str, version: int) -> Document:
+    """Return the filter for one document of the history.  Its ``rid`` determines the shard."""
     return {"_id": f"{name}/{version}", "rid": name}
 
 
-def native(body: bytes) -> RawBSONDocument | None:
-    """The JSON object as BSON; None for what is none, or cannot be one (a whole number of more than 64 bits, deep nesting)."""
+def encode_native(body: bytes) -> RawBSONDocument | None:
+    """Return the JSON object as BSON; None if that is impossible (an integer of more than 64 bits, deep nesting)."""
     try:
         value = jsontext.parse(body)
-        if not isinstance(value, dict) or _depth(body) > _DEEPEST:
+        if not isinstance(value, dict) or _depth(body) > _MAX_DEPTH:
             return None
         return RawBSONDocument(bson.encode(value, codec_options=_NATIVE))
     except (Problem, bson.errors.InvalidDocument, OverflowError, UnicodeEncodeError):
@@ -177,8 +179,8 @@ def native(body: bytes) -> RawBSONDocument | None:
 
 
 def _depth(body: bytes) -> int:
-    """At least the depth of nesting of this text."""
-    if body.count(b"{") + body.count(b"[") <= _DEEPEST:
+    """Return an upper bound of the depth of nesting of this text; 0 if it is clearly below the limit."""
+    if body.count(b"{") + body.count(b"[") <= _MAX_DEPTH:
         return 0
     deepest = level = 0
     for step in body.translate(None, _NOT_BRACKETS):
@@ -194,12 +196,12 @@ _exact.traps = dict.fromkeys(_exact.traps, False)
 
 
 def _decimal(value: Any) -> Any:
-    """Decimal128 with the same digits; a number of more digits than it holds, as text."""
+    """Return a Decimal128 with the same digits; a number with too many digits as text."""
     if not isinstance(value, decimal.Decimal):
         return value
     context = _exact.copy()
-    held = context.create_decimal(value)
-    return str(value) if context.flags[decimal.Inexact] or context.flags[decimal.Overflow] else Decimal128(held)
+    converted = context.create_decimal(value)
+    return str(value) if context.flags[decimal.Inexact] or context.flags[decimal.Overflow] else Decimal128(converted)
 
 
 _registry: Callable[..., TypeRegistry] = TypeRegistry

@@ -1,4 +1,4 @@
-"""What MongoDB's failures mean: which are of the moment, what is worth doing again, and what an operator is told."""
+"""Classifies MongoDB's errors: which are transient, which commands to repeat, and what the operator can do."""
 
 from __future__ import annotations
 
@@ -28,50 +28,52 @@ T = TypeVar("T")
 
 BUSY: Final = "The server is busy; try again."
 
-_PATIENCE: Final = 30.0  # seconds in which the elections that such a command runs into must be over
+_RETRY_SECONDS: Final = 30.0  # how long an operator's command waits for elections to end
 _PAUSE: Final = 0.2
 _UNAUTHORIZED: Final = 13
 _UNAUTHENTICATED: Final = (18, 8000)
 _INDEX_DIFFERS: Final = (85, 86)
-# Failures of the moment that have no class or label of their own in the driver: time limits, conflicts, elections, lost
-# snapshots and cursors, and what a mongos says of a shard that cannot be reached.
-_PASSING: Final = frozenset({6, 7, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 225, 237, 239, 246, 251, 262, 11600, 11601, 11602})
+# Transient errors without a class or label of their own in the driver: time limits, conflicts, elections, lost snapshots
+# and cursors, and what a mongos reports when it cannot reach a shard.
+_TRANSIENT_CODES: Final = frozenset({6, 7, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 225, 237, 239, 246, 251, 262, 11600, 11601, 11602})
 
 
 @asynccontextmanager
-async def answered() -> AsyncIterator[None]:
-    """Raise Problem ``busy`` for what a later attempt may well do: no primary now, time is up, the snapshot is too old."""
+async def busy_if_transient() -> AsyncIterator[None]:
+    """Raise Problem ``busy`` instead of a transient error: no primary, a time limit, a snapshot that is too old."""
     try:
         yield
     except PyMongoError as error:
-        if passing(error):
+        if is_transient(error):
             raise Problem("busy", BUSY) from error
         raise
 
 
-def passing(error: PyMongoError) -> bool:
-    """Whether the failure is one of the moment."""
+def is_transient(error: PyMongoError) -> bool:
+    """Return whether a later attempt may succeed."""
     if isinstance(error, (ConnectionFailure, NotPrimaryError, ExecutionTimeout, WTimeoutError)):
         return True
     if error.has_error_label("TransientTransactionError") or error.has_error_label("RetryableWriteError"):
         return True
-    if isinstance(error, BulkWriteError):  # which has no code of its own
-        return not error.details["writeErrors"] and all(one["code"] in _PASSING for one in error.details["writeConcernErrors"])
-    return isinstance(error, OperationFailure) and error.code in _PASSING
+    if isinstance(error, BulkWriteError):  # has no code of its own
+        return not error.details["writeErrors"] and all(
+            concern["code"] in _TRANSIENT_CODES for concern in error.details["writeConcernErrors"]
+        )
+    return isinstance(error, OperationFailure) and error.code in _TRANSIENT_CODES
 
 
-def persistent(step: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """What may be done twice, for a command of the operator: begun again until no election cuts it off.
+def retried(step: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Decorate a step of an operator's command: repeat it until no election interrupts it.  The step must be idempotent.
 
-    Raises OSError if nothing answers, or no member stays primary.
+    The decorated step raises OSError if no server responds, or no member stays primary.
     """
 
     @wraps(step)
-    async def done(*args: P.args, **kwargs: P.kwargs) -> T:
-        end = time.monotonic() + _PATIENCE
+    async def repeat(*args: P.args, **kwargs: P.kwargs) -> T:
+        end = time.monotonic() + _RETRY_SECONDS
         while True:
             try:
-                async with answered():
+                async with busy_if_transient():
                     return await step(*args, **kwargs)
             except Problem as problem:
                 cause = problem.__cause__
@@ -81,11 +83,11 @@ def persistent(step: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
                     raise _unreachable(cause) from None
             await asyncio.sleep(_PAUSE)
 
-    return done
+    return repeat
 
 
-def for_operator(error: PyMongoError, database: str) -> Exception:
-    """What the operator can do about a failure that will not pass: ValueError, or OSError if nothing can be asked at all."""
+def operator_error(error: PyMongoError, database: str) -> Exception:
+    """Return an error that tells the operator what to do about a lasting failure: a ValueError, or OSError without a connection."""
     if isinstance(error, ConfigurationError):
         return _unreachable(error)
     code = error.code if isinstance(error, OperationFailure) else None
@@ -95,9 +97,9 @@ def for_operator(error: PyMongoError, database: str) -> Exception:
             f' (in mongosh: db.getSiblingDB("admin").grantRolesToUser(USER, [{{role: "readWrite", db: "{database}"}}])).'
         )
     if code in _UNAUTHENTICATED:
-        return ValueError("MongoDB refuses the user or password in FHIR_SERVER_STORE (the URL may need authSource=admin).")
+        return ValueError("MongoDB rejects the user or password in FHIR_SERVER_STORE (the URL may need authSource=admin).")
     if code in _INDEX_DIFFERS:
-        return ValueError(f"An index of the database {database} is not as this program makes it; drop it: {error}")
+        return ValueError(f"An index of the database {database} differs from what this program creates. Drop the index: {error}")
     return error
 
 

@@ -1,46 +1,38 @@
-"""Names of locks: documents that transactions touch for what their outcome rests on beyond what they write.
+"""Names of lock documents: transactions write them for data that their outcome depends on but that they do not write.
 
-A conditional create looks for rows and writes one if there is none.  Two at once would each find none; both touch the
-document of their claim, so one of them is run again and finds the other's row.
+Example: a conditional create searches for rows and writes one if there is none.  Two concurrent ones would both find none.
+Both write the lock document of their search, so one of them is repeated and then finds the other's row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Final
 
-from fhir_server.search.filters import AllOf, Filter, Has, TokenIs
+from fhir_server.search.filters import Filter, Has, TokenIs
+from fhir_server.store.conditions import conjuncts
 
-SLOTS: Final = 32  # documents of a lock that many transactions at once may only read
+SLOTS: Final = 32  # documents of each lock that transactions may share for reading
 _BUCKETS: Final = 4096
 
 
 def lock(kind: str, name: str) -> str:
-    """The lock of this name.  Names share locks, so that locks do not pile up; to meet in one by chance costs a repetition."""
+    """Return the lock for this name.  Names share a limited number of locks; a collision only costs a repetition."""
     return f"{kind}/{int.from_bytes(blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=4).digest(), 'big') % _BUCKETS}"
 
 
 def claim(type: str, where: Filter) -> str:
-    """A search's most telling conjunct, as text: conditions that have it in common share the lock."""
-    parts = sorted(_conjuncts(where), key=lambda part: (not _identifies(part), _text(part)))
+    """Return the most selective conjunct of a search as text.  Searches with the same one share a lock."""
+    parts = sorted(conjuncts(where), key=lambda part: (not _is_identifier(part), _text(part)))
     return f"{type}?{_text(parts[0]) if parts else ''}"
 
 
-def _conjuncts(where: Filter) -> Iterator[Filter]:
-    if isinstance(where, AllOf):
-        for part in where.parts:
-            yield from _conjuncts(part)
-    else:
-        yield where
-
-
-def _identifies(part: Filter) -> bool:
+def _is_identifier(part: Filter) -> bool:
     return isinstance(part, Has) and part.param == "identifier" and isinstance(part.predicate, TokenIs)
 
 
 def _text(part: object) -> str:
-    """The same text in every process (a set's order is not)."""
+    """Return a text that is the same in every process, which the order of a set is not."""
     if isinstance(part, frozenset):
         return "{" + ",".join(sorted(map(repr, part))) + "}"
     if isinstance(part, tuple):

@@ -1,4 +1,4 @@
-"""What a MongoDB transaction has fetched or written of single resources: each is asked for once, many at a time."""
+"""Caches the resources that a MongoDB transaction has read or written, so that each is fetched once, many at a time."""
 
 from __future__ import annotations
 
@@ -8,66 +8,69 @@ from typing import Any
 import msgspec
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.store.mongodb.schema import Base
+from fhir_server.store.mongodb.schema import Connection
 
 
-class Stored(msgspec.Struct):
-    """What stands under one name: the current document if there is one, else that of the deletion, if it was ever there."""
+class StoredResource(msgspec.Struct):
+    """A resource: its current document, or that of its deletion, or neither if it never existed."""
 
     current: Any
     deletion: Any
-    existed: bool  # before this transaction
+    existed: bool  # had a current document before this transaction
 
     @property
     def version(self) -> int:
-        made = self.current or self.deletion
-        return int(made["version"]) if made else 0
+        """The newest version's number; 0 if there is none."""
+        document = self.current or self.deletion
+        return int(document["version"]) if document else 0
 
 
-class KnownRows:
-    """By ``Type/id``.  What the transaction itself writes is noted here by it, so that this is always as it stands in it."""
+class RowCache:
+    """Resources by ``Type/id``.  The transaction also records its own writes here with :meth:`set`."""
 
-    def __init__(self, base: Base, session: AsyncClientSession) -> None:
-        self._base = base
+    def __init__(self, connection: Connection, session: AsyncClientSession) -> None:
+        self._connection = connection
         self._session = session
-        self._stored: dict[str, Stored] = {}
+        self._stored: dict[str, StoredResource] = {}
 
     async def prefetch(self, names: Iterable[str]) -> None:
-        """Fetch those that are not known yet."""
+        """Fetch those that are not in the cache yet."""
         new = [name for name in dict.fromkeys(names) if name not in self._stored]
         if not new:
             return
-        found = await self._base.raw_resources.find({"_id": {"$in": new}}, session=self._session).to_list()
-        current: dict[str, Any] = {str(one["_id"]): one for one in found}
+        found = await self._connection.raw_resources.find({"_id": {"$in": new}}, session=self._session).to_list()
+        current: dict[str, Any] = {str(document["_id"]): document for document in found}
         absent = [name for name in new if name not in current]
-        deletions = {name: await self._last(name) for name in await self._once_there(absent)}
+        deletions = {name: await self._last_in_history(name) for name in await self._names_in_history(absent)}
         for name in new:
-            self._stored[name] = Stored(current.get(name), deletions.get(name), name in current)
+            self._stored[name] = StoredResource(current.get(name), deletions.get(name), name in current)
 
-    async def _once_there(self, names: list[str]) -> set[str]:
-        """Those of which there was a version before."""
+    async def _names_in_history(self, names: list[str]) -> set[str]:
+        """Return those of which the history has a version."""
         if not names:
             return set()
-        found = self._base.history.find({"rid": {"$in": names}}, {"rid": 1, "_id": 0}, session=self._session)
-        return {str(one["rid"]) async for one in found}
+        found = self._connection.history.find({"rid": {"$in": names}}, {"rid": 1, "_id": 0}, session=self._session)
+        return {str(document["rid"]) async for document in found}
 
-    async def _last(self, name: str) -> Any:
-        return await self._base.raw_history.find_one({"rid": name}, sort={"version": -1}, session=self._session)
+    async def _last_in_history(self, name: str) -> Any:
+        return await self._connection.raw_history.find_one({"rid": name}, sort={"version": -1}, session=self._session)
 
-    async def get(self, name: str) -> Stored:
+    async def get(self, name: str) -> StoredResource:
+        """Return the resource, fetched if necessary."""
         if name not in self._stored:
             await self.prefetch((name,))
         return self._stored[name]
 
     async def current(self, names: Iterable[str]) -> list[Any]:
-        """The current documents of those that have one."""
-        asked = list(dict.fromkeys(names))
-        await self.prefetch(asked)
-        return [made for name in asked if (made := self._stored[name].current) is not None]
+        """Return the current documents of those that have one."""
+        unique = list(dict.fromkeys(names))
+        await self.prefetch(unique)
+        return [document for name in unique if (document := self._stored[name].current) is not None]
 
-    def note(self, name: str, stored: Stored) -> None:
+    def set(self, name: str, stored: StoredResource) -> None:
+        """Record what the transaction wrote."""
         self._stored[name] = stored
 
     def forget(self, name: str) -> None:
-        """Ask again when it is next needed."""
+        """Fetch it again when it is needed next."""
         del self._stored[name]

@@ -1,4 +1,4 @@
-"""Reading the MongoDB store: one consistent snapshot, through one session."""
+"""Reads the MongoDB store: one consistent snapshot in one session."""
 
 from __future__ import annotations
 
@@ -15,184 +15,187 @@ from fhir_server.search.visibility import STALE_LINK, Position, SortKey, Visibil
 from fhir_server.store import Page, PermissionEpoch, Row
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Base, Primary, of_patient
-from fhir_server.store.mongodb.sorting import Place, beyond, order, sorted_ids
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter
+from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, either
 from fhir_server.store.row_order import patient_number
 
-MILLISECONDS: Final = 10_000  # after which one reading is given up
-_JUDGED_BY_ENTRIES: Final = docs.JUDGED | docs.ENTRIES
+MILLISECONDS: Final = 10_000  # time limit of one query
+_VISIBILITY_AND_ENTRIES: Final = docs.VISIBILITY | docs.ENTRIES
 
 
 class MongoSnapshot:
     """See :class:`fhir_server.store.Snapshot`.
 
-    Everything is read through ``session``.  Its first reading fixes the instant that all show, and so must have been of
-    ``primary`` (None: the session is a transaction, whose commit will tell).
+    All queries use ``session``.  Its first query fixes the instant of the snapshot, so ``primary`` must have answered it
+    (None: the session is a transaction, and its commit checks that).
     """
 
-    def __init__(self, base: Base, session: AsyncClientSession, primary: Primary = None) -> None:
-        self._base = base
+    def __init__(self, connection: Connection, session: AsyncClientSession, primary: Primary = None) -> None:
+        self._connection = connection
         self._session = session
         self._primary = primary
         self._classes: tuple[str, ...] | None = None
 
-    async def _found(self, collection: AsyncCollection[Document], query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
+    async def _find_in(self, collection: AsyncCollection[Document], query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         found = collection.find(query, fields, session=self._session, max_time_ms=MILLISECONDS, **more)
-        return await self._fixed(await found.to_list())
+        return await self._check_primary(await found.to_list())
 
-    async def _documents(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
-        return await self._found(self._base.resources, query, fields, **more)
+    async def _find_current(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
+        return await self._find_in(self._connection.resources, query, fields, **more)
 
     async def _aggregate(self, pipeline: list[dict[str, Any]]) -> list[Document]:
-        found = await self._base.resources.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
-        return await self._fixed(await found.to_list())
+        found = await self._connection.resources.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
+        return await self._check_primary(await found.to_list())
 
-    async def _fixed(self, found: list[Document]) -> list[Document]:
+    async def _check_primary(self, found: list[Document]) -> list[Document]:
+        """Return ``found``.  After the first query, check that the primary answered it."""
         if self._primary is not None:
-            await self._base.require(self._primary)
+            await self._connection.require_primary(self._primary)
             self._primary = None
         return found
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
-        found = await self._documents({"_id": docs.name(type, id)}, docs.ROW)
-        shown = await self._admitted(found, lambda _: visibility)
-        return docs.row(shown[0]) if shown else None
+        found = await self._find_current({"_id": docs.document_id(type, id)}, docs.ROW)
+        visible = await self._admitted_documents(found, lambda _: visibility)
+        return docs.decode_row(visible[0]) if visible else None
 
-    async def _admitted(self, found: list[Document], visibilities: Callable[[str], Visibility]) -> list[Document]:
-        """Those that the sight of their type admits, with entries fetched only where a window asks for them."""
-        known = {type: visibilities(type) for type in {one["type"] for one in found}}
-        verdicts = {one["_id"]: _verdict(known[one["type"]], one) for one in found}
-        asked = [name for name, verdict in verdicts.items() if verdict is None]
-        if asked:
-            for one in await self._with_entries(asked):
-                verdicts[one["_id"]] = match.is_visible(known[one["type"]], docs.indexed(one))
-        return [one for one in found if verdicts[one["_id"]]]
+    async def _admitted_documents(self, found: list[Document], visibilities: Callable[[str], Visibility]) -> list[Document]:
+        """Return those that the visibility of their type admits.  Fetches entries only if a clause has a condition."""
+        by_type = {type: visibilities(type) for type in {document["type"] for document in found}}
+        admitted = {document["_id"]: _is_admitted(by_type[document["type"]], document) for document in found}
+        undecided = [name for name, is_admitted in admitted.items() if is_admitted is None]
+        if undecided:
+            for document in await self._with_entries(undecided):
+                admitted[document["_id"]] = match.is_visible(by_type[document["type"]], docs.searchable(document))
+        return [document for document in found if admitted[document["_id"]]]
 
     async def _with_entries(self, names: list[str]) -> list[Document]:
-        return await self._documents({"_id": {"$in": names}}, _JUDGED_BY_ENTRIES)
+        return await self._find_current({"_id": {"$in": names}}, _VISIBILITY_AND_ENTRIES)
 
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        parts = access_paths(type, where, visibility)
+        paths = access_paths(type, where, visibility)
         place = await self._resume(type, visibility, sort, after) if after else (-1, "")
-        if limit < 1 or not parts:
+        if limit < 1 or not paths:
             return Page((), None)
         if not sort:
-            found = await self._in_order(parts, visibility, place, limit + 1)
+            found = await self._in_order(paths, visibility, place, limit + 1)
             more = Position((), found[limit - 1]["id"]) if len(found) > limit else None
-            return Page(tuple(map(docs.row, found[:limit])), more)
-        pipeline = sorted_ids(type, where, visibility, sort, limit + 1, after, place, self._base.resources.name)
+            return Page(tuple(map(docs.decode_row, found[:limit])), more)
+        pipeline = sorted_ids(type, where, visibility, sort, limit + 1, after, place, self._connection.resources.name)
         narrow = await self._aggregate(pipeline)
         if not narrow:
             return Page((), None)
-        wide = {one["_id"]: one for one in await self._documents({"_id": {"$in": [one["_id"] for one in narrow[:limit]]}}, docs.ROW)}
-        rows = tuple([docs.row(wide[one["_id"]]) for one in narrow[:limit]])
+        wide = {one["_id"]: one for one in await self._find_current({"_id": {"$in": [one["_id"] for one in narrow[:limit]]}}, docs.ROW)}
+        rows = tuple([docs.decode_row(wide[one["_id"]]) for one in narrow[:limit]])
         last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
         return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
 
     async def _resume(self, type: str, visibility: Visibility, sort: tuple[SortKey, ...], after: Position) -> Place:
-        found = await self._admitted(await self._documents({"_id": docs.name(type, after.id)}, docs.JUDGED), lambda _: visibility)
+        found = await self._admitted_documents(
+            await self._find_current({"_id": docs.document_id(type, after.id)}, docs.VISIBILITY), lambda _: visibility
+        )
         if not found or len(after.keys) != len(sort):
             raise Problem("invalid", STALE_LINK)
         return found[0]["n"], found[0]["at"]
 
-    async def _in_order(self, parts: tuple[AccessPath, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
-        query = either(*[one for part in parts for one in _resumed(part, place, visibility)])
+    async def _in_order(self, paths: tuple[AccessPath, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
+        query = either(*[query for path in paths for query in _after_place(path, place, visibility)])
         if query == FALSE:
             return []
-        return await self._documents(query, docs.ROW, sort=order(visibility), limit=limit)
+        return await self._find_current(query, docs.ROW, sort=row_order_keys(visibility), limit=limit)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        parts = access_paths(type, where, visibility)
-        if not parts:
+        paths = access_paths(type, where, visibility)
+        if not paths:
             return 0
-        found = await self._aggregate([{"$match": either(*[part.query for part in parts])}, {"$count": "n"}])
+        found = await self._aggregate([{"$match": either(*[path.query for path in paths])}, {"$count": "n"}])
         return int(found[0]["n"]) if found else 0
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
-        found = await self._documents({"_id": {"$in": sorted(set(targets))}}, docs.JUDGED)
-        return frozenset([one["_id"] for one in await self._admitted(found, visibilities)])
+        found = await self._find_current({"_id": {"$in": sorted(set(targets))}}, docs.VISIBILITY)
+        return frozenset([document["_id"] for document in await self._admitted_documents(found, visibilities)])
 
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
-        rid, fields = docs.name(type, id), docs.ROW | docs.ENTRIES
-        past = await self._found(self._base.history, {"rid": rid}, fields, sort={"version": 1})
-        kept = [*past, *await self._documents({"_id": rid}, fields)]
-        shown: list[Row] = []
-        newest = False
-        for made in kept:
-            admitted = match.is_visible(visibility, docs.indexed(made))
+        rid, fields = docs.document_id(type, id), docs.ROW | docs.ENTRIES
+        past = await self._find_in(self._connection.history, {"rid": rid}, fields, sort={"version": 1})
+        versions = [*past, *await self._find_current({"_id": rid}, fields)]
+        visible: list[Row] = []
+        newest_is_visible = False
+        for document in versions:
+            admitted = match.is_visible(visibility, docs.searchable(document))
             if admitted:
-                shown.append(docs.row(made))
-            if made["interaction"] != "delete":
-                newest = admitted
-        return tuple(shown) if newest else ()
+                visible.append(docs.decode_row(document))
+            if document["interaction"] != "delete":
+                newest_is_visible = admitted
+        return tuple(visible) if newest_is_visible else ()
 
     async def classes(self) -> tuple[str, ...]:
         if self._classes is None:
-            found = await self._found(self._base.counters, {"_id": CLASSES}, {"keys": 1})
+            found = await self._find_in(self._connection.counters, {"_id": CLASSES}, {"keys": 1})
             self._classes = tuple(found[0]["keys"]) if found else ()
         return self._classes
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
-        return counted({one["_id"]: one for one in await self._counters(patient, {"value": 1})}, patient)
+        return epoch_from_counters({counter["_id"]: counter for counter in await self._counters(patient, {"value": 1})}, patient)
 
     async def _counters(self, patient: str | None, fields: Mapping[str, Any]) -> list[Document]:
-        names = [SECURITY, CLASSES] if patient is None else [SECURITY, CLASSES, of_patient(patient)]
-        return await self._found(self._base.counters, {"_id": {"$in": names}}, fields)
+        names = [SECURITY, CLASSES] if patient is None else [SECURITY, CLASSES, patient_counter(patient)]
+        return await self._find_in(self._connection.counters, {"_id": {"$in": names}}, fields)
 
-    async def types_of(self, patients: frozenset[str]) -> frozenset[str]:
+    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
         if not patients:
             return frozenset()
-        # Both are answered from an index alone, mostly by leaps from type to type.  Patients may share a number: then a type
-        # of the other one is named too, and asked in vain.
+        # Both parts use an index alone, and mostly skip from type to type.  Patients may share a number; then the result also
+        # has the other's types.
         types = {"$group": {"_id": "$type"}}
         others = [{"$match": among("others", patients)}, types]
         first = {"$match": among("n", [patient_number(patient) for patient in patients])}
-        found = await self._aggregate([first, types, {"$unionWith": {"coll": self._base.resources.name, "pipeline": others}}])
-        return frozenset([one["_id"] for one in found])
+        found = await self._aggregate([first, types, {"$unionWith": {"coll": self._connection.resources.name, "pipeline": others}}])
+        return frozenset([group["_id"] for group in found])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
-        parts = access_paths(type, where, visibility)
-        if not parts:
+        paths = access_paths(type, where, visibility)
+        if not paths:
             return frozenset()
-        query = either(*[part.query for part in parts])
+        query = either(*[path.query for path in paths])
         found = await self._aggregate([{"$match": query}, {"$unwind": "$patients"}, {"$group": {"_id": "$patients"}}])
-        return frozenset([one["_id"] for one in found])
+        return frozenset([group["_id"] for group in found])
 
 
-def counted(found: Mapping[str, Document], patient: str | None) -> PermissionEpoch:
-    """The stamp, of counters by their names; what was never counted stands at 0."""
-    security, own, classes = [found.get(name, {}).get("value", 0) for name in (SECURITY, of_patient(patient or ""), CLASSES)]
+def epoch_from_counters(found: Mapping[str, Document], patient: str | None) -> PermissionEpoch:
+    """Return the permission epoch from counters by name.  A missing counter is 0."""
+    security, own, classes = [found.get(name, {}).get("value", 0) for name in (SECURITY, patient_counter(patient or ""), CLASSES)]
     return PermissionEpoch(security, own if patient is not None else 0, classes)
 
 
-def _verdict(visibility: Visibility, made: Document) -> bool | None:
-    """Whether the sight admits the row; None if that depends on its entries."""
-    verdict: bool | None = False
+def _is_admitted(visibility: Visibility, document: Document) -> bool | None:
+    """Return whether the visibility admits the row; None if that depends on its entries."""
+    admitted: bool | None = False
     for clause in visibility.clauses:
         if (
-            made["class"] in clause.classes
-            and (clause.patients is None or not clause.patients.isdisjoint(made["patients"]))
-            and (made["release"] <= visibility.now or not clause.released_only)
+            document["class"] in clause.classes
+            and (clause.patients is None or not clause.patients.isdisjoint(document["patients"]))
+            and (document["release"] <= visibility.now or not clause.released_only)
         ):
             if clause.where is EVERYTHING:
                 return True
-            verdict = None
-    return verdict
+            admitted = None
+    return admitted
 
 
-def _resumed(part: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
-    """The part of an answer behind this place, in parts that each are one stretch of an index."""
+def _after_place(path: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
+    """Return queries for the rows of this path after this place.  Each reads one contiguous part of an index."""
     if place[0] < 0:
-        return (part.query,)
-    if part.numbers is None or visibility.limited_to_patients:
-        return tuple([{"$and": [part.query, way]} for way in beyond(place, visibility)])
-    ways: list[Query] = []
-    later = [number for number in part.numbers if number > place[0]]
-    if later:
-        ways.append({"$and": [part.query, {"n": {"$in": later}}]})
-    if place[0] in part.numbers:
-        ways.append({"$and": [part.query, {"n": place[0], "at": {"$gt": place[1]}}]})
-    return ways
+        return (path.query,)
+    if path.numbers is None or visibility.limited_to_patients:
+        return tuple([{"$and": [path.query, later]} for later in after_place(place, visibility)])
+    queries: list[Query] = []
+    later_numbers = [number for number in path.numbers if number > place[0]]
+    if later_numbers:
+        queries.append({"$and": [path.query, {"n": {"$in": later_numbers}}]})
+    if place[0] in path.numbers:
+        queries.append({"$and": [path.query, {"n": place[0], "at": {"$gt": place[1]}}]})
+    return queries

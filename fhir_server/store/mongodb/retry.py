@@ -1,4 +1,4 @@
-"""Running jobs: each in a transaction of its own, run again for as long as MongoDB says that it may well succeed."""
+"""Runs each job in its own transaction, and repeats it after errors that may be transient."""
 
 from __future__ import annotations
 
@@ -16,51 +16,55 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
-from fhir_server.store.mongodb.failures import BUSY, passing
+from fhir_server.store.mongodb.failures import BUSY, is_transient
 from fhir_server.store.mongodb.locks import SLOTS
-from fhir_server.store.mongodb.schema import Base
+from fhir_server.store.mongodb.schema import Connection
 from fhir_server.store.mongodb.transaction import MongoTransaction
 
 T = TypeVar("T")
 
-_TURNS: Final = 16  # jobs that one process runs at once
-_PATIENCE: Final = 45.0  # seconds in which a job must have been committed
+_MAX_RUNNING: Final = 16  # concurrent jobs of one process
+_RETRY_SECONDS: Final = 45.0  # time limit for committing a job
 _FIRST_PAUSE: Final = 0.004
 _LONGEST_PAUSE: Final = 0.5
 _DUPLICATE: Final = 11000
-_TOO_LARGE: Final = 388  # for the storage engine's cache
+_TOO_LARGE: Final = 388  # for the cache of the storage engine
 
 
 class TransactionRunner:
-    """Runs jobs, some at once, each with a slot that no other of them has.
+    """Runs jobs concurrently, each with its own slot of the lock documents.
 
-    Two transactions that touch one slot's document cannot both be committed, so the last slot given back is the next given
-    out, and each process has its own order of them: then processes that share the database seldom meet in one.
+    Two transactions that write the document of one slot cannot both commit.  So each process uses its slots in its own
+    random order and reuses the one that was returned last: processes that share the database rarely use the same slot.
     """
 
-    def __init__(self, base: Base) -> None:
-        self._base = base
-        self._turns = asyncio.Semaphore(_TURNS)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._running = asyncio.Semaphore(_MAX_RUNNING)
         self._slots = random.sample(range(SLOTS), SLOTS)
         self._last = 0
 
-    def place(self, id: str) -> str:
-        """A place behind all that this process gave before (and, as far as clocks agree, that any did)."""
+    def next_place(self, id: str) -> str:
+        """Return a place after all that this process returned before, and, if clocks agree, after those of other processes."""
         self._last = max(self._last + 1, time.time_ns() // 1000)
         return f"{self._last:014x}.{id}"
 
     async def run(self, job: Callable[[MongoTransaction], Awaitable[T]]) -> T:
-        """The job's result, once a majority has it.  Raises what the job raises; Problem ``busy`` if it cannot be committed now."""
-        async with self._turns, self._slot() as slot:
-            end = time.monotonic() + _PATIENCE
+        """Run the job and return its result once a majority of the replica set has stored it.
+
+        Raises what the job raises, Problem ``busy`` if it cannot be committed in time, and Problem ``too_large`` for a
+        transaction that does not fit into MongoDB's cache.
+        """
+        async with self._running, self._slot() as slot:
+            end = time.monotonic() + _RETRY_SECONDS
             pause = _FIRST_PAUSE
             while True:
                 try:
-                    return await self._once(job, slot, end)
+                    return await self._attempt(job, slot, end)
                 except PyMongoError as error:
                     if isinstance(error, OperationFailure) and error.code == _TOO_LARGE:
-                        raise Problem("too_large", "The transaction is larger than the database takes at once.") from error
-                    if not _worth_repeating(error):
+                        raise Problem("too_large", "The transaction is too large for the database.") from error
+                    if not _is_retryable(error):
                         raise
                     if time.monotonic() > end:
                         raise Problem("busy", BUSY) from error
@@ -75,11 +79,11 @@ class TransactionRunner:
         finally:
             self._slots.append(slot)
 
-    async def _once(self, job: Callable[[MongoTransaction], Awaitable[T]], slot: int, end: float) -> T:
-        async with self._base.client.start_session() as session:
+    async def _attempt(self, job: Callable[[MongoTransaction], Awaitable[T]], slot: int, end: float) -> T:
+        async with self._connection.client.start_session() as session:
             await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority"), ReadPreference.PRIMARY)
             try:
-                transaction = MongoTransaction(self._base, session, slot, self.place)
+                transaction = MongoTransaction(self._connection, session, slot, self.next_place)
                 result = await job(transaction)
                 await transaction.finish()
             except BaseException:
@@ -95,7 +99,7 @@ async def _abandon(session: AsyncClientSession) -> None:
 
 
 async def _commit(session: AsyncClientSession, end: float) -> None:
-    """Commit, asking again while it is not known whether that was done: the same commit twice is one."""
+    """Commit, and repeat that while the result is unknown.  Repeating the same commit has no further effect."""
     while True:
         try:
             await session.commit_transaction()
@@ -108,10 +112,14 @@ async def _commit(session: AsyncClientSession, end: float) -> None:
         await asyncio.sleep(_FIRST_PAUSE)
 
 
-def _worth_repeating(error: PyMongoError) -> bool:
-    """A passing failure; or a key that was there already, though the transaction had looked and not found it."""
-    return passing(error) or isinstance(error, DuplicateKeyError) or (isinstance(error, BulkWriteError) and _duplicate(error.details))
+def _is_retryable(error: PyMongoError) -> bool:
+    """Return whether the error is transient, or a duplicate key that the transaction did not find when it looked."""
+    return (
+        is_transient(error)
+        or isinstance(error, DuplicateKeyError)
+        or (isinstance(error, BulkWriteError) and _has_duplicate_key(error.details))
+    )
 
 
-def _duplicate(details: Any) -> bool:
-    return any(one.get("code") == _DUPLICATE for one in (details or {}).get("writeErrors", ()))
+def _has_duplicate_key(details: Any) -> bool:
+    return any(failure.get("code") == _DUPLICATE for failure in (details or {}).get("writeErrors", ()))

@@ -1,4 +1,4 @@
-"""The collections of the MongoDB store, their indexes, and what a server must be for the store to keep its promises."""
+"""The collections of the MongoDB store, their indexes, and the checks of the MongoDB server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
 from fhir_server.store.mongodb.documents import Document
-from fhir_server.store.mongodb.failures import BUSY, for_operator, persistent
+from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
 
 SCHEMA: Final = 1
 OLDEST: Final = (6, 0)
@@ -26,15 +26,15 @@ OLDEST: Final = (6, 0)
 SECURITY: Final = "security"
 CLASSES: Final = "classes"
 _SCHEMA: Final = "schema"
-MOVING: Final = "moving"
+COPY_STATE: Final = "moving"
 
-_SURE: Final = 2.0  # seconds for which the primary stays known to be one; well below any sensible electionTimeoutMillis
+_CONFIRMED_SECONDS: Final = 2.0  # how long a confirmation of the primary is valid; well below any sensible electionTimeoutMillis
 
-Primary = tuple[Any, Any] | None  # its address, and the election that made it one
+Primary = tuple[Any, Any] | None  # its address and its election id
 
 
-def of_patient(id: str) -> str:
-    """The ``_id`` of a patient's counter."""
+def patient_counter(id: str) -> str:
+    """Return the ``_id`` of a patient's counter."""
     return f"patient/{id}"
 
 
@@ -42,8 +42,8 @@ def _index(name: str, *members: str, **options: Any) -> IndexModel:
     return IndexModel([(member, ASCENDING) for member in members], name=name, **options)
 
 
-# Each ends in the order of rows, so that one value's rows are one stretch of the index, already in order.  An index
-# covers one array only (MongoDB's rule), so "belongs to this patient" is the number of the first patient, a plain member.
+# Each index ends in the order of rows, so that the rows with one value are contiguous and in order.  MongoDB allows only one
+# array per index, so "belongs to this patient" uses the number of the first patient, which is a plain member.
 INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
     "resources": (
         _index("place", "type", "n", "at", "class", "release"),
@@ -77,14 +77,14 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
 }
 
 
-class Base:
-    """The client and the collections.  Everything is read from the primary and written to a majority."""
+class Connection:
+    """The client and the collections.  All reads go to the primary, all writes to a majority."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        # A dead member is noticed when its socket closes; these bounds are for one that only falls silent.
-        bounds = {"serverSelectionTimeoutMS": 20_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 60_000, "appname": "fhir-server"}
-        chosen: dict[str, Any] = {name: bound for name, bound in bounds.items() if name.lower() not in url.lower()}
-        self.client: AsyncMongoClient[Document] = AsyncMongoClient(url, **chosen, **options)
+        # A dead server is detected when its socket closes.  These limits are for one that stops responding.
+        limits = {"serverSelectionTimeoutMS": 20_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 60_000, "appname": "fhir-server"}
+        options_set: dict[str, Any] = {name: limit for name, limit in limits.items() if name.lower() not in url.lower()}
+        self.client: AsyncMongoClient[Document] = AsyncMongoClient(url, **options_set, **options)
         codec: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
         self.database = self.client.get_default_database("fhir").with_options(
             codec, ReadPreference.PRIMARY, WriteConcern("majority"), ReadConcern("local")
@@ -98,48 +98,48 @@ class Base:
         raw: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
         self.raw_resources = self.resources.with_options(codec_options=raw)
         self.raw_history = self.history.with_options(codec_options=raw)
-        self.class_numbers: dict[str, int] = {}  # of classes that are committed, for those never change
-        self.moving = False  # a migration is filling this store
+        self.class_numbers: dict[str, int] = {}  # of committed classes, which never change
+        self.is_copy_target = False  # a copy is being written into this store
         self._ready = False
-        self._readying = asyncio.Lock()
-        self._making_sure = asyncio.Lock()
-        self._sure: tuple[Primary, float] = (None, 0.0)  # which, and since when
+        self._prepare_lock = asyncio.Lock()
+        self._confirm_lock = asyncio.Lock()
+        self._confirmed: tuple[Primary, float] = (None, 0.0)  # the primary, and when it was confirmed
 
     async def prepare(self) -> None:
-        """Check the server, make what is missing; an election meanwhile is waited for.
+        """Check the MongoDB server, and create missing collections and indexes.  Waits for elections to end.
 
-        Raises ValueError, worded for the operator; OSError if nothing answers, or no member stays primary.
+        Raises ValueError with a message for the operator, OSError if no server responds or no member stays primary.
         """
-        async with self._readying:
+        async with self._prepare_lock:
             if not self._ready:
                 try:
-                    await self._prepared()
+                    await self._prepare_schema()
                 except PyMongoError as error:
-                    raise for_operator(error, self.database.name) from None
+                    raise operator_error(error, self.database.name) from None
                 self._ready = True
 
-    @persistent
-    async def _prepared(self) -> None:
-        await self._check()
-        await self._make()
+    @retried
+    async def _prepare_schema(self) -> None:
+        await self._check_server()
+        await self._create_missing()
 
-    async def _check(self) -> None:
+    async def _check_server(self) -> None:
         hello = await self.client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise ValueError(
                 "The MongoDB of FHIR_SERVER_STORE is a standalone server, which has no transactions. Start mongod with"
-                " --replSet and run rs.initiate() in mongosh (one member will do to begin with), or name a sharded cluster's mongos."
+                " --replSet and run rs.initiate() in mongosh (one member is enough), or use the mongos of a sharded cluster."
             )
         version = (await self.client.admin.command("buildInfo"))["versionArray"]
         if tuple(version[:2]) < OLDEST:
             found = ".".join(map(str, version[:3]))
-            raise ValueError(f"The MongoDB of FHIR_SERVER_STORE is version {found}; 6.0 or later is needed (8.0 is recommended).")
+            raise ValueError(f"The MongoDB of FHIR_SERVER_STORE is version {found}. Version 6.0 or later is required (8.0 is recommended).")
 
-    async def _make(self) -> None:
-        there = set(await self.database.list_collection_names())
+    async def _create_missing(self) -> None:
+        existing = set(await self.database.list_collection_names())
         for name, indexes in INDEXES.items():
-            if name not in there:
-                await self._create(name)
+            if name not in existing:
+                await self._create_collection(name)
             if indexes:
                 await self.database[name].create_indexes(list(indexes))
         for name, value in ((SECURITY, {"value": 0}), (CLASSES, {"keys": [], "value": 0}), (_SCHEMA, {"value": SCHEMA})):
@@ -147,56 +147,59 @@ class Base:
         schema = await self.counters.find_one({"_id": _SCHEMA})
         if schema is None or schema["value"] > SCHEMA:
             raise ValueError(f"The database {self.database.name} was written by a later version of this program.")
-        if not self.moving and await self.counters.find_one({"_id": MOVING}) is not None:
-            raise ValueError(f"The migration into the database {self.database.name} is not complete: start it again, and it goes on.")
+        if not self.is_copy_target and await self.counters.find_one({"_id": COPY_STATE}) is not None:
+            raise ValueError(
+                f"The copy into the database {self.database.name} is not complete. Run fhir-server copy-store again to continue it."
+            )
         async with self.client.start_session() as session:
-            await session.with_transaction(self._touched, write_concern=WriteConcern("majority"))
+            await session.with_transaction(self._run_test_transaction, write_concern=WriteConcern("majority"))
 
-    async def _touched(self, session: AsyncClientSession) -> None:
-        """The least transaction, to see that this user may have any."""
+    async def _run_test_transaction(self, session: AsyncClientSession) -> None:
+        """Run a minimal transaction to check that this user may."""
         await self.locks.update_one({"_id": "start"}, {"$inc": {"value": 1}}, upsert=True, session=session)
 
-    async def _create(self, name: str) -> None:
+    async def _create_collection(self, name: str) -> None:
         try:
             await self.database.create_collection(name)
-        except PyMongoError as error:  # another process was faster
+        except PyMongoError as error:  # another process may have created it
             if name not in await self.database.list_collection_names():
                 raise error
 
-    async def ready(self) -> None:
+    async def ensure_ready(self) -> None:
+        """Prepare the database unless that is done."""
         if not self._ready:
             await self.prepare()
 
-    async def sure(self) -> Primary:
-        """Make sure that reading now reads what was acknowledged before: the server that answers is, or lately was, the primary.
+    async def confirm_primary(self) -> Primary:
+        """Confirm and return the primary, so that a read now sees everything that was acknowledged before.
 
-        After an election a former primary that has not heard of it, and a new one that has not committed yet, would
-        answer from the past.  Neither can commit a write; and one that can will be the only primary for as long as no
-        other member can have been elected.  Returns that primary; ask :meth:`require` once the reading is done.
+        After an election, a former primary that does not know of it, and a new one that has not committed anything yet,
+        would return old data.  Neither can commit a write.  A member that can is the only primary until another one can
+        have been elected.  Call :meth:`require_primary` with the result after the read.
         """
-        if self._is_sure():
-            return self._sure[0]
-        async with self._making_sure:
-            while not self._is_sure():
-                primary, began = self._primary(), time.monotonic()
+        if self._is_confirmed():
+            return self._confirmed[0]
+        async with self._confirm_lock:
+            while not self._is_confirmed():
+                primary, began = self._current_primary(), time.monotonic()
                 await self.locks.update_one({"_id": "sure"}, {"$inc": {"value": 1}}, upsert=True)
-                if primary == self._primary():
-                    self._sure = primary, began
-        return self._sure[0]
+                if primary == self._current_primary():
+                    self._confirmed = primary, began
+        return self._confirmed[0]
 
-    def _is_sure(self) -> bool:
-        primary, since = self._sure
-        return primary is not None and time.monotonic() - since < _SURE and primary == self._primary()
+    def _is_confirmed(self) -> bool:
+        primary, since = self._confirmed
+        return primary is not None and time.monotonic() - since < _CONFIRMED_SECONDS and primary == self._current_primary()
 
-    async def require(self, primary: Primary) -> None:
-        """Make sure that the reading just done was of this primary, for the driver turns to the next one by itself.
+    async def require_primary(self, primary: Primary) -> None:
+        """Check that this is still the primary, because the driver switches to a new one without an error.
 
-        Raises Problem ``busy`` if there has been an election meanwhile.
+        Raises Problem ``busy`` if there was an election meanwhile.
         """
-        if await self.sure() != primary:
+        if await self.confirm_primary() != primary:
             raise Problem("busy", BUSY)
 
-    def _primary(self) -> Primary:
+    def _current_primary(self) -> Primary:
         for address, server in self.client.topology_description.server_descriptions().items():
             if server.is_writable:
                 return address, server.election_id

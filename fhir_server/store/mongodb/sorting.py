@@ -1,8 +1,8 @@
-"""Rows in the order of sort keys: aggregations that give each row its values, then sort, then stop.
+"""Finds rows in the order of sort keys: aggregations that compute the sort values of each row, sort, and limit.
 
-A row's value is the least (or greatest) of its entries of the classes that the windows showing it admit.  With one
-window that is a filter over the row's array.  With several, each window's rows are given that window's values, and
-what several windows say of one row is put together again by its ``_id``.
+A row's sort value is the least (or greatest) of its entries that a clause which covers the row admits.  With one clause
+that is a filter over the row's array.  With several, each clause's rows get the values of that clause, and the results for
+one row are merged by its ``_id``.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from typing import Any, Final
 
 from fhir_server.search.filters import Filter
 from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.store import conditions
 from fhir_server.store.mongodb.documents import ARRAYS
-from fhir_server.store.mongodb.translate import FALSE, Query, clauses, through
+from fhir_server.store.mongodb.translate import FALSE, Query, found_through
 
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
 
 _MEMBER: Final = {"token": "v", "reference": "v", "string": "v", "quantity": "v"}
 ORDER: Final[dict[str, Any]] = {"n": 1, "at": 1}
-_BOUNDED: Final[dict[str, Any]] = {"at": 1}
+_STORED_ORDER: Final[dict[str, Any]] = {"at": 1}
 
 
-def order(visibility: Visibility) -> dict[str, Any]:
-    """What this sight's answers are ordered by, as far as they are not sorted (:mod:`~fhir_server.store.row_order`)."""
-    return _BOUNDED if visibility.limited_to_patients else ORDER
+def row_order_keys(visibility: Visibility) -> dict[str, Any]:
+    """Return the sort of unsorted answers, and of equal sort values, for this visibility (:mod:`~fhir_server.store.row_order`)."""
+    return _STORED_ORDER if visibility.limited_to_patients else ORDER
 
 
 def sorted_ids(
@@ -37,23 +38,31 @@ def sorted_ids(
     place: Place,
     collection: str,
 ) -> Pipeline:
-    """Documents ``{_id, k0, k1, ...}`` of the rows found, in order, where there can be any.
+    """Return the pipeline that yields ``{_id, k0, k1, ...}`` of the rows found, in order.  At least one clause must admit rows.
 
-    ``after`` leaves those behind it, whose row stands at ``place``.
+    With ``after``, only rows after this position are found; ``place`` is the place of its row.
     """
-    several = clauses(visibility)
-    if len(several) == 1:
-        pipeline: Pipeline = [{"$match": through(type, where, visibility, several[0])}, {"$project": _values(sort, several[0].classes)}]
+    effective = conditions.effective_clauses(visibility)
+    if len(effective) == 1:
+        pipeline: Pipeline = [
+            {"$match": found_through(type, where, visibility, effective[0])},
+            {"$project": _values(sort, effective[0].classes)},
+        ]
     else:
-        pipeline = _together(type, where, visibility, sort, collection)
-    ranks = {f"m{n}": {"$eq": [f"$k{n}", None]} for n in range(len(sort))}  # rows without a value come last, either way up
+        pipeline = _merge_clauses(type, where, visibility, sort, collection)
+    ranks = {f"m{n}": {"$eq": [f"$k{n}", None]} for n in range(len(sort))}  # rows without a value come last, ascending or descending
     pipeline.append({"$set": ranks})
     if after is not None:
-        pipeline.append({"$match": _behind(sort, after, beyond(place, visibility))})
+        pipeline.append({"$match": _after_position(sort, after, after_place(place, visibility))})
     sorting: dict[str, Any] = {}
     for n, key in enumerate(sort):
         sorting |= {f"m{n}": 1, f"k{n}": -1 if key.descending else 1}
-    return [*pipeline, {"$sort": sorting | order(visibility)}, {"$limit": limit}, {"$project": {f"k{n}": 1 for n in range(len(sort))}}]
+    return [
+        *pipeline,
+        {"$sort": sorting | row_order_keys(visibility)},
+        {"$limit": limit},
+        {"$project": {f"k{n}": 1 for n in range(len(sort))}},
+    ]
 
 
 def _values(sort: tuple[SortKey, ...], classes: frozenset[int]) -> dict[str, Any]:
@@ -70,34 +79,34 @@ def _value(key: SortKey, classes: frozenset[int]) -> Any:
     return {"$ifNull": [{"$max" if key.descending else "$min": values}, None]}
 
 
-def _together(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
-    """Each window's answers with its values; a row that several show is one row with the best of them."""
+def _merge_clauses(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
+    """Return the pipeline for each clause's rows with its sort values; of a row of several clauses, the best values."""
     parts: list[Pipeline] = []
-    for clause in clauses(visibility):
-        shown = through(type, where, visibility, clause)
-        if shown != FALSE:
-            parts.append([{"$match": shown}, {"$project": _values(sort, clause.classes)}])
+    for clause in conditions.effective_clauses(visibility):
+        found = found_through(type, where, visibility, clause)
+        if found != FALSE:
+            parts.append([{"$match": found}, {"$project": _values(sort, clause.classes)}])
     unions = [{"$unionWith": {"coll": collection, "pipeline": part}} for part in parts[1:]]
     best = {f"k{n}": {"$max" if key.descending else "$min": f"$k{n}"} for n, key in enumerate(sort)}
     return [*parts[0], *unions, {"$group": {"_id": "$_id", "n": {"$first": "$n"}, "at": {"$first": "$at"}, **best}}]
 
 
-def _behind(sort: tuple[SortKey, ...], after: Position, later: tuple[Query, ...]) -> Query:
-    """Strictly behind the keys, or with equal keys ``later``."""
-    ways: list[Query] = []
+def _after_position(sort: tuple[SortKey, ...], after: Position, later: tuple[Query, ...]) -> Query:
+    """Return the condition that a row comes after the keys, or has equal keys and meets one of ``later``."""
+    alternatives: list[Query] = []
     equal: Query = {}
     for n, (key, value) in enumerate(zip(sort, after.keys, strict=True)):
         if value is None:
             equal = {**equal, f"m{n}": True}
             continue
-        ways += [{**equal, f"m{n}": True}, {**equal, f"k{n}": {"$lt" if key.descending else "$gt": value}, f"m{n}": False}]
+        alternatives += [{**equal, f"m{n}": True}, {**equal, f"k{n}": {"$lt" if key.descending else "$gt": value}, f"m{n}": False}]
         equal = {**equal, f"k{n}": value, f"m{n}": False}
-    ways += [{**equal, **way} for way in later]
-    return {"$or": ways}
+    alternatives += [{**equal, **condition} for condition in later]
+    return {"$or": alternatives}
 
 
-def beyond(place: Place, visibility: Visibility) -> tuple[Query, ...]:
-    """The ways to stand behind this place."""
+def after_place(place: Place, visibility: Visibility) -> tuple[Query, ...]:
+    """Return conditions, one of which a row after this place meets."""
     number, at = place
     if visibility.limited_to_patients:
         return ({"at": {"$gt": at}},)

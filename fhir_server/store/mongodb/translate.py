@@ -1,7 +1,7 @@
-"""The condition language as MongoDB queries.  :mod:`fhir_server.search.match` is the meaning; this file only has to agree.
+"""Translates the condition language to MongoDB queries, with the same meaning as :mod:`fhir_server.search.match`.
 
-An entry's parameter, value and class are tested on the same element, by one ``$elemMatch``.  What the query planner
-needs to bound an index is said as well where it follows from the test (an entry's ``hi`` is greater than its ``lo``).
+One ``$elemMatch`` tests an entry's parameter, value and class on the same array element.  Queries also contain implied
+conditions that let the query planner limit the part of an index it reads (an entry's ``hi`` is greater than its ``lo``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
-from fhir_server.store.mongodb.documents import ARRAYS, name
+from fhir_server.store import conditions
+from fhir_server.store.conditions import after_prefix, conjuncts
+from fhir_server.store.mongodb.documents import ARRAYS, document_id
 from fhir_server.store.row_order import patient_number
 
 Query = dict[str, Any]
@@ -36,37 +38,38 @@ TRUE: Final[Query] = {}
 FALSE: Final[Query] = {"$alwaysFalse": 1}
 
 _KIND: Final[dict[Any, str]] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
-_LONGEST: Final = 8000  # letters of a text looked for inside others: the server's bound on patterns
+_MAX_TEXT: Final = 8000  # characters of a text to search for inside others, because MongoDB limits patterns
 
 
 def both(*parts: Query) -> Query:
-    """All of these."""
-    kept = [part for part in parts if part != TRUE]
-    if FALSE in kept:
+    """Return the query for documents that meet all of these."""
+    remaining = [part for part in parts if part != TRUE]
+    if FALSE in remaining:
         return FALSE
-    if len(kept) < 2:
-        return kept[0] if kept else TRUE
-    return {"$and": [inner for part in kept for inner in (part["$and"] if part.keys() == {"$and"} else (part,))]}
+    if len(remaining) < 2:
+        return remaining[0] if remaining else TRUE
+    return {"$and": [inner for part in remaining for inner in (part["$and"] if part.keys() == {"$and"} else (part,))]}
 
 
 def either(*parts: Query) -> Query:
-    """Any of these."""
+    """Return the query for documents that meet any of these."""
     if TRUE in parts:
         return TRUE
-    kept = [part for part in parts if part != FALSE]
-    if len(kept) < 2:
-        return kept[0] if kept else FALSE
-    return {"$or": kept}
+    remaining = [part for part in parts if part != FALSE]
+    if len(remaining) < 2:
+        return remaining[0] if remaining else FALSE
+    return {"$or": remaining}
 
 
 def negated(part: Query) -> Query:
+    """Return the query for documents that do not meet this one."""
     if part == TRUE:
         return FALSE
     return TRUE if part == FALSE else {"$nor": [part]}
 
 
 def among(member: str, values: Iterable[Any]) -> Query:
-    """The member holds one of these (an array: some element of it is one of these)."""
+    """Return the query for documents whose member is one of these (or, if it is an array, contains one of these)."""
     listed = sorted(values)
     if not listed:
         return FALSE
@@ -75,61 +78,47 @@ def among(member: str, values: Iterable[Any]) -> Query:
 
 @dataclass(frozen=True, slots=True)
 class AccessPath:
-    """One part of an answer: rows that one window shows and that meet the condition, all with ``n`` in ``numbers`` if given."""
+    """A query for rows that one clause admits and that meet the condition.  With ``numbers``, all have their ``n`` among them."""
 
     query: Query
     numbers: tuple[int, ...] | None = None
 
 
 def access_paths(type: str, where: Filter, visibility: Visibility) -> tuple[AccessPath, ...]:
-    """Parts that together are the answer; those that cannot hold anything are left out."""
-    return tuple([arm for clause in clauses(visibility) for arm in _of_clause(type, where, clause, visibility.now)])
+    """Return the paths whose union is the result.  Paths that yield nothing are left out."""
+    return tuple([path for clause in conditions.effective_clauses(visibility) for path in _of_clause(type, where, clause, visibility.now)])
 
 
-def clauses(visibility: Visibility) -> tuple[VisibilityClause, ...]:
-    """The windows without those that show nothing or are repeated."""
-    return tuple(dict.fromkeys(w for w in visibility.clauses if w.classes and (w.patients is None or w.patients)))
-
-
-def through(type: str, where: Filter, visibility: Visibility, clause: VisibilityClause) -> Query:
-    """What is an answer, through whichever window, and is shown by this one."""
+def found_through(type: str, where: Filter, visibility: Visibility, clause: VisibilityClause) -> Query:
+    """Return the query for rows that this clause admits and that meet ``where`` by the entries of any clause that admits them."""
     own = _of_clause(type, where, clause, visibility.now)
-    others = [other for other in clauses(visibility) if other != clause]
-    both_show = [arm for other in others for arm in _of_two(type, where, clause, other, visibility.now)]
-    return either(*[arm.query for arm in (*own, *both_show)])
+    others = [other for other in conditions.effective_clauses(visibility) if other != clause]
+    both_admit = [path for other in others for path in _of_both(type, where, clause, other, visibility.now)]
+    return either(*[path.query for path in (*own, *both_admit)])
 
 
 def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
-    wanted = both(_shown(type, clause, now), condition(type, where, clause.classes))
-    owners = [part.patients for part in (*_conjuncts(where), *_conjuncts(clause.where)) if isinstance(part, OfPatient)]
-    return _placed(wanted, min([*owners, *_patients(clause)], key=len, default=None))
+    wanted = both(_covers(type, clause, now), condition(type, where, clause.classes))
+    owners = [part.patients for part in (*conjuncts(where), *conjuncts(clause.where)) if isinstance(part, OfPatient)]
+    return _paths(wanted, min([*owners, *_patients(clause)], key=len, default=None))
 
 
-def _of_two(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
-    """Rows that both windows show, and that are an answer through the other."""
-    wanted = both(_shown(type, clause, now), _shown(type, other, now), condition(type, where, other.classes))
+def _of_both(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
+    """Return paths to rows that both clauses admit and that meet ``where`` by the entries of the other one."""
+    wanted = both(_covers(type, clause, now), _covers(type, other, now), condition(type, where, other.classes))
     if clause.patients is not None and other.patients is not None and clause.patients.isdisjoint(other.patients):
-        # of two patients then, one of whom is not the first
+        # such a row belongs to two patients, one of whom is not its first
         wanted = both(wanted, among("others", clause.patients | other.patients))
         return () if wanted == FALSE else (AccessPath(wanted),)
-    return _placed(wanted, min([*_patients(clause), *_patients(other)], key=len, default=None))
+    return _paths(wanted, min([*_patients(clause), *_patients(other)], key=len, default=None))
 
 
 def _patients(clause: VisibilityClause) -> tuple[frozenset[str], ...]:
     return () if clause.patients is None else (clause.patients,)
 
 
-def _conjuncts(filter: Filter) -> Iterator[Filter]:
-    """The conditions that must all hold for this one to hold."""
-    if isinstance(filter, AllOf):
-        for part in filter.parts:
-            yield from _conjuncts(part)
-    else:
-        yield filter
-
-
-def _placed(wanted: Query, patients: frozenset[str] | None) -> tuple[AccessPath, ...]:
-    """Rows whose first patient is one of these lie together; those that are also somebody else's have an index of their own."""
+def _paths(wanted: Query, patients: frozenset[str] | None) -> tuple[AccessPath, ...]:
+    """Return a path to rows whose first patient is one of these, and one to rows of which one of these is another patient."""
     if wanted == FALSE or (patients is not None and not patients):
         return ()
     if patients is None:
@@ -138,22 +127,22 @@ def _placed(wanted: Query, patients: frozenset[str] | None) -> tuple[AccessPath,
     return AccessPath(both(wanted, among("n", numbers)), numbers), AccessPath(both(wanted, among("others", patients)))
 
 
-def _shown(type: str, clause: VisibilityClause, now: int) -> Query:
-    """The window shows the row."""
+def _covers(type: str, clause: VisibilityClause, now: int) -> Query:
+    """Return the query for rows that the clause admits."""
     owned = TRUE if clause.patients is None else among("patients", clause.patients)
     released = {"release": {"$lte": now}} if clause.released_only else TRUE
     return both({"type": type}, owned, among("class", clause.classes), released, condition(type, clause.where, clause.classes))
 
 
 def condition(type: str, filter: Filter, classes: frozenset[int]) -> Query:
-    """As :func:`fhir_server.search.match.matches`.  Raises TypeError for an unknown node."""
+    """Return the query for rows that meet ``filter``, judged by entries of these classes alone.  Raises TypeError for an unknown node."""
     match filter:
-        case Has(param, test):
-            return _entry(param, *_passes(test), classes)
+        case Has(param, predicate):
+            return _entry(param, *_predicate_condition(predicate), classes)
         case Present(param):
             return either(*[_entry(param, array, TRUE, classes) for array, _ in ARRAYS.values()])
         case IdIs(ids):
-            return among("_id", [name(type, id) for id in ids])
+            return among("_id", [document_id(type, id) for id in ids])
         case OfPatient(patients):
             return among("patients", patients)
         case AllOf(parts):
@@ -166,7 +155,7 @@ def condition(type: str, filter: Filter, classes: frozenset[int]) -> Query:
 
 
 def _alternatives(type: str, parts: tuple[Filter, ...], classes: frozenset[int]) -> Iterator[Query]:
-    """The parts; codes of one parameter and system as one look-up, for a value set may have a thousand of them."""
+    """Yield the queries of the parts; codes of one parameter and system as one, because a value set may have a thousand codes."""
     codes: dict[tuple[str, str | None], list[str]] = {}
     for part in parts:
         if isinstance(part, Has) and isinstance(part.predicate, TokenIs) and part.predicate.code is not None:
@@ -177,29 +166,29 @@ def _alternatives(type: str, parts: tuple[Filter, ...], classes: frozenset[int])
         yield _entry(param, "tok", {**among("v", set(several)), **_system(system)}, classes)
 
 
-def _entry(param: str, array: str, test: Query, classes: frozenset[int]) -> Query:
-    if test == FALSE or not classes:
+def _entry(param: str, array: str, predicate: Query, classes: frozenset[int]) -> Query:
+    if predicate == FALSE or not classes:
         return FALSE
-    return {array: {"$elemMatch": {"p": param, **test, **among("c", classes)}}}
+    return {array: {"$elemMatch": {"p": param, **predicate, **among("c", classes)}}}
 
 
-def _passes(test: Any) -> tuple[str, Query]:
-    kind = _KIND.get(test.__class__)
+def _predicate_condition(predicate: Any) -> tuple[str, Query]:
+    kind = _KIND.get(predicate.__class__)
     if kind is None:
-        raise TypeError(f"not a test: {test!r}")
-    return ARRAYS[kind][0], _TESTS[kind](test)
+        raise TypeError(f"not a predicate: {predicate!r}")
+    return ARRAYS[kind][0], _PREDICATES[kind](predicate)
 
 
-def _token(test: TokenIs) -> Query:
-    return {**({} if test.code is None else {"v": test.code}), **_system(test.system)}
+def _token(predicate: TokenIs) -> Query:
+    return {**({} if predicate.code is None else {"v": predicate.code}), **_system(predicate.system)}
 
 
 def _system(system: str | None) -> Query:
     return {} if system is None else {"s": system}
 
 
-def _text(test: TextIs) -> Query:
-    return _TEXT[test.mode](test.value)
+def _text(predicate: TextIs) -> Query:
+    return _TEXT[predicate.mode](predicate.value)
 
 
 def _prefix(value: str) -> Query:
@@ -207,23 +196,14 @@ def _prefix(value: str) -> Query:
     return {"v": {"$gte": value}} if end is None else {"v": {"$gte": value, "$lt": end}}
 
 
-def after_prefix(value: str) -> str | None:
-    """The least string greater than all that start with ``value``; None if there is none."""
-    kept = value.rstrip("\U0010ffff")
-    if not kept:
-        return None
-    following = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # half characters (surrogates) are in no text
-
-
 def _contains(value: str) -> Query:
-    if len(value) > _LONGEST:
-        raise Problem("invalid", f"A text to look for inside others has at most {_LONGEST} letters.")
-    return {"v": {"$regex": _SPECIAL.sub(_quoted, value)}} if value else {}
+    if len(value) > _MAX_TEXT:
+        raise Problem("invalid", f"A text to search for with :contains has at most {_MAX_TEXT} characters.")
+    return {"v": {"$regex": _SPECIAL.sub(_escape, value)}} if value else {}
 
 
-def _quoted(found: re.Match[str]) -> str:
-    return r"\x00" if found[0] == "\0" else "\\" + found[0]
+def _escape(match: re.Match[str]) -> str:
+    return r"\x00" if match[0] == "\0" else "\\" + match[0]
 
 
 _SPECIAL: Final = re.compile(r"[\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f]")
@@ -257,21 +237,21 @@ _NUMBER: Final[dict[str, Callable[[float, float, float], Query]]] = {
 
 
 def in_range(lo: float, hi: float) -> Query:
-    """The number lies in [lo, hi), or is lo if that is empty."""
+    """Return the condition that the number is in [lo, hi), or equals lo if that is empty."""
     return {"$eq": lo} if lo == hi else {"$gte": lo, "$lt": hi}
 
 
-def _quantity(test: QuantityIs) -> Query:
-    number = _NUMBER[test.prefix](float(test.lo), float(test.hi), float(test.value))
-    if test.system is not None:
-        return {**number, "s": test.system, **({} if test.unit is None else {"k": test.unit})}
-    return number if test.unit is None else {**number, "$or": [{"k": test.unit}, {"u": test.unit}]}
+def _quantity(predicate: QuantityIs) -> Query:
+    number = _NUMBER[predicate.prefix](float(predicate.lo), float(predicate.hi), float(predicate.value))
+    if predicate.system is not None:
+        return {**number, "s": predicate.system, **({} if predicate.unit is None else {"k": predicate.unit})}
+    return number if predicate.unit is None else {**number, "$or": [{"k": predicate.unit}, {"u": predicate.unit}]}
 
 
-_TESTS: Final[dict[str, Callable[[Any], Query]]] = {
+_PREDICATES: Final[dict[str, Callable[[Any], Query]]] = {
     "token": _token,
-    "reference": lambda test: among("v", test.targets),
+    "reference": lambda predicate: among("v", predicate.targets),
     "string": _text,
-    "date": lambda test: _DATE[test.prefix](test.lo, test.hi),
+    "date": lambda predicate: _DATE[predicate.prefix](predicate.lo, predicate.hi),
     "quantity": _quantity,
 }

@@ -1,7 +1,7 @@
-"""The SQLite store: the product's embedded default.  URL ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
+"""The SQLite store, which is the default.  URL ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
 
-Reads run where they are called, on a connection of their own (8 us; a hop to another thread costs ten times
-that); writes go through :mod:`~fhir_server.store.sqlite.writer`.  Any number of processes may share the file.
+Reads run on the calling thread, each snapshot on its own connection (8 µs; another thread would cost ten times that).
+Writes go through :mod:`~fhir_server.store.sqlite.writer`.  Any number of processes may share the file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from fhir_server.store import Transaction, system_now
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.reader import SECONDS, SqliteSnapshot
 from fhir_server.store.sqlite.schema import open_connection, prepare
-from fhir_server.store.sqlite.writer import Job, Writer, driven
+from fhir_server.store.sqlite.writer import Job, Writer, as_plain_job
 
 T = TypeVar("T")
-_KEPT: Final = 4  # idle reading connections; more are open only while more snapshots are held at once
+_MAX_IDLE: Final = 4  # reading connections that stay open while idle
 
 
-class _Reading:
-    """A snapshot while it is open."""
+class _BorrowedSnapshot:
+    """A context manager that borrows a snapshot of the store and returns it at the end."""
 
     __slots__ = ("_snapshot", "_store")
 
@@ -52,31 +52,33 @@ class SqliteStore:
         self.key_values = _KeyValues(self)
 
     async def prepare(self) -> None:
-        """The file was made ready when it was opened."""
+        """Do nothing: the constructor prepares the file."""
 
-    def snapshot(self) -> _Reading:
-        return _Reading(self)
+    def snapshot(self) -> _BorrowedSnapshot:
+        return _BorrowedSnapshot(self)
 
     def borrow_snapshot(self) -> SqliteSnapshot:
+        """Return an idle snapshot, or a new one if none is idle.  Give it back with :meth:`return_snapshot`."""
         try:
             return self._idle.pop()
         except IndexError:
-            return self._opened()
+            return self._open_snapshot()
 
-    def _opened(self) -> SqliteSnapshot:
+    def _open_snapshot(self) -> SqliteSnapshot:
         connection = open_connection(self._path, reading=True)
         names = Names(connection, self._names)
         self._names = self._names or names
         return SqliteSnapshot(connection, names, seconds=self._seconds)
 
     def return_snapshot(self, snapshot: SqliteSnapshot) -> None:
-        if len(self._idle) < _KEPT:
+        """Keep the snapshot for later use, or close it if enough are idle."""
+        if len(self._idle) < _MAX_IDLE:
             self._idle.append(snapshot)
         else:
             snapshot.connection.close()
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """All rows of one reading statement, which is a snapshot by itself."""
+        """Run one reading statement and return all its rows.  The statement is a snapshot by itself."""
         snapshot = self.borrow_snapshot()
         try:
             return snapshot.rows(sql, args)
@@ -84,26 +86,26 @@ class SqliteStore:
             self.return_snapshot(snapshot)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
-        result: T = await self._writer.run(driven(job))
+        result: T = await self._writer.run(as_plain_job(job))
         return result
 
     async def run(self, job: Job) -> Any:
         """Run a plain function in a transaction of the writer."""
         return await self._writer.run(job)
 
-    async def append(self, journal: str, lines: Iterable[bytes]) -> None:
-        kept = list(lines)
+    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
+        appended = list(lines)
 
         def job(transaction: Any) -> None:
-            number = transaction.names.intern("journal:" + journal)
-            rows = [(number, line) for line in kept]
+            number = transaction.names.intern("journal:" + log)
+            rows = [(number, line) for line in appended]
             transaction.connection.executemany("INSERT INTO journal(journal, line) VALUES (?, ?)", rows)
 
         await self.run(job)
 
-    async def journal(self, journal: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
+    async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         sql = "SELECT n, line FROM journal WHERE journal = (SELECT n FROM name WHERE text = ?) AND n > ? ORDER BY n LIMIT ?"
-        return tuple((n, line) for n, line in self.rows(sql, ("journal:" + journal, after, limit)))
+        return tuple((n, line) for n, line in self.rows(sql, ("journal:" + log, after, limit)))
 
     async def close(self) -> None:
         self._writer.close()
@@ -113,11 +115,13 @@ class SqliteStore:
 
 
 class _KeyValues:
+    """See :class:`fhir_server.store.KeyValueStore`."""
+
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.now: Callable[[], int] = system_now
 
-    async def _changed(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    async def _execute(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = await self._store.run(lambda job: job.connection.execute(sql, args).fetchall())
         return rows
 
@@ -126,7 +130,7 @@ class _KeyValues:
             "INSERT INTO secret VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
             " expires = excluded.expires, family = excluded.family WHERE secret.expires <= ? RETURNING 1"
         )
-        return bool(await self._changed(sql, (kind, key, value, expires, family, self.now())))
+        return bool(await self._execute(sql, (kind, key, value, expires, family, self.now())))
 
     async def get(self, kind: str, key: str, now: int) -> bytes | None:
         sql = "SELECT value FROM secret WHERE kind = ? AND key = ? AND expires > ?"
@@ -134,10 +138,10 @@ class _KeyValues:
 
     async def pop(self, kind: str, key: str, now: int) -> bytes | None:
         sql = "DELETE FROM secret WHERE kind = ? AND key = ? AND expires > ? RETURNING value"
-        return next((value for (value,) in await self._changed(sql, (kind, key, now))), None)
+        return next((value for (value,) in await self._execute(sql, (kind, key, now))), None)
 
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
-        await self._changed("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
+        await self._execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
 
     async def delete_family(self, family: str) -> None:
         def job(transaction: Any) -> None:
@@ -151,13 +155,13 @@ class _KeyValues:
         return tuple((key, value) for key, value in self._store.rows(sql, (kind, now)))
 
     async def purge(self, now: int) -> None:
-        await self._changed("DELETE FROM secret WHERE expires <= ?", (now,))
+        await self._execute("DELETE FROM secret WHERE expires <= ?", (now,))
 
 
 def connect(url: str) -> SqliteStore:
-    """The store in the file that the URL names, created if it is not there.
+    """Return the store in the file that the URL names.  Create the file if it does not exist.
 
-    Raises ValueError for a URL without a path and for a file that is not such a store, OSError where it cannot be opened.
+    Raises ValueError for a URL without a path and for a file that is not such a store, OSError if it cannot be opened.
     """
     scheme, _, path = url.partition(":///")
     if scheme != "sqlite" or not path:

@@ -1,4 +1,4 @@
-"""The SQLite store as a whole, to be copied from."""
+"""The SQLite store as a source for a copy of the whole store."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _COUNT: Final = "SELECT count(*) FROM (SELECT type, id FROM res UNION SELECT typ
 
 
 class _SqliteCopySource:
+    """See :class:`fhir_server.store.copying.CopySource`."""
+
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
@@ -34,38 +36,39 @@ class _SqliteCopySource:
 
     async def histories(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         async with self._store.snapshot() as snapshot:
-            found: list[ResourceHistory] = []
+            histories: list[ResourceHistory] = []
             last = after[1]
             for type, number in snapshot.rows(_TYPES, (after[0],)):
-                for (id,) in snapshot.rows(_IDS, (number, last if type == after[0] else "", limit - len(found))):
-                    found.append(_history(snapshot, type, number, id))
-                if len(found) == limit:
+                for (id,) in snapshot.rows(_IDS, (number, last if type == after[0] else "", limit - len(histories))):
+                    histories.append(_history(snapshot, type, number, id))
+                if len(histories) == limit:
                     break
-            return tuple(found)
+            return tuple(histories)
 
     async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
         return tuple([KeyValue(*values) for values in self._store.rows(_SECRETS, (*after, limit))])
 
-    async def journals(self) -> tuple[str, ...]:
+    async def log_names(self) -> tuple[str, ...]:
         sql = "SELECT substr(text, 9) FROM name WHERE text > 'journal:' AND text < 'journal;' ORDER BY text"
         return tuple([name for (name,) in self._store.rows(sql, ())])
 
-    async def lines(self, journal: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
-        return await self._store.journal(journal, after, limit)
+    async def log_lines(self, log: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        return await self._store.read_log(log, after, limit)
 
     async def count(self) -> int:
         return int(self._store.rows(_COUNT, ())[0][0])
 
 
 def _history(snapshot: SqliteSnapshot, type: str, number: int, id: str) -> ResourceHistory:
-    kept: list[tuple[Any, ...]] = [*snapshot.rows(_PAST, (number, id)), *snapshot.rows(_CURRENT, (number, id))]
+    stored: list[tuple[Any, ...]] = [*snapshot.rows(_PAST, (number, id)), *snapshot.rows(_CURRENT, (number, id))]
     versions = []
-    for values in kept:
-        row = rows_.row(type, id, values[:8], snapshot.names)
-        record = IndexedRow(row, rows_.entries(values[8], snapshot.names))
-        versions.append(Version(record, rows_.stored(values[0], values[6])))
+    for values in stored:
+        row = rows_.decode_row(type, id, values[:8], snapshot.names)
+        indexed = IndexedRow(row, rows_.decode_entries(values[8], snapshot.names))
+        versions.append(Version(indexed, rows_.decode_stored(values[0], values[6])))
     return ResourceHistory(type, id, tuple(versions))
 
 
 def copy_source(store: SqliteStore) -> _SqliteCopySource:
+    """Return the store as a source to copy from."""
     return _SqliteCopySource(store)

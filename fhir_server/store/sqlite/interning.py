@@ -1,7 +1,7 @@
-"""Numbers for the texts that recur: types, parameters, systems and patients, remembered per connection owner.
+"""Numbers for texts that recur in the tables: types, search parameters, code systems, patients and visibility classes.
 
-What is written there is never changed nor removed, so a remembered number stays right; what is missing is
-looked up each time, since another process may have added it.
+A number never changes and is never removed, so it can be cached.  A missing number is looked up every time, because
+another process may have added it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import apsw
 
 from fhir_server.store.row_order import patient_number
 
-_REMEMBERED: Final = 200_000
+_MAX_CACHED: Final = 200_000
 
 
 class Names:
-    """Two-way look-up.  A name's text starts with its sort: ``type:``, ``<kind>:`` of a parameter, ``system:``."""
+    """Looks up numbers of texts and texts of numbers.
+
+    A name's text starts with its sort: ``type:``, ``<kind>:`` of a search parameter, ``system:``, ``journal:``.  Methods
+    that begin with ``intern`` add a missing number; they need a writing connection.
+    """
 
     def __init__(self, connection: apsw.Connection, shared: Names | None = None) -> None:
         self._connection = connection
@@ -31,99 +35,107 @@ class Names:
         self._class_numbers: dict[str, int] = {}
 
     def forget(self) -> None:
-        """Forget what may have been rolled back."""
-        for known in (self._numbers, self._texts, self._patients, self._owners):
-            known.clear()
+        """Clear the cache, because a number in it may have been rolled back."""
+        for cache in (self._numbers, self._texts, self._patients, self._owners):
+            cache.clear()
         self._owners[0] = ()
         self._classes = ()
         self._class_numbers.clear()
 
     def number(self, text: str) -> int | None:
-        """The number of this name, or None if it has none, so that no row has it either."""
-        known = self._numbers.get(text)
-        if known is None:
-            known = self._connection.execute("SELECT n FROM name WHERE text = ?", (text,)).get
-            if known is not None:
-                self._remember(text, known)
-        return known
+        """Return the number of this name; None if it has none, so that no row can contain it."""
+        number = self._numbers.get(text)
+        if number is None:
+            number = self._connection.execute("SELECT n FROM name WHERE text = ?", (text,)).get
+            if number is not None:
+                self._cache_number(text, number)
+        return number
 
-    def _remember(self, text: str, number: int) -> None:
-        if len(self._numbers) > _REMEMBERED:
+    def _cache_number(self, text: str, number: int) -> None:
+        if len(self._numbers) > _MAX_CACHED:
             self._numbers.clear()
         self._numbers[text] = number
 
     def text(self, number: int) -> str:
-        known = self._texts.get(number)
-        if known is None:
-            if len(self._texts) > _REMEMBERED:
+        """Return the name with this number."""
+        text = self._texts.get(number)
+        if text is None:
+            if len(self._texts) > _MAX_CACHED:
                 self._texts.clear()
-            known = self._texts[number] = str(self._connection.execute("SELECT text FROM name WHERE n = ?", (number,)).get)
-        return known
+            text = self._texts[number] = str(self._connection.execute("SELECT text FROM name WHERE n = ?", (number,)).get)
+        return text
 
     def intern(self, text: str) -> int:
-        """The number of this name, given one if it is new (on a writing connection)."""
-        known = self._numbers.get(text) or self.number(text)
-        if known is None:
-            known = int(self._connection.execute("INSERT INTO name(text) VALUES (?) RETURNING n", (text,)).get)
-            self._remember(text, known)
-        return known
+        """Return the number of this name; a new name gets the next one."""
+        number = self._numbers.get(text) or self.number(text)
+        if number is None:
+            number = int(self._connection.execute("INSERT INTO name(text) VALUES (?) RETURNING n", (text,)).get)
+            self._cache_number(text, number)
+        return number
 
     def system(self, system: str) -> int | None:
+        """Return the number of a code system; 0 for ""."""
         return self.number("system:" + system) if system else 0
 
     def intern_system(self, system: str) -> int:
+        """Return the number of a code system, 0 for ""; a new one gets the next number."""
         return self.intern("system:" + system) if system else 0
 
     def system_text(self, number: int) -> str:
+        """Return the code system with this number; "" for 0."""
         return self.text(number).removeprefix("system:") if number else ""
 
     def patient(self, id: str) -> int | None:
-        known = self._patients.get(id)
-        if known is None:
-            known = self._connection.execute("SELECT n FROM patient WHERE id = ?", (id,)).get
-            if known is not None:
-                if len(self._patients) > _REMEMBERED:
+        """Return the number of this patient; None if the patient has none, so that no row belongs to them."""
+        number = self._patients.get(id)
+        if number is None:
+            number = self._connection.execute("SELECT n FROM patient WHERE id = ?", (id,)).get
+            if number is not None:
+                if len(self._patients) > _MAX_CACHED:
                     self._patients.clear()
-                self._patients[id] = known
-        return known
+                self._patients[id] = number
+        return number
 
     def patients(self, ids: Iterable[str]) -> array[int]:
-        """The numbers of those of these patients that have one, in order."""
+        """Return the numbers of those of these patients that have one, in ascending order."""
         return array("q", sorted([number for id in ids if (number := self.patient(id)) is not None]))
 
     def owner(self, number: int) -> tuple[str, ...]:
-        """The patient of this number, as a Row has it; 0 is nobody."""
-        known = self._owners.get(number)
-        if known is None:
-            if len(self._owners) > _REMEMBERED:
+        """Return the patient with this number as the ``patients`` of a Row; () for 0."""
+        owner = self._owners.get(number)
+        if owner is None:
+            if len(self._owners) > _MAX_CACHED:
                 self.forget()
-            known = self._owners[number] = (str(self._connection.execute("SELECT id FROM patient WHERE n = ?", (number,)).get),)
-        return known
+            owner = self._owners[number] = (str(self._connection.execute("SELECT id FROM patient WHERE n = ?", (number,)).get),)
+        return owner
 
     def classes(self) -> tuple[str, ...]:
-        """Every visibility class's key, in the order of their numbers."""
+        """Return the keys of all visibility classes, in the order of their ids."""
         sql = "SELECT key FROM class WHERE n >= ? ORDER BY n"
         self._classes += tuple([key for (key,) in self._connection.execute(sql, (len(self._classes),))])
         return self._classes
 
     def intern_class(self, key: str) -> int:
-        """The number of this visibility class; a new one is given the next (on a writing connection)."""
-        known = self._class_numbers.get(key)
-        if known is None:
-            known = self._connection.execute("SELECT n FROM class WHERE key = ?", (key,)).get
-            if known is None:
+        """Return the id of the visibility class with this key; a new class gets the next id."""
+        number = self._class_numbers.get(key)
+        if number is None:
+            number = self._connection.execute("SELECT n FROM class WHERE key = ?", (key,)).get
+            if number is None:
                 sql = "INSERT INTO class(n, key) VALUES ((SELECT coalesce(max(n) + 1, 0) FROM class), ?) RETURNING n"
-                known = self._connection.execute(sql, (key,)).get
-            self._class_numbers[key] = known = int(known)
-        return known
+                number = self._connection.execute(sql, (key,)).get
+            self._class_numbers[key] = number = int(number)
+        return number
 
     def intern_patient(self, id: str) -> int:
-        """The number of this patient; of two whose digests meet, the later takes the next free number."""
-        known = self.patient(id)
-        if known is None:
-            known = patient_number(id)
-            while self._connection.execute("SELECT 1 FROM patient WHERE n = ?", (known,)).get:
-                known = known % (2**31 - 1) + 1
-            self._connection.execute("INSERT INTO patient(n, id) VALUES (?, ?)", (known, id))
-            self._patients[id] = known
-        return known
+        """Return the number of this patient.
+
+        A new patient gets the number of :func:`patient_number`, or the next free one if another patient has it.
+        """
+        number = self.patient(id)
+        if number is None:
+            number = patient_number(id)
+            while self._connection.execute("SELECT 1 FROM patient WHERE n = ?", (number,)).get:
+                number = number % (2**31 - 1) + 1
+            self._connection.execute("INSERT INTO patient(n, id) VALUES (?, ?)", (number, id))
+            self._patients[id] = number
+        return number

@@ -1,8 +1,9 @@
-"""Where the SQLite store starts to look: orders of joins are chosen here and pinned with CROSS JOIN and INDEXED BY.
+"""Chooses how a search starts: the order of joins is decided here and fixed with CROSS JOIN and INDEXED BY.
 
-An *arm* is one way into the store that yields the ``rid`` of rows shown by one window that meet the condition;
-an answer is the union of its arms.  An arm is driven by the ids asked for, by index entries of one value
-(one contiguous range within a patient), by entries of a range of values, or by the rows of a patient or type.
+An access path is one query that yields the ``rid`` of rows that one visibility clause admits and that meet the
+condition.  The result of a search is the union of its access paths.  A path starts from ids in the condition, from
+index entries with one value (one contiguous range per patient), from index entries in a range of values, or from the
+rows of a patient or type.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 import apsw
 
 from fhir_server.search.filters import (
-    AllOf,
     AnyOf,
     DateIs,
     Filter,
@@ -28,43 +29,69 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
+from fhir_server.store import conditions
+from fhir_server.store.conditions import after_prefix, conjuncts
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
-from fhir_server.store.sqlite.translate import FALSE, KIND_OF, Meaning, Sql, admitted, after_prefix, among, both, param_number, passes
+from fhir_server.store.sqlite.translate import (
+    FALSE,
+    KIND_OF,
+    FilterTranslator,
+    Sql,
+    among,
+    both,
+    class_admitted,
+    parameter_number,
+    predicate_condition,
+)
 
-_FEW: Final = 250  # entries in a patient's range that are cheaper to count than to guess
-_MANY: Final = 2000  # entries store-wide, past which walking rows in order finds a page sooner
-_LOTS: Final = 20_000  # the same where all of them would have to be sorted
-_MOST_DRIVERS: Final = 24
+# Entries are counted up to these bounds to compare the possible starts of a search.
+_PATIENT_BOUND: Final = 250  # in the ranges of patients
+_PAGE_BOUND: Final = 2000  # store-wide for a page: past it, reading rows in order finds a page sooner
+_ALL_BOUND: Final = 20_000  # store-wide for all rows
+_MAX_DRIVERS: Final = 24
 
 
 class RowReader(Protocol):
-    """What planning needs of the connection."""
+    """What planning needs of a snapshot."""
 
-    def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]: ...
+    def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Run a reading statement and return all its rows."""
+
+
+class _Extent(Enum):
+    """How many of the rows that a search finds will be read."""
+
+    PAGE = auto()  # the first ones in row order
+    ALL = auto()  # all of them, to sort or count them
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPath:
-    """``SELECT <alias>.rid FROM`` before ``front`` and ``body`` is a statement; ``front`` is a list of spans to look at in turn.
+    """``SELECT <alias>.rid FROM`` followed by ``front`` and ``body`` is a statement.
 
-    ``once``: it yields no row twice.  ``wide``: nothing narrows it to few rows, so that to read all of it is dear.
-    ``patient``: the number of the one patient whose own rows it yields, so that they are in the order of ``rid``.
+    ``front``: a table with several ranges of rows to search in turn, or "".  ``is_distinct``: it yields no row twice.
+    ``is_broad``: nothing limits it to few rows, so reading all of them is slow.  ``patient``: the number of the one
+    patient whose rows it yields, so that they come in the order of ``rid``; None for rows of several or all.
     """
 
     alias: str
     front: str
     body: str
     args: tuple[Any, ...]
-    once: bool = True
-    wide: bool = False
+    is_distinct: bool = True
+    is_broad: bool = False
     patient: int | None = None
 
     def select(self, *, distinct: bool = True) -> str:
+        """Return the statement that yields the rids; without ``distinct`` it may yield one twice."""
         return f"SELECT {self._distinct if distinct else ''}{self.alias}.rid AS rid FROM {self.front}{self.body}"
 
-    def firsts(self, limit: int) -> Sql:
-        """The rids stored first, at most ``limit``: of several spans, from the first ones of each."""
+    def select_first(self, limit: int) -> Sql:
+        """Return the statement that yields the ``limit`` rids that were stored first.
+
+        Of several ranges it reads only the first ``limit`` rows of each.
+        """
         stored = f"{self.alias}.rid & {SEQUENCE}"
         if not self.front:
             return f"{self.select()} ORDER BY {f'{self.alias}.rid' if self.patient else stored} LIMIT ?", (*self.args, limit)
@@ -74,22 +101,31 @@ class AccessPath:
 
     @property
     def _distinct(self) -> str:
-        return "" if self.once else "DISTINCT "
+        return "" if self.is_distinct else "DISTINCT "
 
 
 @dataclass(frozen=True, slots=True)
 class _Driver:
-    """Entries ``x`` of ``table`` that meet ``key``; ``inorder`` if ``index`` yields them in the order of rows."""
+    """Index entries ``x`` of ``table`` that meet ``key``.  ``in_row_order``: ``index`` yields them in the order of rows."""
 
     table: str
     index: str
     key: Sql
-    inorder: bool
+    in_row_order: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Spans:
-    """The rows to look at: ranges of ``width`` from each of ``starts`` (None: all rows), beyond ``floor``."""
+class _Start:
+    """The entries to start from, the index of the condition that they meet, and whether there are many of them."""
+
+    condition: int
+    drivers: tuple[_Driver, ...]
+    is_broad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _RidRanges:
+    """The rows to search: ranges of ``width`` from each of ``starts`` (None: all rows), with a rid greater than ``floor``."""
 
     starts: array[int] | None
     width: int
@@ -97,13 +133,13 @@ class _Spans:
 
     @property
     def patient(self) -> int | None:
-        """The patient of all these rows, if they are one patient's own."""
+        """The number of the patient if all these rows belong to one patient as the first, else None."""
         return self.starts[0] >> PATIENT_BITS if self.starts is not None and len(self.starts) == 1 and self.width else None
 
     def on(self, alias: str) -> tuple[str, Sql]:
-        """A table to put in front, and the condition on ``alias``.
+        """Return a table to put in front, and the condition on ``alias``.
 
-        Two comparisons, for SQLite makes only the lower end of a BETWEEN bound the search of a joined table.
+        The condition has two comparisons because for a joined table SQLite uses only the lower end of a BETWEEN.
         """
         if self.starts is None:
             return "", (f"{alias}.rid >= ? AND {alias}.rid <= ?", (self.floor + 1, MAX_RID))
@@ -113,190 +149,190 @@ class _Spans:
         each = f"{alias}.rid >= max(s.value, ?) AND {alias}.rid <= s.value + ?"
         return "carray(?) s CROSS JOIN ", (each, (self.floor + 1, self.width))
 
+    def front_args(self, front: str) -> tuple[Any, ...]:
+        """Return the arguments of the table in front."""
+        return (apsw.carray(self.starts),) if front else ()
 
-def access_paths(
-    meaning: Meaning, where: Filter, visibility: Visibility, reading: RowReader, *, floor: int = -1, whole: bool = False
+
+def access_paths_of_page(
+    translator: FilterTranslator, where: Filter, visibility: Visibility, reader: RowReader, floor: int
 ) -> tuple[AccessPath, ...]:
-    """The arms of a search, those that cannot yield anything left out.
+    """Return the access paths of a search whose first rows in row order are wanted.  Paths that yield nothing are left out.
 
-    ``floor``: only rows of a greater rid, of which a bounded sight counts the sequence alone.  ``whole``: all that is
-    found will be wanted (to sort or to count it).
+    Only rows after ``floor`` are found: with a greater rid, or for a visibility that is limited to patients, with a
+    greater sequence number.
     """
-    found: list[AccessPath] = []
-    if meaning.type_number is None:
-        return ()
-    for clause in merged(visibility.clauses):
-        found.extend(_of_clause(meaning, where, clause, visibility, reading, floor, whole))
-    return tuple(found)
+    return _Planner(translator, where, visibility, reader, floor, _Extent.PAGE).paths()
+
+
+def access_paths_of_all(translator: FilterTranslator, where: Filter, visibility: Visibility, reader: RowReader) -> tuple[AccessPath, ...]:
+    """Return the access paths of a search of which all rows will be read, to sort or to count them."""
+    return _Planner(translator, where, visibility, reader, -1, _Extent.ALL).paths()
 
 
 def place_bits(visibility: Visibility) -> int:
-    """The bits of a ``rid`` that this sight's answers are ordered by (:mod:`~fhir_server.store.row_order`)."""
+    """Return the bits of a ``rid`` that order the answers of this visibility (:mod:`~fhir_server.store.row_order`)."""
     return SEQUENCE if visibility.limited_to_patients else MAX_RID
 
 
-def merged(clauses: tuple[VisibilityClause, ...]) -> tuple[VisibilityClause, ...]:
-    """These windows without those that show nothing or are repeated."""
-    return tuple(dict.fromkeys(w for w in clauses if w.classes and (w.patients is None or w.patients)))
+def path_by_rows(translator: FilterTranslator, wanted: Sql, ranges: _RidRanges) -> AccessPath:
+    """Return the path that examines every row of the type in these ranges."""
+    front, within = ranges.on("r")
+    text, args = both(("r.type = ?", (translator.type_number,)), within, wanted)
+    body = f"res r INDEXED BY res_scan WHERE {text}"
+    return AccessPath("r", front, body, (*ranges.front_args(front), *args), is_broad=ranges.starts is None, patient=ranges.patient)
 
 
-def conjuncts(filter: Filter) -> Iterator[Filter]:
-    """The conditions that must all hold for this one to hold."""
-    if isinstance(filter, AllOf):
-        for part in filter.parts:
-            yield from conjuncts(part)
-    else:
-        yield filter
+def ranges_after(floor: int) -> _RidRanges:
+    """Return the range of all rows with a greater rid."""
+    return _RidRanges(None, 0, floor)
 
 
-def _of_clause(
-    meaning: Meaning, where: Filter, clause: VisibilityClause, visibility: Visibility, reading: RowReader, floor: int, whole: bool
-) -> Iterator[AccessPath]:
-    needed = [*conjuncts(where), *conjuncts(clause.where)]
-    if clause.patients is not None:
-        needed.append(OfPatient(clause.patients))
-    wanted = [meaning.condition(part, clause.classes) for part in needed]
-    if FALSE in wanted:
-        return
-    shown = meaning.row_shown(clause, visibility.now)
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """Plans one search."""
 
-    def rest(*met: int) -> Sql:
-        return both(shown, *[condition for place, condition in enumerate(wanted) if place not in met])
+    translator: FilterTranslator
+    where: Filter
+    visibility: Visibility
+    reader: RowReader
+    floor: int
+    extent: _Extent
 
-    ids = [place for place, part in enumerate(needed) if isinstance(part, IdIs)]
-    if ids:
-        yield _by_ids(meaning, needed[ids[0]], rest(ids[0]), floor, place_bits(visibility))
-        return
-    owner, patients = _owner(needed)
-    for spans in [beyond(floor)] if patients is None else _spans(patients, meaning, reading, floor, place_bits(visibility)):
-        place, drivers, many = _drivers(meaning, needed, clause, spans, reading, whole)
-        if drivers:
-            yield from [_by_entries(driver, spans, rest(owner, place), many) for driver in drivers]
-        else:
-            yield by_rows(meaning, rest(owner), spans)
+    def paths(self) -> tuple[AccessPath, ...]:
+        """Return the access paths of all clauses."""
+        if self.translator.type_number is None:
+            return ()
+        return tuple([path for clause in conditions.effective_clauses(self.visibility) for path in self._paths_of_clause(clause)])
+
+    def _paths_of_clause(self, clause: VisibilityClause) -> Iterator[AccessPath]:
+        needed = [*conjuncts(self.where), *conjuncts(clause.where)]
+        if clause.patients is not None:
+            needed.append(OfPatient(clause.patients))
+        wanted = [self.translator.condition(part, clause.classes) for part in needed]
+        if FALSE in wanted:
+            return
+        admitted = self.translator.admits_row(clause, self.visibility.now)
+
+        def except_for(*met: int) -> Sql:
+            """The conditions that remain when those at these indexes are met."""
+            return both(admitted, *[condition for index, condition in enumerate(wanted) if index not in met])
+
+        for index, part in enumerate(needed):
+            if isinstance(part, IdIs):
+                yield self._path_by_ids(part, except_for(index))
+                return
+        owner, patients = _narrowest_patients(needed)
+        for ranges in [ranges_after(self.floor)] if patients is None else self._rid_ranges(patients):
+            start = self._start(needed, clause, ranges)
+            if start is None:
+                yield path_by_rows(self.translator, except_for(owner), ranges)
+            else:
+                remaining = except_for(owner, start.condition)
+                yield from [_path_by_entries(driver, ranges, remaining, start.is_broad) for driver in start.drivers]
+
+    def _rid_ranges(self, patients: frozenset[str]) -> Iterator[_RidRanges]:
+        """Yield the ranges of rows whose first patient is one of these, and the other rows that belong to one of them."""
+        numbers = self.translator.names.patients(patients)
+        bits = place_bits(self.visibility)
+        least = self.floor + 1 if bits == SEQUENCE else 0
+        starts = array("q", [number << PATIENT_BITS | least for number in numbers if (number + 1) << PATIENT_BITS > self.floor])
+        if starts:
+            yield _RidRanges(starts, SEQUENCE - least, self.floor)
+        others, args = among("patient", numbers)
+        rids = [rid for (rid,) in self.reader.rows(f"SELECT rid FROM also WHERE {others}", args)]
+        owned = set(numbers)
+        others_rids = array("q", sorted({rid for rid in rids if rid >> PATIENT_BITS not in owned and rid & bits > self.floor}))
+        if others_rids:
+            yield _RidRanges(others_rids, 0, self.floor)
+
+    def _path_by_ids(self, part: IdIs, wanted: Sql) -> AccessPath:
+        text, args = wanted
+        body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid & ? > ? AND {text}"
+        bits = place_bits(self.visibility)
+        return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), self.translator.type_number, bits, self.floor, *args))
+
+    def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: _RidRanges) -> _Start | None:
+        """Choose the entries to start from; None to start from the rows."""
+        options = [(index, option) for index, part in enumerate(needed) if (option := self._option(part, clause.classes))]
+        is_storewide = ranges.starts is None
+        if not is_storewide:
+            options = [(index, option) for index, option in options if _is_in_row_order(option)]
+            # Nearly every row of a patient refers to that patient: use that only if there is nothing else to start from.
+            options = [(index, option) for index, option in options if not _repeats_owner(needed, index)] or options
+        if not options:
+            return None
+        finds_all = self.extent is _Extent.ALL
+        if len(options) == 1 and _is_in_row_order(options[0][1]) and not (finds_all and is_storewide):
+            return _Start(*options[0], is_broad=False)
+        bound = _PATIENT_BOUND if not is_storewide else _ALL_BOUND if finds_all else _PAGE_BOUND
+        sizes = [sum(self._count_entries(driver, ranges, bound) for driver in option) for _, option in options]
+        best = min(range(len(options)), key=lambda index: (sizes[index], not _is_in_row_order(options[index][1])))
+        is_broad = is_storewide and sizes[best] >= bound
+        if is_broad and not finds_all and not _is_in_row_order(options[best][1]):
+            return None
+        return _Start(*options[best], is_broad=is_broad)
+
+    def _count_entries(self, driver: _Driver, ranges: _RidRanges, bound: int) -> int:
+        """Return the number of entries, counted up to ``bound``."""
+        front, within = ranges.on("x")
+        text, args = both(driver.key, within)
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.index} WHERE {text} LIMIT ?)"
+        return int(self.reader.rows(sql, (*ranges.front_args(front), *args, bound))[0][0])
+
+    def _option(self, part: Filter, classes: frozenset[int]) -> tuple[_Driver, ...] | None:
+        """Return drivers that together yield every row that meets ``part``; None if there are none, or too many."""
+        if isinstance(part, Has):
+            driver = self._driver(part, classes)
+            return (driver,) if driver else None
+        if isinstance(part, AnyOf) and 0 < len(part.parts) <= _MAX_DRIVERS:
+            drivers = [self._driver(inner, classes) if isinstance(inner, Has) else None for inner in part.parts]
+            return tuple([driver for driver in drivers if driver]) if all(drivers) else None
+        return None
+
+    def _driver(self, part: Has, classes: frozenset[int]) -> _Driver | None:
+        predicate = part.predicate
+        kind = KIND_OF[type(predicate)]
+        names = self.translator.names
+        number = parameter_number(self.translator.type, part.param, kind, names)
+        bounds = _index_bounds(predicate)
+        if number is None or bounds is None:
+            return None
+        key = both(("x.param = ?", (number,)), bounds, predicate_condition(predicate, names), class_admitted("x", classes))
+        in_row_order = isinstance(predicate, TokenIs) or (isinstance(predicate, RefersTo) and len(predicate.targets) == 1)
+        table = TABLES[kind][0]
+        index = "dat_lo" if isinstance(predicate, DateIs) and predicate.prefix in ("lt", "le") else f"{table}_value"
+        return _Driver(table, index, key, in_row_order)
 
 
-def _owner(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
-    """The narrowest of the conditions on whose row it is, and its place."""
-    owners = [(place, part.patients) for place, part in enumerate(needed) if isinstance(part, OfPatient)]
+def _path_by_entries(driver: _Driver, ranges: _RidRanges, wanted: Sql, is_broad: bool) -> AccessPath:
+    front, within = ranges.on("x")
+    text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
+    body = f"{driver.table} x INDEXED BY {driver.index} CROSS JOIN res r WHERE {text}"
+    return AccessPath("x", front, body, (*ranges.front_args(front), *args), is_distinct=False, is_broad=is_broad, patient=ranges.patient)
+
+
+def _narrowest_patients(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
+    """Return the index of the OfPatient condition with the fewest patients, and those; (-1, None) without such a condition."""
+    owners = [(index, part.patients) for index, part in enumerate(needed) if isinstance(part, OfPatient)]
     return min(owners, key=lambda owner: len(owner[1])) if owners else (-1, None)
 
 
-def _spans(patients: frozenset[str], meaning: Meaning, reading: RowReader, floor: int, bits: int) -> Iterator[_Spans]:
-    """``floor`` bounds these ``bits`` of a rid."""
-    numbers = meaning.names.patients(patients)
-    least = floor + 1 if bits == SEQUENCE else 0
-    starts = array("q", [number << PATIENT_BITS | least for number in numbers if (number + 1) << PATIENT_BITS > floor])
-    if starts:
-        yield _Spans(starts, SEQUENCE - least, floor)
-    others, args = among("patient", numbers)
-    points = array("q", [rid for (rid,) in reading.rows(f"SELECT rid FROM also WHERE {others}", args)])
-    owned = set(numbers)
-    apart = array("q", sorted({rid for rid in points if rid >> PATIENT_BITS not in owned and rid & bits > floor}))
-    if apart:
-        yield _Spans(apart, 0, floor)
-
-
-def _by_ids(meaning: Meaning, part: Filter, wanted: Sql, floor: int, bits: int) -> AccessPath:
-    """``floor`` bounds these ``bits`` of a rid."""
-    assert isinstance(part, IdIs)
-    text, args = wanted
-    body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid & ? > ? AND {text}"
-    return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), meaning.type_number, bits, floor, *args))
-
-
-def by_rows(meaning: Meaning, wanted: Sql, spans: _Spans) -> AccessPath:
-    """The arm that looks at every row of the type in these spans."""
-    front, within = spans.on("r")
-    text, args = both(("r.type = ?", (meaning.type_number,)), within, wanted)
-    body = f"res r INDEXED BY res_scan WHERE {text}"
-    return AccessPath("r", front, body, (*_listed(spans, front), *args), wide=spans.starts is None, patient=spans.patient)
-
-
-def beyond(floor: int) -> _Spans:
-    """All rows of a greater rid."""
-    return _Spans(None, 0, floor)
-
-
-def _by_entries(driver: _Driver, spans: _Spans, wanted: Sql, many: bool) -> AccessPath:
-    front, within = spans.on("x")
-    text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
-    body = f"{driver.table} x INDEXED BY {driver.index} CROSS JOIN res r WHERE {text}"
-    return AccessPath("x", front, body, (*_listed(spans, front), *args), once=False, wide=many, patient=spans.patient)
-
-
-def _listed(spans: _Spans, front: str) -> tuple[Any, ...]:
-    return (apsw.carray(spans.starts),) if front else ()
-
-
-def _drivers(
-    meaning: Meaning, needed: Sequence[Filter], clause: VisibilityClause, spans: _Spans, reading: RowReader, whole: bool
-) -> tuple[int, tuple[_Driver, ...], bool]:
-    """The entries to start from, the place of the condition they meet, and whether they are many; none to start from the rows."""
-    options = [(place, option) for place, part in enumerate(needed) if (option := _option(part, meaning, clause.classes))]
-    if spans.starts is not None:
-        options = [(place, option) for place, option in options if _inorder(option)]
-        # Nearly every row of a patient names that patient: nothing to start from where there is anything else.
-        options = [one for one in options if not _names_owner(needed, one[0])] or options
-    if not options:
-        return -1, (), False
-    if len(options) == 1 and _inorder(options[0][1]) and not (whole and spans.starts is None):
-        return *options[0], False
-    bound = _FEW if spans.starts is not None else _LOTS if whole else _MANY
-    sizes = [sum(_size(driver, spans, reading, bound) for driver in option) for _, option in options]
-    best = min(range(len(options)), key=lambda one: (sizes[one], not _inorder(options[one][1])))
-    many = spans.starts is None and sizes[best] >= bound
-    if many and not whole and not _inorder(options[best][1]):
-        return -1, (), False
-    return *options[best], many
-
-
-def _names_owner(needed: Sequence[Filter], place: int) -> bool:
-    """Whether the condition at this place asks rows of some patients to refer to just those."""
-    part, (_, owners) = needed[place], _owner(needed)
+def _repeats_owner(needed: Sequence[Filter], index: int) -> bool:
+    """Return whether the condition at this index requires rows of some patients to refer to just those patients."""
+    part, (_, owners) = needed[index], _narrowest_patients(needed)
     if owners is None or not isinstance(part, Has) or not isinstance(part.predicate, RefersTo):
         return False
     return part.predicate.targets <= {f"Patient/{owner}" for owner in owners}
 
 
-def _inorder(option: tuple[_Driver, ...]) -> bool:
-    return all(driver.inorder for driver in option)
+def _is_in_row_order(option: tuple[_Driver, ...]) -> bool:
+    return all(driver.in_row_order for driver in option)
 
 
-def _size(driver: _Driver, spans: _Spans, reading: RowReader, bound: int) -> int:
-    front, within = spans.on("x")
-    text, args = both(driver.key, within)
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.index} WHERE {text} LIMIT ?)"
-    return int(reading.rows(sql, (*_listed(spans, front), *args, bound))[0][0])
-
-
-def _option(part: Filter, meaning: Meaning, classes: frozenset[int]) -> tuple[_Driver, ...] | None:
-    """Drivers that together yield every row that meets ``part``; None if there are none, or too many."""
-    if isinstance(part, Has):
-        driver = _driver(part, meaning, classes)
-        return (driver,) if driver else None
-    if isinstance(part, AnyOf) and 0 < len(part.parts) <= _MOST_DRIVERS:
-        drivers = [_driver(one, meaning, classes) if isinstance(one, Has) else None for one in part.parts]
-        return tuple([driver for driver in drivers if driver]) if all(drivers) else None
-    return None
-
-
-def _driver(part: Has, meaning: Meaning, classes: frozenset[int]) -> _Driver | None:
-    kind = KIND_OF[type(part.predicate)]
-    number = param_number(meaning.type, part.param, kind, meaning.names)
-    bounds = _bounds(part.predicate)
-    if number is None or bounds is None:
-        return None
-    key = both(("x.param = ?", (number,)), bounds, passes(part.predicate, meaning.names), admitted("x", classes))
-    inorder = isinstance(part.predicate, TokenIs) or (isinstance(part.predicate, RefersTo) and len(part.predicate.targets) == 1)
-    table = TABLES[kind][0]
-    index = "dat_lo" if isinstance(part.predicate, DateIs) and part.predicate.prefix in ("lt", "le") else f"{table}_value"
-    return _Driver(table, index, key, inorder)
-
-
-def _bounds(test: object) -> Sql | None:
-    """A condition that bounds the index by value beyond what the test itself says; None if nothing bounds it."""
-    match test:
+def _index_bounds(predicate: object) -> Sql | None:
+    """Return a condition that limits the search of the index by value, beyond the predicate; None if nothing limits it."""
+    match predicate:
         case TokenIs(_, code):
             return None if code is None else _NO_MORE
         case RefersTo(targets):
@@ -304,15 +340,15 @@ def _bounds(test: object) -> Sql | None:
         case TextIs(value, mode):
             return _NO_MORE if mode == "prefix" and after_prefix(value) else None
         case DateIs(prefix, lo, hi):
-            return _ENDS[prefix](lo, hi) if prefix in _ENDS else None
+            return _DATE_BOUNDS[prefix](lo, hi) if prefix in _DATE_BOUNDS else None
         case QuantityIs(prefix):
             return None if prefix == "ne" else _NO_MORE
     return None
 
 
 _NO_MORE: Final[Sql] = ("1", ())
-# what the test says of the end that the index is by (``lo`` for lt and le, else ``hi``); an entry's hi is greater than its lo
-_ENDS: Final[dict[str, Any]] = {
+# What the predicate implies for the indexed end (``lo`` for lt and le, else ``hi``), because an entry's hi is greater than its lo.
+_DATE_BOUNDS: Final[dict[str, Any]] = {
     "eq": lambda lo, hi: ("x.hi >= ? AND x.hi <= ?", (lo, hi)),
     "gt": lambda lo, hi: _NO_MORE,
     "lt": lambda lo, hi: _NO_MORE,

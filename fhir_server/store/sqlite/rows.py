@@ -1,4 +1,4 @@
-"""Rows and index entries as the SQLite tables hold them."""
+"""Encodes rows and index entries for the SQLite tables, and decodes them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDige
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 
-Route = Literal["create", "update", "delete"]
-INTERACTIONS: Final[tuple[Route, ...]] = ("create", "update", "delete")
+RowInteraction = Literal["create", "update", "delete"]
+INTERACTIONS: Final[tuple[RowInteraction, ...]] = ("create", "update", "delete")
 
-# columns of one index row after ``rid``; the first is ``param`` and the last ``vclass`` in each
+# for each kind of entry its table and the columns after ``rid``; the first is ``param``, the last ``vclass``
 TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "token": ("tok", ("param", "code", "system", "vclass")),
     "reference": ("ref", ("param", "target", "vclass")),
@@ -25,15 +25,15 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 }
 KINDS: Final = tuple(TABLES)
 
-# what ``row`` takes, from ``res AS r``; the body by sub-select, which costs a fourth of a join on single rows
+# what ``decode_row`` takes, from ``res AS r``; a sub-select for the body costs a quarter of a join for single rows
 COLUMNS: Final = "r.rid, r.version, r.updated, r.vclass, r.release_at, r.interaction, r.extra, (SELECT body FROM body WHERE rid = r.rid)"
 
-# for each of KINDS its rows: the columns in TABLES
+# for each of KINDS its rows, with the columns of TABLES
 IndexRows = tuple[list[tuple[Any, ...]], ...]
 
 
 class _Extra(msgspec.Struct, array_like=True):
-    """The columns that most rows leave empty.  ``patients`` is None where the row's id says them, ``stored`` 0."""
+    """Values that most rows leave empty.  ``patients`` is None and ``stored`` 0 if the ``rid`` holds the same value."""
 
     patients: tuple[str, ...] | None
     labeled_elements: tuple[LabeledElement, ...]
@@ -47,8 +47,8 @@ _decode_extra = msgspec.msgpack.Decoder(_Extra).decode
 _decode_rows = msgspec.msgpack.Decoder(IndexRows).decode
 
 
-def row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row:
-    """The Row of these values of ``COLUMNS``."""
+def decode_row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row:
+    """Return the Row with these values of ``COLUMNS``."""
     rid, version, updated, class_id, release_at, interaction, extra, body = values
     if extra is None:
         owner = names.owner(rid >> PATIENT_BITS)
@@ -70,19 +70,19 @@ def row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row:
     )
 
 
-def patients(rid: int, extra: bytes | None, names: Names) -> tuple[str, ...]:
-    """The patients of a row, when no more of it is needed."""
+def decode_patients(rid: int, extra: bytes | None, names: Names) -> tuple[str, ...]:
+    """Return the patients of a row from its ``rid`` and ``extra`` columns."""
     several = _decode_extra(extra).patients if extra is not None else None
     return names.owner(rid >> PATIENT_BITS) if several is None else several
 
 
-def stored(rid: int, extra: bytes | None) -> int:
-    """When this version was stored: the sequence in its ``rid``, unless that is an earlier version's, whose place it has."""
+def decode_stored(rid: int, extra: bytes | None) -> int:
+    """Return the sequence number under which this version was stored.  Its ``rid`` may have an earlier version's instead."""
     return (_decode_extra(extra).stored if extra is not None else 0) or rid & SEQUENCE
 
 
-def extra(row: Row, stored: int = 0) -> bytes | None:
-    """The ``extra`` column of this row; ``stored`` if its ``rid`` does not say so."""
+def encode_extra(row: Row, stored: int = 0) -> bytes | None:
+    """Return the ``extra`` column of this row.  ``stored`` is its sequence number if that differs from the one in its ``rid``."""
     several = row.patients if len(row.patients) > 1 else None
     if several is None and not (row.labeled_elements or row.guarded_references or row.version_digests or stored):
         return None
@@ -90,7 +90,7 @@ def extra(row: Row, stored: int = 0) -> bytes | None:
 
 
 def index_rows(type: str, entries: Iterable[Entry], names: Names) -> IndexRows:
-    """The index rows of these entries, without repetitions; names new to the store are given numbers."""
+    """Return the index rows of these entries, without repetitions.  Names that are new to the store get numbers."""
     rows: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in KINDS}
     for entry in entries:
         param = names.intern(f"{entry.kind}:{type}.{entry.param}")
@@ -117,19 +117,21 @@ _VALUE: Final[dict[str, Callable[[tuple[Any, ...], Names], tuple[Any, ...]]]] = 
 }
 
 
-def packed(rows: IndexRows) -> bytes:
+def pack(rows: IndexRows) -> bytes:
+    """Encode index rows for the ``entries`` column."""
     return _encode(rows)
 
 
-def unpacked(text: bytes) -> IndexRows:
+def unpack(text: bytes) -> IndexRows:
+    """Decode the ``entries`` column."""
     return _decode_rows(text)
 
 
-def entries(text: bytes, names: Names) -> tuple[Entry, ...]:
-    """The entries that ``packed`` index rows came from (without their paths)."""
-    found = []
-    for kind, rows in zip(KINDS, unpacked(text), strict=True):
+def decode_entries(text: bytes, names: Names) -> tuple[Entry, ...]:
+    """Return the entries of an ``entries`` column, without their paths."""
+    decoded = []
+    for kind, rows in zip(KINDS, unpack(text), strict=True):
         for row in rows:
             param = names.text(row[0]).partition(".")[2]
-            found.append(Entry(param, kind, _VALUE[kind](row, names), (), row[-1]))
-    return tuple(found)
+            decoded.append(Entry(param, kind, _VALUE[kind](row, names), (), row[-1]))
+    return tuple(decoded)

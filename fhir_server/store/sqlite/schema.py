@@ -1,12 +1,16 @@
 """The tables of the SQLite store, and connections to them.
 
-``res`` holds the current rows without their bodies.  Its ``rid`` is (patient number << 32 | when stored), so the
-rows of one patient lie together and "belongs to the patient" is a range; ``also`` has the other patients of a row
-of several.  ``past`` holds all other versions, each with the ``rid`` it had.  One index table for each kind of
-entry: clustered by row (for sorting, for what is left of a condition, for deletion) with one index by value that
-ends in the row, so that a value within a patient is one contiguous range.  References of a past version which the
-current one has no more are under minus its ``n``, where only relabelling looks.  ``param``, ``type`` and
-``system`` are numbers from ``name``.
+- ``res``: the current rows without their bodies.  ``rid`` is (patient number << 32 | sequence number), so the rows of
+  one patient are contiguous, and "belongs to the patient" is a range of ``rid``.
+- ``also``: the other patients of a row that has several.
+- ``past``: all other versions, each with the ``rid`` it had.
+- ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
+  sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient with
+  one value are contiguous.
+- ``ref`` also holds references of past versions that the current version no longer has, with minus the ``n`` of the
+  past version as ``rid``.  Only relabeling reads them.
+
+``param``, ``type`` and ``system`` are numbers from ``name``.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import apsw
 VERSION: Final = 1
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
-SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that say when the row was stored
+SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
 
 _ROW = "version INTEGER, updated INTEGER, vclass INTEGER, release_at INTEGER, interaction INTEGER, extra BLOB"
 
@@ -66,7 +70,7 @@ CREATE INDEX journal_lines ON journal(journal, n);
 PRAGMA user_version = {VERSION};
 """
 
-# wal_autocheckpoint 4000 keeps the longest commit near 25 ms; at 1000 that is 13 ms, and a create costs 7 % more.
+# With wal_autocheckpoint 4000 the longest commit takes about 25 ms; with 1000 it takes 13 ms, but a create costs 7% more.
 _SETTINGS: Final = """
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 4000;
@@ -76,21 +80,21 @@ PRAGMA mmap_size = 17179869184;
 """
 
 _READING: Final = "PRAGMA query_only = ON;"
-_WRITING: Final = "PRAGMA temp_store = MEMORY;"  # of savepoints' journals, which else go to a file
+_WRITING: Final = "PRAGMA temp_store = MEMORY;"  # for the journals of savepoints, which otherwise go to a file
 
 _BUSY_MILLISECONDS: Final = 10_000
-_STATEMENTS: Final = 512  # compiled statements kept on each connection
+_STATEMENTS: Final = 512  # compiled statements that each connection caches
 
 
 def prepare(path: Path) -> None:
-    """Create the file and its tables if they are not there.
+    """Create the file and its tables if they do not exist.
 
-    Raises ValueError for a file that is no SQLite database or of a later version of this program, OSError if it cannot
-    be opened.
+    Raises ValueError for a file that is not an SQLite database or that a later version of this program wrote, OSError if
+    it cannot be opened.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder of the SQLite store does not exist: {path.parent}")
-    path.touch(mode=0o600)  # what it holds is nobody else's; the log beside it takes the same mode
+    path.touch(mode=0o600)  # only for this user; SQLite gives its write-ahead log the same mode
     connection = open_connection(path)
     try:
         if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
@@ -106,7 +110,7 @@ def prepare(path: Path) -> None:
 
 
 def open_connection(path: Path, *, reading: bool = False) -> apsw.Connection:
-    """A connection to the file; ``reading`` ones cannot write.  Raises as ``prepare`` does."""
+    """Open a connection to the file; with ``reading`` it cannot write.  Raises the same errors as ``prepare``."""
     try:
         connection = apsw.Connection(str(path), statementcachesize=_STATEMENTS)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)

@@ -1,4 +1,4 @@
-"""Writing to the SQLite store, inside the writer's transaction."""
+"""Writes to the SQLite store, in the writer's transaction."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import COLUMNS, KINDS, TABLES, IndexRows
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 
-_CHUNK: Final = 64  # index rows in one statement: each statement hands the GIL over and back
+_CHUNK: Final = 64  # index rows in one statement, because each statement releases and takes the GIL
 
 _STORED: Final = f"SELECT {COLUMNS}, b.entries FROM res r, body b WHERE r.type = ? AND r.id = ? AND b.rid = r.rid"
 _VERSIONS: Final = "SELECT rid, version, updated, vclass, release_at, interaction, extra, %s FROM past WHERE type = ? AND id = ?"
 _PAST: Final = _VERSIONS % "body" + " ORDER BY version"
 _DELETION: Final = _PAST + " DESC LIMIT 1"
-_CHAIN: Final = _VERSIONS % "x''" + " ORDER BY version"
+_PAST_LABELS: Final = _VERSIONS % "x''" + " ORDER BY version"
 _ONE_PAST: Final = _VERSIONS % "x'', n, entries" + " AND version = ?"
-_KEEP: Final = (
+_ARCHIVE: Final = (
     "INSERT INTO past(rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries)"
     " SELECT r.rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries"
     " FROM res r, body b WHERE r.rid = ? AND b.rid = r.rid"
@@ -35,18 +35,18 @@ _INSERT_FIRST: Final = (
 )
 _CHANGED: Final = "The resource was changed at the same time."
 _REFERRERS: Final = f"SELECT t.text, r.id, {COLUMNS} FROM res r, name t WHERE t.n = r.type AND r.rid IN (%s) ORDER BY r.rid"
-_ONCE_REFERRERS: Final = "SELECT DISTINCT t.text, p.id FROM past p, name t WHERE t.n = p.type AND p.n IN (SELECT -rid FROM (%s))"
-_REMEMBER: Final = "INSERT OR IGNORE INTO ref(rid, param, target, vclass) VALUES (?, ?, ?, ?)"
+_PAST_REFERRERS: Final = "SELECT DISTINCT t.text, p.id FROM past p, name t WHERE t.n = p.type AND p.n IN (SELECT -rid FROM (%s))"
+_INSERT_REFERENCE: Final = "INSERT OR IGNORE INTO ref(rid, param, target, vclass) VALUES (?, ?, ?, ?)"
 _REFERENCE: Final = KINDS.index("reference")
 _NOTHING: Final[IndexRows] = tuple([] for _ in KINDS)
 
 
-class _Stored(NamedTuple):
-    """A current version as it stands; ``own``: when it was stored, which its place need not say."""
+class _CurrentVersion(NamedTuple):
+    """A current version.  ``stored`` is its own sequence number; its ``rid`` may have that of an earlier version."""
 
     rid: int
     row: Row
-    own: int
+    stored: int
     entries: IndexRows
 
 
@@ -55,62 +55,64 @@ class SqliteTransaction(SqliteSnapshot):
 
     _began = _sequence = 0
 
-    def _do(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _query(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
 
     async def prefetch(self, names: Iterable[str]) -> None:
-        """Nothing is gained by asking before."""
+        """Do nothing: reading one row is as cheap."""
 
     async def read_unfiltered(self, type: str, id: str) -> Row | None:
         key = self.names.number("type:" + type), id
         found = self.rows(READ, key) or self.rows(_DELETION, key)
-        return rows_.row(type, id, found[0], self.names) if found else None
+        return rows_.decode_row(type, id, found[0], self.names) if found else None
 
     async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
         key = self.names.number("type:" + type), id
         found = self.rows(_PAST, key)
         earlier = found if self.rows("SELECT 1 FROM res WHERE type = ? AND id = ?", key) else found[:-1]
-        return tuple([rows_.row(type, id, values, self.names) for values in earlier])
+        return tuple([rows_.decode_row(type, id, values, self.names) for values in earlier])
 
-    async def put(self, record: IndexedRow) -> None:
-        row = record.row
+    async def put(self, indexed: IndexedRow) -> None:
+        row = indexed.row
         type = self.names.intern("type:" + row.type)
-        entries = rows_.index_rows(row.type, record.entries, self.names)
-        stored = self._stored(type, row) if row.version != 1 else None
-        if stored is None:
-            self._first(type, row, entries)
+        entries = rows_.index_rows(row.type, indexed.entries, self.names)
+        current = self._load_current(type, row) if row.version != 1 else None
+        if current is None:
+            self._put_new(type, row, entries)
             return
-        _follows(row, stored.row.version)
-        number = self._kept(stored.rid)
-        self._remember(number, stored.entries, entries)
-        own = self._next()
-        same = (row.class_id, row.release_at, row.patients) == (stored.row.class_id, stored.row.release_at, stored.row.patients)
-        self._replace(stored, row, entries, stored.rid & SEQUENCE if same else self._stands(type, row, own), own)
+        _require_next_version(row, current.row.version)
+        number = self._archive_current(current.rid)
+        self._keep_lost_references(number, current.entries, entries)
+        stored = self._next_sequence()
+        old = current.row
+        has_same_view = (row.class_id, row.release_at, row.patients) == (old.class_id, old.release_at, old.patients)
+        sequence = current.rid & SEQUENCE if has_same_view else self._first_stored(type, row, stored)
+        self._replace_current(current, row, entries, sequence, stored)
 
-    def _stored(self, type: int, row: Row) -> _Stored | None:
-        """What stands under the type and id of ``row``."""
-        found = self._do(_STORED, (type, row.id))
+    def _load_current(self, type: int, row: Row) -> _CurrentVersion | None:
+        """Return the current version of the resource that ``row`` is a version of, or None."""
+        found = self._query(_STORED, (type, row.id))
         if not found:
             return None
         *values, entries = found[0]
-        own = rows_.stored(values[0], values[6])
-        return _Stored(values[0], rows_.row(row.type, row.id, tuple(values), self.names), own, rows_.unpacked(entries))
+        stored = rows_.decode_stored(values[0], values[6])
+        return _CurrentVersion(values[0], rows_.decode_row(row.type, row.id, tuple(values), self.names), stored, rows_.unpack(entries))
 
-    def _first(self, type: int, row: Row, entries: IndexRows) -> None:
-        last = self._do(_DELETION, (type, row.id)) if row.version != 1 else []
+    def _put_new(self, type: int, row: Row, entries: IndexRows) -> None:
+        last = self._query(_DELETION, (type, row.id)) if row.version != 1 else []
         if row.version != 1:
-            _follows(row, last[0][1] if last else 0)
-        own = self._next()
-        sequence = self._stands(type, row, own) if last else own
-        rid = self._place(row, sequence)
-        values = (rid, type, row.id, *_columns(row, own if own != sequence else 0))
-        self._new(_INSERT if row.version != 1 else _INSERT_FIRST, values)
-        self.connection.execute("INSERT INTO body VALUES (?, ?, ?)", (rid, row.body, rows_.packed(entries)))
-        self._others(rid, row)
+            _require_next_version(row, last[0][1] if last else 0)
+        stored = self._next_sequence()
+        sequence = self._first_stored(type, row, stored) if last else stored
+        rid = self._rid(row, sequence)
+        values = (rid, type, row.id, *_row_values(row, stored if stored != sequence else 0))
+        self._insert_row(_INSERT if row.version != 1 else _INSERT_FIRST, values)
+        self.connection.execute("INSERT INTO body VALUES (?, ?, ?)", (rid, row.body, rows_.pack(entries)))
+        self._insert_other_patients(rid, row)
         self._index(rid, entries)
 
-    def _new(self, sql: str, values: tuple[Any, ...]) -> None:
-        """A row where none is; of a first version SQLite itself looks whether there was one."""
+    def _insert_row(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Insert a current version.  For a first version, the statement itself checks that there was none before."""
         try:
             self.connection.execute(sql, values)
         except apsw.ConstraintError:
@@ -118,54 +120,59 @@ class SqliteTransaction(SqliteSnapshot):
         if not self.connection.changes():
             raise Problem("conflict", _CHANGED)
 
-    def _stands(self, type: int, row: Row, own: int) -> int:
-        """When the row of this current version, which was stored at ``own``, was stored by the meaning of places."""
-        found = self._do(_CHAIN, (type, row.id))
-        chain = [(rows_.row(row.type, row.id, values, self.names), rows_.stored(values[0], values[6])) for values in found]
-        return row_order.first([*chain, (row, own)])
+    def _first_stored(self, type: int, row: Row, stored: int) -> int:
+        """Return when the row counts as stored (:mod:`~fhir_server.store.row_order`); ``stored``: when this version was."""
+        found = self._query(_PAST_LABELS, (type, row.id))
+        chain = [(rows_.decode_row(row.type, row.id, values, self.names), rows_.decode_stored(values[0], values[6])) for values in found]
+        return row_order.first_stored([*chain, (row, stored)])
 
-    def _kept(self, rid: int) -> int:
-        """Keep the current version among the past ones; its number there."""
-        self.connection.execute(_KEEP, (rid,))
+    def _archive_current(self, rid: int) -> int:
+        """Copy the current version to the past ones and return its number there."""
+        self.connection.execute(_ARCHIVE, (rid,))
         return self.connection.last_insert_rowid()
 
-    def _remember(self, number: int, was: IndexRows, now: IndexRows = _NOTHING) -> None:
-        """Keep those references of the past version ``number`` that the current one has no more; for :meth:`referrers`."""
-        standing = {row[:-1] for row in now[_REFERENCE]}
-        lost = [row for row in was[_REFERENCE] if row[:-1] not in standing]
-        if lost:
-            self.connection.executemany(_REMEMBER, [(-number, *row) for row in lost])
+    def _keep_lost_references(self, number: int, before: IndexRows, after: IndexRows = _NOTHING) -> None:
+        """Store the references of the past version ``number`` that the current one no longer has.
 
-    def _replace(self, stored: _Stored, row: Row, entries: IndexRows, sequence: int, own: int) -> None:
-        """Put ``row``, which was stored at ``own``, where another stood, to stand at ``sequence`` among its patient's rows."""
-        rid, was = stored.rid, stored.entries
-        place = self._place(row, sequence)
+        :meth:`referrers_unfiltered` finds past versions by them.
+        """
+        remaining = {row[:-1] for row in after[_REFERENCE]}
+        lost = [row for row in before[_REFERENCE] if row[:-1] not in remaining]
+        if lost:
+            self.connection.executemany(_INSERT_REFERENCE, [(-number, *row) for row in lost])
+
+    def _replace_current(self, current: _CurrentVersion, row: Row, entries: IndexRows, sequence: int, stored: int) -> None:
+        """Replace the current version by ``row``, which was stored at ``stored`` and whose place is ``sequence``."""
+        rid, old_entries = current.rid, current.entries
+        new_rid = self._rid(row, sequence)
         set_ = "rid = ?, version = ?, updated = ?, vclass = ?, release_at = ?, interaction = ?, extra = ?"
-        self.connection.execute(f"UPDATE res SET {set_} WHERE rid = ?", (place, *_columns(row, own if own != sequence else 0), rid))
         self.connection.execute(
-            "UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (place, row.body, rows_.packed(entries), rid)
+            f"UPDATE res SET {set_} WHERE rid = ?", (new_rid, *_row_values(row, stored if stored != sequence else 0), rid)
+        )
+        self.connection.execute(
+            "UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (new_rid, row.body, rows_.pack(entries), rid)
         )
         self.connection.execute("DELETE FROM also WHERE rid = ?", (rid,))
-        self._others(place, row)
-        if place != rid:
-            self._unindex(rid, was)
-            self._index(place, entries)
+        self._insert_other_patients(new_rid, row)
+        if new_rid != rid:
+            self._unindex(rid, old_entries)
+            self._index(new_rid, entries)
             return
-        for kind, old, new in zip(KINDS, was, entries, strict=True):
-            before, now = set(old), set(new)
-            self._delete(rid, kind, before - now)
-            self._insert(rid, kind, list(now - before))
+        for kind, old, new in zip(KINDS, old_entries, entries, strict=True):
+            removed, added = set(old) - set(new), set(new) - set(old)
+            self._delete(rid, kind, removed)
+            self._insert(rid, kind, list(added))
 
     async def delete(self, row: Row) -> None:
         type = self.names.intern("type:" + row.type)
-        stored = self._stored(type, row)
-        if stored is None:
+        current = self._load_current(type, row)
+        if current is None:
             raise Problem("conflict", "There is no current version.")
-        _follows(row, stored.row.version)
-        rid = stored.rid
-        self._remember(self._kept(rid), stored.entries)
+        _require_next_version(row, current.row.version)
+        rid = current.rid
+        self._keep_lost_references(self._archive_current(rid), current.entries)
         deletion = msgspec.structs.replace(row, interaction="delete")
-        values = (self._place(row, self._next()), type, row.id, *_columns(deletion), b"", rows_.packed(stored.entries))
+        values = (self._rid(row, self._next_sequence()), type, row.id, *_row_values(deletion), b"", rows_.pack(current.entries))
         self.connection.execute(
             "INSERT INTO past(rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -173,46 +180,55 @@ class SqliteTransaction(SqliteSnapshot):
         )
         for table in ("res", "body", "also"):
             self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
-        self._unindex(rid, stored.entries)
+        self._unindex(rid, current.entries)
 
-    async def relabel(self, record: IndexedRow) -> None:
-        row = record.row
+    async def relabel(self, indexed: IndexedRow) -> None:
+        row = indexed.row
         type = self.names.intern("type:" + row.type)
-        entries = rows_.index_rows(row.type, record.entries, self.names)
-        stored = self._stored(type, row)
-        if stored is None or row.version != stored.row.version:
+        entries = rows_.index_rows(row.type, indexed.entries, self.names)
+        current = self._load_current(type, row)
+        if current is None or row.version != current.row.version:
             self._relabel_past(type, row, entries)
-            if stored is not None:
-                self._settle(type, stored, stored.row, stored.entries)
+            if current is not None:
+                self._relabel_current(type, current, current.row, current.entries)
             return
         if row.version > 1:
-            self._remember(self._do("SELECT max(n) FROM past WHERE type = ? AND id = ?", (type, row.id))[0][0], stored.entries, entries)
-        old = stored.row
-        self._settle(type, stored, msgspec.structs.replace(row, updated=old.updated, interaction=old.interaction, body=old.body), entries)
+            ((last_past,),) = self._query("SELECT max(n) FROM past WHERE type = ? AND id = ?", (type, row.id))
+            self._keep_lost_references(last_past, current.entries, entries)
+        old = current.row
+        relabeled = msgspec.structs.replace(row, updated=old.updated, interaction=old.interaction, body=old.body)
+        self._relabel_current(type, current, relabeled, entries)
 
     def _relabel_past(self, type: int, row: Row, entries: IndexRows) -> None:
-        found = self._do(_ONE_PAST, (type, row.id, row.version))
+        found = self._query(_ONE_PAST, (type, row.id, row.version))
         if not found:
             raise Problem("conflict", _CHANGED)
         rid, *_, extra, _, number, _ = found[0]
-        self._remember(number, entries)
-        values = (self._place(row, rows_.stored(rid, extra)), row.class_id, row.release_at, rows_.extra(row), rows_.packed(entries), number)
+        self._keep_lost_references(number, entries)
+        values = (
+            self._rid(row, rows_.decode_stored(rid, extra)),
+            row.class_id,
+            row.release_at,
+            rows_.encode_extra(row),
+            rows_.pack(entries),
+            number,
+        )
         self.connection.execute("UPDATE past SET rid = ?, vclass = ?, release_at = ?, extra = ?, entries = ? WHERE n = ?", values)
 
-    def _settle(self, type: int, stored: _Stored, row: Row, entries: IndexRows) -> None:
-        """Make ``row`` the current version, which it was before it, or versions before it, were labelled afresh."""
-        self._replace(stored, row, entries, self._stands(type, row, stored.own), stored.own)
+    def _relabel_current(self, type: int, current: _CurrentVersion, row: Row, entries: IndexRows) -> None:
+        """Store the current version again after it, or a version before it, was relabeled."""
+        self._replace_current(current, row, entries, self._first_stored(type, row, current.stored), current.stored)
 
-    async def referrers(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
-        inner = "SELECT rid FROM ref WHERE target = ?"  # below 0: minus the number of a past version
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+        inner = "SELECT rid FROM ref WHERE target = ?"  # a negative rid is minus the number of a past version
         args: tuple[Any, ...] = (target,)
         if params is not None:
             numbers = [self.names.number("reference:" + param) for param in sorted(params)]
             inner += f" AND param IN ({', '.join('?' * len(numbers))})"
             args = (target, *numbers)
         found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner, args)}
-        rows = [rows_.row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
-        for text, id in self.rows(_ONCE_REFERRERS % f"{inner} AND rid < 0", args):
+        rows = [rows_.decode_row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
+        for text, id in self.rows(_PAST_REFERRERS % f"{inner} AND rid < 0", args):
             if (text, id) not in found and (row := await self.read_unfiltered(text.removeprefix("type:"), id)):
                 rows.append(row)
         return tuple(rows)
@@ -228,25 +244,25 @@ class SqliteTransaction(SqliteSnapshot):
             self.connection.execute("UPDATE patient SET stamp = stamp + 1 WHERE n = ?", (number,))
 
     def begin(self) -> None:
-        """Start a transaction that other processes' writers wait for."""
+        """Begin a transaction.  The writers of other processes wait until it ends."""
         self.connection.execute("BEGIN IMMEDIATE")
         self._began = self._sequence = int(self.connection.execute("SELECT value FROM counter WHERE name = 'sequence'").get)
 
     def commit(self) -> None:
-        """Make all of it visible, and durable."""
+        """Commit the transaction, durably."""
         if self._sequence != self._began:
             self.connection.execute("UPDATE counter SET value = ? WHERE name = 'sequence'", (self._sequence,))
         self.connection.execute("COMMIT")
 
-    def _next(self) -> int:
-        self._sequence += 1  # of a job that is undone the number is not used again, which leaves a gap and no harm
+    def _next_sequence(self) -> int:
+        self._sequence += 1  # a job that is rolled back leaves a gap, which is harmless
         return self._sequence
 
-    def _place(self, row: Row, sequence: int) -> int:
+    def _rid(self, row: Row, sequence: int) -> int:
         patient = self.names.intern_patient(row.patients[0]) if row.patients else 0
         return patient << PATIENT_BITS | sequence
 
-    def _others(self, rid: int, row: Row) -> None:
+    def _insert_other_patients(self, rid: int, row: Row) -> None:
         for patient in row.patients[1:]:
             number = self.names.intern_patient(patient)
             self.connection.execute("INSERT OR IGNORE INTO also VALUES (?, ?)", (number, rid))
@@ -262,7 +278,7 @@ class SqliteTransaction(SqliteSnapshot):
             for row in chunk:
                 values.append(rid)
                 values.extend(row)
-            self.connection.execute(_inserting(kind, len(chunk)), values)
+            self.connection.execute(_insert_statement(kind, len(chunk)), values)
 
     def _delete(self, rid: int, kind: str, rows: set[Any]) -> None:
         table, columns = TABLES[kind]
@@ -277,18 +293,18 @@ class SqliteTransaction(SqliteSnapshot):
 
 
 @lru_cache(5 * _CHUNK)
-def _inserting(kind: str, rows: int) -> str:
+def _insert_statement(kind: str, rows: int) -> str:
     table, columns = TABLES[kind]
     one = f"(?{', ?' * len(columns)})"
-    # OR FAIL: a row that fails ends the job anyway, and to undo a statement's other rows SQLite would keep a journal
+    # OR FAIL: a failing row ends the job anyway, and without it SQLite would keep a journal to undo the statement
     return f"INSERT OR FAIL INTO {table}(rid, {', '.join(columns)}) VALUES {', '.join([one] * rows)}"
 
 
-def _columns(row: Row, stored: int = 0) -> tuple[Any, ...]:
+def _row_values(row: Row, stored: int = 0) -> tuple[Any, ...]:
     interaction = rows_.INTERACTIONS.index(row.interaction)
-    return row.version, row.updated, row.class_id, row.release_at, interaction, rows_.extra(row, stored)
+    return row.version, row.updated, row.class_id, row.release_at, interaction, rows_.encode_extra(row, stored)
 
 
-def _follows(row: Row, version: int) -> None:
+def _require_next_version(row: Row, version: int) -> None:
     if row.version != version + 1:
         raise Problem("conflict", _CHANGED)

@@ -1,8 +1,8 @@
-"""The condition language in SQL.  :mod:`fhir_server.search.match` is the meaning; this file only has to agree with it.
+"""Translates the condition language to SQL, with the same meaning as :mod:`fhir_server.search.match`.
 
-Conditions are about the row ``r`` of ``res``; entries are ``x`` of an index table.  Texts depend on the shape
-of a condition, never on its values, so that compiled statements are found again.  Allowed classes are a bound
-blob with one byte a class: looked up in place, it beat temporary tables and lists at every size measured.
+In conditions, ``r`` is a row of ``res`` and ``x`` an entry in an index table.  The text of a statement depends on the shape
+of a condition, not on its values, so that SQLite's cache of compiled statements is effective.  Admitted classes are a blob
+argument with one byte per class; that was faster than temporary tables and lists at every size measured.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.visibility import VisibilityClause
+from fhir_server.store.conditions import after_prefix
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.rows import TABLES
 
@@ -48,21 +49,21 @@ KIND_OF: Final[dict[type, str]] = {
 
 
 def both(*parts: Sql) -> Sql:
-    """All of these."""
-    return _joined(" AND ", [part for part in parts if part != TRUE], FALSE, TRUE)
+    """Return the condition that all of these hold."""
+    return _join(" AND ", [part for part in parts if part != TRUE], FALSE, TRUE)
 
 
 def either(*parts: Sql) -> Sql:
-    """Any of these."""
-    return _joined(" OR ", [part for part in parts if part != FALSE], TRUE, FALSE)
+    """Return the condition that any of these holds."""
+    return _join(" OR ", [part for part in parts if part != FALSE], TRUE, FALSE)
 
 
-def _joined(word: str, parts: Sequence[Sql], absorbing: Sql, neutral: Sql) -> Sql:
+def _join(word: str, parts: Sequence[Sql], absorbing: Sql, neutral: Sql) -> Sql:
     if absorbing in parts:
         return absorbing
-    if len(parts) > 50:  # SQLite bounds the depth of an expression, and a chain is as deep as it is long
+    if len(parts) > 50:  # SQLite limits the depth of an expression, and a chain is as deep as it is long
         half = len(parts) // 2
-        parts = [_joined(word, parts[:half], absorbing, neutral), _joined(word, parts[half:], absorbing, neutral)]
+        parts = [_join(word, parts[:half], absorbing, neutral), _join(word, parts[half:], absorbing, neutral)]
     if not parts:
         return neutral
     if len(parts) == 1:
@@ -71,35 +72,36 @@ def _joined(word: str, parts: Sequence[Sql], absorbing: Sql, neutral: Sql) -> Sq
 
 
 def among(column: str, values: Iterable[str] | array[int]) -> Sql:
-    """The column holds one of these."""
-    many = values if isinstance(values, array) else tuple(values)
-    if not many:
+    """Return the condition that the column holds one of these."""
+    listed = values if isinstance(values, array) else tuple(values)
+    if not listed:
         return FALSE
-    if len(many) == 1:
-        return f"{column} = ?", (many[0],)
-    return f"{column} IN (SELECT value FROM carray(?))", (apsw.carray(many),)
+    if len(listed) == 1:
+        return f"{column} = ?", (listed[0],)
+    return f"{column} IN (SELECT value FROM carray(?))", (apsw.carray(listed),)
 
 
 @lru_cache(512)
-def mask(classes: frozenset[int]) -> bytes:
-    """One byte for each class up to the greatest of these: 1 where it is one of them."""
+def class_mask(classes: frozenset[int]) -> bytes:
+    """Return one byte for each class up to the greatest of these: 1 if it is one of them, else 0."""
     bytes_ = bytearray(max(classes, default=-1) + 1)
     for number in classes:
         bytes_[number] = 1
     return bytes(bytes_)
 
 
-def admitted(alias: str, classes: frozenset[int]) -> Sql:
-    """The class of this row, or entry, is one of these."""
-    return f"substr(?, {alias}.vclass + 1, 1) = x'01'", (mask(classes),)
+def class_admitted(alias: str, classes: frozenset[int]) -> Sql:
+    """Return the condition that the class of this row or entry is one of these."""
+    return f"substr(?, {alias}.vclass + 1, 1) = x'01'", (class_mask(classes),)
 
 
-def param_number(type: str, param: str, kind: str, names: Names) -> int | None:
+def parameter_number(type: str, param: str, kind: str, names: Names) -> int | None:
+    """Return the number of a search parameter with entries of this kind; None if no row has such an entry."""
     return names.number(f"{kind}:{type}.{param}")
 
 
-class Meaning:
-    """Conditions on rows of one type, in SQL."""
+class FilterTranslator:
+    """Translates conditions on rows of one type."""
 
     def __init__(self, type: str, names: Names) -> None:
         self.type = type
@@ -107,13 +109,16 @@ class Meaning:
         self.type_number = names.number("type:" + type)
 
     def condition(self, filter: Filter, classes: frozenset[int]) -> Sql:
-        """As :func:`fhir_server.search.match.matches`, of the row ``r``.  Raises TypeError for an unknown node."""
+        """Return the condition that the row ``r`` meets ``filter``, judged by entries of these classes alone.
+
+        Raises TypeError for an unknown node.
+        """
         match filter:
-            case Has(param, test):
-                kind = KIND_OF.get(type(test))
+            case Has(param, predicate):
+                kind = KIND_OF.get(type(predicate))
                 if kind is None:
-                    raise TypeError(f"not a test: {test!r}")
-                return self._entry(param, kind, passes(test, self.names), classes)
+                    raise TypeError(f"not a predicate: {predicate!r}")
+                return self._entry(param, kind, predicate_condition(predicate, self.names), classes)
             case Present(param):
                 return either(*[self._entry(param, kind, TRUE, classes) for kind in TABLES])
             case IdIs(ids):
@@ -129,29 +134,31 @@ class Meaning:
         raise TypeError(f"not a condition: {filter!r}")
 
     def _alternatives(self, parts: tuple[Filter, ...], classes: frozenset[int]) -> Iterator[Sql]:
-        """The parts; those about the same parameter as one look-up, for a value set may have a thousand codes."""
-        tests: dict[tuple[str, str], list[Sql]] = {}
+        """Yield the conditions of the parts; those on one parameter as one lookup, because a value set may have a thousand codes."""
+        predicates: dict[tuple[str, str], list[Sql]] = {}
         for part in parts:
             if isinstance(part, Has) and type(part.predicate) in KIND_OF:
-                tests.setdefault((part.param, KIND_OF[type(part.predicate)]), []).append(passes(part.predicate, self.names))
+                predicates.setdefault((part.param, KIND_OF[type(part.predicate)]), []).append(
+                    predicate_condition(part.predicate, self.names)
+                )
             else:
                 yield self.condition(part, classes)
-        for (param, kind), alternatives in tests.items():
+        for (param, kind), alternatives in predicates.items():
             yield self._entry(param, kind, either(*alternatives), classes)
 
     def _negated(self, part: Filter, classes: frozenset[int]) -> Sql:
         text, args = self.condition(part, classes)
         return {"0": TRUE, "1": FALSE}.get(text) or (f"NOT ({text})", args)
 
-    def _entry(self, param: str, kind: str, test: Sql, classes: frozenset[int]) -> Sql:
-        number = param_number(self.type, param, kind, self.names)
-        if number is None or test == FALSE:
+    def _entry(self, param: str, kind: str, predicate: Sql, classes: frozenset[int]) -> Sql:
+        number = parameter_number(self.type, param, kind, self.names)
+        if number is None or predicate == FALSE:
             return FALSE
-        text, args = both(("x.rid = r.rid AND x.param = ?", (number,)), test, admitted("x", classes))
+        text, args = both(("x.rid = r.rid AND x.param = ?", (number,)), predicate, class_admitted("x", classes))
         return f"EXISTS (SELECT 1 FROM {TABLES[kind][0]} x WHERE {text})", args
 
     def of_patient(self, patients: frozenset[str]) -> Sql:
-        """The row belongs to one of these, as its first patient or another."""
+        """Return the condition that the row belongs to one of these, as its first patient or another."""
         numbers = self.names.patients(patients)
         if not numbers:
             return FALSE
@@ -161,24 +168,24 @@ class Meaning:
             (f"EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND {others})", args),
         )
 
-    def row_shown(self, clause: VisibilityClause, now: int) -> Sql:
-        """The window admits the row's class and release."""
-        return both(admitted("r", clause.classes), ("r.release_at <= ?", (now,)) if clause.released_only else TRUE)
+    def admits_row(self, clause: VisibilityClause, now: int) -> Sql:
+        """Return the condition that the clause admits the row's class and release."""
+        return both(class_admitted("r", clause.classes), ("r.release_at <= ?", (now,)) if clause.released_only else TRUE)
 
-    def shown(self, clause: VisibilityClause, now: int) -> Sql:
-        """The window shows the row."""
+    def covers(self, clause: VisibilityClause, now: int) -> Sql:
+        """Return the condition that the clause admits the row."""
         owned = TRUE if clause.patients is None else self.of_patient(clause.patients)
-        return both(self.row_shown(clause, now), owned, self.condition(clause.where, clause.classes))
+        return both(self.admits_row(clause, now), owned, self.condition(clause.where, clause.classes))
 
 
-def passes(test: Predicate, names: Names) -> Sql:
-    """The entry ``x`` passes the test."""
-    return _PASSES[type(test)](test, names)
+def predicate_condition(predicate: Predicate, names: Names) -> Sql:
+    """Return the condition that the entry ``x`` meets the predicate."""
+    return _PREDICATES[type(predicate)](predicate, names)
 
 
-def _token(test: TokenIs, names: Names) -> Sql:
-    code: Sql = TRUE if test.code is None else ("x.code = ?", (test.code,))
-    return both(code, _system(test.system, names))
+def _token(predicate: TokenIs, names: Names) -> Sql:
+    code: Sql = TRUE if predicate.code is None else ("x.code = ?", (predicate.code,))
+    return both(code, _system(predicate.system, names))
 
 
 def _system(system: str | None, names: Names) -> Sql:
@@ -188,22 +195,13 @@ def _system(system: str | None, names: Names) -> Sql:
     return FALSE if number is None else ("x.system = ?", (number,))
 
 
-def _text(test: TextIs, names: Names) -> Sql:
-    return _TEXT[test.mode](test.value)
+def _text(predicate: TextIs, names: Names) -> Sql:
+    return _TEXT[predicate.mode](predicate.value)
 
 
 def _prefix(value: str) -> Sql:
     end = after_prefix(value)
     return ("x.folded >= ?", (value,)) if end is None else ("x.folded >= ? AND x.folded < ?", (value, end))
-
-
-def after_prefix(value: str) -> str | None:
-    """The least string greater than all that start with ``value``; None if there is none."""
-    kept = value.rstrip("\U0010ffff")
-    if not kept:
-        return None
-    following = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # half characters (surrogates) are in no text
 
 
 _TEXT: Final[dict[str, Callable[[str], Sql]]] = {
@@ -226,8 +224,8 @@ _DATE: Final[dict[str, Callable[[int, int], Sql]]] = {
 }
 
 
-def _date(test: DateIs, names: Names) -> Sql:
-    return _DATE[test.prefix](test.lo, test.hi)
+def _date(predicate: DateIs, names: Names) -> Sql:
+    return _DATE[predicate.prefix](predicate.lo, predicate.hi)
 
 
 _NUMBER: Final[dict[str, Callable[[float, float, float], Sql]]] = {
@@ -244,24 +242,24 @@ _NUMBER: Final[dict[str, Callable[[float, float, float], Sql]]] = {
 
 
 def in_range(lo: float, hi: float) -> Sql:
-    """The number lies in [lo, hi), or is lo if that is empty."""
+    """Return the condition that the number is in [lo, hi), or equals lo if that is empty."""
     return ("x.number = ?", (lo,)) if lo == hi else ("x.number >= ? AND x.number < ?", (lo, hi))
 
 
-def _quantity(test: QuantityIs, names: Names) -> Sql:
-    number = _NUMBER[test.prefix](float(test.lo), float(test.hi), float(test.value))
-    return both(number, _unit(test, names))
+def _quantity(predicate: QuantityIs, names: Names) -> Sql:
+    number = _NUMBER[predicate.prefix](float(predicate.lo), float(predicate.hi), float(predicate.value))
+    return both(number, _unit(predicate, names))
 
 
-def _unit(test: QuantityIs, names: Names) -> Sql:
-    if test.system is not None:
-        return both(_system(test.system, names), TRUE if test.unit is None else ("x.code = ?", (test.unit,)))
-    return TRUE if test.unit is None else ("(x.code = ? OR x.unit = ?)", (test.unit, test.unit))
+def _unit(predicate: QuantityIs, names: Names) -> Sql:
+    if predicate.system is not None:
+        return both(_system(predicate.system, names), TRUE if predicate.unit is None else ("x.code = ?", (predicate.unit,)))
+    return TRUE if predicate.unit is None else ("(x.code = ? OR x.unit = ?)", (predicate.unit, predicate.unit))
 
 
-_PASSES: Final[dict[type, Callable[[Any, Names], Sql]]] = {
+_PREDICATES: Final[dict[type, Callable[[Any, Names], Sql]]] = {
     TokenIs: _token,
-    RefersTo: lambda test, names: among("x.target", test.targets),
+    RefersTo: lambda predicate, names: among("x.target", predicate.targets),
     TextIs: _text,
     DateIs: _date,
     QuantityIs: _quantity,

@@ -1,7 +1,8 @@
-"""The writer of the SQLite store: one thread, one connection, and one commit for all that waits.
+"""The writer of the SQLite store: one thread with one connection runs all jobs.
 
-Whatever was queued while the last commit ran is committed together, each job in a savepoint of its own; a
-durable commit costs far more than a job.  Several processes may each have a writer on one file.
+Jobs that were queued while the last commit ran are committed together, because a durable commit costs much more than a
+job.  Each has its own savepoint, so that one failed job does not affect the others.  Each process that shares the file
+has its own writer.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from fhir_server.store.sqlite.transaction import SqliteTransaction
 
 T = TypeVar("T")
 Job = Callable[[SqliteTransaction], Any]
-_Waiting = tuple[Job, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_QueuedJob = tuple[Job, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
-_MOST: Final = 256  # jobs in one commit: bounds how long the first of them waits
+_MAX_BATCH: Final = 256  # jobs in one commit; limits how long the first of them waits
 
 
-class _AcknowledgementLostError(Exception):
-    """SQLite gave up the whole transaction (full disk, I/O error), and with it the jobs that had gone well."""
+class _TransactionLostError(Exception):
+    """SQLite rolled back the whole transaction (full disk, I/O error), including the jobs that had succeeded."""
 
 
 class Writer:
-    """Runs jobs one after the other and hands their outcomes back to the event loops that wait."""
+    """Runs jobs one after the other and returns their results to the waiting event loops."""
 
     def __init__(self, path: Path) -> None:
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[_QueuedJob | None] = SimpleQueue()
         connection = open_connection(path)
         self._connection = connection
         self._names = Names(connection)
@@ -47,7 +48,10 @@ class Writer:
         self._thread.start()
 
     async def run(self, job: Job) -> Any:
-        """The job's result, once it is durable.  Raises what the job raises; Problem ``busy`` if nothing can be written now."""
+        """Run the job and return its result once it is durable.
+
+        Raises what the job raises, and Problem ``busy`` if nothing can be written now.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if not self._thread.is_alive():
@@ -56,59 +60,59 @@ class Writer:
         return await future
 
     def close(self) -> None:
-        """Finish what is queued, then stop."""
+        """Finish the queued jobs, then stop."""
         self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        going = True
-        while going:
-            batch: list[_Waiting] = []
+        running = True
+        while running:
+            batch: list[_QueuedJob] = []
             waiting = self._queue.get()
             while waiting is not None:
                 batch.append(waiting)
-                if len(batch) == _MOST:
+                if len(batch) == _MAX_BATCH:
                     break
                 try:
                     waiting = self._queue.get_nowait()
                 except Empty:
                     break
-            going = waiting is not None
+            running = waiting is not None
             if batch:
                 _deliver(batch, self._commit(batch))
         self._connection.close()
 
-    def _commit(self, batch: list[_Waiting]) -> list[_Outcome]:
+    def _commit(self, batch: list[_QueuedJob]) -> list[_Outcome]:
         try:
             self._transaction.begin()
             if len(batch) == 1:
-                return [self._alone(*batch[0])]
-            outcomes = [self._beside(job, future) for job, _, future in batch]
+                return [self._run_single(*batch[0])]
+            outcomes = [self._run_in_savepoint(job, future) for job, _, future in batch]
             self._transaction.commit()
             return outcomes
-        except (apsw.Error, _AcknowledgementLostError) as error:
-            self._undo()
-            problem = Problem("busy", "Nothing can be written at the moment.")
+        except (apsw.Error, _TransactionLostError) as error:
+            self._roll_back()
+            problem = Problem("busy", "Nothing can be written at the moment. Try again later.")
             problem.__cause__ = error
             return [(future, None, problem) for _, _, future in batch]
 
-    def _alone(self, job: Job, _: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> _Outcome:
-        """One job, without the savepoint's journal, which doubles the cost of a big one."""
+    def _run_single(self, job: Job, _: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> _Outcome:
+        """Run the only job of a commit without a savepoint, whose journal would double the cost of a large job."""
         try:
             result = job(self._transaction)
         except BaseException as error:
-            self._undo()
+            self._roll_back()
             return future, None, error
         self._transaction.commit()
         return future, result, None
 
-    def _beside(self, job: Job, future: asyncio.Future[Any]) -> _Outcome:
+    def _run_in_savepoint(self, job: Job, future: asyncio.Future[Any]) -> _Outcome:
         self._connection.execute("SAVEPOINT job")
         try:
             result = job(self._transaction)
         except BaseException as error:
             if not self._connection.in_transaction:
-                raise _AcknowledgementLostError from error
+                raise _TransactionLostError from error
             self._connection.execute("ROLLBACK TO job")
             self._connection.execute("RELEASE job")
             self._names.forget()
@@ -116,40 +120,44 @@ class Writer:
         self._connection.execute("RELEASE job")
         return future, result, None
 
-    def _undo(self) -> None:
+    def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._names.forget()
 
 
-def driven(job: Callable[[Transaction], Awaitable[T]]) -> Job:
-    """The coroutine function as a plain one: it awaits only the transaction, which never suspends."""
+def as_plain_job(job: Callable[[Transaction], Awaitable[T]]) -> Job:
+    """Return a plain function that runs the coroutine function ``job``.
 
-    async def awaited(transaction: SqliteTransaction) -> T:
+    That works because a job awaits only the transaction, which never suspends.  The plain function raises RuntimeError
+    if the job awaits anything else.
+    """
+
+    async def run_job(transaction: SqliteTransaction) -> T:
         return await job(transaction)
 
     def run(transaction: SqliteTransaction) -> Any:
-        coroutine: Coroutine[Any, Any, T] = awaited(transaction)
+        coroutine: Coroutine[Any, Any, T] = run_job(transaction)
         try:
             coroutine.send(None)
         except StopIteration as finished:
             return finished.value
         coroutine.close()
-        raise RuntimeError("a job of a store must await nothing but its transaction")
+        raise RuntimeError("a job of a store must not await anything but its transaction")
 
     return run
 
 
-def _deliver(batch: list[_Waiting], outcomes: list[_Outcome]) -> None:
+def _deliver(batch: list[_QueuedJob], outcomes: list[_Outcome]) -> None:
     loops: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
     for (_, loop, _), outcome in zip(batch, outcomes, strict=True):
         loops.setdefault(loop, []).append(outcome)
-    for loop, mine in loops.items():
-        with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
-            loop.call_soon_threadsafe(_settle, mine)
+    for loop, loop_outcomes in loops.items():
+        with suppress(RuntimeError):  # the loop was closed, so nothing waits for the result
+            loop.call_soon_threadsafe(_set_results, loop_outcomes)
 
 
-def _settle(outcomes: list[_Outcome]) -> None:
+def _set_results(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
         if future.cancelled():
             continue

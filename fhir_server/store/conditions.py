@@ -1,0 +1,32 @@
+"""Facts about conditions and visibilities that the translators of all stores share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fhir_server.search.filters import AllOf, Filter
+from fhir_server.search.visibility import Visibility, VisibilityClause
+
+
+def conjuncts(where: Filter) -> Iterator[Filter]:
+    """Yield the conditions that must all hold for this one to hold."""
+    if isinstance(where, AllOf):
+        for part in where.parts:
+            yield from conjuncts(part)
+    else:
+        yield where
+
+
+def effective_clauses(visibility: Visibility) -> tuple[VisibilityClause, ...]:
+    """Return the clauses without repetitions and without those that admit no row."""
+    admitting = [clause for clause in visibility.clauses if clause.classes and (clause.patients is None or clause.patients)]
+    return tuple(dict.fromkeys(admitting))
+
+
+def after_prefix(prefix: str) -> str | None:
+    """Return the least string greater than all strings that start with ``prefix``; None if there is none."""
+    shortened = prefix.rstrip("\U0010ffff")
+    if not shortened:
+        return None
+    following = ord(shortened[-1]) + 1
+    return shortened[:-1] + chr(0xE000 if following == 0xD800 else following)  # no text contains surrogates

@@ -1,0 +1,190 @@
+"""The protocols that every store implements.
+
+A store keeps resources with their history and index, small key-value records, and append-only logs, and translates the
+condition language of :mod:`fhir_server.search.filters`.  It knows no FHIR rules, no policy and no HTTP.
+
+Methods are coroutines because MongoDB's driver is asynchronous.  The SQLite store never suspends, so do not await
+anything else while one of its snapshots is open.
+
+Times are microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+from fhir_server.search.filters import Filter
+from fhir_server.search.visibility import Position, SortKey, Visibility
+from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
+
+T = TypeVar("T")
+
+
+class Snapshot(Protocol):
+    """A consistent reading of the store at one instant.
+
+    A method that takes a Visibility answers as if nothing outside it existed.  A method whose name ends in
+    ``_unfiltered`` looks past visibility: its result must not reach a caller unchecked.
+    """
+
+    async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
+        """Return the current version if it is visible, else None.  The same as ``find`` by id, but cheaper."""
+
+    async def find(
+        self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
+    ) -> Page:
+        """Return at most ``limit`` visible rows that meet ``where``, in the order of ``sort``, then of the store.
+
+        The order of the store is described in :mod:`~fhir_server.store.row_order`: for a visibility that is limited to
+        patients, by when rows were stored; for any other, by the number of the row's first patient, then by that.
+
+        Raises Problem ``invalid`` if ``after`` names a row that is not visible (any more).
+        """
+
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        """Return the exact number of visible rows that meet ``where``."""
+
+    async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
+        """Return those of these references (``Type/id``) that the visibility of their type admits."""
+
+    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
+        """Return all visible versions, oldest first; none if the newest version that is not a deletion is hidden.
+
+        A deletion is a Row with interaction ``delete``, the class of the version before it and an empty body.
+        """
+
+    async def classes(self) -> tuple[str, ...]:
+        """Return the keys of all visibility classes.  A class's id is its index here."""
+
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
+        """Return the current permission epoch of this patient, or with None one whose ``patient`` counter is 0."""
+
+    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
+        """Return the types that have a current row of one of these patients, visible or not.
+
+        For code that then queries each type with a visibility.  May include types that have none.
+        """
+
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        """Return the patients to whom the visible rows that meet ``where`` belong."""
+
+
+class Transaction(Snapshot, Protocol):
+    """A Snapshot that can write.  All of its writes become visible and durable together, or none does."""
+
+    async def prefetch(self, names: Iterable[str]) -> None:
+        """Announce references (``Type/id``) that will be read one by one, so that the store can fetch them together."""
+
+    async def read_unfiltered(self, type: str, id: str) -> Row | None:
+        """Return the current version, visible or not; for a deleted resource the Row of its deletion.
+
+        For the write path, which labels and checks.  Never for an answer.
+        """
+
+    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
+        """Return all versions before the one that :meth:`read_unfiltered` returns, oldest first.  For relabeling."""
+
+    async def put(self, indexed: IndexedRow) -> None:
+        """Store this as the current version; the version before it stays in the history.
+
+        Raises Problem ``conflict`` unless ``version`` is one more than the stored one (deletions count; 0 if none).
+        """
+
+    async def delete(self, row: Row) -> None:
+        """Store the deletion ``row`` (interaction ``delete``) and remove the current version and its entries.
+
+        Raises Problem ``conflict`` as ``put`` does, and if there is no current version.
+        """
+
+    async def relabel(self, indexed: IndexedRow) -> None:
+        """Replace the labels of a stored version, current or past, as if it had been written with them.
+
+        Labels are the patients, class, release, labeled elements, guarded references, version digests and entries.
+        Body, time and interaction do not change.  The row's place in the store's order follows the new labels.
+
+        Raises Problem ``conflict`` if there is no such version.
+        """
+
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+        """Return rows that refer to ``target``, each as :meth:`read_unfiltered` returns it.  For relabeling.
+
+        A row refers to it if any of its versions has an index entry (of one of ``params``, as "Type.param") for it.
+        The result may also hold rows of which a version had such an entry before it was relabeled.
+        """
+
+    async def intern_class(self, key: str) -> int:
+        """Return the id of the visibility class with this key; a new class gets the next id."""
+
+    async def advance_epoch(self, patient: str | None) -> None:
+        """Increment this patient's counter of the permission epoch, or with None the ``security`` counter."""
+
+
+class KeyValueStore(Protocol):
+    """Small records by kind and key, with an expiry: codes, tokens, sessions, users, clients, keys, export jobs, attempts.
+
+    Keys of secrets are digests.  ``family`` groups records that are deleted together (a token family, for example).
+    ``now`` is the clock by which :meth:`put_if_absent` decides what has expired.  The code that opens the store sets it.
+    """
+
+    now: Callable[[], int]
+
+    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
+        """Store the record; return False and store nothing if the key exists and has not expired at ``now()``."""
+
+    async def get(self, kind: str, key: str, now: int) -> bytes | None:
+        """Return the value; None if the key does not exist or has expired at ``now``."""
+
+    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
+        """Remove the record and return its value, atomically: of concurrent callers only one gets it."""
+
+    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
+        """Store the record, or replace the one with this key."""
+
+    async def delete_family(self, family: str) -> None:
+        """Remove all records of this family, of every kind, and increment the ``security`` counter."""
+
+    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        """Return (key, value) of all records of this kind that have not expired at ``now``, ordered by key."""
+
+    async def purge(self, now: int) -> None:
+        """Remove all records that have expired at ``now``."""
+
+
+class Store(Protocol):
+    """Resources with their history and index, key-value records, and logs."""
+
+    key_values: KeyValueStore
+
+    async def prepare(self) -> None:
+        """Prepare the store for its first use.
+
+        Raises ValueError, with a message for the operator, if the database cannot give the guarantees of this
+        interface, OSError if it cannot be reached.
+        """
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Open a snapshot of the store as it is now."""
+
+    async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``job`` in a transaction and return its result once the transaction is durable.
+
+        The job may run on another thread, more than once, and in one commit with other jobs.  It must await nothing
+        but the transaction.  If it raises, none of its writes is stored.
+        """
+
+    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
+        """Append lines to the log of this name, in order.  They are durable when this returns."""
+
+    async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
+        """Return at most ``limit`` lines of a log with their numbers, which increase, starting after number ``after``."""
+
+    async def close(self) -> None:
+        """Finish what is queued and close all connections."""
+
+
+def system_now() -> int:
+    """Return the system's time in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
