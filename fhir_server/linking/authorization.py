@@ -46,7 +46,7 @@ async def start(context: LinkingContext, user: User, organization_id: str) -> tu
         raise LinkError(_UNKNOWN)
     endpoints = await discover(context, organization)
     state, pending = new_secret(), _PendingLink(user.subject, organization, endpoints, new_secret(), new_secret())
-    expires, family = context.smart.now() + REQUEST_LIFE, organizations.family(organization.id)
+    expires, family = context.smart.now() + REQUEST_LIFE, organizations.link_family(organization.id)
     await context.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(pending), expires, family)
     url = prepare_grant_uri(
         endpoints.authorization,
@@ -88,7 +88,7 @@ async def finish(context: LinkingContext, user: User, parameters: Iterable[tuple
         raise
 
 
-def host(url: str) -> str:
+def host_of(url: str) -> str:
     """Return the host of ``url``, as the address bar of a browser shows it."""
     return urlsplit(url).netloc
 

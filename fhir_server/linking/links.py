@@ -33,16 +33,17 @@ class Link(msgspec.Struct, frozen=True):
     """One linked account.
 
     ``patient``  id of the person's Patient at the other system
-    ``base``     FHIR base URL; ``token``, ``revocation``: URLs of the OAuth endpoints. The tokens are sent only to these.
-                 If the other system moves, the person must link the account again.
+    ``base``     the other system's FHIR base URL
+    ``token_endpoint``, ``revocation_endpoint``  URLs; "" for no revocation endpoint. The tokens are sent only to these URLs
+                 and to ``base``: if the other system moves, the person must link the account again.
     ``since``    microseconds since 1970 UTC
     """
 
     id: str
     organization: str = msgspec.field(name="organisation")
     base: str
-    token: str
-    revocation: str
+    token_endpoint: str = msgspec.field(name="token")
+    revocation_endpoint: str = msgspec.field(name="revocation")
     patient: str
     since: int
 
@@ -76,13 +77,13 @@ async def add(
         id=new_secret()[:22],
         organization=organization.id,
         base=organization.base,
-        token=endpoints.token,
-        revocation=endpoints.revocation,
+        token_endpoint=endpoints.token,
+        revocation_endpoint=endpoints.revocation,
         patient=patient,
         since=context.smart.now(),
     )
     await _save_tokens(context, link, tokens)
-    family = organizations.family(link.organization)
+    family = organizations.link_family(link.organization)
     await context.smart.store.key_values.put(_kind(user), link.id, msgspec.json.encode(link), MAX_INSTANT, family)
     for old in earlier:
         await unlink(context, user, old)
@@ -150,7 +151,9 @@ async def _refresh(context: LinkingContext, user: User, link: Link, refused: str
     organization = await organizations.find(context.smart.store, link.organization)
     if not tokens.refresh or organization is None or organization.base != link.base:
         raise LinkEndedError(ENDED)
-    token_response = await token_endpoint.request_tokens(context, organization, link.token, "refresh_token", refresh_token=tokens.refresh)
+    token_response = await token_endpoint.request_tokens(
+        context, organization, link.token_endpoint, "refresh_token", refresh_token=tokens.refresh
+    )
     refreshed = token_endpoint.parse_tokens(context, token_response, tokens.refresh)
     await _save_tokens(context, link, refreshed)
     if await find(context, user, link.id) is None:  # removed in the meantime
@@ -184,7 +187,7 @@ async def _load_tokens(context: LinkingContext, link: Link) -> PartnerTokens:
 
 async def _save_tokens(context: LinkingContext, link: Link, tokens: PartnerTokens) -> None:
     encrypted = await token_encryption.encrypt(context.smart, msgspec.json.encode(tokens))
-    family = organizations.family(link.organization)
+    family = organizations.link_family(link.organization)
     await context.smart.store.key_values.put(_TOKENS, link.id, encrypted, MAX_INSTANT, family)
 
 
@@ -196,7 +199,7 @@ async def _revoke(context: LinkingContext, link: Link, encrypted: bytes | None) 
         tokens = msgspec.json.decode(await token_encryption.decrypt(context.smart, encrypted), type=PartnerTokens)
     except LinkError:
         return
-    await token_endpoint.revoke(context, organization, link.token, link.revocation, tokens)
+    await token_endpoint.revoke(context, organization, link.token_endpoint, link.revocation_endpoint, tokens)
 
 
 def _kind(user: User) -> str:

@@ -41,7 +41,7 @@ class Organization(msgspec.Struct, frozen=True):
 _organizations = Register("linked-organisation", Organization)
 
 
-def family(id: str) -> str:
+def link_family(id: str) -> str:
     """Return the key-value family of all links to this organization."""
     return f"linked-organisation:{id}"
 
@@ -67,7 +67,7 @@ async def remove(store: Store, id: str) -> bool:
     The tokens of the links are deleted, but not revoked: the other system must also remove this server's registration.
     """
     removed = await _organizations.remove(store, id)
-    await store.key_values.delete_family(family(id))
+    await store.key_values.delete_family(link_family(id))
     return removed
 
 

@@ -47,7 +47,7 @@ class LinkPages:
         except LinkError as problem:
             return await self._list_page(session, str(problem), _status(problem))
         # A page with a link instead of a redirect: the form-action directive also applies to redirects after a form.
-        return self._page("leaving.html", session, partner=organization, url=url, host=authorization.host(url))
+        return self._page("leaving.html", session, partner=organization, url=url, host=authorization.host_of(url))
 
     async def callback(self, request: Request, session: Session) -> Response:
         try:

@@ -96,7 +96,7 @@ class AccountPages:
         session, cookie = await self._replace_sessions(request, session.user)
         await self._record(session.user, "second-factor")
         await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
-        page = page_handlers.page(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
+        page = page_handlers.render(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
         return page_handlers.with_cookie(self.smart, page, cookie)
 
     async def remove_second_factor(self, request: Request, session: Session, form: dict[str, str]) -> Response:
@@ -132,7 +132,9 @@ class AccountPages:
 
     def _setup_page(self, session: Session, seed: bytes, problem: str = "") -> Response:
         setup = second_factor.build_setup(self.smart, session.user, seed)
-        return page_handlers.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
+        return page_handlers.render(
+            self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem
+        )
 
     async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
         smart, user, zone = self.smart, session.user, self.smart.zone
@@ -146,7 +148,7 @@ class AccountPages:
             "activity": describe_events(await account_events.list_events(smart.store, user, smart.now()), zone),
             "sessions": [(digest(listed.key), listed, format_instant(listed.started, zone)) for listed in open_sessions],
         }
-        return page_handlers.page(smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
+        return page_handlers.render(smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
 
 
 def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:

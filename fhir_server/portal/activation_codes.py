@@ -80,7 +80,7 @@ async def code_state(values: KeyValueStore, related_person: str, now: int) -> Co
     return "accepted" if invitation.accepted else "waiting" if now < invitation.until else "expired"
 
 
-async def forget(values: KeyValueStore, consent: str) -> None:
+async def delete_codes(values: KeyValueStore, consent: str) -> None:
     """Delete the codes of a grant that has ended."""
     await values.delete_family(_family(consent))
 

@@ -62,7 +62,7 @@ async def _app(context: PortalContext, user: User, grant: TokenGrant, records: d
     client = await clients.find(context.smart.store, grant.client_id)
     scope = tokens.current_scope(client, grant) if client else ""
     record = records.get(grant.patient, _NO_ACCESS) if grant.patient else _ANY_RECORD
-    scopes = tuple(describe_scope(one, user.role) for one in resource_scopes(scope))
+    scopes = tuple(describe_scope(granted, user.role) for granted in resource_scopes(scope))
     withheld = sensitive_categories.describe(grant.withheld)
     name = client.name if client else grant.client_id
     return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)

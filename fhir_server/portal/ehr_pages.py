@@ -26,30 +26,30 @@ class ChartPages:
 
     async def show_list(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return page_handlers.failure_page(self.smart, _CLINICIANS_ONLY, 403, session)
+            return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
         charts = await ehr_launch.list_charts(self.smart, session.user)
-        return page_handlers.page(self.smart, "ehr.html", session=session, charts=list(charts.values()))
+        return page_handlers.render(self.smart, "ehr.html", session=session, charts=list(charts.values()))
 
     async def show_chart(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
-            return page_handlers.failure_page(self.smart, _CLINICIANS_ONLY, 403, session)
+            return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
         try:
             chart = await ehr_launch.find_chart(self.smart, session.user, request.path_params["patient"])
         except NoChartError:
-            return page_handlers.failure_page(self.smart, _NO_CHART, 404, session)
+            return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
         apps, visits = await ehr_launch.list_apps(self.smart), await ehr_launch.list_visits(self.smart, session.user, chart.patient)
         # The page's Content-Security-Policy must allow its form to redirect to the apps.
         targets = [app.launch_uri for app in apps]
-        return page_handlers.page(self.smart, "chart.html", targets=targets, session=session, chart=chart, apps=apps, visits=visits)
+        return page_handlers.render(self.smart, "chart.html", targets=targets, session=session, chart=chart, apps=apps, visits=visits)
 
     async def launch(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if session.user.role != "clinician":
-            return page_handlers.failure_page(self.smart, _CLINICIANS_ONLY, 403, session)
+            return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
         patient, client_id, encounter = (form.get(name, "") for name in ("patient", "app", "encounter"))
         try:
             url = await ehr_launch.launch(self.smart, session.user, patient, client_id, encounter)
         except NoChartError:
-            return page_handlers.failure_page(self.smart, _NO_CHART, 404, session)
+            return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
         await self.smart.record(SecurityEvent("open-app", True, session.user.username, client_id, about=patient_references(patient)))
         # RedirectResponse would quote the URL again. A launch URI is used exactly as it was registered.
         return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})

@@ -31,7 +31,7 @@ _templates = Environment(
 )
 
 
-def page(smart: SmartContext, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
+def render(smart: SmartContext, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
     """Render the template ``name``.
 
     ``targets``  origins besides this server to which a form on the page may be submitted or redirected
@@ -46,7 +46,7 @@ def redirect_to(path: str, **query: str) -> Response:
     return RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303, headers=NO_STORE)
 
 
-def cookie(smart: SmartContext, request: Request) -> str:
+def session_cookie(smart: SmartContext, request: Request) -> str:
     return cookies.session_cookie(smart, request)
 
 
@@ -59,7 +59,7 @@ def show_handler(smart: SmartContext, path: str, handler: ShowHandler) -> Callab
     """Call ``handler`` with the current session; without one, redirect to sign-in, which leads back to ``path``."""
 
     async def guarded(request: Request) -> Response:
-        session = await sessions.current(smart, cookie(smart, request))
+        session = await sessions.current(smart, session_cookie(smart, request))
         return redirect_to("/sign-in", next=path) if session is None else await handler(request, session)
 
     return guarded
@@ -75,10 +75,10 @@ def form_handler(smart: SmartContext, path: str, handler: FormHandler) -> Callab
         try:
             form: Form = await read_form(request)
         except BadFormError as error:
-            return failure_page(smart, str(error))
+            return render_failure(smart, str(error))
         if not cookies.is_own_form(smart, request, dict(form).get("token", "")):
-            return failure_page(smart, _FORGED, 403)
-        session = await sessions.current(smart, cookie(smart, request))
+            return render_failure(smart, _FORGED, 403)
+        session = await sessions.current(smart, session_cookie(smart, request))
         return redirect_to("/sign-in", next=path, lapsed="yes") if session is None else await handler(request, session, dict(form))
 
     return guarded
@@ -93,11 +93,11 @@ def redirect_handler(path: str) -> Callable[[], Awaitable[Response]]:
     return redirect
 
 
-def failure_page(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
-    return page(smart, "failed.html", status, text=text, session=session)
+def render_failure(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
+    return render(smart, "failed.html", status, text=text, session=session)
 
 
-async def style() -> Response:
+async def serve_style() -> Response:
     """Return the portal's own style sheet; it extends that of the sign-in pages."""
     body = (files("fhir_server.portal") / "pages" / "portal.css").read_bytes()
     headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}

@@ -40,9 +40,10 @@ class ProxyGrant:
     until: int | None
 
 
-async def in_force(view: View, patient: str, zone: ZoneInfo) -> list[ProxyGrant]:
+async def list_in_force(view: View, patient: str, zone: ZoneInfo) -> list[ProxyGrant]:
     """Return the adult grants on the record of ``patient``, the oldest first."""
-    related_persons = {str(one["id"]): one for one in await _find_all(view, "RelatedPerson", EVERYTHING) if one.get("active", True)}
+    people = await _find_all(view, "RelatedPerson", EVERYTHING)
+    related_persons = {str(person["id"]): person for person in people if person.get("active", True)}
     grants = []
     for consent in await _find_all(view, "Consent", Has("status", TokenIs(None, "active"))):
         permits = [

@@ -38,7 +38,7 @@ class SharingRequest:
     until: date | None = None
 
 
-def related_person(patient: str, request: SharingRequest) -> Draft:
+def build_related_person(patient: str, request: SharingRequest) -> Draft:
     """Build the RelatedPerson for the person who gets access to the record of ``patient``."""
     resource = model("RelatedPerson")(active=True, patient=_reference("Patient", patient), name=[model("HumanName")(text=request.name)])
     if request.relationship:
@@ -46,7 +46,9 @@ def related_person(patient: str, request: SharingRequest) -> Draft:
     return _draft(resource)
 
 
-def consent(patient: str, related_person_id: str, request: SharingRequest, *, now: int, today: date, policy: str, authority: str) -> Draft:
+def build_consent(
+    patient: str, related_person_id: str, request: SharingRequest, *, now: int, today: date, policy: str, authority: str
+) -> Draft:
     """Build the Consent by which ``patient`` gives the RelatedPerson access.
 
     ``now``        microseconds since 1970 UTC

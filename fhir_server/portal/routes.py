@@ -37,20 +37,20 @@ class PortalPages:
         self.context = context
         self.smart = context.smart
 
-    async def start(self, request: Request) -> Response:
-        session = await sessions.current(self.smart, page_handlers.cookie(self.smart, request))
+    async def show_start(self, request: Request) -> Response:
+        session = await sessions.current(self.smart, page_handlers.session_cookie(self.smart, request))
         if session is None:
-            return page_handlers.page(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
+            return page_handlers.render(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
         now = self.smart.now()
         records = await self.context.records(session.user, now)
         may_share = await self.context.may_share(session.user, now)
         events = await account_events.list_events(self.smart.store, session.user, now)
         changes = describe_events(account_events.changes_since_last_sign_in(events), self.smart.zone)
-        return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changes=changes)
+        return page_handlers.render(self.smart, "start.html", session=session, records=records, may_share=may_share, changes=changes)
 
     # friends and family access
 
-    async def sharing(self, request: Request, session: Session) -> Response:
+    async def show_sharing(self, request: Request, session: Session) -> Response:
         return await self._sharing_page(session, {}, done=_ENDED if "ended" in request.query_params else "")
 
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
@@ -97,7 +97,7 @@ class PortalPages:
             grants = await sharing.list_shared(self.context, session.user, now)
         except NotYourRecordError:
             return self._not_yours_page(session)
-        return page_handlers.page(
+        return page_handlers.render(
             self.smart,
             "sharing.html",
             400 if error else 200,
@@ -135,15 +135,15 @@ class PortalPages:
 
     def _code_page(self, session: Session, code: str, name: str, now: int) -> Response:
         until = format_instant_date(now + activation_codes.CODE_LIFE, self.smart.zone)
-        return page_handlers.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
+        return page_handlers.render(self.smart, "code.html", session=session, code=code, person=name, until=until)
 
     def _not_yours_page(self, session: Session) -> Response:
-        return page_handlers.page(self.smart, "not_yours.html", 403, session=session)
+        return page_handlers.render(self.smart, "not_yours.html", 403, session=session)
 
     # activation codes
 
-    async def accept(self, request: Request, session: Session) -> Response:
-        return page_handlers.page(self.smart, "accept.html", session=session)
+    async def show_accept(self, request: Request, session: Session) -> Response:
+        return page_handlers.render(self.smart, "accept.html", session=session)
 
     async def redeem(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
@@ -154,7 +154,7 @@ class PortalPages:
             if earlier is not None:
                 return await self._accepted_page(request, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
-            return page_handlers.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
+            return page_handlers.render(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
         return await self._accepted_page(request, user, invitation, now)
@@ -163,11 +163,13 @@ class PortalPages:
         choice = next((record for record in await self.context.records(user, now) if record.patient == invitation.patient), None)
         value = await sessions.start(self.smart, user, browser_names.describe_browser(request))
         session = Session(user, now, sessions.form_token(value))
-        return page_handlers.with_cookie(self.smart, page_handlers.page(self.smart, "accepted.html", session=session, choice=choice), value)
+        return page_handlers.with_cookie(
+            self.smart, page_handlers.render(self.smart, "accepted.html", session=session, choice=choice), value
+        )
 
     # connected apps
 
-    async def apps(self, request: Request, session: Session) -> Response:
+    async def show_apps(self, request: Request, session: Session) -> Response:
         return await self._apps_page(session, done=_APP_ENDED if "ended" in request.query_params else "")
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
@@ -183,7 +185,7 @@ class PortalPages:
         apps = await connected_apps.list_connected(self.context, session.user, self.smart.now())
         zone = self.smart.zone
         listed = [(app, format_instant_date(app.since or app.renewed, zone), format_instant_date(app.renewed, zone)) for app in apps]
-        return page_handlers.page(
+        return page_handlers.render(
             self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, done=done, apps=listed
         )
 
@@ -192,9 +194,9 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
     """Build the routes of all portal pages."""
     pages = PortalPages(PortalContext(smart, service, PermissionResolver(service.policy, service.base)))
     routes = APIRouter(include_in_schema=False)
-    routes.add_api_route("/", pages.start, methods=["GET"])
-    routes.add_api_route("/portal.css", page_handlers.style, methods=["GET"])
-    for path, show in {"/sharing": pages.sharing, "/accept": pages.accept, "/apps": pages.apps}.items():
+    routes.add_api_route("/", pages.show_start, methods=["GET"])
+    routes.add_api_route("/portal.css", page_handlers.serve_style, methods=["GET"])
+    for path, show in {"/sharing": pages.show_sharing, "/accept": pages.show_accept, "/apps": pages.show_apps}.items():
         routes.add_api_route(path, page_handlers.show_handler(smart, path, show), methods=["GET"])
     # URL of a form -> the page that shows the form, the handler
     forms = {

@@ -73,8 +73,8 @@ async def share(context: PortalContext, user: User, request: SharingRequest, now
     """
     patient, service = _own_patient(user), context.service
     related_person, consent_id = service.new_id(), service.new_id()
-    person = proxy_resources.related_person(patient, request)
-    consent = proxy_resources.consent(
+    person = proxy_resources.build_related_person(patient, request)
+    consent = proxy_resources.build_consent(
         patient, related_person, request, now=now, today=context.today(now), policy=service.policy.name, authority=context.smart.origin
     )
 
@@ -114,11 +114,11 @@ async def end(context: PortalContext, user: User, consent: str, now: int) -> Non
         await context.writer(tx, now).write(ended, consent, trusted=True, previous=row)
 
     await context.smart.store.write(job)
-    await activation_codes.forget(context.smart.store.key_values, consent)
+    await activation_codes.delete_codes(context.smart.store.key_values, consent)
 
 
 async def _grants_in_force(context: PortalContext, view: View, user: User) -> list[ProxyGrant]:
-    return await proxy_grants.in_force(view, _own_patient(user), context.service.policy.timezone)
+    return await proxy_grants.list_in_force(view, _own_patient(user), context.service.policy.timezone)
 
 
 def _own_patient(user: User) -> str:

@@ -21,7 +21,7 @@ Answer = Callable[[httpx.Request], Any]
 
 
 def _changed(worlds: Worlds, end: str, **changes: Any) -> None:
-    """Their answer at this path, with members changed (None: taken away)."""
+    """The other system's response at this path, with members changed (None: removed)."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
         real = await worlds.wire.app.handle_async_request(request)

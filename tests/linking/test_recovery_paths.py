@@ -1,4 +1,4 @@
-"""What people are told of links that are gone, and of forms that came too late."""
+"""Removed links, and forms that are sent too late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account page: password, second step and sessions, each changed only by who knows the password now."""
+"""The account page: password, second factor and sessions. Each change requires the current password."""
 
 from __future__ import annotations
 

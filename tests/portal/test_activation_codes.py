@@ -1,4 +1,4 @@
-"""Activation codes: redeemed once, by one account, and silent about why they fail."""
+"""Activation codes: redeemed once, by one account, with one message for all failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def made(world: World) -> str:
 
 
 def typed(visitor: Visitor, code: str) -> tuple[int, str]:
-    """The status, and the problem the page states."""
+    """Submit a code; return the status and the error message."""
     answer = visitor.send("/accept", "/accept", code=code)
     problem = answer.text.partition('<h2 id="problem-title">There is a problem</h2>')[2].partition("</div>")[0]
     return answer.status_code, problem.strip()

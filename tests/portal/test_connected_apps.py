@@ -1,4 +1,4 @@
-"""Connected apps: what the page lists, and what ending one does."""
+"""Connected apps: listing them, and ending their access."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fhir_server import jsontext
-from fhir_server.portal.proxy_resources import SharingRequest, consent, describe_person, related_person
+from fhir_server.portal.proxy_resources import SharingRequest, build_consent, build_related_person, describe_person
 from tests.portal.environment import START
 
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
@@ -25,14 +25,14 @@ def coded(system: str, code: str, display: str = "") -> dict[str, Any]:
 def test_related_person_is_written_as_expected() -> None:
     expected = {"resourceType": "RelatedPerson", "active": True, "patient": PATIENT}
     expected |= {"relationship": [coded(f"{TERMINOLOGY}/v3-RoleCode", "SIB", "sibling")], "name": [{"text": "Sam Standard"}]}
-    assert related_person("adult", REQUEST).value == expected
-    assert "relationship" not in related_person("adult", SharingRequest("Sam Standard", "", "full")).value
+    assert build_related_person("adult", REQUEST).value == expected
+    assert "relationship" not in build_related_person("adult", SharingRequest("Sam Standard", "", "full")).value
 
 
 @pytest.mark.parametrize("until", [None, date(2027, 1, 31)])
 def test_consent_is_written_as_expected(until: date | None) -> None:
     request = SharingRequest("Sam Standard", "SIB", "full", until)
-    draft = consent("adult", "sam", request, now=START, today=date(2026, 11, 21), policy="optum", authority="https://records.example")
+    draft = build_consent("adult", "sam", request, now=START, today=date(2026, 11, 21), policy="optum", authority="https://records.example")
     grantee = {"role": coded(f"{TERMINOLOGY}/v3-RoleCode", "GRANTEE", "grantee"), "reference": {"reference": "RelatedPerson/sam"}}
     period = {"start": "2026-11-21"} | ({"end": "2027-01-31"} if until else {})
     expected = {

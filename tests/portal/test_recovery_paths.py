@@ -1,4 +1,4 @@
-"""What people are told when a form came too late, was sent twice or has to be filled in again."""
+"""Forms that are sent too late or twice, or must be filled in again."""
 
 from __future__ import annotations
 

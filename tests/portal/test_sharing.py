@@ -1,4 +1,4 @@
-"""Friends and family access: sharing a record, and ending that."""
+"""Friends and family access: sharing a record, and ending access."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_access_level_description_follows_the_policy() -> None:
 
 
 def test_sharing_is_authorized_in_the_writing_transaction(world: World) -> None:
-    """An adult whose record is closed between the page and the form (here: recorded as dead) grants nothing."""
+    """An adult whose record is closed after the page was opened (here: deceased) cannot share it."""
     adult = world.signed_in("adult")
     page = adult.get("/sharing").text
     token, once = (page.partition(f'name="{name}" value="')[2].partition('"')[0] for name in ("token", "once"))
