@@ -115,12 +115,12 @@ async def access_tokens(store: str) -> dict[str, str]:
     now = components.clock()
 
     async def app(username: str, patient: str) -> str:
-        return await tokens.operator_token(components.store, "demo-public", "patient/*.rs", now, username=username, patient=patient)
+        return await tokens.issue_operator_token(components.store, "demo-public", "patient/*.rs", now, username=username, patient=patient)
 
     try:
         found = {patient: await app(patient, patient) for patient in seed.SELF_PATIENTS}
         found |= {patient: await app(f"proxy-of-{patient}", patient) for patient in seed.SHARED_PATIENTS}
-        found["backend"] = await tokens.operator_token(components.store, "demo-backend", "system/*.cruds", now)
+        found["backend"] = await tokens.issue_operator_token(components.store, "demo-backend", "system/*.cruds", now)
         return found
     finally:
         await components.close()

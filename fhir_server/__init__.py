@@ -1,3 +1,3 @@
-"""FHIR R4 server whose answers are computed as if what the caller may not see had never been written."""
+"""FHIR R4 server that applies the consent policy inside every query: hidden data does not change any response."""
 
 __version__ = "0.1.0"

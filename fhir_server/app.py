@@ -36,7 +36,7 @@ from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.password_rules import Rules
+from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
@@ -100,7 +100,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         EncounterChoices(store, resolver),
         record_security_event=auditor.record_event,
         second_factor=frozenset(settings.roles_with_second_factor),
-        passwords=Rules.of((settings.organization_name,), settings.breached_passwords_file),
+        passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
     )
     cursors = Cursors(_cursor_key(settings))

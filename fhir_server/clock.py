@@ -1,4 +1,7 @@
-"""The one clock: microseconds since 1970 UTC, injected everywhere so that a request has a single ``now``."""
+"""Clocks and instants: microseconds since 1970 UTC.
+
+The clock is passed to all code that needs the time, so that a request has one ``now`` and tests can set it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Final
 
 Clock = Callable[[], int]
 
-# Beyond every date that FHIR can write.  Both are stored, in release times, in expiry times and in index entries.
+# Outside the range of FHIR dates.  They mean "never", "always" and the open end of a period; stored data contains them.
 MAX_INSTANT: Final = 2**62
 MIN_INSTANT: Final = -MAX_INSTANT
 
@@ -18,7 +21,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def system_clock() -> Clock:
-    """The machine's clock, which never steps back: a corrected clock must not cross a birthday twice."""
+    """The machine's clock, except that it never goes back: a corrected clock must not cross a birthday twice."""
     last = 0
 
     def now() -> int:
@@ -30,11 +33,11 @@ def system_clock() -> Clock:
 
 
 def fixed_clock(instant: str) -> Clock:
-    """A clock that stands at an ISO 8601 instant (with zone).  Raises ValueError for anything else."""
-    moment = datetime.fromisoformat(instant)
-    if moment.tzinfo is None:
-        raise ValueError(f"A fixed clock needs an instant with its time zone, not {instant!r}.")
-    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    """A clock that always returns this ISO 8601 instant, which must have a time zone.  Raises ValueError for other text."""
+    parsed = datetime.fromisoformat(instant)
+    if parsed.tzinfo is None:
+        raise ValueError(f"A fixed clock requires an instant with a time zone, not {instant!r}.")
+    micros = (parsed - _EPOCH) // timedelta(microseconds=1)
     return lambda: micros
 
 

@@ -1,11 +1,11 @@
-"""The one error vocabulary, and its translation to an OperationOutcome.
+"""Errors of the FHIR API, and their conversion to an OperationOutcome.
 
-Anything below the routes raises :class:`Problem`; one handler turns it into an answer.  OAuth errors are
-Authlib's and never leave ``smart/``.  A Problem that depends on a stored row the caller may not see is
-always ``not-found``, worded exactly as for a row that never existed; ``forbidden`` is only for refusals
-decided without consulting stored data.
+All code below the routes raises :class:`Problem`; one handler converts it to a response.  OAuth errors are Authlib's and
+stay inside ``smart``.
 
-Texts hold nothing but fixed words and what the caller sent.
+Errors must not reveal hidden data.  A Problem that depends on a stored resource that the caller may not see is always
+``not_found``, with the same text as for a resource that never existed.  ``forbidden`` is only for refusals that are decided
+without reading stored data.  Texts contain only fixed words and what the caller sent.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ KINDS: Final[dict[Kind, tuple[int, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One OperationOutcome.issue: an issue type code, a text, and FHIRPath expressions into the caller's body."""
+    """One OperationOutcome.issue: issue type code, text, and FHIRPath expressions that point into the request body."""
 
     code: str
     text: str
@@ -63,7 +63,7 @@ class Issue:
 
 
 class Problem(Exception):
-    """A refusal, in the vocabulary of :data:`KINDS`."""
+    """An error of a kind in :data:`KINDS`, with a text for the caller.  ``issues`` replaces the single issue of that text."""
 
     def __init__(self, kind: Kind, text: str, issues: tuple[Issue, ...] = ()) -> None:
         super().__init__(text)
@@ -72,6 +72,7 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
+        """The HTTP status code."""
         return KINDS[self.kind][0]
 
     def outcome(self) -> bytes:

@@ -1,8 +1,9 @@
-"""JSON whose digits survive: parse for reading, splice for keeping.
+"""JSON texts that keep the digits of decimals as written.
 
-FHIR makes decimal digits significant (http://hl7.org/fhir/R4/datatypes.html#decimal), so the text received
-is the text kept.  :func:`parse` gives Python values for validation and indexing (decimals as ``Decimal``);
-the text itself is only ever cut and joined, by :func:`members`, :func:`spliced` and :func:`without`.
+In FHIR the digits of a decimal are significant (http://hl7.org/fhir/R4/datatypes.html#decimal), so the server stores the
+text that it received.  :func:`parse` returns Python values for validation and indexing, with decimals as ``Decimal``.
+Stored text is split by :func:`members` and :func:`items`, joined by :func:`join_members`, and reduced by
+:func:`remove_paths`.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from fhir_server.errors import Problem
 
 Path = tuple[str | int, ...]
 
-# A character beyond the first 65,536 takes two.
+# A character above U+FFFF is two escapes, a surrogate pair.
 _ESCAPES: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u[0-9a-fA-F]{4}|\\.")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def parse(text: bytes) -> Any:
-    """The value of a JSON text; decimals keep their digits.
+    """The value of a JSON text, with decimals as ``Decimal``.
 
-    Raises Problem ``invalid`` for text that is not JSON, repeats a member name (two readers of such a
-    text may see different resources, and we label only one of them), or nests too deep.
+    Raises Problem ``invalid`` for text that is not JSON, nests too deep, or repeats a member name: two readers of such a
+    text may read different resources, and only one of them would be labeled.
     """
     try:
-        value = _quick.decode(text)
+        value = _fast_decoder.decode(text)
         if _encoder.encode(value) == msgspec.json.format(text, indent=-1):
-            return value  # written again it is the same text: no name was repeated, no digit lost
+            return value  # serialized again it is the same text: no repeated name, no lost digit
     except (ValueError, RecursionError):
-        pass  # the thorough reader says what is wrong
+        pass  # the slower parser below accepts the text or reports the error
     try:
-        value = _decoder.decode(text.decode("utf-8"))
+        value = _strict_decoder.decode(text.decode("utf-8"))
         if b"\\u" in text:
-            unescape(text)  # Python's reader lets halves of surrogate pairs pass, which no text can hold
+            unescape(text)  # raises for a lone surrogate, which Python's parser accepts
         return value
     except (ValueError, RecursionError) as error:
         detail = "the nesting is too deep" if isinstance(error, RecursionError) else _detail(error)
@@ -52,74 +53,77 @@ def _detail(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     if isinstance(error, UnicodeEncodeError):
-        return "an escape stands for half a character"
+        return "an escape sequence is half of a surrogate pair"
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno} column {error.colno}"
     return str(error)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a member name is repeated within one object")
     return value
 
 
-def _constant(_: str) -> NoReturn:
+def _refuse_constant(_: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
 
 
-_quick = msgspec.json.Decoder(float_hook=Decimal)
+_fast_decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant)
+_strict_decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_float=Decimal, parse_constant=_refuse_constant)
 
 
 def members(text: bytes) -> dict[str, bytes]:
-    """Member name -> its value's text, in order, of a JSON object already known to be well formed."""
+    """Member name -> text of its value, in order, of a well-formed JSON object."""
     return {name: bytes(raw) for name, raw in _members.decode(text).items()}
 
 
 def items(text: bytes) -> list[bytes]:
-    """The texts of the items of a JSON array already known to be well formed."""
+    """The texts of the items of a well-formed JSON array."""
     return [bytes(raw) for raw in _items.decode(text)]
 
 
 def compact(text: bytes) -> bytes:
-    """The same JSON text, already known to be well formed, without white space between its tokens; digits stay as written."""
+    """A well-formed JSON text without white space between tokens; digits stay as written."""
     return msgspec.json.format(text, indent=-1)
 
 
 def unescape(text: bytes) -> bytes:
-    """The same JSON text, already known to be well formed, with no escapes but those that JSON needs."""
+    """A well-formed JSON text without the escapes that JSON does not require.
+
+    Raises UnicodeEncodeError for an escaped lone surrogate.
+    """
     return _ESCAPES.sub(_unescape_match, text)
 
 
-def _unescape_match(found: re.Match[bytes]) -> bytes:
-    character: str = json.loads(b'"%s"' % found.group(0))
-    needed = character in '"\\' or character < " "
-    return found.group(0) if needed else character.encode()
+def _unescape_match(match: re.Match[bytes]) -> bytes:
+    character: str = json.loads(b'"%s"' % match.group(0))
+    required = character in '"\\' or character < " "
+    return match.group(0) if required else character.encode()
 
 
 def join_members(parts: Mapping[str, bytes]) -> bytes:
-    """The object text of these members, in order."""
-    return b"{" + b",".join([_named(name) + text for name, text in parts.items()]) + b"}"
+    """The text of a JSON object with these members, in order.  Values are JSON texts."""
+    return b"{" + b",".join([_name_prefix(name) + text for name, text in parts.items()]) + b"}"
 
 
-@lru_cache(4096)  # the same few hundred names stand in all resources
-def _named(name: str) -> bytes:
+@lru_cache(4096)  # all resources use the same few hundred names
+def _name_prefix(name: str) -> bytes:
     return json.dumps(name).encode() + b":"
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON text of a value that :func:`parse` gave, digits kept."""
+    """Compact JSON text of a value from :func:`parse`, with the digits of its decimals."""
     return _encoder.encode(value)
 
 
 def remove_paths(text: bytes, paths: Iterable[Path]) -> bytes:
-    """The JSON text less what stands at these paths; whatever becomes empty goes too.
+    """The JSON text without the values at these paths, and without objects and arrays that become empty.
 
-    Paths index into the *original* text: removing item 1 of an array does not shift item 2.  A text of
-    which nothing remains is ``b""``.
+    Paths refer to the *original* text: removing item 1 of an array does not shift item 2.  The result is ``b""`` if nothing
+    remains.
     """
     tree: dict[str | int, Any] = {}
     for path in paths:
@@ -130,20 +134,20 @@ def remove_paths(text: bytes, paths: Iterable[Path]) -> bytes:
                 break
         else:
             node[path[-1]] = True
-    return _without_tree(text, tree) if tree else text
+    return _remove_tree(text, tree) if tree else text
 
 
-def _without_tree(text: bytes, tree: dict[str | int, Any]) -> bytes:
+def _remove_tree(text: bytes, tree: dict[str | int, Any]) -> bytes:
     if text.lstrip()[:1] == b"[":
-        kept = [_part(raw, tree.get(i)) for i, raw in enumerate(items(text))]
-        kept = [part for part in kept if part]
-        return b"[" + b",".join(kept) + b"]" if kept else b""
-    parts = {name: _part(raw, tree.get(name)) for name, raw in members(text).items()}
+        remaining = [_remove_subtree(raw, tree.get(i)) for i, raw in enumerate(items(text))]
+        remaining = [item for item in remaining if item]
+        return b"[" + b",".join(remaining) + b"]" if remaining else b""
+    parts = {name: _remove_subtree(raw, tree.get(name)) for name, raw in members(text).items()}
     parts = {name: part for name, part in parts.items() if part}
     return join_members(parts) if parts else b""
 
 
-def _part(text: bytes, tree: Any) -> bytes:
+def _remove_subtree(text: bytes, tree: Any) -> bytes:
     if tree is None:
         return text
-    return b"" if tree is True else _without_tree(text, tree)
+    return b"" if tree is True else _remove_tree(text, tree)

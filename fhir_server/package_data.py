@@ -1,4 +1,4 @@
-"""Finds the data that comes with the package: code lists, profiles and demo records.
+"""Finds the data files of the package: code lists, profiles and demo records.
 
 In a wheel, ``ig`` and ``seed_bundles`` are folders of the package.  In a checkout, they are at its top level.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 
 
 def data_folder(name: Literal["ig", "seed_bundles"]) -> Path:
-    """The folder ``name``: the package's own, or the one at the top of the checkout.
+    """The folder ``name`` of the package, or of the top level of the checkout.
 
     Raises FileNotFoundError, with a message for the operator, if neither exists.
     """

@@ -1,7 +1,7 @@
 """Settings: one frozen object, read from environment variables ``FHIR_SERVER_*``.
 
-``docs/settings.md`` is checked against :data:`FIELDS` by a test.  An unknown variable is an error, because a
-misspelt privacy setting that is silently ignored is a leak.
+A test compares ``docs/settings.md`` with :data:`FIELDS`.  An unknown variable is an error: a misspelled privacy setting
+must not be ignored silently.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _RENAMED = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator may set; each field is the variable ``FHIR_SERVER_<NAME>``.
+    """The settings of an operator.  Each field is the variable ``FHIR_SERVER_<NAME>``.
 
     store       URL of the store: ``sqlite:///path`` (relative), ``sqlite:////abs/path``, ``mongodb://…``, ``memory:``
-    origin      scheme, host and port under which callers reach the server; also the OpenID issuer
-    mode        ``production``, ``demo`` (demo people, clients and keys) or ``test``
-    policy      name of a shipped policy (``optum``, ``ssm``, ``strict``) or the path of a policy file
-    timezone    IANA time zone in which ages are counted; empty: the policy file's
+    origin      scheme, host and port of the server as callers see it; also the OpenID issuer
+    mode        ``production``, ``demo`` (demo accounts, clients and keys) or ``test``
+    policy      name of an included policy (``optum``, ``ssm``, ``strict``) or the path of a policy file
+    timezone    IANA time zone for calculating ages; empty: the policy file's
     clock       a fixed ISO 8601 instant instead of the machine's clock; only in demo and test mode
-    organization_name   the organization's name as people see it on the pages
-    ig_path     folder with the ValueSets of sensitive and ordinary codes; empty: the ``ig/`` that comes with the package
+    organization_name   the organization's name on pages
+    ig_path     folder with the ValueSets of sensitive and ordinary codes; empty: the package's ``ig/``
     secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
-                serving in production needs it
-    max_body_bytes      largest request body accepted, in bytes
-    max_bundle_entries  largest number of entries in a batch or transaction
+                required to serve in production
+    max_body_bytes      maximum size of a request body, in bytes
+    max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
@@ -78,31 +78,31 @@ class Settings:
         return SECOND_FACTOR[self.second_factor or ("staff" if self.mode == "production" else "nobody")]
 
     def make_clock(self) -> Clock:
-        """The clock these settings ask for."""
+        """The machine's clock, or a fixed one if ``clock`` is set."""
         return fixed_clock(self.clock) if self.clock else system_clock()
 
     def require_key(self) -> None:
-        """Refuse to serve in production without a key.  Raises ValueError with a text for the operator."""
+        """Raises ValueError, with a message for the operator, in production mode without a secret key of 32 characters."""
         if self.mode == "production" and len(self.secret_key) < 32:
-            raise ValueError("FHIR_SERVER_SECRET_KEY must hold a secret of at least 32 characters in production mode.")
+            raise ValueError("FHIR_SERVER_SECRET_KEY must be a secret of at least 32 characters in production mode.")
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-        """Read, convert and check.  Raises ValueError with a text for the operator."""
+        """Read the settings from environment variables.  Raises ValueError, with a message for the operator, for an invalid one."""
         source = os.environ if environment is None else environment
-        known = {field.name: field for field in fields(Settings)}
-        given: dict[str, object] = {}
+        types = {field.name: field.type for field in fields(Settings)}
+        values: dict[str, object] = {}
         for variable, text in source.items():
             if not variable.startswith(PREFIX):
                 continue
             renamed = _RENAMED.get(variable[len(PREFIX) :])
             if renamed:
-                raise ValueError(f"{variable} is now called {PREFIX}{renamed}.")
+                raise ValueError(f"{variable} was renamed {PREFIX}{renamed}.")
             name = variable[len(PREFIX) :].lower()
-            if name not in known:
-                raise ValueError(f"{variable} is not a setting; see docs/settings.md for the names.")
-            given[name] = _number(variable, text) if known[name].type == "int" else text
-        return _check(Settings(**given))  # type: ignore[arg-type]
+            if name not in types:
+                raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")
+            values[name] = _number(variable, text) if types[name] == "int" else text
+        return _check(Settings(**values))  # type: ignore[arg-type]
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
@@ -110,7 +110,7 @@ FIELDS = tuple(field.name for field in fields(Settings))
 
 def _number(variable: str, text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"{variable} must be a whole number above 0, not {text!r}.")
+        raise ValueError(f"{variable} must be a positive integer, not {text!r}.")
     return int(text)
 
 
@@ -120,13 +120,13 @@ def _check(settings: Settings) -> Settings:
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
     if settings.clock and settings.mode == "production":
-        raise ValueError("FHIR_SERVER_CLOCK is refused in production mode: ages must follow the real clock.")
+        raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:
         _require_instant(settings.clock)
     if not settings.origin.startswith(("http://", "https://")) or settings.origin.endswith("/"):
         raise ValueError("FHIR_SERVER_ORIGIN must be scheme://host[:port] without a trailing slash.")
     if settings.mode == "production" and settings.origin.startswith("http:") and not _LOOPBACK.fullmatch(settings.origin):
-        raise ValueError("FHIR_SERVER_ORIGIN must be https in production: cookies and tokens would travel in the clear.")
+        raise ValueError("FHIR_SERVER_ORIGIN must be https in production, because cookies and tokens must be sent encrypted.")
     return settings
 
 

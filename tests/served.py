@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from fhir_server import app
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
-from fhir_server.store import NEVER
 from tests.mongo.shared_mongod import emptied_url
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ class Served:
         stored = self.parts.store.key_values
         if not await stored.list_all("signing-key", 0):
             for (kind, key), value in _prepared.items():
-                await stored.put_if_absent(kind, key, value, NEVER)
+                await stored.put_if_absent(kind, key, value, MAX_INSTANT)
         await self.parts.prepare()
         if not _prepared:
             _prepared.update({(kind, key): value for kind in PREPARED for key, value in await stored.list_all(kind, 0)})
@@ -100,7 +100,7 @@ class Served:
     def token(
         self, client: str = "demo-backend", scope: str = "system/*.cruds", user: str | None = None, patient: str | None = None
     ) -> str:
-        return self.run(tokens.operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
+        return self.run(tokens.issue_operator_token(self.parts.store, client, scope, self._now, username=user, patient=patient))
 
     def app_token(self, user: str, patient: str, scope: str = "patient/*.cruds") -> str:
         """An access token as a SMART app gets it for this person and patient record."""

@@ -42,7 +42,7 @@ class Authenticator:
         cached = self._cache.get(key)
         if cached is not None and await _is_current(cached, snapshot, now):
             return cached
-        principal = await tokens.principal(self._store, token, now)
+        principal = await tokens.resolve_principal(self._store, token, now)
         if principal is None:
             self._cache.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")

@@ -21,7 +21,7 @@ from fhir_server.search import hidden_references, index, match, scope_conditions
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, RefersTo
 from fhir_server.search.rows import SearchableRow
 from fhir_server.search.visibility import Visibility, VisibilityClause
-from fhir_server.smart.core.scopes import Scope, covers
+from fhir_server.smart.core.scopes import INTERACTIONS, Scope, ScopeInteraction, covering_scopes
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import PermissionEpoch
 
@@ -91,19 +91,21 @@ class Permissions:
         """Whether rows are hidden from this caller until their release."""
         return self.actor is None or decision.released_only(self.actor)
 
-    def scopes(self, type: str, letter: str) -> tuple[Scope, ...]:
-        """The scopes that let this caller do ``letter`` (c, r, u, d, s) to resources of ``type``."""
+    def scopes(self, type: str, interaction: ScopeInteraction) -> tuple[Scope, ...]:
+        """The scopes that let this caller do ``interaction`` (c, r, u, d, s) to resources of ``type``."""
         return tuple(
-            scope for scope in covers(self.principal.scopes, None, type, letter) if self._visible_condition(type, scope) is not None
+            scope
+            for scope in covering_scopes(self.principal.scopes, None, type, interaction)
+            if self._visible_condition(type, scope) is not None
         )
 
-    def covers_resource(self, letter: str, type: str, resource: Mapping[str, Any]) -> bool:
-        """Whether a scope for ``letter`` covers a resource of ``type`` as received: its patients and the scope's condition."""
-        scopes = self.scopes(type, letter)
+    def covers_resource(self, interaction: ScopeInteraction, type: str, resource: Mapping[str, Any]) -> bool:
+        """Whether a scope for ``interaction`` covers a resource of ``type`` as received: its patients and the scope's condition."""
+        scopes = self.scopes(type, interaction)
         if any(not scope.query and self._patients_at_level(scope.level) is None for scope in scopes):
             return True
         patients = labeling.patient_ids(type, resource)
-        id = str(resource.get("id", "")) if letter == "u" else ""  # the server chooses the id of a created resource
+        id = str(resource.get("id", "")) if interaction == "u" else ""  # the server chooses the id of a created resource
         row = SearchableRow(type, id, patients, 0, 0, index.entries(type, resource, self.base))
         return any(self._covers_patients(scope.level, patients) and self._meets_condition(type, scope, row) for scope in scopes)
 
@@ -148,21 +150,21 @@ class Permissions:
     def _patient_references(self) -> frozenset[str]:
         return frozenset(f"Patient/{patient}" for patient in self.patients or ())
 
-    def may_write(self, type: str, letter: str) -> bool:
+    def may_write(self, type: str, interaction: ScopeInteraction) -> bool:
         """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
-        return self.actor is not None and decision.may_write(self.policy, self.actor, type, letter)
+        return self.actor is not None and decision.may_write(self.policy, self.actor, type, interaction)
 
-    def require(self, type: str, letter: str) -> None:
+    def require(self, type: str, interaction: ScopeInteraction) -> None:
         """Raises Problem ``forbidden`` if no scope covers the interaction; consults no stored data."""
-        if not self.scopes(type, letter):
+        if not self.scopes(type, interaction):
             raise Problem("forbidden", f"The scopes of this access token do not cover this interaction on {type}.")
 
-    def visibility(self, type: str, now: int, letters: str = "rs") -> Visibility:
-        """The rows and elements of ``type`` that the caller sees at ``now`` under a scope for any of ``letters``."""
+    def visibility(self, type: str, now: int, interactions: str = "rs") -> Visibility:
+        """The rows and elements of ``type`` that the caller sees at ``now`` under a scope for any of ``interactions``."""
         cache: dict[tuple[str, str], tuple[VisibilityClause, ...]] = self._clauses  # type: ignore[attr-defined]
-        clauses = cache.get((type, letters))
+        clauses = cache.get((type, interactions))
         if clauses is None:
-            clauses = cache[type, letters] = self._compile(type, letters)
+            clauses = cache[type, interactions] = self._compile(type, interactions)
         return Visibility(clauses, now)
 
     def admitted_classes(self, type: str) -> frozenset[int]:
@@ -172,8 +174,8 @@ class Permissions:
             cache[type] = frozenset[int]().union(*(clause.classes for clause in self._compile(type, "cruds")))
         return cache[type]
 
-    def _compile(self, type: str, letters: str) -> tuple[VisibilityClause, ...]:
-        scopes = [scope for letter in letters for scope in self.scopes(type, letter)]
+    def _compile(self, type: str, interactions: str) -> tuple[VisibilityClause, ...]:
+        scopes = [scope for interaction in INTERACTIONS if interaction in interactions for scope in self.scopes(type, interaction)]
         if self.actor is None or type not in catalog():
             return ()
         clauses: dict[VisibilityClause, None] = {}

@@ -1,6 +1,6 @@
-"""Which records a person may open, in the words of the record picker.
+"""Lists the records a person may open and the visits in a record, as options of the pickers of the authorization pages.
 
-Asked of the same judgement that every later request is asked of; a record whose judgement is "nobody" is not offered.
+Both lists come from the permissions that also apply to every later request, so a picker offers only what an app can read.
 """
 
 from __future__ import annotations
@@ -10,48 +10,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.access.resolver import PermissionResolver
+from fhir_server.access.access_summary import exclusion_note
+from fhir_server.access.resolver import AccessibleRecord, PermissionResolver
 from fhir_server.access.view import View
-from fhir_server.consent.decision import Actor, permits
+from fhir_server.clock import MAX_INSTANT
+from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import ActorKind, Policy
-from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.smart.core.persons import EncounterChoice, Person, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 from fhir_server.web.dates import format_date
 
 MOST_VISITS = 50
-_VISITS = resource_scopes("patient/Encounter.rs")
-
-_TEEN = "Appointments, test results and medicines that are private to teenagers are not included."
-_STANDARD = "Sensitive results, visits and medicines are not included."
-_PROXIES = frozenset({ActorKind.CHILD_PROXY, ActorKind.TEEN_PROXY, ActorKind.ADULT_PROXY})
-# (actor, levels of adult grants) -> what the access leaves out of the kinds that it opens
-_NOTES = {(ActorKind.TEEN_PROXY, frozenset[str]()): _TEEN, (ActorKind.ADULT_PROXY, frozenset({"standard"})): _STANDARD}
-_NARROW = {
-    (ActorKind.ADULT_PROXY, frozenset({"scheduling"})): "Visits only.",
-    (ActorKind.ADULT_PROXY, frozenset({"billing"})): "Bills and insurance only.",
-}
-# data class -> what people call it
-_KINDS = {
-    "lab": "test results",
-    "imaging": "imaging",
-    "visit": "visits",
-    "medication": "medicines",
-    "allergy": "allergies",
-    "condition": "diagnoses",
-    "note": "doctors' notes",
-    "procedure": "procedures",
-    "careplan": "care plans",
-}
-_LATEST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, base="").sort
+_VISIT_SCOPES = resource_scopes("patient/Encounter.rs")
+_NEWEST_FIRST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, base="").sort
 
 
 class RecordChoices:
-    """Answers :class:`~fhir_server.smart.core.context.SmartContext`'s question which records a person may open."""
+    """The ``records`` callable of :class:`~fhir_server.smart.core.context.SmartContext`: options of the record picker."""
 
     def __init__(self, store: Store, resolver: PermissionResolver, policy: Policy) -> None:
         self._store = store
@@ -59,23 +38,26 @@ class RecordChoices:
         self._policy = policy
 
     async def __call__(self, person: Person, now: int) -> Sequence[RecordChoice]:
-        """The records this person may open at ``now``, the person's own first."""
+        """Return the records this person may open at ``now`` (microseconds since 1970 UTC), the person's own first."""
         async with self._store.snapshot() as snapshot:
-            openable = await self._resolver.accessible_records(snapshot, person, now)
+            records = await self._resolver.accessible_records(snapshot, person, now)
         today = self._today(now)
-        return [
-            _choice(person, one.patient, one.resource, one.actor, one.name, today, exclusion_note(self._policy, one.actor))
-            for one in openable
-        ]
+        return [self._choice(person, record, today) for record in records]
+
+    def _choice(self, person: Person, record: AccessibleRecord, today: datetime) -> RecordChoice:
+        is_own = record.patient == person.patient
+        relation = "Your record" if is_own else _relation(record.actor, record.resource, today)
+        note = exclusion_note(self._policy, record.actor)
+        return RecordChoice(record.patient, _name(record.resource), relation, note, "" if is_own else record.name)
 
     def _today(self, now: int) -> datetime:
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._resolver.timezone)
 
 
 class EncounterChoices:
-    """Answers :class:`~fhir_server.smart.core.context.SmartContext`'s question which visits in a record a person may hand to an app.
+    """The ``encounters`` callable of :class:`~fhir_server.smart.core.context.SmartContext`: options of the visit picker.
 
-    Asked through a View such as the app itself will get, less what the person keeps from it.
+    Reads through the View that the app itself will get, without the sensitive categories that the person withholds from it.
     """
 
     def __init__(self, store: Store, resolver: PermissionResolver) -> None:
@@ -83,16 +65,16 @@ class EncounterChoices:
         self._resolver = resolver
 
     async def __call__(self, person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
-        """The latest visits in view, the latest first."""
-        principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISITS, None, "", NEVER, withheld)
+        """Return the visible visits of ``patient``, the newest first, at most :data:`MOST_VISITS`."""
+        principal = Principal("", "app", frozenset(), False, None, person, patient, None, _VISIT_SCOPES, None, "", MAX_INSTANT, withheld)
         async with self._store.snapshot() as snapshot:
             permissions = await self._resolver.resolve(snapshot, principal, now)
-            page = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_LATEST, limit=MOST_VISITS)
-        return [EncounterChoice(encounter.id, _visit(jsontext.parse(encounter.body))) for encounter in page.versions]
+            page = await View(snapshot, permissions, now).find("Encounter", EVERYTHING, sort=_NEWEST_FIRST, limit=MOST_VISITS)
+        return [EncounterChoice(visit.id, _describe_visit(jsontext.parse(visit.body))) for visit in page.versions]
 
 
-def _visit(encounter: dict[str, Any]) -> str:
-    """A visit in words: the day, and what kind of visit it was."""
+def _describe_visit(encounter: dict[str, Any]) -> str:
+    """Return the day and the type of a visit, such as "4 March 2026, check-up"."""
     day = format_date(str(encounter.get("period", {}).get("start", "")))
     types = [concept.get("text") or _display(concept) for concept in encounter.get("type", ())]
     kind = next(filter(None, types), "") or str(encounter.get("class", {}).get("display", "")) or "Visit"
@@ -103,27 +85,8 @@ def _display(concept: dict[str, Any]) -> str:
     return next((str(coding["display"]) for coding in concept.get("coding", ()) if "display" in coding), "")
 
 
-def _choice(person: Person, patient: str, resource: dict[str, Any], actor: Actor, name: str, today: datetime, note: str) -> RecordChoice:
-    relation = "Your record" if patient == person.patient else _relation(actor, resource, today)
-    return RecordChoice(patient, _name(resource), relation, note, "" if patient == person.patient else name)
-
-
-def exclusion_note(policy: Policy, actor: Actor) -> str:
-    """What somebody who acts for another does not get, asked of the policy itself; "" for who gets all or is nobody's proxy.
-
-    An empty list of diagnoses must not read as good health to whoever is shown no diagnoses.
-    """
-    if actor.kind not in _PROXIES:
-        return ""
-    narrow = _NARROW.get((actor.kind, actor.levels))
-    closed = [words for data, words in _KINDS.items() if not permits(policy, actor, VisibilityClass(data))]
-    listed = " and ".join(filter(None, [", ".join(closed[:-1]), *closed[-1:]]))
-    whole = f"{listed[:1].upper()}{listed[1:]} are not included at all." if listed else ""
-    return narrow or " ".join(filter(None, [_NOTES.get((actor.kind, actor.levels), ""), whole]))
-
-
 def _relation(actor: Actor, resource: dict[str, Any], today: datetime) -> str:
-    if actor.kind == ActorKind.ADULT_PROXY:
+    if actor.kind is ActorKind.ADULT_PROXY:
         return "Shared with you"
     if actor.kind not in (ActorKind.CHILD_PROXY, ActorKind.TEEN_PROXY):
         return "Your patient"
@@ -132,7 +95,7 @@ def _relation(actor: Actor, resource: dict[str, Any], today: datetime) -> str:
 
 
 def _age(born: str, today: datetime) -> int | None:
-    """Whole years, for display; None for a partial birth date."""
+    """Return the age in whole years, for display; None for a partial birth date."""
     if len(born) != 10:
         return None
     year, month, day = (int(part) for part in born.split("-"))

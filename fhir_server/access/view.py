@@ -60,9 +60,9 @@ class View:
             raise await self._absent(type, id)
         return (await self._visible_versions((row,)))[0]
 
-    async def read_for_write(self, type: str, id: str, letters: str = "cruds") -> VisibleVersion | None:
+    async def read_for_write(self, type: str, id: str, interactions: str = "cruds") -> VisibleVersion | None:
         """The current version if it is visible under a scope for one of these interactions, else None; a write needs no read scope."""
-        row = await self._snapshot.read(type, id, self._visibility(type, letters))
+        row = await self._snapshot.read(type, id, self._visibility(type, interactions))
         return (await self._visible_versions((row,)))[0] if row else None
 
     async def visible_after_write(self, row: Row) -> VisibleVersion | None:
@@ -147,8 +147,8 @@ class View:
             return where
         return hidden_references.limit_to_visible(where, await self.visible_targets(targets))
 
-    def _visibility(self, type: str, letters: str) -> Visibility:
-        return self.permissions.visibility(type, self.now, letters)
+    def _visibility(self, type: str, interactions: str) -> Visibility:
+        return self.permissions.visibility(type, self.now, interactions)
 
     async def _absent(self, type: str, id: str) -> Problem:
         versions = await self._snapshot.versions(type, id, self._visibility(type, "r"))

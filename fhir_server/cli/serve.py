@@ -16,12 +16,12 @@ import uvicorn
 from fhir_server.app import Components, application
 from fhir_server.cli.base import load_settings, main, make_store_folder, run_with_components, without_credentials
 from fhir_server.cli.store import LOAD_KEY, load_key, local_date
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
-from fhir_server.store import NEVER
 
 
 @main.command()
@@ -76,7 +76,7 @@ async def _load_demo(components: Components) -> None:
             await loader.load(unit, report)
     if report.rejects:
         raise ValueError(f"A demo record was rejected: {report.rejects[0].decode()}")
-    await components.store.key_values.put(LOAD_KEY, "demo", b"loaded", NEVER)
+    await components.store.key_values.put(LOAD_KEY, "demo", b"loaded", MAX_INSTANT)
 
 
 def _uvicorn_options(host: str, port: int) -> dict[str, Any]:

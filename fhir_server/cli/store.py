@@ -11,19 +11,20 @@ import click
 
 from fhir_server.app import Components
 from fhir_server.cli.base import is_terminal, main, run_with_components
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export_store
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.maintenance.relabel import relabel_store
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 
 LOAD_KEY = "load-key"
 
 
 async def load_key(store: Store) -> bytes:
     """Return the store's secret from which ids of loaded resources are derived.  Creates it on first use."""
-    await store.key_values.put_if_absent(LOAD_KEY, "key", secrets.token_bytes(32), NEVER)
+    await store.key_values.put_if_absent(LOAD_KEY, "key", secrets.token_bytes(32), MAX_INSTANT)
     return await store.key_values.get(LOAD_KEY, "key", 0) or b""
 
 

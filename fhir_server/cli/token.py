@@ -6,7 +6,7 @@ import click
 
 from fhir_server.app import Components
 from fhir_server.cli.base import main, run_with_components
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.tokens import tokens
 
 
@@ -19,8 +19,8 @@ def token(client_id: str, username: str | None, patient: str | None, scope: str)
     """Print an access token, for tests by the operator.  Needs access to the store."""
 
     async def issue(components: Components) -> str:
-        text = await tokens.operator_token(components.store, client_id, scope, components.clock(), username=username, patient=patient)
-        event = SecurityEvent("operator-token", True, username or "", client_id, about=of_patient(patient), detail={"scope": scope})
+        text = await tokens.issue_operator_token(components.store, client_id, scope, components.clock(), username=username, patient=patient)
+        event = SecurityEvent("operator-token", True, username or "", client_id, about=patient_references(patient), detail={"scope": scope})
         await components.smart.record(event)
         return text
 

@@ -15,7 +15,7 @@ from fhir_server.smart.accounts.password_codes import LIFE
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.persons import Role
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 
 CODE_DAYS = LIFE // (24 * 3600 * 1_000_000)
 
@@ -44,7 +44,7 @@ def add_user(
             components.store, username, initial, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,
             rules=components.smart.passwords,
         )  # fmt: skip
-        event = SecurityEvent("add-user", username=account.username, about=of_patient(patient), detail={"role": role})
+        event = SecurityEvent("add-user", username=account.username, about=patient_references(patient), detail={"role": role})
         await components.smart.record(event)
         return "" if password else await password_codes.issue(components.store, account, components.clock())
 

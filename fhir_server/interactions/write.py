@@ -15,6 +15,7 @@ from fhir_server.interactions import app_state, read
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.search import query
+from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
 from fhir_server.writing.draft import Draft, parse_draft
@@ -140,7 +141,7 @@ async def delete_in(context: WriteContext, request: Request) -> Response:
     return Response(204, headers=version_headers(deleted.version, deleted.updated)[:1])
 
 
-def require_writable(view: View, draft: Draft, interaction: str) -> None:
+def require_writable(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
     """Require that scopes, policy and the draft's own content allow the write; ``interaction`` is ``c`` or ``u``.
 
     Reads no stored data.  Raises Problem ``forbidden``, ``too_large`` or ``unprocessable``.
@@ -155,7 +156,7 @@ def require_writable(view: View, draft: Draft, interaction: str) -> None:
     app_state.check(permissions, draft)
 
 
-def require_covered(view: View, draft: Draft, interaction: str) -> None:
+def require_covered(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
     """Require that a scope covers the resource as sent, by its patient and its content.  Raises Problem ``forbidden``."""
     if not view.permissions.covers_resource(interaction, draft.type, draft.value):
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
@@ -179,7 +180,7 @@ async def require_visible(view: View, targets: frozenset[str]) -> None:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
-async def _current(context: WriteContext, type: str, id: str, interaction: str) -> CurrentVersion:
+async def _current(context: WriteContext, type: str, id: str, interaction: ScopeInteraction) -> CurrentVersion:
     visible = await context.view.read_for_write(type, id, interaction)
     return CurrentVersion(visible, await context.tx.read_unfiltered(type, id))
 

@@ -1,12 +1,12 @@
-"""WHERE ELSE a person is known: her accounts at other health systems, linked from here.
+"""Linked accounts: people link their accounts at other health systems and read that information on this server's pages.
 
-Here our server is a SMART client of theirs.  The person signs in at the other system with the credentials she has
-there; what we keep is the token that its sign-in gives us, sealed, under her account.  What it lets us read is read
-through to her page: never stored, never part of our FHIR answers, and not there for anyone who acts for her, since
-the other system's policy governs its data and it has let in nobody but her.
+This server is a SMART client of the other system. The person signs in at the other system. This server stores only the
+tokens, encrypted, with the person's account. It shows the information directly from the other system: it does not store the
+information, its FHIR API does not return it, and people with access to the person's record do not see it. The other system's
+policy governs its data, and that system gave access only to this person.
 
-The other direction (their patients linking an account here) needs nothing of this room: it is our own SMART server
-with a client of kind ``partner``.
+For the other direction (patients of the other system link an account at this server), the other system is an ordinary client
+of kind ``partner`` of this SMART server. This package is not involved.
 """
 
 from fhir_server.linking.routes import router

@@ -1,4 +1,4 @@
-"""Making a link: to the other system's own sign-in and back (SMART App Launch 2.2, standalone launch, PKCE)."""
+"""Creates a link: the authorization request to the other system and its response (SMART App Launch 2.2, standalone launch)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fhir_server.smart.core.context import REQUEST_LIFE, digest, new_secret
 SCOPE: Final = "launch/patient openid fhirUser offline_access patient/*.rs"
 _KIND: Final = "link-state"
 _RECORD: Final = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
-_UNKNOWN: Final = "This health system is not one that can be linked."
-_STALE: Final = "This answer does not belong to a link you have just started here. Start again from your linked accounts."
-_DENIED: Final = "You chose not to share at the other health system. Nothing was linked."
-_REFUSED: Final = "The other health system did not agree to the link. Nothing was linked."
-_NO_RECORD: Final = "The other health system did not say which record is yours. Nothing was linked."
+_UNKNOWN: Final = "You cannot link an account at this health system."
+_STALE: Final = "This response does not belong to a link that you just started. Start again from your linked accounts."
+_DENIED: Final = "You did not allow access at the other health system. The account was not linked."
+_REFUSED: Final = "The other health system refused the link. The account was not linked."
+_NO_RECORD: Final = "The other health system did not state which record is yours. The account was not linked."
 
 
 class _PendingLink(msgspec.Struct, frozen=True):
-    """A link under way: for whom, to whom, and what the answer must fit."""
+    """An authorization request that was sent: the account, the other system, and what the response must match."""
 
     subject: str
     organization: Organization = msgspec.field(name="organisation")
@@ -39,15 +39,15 @@ class _PendingLink(msgspec.Struct, frozen=True):
     nonce: str
 
 
-async def start(context: LinkingContext, user: User, organisation_id: str) -> tuple[Organization, str]:
-    """The organisation, and the address at which this person signs in there.  Raises LinkProblem."""
-    organization = await organizations.find(context.smart.store, organisation_id)
+async def start(context: LinkingContext, user: User, organization_id: str) -> tuple[Organization, str]:
+    """Start a link. Return the organization and the URL at which the person signs in there. Raises LinkError."""
+    organization = await organizations.find(context.smart.store, organization_id)
     if organization is None:
         raise LinkError(_UNKNOWN)
     endpoints = await discover(context, organization)
-    state, asked = new_secret(), _PendingLink(user.subject, organization, endpoints, new_secret(), new_secret())
-    expires, family = context.smart.now() + REQUEST_LIFE, organizations.family(organization.id)
-    await context.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(asked), expires, family)
+    state, pending = new_secret(), _PendingLink(user.subject, organization, endpoints, new_secret(), new_secret())
+    expires, family = context.smart.now() + REQUEST_LIFE, organizations.link_family(organization.id)
+    await context.smart.store.key_values.put(_KIND, digest(state), msgspec.json.encode(pending), expires, family)
     url = prepare_grant_uri(
         endpoints.authorization,
         organization.client_id,
@@ -56,40 +56,40 @@ async def start(context: LinkingContext, user: User, organisation_id: str) -> tu
         scope=SCOPE,
         state=state,
         aud=organization.base,
-        nonce=asked.nonce,
-        code_challenge=create_s256_code_challenge(asked.verifier),
+        nonce=pending.nonce,
+        code_challenge=create_s256_code_challenge(pending.verifier),
         code_challenge_method="S256",
     )
     return organization, str(url)
 
 
-async def finish(context: LinkingContext, user: User, pairs: Iterable[tuple[str, str]]) -> Link:
-    """The link that the query of a callback completes.  Raises LinkProblem, and then nothing is kept of it."""
-    received = list(pairs)
-    given = dict(received)
-    asked = await _take_pending(context, given.get("state", ""))
-    if asked is None or asked.subject != user.subject or len(given) != len(received):
+async def finish(context: LinkingContext, user: User, parameters: Iterable[tuple[str, str]]) -> Link:
+    """Complete a link from the query parameters of the redirect back. Raises LinkError; then the tokens are revoked and not stored."""
+    received = list(parameters)
+    response = dict(received)
+    pending = await _take_pending(context, response.get("state", ""))
+    if pending is None or pending.subject != user.subject or len(response) != len(received):
         raise LinkError(_STALE)
-    organization, endpoints = asked.organization, asked.endpoints
+    organization, endpoints = pending.organization, pending.endpoints
     if await organizations.find(context.smart.store, organization.id) != organization:
         raise LinkError(_STALE)
-    _check_answer(endpoints, given)
-    proof = {"code": given["code"], "redirect_uri": context.redirect_uri, "code_verifier": asked.verifier}
+    _check_response(endpoints, response)
+    code = {"code": response["code"], "redirect_uri": context.redirect_uri, "code_verifier": pending.verifier}
     try:
-        answer = await token_endpoint.request_tokens(context, organization, endpoints.token, "authorization_code", **proof)
+        token_response = await token_endpoint.request_tokens(context, organization, endpoints.token, "authorization_code", **code)
     except LinkEndedError:
         raise LinkError(_REFUSED) from None
-    tokens = token_endpoint.parse_tokens(context, answer)
+    tokens = token_endpoint.parse_tokens(context, token_response)
     try:
-        await id_token.check(context, organization, endpoints, asked.nonce, answer.get("id_token"), tokens.access)
-        return await links.keep(context, user, organization, endpoints, _record(answer.get("patient")), tokens)
+        await id_token.check(context, organization, endpoints, pending.nonce, token_response.get("id_token"), tokens.access)
+        return await links.add(context, user, organization, endpoints, _parse_record_id(token_response.get("patient")), tokens)
     except LinkError:
         await token_endpoint.revoke(context, organization, endpoints.token, endpoints.revocation, tokens)
         raise
 
 
-def host(url: str) -> str:
-    """Where the person is about to be sent, in the words of an address bar."""
+def host_of(url: str) -> str:
+    """Return the host of ``url``, as the address bar of a browser shows it."""
     return urlsplit(url).netloc
 
 
@@ -98,17 +98,17 @@ async def _take_pending(context: LinkingContext, state: str) -> _PendingLink | N
     return None if text is None else msgspec.json.decode(text, type=_PendingLink)
 
 
-def _check_answer(endpoints: Endpoints, given: dict[str, str]) -> None:
-    # Who answers comes first, errors included: another server's answer must not pass for this one's (RFC 9207 2.4).
-    if given.get("iss", endpoints.issuer) != endpoints.issuer or (endpoints.names_itself and "iss" not in given):
+def _check_response(endpoints: Endpoints, response: dict[str, str]) -> None:
+    # Check the issuer first, also of errors: another server's response must not be accepted as this one's (RFC 9207 2.4).
+    if response.get("iss", endpoints.issuer) != endpoints.issuer or (endpoints.sends_issuer and "iss" not in response):
         raise LinkError(_STALE)
-    if "error" in given:
-        raise LinkError(_DENIED if given["error"] == "access_denied" else _REFUSED)
-    if not given.get("code"):
+    if "error" in response:
+        raise LinkError(_DENIED if response["error"] == "access_denied" else _REFUSED)
+    if not response.get("code"):
         raise LinkError(_REFUSED)
 
 
-def _record(id: object) -> str:
+def _parse_record_id(id: object) -> str:
     if not isinstance(id, str) or not _RECORD.fullmatch(id):
         raise LinkError(_NO_RECORD)
     return id

@@ -1,4 +1,4 @@
-"""What every part of this room needs: :class:`LinkingContext`, and what it says when a link fails."""
+"""What all modules of linking share: :class:`LinkingContext`, the errors, and their messages."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.outbound.json_client import JsonClient
 
 NO_RESPONSE: Final = "The other health system cannot be reached at the moment. Try again later."
-INVALID_RESPONSE: Final = "The other health system gave an answer that cannot be used. Try again later."
-ENDED: Final = "The other health system does not accept this link any longer. Link the account again."
+INVALID_RESPONSE: Final = "The other health system sent an invalid response. Try again later."
+ENDED: Final = "The other health system no longer accepts this link. Link the account again."
 
 
 class LinkError(Exception):
-    """Something a person can be told; the text is for her, and quotes nothing that another server sent."""
+    """A link failed. The message is for the page; it quotes nothing that another server sent."""
 
 
 class UnreachableError(LinkError):
-    """The other system gave no usable answer; the link may be as good as before."""
+    """The other system sent no usable response. The link may still work later."""
 
 
 class LinkEndedError(LinkError):
-    """The other system, or time, has ended the link; only linking again helps."""
+    """The link has expired or the other system revoked it. The person must link the account again."""
 
 
 class NotSharedError(LinkError):
-    """The other system does not give out this kind of information over this link."""
+    """The other system does not share this resource type over this link."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkingContext:
-    """The room, wired.
+    """The components that linking uses.
 
-    ``transport``  carries the calls to other systems; None: the network
-    ``deadline``   seconds after which a call to another system is given up, however busily it answers
+    ``transport``  sends the requests to other systems; None: the network
+    ``deadline``   seconds until a request to another system fails, even if data still arrives
     """
 
     smart: SmartContext
@@ -49,5 +49,5 @@ class LinkingContext:
 
     @property
     def redirect_uri(self) -> str:
-        """Where other systems send the person back; what they must have registered for us."""
+        """The redirect URI of this server as a client. Other systems must have it in this client's registration."""
         return f"{self.smart.origin}/links/callback"

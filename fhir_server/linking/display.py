@@ -1,7 +1,7 @@
-"""What another system says, in lines a person can read.
+"""Formats another system's resources as lines of text for the page.
 
-The JSON is another server's and may hold anything: what does not have the expected shape is left out, and nothing of
-it is a link or markup.
+The JSON comes from another server and can contain anything. Values of an unexpected shape are left out, and no value becomes
+a link or markup.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SECTIONS: Final = {
     "Care team": ("CareTeam",),
     "Messages": ("Communication",),
 }
-# type -> where to look for what it is, for a detail, for when it was: the first place that holds something
-_PLACES: Final = {
+# resource type -> paths of the name, of a detail, and of the date; the first path that has a value is used
+_PATHS: Final = {
     "AllergyIntolerance": (("code",), ("reaction.manifestation",), ("recordedDate", "onsetDateTime")),
     "MedicationRequest": (("medicationCodeableConcept", "medicationReference"), ("dosageInstruction.text",), ("authoredOn",)),
     "MedicationStatement": (
@@ -46,15 +46,15 @@ _PLACES: Final = {
     "CareTeam": (("name", "category"), ("participant.member",), ("period.start",)),
     "Communication": (("payload.contentString",), ("topic", "reasonCode"), ("sent", "received")),
 }  # fmt: skip
-_DAY: Final = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
-_LONGEST: Final = 300  # characters of one text
-_MOST: Final = 5  # values of one place
+_DATE: Final = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
+_MAX_TEXT: Final = 300  # characters of one value
+_MAX_VALUES: Final = 5  # values of one path
 _RETRACTED: Final = "entered-in-error"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``when`` is a day of the calendar as FHIR writes it, so that lines can be sorted by it; "" where none is told."""
+    """One resource. ``when`` is a FHIR date, by which lines are sorted; "" if there is none."""
 
     what: str
     detail: str
@@ -62,30 +62,30 @@ class Line:
 
     @property
     def day(self) -> str:
-        """``when`` in words."""
+        """``when``, formatted for the page."""
         return format_date(self.when)
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page: its lines, newest first; ``note`` says why there are none, or that there are more."""
+    """A section of the page, with its lines, the newest first. ``note`` explains why lines are missing; "" if none are."""
 
     title: str
     lines: tuple[Line, ...]
     note: str
 
 
-async def sections(context: LinkingContext, user: User, link: Link) -> list[Section]:
-    """The whole page.  Raises Ended or Unreachable if the link as such does not work."""
-    await links.valid_tokens(context, user, link)
+async def load_sections(context: LinkingContext, user: User, link: Link) -> list[Section]:
+    """Fetch all sections of the page. Raises LinkEndedError or UnreachableError if the link itself does not work."""
+    await links.get_valid_tokens(context, user, link)
     return await asyncio.gather(*(_section(context, user, link, title) for title in SECTIONS))
 
 
-def line(resource: dict[str, Any]) -> Line:
-    """One resource of a type in :data:`SECTIONS`, in words."""
-    what, detail, when = _PLACES[resource["resourceType"]]
-    day = _DAY.match(_first(resource, when))
-    return Line(_first(resource, what) or "No description", _first(resource, detail), day.group() if day else "")
+def build_line(resource: dict[str, Any]) -> Line:
+    """Format a resource of a type in :data:`SECTIONS`."""
+    what, detail, when = _PATHS[resource["resourceType"]]
+    date = _DATE.match(_first_text(resource, when))
+    return Line(_first_text(resource, what) or "No description", _first_text(resource, detail), date.group() if date else "")
 
 
 async def _section(context: LinkingContext, user: User, link: Link, title: str) -> Section:
@@ -99,39 +99,39 @@ async def _section(context: LinkingContext, user: User, link: Link, title: str) 
         except LinkError as problem:
             notes[str(problem)] = None
             continue
-        lines += [line(resource) for resource in shared.resources if not _retracted(resource)]
+        lines += [build_line(resource) for resource in shared.resources if not _is_retracted(resource)]
         if shared.more:
-            notes["There is more than is shown here. See the other health system's own pages."] = None
-    lines.sort(key=lambda one: one.when, reverse=True)
-    return Section(title, tuple(lines), " ".join(notes) or ("" if lines else "Nothing was shared."))
+            notes["This list is incomplete. See the other health system's website for the rest."] = None
+    lines.sort(key=lambda line: line.when, reverse=True)
+    return Section(title, tuple(lines), " ".join(notes) or ("" if lines else "The other health system shared nothing here."))
 
 
-def _retracted(resource: dict[str, Any]) -> bool:
-    codes = {text for path in ("status", "verificationStatus.coding.code") for text in _words_at(resource, path)}
+def _is_retracted(resource: dict[str, Any]) -> bool:
+    codes = {text for path in ("status", "verificationStatus.coding.code") for text in _texts_at(resource, path)}
     return _RETRACTED in codes
 
 
-def _first(resource: dict[str, Any], paths: tuple[str, ...]) -> str:
+def _first_text(resource: dict[str, Any], paths: tuple[str, ...]) -> str:
     for path in paths:
-        if words := list(dict.fromkeys(_words_at(resource, path)))[:_MOST]:
-            return ", ".join(words)
+        if texts := list(dict.fromkeys(_texts_at(resource, path)))[:_MAX_VALUES]:
+            return ", ".join(texts)
     return ""
 
 
-def _words_at(value: object, path: str) -> Iterator[str]:
+def _texts_at(value: object, path: str) -> Iterator[str]:
     if isinstance(value, list):
-        for one in value:
-            yield from _words_at(one, path)
+        for item in value:
+            yield from _texts_at(item, path)
     elif not path:
-        if text := _words(value).strip():
-            yield text[:_LONGEST]
+        if text := _text_of(value).strip():
+            yield text[:_MAX_TEXT]
     elif isinstance(value, dict):
         name, _, rest = path.partition(".")
-        yield from _words_at(value.get(name), rest)
+        yield from _texts_at(value.get(name), rest)
 
 
-def _words(value: object) -> str:
-    """A text, number, CodeableConcept, Coding, Reference or Quantity in words; "" for anything else."""
+def _text_of(value: object) -> str:
+    """Return the text of a string, number, CodeableConcept, Coding, Reference or Quantity; "" for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
@@ -141,12 +141,12 @@ def _words(value: object) -> str:
     if isinstance(value.get("value"), (int, Decimal)):
         unit = value.get("unit")
         return f"{value['value']} {unit}" if isinstance(unit, str) else str(value["value"])
-    coded = value.get("coding")
-    codings = [one for one in coded if isinstance(one, dict)] if isinstance(coded, list) else []
-    named = [
+    listed = value.get("coding")
+    codings = [coding for coding in listed if isinstance(coding, dict)] if isinstance(listed, list) else []
+    candidates = [
         value.get("text"),
-        *(one.get("display") for one in codings),
+        *(coding.get("display") for coding in codings),
         value.get("display"),
-        *(one.get("code") for one in codings),
+        *(coding.get("code") for coding in codings),
     ]
-    return next((text for text in named if isinstance(text, str) and text), "")
+    return next((text for text in candidates if isinstance(text, str) and text), "")

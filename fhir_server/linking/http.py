@@ -1,4 +1,4 @@
-"""Calls to other health systems, through the door of all outside calls; what goes wrong is worded for the person."""
+"""Sends requests to other health systems, and turns failures into :class:`LinkError` with a message for the page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fhir_server.smart.outbound.json_client import InvalidResponseError, JsonRes
 
 
 async def get(context: LinkingContext, url: str, params: dict[str, str] | None = None, token: str = "") -> JsonResponse:
-    """Raises Unreachable."""
+    """Send a GET request, with ``token`` as bearer token. Raises UnreachableError."""
     return await _as_link_error(context.json_client.get(url, params, token))
 
 
 async def post_form(context: LinkingContext, url: str, body: str, headers: dict[str, str]) -> JsonResponse:
-    """Raises Unreachable."""
+    """POST a form-encoded body. Raises UnreachableError."""
     return await _as_link_error(context.json_client.post_form(url, body, headers))
 
 

@@ -1,4 +1,4 @@
-"""The id_token that comes with a link.  Who the person is over there is not kept; the token must only be what it should be."""
+"""Validates the id_token of a new link (OpenID Connect Core 3.1.3.7). The person's identity at the other system is not stored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verify
 
-_UNPROVEN: Final = "The other health system did not prove who it is. Nothing was linked."
+_UNPROVEN: Final = "The identity of the other health system could not be verified. The account was not linked."
 
 
 async def check(
     context: LinkingContext, organization: Organization, endpoints: Endpoints, nonce: str, token: object, access_token: str
 ) -> None:
-    """Raises LinkProblem for an id_token that is not the one of this link; none at all is none to doubt."""
+    """Raise LinkError unless ``token`` is None or a valid id_token for this authorization request."""
     if token is None:
         return
     if not endpoints.jwks or not endpoints.issuer:

@@ -1,7 +1,7 @@
-"""A person's links: kept under her account, read through, cut.
+"""Stores, reads and removes a person's links to other health systems.
 
-Two records make a link: what it is, and its sealed tokens.  Renewing replaces only the second, so that it cannot
-bring back a link that has just been cut.
+A link is stored as two records: the link itself and its encrypted tokens. A refresh writes only the tokens, so it cannot
+restore a link that was removed at the same time.
 """
 
 from __future__ import annotations
@@ -11,193 +11,197 @@ from typing import Any, Final
 
 import msgspec
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking import http, organizations, token_encryption, token_endpoint
 from fhir_server.linking.context import ENDED, NO_RESPONSE, LinkEndedError, LinkError, LinkingContext, NotSharedError, UnreachableError
 from fhir_server.linking.discovery import Endpoints
 from fhir_server.linking.organizations import Organization
-from fhir_server.linking.token_endpoint import HeldTokens
+from fhir_server.linking.token_endpoint import PartnerTokens
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
 from fhir_server.smart.outbound.json_client import JsonResponse
-from fhir_server.store import NEVER
 
-PAGE: Final = 100  # rows of one kind that are asked for
+PAGE: Final = 100  # resources of one type that are requested
 _LEEWAY: Final = 30 * SECOND
 _TOKENS: Final = "link-tokens"
-_RENEWING: Final = "link-renewing"
-_PAUSE: Final = 0.1  # seconds between looks at a renewal that someone else is making
-_NARROWED: Final = {"Observation": {"category": "laboratory"}}
+_REFRESH_LOCK: Final = "link-renewing"
+_PAUSE: Final = 0.1  # seconds between checks whether another request has finished its refresh
+_EXTRA_PARAMETERS: Final = {"Observation": {"category": "laboratory"}}
 
 
 class Link(msgspec.Struct, frozen=True):
     """One linked account.
 
-    ``patient``  id of the person's record there
-    ``base``, ``token``, ``revocation``  where its tokens came from and may go; a move there means linking again
-    ``since``    microseconds
+    ``patient``  id of the person's Patient at the other system
+    ``base``     the other system's FHIR base URL
+    ``token_endpoint``, ``revocation_endpoint``  URLs; "" for no revocation endpoint. The tokens are sent only to these URLs
+                 and to ``base``: if the other system moves, the person must link the account again.
+    ``since``    microseconds since 1970 UTC
     """
 
     id: str
     organization: str = msgspec.field(name="organisation")
     base: str
-    token: str
-    revocation: str
+    token_endpoint: str = msgspec.field(name="token")
+    revocation_endpoint: str = msgspec.field(name="revocation")
     patient: str
     since: int
 
 
-class Shared(msgspec.Struct, frozen=True):
-    """What the other system says of one kind: resources as parsed, and whether it has more than these."""
+class SharedResources(msgspec.Struct, frozen=True):
+    """Resources of one type as the other system returned them. ``more``: whether it has further ones."""
 
     resources: tuple[dict[str, Any], ...]
     more: bool
 
 
 async def list_all(context: LinkingContext, user: User) -> tuple[Link, ...]:
-    """This person's links, oldest first."""
-    kept = await context.smart.store.key_values.list_all(_kind(user), context.smart.now())
-    return tuple(sorted((msgspec.json.decode(text, type=Link) for _, text in kept), key=lambda link: link.since))
+    """Return the person's links, the oldest first."""
+    stored = await context.smart.store.key_values.list_all(_kind(user), context.smart.now())
+    return tuple(sorted((msgspec.json.decode(text, type=Link) for _, text in stored), key=lambda link: link.since))
 
 
 async def find(context: LinkingContext, user: User, id: str) -> Link | None:
-    """The link of this id, if it is this person's."""
+    """Return the person's link with this id; None if it does not exist or belongs to another person."""
     text = await context.smart.store.key_values.get(_kind(user), id, context.smart.now())
     return None if text is None else msgspec.json.decode(text, type=Link)
 
 
-async def keep(
-    context: LinkingContext, user: User, organization: Organization, endpoints: Endpoints, patient: str, tokens: HeldTokens
+async def add(
+    context: LinkingContext, user: User, organization: Organization, endpoints: Endpoints, patient: str, tokens: PartnerTokens
 ) -> Link:
-    """A new link, in place of an earlier one to the same record there."""
-    kept, record = await list_all(context, user), (organization.id, patient)
-    earlier = [link for link in kept if (link.organization, link.patient) == record]
+    """Store a new link, and remove an earlier link of the person to the same record."""
+    links, record = await list_all(context, user), (organization.id, patient)
+    earlier = [link for link in links if (link.organization, link.patient) == record]
     link = Link(
         id=new_secret()[:22],
         organization=organization.id,
         base=organization.base,
-        token=endpoints.token,
-        revocation=endpoints.revocation,
+        token_endpoint=endpoints.token,
+        revocation_endpoint=endpoints.revocation,
         patient=patient,
         since=context.smart.now(),
     )
     await _save_tokens(context, link, tokens)
-    family = organizations.family(link.organization)
-    await context.smart.store.key_values.put(_kind(user), link.id, msgspec.json.encode(link), NEVER, family)
+    family = organizations.link_family(link.organization)
+    await context.smart.store.key_values.put(_kind(user), link.id, msgspec.json.encode(link), MAX_INSTANT, family)
     for old in earlier:
         await unlink(context, user, old)
     return link
 
 
 async def unlink(context: LinkingContext, user: User, link: Link) -> bool:
-    """Forget the link, and ask the other system to end our access; False if it was gone already."""
-    secrets, now = context.smart.store.key_values, context.smart.now()
-    if await secrets.pop(_kind(user), link.id, now) is None:
+    """Delete the link and revoke its tokens at the other system; False if the link was deleted before."""
+    values, now = context.smart.store.key_values, context.smart.now()
+    if await values.pop(_kind(user), link.id, now) is None:
         return False
-    await _revoke(context, link, await secrets.pop(_TOKENS, link.id, now))
+    await _revoke(context, link, await values.pop(_TOKENS, link.id, now))
     return True
 
 
 async def unlink_all(context: LinkingContext, user: User) -> None:
-    """For an account that is being closed."""
+    """Delete all links of an account; used when the account is closed."""
     for link in await list_all(context, user):
         await unlink(context, user, link)
 
 
-async def fetch(context: LinkingContext, user: User, link: Link, type: str) -> Shared:
-    """What the other system says now about this person, of one resource type.
+async def fetch(context: LinkingContext, user: User, link: Link, type: str) -> SharedResources:
+    """Fetch the person's resources of one type from the other system.
 
-    Raises Ended, Unreachable, or NotShared where it does not give out this type.
+    Raises LinkEndedError, UnreachableError, or NotSharedError if the other system does not share this type.
     """
-    tokens = await valid_tokens(context, user, link)
-    reply = await _request_page(context, link, type, tokens)
-    if reply.status == 401:
-        reply = await _request_page(context, link, type, await valid_tokens(context, user, link, refused=tokens.access))
-    if reply.status == 401:
+    tokens = await get_valid_tokens(context, user, link)
+    response = await _request_page(context, link, type, tokens)
+    if response.status == 401:
+        response = await _request_page(context, link, type, await get_valid_tokens(context, user, link, refused=tokens.access))
+    if response.status == 401:
         raise LinkEndedError(ENDED)
-    if reply.status in (400, 403, 404, 405, 410, 422):
+    if response.status in (400, 403, 404, 405, 410, 422):
         raise NotSharedError("This is not shared over the link.")
-    if reply.status != 200 or reply.body.get("resourceType") != "Bundle":
+    if response.status != 200 or response.body.get("resourceType") != "Bundle":
         raise UnreachableError(NO_RESPONSE)
-    return _searchset(reply.body, type)
+    return _parse_searchset(response.body, type)
 
 
-async def valid_tokens(context: LinkingContext, user: User, link: Link, refused: str = "") -> HeldTokens:
-    """Tokens that are good now, renewed if need be; ``refused``: an access token known not to be.
+async def get_valid_tokens(context: LinkingContext, user: User, link: Link, refused: str = "") -> PartnerTokens:
+    """Return tokens with a valid access token, refreshed if necessary.
 
-    Raises Ended, Unreachable.
+    ``refused``  an access token that the other system has refused. Raises LinkEndedError, UnreachableError.
     """
-    secrets, waited = context.smart.store.key_values, 0.0
+    values, waited = context.smart.store.key_values, 0.0
     while waited < context.deadline:
         tokens = await _load_tokens(context, link)
         if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
             return tokens
-        # One at a time: a refresh token used twice is taken for a stolen one, and ends the link over there.
-        if await secrets.put_if_absent(_RENEWING, link.id, b"", context.smart.now() + MINUTE):
+        # Only one request refreshes: a refresh token that is used twice counts as stolen, and the other system revokes the link.
+        if await values.put_if_absent(_REFRESH_LOCK, link.id, b"", context.smart.now() + MINUTE):
             try:
                 return await _refresh(context, user, link, refused)
             finally:
-                await secrets.pop(_RENEWING, link.id, context.smart.now())
+                await values.pop(_REFRESH_LOCK, link.id, context.smart.now())
         await asyncio.sleep(_PAUSE)
         waited += _PAUSE
     raise UnreachableError(NO_RESPONSE)
 
 
-async def _refresh(context: LinkingContext, user: User, link: Link, refused: str) -> HeldTokens:
+async def _refresh(context: LinkingContext, user: User, link: Link, refused: str) -> PartnerTokens:
     tokens = await _load_tokens(context, link)
     if tokens.expires > context.smart.now() + _LEEWAY and tokens.access != refused:
-        return tokens  # by whoever held the turn before us
+        return tokens  # another request has refreshed them
     organization = await organizations.find(context.smart.store, link.organization)
     if not tokens.refresh or organization is None or organization.base != link.base:
         raise LinkEndedError(ENDED)
-    answer = await token_endpoint.request_tokens(context, organization, link.token, "refresh_token", refresh_token=tokens.refresh)
-    fresh = token_endpoint.parse_tokens(context, answer, tokens.refresh)
-    await _save_tokens(context, link, fresh)
-    if await find(context, user, link.id) is None:  # cut meanwhile
+    token_response = await token_endpoint.request_tokens(
+        context, organization, link.token_endpoint, "refresh_token", refresh_token=tokens.refresh
+    )
+    refreshed = token_endpoint.parse_tokens(context, token_response, tokens.refresh)
+    await _save_tokens(context, link, refreshed)
+    if await find(context, user, link.id) is None:  # removed in the meantime
         await _revoke(context, link, await context.smart.store.key_values.pop(_TOKENS, link.id, context.smart.now()))
         raise LinkEndedError(ENDED)
-    return fresh
+    return refreshed
 
 
-async def _request_page(context: LinkingContext, link: Link, type: str, tokens: HeldTokens) -> JsonResponse:
-    query = {"patient": link.patient, "_count": str(PAGE)} | _NARROWED.get(type, {})
+async def _request_page(context: LinkingContext, link: Link, type: str, tokens: PartnerTokens) -> JsonResponse:
+    query = {"patient": link.patient, "_count": str(PAGE)} | _EXTRA_PARAMETERS.get(type, {})
     return await http.get(context, f"{link.base}/{type}", query, tokens.access)
 
 
-def _searchset(bundle: dict[str, Any], type: str) -> Shared:
+def _parse_searchset(bundle: dict[str, Any], type: str) -> SharedResources:
     entries, links = bundle.get("entry"), bundle.get("link")
-    found = [entry.get("resource") for entry in _objects(entries)]
+    resources = [entry.get("resource") for entry in _objects(entries)]
     more = any(link.get("relation") == "next" for link in _objects(links))
-    return Shared(tuple(r for r in found if isinstance(r, dict) and r.get("resourceType") == type), more)
+    return SharedResources(tuple(r for r in resources if isinstance(r, dict) and r.get("resourceType") == type), more)
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-async def _load_tokens(context: LinkingContext, link: Link) -> HeldTokens:
-    sealed = await context.smart.store.key_values.get(_TOKENS, link.id, context.smart.now())
-    if sealed is None:
+async def _load_tokens(context: LinkingContext, link: Link) -> PartnerTokens:
+    encrypted = await context.smart.store.key_values.get(_TOKENS, link.id, context.smart.now())
+    if encrypted is None:
         raise LinkEndedError(ENDED)
-    return msgspec.json.decode(await token_encryption.decrypt(context.smart, sealed), type=HeldTokens)
+    return msgspec.json.decode(await token_encryption.decrypt(context.smart, encrypted), type=PartnerTokens)
 
 
-async def _save_tokens(context: LinkingContext, link: Link, tokens: HeldTokens) -> None:
-    sealed = await token_encryption.encrypt(context.smart, msgspec.json.encode(tokens))
-    family = organizations.family(link.organization)
-    await context.smart.store.key_values.put(_TOKENS, link.id, sealed, NEVER, family)
+async def _save_tokens(context: LinkingContext, link: Link, tokens: PartnerTokens) -> None:
+    encrypted = await token_encryption.encrypt(context.smart, msgspec.json.encode(tokens))
+    family = organizations.link_family(link.organization)
+    await context.smart.store.key_values.put(_TOKENS, link.id, encrypted, MAX_INSTANT, family)
 
 
-async def _revoke(context: LinkingContext, link: Link, sealed: bytes | None) -> None:
+async def _revoke(context: LinkingContext, link: Link, encrypted: bytes | None) -> None:
     organization = await organizations.find(context.smart.store, link.organization)
-    if sealed is None or organization is None:
+    if encrypted is None or organization is None:
         return
     try:
-        tokens = msgspec.json.decode(await token_encryption.decrypt(context.smart, sealed), type=HeldTokens)
+        tokens = msgspec.json.decode(await token_encryption.decrypt(context.smart, encrypted), type=PartnerTokens)
     except LinkError:
         return
-    await token_endpoint.revoke(context, organization, link.token, link.revocation, tokens)
+    await token_endpoint.revoke(context, organization, link.token_endpoint, link.revocation_endpoint, tokens)
 
 
 def _kind(user: User) -> str:
-    # By the account's subject, which a later account of the same user name does not share.
+    # By the account's subject: a later account with the same user name has another subject.
     return f"link:{digest(user.subject)}"

@@ -1,4 +1,4 @@
-"""The pages of linked accounts.  They belong to the person who is signed in: nobody else's links exist for her."""
+"""Pages of linked accounts. A person sees only their own links."""
 
 from __future__ import annotations
 
@@ -24,66 +24,66 @@ from fhir_server.web.forms import NO_STORE, BadFormError, fields, read_form
 Handler = Callable[[Request, Session], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _UNKNOWN: Final = "There is no such linked account."
-_UNLINKED: Final = "This account is not linked any more. You can link it again at any time."
-_STAFF: Final = "Accounts at other health systems are linked from a patient's or a family member's own account, not from a work account."
-_LAPSED: Final = "You were signed out here in the meantime, so nothing was linked. Sign in and start again."
+_UNLINKED: Final = "This account is no longer linked. You can link it again at any time."
+_STAFF: Final = "You cannot link accounts from a work account. Sign in with your personal account."
+_SIGNED_OUT: Final = "You were signed out in the meantime. The account was not linked. Sign in and start again."
 
 
 class LinkPages:
-    """The pages of one :class:`LinkingContext`."""
+    """Handlers of the pages under ``/links``."""
 
     def __init__(self, context: LinkingContext) -> None:
         self.context = context
 
-    async def listing(self, request: Request, session: Session) -> Response:
-        return await self._listing(session, done=_UNLINKED if "unlinked" in request.query_params else "")
+    async def show_list(self, request: Request, session: Session) -> Response:
+        return await self._list_page(session, done=_UNLINKED if "unlinked" in request.query_params else "")
 
     async def start(self, request: Request, session: Session) -> Response:
-        form = await self._form(request)
+        form = await self._read_form(request)
         if form is None:
-            return self._problem(session, _FORGED, 403)
+            return self._problem_page(session, _FORGED, 403)
         try:
             organization, url = await authorization.start(self.context, session.user, form.get("organization", ""))
         except LinkError as problem:
-            return await self._listing(session, str(problem), _status(problem))
-        # A page with a link, not a redirect: browsers hold a form to its own site, redirects included.
-        return self._page("leaving.html", session, partner=organization, url=url, host=authorization.host(url))
+            return await self._list_page(session, str(problem), _status(problem))
+        # A page with a link instead of a redirect: the form-action directive also applies to redirects after a form.
+        return self._page("leaving.html", session, partner=organization, url=url, host=authorization.host_of(url))
 
     async def callback(self, request: Request, session: Session) -> Response:
         try:
             link = await authorization.finish(self.context, session.user, fields(request.url.query))
         except BadFormError as error:
-            return await self._listing(session, str(error))
+            return await self._list_page(session, str(error))
         except LinkError as problem:
-            return await self._listing(session, str(problem), _status(problem))
-        await self._note("link-account", session, link)
-        return _to(f"/links/{link.id}")
+            return await self._list_page(session, str(problem), _status(problem))
+        await self._record("link-account", session, link)
+        return _redirect_to(f"/links/{link.id}")
 
-    async def link(self, request: Request, session: Session) -> Response:
-        link, organization = await self._found(request, session)
+    async def show_link(self, request: Request, session: Session) -> Response:
+        link, organization = await self._find(request, session)
         if link is None or organization is None:
-            return self._problem(session, _UNKNOWN, 404)
+            return self._problem_page(session, _UNKNOWN, 404)
         problem, sections = "", list[display.Section]()
         try:
-            sections = await display.sections(self.context, session.user, link)
+            sections = await display.load_sections(self.context, session.user, link)
         except LinkError as failure:
             problem = str(failure)
         view: dict[str, Any] = {"link": link, "partner": organization, "sections": sections, "since": self._since(link)}
         return self._page("link.html", session, problem=problem, **view)
 
     async def unlink(self, request: Request, session: Session) -> Response:
-        if await self._form(request) is None:
-            return self._problem(session, _FORGED, 403)
-        link, _ = await self._found(request, session)
+        if await self._read_form(request) is None:
+            return self._problem_page(session, _FORGED, 403)
+        link, _ = await self._find(request, session)
         if link is None:
-            return await self._listing(session, _UNLINKED, 404)
+            return await self._list_page(session, _UNLINKED, 404)
         await links.unlink(self.context, session.user, link)
-        await self._note("unlink-account", session, link)
-        return _to("/links?unlinked=yes")
+        await self._record("unlink-account", session, link)
+        return _redirect_to("/links?unlinked=yes")
 
-    async def back(self, request: Request, session: Session) -> Response:
-        """For the address of a form that a browser opens again by itself."""
-        return _to("/links")
+    async def redirect(self, request: Request, session: Session) -> Response:
+        """Redirect to the list: for GET on the URL of a form, which a browser sends when it restores a tab."""
+        return _redirect_to("/links")
 
     # parts
 
@@ -91,46 +91,46 @@ class LinkPages:
         return await sessions.current(self.context.smart, self._cookie(request))
 
     def signed_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """A handler for people who are signed in; others are asked to, and come back to their links."""
+        """Call ``handler`` with the current session; without one, redirect to sign-in, which leads back to the list."""
 
         async def guarded(request: Request) -> Response:
             session = await self.session(request)
             if session is None and request.url.path == "/links/callback":
-                return self._problem(None, _LAPSED, 403)
+                return self._problem_page(None, _SIGNED_OUT, 403)
             if session is None:
                 interrupted = request.method == "POST" and self._cookie(request)
-                return _to("/sign-in?next=/links" + ("&lapsed=yes" if interrupted else ""))
-            return await handler(request, session) if session.user.role == "patient" else self._problem(session, _STAFF, 403)
+                return _redirect_to("/sign-in?next=/links" + ("&lapsed=yes" if interrupted else ""))
+            return await handler(request, session) if session.user.role == "patient" else self._problem_page(session, _STAFF, 403)
 
         return guarded
 
-    async def _found(self, request: Request, session: Session) -> tuple[Link | None, Organization | None]:
+    async def _find(self, request: Request, session: Session) -> tuple[Link | None, Organization | None]:
         link = await links.find(self.context, session.user, request.path_params["id"])
         return link, await organizations.find(self.context.smart.store, link.organization) if link else None
 
-    async def _listing(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
-        known = {one.id: one for one in await organizations.list_all(self.context.smart.store)}
-        kept = await links.list_all(self.context, session.user)
-        linked = [(link, known[link.organization], self._since(link)) for link in kept if link.organization in known]
-        offered = sorted(known.values(), key=lambda one: one.name.casefold())
+    async def _list_page(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
+        known = {organization.id: organization for organization in await organizations.list_all(self.context.smart.store)}
+        own_links = await links.list_all(self.context, session.user)
+        linked = [(link, known[link.organization], self._since(link)) for link in own_links if link.organization in known]
+        offered = sorted(known.values(), key=lambda organization: organization.name.casefold())
         view: dict[str, Any] = {"problem": problem, "done": done, "linked": linked, "offered": offered}
         return self._page("links.html", session, status if problem else 200, **view)
 
     def _since(self, link: Link) -> str:
         return format_instant_date(link.since, self.context.smart.zone)
 
-    async def _note(self, kind: Kind, session: Session, link: Link) -> None:
+    async def _record(self, kind: Kind, session: Session, link: Link) -> None:
         await self.context.smart.record(SecurityEvent(kind, username=session.user.username, detail={"organisation": link.organization}))
 
-    async def _form(self, request: Request) -> dict[str, str] | None:
-        """The form's fields, if this browser was shown the form."""
+    async def _read_form(self, request: Request) -> dict[str, str] | None:
+        """Return the fields of the form; None if it lacks this browser's form token."""
         try:
             form = dict(await read_form(request))
         except BadFormError:
             return None
         return form if cookies.is_own_form(self.context.smart, request, form.get("token", "")) else None
 
-    def _problem(self, session: Session | None, text: str, status: int) -> Response:
+    def _problem_page(self, session: Session | None, text: str, status: int) -> Response:
         return self._page("problem.html", session, status, text=text)
 
     def _page(self, name: str, session: Session | None, status: int = 200, **view: Any) -> Response:
@@ -141,25 +141,25 @@ class LinkPages:
 
 
 def _status(problem: LinkError) -> int:
-    """Whose fault it is: 503 where the other system is, or does, nothing that can be used."""
+    """Return 503 if the other system sent no usable response, else 400."""
     return 503 if isinstance(problem, UnreachableError) else 400
 
 
-def _to(path: str) -> RedirectResponse:
+def _redirect_to(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303, headers=NO_STORE | {"Referrer-Policy": "no-referrer"})
 
 
 def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
-    """The pages under ``/links``.  ``transport`` carries the calls to other systems; None: the network."""
+    """Build the routes under ``/links``. ``transport`` sends the requests to other systems; None: the network."""
     routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport))
-    steps: tuple[tuple[str, str, Handler], ...] = (
-        ("GET", "/links", pages.listing),
+    handlers: tuple[tuple[str, str, Handler], ...] = (
+        ("GET", "/links", pages.show_list),
         ("POST", "/links", pages.start),
         ("GET", "/links/callback", pages.callback),
-        ("GET", "/links/{id}", pages.link),
+        ("GET", "/links/{id}", pages.show_link),
         ("POST", "/links/{id}/unlink", pages.unlink),
-        ("GET", "/links/{id}/unlink", pages.back),
+        ("GET", "/links/{id}/unlink", pages.redirect),
     )
-    for method, path, handler in steps:
+    for method, path, handler in handlers:
         routes.add_api_route(path, pages.signed_in(handler), methods=[method])
     return routes

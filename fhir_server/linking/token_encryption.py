@@ -1,7 +1,7 @@
-"""What is kept of another system's tokens: Fernet ciphertext, in every mode.
+"""Encrypts the tokens of other systems before they are stored (Fernet), in every mode.
 
-The key comes from the settings.  Where they hold none (demo, test) it is made once and kept in the store, which
-protects a copied table but not a copied store.
+The key comes from the settings. If they have none (demo, test), a key is generated once and stored in the store. That
+protects a copied table, but not a copied store.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking.context import LinkEndedError
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.encryption import box
-from fhir_server.store import NEVER
+from fhir_server.smart.core.encryption import derive_fernet
 
 _KIND: Final = "linking-key"
-_LOST: Final = "This link can no longer be opened here. Link the account again."
+_KEY_CHANGED: Final = "This link can no longer be used. Link the account again."
 
 
-async def encrypt(smart: SmartContext, plain: bytes) -> bytes:
-    return (await _box(smart)).encrypt(plain)
+async def encrypt(smart: SmartContext, plaintext: bytes) -> bytes:
+    return (await _cipher(smart)).encrypt(plaintext)
 
 
-async def decrypt(smart: SmartContext, sealed: bytes) -> bytes:
-    """Raises Ended if it was sealed under another key."""
+async def decrypt(smart: SmartContext, ciphertext: bytes) -> bytes:
+    """Decrypt what :func:`encrypt` returned. Raises LinkEndedError if it was encrypted with another key."""
     try:
-        return (await _box(smart)).decrypt(sealed)
+        return (await _cipher(smart)).decrypt(ciphertext)
     except InvalidToken:
-        raise LinkEndedError(_LOST) from None
+        raise LinkEndedError(_KEY_CHANGED) from None
 
 
-async def _box(smart: SmartContext) -> Fernet:
-    seed = smart.key.encode() if smart.key else await _make_key(smart)
-    return box(seed, "fhir-server linked accounts")
+async def _cipher(smart: SmartContext) -> Fernet:
+    seed = smart.key.encode() if smart.key else await _stored_key(smart)
+    return derive_fernet(seed, "fhir-server linked accounts")
 
 
-async def _make_key(smart: SmartContext) -> bytes:
-    secrets = smart.store.key_values
-    seed = await secrets.get(_KIND, "", 0)
+async def _stored_key(smart: SmartContext) -> bytes:
+    values = smart.store.key_values
+    seed = await values.get(_KIND, "", 0)
     if seed is None:
-        await secrets.put_if_absent(_KIND, "", Fernet.generate_key(), NEVER)  # of several processes, one succeeds
-        seed = await secrets.get(_KIND, "", 0)
+        await values.put_if_absent(_KIND, "", Fernet.generate_key(), MAX_INSTANT)  # if several processes try, one succeeds
+        seed = await values.get(_KIND, "", 0)
     if seed is None:
-        raise LookupError("The store did not keep the key of the linked accounts.")
+        raise LookupError("The key for linked accounts could not be stored.")
     return seed

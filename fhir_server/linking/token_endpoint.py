@@ -1,4 +1,4 @@
-"""What we ask of another system's token and revocation endpoints, and how we prove who we are there."""
+"""Requests and revokes tokens at another system, with this server's client authentication there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from fhir_server.smart.outbound import client_authentication
 _BEARER: Final = re.compile(r"[!-~]{1,16384}", re.ASCII)
 
 
-class HeldTokens(msgspec.Struct, frozen=True):
-    """Another system's tokens; ``refresh`` "" for none, ``expires`` (of the access token) in microseconds."""
+class PartnerTokens(msgspec.Struct, frozen=True):
+    """Tokens of another system.
+
+    ``refresh``  "" for none
+    ``expires``  of the access token, microseconds since 1970 UTC
+    """
 
     access: str
     refresh: str
@@ -27,35 +31,38 @@ class HeldTokens(msgspec.Struct, frozen=True):
 
 
 async def request_tokens(
-    context: LinkingContext, organization: Organization, endpoint: str, grant_type: str, **given: str
+    context: LinkingContext, organization: Organization, endpoint: str, grant_type: str, **parameters: str
 ) -> dict[str, Any]:
-    """A token endpoint's answer.  Raises Ended if the grant (code, refresh token) is refused, Unreachable otherwise."""
-    body, headers = await _post_authenticated(context, organization, endpoint, endpoint, prepare_token_request(grant_type, **given))
-    reply = await http.post_form(context, endpoint, body, headers)
-    if reply.status in (400, 401) and reply.body.get("error") == "invalid_grant":
+    """Send a token request and return the response. Raises LinkEndedError for ``invalid_grant``, else UnreachableError."""
+    body, headers = await _post_authenticated(context, organization, endpoint, endpoint, prepare_token_request(grant_type, **parameters))
+    response = await http.post_form(context, endpoint, body, headers)
+    if response.status in (400, 401) and response.body.get("error") == "invalid_grant":
         raise LinkEndedError(ENDED)
-    if reply.status != 200:
+    if response.status != 200:
         raise UnreachableError(INVALID_RESPONSE)
-    return reply.body
+    return response.body
 
 
-def parse_tokens(context: LinkingContext, answer: dict[str, Any], before: str = "") -> HeldTokens:
-    """The tokens of an answer; ``before`` is the refresh token that stays good if no new one came.  Raises Unreachable."""
-    access, refresh, life = answer.get("access_token"), answer.get("refresh_token"), answer.get("expires_in")
-    bearer = str(answer.get("token_type")).lower() == "bearer"
-    if not bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
+def parse_tokens(context: LinkingContext, response: dict[str, Any], previous_refresh: str = "") -> PartnerTokens:
+    """Return the tokens of a token response. Raises UnreachableError if it is invalid.
+
+    ``previous_refresh``  the refresh token that stays valid if the response has no new one
+    """
+    access, refresh, lifetime = response.get("access_token"), response.get("refresh_token"), response.get("expires_in")
+    is_bearer = str(response.get("token_type")).lower() == "bearer"
+    if not is_bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
         raise UnreachableError(INVALID_RESPONSE)
-    seconds = life if isinstance(life, int) and 0 <= life <= 366 * 86_400 else 0
-    return HeldTokens(access, refresh if isinstance(refresh, str) else before, context.smart.now() + seconds * SECOND)
+    seconds = lifetime if isinstance(lifetime, int) and 0 <= lifetime <= 366 * 86_400 else 0
+    return PartnerTokens(access, refresh if isinstance(refresh, str) else previous_refresh, context.smart.now() + seconds * SECOND)
 
 
-async def revoke(context: LinkingContext, organization: Organization, token_endpoint: str, endpoint: str, tokens: HeldTokens) -> None:
-    """Ask the other system to end these tokens (RFC 7009), whatever comes of it."""
+async def revoke(context: LinkingContext, organization: Organization, token_endpoint: str, endpoint: str, tokens: PartnerTokens) -> None:
+    """Revoke the tokens at the other system (RFC 7009), if it has a revocation endpoint. A failure is ignored."""
     if not endpoint:
         return
     token, hint = (tokens.refresh, "refresh_token") if tokens.refresh else (tokens.access, "access_token")
-    plain, _ = prepare_revoke_token_request(token, hint)
-    body, headers = await _post_authenticated(context, organization, token_endpoint, endpoint, plain)
+    unauthenticated, _ = prepare_revoke_token_request(token, hint)
+    body, headers = await _post_authenticated(context, organization, token_endpoint, endpoint, unauthenticated)
     try:
         await http.post_form(context, endpoint, body, headers)
     except UnreachableError:
@@ -66,5 +73,5 @@ async def _post_authenticated(
     context: LinkingContext, organization: Organization, audience: str, endpoint: str, body: str
 ) -> client_authentication.AuthenticatedRequest:
     if organization.method == "none":
-        return client_authentication.by_name(organization.client_id, endpoint, body)
-    return await client_authentication.by_key(context.smart, organization.client_id, audience, endpoint, body)
+        return client_authentication.authenticate_by_id(organization.client_id, endpoint, body)
+    return await client_authentication.authenticate_by_key(context.smart, organization.client_id, audience, endpoint, body)

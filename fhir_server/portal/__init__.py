@@ -1,4 +1,4 @@
-"""Web pages for people: the start page, sharing a record with family and friends, and the apps that are connected."""
+"""The portal: start page, friends and family access, connected apps, account settings, and EHR launch for clinicians."""
 
 from fhir_server.portal.routes import router
 

@@ -1,4 +1,4 @@
-"""A person's own account: password, second step, and where it is signed in.  Every change wants the password once more."""
+"""Sign-in and security: password, two-step verification and sessions. Each change asks for the current password."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
-_NOT_YOU: Final = "Your present password is not right, or there were too many attempts. Nothing was changed. Check it, or wait 15 minutes."
-_NEITHER: Final = (
-    "Your present password or the code is not right, or there were too many attempts. Nothing was changed. A code counts once: wait for "
-    "the next one, or 15 minutes."
+_WRONG_PASSWORD: Final = (
+    "Your current password is wrong, or there were too many attempts. Nothing was changed. Check the password, or wait 15 minutes."
 )
-_DIFFER: Final = "The new password was not written the same way twice. Nothing was changed."
-_NONE_CHOSEN: Final = "Choose at least one of the sign-ins to end."
-_WRONG_CODE: Final = "This code is not right or has run out. Wait for the next one and try again."
-_NOT_BEGUN: Final = "Setting up took too long. Begin again."
-_NEEDED: Final = "A work account needs its second step. You can set it up anew, but not take it away."
+_WRONG_PASSWORD_OR_CODE: Final = (
+    "Your current password or the code is wrong, or there were too many attempts. Nothing was changed. Each code works once: wait "
+    "for the next code, or wait 15 minutes."
+)
+_MISMATCH: Final = "The new passwords do not match. Nothing was changed."
+_NO_SESSION_SELECTED: Final = "Select at least one session."
+_WRONG_FIRST_CODE: Final = "This code is wrong or has expired. Wait for the next code and try again."
+_SETUP_EXPIRED: Final = "The setup took too long. Start again."
+_REQUIRED: Final = "A work account requires two-step verification. You can set up a new app, but you cannot turn two-step verification off."
 _DONE: Final = {
-    "password": "Your password has been changed. Everywhere else you have been signed out.",
-    "sessions": "The sign-ins you chose have ended.",
-    "second": "Your second step has been taken away. Everywhere else you have been signed out.",
+    "password": "Your password was changed. You were signed out everywhere else.",
+    "sessions": "The selected sessions were signed out.",
+    "second": "Two-step verification was turned off. You were signed out everywhere else.",
 }
-_LATELY: Final[dict[str, account_events.EventKind]] = {"password": "password", "second": "second-ended"}
-_OFFER: Final = "second-factor-offer"
-_OFFER_LIFE: Final = 10 * MINUTE
+_EVENT_KINDS: Final[dict[str, account_events.EventKind]] = {"password": "password", "second": "second-ended"}
+_SETUP_KIND: Final = "second-factor-offer"
+_SETUP_LIFE: Final = 10 * MINUTE
 
 
-class Account:
-    """The pages of one :class:`SmartContext`."""
+class AccountPages:
+    """Handlers of the pages under ``/account``."""
 
     def __init__(self, smart: SmartContext) -> None:
         self.smart = smart
@@ -48,122 +50,127 @@ class Account:
     async def show(self, request: Request, session: Session) -> Response:
         return await self._page(session, done=_DONE.get(request.query_params.get("done", ""), ""))
 
-    async def password(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+    async def change_password(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if form.get("new", "") != form.get("again", ""):
-            return await self._page(session, _DIFFER)
+            return await self._page(session, _MISMATCH)
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
-            return await self._refused(session, "password")
+            return await self._reject(session, "password")
         try:
             user = await users.set_password(self.smart.store, session.user, form.get("new", ""), self.smart.passwords, self.smart.now())
         except (ValueError, TimeoutError) as error:
-            return await self._page(session, str(error) or _NOT_YOU)
-        return await self._changed(request, user, "password")
+            return await self._page(session, str(error) or _WRONG_PASSWORD)
+        return await self._finish_change(request, user, "password")
 
     async def end_sessions(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        chosen = [one for one in await sessions.list_all(self.smart, session.user) if f"end-{digest(one.key)}" in form]
-        if not chosen:
-            return await self._page(session, _NONE_CHOSEN)
+        selected = [listed for listed in await sessions.list_all(self.smart, session.user) if f"end-{digest(listed.key)}" in form]
+        if not selected:
+            return await self._page(session, _NO_SESSION_SELECTED)
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
-            return await self._refused(session, "sessions")
-        for one in chosen:
-            await sessions.end_by_key(self.smart, one.key)
-        await self._note(session.user, "sessions")
-        return page_handlers.to(PATH, done="sessions")
+            return await self._reject(session, "sessions")
+        for listed in selected:
+            await sessions.end_by_key(self.smart, listed.key)
+        await self._record(session.user, "sessions")
+        return page_handlers.redirect_to(PATH, done="sessions")
 
-    async def begin(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+    async def start_setup(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        """Show the seed of a new second factor. It counts only after :meth:`confirm_setup`."""
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
-            return await self._refused(session, "second-factor")
+            return await self._reject(session, "second-factor")
         seed = second_factor.new_seed()
-        offer = (digest(session.key), second_factor.encrypt_seed(self.smart, seed))
-        expires = self.smart.now() + _OFFER_LIFE
+        pending = (digest(session.key), second_factor.encrypt_seed(self.smart, seed))
+        expires = self.smart.now() + _SETUP_LIFE
         family = users.session_family(session.user.username)
-        await self.smart.store.key_values.put(_OFFER, digest(session.user.subject), msgspec.json.encode(offer), expires, family)
-        return self._setting_up(session, seed)
+        await self.smart.store.key_values.put(_SETUP_KIND, digest(session.user.subject), msgspec.json.encode(pending), expires, family)
+        return self._setup_page(session, seed)
 
-    async def confirm(self, request: Request, session: Session, form: dict[str, str]) -> Response:
-        kept = await self.smart.store.key_values.get(_OFFER, digest(session.user.subject), self.smart.now())
-        owner, sealed = msgspec.json.decode(kept, type=tuple[str, bytes]) if kept else ("", b"")
+    async def confirm_setup(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        """Enroll the second factor when the first code is correct, and show its recovery codes."""
+        text = await self.smart.store.key_values.get(_SETUP_KIND, digest(session.user.subject), self.smart.now())
+        owner, encrypted_seed = msgspec.json.decode(text, type=tuple[str, bytes]) if text else ("", b"")
         if owner != digest(session.key):
-            return await self._page(session, _NOT_BEGUN)
-        seed = second_factor.decrypt_seed(self.smart, sealed)
+            return await self._page(session, _SETUP_EXPIRED)
+        seed = second_factor.decrypt_seed(self.smart, encrypted_seed)
         if not await second_factor.verify_first_code(self.smart, session.user, form.get("code", ""), seed):
-            return self._setting_up(session, seed, _WRONG_CODE)
+            return self._setup_page(session, seed, _WRONG_FIRST_CODE)
         codes = await second_factor.enroll(self.smart, session.user, seed)
-        session, cookie = await self._alone(request, session.user)
-        await self._note(session.user, "second-factor")
+        session, cookie = await self._replace_sessions(request, session.user)
+        await self._record(session.user, "second-factor")
         await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
-        page = page_handlers.page(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
+        page = page_handlers.render(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
         return page_handlers.with_cookie(self.smart, page, cookie)
 
-    async def take_away(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+    async def remove_second_factor(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if second_factor.is_required(self.smart, session.user):
-            return await self._page(session, _NEEDED)
+            return await self._page(session, _REQUIRED)
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
-            return await self._refused(session, "second-factor")
+            return await self._reject(session, "second-factor")
         await second_factor.remove(self.smart.store, session.user)
-        return await self._changed(request, session.user, "second")
+        return await self._finish_change(request, session.user, "second")
 
     # parts
 
-    async def _changed(self, request: Request, user: User, what: str) -> Response:
-        _, cookie = await self._alone(request, user)
-        await self._note(user, what)
-        await account_events.record(self.smart.store, user, _LATELY[what], self.smart.now(), browser_names.describe_browser(request))
-        return page_handlers.with_cookie(self.smart, page_handlers.to(PATH, done=what), cookie)
+    async def _finish_change(self, request: Request, user: User, what: str) -> Response:
+        """Replace the sessions, record the change, and redirect to the account page."""
+        _, cookie = await self._replace_sessions(request, user)
+        await self._record(user, what)
+        await account_events.record(self.smart.store, user, _EVENT_KINDS[what], self.smart.now(), browser_names.describe_browser(request))
+        return page_handlers.with_cookie(self.smart, page_handlers.redirect_to(PATH, done=what), cookie)
 
-    async def _alone(self, request: Request, user: User) -> tuple[Session, str]:
-        """End all of the account's sessions and begin one anew in this browser."""
+    async def _replace_sessions(self, request: Request, user: User) -> tuple[Session, str]:
+        """End all sessions of the account; return a new session for this browser and its cookie."""
         await self.smart.store.key_values.delete_family(users.session_family(user.username))
         cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request))
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
 
-    async def _refused(self, session: Session, what: str) -> Response:
-        await self._note(session.user, what, done=False)
-        return await self._page(session, _NEITHER if await second_factor.find_factor(self.smart, session.user) else _NOT_YOU)
+    async def _reject(self, session: Session, what: str) -> Response:
+        await self._record(session.user, what, done=False)
+        enrolled = await second_factor.find_factor(self.smart, session.user)
+        return await self._page(session, _WRONG_PASSWORD_OR_CODE if enrolled else _WRONG_PASSWORD)
 
-    async def _note(self, user: User, what: str, *, done: bool = True) -> None:
+    async def _record(self, user: User, what: str, *, done: bool = True) -> None:
         await self.smart.record(SecurityEvent("change-account", done, user.username, detail={"what": what}))
 
-    def _setting_up(self, session: Session, seed: bytes, problem: str = "") -> Response:
+    def _setup_page(self, session: Session, seed: bytes, problem: str = "") -> Response:
         setup = second_factor.build_setup(self.smart, session.user, seed)
-        return page_handlers.page(self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem)
+        return page_handlers.render(
+            self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem
+        )
 
     async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
-        factor, zone = await second_factor.find_factor(self.smart, session.user), self.smart.zone
+        smart, user, zone = self.smart, session.user, self.smart.zone
+        factor = await second_factor.find_factor(smart, user)
+        open_sessions = await sessions.list_all(smart, user)
         view: dict[str, Any] = {
-            "since": format_instant_date(session.user.password_set_at, zone) if session.user.password_set_at else "",
-            "factor": factor and format_instant_date(factor.since, zone),
-            "codes_left": await second_factor.count_recovery_codes(self.smart, session.user) if factor else 0,
-            "needed": second_factor.is_required(self.smart, session.user),
-            "lately": describe_events(await account_events.list_events(self.smart.store, session.user, self.smart.now()), zone),
-            "sessions": [
-                (digest(one.key), one, format_instant(one.started, zone)) for one in await sessions.list_all(self.smart, session.user)
-            ],
+            "password_set_on": format_instant_date(user.password_set_at, zone) if user.password_set_at else "",
+            "enrolled_on": factor and format_instant_date(factor.since, zone),
+            "recovery_codes_left": await second_factor.count_recovery_codes(smart, user) if factor else 0,
+            "required": second_factor.is_required(smart, user),
+            "activity": describe_events(await account_events.list_events(smart.store, user, smart.now()), zone),
+            "sessions": [(digest(listed.key), listed, format_instant(listed.started, zone)) for listed in open_sessions],
         }
-        return page_handlers.page(
-            self.smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view
-        )
+        return page_handlers.render(smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
 
 
 def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tuple[str, str]]:
-    """When each happened, and what, in words."""
-    return [
-        (format_instant(one.at, zone), account_events.DESCRIPTIONS[one.kind] + (f", with {one.browser}" if one.browser else ""))
-        for one in events
-    ]
+    """Return the time and the description of each event, as text for pages."""
+    return [(format_instant(event.at, zone), _describe_event(event)) for event in events]
+
+
+def _describe_event(event: AccountEvent) -> str:
+    return account_events.DESCRIPTIONS[event.kind] + (f", with {event.browser}" if event.browser else "")
 
 
 def add_account(routes: APIRouter, smart: SmartContext) -> None:
     """Add the pages under ``/account``."""
-    here = Account(smart)
-    routes.add_api_route(PATH, page_handlers.show_handler(smart, PATH, here.show), methods=["GET"])
-    steps = {
-        "/account/password": here.password,
-        "/account/sessions": here.end_sessions,
-        "/account/second": here.begin,
-        "/account/second/confirm": here.confirm,
-        "/account/second/end": here.take_away,
+    pages = AccountPages(smart)
+    routes.add_api_route(PATH, page_handlers.show_handler(smart, PATH, pages.show), methods=["GET"])
+    handlers = {
+        "/account/password": pages.change_password,
+        "/account/sessions": pages.end_sessions,
+        "/account/second": pages.start_setup,
+        "/account/second/confirm": pages.confirm_setup,
+        "/account/second/end": pages.remove_second_factor,
     }
-    for path, sent in steps.items():
-        routes.add_api_route(path, page_handlers.form_handler(smart, PATH, sent), methods=["POST"])
-        routes.add_api_route(path, page_handlers.back(PATH), methods=["GET"])
+    for path, handler in handlers.items():
+        routes.add_api_route(path, page_handlers.form_handler(smart, PATH, handler), methods=["POST"])
+        routes.add_api_route(path, page_handlers.redirect_handler(PATH), methods=["GET"])

@@ -1,8 +1,8 @@
-"""Activation codes: by whom a grant is taken up.
+"""Activation codes: connect a proxy grant's RelatedPerson to the account of the person who enters the code.
 
-A grant names a RelatedPerson, who is nobody until an account redeems the grant's code.  A code works once, for 90 days; only
-its digest is kept.  Guesses are counted before they are checked, for each account, so that parallel guessing and new sessions
-gain nothing; and whatever is wrong with a code is told in one text.
+Until an account redeems the code, the grant gives access to no one. A code works once, within 90 days, and only its digest
+is stored. Attempts are counted for each account before the code is checked, so parallel requests and new sessions give no
+extra attempts. All failures of a code have the same message.
 """
 
 from __future__ import annotations
@@ -11,35 +11,39 @@ from typing import Final, Literal
 
 import msgspec
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import attempts, typed_codes, users
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import DAY, digest
-from fhir_server.store import NEVER, KeyValueStore, Store
+from fhir_server.store import KeyValueStore, Store
 
 CODE_LIFE: Final = 90 * DAY
 WRONG: Final = (
-    "This code is not right, was used before or has run out, or there were too many attempts. Check it letter by letter, "
-    "wait some minutes and try again, or ask for a new one."
+    "This code is wrong, has been used or has expired, or there were too many attempts. Check the code, wait 15 minutes "
+    "and try again, or ask for a new code."
 )
-OWN: Final = "This code opens your own record. Give it to the person you share your record with."
-STAFF: Final = "A code cannot be used with a staff account. Sign in with an account of your own."
-BUSY: Final = "Your account is being changed in another window. Wait a minute and try again."
+OWN: Final = "This code is for your own record. Give it to the person you share your record with."
+STAFF: Final = "You cannot use a code with a work account. Sign in with your personal account."
+BUSY: Final = "Your account is being changed in another browser tab. Wait a minute and try again."
 
-State = Literal["none", "waiting", "lapsed", "accepted"]
+CodeState = Literal["none", "waiting", "expired", "accepted"]
 _INVITATION: Final = "invitation"
 _ACTIVATION: Final = "activation"
 _LENGTH: Final = 20  # 100 random bits
 
 
 class CodeRefusedError(Exception):
-    """A code that is not redeemed, worded for the person."""
+    """The code was not redeemed. The message is for the page."""
 
 
 class Invitation(msgspec.Struct, frozen=True):
-    """How a grant that was made here is to be taken up; kept by RelatedPerson id for as long as the grant stands.
+    """The activation of a grant that was made on the sharing page; stored by RelatedPerson id until the grant ends.
 
-    ``key`` is the digest of the newest code, ``until`` when that runs out.
+    ``patient``, ``consent``, ``related_person``  ids
+    ``key``       digest of the newest code
+    ``until``     when that code expires (microseconds since 1970 UTC)
+    ``accepted``  whether an account has redeemed a code
     """
 
     patient: str
@@ -50,91 +54,98 @@ class Invitation(msgspec.Struct, frozen=True):
     accepted: bool = False
 
 
-async def issue(secrets: KeyValueStore, invitation: Invitation, now: int) -> str:
-    """A new code for a grant; an earlier one no longer works."""
+async def issue(values: KeyValueStore, invitation: Invitation, now: int) -> str:
+    """Store a new code for the grant and return it, as five groups of four characters. The previous code stops working."""
     code = typed_codes.generate(_LENGTH)
-    fresh = msgspec.structs.replace(invitation, key=digest(code), until=now + CODE_LIFE)
-    await _put(secrets, fresh)
-    await _offer(secrets, fresh)
+    renewed = msgspec.structs.replace(invitation, key=digest(code), until=now + CODE_LIFE)
+    await _put(values, renewed)
+    await _activate(values, renewed)
     return typed_codes.format_groups(code)
 
 
-async def renew(secrets: KeyValueStore, related_person: str, now: int) -> str | None:
-    """Another code for a grant that nobody has taken up; None if somebody has, also if that is just happening."""
-    invitation = await _find(secrets, related_person)
+async def renew(values: KeyValueStore, related_person: str, now: int) -> str | None:
+    """Issue another code; None if an account has redeemed the grant's code or is redeeming it now."""
+    invitation = await _find(values, related_person)
     if invitation is None or invitation.accepted:
         return None
-    withdrawn = await secrets.pop(_ACTIVATION, invitation.key, now) is not None
-    return await issue(secrets, invitation, now) if withdrawn or invitation.until <= now else None
+    withdrawn = await values.pop(_ACTIVATION, invitation.key, now) is not None
+    return await issue(values, invitation, now) if withdrawn or invitation.until <= now else None
 
 
-async def state(secrets: KeyValueStore, related_person: str, now: int) -> State:
-    """Whether somebody has taken the grant up; "none" if it was not made here."""
-    invitation = await _find(secrets, related_person)
+async def code_state(values: KeyValueStore, related_person: str, now: int) -> CodeState:
+    """Return the state of the grant's newest code; "none" if the grant was not made on the sharing page."""
+    invitation = await _find(values, related_person)
     if invitation is None:
         return "none"
-    return "accepted" if invitation.accepted else "waiting" if now < invitation.until else "lapsed"
+    return "accepted" if invitation.accepted else "waiting" if now < invitation.until else "expired"
 
 
-async def forget(secrets: KeyValueStore, consent: str) -> None:
-    """Void the codes of a grant that has ended."""
-    await secrets.delete_family(_family(consent))
+async def delete_codes(values: KeyValueStore, consent: str) -> None:
+    """Delete the codes of a grant that has ended."""
+    await values.delete_family(_family(consent))
 
 
 async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, Invitation]:
-    """Take up a grant: the account, from now on also its RelatedPerson.  Ends the account's sessions.  Raises Refused."""
+    """Link the grant's RelatedPerson to the account and end the account's sessions.
+
+    Returns the changed user and the invitation. Raises CodeRefusedError.
+    """
     if user.role != "patient":
         raise CodeRefusedError(STAFF)
-    secrets, key = store.key_values, digest(typed_codes.normalize(typed))
-    guess = await AttemptLimit(f"activation:{user.username}").take(secrets, now)
-    invitation = await _waiting(secrets, key, now)
-    if guess is None or invitation is None:
+    values, key = store.key_values, digest(typed_codes.normalize(typed))
+    attempt = await AttemptLimit(f"activation:{user.username}").take(values, now)
+    invitation = await _find_pending(values, key, now)
+    if attempt is None or invitation is None:
         raise CodeRefusedError(WRONG)
     if invitation.patient == user.patient:
         raise CodeRefusedError(OWN)
-    if await secrets.pop(_ACTIVATION, key, now) is None:
+    if await values.pop(_ACTIVATION, key, now) is None:
         raise CodeRefusedError(WRONG)
     try:
         changed = await users.link(store, user.username, invitation.related_person)
     except (LookupError, TimeoutError) as error:
-        await _offer(secrets, invitation)
+        await _activate(values, invitation)
         raise CodeRefusedError(WRONG if isinstance(error, LookupError) else BUSY) from None
-    await _put(secrets, msgspec.structs.replace(invitation, accepted=True))
-    await attempts.release(secrets, guess, now)
+    await _put(values, msgspec.structs.replace(invitation, accepted=True))
+    await attempts.release(values, attempt, now)
     return changed, invitation
 
 
-async def accept_invitation(store: Store, user: User, typed: str) -> tuple[User, Invitation] | None:
-    """The grant that this very account has taken up, or is just taking up, with this code: its form was sent twice.  None if it has not."""
+async def find_accepted(store: Store, user: User, typed: str) -> tuple[User, Invitation] | None:
+    """Return the invitation that this account has redeemed, or is redeeming now, with this code: the form was sent twice.
+
+    None if the account has not redeemed it.
+    """
+    key = digest(typed_codes.normalize(typed))
     try:
-        settled = await users.wait_until_saved(store, user.username)
+        saved = await users.wait_until_saved(store, user.username)
     except TimeoutError:
         return None
-    found = [await _find(store.key_values, one) for one in settled.related_persons] if settled else []
-    mine = next((one for one in found if one and one.key == digest(typed_codes.normalize(typed))), None)
-    return (settled, mine) if settled and mine else None
+    invitations = [await _find(store.key_values, id) for id in saved.related_persons] if saved else []
+    accepted = next((invitation for invitation in invitations if invitation and invitation.key == key), None)
+    return (saved, accepted) if saved and accepted else None
 
 
-async def _offer(secrets: KeyValueStore, invitation: Invitation) -> None:
-    """The invitation's newest code works (again)."""
+async def _activate(values: KeyValueStore, invitation: Invitation) -> None:
+    """Make the invitation's newest code valid."""
     related_person = invitation.related_person.encode()
-    await secrets.put(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
+    await values.put(_ACTIVATION, invitation.key, related_person, invitation.until, _family(invitation.consent))
 
 
-async def _waiting(secrets: KeyValueStore, key: str, now: int) -> Invitation | None:
-    related_person = await secrets.get(_ACTIVATION, key, now)
-    invitation = None if related_person is None else await _find(secrets, related_person.decode())
+async def _find_pending(values: KeyValueStore, key: str, now: int) -> Invitation | None:
+    related_person = await values.get(_ACTIVATION, key, now)
+    invitation = None if related_person is None else await _find(values, related_person.decode())
     return invitation if invitation and invitation.key == key and not invitation.accepted else None
 
 
-async def _find(secrets: KeyValueStore, related_person: str) -> Invitation | None:
-    text = await secrets.get(_INVITATION, related_person, 0)
+async def _find(values: KeyValueStore, related_person: str) -> Invitation | None:
+    text = await values.get(_INVITATION, related_person, 0)
     return None if text is None else msgspec.json.decode(text, type=Invitation)
 
 
-async def _put(secrets: KeyValueStore, invitation: Invitation) -> None:
+async def _put(values: KeyValueStore, invitation: Invitation) -> None:
     text = msgspec.json.encode(invitation)
-    await secrets.put(_INVITATION, invitation.related_person, text, NEVER, _family(invitation.consent))
+    await values.put(_INVITATION, invitation.related_person, text, MAX_INSTANT, _family(invitation.consent))
 
 
 def _family(consent: str) -> str:

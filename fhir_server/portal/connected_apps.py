@@ -1,4 +1,4 @@
-"""Connected apps: what the signed-in person has granted to clients and has not ended."""
+"""Connected apps: lists and ends the active token grants of the signed-in person."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 
-_ANY_RECORD = "Every record you may open"
-_CLOSED = "A record that you can no longer open: the app sees nothing of it"
+_ANY_RECORD = "All records you can open"
+_NO_ACCESS = "A record that you can no longer open. The app cannot open it either"
 
 
 @dataclass(frozen=True, slots=True)
-class App:
-    """One standing grant.
+class ConnectedApp:
+    """An active token grant, as the page shows it.
 
-    ``handle``    names it in forms
-    ``withheld``  the kinds of information the person keeps from the app, in words
-    ``since``, ``renewed``  when its first token was made, and its last (microseconds)
+    ``handle``    identifies the grant in forms
+    ``scopes``    descriptions of the granted scopes
+    ``withheld``  names of the sensitive categories that the person withholds from the app
+    ``since``, ``renewed``  when the first and the newest token were issued (microseconds since 1970 UTC)
     """
 
     handle: str
@@ -37,30 +38,31 @@ class App:
     renewed: int
 
 
-async def connected(context: PortalContext, user: User, now: int) -> list[App]:
-    """The person's standing grants, by the client's name."""
+async def list_connected(context: PortalContext, user: User, now: int) -> list[ConnectedApp]:
+    """Return the person's active token grants, sorted by the client's name."""
     records = {choice.patient: choice.name for choice in await context.records(user, now)}
-    found = [await _app(context, user, grant, records) for grant in await _active(context, user, now)]
-    return sorted(found, key=lambda app: (app.name, app.record, app.renewed))
+    apps = [await _app(context, user, grant, records) for grant in await _active_grants(context, user, now)]
+    return sorted(apps, key=lambda app: (app.name, app.record, app.renewed))
 
 
 async def end(context: PortalContext, user: User, handle: str, now: int) -> TokenGrant | None:
-    """End a grant of this person's with every token it has, and say which it was; None if there is none of that handle."""
-    for grant in await _active(context, user, now):
+    """Revoke all tokens of the person's grant with this handle and return the grant; None if there is no such grant."""
+    for grant in await _active_grants(context, user, now):
         if digest(grant.family) == handle:
             await context.smart.store.key_values.delete_family(grant.family)
             return grant
     return None
 
 
-async def _active(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
+async def _active_grants(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
     return [grant for grant in await token_grants.active_grants(context.smart.store, now) if grant.username == user.username]
 
 
-async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> App:
+async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> ConnectedApp:
     client = await clients.find(context.smart.store, grant.client_id)
     scope = tokens.current_scope(client, grant) if client else ""
-    record = records.get(grant.patient, _CLOSED) if grant.patient else _ANY_RECORD
-    words = tuple(describe_scope(one, user.role) for one in resource_scopes(scope))
-    kept = sensitive_categories.describe(grant.withheld)
-    return App(digest(grant.family), client.name if client else grant.client_id, record, words, kept, grant.since, grant.issued)
+    record = records.get(grant.patient, _NO_ACCESS) if grant.patient else _ANY_RECORD
+    scopes = tuple(describe_scope(granted, user.role) for granted in resource_scopes(scope))
+    withheld = sensitive_categories.describe(grant.withheld)
+    name = client.name if client else grant.client_id
+    return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)

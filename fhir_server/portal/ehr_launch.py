@@ -1,4 +1,4 @@
-"""The clinician's side of an EHR launch: whose charts, which visit, which apps, and the handle that an app is opened with.
+"""EHR launch for clinicians: lists patients, visits and apps, and creates the ``launch`` parameter.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/app-launch.html#launch-app-ehr-launch.
 """
@@ -13,44 +13,47 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
-from fhir_server.smart.tokens.launch import Launch, new_launch
+from fhir_server.smart.tokens.launch import Launch, create_launch
 
 
 class NoChartError(Exception):
-    """Not a patient whose chart this clinician may open, nor a visit or an app that goes with it: all one to her."""
+    """The clinician may not open this patient's chart, or the visit or the app does not exist for it. The page does not say which."""
 
 
-async def charts(smart: SmartContext, user: User) -> dict[str, RecordChoice]:
-    """The patients under this clinician's care, by id."""
+async def list_charts(smart: SmartContext, user: User) -> dict[str, RecordChoice]:
+    """Return the patients whose charts this clinician may open, by id."""
     return {choice.patient: choice for choice in await smart.records(user.person(), smart.now())}
 
 
-async def chart(smart: SmartContext, user: User, patient: str) -> RecordChoice:
-    """Raises NoChart."""
-    found = (await charts(smart, user)).get(patient)
-    if found is None:
+async def find_chart(smart: SmartContext, user: User, patient: str) -> RecordChoice:
+    """Return the chart of ``patient``. Raises NoChartError."""
+    chart = (await list_charts(smart, user)).get(patient)
+    if chart is None:
         raise NoChartError
-    return found
+    return chart
 
 
-async def visits(smart: SmartContext, user: User, patient: str) -> Sequence[EncounterChoice]:
-    """The visits of this patient that this clinician sees, the latest first."""
+async def list_visits(smart: SmartContext, user: User, patient: str) -> Sequence[EncounterChoice]:
+    """Return the patient's visits that are visible to this clinician, the newest first."""
     return await smart.encounters(user.person(), patient, frozenset(), smart.now())
 
 
-async def apps(smart: SmartContext) -> list[Client]:
-    """The apps that can be opened on a chart, by name."""
-    found = [one for one in await clients.list_all(smart.store) if one.launch_uri and "launch" in one.scopes.split()]
-    return sorted(found, key=lambda one: (one.name.casefold(), one.client_id))
+async def list_apps(smart: SmartContext) -> list[Client]:
+    """Return the apps that can be opened from a chart (those with a launch URI and the scope ``launch``), sorted by name."""
+    apps = [client for client in await clients.list_all(smart.store) if client.launch_uri and "launch" in client.scopes.split()]
+    return sorted(apps, key=lambda app: (app.name.casefold(), app.client_id))
 
 
 async def launch(smart: SmartContext, user: User, patient: str, client_id: str, encounter: str = "") -> str:
-    """The address that opens this app on this chart; its handle is this app's and this clinician's, for one use.  Raises NoChart."""
-    await chart(smart, user, patient)
-    client = next((one for one in await apps(smart) if one.client_id == client_id), None)
-    seen = {one.encounter for one in await visits(smart, user, patient)}
-    if client is None or (encounter and encounter not in seen):
+    """Return the URL that opens the app with this chart as context. Raises NoChartError.
+
+    The ``launch`` parameter in it works once, for this client and this clinician.
+    """
+    await find_chart(smart, user, patient)
+    client = next((app for app in await list_apps(smart) if app.client_id == client_id), None)
+    visible = {visit.encounter for visit in await list_visits(smart, user, patient)}
+    if client is None or (encounter and encounter not in visible):
         raise NoChartError
-    handle = await new_launch(smart.store, Launch(client.client_id, user.username, patient, encounter or None), smart.now())
-    joint = "&" if "?" in client.launch_uri else "?"
-    return client.launch_uri + joint + urlencode({"iss": smart.fhir_base, "launch": handle})
+    handle = await create_launch(smart.store, Launch(client.client_id, user.username, patient, encounter or None), smart.now())
+    separator = "&" if "?" in client.launch_uri else "?"
+    return client.launch_uri + separator + urlencode({"iss": smart.fhir_base, "launch": handle})

@@ -1,4 +1,7 @@
-"""Pages and forms of this room, in the frame and under the headers of the sign-in pages."""
+"""Renders the portal's pages and wraps their handlers: sign-in, form parsing and the protection against forged forms.
+
+The pages use the layout and the HTTP headers of the sign-in pages.
+"""
 
 from __future__ import annotations
 
@@ -28,68 +31,74 @@ _templates = Environment(
 )
 
 
-def page(smart: SmartContext, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
-    """The page of this template.  ``targets``: where forms on it may end up, besides here."""
-    shown: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
-    text = _templates.get_template(name).render(organization=smart.organization, **shown)
+def render(smart: SmartContext, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
+    """Render the template ``name``.
+
+    ``targets``  origins besides this server to which a form on the page may be submitted or redirected
+    """
+    values: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
+    text = _templates.get_template(name).render(organization=smart.organization, **values)
     return Response(text, status, page_headers(*targets) | SAME_ORIGIN_OPENER, "text/html; charset=utf-8")
 
 
-def to(path: str, **query: str) -> Response:
-    """See that page next."""
+def redirect_to(path: str, **query: str) -> Response:
+    """Redirect to ``path`` with status 303, so that the browser opens it with GET."""
     return RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303, headers=NO_STORE)
 
 
-def cookie(smart: SmartContext, request: Request) -> str:
+def session_cookie(smart: SmartContext, request: Request) -> str:
     return cookies.session_cookie(smart, request)
 
 
-def with_cookie(smart: SmartContext, answer: Response, value: str) -> Response:
-    """The answer, giving the browser this new session."""
-    return cookies.with_session_cookie(smart, answer, value)
+def with_cookie(smart: SmartContext, response: Response, value: str) -> Response:
+    """Set the session cookie on ``response`` and return it."""
+    return cookies.with_session_cookie(smart, response, value)
 
 
 def show_handler(smart: SmartContext, path: str, handler: ShowHandler) -> Callable[[Request], Awaitable[Response]]:
-    """A page for those who are signed in; others sign in first and come back to ``path``."""
+    """Call ``handler`` with the current session; without one, redirect to sign-in, which leads back to ``path``."""
 
     async def guarded(request: Request) -> Response:
-        session = await sessions.current(smart, cookie(smart, request))
-        return to("/sign-in", next=path) if session is None else await handler(request, session)
+        session = await sessions.current(smart, session_cookie(smart, request))
+        return redirect_to("/sign-in", next=path) if session is None else await handler(request, session)
 
     return guarded
 
 
 def form_handler(smart: SmartContext, path: str, handler: FormHandler) -> Callable[[Request], Awaitable[Response]]:
-    """What the forms of the page at ``path`` do; reached only by forms this browser was shown."""
+    """Call ``handler`` with the current session and the fields of a form on the page at ``path``.
+
+    A form without this browser's form token gets status 403. Without a session, the response redirects to sign-in.
+    """
 
     async def guarded(request: Request) -> Response:
         try:
             form: Form = await read_form(request)
         except BadFormError as error:
-            return failure_page(smart, str(error))
+            return render_failure(smart, str(error))
         if not cookies.is_own_form(smart, request, dict(form).get("token", "")):
-            return failure_page(smart, _FORGED, 403)
-        session = await sessions.current(smart, cookie(smart, request))
-        return to("/sign-in", next=path, lapsed="yes") if session is None else await handler(request, session, dict(form))
+            return render_failure(smart, _FORGED, 403)
+        session = await sessions.current(smart, session_cookie(smart, request))
+        return redirect_to("/sign-in", next=path, lapsed="yes") if session is None else await handler(request, session, dict(form))
 
     return guarded
 
 
-def back(path: str) -> Callable[[], Awaitable[Response]]:
-    """For an address that only a form is sent to, and that a browser opens again by itself: the page of that form."""
+def redirect_handler(path: str) -> Callable[[], Awaitable[Response]]:
+    """Redirect to ``path``: for GET on the URL of a form, which a browser sends when it restores a tab."""
 
-    async def answer() -> Response:
-        return to(path)
+    async def redirect() -> Response:
+        return redirect_to(path)
 
-    return answer
-
-
-def failure_page(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
-    return page(smart, "failed.html", status, text=text, session=session)
+    return redirect
 
 
-async def style() -> Response:
-    """The rules this room adds to the common style sheet."""
+def render_failure(smart: SmartContext, text: str, status: int = 400, session: Session | None = None) -> Response:
+    return render(smart, "failed.html", status, text=text, session=session)
+
+
+async def serve_style() -> Response:
+    """Return the portal's own style sheet; it extends that of the sign-in pages."""
     body = (files("fhir_server.portal") / "pages" / "portal.css").read_bytes()
     headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
     return Response(body, 200, headers, "text/css; charset=utf-8")

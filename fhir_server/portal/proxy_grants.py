@@ -1,11 +1,11 @@
-"""The grants in force on a record, read from its Consents and RelatedPersons through the patient's own View.
+"""Lists the proxy grants in force on a record, from the Consents and RelatedPersons in the patient's own View.
 
-What a Consent grants, and when, is asked of the same reading of it that every request is judged by.
+:mod:`fhir_server.consent.provisions` interprets the Consents, as for every request to the API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -14,7 +14,8 @@ from fhir_server import jsontext
 from fhir_server.access.view import View
 from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.consent import provisions
-from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
+from fhir_server.portal.proxy_resources import describe_person
+from fhir_server.portal.wording import LEVELS
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
 from fhir_server.search.rows import Position
 
@@ -23,12 +24,12 @@ _PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class ProxyGrant:
-    """One active adult grant that has not run out; it may still have to begin.
+    """An active proxy grant for an adult's record that has not expired. It may not have started yet.
 
     ``consent``    id of the Consent
-    ``persons``    ids of the RelatedPersons it lets in, and ``names`` how they are called
+    ``persons``    ids of the RelatedPersons that get access, and ``names`` their names
     ``levels``     codes of the CodeSystem proxy-level
-    ``since``, ``until``  the stretch it holds, half open, in microseconds since 1970 UTC; None where open
+    ``since``, ``until``  microseconds since 1970 UTC, ``until`` exclusive; None where the grant has no limit
     """
 
     consent: str
@@ -39,49 +40,42 @@ class ProxyGrant:
     until: int | None
 
 
-async def in_force(view: View, patient: str, zone: ZoneInfo) -> list[ProxyGrant]:
-    """The adult grants on this record, those of the longest standing first."""
-    people = {str(one["id"]): one for one in await _all(view, "RelatedPerson", EVERYTHING) if one.get("active", True)}
-    consents = await _all(view, "Consent", Has("status", TokenIs(None, "active")))
-    read = ((one["id"], provisions.proxy_provisions([one], people, patient=patient, zone=zone)) for one in consents)
-    found = [grant for id, said in read if (grant := _grant(id, said, people, view.now))]
-    return sorted(found, key=lambda grant: (grant.since or 0, grant.names, grant.consent))
+async def list_in_force(view: View, patient: str, zone: ZoneInfo) -> list[ProxyGrant]:
+    """Return the adult grants on the record of ``patient``, the oldest first."""
+    people = await _find_all(view, "RelatedPerson", EVERYTHING)
+    related_persons = {str(person["id"]): person for person in people if person.get("active", True)}
+    grants = []
+    for consent in await _find_all(view, "Consent", Has("status", TokenIs(None, "active"))):
+        permits = [
+            provision
+            for provision in provisions.proxy_provisions([consent], related_persons, patient=patient, zone=zone)
+            if provision.kind == "adult" and view.now < provision.end
+        ]
+        if permits:
+            grants.append(_grant(consent["id"], permits, related_persons))
+    return sorted(grants, key=lambda grant: (grant.since or 0, grant.names, grant.consent))
 
 
-def _grant(consent: str, said: Iterable[provisions.ProxyProvision], people: dict[str, dict[str, Any]], now: int) -> ProxyGrant | None:
-    given = [one for one in said if one.kind == "adult" and now < one.end]
-    if not given:
-        return None
-    persons = tuple(dict.fromkeys(one.related_person for one in given))
-    levels = {level for one in given for level in one.levels}
-    since, until = min(one.start for one in given), max(one.end for one in given)
+def _grant(consent: str, permits: Sequence[provisions.ProxyProvision], related_persons: Mapping[str, Mapping[str, Any]]) -> ProxyGrant:
+    persons = tuple(dict.fromkeys(permit.related_person for permit in permits))
+    levels = {level for permit in permits for level in permit.levels}
+    since, until = min(permit.start for permit in permits), max(permit.end for permit in permits)
     return ProxyGrant(
         consent,
         persons,
-        tuple(_describe_person(people[id]) for id in persons),
+        tuple(describe_person(related_persons[id]) for id in persons),
         tuple(level for level in LEVELS if level in levels),
         None if since == MIN_INSTANT else since,
         None if until == MAX_INSTANT else until,
     )
 
 
-def _describe_person(person: dict[str, Any]) -> str:
-    codes = [coding.get("code") for one in person.get("relationship", []) for coding in one.get("coding", [])]
-    relation = next((RELATIONSHIPS[code][0].lower() for code in codes if code in RELATIONSHIPS), "")
-    return _name(person) + (f" ({relation})" if relation else "")
-
-
-def _name(person: dict[str, Any]) -> str:
-    name = (person.get("name") or [{}])[0]
-    return str(name.get("text") or " ".join([*name.get("given", []), name.get("family", "")]).strip() or "Somebody unnamed")
-
-
-async def _all(view: View, type: str, where: Filter) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+async def _find_all(view: View, type: str, where: Filter) -> list[dict[str, Any]]:
+    resources: list[dict[str, Any]] = []
     after: Position | None = None
     while True:
         page = await view.find(type, where, limit=_PAGE, after=after)
-        found += [jsontext.parse(seen.body) for seen in page.versions]
+        resources += [jsontext.parse(version.body) for version in page.versions]
         if page.next is None:
-            return found
+            return resources
         after = page.next

@@ -1,7 +1,11 @@
-"""The resources of a new grant, in the shape of the profile ``proxy-consent``."""
+"""Builds and reads the resources of a proxy grant: the RelatedPerson, and the Consent in the profile ``proxy-consent``.
+
+Uses the typed models of :mod:`fhir_server.resources.models`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -15,11 +19,18 @@ from fhir_server.writing.draft import Draft, parse_draft
 _IG: Final = "https://fhir-server.example/ig"
 _ROLE: Final = "http://terminology.hl7.org/CodeSystem/v3-RoleCode"
 _SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"
+_UNNAMED: Final = "Unnamed person"
 
 
 @dataclass(frozen=True, slots=True)
 class SharingRequest:
-    """What an adult asks for: whom to let in, how far, and until when (the last day; None: until she ends it)."""
+    """What the sharing form asks for.
+
+    ``name``          the other person's name
+    ``relationship``  a code of :data:`~fhir_server.portal.wording.RELATIONSHIPS`, or ""
+    ``level``         a code of the CodeSystem proxy-level
+    ``until``         the last day of access; None: until the patient ends it
+    """
 
     name: str
     relationship: str
@@ -27,39 +38,73 @@ class SharingRequest:
     until: date | None = None
 
 
-def related_person(patient: str, wish: SharingRequest) -> Draft:
-    """The RelatedPerson that the other person will be."""
-    given: dict[str, Any] = {"active": True, "patient": {"reference": f"Patient/{patient}"}, "name": [{"text": wish.name}]}
-    if wish.relationship:
-        given["relationship"] = [_coded(_ROLE, wish.relationship, RELATIONSHIPS[wish.relationship][1])]
-    return _draft("RelatedPerson", given)
+def build_related_person(patient: str, request: SharingRequest) -> Draft:
+    """Build the RelatedPerson for the person who gets access to the record of ``patient``."""
+    resource = model("RelatedPerson")(active=True, patient=_reference("Patient", patient), name=[model("HumanName")(text=request.name)])
+    if request.relationship:
+        resource.relationship = [_concept(_ROLE, request.relationship, RELATIONSHIPS[request.relationship][1])]
+    return _draft(resource)
 
 
-def consent(patient: str, related: str, wish: SharingRequest, *, now: int, today: date, policy: str, authority: str) -> Draft:
-    """The Consent by which the patient lets this RelatedPerson in under the policy of that name."""
-    period = {"start": today.isoformat()} | ({"end": wish.until.isoformat()} if wish.until else {})
-    grantee = {"role": _coded(_ROLE, "GRANTEE", "grantee"), "reference": {"reference": f"RelatedPerson/{related}"}}
-    given = {
-        "meta": {"profile": [f"{_IG}/StructureDefinition/proxy-consent"]},
-        "status": "active",
-        "scope": _coded(_SCOPE, "patient-privacy", "Privacy Consent"),
-        "category": [
-            _coded("http://loinc.org", "59284-0", "Consent Document"),
-            _coded(KIND, "proxy-adult"),
-            _coded(LEVEL, wish.level),
+def build_consent(
+    patient: str, related_person_id: str, request: SharingRequest, *, now: int, today: date, policy: str, authority: str
+) -> Draft:
+    """Build the Consent by which ``patient`` gives the RelatedPerson access.
+
+    ``now``        microseconds since 1970 UTC
+    ``today``      the first day of access
+    ``policy``     name of the policy in force, ``authority`` the URL of the server that applies it
+    """
+    grantee = model("ConsentProvisionActor")(
+        role=_concept(_ROLE, "GRANTEE", "grantee"), reference=_reference("RelatedPerson", related_person_id)
+    )
+    permit = model("ConsentProvision")(type="permit", period=model("Period")(start=today, end=request.until), actor=[grantee])
+    resource = model("Consent")(
+        meta=model("Meta")(profile=[f"{_IG}/StructureDefinition/proxy-consent"]),
+        status="active",
+        scope=_concept(_SCOPE, "patient-privacy", "Privacy Consent"),
+        category=[
+            _concept("http://loinc.org", "59284-0", "Consent Document"),
+            _concept(KIND, "proxy-adult"),
+            _concept(LEVEL, request.level),
         ],
-        "patient": {"reference": f"Patient/{patient}"},
-        "dateTime": instant_text(now),
-        "performer": [{"reference": f"Patient/{patient}"}],
-        "policy": [{"authority": authority, "uri": f"{_IG}/policy/{policy}"}],
-        "provision": {"provision": [{"type": "permit", "period": period, "actor": [grantee]}]},
-    }
-    return _draft("Consent", given)
+        patient=_reference("Patient", patient),
+        dateTime=instant_text(now),
+        performer=[_reference("Patient", patient)],
+        policy=[model("ConsentPolicy")(authority=authority, uri=f"{_IG}/policy/{policy}")],
+        provision=model("ConsentProvision")(provision=[permit]),
+    )
+    return _draft(resource)
 
 
-def _coded(system: str, code: str, display: str = "") -> dict[str, Any]:
-    return {"coding": [{"system": system, "code": code} | ({"display": display} if display else {})]}
+def describe_person(resource: Mapping[str, Any]) -> str:
+    """Return the name of a RelatedPerson with its relationship to the patient, such as "Sam Standard (brother or sister)"."""
+    try:
+        person = model("RelatedPerson").model_validate({name: resource[name] for name in _SHOWN if name in resource})
+    except ValueError:  # the models are stricter than the API, for example about dates
+        return _UNNAMED
+    codes = [coding.code for concept in person.relationship or () for coding in concept.coding or ()]
+    relationship = next((RELATIONSHIPS[code][0].lower() for code in codes if code in RELATIONSHIPS), "")
+    return _name(person) + (f" ({relationship})" if relationship else "")
 
 
-def _draft(type: str, given: dict[str, Any]) -> Draft:
-    return parse_draft(model(type)(**given).model_dump_json().encode(), type)
+_SHOWN: Final = ("patient", "name", "relationship")
+
+
+def _name(person: Any) -> str:
+    if not person.name:
+        return _UNNAMED
+    name = person.name[0]
+    return str(name.text or " ".join(filter(None, [*(name.given or ()), name.family])).strip() or _UNNAMED)
+
+
+def _reference(type: str, id: str) -> Any:
+    return model("Reference")(reference=f"{type}/{id}")
+
+
+def _concept(system: str, code: str, display: str | None = None) -> Any:
+    return model("CodeableConcept")(coding=[model("Coding")(system=system, code=code, display=display)])
+
+
+def _draft(resource: Any) -> Draft:
+    return parse_draft(resource.model_dump_json().encode(), resource.get_resource_type())

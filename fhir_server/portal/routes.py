@@ -1,4 +1,4 @@
-"""The pages' addresses, and what each does."""
+"""Routes and handlers of the start page, friends and family access, activation codes and connected apps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from fhir_server.access.access_summary import describe_level
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.interactions.service import Service
 from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
@@ -14,97 +15,97 @@ from fhir_server.portal.activation_codes import Invitation
 from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import ProxyGrant
-from fhir_server.portal.sharing import UnclearFormError
-from fhir_server.portal.wording import LEVELS, RELATIONSHIPS, describe_level
+from fhir_server.portal.sharing import SharingFormError
+from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
 from fhir_server.web.dates import format_instant_date
 
-_TWICE = "This form was sent twice. What it asked for has been done: see the list below. If you missed the code, make a new one."
-_ENDED = "This access has ended. If that was a mistake, let the person in once more below."
-_APP_ENDED = "The app's access has ended. If that was a mistake, start in the app again, and allow it there."
-_NOT_CONNECTED = "This app is not connected any more."
+_TWICE = "This form was sent twice. The access was shared once: see the list below. If you did not see the code, make a new code."
+_ENDED = "The access has ended. If that was a mistake, share access once more below."
+_APP_ENDED = "The app's access has ended. If that was a mistake, connect the app again from the app."
+_NOT_CONNECTED = "This app is no longer connected."
 
 
-class Portal:
-    """The pages of one server."""
+class PortalPages:
+    """Handlers of the pages."""
 
     def __init__(self, context: PortalContext) -> None:
         self.context = context
         self.smart = context.smart
 
-    async def start(self, request: Request) -> Response:
-        session = await sessions.current(self.smart, page_handlers.cookie(self.smart, request))
+    async def show_start(self, request: Request) -> Response:
+        session = await sessions.current(self.smart, page_handlers.session_cookie(self.smart, request))
         if session is None:
-            return page_handlers.page(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
+            return page_handlers.render(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
         now = self.smart.now()
         records = await self.context.records(session.user, now)
         may_share = await self.context.may_share(session.user, now)
-        changed = describe_events(
-            account_events.changes_since_last_sign_in(await account_events.list_events(self.smart.store, session.user, now)),
-            self.smart.zone,
-        )
-        return page_handlers.page(self.smart, "start.html", session=session, records=records, may_share=may_share, changed=changed)
+        events = await account_events.list_events(self.smart.store, session.user, now)
+        changes = describe_events(account_events.changes_since_last_sign_in(events), self.smart.zone)
+        return page_handlers.render(self.smart, "start.html", session=session, records=records, may_share=may_share, changes=changes)
 
     # friends and family access
 
-    async def sharing(self, request: Request, session: Session) -> Response:
-        return await self._sharing(session, {}, done=_ENDED if "ended" in request.query_params else "")
+    async def show_sharing(self, request: Request, session: Session) -> Response:
+        return await self._sharing_page(session, {}, done=_ENDED if "ended" in request.query_params else "")
 
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            asked = sharing.parse_sharing_request(form, self.context.today(now))
-            if not await self._first(session, form.get("once", ""), now):
-                return await self._sharing(session, {}, UnclearFormError(_TWICE))
-            code, consent = await sharing.share(self.context, session.user, asked, now)
-        except UnclearFormError as unclear:
-            return await self._sharing(session, form, unclear)
+            sharing_request = sharing.parse_sharing_request(form, self.context.today(now))
+            if not await self._is_first(session, form.get("once", ""), now):
+                return await self._sharing_page(session, {}, SharingFormError(_TWICE))
+            code, consent = await sharing.share(self.context, session.user, sharing_request, now)
+        except SharingFormError as error:
+            return await self._sharing_page(session, form, error)
         except NotYourRecordError:
-            return self._not_yours(session)
-        await self._note("share-record", session, f"Consent/{consent}", detail={"level": asked.level})
-        return self._code(session, code, asked.name, now)
+            return self._not_yours_page(session)
+        await self._record("share-record", session, f"Consent/{consent}", detail={"level": sharing_request.level})
+        return self._code_page(session, code, sharing_request.name, now)
 
-    async def another_code(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+    async def renew_code(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            code, grant = await sharing.another_code(self.context, session.user, form.get("consent", ""), now)
-        except UnclearFormError as unclear:
-            return await self._sharing(session, {}, unclear)
+            code, grant = await sharing.renew_code(self.context, session.user, form.get("consent", ""), now)
+        except SharingFormError as error:
+            return await self._sharing_page(session, {}, error)
         except NotYourRecordError:
-            return self._not_yours(session)
-        await self._note("new-code", session, f"Consent/{grant.consent}")
-        return self._code(session, code, grant.names[0], now)
+            return self._not_yours_page(session)
+        await self._record("new-code", session, f"Consent/{grant.consent}")
+        return self._code_page(session, code, grant.names[0], now)
 
     async def end_sharing(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         consent = form.get("consent", "")
         try:
             await sharing.end(self.context, session.user, consent, self.smart.now())
-        except UnclearFormError as unclear:
-            return await self._sharing(session, {}, unclear)
+        except SharingFormError as error:
+            return await self._sharing_page(session, {}, error)
         except NotYourRecordError:
-            return self._not_yours(session)
-        await self._note("end-sharing", session, f"Consent/{consent}")
-        return page_handlers.to("/sharing", ended="yes")
+            return self._not_yours_page(session)
+        await self._record("end-sharing", session, f"Consent/{consent}")
+        return page_handlers.redirect_to("/sharing", ended="yes")
 
-    async def _sharing(self, session: Session, form: dict[str, str], unclear: UnclearFormError | None = None, done: str = "") -> Response:
+    async def _sharing_page(
+        self, session: Session, form: dict[str, str], error: SharingFormError | None = None, done: str = ""
+    ) -> Response:
         now = self.smart.now()
         try:
             grants = await sharing.list_shared(self.context, session.user, now)
         except NotYourRecordError:
-            return self._not_yours(session)
-        return page_handlers.page(
+            return self._not_yours_page(session)
+        return page_handlers.render(
             self.smart,
             "sharing.html",
-            400 if unclear else 200,
+            400 if error else 200,
             session=session,
-            problem=str(unclear or ""),
-            wrong=unclear.field if unclear else "",
+            problem=str(error or ""),
+            invalid_field=error.field if error else "",
             done=done,
-            grants=[await self._listed(grant, now) for grant in grants],
+            grants=[await self._entry(grant, now) for grant in grants],
             levels=[(code, name, describe_level(self.context.service.policy, code)) for code, name in LEVELS.items()],
             relationships=RELATIONSHIPS,
             today=self.context.today(now).isoformat(),
@@ -112,7 +113,7 @@ class Portal:
             form=form,
         )
 
-    async def _listed(self, grant: ProxyGrant, now: int) -> dict[str, Any]:
+    async def _entry(self, grant: ProxyGrant, now: int) -> dict[str, Any]:
         zone = self.smart.zone
         return {
             "consent": grant.consent,
@@ -120,90 +121,95 @@ class Portal:
             "levels": ", ".join(LEVELS[level] for level in grant.levels),
             "since": "" if grant.since is None else format_instant_date(grant.since, zone),
             "last": "" if grant.until is None else format_instant_date(grant.until - 1, zone),
-            "code": await activation_codes.state(self.smart.store.key_values, grant.persons[0], now),
+            "code": await activation_codes.code_state(self.smart.store.key_values, grant.persons[0], now),
         }
 
-    async def _first(self, session: Session, once: str, now: int) -> bool:
-        """Whether this form is sent for the first time; a page sent again must not let somebody in again."""
+    async def _is_first(self, session: Session, once: str, now: int) -> bool:
+        """Return whether this form was not sent before; a form that is sent twice must not share access twice."""
         key = digest(f"{session.token}:{once}")
         return bool(once) and await self.smart.store.key_values.put_if_absent("sent-form", key, b"", now + 60 * MINUTE)
 
-    async def _note(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
-        own = of_patient(session.user.patient)
+    async def _record(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
+        own = patient_references(session.user.patient)
         await self.smart.record(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 
-    def _code(self, session: Session, code: str, name: str, now: int) -> Response:
+    def _code_page(self, session: Session, code: str, name: str, now: int) -> Response:
         until = format_instant_date(now + activation_codes.CODE_LIFE, self.smart.zone)
-        return page_handlers.page(self.smart, "code.html", session=session, code=code, person=name, until=until)
+        return page_handlers.render(self.smart, "code.html", session=session, code=code, person=name, until=until)
 
-    def _not_yours(self, session: Session) -> Response:
-        return page_handlers.page(self.smart, "not_yours.html", 403, session=session)
+    def _not_yours_page(self, session: Session) -> Response:
+        return page_handlers.render(self.smart, "not_yours.html", 403, session=session)
 
-    # taking up a grant
+    # activation codes
 
-    async def accept(self, request: Request, session: Session) -> Response:
-        return page_handlers.page(self.smart, "accept.html", session=session)
+    async def show_accept(self, request: Request, session: Session) -> Response:
+        return page_handlers.render(self.smart, "accept.html", session=session)
 
-    async def accepted(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+    async def redeem(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
             user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now)
         except activation_codes.CodeRefusedError as refused:
-            earlier = await activation_codes.accept_invitation(self.smart.store, session.user, form.get("code", ""))
+            earlier = await activation_codes.find_accepted(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
-                return await self._accepted(request, *earlier, now)
+                return await self._accepted_page(request, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
-            return page_handlers.page(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
-        about = (*of_patient(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
+            return page_handlers.render(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
+        about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
-        return await self._accepted(request, user, invitation, now)
+        return await self._accepted_page(request, user, invitation, now)
 
-    async def _accepted(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
-        choice = next((one for one in await self.context.records(user, now) if one.patient == invitation.patient), None)
+    async def _accepted_page(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
+        choice = next((record for record in await self.context.records(user, now) if record.patient == invitation.patient), None)
         value = await sessions.start(self.smart, user, browser_names.describe_browser(request))
         session = Session(user, now, sessions.form_token(value))
-        return page_handlers.with_cookie(self.smart, page_handlers.page(self.smart, "accepted.html", session=session, choice=choice), value)
+        return page_handlers.with_cookie(
+            self.smart, page_handlers.render(self.smart, "accepted.html", session=session, choice=choice), value
+        )
 
     # connected apps
 
-    async def apps(self, request: Request, session: Session) -> Response:
-        return await self._apps(session, done=_APP_ENDED if "ended" in request.query_params else "")
+    async def show_apps(self, request: Request, session: Session) -> Response:
+        return await self._apps_page(session, done=_APP_ENDED if "ended" in request.query_params else "")
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
         if ended is None:
-            return await self._apps(session, _NOT_CONNECTED)
-        await self.smart.record(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=of_patient(ended.patient)))
-        return page_handlers.to("/apps", ended="yes")
+            return await self._apps_page(session, _NOT_CONNECTED)
+        await self.smart.record(
+            SecurityEvent("end-app", True, session.user.username, ended.client_id, about=patient_references(ended.patient))
+        )
+        return page_handlers.redirect_to("/apps", ended="yes")
 
-    async def _apps(self, session: Session, problem: str = "", done: str = "") -> Response:
-        found = await connected_apps.connected(self.context, session.user, self.smart.now())
+    async def _apps_page(self, session: Session, problem: str = "", done: str = "") -> Response:
+        apps = await connected_apps.list_connected(self.context, session.user, self.smart.now())
         zone = self.smart.zone
-        listed = [(app, format_instant_date(app.since or app.renewed, zone), format_instant_date(app.renewed, zone)) for app in found]
-        return page_handlers.page(
+        listed = [(app, format_instant_date(app.since or app.renewed, zone), format_instant_date(app.renewed, zone)) for app in apps]
+        return page_handlers.render(
             self.smart, "apps.html", 400 if problem else 200, session=session, problem=problem, done=done, apps=listed
         )
 
 
 def router(smart: SmartContext, service: Service) -> APIRouter:
-    """The pages for people."""
-    portal = Portal(PortalContext(smart, service, PermissionResolver(service.policy, service.base)))
+    """Build the routes of all portal pages."""
+    pages = PortalPages(PortalContext(smart, service, PermissionResolver(service.policy, service.base)))
     routes = APIRouter(include_in_schema=False)
-    routes.add_api_route("/", portal.start, methods=["GET"])
-    routes.add_api_route("/portal.css", page_handlers.style, methods=["GET"])
-    for path, shown in {"/sharing": portal.sharing, "/accept": portal.accept, "/apps": portal.apps}.items():
-        routes.add_api_route(path, page_handlers.show_handler(smart, path, shown), methods=["GET"])
-    posts = {
-        "/sharing": ("/sharing", portal.share),
-        "/sharing/code": ("/sharing", portal.another_code),
-        "/sharing/end": ("/sharing", portal.end_sharing),
-        "/accept": ("/accept", portal.accepted),
-        "/apps": ("/apps", portal.end_app),
+    routes.add_api_route("/", pages.show_start, methods=["GET"])
+    routes.add_api_route("/portal.css", page_handlers.serve_style, methods=["GET"])
+    for path, show in {"/sharing": pages.show_sharing, "/accept": pages.show_accept, "/apps": pages.show_apps}.items():
+        routes.add_api_route(path, page_handlers.show_handler(smart, path, show), methods=["GET"])
+    # URL of a form -> the page that shows the form, the handler
+    forms = {
+        "/sharing": ("/sharing", pages.share),
+        "/sharing/code": ("/sharing", pages.renew_code),
+        "/sharing/end": ("/sharing", pages.end_sharing),
+        "/accept": ("/accept", pages.redeem),
+        "/apps": ("/apps", pages.end_app),
     }
     add_charts(routes, smart)
     add_account(routes, smart)
-    for path, (page, sent) in posts.items():
-        routes.add_api_route(path, page_handlers.form_handler(smart, page, sent), methods=["POST"])
+    for path, (page, handler) in forms.items():
+        routes.add_api_route(path, page_handlers.form_handler(smart, page, handler), methods=["POST"])
         if path != page:
-            routes.add_api_route(path, page_handlers.back(page), methods=["GET"])
+            routes.add_api_route(path, page_handlers.redirect_handler(page), methods=["GET"])
     return routes

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from typing import Any
 
 
 @functools.cache
 def model(name: str) -> Any:
-    """The model class of a resource type or datatype, imported on first use.  Raises KeyError if R4B does not have it."""
+    """Return the model class of a resource type, a datatype or a backbone element (``ConsentProvision``).
+
+    Imports it on first use, which takes a few tenths of a second. Raises KeyError for a name that R4B does not have.
+    """
     if not name.isidentifier():
         raise KeyError(name)
-    try:
-        return getattr(importlib.import_module(f"fhir.resources.R4B.{name.lower()}"), name)
-    except (ModuleNotFoundError, AttributeError):
-        raise KeyError(name) from None
+    # A backbone element is in the module of its resource type: ConsentProvision in consent.
+    for end in [len(name), *reversed([match.start() for match in re.finditer("[A-Z]", name)][1:])]:
+        try:
+            return getattr(importlib.import_module(f"fhir.resources.R4B.{name[:end].lower()}"), name)
+        except (ModuleNotFoundError, AttributeError):
+            continue
+    raise KeyError(name)

@@ -1,4 +1,4 @@
-"""The demo's people and clients, as data.  Only for demo and test mode: the passwords and keys are public."""
+"""The accounts and clients of the demo.  Only for demo and test mode: passwords and secrets are public."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any, Final
 import anyio.to_thread
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.persons import Role
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 
 PASSWORD: Final = "Demo-pass-2026"
 SECRET: Final = "demo-secret"
 REDIRECT: Final = "http://127.0.0.1:8765/callback"
 LAUNCH: Final = "http://127.0.0.1:8765/launch"
 _KEYS: Final = "demo-client-keys"
-_PERSONAL: Final = "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
+_APP_SCOPES: Final = "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
 _CHILDREN: Final = ("child", "teen", "newly-adult")
 
 # user name, display name, role, own Patient, Practitioner, RelatedPersons
@@ -37,15 +38,15 @@ PEOPLE: Final[tuple[tuple[str, str, Role, str | None, str | None, tuple[str, ...
 )
 
 CLIENTS: Final = (
-    Client("demo-public", "Demo phone app", "app", "none", _PERSONAL, (REDIRECT,)),
+    Client("demo-public", "Demo phone app", "app", "none", _APP_SCOPES, (REDIRECT,)),
     Client(
-        "demo-confidential", "Demo web app", "app", "client_secret", _PERSONAL, (REDIRECT,), secret_hash=digest(SECRET), launch_uri=LAUNCH
+        "demo-confidential", "Demo web app", "app", "client_secret", _APP_SCOPES, (REDIRECT,), secret_hash=digest(SECRET), launch_uri=LAUNCH
     ),
-    Client("demo-asymmetric", "Demo signed app", "app", "private_key_jwt", _PERSONAL, (REDIRECT,)),
+    Client("demo-asymmetric", "Demo signed app", "app", "private_key_jwt", _APP_SCOPES, (REDIRECT,)),
     Client("demo-backend", "Demo feed", "backend", "private_key_jwt", "system/*.cruds", clearance=("*",), trusted=True),
     Client(
         "demo-partner",
-        "Neighbour Health portal",
+        "Neighbor Health portal",
         "partner",
         "private_key_jwt",
         "openid fhirUser launch/patient offline_access patient/*.rs",
@@ -55,7 +56,7 @@ CLIENTS: Final = (
 
 
 async def load(store: Store) -> None:
-    """Make the demo people and clients that are not there yet; what is there keeps its password and keys."""
+    """Create the missing demo accounts and clients.  Existing ones keep their passwords and keys."""
     for username, name, role, patient, practitioner, related in PEOPLE:
         if await users.find(store, username) is None:
             await users.create(
@@ -77,7 +78,7 @@ async def _with_keys(store: Store, client: Client) -> Client:
         return client
     keys = await anyio.to_thread.run_sync(_generate_key)
     text = json.dumps(keys.as_dict(private=True)).encode()
-    await store.key_values.put(_KEYS, client.client_id, text, NEVER)
+    await store.key_values.put(_KEYS, client.client_id, text, MAX_INSTANT)
     return clients.with_jwks(client, dict(keys.as_dict(private=False)))
 
 

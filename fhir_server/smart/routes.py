@@ -1,4 +1,4 @@
-"""What programs call: token, revocation, introspection, keys, OpenID discovery.  The pages are in ``page_routes``."""
+"""The router of all SMART and OAuth routes; itself it adds token, revocation, introspection, keys and OpenID discovery."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from fastapi.responses import JSONResponse
 from fhir_server.smart.authorize.pages import add_pages
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.registration_pages import add_registration_pages
-from fhir_server.smart.clients.registration_routes import PER_ADDRESS, add_registration
+from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR, add_registration
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
-from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, of_patient
+from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
 from fhir_server.smart.discovery.documents import openid_configuration
-from fhir_server.smart.discovery.routes import add_public
+from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
-_ACTS: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
-FAILURES = 100  # clients that could not prove who they are, a minute from one address
-_TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many failed authentications from this address."}
+_AUDITED: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
+MAX_FAILURES = 100  # failed client authentications per minute from one IP address
+_TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many failed authentications from this IP address."}
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
 
 def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
-    """Everything of this room that lives at the origin.  Call :func:`fhir_server.smart.core.signing_keys.prepare` before serving.
+    """All routes of this package below the origin.  Call :func:`fhir_server.smart.core.signing_keys.prepare` before serving.
 
-    ``transport`` carries the calls to outside identity providers; None: the network.
+    ``transport`` sends the requests to external identity providers; None: over the network.
     """
     routes, server = APIRouter(include_in_schema=False), OAuthServer(smart)
-    failures = Limit(FAILURES, MINUTE)
+    failures = RateLimit(MAX_FAILURES, MINUTE)
     for path, name in _ENDPOINTS.items():
         routes.add_api_route(path, _endpoint(smart, server, name, failures), methods=["POST"])
     for path in (*_ENDPOINTS, *_DISCOVERY):
@@ -52,45 +52,47 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
         return JSONResponse(openid_configuration(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
     add_pages(routes, smart, server)
-    add_public(routes, smart)
-    registrations = Limit(PER_ADDRESS, HOUR)
+    add_documents(routes, smart)
+    registrations = RateLimit(MAX_REGISTRATIONS_PER_HOUR, HOUR)
     add_registration(routes, smart, registrations)
     add_registration_pages(routes, smart, registrations)
     add_federation(routes, smart, JsonClient(transport))
     return routes
 
 
-def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Limit) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
+def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: RateLimit) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
         try:
             pairs = await read_form(request)
         except BadFormError as error:
             return bad_form_response(error, CORS)
-        who, now = address(request), smart.now()
-        if failures.reached(who, now):
-            return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(who, now))
-        asked = await server.prepare_request(to_authlib_request(request, smart.origin, pairs))
-        answered = await run_in_thread(server.endpoint_response, name, asked)
-        if answered.body.get("error") == "invalid_client":
-            failures.count(who, now)
-        if name in _ACTS:
-            await smart.record(await _act(smart, _ACTS[name], request, asked, answered))
-        return to_http_response(answered, CORS)
+        caller, now = address(request), smart.now()
+        if failures.is_reached(caller, now):
+            return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(caller, now))
+        oauth_request = await server.prepare_request(to_authlib_request(request, smart.origin, pairs))
+        response = await run_in_thread(server.endpoint_response, name, oauth_request)
+        if response.body.get("error") == "invalid_client":
+            failures.count(caller, now)
+        if name in _AUDITED:
+            await smart.record(await _security_event(smart, _AUDITED[name], request, oauth_request, response))
+        return to_http_response(response, CORS)
 
-    return answer
+    return handle
 
 
-async def _act(smart: SmartContext, kind: Kind, request: Request, asked: AuthlibRequest, answered: AuthlibResponse) -> SecurityEvent:
-    """What the journal is told: for whom tokens were made or ended, or who was refused them and by which error."""
-    token_grant = asked.token_grant
+async def _security_event(
+    smart: SmartContext, kind: Kind, request: Request, oauth_request: AuthlibRequest, response: AuthlibResponse
+) -> SecurityEvent:
+    """The event for the audit log: the grant whose tokens were issued or revoked, or the client and the error."""
+    token_grant = oauth_request.token_grant
     if token_grant is not None:
-        about, detail = of_patient(token_grant.patient), {"scope": token_grant.scope}
+        about, detail = patient_references(token_grant.patient), {"scope": token_grant.scope}
         return SecurityEvent(kind, True, token_grant.username or "", token_grant.client_id, address(request), about, detail)
-    named = asked.client.get_client_id() if asked.client else asked.form.get("client_id", "")
-    known = await clients.find(smart.store, named)
-    error = answered.body.get("error")
+    client_id = oauth_request.client.get_client_id() if oauth_request.client else oauth_request.form.get("client_id", "")
+    client = await clients.find(smart.store, client_id)
+    error = response.body.get("error")
     detail = {"error": str(error)} if error else {}
-    return SecurityEvent(kind, answered.status < 400, client_id=known.client_id if known else "", address=address(request), detail=detail)
+    return SecurityEvent(kind, response.status < 400, client_id=client.client_id if client else "", address=address(request), detail=detail)
 
 
 async def _preflight() -> Response:

@@ -9,7 +9,6 @@ from importlib import import_module
 
 from fhir_server.store.interface import KeyValueStore, Snapshot, Store, Transaction, system_now
 from fhir_server.store.rows import (
-    NEVER,
     GuardedReference,
     IndexedRow,
     LabeledElement,
@@ -20,7 +19,6 @@ from fhir_server.store.rows import (
 )
 
 __all__ = [
-    "NEVER",
     "GuardedReference",
     "IndexedRow",
     "KeyValueStore",

@@ -1,4 +1,8 @@
-"""The types of rows, versions and pages that every store reads and writes."""
+"""The types of rows, versions and pages that every store reads and writes.
+
+Times are microseconds since 1970 UTC.  ``clock.MAX_INSTANT`` as a release instant means "not before somebody releases it"; as
+an expiry instant, "does not expire".
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,6 @@ import msgspec
 
 from fhir_server.jsontext import Path
 from fhir_server.search.rows import Entry, Position
-
-NEVER = 2**62
-"""As a release instant: not released until a write releases it.  As an expiry instant: does not expire."""
 
 
 class LabeledElement(msgspec.Struct, frozen=True, array_like=True):

@@ -11,7 +11,7 @@ import pytest
 from fhir_server.smart import demo
 from fhir_server.smart.clients import initial_access_tokens
 from fhir_server.smart.core.context import new_secret
-from fhir_server.smart.tokens.launch import Launch, new_launch
+from fhir_server.smart.tokens.launch import Launch, create_launch
 from tests.smart.environment import VERIFIER, Page, World, query
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
@@ -76,7 +76,7 @@ def test_issued_secrets_are_256_bits_long_and_distinct(world: World) -> None:
     handle, session = dict(Page(page.text).sent)["request"], world.http.cookies["session"]
     code = query(world.submit(page, decision="allow").headers["location"])["code"]
     tokens = world.exchange(code).json()
-    launch = asyncio.run(new_launch(world.store, Launch("demo-public", "adult", "adult"), world.clock()))
+    launch = asyncio.run(create_launch(world.store, Launch("demo-public", "adult", "adult"), world.clock()))
     invitation = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
     found = [handle, session, code, tokens["access_token"], tokens["refresh_token"], launch, invitation, new_secret()]
     assert all(len(base64.urlsafe_b64decode(one + "=")) == 32 for one in found)

@@ -17,7 +17,7 @@ from joserfc.jwk import OctKey, RSAKey
 
 from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.core import signing_keys
-from fhir_server.smart.outbound.json_client import MOST
+from fhir_server.smart.outbound.json_client import MAX_BYTES
 from tests.federation.environment import FEDERATED, NORTH, OURS, SOUTH, Worlds
 from tests.smart.environment import Browser, claims_of
 
@@ -162,7 +162,7 @@ def test_federation_forged_id_token_signature_does_not_sign_in(worlds: Worlds) -
     async def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(await (await worlds.wire.passed(request)).aread())
         claims = claims_of(body["id_token"])[1]
-        kid, _ = await signing_keys.signer(worlds.north.smart, "RS256")
+        kid, _ = await signing_keys.current_key(worlds.north.smart, "RS256")
         strange = RSAKey.generate_key(2048)
         return httpx.Response(
             200, json=body | {"id_token": jwt.encode({"alg": "RS256", "kid": kid}, claims, strange, algorithms=["RS256"])}
@@ -225,7 +225,7 @@ def _down(request: httpx.Request) -> httpx.Response:
         lambda request: httpx.Response(500, json={}),
         lambda request: httpx.Response(302, headers={"location": "https://evil.example/"}),
         lambda request: httpx.Response(200, text="<html>"),
-        lambda request: httpx.Response(200, content=b'{"a":"' + b"x" * MOST + b'"}'),
+        lambda request: httpx.Response(200, content=b'{"a":"' + b"x" * MAX_BYTES + b'"}'),
     ],
 )
 @pytest.mark.parametrize("end", ["openid-configuration", "/oauth/token", "/oauth/jwks"])

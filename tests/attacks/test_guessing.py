@@ -17,10 +17,10 @@ from fhir_server.smart.accounts.attempts import PER_ACCOUNT, WINDOW
 from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, check_password_sign_in
 from fhir_server.smart.authorize.pages import PER_ADDRESS as REQUESTS
 from fhir_server.smart.clients import clients
-from fhir_server.smart.clients.jwks_cache import FLOOR, JwksCache
-from fhir_server.smart.clients.registration_routes import PER_ADDRESS as REGISTRATIONS
+from fhir_server.smart.clients.jwks_cache import MIN_REFETCH_INTERVAL, JwksCache
+from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
-from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.smart.federation.pages import PER_ADDRESS as DEPARTURES
 from fhir_server.web import public_fetch
 from tests.attacks.environment import House
@@ -90,11 +90,11 @@ def test_password_guessing_is_counted_per_ipv6_64_network(world: World) -> None:
 
 
 def test_flood_limit_counts_an_ipv6_64_network_as_one_address() -> None:
-    limit = Limit(3, MINUTE)
-    assert [limit.allows(f"2001:db8::{number}", 0) for number in range(1, 5)] == [True, True, True, False]
+    limit = RateLimit(3, MINUTE)
+    assert [limit.count_if_allowed(f"2001:db8::{number}", 0) for number in range(1, 5)] == [True, True, True, False]
     assert limit.headers("2001:db8::9", 0) == {"Retry-After": "60"}
-    assert [limit.allows(f"192.0.2.{number}", 0) for number in range(1, 9)] == [True] * 8  # the controls
-    assert [limit.allows(address, 0) for address in ("2001:db8:0:1::1", "::ffff:198.51.100.7", "")] == [True] * 3
+    assert [limit.count_if_allowed(f"192.0.2.{number}", 0) for number in range(1, 9)] == [True] * 8  # the controls
+    assert [limit.count_if_allowed(address, 0) for address in ("2001:db8:0:1::1", "::ffff:198.51.100.7", "")] == [True] * 3
 
 
 def test_password_guessing_in_parallel_is_counted_before_checking(world: World) -> None:
@@ -243,7 +243,7 @@ def test_user_enumeration_at_activation_sees_one_error_page(house: House) -> Non
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
 def test_client_secret_guessing_returns_429_per_ip_for_one_minute(world: World, path: str) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": "x", "token": "x"}
-    statuses = [world.http.post(path, data=form, auth=(CONFIDENTIAL[0], f"guess-{n}")).status_code for n in range(routes.FAILURES)]
+    statuses = [world.http.post(path, data=form, auth=(CONFIDENTIAL[0], f"guess-{n}")).status_code for n in range(routes.MAX_FAILURES)]
     assert set(statuses) == {401}
     slowed = world.http.post(path, data=form, auth=CONFIDENTIAL)
     assert (slowed.status_code, slowed.headers["retry-after"], slowed.json()["error"]) == (429, "60", "temporarily_unavailable")
@@ -262,7 +262,7 @@ def _elsewhere(world: World, path: str, form: dict[str, str]) -> httpx.Response:
 
 
 def test_client_secret_guessing_limit_ignores_valid_credentials(world: World) -> None:
-    for _ in range(routes.FAILURES + 1):
+    for _ in range(routes.MAX_FAILURES + 1):
         assert world.post("/oauth/introspect", CONFIDENTIAL, token="garbage").json() == {"active": False}
     assert world.post("/oauth/token", CONFIDENTIAL, grant_type="refresh_token", refresh_token="x").status_code == 400
 
@@ -310,7 +310,7 @@ def test_flood_of_sign_ins_returns_temporary_429(world: World) -> None:
 
 
 def test_flood_of_registrations_returns_temporary_429(world: World) -> None:
-    for number in range(REGISTRATIONS):
+    for number in range(MAX_REGISTRATIONS_PER_HOUR):
         name = f"Diary {chr(97 + number % 26)}{chr(97 + number // 26)} {number}"
         metadata = {"client_name": name, "redirect_uris": ["https://app.example/cb"]}
         assert world.http.post("/oauth/register", json=metadata).status_code == 201
@@ -372,5 +372,5 @@ def test_flood_of_assertions_with_slow_jwks_blocks_no_other_request(site: Site, 
     assert (status, waiting, refused) == (200, len(forms), {400})  # the honest app waited for none of them
     assert len(asked) == 1  # one wait for all of them, not one after the other
     Site(world)
-    world.clock.forward(FLOOR)
+    world.clock.forward(MIN_REFETCH_INTERVAL)
     assert world.backend(world.assertion(jti="after")).status_code == 200  # the control

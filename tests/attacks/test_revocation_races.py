@@ -29,18 +29,18 @@ def _ended_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> lis
 
         return step
 
-    for name in ("keep", "replace", "take"):
+    for name in ("put_if_absent", "put", "pop"):
         monkeypatch.setattr(secrets, name, watched(name, getattr(secrets, name)))
     return steps
 
 
-@pytest.mark.parametrize("moment", ["keep spent-refresh", "replace access", "replace refresh", "take refresh", "never"])
+@pytest.mark.parametrize("moment", ["put_if_absent spent-refresh", "put access", "put refresh", "pop refresh", "never"])
 def test_revocation_race_refresh_does_not_outlive_the_grant(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     old = world.tokens()
     world.clock.forward(2 * HOUR)  # so that only the refresh token is left of the grant
     steps = _ended_at(world, monkeypatch, moment)
     answer = world.refresh(old["refresh_token"])
-    assert {"keep spent-refresh", "replace access", "replace refresh", "take refresh"} <= set(steps)
+    assert {"put_if_absent spent-refresh", "put access", "put refresh", "pop refresh"} <= set(steps)
     monkeypatch.undo()
     standing = asyncio.run(token_grants.active_grants(world.store, world.clock()))
     if moment == "never":  # the control
@@ -50,12 +50,12 @@ def test_revocation_race_refresh_does_not_outlive_the_grant(world: World, monkey
         assert (answer.status_code, answer.json()["error"], standing) == (400, "invalid_grant", ())
 
 
-@pytest.mark.parametrize("moment", ["keep spent-code", "replace access", "replace refresh", "take code", "never"])
+@pytest.mark.parametrize("moment", ["put_if_absent spent-code", "put access", "put refresh", "pop code", "never"])
 def test_revocation_race_code_exchange_does_not_outlive_the_grant(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     code = world.code()
     steps = _ended_at(world, monkeypatch, moment)
     answer = world.exchange(code)
-    assert {"keep spent-code", "replace access", "replace refresh", "take code"} <= set(steps)
+    assert {"put_if_absent spent-code", "put access", "put refresh", "pop code"} <= set(steps)
     monkeypatch.undo()
     standing = asyncio.run(token_grants.active_grants(world.store, world.clock()))
     if moment == "never":  # the control

@@ -96,7 +96,7 @@ def test_token_confusion_issued_tokens_fail_as_client_assertions(world: World) -
 def test_token_confusion_assertion_signed_by_server_key_is_refused(world: World) -> None:
     """The server's public keys are no client's keys."""
     for alg in ("RS256", "ES384"):
-        kid, key = asyncio.run(signing_keys.signer(world.smart, alg))
+        kid, key = asyncio.run(signing_keys.current_key(world.smart, alg))
         claims = claims_of(world.assertion())[1]
         assert _sent(world, jwt.encode({"alg": alg, "kid": kid}, claims, key, algorithms=[alg])) == "invalid_client"
         for stated in (key_id for key_id in _kids(world)):

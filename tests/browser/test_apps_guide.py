@@ -39,10 +39,10 @@ def test_limits_in_the_apps_guide_match_the_server() -> None:
     stated = [
         f"`_count` of {MAX_COUNT}",
         f"{MAX_PAIRS} parameters, {MAX_VALUES} values",
-        f"{scopes.MOST} scopes",
+        f"{scopes.MAX_SCOPES} scopes",
         f"{pages.PER_ADDRESS} authorization requests a minute",
-        f"{routes.FAILURES} failed client authentications a minute",
-        f"{registration_routes.PER_ADDRESS} registrations an hour",
+        f"{routes.MAX_FAILURES} failed client authentications a minute",
+        f"{registration_routes.MAX_REGISTRATIONS_PER_HOUR} registrations an hour",
         f"{context.REFRESH_LIFE // context.DAY} days, anew at every use",
         f"the grant {context.GRANT_LIFE // (365 * context.DAY)} years in all",
         f"at most {context.SESSION_LIFE // context.HOUR} hours",

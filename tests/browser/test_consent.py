@@ -78,7 +78,7 @@ def test_ending_app_access_in_another_tab_is_immediate(walk: Walk) -> None:
     walk.browser.switch_to.new_window("tab")
     walk.browser.get(f"{walk.origin}/apps")
     entry = walk.one(".entries").text
-    assert "Demo phone app" in entry and "Alex Adult" in entry and "Kept from it\nGenetic tests" in entry
+    assert "Demo phone app" in entry and "Alex Adult" in entry and "Not shared\nGenetic tests" in entry
     walk.press(".entries button")
     assert "No app has access" in walk.one(".lead").text
     walk.browser.close()

@@ -36,6 +36,6 @@ def test_look_alike_app_name_is_refused_and_input_is_preserved(walk: Walk) -> No
     walk.one("#name").send_keys("Dem0 phone app")
     walk.one("#redirects").send_keys(f"{APP}/callback")
     walk.press("button.primary")
-    assert "too much like" in walk.one("[role=alert]").text
+    assert "too similar to" in walk.one("[role=alert]").text
     assert walk.one("#name").get_attribute("value") == "Dem0 phone app"
     assert walk.one("#redirects").get_attribute("value") == f"{APP}/callback"

@@ -148,7 +148,7 @@ class Worlds:
 
     async def signed(self, header: dict[str, Any], claims: dict[str, Any], by: Issuer | None = None) -> str:
         """A token signed by the key of an issuer, by default the north provider."""
-        kid, key = await signing_keys.signer((by or self.north).smart, "RS256")
+        kid, key = await signing_keys.current_key((by or self.north).smart, "RS256")
         return jwt.encode({"kid": kid} | header, claims, key, algorithms=["RS256"])
 
     def kept(self) -> str:

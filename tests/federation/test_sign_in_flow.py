@@ -179,7 +179,7 @@ def test_provider_secret_is_sent_by_a_supported_method(worlds: Worlds, supported
 
 
 def test_basic_credentials_are_form_encoded() -> None:
-    _, headers = client_authentication.by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
+    _, headers = client_authentication.authenticate_by_secret("us", "a:b&ö", "client_secret_basic", NORTH, "")
     assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"us:a%3Ab%26%C3%B6"
 
 

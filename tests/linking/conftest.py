@@ -7,7 +7,7 @@ from tests.linking.environment import Worlds
 
 @pytest.fixture
 def worlds() -> Worlds:
-    """Two systems, and ``adult`` signed in at ours."""
+    """Two systems, with ``adult`` signed in at this server."""
     made = Worlds()
     made.sign_in()
     return made

@@ -1,4 +1,4 @@
-"""Two systems: ``theirs``, a second instance of our own issuer with a few rows of FHIR, and ``ours``, which links to it."""
+"""Two systems: ``ours`` links to ``theirs``, a second instance of this server's authorization server with some FHIR resources."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """Carries calls to ``app`` and notes them; ``instead`` answers (or fails) in its place for paths that end so."""
+    """Sends requests to ``app`` and records them. ``instead`` replaces the response for paths with these endings."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = httpx.ASGITransport(app)
@@ -77,9 +77,9 @@ class Theirs(World):
         @self.app.get("/fhir/{type}")
         async def search(type: str, request: Request) -> JSONResponse:
             token = request.headers.get("authorization", "").removeprefix("Bearer ")
-            from fhir_server.smart.tokens.tokens import principal
+            from fhir_server.smart.tokens.tokens import resolve_principal
 
-            caller = await principal(self.store, token, self.clock())
+            caller = await resolve_principal(self.store, token, self.clock())
             if caller is None or caller.patient != request.query_params["patient"]:
                 return JSONResponse({"resourceType": "OperationOutcome"}, 401)
             if type == "CareTeam":
@@ -105,7 +105,7 @@ class Ours(World):
 
 @dataclass
 class Worlds:
-    """Both systems under one clock; the person is ``adult`` on both sides unless a test says otherwise."""
+    """Both systems with one clock. The person is ``adult`` on both unless a test changes that."""
 
     clock: Clock = field(default_factory=Clock)
 
@@ -141,7 +141,7 @@ class Worlds:
         return self.ours.http.post("/links", data={"organization": organization, "token": self.token()})
 
     def started(self, organization: str = "neighbour") -> str:
-        """The address at which the person signs in over there."""
+        """Return the URL at which the person signs in at the other system."""
         answer = self.start(organization)
         assert answer.status_code == 200, answer.text
         found = re.search(r'<a href="(http[^"]+)"', answer.text)
@@ -149,7 +149,7 @@ class Worlds:
         return found[1].replace("&amp;", "&")
 
     def agreed(self, url: str, username: str = "adult", patient: str = "adult", decision: str = "allow") -> str:
-        """Sign in and decide over there; the address to which the browser is sent back."""
+        """Sign in and decide at the other system; return the URL of the redirect back."""
         self.theirs.http.cookies.clear()
         page = self.theirs.sign_in(self.theirs.follow(self.theirs.http.get(url)), username)
         if Page(page.text).radios:
@@ -161,13 +161,13 @@ class Worlds:
         return self.ours.http.get(url.removeprefix(OURS))
 
     def linked(self, organization: str = "neighbour", **who: str) -> str:
-        """A whole link; the path of its page."""
+        """Link an account; return the path of its page."""
         answer = self.back(self.agreed(self.started(organization), **who))
         assert answer.status_code == 303, answer.text
         return str(answer.headers["location"])
 
     def kept(self) -> dict[str, int]:
-        """How many records of each kind of ours the links have."""
+        """Return the number of stored records of the links, by kind."""
 
         async def count() -> dict[str, int]:
             from fhir_server.linking import links
@@ -184,7 +184,7 @@ class Worlds:
         return found
 
     def their_tokens(self) -> int:
-        """How many refresh tokens of theirs are alive for us."""
+        """Return the number of valid refresh tokens that the other system issued to this server."""
         from fhir_server.smart.core import token_grants
 
         standing = asyncio.run(token_grants.active_grants(self.theirs.store, self.clock()))

@@ -80,7 +80,7 @@ def test_concurrent_reads_refresh_link_tokens_once(worlds: Worlds) -> None:
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
 
-    async def together() -> list[links.Shared]:
+    async def together() -> list[links.SharedResources]:
         return await asyncio.gather(*(links.fetch(worlds.context, user, link, "AllergyIntolerance") for _ in range(8)))
 
     assert all(len(shared.resources) == 2 for shared in asyncio.run(together()))

@@ -1,4 +1,4 @@
-"""What people are told of links that are gone, and of forms that came too late."""
+"""Removed links, and forms that are sent too late."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def test_repeated_unlinking_shows_the_list_with_a_notice(worlds: Worlds) -> None
     answers = [worlds.ours.http.post(f"{page}/unlink", data={"token": token}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [303, 404]
     told = [worlds.ours.http.get(answers[0].headers["location"]).text, answers[1].text]
-    assert 'role="status"' in told[0] and "not linked any more" in told[0]
-    assert "not linked any more" in told[1] and "Link Neighbour" in told[1]
+    assert 'role="status"' in told[0] and "no longer linked" in told[0]
+    assert "no longer linked" in told[1] and "Link Neighbour" in told[1]
     assert worlds.kept() == {"links": 0, "tokens": 0}
 
 

@@ -12,9 +12,10 @@ from bson.decimal128 import Decimal128
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TextIs, TokenIs
-from fhir_server.store import NEVER, Store
+from fhir_server.store import Store
 from fhir_server.store.mongodb import MongoStore
 from fhir_server.store.mongodb.documents import encode_native
 from fhir_server.store.mongodb.transaction import MongoTransaction
@@ -135,7 +136,7 @@ def test_transaction_larger_than_the_cache_returns_413(monkeypatch: pytest.Monke
 
 def test_rows_contain_plain_python_values() -> None:
     async def scenario(store: Store, _: str) -> None:
-        await put(store, record("a", release_at=NEVER, entries=[date("d", 2**60)]), record("a", version=2))
+        await put(store, record("a", release_at=MAX_INSTANT, entries=[date("d", 2**60)]), record("a", version=2))
 
         async def job(transaction: Any) -> Any:
             return await transaction.read_unfiltered(OBS, "a")

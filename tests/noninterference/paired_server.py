@@ -198,7 +198,7 @@ class World:
             patch.setattr(tokens, "BACKEND_LIFE", lifetime)
             patch.setattr(tokens, "ACCESS_LIFE", lifetime)
             patient = caller.patient or None if caller.username else None
-            return await tokens.operator_token(
+            return await tokens.issue_operator_token(
                 self.parts.store, caller.client, caller.scope, self.clock.now, username=caller.username, patient=patient
             )
 

@@ -57,7 +57,7 @@ def sighted(choose: Callable[[View], Any]) -> Callable[..., Any]:
         async def wrapped(self: View, type: str, *args: Any, **kwargs: Any) -> Any:
             visibility = await choose(self)
             other = View(self._snapshot, self.permissions, self.now)
-            other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+            other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
             return await method(other, type, *args, **kwargs)
 
         return wrapped

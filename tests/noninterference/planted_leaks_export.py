@@ -19,7 +19,7 @@ def _of_record(look: Any) -> Any:
     async def wrapped(view: View, **given: Any) -> Any:
         visibility = await of_record(view)
         other = View(view._snapshot, view.permissions, view.now)
-        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await look(other, **given)
 
     return wrapped

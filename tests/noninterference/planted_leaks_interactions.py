@@ -30,7 +30,7 @@ def include_follows_references_as_stored(patch: Patch) -> None:
         stored = [await view._snapshot.read(seen.type, seen.id, visibility) for seen in found]
         bodies = [msgspec.structs.replace(seen, body=row.body) for seen, row in zip(found, stored, strict=True)]
         other = View(view._snapshot, view.permissions, view.now)
-        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await exact(other if asked.includes else view, asked, bodies, service)
 
     patch.setattr(search, "_included", included)
@@ -58,7 +58,9 @@ def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
     async def batched(value: Any, text: Any, index: int, request: Any, service: Any, audit: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
-                View, "_visibility", lambda self, type, letters: replace(exact(self.permissions, type, self.now, letters), clauses=_OPEN)
+                View,
+                "_visibility",
+                lambda self, type, interactions: replace(exact(self.permissions, type, self.now, interactions), clauses=_OPEN),
             )
             return await process_entry(value, text, index, request, service, audit)
 
@@ -76,7 +78,7 @@ def search_by_post_is_not_narrowed(patch: Patch) -> None:
     async def searching(view: View, request: Any, service: Any) -> Any:
         if request.method == "POST":
             visibility = await of_record(view)
-            view._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+            view._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await exact(view, request, service)
 
     relook(patch, "search-type", searching)
@@ -92,7 +94,7 @@ def conditional_create_matches_hidden_rows(patch: Patch) -> None:
     async def matching(view: View, type: str, condition: str, request: Any, service: Any) -> Any:
         other = View(view._snapshot, view.permissions, view.now)
         visibility = await of_record(view)
-        other._visibility = lambda type, letters: visibility  # type: ignore[method-assign]
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await exact(other, type, condition, request, service)
 
     patch.setattr(write, "matching", matching)
@@ -158,8 +160,8 @@ def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> 
 def being_named_opens_a_row(patch: Patch) -> None:
     exact = Permissions._compile
 
-    def compiled(self: Permissions, type: str, letters: str) -> tuple[VisibilityClause, ...]:
-        clauses = exact(self, type, letters)
+    def compiled(self: Permissions, type: str, interactions: str) -> tuple[VisibilityClause, ...]:
+        clauses = exact(self, type, interactions)
         named = AnyOf(tuple(Has(param, RefersTo(self.names)) for param in ("performer", "asserter")))
         return (*clauses, *(replace(one, patients=None, where=AllOf((one.where, named))) for one in clauses[:1] if self.names))
 

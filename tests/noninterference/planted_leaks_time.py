@@ -83,11 +83,11 @@ def a_closed_account_s_tokens_live_on(patch: Patch) -> None:
 
 @_leak("T02")
 def a_revoked_token_is_remembered(patch: Patch) -> None:
-    exact, seen = tokens.principal, dict[str, Any]()
+    exact, seen = tokens.resolve_principal, dict[str, Any]()
 
     async def principal(store: Any, token: str, now: int) -> Any:
         key = f"{id(store)} {token}"
         seen[key] = await exact(store, token, now) or seen.get(key)
         return seen[key]
 
-    patch.setattr(tokens, "principal", principal)
+    patch.setattr(tokens, "resolve_principal", principal)

@@ -1,4 +1,4 @@
-"""A whole server on a small store: two adults, a child with a parent, and browsers to sign in with."""
+"""A server with a small store (two adults, a child with a parent), and browsers that sign in to it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from fhir_server import app as wiring
 from fhir_server import jsontext, portal
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.settings import Settings
@@ -25,7 +26,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
-from fhir_server.store import NEVER, Transaction, open_store
+from fhir_server.store import Transaction, open_store
 from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.writer import ResourceWriter
 from tests.smart.environment import Browser, Clock
@@ -38,7 +39,7 @@ PEOPLE = ("adult", "newly-adult", "parent-a", "proxy-standard", "proxy-full", "c
 
 @cache
 def _facts() -> tuple[bytes, ...]:
-    """The Patients, RelatedPersons and Consents of the seeds, less the grant to ``proxy-standard``, who starts as a stranger."""
+    """The Patients, RelatedPersons and Consents of the seeds, without the grant to ``proxy-standard``."""
     found = []
     for path in sorted(SEEDS.glob("*.json")):
         for entry in json.loads(path.read_text())["entry"]:
@@ -69,7 +70,7 @@ def _accounts() -> tuple[tuple[str, bytes], ...]:
 
 
 class Form(HTMLParser):
-    """The hidden fields of the forms that are sent to ``action``, one dict a form."""
+    """The hidden fields of the forms with this ``action``, one dict for each form."""
 
     def __init__(self, html: str, action: str) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Form(HTMLParser):
 
 @dataclass
 class Visitor:
-    """Somebody signed in, at a browser."""
+    """A person with a browser."""
 
     browser: Browser
 
@@ -97,7 +98,7 @@ class Visitor:
         return self.browser.get(path)
 
     def send(self, page: str, action: str, which: int = 0, **fields: str) -> httpx.Response:
-        """Open ``page`` and send its ``which``-th form for ``action`` with these fields filled in."""
+        """Open ``page`` and submit its ``which``-th form with this ``action`` and these fields."""
         return self.post(action, **(Form(self.get(page).text, action).forms[which] | fields))
 
     def post(self, action: str, **fields: str) -> httpx.Response:
@@ -125,7 +126,7 @@ class World:
 
     async def _fill(self, accounts: tuple[tuple[str, bytes], ...]) -> None:
         for name, record in accounts:
-            await self.store.key_values.put("user", name, record, NEVER)
+            await self.store.key_values.put("user", name, record, MAX_INSTANT)
         for client in demo.CLIENTS:
             if client.method == "none":
                 await clients.save(self.store, client)
@@ -148,17 +149,17 @@ class World:
         return visitor
 
     def token(self, username: str, patient: str, family: str = "family", scope: str = "patient/*.rs") -> str:
-        """An access token this person has given the demo app."""
+        """Issue an access token of this person to the demo app."""
         grant = TokenGrant("demo-public", scope, family, username, patient)
         return asyncio.run(tokens.issue(self.store, grant, self.clock())).access
 
     def status(self, token: str, path: str = "Patient/adult") -> int:
-        """What the FHIR API answers to the holder of a token."""
+        """Return the status of a FHIR API request with this token."""
         headers = {"Authorization": f"Bearer {token}"}
         return Browser(self.app).get(f"/fhir/{path}", headers=headers).status_code
 
     def stored(self, type: str) -> dict[str, dict[str, Any]]:
-        """The current resources of a type, by id, whoever may see them."""
+        """Return all current resources of a type, by id, regardless of permissions."""
 
         async def read() -> dict[str, dict[str, Any]]:
             async with self.store.snapshot() as snapshot:
@@ -169,7 +170,7 @@ class World:
         return asyncio.run(read())
 
     async def change(self, type: str, id: str, members: dict[str, Any]) -> None:
-        """Write a new version of a row with these members."""
+        """Write a new version of a resource with these members."""
 
         async def job(tx: Transaction) -> None:
             row = await tx.read_unfiltered(type, id)

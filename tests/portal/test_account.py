@@ -1,4 +1,4 @@
-"""The account page: password, second step and sessions, each changed only by who knows the password now."""
+"""The account page: password, second factor and sessions. Each change requires the current password."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_password_change_replaces_password_and_ends_other_sessions(world: World)
     assert stands(here) and not stands(there) and stands(other)
     assert not enters(world, "adult", demo.PASSWORD)
     assert enters(world, "adult", NEW)
-    assert "has been changed" in here.get("/account?done=password").text
+    assert "was changed" in here.get("/account?done=password").text
 
 
 def test_password_change_replaces_the_current_session(world: World) -> None:
@@ -231,7 +231,7 @@ def test_account_page_lists_a_limited_number_of_recent_events(world: World) -> N
     for _ in range(account_events.MAX_EVENTS + 3):
         here = world.signed_in("adult")
     set_up(world, here)
-    told = here.get("/account").text.partition("What happened lately")[2]
+    told = here.get("/account").text.partition("Recent activity")[2]
     assert told.count("<li>") - told.count("<li><a") == account_events.MAX_EVENTS
     assert "Two-step verification turned on" in told
 

@@ -1,4 +1,4 @@
-"""Activation codes: redeemed once, by one account, and silent about why they fail."""
+"""Activation codes: redeemed once, by one account, with one message for all failures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.portal import activation_codes
 from fhir_server.portal.activation_codes import CodeRefusedError, Invitation
 from fhir_server.smart.accounts import attempts, sessions, users
 from fhir_server.smart.core.context import MINUTE, digest
-from fhir_server.store import NEVER
 from tests.portal.environment import Form, Visitor, World, code_in
 
 RECORD = "Alex Adult"
@@ -25,7 +25,7 @@ def made(world: World) -> str:
 
 
 def typed(visitor: Visitor, code: str) -> tuple[int, str]:
-    """The status, and the problem the page states."""
+    """Submit a code; return the status and the error message."""
     answer = visitor.send("/accept", "/accept", code=code)
     problem = answer.text.partition('<h2 id="problem-title">There is a problem</h2>')[2].partition("</div>")[0]
     return answer.status_code, problem.strip()
@@ -40,7 +40,7 @@ def test_activation_code_guessing_returns_identical_errors(world: World) -> None
     other = world.signed_in("proxy-full")
     answers.append(typed(other, stale))
     answers += [typed(other, "wrong") for _ in range(attempts.PER_ACCOUNT + 1)]
-    assert len(set(answers)) == 1 and answers[0][0] == 400 and "not right" in answers[0][1]
+    assert len(set(answers)) == 1 and answers[0][0] == 400 and "is wrong" in answers[0][1]
 
 
 def test_activation_code_guessing_blocks_valid_codes_temporarily(world: World) -> None:
@@ -99,7 +99,7 @@ def test_expired_activation_code_can_be_reissued_but_not_a_used_one(world: World
     code = made(world)
     world.clock.forward(activation_codes.CODE_LIFE)
     adult = world.signed_in("adult")
-    assert "Ran out unused" in adult.get("/sharing").text
+    assert "expired before it was used" in adult.get("/sharing").text
     new = code_in(adult.send("/sharing", "/sharing/code"))
     assert typed(world.signed_in("proxy-standard"), new)[0] == 200
     page = adult.get("/sharing").text
@@ -188,7 +188,7 @@ def test_activation_code_stays_valid_after_a_temporary_failure(world: World, mon
     code = made(world)
     with monkeypatch.context() as patch:
         patch.setattr(users, "_LOCK_TIMEOUT", 0.05)
-        asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", NEVER))
+        asyncio.run(world.store.key_values.put_if_absent("changing-account", digest("proxy-standard"), b"", MAX_INSTANT))
         status, problem = typed(world.signed_in("proxy-standard"), code)
     assert status == 400 and "being changed" in problem
     asyncio.run(world.store.key_values.pop("changing-account", digest("proxy-standard"), 0))

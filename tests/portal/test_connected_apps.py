@@ -1,4 +1,4 @@
-"""Connected apps: what the page lists, and what ending one does."""
+"""Connected apps: listing them, and ending their access."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from tests.portal.environment import Form, World
 
-NONE = "No app has access through you"
+NONE = "You have no connected apps"
 
 
 def test_connected_app_is_listed_with_record_and_scopes(world: World) -> None:
@@ -67,7 +67,7 @@ def test_connected_app_shows_dates_and_withheld_categories(world: World) -> None
 
     asyncio.run(renewed())
     page = world.signed_in("adult").get("/apps").text
-    for text in ("21 November 2026", "21 December 2026", "Kept from it", "HIV tests and care", "Mental health"):
+    for text in ("21 November 2026", "21 December 2026", "Not shared", "HIV tests and care", "Mental health"):
         assert text in page
     assert "UNCLASSIFIED" not in page and "Drug tests" not in page
 
@@ -75,4 +75,4 @@ def test_connected_app_shows_dates_and_withheld_categories(world: World) -> None
 def test_connected_app_without_withheld_categories_omits_the_line(world: World) -> None:
     world.token("adult", "adult")
     page = world.signed_in("adult").get("/apps").text
-    assert "Since" in page and "Kept from it" not in page and "Last renewed" not in page
+    assert "Connected since" in page and "Not shared" not in page and "Last renewed" not in page

@@ -1,4 +1,4 @@
-"""Days in words: the same on every page, in the institution's time zone."""
+"""Dates on pages: one format, in the organization's time zone."""
 
 from __future__ import annotations
 

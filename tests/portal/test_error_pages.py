@@ -1,4 +1,4 @@
-"""What is answered where no page is: in words for people, as an OAuth error for programs."""
+"""Errors outside the FHIR API: a page for browsers, an OAuth error for programs."""
 
 from __future__ import annotations
 

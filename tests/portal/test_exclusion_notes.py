@@ -1,41 +1,63 @@
-"""A proxy is shown which kinds of information an access leaves out."""
+"""Notes on what an access level includes and excludes: on the sharing page, and for a person who opens another's record."""
 
 from __future__ import annotations
 
 import pytest
 
-from fhir_server.access.record_choices import exclusion_note
+from fhir_server.access.access_summary import TOPICS, describe_level, exclusion_note, summarize_access
 from fhir_server.consent import policy as policies
 from fhir_server.consent.decision import Actor, permits
-from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.visibility_classes import VisibilityClass
 from tests.portal.environment import World
 
-KINDS = {"test results": "lab", "visits": "visit", "medicines": "medication", "diagnoses": "condition", "doctors' notes": "note"}
+POLICIES = ("optum", "ssm", "strict")
+LEVELS = ("standard", "full", "scheduling", "billing")
+PROXIES = [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")]
 
 
-@pytest.mark.parametrize("name", ["optum", "ssm", "strict"])
-@pytest.mark.parametrize(
-    "actor",
-    [
-        Actor(ActorKind.TEEN_PROXY),
-        Actor(ActorKind.CHILD_PROXY),
-        *(Actor(ActorKind.ADULT_PROXY, frozenset(levels)) for levels in (["standard"], ["full"], ["billing", "standard"])),
-    ],
-)
-def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Actor) -> None:
+def denied(name: str, actor: Actor) -> set[str]:
     policy = policies.load(name)
-    note = exclusion_note(policy, actor).partition(" are not included at all.")[0].rpartition(". ")[2].lower()
-    told = {words for words in KINDS if words in note and "not included at all" in exclusion_note(policy, actor)}
-    assert told == {words for words, data in KINDS.items() if not permits(policy, actor, VisibilityClass(data))}
+    return {topic for data, topic in TOPICS.items() if not permits(policy, actor, VisibilityClass(data))}
 
 
-@pytest.mark.parametrize("actor", [Actor(ActorKind.ADULT_SELF), Actor(ActorKind.CLINICIAN), Actor(ActorKind.BILLING_OFFICE)])
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("actor", PROXIES)
+def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Actor) -> None:
+    listed = exclusion_note(policies.load(name), actor).partition("Not included: ")[2]
+    assert {topic for topic in TOPICS.values() if topic in listed} == denied(name, actor)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("level", "included"), [("scheduling", "visits"), ("billing", "bills and insurance")])
+def test_exclusion_note_of_a_narrow_level_lists_what_is_included(name: str, level: str, included: str) -> None:
+    note = exclusion_note(policies.load(name), Actor("PA", level))
+    assert note.startswith(f"Includes only {included}.")
+    assert ("Not included: sensitive content" in note) == (level == "scheduling")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_sharing_page_and_record_list_agree_on_each_level(name: str, level: str) -> None:
+    policy = policies.load(name)
+    included, _, excluded = describe_level(policy, level).partition("Does not include")
+    note = exclusion_note(policy, Actor("PA", level))
+    summary = summarize_access(policy, Actor("PA", level))
+    assert all(topic in included for topic in summary.included) and all(topic in excluded for topic in summary.excluded)
+    assert ("sensitive content" in excluded) == (not summary.sensitive_included)
+    assert ("sensitive content" in note) == summary.sensitive_excluded
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_topic_is_a_data_class_of_the_policy(name: str) -> None:
+    assert policies.load(name).classes >= TOPICS.keys()
+
+
+@pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
 def test_exclusion_note_is_empty_for_self_clinician_and_billing(actor: Actor) -> None:
     assert exclusion_note(policies.load("strict"), actor) == ""
 
 
 def test_start_page_shows_the_exclusion_note_to_a_teen_proxy(world: World) -> None:
     text = world.signed_in("parent-a").get("/").text
-    assert "Diagnoses, doctors&#39; notes, procedures and care plans are not included at all." in text
-    assert "private to teenagers are not included" in text
+    excluded = "diagnoses, doctors&#39; notes, procedures, care plans and content that is private to teenagers"
+    assert f"Not included: {excluded} (such as sexual or mental health)." in text

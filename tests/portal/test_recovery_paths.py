@@ -1,4 +1,4 @@
-"""What people are told when a form came too late, was sent twice or has to be filled in again."""
+"""Forms that are sent too late or twice, or must be filled in again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from fhir_server.portal.sharing import GONE
+from fhir_server.portal.sharing import ENDED
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import SESSION_IDLE
@@ -92,7 +92,7 @@ def test_ending_ended_access_shows_notice(world: World) -> None:
     adult = world.signed_in("adult")
     form = Form(adult.get("/sharing").text, "/sharing/end").forms[0]
     assert adult.post("/sharing/end", **form).status_code == 303
-    assert GONE in adult.post("/sharing/end", **form).text
+    assert ENDED in adult.post("/sharing/end", **form).text
 
 
 def test_ending_app_access_shows_a_confirmation_once(world: World) -> None:
@@ -111,16 +111,16 @@ def test_error_mentions_the_code_only_with_a_second_factor(world: World) -> None
     assert "password" in alone and "code" not in alone
     seed, _ = set_up(world, adult)
     used = one_time(seed, world.clock())
-    assert "A code counts once" in problem(change(adult, code=used).text)
+    assert "Each code works once" in problem(change(adult, code=used).text)
 
 
 def test_account_page_explains_second_factor_changes_beforehand(world: World) -> None:
     adult = world.signed_in("adult")
-    assert "count until you finish" not in adult.get("/account").text
+    assert "until you finish setting up" not in adult.get("/account").text
     set_up(world, adult)
     text = " ".join(adult.get("/account").text.split())
-    assert "The app and the recovery codes you have now count until you finish" in text
-    assert "Your password alone then signs you in" in text
+    assert "Your current app and recovery codes work until you finish setting up the new app" in text
+    assert "You will sign in with only your password" in text
 
 
 def problem(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What every answer of the whole origin tells browsers, whatever it is an answer to."""
+"""Security headers of every response of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Letting somebody in, and ending that."""
+"""Friends and family access: sharing a record, and ending access."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 
 import pytest
 
+from fhir_server.access.access_summary import describe_level
 from fhir_server.consent import policy
 from fhir_server.portal import sharing
-from fhir_server.portal.wording import describe_level
 from fhir_server.resources import validate
 from fhir_server.smart.core.context import DAY
 from tests.portal.environment import World, code_in
 
 SHARED = "Shared with you"
-NOT_YOURS = "You cannot change who may open a record from this account."
+NOT_YOURS = "You cannot share a record from this account."
 
 
-def let_in(world: World, **fields: str) -> tuple[str, str]:
-    """Let proxy-standard in; the Consent's id and a token that proxy gave an app."""
+def share_with_proxy(world: World, **fields: str) -> tuple[str, str]:
+    """Share with proxy-standard; return the Consent's id and a token that proxy-standard gave an app."""
     before = world.stored("Consent").keys()
     code = code_in(world.signed_in("adult").share(**fields))
     (consent,) = world.stored("Consent").keys() - before
@@ -35,7 +35,7 @@ def end(world: World, consent: str) -> int:
 def test_start_page_lists_shared_record_until_the_grant_ends(world: World) -> None:
     stranger = world.signed_in("proxy-standard")
     assert SHARED not in stranger.get("/").text
-    consent, _ = let_in(world)
+    consent, _ = share_with_proxy(world)
     proxy = world.signed_in("proxy-standard")
     assert "Alex Adult" in proxy.get("/").text and SHARED in proxy.get("/").text
     assert end(world, consent) == 303
@@ -43,7 +43,7 @@ def test_start_page_lists_shared_record_until_the_grant_ends(world: World) -> No
 
 
 def test_ending_a_proxy_grant_returns_404_to_existing_tokens(world: World) -> None:
-    consent, token = let_in(world)
+    consent, token = share_with_proxy(world)
     assert world.status(token) == 200
     assert end(world, consent) == 303
     assert world.status(token) == 404
@@ -57,7 +57,7 @@ def test_unredeemed_proxy_grant_gives_no_access(world: World) -> None:
 
 
 def test_proxy_grant_expires_after_its_last_day(world: World) -> None:
-    let_in(world, until="2026-11-22")
+    share_with_proxy(world, until="2026-11-22")
     assert "22 November 2026" in world.signed_in("adult").get("/sharing").text
     world.clock.forward(37 * DAY // 24 + DAY // 48)  # 23:30 of the last day in New York
     token = world.token("proxy-standard", "adult")
@@ -69,7 +69,7 @@ def test_proxy_grant_expires_after_its_last_day(world: World) -> None:
 
 def test_proxy_grant_resources_are_valid_and_match_the_seeds(world: World) -> None:
     like = world.stored("Consent")["proxy-full-of-adult"]
-    consent, _ = let_in(world, level="full", until="2027-01-31")
+    consent, _ = share_with_proxy(world, level="full", until="2027-01-31")
     made = world.stored("Consent")[consent]
     grantee = made["provision"]["provision"][0]["actor"][0]["reference"]["reference"]
     person = world.stored("RelatedPerson")[grantee.removeprefix("RelatedPerson/")]
@@ -121,7 +121,7 @@ def test_an_adult_cannot_end_a_grant_on_another_record(world: World) -> None:
 
 
 def test_expired_parent_grants_are_not_shown_to_a_new_adult(world: World) -> None:
-    assert "Nobody but you" in world.signed_in("newly-adult").get("/sharing").text
+    assert "not shared your record with anyone" in world.signed_in("newly-adult").get("/sharing").text
 
 
 @pytest.mark.parametrize(
@@ -191,21 +191,21 @@ def test_start_page_shows_visitors_sign_in_and_no_record(world: World) -> None:
 
 
 def test_number_of_proxies_per_record_is_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "MOST", 2)
+    monkeypatch.setattr(sharing, "MAX_GRANTS", 2)
     adult = world.signed_in("adult")
     assert [adult.share().status_code for _ in range(2)] == [200, 400]
 
 
 def test_access_level_description_follows_the_policy() -> None:
-    assert "Leaves out" not in describe_level(policy.load("optum"), "full")
-    assert "sensitive" in describe_level(policy.load("ssm"), "full").partition("Leaves out")[2]
+    assert "Does not include" not in describe_level(policy.load("optum"), "full")
+    assert "sensitive" in describe_level(policy.load("ssm"), "full").partition("Does not include")[2]
     for name in ("optum", "ssm", "strict"):
-        left_out = describe_level(policy.load(name), "standard").partition("Leaves out")[2]
+        left_out = describe_level(policy.load(name), "standard").partition("Does not include")[2]
         assert "sensitive" in left_out and "notes" in left_out and "visits" not in left_out
 
 
 def test_sharing_is_authorized_in_the_writing_transaction(world: World) -> None:
-    """An adult whose record is closed between the page and the form (here: recorded as dead) grants nothing."""
+    """An adult whose record is closed after the page was opened (here: deceased) cannot share it."""
     adult = world.signed_in("adult")
     page = adult.get("/sharing").text
     token, once = (page.partition(f'name="{name}" value="')[2].partition('"')[0] for name in ("token", "once"))

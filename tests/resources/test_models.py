@@ -1,4 +1,4 @@
-"""The models of fhir.resources are loaded lazily."""
+"""Typed models: found by name, imported on first use."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ def test_model_matches_its_resource_type(name: str) -> None:
     assert name in catalog()
 
 
+@pytest.mark.parametrize("name", ["Reference", "CodeableConcept", "ConsentProvision", "ConsentProvisionActor"])
+def test_model_finds_datatypes_and_backbone_elements(name: str) -> None:
+    assert model(name).__name__ == name
+
+
 def test_model_output_passes_validation() -> None:
     person = model("RelatedPerson")(patient={"reference": "Patient/child"}, active=True)
     assert check("RelatedPerson", {"resourceType": "RelatedPerson", **person.model_dump(mode="json", exclude_none=True)}) == ()
 
 
-@pytest.mark.parametrize("name", ["Nothing", "patient", "os.path", "..consent"])
+@pytest.mark.parametrize("name", ["Nothing", "ConsentNothing", "patient", "os.path", "..consent"])
 def test_unknown_model_raises_key_error(name: str) -> None:
     with pytest.raises(KeyError):
         model(name)

@@ -18,13 +18,14 @@ from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart import demo
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SECOND, SmartContext
 from fhir_server.smart.core.persons import Person, RecordChoice
 from fhir_server.smart.discovery.documents import smart_configuration
 from fhir_server.smart.routes import router
-from fhir_server.store import NEVER, Store, open_store
+from fhir_server.store import Store, open_store
 
 ORIGIN = "http://127.0.0.1:8000"
 BASE = f"{ORIGIN}/fhir"
@@ -75,7 +76,7 @@ async def _copied(clock: Clock, prepared: dict[str, tuple[tuple[str, bytes], ...
     store.key_values.now = clock
     for kind, kept in prepared.items():
         for key, value in kept:
-            await store.key_values.put(kind, key, value, NEVER)
+            await store.key_values.put(kind, key, value, MAX_INSTANT)
     return store
 
 
@@ -220,9 +221,9 @@ class World:
         return self.post("/oauth/token", auth, **{"client_id": client_id, "grant_type": "refresh_token", "refresh_token": token, **fields})
 
     def principal(self, token: str) -> Any:
-        from fhir_server.smart.tokens.tokens import principal
+        from fhir_server.smart.tokens.tokens import resolve_principal
 
-        return asyncio.run(principal(self.store, token, self.clock()))
+        return asyncio.run(resolve_principal(self.store, token, self.clock()))
 
     # assertions
 

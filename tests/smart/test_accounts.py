@@ -13,7 +13,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import HOUR
 from fhir_server.smart.core.token_grants import TokenGrant, active_grants
-from fhir_server.smart.tokens.tokens import issue, operator_token
+from fhir_server.smart.tokens.tokens import issue, issue_operator_token
 from tests.smart.environment import World
 
 PUBLIC = Client("app-1", "App", "app", "none", "patient/*.rs", ("https://app.example/cb",))
@@ -92,7 +92,7 @@ def test_recreated_account_does_not_inherit_tokens(world: World) -> None:
         {"kind": "backend"},
         {"method": "private_key_jwt"},
         {"method": "client_secret"},
-        {"secret": "x"},
+        {"secret_hash": "x"},
         {"jwks": {"keys": []}},
     ],
     ids=repr,
@@ -107,15 +107,17 @@ def test_new_client_secret_matches_and_is_not_stored(world: World) -> None:
     client, secret = clients.with_new_secret(msgspec.structs.replace(PUBLIC, method="client_secret"))
     run(clients.save(world.store, client))
     kept = run(clients.find(world.store, "app-1"))
-    assert kept.secret_fits(secret)
-    assert not kept.secret_fits(secret + "x")
+    assert kept.matches_secret(secret)
+    assert not kept.matches_secret(secret + "x")
     assert secret not in repr(kept)
 
 
 def test_an_operators_token_works_for_backends_and_for_persons(world: World) -> None:
     now = world.clock()
-    backend = world.principal(run(operator_token(world.store, "demo-backend", "system/*.cruds", now)))
-    parent = world.principal(run(operator_token(world.store, "demo-public", "patient/*.rs", now, username="parent-a", patient="teen")))
+    backend = world.principal(run(issue_operator_token(world.store, "demo-backend", "system/*.cruds", now)))
+    parent = world.principal(
+        run(issue_operator_token(world.store, "demo-public", "patient/*.rs", now, username="parent-a", patient="teen"))
+    )
     assert (backend.person, backend.scopes[0].interactions) == (None, "cruds")
     assert (parent.username, parent.patient, parent.scopes[0].text) == ("parent-a", "teen", "patient/*.rs")
 
@@ -135,7 +137,7 @@ def test_an_operators_token_works_for_backends_and_for_persons(world: World) -> 
 )
 def test_smart_59_invalid_operator_token_request_is_refused(world: World, given: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"client|user|scopes"):
-        run(operator_token(world.store, now=world.clock(), **given))
+        run(issue_operator_token(world.store, now=world.clock(), **given))
 
 
 def test_issuing_refuses_scopes_that_do_not_match_the_grant(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from fhir_server.smart import demo
 from fhir_server.smart.core.context import MINUTE
-from fhir_server.smart.tokens.launch import Launch, new_launch
+from fhir_server.smart.tokens.launch import Launch, create_launch
 from tests.smart.environment import BASE, CHALLENGE, ORIGIN, Page, World, query
 
 
@@ -20,7 +20,7 @@ def refusal(world: World, **changes: str | None) -> dict[str, str]:
 
 def launched(world: World, client: str = "demo-public", username: str = "clinician", **more: object) -> str:
     launch = Launch(client, username, "teen", **more)  # type: ignore[arg-type]
-    return asyncio.run(new_launch(world.store, launch, world.clock()))
+    return asyncio.run(create_launch(world.store, launch, world.clock()))
 
 
 def test_smart_23_27_28_get_request_returns_code_and_unchanged_state(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from fhir_server.smart.clients import clients
-from fhir_server.smart.clients.jwks_cache import BUDGET, FLOOR, UNSAID
+from fhir_server.smart.clients.jwks_cache import DEFAULT_LIFETIME, MAX_FETCHES_PER_MINUTE, MIN_REFETCH_INTERVAL
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
 from fhir_server.web.public_fetch import MAX_BYTES, Hosts, Network, UnfetchableError, fetch
 from tests.smart.environment import World
@@ -54,7 +54,7 @@ def test_smart_88_client_needs_either_jwks_or_https_jwks_uri(world: World) -> No
         ("max-age=nonsense", 0),
         ("public, max-age=60", 60 * SECOND),
         ("max-age=31536000", HOUR),
-        ("", UNSAID),
+        ("", DEFAULT_LIFETIME),
     ],
 )
 def test_smart_89_jwks_cache_respects_cache_control(site: Site, cache_control: str, kept: int) -> None:
@@ -85,16 +85,16 @@ def test_smart_89_unknown_kid_refetches_jwks_at_a_limited_rate(site: Site) -> No
     for _ in range(5):
         assert not site.works(alg="ES384")
     assert len(site.asked) == 1  # too soon
-    site.world.clock.forward(FLOOR)
+    site.world.clock.forward(MIN_REFETCH_INTERVAL)
     assert site.works(alg="ES384")
     assert len(site.asked) == 2
 
 
 def test_forged_assertions_do_not_flood_client_jwks_uri(site: Site) -> None:
     site.headers = {"cache-control": "no-store"}
-    for _ in range(BUDGET + 20):
+    for _ in range(MAX_FETCHES_PER_MINUTE + 20):
         site.works(header={"kid": "made-up"})
-    assert len(site.asked) == BUDGET
+    assert len(site.asked) == MAX_FETCHES_PER_MINUTE
     site.world.clock.forward(MINUTE)
     assert site.works()
 

@@ -12,7 +12,7 @@ import pytest
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import HOUR, MINUTE
 from fhir_server.smart.core.persons import EncounterChoice, Person
-from fhir_server.smart.tokens.launch import Launch, new_launch
+from fhir_server.smart.tokens.launch import Launch, create_launch
 from tests.smart.environment import ORIGIN, Page, World, query
 
 VISIT = "launch/patient launch/encounter patient/*.rs"
@@ -22,7 +22,7 @@ LAUNCHED = "launch patient/*.rs"
 
 def launched(world: World, encounter: str | None = None, **parameters: Any) -> dict[str, Any]:
     launch = Launch("demo-public", "adult", "adult", encounter, parameters)
-    handle = asyncio.run(new_launch(world.store, launch, world.clock()))
+    handle = asyncio.run(create_launch(world.store, launch, world.clock()))
     return world.tokens(scope=LAUNCHED, launch=handle)
 
 
@@ -151,7 +151,7 @@ def test_smart_51_52_invalid_launch_parameters_are_refused(world: World, paramet
 
 def test_fhir_context_is_omitted_when_categories_are_withheld(world: World) -> None:
     launch = Launch("demo-public", "adult", "adult", None, {"fhirContext": GOOD, "intent": "x"})
-    handle = asyncio.run(new_launch(world.store, launch, world.clock()))
+    handle = asyncio.run(create_launch(world.store, launch, world.clock()))
     page = world.consent_page(scope=LAUNCHED, launch=handle)
     code = query(world.submit(page, decision="allow", withhold="HIV").headers["location"])["code"]
     tokens = world.exchange(code).json()

@@ -86,7 +86,7 @@ def test_secret_key_setting_encrypts_stored_signing_keys(world: World) -> None:
         store = open_store("memory:")
         smart = SmartContext(store, ORIGIN, BASE, world.clock, world.smart.records, key=key)
         asyncio.run(signing_keys.prepare(smart))
-        assert asyncio.run(signing_keys.signer(smart, "RS256"))
+        assert asyncio.run(signing_keys.current_key(smart, "RS256"))
         return [text for _, text in asyncio.run(store.key_values.list_all("signing-key", 0))]
 
     assert all(marker in text for text in kept(""))
@@ -104,7 +104,7 @@ def test_retired_key_is_published_until_its_tokens_expire(world: World) -> None:
     asyncio.run(signing_keys.rotate(world.smart, "RS256"))
     world.clock.forward(HOUR)  # the id_token's own life
     assert claims_of(old)[0]["kid"] in {key["kid"] for key in world.http.get("/oauth/jwks").json()["keys"]}
-    world.clock.forward(signing_keys.LINGER - HOUR)
+    world.clock.forward(signing_keys.RETIREMENT_PERIOD - HOUR)
     published = world.http.get("/oauth/jwks").json()["keys"]
     assert claims_of(old)[0]["kid"] not in {key["kid"] for key in published}
     assert sorted(key["alg"] for key in published) == ["ES384", "RS256"]
@@ -115,7 +115,7 @@ def test_key_rotation_works_after_retired_keys_are_removed(world: World) -> None
     for _ in range(3):
         asyncio.run(signing_keys.rotate(world.smart, "RS256"))
         seen.add(claims_of(world.tokens()["id_token"])[0]["kid"])
-        world.clock.forward(signing_keys.LINGER)
+        world.clock.forward(signing_keys.RETIREMENT_PERIOD)
     assert len(seen) == 3
 
 

@@ -12,7 +12,7 @@ from fhir_server.settings import Settings
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
-from fhir_server.smart.core.password_rules import FEWEST_GUESSES, SHORTEST, WORDS, Rules, check, is_breached
+from fhir_server.smart.core.password_rules import COMMON_WORDS, MIN_GUESSES, MIN_LENGTH, PasswordRules, check, is_breached
 from tests.smart.environment import World
 
 
@@ -54,13 +54,13 @@ def test_hard_to_guess_password_of_any_composition_is_accepted(password: str) ->
 def test_common_passwords_of_the_list_are_refused() -> None:
     from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-    long = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= SHORTEST]
+    long = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= MIN_LENGTH]
     assert len(long) > 1000
     for word in long[:: len(long) // 200]:
         with pytest.raises(ValueError, match="too easy"):
             check(word)
     assert sum(len(word) >= 8 for word in FREQUENCY_LISTS["passwords"]) > 3000
-    assert FEWEST_GUESSES > 3000 * 1000  # variants of common passwords too, not only the passwords themselves
+    assert MIN_GUESSES > 3000 * 1000  # variants of common passwords too, not only the passwords themselves
 
 
 @pytest.mark.parametrize("password", ["demohealth12", "DemoHealth2026", "alexadult1985", "mercyhospital", "fhirserver1"])
@@ -75,7 +75,7 @@ def test_long_password_may_contain_context_words() -> None:
 
 def test_context_words_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
-    assert [word for word in WORDS if not re.search(rf"\b{word}\b", page)] == []
+    assert [word for word in COMMON_WORDS if not re.search(rf"\b{word}\b", page)] == []
 
 
 def test_password_built_from_the_account_name_is_refused(world: World) -> None:
@@ -88,7 +88,7 @@ def test_long_passwords_are_compared_to_the_last_character(world: World, length:
     password = ("q7 lantern mosaic " * 200)[: length - 1] + "!"
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
-    asyncio.run(users.set_password(world.store, user, password, Rules(), world.clock()))
+    asyncio.run(users.set_password(world.store, user, password, PasswordRules(), world.clock()))
 
     def tried(word: str) -> bool:
         return asyncio.run(check_password_sign_in(world.store, "adult", word, "10.0.0.1", world.clock())) is not None
@@ -117,7 +117,7 @@ def test_breached_password_is_found_at_any_position_in_the_file(tmp_path: Path, 
 def test_breached_password_is_refused_for_a_new_account(world: World, tmp_path: Path) -> None:
     file = tmp_path / "hashes.txt"
     file.write_text("".join(f"{line}:3\n" for line in hashes("blue kettle four spoons", "other words altogether")))
-    rules = Rules.of(("Demo Health",), str(file))
+    rules = PasswordRules.of(("Demo Health",), str(file))
     rules.check("blue kettle five spoons")
     with pytest.raises(ValueError, match="breach"):
         asyncio.run(users.create(world.store, "new", "blue kettle four spoons", "patient", rules=rules))
@@ -132,4 +132,4 @@ def test_invalid_breached_password_file_is_refused(tmp_path: Path, content: byte
     file.write_bytes(content)
     for path in (file, tmp_path / "missing.txt"):
         with pytest.raises(ValueError, match="FHIR_SERVER_BREACHED_PASSWORDS_FILE"):
-            Rules.of((), str(path))
+            PasswordRules.of((), str(path))

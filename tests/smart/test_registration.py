@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from fhir_server.smart.clients import clients, initial_access_tokens
-from fhir_server.smart.clients.names import claims, imitates, readable
-from fhir_server.smart.clients.registration_routes import PER_ADDRESS
+from fhir_server.smart.clients.names import claims_organization, is_lookalike, is_readable
+from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR
 from fhir_server.smart.core.context import DAY, HOUR, SECOND
 from tests.smart.environment import CHALLENGE, ORIGIN, VERIFIER, World, claims_of, private_keys, query
 from tests.smart.registration_helpers import METADATA, REDIRECT, bearer, find, made, path, post, production
@@ -33,7 +33,7 @@ def test_confidential_app_gets_a_secret_stored_only_as_a_hash(world: World) -> N
     assert (told["token_endpoint_auth_method"], told["client_secret_expires_at"]) == ("client_secret_basic", 0)
     kept = find(world, told["client_id"])
     assert kept is not None
-    assert kept.secret_fits(told["client_secret"])
+    assert kept.matches_secret(told["client_secret"])
     assert told["client_secret"] not in repr(kept)
     assert told["registration_access_token"] not in repr(kept)
     code = world.code(client_id=told["client_id"], redirect_uri=REDIRECT)
@@ -197,7 +197,7 @@ def test_malformed_registration_body_returns_400(world: World, body: bytes, type
     "name",
     [
         *("Demo phone app", "DEMO PHONE APP", "Demo-phone-app", "Dеmo phоne app", "Demo phone аpp", "Démo phone app", "Demo ph0ne app"),
-        *("Neighbour Health portal", "Neighbour Hea1th portaI", "Demo Health", "Official Demo Health app", "ＤＥＭＯ phone app"),
+        *("Neighbor Health portal", "Neighbor Hea1th portaI", "Demo Health", "Official Demo Health app", "ＤＥＭＯ phone app"),
     ],
 )
 def test_app_name_resembling_a_known_name_is_refused(world: World, name: str) -> None:
@@ -234,14 +234,17 @@ def test_concurrent_look_alike_registrations_succeed_once(world: World, monkeypa
 
 
 def test_app_names_in_other_alphabets_are_accepted() -> None:
-    assert readable("Дневник сердца") and readable("心臓日記")
-    assert not imitates("心臓日記", "Дневник сердца")
-    assert not claims("Heart diary", "")
+    assert is_readable("Дневник сердца") and is_readable("心臓日記")
+    assert not is_lookalike("心臓日記", "Дневник сердца")
+    assert not claims_organization("Heart diary", "")
 
 
 def test_registrations_per_ip_address_are_limited(world: World) -> None:
-    answers = [post(world, client_name=f"Diary number {chr(97 + n % 26)}{chr(97 + n // 26)}{n}q").status_code for n in range(PER_ADDRESS)]
-    assert answers == [201] * PER_ADDRESS
+    answers = [
+        post(world, client_name=f"Diary number {chr(97 + n % 26)}{chr(97 + n // 26)}{n}q").status_code
+        for n in range(MAX_REGISTRATIONS_PER_HOUR)
+    ]
+    assert answers == [201] * MAX_REGISTRATIONS_PER_HOUR
     assert post(world, client_name="One too many").status_code == 429
     world.clock.forward(HOUR)
     assert post(world, client_name="One too many").status_code == 201

@@ -21,7 +21,7 @@ def test_register_page_creates_a_client_and_shows_its_secret(world: World) -> No
     kept = find(world, client_id[0])
     assert kept is not None
     secret = re.search(r"Client secret</dt><dd><code>([^<]+)<", answer.text)
-    assert secret and kept.secret_fits(secret[1])
+    assert secret and kept.matches_secret(secret[1])
     assert "no-store" in answer.headers["cache-control"]
     given = {"client_id": client_id[0], "redirect_uri": REDIRECT, "scope": kept.scopes.replace(" launch ", " ")}
     assert world.exchange(world.code(**given), (client_id[0], secret[1]), redirect_uri=REDIRECT).status_code == 200
@@ -39,15 +39,15 @@ def test_register_page_shows_the_error_and_keeps_the_input(world: World) -> None
 @pytest.mark.parametrize(
     ("field", "typed", "words"),
     [
-        ("name", "Xy", "a name of 3 to 60 letters"),
-        ("name", "A" * 61, "a name of 3 to 60 letters"),
-        ("name", "Demo phone app", "too much like"),
-        ("redirects", " ", "one to ten redirect URIs"),
-        ("redirects", f"{REDIRECT}\n{REDIRECT}", "none twice"),
-        ("redirects", "http://app.example/", "Redirect URIs are https"),
-        ("homepage", "app.example", "such as https://app.example"),
+        ("name", "Xy", "a name of 3 to 60 characters"),
+        ("name", "A" * 61, "a name of 3 to 60 characters"),
+        ("name", "Demo phone app", "too similar to"),
+        ("redirects", " ", "one to ten different redirect URIs"),
+        ("redirects", f"{REDIRECT}\n{REDIRECT}", "one per line"),
+        ("redirects", "http://app.example/", "redirect URI must be https"),
+        ("homepage", "app.example", "for example https://app.example"),
         ("method", "elsewhere", "Choose where the app runs"),
-        ("scope", "", "Tick at least one thing"),
+        ("scope", "", "Select at least one permission"),
     ],
 )
 def test_register_page_errors_use_plain_language(world: World, field: str, typed: str, words: str) -> None:

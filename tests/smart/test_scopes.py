@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_server.smart.authorize.scope_wording import describe_scope
-from fhir_server.smart.core.scopes import NAMED, Scope, covers, narrowed, parse, resource_scopes
+from fhir_server.smart.core.scopes import NAMED_SCOPES, Scope, covering_scopes, narrow_scopes, parse, resource_scopes
 
 PERSONAL = frozenset({"patient", "user"})
 
@@ -44,7 +44,7 @@ def test_smart_62_63_v1_and_v2_scopes_are_parsed(text: str, expected: Scope) -> 
 def test_smart_63_malformed_scopes_are_dropped_and_never_widened(text: str) -> None:
     assert parse(text) is None
     if " " not in text and "\n" not in text:
-        assert narrowed(text, "patient/*.cruds user/*.cruds", PERSONAL) == ()
+        assert narrow_scopes(text, "patient/*.cruds user/*.cruds", PERSONAL) == ()
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ def test_smart_63_malformed_scopes_are_dropped_and_never_widened(text: str) -> N
     ],
 )
 def test_requested_scopes_are_narrowed_to_the_clients_scopes(requested: str, allowed: str, given: str) -> None:
-    assert " ".join(narrowed(requested, allowed, PERSONAL)) == given
+    assert " ".join(narrow_scopes(requested, allowed, PERSONAL)) == given
 
 
 def test_more_than_200_scopes_grant_nothing() -> None:
-    assert narrowed("patient/Patient.r " * 201, "patient/*.rs", PERSONAL) == ()
+    assert narrow_scopes("patient/Patient.r " * 201, "patient/*.rs", PERSONAL) == ()
 
 
 def test_covers_finds_the_scopes_that_allow_one_interaction() -> None:
     scopes = resource_scopes("openid patient/Observation.rs?category=a|b patient/*.r user/Observation.c")
-    assert [s.text for s in covers(scopes, "patient", "Observation", "r")] == [
+    assert [s.text for s in covering_scopes(scopes, "patient", "Observation", "r")] == [
         "patient/Observation.rs?category=a|b",
         "patient/*.r",
     ]
-    assert [s.text for s in covers(scopes, "patient", "Observation", "s")] == ["patient/Observation.rs?category=a|b"]
-    assert [s.text for s in covers(scopes, None, "Observation", "c")] == ["user/Observation.c"]
-    assert covers(scopes, "patient", "Condition", "s") == ()
-    assert covers(scopes, "system", "Observation", "r") == ()
+    assert [s.text for s in covering_scopes(scopes, "patient", "Observation", "s")] == ["patient/Observation.rs?category=a|b"]
+    assert [s.text for s in covering_scopes(scopes, None, "Observation", "c")] == ["user/Observation.c"]
+    assert covering_scopes(scopes, "patient", "Condition", "s") == ()
+    assert covering_scopes(scopes, "system", "Observation", "r") == ()
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_scopes_have_readable_descriptions(text: str, words: str) -> None:
 
 
 def test_named_scopes_are_no_resource_scopes() -> None:
-    assert resource_scopes(" ".join(NAMED)) == ()
+    assert resource_scopes(" ".join(NAMED_SCOPES)) == ()

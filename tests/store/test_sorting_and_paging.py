@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import NEVER, Row, Store
+from fhir_server.store import Row, Store
 from tests.store.conftest import ValidationRun
 from tests.store.samples import (
     ALL,
@@ -122,7 +123,7 @@ BETWEEN = record("between", "p1")
         ([{}, {}], "row between"),
         ([{"class_id": 2}, {}], "between row"),
         ([{"class_id": 1}, {}], "between row"),
-        ([{"release_at": NEVER}, {}], "between row"),
+        ([{"release_at": MAX_INSTANT}, {}], "between row"),
         ([{}, {"class_id": 2}, {}], "row between"),
         ([{"class_id": 1}, {"class_id": 2}, {"class_id": 1}], "row between"),
         ([{"class_id": 2}, {}, {"class_id": 2}, {}], "between row"),

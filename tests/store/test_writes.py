@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.rows import SortKey
-from fhir_server.store import NEVER, GuardedReference, IndexedRow, LabeledElement, PermissionEpoch, Store, VersionDigest
+from fhir_server.store import GuardedReference, IndexedRow, LabeledElement, PermissionEpoch, Store, VersionDigest
 from tests.store.conftest import ValidationRun
 from tests.store.samples import (
     ALL,
@@ -148,7 +149,7 @@ def test_concurrent_writes_of_one_version_succeed_once(run: ValidationRun) -> No
 
 def test_read_unfiltered_returns_hidden_and_deleted_rows(run: ValidationRun) -> None:
     async def scenario(store: Store) -> None:
-        await put(store, record("a", "p1", class_id=3, release_at=NEVER))
+        await put(store, record("a", "p1", class_id=3, release_at=MAX_INSTANT))
         assert (await in_job(store, "read_unfiltered", OBS, "a")).class_id == 3
         await drop(store, "a")
         deletion = await in_job(store, "read_unfiltered", OBS, "a")

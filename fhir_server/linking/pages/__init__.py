@@ -1,4 +1,4 @@
-"""The templates of this room, on the layout of the sign-in pages."""
+"""Templates of the pages of linked accounts. They use the layout of the sign-in pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _templates = Environment(
 
 
 def render(smart: SmartContext, name: str, status: int = 200, **view: Any) -> Response:
-    """The page of this template, with the headers every page has."""
-    shown: dict[str, Any] = {"problem": "", "session": None} | view
-    text = _templates.get_template(name).render(organization=smart.organization, **shown)
+    """Render the template ``name`` with the headers of all pages."""
+    values: dict[str, Any] = {"problem": "", "session": None} | view
+    text = _templates.get_template(name).render(organization=smart.organization, **values)
     return Response(text, status, page_headers() | SAME_ORIGIN_OPENER, "text/html; charset=utf-8")

@@ -1,1 +1,1 @@
-"""Templates and style rules of these pages; a package so that they are installed with the code."""
+"""Templates and style sheet of the portal. A package, so that they are installed with the code."""

@@ -14,9 +14,9 @@ from cryptography.fernet import InvalidToken
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext, digest
-from fhir_server.smart.core.encryption import box
+from fhir_server.smart.core.encryption import derive_fernet
 from fhir_server.smart.core.registry import Register
-from fhir_server.smart.outbound.json_client import callable_url
+from fhir_server.smart.outbound.json_client import is_callable_url
 from fhir_server.store import Store
 
 _PURPOSE: Final = "fhir-server identity providers"
@@ -70,7 +70,7 @@ async def find(store: Store, id: str) -> Provider | None:
 
 async def list_all(store: Store) -> tuple[Provider, ...]:
     """Return all providers, ordered by label."""
-    return tuple(sorted(await _providers.all(store), key=lambda provider: provider.label.casefold()))
+    return tuple(sorted(await _providers.list_all(store), key=lambda provider: provider.label.casefold()))
 
 
 async def add(smart: SmartContext, provider: Provider, secret: str = "") -> None:
@@ -93,7 +93,7 @@ def client_secret(smart: SmartContext, provider: Provider) -> str:
     if not smart.key:
         return provider.secret.decode()
     try:
-        return box(smart.key.encode(), _PURPOSE).decrypt(provider.secret).decode()
+        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(provider.secret).decode()
     except InvalidToken:
         raise LookupError(f"The secret for {provider.issuer} was encrypted with another key; register the provider again.") from None
 
@@ -125,7 +125,7 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
 
 async def list_linked_identities(store: Store) -> tuple[LinkedIdentity, ...]:
     """Return the links of all providers."""
-    return await _identities.all(store)
+    return await _identities.list_all(store)
 
 
 async def find_account(store: Store, issuer: str, sub: str) -> User | None:
@@ -143,11 +143,11 @@ def _name(issuer: str, sub: str) -> str:
 
 def _encrypt(smart: SmartContext, secret: str) -> bytes:
     plain = secret.encode()
-    return box(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
 
 
 def _check(smart: SmartContext, provider: Provider, secret: str) -> None:
-    if not callable_url(smart, provider.issuer) or "?" in provider.issuer:
+    if not is_callable_url(smart, provider.issuer) or "?" in provider.issuer:
         raise ValueError("An issuer must be an https URL without a query.")
     if provider.issuer.rstrip("/") == smart.origin:
         raise ValueError("This server cannot be its own identity provider.")

@@ -12,7 +12,7 @@ from typing import Final
 from fhir_server.smart.accounts import attempts, known_devices
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, canonical, find, matches_password
-from fhir_server.smart.core.rate_limits import party
+from fhir_server.smart.core.rate_limits import counted_address
 from fhir_server.store import KeyValueStore, Store
 
 PER_ADDRESS: Final = 20  # a hospital ward or a family shares one address
@@ -25,7 +25,7 @@ async def check_password_sign_in(store: Store, username: str, password: str, add
     limit of the account (or of the device) and releases the slot of the address.
     """
     values, name = store.key_values, canonical(username)
-    limits = [AttemptLimit(f"user:{name}"), AttemptLimit(f"address:{party(address)}", PER_ADDRESS)]
+    limits = [AttemptLimit(f"user:{name}"), AttemptLimit(f"address:{counted_address(address)}", PER_ADDRESS)]
     own_device = [AttemptLimit(f"device:{device}:{name}")] if await known_devices.is_known(store, device, name, now) else []
     if slots := await _take_slots(values, own_device, now):
         limits = own_device

@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import typed_codes
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
-from fhir_server.smart.core.encryption import box
-from fhir_server.store import NEVER, Store
+from fhir_server.smart.core.encryption import derive_fernet
+from fhir_server.store import Store
 
 TIME_STEP: Final = 30 * SECOND
 GRACE: Final = 10 * SECOND  # in which an expired code is still accepted, for the time of typing and sending it (RFC 6238 5.2)
@@ -80,12 +81,12 @@ async def enroll(smart: SmartContext, user: User, seed: bytes) -> tuple[str, ...
     family, values = second_factor_family(user), smart.store.key_values
     factor = SecondFactor(encrypt_seed(smart, seed), smart.now())
     # Overwrites the old seed: if it were removed first, the password alone would be enough for a moment.
-    await values.put(_FACTOR, digest(user.subject), msgspec.json.encode(factor), NEVER, family)
+    await values.put(_FACTOR, digest(user.subject), msgspec.json.encode(factor), MAX_INSTANT, family)
     for key in await _recovery_keys(smart, user):
         await values.pop(_RECOVERY, key, smart.now())
     codes = [typed_codes.generate(_LENGTH) for _ in range(RECOVERY_CODES)]
     for code in codes:
-        await values.put(_RECOVERY, _recovery_key(user, code), user.subject.encode(), NEVER, family)
+        await values.put(_RECOVERY, _recovery_key(user, code), user.subject.encode(), MAX_INSTANT, family)
     return tuple(typed_codes.format_groups(code) for code in codes)
 
 
@@ -123,13 +124,13 @@ async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: b
 
 def encrypt_seed(smart: SmartContext, seed: bytes) -> bytes:
     """Return the seed as it is stored: encrypted if the settings hold a key."""
-    return box(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
 
 
 def decrypt_seed(smart: SmartContext, stored: bytes) -> bytes:
     """Return the seed.  If it was encrypted with another key, returns a random seed that no code matches."""
     try:
-        return box(smart.key.encode(), _PURPOSE).decrypt(stored) if smart.key else stored
+        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(stored) if smart.key else stored
     except DecryptionError:
         return new_seed()
 

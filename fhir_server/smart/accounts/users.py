@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_server.smart.core.context import MINUTE, digest, new_secret
-from fhir_server.smart.core.password_rules import ANY_PLACE, Rules
+from fhir_server.smart.core.password_rules import DEFAULT_RULES, PasswordRules
 from fhir_server.smart.core.persons import Person, Role
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.token_grants import revoke_where
@@ -62,7 +62,7 @@ async def find(store: Store, username: str) -> User | None:
 
 
 async def list_all(store: Store) -> tuple[User, ...]:
-    return await _users.all(store)
+    return await _users.list_all(store)
 
 
 async def create(
@@ -75,7 +75,7 @@ async def create(
     patient: str | None = None,
     practitioner: str | None = None,
     related_persons: tuple[str, ...] = (),
-    rules: Rules = ANY_PLACE,
+    rules: PasswordRules = DEFAULT_RULES,
 ) -> User:
     """Create an account.  Raises ValueError, with a message for the operator, for a taken name or a rejected password."""
     key = canonical(username)
@@ -162,7 +162,7 @@ def account_family(user: User) -> str:
     return f"account:{digest(user.subject)}"
 
 
-async def set_password(store: Store, user: User, password: str, rules: Rules, now: int) -> User:
+async def set_password(store: Store, user: User, password: str, rules: PasswordRules, now: int) -> User:
     """Set the account's password and end its sessions.  Raises ValueError as :func:`hash_password` does."""
     return await save_password_hash(store, user, await hash_password(password, rules, (user.username, user.name)), now)
 
@@ -178,7 +178,7 @@ async def save_password_hash(store: Store, user: User, hashed: str, now: int) ->
     return changed
 
 
-async def hash_password(password: str, rules: Rules, names: tuple[str, ...]) -> str:
+async def hash_password(password: str, rules: PasswordRules, names: tuple[str, ...]) -> str:
     """Return the argon2id hash of a password.  Raises ValueError, with a message for the user, if ``rules`` reject it."""
 
     def check_and_hash() -> str:

@@ -31,7 +31,7 @@ async def requesting_client(smart: SmartContext, authorization: AuthorizationReq
     client = await clients.find(smart.store, authorization.client_id)
     return {
         "client_name": client.name if client else authorization.client_id,
-        "client_host": client.host(authorization.redirect_uri) if client else "",
+        "client_host": client.redirect_host(authorization.redirect_uri) if client else "",
     }
 
 

@@ -22,8 +22,8 @@ from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestSt
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
-from fhir_server.smart.core.rate_limits import Limit
-from fhir_server.smart.core.security_events import SecurityEvent, of_patient
+from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
@@ -57,8 +57,8 @@ class AuthorizePages:
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
-        self._limit = Limit(PER_ADDRESS, MINUTE)
-        self._sign_ins = Limit(PER_ADDRESS, MINUTE)
+        self._limit = RateLimit(PER_ADDRESS, MINUTE)
+        self._sign_ins = RateLimit(PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
         """The authorization endpoint: validate the request, store it, and redirect to the first page."""
@@ -75,7 +75,7 @@ class AuthorizePages:
             return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
         parameters = oauth_request.form
         client, now = address(request), self.smart.now()
-        if not self._limit.allows(client, now):
+        if not self._limit.count_if_allowed(client, now):
             return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(client, now))
         known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
         authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
@@ -96,7 +96,7 @@ class AuthorizePages:
     async def sign_in(self, request: Request, form: Form) -> Response:
         values, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
         client = address(request)
-        if not self._sign_ins.allows(client, now):  # every attempt costs a password hash
+        if not self._sign_ins.count_if_allowed(client, now):  # every attempt costs a password hash
             return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(client, now))
         username = values.get("username", "")
         user = await check_password_sign_in(self.smart.store, username, values.get("password", ""), client, now, device)
@@ -170,7 +170,7 @@ class AuthorizePages:
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
         oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
-        about, detail = (of_patient(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
+        about, detail = (patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
         return to_http_response(await run_in_thread(self.server.authorization_response, oauth_request, decision), {})

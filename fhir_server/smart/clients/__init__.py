@@ -1,1 +1,1 @@
-"""Apps and systems as clients: their registration, their keys, and how they prove who they are."""
+"""OAuth clients (apps and backend systems): registration, public keys, authentication by assertion."""

@@ -1,4 +1,4 @@
-"""Registered clients: who may ask, how they prove it, and how much they may ask for."""
+"""Registered clients: how each authenticates, and the most it may be granted."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,100}", re.ASCII)
 class Client(msgspec.Struct, frozen=True):
     """One registration.
 
-    ``kind``       app: acts for a person; backend: acts for itself with system/ scopes; partner: another health system's app
-    ``method``     none (public), client_secret (Basic or body), private_key_jwt
-    ``secret``     SHA-256 of the secret, for client_secret
-    ``jwks``       public keys as a JWK Set, for private_key_jwt
-    ``jwks_uri``   or the address where the client publishes them
-    ``scopes``     most it may be granted, space-separated
-    ``clearance``  sensitive-category codes a backend may receive, "*" for all; a person's app sees what the person sees
-    ``trusted``    may write resources with labels of its own (a feed from the institution itself)
-    ``launch_uri`` where an EHR launch opens the app; "" for one that is not launched from our pages
-    ``metadata``   what else a client that registered itself said of itself (RFC 7591), as it said it
-    ``manager``    SHA-256 of the token with which it manages its registration (RFC 7592); "" for an operator's entry
-    ``publisher``  who vouched for it with a software statement
-    ``registered`` when it registered itself, in microseconds
+    ``kind``        app: acts for a person; backend: acts for itself with system/ scopes; partner: another health system's app
+    ``method``      none (public), client_secret (in the Basic header or the body), private_key_jwt
+    ``scopes``      the most it may be granted, space-separated
+    ``secret_hash`` SHA-256 of the secret, for client_secret
+    ``jwks``        public keys as a JWK Set, for private_key_jwt
+    ``jwks_uri``    or the URL where the client publishes them
+    ``clearance``   sensitive categories that a backend may receive, "*" for all; unused for other kinds
+    ``trusted``     may write security labels (a data feed of the institution)
+    ``launch_uri``  the URL that an EHR launch opens; "" if the portal does not launch the app
+    ``metadata``    further metadata of a client that registered itself (RFC 7591), as sent
+    ``registration_token_hash``  SHA-256 of its registration access token (RFC 7592); "" if an operator registered it
+    ``publisher``   issuer of its software statement; "" if it has none
+    ``registered_at``  when it registered itself, in microseconds
     """
 
     client_id: str
@@ -61,14 +61,15 @@ class Client(msgspec.Struct, frozen=True):
 
     @property
     def levels(self) -> frozenset[str]:
-        """The scope levels it can have: a backend acts for no person, an app for nothing but persons."""
+        """The scope levels it can have: ``system`` for a backend, ``patient`` and ``user`` for the other kinds."""
         return frozenset({"system"}) if self.kind == "backend" else frozenset({"patient", "user"})
 
-    def secret_fits(self, secret: str) -> bool:
+    def matches_secret(self, secret: str) -> bool:
+        """Whether this is the client's secret, compared in constant time."""
         return self.method == "client_secret" and hmac.compare_digest(self.secret_hash, digest(secret))
 
-    def host(self, redirect_uri: str) -> str:
-        """Where the answer goes, for the consent page: a host, or this device; never a name the app chose freely."""
+    def redirect_host(self, redirect_uri: str) -> str:
+        """The recipient of the response, for the consent page: a host, or this device, but no text that the app chooses freely."""
         parts = urlsplit(redirect_uri)
         if parts.scheme in ("http", "https") and parts.hostname not in _LOOPBACK:
             return parts.hostname or ""
@@ -79,21 +80,23 @@ _clients = Register("client", Client)
 
 
 async def find(store: Store, client_id: str) -> Client | None:
+    """The registration, or None."""
     return await _clients.find(store, client_id)
 
 
 async def list_all(store: Store) -> tuple[Client, ...]:
-    return await _clients.all(store)
+    """All registrations, ordered by client id."""
+    return await _clients.list_all(store)
 
 
 async def save(store: Store, client: Client) -> None:
-    """Register or change.  Raises ValueError, worded for the operator, for a registration that could not be safe."""
+    """Add or replace a registration.  Raises ValueError, with a message for the operator, for an invalid or unsafe one."""
     _check(client)
     await _clients.save(store, client.client_id, client)
 
 
 async def change(store: Store, client: Client, now: int) -> bool:
-    """As :func:`save`, of a registration that is there; False if it was taken away, be it just now: then it stays so."""
+    """Replace an existing registration, as :func:`save` does.  False if it was removed, even in parallel: it stays removed."""
     await save(store, client)
     if await store.key_values.get(_REMOVED, client.client_id, now) is None:
         return True
@@ -102,15 +105,15 @@ async def change(store: Store, client: Client, now: int) -> bool:
 
 
 async def remove(store: Store, client_id: str, now: int) -> bool:
-    """Take a registration away with every token it holds; False if there was none."""
-    await store.key_values.put(_REMOVED, client_id, b"", now + HOUR)  # longer than any change of it can be under way
-    gone = await _clients.remove(store, client_id)
+    """Remove a registration and revoke all its tokens.  False if there was none."""
+    await store.key_values.put(_REMOVED, client_id, b"", now + HOUR)  # longer than any change in progress takes
+    existed = await _clients.remove(store, client_id)
     await revoke_where(store, lambda grant: grant.client_id == client_id, now)
-    return gone
+    return existed
 
 
 def with_new_secret(client: Client) -> tuple[Client, str]:
-    """The client with a secret made for it, and that secret, which is never shown again."""
+    """The client with the hash of a new secret, and the secret, which cannot be displayed again."""
     secret = new_secret()
     return msgspec.structs.replace(client, secret_hash=digest(secret)), secret
 
@@ -122,19 +125,19 @@ def with_jwks(client: Client, jwks: dict[str, Any]) -> Client:
 
 def _check(client: Client) -> None:
     if not _ID.fullmatch(client.client_id):
-        raise ValueError("A client id is 1 to 100 letters, digits and . _ ~ -")
+        raise ValueError("A client id must be 1 to 100 characters: letters, digits and . _ ~ -")
     for uri in client.redirect_uris:
         if not _URI.fullmatch(uri) or "#" in uri or urlsplit(uri).scheme in ("javascript", "data", "vbscript", "file"):
-            raise ValueError(f"{uri!r} cannot be a redirect URI.")
+            raise ValueError(f"{uri!r} is not an allowed redirect URI.")
     if client.kind != "backend" and not client.redirect_uris:
-        raise ValueError("A client that acts for persons needs a redirect URI.")
+        raise ValueError("An app or partner client needs a redirect URI.")
     if client.kind == "backend" and client.method != "private_key_jwt":
-        raise ValueError("A backend client proves itself with private_key_jwt.")
+        raise ValueError("A backend client must authenticate with private_key_jwt.")
     if (client.method == "private_key_jwt") != bool(client.jwks or client.jwks_uri) or (client.jwks and client.jwks_uri):
-        raise ValueError("private_key_jwt, and only that, needs the client's public keys, or the address where they are.")
+        raise ValueError("A client needs public keys or their URL, not both, if it authenticates with private_key_jwt, and only then.")
     if client.jwks_uri and not is_allowed(client.jwks_uri, Hosts.PUBLIC_OR_LOCAL):
-        raise ValueError("The address of the public keys must be https (or http on this machine, in a demo).")
+        raise ValueError("The URL of the public keys must be https (or http on this machine, in demo mode).")
     if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, Hosts.PUBLIC_OR_LOCAL)):
-        raise ValueError("The launch URI of an app must be https (or http on this machine, in a demo).")
+        raise ValueError("A launch URI must be https (or http on this machine, in demo mode), and a backend client has none.")
     if (client.method == "client_secret") != bool(client.secret_hash):
-        raise ValueError("client_secret, and only that, needs a secret.")
+        raise ValueError("A client needs a secret if it authenticates with client_secret, and only then.")

@@ -1,4 +1,4 @@
-"""``/oauth/register`` for programs: RFC 7591 to register, RFC 7592 to look after a registration."""
+"""``/oauth/register``: dynamic client registration (RFC 7591) and management of a registration (RFC 7592)."""
 
 from __future__ import annotations
 
@@ -13,60 +13,66 @@ from fhir_server.smart.clients import clients, initial_access_tokens, registrati
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.registration import RegisteredClient, RegistrationError
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.rate_limits import Limit
+from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.smart.core.security_events import Kind, SecurityEvent
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"
-PER_ADDRESS: Final = 30  # registrations an hour
+MAX_REGISTRATIONS_PER_HOUR: Final = 30  # from one IP address
 _HEADERS: Final = CORS | NO_STORE
 _PREFLIGHT: Final = PREFLIGHT | {"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS"}
 
 
 class InvalidBodyError(ValueError):
-    """A body that is not a small JSON document."""
+    """The request body is not JSON, or too large."""
 
 
 class RegistrationEndpoints:
-    """The endpoints of one :class:`SmartContext`; ``limit`` is shared with the page for people."""
+    """The handlers of one :class:`SmartContext`.  ``limit`` is shared with the registration form."""
 
-    def __init__(self, smart: SmartContext, limit: Limit) -> None:
+    def __init__(self, smart: SmartContext, limit: RateLimit) -> None:
         self._smart = smart
         self._limit = limit
 
     async def create(self, request: Request) -> Response:
+        """``POST``: register a client.  Needs an initial access token except in a demo."""
         token = _bearer(request)
-        if (token or not self._smart.is_demo) and not await initial_access_tokens.valid(self._smart.store, token, self._smart.now()):
+        if (token or not self._smart.is_demo) and not await initial_access_tokens.is_valid(self._smart.store, token, self._smart.now()):
             return _unauthorized()
-        who, now = address(request), self._smart.now()
-        if not self._limit.allows(who, now):
-            refused = _error(429, "temporarily_unavailable", "Too many registrations from this address; try again in an hour.")
-            return with_headers(refused, self._limit.headers(who, now))
+        caller, now = address(request), self._smart.now()
+        if not self._limit.count_if_allowed(caller, now):
+            too_many = _error(429, "temporarily_unavailable", "Too many registrations from this IP address; try again in an hour.")
+            return with_headers(too_many, self._limit.headers(caller, now))
         try:
-            done = await register_with_token(self._smart, await _body(request), token)
+            registered = await register_with_token(self._smart, await _body(request), token)
         except InvalidBodyError as error:
             return _error(400, "invalid_client_metadata", str(error))
-        except RegistrationError as refused:
-            return _error(400, refused.error, str(refused))
-        return _unauthorized() if done is None else JSONResponse(registration.document(self._smart, done), 201, headers=_HEADERS)
+        except RegistrationError as error:
+            return _error(400, error.error, str(error))
+        if registered is None:
+            return _unauthorized()
+        return JSONResponse(registration.client_information(self._smart, registered), 201, headers=_HEADERS)
 
     async def read(self, request: Request) -> Response:
+        """``GET``: the current registration."""
         client = await self._managed(request)
         return _unauthorized() if client is None else self._response(RegisteredClient(client, "", _bearer(request)))
 
     async def update(self, request: Request) -> Response:
+        """``PUT``: replace the metadata."""
         client = await self._managed(request)
         if client is None:
             return _unauthorized()
         try:
-            done = await registration.update(self._smart, client, await _body(request), _bearer(request))
+            registered = await registration.update(self._smart, client, await _body(request), _bearer(request))
         except InvalidBodyError as error:
             return _error(400, "invalid_client_metadata", str(error))
-        except RegistrationError as refused:
-            return _error(400, refused.error, str(refused))
-        return _unauthorized() if done is None else self._response(done)
+        except RegistrationError as error:
+            return _error(400, error.error, str(error))
+        return _unauthorized() if registered is None else self._response(registered)
 
     async def delete(self, request: Request) -> Response:
+        """``DELETE``: remove the registration and revoke its tokens."""
         client = await self._managed(request)
         if client is None:
             return _unauthorized()
@@ -74,46 +80,46 @@ class RegistrationEndpoints:
         return Response(status_code=204, headers=_HEADERS)
 
     def with_audit(self, kind: Kind, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """The handler, of whose doings the journal is told."""
+        """The handler, with its changes and failures recorded in the audit log."""
 
-        async def answer(request: Request) -> Response:
+        async def handle(request: Request) -> Response:
             response = await handler(request)
-            named, done = request.path_params.get("client_id", "")[:100], response.status_code < 400
-            if named or not done:  # a new registration is told of where its id is known
-                await self._smart.record(SecurityEvent(kind, done, client_id=named, address=address(request)))
+            client_id, succeeded = request.path_params.get("client_id", "")[:100], response.status_code < 400
+            if client_id or not succeeded:  # register_with_token records new registrations, whose id it knows
+                await self._smart.record(SecurityEvent(kind, succeeded, client_id=client_id, address=address(request)))
             return response
 
-        return answer
+        return handle
 
     async def _managed(self, request: Request) -> Client | None:
         return await registration.authenticate_manager(self._smart, request.path_params["client_id"], _bearer(request))
 
-    def _response(self, done: RegisteredClient) -> Response:
-        return JSONResponse(registration.document(self._smart, done), headers=_HEADERS)
+    def _response(self, registered: RegisteredClient) -> Response:
+        return JSONResponse(registration.client_information(self._smart, registered), headers=_HEADERS)
 
 
 async def register_with_token(smart: SmartContext, metadata: Any, token: str) -> RegisteredClient | None:
-    """Register, using the invitation up if there is one; None if another registration has just used it.  Raises Refused.
+    """Register and consume the initial access token ("": none needed).  Raises RegistrationError.
 
-    An invitation is taken only for metadata that can be registered, so that a slip of the pen does not cost it.
+    None if another registration consumed the token in the meantime.  Invalid metadata does not consume it.
     """
-    done = await registration.register(smart, metadata)
+    registered = await registration.register(smart, metadata)
     if not token or await initial_access_tokens.consume(smart.store, token, smart.now()):
-        await smart.record(SecurityEvent("register-app", client_id=done.client.client_id, detail={"name": done.client.name}))
-        return done
-    await clients.remove(smart.store, done.client.client_id, smart.now())
+        await smart.record(SecurityEvent("register-app", client_id=registered.client.client_id, detail={"name": registered.client.name}))
+        return registered
+    await clients.remove(smart.store, registered.client.client_id, smart.now())
     return None
 
 
-def add_registration(routes: APIRouter, smart: SmartContext, limit: Limit) -> None:
-    """Add the endpoints' routes."""
-    here = RegistrationEndpoints(smart, limit)
-    one = f"{PATH}/{{client_id}}"
-    routes.add_api_route(PATH, here.with_audit("register-app", here.create), methods=["POST"])
-    routes.add_api_route(one, here.read, methods=["GET"])
-    routes.add_api_route(one, here.with_audit("change-app", here.update), methods=["PUT"])
-    routes.add_api_route(one, here.with_audit("remove-app", here.delete), methods=["DELETE"])
-    for path in (PATH, one):
+def add_registration(routes: APIRouter, smart: SmartContext, limit: RateLimit) -> None:
+    """Add the routes of dynamic client registration."""
+    endpoints = RegistrationEndpoints(smart, limit)
+    client_path = f"{PATH}/{{client_id}}"
+    routes.add_api_route(PATH, endpoints.with_audit("register-app", endpoints.create), methods=["POST"])
+    routes.add_api_route(client_path, endpoints.read, methods=["GET"])
+    routes.add_api_route(client_path, endpoints.with_audit("change-app", endpoints.update), methods=["PUT"])
+    routes.add_api_route(client_path, endpoints.with_audit("remove-app", endpoints.delete), methods=["DELETE"])
+    for path in (PATH, client_path):
         routes.add_api_route(path, _preflight, methods=["OPTIONS"])
 
 
@@ -122,7 +128,7 @@ async def _preflight() -> Response:
 
 
 async def _body(request: Request) -> Any:
-    """The JSON body.  Raises BadBody."""
+    """The JSON body.  Raises InvalidBodyError."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise InvalidBodyError("The body must be application/json.")
     body = bytearray()
@@ -146,6 +152,6 @@ def _error(status: int, error: str, text: str) -> Response:
 
 
 def _unauthorized() -> Response:
-    """One answer for no token, a wrong one, and a registration that is not there."""
-    body = {"error": "invalid_token", "error_description": "A token for this registration is needed."}
+    """The same response for a missing token, a wrong token and an unknown registration."""
+    body = {"error": "invalid_token", "error_description": "A valid token is required."}
     return JSONResponse(body, 401, headers=_HEADERS | {"WWW-Authenticate": "Bearer"})

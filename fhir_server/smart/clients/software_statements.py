@@ -1,4 +1,4 @@
-"""Publishers whose software statements the operator believes (RFC 7591 2.3): who vouches for apps, and by which keys."""
+"""Publishers whose software statements (RFC 7591 2.3) the operator trusts, and the verification of statements."""
 
 from __future__ import annotations
 
@@ -17,45 +17,46 @@ _ALGORITHMS: Final = ["RS256", "RS384", "ES256", "ES384"]
 
 
 class Publisher(msgspec.Struct, frozen=True):
-    """``issuer`` is the ``iss`` of its statements, ``jwks`` its public keys."""
+    """A trusted publisher: ``issuer`` is the ``iss`` of its statements, ``jwks`` its public keys."""
 
     issuer: str
     jwks: dict[str, Any]
 
 
 class UnapprovedStatementError(Exception):
-    """A statement by nobody whom the operator trusts."""
+    """The publisher of the statement is not trusted."""
 
 
 class InvalidStatementError(Exception):
-    """A statement that is not what its publisher signed, or is out of date."""
+    """The statement has an invalid signature, has expired or is not yet valid."""
 
 
 _publishers = Register("trusted-publisher", Publisher)
 
 
 async def list_all(store: Store) -> tuple[Publisher, ...]:
-    return await _publishers.all(store)
+    """All trusted publishers."""
+    return await _publishers.list_all(store)
 
 
 async def trust(store: Store, publisher: Publisher) -> None:
-    """Raises ValueError, worded for the operator, for keys that could verify nothing."""
+    """Trust a publisher.  Raises ValueError, with a message for the operator, for a missing name or unusable keys."""
     try:
-        sound = any(True for _ in KeySet.import_key_set(publisher.jwks))  # type: ignore[arg-type]
+        has_keys = any(True for _ in KeySet.import_key_set(publisher.jwks))  # type: ignore[arg-type]
     except (JoseError, ValueError, TypeError, KeyError):
-        sound = False
-    if not sound or not publisher.issuer:
+        has_keys = False
+    if not has_keys or not publisher.issuer:
         raise ValueError("A publisher needs a name and a JWK Set with at least one public key.")
     await _publishers.save(store, publisher.issuer, publisher)
 
 
 async def distrust(store: Store, issuer: str) -> bool:
-    """Believe this publisher no longer; False if it was not believed before.  Apps it vouched for stay registered."""
+    """Stop trusting a publisher.  False if it was not trusted.  Apps with its statements stay registered."""
     return await _publishers.remove(store, issuer)
 
 
-async def verified_claims(store: Store, statement: str, now: int) -> dict[str, Any]:
-    """The claims of a software statement.  Raises Unapproved, Unsound."""
+async def verify(store: Store, statement: str, now: int) -> dict[str, Any]:
+    """Verify a software statement and return its claims.  Raises UnapprovedStatementError, InvalidStatementError."""
     issuer = _issuer(statement)
     publisher = await _publishers.find(store, issuer) if issuer else None
     if publisher is None:
@@ -65,13 +66,13 @@ async def verified_claims(store: Store, statement: str, now: int) -> dict[str, A
         claims = jwt.decode(statement, keys, algorithms=_ALGORITHMS).claims
     except (JoseError, ValueError, TypeError, KeyError):
         raise InvalidStatementError from None
-    if not _current(claims, now // SECOND):
+    if not _is_current(claims, now // SECOND):
         raise InvalidStatementError
     return dict(claims)
 
 
 def _issuer(statement: str) -> str:
-    """Who the statement says it is by; nothing of it is believed for that."""
+    """The issuer that a statement names, not yet verified."""
     try:
         claims = msgspec.json.decode(jws.extract_compact(statement.encode()).payload)
     except (JoseError, ValueError, TypeError, KeyError, RecursionError):
@@ -80,6 +81,6 @@ def _issuer(statement: str) -> str:
     return issuer if isinstance(issuer, str) else ""
 
 
-def _current(claims: dict[str, Any], now: int) -> bool:
+def _is_current(claims: dict[str, Any], now: int) -> bool:
     times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
     return all(type(at) in (int, float) for at in times.values()) and now < times.get("exp", now + 1) and times.get("nbf", now) <= now

@@ -1,1 +1,1 @@
-"""What all of SMART and OAuth here rests on: scopes, keys, persons, token grants, events."""
+"""Shared by all packages of ``smart``: context, scopes, keys, persons, token grants, security events."""

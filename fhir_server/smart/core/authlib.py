@@ -1,7 +1,7 @@
-"""Between Authlib, whose server is synchronous, and our coroutines: Authlib runs in a worker thread and calls back.
+"""Connects Authlib, whose server is synchronous, with this server's coroutines.
 
-Authlib code is entered through :func:`in_thread` alone; whatever of ours it calls reaches the store through
-:func:`wait`, which runs a coroutine function on the event loop and waits for its result.
+Authlib runs only inside :func:`run_in_thread`.  Code that Authlib calls there reaches the store through
+:func:`run_on_loop`.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from fhir_server.web.forms import NO_STORE
 T = TypeVar("T")
 Pairs = Sequence[tuple[str, str]]
 
-# Authlib repeats these in error texts, and fails with ValueError where RFC 6749 allows a character in none.
-_REPEATED: Final = ("client_id", "redirect_uri", "response_type", "grant_type", "code_challenge_method", "prompt")
-_PLAIN: Final = re.compile(r"[ !#-\[\]-~]*", re.ASCII)
+# Authlib includes these in error texts and raises ValueError if they contain a character that RFC 6749 forbids there.
+_ECHOED: Final = ("client_id", "redirect_uri", "response_type", "grant_type", "code_challenge_method", "prompt")
+_ALLOWED: Final = re.compile(r"[ !#-\[\]-~]*", re.ASCII)
 
 
 async def run_in_thread(work: Callable[..., T], *arguments: Any) -> T:
-    """Run synchronous Authlib code beside the event loop."""
+    """Run synchronous Authlib code in a worker thread and return its result."""
     return await anyio.to_thread.run_sync(work, *arguments)
 
 
 def run_on_loop(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-    """Run ``call(*arguments)`` on the event loop and wait; only inside :func:`in_thread`."""
+    """Run ``call(*arguments)`` on the event loop and wait for its result.  Works only inside :func:`run_in_thread`."""
     return anyio.from_thread.run(call, *arguments)
 
 
 @dataclass
 class AuthlibResponse:
-    """What Authlib decided: a JSON body, or a redirect."""
+    """A response of Authlib: a JSON body, or a redirect."""
 
     status: int
     body: Any
@@ -60,7 +60,7 @@ class AuthlibResponse:
 
 
 class Payload(OAuth2Payload):
-    """The parameters of a request; the first of any that is repeated."""
+    """The parameters of a request.  ``data`` has the first value of a repeated parameter, ``datalist`` has all."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.lists: dict[str, list[str]] = {}
@@ -77,12 +77,16 @@ class Payload(OAuth2Payload):
 
 
 class AuthlibRequest(OAuth2Request):
-    """A request as Authlib reads it: the parameters of the query (authorize by GET) or of the form, never of both."""
+    """A request in the form that Authlib reads.
+
+    The parameters come from the query (authorize by GET) or from the form, never from both.  ``token_grant`` is set to
+    the grant that the request issued or revoked tokens of; ``keys`` to those of the client that a client assertion names.
+    """
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
-        self.token_grant: TokenGrant | None = None  # what the request has turned out to be about
-        self.keys = KeySet([])  # of the client that an assertion is said to be by
-        headers = {"Authorization": authorization} if _readable(authorization) else {}
+        self.token_grant: TokenGrant | None = None
+        self.keys = KeySet([])
+        headers = {"Authorization": authorization} if _is_readable(authorization) else {}
         super().__init__(method, uri, headers=headers)
         self.payload = Payload(pairs)
 
@@ -91,41 +95,44 @@ class AuthlibRequest(OAuth2Request):
         return self.payload.data
 
     def check(self) -> None:
-        """Raises InvalidRequestError for repeated parameters (RFC 6749 3.1) and for characters no parameter may have."""
+        """Raises InvalidRequestError for a repeated parameter (RFC 6749 3.1) and for a forbidden character."""
         if any(len(values) > 1 for values in self.payload.datalist.values()):
-            raise InvalidRequestError("A parameter is repeated.")
-        if not all(_PLAIN.fullmatch(self.form.get(name, "")) for name in _REPEATED):
-            raise InvalidRequestError("A parameter has a character that it may not have.")
+            raise InvalidRequestError("A parameter occurs more than once.")
+        if not all(_ALLOWED.fullmatch(self.form.get(name, "")) for name in _ECHOED):
+            raise InvalidRequestError("A parameter contains a character that is not allowed.")
 
 
 def to_authlib_request(request: Request, origin: str, pairs: Pairs) -> AuthlibRequest:
-    """The request as Authlib reads it; under our own origin, whatever a proxy made of the address."""
+    """The request for Authlib.  Its URL has the configured origin, whichever origin a proxy forwarded."""
     return AuthlibRequest(request.method, origin + request.url.path, pairs, request.headers.get("authorization", ""))
 
 
-def to_http_response(answer: AuthlibResponse, extra: dict[str, str]) -> Response:
-    """An Authlib answer as an HTTP response."""
-    headers = {name: value for name, value in answer.headers if name != "Content-Type"} | extra
-    if answer.location:
-        # Not RedirectResponse, which re-quotes: a redirect URI is used exactly as it was registered.
-        return Response(None, answer.status, NO_STORE | {"Location": answer.location, "Referrer-Policy": "no-referrer"})
-    return JSONResponse(answer.body, answer.status, headers=headers)
+def to_http_response(response: AuthlibResponse, extra_headers: dict[str, str]) -> Response:
+    """An Authlib response as an HTTP response."""
+    headers = {name: value for name, value in response.headers if name != "Content-Type"} | extra_headers
+    if response.location:
+        # RedirectResponse would quote the URI again; a redirect URI must be used exactly as registered.
+        return Response(None, response.status, NO_STORE | {"Location": response.location, "Referrer-Policy": "no-referrer"})
+    return JSONResponse(response.body, response.status, headers=headers)
 
 
 def basic_credentials(authorization: str) -> tuple[tuple[str, str], ...]:
-    """What a ``Basic`` header may mean: id and secret as they stand in it, and as they are once form-decoded."""
+    """The client ids and secrets that a ``Basic`` header may mean: as written, and form-decoded (RFC 6749 2.3.1).
+
+    Empty for a header that is not ``Basic`` or has no colon.
+    """
     client_id, colon, secret = _basic_text(authorization).partition(":")
     readings = ((client_id, secret), (unquote_plus(client_id), unquote_plus(secret)))
     return tuple(dict.fromkeys(readings)) if colon else ()
 
 
-def _readable(authorization: str) -> bool:
+def _is_readable(authorization: str) -> bool:
     scheme = authorization.partition(" ")[0].lower()
     return bool(scheme) if scheme != "basic" else bool(_basic_text(authorization))
 
 
 def _basic_text(authorization: str) -> str:
-    """The text in a ``Basic`` header; "" for any other, and for what is not text."""
+    """The decoded text of a ``Basic`` header; "" for another scheme and for invalid base64 or UTF-8."""
     scheme, _, rest = authorization.partition(" ")
     try:
         return base64.b64decode(rest.strip(), validate=True).decode() if scheme.lower() == "basic" else ""

@@ -1,4 +1,4 @@
-"""What every part of this room needs: :class:`SmartContext`, the lifetimes, and how secrets are made and kept."""
+"""What every package of ``smart`` needs: :class:`SmartContext`, lifetimes in microseconds, and random secrets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from fhir_server.clock import Clock
-from fhir_server.smart.core.password_rules import Rules
+from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.persons import Encounters, Records, no_encounters
-from fhir_server.smart.core.security_events import Journal, SecurityEvent, discard_event
+from fhir_server.smart.core.security_events import EventRecorder, SecurityEvent, discard_event
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Network
 
@@ -23,8 +23,8 @@ DAY: Final = 24 * HOUR
 CODE_LIFE: Final = MINUTE
 ACCESS_LIFE: Final = HOUR
 BACKEND_LIFE: Final = 5 * MINUTE
-REFRESH_LIFE: Final = 92 * DAY  # "three months", counted anew at every use, as certification asks
-GRANT_LIFE: Final = 3 * 365 * DAY  # after that, the person is asked again however often a grant was renewed
+REFRESH_LIFE: Final = 92 * DAY  # certification requires three months; every use starts a new period
+GRANT_LIFE: Final = 3 * 365 * DAY  # then the person must decide again, even if the tokens were refreshed all the time
 TOMBSTONE_LIFE: Final = DAY
 REQUEST_LIFE: Final = 30 * MINUTE
 LAUNCH_LIFE: Final = 5 * MINUTE
@@ -39,24 +39,27 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> str:
-    """What is stored in place of a secret; all of ours are random, so a plain SHA-256 keeps them."""
+    """The SHA-256 that is stored in place of a secret.  Plain SHA-256 is enough because the secrets are random."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class SmartContext:
-    """The room, wired: where things are kept, under which names, and who may open which records.
+    """The configuration and services that all handlers of ``smart`` share.
 
-    ``origin``     scheme://host[:port] without a slash at the end; https, or http on a loopback address only
-    ``fhir_base``  absolute FHIR base URL without a slash at the end
-    ``records``    which records a person may open at an instant; asked anew at every step
-    ``encounters`` which visits in a record a person may hand to an app; asked anew likewise
-    ``network``    how other servers are reached (clients' key sets)
-    ``key``        encrypts signing keys in the store; empty keeps them plain, for demo and tests
-    ``journal``    is told of every sign-in, grant, token and registration
-    ``second_factor``  the roles that nobody signs in as with one factor
-    ``passwords``  what may be a password
-    ``zone``       the time zone of the days and times that people are told
+    ``origin``         scheme://host[:port] without a trailing slash; https, or http on a loopback address only
+    ``fhir_base``      absolute FHIR base URL without a trailing slash
+    ``now``            the clock
+    ``records``        lists the records that a person may open at an instant; called at every step, never cached
+    ``organization``   the organization's name on pages
+    ``mode``           ``production``, ``demo`` or ``test``
+    ``key``            encrypts signing keys and other secrets in the store; empty stores them in plain text (demo, test)
+    ``encounters``     lists the visits in a record that a person may choose for an app; called at every step
+    ``network``        fetches clients' key sets
+    ``record_security_event``  writes sign-ins, grants, tokens and registrations to the audit log
+    ``second_factor``  the roles that need a second factor to sign in
+    ``passwords``      the rules for new passwords
+    ``zone``           the time zone of dates and times on pages
     """
 
     store: Store
@@ -69,16 +72,16 @@ class SmartContext:
     key: str = ""
     encounters: Encounters = no_encounters
     network: Network = field(default_factory=Network)
-    record_security_event: Journal = discard_event
+    record_security_event: EventRecorder = discard_event
     second_factor: frozenset[str] = frozenset()
-    passwords: Rules = field(default_factory=Rules)
+    passwords: PasswordRules = field(default_factory=PasswordRules)
     zone: ZoneInfo = _UTC
 
-    async def record(self, act: SecurityEvent) -> None:
-        """Tell the audit journal of an act that has just come about, or was just refused."""
-        await self.record_security_event(act, self.now())
+    async def record(self, event: SecurityEvent) -> None:
+        """Write an event that just happened or was just refused to the audit log."""
+        await self.record_security_event(event, self.now())
 
     @property
     def is_demo(self) -> bool:
-        """Whether this is a demo or a test: apps register themselves, and plain http to this machine is followed."""
+        """Whether the mode is demo or test: registration needs no token, and http to a loopback address is allowed."""
         return self.mode in ("demo", "test")

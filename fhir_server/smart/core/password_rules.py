@@ -1,7 +1,7 @@
-"""What may be a password: long enough, and not easy to guess (NIST SP 800-63B, "memorized secrets"; OWASP ASVS 5.0, 6.2).
+"""Rules for new passwords: minimum length, and hard to guess (NIST SP 800-63B, "memorized secrets"; OWASP ASVS 5.0, 6.2).
 
-No rules about kinds of characters, and nothing is cut off or changed.  How many guesses a password would take is zxcvbn's
-estimate, which knows 30,000 passwords from breaches, words, names, dates and rows of keys, and what people do to them.
+There are no rules about kinds of characters, and a password is never truncated or changed.  zxcvbn estimates the number of
+guesses; it knows 30,000 breached passwords, words, names, dates and keyboard rows, and common variations of them.
 """
 
 from __future__ import annotations
@@ -15,83 +15,86 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-SHORTEST: Final = 10
-FEWEST_GUESSES: Final = 10**8
-# What anybody would try first at a place like this; docs/security.md lists them, with the words taken from the account.
-WORDS: Final = (
+MIN_LENGTH: Final = 10
+MIN_GUESSES: Final = 10**8
+# Easy guesses at a health care organization.  docs/security.md lists them, with the words taken from the account.
+COMMON_WORDS: Final = (
     *("health", "healthcare", "hospital", "clinic", "clinical", "clinician", "doctor", "nurse", "patient", "medical", "medicine"),
     *("record", "records", "portal", "mychart", "chart", "billing", "privacy", "officer", "fhir", "smart", "server"),
 )
-_ESTIMATED: Final = 32  # characters; more can only be harder to guess, and would take seconds to estimate
-_one_at_a_time = Lock()  # zxcvbn keeps the words it is given in a global
+_ESTIMATED: Final = 32  # characters; longer passwords are only harder to guess, and the estimate would take seconds
+_zxcvbn_lock = Lock()  # zxcvbn stores its user_inputs in a global
 _LINE: Final = re.compile(rb"[0-9A-F]{40}(:[0-9]+)?\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What this server asks of a password beside length: ``words`` as in :func:`check`, and a file of breached passwords."""
+class PasswordRules:
+    """This server's own rules: ``words`` as in :func:`check`, and a file of breached passwords (None: no file)."""
 
     words: tuple[str, ...] = ()
     breached: Path | None = None
 
     @staticmethod
-    def of(words: tuple[str, ...], breached: str) -> Rules:
-        """With the file at the path ``breached`` ("": none).  Raises ValueError, worded for the operator, if it is not such a file."""
+    def of(words: tuple[str, ...], breached: str) -> PasswordRules:
+        """Rules with the file at the path ``breached`` ("": no file).
+
+        Raises ValueError, with a message for the operator, if the file cannot be read or has another format.
+        """
         if not breached:
-            return Rules(words)
+            return PasswordRules(words)
         try:
             with Path(breached).open("rb") as file:
-                sound = _LINE.fullmatch(file.readline(100))
+                is_hash = _LINE.fullmatch(file.readline(100))
         except OSError as error:
             raise ValueError(f"FHIR_SERVER_BREACHED_PASSWORDS_FILE cannot be read: {error}") from None
-        if not sound:
+        if not is_hash:
             raise ValueError(
-                "FHIR_SERVER_BREACHED_PASSWORDS_FILE must be lines of SHA-1 hashes in capitals, in order, as Pwned Passwords has them."
+                "FHIR_SERVER_BREACHED_PASSWORDS_FILE must contain sorted SHA-1 hashes in upper case, one per line, as in Pwned Passwords."
             )
-        return Rules(words, Path(breached))
+        return PasswordRules(words, Path(breached))
 
     def check(self, password: str, names: Iterable[str] = ()) -> None:
-        """Refuse what may not be this person's password.  Raises ValueError, worded for whoever chose it."""
+        """Check a new password against all rules.  Raises ValueError, with a message for the person, if it breaks one."""
         check(password, (*self.words, *names))
         if self.breached is not None and is_breached(self.breached, password):
-            raise ValueError("This password is known from a breach at some other place. Choose another one.")
+            raise ValueError("This password appeared in a data breach at another site. Choose a different one.")
 
 
-ANY_PLACE: Final = Rules()  # those of no place in particular
+DEFAULT_RULES: Final = PasswordRules()  # without an organization's words and without a file
 
 
 def is_breached(file: Path, password: str) -> bool:
-    """Whether a file of hashes in order, one a line, has this password: looked for by halves, whatever its size."""
+    """Whether a file of sorted SHA-1 hashes, one per line, contains this password.  Binary search, for files of any size."""
     wanted = sha1(password.encode(), usedforsecurity=False).hexdigest().upper().encode()
-    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as text:
+    with file.open("rb") as hashes, mmap(hashes.fileno(), 0, access=ACCESS_READ) as text:
         low, high = 0, len(text)
         while low < high:
             start = text.rfind(b"\n", low, (low + high) // 2) + 1 or low
             end = text.find(b"\n", start)
-            found = text[start : start + 40]
-            if found == wanted:
+            candidate = text[start : start + 40]
+            if candidate == wanted:
                 return True
-            low, high = (low, start) if found > wanted else (end + 1 if end >= 0 else high, high)
+            low, high = (low, start) if candidate > wanted else (end + 1 if end >= 0 else high, high)
     return False
 
 
 def check(password: str, words: Iterable[str] = ()) -> None:
-    """Refuse what may not be a password.  ``words``: names that whoever knows the person or the place would try.
+    """Check length and number of guesses.  ``words`` are names of the person and the organization, which count as easy guesses.
 
-    Raises ValueError, worded for whoever chose it.  Takes some milliseconds.
+    Raises ValueError, with a message for the person, if the password is too short or too easy.  Takes some milliseconds.
     """
-    if len(password) < SHORTEST:
-        raise ValueError(f"A password needs at least {SHORTEST} characters.")
-    from zxcvbn import zxcvbn  # a megabyte of words, for the rare moment in which a password is chosen
+    if len(password) < MIN_LENGTH:
+        raise ValueError(f"A password needs at least {MIN_LENGTH} characters.")
+    from zxcvbn import zxcvbn  # imported here: it loads a megabyte of words, and passwords change rarely
 
-    with _one_at_a_time:
-        guesses = zxcvbn(password[:_ESTIMATED], user_inputs=[*WORDS, *_letters_of(words)])["guesses"]
-    if guesses < FEWEST_GUESSES:
-        raise ValueError("This password is too easy to guess. Choose a longer one; a few words that nobody would expect together do well.")
+    with _zxcvbn_lock:
+        guesses = zxcvbn(password[:_ESTIMATED], user_inputs=[*COMMON_WORDS, *_variants(words)])["guesses"]
+    if guesses < MIN_GUESSES:
+        raise ValueError("This password is too easy to guess. Choose a longer one, for example a few unrelated words.")
 
 
-def _letters_of(words: Iterable[str]) -> set[str]:
-    """Each of these texts as it is and run together, and the words in it."""
+def _variants(words: Iterable[str]) -> set[str]:
+    """Each text as written, its words, and its words joined without spaces."""
     texts = [text.casefold() for text in words]
-    found = [re.findall(r"\w+", text) for text in texts]
-    return {part for text, parts in zip(texts, found, strict=True) for part in (text, *parts, "".join(parts)) if part}
+    split = [re.findall(r"\w+", text) for text in texts]
+    return {part for text, parts in zip(texts, split, strict=True) for part in (text, *parts, "".join(parts)) if part}

@@ -1,4 +1,4 @@
-"""The persons behind the tokens, as the rest of the server sees them."""
+"""The persons on whose behalf tokens are issued, and the records and visits that they can choose for an app."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Role = Literal["patient", "clinician", "billing", "privacy"]
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Someone with an account: a role, and the ids of the rows that are this person.
+    """A person with an account: a role, and the ids of the resources that represent the person.
 
-    ``patient``          id of the person's own Patient, if they are one
+    ``patient``          id of the person's own Patient, if there is one
     ``practitioner``     id of the Practitioner, for staff
-    ``related_persons``  ids of the RelatedPerson rows through which they act for others
+    ``related_persons``  ids of the RelatedPerson resources with which the person is a proxy for others
     """
 
     role: Role
@@ -27,11 +27,11 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class RecordChoice:
-    """A patient record that a person may open, as the record picker words it.
+    """A patient record that a person may open, as the record picker displays it.
 
     ``relation``   "Your record", "Your child, age 14"
-    ``note``       in plain words what this access includes and leaves out; "" for nothing to add
-    ``fhir_user``  ``Type/id`` of the row that this person is towards the record (the parent's RelatedPerson);
+    ``note``       what this access includes and leaves out; "" for full access
+    ``fhir_user``  ``Type/id`` of the resource that represents the person in this record (a parent's RelatedPerson);
                    "" for the person's own Patient or Practitioner
     """
 
@@ -44,30 +44,30 @@ class RecordChoice:
 
 @dataclass(frozen=True, slots=True)
 class EncounterChoice:
-    """A visit that a person may hand to an app as its context; ``words`` are the picker's ("4 March 2026, check-up")."""
+    """A visit that a person may choose as an app's context; ``words`` is the picker's text ("4 March 2026, check-up")."""
 
     encounter: str
     words: str
 
 
 Records = Callable[[Person, int], Awaitable[Sequence[RecordChoice]]]
-# The person, the id of the patient, the sensitivity labels kept from the app, the instant -> visits, the latest first.
+# Arguments: person, patient id, sensitivity labels withheld from the app, instant.  Result: visits, latest first.
 Encounters = Callable[[Person, str, frozenset[str], int], Awaitable[Sequence[EncounterChoice]]]
 
 
 async def no_encounters(person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
-    """No visits to choose from."""
+    """An empty list of visits."""
     return ()
 
 
 def references(person: Person) -> frozenset[str]:
-    """``Type/id`` of every row that is this person."""
+    """``Type/id`` of every resource that represents the person."""
     ids = {"Patient": [person.patient], "Practitioner": [person.practitioner], "RelatedPerson": person.related_persons}
-    return frozenset(f"{type}/{id}" for type, many in ids.items() for id in many if id)
+    return frozenset(f"{type}/{id}" for type, own in ids.items() for id in own if id)
 
 
 def own_reference(person: Person) -> str | None:
-    """``Type/id`` of the row that is this person (the SMART ``fhirUser``), or None for staff without a row."""
+    """``Type/id`` of the resource that represents the person (SMART ``fhirUser``), or None for staff without a Practitioner."""
     if person.practitioner:
         return f"Practitioner/{person.practitioner}"
     if person.patient:

@@ -1,4 +1,4 @@
-"""How often one address may have this process do something for it, before anybody has signed in."""
+"""Rate limits by IP address, counted in this process, for requests before sign-in."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 from fhir_server.smart.core.context import SECOND
 
-_REMEMBERED: Final = 10_000  # addresses
+_MAX_ADDRESSES: Final = 10_000
 
 
-def party(address: str) -> str:
-    """Whom limits count for one: an IPv4 address; of an IPv6 address its first 64 bits, all of which one household or machine has."""
+def counted_address(address: str) -> str:
+    """The address that limits count by: an IPv4 address, or the /64 network of an IPv6 address, which belongs to one household."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -22,36 +22,36 @@ def party(address: str) -> str:
     return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
 
 
-class Limit:
-    """At most ``most`` in any stretch of ``window`` microseconds, for each address (:func:`party`)."""
+class RateLimit:
+    """At most ``most`` requests in any ``window`` microseconds for each address (:func:`counted_address`)."""
 
     def __init__(self, most: int, window: int) -> None:
         self._most = most
         self._window = window
-        self._seen: OrderedDict[str, deque[int]] = OrderedDict()
+        self._times: OrderedDict[str, deque[int]] = OrderedDict()
 
-    def allows(self, address: str, now: int) -> bool:
-        """Whether one more is within the limit; if so, it counts."""
-        if self.reached(address, now):
+    def count_if_allowed(self, address: str, now: int) -> bool:
+        """Count a request and return True; return False, without counting it, if the limit is reached."""
+        if self.is_reached(address, now):
             return False
         self.count(address, now)
         return True
 
-    def reached(self, address: str, now: int) -> bool:
-        """Whether one more would be too many."""
-        seen = self._seen.get(party(address))
-        return seen is not None and len(seen) == self._most and now < seen[0] + self._window
+    def is_reached(self, address: str, now: int) -> bool:
+        """Whether the next request would exceed the limit."""
+        times = self._times.get(counted_address(address))
+        return times is not None and len(times) == self._most and now < times[0] + self._window
 
     def count(self, address: str, now: int) -> None:
-        """Count one."""
-        name = party(address)
-        self._seen.setdefault(name, deque(maxlen=self._most)).append(now)
-        self._seen.move_to_end(name)
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
+        """Count a request."""
+        name = counted_address(address)
+        self._times.setdefault(name, deque(maxlen=self._most)).append(now)
+        self._times.move_to_end(name)
+        if len(self._times) > _MAX_ADDRESSES:
+            self._times.popitem(last=False)
 
     def headers(self, address: str, now: int) -> dict[str, str]:
-        """``Retry-After`` (RFC 9110 10.2.3): the seconds after which one more is allowed again."""
-        seen = self._seen.get(party(address))
-        left = seen[0] + self._window - now if seen else 0
+        """The ``Retry-After`` header (RFC 9110 10.2.3): seconds until the next request is allowed."""
+        times = self._times.get(counted_address(address))
+        left = times[0] + self._window - now if times else 0
         return {"Retry-After": str(max(1, -(-left // SECOND)))}

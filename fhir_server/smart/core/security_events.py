@@ -1,7 +1,7 @@
-"""What the audit journal is told of this room: who signed in, allowed, got, changed or ended what, and whether it came about.
+"""Security events for the audit log: sign-ins, grants, tokens, accounts and registrations, successful or refused.
 
-Nothing secret goes in: no code, token or password, and a user name only where there is such an account (what was typed may
-be a password).
+An event contains no code, token or password.  It contains a user name only if the account exists, because a person may
+type a password into that field.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ Kind = Literal[
 
 
 class SecurityEvent(msgspec.Struct, frozen=True):
-    """One act.  ``about`` are references (``Patient/x``) to what it was about; ``done`` is false for what was refused or failed.
+    """One event.  ``about`` has references (``Patient/x``) to the resources concerned; ``done`` is False if it failed or was refused.
 
-    ``username``, ``client_id`` and ``address`` are "" where nobody, no client or no network address is known.
+    ``username``, ``client_id`` and ``address`` (IP address) are "" if unknown.
     """
 
     kind: Kind
@@ -60,13 +60,13 @@ class SecurityEvent(msgspec.Struct, frozen=True):
     detail: dict[str, str] = {}
 
 
-Journal = Callable[[SecurityEvent, int], Awaitable[None]]
+EventRecorder = Callable[[SecurityEvent, int], Awaitable[None]]
 
 
-async def discard_event(act: SecurityEvent, at: int) -> None:
-    """The journal of a server that keeps none."""
+async def discard_event(event: SecurityEvent, at: int) -> None:
+    """The recorder of a server without an audit log."""
 
 
-def of_patient(id: str | None) -> tuple[str, ...]:
-    """``about`` for an act about one patient, or about none."""
+def patient_references(id: str | None) -> tuple[str, ...]:
+    """``about`` of an event that concerns one patient; empty for None."""
     return (f"Patient/{id}",) if id else ()

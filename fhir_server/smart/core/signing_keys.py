@@ -1,6 +1,6 @@
-"""The keys we sign id_tokens with: made at first start, kept in the store, published as a JWK Set.
+"""The keys that sign id_tokens and client assertions: generated at first start, stored, published as a JWK Set.
 
-A key is retired before it goes: it stays published until the last token it signed has run out.
+A retired key stays published until the last id_token that it signed has expired.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import anyio.to_thread
 import msgspec
 from joserfc.jwk import ECKey, RSAKey
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext, new_secret
-from fhir_server.smart.core.encryption import box
-from fhir_server.store import NEVER
+from fhir_server.smart.core.encryption import derive_fernet
 
 _KIND: Final = "signing-key"
 _PURPOSE: Final = "fhir-server signing keys"
 ALGORITHMS: Final = ("RS256", "ES384")
-LINGER: Final = HOUR + 5 * MINUTE  # the life of an id_token, and what clocks may differ
+RETIREMENT_PERIOD: Final = HOUR + 5 * MINUTE  # the lifetime of an id_token, plus clock skew
 
 
 class SigningKey(msgspec.Struct, frozen=True):
-    """A key pair; ``pem`` is sealed where the settings hold a key."""
+    """A key pair.  ``pem`` is encrypted if ``SmartContext.key`` is set; ``created`` and ``retired`` are in microseconds."""
 
     kid: str
     alg: str
@@ -33,31 +33,31 @@ class SigningKey(msgspec.Struct, frozen=True):
 
 
 async def prepare(smart: SmartContext) -> None:
-    """Make the keys that are missing; safe beside other processes doing the same."""
-    kept = (await _stored(smart)).values()
+    """Generate the keys that are missing.  Several processes may do so at once."""
+    keys = (await _stored(smart)).values()
     for alg in ALGORITHMS:
-        if not any(key.alg == alg and key.retired is None for key in kept):
+        if not any(key.alg == alg and key.retired is None for key in keys):
             await _add(smart, alg)
 
 
 async def rotate(smart: SmartContext, alg: str) -> None:
-    """Retire the current key of this algorithm and make its successor; verifiers find the old one for as long as they need it.
+    """Retire the current key of this algorithm and generate its successor.  The old key stays published for :data:`RETIREMENT_PERIOD`.
 
-    Raises ValueError, worded for the operator, where the new key would lie open in the store of a production server.
+    Raises ValueError, with a message for the operator, in production mode without a key to encrypt with.
     """
     if smart.mode == "production" and not smart.key:
-        raise ValueError("FHIR_SERVER_SECRET_KEY must be set: signing keys of a production server are kept encrypted.")
-    kept = {name: key for name, key in (await _stored(smart)).items() if key.alg == alg}
+        raise ValueError("FHIR_SERVER_SECRET_KEY must be set: a production server stores its signing keys encrypted.")
+    previous = {name: key for name, key in (await _stored(smart)).items() if key.alg == alg}
     await _add(smart, alg)
     now = smart.now()
-    for name, key in kept.items():
+    for name, key in previous.items():
         if key.retired is None:
-            old = msgspec.structs.replace(key, retired=now)
-            await smart.store.key_values.put(_KIND, name, msgspec.json.encode(old), now + LINGER)
+            retired = msgspec.structs.replace(key, retired=now)
+            await smart.store.key_values.put(_KIND, name, msgspec.json.encode(retired), now + RETIREMENT_PERIOD)
 
 
 async def list_all(smart: SmartContext) -> tuple[SigningKey, ...]:
-    """The keys that are published, oldest first."""
+    """The published keys, oldest first."""
     return tuple(sorted((await _stored(smart)).values(), key=lambda key: (key.created, key.alg)))
 
 
@@ -66,26 +66,26 @@ async def jwks(smart: SmartContext) -> dict[str, Any]:
     return {"keys": [_public(smart, key) for key in (await _stored(smart)).values()]}
 
 
-async def signer(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
-    """The ``kid`` and private key to sign with.  Raises LookupError before :func:`prepare`."""
+async def current_key(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
+    """The ``kid`` and private key to sign with.  Raises LookupError if :func:`prepare` has not run."""
     for key in (await _stored(smart)).values():
         if key.alg == alg and key.retired is None:
             return key.kid, _load(smart, key)
-    raise LookupError(f"There is no {alg} key; prepare() makes one.")
+    raise LookupError(f"There is no {alg} key; call prepare() first.")
 
 
 async def _stored(smart: SmartContext) -> dict[str, SigningKey]:
-    kept = await smart.store.key_values.list_all(_KIND, smart.now())
-    return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(kept)}
+    rows = await smart.store.key_values.list_all(_KIND, smart.now())
+    return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(rows)}
 
 
 async def _add(smart: SmartContext, alg: str) -> None:
-    """Under the next free number, so that of several processes that make the same key one does."""
+    """Store a new key under the next free number.  If several processes do so at once, one succeeds."""
     numbers = [int(name.partition(".")[2]) for name in await _stored(smart) if name.startswith(f"{alg}.")]
     number = max(numbers, default=-1) + 1
-    made = await anyio.to_thread.run_sync(_generate, alg)
-    key = SigningKey(new_secret()[:16], alg, _encrypt(smart, made.as_pem(private=True)), smart.now())
-    await smart.store.key_values.put_if_absent(_KIND, f"{alg}.{number}", msgspec.json.encode(key), NEVER)
+    pair = await anyio.to_thread.run_sync(_generate, alg)
+    key = SigningKey(new_secret()[:16], alg, _encrypt(smart, pair.as_pem(private=True)), smart.now())
+    await smart.store.key_values.put_if_absent(_KIND, f"{alg}.{number}", msgspec.json.encode(key), MAX_INSTANT)
 
 
 def _generate(alg: str) -> RSAKey | ECKey:
@@ -107,8 +107,8 @@ def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any]:
 
 
 def _encrypt(smart: SmartContext, pem: bytes) -> bytes:
-    return box(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
+    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
 
 
 def _decrypt(smart: SmartContext, pem: bytes) -> bytes:
-    return box(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem
+    return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem

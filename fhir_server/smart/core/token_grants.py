@@ -1,7 +1,7 @@
-"""What a person (or, for a backend, the institution) has granted to a client: the content of every code and token.
+"""What a person (for a backend: the institution) granted to a client: the content of every code and token.
 
-A record names the account and never copies it, so that a changed or closed account counts at the next request.
-Codes and tokens that come from one decision are one *family* and end together.
+A grant names the account and does not copy it, so that a changed or closed account takes effect at the next request.
+All codes and tokens that come from one decision are one *family* and are revoked together.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ ACCESS: Final = "access"
 REFRESH: Final = "refresh"
 CODE: Final = "code"
 SESSION: Final = "session"
-_KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it stands for the whole grant
+_KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it has the scopes of the whole grant
 
 
 class TokenGrant(msgspec.Struct, frozen=True):
-    """``launch`` holds further launch parameters as the token response states them (``need_patient_banner``, ``intent``).
+    """A grant, as stored with each code or token.
 
-    ``withheld`` are the sensitivity labels the person keeps from this app; ``session`` is the sign-in that the grant ends
-    with ("" for none).  ``issued`` and ``expires`` are those of the code or token that this record belongs to, in
-    microseconds; ``since`` is when the family's first token was made.
+    ``patient``, ``encounter``  ids in context
+    ``fhir_user``  ``Type/id`` of the resource that represents the person
+    ``launch``     further launch parameters of the token response (``need_patient_banner``, ``intent``)
+    ``withheld``   sensitivity labels that the person withholds from this app
+    ``session``    the sign-in session that the grant ends with; "" for none
+    ``issued``, ``expires``  of this code or token, in microseconds
+    ``since``      when the family's first token was issued, in microseconds
     """
 
     client_id: str
@@ -43,31 +47,31 @@ class TokenGrant(msgspec.Struct, frozen=True):
     since: int = 0
 
     def context(self) -> dict[str, Any]:
-        """The launch parameters, as members beside an access token (SMART App Launch, "Launch context")."""
+        """The launch parameters of the token response (SMART App Launch, "Launch context")."""
         ids = {"patient": self.patient, "encounter": self.encounter}
         return {name: id for name, id in ids.items() if id} | self.launch
 
 
 async def find(store: Store, kind: str, key: str, now: int) -> TokenGrant | None:
-    """The record of a live code or token, by the digest of its text."""
+    """The grant of a code or token that has not expired, by the digest of its text."""
     text = await store.key_values.get(kind, key, now)
     return None if text is None else msgspec.json.decode(text, type=TokenGrant)
 
 
 async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
-    """One record a family that can still be used: what "connected apps" lists."""
+    """One grant for each family that is still usable, as the page of connected apps lists them."""
     families: dict[str, TokenGrant] = {}
     for kind in _KINDS:
         for _, text in await store.key_values.list_all(kind, now):
             token_grant = msgspec.json.decode(text, type=TokenGrant)
             if kind == REFRESH and token_grant.session and await store.key_values.get(SESSION, token_grant.session, now) is None:
-                continue  # it went with the sign-in
+                continue  # the session ended, and the grant with it
             families.setdefault(token_grant.family, token_grant)
     return tuple(families.values())
 
 
 async def revoke_where(store: Store, which: Callable[[TokenGrant], bool], now: int) -> None:
-    """End every family whose grant answers to ``which``."""
+    """Revoke every family for whose grant ``which`` is true."""
     for token_grant in await active_grants(store, now):
         if which(token_grant):
             await store.key_values.delete_family(token_grant.family)

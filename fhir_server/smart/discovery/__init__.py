@@ -1,1 +1,1 @@
-"""Documents that anybody may read: SMART and OpenID configuration, keys, brands."""
+"""Public documents: SMART and OpenID configuration, user-access brands, page style."""

@@ -1,4 +1,4 @@
-"""The user-access brands bundle: this organisation and its endpoint, for apps that let people look for their hospital.
+"""The user-access brands Bundle: this organization and its endpoint, for apps in which people look for their hospital.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/brands.html, profiles user-access-brands-bundle, user-access-brand and
 user-access-endpoint.
@@ -20,19 +20,21 @@ _ENDPOINT: Final = "endpoint"
 
 
 def identifier(smart: SmartContext) -> dict[str, str]:
-    """What discovery calls ``user_access_brand_identifier``: an identifier of the one brand in the bundle."""
+    """``user_access_brand_identifier`` of the SMART configuration: the identifier of the only brand in the Bundle."""
     return {"system": "urn:ietf:rfc:3986", "value": smart.origin}
 
 
 def bundle(smart: SmartContext, now: int) -> dict[str, Any]:
-    """The bundle, an R4 Bundle of type collection, dated ``now``."""
+    """An R4 Bundle of type collection with the timestamp ``now``."""
     resources = (_brand(smart), _endpoint(smart))
     return {
         "resourceType": "Bundle",
         "meta": {"profile": [f"{_PROFILE}/user-access-brands-bundle"]},
         "type": "collection",
         "timestamp": instant_text(now),
-        "entry": [{"fullUrl": f"{smart.fhir_base}/{one['resourceType']}/{one['id']}", "resource": one} for one in resources],
+        "entry": [
+            {"fullUrl": f"{smart.fhir_base}/{resource['resourceType']}/{resource['id']}", "resource": resource} for resource in resources
+        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""Discovery documents, derived from the code that does what they say.
+"""The SMART and OpenID configuration documents, built from the constants of the code that they describe.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html and OpenID Connect Discovery 1.0.
 """
@@ -10,7 +10,7 @@ from typing import Any, Final
 from fhir_server.smart.clients.assertion import ALGORITHMS, token_endpoint
 from fhir_server.smart.clients.registration_routes import PATH as REGISTRATION
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.scopes import NAMED
+from fhir_server.smart.core.scopes import NAMED_SCOPES
 from fhir_server.smart.discovery import brands
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, RefreshToken
 
@@ -73,7 +73,7 @@ def _common(smart: SmartContext) -> dict[str, Any]:
         "registration_endpoint": f"{smart.origin}{REGISTRATION}",
         "grant_types_supported": [grant.GRANT_TYPE for grant in grants],
         "response_types_supported": sorted(AuthorizationCode.RESPONSE_TYPES),
-        "scopes_supported": [*NAMED, *_SCOPES],
+        "scopes_supported": [*NAMED_SCOPES, *_SCOPES],
         "code_challenge_methods_supported": list(Challenge.SUPPORTED_CODE_CHALLENGE_METHOD),
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),

@@ -1,4 +1,4 @@
-"""Documents for anybody: the style of our pages, and the user-access brands bundle."""
+"""Routes of the public documents: the SMART style document and the user-access brands Bundle."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from fhir_server.smart.discovery import brands
 from fhir_server.smart.tokens import style
 from fhir_server.web.forms import CORS, PREFLIGHT
 
-_READABLE = CORS | {"Access-Control-Expose-Headers": "ETag"}
+_HEADERS = CORS | {"Access-Control-Expose-Headers": "ETag"}
 
 
-def add_public(routes: APIRouter, smart: SmartContext) -> None:
-    """Add the documents' routes."""
-    content = brands.bundle(smart, 0)
-    # What it says, not when this process began to say it.
+def add_documents(routes: APIRouter, smart: SmartContext) -> None:
+    """Add the routes of both documents."""
+    content = brands.bundle(smart, 0)  # without the time of this start, so that the ETag depends on the content only
     etag = f'W/"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"'
     brand = json.dumps(brands.bundle(smart, smart.now())).encode()
 
@@ -26,7 +25,7 @@ def add_public(routes: APIRouter, smart: SmartContext) -> None:
         return Response(style.STYLE, 200, CORS | {"Cache-Control": "public, max-age=31536000, immutable"}, "application/json")
 
     async def brand_bundle(request: Request) -> Response:
-        headers = _READABLE | {"ETag": etag, "Cache-Control": "public, max-age=3600"}
+        headers = _HEADERS | {"ETag": etag, "Cache-Control": "public, max-age=3600"}
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
         if etag.removeprefix("W/") in known:
             return Response(None, 304, headers)

@@ -21,7 +21,7 @@ from fhir_server.smart.authorize import requests
 from fhir_server.smart.core.context import REQUEST_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.outbound import client_authentication
 from fhir_server.smart.outbound.id_tokens import ExpectedClaims, InvalidIdTokenError, verify
-from fhir_server.smart.outbound.json_client import InvalidResponseError, JsonClient, NoResponseError, callable_url, text
+from fhir_server.smart.outbound.json_client import InvalidResponseError, JsonClient, NoResponseError, as_text, is_callable_url
 
 _KIND: Final = "federation-state"
 _SIGNING: Final = ("ES384", "RS256")
@@ -151,15 +151,15 @@ class SignInFlow:
         """Fetch the endpoints from the provider's discovery document (OpenID Connect Discovery 1.0, 4)."""
         metadata = await self._json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration", target)
         endpoints = _Endpoints(
-            authorization=text(metadata.get("authorization_endpoint")),
-            token=text(metadata.get("token_endpoint")),
-            jwks=text(metadata.get("jwks_uri")),
+            authorization=as_text(metadata.get("authorization_endpoint")),
+            token=as_text(metadata.get("token_endpoint")),
+            jwks=as_text(metadata.get("jwks_uri")),
             names_itself=metadata.get("authorization_response_iss_parameter_supported") is True,
             auth=_texts(metadata.get("token_endpoint_auth_methods_supported")),
             signing=_texts(metadata.get("token_endpoint_auth_signing_alg_values_supported")),
         )
         urls = (endpoints.authorization, endpoints.token, endpoints.jwks)
-        if metadata.get("issuer") != provider.issuer or not all(callable_url(self.smart, url) for url in urls):
+        if metadata.get("issuer") != provider.issuer or not all(is_callable_url(self.smart, url) for url in urls):
             raise ProviderUnavailableError(target)
         return endpoints
 
@@ -180,7 +180,7 @@ class SignInFlow:
         if reply.status != 200:
             raise SignInFailedError(_REFUSED, target)
         keys = await self._json(pending.endpoints.jwks, target)
-        access = text(reply.body.get("access_token"))
+        access = as_text(reply.body.get("access_token"))
         expected = ExpectedClaims(provider.issuer, provider.client_id, pending.nonce, access, pending.since)
         try:
             claims = await verify(reply.body.get("id_token"), keys, expected, self.smart.now())
@@ -191,11 +191,13 @@ class SignInFlow:
     async def _authenticate(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
         if provider.method == "private_key_jwt":
             alg = next((alg for alg in _SIGNING if alg in endpoints.signing), _SIGNING[-1])
-            return await client_authentication.by_key(self.smart, provider.client_id, endpoints.token, endpoints.token, body, alg)
+            return await client_authentication.authenticate_by_key(
+                self.smart, provider.client_id, endpoints.token, endpoints.token, body, alg
+            )
         by_post = "client_secret_post" in endpoints.auth and "client_secret_basic" not in endpoints.auth
         method = "client_secret_post" if by_post else "client_secret_basic"
         secret = identity_providers.client_secret(self.smart, provider)
-        return client_authentication.by_secret(provider.client_id, secret, method, endpoints.token, body)
+        return client_authentication.authenticate_by_secret(provider.client_id, secret, method, endpoints.token, body)
 
     async def _json(self, url: str, target: Continuation) -> dict[str, Any]:
         try:

@@ -1,1 +1,1 @@
-"""Other servers: OpenID providers at which people may sign in, and how we call out and prove who we are."""
+"""Calls to other authorization servers: JSON client, client authentication, validation of id_tokens."""

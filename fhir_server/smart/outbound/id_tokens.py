@@ -1,4 +1,4 @@
-"""Reading other issuers' id_tokens (OpenID Connect Core 3.1.3.7): proof that an answer is to our question."""
+"""Validates id_tokens of other issuers (OpenID Connect Core 3.1.3.7)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from joserfc.jwt import JWTClaimsRegistry
 from fhir_server.smart.core.context import SECOND
 
 ALGORITHMS: Final = ("RS256", "RS384", "ES256", "ES384")
-SKEW: Final = 60  # seconds that two clocks may differ
+CLOCK_SKEW: Final = 60  # seconds
 
 
 class InvalidIdTokenError(Exception):
-    """The token is not the one that was asked for."""
+    """The id_token is invalid or does not belong to this request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedClaims:
-    """What the token must state: by whom, for whom, in answer to which question, beside which access token.
+    """What the id_token must contain.
 
-    ``since``  seconds: the person must have signed in at or after it; 0 for whenever
+    ``issuer``, ``client_id``, ``nonce``  the values of ``iss``, ``aud`` and ``nonce``
+    ``access_token``  the access token that ``at_hash`` must match, if the id_token has one
+    ``authenticated_after``  seconds: the person must have signed in at this time or later; 0: at any time
     """
 
     issuer: str
     client_id: str
     nonce: str
     access_token: str = ""
-    since: int = 0
+    authenticated_after: int = 0
 
 
 async def verify(token: object, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
-    """The claims of a token that ``keys`` (a JWK Set) verify and that is as expected.  Raises Unproven.  ``now`` in microseconds."""
+    """Verify an id_token and return its claims.  ``keys`` is a JWK Set, ``now`` is in microseconds.  Raises InvalidIdTokenError."""
     if not isinstance(token, str):
         raise InvalidIdTokenError
     try:
@@ -48,30 +50,30 @@ async def verify(token: object, keys: dict[str, Any], expected: ExpectedClaims, 
 
 
 def _verify(token: str, keys: dict[str, Any], expected: ExpectedClaims, now: int) -> dict[str, Any]:
-    known = KeySet.import_key_set(keys)  # type: ignore[arg-type]
-    read = jwt.decode(token, known, algorithms=list(ALGORITHMS))
-    stated: dict[str, Any] = {
+    key_set = KeySet.import_key_set(keys)  # type: ignore[arg-type]
+    decoded = jwt.decode(token, key_set, algorithms=list(ALGORITHMS))
+    required: dict[str, Any] = {
         "iss": {"essential": True, "value": expected.issuer},
         "aud": {"essential": True, "value": expected.client_id},
         "nonce": {"essential": True, "value": expected.nonce},
-        "azp": {"essential": isinstance(read.claims.get("aud"), list) and len(read.claims["aud"]) > 1, "value": expected.client_id},
+        "azp": {"essential": isinstance(decoded.claims.get("aud"), list) and len(decoded.claims["aud"]) > 1, "value": expected.client_id},
         "exp": {"essential": True},
         "iat": {"essential": True},
         "sub": {"essential": True},
-        "auth_time": {"essential": bool(expected.since)},
+        "auth_time": {"essential": bool(expected.authenticated_after)},
     }
-    JWTClaimsRegistry(now, SKEW, **stated).validate(read.claims)
-    if not _check_times(read.claims, expected) or not _check_access_token_hash(read.claims, str(read.header["alg"]), expected):
+    JWTClaimsRegistry(now, CLOCK_SKEW, **required).validate(decoded.claims)
+    if not _is_recent(decoded.claims, expected) or not _matches_access_token(decoded.claims, str(decoded.header["alg"]), expected):
         raise ValueError("auth_time or at_hash")
-    return dict(read.claims)
+    return dict(decoded.claims)
 
 
-def _check_times(claims: dict[str, Any], expected: ExpectedClaims) -> bool:
-    return not expected.since or int(claims["auth_time"]) >= expected.since - SKEW
+def _is_recent(claims: dict[str, Any], expected: ExpectedClaims) -> bool:
+    return not expected.authenticated_after or int(claims["auth_time"]) >= expected.authenticated_after - CLOCK_SKEW
 
 
-def _check_access_token_hash(claims: dict[str, Any], alg: str, expected: ExpectedClaims) -> bool:
+def _matches_access_token(claims: dict[str, Any], alg: str, expected: ExpectedClaims) -> bool:
     if "at_hash" not in claims:
         return True
-    half = bytes(create_half_hash(expected.access_token, alg))
-    return hmac.compare_digest(half, str(claims["at_hash"]).encode())
+    expected_hash = bytes(create_half_hash(expected.access_token, alg))
+    return hmac.compare_digest(expected_hash, str(claims["at_hash"]).encode())

@@ -1,6 +1,6 @@
-"""Calls to servers that the operator has registered: one door, with a deadline, a size limit, no redirects, JSON objects or nothing.
+"""HTTP client for servers that the operator has registered: JSON only, with a deadline and a size limit, without redirects.
 
-For addresses that somebody else chose (an app's own registration) see ``outbound``.
+For URLs that others choose (in an app's registration) see :mod:`fhir_server.web.public_fetch`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import httpx
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.public_fetch import Hosts, is_allowed
 
-MOST: Final = 4 * 1024 * 1024  # bytes of one answer
-_WAITS: Final = httpx.Timeout(10, connect=5)
-# Uncompressed only: a small compressed answer could unpack to any size.
+MAX_BYTES: Final = 4 * 1024 * 1024  # of one response
+_TIMEOUT: Final = httpx.Timeout(10, connect=5)
+# Uncompressed only: a small compressed response could expand to any size.
 _ACCEPTED: Final = {"Accept": "application/fhir+json, application/json;q=0.9", "Accept-Encoding": "identity"}
 
 
 class NoResponseError(Exception):
-    """Nothing came back."""
+    """The server did not respond in time, or the connection failed."""
 
 
 class InvalidResponseError(Exception):
-    """Something came back that is too large, or packed."""
+    """The response is too large or compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonResponse:
-    """An answer: its HTTP status, and the JSON object in it (empty for any other body)."""
+    """A response: its HTTP status and its JSON object (empty for any other body)."""
 
     status: int
     body: dict[str, Any]
@@ -43,22 +43,22 @@ class JsonResponse:
 
 @dataclass(frozen=True, slots=True)
 class JsonClient:
-    """The way out.
+    """Sends requests to other servers.
 
-    ``transport``  carries the calls; None: the network
-    ``deadline``   seconds after which a call is given up, however busily the other server answers
+    ``transport``  sends the requests; None: over the network
+    ``deadline``   seconds after which a request fails, even while the other server is still sending
     """
 
     transport: httpx.AsyncBaseTransport | None = None
     deadline: float = 20
 
     async def get(self, url: str, params: dict[str, str] | None = None, token: str = "") -> JsonResponse:
-        """Raises NoAnswer, BadAnswer."""
+        """Send a GET, with a bearer token if given.  Raises NoResponseError, InvalidResponseError."""
         bearer = {"Authorization": f"Bearer {token}"} if token else {}
         return await self._send("GET", url, {"params": params, "headers": bearer | _ACCEPTED})
 
     async def post_form(self, url: str, body: str, headers: dict[str, str]) -> JsonResponse:
-        """Raises NoAnswer, BadAnswer."""
+        """POST a form.  Raises NoResponseError, InvalidResponseError."""
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         return await self._send("POST", url, {"content": body, "headers": headers | _ACCEPTED | form})
 
@@ -66,16 +66,16 @@ class JsonClient:
         try:
             async with (
                 asyncio.timeout(self.deadline),
-                httpx.AsyncClient(transport=self.transport, verify=_trust(), timeout=_WAITS) as client,
+                httpx.AsyncClient(transport=self.transport, verify=_tls_context(), timeout=_TIMEOUT) as client,
                 client.stream(method, url, **options) as response,
             ):
-                return JsonResponse(response.status_code, _object(await _read(response)))
+                return JsonResponse(response.status_code, _parse_object(await _read(response)))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
             raise NoResponseError from None
 
 
 def origin_of(url: str) -> str:
-    """``scheme://host[:port]``, in one spelling for each origin."""
+    """``scheme://host[:port]`` of a URL, without the default port.  Raises ValueError for an invalid port."""
     parts = urlsplit(url)
     port = parts.port
     default = {"https": 443, "http": 80}.get(parts.scheme)
@@ -84,13 +84,13 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
 
 
-def callable_url(smart: SmartContext, url: object) -> bool:
-    """Whether we may send anyone, or anything, there: https, or plain http to this machine outside production."""
+def is_callable_url(smart: SmartContext, url: object) -> bool:
+    """Whether the server may call or redirect to this URL: https, or http to this machine outside production."""
     return isinstance(url, str) and is_allowed(url, Hosts.of(smart.is_demo))
 
 
-def text(value: object) -> str:
-    """A member of another server's JSON that should be a string; "" for anything else."""
+def as_text(value: object) -> str:
+    """The value, if it is a string; else "".  For members of other servers' JSON."""
     return value if isinstance(value, str) else ""
 
 
@@ -100,12 +100,12 @@ async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
-        if len(body) > MOST:
+        if len(body) > MAX_BYTES:
             raise InvalidResponseError
     return bytes(body)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body, parse_float=Decimal)
     except (ValueError, RecursionError):
@@ -114,5 +114,5 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()

@@ -1,1 +1,1 @@
-"""Token endpoint: Authlib's server, grants, tokens, launch."""
+"""OAuth server on Authlib: grants, tokens, revocation, introspection, launch context."""

@@ -14,13 +14,13 @@ from fhir_server.smart.clients.clients import find as find_client
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
 from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant, find
+from fhir_server.smart.tokens import launch_parameters
 from fhir_server.smart.tokens.grants import METHODS
-from fhir_server.smart.tokens.style import launch_parameters
-from fhir_server.smart.tokens.tokens import Principal, current_scope, principal
+from fhir_server.smart.tokens.tokens import Principal, current_scope, resolve_principal
 
 
 class Revocation(RevocationEndpoint):
-    """Ends the whole family, whichever of its tokens is presented; silent about tokens it does not know."""
+    """Revokes the whole family of an access or refresh token.  An unknown token gets the same response."""
 
     CLIENT_AUTH_METHODS = METHODS
 
@@ -40,13 +40,13 @@ class Revocation(RevocationEndpoint):
 
 
 class Introspection(IntrospectionEndpoint):
-    """What a live access token states; ``{"active": false}`` and no more for anything else."""
+    """The content of an active access token; only ``{"active": false}`` for any other text."""
 
     CLIENT_AUTH_METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "bearer")
 
     def create_endpoint_response(self, request: Any) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
         self.authenticate_endpoint_client(request)
-        return 200, run_on_loop(_state, self.server.smart, _token(request)), default_json_headers
+        return 200, run_on_loop(_introspect, self.server.smart, _token(request)), default_json_headers
 
 
 def _token(request: Any) -> str:
@@ -55,31 +55,31 @@ def _token(request: Any) -> str:
     return str(request.form["token"])
 
 
-async def _state(smart: SmartContext, token: str) -> dict[str, Any]:
+async def _introspect(smart: SmartContext, token: str) -> dict[str, Any]:
     now = smart.now()
     token_grant = await find(smart.store, ACCESS, digest(token), now)
     client = await find_client(smart.store, token_grant.client_id) if token_grant else None
-    caller = await principal(smart.store, token, now)
+    caller = await resolve_principal(smart.store, token, now)
     if token_grant is None or client is None or caller is None:
         return {"active": False}
-    state = {
+    response = {
         "active": True,
         "client_id": token_grant.client_id,
         "scope": current_scope(client, token_grant),
         "token_type": "Bearer",
         "exp": token_grant.expires // SECOND,
         "iat": token_grant.issued // SECOND,
-        **launch_parameters(smart, token_grant),
+        **launch_parameters.build(smart, token_grant),
     }
-    return state | await _identity(smart, token_grant, caller)
+    return response | await _identity(smart, token_grant, caller)
 
 
 async def _identity(smart: SmartContext, token_grant: TokenGrant, caller: Principal) -> dict[str, str]:
-    named = token_grant.scope.split()
+    scopes = token_grant.scope.split()
     user = await users.find(smart.store, token_grant.username) if token_grant.username else None
-    if user is None or "openid" not in named:
+    if user is None or "openid" not in scopes:
         return {}
     identity = {"iss": smart.origin, "sub": user.subject}
-    if "fhirUser" in named and caller.fhir_user:
+    if "fhirUser" in scopes and caller.fhir_user:
         identity["fhirUser"] = f"{smart.fhir_base}/{caller.fhir_user}"
     return identity

@@ -1,8 +1,8 @@
-"""The three OAuth grants, as Authlib classes over our records.
+"""The three OAuth grant types, as Authlib classes that use this server's records.
 
-Codes and refresh tokens are looked at while a request is checked, *claimed* just before tokens are made and *taken*
-just after, so a wrong verifier does not use a code up, of two parallel exchanges one gets tokens, and none outlives a
-revocation that comes in between.  What has been exchanged is remembered: coming back, it ends the family.
+A request reads a code or refresh token while it is checked, *claims* it just before tokens are issued and *consumes* it
+just after.  So a wrong verifier does not consume a code, only one of two parallel exchanges gets tokens, and no token
+survives a revocation in between.  Consumed codes and refresh tokens are remembered: a second use revokes the family.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
-from fhir_server.smart.core.scopes import narrowed
+from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
-from fhir_server.smart.tokens import launch, tokens
-from fhir_server.smart.tokens.style import launch_parameters
+from fhir_server.smart.tokens import launch, launch_parameters, tokens
 from fhir_server.smart.tokens.tokens import claim, consume, current_scope, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
@@ -32,7 +31,7 @@ METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A person's yes: what they granted, when they signed in (seconds), and the launch handle it uses up."""
+    """A person's consent: the grant, the time of sign-in in seconds, and the launch handle that it consumes ("": none)."""
 
     token_grant: TokenGrant
     auth_time: int
@@ -40,7 +39,7 @@ class Decision:
 
 
 class Code(TokenGrant, frozen=True):
-    """An authorization code's record."""
+    """The stored content of an authorization code."""
 
     redirect_uri: str = ""
     challenge: str = ""
@@ -50,7 +49,7 @@ class Code(TokenGrant, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:
-    """A code or refresh token in the hands of a client, in the form Authlib asks for it."""
+    """A code or refresh token that a client presented, with the methods that Authlib calls.  ``key`` is its digest."""
 
     key: str
     token_grant: TokenGrant
@@ -64,6 +63,8 @@ class StoredToken:
 
 @dataclass(frozen=True, slots=True)
 class StoredCode(StoredToken):
+    """An authorization code that a client presented."""
+
     token_grant: Code
     code_challenge_method = "S256"
 
@@ -87,34 +88,34 @@ class StoredCode(StoredToken):
         return None
 
 
-def _response(grant: Any, token_grant: TokenGrant, issued: tokens.Issued) -> dict[str, Any]:
+def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) -> dict[str, Any]:
     grant.request.token_grant = token_grant
     body = {
         "access_token": issued.access,
         "token_type": "Bearer",
         "expires_in": issued.lifetime // SECOND,
         "scope": token_grant.scope,
-        **launch_parameters(grant.server.smart, token_grant),
+        **launch_parameters.build(grant.server.smart, token_grant),
     }
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
 
-def _exchange(grant: Any, held: StoredToken, kind: str) -> User | None:
-    """The account behind a code or refresh token, which this claims; None if it was claimed or the account is closed."""
+def _claim(grant: Any, token: StoredToken, kind: str) -> User | None:
+    """Claim a code or refresh token and return its account; None if it was claimed before or the account is closed."""
     smart: SmartContext = grant.server.smart
-    user = run_on_loop(users.find, smart.store, held.token_grant.username)
+    user = run_on_loop(users.find, smart.store, token.token_grant.username)
     if user is None or user.disabled:
         return None
-    if not run_on_loop(claim, smart.store, kind, held.key, held.token_grant, smart.now()):
-        run_on_loop(revoke_if_reused, smart.store, kind, held.key, held.token_grant.client_id, smart.now())
+    if not run_on_loop(claim, smart.store, kind, token.key, token.token_grant, smart.now()):
+        run_on_loop(revoke_if_reused, smart.store, kind, token.key, token.token_grant.client_id, smart.now())
         return None
     return user
 
 
-def _consume(grant: Any, held: StoredToken, kind: str) -> None:
-    """The last step of an exchange.  Raises InvalidGrantError if the person, or whoever else may, has ended the grant meanwhile."""
+def _consume(grant: Any, token: StoredToken, kind: str) -> None:
+    """The last step of an exchange.  Raises InvalidGrantError if the grant was revoked in the meantime."""
     smart: SmartContext = grant.server.smart
-    if not run_on_loop(consume, smart.store, kind, held.key, held.token_grant, smart.now()):
+    if not run_on_loop(consume, smart.store, kind, token.key, token.token_grant, smart.now()):
         grant.request.token_grant = None
         raise InvalidGrantError
 
@@ -130,8 +131,8 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
     def save_authorization_code(self, code: str, request: Any) -> None:
         smart: SmartContext = self.server.smart
         decision: Decision = request.user
-        if decision.launch and not run_on_loop(launch.take, smart.store, decision.launch, smart.now()):
-            raise InvalidRequestError("The launch has been used.", redirect_uri=request.payload.redirect_uri)
+        if decision.launch and not run_on_loop(launch.consume, smart.store, decision.launch, smart.now()):
+            raise InvalidRequestError("The launch was used before.", redirect_uri=request.payload.redirect_uri)
         now = smart.now()
         record = Code(
             **msgspec.structs.asdict(decision.token_grant) | {"issued": now, "expires": now + CODE_LIFE},
@@ -149,25 +150,25 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         if text is None:
             run_on_loop(revoke_if_reused, smart.store, CODE, key, client_id, smart.now())
             return None
-        held = StoredCode(key, msgspec.json.decode(text, type=Code))
-        return held if held.check_client(client) else None
+        stored = StoredCode(key, msgspec.json.decode(text, type=Code))
+        return stored if stored.check_client(client) else None
 
     def authenticate_user(self, authorization_code: StoredCode) -> User | None:
-        return _exchange(self, authorization_code, CODE)
+        return _claim(self, authorization_code, CODE)
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         smart: SmartContext = self.server.smart
-        token_grant = self.request.authorization_code.token_grant
-        plain = TokenGrant(**{name: getattr(token_grant, name) for name in TokenGrant.__struct_fields__})
-        refresh = plain.scope if {"offline_access", "online_access"} & set(plain.scope.split()) else None
-        return _response(self, plain, run_on_loop(_issue, smart, plain, refresh))
+        code = self.request.authorization_code.token_grant
+        token_grant = TokenGrant(**{name: getattr(code, name) for name in TokenGrant.__struct_fields__})
+        refresh = token_grant.scope if {"offline_access", "online_access"} & set(token_grant.scope.split()) else None
+        return _response(self, token_grant, run_on_loop(_issue, smart, token_grant, refresh))
 
     def delete_authorization_code(self, authorization_code: StoredCode) -> None:
         _consume(self, authorization_code, CODE)
 
 
 class RefreshToken(authlib.RefreshTokenGrant):
-    """RFC 6749 6, a new refresh token at every use."""
+    """RFC 6749 6, with a new refresh token at every use."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = (*METHODS, "refresh_token")
 
@@ -183,32 +184,31 @@ class RefreshToken(authlib.RefreshTokenGrant):
         return StoredToken(key, token_grant)
 
     def authenticate_user(self, refresh_token: StoredToken) -> User:
-        user = _exchange(self, refresh_token, REFRESH)
+        user = _claim(self, refresh_token, REFRESH)
         if user is None:
             raise InvalidGrantError
         return user
 
     def issue_token(self, user: User, refresh_token: StoredToken) -> dict[str, Any]:
         smart: SmartContext = self.server.smart
-        whole = refresh_token.token_grant
-        asked = self.request.payload.scope or whole.scope
-        standing = current_scope(self.request.client.record, msgspec.structs.replace(whole, scope=asked))
-        part = msgspec.structs.replace(whole, scope=standing)
-        return _response(self, part, run_on_loop(_issue, smart, part, whole.scope))
+        granted = refresh_token.token_grant
+        requested = msgspec.structs.replace(granted, scope=self.request.payload.scope or granted.scope)
+        narrowed = msgspec.structs.replace(granted, scope=current_scope(self.request.client.record, requested))
+        return _response(self, narrowed, run_on_loop(_issue, smart, narrowed, granted.scope))
 
     def revoke_old_credential(self, refresh_token: StoredToken) -> None:
         _consume(self, refresh_token, REFRESH)
 
 
 class ClientCredentials(authlib.ClientCredentialsGrant):
-    """RFC 6749 4.4 for SMART Backend Services: system/ scopes, five minutes, no refresh token."""
+    """RFC 6749 4.4 for SMART Backend Services: system/ scopes, access for five minutes, no refresh token."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("private_key_jwt",)
 
     def _scopes(self) -> tuple[str, ...]:
         record = self.request.client.record
-        asked = narrowed(self.request.payload.scope or "", record.scopes, record.levels)
-        return tuple(scope for scope in asked if scope.startswith("system/"))
+        scopes = narrow_scopes(self.request.payload.scope or "", record.scopes, record.levels)
+        return tuple(scope for scope in scopes if scope.startswith("system/"))
 
     def validate_requested_scope(self) -> None:
         if not self._scopes():
@@ -219,32 +219,35 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
         return _response(self, token_grant, run_on_loop(_issue, self.server.smart, token_grant, None))
 
 
-async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.Issued:
-    """Tokens of a grant; one that goes with a sign-in (``online_access``) is renewed for as long as that lasts, and no longer."""
+async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.IssuedTokens:
+    """Issue the tokens of a grant, with a refresh token if ``refresh`` scopes are given.
+
+    The refresh token of a grant that ends with a session (``online_access``) lasts as long as the session.
+    """
     now = smart.now()
-    left = (
+    refresh_life = (
         await sessions.remaining_lifetime(smart, token_grant.session)
         if token_grant.session
         else min(REFRESH_LIFE, (token_grant.since or now) + GRANT_LIFE - now)
     )
-    return await issue(smart.store, token_grant, now, refresh=refresh if left > 0 else None, refresh_life=left)
+    return await issue(smart.store, token_grant, now, refresh=refresh if refresh_life > 0 else None, refresh_life=refresh_life)
 
 
 class Challenge(CodeChallenge):
-    """PKCE for every client, S256 and nothing else."""
+    """PKCE (RFC 7636), required of every client, with S256 only."""
 
     DEFAULT_CODE_CHALLENGE_METHOD = "S256"
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
 
     def validate_code_challenge(self, grant: Any, redirect_uri: Any) -> None:
-        given = grant.request.payload.data
-        if not given.get("code_challenge") or given.get("code_challenge_method") not in self.SUPPORTED_CODE_CHALLENGE_METHOD:
-            raise InvalidRequestError("A code_challenge with the method S256 is needed.")
+        parameters = grant.request.payload.data
+        if not parameters.get("code_challenge") or parameters.get("code_challenge_method") not in self.SUPPORTED_CODE_CHALLENGE_METHOD:
+            raise InvalidRequestError("A code_challenge with the method S256 is required.")
         super().validate_code_challenge(grant, redirect_uri)
 
 
 class IdToken(OpenIDCode):
-    """The id_token of ``openid`` and ``fhirUser``, signed RS256."""
+    """The id_token for the scopes ``openid`` and ``fhirUser``, signed with RS256."""
 
     def __init__(self, smart: SmartContext) -> None:
         super().__init__()
@@ -258,10 +261,10 @@ class IdToken(OpenIDCode):
         return {"iss": self._smart.origin, "iat": now, "exp": now + HOUR // SECOND}
 
     def get_encode_header(self, client: Any) -> dict[str, str]:
-        return {"alg": "RS256", "kid": run_on_loop(signing_keys.signer, self._smart, "RS256")[0]}
+        return {"alg": "RS256", "kid": run_on_loop(signing_keys.current_key, self._smart, "RS256")[0]}
 
     def resolve_client_private_key(self, client: Any) -> Any:
-        return run_on_loop(signing_keys.signer, self._smart, "RS256")[1]
+        return run_on_loop(signing_keys.current_key, self._smart, "RS256")[1]
 
     def get_authorization_code_claims(self, authorization_code: StoredCode) -> dict[str, Any]:
         claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)

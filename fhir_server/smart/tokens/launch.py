@@ -1,7 +1,7 @@
-"""EHR launch: a one-use handle that carries the context of a portal or EHR into an app's authorization.
+"""EHR launch: a one-time handle that passes the context of a portal or EHR to an app's authorization request.
 
-https://hl7.org/fhir/smart-app-launch/STU2.2/app-launch.html#launch-app-ehr-launch.  The handle is bound to one
-client and one person, so that it is worth nothing to anyone who comes across it.
+https://hl7.org/fhir/smart-app-launch/STU2.2/app-launch.html#launch-app-ehr-launch.  The handle is bound to one client
+and one person, so that it is useless to anybody else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KIND = "launch"
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """The context to hand over; ``parameters`` are further launch parameters (``intent``, ...) as the app will see them."""
+    """The context of a launch.  ``parameters`` are further launch parameters (``intent``, ...), as in the token response."""
 
     client_id: str
     username: str
@@ -27,10 +27,11 @@ class Launch(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
-async def new_launch(store: Store, launch: Launch, now: int) -> str:
-    """A handle, good for five minutes and one authorization: the value of ``launch`` in the app's launch URL.
+async def create_launch(store: Store, launch: Launch, now: int) -> str:
+    """Store a launch and return its handle, the value of ``launch`` in the app's launch URL.
 
-    Raises ValueError for parameters that SMART does not know or an app could not rely on.
+    The handle is valid for five minutes and one authorization.  Raises ValueError for parameters that SMART does not
+    define or that are malformed.
     """
     launch_parameters.check(launch.parameters)
     handle = new_secret()
@@ -39,10 +40,11 @@ async def new_launch(store: Store, launch: Launch, now: int) -> str:
 
 
 async def find(store: Store, handle: str, now: int) -> Launch | None:
+    """The launch with this handle, or None if it is unknown, expired or consumed."""
     text = await store.key_values.get(_KIND, digest(handle), now)
     return None if text is None else msgspec.json.decode(text, type=Launch)
 
 
-async def take(store: Store, handle: str, now: int) -> bool:
-    """Use the handle up; True for the one caller that does."""
+async def consume(store: Store, handle: str, now: int) -> bool:
+    """Consume the handle.  True for exactly one caller."""
     return await store.key_values.pop(_KIND, digest(handle), now) is not None

@@ -1,4 +1,7 @@
-"""The Authlib authorization server over our records.  What is synchronous in it is to be called ``in_thread``."""
+"""The authorization server: Authlib's, with this server's clients, grants and tokens.
+
+Call its synchronous methods with :func:`~fhir_server.smart.core.authlib.run_in_thread`.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,18 @@ from fhir_server.smart.clients.assertion import ClientAssertion
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, basic_credentials, run_on_loop
 from fhir_server.smart.core.context import SmartContext, digest
-from fhir_server.smart.core.scopes import narrowed
+from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import REFRESH
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.endpoints import Introspection, Revocation
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, IdToken, RefreshToken
-from fhir_server.smart.tokens.tokens import client_of, principal
+from fhir_server.smart.tokens.tokens import client_of, resolve_principal
 
-logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug lines hold tokens
+logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug messages contain tokens
 
-_OBJECTS = ("request", "request_uri")
-_PERSONAL = {"authorization_code", "refresh_token"}
-_GRANT_TYPES = {"app": _PERSONAL, "partner": _PERSONAL, "backend": {"client_credentials"}}
+_REQUEST_OBJECTS = ("request", "request_uri")
+_FOR_PERSONS = {"authorization_code", "refresh_token"}
+_GRANT_TYPES = {"app": _FOR_PERSONS, "partner": _FOR_PERSONS, "backend": {"client_credentials"}}
 _AUTH_METHODS = {
     "none": {"none", "refresh_token"},
     "client_secret": {"client_secret_basic", "client_secret_post"},
@@ -40,7 +43,7 @@ _AUTH_METHODS = {
 
 
 class AuthlibClient(ClientMixin):
-    """A client record, in the form Authlib asks for it."""
+    """A client record, with the methods that Authlib calls."""
 
     def __init__(self, record: Client) -> None:
         self.record = record
@@ -53,13 +56,13 @@ class AuthlibClient(ClientMixin):
         return None
 
     def get_allowed_scope(self, scope: str | None) -> str | None:
-        return " ".join(narrowed(scope or "", self.record.scopes, self.record.levels)) or None
+        return " ".join(narrow_scopes(scope or "", self.record.scopes, self.record.levels)) or None
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         return redirect_uri in self.record.redirect_uris
 
     def check_client_secret(self, client_secret: str) -> bool:
-        return self.record.secret_fits(client_secret)
+        return self.record.matches_secret(client_secret)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         return method == "bearer" or method in _AUTH_METHODS[self.record.method]
@@ -72,7 +75,7 @@ class AuthlibClient(ClientMixin):
 
 
 class SmartRequest:
-    """What SMART adds to an authorization request: the right ``aud``, and a launch handle that is this client's."""
+    """SMART's checks of an authorization request: ``aud`` is this server, and ``launch`` is a handle of this client."""
 
     def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
@@ -81,19 +84,21 @@ class SmartRequest:
         grant.register_hook("after_validate_authorization_request_payload", self.check)
 
     def check(self, grant: Any, _: Any) -> None:
-        given = grant.request.payload.data
-        # Who only asks who somebody is (plain OpenID Connect) has no resource server to name.
-        if ("aud" in given or grant.request.scope != "openid") and given.get("aud", "").removesuffix("/") != self._smart.fhir_base:
-            raise InvalidRequestError("The aud must be the FHIR base URL of this server.")
-        for name in _OBJECTS:  # which may say otherwise than the parameters beside it (OpenID Connect Core 6)
-            if name in given:
-                raise OAuth2Error(error=f"{name}_not_supported", description="Requests are read from their parameters alone.")
-        if "none" in given.get("prompt", "").split():
-            raise OAuth2Error(error="interaction_required", description="This server always asks the person.")
-        if "launch" in grant.request.scope.split() or given.get("launch"):
-            found = run_on_loop(launch.find, self._smart.store, given.get("launch", ""), self._smart.now())
-            if found is None or found.client_id != grant.request.client.get_client_id():
-                raise InvalidRequestError("The launch is not known, not for this client, or used.")
+        parameters = grant.request.payload.data
+        # A request for openid alone (plain OpenID Connect) has no resource server.
+        if ("aud" in parameters or grant.request.scope != "openid") and parameters.get("aud", "").removesuffix(
+            "/"
+        ) != self._smart.fhir_base:
+            raise InvalidRequestError("The parameter aud must be the FHIR base URL of this server.")
+        for name in _REQUEST_OBJECTS:  # they could contradict the other parameters (OpenID Connect Core 6)
+            if name in parameters:
+                raise OAuth2Error(error=f"{name}_not_supported", description="This server does not support request objects.")
+        if "none" in parameters.get("prompt", "").split():
+            raise OAuth2Error(error="interaction_required", description="This server always displays the consent page.")
+        if "launch" in grant.request.scope.split() or parameters.get("launch"):
+            context = run_on_loop(launch.find, self._smart.store, parameters.get("launch", ""), self._smart.now())
+            if context is None or context.client_id != grant.request.client.get_client_id():
+                raise InvalidRequestError("The launch is unknown, expired, used, or for another client.")
 
 
 class _Issuer(IssuerParameter):
@@ -110,28 +115,28 @@ class OAuthServer(AuthorizationServer):
     def __init__(self, smart: SmartContext) -> None:
         super().__init__()
         self.smart = smart
-        self._iss = _Issuer(smart.origin)
+        self._issuer = _Issuer(smart.origin)
         self.register_grant(AuthorizationCode, [Challenge(required=True), SmartRequest(smart), IdToken(smart)])
         self.register_grant(RefreshToken)
         self.register_grant(ClientCredentials)
         self.register_endpoint(Revocation)
         self.register_endpoint(Introspection)
-        self.register_extension(self._iss)
+        self.register_extension(self._issuer)
         self._assertion = ClientAssertion(smart)
         self.register_client_auth_method("private_key_jwt", self._assertion)
-        self.register_client_auth_method("client_secret_basic", self._by_basic)
-        self.register_client_auth_method("bearer", self._by_bearer)
-        self.register_client_auth_method("refresh_token", self._by_refresh_token)
+        self.register_client_auth_method("client_secret_basic", self._authenticate_basic)
+        self.register_client_auth_method("bearer", self._authenticate_bearer)
+        self.register_client_auth_method("refresh_token", self._authenticate_by_refresh_token)
 
     def query_client(self, client_id: str) -> AuthlibClient | None:
         record = run_on_loop(clients.find, self.smart.store, client_id)
         return AuthlibClient(record) if record else None
 
     def save_token(self, token: dict[str, Any], request: Any) -> None:
-        """Tokens are kept in the step that makes them."""
+        """Does nothing: the grants store their tokens."""
 
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Nobody listens."""
+        """Does nothing: this server has no listeners."""
 
     def create_oauth2_request(self, request: AuthlibRequest) -> AuthlibRequest:
         return request
@@ -140,66 +145,71 @@ class OAuthServer(AuthorizationServer):
         return AuthlibResponse(status, body, list(headers))
 
     def authenticate_client(self, request: AuthlibRequest, methods: tuple[str, ...], endpoint: str = "token") -> AuthlibClient:
-        """As Authlib does, but one way at a time (RFC 6749 2.3) and never as somebody other than ``client_id`` says."""
-        ways = ("Authorization" in request.headers, "client_secret" in request.form, "client_assertion" in request.form)
-        if sum(ways) > 1:
-            raise InvalidRequestError("A client authenticates in one way at a time.")
+        """Authenticate as Authlib does, with one method only (RFC 6749 2.3).
+
+        Raises InvalidRequestError for several methods at once, InvalidClientError if authentication fails or the
+        parameter ``client_id`` names another client.
+        """
+        methods_used = ("Authorization" in request.headers, "client_secret" in request.form, "client_assertion" in request.form)
+        if sum(methods_used) > 1:
+            raise InvalidRequestError("A client must use one authentication method.")
         client: AuthlibClient = super().authenticate_client(request, methods, endpoint)
         if request.payload.client_id not in (None, "", client.get_client_id()):
-            raise InvalidClientError(status_code=401, description="The client_id is not the client that authenticated.")
+            raise InvalidClientError(status_code=401, description="The client_id does not match the authenticated client.")
         return client
 
-    def _by_basic(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
-        """Id and secret as RFC 6749 2.3.1 has them, form-encoded, or as most programs send them, plain."""
+    def _authenticate_basic(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
+        """``client_secret_basic``: id and secret form-encoded (RFC 6749 2.3.1), or plain, as most clients send them."""
         for client_id, secret in basic_credentials(request.headers.get("Authorization", "")):
             client: AuthlibClient | None = query_client(client_id)
             if client and client.check_client_secret(secret):
                 return client
         return None
 
-    def _by_bearer(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
+    def _authenticate_bearer(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
+        """A client that presents one of its own access tokens, for introspection."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        caller = run_on_loop(principal, self.smart.store, token.strip(), self.smart.now())
+        caller = run_on_loop(resolve_principal, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
 
-    def _by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
-        """A public client that refreshes without saying its client_id, which RFC 6749 6 does not ask for."""
+    def _authenticate_by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
+        """A public client that refreshes without ``client_id``, which RFC 6749 6 does not require."""
         if request.form.get("grant_type") != "refresh_token" or request.form.get("client_id"):
             return None
         owner = run_on_loop(client_of, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
         return self.query_client(owner) if owner else None
 
     async def prepare_request(self, request: AuthlibRequest) -> AuthlibRequest:
-        """The request, with the keys of the client that signed an assertion in it.  Not ``in_thread``: they may be elsewhere."""
+        """The request with the keys of the client that its assertion names.  Runs on the event loop: it may fetch the keys."""
         if assertion := request.form.get("client_assertion"):
             request.keys = await self._assertion.keys(assertion)
         return request
 
     def endpoint_response(self, name: str, request: AuthlibRequest) -> AuthlibResponse:
-        """The answer of the ``token``, ``revocation`` or ``introspection`` endpoint."""
+        """The response of the ``token``, ``revocation`` or ``introspection`` endpoint."""
         try:
             request.check()
         except OAuth2Error as error:
             return self.error_response(request, error)
-        answer: AuthlibResponse = self.create_token_response(request) if name == "token" else self.create_endpoint_response(name, request)
-        return answer
+        response: AuthlibResponse = self.create_token_response(request) if name == "token" else self.create_endpoint_response(name, request)
+        return response
 
     def validate_request(self, request: AuthlibRequest) -> Any:
-        """The grant of a sound authorization request.  Raises OAuth2Error, with a redirect URI where one may be followed."""
+        """The grant of a valid authorization request.  Raises OAuth2Error, with a redirect URI if the client may receive the error."""
         request.check()
         return self.get_consent_grant(request, end_user=None)
 
     def authorization_response(self, request: AuthlibRequest, decision: Decision | None) -> AuthlibResponse:
-        """The redirect back to the client, with a code, or with ``access_denied`` for None."""
+        """The redirect to the client, with a code, or with ``access_denied`` if ``decision`` is None."""
         grant = self.get_authorization_grant(request)
-        answer: AuthlibResponse = self.create_authorization_response(request, grant_user=decision, grant=grant)
-        return answer
+        response: AuthlibResponse = self.create_authorization_response(request, grant_user=decision, grant=grant)
+        return response
 
     def error_response(self, request: AuthlibRequest, error: OAuth2Error) -> AuthlibResponse:
-        """The answer to an error: a redirect (with ``state`` and ``iss``) if it may be followed, else a JSON body."""
-        answer: AuthlibResponse = self.handle_error_response(request, error)
-        if answer.location:
-            self._iss.add_issuer_parameter(self, answer)
-        return answer
+        """The response to an error: a redirect with ``state`` and ``iss`` if the error has a redirect URI, else a JSON body."""
+        response: AuthlibResponse = self.handle_error_response(request, error)
+        if response.location:
+            self._issuer.add_issuer_parameter(self, response)
+        return response

@@ -1,17 +1,14 @@
-"""The look of our pages for apps that want to fit in (``smart_style_url``), and launch parameters as a client is told them.
+"""The SMART style document: colors, sizes and fonts of this server's pages, for apps that adopt them (``smart_style_url``).
 
-https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#styling.  The address holds a digest of the
-content, so a changed style has a new address and the old one may be kept for ever.
+https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#styling.  The path contains a digest of the
+content: a changed style has a new URL, so clients may cache the document without limit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Final
-
-from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.token_grants import TokenGrant
+from typing import Final
 
 _STYLE: Final = {
     "color_background": "#f2f6f7",
@@ -28,9 +25,3 @@ _STYLE: Final = {
 }
 STYLE: Final = json.dumps(_STYLE).encode()
 PATH: Final = f"/smart-style/{hashlib.sha256(STYLE).hexdigest()[:16]}.json"
-
-
-def launch_parameters(smart: SmartContext, token_grant: TokenGrant) -> dict[str, Any]:
-    """The launch parameters that stand beside an access token; a person's grant comes with our style, unless the launch had one."""
-    style = {"smart_style_url": f"{smart.origin}{PATH}"} if token_grant.username else {}
-    return style | token_grant.context()

@@ -1,7 +1,7 @@
-"""Access and refresh tokens: random texts, of which only digests are kept.
+"""Access and refresh tokens: random texts, of which only digests are stored.
 
-:func:`principal` is the one place where a bearer token becomes a caller.  Its answer may be cached by token
-digest for as long as the store's ``security`` counter stands still and ``expires`` lies ahead.
+:func:`resolve_principal` is the only function that turns a bearer token into a caller.  Its result may be cached by token
+digest until the store's permission epoch changes or ``expires`` is reached.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.core.persons import Person, own_reference, references
-from fhir_server.smart.core.scopes import Scope, narrowed, resource_scopes
+from fhir_server.smart.core.scopes import Scope, narrow_scopes, resource_scopes
 from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant
 from fhir_server.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller, as established by an access token at one instant.
+    """The caller that an access token identifies at one instant.
 
+    ``client_clearance``        sensitive categories that a backend may receive, ``*`` for all
+    ``trusted_writer``          whether the client may write security labels
+    ``person``                  the person who granted the token; None for a backend
     ``patient``, ``encounter``  ids in context
-    ``person``                  who is behind the token; None for a backend acting for itself
-    ``fhir_user``               ``Type/id`` of the row that this person is, in this context
-    ``expires``                 microseconds; not a caller from then on
-    ``withheld``                sensitivity labels of rows that the person keeps from this client
+    ``fhir_user``               ``Type/id`` of the resource that represents the person in this context
+    ``expires``                 in microseconds; the token is invalid from then on
+    ``withheld_labels``         sensitivity labels that the person withholds from this client
     """
 
     client_id: str
@@ -46,16 +48,16 @@ class Principal:
     withheld_labels: frozenset[str] = frozenset()
 
 
-class Issued(msgspec.Struct, frozen=True):
-    """A new token pair; ``refresh`` is None where none was asked for.  ``lifetime`` in microseconds."""
+class IssuedTokens(msgspec.Struct, frozen=True):
+    """New tokens.  ``refresh`` is None if no refresh token was requested; ``lifetime`` is the access token's, in microseconds."""
 
     access: str
     refresh: str | None
     lifetime: int
 
 
-async def principal(store: Store, token: str, now: int) -> Principal | None:
-    """The caller that a bearer token names, or None for one that is unknown, expired, revoked or orphaned."""
+async def resolve_principal(store: Store, token: str, now: int) -> Principal | None:
+    """The caller that a bearer token identifies.  None if it is unknown, expired or revoked, or its client or account is gone."""
     grant = await token_grants.find(store, ACCESS, digest(token), now)
     client = None if grant is None else await clients.find(store, grant.client_id)
     if grant is None or client is None or grant.expires <= now:
@@ -88,11 +90,11 @@ def _fhir_user(grant: TokenGrant, person: Person | None) -> str | None:
 
 
 def current_scope(client: clients.Client, grant: TokenGrant) -> str:
-    """What is left of the granted scopes under the client's registration as it stands now."""
-    return " ".join(narrowed(grant.scope, client.scopes, client.levels))
+    """The granted scopes that the client's current registration still allows."""
+    return " ".join(narrow_scopes(grant.scope, client.scopes, client.levels))
 
 
-async def operator_token(
+async def issue_operator_token(
     store: Store,
     client_id: str,
     scope: str,
@@ -102,9 +104,10 @@ async def operator_token(
     patient: str | None = None,
     fhir_user: str | None = None,
 ) -> str:
-    """An access token, good for an hour, made by someone at the machine that holds the store.
+    """Issue an access token, valid for one hour, for the command line.
 
-    Raises ValueError, worded for the operator, for an unknown client or user, and for scopes the client may not have.
+    Raises ValueError, with a message for the operator, for an unknown client or user and for scopes that the client may
+    not have.
     """
     client = await clients.find(store, client_id)
     if client is None:
@@ -126,22 +129,22 @@ async def issue(
     refresh: str | None = None,
     lifetime: int | None = None,
     refresh_life: int = REFRESH_LIFE,
-) -> Issued:
-    """Make an access token for a grant (and, if ``refresh`` scopes are given, a refresh token that stands for those).
+) -> IssuedTokens:
+    """Issue an access token for a grant, and a refresh token for the scopes ``refresh`` if given.  Times in microseconds.
 
-    Raises ValueError for a grant that no token may state: ``patient/`` scopes without a patient, ``system/``
-    scopes beside a person, ``patient/`` or ``user/`` scopes without one.
+    Raises ValueError for an inconsistent grant: ``patient/`` scopes without a patient, ``system/`` scopes with a person,
+    ``patient/`` or ``user/`` scopes without a person.
     """
     _check(grant)
     life = lifetime or (ACCESS_LIFE if grant.username else BACKEND_LIFE)
-    access = await _keep(store, ACCESS, grant, now, life)
-    renewal = None
+    access = await _store(store, ACCESS, grant, now, life)
+    refresh_token = None
     if refresh is not None:
-        renewal = await _keep(store, REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
-    return Issued(access, renewal, life)
+        refresh_token = await _store(store, REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
+    return IssuedTokens(access, refresh_token, life)
 
 
-async def _keep(store: Store, kind: str, grant: TokenGrant, now: int, life: int) -> str:
+async def _store(store: Store, kind: str, grant: TokenGrant, now: int, life: int) -> str:
     text = new_secret()
     record = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
     await store.key_values.put(kind, digest(text), record, now + life, grant.family)
@@ -151,18 +154,18 @@ async def _keep(store: Store, kind: str, grant: TokenGrant, now: int, life: int)
 def _check(grant: TokenGrant) -> None:
     levels = {scope.level for scope in resource_scopes(grant.scope)}
     if "patient" in levels and grant.patient is None:
-        raise ValueError("patient/ scopes need a patient in context.")
+        raise ValueError("patient/ scopes require a patient in context.")
     if grant.username is not None and "system" in levels:
-        raise ValueError("system/ scopes are for clients that act for no person.")
+        raise ValueError("system/ scopes are only for backend clients, without a person.")
     if grant.username is None and levels & {"patient", "user"}:
-        raise ValueError("patient/ and user/ scopes need a person.")
+        raise ValueError("patient/ and user/ scopes require a person.")
 
 
 async def claim(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
-    """Claim a code or refresh token: of any number of claimants one is told True.  Call :func:`spend` once tokens are made.
+    """Claim a code or refresh token before tokens are issued.  True for exactly one caller, who then calls :func:`consume`.
 
-    The claim is what its reuse is seen by later.  The code or token itself stays until then, so that whoever looks for what
-    stands (to end it) finds the grant in between too.
+    A later use finds the claim and so is recognized as reuse.  The code or token stays in the store until it is consumed, so
+    that a revocation in between finds the grant.
     """
     owner = msgspec.json.encode((grant.client_id, grant.family))
     life = TOMBSTONE_LIFE if kind != REFRESH else REFRESH_LIFE
@@ -170,7 +173,7 @@ async def claim(store: Store, kind: str, key: str, grant: TokenGrant, now: int) 
 
 
 async def consume(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
-    """Take a claimed code or refresh token away; False if the grant was ended meanwhile: then what was just made ends too."""
+    """Remove a claimed code or refresh token.  False if the grant was revoked since: then the new tokens are revoked too."""
     if await store.key_values.pop(kind, key, now) is not None:
         return True
     await store.key_values.delete_family(grant.family)
@@ -178,18 +181,18 @@ async def consume(store: Store, kind: str, key: str, grant: TokenGrant, now: int
 
 
 async def client_of(store: Store, kind: str, key: str, now: int) -> str | None:
-    """Id of the client that a code or refresh token was given to, be it redeemed or not."""
-    held = await token_grants.find(store, kind, key, now)
-    if held is not None:
-        return held.client_id
+    """The id of the client that received a code or refresh token, consumed or not; None for an unknown one."""
+    grant = await token_grants.find(store, kind, key, now)
+    if grant is not None:
+        return grant.client_id
     text = await store.key_values.get(f"spent-{kind}", key, now)
     return None if text is None else msgspec.json.decode(text, type=tuple[str, str])[0]
 
 
 async def revoke_if_reused(store: Store, kind: str, key: str, client_id: str, now: int) -> None:
-    """If this was redeemed before by the same client, end its family: one of the two holders is a thief (RFC 9700 4.14)."""
+    """Revoke the family of a code or refresh token that the same client has consumed before: it may be stolen (RFC 9700 4.14)."""
     text = await store.key_values.get(f"spent-{kind}", key, now)
-    if text is None or await store.key_values.get(kind, key, now) is not None:  # the latter: it is being exchanged just now
+    if text is None or await store.key_values.get(kind, key, now) is not None:  # in the latter case, another request is exchanging it
         return
     owner, family = msgspec.json.decode(text, type=tuple[str, str])
     if owner == client_id:
