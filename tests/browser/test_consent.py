@@ -66,7 +66,7 @@ def test_consent_page_shows_duration_and_offline_access_is_optional(walk: Walk) 
 def test_allowed_app_is_listed_before_it_requests_a_token(walk: Walk) -> None:
     walk.ask().sign_in("newly-adult").pick("newly-adult").press("button[value=allow]")
     entry = walk.visit("/apps").one(".entries").text
-    assert "Noor Newly" in entry and f" {datetime.now(UTC).year}" in entry.partition("Since")[2]
+    assert "Noor Newly" in entry and f" {datetime.now(UTC).year}" in entry.partition("Connected since")[2]
 
 
 def test_ending_app_access_in_another_tab_is_immediate(walk: Walk) -> None:
@@ -80,7 +80,7 @@ def test_ending_app_access_in_another_tab_is_immediate(walk: Walk) -> None:
     entry = walk.one(".entries").text
     assert "Demo phone app" in entry and "Alex Adult" in entry and "Not shared\nGenetic tests" in entry
     walk.press(".entries button")
-    assert "No app has access" in walk.one(".lead").text
+    assert "no connected apps" in walk.one(".lead").text
     walk.browser.close()
     walk.browser.switch_to.window(app)
     assert walk.browser.current_url.startswith(APP)

@@ -58,7 +58,7 @@ def test_charts_are_offered_to_clinicians_for_own_patients_only(walk: Walk) -> N
     walk.sign_in("clinician")
     assert {"/ehr/adult", "/ehr/teen"} <= {link.get_dom_attribute("href") for link in walk.all(".entries a")}
     walk.browser.get(f"{walk.origin}/ehr/senior")
-    assert "no such chart" in walk.one(".lead").text
+    assert "not among those of your patients" in walk.one(".lead").text
     Walk.fresh(walk.browser, walk.origin).browser.get(f"{walk.origin}/ehr")
     walk.sign_in("parent-a")
     assert "clinician's account" in walk.one(".lead").text
