@@ -25,7 +25,7 @@ LIMITS: tuple[tuple[Any, str, float], ...] = (
     (reader, "MILLISECONDS", int(HANG * 1000)),
     (retry, "_RETRY_SECONDS", HANG),
     (public_fetch, "DEADLINE", HANG),
-    (users, "_PATIENCE", HANG),
+    (users, "_LOCK_TIMEOUT", HANG),
 )
 
 
