@@ -13,7 +13,7 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.store import IndexedRow, Row, Transaction, VersionDigest
 from fhir_server.writing.row_labeling import RowLabeler
 
-# Rows of these types propagate their department to rows that refer to them, whatever their own class.
+# Rows of these types propagate their department to rows that refer to them, regardless of their own class.
 _DEPARTMENTS = frozenset({"Location", "HealthcareService", "Organization", "PractitionerRole"})
 
 

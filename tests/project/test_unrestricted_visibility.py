@@ -8,8 +8,8 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parents[2] / "fhir_server"
 CALLERS = {
-    "access/resolver.py _facts": "reads birth dates, relationships and consents to find out what the caller may see",
-    "access/permissions.py _facts": "the same",
+    "access/resolver.py resolve": "reads birth dates, relationships and consents to find out what the caller may see",
+    "access/resolver.py accessible_records": "reads the same facts to find out which records a person may open",
     "maintenance/export.py _export_type": "exports the store for its operator",
     "maintenance/relabel.py _relabel_page": "labels every row again",
 }
@@ -19,13 +19,17 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
+def matching_functions(source: str, matches: Callable[[ast.AST], bool]) -> Iterator[str]:
+    """The names of the functions in a module's source that contain a matching node."""
+    return (function.name for function in functions(ast.parse(source)) if any(map(matches, ast.walk(function))))
+
+
 def functions_with(matches: Callable[[ast.AST], bool]) -> set[str]:
     """The functions of the product that contain a matching node, by file and name."""
     return {
-        f"{path.relative_to(SOURCES).as_posix()} {function.name}"
+        f"{path.relative_to(SOURCES).as_posix()} {name}"
         for path in SOURCES.rglob("*.py")
-        for function in functions(ast.parse(path.read_text(encoding="utf-8")))
-        if any(map(matches, ast.walk(function)))
+        for name in matching_functions(path.read_text(encoding="utf-8"), matches)
     }
 
 
@@ -38,10 +42,20 @@ def admits_unreleased_rows(node: ast.AST) -> bool:
 
 
 def test_only_listed_functions_use_unrestricted_visibility() -> None:
-    found = functions_with(is_call_of_unrestricted)
-    assert found <= set(CALLERS)
-    assert {"maintenance/export.py _export_type", "maintenance/relabel.py _relabel_page"} <= found
+    assert functions_with(is_call_of_unrestricted) == set(CALLERS)
 
 
 def test_no_other_function_builds_it_by_hand() -> None:
-    assert functions_with(admits_unreleased_rows) <= {"search/visibility.py unrestricted", "access/permissions.py _facts"}
+    assert functions_with(admits_unreleased_rows) == {"search/visibility.py unrestricted"}
+
+
+def test_unlisted_uses_of_unrestricted_visibility_are_detected() -> None:
+    planted = """
+async def answer(view):
+    return Visibility.unrestricted(3, view.now)
+
+def by_hand(classes):
+    return VisibilityClause(None, classes, released_only=False)
+"""
+    assert list(matching_functions(planted, is_call_of_unrestricted)) == ["answer"]
+    assert list(matching_functions(planted, admits_unreleased_rows)) == ["by_hand"]

@@ -72,7 +72,9 @@ class RegistrationPages:
             return self._page(request, values, _INSTRUCTIONS.get(error.member) or str(error))
         if registered is None:
             return self._page(request, values, _INVALID_TOKEN)
-        return render(self._smart, "app_registered.html", done=registered, told=registration.client_information(self._smart, registered))
+        return render(
+            self._smart, "app_registered.html", registered=registered, information=registration.client_information(self._smart, registered)
+        )
 
     def _page(self, request: Request, values: dict[str, Any], problem: str = "", status: int = 400) -> Response:
         cookie = cookies.session_cookie(self._smart, request) or new_secret()
@@ -82,7 +84,7 @@ class RegistrationPages:
             status if problem else 200,
             problem=problem,
             token=sessions.form_token(cookie),
-            given=values,
+            values=values,
             methods=_METHODS,
             scopes=_SCOPES,
             invited=not self._smart.is_demo,
