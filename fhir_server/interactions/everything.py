@@ -16,10 +16,11 @@ from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
+from fhir_server.resources.references import is_local
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
 from fhir_server.search.rows import Position
-from fhir_server.writing.references import is_local, references
+from fhir_server.writing.references import references
 
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
 _MAX_COUNT = 1000

@@ -15,6 +15,7 @@ from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
+from fhir_server.resources.references import is_local
 from fhir_server.search import index
 from fhir_server.search import query as queries
 from fhir_server.search.criteria import refers
@@ -22,7 +23,6 @@ from fhir_server.search.filters import IdIs
 from fhir_server.search.query import Query
 from fhir_server.search.result_parameters import Include
 from fhir_server.search.rows import Position
-from fhir_server.writing.references import is_local
 
 MAX_INCLUDED = 1000
 """Largest number of resources that _include and _revinclude add to one page."""

@@ -14,12 +14,12 @@ from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
+from fhir_server.resources.references import is_local, without_base
 from fhir_server.search import query
 from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
 from fhir_server.writing.draft import Draft, parse_draft
-from fhir_server.writing.references import is_local, relative
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def require_covered(view: View, draft: Draft, interaction: ScopeInteraction) -> 
 
 def local_references(draft: Draft, base: str) -> frozenset[str]:
     """The ``Type/id`` of all resources of this server that a draft refers to."""
-    targets = {relative(reference, base) for reference in draft.references()}
+    targets = {without_base(reference, base) for reference in draft.references()}
     return frozenset(target for target in targets if is_local(target))
 
 

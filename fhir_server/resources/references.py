@@ -11,13 +11,17 @@ versioned_target       no        accepted  no
 relative_target        no        accepted  accepted
 type_at_end            accepted  accepted  no
 written_type           accepted  accepted  fragment; or ``Type?query``
+without_base           removed   removed   removed
 =====================  ========  ========  ===================
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final, NamedTuple
+
+from fhir_server.resources import definitions
 
 ID_PATTERN: Final = r"[A-Za-z0-9\-.]{1,64}"
 """The datatype ``id`` of R4: of logical ids and of version ids."""
@@ -33,6 +37,7 @@ _EXACT: Final = re.compile(rf"({_TYPE})/({ID_PATTERN})")
 _VERSIONED: Final = re.compile(rf"({_TYPE})/({ID_PATTERN}){_VERSION}")
 _RELATIVE: Final = re.compile(rf"({_TYPE})/({ID_PATTERN}){_VERSION}(?:[?#].*)?")
 _AT_END: Final = re.compile(rf"(?:^|/)({_TYPE})/{ID_PATTERN}{_VERSION}$")
+_VERSION_OR_REST: Final = re.compile(r"/_history/|[?#]")
 _WRITTEN: Final = re.compile(rf"(https?://[^?#]*/)?({_TYPE})(?:/{ID_PATTERN}{_VERSION}(?:#.*)?|\?.*)")
 
 
@@ -68,6 +73,23 @@ def written_type(text: str) -> WrittenType | None:
     """The type that a relative reference, an http URL or a conditional reference (``Type?criteria``) states; None for any other text."""
     match = _WRITTEN.fullmatch(text)
     return WrittenType(match[2], match[1] is not None) if match else None
+
+
+def without_base(reference: str, base: str) -> str:
+    """A reference below ``base``, or a relative one, without base, version, fragment and query: ``Type/id``; others unchanged."""
+    text = reference.removeprefix(base + "/") if reference.startswith(base + "/") else reference
+    return _VERSION_OR_REST.split(text, maxsplit=1)[0]
+
+
+def is_local(reference: str) -> bool:
+    """Whether a relative reference has the form ``Type/id`` with a resource type of R4."""
+    type, _, id = reference.partition("/")
+    return type in _types() and ID.fullmatch(id) is not None
+
+
+@functools.cache
+def _types() -> frozenset[str]:
+    return frozenset(definitions.types())
 
 
 def _target(match: re.Match[str] | None) -> Target | None:

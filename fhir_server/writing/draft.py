@@ -13,7 +13,7 @@ from typing import Any
 from fhir_server import jsontext
 from fhir_server.errors import Problem
 from fhir_server.resources import catalog, validate
-from fhir_server.writing.references import has_readable_references, references, without_base
+from fhir_server.writing.references import has_readable_references, references, without_base_in_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ def parse_draft(text: bytes, type: str | None = None, *, base: str = "") -> Draf
     Absolute references below ``base``, this server's FHIR base URL, become relative, so that a row has one name.  Raises
     Problem ``invalid`` with one issue for each defect.
     """
-    text = without_base(text, base)
+    text = without_base_in_text(text, base)
     value = jsontext.parse(text)
     if not has_readable_references(text, value):
-        text = without_base(jsontext.unescape(text), base)
+        text = without_base_in_text(jsontext.unescape(text), base)
         value = jsontext.parse(text)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")

@@ -1,6 +1,6 @@
-"""Literal references in the JSON text of a resource: which ones there are, and the row each one names.
+"""Finds and rewrites the literal references in the JSON text of a resource.
 
-http://hl7.org/fhir/R4/references.html#literal
+:mod:`fhir_server.resources.references` has the grammar of a reference.
 """
 
 from __future__ import annotations
@@ -9,10 +9,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fhir_server.resources import catalog
-from fhir_server.resources.references import ID
-
-_VERSION_OR_REST = re.compile(r"/_history/|[?#]")
 _REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
 
 
@@ -29,22 +25,10 @@ def has_readable_references(text: bytes, value: Any) -> bool:
     return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_references_in(value))
 
 
-def without_base(text: bytes, base: str) -> bytes:
+def without_base_in_text(text: bytes, base: str) -> bytes:
     """The JSON text with the absolute references below ``base``, this server's FHIR base URL, made relative."""
     own = f'"{base}/'.encode()
     return _REFERENCE.sub(lambda match: match.group(0).replace(own, b'"'), text) if base and own in text else text
-
-
-def relative(reference: str, base: str) -> str:
-    """A literal reference as ``Type/id``, without this server's base, a version and the rest; others unchanged."""
-    text = reference.removeprefix(base + "/") if reference.startswith(base + "/") else reference
-    return _VERSION_OR_REST.split(text, maxsplit=1)[0]
-
-
-def is_local(reference: str) -> bool:
-    """Whether a relative reference has the form ``Type/id`` with a resource type of R4."""
-    type, _, id = reference.partition("/")
-    return type in catalog() and ID.fullmatch(id) is not None
 
 
 def _references_in(value: Any) -> Iterator[str]:
