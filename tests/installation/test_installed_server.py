@@ -134,8 +134,8 @@ def test_serve_starts_in_an_empty_folder(program: Path, tmp_path: Path, origin: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "Error: FHIR_SERVER_SECRET_KEY must hold a secret"),
-        ({"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_IG": "missing"}, "Error: No lists of sensitive and ordinary codes in missing"),
+        ({}, "Error: FHIR_SERVER_SECRET_KEY must be a secret"),
+        ({"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_IG_PATH": "missing"}, "Error: No lists of sensitive and ordinary codes in missing"),
         ({"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_STORE": "sqlite:///file/fhir.sqlite"}, "Error: Cannot make the folder"),
     ],
     ids=["key", "code-lists", "store-folder"],

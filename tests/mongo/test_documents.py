@@ -128,7 +128,7 @@ def test_transaction_larger_than_the_cache_returns_413(monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr(MongoTransaction, "finish", full)
             refused = served.request(token, "PUT", "Patient/p", body=patient)
-        assert refused.status == 413 and "larger than the database takes" in refused.json["issue"][0]["diagnostics"]
+        assert refused.status == 413 and "too large for the database" in refused.json["issue"][0]["diagnostics"]
         assert served.request(token, "PUT", "Patient/p", body=patient).status == 201
     finally:
         served.close()
@@ -159,7 +159,7 @@ def test_regex_metacharacters_match_literally(text: str) -> None:
 
 def test_overlong_contains_text_is_refused() -> None:
     async def scenario(store: Store, _: str) -> None:
-        with pytest.raises(Problem, match="8000 letters"):
+        with pytest.raises(Problem, match="8000 characters"):
             await found(store, Has("name", TextIs("x" * 8001, "contains")))
         assert await found(store, Has("code", TokenIs(None, "x" * 100_000))) == []
 

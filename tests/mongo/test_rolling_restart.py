@@ -36,10 +36,10 @@ HttpToolsProtocol.on_headers_complete = counted
 # A process that does not write what is left of its audit when it ends, and has not had the time before.
 HURRIED = """
 from fhir_server import audit
-audit._PAUSE = 3600
+audit._FLUSH_SECONDS = 3600
 async def close(self):
     pass
-audit.Auditor.close = close
+audit.AuditLog.close = close
 """
 
 

@@ -14,10 +14,10 @@ ROUNDS, MANY = 90, 1700  # in each a grant changes twice, and three answers are 
 
 # A process that never looks whether the plans it remembers still stand.
 STALE = """
-from fhir_server import door
-async def stands(plan, snapshot, now):
-    return now < plan.until
-door._stands = stands
+from fhir_server.access import authentication
+async def is_current(permissions, snapshot, now):
+    return now < permissions.valid_until
+authentication._is_current = is_current
 """
 
 

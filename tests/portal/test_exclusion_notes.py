@@ -7,12 +7,22 @@ import pytest
 from fhir_server.access.access_summary import TOPICS, describe_level, exclusion_note, summarize_access
 from fhir_server.consent import policy as policies
 from fhir_server.consent.decision import Actor, permits
+from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.visibility_classes import VisibilityClass
 from tests.portal.environment import World
 
 POLICIES = ("optum", "ssm", "strict")
 LEVELS = ("standard", "full", "scheduling", "billing")
-PROXIES = [Actor("PT"), Actor("PC"), Actor("PA", "standard"), Actor("PA", "full"), Actor("PA", "billing+standard")]
+
+
+def adult_proxy(*levels: str) -> Actor:
+    return Actor(ActorKind.ADULT_PROXY, frozenset(levels))
+
+
+PROXIES = [
+    *(Actor(kind) for kind in (ActorKind.TEEN_PROXY, ActorKind.CHILD_PROXY)),
+    *(adult_proxy(*levels) for levels in (("standard",), ("full",), ("billing", "standard"))),
+]
 
 
 def denied(name: str, actor: Actor) -> set[str]:
@@ -30,7 +40,7 @@ def test_exclusion_note_lists_exactly_the_fully_denied_data(name: str, actor: Ac
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize(("level", "included"), [("scheduling", "visits"), ("billing", "bills and insurance")])
 def test_exclusion_note_of_a_narrow_level_lists_what_is_included(name: str, level: str, included: str) -> None:
-    note = exclusion_note(policies.load(name), Actor("PA", level))
+    note = exclusion_note(policies.load(name), adult_proxy(level))
     assert note.startswith(f"Includes only {included}.")
     assert ("Not included: sensitive content" in note) == (level == "scheduling")
 
@@ -40,8 +50,8 @@ def test_exclusion_note_of_a_narrow_level_lists_what_is_included(name: str, leve
 def test_sharing_page_and_record_list_agree_on_each_level(name: str, level: str) -> None:
     policy = policies.load(name)
     included, _, excluded = describe_level(policy, level).partition("Does not include")
-    note = exclusion_note(policy, Actor("PA", level))
-    summary = summarize_access(policy, Actor("PA", level))
+    note = exclusion_note(policy, adult_proxy(level))
+    summary = summarize_access(policy, adult_proxy(level))
     assert all(topic in included for topic in summary.included) and all(topic in excluded for topic in summary.excluded)
     assert ("sensitive content" in excluded) == (not summary.sensitive_included)
     assert ("sensitive content" in note) == summary.sensitive_excluded
@@ -52,7 +62,7 @@ def test_every_topic_is_a_data_class_of_the_policy(name: str) -> None:
     assert policies.load(name).classes >= TOPICS.keys()
 
 
-@pytest.mark.parametrize("actor", [Actor("AS"), Actor("CT"), Actor("BO")])
+@pytest.mark.parametrize("actor", [Actor(kind) for kind in (ActorKind.ADULT_SELF, ActorKind.CLINICIAN, ActorKind.BILLING_OFFICE)])
 def test_exclusion_note_is_empty_for_self_clinician_and_billing(actor: Actor) -> None:
     assert exclusion_note(policies.load("strict"), actor) == ""
 

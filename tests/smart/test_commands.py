@@ -69,4 +69,4 @@ def test_policy_command_accepts_names_and_relative_paths(run, tmp_path: Path, mo
         checked = run("policy", name)
         assert checked.exit_code == 0 and checked.output.startswith(f"{name}: version "), checked.output
         assert run("policy", FHIR_SERVER_POLICY=name).output == checked.output
-    assert "No policy file absent.json" in run("policy", "absent.json").output
+    assert "There is no policy file absent.json" in run("policy", "absent.json").output
