@@ -86,7 +86,7 @@ async def create_in(
     await context.tx.prefetch((f"{draft.type}/{id}", *targets))
     await require_visible(view, targets - (bundle.written if bundle else frozenset()))
     source = app_state.owner(view.permissions, draft.type)
-    row = await context.writer.write(draft, id, trusted=view.permissions.may_write_labels, previous=None, source=source)
+    row = await context.writer.write(draft, id, takes_labels=view.permissions.may_write_labels, previous=None, source=source)
     return await _written_response(context, row, 201, request, service)
 
 
@@ -115,7 +115,7 @@ async def update_in(
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
         draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
-    row = await context.writer.write(draft, id, trusted=view.permissions.may_write_labels, previous=current.stored)
+    row = await context.writer.write(draft, id, takes_labels=view.permissions.may_write_labels, previous=current.stored)
     if current.stored is None:
         await context.writer.relabel_referrers(f"{draft.type}/{id}")
     return await _written_response(context, row, 200 if current.visible else 201, request, service)

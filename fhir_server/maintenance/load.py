@@ -93,7 +93,7 @@ class Loader:
             current = await tx.read_unfiltered(draft.type, item.id)
             if current is not None and _has_same_content(current, draft):
                 continue
-            await resource_writer.write(draft, item.id, trusted=True, previous=current)
+            await resource_writer.write(draft, item.id, takes_labels=True, previous=current)
             if current is None:
                 await resource_writer.relabel_referrers(f"{draft.type}/{item.id}")
             stored += 1

@@ -83,8 +83,8 @@ async def share(context: PortalContext, user: User, request: SharingRequest, now
         if len(await _grants_in_force(context, view, user)) >= MAX_GRANTS:
             raise SharingFormError(_MANY)
         writer = context.writer(tx, now)
-        await writer.write(person, related_person, trusted=False, previous=None)
-        await writer.write(consent, consent_id, trusted=False, previous=None)
+        await writer.write(person, related_person, takes_labels=False, previous=None)
+        await writer.write(consent, consent_id, takes_labels=False, previous=None)
 
     await context.smart.store.write(job)
     code = await activation_codes.issue(context.smart.store.key_values, Invitation(patient, consent_id, related_person), now)
@@ -111,7 +111,7 @@ async def end(context: PortalContext, user: User, consent: str, now: int) -> Non
             raise SharingFormError(ENDED)
         ended = parse_draft(jsontext.join_members(jsontext.members(row.body) | {"status": b'"inactive"'}), "Consent")
         # Everything but the status is the stored text, so the security labels stay, no matter who set them.
-        await context.writer(tx, now).write(ended, consent, trusted=True, previous=row)
+        await context.writer(tx, now).write(ended, consent, takes_labels=True, previous=row)
 
     await context.smart.store.write(job)
     await activation_codes.delete_codes(context.smart.store.key_values, consent)

@@ -42,15 +42,15 @@ class ResourceWriter:
         self._rows = RowLabeler(tx, labeler, base)
         self._propagation = Propagation(tx, labeler, self._rows)
 
-    async def write(self, draft: Draft, id: str, *, trusted: bool, previous: Row | None, source: str = "") -> Row:
+    async def write(self, draft: Draft, id: str, *, takes_labels: bool, previous: Row | None, source: str = "") -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
 
-        A ``trusted`` caller sends security labels, tags and source; an update by another keeps the present ones.
-        ``source``: the ``meta.source`` of a new row by a caller who is not trusted.
+        ``takes_labels``: security labels, tags and source are those of the draft; otherwise an update keeps the present ones,
+        and a new row has ``source`` as its ``meta.source``.
         """
         created = previous is None or previous.interaction == "delete"
         version = previous.version + 1 if previous else 1
-        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, self._now), _meta(draft, trusted, previous, source))
+        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, self._now), _meta(draft, takes_labels, previous, source))
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
         indexed = await self._rows.label(row, value, history_of(previous))
         await self._tx.put(indexed)
@@ -91,10 +91,10 @@ class ResourceWriter:
         await self._propagation.after_write(row, previous)
 
 
-def _meta(draft: Draft, trusted: bool, previous: Row | None, source: str) -> dict[str, bytes]:
+def _meta(draft: Draft, takes_labels: bool, previous: Row | None, source: str) -> dict[str, bytes]:
     """The members of the new version's meta besides version number and time."""
     received = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
-    internal = INTERNAL_META if not trusted else ()
+    internal = INTERNAL_META if not takes_labels else ()
     meta = {name: text for name, text in received.items() if name not in ("versionId", "lastUpdated", *internal)}
     if internal and previous is not None and previous.body:
         present = jsontext.members(jsontext.members(previous.body)["meta"])

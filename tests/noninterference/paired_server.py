@@ -183,7 +183,7 @@ class World:
                     await writing.delete(current)
                 return
             draft = parse_draft(json.dumps(write.resource).encode(), write.type)
-            await writing.write(draft, write.id, trusted=True, previous=current)
+            await writing.write(draft, write.id, takes_labels=True, previous=current)
             if current is None:
                 await writing.relabel_referrers(write.name)
             await writing.relabel_pending()

@@ -135,7 +135,7 @@ class World:
         async def job(tx: Transaction) -> None:
             writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
             for one in drafts:
-                await writing.write(one, str(one.id), trusted=True, previous=None)
+                await writing.write(one, str(one.id), takes_labels=True, previous=None)
             await writing.relabel_pending()
 
         await self.store.write(job)
@@ -177,7 +177,7 @@ class World:
             assert row is not None
             text = json.dumps(jsontext.parse(row.body) | members).encode()
             writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
-            await writing.write(parse_draft(text), id, trusted=True, previous=row)
+            await writing.write(parse_draft(text), id, takes_labels=True, previous=row)
 
         await self.store.write(job)
 
