@@ -1,4 +1,4 @@
-"""A reference to a row out of view is not there: not to read, not to search by, not to sort by."""
+"""A reference to a hidden row is hidden too: it is not returned, searchable or sortable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPELLINGS = (
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("bundled", [False, True])
 def test_json_escaped_references_are_recognized(served: Served, name: str, spelling: str, bundled: bool) -> None:
-    """Many programs escape the slashes of an address."""
+    """Many programs escape the slashes of a URL in JSON."""
     feed, parent = served.token(), served.app_token("parent-a", "teen")
     row = {
         name: value for name, value in served.get(feed, "Observation/teen-hemoglobin").json.items() if name not in ("derivedFrom", "meta")
@@ -53,7 +53,7 @@ def test_json_escaped_references_are_recognized(served: Served, name: str, spell
     assert served.get(feed, "Observation/spelt").json["derivedFrom"] == [HIDDEN | {"display": "café"}]
     assert "derivedFrom" not in served.get(parent, "Observation/spelt").json
     assert served.get(parent, "Observation/spelt").status == 200
-    assert served.request(feed, "DELETE", "Observation/spelt").status == 204  # for the tests that count
+    assert served.request(feed, "DELETE", "Observation/spelt").status == 204  # other tests count the rows
 
 
 def test_reference_with_version_fragment_or_query_stays_guarded(served: Served) -> None:
@@ -81,7 +81,7 @@ def test_attachment_url_is_shown_only_if_its_target_is_visible(served: Served, b
     for url, shown in ((f"{base}DiagnosticReport/to-come", False), (f"{base}DiagnosticReport/come", True), ("https://x.example/1", True)):
         body = document | {"content": [{"attachment": {"url": url, "title": "A paper"}}]}
         assert served.request(feed, "PUT", "DocumentReference/attached", body=body).status in (200, 201)
-        assert served.get(feed, "DocumentReference/attached").json["content"][0]["attachment"]["url"] == url  # as it was written
+        assert served.get(feed, "DocumentReference/attached").json["content"][0]["attachment"]["url"] == url  # unchanged
         answer = served.get(patient, "DocumentReference/attached")
         assert answer.status == 200 and (url in answer.body.decode()) is shown, url
     assert served.request(feed, "DELETE", "DocumentReference/attached").status == 204

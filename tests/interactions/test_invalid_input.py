@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is an OperationOutcome with the right status, never a 5xx, and nothing is stored."""
+"""Every invalid input gets an OperationOutcome with the right status, never a 5xx, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ HEADERS = st.dictionaries(
 
 @st.composite
 def spoilt(draw: Any) -> dict[str, Any]:
-    """An Observation with one member replaced by, or beside, anything at all."""
+    """An Observation with one member replaced or added, with a random value."""
     name = draw(st.one_of(st.sampled_from(sorted(GOOD)), st.text(max_size=10)))
     return {**GOOD, name: draw(JUNK)}
 

@@ -1,4 +1,4 @@
-"""What comes back is what went in, but for id and meta."""
+"""A resource is returned as it was sent, except for id and meta."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The RESTful interactions, as a client meets them (http://hl7.org/fhir/R4/http.html)."""
+"""The RESTful interactions as a client uses them (http://hl7.org/fhir/R4/http.html)."""
 
 from __future__ import annotations
 
@@ -206,5 +206,5 @@ def test_absolute_reference_to_this_server_is_treated_as_local(served: Served, f
     created = served.request(feed, "POST", "Observation", body=body)
     assert created.json["subject"]["reference"] == "Patient/adult"
     proxy = served.app_token("proxy-standard", "adult")
-    assert served.get(proxy, f"Observation/{created.json['id']}").status == 404  # it inherits the visit's label
+    assert served.get(proxy, f"Observation/{created.json['id']}").status == 404  # it inherits the label of the Encounter
     assert created.json["id"] in served.all_ids(feed, "Observation?patient=adult&_count=1000")

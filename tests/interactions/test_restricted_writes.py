@@ -1,4 +1,4 @@
-"""Writes by callers who do not see everything: nothing they were not shown is lost, and no label is lifted by the way."""
+"""Writes by callers who do not see everything: they neither delete hidden data nor remove labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_clinician_update_preserves_hidden_elements(served: Served, feed: str, c
     visit = {**served.get(feed, "Encounter/adult-annual-visit").json, "account": [{"reference": "Account/adult-account"}]}
     assert served.request(feed, "PUT", "Encounter/adult-annual-visit", body=visit).status == 200
     shown = served.get(clinician, "Encounter/adult-annual-visit").json
-    assert "account" not in shown  # billing is not for clinicians
+    assert "account" not in shown  # clinicians do not see billing references
     assert served.request(clinician, "PUT", "Encounter/adult-annual-visit", body={**shown, "priority": {"text": "routine"}}).status == 200
     stored = served.get(feed, "Encounter/adult-annual-visit").json
     assert stored["account"] == visit["account"] and stored["priority"] == {"text": "routine"}
@@ -59,7 +59,7 @@ def test_patients_and_proxies_cannot_update_or_delete(served: Served, user: str,
         for method in ("PUT", "DELETE")
         for id in (mine, "never-existed", f"{patient}-hiv-screen")
     }
-    assert len(answers) == 2  # one refusal for each method, whatever the row
+    assert len(answers) == 2  # one refusal per method, equal for every row
     assert served.get(token, f"Observation/{mine}").json == seen
 
 

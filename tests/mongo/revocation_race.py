@@ -1,4 +1,4 @@
-"""Two server processes on one database: one creates and revokes a proxy grant, then both read with it."""
+"""Two server processes on one database: one creates and revokes a proxy grant, then the proxy reads through both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONSENT = "Consent/proxy-full-of-adult"
 
 
 class Pair(NamedTuple):
-    """The FHIR bases of both processes, and tokens that both take: of the institution's feed, and of a proxy."""
+    """The FHIR base URLs of both processes, and tokens of the institution's feed and of a proxy, valid at both."""
 
     bases: tuple[str, str]
     feed: str
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 @contextmanager
 def started(url: str, fault: str = "") -> Iterator[Pair]:
-    """Two processes on this empty database with the seeds in it, ``fault`` in each of them."""
+    """Fill this empty database with the seeds and start two processes on it.  ``fault`` is run in each process first."""
     served = Served(url, origin=ORIGIN)
     feed, proxy = served.token(), served.app_token("proxy-full", "adult")
     consent = served.get(feed, CONSENT).json
@@ -49,8 +49,11 @@ def started(url: str, fault: str = "") -> Iterator[Pair]:
 
 @dataclass
 class Race:
-    """``judged``: answers looked at, ``stale``: those not as the grant acknowledged last says, ``refused``: requests that were
-    told to come back (503), ``longest``: seconds that one of the others took."""
+    """The counts of a race.
+
+    ``judged``: responses checked.  ``stale``: responses that do not match the last acknowledged grant.  ``refused``: responses
+    with status 503.  ``longest``: seconds of the slowest request.
+    """
 
     pair: Pair
     judged: int = 0
@@ -59,12 +62,12 @@ class Race:
     longest: float = 0.0
 
     async def run(self, going: Callable[[int], bool]) -> None:
-        """In each round a grant is revoked and given again by one process, and three answers follow each time."""
+        """In each round, revoke and restore a grant through one process.  Check three responses after each change."""
         async with httpx.AsyncClient(timeout=HANG) as client:
             busy = True
 
             async def read(base: str) -> None:
-                """Readings that never stop, so that plans are in use and made again while grants change."""
+                """Read without pause, so that permissions are cached and recomputed while grants change."""
                 while busy:
                     await self._read(client, base)
 
@@ -93,7 +96,7 @@ class Race:
                 self.stale.append(f"{round}: {name} after {status}")
 
     async def _read(self, client: httpx.AsyncClient, base: str) -> bool:
-        """Whether the proxy is shown the row."""
+        """Return whether the proxy sees the row."""
         answer = await self._asked(client, "GET", f"{base}/{ROW}", self.pair.proxy)
         assert answer.status_code in (200, 404), answer.text
         return answer.status_code == 200
@@ -109,7 +112,7 @@ class Race:
         assert answer.status_code == 200, answer.text
 
     async def _asked(self, client: httpx.AsyncClient, method: str, url: str, token: str, body: str | None = None) -> httpx.Response:
-        """The answer, after as many attempts as it takes while the server says that it is busy."""
+        """Send the request until the response is not 503, and return the response."""
         headers = {"authorization": f"Bearer {token}", "content-type": "application/fhir+json"}
         while True:
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Starts server processes as an operator does, for tests that kill them or run several on one database."""
+"""Starts server processes as an operator would, for tests that kill them or run several on one database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORIGIN = "http://127.0.0.1:8000"
 
 
 class Process:
-    """``fhir-server serve`` on the store ``url``; ``fault`` is Python that is run in it before it starts."""
+    """Runs ``fhir-server serve`` on the store ``url``.  ``fault`` is Python code that runs in the process first."""
 
     def __init__(self, url: str, fault: str = "") -> None:
         self.port = reserved_port()
@@ -34,11 +34,11 @@ class Process:
 
     @property
     def base(self) -> str:
-        """Of the FHIR API."""
+        """Base URL of the FHIR API."""
         return f"{self.address}/fhir"
 
     def await_answer(self) -> None:
-        """Raises AssertionError if the process ends, or is silent for long."""
+        """Wait until the server answers.  Raises AssertionError if the process ends or does not answer in time."""
         wait_until(self._answers, "the server answers", every=0.05)
 
     def _answers(self) -> bool:
@@ -49,11 +49,11 @@ class Process:
             return False
 
     def kill(self) -> None:
-        """As a power cut would end it."""
+        """Kill the process at once, as a power failure would."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """As an operator ends it."""
+        """Stop the process as an operator would."""
         self.process.terminate()
         self.process.wait(HANG)

@@ -1,6 +1,6 @@
-"""The ``mongod`` that the tests of a worker share, started when a test first needs it, and databases in it.
+"""The ``mongod`` that the tests of one worker share, and its databases.  It starts when a test first needs it.
 
-``FHIR_SERVER_TEST_MONGODB`` names another server instead (a URL with ``{name}`` for the database).
+``FHIR_SERVER_TEST_MONGODB`` names another server instead (a URL with ``{name}`` in place of the database name).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pymongo import MongoClient
 from tests.mongo.mongod import ReplicaSet
 from tests.waiting import wait_until
 
-_OURS: Final = "fhir-server"  # what the store's client calls itself
+_OURS: Final = "fhir-server"  # the application name of the store's client
 
 _numbers = count()
 _made: list[str] = []
 
 
 def server_url() -> str:
-    """URL of the running server, with ``{name}`` where the database's name belongs.  Raises RuntimeError if it does not start."""
+    """Return the URL of the running server with ``{name}`` in place of the database name.  Raises RuntimeError if it does not start."""
     given = os.environ.get("FHIR_SERVER_TEST_MONGODB")
     if given:
         return given
@@ -35,7 +35,7 @@ def server_url() -> str:
 
 @lru_cache(1)
 def _started() -> ReplicaSet | Exception:
-    """The server, or why there is none: hundreds of tests need not wait for it to fail again."""
+    """Return the server, or the error if it does not start.  The error is cached, so that tests do not wait for it repeatedly."""
     try:
         replica_set = ReplicaSet()
     except Exception as error:
@@ -45,21 +45,22 @@ def _started() -> ReplicaSet | Exception:
 
 
 def fresh_url() -> str:
-    """URL of a database that is not there yet."""
+    """Return the URL of a database that does not exist yet."""
     name = f"t{os.getpid()}x{next(_numbers)}"
     _made.append(name)
     return server_url().replace("{name}", name)
 
 
 def end_transactions_of_the_dead() -> None:
-    """End what killed processes left undone, as the server itself does after ``transactionLifetimeLimitSeconds``.
+    """End the transactions of killed processes now instead of after ``transactionLifetimeLimitSeconds``.
 
-    A lower limit would end transactions of the living too, where the machine is slow.  For when no process of ours is connected.
+    A lower limit could also end transactions of running processes on a slow machine.  Call this only when no process of the
+    tests is connected.
     """
     with MongoClient[Any](server_url().replace("{name}", "")) as client:
 
         def connected() -> bool:
-            """What a dead process sent before it died may still be on its way to the server."""
+            """Return whether the server still runs operations that a killed process sent."""
             asked = {"allUsers": True, "idleConnections": True, "idleSessions": False}
             return bool(list(client.admin.aggregate([{"$currentOp": asked}, {"$match": {"appName": _OURS}}])))
 
@@ -68,9 +69,9 @@ def end_transactions_of_the_dead() -> None:
 
 
 def emptied_url(which: str = "") -> str:
-    """URL of a database that holds nothing any more: made once, for its indexes take longer to make than most tests do.
+    """Return the URL of an empty database.  It is created once and then reused, because creating its indexes is slow.
 
-    ``which`` tells those apart that a test needs at the same time.
+    ``which`` distinguishes databases that a test needs at the same time.
     """
     name = f"t{os.getpid()}{which}"
     url = server_url().replace("{name}", name)
@@ -83,7 +84,7 @@ def emptied_url(which: str = "") -> str:
 
 
 def drop_databases() -> None:
-    """Drop every database handed out so far: their indexes are files that the server would keep open."""
+    """Drop every database created so far, because the server keeps the files of their indexes open."""
     if _made:
         with MongoClient(server_url().replace("{name}", "")) as client:
             while _made:

@@ -28,7 +28,7 @@ def listener() -> Listener:
 def served(listener: Listener) -> Iterator[Served]:
     right = MongoStore.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "_CONFIRMED_SECONDS", HANG)  # that the primary is one is asked every two seconds, which is not counted here
+        patch.setattr(schema, "_CONFIRMED_SECONDS", HANG)  # avoids the periodic check of the primary, which is not counted here
         patch.setattr(MongoStore, "__init__", lambda store, url: right(store, url, event_listeners=[listener]))
         served = Served(fresh_url())
         yield served
@@ -36,12 +36,12 @@ def served(listener: Listener) -> Iterator[Served]:
 
 
 def commands(served: Served, listener: Listener, token: str, method: str, path: str, body: Any = None) -> list[str]:
-    """What a request asks of the database, once plans are ready and the primary is known to be one."""
+    """Return the commands that a request sends when permissions are cached and the primary is confirmed."""
     for _ in range(2):
         listener.commands.clear()
         assert served.request(token, method, path, body=body).status in (200, 201)
     asked = list(listener.commands)
-    auditing = {_transaction(command) for command in asked if command.get("insert") == "journal"}  # goes on beside it
+    auditing = {_transaction(command) for command in asked if command.get("insert") == "journal"}  # the audit log is written in parallel
     return [next(iter(command)) for command in asked if _transaction(command) not in auditing]
 
 

@@ -31,7 +31,7 @@ ASKED = (
     "Appointment?_sort=date", "Encounter?_summary=count", "MedicationStatement", "Condition", "Patient",
 )  # fmt: skip
 
-# A copy in pages of three that is killed in the middle of one: when it has written the page, and not how far it has come.
+# A copy with three rows per page.  It is killed after it has written a page and before it has saved its progress.
 KILLED = """
 import os, signal, sys
 from fhir_server.cli import main
@@ -50,12 +50,12 @@ main(sys.argv[1:])
 
 
 def ignore_progress(what: str, done: int, of: int) -> None:
-    """Progress that ignore_progress watches."""
+    """Ignore progress reports."""
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A store with a life behind it: the seeds, updates, deletions, a row written again after its deletion, tokens, an audit."""
+    """A store with a history: the seeds, updates, deletions, a row that was deleted and recreated, tokens, audit events."""
     url = f"sqlite:///{tmp_path_factory.mktemp('source') / 'fhir.sqlite'}"
     served = Served(url)
     feed = served.token()
@@ -79,7 +79,7 @@ def answers(served: Served, tokens: list[str]) -> Iterator[Answer]:
 
 
 def paged(served: Served, token: str, path: str | None) -> Iterator[Answer]:
-    """The answer, and all further pages."""
+    """Return the response and all further pages."""
     while path is not None:
         answer = served.get(token, path)
         yield answer
@@ -87,7 +87,7 @@ def paged(served: Served, token: str, path: str | None) -> Iterator[Answer]:
 
 
 def comparable(answer: Answer) -> tuple[int, Any, bytes]:
-    """What must be equal: everything."""
+    """Return what must be equal: status, headers and body."""
     return answer.status, answer.headers, answer.body
 
 
@@ -99,7 +99,7 @@ def test_copied_store_returns_the_same_responses(source: str) -> None:
     before = Served(source, seeds=False)
     users = ("adult", "proxy-full", "clinician")
     tokens = [before.token(), *(before.app_token(user, "adult", "patient/*.rs" if user != "clinician" else "user/*.rs") for user in users)]
-    assert asyncio.run(_again(source, target)) is not None  # the tokens just made are in neither copy yet
+    assert asyncio.run(_again(source, target)) is not None  # the tokens just issued need another copy
     old = [comparable(answer) for answer in answers(before, tokens)]
     before.close()
     moved = fresh_url()
@@ -130,7 +130,7 @@ def test_copied_store_answers_every_scenario_byte_for_byte(tmp_path: Path) -> No
 
 
 def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
-    """Every row of a scenario read, every type of it searched, and the whole record asked for."""
+    """Read every row of a scenario, search every type of it, and request $everything."""
     for type, id, _ in scenario.rows():
         yield served.get(scenario.token, f"{type}/{id}")
     for type in scenario.types:
@@ -139,7 +139,7 @@ def walked(served: Served, scenario: Scenario) -> Iterator[Answer]:
 
 
 async def _again(source: str, target: str) -> str | None:
-    """Why a finished copy is not written over."""
+    """Return the error of a copy into a completed copy, or None."""
     try:
         await copy_store(source, target, ignore_progress)
     except ValueError as error:
@@ -188,7 +188,7 @@ def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
     reported: list[tuple[str, int, int]] = []
     found = asyncio.run(copy_store(source, target, lambda *how_far: reported.append(how_far)))
     furthest = {what: done for what, done, _ in reported}
-    assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # of which the page in work may be copied twice
+    assert kept < furthest["Resources"] <= found.counts["resources"] + 3  # the page in progress may be copied twice
     assert reported[0][0] == "Resources" and reported[0][1] > kept
     assert furthest["Checking the copy"] == found.counts["resources"]
     assert found == asyncio.run(copy_store(source, fresh_url(), ignore_progress))
@@ -233,7 +233,7 @@ def test_copy_that_differs_from_its_source_is_rejected(source: str, sort: str, m
         return await classes(self)
 
     classes = _MongoCopySide.classes
-    monkeypatch.setattr(_MongoCopySide, "classes", asked)  # which the comparison asks for first
+    monkeypatch.setattr(_MongoCopySide, "classes", asked)  # the comparison calls this method first
     with pytest.raises(ValueError, match="differs from its source"):
         asyncio.run(copy_store(source, fresh_url(), ignore_progress))
 

@@ -1,4 +1,4 @@
-"""Resources are stored as native documents too; what MongoDB cannot hold is rejected with a clear error."""
+"""Resources are also stored as native documents.  What MongoDB cannot store is rejected with a clear error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The primary of three members is killed while programs write and read.
 
-No acknowledged write is lost, none is half stored, no read ignores an acknowledged revocation, and requests wait or get
-503 with Retry-After.
+No acknowledged write is lost or partly stored.  No read ignores an acknowledged revocation.  Requests wait or get 503 with
+Retry-After.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SURE = "from fhir_server.store.mongodb import schema; schema._CONFIRMED_SECONDS 
 
 @pytest.fixture(scope="module")
 def members() -> Iterator[ReplicaSet]:
-    bound = "oplogInitialFindMaxSeconds=5"  # what a dead primary's followers wait for it
+    bound = "oplogInitialFindMaxSeconds=5"  # how long a secondary waits for a dead primary
     replica_set = ReplicaSet(3, "--setParameter", bound, election=1000)
     yield replica_set
     replica_set.stop()
 
 
 class Load:
-    """Writers, revokers and readers of one database, each through a client of its own; what went wrong is noted."""
+    """Writers, revokers and readers of one database, each with its own client.  Errors are collected in ``wrong``."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -92,7 +92,7 @@ class Load:
         self.reads += 1
 
     async def _tried(self, attempt: Any) -> bool:
-        """Whether it was done; a refusal must be the 503 that says so."""
+        """Return whether the attempt succeeded.  A refusal must have status 503."""
         try:
             await attempt
         except Problem as problem:
@@ -156,7 +156,7 @@ async def _progress(load: Load, before: int) -> None:
 
 
 def through(members: ReplicaSet, name: str, kills: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(schema, "_CONFIRMED_SECONDS", 0.4)  # as far below these members' electionTimeoutMillis as in production
+    monkeypatch.setattr(schema, "_CONFIRMED_SECONDS", 0.4)  # below electionTimeoutMillis of these members, as in production
     load = asyncio.run(survived(members, members.url.replace("{name}", name), kills))
     with capsys.disabled():
         print(
@@ -192,7 +192,7 @@ def test_twenty_elections_never_serve_revoked_data(members: ReplicaSet, capsys: 
 
 
 def served_through(members: ReplicaSet, name: str, kills: int) -> Race:
-    """Grants are given, revoked and read by through two servers, while primaries die."""
+    """Change grants and read with them through two servers while primaries are killed."""
 
     async def survived(race: Race) -> None:
         killing = True
@@ -203,7 +203,7 @@ def served_through(members: ReplicaSet, name: str, kills: int) -> Race:
                 await asyncio.sleep(0.5 + random.random())
                 primary = await _primary(members)
                 primary.kill()
-                await _primary(members)  # another one
+                await _primary(members)  # the new primary
                 primary.start()
                 await asyncio.to_thread(members.await_health)
                 await until(lambda judged=judged: race.judged >= judged + 12, "requests are answered again")

@@ -1,6 +1,6 @@
-"""Whichever command of a request an election interrupts, the request succeeds or gets 503 with Retry-After.
+"""If an election interrupts any command of a request, the request succeeds or gets 503 with Retry-After.
 
-No other error appears, nothing is done twice, and everything acknowledged is stored.
+No other error occurs, nothing is done twice, and everything acknowledged is stored.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ ASKED: tuple[Asked, ...] = (created, updated, found, kept, replaced, peeked, tak
 
 
 async def state(store: Store) -> dict[str, Any]:
-    """What each of ``ASKED`` would change."""
+    """Return all data that the functions in ``ASKED`` may change."""
     async with store.snapshot() as snapshot:
         rows = {row.id: row.version for row in (await snapshot.find(OBS, Has("code", TokenIs("s", "x")), ANYONE, limit=9)).rows}
         there = await snapshot.read(OBS, "there", ANYONE)
@@ -106,7 +106,7 @@ def members() -> Iterator[ReplicaSet]:
 
 
 async def world(members: ReplicaSet) -> Store:
-    """The one database, with the same in it each time."""
+    """Return a store on the one test database, always with the same content."""
     url = url_of(members, "fhir")
     with MongoClient[dict[str, Any]](url) as client:
         database = client.get_default_database()
@@ -122,7 +122,7 @@ async def world(members: ReplicaSet) -> Store:
 
 
 async def undisturbed(members: ReplicaSet, asked: Asked) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state before and after."""
+    """Return the state before and after a call without failures."""
     store = await world(members)
     before = await state(store)
     await asked(store)
@@ -132,7 +132,7 @@ async def undisturbed(members: ReplicaSet, asked: Asked) -> tuple[dict[str, Any]
 
 
 async def disturbed(members: ReplicaSet, asked: Asked, mode: Any, how: str) -> tuple[bool, dict[str, Any], int]:
-    """Whether it was acknowledged; the state afterwards; how many commands failed."""
+    """Return whether the call was acknowledged, the state afterwards, and the number of failed commands."""
     store = await world(members)
     acknowledged = True
     with failing(members, mode, COMMANDS, how) as failure:

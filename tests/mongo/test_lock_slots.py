@@ -1,4 +1,4 @@
-"""Concurrent transactions that only read the same data do not conflict: each has its own slot of every lock."""
+"""Concurrent transactions that only read the same data do not conflict: each uses its own slot of every lock."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_slot_is_released_after_a_failed_transaction() -> None:
         await store.close()
         return seen
 
-    assert len(asyncio.run(one_after_the_other())) == 1  # the last one given back is the next
+    assert len(asyncio.run(one_after_the_other())) == 1  # the slot released last is used next
 
 
 def test_each_runner_orders_slots_differently() -> None:

@@ -1,4 +1,4 @@
-"""The MongoDB of the tests: without one, tests fail with the reason instead of being skipped."""
+"""If the MongoDB of the tests does not start, tests fail with the reason and are not skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BROKEN = "#!/bin/sh\necho no space left on device\nexit 1\n"
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """A binary that ends at once in place of mongod; how often it was asked for."""
+    """Replace mongod with a binary that exits at once.  Return a list with one entry per request for the binary."""
     binary, asked = tmp_path / "mongod", []
     binary.write_text(BROKEN)
     binary.chmod(0o755)
@@ -35,7 +35,7 @@ def test_mongod_start_failure_shows_its_log(broken: list[Path]) -> None:
 
 def test_failed_mongod_start_fails_each_test_without_retry(broken: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FHIR_SERVER_TEST_MONGODB", raising=False)
-    monkeypatch.setattr(shared_mongod, "_started", lru_cache(1)(shared_mongod._started.__wrapped__))  # and the real one stays as it is
+    monkeypatch.setattr(shared_mongod, "_started", lru_cache(1)(shared_mongod._started.__wrapped__))  # keeps the real server's cache
     for _ in range(3):
         with pytest.raises(RuntimeError, match="does not start"):
             shared_mongod.emptied_url()

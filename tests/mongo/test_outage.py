@@ -1,4 +1,4 @@
-"""While MongoDB does not respond, every request gets 503 with Retry-After, never 500; afterwards all works as before."""
+"""While MongoDB does not respond, every request gets 503 with Retry-After, never 500.  Afterwards every response is as before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.mongo.server_processes import ORIGIN, Process
 from tests.served import Served
 from tests.waiting import HANG, wait_until
 
-# A process that gives up soon, so that the test need not wait as long as a person would.
+# Code for a process with a short retry time, so that the test does not wait long.
 HASTY = "from fhir_server.store.mongodb import retry; retry._RETRY_SECONDS = 0.5"
 ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/adult"}}
 AUTHORIZE = {
@@ -28,7 +28,7 @@ def bundle(type: str) -> dict[str, Any]:
     return {"resourceType": "Bundle", "type": type, "entry": [entry]}
 
 
-# (method, address, what is sent with it); all of these ask the store
+# (method, path, body); all of these use the store
 FHIR: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/fhir/Patient/adult", None),
     ("GET", "/fhir/Observation?code=718-7", None),
@@ -62,7 +62,7 @@ def members() -> Iterator[ReplicaSet]:
 
 @pytest.fixture(scope="module")
 def served(members: ReplicaSet) -> Iterator[tuple[Process, str]]:
-    """A server process, and the token of the institution's feed."""
+    """A server process and a token of the institution's feed."""
     url = members.url.replace("{name}", "fhir")
     filled = Served(url, origin=ORIGIN)
     token = filled.token()

@@ -1,4 +1,4 @@
-"""No search scans a whole collection, and none reads many more documents than its patient or its result has."""
+"""No search scans a whole collection or examines many more documents than its patients or its result have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.mongo.shared_mongod import fresh_url
 from tests.store.samples import NOW, OBS, clause, date, put, quantity, record, reference, string, token, visibility
 
 PATIENTS, ROWS = 60, 50
-FEW = 12  # documents beyond those wanted that nobody minds
+FEW = 12  # accepted number of documents examined beyond those needed
 
 CODE = Has("code", TokenIs("s", "c3"))
 FILTERS: dict[str, Filter] = {
@@ -89,7 +89,7 @@ def rows() -> Iterator[IndexedRow]:
 
 
 class Explained:
-    """A filled store; its searches' commands are explained as they were sent."""
+    """A filled store.  The commands of its searches are explained as they were sent."""
 
     def __init__(self, url: str) -> None:
         self.listener = Listener()
@@ -116,7 +116,7 @@ class Explained:
         return self.runner.run(job())
 
     def plans(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Each search sent since, and how it was carried out."""
+        """Return each query of the last search with its executed plan."""
         for command in self.listener.of("find", "aggregate"):
             if next(iter(command.values())) in ("resources", "history"):
                 left_out = (
@@ -135,7 +135,7 @@ def explained() -> Iterator[Explained]:
 
 
 def members(plan: Any, name: str) -> Iterator[Any]:
-    """Every value of this member, however deep."""
+    """Return every value of this member at any depth, except in rejected plans."""
     if isinstance(plan, dict):
         for member, value in plan.items():
             if member == name:
@@ -162,8 +162,8 @@ def test_search_examines_only_its_patients_or_result_documents(explained: Explai
     page, counted = explained.search(OBS, FILTERS[where], SIGHTS[seen], SORTS[sort])
     plans = list(explained.plans())
     assert len(plans) >= 3
-    # A patient's own rows may all be looked at; of everybody's, those that the index names for the value asked for (where
-    # there are several values each is fetched to be tested, and again to be told from the others).
+    # A search within patients may examine all of their rows.  A search over all patients may examine the rows that the index lists
+    # for the value.  If there are several values, a row is fetched twice: to test it, and to compare it with the others.
     own = {"one patient": ROWS, "two patients": 2 * ROWS, "scoped": ROWS}.get(seen, 0)
     bound = own + FEW if own else max(counted, REACH.get(where, 0)) * 5 // 4 * 2 + FEW
     for command, plan in plans:
@@ -178,9 +178,9 @@ def test_search_examines_only_its_patients_or_result_documents(explained: Explai
                 assert examined(plan) <= bound, (bound, examined(plan), command)
 
 
-# rows of one of the codes alone: what an index names
+# number of rows with one of the codes, which the index selects
 REACH = {"code and date": PATIENTS * ROWS // 10, "codes of systems": PATIENTS * ROWS // 5}
-# Over everybody's rows these have no index entry to start from that tells them apart: they read the type's rows, or the parameter's.
+# Over all patients, no index selects the rows for these conditions.  They read all rows of the type or of the parameter.
 WIDE = {"missing", "not", "contains", "date ne", "date ap", "number ne"}
 
 

@@ -1,4 +1,4 @@
-"""No query of a request scans a whole collection, from a read to a conditional create."""
+"""No query of a request scans a whole collection, for reads, searches and writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT_OUT = (
     *("lsid", "$db", "$clusterTime", "readConcern", "$readPreference", "maxTimeMS", "writeConcern"),
     *("txnNumber", "startTransaction", "autocommit"),
 )
-OWN = ("own", "staff", "feed")  # who asks: a person, a clinician, the institution's feed, who is bounded to no patients
+OWN = ("own", "staff", "feed")  # callers: a patient, a clinician, and the institution's feed, which is not limited to patients
 ASKED = (
     "Patient/adult", "Observation/adult-hemoglobin", "Observation/adult-hemoglobin/_history", "Observation/never",
     "Patient/adult/$everything", "Patient/adult/$everything?_count=3", "Patient/adult/$everything?_type=Observation",
@@ -45,7 +45,7 @@ NEW = {
 
 
 class Watched:
-    """A server with the seeds, and what it asked of its database, explained."""
+    """A server with the seeds.  The commands that it sends to its database are explained."""
 
     def __init__(self) -> None:
         self.listener, url = Listener(), fresh_url()
@@ -63,7 +63,7 @@ class Watched:
         self.listener.commands.clear()
 
     def plans(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Each search asked since, and how it is carried out."""
+        """Return each query since the last call with its executed plan."""
         database = self.client.get_default_database()
         commands, seen = self.listener.of("find", "aggregate", "distinct"), set()
         for command in commands:

@@ -21,7 +21,7 @@ ROW = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, 
 
 _numbers = count()
 
-# A process that adds a byte to a file for each request that it begins.
+# Code for a process that adds a byte to a file for each request that it begins.
 COUNTING = """
 from pathlib import Path
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,7 +33,7 @@ def counted(self):
 HttpToolsProtocol.on_headers_complete = counted
 """
 
-# A process that does not write what is left of its audit when it ends, and has not had the time before.
+# Code for a process that does not write waiting audit events, neither periodically nor when it ends.
 HURRIED = """
 from fhir_server import audit
 audit._FLUSH_SECONDS = 3600
@@ -44,7 +44,7 @@ audit.AuditLog.close = close
 
 
 class Counted(Process):
-    """A process that tells how many of the requests that were ``sent`` to it it has begun."""
+    """A process that counts the requests it has begun.  ``sent`` is the number of requests sent to it."""
 
     def __init__(self, url: str, fault: str, folder: Path) -> None:
         self.sent = 0
@@ -57,13 +57,13 @@ class Counted(Process):
         self._begun.write_bytes(b"")
 
     async def all_begun(self) -> None:
-        """Wait until every request has been begun that was sent; few of them are answered then."""
+        """Wait until every sent request has begun.  Few of them are answered by then."""
         await until(lambda: self._begun.stat().st_size >= self.sent, "the process begins each request", every=0.001)
 
 
 @dataclass
 class Load:
-    """What became of requests that a balancer sends to the processes in ``turns``; ``sent`` and ``begun`` count by process."""
+    """The results of requests that a load balancer sends to the processes in ``turns``."""
 
     token: str
     processes: list[Counted]
@@ -90,7 +90,7 @@ class Load:
                     self.wrong.append(f"{answer.status_code} {answer.text}")
 
     async def more(self, count: int) -> None:
-        """Wait until so many more writes are acknowledged."""
+        """Wait until ``count`` more writes are acknowledged."""
         least = len(self.acknowledged) + count
         await until(lambda: len(self.acknowledged) >= least, "writes are acknowledged")
 
@@ -104,7 +104,7 @@ async def restarted(load: Load, url: str, fault: str, folder: Path) -> None:
             await load.processes[number].all_begun()
             await asyncio.to_thread(load.processes[number].stop)
             await load.more(20)
-            load.processes[number] = Counted(url, fault, folder)  # by this thread: a process ends with the one that started it
+            load.processes[number] = Counted(url, fault, folder)  # in this thread: the process ends with the thread that started it
             await asyncio.to_thread(load.processes[number].await_answer)
             load.turns = [0, 1]
         await load.more(20)
@@ -114,7 +114,7 @@ async def restarted(load: Load, url: str, fault: str, folder: Path) -> None:
 
 
 def rolled(folder: Path, fault: str = "") -> tuple[Load, set[str], int]:
-    """The load; the ids of rows that are there afterwards; and how many creates the audit tells of."""
+    """Return the load, the ids of its rows that are stored afterwards, and the number of creates in the audit log."""
     url = fresh_url()
     served = Served(url, origin=ORIGIN)
     token = served.token()

@@ -1,4 +1,4 @@
-"""A MongoDB that is no replica set, too old, or lacks rights is refused with what to do about it."""
+"""A MongoDB that is not a replica set, is too old, or lacks rights is refused with an error that says what to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_outdated_mongodb_version_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``host:port`` of a server that asks who one is, with users ``reader`` and ``writer`` of the database ``fhir``."""
+    """``host:port`` of a server with authentication, and with users ``reader`` and ``writer`` of the database ``fhir``."""
     key = tmp_path_factory.mktemp("key") / "key"
     key.write_text("a key between the members of this set")
     key.chmod(0o600)

@@ -1,6 +1,6 @@
-"""On a sharded cluster every write names its document: its filter has ``_id`` and the shard key of ``docs/operations.md``.
+"""On a sharded cluster every write targets one document: its filter has ``_id`` and the shard key of ``docs/operations.md``.
 
-All writes go to a majority.
+All writes use the write concern ``majority``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tests.store.samples import date, drop, put, record, row, token
 
 Command = dict[str, Any]
 _WRITES = ("insert", "update", "delete", "findAndModify")
-_SHARD_KEYS = {"history": "rid"}  # of all other collections ``_id``
+_SHARD_KEYS = {"history": "rid"}  # all other collections: ``_id``
 
 
 def filters(command: Command) -> list[Command]:
-    """The filters of a writing command."""
+    """Return the filters of a write command."""
     if "findAndModify" in command:
         return [command["query"]]
     return [statement["q"] for statement in command.get("updates", command.get("deletes", ()))]
 
 
 def broad(commands: list[Command]) -> list[Command]:
-    """Writes that do not name their document, or not the shard it is on."""
+    """Return the writes whose filter lacks ``_id`` or the shard key."""
     return [command for command in commands for filter in filters(command) if not _addressed(next(iter(command.values())), filter)]
 
 
@@ -41,7 +41,7 @@ def _addressed(collection: str, filter: Command) -> bool:
 
 
 def weak(commands: list[Command]) -> list[Command]:
-    """Writes that could be acknowledged by less than a majority, beside those that a commit acknowledges."""
+    """Return the writes without write concern ``majority``.  Inside a transaction, only the commit needs it."""
     asked = [
         command
         for command in commands
@@ -51,7 +51,7 @@ def weak(commands: list[Command]) -> list[Command]:
 
 
 async def everything(store: MongoStore) -> None:
-    """Every writing method of the port."""
+    """Call every write method of the store."""
     await put(store, record("a", "p1", entries=[token("code", "x"), date("d", 1)]), record("b", "p1"))
     await put(store, record("a", "p1", version=2))
     await drop(store, "b")

@@ -1,4 +1,4 @@
-"""A server that starts during an election repeats interrupted commands, and then serves."""
+"""A server that starts during an election retries interrupted commands.  Without a primary it fails with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of stores detects faults that a translator to MongoDB could have."""
+"""The comparison of stores detects faults that the translation to MongoDB could have."""
 
 from __future__ import annotations
 

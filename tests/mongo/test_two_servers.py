@@ -1,4 +1,4 @@
-"""Two server processes on one database: what one acknowledges, the other returns from its next request on."""
+"""Two server processes on one database: what one acknowledges, the other returns from the next request on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from tests.mongo.revocation_race import Pair, Race, started
 from tests.mongo.shared_mongod import fresh_url
 
-ROUNDS, MANY = 90, 1700  # in each a grant changes twice, and three answers are judged each time: 540 and 10,200
+ROUNDS, MANY = 90, 1700  # two grant changes per round, with three checked responses each: 540 and 10,200
 
-# A process that never looks whether the plans it remembers still stand.
+# Code for a process that never checks whether its cached permissions are current.
 STALE = """
 from fhir_server.access import authentication
 async def is_current(permissions, snapshot, now):

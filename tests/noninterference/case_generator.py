@@ -1,6 +1,7 @@
-"""Cases: what a caller sees, drawn first, and two sets of what he does not, drawn independently or as mutations of each other.
+"""Generates test cases: what a caller sees, and two sets of hidden data, one for each server.
 
-What is visible and what is hidden follows from the tables of :mod:`tests.noninterference.oracle`.
+The hidden sets are drawn independently or as variants of each other.  The tables of :mod:`tests.noninterference.oracle`
+decide what is visible and what is hidden.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from tests.noninterference.resource_factory import (
     restriction,
 )
 
-# Channels known to be open, which the drawn cases keep away from.  None is.
+# Leak channels known to be open, which the generated cases avoid.  There are none.
 OPEN: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Secret:
-    """One difference the caller must not notice: per world, writes he does not see and edits of elements he does not see."""
+    """One difference between the servers that the caller must not notice: hidden writes and edits of hidden elements, per server."""
 
     kind: str
     writes: tuple[tuple[Write, ...], tuple[Write, ...]] = ((), ())
@@ -47,7 +48,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Case:
-    """A visible store and what is hidden in either world; ``late`` happens while the caller is asking."""
+    """Visible data and two sets of hidden data.  ``late`` is written while the caller sends requests."""
 
     seed: int
     caller: Caller
@@ -56,7 +57,7 @@ class Case:
     late: tuple[Secret, ...]
 
     def writes(self, world: int) -> list[Write]:
-        """Everything the feed writes before the caller comes, in order."""
+        """Return all writes of the feed before the first request, sorted by time."""
         edits: dict[str, list[tuple[str, Any]]] = {}
         for secret in self.secrets:
             for name, element, value in secret.edits[world]:
@@ -66,7 +67,7 @@ class Case:
         return sorted(every, key=lambda write: write.at)
 
     def hidden(self) -> list[Write]:
-        """All writes of hidden rows, of both worlds, and hidden elements as rows that hold nothing else."""
+        """Return the hidden writes of both servers.  Each hidden element is returned as a row that contains only that element."""
         secrets = (*self.secrets, *self.late)
         found = [write for secret in secrets for writes in secret.writes for write in writes]
         for secret in secrets:
@@ -77,7 +78,7 @@ class Case:
         return found
 
     def standing(self) -> dict[str, Write]:
-        """The newest write of every visible row that is not deleted."""
+        """Return the newest write of every visible row that is not deleted."""
         newest = {write.name: write for write in self.shown}
         return {name: write for name, write in newest.items() if write.resource is not None}
 
@@ -101,7 +102,7 @@ def _edited(write: Write, edits: Iterable[tuple[str, Any]]) -> Write:
 
 
 class Drawing(Touches):
-    """A case in the making."""
+    """Draws one case."""
 
     def __init__(self, seed: int, caller: Caller, open: frozenset[str] = OPEN) -> None:
         self.caller = caller
@@ -130,11 +131,11 @@ class Drawing(Touches):
         return self.caller.patient or self.r.pick("teen", "child", "adult")
 
     def other(self) -> str:
-        """Somebody whose record is not the caller's."""
+        """Return a patient other than the caller's."""
         return self.r.pick(*sorted(set(BORN) - {self.caller.patient}))
 
     def some(self, type: str, most: int) -> tuple[str, ...]:
-        """A few visible rows of a type that stand."""
+        """Return up to ``most`` random visible rows of a type, without deleted ones."""
         known = [name for name in self.names if name.startswith(type + "/")]
         return tuple(self.random.sample(known, min(len(known), self.random.randint(1, most)))) if known else ()
 
@@ -166,7 +167,7 @@ class Drawing(Touches):
                 self.shown.append(Write(at, write.type, write.id, self._mutated(write.resource or {})))
 
     def _mutated(self, resource: Json) -> Json:
-        """The same row with a value, a date or an identifier a little different."""
+        """Return a copy with a slightly different value, date or identifier."""
         changed = copy.deepcopy(resource)
         if "valueQuantity" in changed and self.random.random() < 0.6:
             changed["valueQuantity"]["value"] = self.r.pick(*VALUES, changed["valueQuantity"]["value"] + 1)
@@ -179,7 +180,7 @@ class Drawing(Touches):
         return changed
 
     def _moment(self) -> int:
-        """Some instant between two visible writes, never the same twice."""
+        """Return a time between two visible writes, different on each call."""
         self._ids += 1
         last = max((write.at for write in self.shown), default=START)
         return (
@@ -191,7 +192,7 @@ class Drawing(Touches):
     def _id(self) -> str:
         taken = [write.id for write in self.shown]
         self._ids += 1
-        # An id of a visible row of another type is as good as any, and a caller may try it.
+        # Some hidden ids extend the id of a visible row, so that a caller may try them.
         return self.r.pick(*taken) + f".{self._ids}" if taken and self.random.random() < 0.2 else f"h{self._ids}{self._word()}"
 
     def _secret(self) -> Secret:
@@ -224,7 +225,7 @@ class Drawing(Touches):
         return tuple(found)
 
     def _moved(self) -> tuple[Write, ...]:
-        """An ordinary visit that turns out to have been at a sensitive place, and what was done there: perhaps deleted since."""
+        """Move a visit from an ordinary to a sensitive place.  An Observation of the visit may be deleted in between."""
         patient, visit, first = self.person(), self._id(), self._moment()
         inside = Write(first + SECOND, "Observation", self._id(), self.r.observation(patient) | {"encounter": ref("Encounter", visit)})
         deleted = (replace(inside, at=inside.at + SECOND, resource=None),) if self.random.random() < 0.5 else ()
@@ -287,7 +288,7 @@ class Drawing(Touches):
         raise AssertionError(kind)
 
     def _touch(self) -> Secret | None:
-        """A secret inside a row that is visible, or in versions of it that are not."""
+        """Return a secret inside a visible row or in a hidden version of it."""
         kind = self.r.pick(
             "elements",
             "elements",
@@ -311,5 +312,5 @@ class Drawing(Touches):
 
 
 def case(seed: int, open: frozenset[str] = OPEN) -> Case:
-    """The case of a seed: the callers take turns."""
+    """Return the case of a seed.  Successive seeds rotate through the callers."""
     return Drawing(seed, CALLERS[seed % len(CALLERS)], open).case(seed)

@@ -1,4 +1,4 @@
-"""Two worlds in lock-step: the same requests to both, and the first byte in which the answers differ."""
+"""Sends the same requests to two servers and reports the first byte in which the responses differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CANARY = re.compile(rb"zq[0-9a-f]{9}")
 
 
 class Leak(AssertionError):
-    """The caller can tell the worlds apart, or sees what he must not."""
+    """The caller can tell the servers apart or sees hidden data."""
 
     def __init__(self, case: Case, ask: Ask, what: str, answers: Iterable[Answer] = ()) -> None:
         self.case, self.ask = case, ask
@@ -31,7 +31,7 @@ class Leak(AssertionError):
 
 
 def _differing(answers: list[Answer]) -> str:
-    """The places around the first byte that differs."""
+    """Return both responses around the first byte that differs."""
     one, other = (answer.bytes() for answer in answers)
     place = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
     if b"content-length" in one[max(0, place - 30) : place] and answers[0].body != answers[1].body:
@@ -42,7 +42,7 @@ def _differing(answers: list[Answer]) -> str:
 
 @dataclass
 class Tally:
-    """What was asked, by kind."""
+    """Number of cases and requests, by kind and by status."""
 
     cases: int = 0
     requests: int = 0
@@ -51,7 +51,7 @@ class Tally:
 
 
 class Twins:
-    """A case's two worlds."""
+    """Two servers with the same visible data and different hidden data."""
 
     def __init__(self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
         self.case = case
@@ -62,7 +62,7 @@ class Twins:
         self._exports: list[str] = []
 
     async def open(self, without: frozenset[str] = frozenset(), lifetime: int = 60 * MINUTE) -> None:
-        """Fill both worlds, the second one ``without`` these rows, and make tokens that live that long."""
+        """Fill both servers and issue tokens with this lifetime.  The second server is filled ``without`` these rows."""
         self.tally.cases += 1
         for number, world in enumerate(self.worlds):
             await world.open()
@@ -86,12 +86,12 @@ class Twins:
             world.restore(saved)
 
     def move(self, by: int) -> None:
-        """Move both clocks."""
+        """Advance both clocks."""
         for world in self.worlds:
             world.clock.now += by
 
     async def both(self, ask: Ask) -> Answer:
-        """Ask both worlds.  Raises Leak unless the answers are equal, byte for byte, and hold no hidden word."""
+        """Send the request to both servers.  Raises Leak if the responses differ in any byte or contain a hidden word."""
         answers = [await world.ask(ask, token) for world, token in zip(self.worlds, self.tokens, strict=True)]
         self.tally.requests += 1
         self.tally.by_kind[ask.kind] = self.tally.by_kind.get(ask.kind, 0) + 1
@@ -107,7 +107,7 @@ class Twins:
         return answers[0]
 
     async def paged(self, ask: Ask) -> list[Answer]:
-        """Ask and follow every ``next`` link to the end."""
+        """Send the request and follow every ``next`` link."""
         answers = [await self.both(ask)]
         if answers[0].status == 202:
             await self._exported(answers[0])
@@ -124,7 +124,7 @@ class Twins:
         await self._followed(self._exports[-1])
 
     async def _followed(self, location: str) -> None:
-        """An export from the question for its state to the last byte of its files."""
+        """Poll the status of an export and download all its files."""
         state = await self.both(Ask.get("export-status", location))
         while state.status == 202:
             state = await self.both(Ask.get("export-status", location))
@@ -133,7 +133,10 @@ class Twins:
                 await self.both(Ask.get("export-file", output["url"].removeprefix(BASE + "/"), accept="application/fhir+ndjson"))
 
     async def run(self, capability: Capability, asks: int, seed: int = 0) -> None:
-        """The generic twin run: everything steady, then ``asks`` drawn requests with hidden writes in between, then steady again."""
+        """Run the generic test of a case.
+
+        It sends the steady requests, then ``asks`` random requests with hidden writes in between, then the steady requests again.
+        """
         asker = Asker(self.case, capability, seed)
         for ask in asker.steady():
             await self.paged(ask)
@@ -145,18 +148,18 @@ class Twins:
                 await self._happen(turns[number])
             await self.paged(ask)
         for location in self._exports:
-            await self._followed(location)  # once more, after what happened since
+            await self._followed(location)  # again, after the hidden writes
         for ask in asker.steady():
             await self.both(ask)
 
     async def _happen(self, secret: Secret) -> None:
-        """Hidden writes while the caller is asking, different in either world."""
+        """Apply hidden writes during the requests, different ones on each server."""
         for world, writes in zip(self.worlds, secret.writes, strict=True):
             for number, write in enumerate(writes):
                 await world.write(type(write)(world.clock.now - SECOND + number, write.type, write.id, write.resource))
 
     async def control(self) -> None:
-        """What is visible is answered, by read and by search; what is hidden is there for the institution's feed (P13)."""
+        """Check that visible rows can be read and searched, and that hidden rows can be read only by the institution's feed."""
         for name, write in self.case.standing().items():
             answer = await self.both(Ask.get("control", name))
             assert answer.status == 200, f"case {self.case.seed}, {self.case.caller.name}: {name} is not seen: {write.resource}"
@@ -175,12 +178,12 @@ class Twins:
 
 
 def _canaries(case: Case) -> frozenset[bytes]:
-    """The words that only hidden data holds."""
+    """Return the words that occur only in hidden data."""
     return frozenset(_CANARY.findall(repr(case.hidden()).encode())) - frozenset(_CANARY.findall(repr(case.shown).encode()))
 
 
 def _require_whole(case: Case, ask: Ask, answers: list[Answer]) -> None:
-    """P3: pages are full but for the last, hold no row twice, and as many as the total says."""
+    """Check the pages of a search: all but the last are full, no row occurs twice, and the row count equals the total."""
     bundles = [answer.bundle() for answer in answers]
     if not bundles[0] or bundles[0]["type"] != "searchset" or ask.kind.endswith("-page"):
         return
@@ -198,7 +201,7 @@ def _require_whole(case: Case, ask: Ask, answers: list[Answer]) -> None:
 async def found(
     case: Case, capability: Capability, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None
 ) -> Leak | None:
-    """The first leak that the generic run finds in a case, with control checks; None if there is none."""
+    """Return the first leak that the control checks or the generic run find in a case, or None."""
     twins = Twins(case, urls, tally)
     await twins.open()
     try:
@@ -212,7 +215,7 @@ async def found(
 
 
 async def shrunk(leak: Leak) -> Leak:
-    """A leak that needs as few secrets as can be, asked for alone if that shows it too."""
+    """Remove the secrets that the leak does not need.  Only the request that showed the leak is sent again."""
     smallest = leak
     for secret in (*leak.case.secrets, *leak.case.late):
         smaller = await _alone(smallest.case.without(secret), leak.ask)
@@ -233,7 +236,7 @@ async def _alone(case: Case, ask: Ask) -> Leak | None:
 
 
 async def capability() -> Capability:
-    """The CapabilityStatement of a world."""
+    """Return the CapabilityStatement of a server."""
     world = World()
     await world.open()
     world.serve_documents()
@@ -243,7 +246,7 @@ async def capability() -> Capability:
 
 
 def scaled(number: int) -> int:
-    """A number of cases, times TWINS (for a longer hunt)."""
+    """Multiply a number of cases by the environment variable TWINS, for longer runs."""
     return int(number * float(os.environ.get("TWINS", "1")))
 
 

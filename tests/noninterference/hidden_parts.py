@@ -1,4 +1,4 @@
-"""Secrets inside rows that are visible: hidden elements, hidden versions, references to hidden rows."""
+"""Secrets inside visible rows: hidden elements, hidden versions, references to hidden rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.noninterference.paired_server import MINUTE, SECOND, Caller, Write
 from tests.noninterference.resource_factory import LABELLED_LAB, Json, Recipes, coded, ref
 
 STEP = 10 * MINUTE
-Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value or addition)
+Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value to set or to add)
 
 
 class Touches:
-    """The part of a drawing that touches visible rows.  Each kind gives (writes, edits) per world, or None where it does not fit."""
+    """Draws secrets inside visible rows.  Each method returns writes and edits for both servers, or None if no row fits."""
 
     caller: Caller
     open: frozenset[str]
@@ -57,12 +57,12 @@ class Touches:
         return name and (((), ()), (((name, "meta", tags(self)),), ((name, "meta", tags(self)),) if self.random.random() < 0.5 else ()))
 
     def _result(self, names: list[str]) -> Any:
-        """A report that lists a result which the caller does not see: other ones in the other world, or one that does not exist."""
+        """Add a hidden result to a report.  The other server has another hidden result, none, or a reference without a target."""
         name = self._pick_of(names, "DiagnosticReport")
         if name is None:
             return None
         fate = self.random.random()
-        if fate < 0.3:  # the same reference in both worlds, to a row of another record that only one of them has
+        if fate < 0.3:  # the same reference on both servers, to a row that may exist on only one of them
             row = self._hidden_result(name, foreign=bool(self.caller.patient))
             edit = ((name, "result", [{"reference": row.name}]),)
             return ((row,), () if self.caller.patient else (row,)), (edit, edit)
@@ -76,12 +76,12 @@ class Touches:
         return ((rows[0],), ()), (edits[0], edits[0])
 
     def _visit(self, names: list[str]) -> Any:
-        """A row of a visit that the caller does not see, where the visit's own sensitivity is not the row's."""
+        """Add a hidden Encounter to a visible Observation.  Its status hides the Encounter only, not the Observation."""
         name = self._pick_of(names, "Observation")
         if name is None or "pointer-search" in self.open:
             return None
         resource = (self._newest(name) or Write(0, "", "", {})).resource or {}
-        if "encounter" in resource:  # which is in view
+        if "encounter" in resource:  # the Encounter is visible
             return None
         patient = resource["subject"]["reference"].removeprefix("Patient/")
         row = Write(self._moment(), "Encounter", self._id(), self.r.encounter(patient) | {"status": "entered-in-error"})
@@ -99,7 +99,7 @@ class Touches:
         return Write(at, "Observation", self._id(), self.r.pick(*kinds))
 
     def _concluded(self, names: list[str]) -> Any:
-        """A report of a result that the caller does not see, with a conclusion that speaks of it."""
+        """Add a hidden result to a report, and a conclusion about that result."""
         name = self._pick_of(names, "DiagnosticReport")
         if name is None:
             return None
@@ -133,7 +133,7 @@ class Touches:
         return ((), ()), (((name, "participant", extra[0]),), ((name, "participant", extra[1]),) if self.random.random() < 0.5 else ())
 
     def _versions(self, names: list[str]) -> Any:
-        """Versions after the last visible one that differ from it only in what the caller does not see."""
+        """Add versions after the last visible one that differ from it only in hidden parts."""
         table = REDACTED.get(self.caller.kind, {})
         name = self._pick_of(names, *table) if table else (self.r.pick(*names) if names else None)
         newest = self._newest(name) if name else None
@@ -149,7 +149,7 @@ class Touches:
         return (tuple(sorted(more, key=lambda write: write.at)), ()), ((), ())
 
     def _repointed(self, names: list[str]) -> Any:
-        """A version after the last visible one that only adds a reference to a row which the caller does not see."""
+        """Add a version after the last visible one that only adds a reference to a hidden row."""
         name = self._pick_of(names, "DiagnosticReport")
         newest = self._newest(name) if name else None
         if newest is None or newest.resource is None or not self.caller.patient or "pointer-version" in self.open:
@@ -160,7 +160,7 @@ class Touches:
         return ((row, Write(last + self._moment() - START, newest.type, newest.id, newest.resource | {"result": result})), ()), ((), ())
 
     def _early(self, names: list[str]) -> Any:
-        """Versions not yet final, before the first visible one."""
+        """Add a preliminary version before the first visible one."""
         name = self._pick_of(names, "Observation", "DiagnosticReport")
         first = next((write for write in self.shown if write.name == name), None)
         if first is None or first.resource is None:

@@ -1,6 +1,6 @@
-"""The oracle: who the callers are, what they see, what they do not see, by the tables of ``docs/policy.md``.
+"""The oracle: who the callers are, what they see and what they do not see, by the tables of ``docs/policy.md``.
 
-Whether a row is hidden follows here from how it is made, never from asking the server.
+The way a row is generated decides whether it is hidden.  The server is never asked.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FACTS = _facts()
 FACT_NAMES = frozenset(write.name for write in FACTS)
 
 
-# What every caller of these kinds sees: (the person in context) -> a resource.  ``d`` is the drawing in progress.
+# What every caller of these kinds sees: (drawing, patient) -> resource.
 _Draw = Callable[["Drawing", str], Json]
 ROWS: dict[str, _Draw] = {
     "lab": lambda d, p: d.r.observation(p, **d.in_visit()),
@@ -158,7 +158,7 @@ _PERSON = {
     "contact": lambda d: [{"name": {"family": d.r.word()}}],
     "telecom": lambda d: [{"system": "email", "value": f"{d.r.word()}@x.example"}],
 }
-# type -> elements the caller does not get, and what they may hold.
+# type -> elements hidden from the caller, with a generator of their values.
 REDACTED: dict[str, dict[str, dict[str, Callable[[Drawing], Any]]]] = {
     "PT": {
         "Observation": _FREE,

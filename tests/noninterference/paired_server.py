@@ -1,4 +1,4 @@
-"""One of two twin worlds: a whole server in this process, called as ASGI, with a clock and a source of ids of its own."""
+"""One of two servers for comparison: a whole server in this process, called through ASGI, with its own clock and id generator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _CLIENTS = (
 
 @dataclass(frozen=True)
 class Ask:
-    """One request; ``kind`` names the family it comes from, ``path`` and ``query`` are as on the wire, below the base."""
+    """One request.  ``kind`` is the request family.  ``path`` and ``query`` are encoded, and relative to the base URL."""
 
     kind: str
     method: str
@@ -65,7 +65,7 @@ class Ask:
         return Ask(kind, "GET", path, urlencode(list(pairs)), named)
 
     def sent(self) -> str:
-        """Everything the caller says in it, decoded as far as an answer may repeat it."""
+        """Return the content of the request, also decoded, because a response may repeat it."""
         return " ".join((self.path, unquote_plus(self.path), self.query, unquote_plus(self.query), repr(self.headers), self.body.decode()))
 
     def __str__(self) -> str:
@@ -75,14 +75,14 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, byte for byte."""
+    """One response with its exact bytes."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
     def bundle(self) -> dict[str, Any]:
-        """The Bundle it carries; {} if it carries none."""
+        """Return the Bundle in the body, or {} if there is none."""
         value = json.loads(self.body) if self.body[:1] == b"{" else {}
         return value if value.get("resourceType") == "Bundle" else {}
 
@@ -96,7 +96,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Write:
-    """What the institution's feed does at one instant: a version of a resource, or (None) its deletion."""
+    """A write of the institution's feed at one instant: a version of a resource, or its deletion (None)."""
 
     at: int
     type: str
@@ -110,7 +110,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks.  ``kind`` is the policy's actor; ``me`` the reference by which rows name the caller; ``scope`` the token's."""
+    """A caller.  ``kind`` is the actor code of the policy, ``me`` the caller's own reference, ``scope`` the scope of the token."""
 
     name: str
     kind: str
@@ -123,7 +123,7 @@ class Caller:
 
 @dataclass
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that changes only when a test moves it."""
 
     now: int = NOW
 
@@ -146,14 +146,14 @@ class _Settings(Settings):
 
 @dataclass
 class World:
-    """A server.  Everything a world draws at random it draws from ``seed``, so that twins draw alike."""
+    """One server.  Random values come from ``seed``: servers with the same seed generate the same ids and tokens."""
 
     url: str = "memory:"
     seed: int = 0
     clock: Clock = field(default_factory=Clock)
 
     async def open(self) -> None:
-        """Wire the server and register its people and clients."""
+        """Build the server and store its users and clients."""
         random = Random(self.seed)
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", secret_key=KEY)
         made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
@@ -169,11 +169,11 @@ class World:
         await self.parts.store.close()
 
     def serve_documents(self) -> None:
-        """Serve the CapabilityStatement and discovery too, which take long to make."""
+        """Serve the CapabilityStatement and the discovery documents too.  They are slow to build."""
         self.api = app.fhir_api(self.parts)
 
     async def write(self, write: Write) -> None:
-        """One write of the feed, by the way every resource takes into the store."""
+        """Store one write of the feed with the resource writer of the server."""
 
         async def job(tx: Transaction) -> None:
             writing = ResourceWriter(tx, self.parts.labeler, BASE, write.at)
@@ -191,7 +191,7 @@ class World:
         await self.parts.store.write(job)
 
     async def token(self, caller: Caller, lifetime: int = 60 * MINUTE) -> str:
-        """An access token; equal in twin worlds, as is everything derived from it."""
+        """Issue an access token.  Servers with the same seed issue equal tokens."""
         random = Random(f"{self.seed} {caller.name}")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tokens, "new_secret", lambda: f"secret-{random.getrandbits(128):032x}")
@@ -203,7 +203,7 @@ class World:
             )
 
     async def ask(self, ask: Ask, token: str) -> Answer:
-        """Send one request."""
+        """Send one request and return the response."""
         headers = {"accept": "application/fhir+json", "authorization": f"Bearer {token}", **dict(ask.headers)}
         scope = {
             "type": "http", "method": ask.method, "path": f"/fhir/{ask.path}", "root_path": "/fhir", "query_string": ask.query.encode(),
@@ -221,11 +221,11 @@ class World:
         return Answer(sent[0]["status"], tuple(sent[0]["headers"]), b"".join(message["body"] for message in sent[1:]))
 
     def saved(self) -> Any:
-        """What :meth:`restore` brings back.  Only the memory store can be turned back."""
+        """Return the state for :meth:`restore`.  Only the memory store supports this."""
         return self.parts.store.state.copy()  # type: ignore[attr-defined]
 
     def restore(self, saved: Any) -> None:
-        """The store as it was saved, and nothing remembered since."""
+        """Reset the store to the saved state, and reset caches, id generator and clock."""
         random = Random(self.seed)
         self.parts.store.state = saved.copy()  # type: ignore[attr-defined]
         service = replace(

@@ -1,8 +1,8 @@
-"""The switchboard: leaks built into the running server on purpose, by the channels of the threat model.
+"""Leaks that are built into the running server on purpose, to test the noninterference test.
 
-Each entry of :data:`LEAKS` breaks one thing as a careless change might.  The generic twin run must notice every one; a leak
-that it does not notice fails the build like a failing test.  The leaks themselves are in ``leaks_reading`` (3.1 to 3.3),
-``leaks_acting`` (3.4 to 3.8) and ``leaks_time`` (3.7).
+Each entry of :data:`LEAKS` breaks one thing, as a careless change might.  The generic run must detect every leak; a leak that
+it does not detect fails the tests.  The leaks are in ``planted_leaks_search``, ``planted_leaks_interactions``,
+``planted_leaks_export`` and ``planted_leaks_time``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Patch = pytest.MonkeyPatch
 
 @dataclass(frozen=True)
 class Leak:
-    """``channel`` of the threat model; ``stored``: the leak is in what is written, so worlds must be built with it."""
+    """A planted leak.  ``channel`` is the code of its channel; the first letter is the family.
+
+    ``stored``: the leak changes what is written, so the servers must be filled with it.
+    """
 
     name: str
     channel: str
@@ -42,7 +45,7 @@ def leak(channel: str, *, stored: bool = False) -> Callable[[Callable[[Patch], N
 
 
 async def unlimited(view: View, patients: frozenset[str] | None = None) -> Visibility:
-    """What nobody but the institution may see: every row (of these patients)."""
+    """Return the visibility of the institution's feed: every row, or every row of these patients."""
     return Visibility((VisibilityClause(patients, frozenset(range(len(await view._snapshot.classes()))), released_only=False),), view.now)
 
 
@@ -51,7 +54,7 @@ async def of_record(view: View) -> Visibility:
 
 
 def sighted(choose: Callable[[View], Any]) -> Callable[..., Any]:
-    """Let a method of View see by another sight."""
+    """Return a decorator that runs a View method with the visibility that ``choose`` returns."""
 
     def with_sight(method: Any) -> Any:
         async def wrapped(self: View, type: str, *args: Any, **kwargs: Any) -> Any:
@@ -66,14 +69,14 @@ def sighted(choose: Callable[[View], Any]) -> Callable[..., Any]:
 
 
 class AnyClass(frozenset[int]):
-    """The set of all classes."""
+    """A set that contains every class."""
 
     def __contains__(self, _: object) -> bool:
         return True
 
 
 def relook(patch: Patch, code: str, look: Any) -> None:
-    """Put another reading function in the table of interactions, which holds the old one by value."""
+    """Replace the read handler of one interaction in the routing table."""
     for methods in routing._BY_KEY.values():
         for method, row in list(methods.items()):
             if row.code == code and row.read_handler is not None:

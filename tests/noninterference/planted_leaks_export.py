@@ -1,4 +1,4 @@
-"""Leaks of the asynchronous export, planted on purpose (threat model, A04 and C12)."""
+"""Planted leaks of the asynchronous export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.noninterference.planted_leaks import Patch, leak, of_record, unlimite
 
 
 def _of_record(look: Any) -> Any:
-    """A step of the export that sees the whole record in place of the caller's View."""
+    """Run an export step with the visibility of the whole record instead of the caller's."""
 
     async def wrapped(view: View, **given: Any) -> Any:
         visibility = await of_record(view)
@@ -32,7 +32,7 @@ def an_export_runs_as_the_system_and_not_as_who_asked_for_it(patch: Patch) -> No
 
 
 class _Some(list[Any]):
-    """No rows, taken for some."""
+    """A list that is true even if it is empty."""
 
     def __bool__(self) -> bool:
         return True

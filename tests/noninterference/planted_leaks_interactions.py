@@ -1,4 +1,4 @@
-"""Planted leaks of assembly, writes and rows of several people (threat model 3.4 to 3.8)."""
+"""Planted leaks of includes, batches, writes and rows of several people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fhir_server.search.visibility import VisibilityClause
 from fhir_server.writing import row_labeling
 from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
-# 3.4 Assembly
+# Includes, $everything and batches
 
 
 @leak("A01")
@@ -84,7 +84,7 @@ def search_by_post_is_not_narrowed(patch: Patch) -> None:
     relook(patch, "search-type", searching)
 
 
-# 3.5 Writes as oracles
+# Writes that reveal hidden rows
 
 
 @leak("W01")
@@ -153,7 +153,7 @@ def an_update_puts_the_stored_element_where_the_caller_sees_it(patch: Patch) -> 
     patch.setattr(write, "_written_response", written)
 
 
-# 3.6 Several people in one row
+# Rows of several people, labels and restrictions
 
 
 @leak("M06")
@@ -169,7 +169,7 @@ def being_named_opens_a_row(patch: Patch) -> None:
 
 
 def _unlabelled(patch: Patch, label: str) -> None:
-    """Decide as if this label were on nothing."""
+    """Let policy decisions ignore this label."""
     exact = decision.permits
     patch.setattr(decision, "permits", lambda policy, actor, key: exact(policy, actor, replace(key, labels=key.labels - {label})))
 

@@ -1,4 +1,4 @@
-"""Planted leaks of counting, predicates and direct access (threat model 3.1 to 3.3)."""
+"""Planted leaks of totals, order, pages, search conditions and reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fhir_server.search.visibility import Visibility
 from fhir_server.store import memory, row_order
 from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
-# 3.1 Counting, ordering, paging
+# Totals, order and pages
 
 
 @leak("C01")
@@ -107,11 +107,11 @@ def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
     patch.setattr(everything, "binding", binding)
 
 
-# 3.2 Predicates as oracles
+# Search conditions
 
 
 def _matching(patch: Patch, kinds: tuple[type, ...]) -> None:
-    """Conditions of these kinds are asked of hidden entries too."""
+    """Let conditions of these kinds match hidden entries too."""
     exact = match.matches
 
     def matches(filter: Any, row: Any, classes: Any) -> bool:
@@ -153,7 +153,7 @@ def last_updated_is_the_stored_one(patch: Patch) -> None:
     patch.setattr(versions, "last_updated_entries", lambda row: (versions.last_updated_entry(row.updated, row.class_id),))
 
 
-# 3.3 Direct access
+# Reads, versions and histories
 
 
 def _refusing(patch: Patch, problem: Callable[[str, str], Problem]) -> None:
@@ -262,7 +262,7 @@ def history_counts_versions_that_look_alike(patch: Patch) -> None:
 
 
 def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
-    """Do not cut the paths that ``kept`` is true of."""
+    """Keep the hidden paths for which ``kept`` returns true."""
     exact = view._paths_to_remove
     patch.setattr(view, "_paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
 

@@ -1,4 +1,4 @@
-"""Leaks that need time: something stays open after the instant at which it should have closed."""
+"""Planted leaks that depend on time: access continues after it should have ended."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a caller may ask, drawn from the CapabilityStatement and a dictionary of what is hidden.
+"""Generates requests from the CapabilityStatement and from the values in visible and hidden data.
 
-Every type, search parameter and include that the statement names can come up, so a new feature enters by itself.  Values
-are mostly those of hidden rows and elements (:class:`Probes`), of visible ones, and their neighbours.
+Every type, search parameter and include of the CapabilityStatement can occur, so new features are covered automatically.
+Search values are mostly those of hidden rows and elements (:class:`Probes`), those of visible ones, and similar values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _JSON = ("content-type", "application/fhir+json")
 
 
 class Capability:
-    """The CapabilityStatement, as an application reads it."""
+    """The parts of the CapabilityStatement from which requests are generated."""
 
     def __init__(self, statement: dict[str, Any]) -> None:
         resources = {one["type"]: one for one in statement["rest"][0]["resource"]}
@@ -45,9 +45,9 @@ class Capability:
 
 @dataclass(frozen=True)
 class Probes:
-    """Search values by (type, parameter): from what is hidden, and from what is visible; and ids by type.
+    """Search values by (type, parameter), from hidden and from visible data, and ids (Type/id) of hidden and visible rows.
 
-    ``inner``: the (type, parameter) of hidden elements inside visible rows.
+    ``inner``: the (type, parameter) pairs of hidden elements inside visible rows.
     """
 
     hidden: dict[tuple[str, str], tuple[str, ...]]
@@ -103,7 +103,7 @@ def _spelled(entry: Entry) -> list[str]:
 
 
 class Asker:
-    """Draws requests for a case."""
+    """Generates the requests for a case."""
 
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
         self._case = case
@@ -114,7 +114,7 @@ class Asker:
         self._patient = case.caller.patient or "teen"
 
     def draw(self, number: int) -> list[Ask]:
-        """That many requests in random order, of every family."""
+        """Return this number of random requests, from all request families."""
         menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
             (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
             (5, self.posted),
@@ -122,12 +122,12 @@ class Asker:
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
         )  # fmt: skip
-        context = self._case.caller.kind == "BO"  # the one caller here who may change what is there
+        context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         weights = [weight * (8 if context and make == self.update else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
 
     def steady(self) -> list[Ask]:
-        """What is asked in every case, before and after: whole listings by pages, and every id."""
+        """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
         asks += [Ask.get("history", f"{name}/_history") for name in self._probes.shown_ids]
@@ -184,7 +184,7 @@ class Asker:
         return param + modifier, ",".join(values)
 
     def _shape(self) -> list[tuple[str, str]]:
-        """How the answer is to come: page size, total."""
+        """Return random result parameters: page size and total."""
         found = []
         if self._random.random() < 0.5:
             found.append(("_count", self._pick("1", "2", "3", "50")))
@@ -199,7 +199,7 @@ class Asker:
         return Ask.get("search", type, [*pairs, *self._shape()], **strict)
 
     def element(self) -> Ask:
-        """A search, or an order, by an element that is hidden inside rows that are not."""
+        """Search or sort by an element that is hidden inside visible rows."""
         if not self._probes.inner:
             return self.search()
         type, param = self._pick(*self._probes.inner)
@@ -298,7 +298,7 @@ class Asker:
         return ref("Patient", self._patient)
 
     def _draft(self) -> dict[str, Any]:
-        """Something this caller may perhaps create."""
+        """Return a resource that this caller may be allowed to create."""
         if self._case.caller.kind == "BO" and self._random.random() < 0.8:
             about = {"identifier": [{"system": "https://ids.example/accession", "value": self._pick("A-100", "A-101")}]}
             partly = {"partOf": {"reference": self._account()}} if self._random.random() < 0.5 else {}
@@ -344,7 +344,7 @@ class Asker:
         return Ask("conditional-create", "POST", type, "", (_JSON, ("if-none-exist", condition)), _text(row))
 
     def transaction(self) -> Ask:
-        """A row that may be there already, by an identifier that may be a hidden one, and another that refers to it."""
+        """Create a resource conditionally, possibly by the identifier of a hidden row, and a second one that refers to it."""
         once, address = self.conditional_create(), "urn:uuid:6f1c2a3e-0000-4000-8000-000000000001"
         about = self._draft() | {"basedOn": [{"reference": address}]}
         condition = dict(once.headers)["if-none-exist"]

@@ -1,5 +1,6 @@
-"""R4 resources in small variety, for drawing twin worlds: dates, values, codes and identifiers come from small pools, so that
-rows collide with one another, visible and hidden alike.
+"""Makes R4 resources with little variety for the noninterference tests.
+
+Dates, values, codes and identifiers come from small pools, so that visible and hidden rows often have equal values.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SENSITIVE_PLACES = ("mental-health", "drug-treatment")
 
 @dataclass
 class Recipes:
-    """Draws resources; ``word`` gives a fresh word for free text (a canary, where the row is hidden)."""
+    """Generates resources.  ``word`` returns a new word for free text, which marks hidden data if the row is hidden."""
 
     random: Random
     word: Any
@@ -164,7 +165,7 @@ class Recipes:
         return grant(patient, grantee, kind, self.date(), **more)
 
     def plain(self, type: str, patient: str, **more: Any) -> Json:
-        """A row of a type that only its class decides: Procedure, QuestionnaireResponse, ServiceRequest, CareTeam."""
+        """Return a row whose data class depends only on its type: Procedure, QuestionnaireResponse, ServiceRequest, CareTeam."""
         return {"resourceType": type, "identifier": self.identifier(), "subject": ref("Patient", patient), **_PLAIN[type], **more}
 
 
@@ -177,7 +178,7 @@ def coded(system: str, code: str, **more: Any) -> Json:
 
 
 def grant(patient: str, grantee: str, kind: str, day: str, **more: Any) -> Json:
-    """A Consent by which ``patient``'s record is open to a related person."""
+    """Return a Consent that opens ``patient``'s record to a related person."""
     levels = [coded(f"{IG}/CodeSystem/proxy-level", "standard")] if kind == "proxy-adult" else []
     actor = {"role": coded(f"{_TERMINOLOGY}/v3-RoleCode", "GRANTEE"), "reference": {"reference": grantee}}
     return {
@@ -190,7 +191,7 @@ def grant(patient: str, grantee: str, kind: str, day: str, **more: Any) -> Json:
 
 
 def restriction(patient: str, grantee: str, row: str) -> Json:
-    """A Consent by which a patient keeps one row from a person who has access."""
+    """Return a Consent by which a patient hides one row from a person who has access."""
     base = grant(patient, grantee, "restriction", "2026-03-01")
     refusal = base["provision"]["provision"][0] | {"type": "deny", "data": [{"meaning": "instance", "reference": {"reference": row}}]}
     return base | {"provision": {"provision": [refusal]}}

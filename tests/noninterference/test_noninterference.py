@@ -1,4 +1,4 @@
-"""The central promise: whatever a caller asks, the answer is the same, byte for byte, whatever is hidden from him."""
+"""Responses are equal byte for byte when only data hidden from the caller differs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def capability() -> Capability:
 
 
 def seeds(number: int, rounds: range) -> list[int]:
-    """The seeds of one caller's cases."""
+    """Return the seeds of one caller's cases."""
     return [number + len(CALLERS) * turn for turn in rounds]
 
 
@@ -41,7 +41,7 @@ def test_responses_are_equal_when_only_hidden_data_differs(number: int) -> None:
     tally = Tally()
     for seed in seeds(number, range(comparison.scaled(7))):
         require_silence(seed, 150, tally=tally)
-    # An answer to everything that is always the same would be silent too.
+    # A server that gives every request the same answer would pass too.
     assert tally.requests > 1000 and tally.statuses[404] > 50
     assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
 
@@ -124,7 +124,7 @@ def test_public_documents_do_not_depend_on_data_or_caller() -> None:
 
 
 def test_paired_servers_with_one_seed_draw_equal_ids_and_tokens() -> None:
-    """The harness itself: clocks, ids and tokens of twin worlds agree."""
+    """Check the harness itself: servers with the same seed generate equal ids and tokens."""
     worlds = [World(seed=5), World(seed=5)]
 
     async def drawn(world: World) -> tuple[str, str]:

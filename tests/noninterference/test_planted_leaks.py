@@ -1,4 +1,4 @@
-"""The twin test must be able to fail: each leak planted on purpose is noticed by the same generic run."""
+"""The generic noninterference run detects each planted leak."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.noninterference.request_generator import Capability
 from tests.noninterference.test_noninterference import capability
 from tests.noninterference.traces import TRACES, followed
 
-assert planted_leaks_search and planted_leaks_interactions and planted_leaks_export  # whose import fills the switchboard
+assert planted_leaks_search and planted_leaks_interactions and planted_leaks_export  # importing these modules fills LEAKS
 
 _CASES = 7 * len(CALLERS)
 _ASKS = 150
@@ -26,7 +26,7 @@ _ASKS = 150
 
 @functools.cache
 def _kept(seed: int) -> Twins:
-    """The worlds of a case, built without a leak and kept to be turned back to."""
+    """Return the servers of a case, filled without a leak and saved for reuse."""
 
     async def built() -> Twins:
         twins = Twins(case(seed))

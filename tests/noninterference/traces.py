@@ -1,8 +1,8 @@
-"""Time and revocation: what a caller was shown before must not show through anything he still holds.
+"""Time and revocation: after access ends, data that the caller saw before must not affect any response.
 
-One world holds the record that the caller may open at first; in its twin that record never existed.  The caller uses both
-(unequally, as he may), then the same thing happens in both: a grant ends, a birthday passes, a token is revoked.  From
-there on the answers must be equal, also to page links that he was given before.
+The first server stores a record that the caller can open at first.  On the second server, that record never existed.  The
+caller uses both servers and may get different responses.  Then the same event happens on both: a grant ends, a birthday
+passes, a token is revoked.  After the event the responses must be equal, also for page links that the caller got before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Happening = Callable[[World], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Trace:
-    """``ends``: the caller sees nothing of the record afterwards, so in the twin world it never was."""
+    """An event that changes access.  ``ends``: the caller loses all access to the record, so the second server never stores it."""
 
     name: str
     caller: Caller
@@ -77,10 +77,10 @@ TRACES = (
 
 
 async def followed(trace: Trace, seed: int, capability: Capability, asks: int, tally: Tally | None = None) -> None:
-    """Live through a trace.  Raises Leak if the caller can tell the worlds apart afterwards."""
+    """Run a trace.  Raises Leak if the servers respond differently after the event."""
     case = Drawing(seed, trace.caller).case(seed)
     if trace.ends:
-        # What is about rows of the record goes with them; all else that is hidden stays.
+        # Secrets that edit rows of the record are left out, as are late writes; all other hidden data stays.
         case = replace(case, secrets=tuple(secret for secret in case.secrets if not any(secret.edits)), late=())
     twins = Twins(case, tally=tally)
     await twins.open(without=frozenset(write.name for write in case.shown) if trace.ends else frozenset(), lifetime=30 * DAY)

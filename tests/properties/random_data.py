@@ -44,7 +44,7 @@ SORTS = (*((param, kind) for kind in KINDS for param in PARAMS[kind]), ("_id", "
 
 
 class Chance(random.Random):
-    """Random values from small vocabularies, so that conditions and rows meet often."""
+    """Random values from small vocabularies, so that conditions often match rows."""
 
     def some(self, values: Any, most: int = 3) -> frozenset[Any]:
         return frozenset(self.choices(tuple(values), k=self.randint(0, most)))
@@ -123,7 +123,7 @@ class Chance(random.Random):
 
 @dataclass
 class Chain:
-    """The versions of a row, the current one last: each with a count of all that was stored before it."""
+    """The versions of a row, the current one last, each with the number of versions stored before it."""
 
     versions: list[tuple[int, SearchableRow]]
     deleted: bool = False

@@ -1,4 +1,4 @@
-"""Compares a store with the reference meaning: fills it with random rows and runs random searches."""
+"""Compares a store with the reference implementation: fills it with random rows and runs random searches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fhir_server.store import IndexedRow, Row, Snapshot, Store
 from tests.properties.random_data import Chain, Chance
 from tests.store.stores import empty_store
 
-TYPES, CASES = 150, 100  # random sets of rows, and random questions to each
+TYPES, CASES = 150, 100  # number of random row sets, and of random searches on each
 
 
 async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow, ...]:
-    """A type of its own with random rows, some of them overwritten, deleted and relabeled."""
+    """Fill a new type with random rows, and overwrite, delete and relabel some of them."""
     chains: dict[str, Chain] = {}
     stored = count()
 
     def another(id: str, chain: Chain) -> SearchableRow:
-        """A random version, often with the class, release and patients of one that is there."""
+        """Return a random version, often with the class, release and patients of an existing version."""
         row, (_, like) = replace(chance.row(type, 0), id=id), chance.choice(chain.versions)
         return replace(row, patients=like.patients, class_id=like.class_id, release_at=like.release_at) if chance.random() < 0.6 else row
 
@@ -66,7 +66,7 @@ def _deletion(row: Row) -> Row:
 
 
 async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
-    """What the store answers otherwise than the meaning does, to one random question."""
+    """Return the differences between the store and the reference implementation for one random search."""
     ids = [row.id for row in rows] or ["none"]
     where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
     asked = f"{where} {visibility} {sort}"
@@ -99,7 +99,7 @@ async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type:
 
 
 async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
-    """The same for reads, visible targets, and positions that were not given by the store."""
+    """Return the differences for reads, visible targets, and positions that the store did not return itself."""
     ids = [row.id for row in rows] or ["none"]
     visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
     right = {row.id for row in rows if match.is_visible(visibility, row)}
@@ -128,7 +128,7 @@ def _named(rows: tuple[SearchableRow, ...], id: str) -> SearchableRow:
 
 
 async def disagreements(scheme: str, folder: Path, types: int = TYPES) -> list[str]:
-    """What an empty store of this scheme answers otherwise, up to the first set of rows for which it does."""
+    """Return the differences of an empty store of this scheme.  Stops after the first row set with a difference."""
     store = empty_store(scheme, folder)
     try:
         return await found_wrong(store, types=types, cases=CASES, seed=2026)

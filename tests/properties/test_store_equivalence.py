@@ -1,4 +1,4 @@
-"""Every store returns what the reference meaning does, for random conditions."""
+"""Every store returns the same results as the reference implementation for random conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fhir_server.store.sqlite import planner
 from tests.properties.store_comparison import TYPES, disagreements
 from tests.store.stores import SCHEMES
 
-FEWER = {"mongodb": 15}  # sets of rows where the others would take minutes; `make test-all` asks for them too
+FEWER = {"mongodb": 15}  # number of row sets for slow stores; `make test-all` also runs the full number
 
 
 def test_sqlite_matches_reference_with_small_planner_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

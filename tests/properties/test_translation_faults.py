@@ -1,4 +1,4 @@
-"""The comparison of stores detects faults that a translator to SQLite could have."""
+"""The comparison of stores detects faults that the translation to SQLite could have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.properties.store_comparison import disagreements
 
 
 def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """A fault in the text of statements."""
+    """Return a fault in the text of SQL statements."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         right = reader.SqliteSnapshot.rows
@@ -32,7 +32,7 @@ def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    """A fault in the meaning of one prefix."""
+    """Return a fault in the meaning of one prefix."""
     return lambda patch: patch.setitem(getattr(translate, name), prefix, meaning)
 
 
@@ -60,7 +60,7 @@ def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 
 
 def effective_clauses_of(change: Callable[[Visibility], Visibility]) -> Callable[[pytest.MonkeyPatch], None]:
-    """A fault in the clauses that a search uses."""
+    """Return a fault in the clauses that a search uses."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         right = conditions.effective_clauses

@@ -157,5 +157,5 @@ _TEXTS: list[dict[str, Any]] = [
     },
 ]  # fmt: skip
 
-# As the server reads them: decimals as Decimal.
+# Parsed as the server parses them: decimals become Decimal.
 RESOURCES: list[dict[str, Any]] = [jsontext.parse(json.dumps(resource).encode()) for resource in _TEXTS]

@@ -1,4 +1,4 @@
-"""Page links are opaque, bound to their search, and rejected with one message."""
+"""Page links are opaque, bound to their search, and rejected with the same message in all cases."""
 
 from __future__ import annotations
 

@@ -33,14 +33,14 @@ def walked(type: str, code: str, resource: dict[str, Any]) -> list[tuple[Any, tu
 
 
 def oracle(expression: str, resource: dict[str, Any]) -> list[Any]:
-    """The same by fhirpathpy, which has ofType() and no resolve()."""
+    """Evaluate the expression with fhirpathpy, which supports ofType() but not resolve()."""
     text = re.sub(r"\(([\w.]+) as (\w+)\)", r"\1.ofType(\2)", expression).replace(".as(", ".ofType(")
     text = re.sub(r"\.where\(resolve\(\) is (\w+)\)", r".where(type = '\1' or reference.matches('(^|/)\1/[^/]+$'))", text)
-    # The oracle lists a null, which in a JSON list only keeps an extension's place, as a value.
+    # fhirpathpy returns a null of a JSON list as a value.  Such a null only aligns an extension.
     return [value for value in fhirpathpy.evaluate(resource, text, model=models["r4"]) if value is not None]
 
 
-# None of R4's expressions asks of a sample what the oracle cannot do; each is compared.
+# fhirpathpy can evaluate every R4 expression on the samples, so each is compared.
 def cases() -> Iterator[Any]:
     for place, resource in enumerate(RESOURCES):
         for code in parameters(resource["resourceType"]):
@@ -48,7 +48,7 @@ def cases() -> Iterator[Any]:
 
 
 def agree(resource: dict[str, Any], code: str) -> int:
-    """How many values both found."""
+    """Check that both return the same values, and return their number."""
     type = resource["resourceType"]
     expression = parameters(type)[code].definition.expression
     expected = [value for value in oracle(expression, resource) if value is not False or "exists()" not in expression]

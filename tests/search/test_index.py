@@ -1,4 +1,4 @@
-"""Extraction of index entries, and parameters that the entries of others answer."""
+"""Extraction of index entries, and parameters that use the entries of other parameters."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_include_targets_come_from_the_parameter_itself() -> None:
     assert index.targets("Appointment", "slot", appointment, BASE) == ()
 
 
-# resource by place in the samples, a pair that finds it, a pair like it that does not
+# resource type, a query that matches its sample, a similar query that does not
 FINDS = [
     ("Observation", ("patient", "p1"), ("patient", "p2")),
     ("Observation", ("patient", BASE + "/Patient/p1"), ("patient", "http://other.example/Patient/p1")),

@@ -1,4 +1,4 @@
-"""The meaning of the condition language: laws on random rows, and each predicate case by case."""
+"""The semantics of the condition language: properties on random rows, and examples for each predicate."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_adding_a_clause_never_hides_rows(row: SearchableRow, where: Filter, vis
 def test_hidden_rows_and_entries_never_affect_results(
     world: list[SearchableRow], where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], data: st.DataObject
 ) -> None:
-    """Entries of unseen classes come and go, and rows of unseen classes change: nobody can tell."""
+    """Results do not change when hidden entries are added or removed, or when hidden rows are added."""
     seen = frozenset().union(*(clause.classes for clause in visibility.clauses))
     other = []
     for row in world:
@@ -217,7 +217,7 @@ def test_date_prefixes_follow_r4_interval_rules(entry: tuple[int, int], expected
     assert {prefix for prefix in PREFIXES if matches(Has("d", DateIs(prefix, 10, 20)), found, frozenset({0}))} == expected
 
 
-# A number against 5.4, which stands for [5.35, 5.45).
+# A number against 5.4, which covers [5.35, 5.45).
 NUMBERS = {
     5.35: {"eq", "lt", "le", "eb", "ap"},
     5.4: {"eq", "ge", "le", "ap"},

@@ -93,7 +93,7 @@ def test_parameters_are_combined_by_and_none_matches_all() -> None:
     assert ask("Observation").where == EVERYTHING
 
 
-# Refused strict or not: to leave any of these out would answer another question.
+# Refused in strict and lenient mode: ignoring one of these would change the meaning of the search.
 REFUSED = [
     ("Observation", "subject:Patient.name", "x", "Chained"),
     ("Observation", "subject.name", "x", "Chained"),

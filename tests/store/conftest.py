@@ -17,7 +17,7 @@ ValidationRun = Callable[[Callable[[Store], Awaitable[Any]]], Any]
 
 @pytest.fixture(params=SCHEMES)
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> ValidationRun:
-    """Runs a scenario, a coroutine function of a store, on an empty one."""
+    """Return a function that runs a scenario, a coroutine function of a store, on an empty store."""
 
     def run(scenario: Callable[[Store], Awaitable[Any]]) -> Any:
         async def whole() -> Any:

@@ -1,4 +1,4 @@
-"""Rows and visibilities for the store tests: classes 0 to 3, of which callers usually may see 0 and 1."""
+"""Rows and visibilities for the store tests.  The classes are 0 to 3; most callers can see 0 and 1."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def drop(store: Store, *ids: str) -> None:
 
 
 async def found(store: Store, where: Filter, seen: Visibility = ANYONE, sort: tuple[SortKey, ...] = (), type: str = OBS) -> list[str]:
-    """The ids that ``find`` gives, having checked that ``count`` agrees with it."""
+    """Return the ids that ``find`` returns, after checking that ``count`` agrees."""
     async with store.snapshot() as snapshot:
         page = await snapshot.find(type, where, seen, sort=sort, limit=1000)
         assert page.next is None

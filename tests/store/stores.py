@@ -1,4 +1,4 @@
-"""Opens every kind of store empty, for tests that run on all of them."""
+"""Opens an empty store of each kind, for tests that run on all stores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SCHEMES = tuple(
 
 
 def empty_url(scheme: str, folder: Path) -> str:
-    """The URL of a store of this kind that holds nothing; for MongoDB always the same one."""
+    """Return the URL of an empty store of this kind.  For MongoDB it is always the same URL."""
     if scheme == "memory":
         return "memory:"
     return f"sqlite:///{folder / 'store.sqlite'}" if scheme == "sqlite" else emptied_url()
 
 
 def empty_store(scheme: str, folder: Path) -> Store:
-    """An empty store of this kind."""
+    """Return an empty store of this kind."""
     return open_store(empty_url(scheme, folder))

@@ -1,4 +1,4 @@
-"""Every node of the condition language and every prefix: rows that must be found and rows that must not."""
+"""Every node of the condition language and every prefix: rows that must be found, and rows that must not."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_condition_finds_exactly_the_matching_rows(run: ValidationRun, where: Fi
     run(scenario)
 
 
-# [lo, hi) of entries, named for where they lie beside the interval [5, 9) asked for
+# [lo, hi) of entries, named by their position relative to the query interval [5, 9)
 DATES = {
     "before": (0, 4),
     "start": (2, 6),

@@ -1,4 +1,4 @@
-"""Key-value records are redeemed once, expire, and are deleted by family; logs keep their lines in order."""
+"""Key-value records are redeemed once, expire, and are deleted by family.  Logs keep their lines in order."""
 
 from __future__ import annotations
 

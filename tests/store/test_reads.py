@@ -1,4 +1,4 @@
-"""What a snapshot returns for single rows, and what it withholds."""
+"""What a snapshot returns for single rows, and what it hides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A killed server leaves every transaction Bundle whole or absent, and keeps every acknowledged one."""
+"""A killed server leaves every transaction Bundle stored completely or not at all, and keeps every acknowledged one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import HANG
 
 KILLS, MANY = 3, 200
 LANES, PARTS = 6, 3
-LEAST = 3  # Bundles that are acknowledged before a kill
+LEAST = 3  # minimum number of Bundles acknowledged before a kill
 PATIENT = {"resourceType": "Patient", "id": "p"}
 ROUND, JOB = "urn:round", "urn:job"
 
@@ -45,7 +45,10 @@ def _url(scheme: str, folder: Path) -> str:
 
 
 class Killing:
-    """One store under servers that are killed one after the other; ``cut``: Bundles sent and not acknowledged, ``stored``: those stored."""
+    """One store with servers that are killed one after the other.
+
+    ``cut``: number of Bundles sent and not acknowledged.  ``stored``: how many of these are stored.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -76,7 +79,7 @@ class Killing:
         assert self.acknowledged >= kills * LEAST
 
     async def _load(self, client: httpx.AsyncClient, number: int, process: Process) -> dict[str, bool]:
-        """Send Bundles until the server is dead; which were sent, and whether each was acknowledged."""
+        """Send Bundles, kill the server, and return the Bundles sent with whether each was acknowledged."""
         sent: dict[str, bool] = {}
         enough = asyncio.Event()
 
@@ -105,7 +108,7 @@ class Killing:
         return sent
 
     async def _check(self, client: httpx.AsyncClient, number: int, sent: dict[str, bool]) -> int:
-        """How many rows there are of a round, having looked at each of them."""
+        """Check every row of a round and return the number of rows."""
         rows: dict[str, Any] = {}
         path = f"{client.base_url}Observation?identifier={ROUND}|r{number}&_count=1000"
         while path:
@@ -127,14 +130,14 @@ class Killing:
         return len(rows)
 
     async def _require_all(self, client: httpx.AsyncClient, rows: dict[int, int]) -> None:
-        """That no later kill took anything of an earlier round."""
+        """Check that later kills removed no rows of earlier rounds."""
         for number, count in rows.items():
             counted = (await client.get(f"Observation?identifier={ROUND}|r{number}&_summary=count")).json()
             assert counted["total"] == count, number
 
 
 def _bundle(number: int, job: str, before: str) -> dict[str, Any]:
-    """Rows of a job, and a change of the first row of the job before it."""
+    """Return a Bundle with the rows of a job and a change of the first row of the previous job."""
     rows = [_row(number, f"{job}-{part}", "final") for part in range(PARTS)]
     rows += [_row(number, f"{before}-0", "amended")] if before else []
     entries = [{"resource": row, "request": {"method": "PUT", "url": f"Observation/{row['id']}"}} for row in rows]

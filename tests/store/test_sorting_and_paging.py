@@ -1,4 +1,4 @@
-"""Order of rows, and pages that together are the whole result, also with writes between them."""
+"""The order of rows, and pages that together return the whole result, also with writes between them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_order_does_not_reveal_which_patient_was_stored_first(run: ValidationRun
         return await found(store, EVERYTHING)
 
     one = run(lambda store: order(store, "p1", "p2", "p3"))
-    # another empty store of the same kind would share the file, so the other order is asked of the memory store
+    # another empty store of the same kind would share the file, so the other order is checked in the memory store
     from fhir_server.store import open_store
 
     other = run_alone(order(open_store("memory:"), "p3", "p2", "p1"))
@@ -80,7 +80,7 @@ def run_alone(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
-OTHERS = ("hidden", "p0", "p2", "p5", "z")  # whose numbers come before and after that of p1
+OTHERS = ("hidden", "p0", "p2", "p5", "z")  # patients whose numbers come before and after that of p1
 
 
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])

@@ -1,4 +1,4 @@
-"""The SQLite store alone: its file, its query plans, its limits, and several processes on one file."""
+"""The SQLite store: its file, its query plans, its limits, and several processes on one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process killed while it writes keeps all acknowledged writes, and leaves no job half done."""
+"""A process that is killed while writing keeps all acknowledged writes and leaves no job partly stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.store.samples import ANYONE, OBS, found, record, token
 ROUNDS = {"sqlite": 10, "mongodb": 10}
 MANY = 200
 PARTS = 4
-MOST = 40  # jobs that are acknowledged before a kill, or a few more
+MOST = 40  # upper limit of the acknowledged jobs read before a kill; a few more may follow
 
 
 async def _write_for_ever(url: str, name: str) -> None:
@@ -61,7 +61,7 @@ def test_two_hundred_kills_lose_no_acknowledged_write(scheme: str, tmp_path: Pat
 
 
 def require_whole(url: str, rounds: int) -> None:
-    """Kill a writer this often and look at what it left each time."""
+    """Kill a writer ``rounds`` times and check the store after each kill."""
     chance = random.Random(7)
     acknowledged: set[str] = set()
     for number in range(rounds):
@@ -69,7 +69,7 @@ def require_whole(url: str, rounds: int) -> None:
         assert child.stdout
         least = chance.randrange(1, MOST)
         first = b"".join(child.stdout.readline() for _ in range(least))
-        time.sleep(chance.random() * 0.02)  # so that it is not always killed just after a job
+        time.sleep(chance.random() * 0.02)  # so that the kill does not always follow directly after a job
         child.send_signal(signal.SIGKILL)
         rest = child.stdout.read()
         child.stdout.close()

@@ -1,4 +1,4 @@
-"""Writes: versions, deletions, relabeling, references, counters, and jobs that are stored whole or not at all."""
+"""Writes: versions, deletions, relabeling, references, counters, and jobs that are stored completely or not at all."""
 
 from __future__ import annotations
 
