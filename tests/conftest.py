@@ -15,11 +15,11 @@ from fhir_server.web import public_fetch
 from tests.mongo.shared_mongod import drop_databases
 from tests.waiting import HANG
 
-# A property holds or does not, however long an example takes on this machine.
+# A slow example is not a failure: the result of a property test does not depend on the speed of the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-# Seconds (of the second: milliseconds) after which the server gives up waiting or reading.
+# Time limits after which the server stops waiting or reading.  In seconds, except MILLISECONDS.
 LIMITS: tuple[tuple[Any, str, float], ...] = (
     (failures, "_RETRY_SECONDS", HANG),
     (reader, "MILLISECONDS", int(HANG * 1000)),
@@ -31,7 +31,7 @@ LIMITS: tuple[tuple[Any, str, float], ...] = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _server_time_limits_are_out_of_reach() -> Iterator[None]:
-    """What takes a slow machine longer than a caller would wait is no failure.  Tests of a limit set it themselves."""
+    """Raise the time limits so that a slow machine does not reach them.  A test of a limit sets that limit itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SqliteStore.__init__.__kwdefaults__, "seconds", HANG)
         for module, name, limit in LIMITS:

@@ -1,4 +1,4 @@
-"""Ports for servers that tests start as processes of their own."""
+"""Ports for servers that tests start as separate processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ _RESERVED: Final[list[socket.socket]] = []
 
 
 def reserved_port() -> int:
-    """A free port of 127.0.0.1 that the system gives to no other process until this one ends.
+    """Return a free port of 127.0.0.1.  The system assigns it to no other process until this process ends.
 
-    A socket stays bound to it and does not listen.  A server that sets SO_REUSEADDR, as servers do, may then bind it too
-    (Linux: of the sockets on one port at most one listens), any number of times; a port that is chosen by the system may not be it.
+    A socket that is bound to the port, but does not listen, reserves it.  A server that sets SO_REUSEADDR, as most
+    servers do, can still bind the port, any number of times.  On Linux at most one socket on a port listens.
+    The system never chooses a reserved port for a program that asks for any free port.
     """
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

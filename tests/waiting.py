@@ -1,6 +1,6 @@
-"""Waiting for a condition: as long as it takes, with a bound that only a hang reaches.
+"""Waits for a condition, with a time limit that only a hang reaches.
 
-No test may depend on the speed of the machine, so no test waits a fixed time for something to happen, and none gives up early.
+Tests must not depend on the speed of the machine.  They never wait a fixed time for an event, and never use a short limit.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-HANG: Final = 600.0  # seconds after which something that has not happened will not happen
+HANG: Final = 600.0  # seconds; a longer wait is a hang
 
 
 def wait_until(condition: Callable[[], object], what: str, *, every: float = 0.02) -> None:
-    """Check ``condition`` every ``every`` seconds until it is true.  Raises AssertionError, with ``what``, if it never becomes true."""
+    """Check ``condition`` every ``every`` seconds until it is true.  Raise AssertionError with ``what`` after ``HANG`` seconds."""
     end = time.monotonic() + HANG
     while not condition():
         assert time.monotonic() < end, f"This did not happen: {what}."
@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], object], what: str, *, every: float = 0.0
 
 
 async def until(condition: Callable[[], object], what: str, *, every: float = 0.01) -> None:
-    """:func:`wait_until` on an event loop."""
+    """Like :func:`wait_until`, for code on an event loop."""
     end = time.monotonic() + HANG
     while not condition():
         assert time.monotonic() < end, f"This did not happen: {what}."
@@ -30,6 +30,6 @@ async def until(condition: Callable[[], object], what: str, *, every: float = 0.
 
 
 async def let_others_run() -> None:
-    """Let every other task of the event loop run until it waits for something outside the loop, or for this task."""
+    """Let the other tasks of the event loop run until each waits for this task or for an event outside the loop."""
     for _ in range(200):
         await asyncio.sleep(0)

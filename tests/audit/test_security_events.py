@@ -25,7 +25,7 @@ METADATA = {"client_name": "Sleep diary", "redirect_uris": ["https://sleep.examp
 
 
 class Journaled(Whole):
-    """The whole server with the portal's pages, and its journal."""
+    """The whole server with the portal pages, and access to its audit log."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,12 +36,12 @@ class Journaled(Whole):
         return list(self.served.run(self.store.read_log(LOG_NAME)))
 
     def events(self) -> list[dict[str, Any]]:
-        """The acts in the journal; requests of the FHIR API are left out."""
+        """Return the security events in the audit log.  Requests to the FHIR API are not included."""
         found = [json.loads(line)["event"] for _, line in self.lines()]
         return [event for event in found if event["type"]["code"] != "rest"]
 
     def told(self) -> list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
-        """Of each act: its kind, its outcome, the ids of who did it, and what it was about."""
+        """Return the kind, the outcome, the agent ids and the entity references of each security event."""
         return [
             (
                 event["subtype"][0].get("display", event["subtype"][0]["code"]),

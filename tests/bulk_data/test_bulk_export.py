@@ -1,4 +1,4 @@
-"""Bulk Data export over HTTP: what a backend pulls of a Group, and that no file knows more than its reader's View."""
+"""Bulk Data export over HTTP.  An export contains exactly the resources that its requester could find by search."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def server() -> Iterator[Served]:
 
 @pytest.fixture
 def feed(server: Served) -> str:
-    """A token of the backend that sees everything."""
+    """Return the token of a backend with access to all data."""
     return server.token()
 
 
 @pytest.fixture
 def limited(server: Served) -> str:
-    """A token of a backend that no sensitive category is opened to."""
+    """Return the token of a backend without clearance for any sensitive category."""
     return server.token("limited", "system/*.rs")
 
 
@@ -64,7 +64,7 @@ def kicked(server: Served, token: str, path: str, **headers: str) -> str:
 
 
 def finished(server: Served, token: str, location: str) -> dict[str, Any]:
-    """The manifest, once there is one."""
+    """Poll the status URL until the export is complete, and return the manifest."""
     for _ in range(50):
         answer = server.get(token, location, accept="application/json")
         if answer.status != 202:
@@ -75,7 +75,7 @@ def finished(server: Served, token: str, location: str) -> dict[str, Any]:
 
 
 def rows(server: Served, token: str, manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What the files hold, by type."""
+    """Download the files of a manifest, and return their resources by type."""
     found = {}
     for output in manifest["output"]:
         answer = server.get(token, output["url"], accept="application/fhir+ndjson")
@@ -85,7 +85,7 @@ def rows(server: Served, token: str, manifest: dict[str, Any]) -> dict[str, list
 
 
 def exported(server: Served, token: str, path: str) -> dict[str, list[str]]:
-    """Ids of all that an export gives, by type."""
+    """Run an export, and return the ids in its files by type."""
     found = rows(server, token, finished(server, token, kicked(server, token, path)))
     return {type: sorted(row["id"] for row in many) for type, many in found.items()}
 
@@ -255,7 +255,7 @@ def test_busy_store_returns_503_instead_of_omitting_resources(
         raise Problem("busy", "The server is busy; try again.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(View, "history", busy)  # which is asked for the row as it stood before
+        patch.setattr(View, "history", busy)  # the download reads the earlier version through it
         assert server.get(limited, url, accept="application/fhir+ndjson").status == 503
     assert len(server.get(limited, url, accept="application/fhir+ndjson").body.splitlines()) == 2
 
@@ -297,8 +297,8 @@ def test_status_request_waits_for_lock_and_resumes_after_expiry(server: Served, 
     location = kicked(server, limited, "$export?_type=Observation,Patient")
     job = location.rpartition("/")[2]
     server.run(server.parts.store.key_values.put_if_absent("export-turn", job, b"", micros(NOON) + 60_000_000))
-    assert [server.get(limited, location).status for _ in range(3)] == [202, 202, 202]  # another question has the turn
-    server.at(micros(NOON) + 61_000_000)  # ... and its process died
+    assert [server.get(limited, location).status for _ in range(3)] == [202, 202, 202]  # another request holds the lock
+    server.at(micros(NOON) + 61_000_000)  # the lock has expired
     assert {output["type"] for output in finished(server, limited, location)["output"]} == {"Observation", "Patient"}
 
 
@@ -324,7 +324,7 @@ def test_type_filter_and_patient_parameters_limit_export(server: Served, limited
     }
     answer = server.request(limited, "POST", "Group/panel/$export", body=parameters, headers=ASYNC)
     found_rows = rows(server, limited, finished(server, limited, answer.headers["content-location"]))
-    assert [row["id"] for row in found_rows["Patient"]] == ["teen"]  # the child is no active member of the group
+    assert [row["id"] for row in found_rows["Patient"]] == ["teen"]  # the child is not an active member of the group
 
 
 @pytest.mark.parametrize(

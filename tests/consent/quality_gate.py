@@ -15,7 +15,7 @@ SHAPES = {
     "ICD-10-CM": r"[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?(-[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?)?",
     "CVX": r"\d{2,3}",
 }
-NOT_DRUGS = {"316992"}  # RxNorm dose forms that public lists carry as drugs
+NOT_DRUGS = {"316992"}  # RxNorm dose forms that public lists treat as drugs
 
 _D = (
     "0123456789",
@@ -34,7 +34,7 @@ _P = ("0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "428
 
 @dataclass(frozen=True)
 class Listed:
-    """One row of one list: ``list`` the table's name, ``kind`` sensitive, departments or ordinary."""
+    """One row of a code table.  ``list`` is the name of the table; ``kind`` is sensitive, departments or ordinary."""
 
     kind: str
     list: str
@@ -42,14 +42,14 @@ class Listed:
 
 
 def loinc_check(code: str) -> bool:
-    """LOINC's mod 10 check digit."""
+    """Return whether the mod 10 check digit of a LOINC code is correct."""
     digits, _, check = code.partition("-")
     total = sum(sum(divmod(int(digit) * (2 - place % 2), 10)) for place, digit in enumerate(reversed(digits)))
     return (10 - total % 10) % 10 == int(check)
 
 
 def verhoeff(code: str) -> bool:
-    """SNOMED CT's check digit."""
+    """Return whether the check digit of a SNOMED CT code is correct."""
     check = 0
     for place, digit in enumerate(reversed(code)):
         check = int(_D[check][int(_P[place % 8][int(digit)])])
@@ -57,7 +57,7 @@ def verhoeff(code: str) -> bool:
 
 
 def findings(listed: Iterable[Listed], keywords: Iterable[Mapping[str, str]]) -> list[str]:
-    """Every defect found, one sentence each."""
+    """Return the defects of the code tables and keywords, one sentence each."""
     listed, keywords = list(listed), list(keywords)
     labels = {row["label"] for row in keywords}
     agree = {label: re.compile("|".join(row["pattern"] for row in keywords if row["label"] == label), re.I) for label in labels}
@@ -119,7 +119,7 @@ def _lists(listed: list[Listed]) -> Iterator[str]:
 
 
 def _expanded(code: str) -> list[str]:
-    """The codes of a range whose last two digits count."""
+    """Return the codes of a range.  They differ only in their last one or two digits."""
     first, _, last = code.partition("-")
     if not last:
         return [first]

@@ -1,4 +1,4 @@
-"""The age rules of docs/policy.md, and the plausibility of birth dates."""
+"""The age rules of docs/policy.md, and implausible birth dates."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 
 
 def resources(path: Path) -> list[dict[str, Any]]:
-    """The resources of a bundle, references between them made literal."""
+    """Return the resources of a bundle, with literal references between them."""
     text = gzip.decompress(path.read_bytes()).decode()
     entries = json.loads(text)["entry"]
     for entry in entries:

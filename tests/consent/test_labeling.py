@@ -32,7 +32,7 @@ def rx(code: str) -> dict[str, Any]:
 
 
 def label(resource: dict[str, Any], *others: dict[str, Any], labeler: Labeler = LABELLER) -> LabelingResult:
-    """Label a resource beside others, which are labelled first, in order."""
+    """Label ``others`` in order, then ``resource``, which may refer to them."""
     rows: dict[str, LabelSource] = {}
 
     async def lookup(type: str, id: str) -> LabelSource | None:
@@ -254,7 +254,7 @@ def test_report_with_conclusion_waits_for_release_of_its_result() -> None:
               "result": [{"reference": "Observation/o"}]}  # fmt: skip
     result = observation(loinc("718-7"), extension=later)
     assert label({**report, "conclusion": "All well."}, result).release_at == label(result).release_at > 0
-    assert label(report, result).release_at == 0  # the reference to the result that waits is cut, and nothing else tells of it
+    assert label(report, result).release_at == 0  # the reference to the unreleased result is removed, and nothing else reveals it
 
 
 def test_provenance_inherits_target_labels_and_patients() -> None:

@@ -1,4 +1,4 @@
-"""Roles toward a patient at an instant: boundaries to the microsecond, grants, restrictions, death."""
+"""The role of a person toward a patient at an instant: limits to the microsecond, grants, restrictions, death."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code lists: normalization of codes, classification, and rejection of lists that are not understood."""
+"""Code lists: normalization of codes, classification, and rejection of invalid lists."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def _ehr() -> Iterator[Ehr]:
 
 @pytest.fixture
 def ehr(_ehr: Ehr) -> Iterator[Ehr]:
-    """One server for all these tests, which only read its records; the clock is put back after each."""
+    """Provide the server that all tests of this folder share.  Tests only read its records; the clock is reset after each test."""
     now = _ehr.served._now
     yield _ehr
     _ehr.served.at(now)

@@ -1,4 +1,4 @@
-"""The whole server on the seed records, and a clinician's browser that follows plain forms."""
+"""The whole server with the seed records, and a clinician's browser that submits HTML forms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCOPE = "launch openid fhirUser offline_access user/*.rs"
 
 
 class Ehr:
-    """One server; every visitor has a browser of their own."""
+    """A server.  Each visitor has a separate browser."""
 
     def __init__(self, store: str = "memory:") -> None:
         self.served = Served(store, at=NOON)
@@ -41,7 +41,7 @@ class Ehr:
 
 
 class Visitor:
-    """Somebody signed in, at a browser."""
+    """A person who uses a browser."""
 
     def __init__(self, ehr: Ehr) -> None:
         self.ehr = ehr
@@ -67,11 +67,11 @@ class Visitor:
         return [id for id in re.findall(r'<option value="([^"]*)"', self.get(f"/ehr/{patient}").text) if id]
 
     def opened(self, patient: str, app: str = "demo-confidential", encounter: str = "") -> httpx.Response:
-        """Press "Open app" on the chart."""
+        """Submit "Open app" on the patient's chart."""
         return self.submit(self.get(f"/ehr/{patient}"), app=app, encounter=encounter)
 
     def launched(self, patient: str, encounter: str = "", **asked: str | None) -> httpx.Response:
-        """Open the app, which asks for what an EHR app asks for; the page or redirect that comes of it."""
+        """Open the app and send its authorization request.  Return the page or redirect that follows."""
         given = query(str(self.opened(patient, encounter=encounter).headers["location"]))
         return self.authorized(given["launch"], aud=given["iss"], **asked)
 
@@ -92,7 +92,7 @@ class Visitor:
         return self.follow(self.browser.post("/oauth/authorize", data=form))
 
     def token(self, patient: str, encounter: str = "", **asked: str | None) -> dict[str, Any]:
-        """The whole launch; the token response."""
+        """Complete an EHR launch, and return the token response."""
         return self.redeemed(self.submit(self.launched(patient, encounter, **asked), decision="allow"))
 
     def redeemed(self, answer: httpx.Response) -> dict[str, Any]:
@@ -108,5 +108,5 @@ class Visitor:
 
 
 def error(answer: httpx.Response) -> str:
-    """The error with which an authorization request came back, or ``page`` for one that ended on a page of ours."""
+    """Return the error code in the redirect of an authorization request, or ``page`` if the server answered with a page."""
     return query(answer.headers["location"])["error"] if answer.is_redirect else "page"

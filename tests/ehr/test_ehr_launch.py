@@ -1,4 +1,4 @@
-"""SMART's EHR launch from a clinician's chart page to an app that reads, as scripts of plain forms."""
+"""SMART EHR launch: a clinician opens an app from a patient's chart, and the app reads the record."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_smart_57_launch_without_launch_patient_sets_the_patient(ehr: Ehr) -> No
     assert token["patient"] == "teen"
     assert token["scope"] == "launch patient/Patient.rs"
     assert clinician.read(token, "Patient/teen").status_code == 200
-    assert clinician.read(token, "Patient/adult").status_code == 404  # under her care too, and not in context
-    assert clinician.read(clinician.token("teen"), "Patient/adult").status_code == 200  # as user/ scopes allow
+    assert clinician.read(token, "Patient/adult").status_code == 404  # also a patient of this clinician, but not in context
+    assert clinician.read(clinician.token("teen"), "Patient/adult").status_code == 200  # user/ scopes allow other patients
 
 
 def test_smart_58_encounter_is_present_and_readable_only_if_chosen(ehr: Ehr) -> None:

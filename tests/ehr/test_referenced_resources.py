@@ -1,4 +1,4 @@
-"""What a visible row points at among practitioners, organizations, places and medicines is readable under a patient launch."""
+"""Practitioners, organizations, locations and medications that visible resources reference are readable in a patient launch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = ("Encounter", "Observation", "MedicationRequest", "MedicationStatement", 
 
 
 def reached(ehr: Ehr, token: str, patient: str) -> set[str]:
-    """The directory rows that what this token sees of the record points at, and those that these point at."""
+    """Return the references to ``TYPES`` and roles in the visible record, and in the resources that it references."""
     found: set[str] = set()
     for type in ROWS:
         param = "_id" if type == "Patient" else "patient"

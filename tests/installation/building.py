@@ -1,4 +1,4 @@
-"""Builds the wheel, checks its list of files, and installs it into an environment that holds nothing else."""
+"""Builds the wheel, checks its list of files, and installs it into a separate environment."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _CACHES = ("__pycache__", "*.pyc")
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment without its server settings and Python path, and with ``settings``."""
+    """Returns the environment variables of this process without server and Python settings, plus ``settings``."""
     names = [name for name in os.environ if not name.startswith(("FHIR_SERVER_", "PYTHON"))]
     return {name: os.environ[name] for name in names} | settings
 
 
 def copy_sources(target: Path) -> Path:
-    """A copy of what the wheel is built from, for a test to change."""
+    """Copies the sources of the wheel, so that a test can change them."""
     target.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -38,7 +38,7 @@ def copy_sources(target: Path) -> Path:
 
 
 def build_wheel(source: Path, out: Path) -> Path:
-    """The wheel of a source folder or of an sdist, built with the build backend that is installed here."""
+    """Builds a wheel from a source folder or an sdist with the installed build backend, and returns its path."""
     pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source))
     return next(out.glob("*.whl"))
 
@@ -50,13 +50,13 @@ def build_sdist(out: Path) -> Path:
 
 
 def pip(python: str | Path, *arguments: str, **variables: str) -> None:
-    """Runs pip on the environment of ``python``, which needs no pip of its own."""
+    """Runs pip on the environment of ``python``.  That environment needs no pip."""
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", str(python), *arguments]
     subprocess.run(command, env=environment(**variables), check=True)
 
 
 def wrong_files(wheel: Path) -> set[str]:
-    """Files that a wheel of this checkout lacks, or holds and should not hold; empty if it is right."""
+    """Returns the files that are missing from a wheel of this checkout or do not belong in it."""
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     return names ^ set(_expected_files())
@@ -77,16 +77,16 @@ def _files(folder: str) -> Iterator[Path]:
 
 
 def make_environment(folder: Path) -> Path:
-    """The Python of a new virtual environment without any package."""
+    """Creates an empty virtual environment, and returns the path of its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     return folder / "bin" / "python"
 
 
 def install_offline(wheel: Path, python: Path) -> None:
-    """Installs the wheel beside links to the declared dependencies, and theirs, that are installed here.
+    """Installs the wheel without network access, with links to its installed direct and indirect dependencies.
 
-    Nothing else from this environment is there, and pip checks that the wheel's requirements are met: a dependency that
-    is used but not declared is not found.
+    The environment contains no other packages, so a dependency that is used but not declared is missing.  pip checks
+    that the requirements of the wheel are met.
     """
     site = next(python.parents[1].glob("lib/python*/site-packages"))
     for distribution in _dependencies(wheel):
@@ -97,7 +97,7 @@ def install_offline(wheel: Path, python: Path) -> None:
 
 
 def install_online(wheel: Path, python: Path, constraints: Path) -> None:
-    """Installs the wheel as users do, with dependencies from the package index in the versions of ``requirements.lock``."""
+    """Installs the wheel and its dependencies from the package index, in the versions of ``requirements.lock``."""
     pins = re.findall(r"^([\w.-]+==\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
     constraints.write_text("\n".join(pins), encoding="utf-8")
     pip(python, "install", "--constraint", str(constraints), str(wheel))

@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment, runs from a folder that is not the checkout."""
+"""The installed wheel runs in an empty environment from a folder outside the checkout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEMO = {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_CLOCK": NOON}
 
 @pytest.fixture(scope="module", params=["offline", pytest.param("online", marks=pytest.mark.slow)])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``fhir-server`` command of an environment that holds the wheel and its declared dependencies."""
+    """Returns the ``fhir-server`` command of an environment with only the wheel and its declared dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     wheel = build_wheel(ROOT, folder / "wheel")
     python = make_environment(folder / "venv")
@@ -47,7 +47,7 @@ def run(program: Path, folder: Path, *arguments: str, **settings: str) -> subpro
 
 @contextmanager
 def running(program: Path, folder: Path, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A server process, stopped at the end."""
+    """Starts a server process, and stops it at the end."""
     server = subprocess.Popen([program, *arguments], cwd=folder, env=environment(**settings), stdout=subprocess.PIPE, text=True)
     try:
         yield server
@@ -57,7 +57,7 @@ def running(program: Path, folder: Path, *arguments: str, **settings: str) -> It
 
 
 def read_welcome(server: subprocess.Popen[str]) -> str:
-    """What the demo prints once it listens; fails if the process ends first."""
+    """Returns the text that the demo prints when it starts to listen.  Fails if the process ends first."""
     assert server.stdout
     text = ""
     while "smart-configuration" not in text:
@@ -68,7 +68,7 @@ def read_welcome(server: subprocess.Popen[str]) -> str:
 
 
 def wait_until_listening(server: subprocess.Popen[str], origin: str) -> None:
-    """Returns once the server accepts connections; fails if the process ends first."""
+    """Waits until the server accepts connections.  Fails if the process ends first."""
     while True:
         assert server.poll() is None, "The server ended."
         try:

@@ -1,4 +1,4 @@
-"""Where the server finds the data that comes with it."""
+"""Location of the data folders in a checkout and in an installed package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built packages hold what the server reads, and nothing else."""
+"""The wheel and the sdist contain the files that the server needs, and no others."""
 
 from __future__ import annotations
 

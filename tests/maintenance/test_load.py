@@ -130,7 +130,7 @@ def test_load_command_reports_counts_and_skips_loaded_resources(tmp_path: Path, 
 
 
 class Busy:
-    """A store that refuses so many writes before it takes one."""
+    """A store that refuses the first ``refusals`` writes because it is busy."""
 
     def __init__(self, store: Store, refusals: int) -> None:
         self.store, self.refusals = store, refusals
@@ -143,7 +143,7 @@ class Busy:
 
 
 def loaded(server: Served, refusals: int, path: Path) -> tuple[LoadReport, list[float]]:
-    """What a load brings while the store is busy, and the pauses that it makes."""
+    """Load a file while the store is busy.  Return the report and the pauses between attempts."""
     tally, pauses = LoadReport(), []
 
     async def sleep(seconds: float) -> None:

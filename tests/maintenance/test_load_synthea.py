@@ -35,7 +35,7 @@ def entries(path: Path) -> list[Any]:
 
 
 def bare(resource: dict[str, Any]) -> str:
-    """A resource less its id and meta, every reference reduced to the word: what must not have changed."""
+    """Return the content that loading must not change: no id, no meta, and ``*`` for each reference to another resource."""
     kept = {name: value for name, value in resource.items() if name not in ("id", "meta")}
     return re.sub(r'"reference": "(?!#)[^"]*"', '"reference": "*"', json.dumps(kept, sort_keys=True))
 

@@ -18,13 +18,13 @@ def bundle(path: Path) -> dict[str, Any]:
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    """Every seed resource by ``Type/id``, in the order of loading."""
+    """Return every seed resource by ``Type/id``, in load order."""
     resources = (entry["resource"] for path in BUNDLES for entry in bundle(path)["entry"])
     return {f"{resource['resourceType']}/{resource['id']}": resource for resource in resources}
 
 
 def references(value: Any) -> Iterator[str]:
-    """The literal references in a resource, an attachment's relative url among them."""
+    """Yield the literal references in a resource, including the URLs of attachments."""
     if isinstance(value, dict):
         if isinstance(value.get("reference"), str):
             yield value["reference"]
@@ -38,7 +38,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def patients(row: dict[str, Any], seeds: dict[str, dict[str, Any]]) -> set[str]:
-    """Ids of the patients a row is about; somebody who only performed or wrote it is not among them."""
+    """Return the ids of the patients that a resource is about.  Performers and authors are not included."""
     kind = row["resourceType"]
     if kind == "Patient":
         return {row["id"]}

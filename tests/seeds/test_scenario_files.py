@@ -1,8 +1,8 @@
-"""Each scenario speaks of every row of its patient, so that no row is forgotten.
+"""Each scenario lists every resource of its patient.
 
-A file of ``tests/scenarios`` is for one persona and one patient. ``types``: for each type, the ids the persona ``sees`` and
-those ``withheld``. ``redacted``: visible row -> elements that must be absent. ``unmentioned``: visible row -> text that must
-not be in it.
+A file of ``tests/scenarios`` describes one persona and one patient.  ``types`` lists, for each type, the ids that the
+persona ``sees`` and the ids that are ``withheld``.  ``redacted`` maps a visible resource to elements that must be absent.
+``unmentioned`` maps a visible resource to text that it must not contain.
 """
 
 from __future__ import annotations

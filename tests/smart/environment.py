@@ -1,4 +1,4 @@
-"""A small world for these tests: the demo people and clients on a memory store, a clock to move, and a browser."""
+"""A small test server: the demo users and clients on a memory store, an adjustable clock, and a browser."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def _copied(clock: Clock, prepared: dict[str, tuple[tuple[str, bytes], ...
 
 
 class Page(HTMLParser):
-    """The fields a plain form submit sends, the buttons, and the text."""
+    """A parsed HTML page: the fields that its form submits, its radio buttons, and its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def query(url: str) -> dict[str, str]:
 
 
 class Browser:
-    """An HTTP client that keeps cookies and follows no redirect; each request in a loop of its own."""
+    """An HTTP client that keeps cookies and follows no redirects.  Each request runs in a separate event loop."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -143,7 +143,7 @@ class World:
         self.open()
 
     def open(self) -> None:
-        """Build the application; the costliest part of a world."""
+        """Build the application.  This is the slowest part of the setup."""
         self.app = FastAPI(routes=list(router(self.smart).routes))
 
         @self.app.get("/fhir/.well-known/smart-configuration")
@@ -155,7 +155,7 @@ class World:
     def browser(self) -> Browser:
         return Browser(self.app)
 
-    # the pages
+    # pages
 
     def asked(self, **changes: str | None) -> dict[str, str]:
         given: dict[str, str | None] = {
@@ -196,7 +196,7 @@ class World:
         answer = self.submit(self.consent_page(username, patient, **changes), decision="allow")
         return query(answer.headers["location"])["code"]
 
-    # the token endpoint
+    # token endpoint
 
     def exchange(self, code: str, auth: tuple[str, str] | None = None, **changes: str | None) -> httpx.Response:
         given: dict[str, str | None] = {
@@ -225,7 +225,7 @@ class World:
 
         return asyncio.run(resolve_principal(self.store, token, self.clock()))
 
-    # assertions
+    # client assertions
 
     def assertion(self, client_id: str = "demo-backend", alg: str = "RS384", header: dict[str, Any] | None = None, **claims: Any) -> str:
         keyset = private_keys(self.store, client_id)
@@ -267,11 +267,11 @@ def private_keys(store: Store, client_id: str) -> KeySet:
 
 @cache
 def _imported(keys: str) -> KeySet:
-    """Worlds have the same keys, and to check an RSA key takes a tenth of a second."""
+    """Import a key set, and cache it.  All test servers share their keys, and the check of an RSA key takes 0.1 seconds."""
     return KeySet.import_key_set(json.loads(keys))
 
 
 def claims_of(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of a JWT, unverified."""
+    """Return the header and the claims of a JWT without verification."""
     header, claims, _ = (part + "=" * (-len(part) % 4) for part in token.split("."))
     return json.loads(base64.urlsafe_b64decode(header)), json.loads(base64.urlsafe_b64decode(claims))

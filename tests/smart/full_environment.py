@@ -1,4 +1,4 @@
-"""The whole server with the seed records, walked through as an app does: pages, tokens, FHIR API at one origin."""
+"""The whole server with the seed records: pages, OAuth endpoints and FHIR API at one origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.smart.environment import Page, World, query
 
 
 class Whole(World):
-    """A :class:`World` whose store holds the seed bundles and whose FHIR API is the real one."""
+    """A :class:`World` with the seed bundles in its store and with the FHIR API."""
 
     def __post_init__(self) -> None:
         self.served = Served()
@@ -27,7 +27,7 @@ class Whole(World):
     def allowed(
         self, username: str, patient: str, *, untick: tuple[str, ...] = (), visit: str | None = None, **ticked: Any
     ) -> dict[str, Any]:
-        """The token response after a consent page on which ``untick`` values were cleared and lists such as ``part`` ticked."""
+        """Clear the ``untick`` values on the consent page, check lists such as ``part``, allow, and return the token response."""
         asked = {name: ticked.pop(name) for name in ("scope", "launch", "client_id") if name in ticked}
         self.http.cookies.clear()
         page = self.consent_page(username, patient, **asked)

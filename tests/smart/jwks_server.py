@@ -1,4 +1,4 @@
-"""A client's own server, which publishes its keys at an address; and what it was asked."""
+"""A client's web server that publishes a JWKS and records the requests it receives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUBLIC = "93.184.216.34"
 
 
 class Site:
-    """The client's server: what it answers, and what it was asked."""
+    """The client's web server: the response it sends, and the requests it received (``asked``)."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -46,7 +46,7 @@ class Site:
         asyncio.run(clients.save(self.world.store, msgspec.structs.replace(found, jwks={}, jwks_uri=url)))
 
     def works(self, **options: Any) -> bool:
-        """Whether a fresh assertion of the client gets a token."""
+        """Return whether the client gets a token with a new assertion."""
         self.number = getattr(self, "number", 0) + 1
         return self.world.backend(self.world.assertion(jti=f"n{self.number}", **options)).status_code == 200
 

@@ -1,4 +1,4 @@
-"""What tests of registration share: how an app registers itself, and what the server then keeps."""
+"""Helpers for registration tests: register an app, and find the stored client."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_recreated_account_does_not_inherit_tokens(world: World) -> None:
     ids=repr,
 )
 def test_an_unsafe_registration_is_refused(world: World, changes: dict[str, Any]) -> None:
-    run(clients.save(world.store, PUBLIC))  # the control
+    run(clients.save(world.store, PUBLIC))  # positive control
     with pytest.raises(ValueError, match=r"client|redirect|secret|keys|private_key_jwt"):
         run(clients.save(world.store, msgspec.structs.replace(PUBLIC, **changes)))
 
@@ -169,7 +169,7 @@ def test_concurrent_related_person_links_are_all_stored(world: World) -> None:
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
     assert sorted(user.related_persons) == sorted(names)
-    assert asyncio.run(users.link(world.store, " ADULT ", names[0])) == user  # once is enough
+    assert asyncio.run(users.link(world.store, " ADULT ", names[0])) == user  # a second link changes nothing
 
 
 def test_linking_an_unknown_account_fails(world: World) -> None:

@@ -1,4 +1,4 @@
-"""smart-app-state: an app keeps something for itself in a record, and nobody else's app can change it."""
+"""smart-app-state: an app stores its state in a patient's record, and no other app can change it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def token(served: Served, user: str = "adult", patient: str = "adult", client: s
 
 
 def kept(served: Served, bearer: str, **changes: Any) -> tuple[str, str]:
-    """The id and ETag of a new state."""
+    """Create an app state, and return its id and ETag."""
     answer = served.request(bearer, "POST", "Basic", body=state(**changes))
     assert answer.status == 201, answer.body
     return answer.json["id"], answer.headers["etag"]
@@ -66,7 +66,7 @@ def test_smart_107_app_creates_finds_updates_and_deletes_its_state(served: Serve
     assert found.json["entry"][0]["resource"]["extension"][0]["valueString"] == '{"view":"list"}'
     changed = change(served, app, id, etag, text='{"view":"grid"}', code="first")
     assert (changed.status, changed.headers["etag"]) == (200, 'W/"2"')
-    assert change(served, app, id, etag, code="first").status == 412  # somebody else was quicker
+    assert change(served, app, id, etag, code="first").status == 412  # the ETag is out of date
     assert end(served, app, id, etag).status == 412
     assert end(served, app, id, changed.headers["etag"]).status == 204
     assert served.get(app, f"Basic?code={SYSTEM}|first&subject=Patient/adult").ids() == []
@@ -78,7 +78,7 @@ def test_smart_107_change_without_if_match_returns_428(served: Served) -> None:
     id, etag = kept(served, app)
     assert change(served, app, id, None).status == 428
     assert end(served, app, id, None).status == 428
-    assert change(served, app, "never-was", None).status == 428  # whatever is there
+    assert change(served, app, "never-was", None).status == 428  # even if it does not exist
     assert change(served, app, id, etag).status == 200
 
 
@@ -134,7 +134,7 @@ def test_smart_107_state_owner_cannot_be_forged_or_read(served: Served) -> None:
     assert change(served, app, forged, 'W/"1"').status == 404
     changed = change(served, app, id, etag, meta={"source": "urn:other"})
     assert changed.status == 200
-    assert change(served, app, id, changed.headers["etag"], text="x").status == 200  # still its own
+    assert change(served, app, id, changed.headers["etag"], text="x").status == 200  # the app still owns it
     assert served.get(app, f"Basic?_source={source}").ids() == []
 
 

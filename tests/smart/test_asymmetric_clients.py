@@ -66,7 +66,7 @@ def test_smart_87_92_93_a_signed_backend_gets_a_token(world: World, alg: str) ->
 )
 def test_smart_89_wrong_claim_returns_invalid_client(world: World, claims: dict[str, Any]) -> None:
     assert refused(world, world.assertion(**claims))
-    assert world.backend().status_code == 200  # the control
+    assert world.backend().status_code == 200  # positive control
 
 
 def test_smart_89_reused_assertion_is_refused(world: World) -> None:

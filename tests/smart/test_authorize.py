@@ -11,7 +11,7 @@ from tests.smart.environment import BASE, CHALLENGE, ORIGIN, Page, World, query
 
 
 def refusal(world: World, **changes: str | None) -> dict[str, str]:
-    """The parameters of the error response to the client."""
+    """Return the parameters of the error response to the client."""
     answer = world.authorize(**changes)
     assert answer.status_code == 302
     assert answer.headers["location"].startswith(demo.REDIRECT)

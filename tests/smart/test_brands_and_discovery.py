@@ -1,4 +1,4 @@
-"""The user-access brands bundle, and what discovery announces beside the endpoints."""
+"""The user-access brands bundle and the discovery documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's commands, each test with a store of its own."""
+"""Operator commands.  Each test has a separate store."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_invalid_consent_form_keeps_category_choices(world: World) -> None:
 
 
 def nothing_then(after: Records) -> Records:
-    """No record at the first query, later those of ``after``."""
+    """Return a query that finds no records the first time, and then those of ``after``."""
     asked: list[int] = []
 
     async def records(person: Person, now: int) -> Sequence[RecordChoice]:

@@ -1,4 +1,4 @@
-"""What the HTTP server makes of requests that mean one thing to a proxy and another to a server, over a real socket."""
+"""Request smuggling and forged forwarding headers, tested on the HTTP server over a real socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECOND_REQUEST = b"GET /smuggled HTTP/1.1\r\n" + HOST + LAST + b"\r\n"
 
 
 class Wire:
-    """An application that notes what reaches it, behind the options that ``serve`` has."""
+    """An application that records its requests, run with the server options of the ``serve`` command."""
 
     def __init__(self) -> None:
         self.reached: list[tuple[str, str, str]] = []
@@ -37,7 +37,7 @@ class Wire:
         await send({"type": "http.response.body", "body": b""})
 
     def sent(self, raw: bytes) -> list[int]:
-        """The statuses of the answers to these bytes on one connection, which the server closes after the last of them."""
+        """Send bytes on one connection, read until the server closes it, and return the statuses of the responses."""
         self.reached.clear()
         with socket.create_connection(self.listener.getsockname(), timeout=HANG) as connection:
             connection.sendall(raw)

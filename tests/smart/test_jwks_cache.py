@@ -84,7 +84,7 @@ def test_smart_89_unknown_kid_refetches_jwks_at_a_limited_rate(site: Site) -> No
     site.keys = whole
     for _ in range(5):
         assert not site.works(alg="ES384")
-    assert len(site.asked) == 1  # too soon
+    assert len(site.asked) == 1  # within the minimum interval
     site.world.clock.forward(MIN_REFETCH_INTERVAL)
     assert site.works(alg="ES384")
     assert len(site.asked) == 2
@@ -140,7 +140,7 @@ def test_smart_89_jku_must_equal_the_registered_jwks_uri(site: Site) -> None:
 def test_unusable_jwks_response_refuses_the_assertion(site: Site, spoil: Callable[[Site], Any]) -> None:
     spoil(site)
     assert not site.works()
-    assert len(site.asked) <= 1  # nothing is followed
+    assert len(site.asked) <= 1  # redirects are not followed
     Site(site.world)
     assert site.world.backend(site.world.assertion(jti="control")).status_code in (200, 401)
 

@@ -1,4 +1,4 @@
-"""What a launch hands over: visits, things in context, style, and access for as long as somebody is signed in."""
+"""Launch context: encounters, launch parameters, style, and online access."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def visits(world: World) -> World:
     return world
 
 
-# the visit
+# encounters
 
 
 def test_smart_58_standalone_app_gets_the_chosen_encounter(visits: World) -> None:
@@ -94,7 +94,7 @@ def test_record_without_encounters_still_completes_consent(world: World) -> None
     assert world.submit(world.submit(page, encounter=""), decision="allow").status_code == 302
 
 
-# things in context
+# launch parameters
 
 
 GOOD = [
@@ -194,7 +194,7 @@ def test_smart_71_sign_out_ends_online_access(world: World) -> None:
     page = world.consent_page()
     token = dict(Page(page.text).sent)["token"]
     world.http.post("/sign-out", data={"token": token})
-    assert world.refresh(tokens["refresh_token"]).status_code == 200  # another browser's sign-in, not this one
+    assert world.refresh(tokens["refresh_token"]).status_code == 200  # it belongs to another session
     assert world.refresh(offline["refresh_token"]).status_code == 200
 
     tokens = world.tokens(scope=ONLINE)

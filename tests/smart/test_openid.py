@@ -35,7 +35,7 @@ def test_smart_75_jwks_contains_only_public_rsa_and_ec_keys(world: World) -> Non
 
 
 def test_signing_keys_have_128_bits_of_strength_or_more(world: World) -> None:
-    # NIST SP 800-57: RSA of 3072 bits, curves of 256.
+    # NIST SP 800-57: 3072 bits for RSA, 256 bits for curves.
     published = {key["kty"]: key for key in world.http.get("/oauth/jwks").json()["keys"]}
     assert len(base64.urlsafe_b64decode(published["RSA"]["n"] + "===")) * 8 >= 3072
     assert published["EC"]["crv"] == "P-384"
@@ -102,7 +102,7 @@ def test_preparing_keys_twice_creates_no_second_key(world: World) -> None:
 def test_retired_key_is_published_until_its_tokens_expire(world: World) -> None:
     old = world.tokens()["id_token"]
     asyncio.run(signing_keys.rotate(world.smart, "RS256"))
-    world.clock.forward(HOUR)  # the id_token's own life
+    world.clock.forward(HOUR)  # the lifetime of the id_token
     assert claims_of(old)[0]["kid"] in {key["kid"] for key in world.http.get("/oauth/jwks").json()["keys"]}
     world.clock.forward(signing_keys.RETIREMENT_PERIOD - HOUR)
     published = world.http.get("/oauth/jwks").json()["keys"]

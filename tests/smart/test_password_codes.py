@@ -1,4 +1,4 @@
-"""Setting a password with a one-time code, for a new account or a forgotten password, and account commands of the operator."""
+"""Password-setup codes for new accounts and forgotten passwords, and the operator's account commands."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ def test_password_code_attempts_per_ip_address_are_limited(world: World) -> None
 def test_csrf_set_password_form_of_another_browser_returns_403(world: World) -> None:
     fields = dict(Page(world.http.get("/set-password").text).sent) | {"username": "adult", "code": issued(world), "new": NEW, "again": NEW}
     assert world.browser().post("/set-password", data=fields).status_code == 403
-    assert world.http.post("/set-password", data=fields).status_code == 200  # the control
+    assert world.http.post("/set-password", data=fields).status_code == 200  # positive control
 
 
-# the operator's commands
+# operator commands
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_production_server_starts_without_accounts() -> None:
         return len(await users.list_all(made.store)) + len(await clients.list_all(made.store))
 
     assert asyncio.run(accounts("production")) == 0
-    assert asyncio.run(accounts("demo")) > 5  # the control
+    assert asyncio.run(accounts("demo")) > 5  # positive control
 
 
 def test_sign_out_command_ends_sessions_of_one_account_or_all(run, tmp_path: Path, world: World) -> None:  # type: ignore[no-untyped-def]
@@ -227,7 +227,7 @@ def test_second_factor_command_removes_a_lost_second_factor(run, tmp_path: Path,
     assert stored(tmp_path, enrolled) is False
 
 
-# who must have a second factor
+# roles that require a second factor
 
 
 @pytest.mark.parametrize(

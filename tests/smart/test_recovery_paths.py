@@ -1,4 +1,4 @@
-"""Every page of an authorization recovers from expiry, from forms sent twice and from actions in another tab."""
+"""Every page of an authorization recovers from expiry, resubmitted forms and actions in another tab."""
 
 from __future__ import annotations
 

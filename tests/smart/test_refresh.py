@@ -95,7 +95,7 @@ def test_grant_expires_three_years_after_consent_despite_refreshes(world: World)
     answer = world.refresh(token).json()
     world.clock.forward(DAY)
     assert world.refresh(answer["refresh_token"]).status_code == 400
-    assert world.refresh(world.tokens()["refresh_token"]).status_code == 200  # the control: asked again, it goes on
+    assert world.refresh(world.tokens()["refresh_token"]).status_code == 200  # positive control: a new consent
 
 
 def test_closed_or_disabled_account_cannot_refresh(world: World) -> None:

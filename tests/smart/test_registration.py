@@ -1,4 +1,4 @@
-"""Apps that register themselves (RFC 7591): what they may ask, whom they may not be taken for, who may at all."""
+"""Dynamic client registration (RFC 7591): allowed metadata, look-alike names, and who may register."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_concurrent_look_alike_registrations_succeed_once(world: World, monkeypa
     known = clients.list_all
 
     async def slow(store: Any) -> Any:
-        """As from a store that is asked over a network: others come in between."""
+        """Let other tasks run after the query, as with a store over a network."""
         found = await known(store)
         await let_others_run()
         return found
@@ -256,7 +256,7 @@ def test_production_registration_consumes_an_initial_access_token(world: World) 
         answer = post(world, token)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     token = asyncio.run(initial_access_tokens.issue(world.store, world.clock()))
-    assert post(world, token, client_name="x").status_code == 400  # a slip does not use it up
+    assert post(world, token, client_name="x").status_code == 400  # a failed registration does not consume it
     assert post(world, token).status_code == 201
     assert post(world, token, client_name="Lung diary").status_code == 401
 
@@ -294,7 +294,7 @@ def test_open_redirect_by_self_registered_app_ends_on_error_page(world: World) -
     faulty: dict[str, str | None] = {"client_id": told["client_id"], "redirect_uri": REDIRECT, "scope": "nonsense"}
     answer = world.authorize(**faulty)
     assert (answer.status_code, "location" in answer.headers) == (400, False)
-    assert world.authorize(scope="nonsense").status_code == 302  # the control: an operator's own client is answered
+    assert world.authorize(scope="nonsense").status_code == 302  # positive control: a client of the operator
 
 
 def test_self_registered_app_needs_pkce(world: World) -> None:

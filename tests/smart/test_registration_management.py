@@ -1,4 +1,4 @@
-"""Looking after a registration (RFC 7592), and publishers who vouch for apps (RFC 7591 2.3)."""
+"""Client registration management (RFC 7592) and software statements (RFC 7591 2.3)."""
 
 from __future__ import annotations
 

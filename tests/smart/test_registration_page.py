@@ -1,4 +1,4 @@
-"""``/register-app``: the same registration, as a form."""
+"""``/register-app``: client registration through a form."""
 
 from __future__ import annotations
 

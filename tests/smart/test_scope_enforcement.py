@@ -1,4 +1,4 @@
-"""Scopes as they are granted, kept and enforced, through the whole server on the seed records."""
+"""Scopes on the whole server with the seed records: granted, stored and enforced."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def whole() -> Iterator[Whole]:
 
 
 def resources(whole: Whole, token: str, path: str) -> dict[str, dict[str, Any]]:
-    """Every match of a search over all its pages, by ``Type/id``."""
+    """Return the matches on all pages of a search, by ``Type/id``."""
     found: dict[str, dict[str, Any]] = {}
     while path:
         page = whole.get(token, path)
@@ -58,7 +58,7 @@ def within(resource: dict[str, Any], scopes: tuple[str, ...]) -> bool:
     return False
 
 
-# what is granted
+# granted scopes
 
 
 @pytest.mark.parametrize("scopes", [SET_1, SET_2], ids=["set-1", "set-2"])
@@ -117,7 +117,7 @@ def test_smart_68_unoffered_categories_are_not_granted(world: World) -> None:
     [
         "patient/Observation.read",  # the older syntax has no categories
         SET_1[2],  # already narrowed
-        "patient/Observation.rs patient/*.rs",  # the wildcard would give the rest all the same
+        "patient/Observation.rs patient/*.rs",  # the wildcard grants the other categories anyway
         "patient/Observation.rs user/*.read",
         "patient/Procedure.rs",
     ],
@@ -126,7 +126,7 @@ def test_categories_are_not_offered_for_scopes_they_cannot_narrow(scope: str) ->
     assert category_scopes.narrower_scopes(scope) == {}
 
 
-# what is enforced
+# enforced scopes
 
 SEARCHES = (
     "Observation?patient=adult",
@@ -159,7 +159,7 @@ def test_smart_66_search_returns_exactly_the_granted_categories(whole: Whole, sc
         assert resources(whole, part, search).keys() == expected, search
         met += len(expected)
         assert whole.get(part, f"{search}&_summary=count").json["total"] == len(expected), search
-    assert met > 4  # the control
+    assert met > 4  # positive control
 
 
 def test_smart_66_post_search_returns_the_same_ids_as_get(whole: Whole) -> None:
@@ -186,7 +186,7 @@ def test_smart_67_read_outside_categories_answers_like_an_unknown_id(whole: Whol
             assert answer.body.replace(resource["id"].encode(), b"never-was") == never.body
         assert whole.get(part, f"{name}/_history").status == (200 if inside else 404)
         seen[inside] += 1
-    assert all(seen.values()), seen  # the control: some of each
+    assert all(seen.values()), seen  # positive control: both cases occur
 
 
 def test_smart_70_batch_include_and_everything_respect_categories(whole: Whole) -> None:
@@ -211,7 +211,7 @@ def test_smart_70_batch_include_and_everything_respect_categories(whole: Whole) 
     assert found == allowed
 
 
-# the limited app (group 2)
+# limited app (group 2)
 
 
 def test_smart_69_deselected_resource_types_return_403(whole: Whole) -> None:
@@ -230,7 +230,7 @@ def test_smart_69_deselected_resource_types_return_403(whole: Whole) -> None:
         assert whole.served.request(tokens["access_token"], "POST", f"{type}/_search", form=[("patient", "adult")]).status == 403
 
 
-# letters and levels
+# interactions and scope levels
 
 
 def test_smart_63_64_scope_letter_allows_only_its_interaction(whole: Whole) -> None:
@@ -290,7 +290,7 @@ def test_smart_58_visible_encounters_are_offered_and_readable(whole: Whole) -> N
     tokens = whole.allowed("adult", "adult", scope=scope, visit=offered[0])
     assert whole.get(tokens["access_token"], f"Encounter/{tokens['encounter']}").status == 200
     proxy = Page(_visit_page(whole, "proxy-standard", scope).text).radios
-    assert set(proxy) < {*offered, ""}  # a proxy is offered the visits she may see, and no others
+    assert set(proxy) < {*offered, ""}  # a proxy is offered only visible encounters
 
 
 def _visit_page(whole: Whole, username: str, scope: str) -> Any:

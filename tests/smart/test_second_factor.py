@@ -1,4 +1,4 @@
-"""The second factor at sign-in, as a browser sees it.  The tests compute one-time codes from RFC 4226 and RFC 6238."""
+"""The second factor at sign-in, tested through the pages.  The tests compute one-time codes as in RFC 4226 and RFC 6238."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def world() -> World:
 
 
 def one_time(seed: bytes, at: int) -> str:
-    """RFC 4226 5.3 over the time step of RFC 6238."""
+    """Return the one-time code of RFC 4226 5.3 for the time step of RFC 6238."""
     mac = hmac.new(seed, (at // SECOND // 30).to_bytes(8, "big"), hashlib.sha1).digest()
     start = mac[-1] & 15
     return f"{(int.from_bytes(mac[start : start + 4], 'big') & 0x7FFFFFFF) % 1_000_000:06}"
@@ -57,7 +57,7 @@ def recovery_codes(page: httpx.Response) -> list[str]:
 
 
 def set_up(world: World) -> tuple[bytes, list[str]]:
-    """Sign in for the first time.  Returns the seed and the recovery codes."""
+    """Sign in for the first time, and return the seed and the recovery codes."""
     page = first_step(world)
     seed = seed_on(page)
     done = world.submit(page, code=one_time(seed, world.clock()))
@@ -78,7 +78,7 @@ def account(world: World, username: str = "clinician") -> User:
 
 
 def test_one_time_codes_match_the_rfc_6238_vectors() -> None:
-    # Appendix B, its last six digits.
+    # RFC 6238 appendix B, last six digits.
     seed = b"12345678901234567890"
     assert [one_time(seed, at * SECOND) for at in (59, 1111111109, 1234567890)] == ["287082", "081804", "005924"]
 
@@ -139,7 +139,7 @@ def test_pending_second_factor_ends_by_timeout_or_account_change(world: World) -
     asyncio.run(users.save(world.store, account(world)))
     assert 'name="password"' in world.submit(page, code=one_time(seed, world.clock())).text
     assert not signed_in(world)
-    world.submit(first_step(world), code=one_time(seed, world.clock()))  # the control
+    world.submit(first_step(world), code=one_time(seed, world.clock()))  # positive control
     assert signed_in(world)
 
 
@@ -196,7 +196,7 @@ def test_concurrent_second_factor_code_uses_succeed_once(world: World) -> None:
 @pytest.mark.parametrize(("late", "fits"), [(0, True), (29, True), (39, True), (41, False), (-31, False), (90, False)])
 def test_one_time_code_is_valid_for_30_seconds_plus_10(world: World, late: int, fits: bool) -> None:
     seed, _ = set_up(world)
-    world.clock.forward(30 * SECOND - world.clock() % (30 * SECOND))  # the beginning of a step
+    world.clock.forward(30 * SECOND - world.clock() % (30 * SECOND))  # the start of a time step
     shown = world.clock()
     world.clock.forward(late * SECOND + (MINUTE if late < 0 else 0))
     code = one_time(seed, shown if late >= 0 else world.clock() - late * SECOND)
@@ -231,7 +231,7 @@ def test_seeds_and_recovery_codes_are_random_and_large(world: World) -> None:
     seed, recovery = set_up(world)
     assert len(seed) * 8 == 160
     assert len({second_factor.new_seed() for _ in range(50)}) == 50
-    assert all(len(code.replace("-", "")) == 24 for code in recovery)  # of 32 letters: 120 bits
+    assert all(len(code.replace("-", "")) == 24 for code in recovery)  # 24 characters from 32: 120 bits
     assert len({letter for code in recovery for letter in code}) > 20
 
 
@@ -303,7 +303,7 @@ def test_csrf_second_factor_form_of_another_browser_returns_403(world: World) ->
     fields = dict(Page(first_step(world).text).sent) | {"code": one_time(seed, world.clock())}
     assert world.browser().post("/sign-in/second", data=fields).status_code == 403
     assert world.http.post("/sign-in/second", data=fields | {"token": "x"}).status_code == 403
-    assert world.http.post("/sign-in/second", data=fields).status_code == 303  # the control
+    assert world.http.post("/sign-in/second", data=fields).status_code == 303  # positive control
 
 
 def test_app_authorization_waits_for_the_second_factor(world: World) -> None:

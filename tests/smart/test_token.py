@@ -28,7 +28,7 @@ def test_smart_33_39_40_a_public_client_exchanges_its_code(world: World) -> None
 def test_smart_34_35_36_37_wrong_verifier_returns_400_and_keeps_the_code(world: World, verifier: str | None) -> None:
     code = world.code()
     assert world.exchange(code, code_verifier=verifier).status_code == 400
-    assert world.exchange(code).status_code == 200  # the refusal did not use the code up
+    assert world.exchange(code).status_code == 200  # the refused request did not consume the code
 
 
 def test_smart_34_36_confidential_clients_need_the_verifier_too(world: World) -> None:
@@ -46,7 +46,7 @@ def test_smart_41_a_confidential_client_authenticates_by_basic_or_in_the_body(wo
 
 @pytest.mark.parametrize("secret", ["plain-secret", "50%25 + /=:?&", "a+b c%2Fd", "pässwörd:%"])
 def test_smart_41_basic_credentials_are_read_plain_and_form_encoded(world: World, secret: str) -> None:
-    """Programs send them plain, RFC 6749 2.3.1 has them encoded; a secret is never read as another one."""
+    """Clients send them plain, and RFC 6749 2.3.1 requires form encoding.  No secret is accepted in place of another."""
     client = Client("demo.web_app~1", "Other web app", "app", "client_secret", "patient/*.rs", (demo.REDIRECT,), secret_hash=digest(secret))
     asyncio.run(clients.save(world.store, client))
     form = {"token": "garbage"}
@@ -210,6 +210,6 @@ def test_secrets_are_not_stored_in_plain_text(world: World) -> None:
         return repr([await world.store.key_values.list_all(kind, 0) for kind in kinds])
 
     kept = asyncio.run(everything())
-    assert tokens["scope"] in kept  # the control: the records are there
+    assert tokens["scope"] in kept  # positive control: the records exist
     for secret in (tokens["access_token"], tokens["refresh_token"], handle, *world.http.cookies.values(), demo.PASSWORD):
         assert secret not in kept

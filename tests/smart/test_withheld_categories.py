@@ -27,7 +27,7 @@ def whole() -> Iterator[Whole]:
 
 
 def record(whole: Whole, token: str, patient: str) -> dict[str, list[str]]:
-    """The ids in a record, by type, as this token reads them."""
+    """Return the ids in a record that this token can find, by type."""
     found: dict[str, list[str]] = {}
     for type in (
         "Patient",
@@ -45,7 +45,7 @@ def record(whole: Whole, token: str, patient: str) -> dict[str, list[str]]:
 
 
 def labelled(whole: Whole, patient: str, labels: set[str]) -> set[str]:
-    """``Type/id`` of the resources of this record that have one of these labels."""
+    """Return ``Type/id`` of the resources in a record that have one of ``labels``."""
 
     async def found() -> set[str]:
         async with whole.store.snapshot() as snapshot:
@@ -83,7 +83,7 @@ def test_app_receives_everything_except_withheld_categories(whole: Whole) -> Non
     everything = flat(record(whole, whole.allowed("adult", "adult", scope=ALL)["access_token"], "adult"))
     less = flat(record(whole, whole.allowed("adult", "adult", scope=ALL, withhold=["HIV", "MH"])["access_token"], "adult"))
     hidden = labelled(whole, "adult", {"HIV", "MH", "UNCLASSIFIED"})
-    assert hidden & everything  # the control: there is something to withhold
+    assert hidden & everything  # positive control: there is something to withhold
     assert less == everything - hidden
     assert (
         less & labelled(whole, "adult", {"STD", "REPRO", "SUD", "GENETIC", "PREG"})
@@ -105,7 +105,7 @@ def test_withheld_resources_answer_like_unknown_ids(whole: Whole) -> None:
         assert whole.get(token, f"{type}?patient=adult&_id={id}&_total=accurate").json["total"] == 0
     assert any(whole.get(open_token, name).status == 200 for name in hidden)
     shown = whole.get(token, "Patient/adult/$everything?_count=500").body.decode()
-    assert not any(f'"{name}"' in shown for name in hidden)  # no reference to it either
+    assert not any(f'"{name}"' in shown for name in hidden)  # and no reference to it
 
 
 def test_withholding_by_a_proxy_applies_to_that_grant_only(whole: Whole) -> None:

@@ -1,4 +1,4 @@
-"""Age, release and grants one microsecond before, at and after their instants, with tokens and links issued earlier."""
+"""Age limits, release times and grants one microsecond before, at and after they take effect, also for tokens and links issued earlier."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Served]:
 
 
 def birthday(served: Served, patient: str, years: int) -> int:
-    """The instant of a birthday in the institution's time zone, where these days begin at 05:00 or 04:00 UTC."""
+    """Return the start of a birthday in the time zone of the institution (05:00 or 04:00 UTC)."""
     from datetime import date, datetime
 
     born = date.fromisoformat(served.get(served.token(), f"Patient/{patient}").json["birthDate"])

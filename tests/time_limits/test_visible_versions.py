@@ -1,4 +1,4 @@
-"""Version numbers and times as a caller sees them: hidden changes leave no trace."""
+"""Version numbers and times that a caller sees.  Hidden changes do not affect them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def served() -> Iterator[Served]:
 
 
 class Row:
-    """A row under test, rewritten by the feed a minute apart each time."""
+    """A resource under test.  Each write by the backend happens one minute later."""
 
     def __init__(self, served: Served, path: str) -> None:
         self.served, self.path, self.feed = served, path, served.token()
@@ -31,7 +31,7 @@ class Row:
         assert self.served.request(self.feed, "PUT", self.path, body=body).status == 200
 
     def known(self, token: str) -> tuple[str, str, list[str]]:
-        """What a caller knows: the version, its time, and the versions in the history."""
+        """Return what a caller sees: the version, its time, and the versions in the history."""
         answer, history = self.served.get(token, self.path), self.served.get(token, f"{self.path}/_history").json
         meta = answer.json["meta"]
         assert answer.headers["etag"] == f'W/"{meta["versionId"]}"'
@@ -116,5 +116,5 @@ def test_later_label_applies_to_a_deleted_resource(served: Served) -> None:
 
 
 def moved_to(served: Served, place: str) -> None:
-    """The visit of that result turns out to have been elsewhere."""
+    """Change the location of the encounter of the hemoglobin result."""
     Row(served, "Encounter/teen-well-visit").write(location=[{"location": {"reference": f"Location/{place}"}}])
