@@ -97,7 +97,7 @@ class Settings:
                 continue
             renamed = _RENAMED.get(variable[len(PREFIX) :])
             if renamed:
-                raise ValueError(f"{variable} was renamed {PREFIX}{renamed}.")
+                raise ValueError(f"{variable} was renamed to {PREFIX}{renamed}.")
             name = variable[len(PREFIX) :].lower()
             if name not in types:
                 raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")

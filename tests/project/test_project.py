@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from fhir_server import settings as settings_module
+from fhir_server.cli import base as cli_base
 from fhir_server.cli import main
 from fhir_server.settings import FIELDS, Settings
 
@@ -27,6 +30,20 @@ def test_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_POLICIES"):
         Settings.from_environment({"FHIR_SERVER_MODE": "test", "FHIR_SERVER_POLICIES": "strict"})
     assert Settings.from_environment({"FHIR_SERVER_MODE": "test", "FHIR_SERVER_POLICY": "strict"}).policy == "strict"
+
+
+@pytest.mark.parametrize(("former", "name"), settings_module._RENAMED.items())
+def test_former_setting_name_is_an_error_with_the_present_name(former: str, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"FHIR_SERVER_{former} was renamed to FHIR_SERVER_{name}\."):
+        Settings.from_environment({"FHIR_SERVER_MODE": "test", f"FHIR_SERVER_{former}": "1"})
+    assert name.lower() in FIELDS
+
+
+@pytest.mark.parametrize(("former", "name"), cli_base._RENAMED.items())
+def test_former_command_name_is_an_error_with_the_present_name(former: str, name: str) -> None:
+    result = CliRunner().invoke(main, former.split())
+    assert result.exit_code == 2 and f"now called '{name}'" in result.output
+    assert CliRunner().invoke(main, [*name.split(), "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize(
