@@ -12,11 +12,11 @@ import pytest
 from fhir_server.store import Store
 from tests.store.stores import SCHEMES, empty_store
 
-ValidationRun = Callable[[Callable[[Store], Awaitable[Any]]], Any]
+RunScenario = Callable[[Callable[[Store], Awaitable[Any]]], Any]
 
 
 @pytest.fixture(params=SCHEMES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> ValidationRun:
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunScenario:
     """Return a function that runs a scenario, a coroutine function of a store, on an empty store."""
 
     def run(scenario: Callable[[Store], Awaitable[Any]]) -> Any:

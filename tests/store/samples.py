@@ -90,3 +90,12 @@ async def found(store: Store, where: Filter, seen: Visibility = ANYONE, sort: tu
         assert page.next is None
         assert await snapshot.count(type, where, seen) == len(page.rows)
         return [one.id for one in page.rows]
+
+
+async def in_job(store: Store, method: str, *args: Any) -> Any:
+    """Call one method of a transaction that does nothing else."""
+
+    async def job(transaction: Any) -> Any:
+        return await getattr(transaction, method)(*args)
+
+    return await store.write(job)

@@ -25,7 +25,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.store import Store
-from tests.store.conftest import ValidationRun
+from tests.store.conftest import RunScenario
 from tests.store.samples import ALL, ANYONE, OBS, clause, date, found, put, quantity, record, reference, string, token, visibility
 
 ROWS = (
@@ -84,7 +84,7 @@ ROWS = (
     ],
 )
 @pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1")), visibility(clause("p1", "p2"))], ids=["anyone", "patient", "patients"])
-def test_condition_finds_exactly_the_matching_rows(run: ValidationRun, where: Filter, ids: str, seen: Any) -> None:
+def test_condition_finds_exactly_the_matching_rows(run: RunScenario, where: Filter, ids: str, seen: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
         assert sorted(await found(store, where, seen)) == list(ids)
@@ -119,7 +119,7 @@ DATES = {
     ],
 )
 @pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1"))], ids=["anyone", "patient"])
-def test_dates_are_compared_as_intervals(run: ValidationRun, prefix: Any, ids: set[str], seen: Any) -> None:
+def test_dates_are_compared_as_intervals(run: RunScenario, prefix: Any, ids: set[str], seen: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1", entries=[date("when", lo, hi)]) for id, (lo, hi) in DATES.items()), record("none", "p1"))
         assert set(await found(store, Has("when", DateIs(prefix, 5, 9)), seen)) == ids
@@ -142,7 +142,7 @@ def test_dates_are_compared_as_intervals(run: ValidationRun, prefix: Any, ids: s
     ],
 )
 @pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1"))], ids=["anyone", "patient"])
-def test_numbers_are_compared_by_their_prefix(run: ValidationRun, prefix: Any, ids: set[str], seen: Any) -> None:
+def test_numbers_are_compared_by_their_prefix(run: RunScenario, prefix: Any, ids: set[str], seen: Any) -> None:
     numbers = {"below": 1, "low": 1.5, "value": 2, "high": 2.5, "above": 3}
 
     async def scenario(store: Store) -> None:
@@ -163,7 +163,7 @@ def test_numbers_are_compared_by_their_prefix(run: ValidationRun, prefix: Any, i
         ("never", "mg", set()),
     ],
 )
-def test_units_are_compared_only_if_given(run: ValidationRun, system: str | None, unit: str | None, ids: set[str]) -> None:
+def test_units_are_compared_only_if_given(run: RunScenario, system: str | None, unit: str | None, ids: set[str]) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -176,7 +176,7 @@ def test_units_are_compared_only_if_given(run: ValidationRun, system: str | None
     run(scenario)
 
 
-def test_entry_of_hidden_class_affects_neither_match_nor_negation(run: ValidationRun) -> None:
+def test_entry_of_hidden_class_affects_neither_match_nor_negation(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", entries=[token("code", "x", class_id=3)]), record("b", entries=[token("code", "x")]))
         for where, seen, ids in (
@@ -192,7 +192,7 @@ def test_entry_of_hidden_class_affects_neither_match_nor_negation(run: Validatio
     run(scenario)
 
 
-def test_classes_of_one_clause_do_not_apply_to_rows_of_another(run: ValidationRun) -> None:
+def test_classes_of_one_clause_do_not_apply_to_rows_of_another(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{p}", p, entries=[token("code", "x", class_id=3)]) for p in ("p1", "p2")))
         seen = visibility(clause("p1", classes={0, 3}), clause("p2", classes={0}))
@@ -202,7 +202,7 @@ def test_classes_of_one_clause_do_not_apply_to_rows_of_another(run: ValidationRu
     run(scenario)
 
 
-def test_clause_can_name_more_patients_than_rows(run: ValidationRun) -> None:
+def test_clause_can_name_more_patients_than_rows(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(f"r{n}", f"p{n}", entries=[token("code", "x")]) for n in range(40)))
         await put(store, record("shared", "else", "p1", entries=[token("code", "x")]), record("out", "else"))
@@ -214,7 +214,7 @@ def test_clause_can_name_more_patients_than_rows(run: ValidationRun) -> None:
 
 
 @pytest.mark.parametrize("where", ["text", Not("text"), AnyOf((EVERYTHING, None)), AllOf((NOTHING, 1)), Has("code", "x")])  # type: ignore[arg-type]
-def test_store_raises_type_error_for_unknown_filter_node(run: ValidationRun, where: Any) -> None:
+def test_store_raises_type_error_for_unknown_filter_node(run: RunScenario, where: Any) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
         async with store.snapshot() as snapshot:
@@ -226,7 +226,7 @@ def test_store_raises_type_error_for_unknown_filter_node(run: ValidationRun, whe
     run(scenario)
 
 
-def test_find_returns_no_more_rows_than_the_limit(run: ValidationRun) -> None:
+def test_find_returns_no_more_rows_than_the_limit(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *ROWS)
         async with store.snapshot() as snapshot:

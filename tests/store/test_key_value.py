@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from fhir_server.store import Store
-from tests.store.conftest import ValidationRun
+from tests.store.conftest import RunScenario
 
 
-def test_concurrent_pops_return_the_value_once(run: ValidationRun) -> None:
+def test_concurrent_pops_return_the_value_once(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         for number in range(5):
             assert await store.key_values.put_if_absent("code", f"k{number}", b"value", 2**62)
@@ -20,7 +20,7 @@ def test_concurrent_pops_return_the_value_once(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_concurrent_put_if_absent_succeeds_once(run: ValidationRun) -> None:
+def test_concurrent_put_if_absent_succeeds_once(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         store.key_values.now = lambda: 10
         stored = await asyncio.gather(*(store.key_values.put_if_absent("jti", "k", str(n).encode(), 20) for n in range(64)))
@@ -31,7 +31,7 @@ def test_concurrent_put_if_absent_succeeds_once(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_value_expires_at_its_instant(run: ValidationRun) -> None:
+def test_value_expires_at_its_instant(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         key_values = store.key_values
         key_values.now = lambda: 10
@@ -48,7 +48,7 @@ def test_value_expires_at_its_instant(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_put_overwrites_and_listing_returns_unexpired_values(run: ValidationRun) -> None:
+def test_put_overwrites_and_listing_returns_unexpired_values(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         key_values = store.key_values
         await key_values.put("session", "b", b"1", 50)
@@ -64,7 +64,7 @@ def test_put_overwrites_and_listing_returns_unexpired_values(run: ValidationRun)
     run(scenario)
 
 
-def test_delete_family_removes_its_values_and_advances_epoch(run: ValidationRun) -> None:
+def test_delete_family_removes_its_values_and_advances_epoch(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         key_values = store.key_values
         for kind, key, family in (("access", "a", "f"), ("refresh", "b", "f"), ("access", "c", "g"), ("access", "d", "")):
@@ -82,7 +82,7 @@ def test_delete_family_removes_its_values_and_advances_epoch(run: ValidationRun)
     run(scenario)
 
 
-def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) -> None:
+def test_log_returns_lines_in_order_and_from_any_position(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await store.append_log("audit", [b"1", b"2"])
         await store.append_log("other", [b"x"])
@@ -100,7 +100,7 @@ def test_log_returns_lines_in_order_and_from_any_position(run: ValidationRun) ->
     run(scenario)
 
 
-def test_concurrent_appends_keep_every_line(run: ValidationRun) -> None:
+def test_concurrent_appends_keep_every_line(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         async def one(number: int) -> Any:
             await store.append_log("audit", [f"{number}a".encode(), f"{number}b".encode()])

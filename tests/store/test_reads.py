@@ -8,11 +8,11 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.search.filters import EVERYTHING, Has, OfPatient, TokenIs
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import GuardedReference, LabeledElement, Store, VersionDigest
-from tests.store.conftest import ValidationRun
+from tests.store.conftest import RunScenario
 from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, clause, drop, found, put, record, row, token, visibility
 
 
-def test_row_is_read_back_as_written(run: ValidationRun) -> None:
+def test_row_is_read_back_as_written(run: RunScenario) -> None:
     full = row(
         "a",
         "p1",
@@ -62,7 +62,7 @@ def test_row_is_read_back_as_written(run: ValidationRun) -> None:
         (Visibility(), set()),
     ],
 )
-def test_every_read_method_returns_exactly_the_visible_rows(run: ValidationRun, seen: Visibility, shown: set[str]) -> None:
+def test_every_read_method_returns_exactly_the_visible_rows(run: RunScenario, seen: Visibility, shown: set[str]) -> None:
     rows = (
         record("mine", "p1", entries=[token("code", "x")]),
         record("other", "p2", entries=[token("code", "x")]),
@@ -86,7 +86,7 @@ def test_every_read_method_returns_exactly_the_visible_rows(run: ValidationRun, 
     run(scenario)
 
 
-def test_rows_of_two_types_can_share_an_id(run: ValidationRun) -> None:
+def test_rows_of_two_types_can_share_an_id(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("a", "p2", type="Condition"))
         async with store.snapshot() as snapshot:
@@ -97,7 +97,7 @@ def test_rows_of_two_types_can_share_an_id(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_version_is_visible_only_if_it_and_the_newest_are_admitted(run: ValidationRun) -> None:
+def test_version_is_visible_only_if_it_and_the_newest_are_admitted(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("a", "p1", version=2, class_id=2), record("a", "p1", version=3, class_id=1))
         await put(store, record("b", "p1"), record("b", "p1", version=2, class_id=2))
@@ -111,7 +111,7 @@ def test_version_is_visible_only_if_it_and_the_newest_are_admitted(run: Validati
     run(scenario)
 
 
-def test_old_version_is_filtered_by_its_own_entries_and_patients(run: ValidationRun) -> None:
+def test_old_version_is_filtered_by_its_own_entries_and_patients(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         seen = visibility(clause("p1", where=Has("code", TokenIs("s", "x"))))
         x, y = [token("code", "x")], [token("code", "y")]
@@ -123,7 +123,7 @@ def test_old_version_is_filtered_by_its_own_entries_and_patients(run: Validation
     run(scenario)
 
 
-def test_a_deletion_is_a_version_and_hides_the_row(run: ValidationRun) -> None:
+def test_a_deletion_is_a_version_and_hides_the_row(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         entries = [token("code", "x")]
         await put(store, record("a", "p1", "p2", entries=entries), record("kept", "p1"))
@@ -146,7 +146,7 @@ def test_a_deletion_is_a_version_and_hides_the_row(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_patients_of_returns_all_patients_of_visible_matches(run: ValidationRun) -> None:
+def test_patients_of_returns_all_patients_of_visible_matches(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         x = [token("code", "x")]
         await put(store, record("a", "p1", "p2", entries=x), record("b", "p3"), record("c", "p4", entries=x, class_id=2))
@@ -158,7 +158,7 @@ def test_patients_of_returns_all_patients_of_visible_matches(run: ValidationRun)
     run(scenario)
 
 
-def test_types_of_returns_types_of_the_patients_current_rows(run: ValidationRun) -> None:
+def test_types_of_returns_types_of_the_patients_current_rows(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"), record("b", "p1", "p2", type="Condition"), record("c", "p3", type="Goal", class_id=2))
         await put(store, record("gone", "p2", type="Account"))
@@ -172,7 +172,7 @@ def test_types_of_returns_types_of_the_patients_current_rows(run: ValidationRun)
     run(scenario)
 
 
-def test_snapshot_does_not_see_later_writes(run: ValidationRun) -> None:
+def test_snapshot_does_not_see_later_writes(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         async with store.snapshot() as before:
@@ -187,7 +187,7 @@ def test_snapshot_does_not_see_later_writes(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_rows_are_visible_exactly_in_the_admitted_classes(run: ValidationRun) -> None:
+def test_rows_are_visible_exactly_in_the_admitted_classes(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         numbers = [0, 1, 7, 8, 9, 300, 301]
         await put(store, *(record(f"r{number}", class_id=number) for number in numbers))

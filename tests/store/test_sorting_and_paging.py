@@ -12,7 +12,7 @@ from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Store
-from tests.store.conftest import ValidationRun
+from tests.store.conftest import RunScenario
 from tests.store.samples import (
     ALL,
     ANYONE,
@@ -48,7 +48,7 @@ async def walk(store: Store, where: Filter, seen: Visibility, sort: tuple[SortKe
             await between(page.rows)
 
 
-def test_rows_of_a_patient_keep_the_order_first_stored(run: ValidationRun) -> None:
+def test_rows_of_a_patient_keep_the_order_first_stored(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("c", "a", "b")), record("z"), record("y"))
         await put(store, record("c", "p1", version=2), record("z", version=2))
@@ -60,7 +60,7 @@ def test_rows_of_a_patient_keep_the_order_first_stored(run: ValidationRun) -> No
     run(scenario)
 
 
-def test_order_does_not_reveal_which_patient_was_stored_first(run: ValidationRun) -> None:
+def test_order_does_not_reveal_which_patient_was_stored_first(run: RunScenario) -> None:
     async def order(store: Store, *patients: str) -> list[str]:
         await put(store, *(record(f"hidden-{patient}", patient, class_id=2) for patient in patients))
         await put(store, record("a", "p1"), record("b", "p2"), record("c", "p3"))
@@ -86,7 +86,7 @@ OTHERS = ("hidden", "p0", "p2", "p5", "z")  # patients whose numbers come before
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),), (SortKey("d", "date", True), SortKey("t", "token"))])
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_row_order_does_not_reveal_other_patients(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+def test_row_order_does_not_reveal_other_patients(run: RunScenario, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
     async def scenario(store: Store) -> None:
         entries = [token("t", "x"), date("d", 1)]
         for other in OTHERS:
@@ -102,7 +102,7 @@ def test_row_order_does_not_reveal_other_patients(run: ValidationRun, where: Fil
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("sort", [(), (SortKey("d", "date"),)])
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-def test_rows_of_named_patients_keep_the_order_stored(run: ValidationRun, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
+def test_rows_of_named_patients_keep_the_order_stored(run: RunScenario, where: Filter, sort: tuple[SortKey, ...], limit: int) -> None:
     async def scenario(store: Store) -> None:
         ids = [f"r{n}" for n in range(12)]
         for n, id in enumerate(ids):
@@ -137,7 +137,7 @@ BETWEEN = record("between", "p1")
     ],
 )
 def test_row_is_ordered_by_first_version_labeled_like_the_current(
-    run: ValidationRun, versions: list[dict[str, Any] | None], ids: str
+    run: RunScenario, versions: list[dict[str, Any] | None], ids: str
 ) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("older", "p1"))
@@ -161,7 +161,7 @@ def _without_patients(version: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in version.items() if name != "patients"}
 
 
-def test_row_order_follows_current_labels_of_its_versions(run: ValidationRun) -> None:
+def test_row_order_follows_current_labels_of_its_versions(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("row", "p1", class_id=2), BETWEEN, record("row", "p1", version=2))
         for class_id, ids in ((0, ["row", "between"]), (3, ["between", "row"]), (0, ["row", "between"])):
@@ -203,7 +203,7 @@ SORTED = (
 )
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_each_type_sorts_by_least_or_greatest_admitted_value(
-    run: ValidationRun, param: str, kind: str, up: str, down: str, limit: int
+    run: RunScenario, param: str, kind: str, up: str, down: str, limit: int
 ) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
@@ -214,7 +214,7 @@ def test_each_type_sorts_by_least_or_greatest_admitted_value(
     run(scenario)
 
 
-def test_admitting_more_classes_sorts_by_more_values(run: ValidationRun) -> None:
+def test_admitting_more_classes_sorts_by_more_values(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         assert (await found(store, EVERYTHING, ALL, (SortKey("q", "quantity"),)))[0] == "veiled"
@@ -223,7 +223,7 @@ def test_admitting_more_classes_sorts_by_more_values(run: ValidationRun) -> None
     run(scenario)
 
 
-def test_store_sorts_rows_by_classes_of_admitting_clauses(run: ValidationRun) -> None:
+def test_store_sorts_rows_by_classes_of_admitting_clauses(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         entries = [date("d", 1, class_id=3), date("d", 9)]
         await put(
@@ -238,7 +238,7 @@ def test_store_sorts_rows_by_classes_of_admitting_clauses(run: ValidationRun) ->
     run(scenario)
 
 
-def test_second_sort_key_breaks_ties_of_the_first(run: ValidationRun) -> None:
+def test_second_sort_key_breaks_ties_of_the_first(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         for limit in (1, 2, 5, 9):
@@ -254,7 +254,7 @@ def test_second_sort_key_breaks_ties_of_the_first(run: ValidationRun) -> None:
 @pytest.mark.parametrize("where", [EVERYTHING, Has("t", TokenIs("s", "x"))])
 @pytest.mark.parametrize("limit", [1, 3, 7])
 def test_pages_contain_each_row_once_despite_writes_between_them(
-    run: ValidationRun, sort: tuple[SortKey, ...], where: Filter, limit: int
+    run: RunScenario, sort: tuple[SortKey, ...], where: Filter, limit: int
 ) -> None:
     async def scenario(store: Store) -> None:
         def rows(name: str, **more: Any) -> list[Any]:
@@ -292,7 +292,7 @@ def test_pages_contain_each_row_once_despite_writes_between_them(
     run(scenario)
 
 
-def test_store_position_of_hidden_row_fails_like_an_unknown_one(run: ValidationRun) -> None:
+def test_store_position_of_hidden_row_fails_like_an_unknown_one(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *(record(id, "p1") for id in ("a", "b", "c")))
         await put(store, record("b", "p1", version=2, class_id=2), record("elsewhere", "p9"))
@@ -312,7 +312,7 @@ def test_store_position_of_hidden_row_fails_like_an_unknown_one(run: ValidationR
     run(scenario)
 
 
-def test_position_contains_only_sort_values_and_id(run: ValidationRun) -> None:
+def test_position_contains_only_sort_values_and_id(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)
         async with store.snapshot() as snapshot:

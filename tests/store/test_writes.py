@@ -1,4 +1,4 @@
-"""Writes: versions, deletions, relabeling, references, counters, and jobs that are stored completely or not at all."""
+"""Writes: versions, deletions, relabeling and references."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.rows import SortKey
-from fhir_server.store import GuardedReference, IndexedRow, LabeledElement, PermissionEpoch, Store, VersionDigest
-from tests.store.conftest import ValidationRun
+from fhir_server.store import GuardedReference, IndexedRow, LabeledElement, Store, VersionDigest
+from tests.store.conftest import RunScenario
 from tests.store.samples import (
     ALL,
     ANYONE,
@@ -22,6 +22,7 @@ from tests.store.samples import (
     date,
     drop,
     found,
+    in_job,
     put,
     quantity,
     record,
@@ -34,14 +35,7 @@ from tests.store.samples import (
 )
 
 
-async def in_job(store: Store, method: str, *args: Any) -> Any:
-    async def job(transaction: Any) -> Any:
-        return await getattr(transaction, method)(*args)
-
-    return await store.write(job)
-
-
-def test_acknowledged_write_is_immediately_readable(run: ValidationRun) -> None:
+def test_acknowledged_write_is_immediately_readable(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         for version in range(1, 30):
             await put(store, record("a", version=version, entries=[token("code", str(version))]))
@@ -53,7 +47,7 @@ def test_acknowledged_write_is_immediately_readable(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_an_update_replaces_entries_of_every_kind_and_patients(run: ValidationRun) -> None:
+def test_an_update_replaces_entries_of_every_kind_and_patients(run: RunScenario) -> None:
     old = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5), token("kept", "k")]
     new = [
         token("t", "y"),
@@ -86,7 +80,7 @@ def test_an_update_replaces_entries_of_every_kind_and_patients(run: ValidationRu
 _ALL_KINDS = (("t", "token"), ("r", "reference"), ("s", "string"), ("d", "date"), ("q", "quantity"))
 
 
-def test_equal_entries_merge_only_within_one_class(run: ValidationRun) -> None:
+def test_equal_entries_merge_only_within_one_class(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -100,7 +94,7 @@ def test_equal_entries_merge_only_within_one_class(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_all_entries_of_a_large_row_are_searchable(run: ValidationRun) -> None:
+def test_all_entries_of_a_large_row_are_searchable(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", entries=[token("t", f"c{n}") for n in range(1000)]))
         for code in ("c0", "c63", "c64", "c999"):
@@ -110,7 +104,7 @@ def test_all_entries_of_a_large_row_are_searchable(run: ValidationRun) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 5])
-def test_nonconsecutive_version_is_a_conflict(run: ValidationRun, version: int) -> None:
+def test_nonconsecutive_version_is_a_conflict(run: RunScenario, version: int) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"), record("a", version=2))
         for attempt in (
@@ -137,7 +131,7 @@ def test_nonconsecutive_version_is_a_conflict(run: ValidationRun, version: int) 
     run(scenario)
 
 
-def test_concurrent_writes_of_one_version_succeed_once(run: ValidationRun) -> None:
+def test_concurrent_writes_of_one_version_succeed_once(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a"))
         results = await asyncio.gather(*(put(store, record("a", version=2)) for _ in range(20)), return_exceptions=True)
@@ -147,7 +141,7 @@ def test_concurrent_writes_of_one_version_succeed_once(run: ValidationRun) -> No
     run(scenario)
 
 
-def test_read_unfiltered_returns_hidden_and_deleted_rows(run: ValidationRun) -> None:
+def test_read_unfiltered_returns_hidden_and_deleted_rows(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", class_id=3, release_at=MAX_INSTANT))
         assert (await in_job(store, "read_unfiltered", OBS, "a")).class_id == 3
@@ -159,7 +153,7 @@ def test_read_unfiltered_returns_hidden_and_deleted_rows(run: ValidationRun) -> 
     run(scenario)
 
 
-def test_relabel_changes_visibility_without_a_new_version(run: ValidationRun) -> None:
+def test_relabel_changes_visibility_without_a_new_version(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", entries=[token("t", "x")]))
         changed = row(
@@ -188,7 +182,7 @@ def test_relabel_changes_visibility_without_a_new_version(run: ValidationRun) ->
     run(scenario)
 
 
-def test_relabel_applies_to_each_version_and_the_deletion(run: ValidationRun) -> None:
+def test_relabel_applies_to_each_version_and_the_deletion(run: RunScenario) -> None:
     later = {
         "labeled_elements": (LabeledElement(("x",), 3),),
         "guarded_references": (GuardedReference(("y",), "P/1"),),
@@ -227,7 +221,7 @@ def test_relabel_applies_to_each_version_and_the_deletion(run: ValidationRun) ->
     run(scenario)
 
 
-def test_deleted_row_can_be_relabeled(run: ValidationRun) -> None:
+def test_deleted_row_can_be_relabeled(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1"))
         await drop(store, "a")
@@ -243,7 +237,7 @@ def test_deleted_row_can_be_relabeled(run: ValidationRun) -> None:
     run(scenario)
 
 
-def test_referrers_are_rows_with_any_version_that_refers(run: ValidationRun) -> None:
+def test_referrers_are_rows_with_any_version_that_refers(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(
             store,
@@ -275,133 +269,5 @@ def test_referrers_are_rows_with_any_version_that_refers(run: ValidationRun) -> 
         assert await names("Location/x") == {f"{OBS}/b", f"{OBS}/c"}
         assert await found(store, Has("context", RefersTo(frozenset({"Encounter/1"}))), ALL) == []
         assert await found(store, Present("_refers"), ALL) == ["c"]
-
-    run(scenario)
-
-
-def test_class_ids_count_from_zero_in_insertion_order(run: ValidationRun) -> None:
-    async def scenario(store: Store) -> None:
-        async def job(transaction: Any) -> list[int]:
-            return [await transaction.intern_class(key) for key in ("lab||", "visit||", "lab||", "x|HIV|")]
-
-        async with store.snapshot() as snapshot:
-            assert await snapshot.classes() == ()
-        assert await store.write(job) == [0, 1, 0, 2]
-        assert await in_job(store, "intern_class", "y") == 3
-        async with store.snapshot() as snapshot:
-            assert await snapshot.classes() == ("lab||", "visit||", "x|HIV|", "y")
-
-    run(scenario)
-
-
-def test_epoch_advances_only_on_request_or_with_a_new_class(run: ValidationRun) -> None:
-    async def scenario(store: Store) -> None:
-        async def epoch(patient: str | None) -> PermissionEpoch:
-            async with store.snapshot() as snapshot:
-                return await snapshot.permission_epoch(patient)
-
-        assert await epoch("p1") == PermissionEpoch(0, 0, 0)
-        await in_job(store, "advance_epoch", "p1")
-        await in_job(store, "advance_epoch", "p1")
-        await in_job(store, "advance_epoch", None)
-        assert await epoch("p1") == PermissionEpoch(1, 2, 0)
-        assert await epoch("p2") == PermissionEpoch(1, 0, 0)
-        assert await epoch(None) == PermissionEpoch(1, 0, 0)
-        await in_job(store, "intern_class", "a")
-        await in_job(store, "intern_class", "a")
-        await put(store, record("a", "p1"))
-        assert await epoch("p1") == PermissionEpoch(1, 2, 1)
-
-    run(scenario)
-
-
-def test_failed_transaction_stores_nothing_and_others_succeed(run: ValidationRun) -> None:
-    async def scenario(store: Store) -> None:
-        async def good(number: int) -> None:
-            await put(store, record(f"good{number}", f"p{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
-
-        async def bad(number: int) -> None:
-            async def job(transaction: Any) -> None:
-                await transaction.intern_class(f"class{number}")
-                assert f"class{number}" in await transaction.classes()
-                await transaction.advance_epoch("p1")
-                await transaction.put(record(f"bad{number}", f"q{number}", entries=[token(f"code{number}", "x", f"system{number}")]))
-                assert await transaction.count(OBS, Has(f"code{number}", TokenIs(None, "x")), ANYONE) >= 1
-                raise RuntimeError(str(number))
-
-            with pytest.raises(RuntimeError, match=f"^{number}$"):
-                await store.write(job)
-
-        await asyncio.gather(*(attempt(number) for number in range(40) for attempt in (bad, good)))
-        assert sorted(await found(store, EVERYTHING)) == sorted(f"good{number}" for number in range(40))
-        for number in range(40):
-            assert await found(store, Has(f"code{number}", TokenIs(f"system{number}", "x"))) == [f"good{number}"]
-            assert await found(store, EVERYTHING, visibility(clause(f"p{number}"))) == [f"good{number}"]
-        async with store.snapshot() as snapshot:
-            assert await snapshot.classes() == ()
-            assert (await snapshot.permission_epoch("p1")).patient == 0
-        await put(store, record("bad1", "q1"))
-
-    run(scenario)
-
-
-def test_transaction_reads_its_own_writes_and_returns_its_result(run: ValidationRun) -> None:
-    async def scenario(store: Store) -> None:
-        async def job(transaction: Any) -> str:
-            await transaction.put(record("a", "new", entries=[token("code", "x")]))
-            assert await transaction.read(OBS, "a", visibility(clause("new")))
-            assert len((await transaction.find(OBS, Has("code", TokenIs("s", "x")), ANYONE, limit=5)).rows) == 1
-            assert await transaction.visible([f"{OBS}/a"], lambda _: ANYONE) == {f"{OBS}/a"}
-            return "done"
-
-        assert await store.write(job) == "done"
-
-    run(scenario)
-
-
-def test_prefetched_rows_reflect_writes_of_the_transaction(run: ValidationRun) -> None:
-    async def scenario(store: Store) -> None:
-        await put(store, record("kept", "p1"), record("hidden", "p1", class_id=2), record("dropped", "p1"), record("replaced", "p1"))
-        await put(store, record("coded", "p1", entries=[token("code", "x"), token("code", "y", class_id=3)]), record("gone", "p1"))
-        await drop(store, "gone")
-        names = [f"{OBS}/{id}" for id in ("kept", "hidden", "dropped", "replaced", "coded", "gone", "new", "never")]
-        coded = {code: visibility(clause(where=Has("code", TokenIs("s", code)))) for code in ("x", "y")}
-
-        async def job(transaction: Any) -> None:
-            await transaction.prefetch([*names, names[0]])
-            assert (await transaction.read_unfiltered(OBS, "gone")).interaction == "delete"
-            await transaction.put(record("new", "p1", entries=[token("code", "y")]))
-            await transaction.put(record("replaced", "p1", version=2, class_id=2))
-            current = await transaction.read_unfiltered(OBS, "dropped")
-            await transaction.delete(msgspec.structs.replace(current, version=2, body=b"", interaction="delete"))
-            assert await transaction.visible(names, lambda _: ANYONE) == {f"{OBS}/{id}" for id in ("kept", "coded", "new")}
-            assert await transaction.visible(names, lambda _: coded["x"]) == {f"{OBS}/coded"}
-            assert await transaction.visible(names, lambda _: coded["y"]) == {f"{OBS}/new"}
-            assert (await transaction.read(OBS, "replaced", ALL)).version == 2
-            assert await transaction.read(OBS, "replaced", ANYONE) is None
-            assert await transaction.read(OBS, "dropped", ALL) is None
-            assert await transaction.read(OBS, "never", ALL) is None
-            assert (await transaction.read_unfiltered(OBS, "dropped")).interaction == "delete"
-
-        await store.write(job)
-        assert sorted(await found(store, EVERYTHING)) == ["coded", "kept", "new"]
-
-    run(scenario)
-
-
-def test_transaction_sees_its_own_epoch_and_class_changes(run: ValidationRun) -> None:
-    async def scenario(store: Store) -> None:
-        await in_job(store, "intern_class", "a")
-
-        async def job(transaction: Any) -> None:
-            assert await transaction.permission_epoch("p1") == PermissionEpoch(0, 0, 1)
-            assert (await transaction.intern_class("a"), await transaction.intern_class("b")) == (0, 1)
-            await transaction.advance_epoch("p1")
-            await transaction.advance_epoch(None)
-            assert await transaction.permission_epoch("p1") == PermissionEpoch(1, 1, 2)
-            assert await transaction.permission_epoch(None) == PermissionEpoch(1, 0, 2)
-            assert await transaction.classes() == ("a", "b")
-
-        await store.write(job)
 
     run(scenario)
