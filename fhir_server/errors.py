@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal[
+ProblemKind = Literal[
     "invalid",
     "unauthenticated",
     "forbidden",
@@ -33,7 +33,7 @@ Kind = Literal[
 ]
 
 # kind -> (HTTP status, FHIR issue type code)
-KINDS: Final[dict[Kind, tuple[int, str]]] = {
+KINDS: Final[dict[ProblemKind, tuple[int, str]]] = {
     "invalid": (400, "invalid"),
     "unauthenticated": (401, "login"),
     "forbidden": (403, "forbidden"),
@@ -65,9 +65,9 @@ class Issue:
 class Problem(Exception):
     """An error of a kind in :data:`KINDS`, with a text for the caller.  ``issues`` replaces the single issue of that text."""
 
-    def __init__(self, kind: Kind, text: str, issues: tuple[Issue, ...] = ()) -> None:
+    def __init__(self, kind: ProblemKind, text: str, issues: tuple[Issue, ...] = ()) -> None:
         super().__init__(text)
-        self.kind: Kind = kind
+        self.kind: ProblemKind = kind
         self.issues = issues or (Issue(KINDS[kind][1], text),)
 
     @property

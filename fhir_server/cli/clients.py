@@ -45,7 +45,7 @@ def client() -> None:
 )
 @click.option("--trusted", is_flag=True, help="The client may choose ids and send security labels.")
 def add_client(
-    client_id: str, name: str, kind: clients.Kind, method: clients.Method, scope: str, redirects: tuple[str, ...],
+    client_id: str, name: str, kind: clients.ClientKind, method: clients.Method, scope: str, redirects: tuple[str, ...],
     launch_uri: str, jwks: Path | None, jwks_uri: str, clearance: tuple[str, ...], trusted: bool,
 ) -> None:  # fmt: skip
     """Register an app or backend.  With --method client_secret, print the new secret once."""

@@ -17,7 +17,7 @@ from fhir_server.linking.pages import render
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.security_events import Kind, SecurityEvent
+from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind
 from fhir_server.web.dates import format_instant_date
 from fhir_server.web.forms import NO_STORE, BadFormError, fields, read_form
 
@@ -119,7 +119,7 @@ class LinkPages:
     def _since(self, link: Link) -> str:
         return format_instant_date(link.since, self.context.smart.zone)
 
-    async def _record(self, kind: Kind, session: Session, link: Link) -> None:
+    async def _record(self, kind: SecurityEventKind, session: Session, link: Link) -> None:
         await self.context.smart.record(SecurityEvent(kind, username=session.user.username, detail={"organisation": link.organization}))
 
     async def _read_form(self, request: Request) -> dict[str, str] | None:

@@ -21,7 +21,7 @@ from fhir_server.smart.accounts import account_events, browser_names, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
+from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
 from fhir_server.web.dates import format_instant_date
 
 _TWICE = "This form was sent twice. The access was shared once: see the list below. If you did not see the code, make a new code."
@@ -129,7 +129,7 @@ class PortalPages:
         key = digest(f"{session.token}:{once}")
         return bool(once) and await self.smart.store.key_values.put_if_absent("sent-form", key, b"", now + 60 * MINUTE)
 
-    async def _record(self, kind: Kind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
+    async def _record(self, kind: SecurityEventKind, session: Session, *about: str, detail: dict[str, str] | None = None) -> None:
         own = patient_references(session.user.patient)
         await self.smart.record(SecurityEvent(kind, username=session.user.username, about=(*own, *about), detail=detail or {}))
 

@@ -22,7 +22,7 @@ Items = list[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class EvaluationContext:
     """The values of ``%resource``, ``%rootResource`` and ``$this``."""
 
     resource: Any
@@ -30,7 +30,7 @@ class Scope:
     this: Items
 
 
-Expression = Callable[[Items, Scope], Items]
+Expression = Callable[[Items, EvaluationContext], Items]
 Operator = Callable[[Callable[[], Items], Callable[[], Items]], Items]
 
 _token = re.compile(
@@ -60,7 +60,7 @@ def predicate(expression: str) -> Callable[[Any, Any, Any], bool]:
     def is_met(node: Any, resource: Any, root: Any) -> bool:
         here = [node]
         try:
-            return truth(run(here, Scope(resource, root, here))) is True
+            return truth(run(here, EvaluationContext(resource, root, here))) is True
         except TypeError:  # a value of the wrong JSON type, which another check reports
             return True
 
@@ -132,10 +132,10 @@ class _Parser:
         kind, text = self._next()
         if kind == "string":
             value = re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), text[1:-1])
-            return lambda items, scope: [value]
+            return lambda items, context: [value]
         if kind == "number":
             number = Decimal(text) if "." in text else int(text)
-            return lambda items, scope: [number]
+            return lambda items, context: [number]
         if text == "(":
             inner = self._level(0)
             self._expect(")")
@@ -146,16 +146,16 @@ class _Parser:
 
     def _name(self, text: str) -> Expression:
         if text in ("true", "false"):
-            return lambda items, scope: [text == "true"]
+            return lambda items, context: [text == "true"]
         if text in VARIABLES:
             return VARIABLES[text]
         if text[0] in "%$":
             raise ValueError(f"unknown variable {text}")
         if self._tokens[self._at][1] == "(":
-            return self._call(lambda items, scope: items, text)
+            return self._call(lambda items, context: items, text)
         if text in definitions.types():
-            return lambda items, scope: list(filter(_of_resource(text), items))
-        return _member(lambda items, scope: items, text.strip("`"))
+            return lambda items, context: list(filter(_of_resource(text), items))
+        return _member(lambda items, context: items, text.strip("`"))
 
     def _step(self, before: Expression) -> Expression:
         kind, text = self._next()
@@ -178,29 +178,29 @@ class _Parser:
         function = FUNCTIONS.get(name)
         if function is None:
             raise ValueError(f"unknown function {name}()")
-        return lambda items, scope: function(before(items, scope), arguments, scope)
+        return lambda items, context: function(before(items, context), arguments, context)
 
 
 VARIABLES: Final[dict[str, Expression]] = {
-    "$this": lambda items, scope: scope.this,
-    "%resource": lambda items, scope: [scope.resource],
-    "%rootResource": lambda items, scope: [scope.root],
-    "%ucum": lambda items, scope: ["http://unitsofmeasure.org"],
+    "$this": lambda items, context: context.this,
+    "%resource": lambda items, context: [context.resource],
+    "%rootResource": lambda items, context: [context.root],
+    "%ucum": lambda items, context: ["http://unitsofmeasure.org"],
 }
 
 
 def _combine(operator: Operator, left: Expression, right: Expression) -> Expression:
-    return lambda items, scope: operator(lambda: left(items, scope), lambda: right(items, scope))
+    return lambda items, context: operator(lambda: left(items, context), lambda: right(items, context))
 
 
 def _item(before: Expression, index: int) -> Expression:
-    return lambda items, scope: before(items, scope)[index : index + 1]
+    return lambda items, context: before(items, context)[index : index + 1]
 
 
 def _member(before: Expression, name: str) -> Expression:
-    def run(items: Items, scope: Scope) -> Items:
+    def run(items: Items, context: EvaluationContext) -> Items:
         found: Items = []
-        for item in before(items, scope):
+        for item in before(items, context):
             if isinstance(item, dict):
                 found += member(item, name)
         return found
@@ -239,8 +239,8 @@ def _choice_types() -> frozenset[str]:
 def _type_test(word: str, before: Expression, kind: str) -> Expression:
     test = KINDS.get(kind) or _of_resource(kind)
 
-    def run(items: Items, scope: Scope) -> Items:
-        found = before(items, scope)
+    def run(items: Items, context: EvaluationContext) -> Items:
+        found = before(items, context)
         return [item for item in found if test(item)] if word == "as" else [bool(found) and all(map(test, found))]
 
     return run

@@ -177,30 +177,30 @@ def descendants(item: Any) -> Iterator[Any]:
         yield from descendants(child)
 
 
-def _where(items: Items, arguments: list[Any], scope: Any) -> Items:
-    return [item for item in items if truth(_each(item, arguments, scope))]
+def _where(items: Items, arguments: list[Any], context: Any) -> Items:
+    return [item for item in items if truth(_each(item, arguments, context))]
 
 
-def _each(item: Any, arguments: list[Any], scope: Any) -> Items:
+def _each(item: Any, arguments: list[Any], context: Any) -> Items:
     here = [item]
-    found: Items = arguments[0](here, replace(scope, this=here))
+    found: Items = arguments[0](here, replace(context, this=here))
     return found
 
 
-def _exists(items: Items, arguments: list[Any], scope: Any) -> Items:
-    return [bool(_where(items, arguments, scope) if arguments else items)]
+def _exists(items: Items, arguments: list[Any], context: Any) -> Items:
+    return [bool(_where(items, arguments, context) if arguments else items)]
 
 
-def _iif(items: Items, arguments: list[Any], scope: Any) -> Items:
-    chosen = arguments[1] if truth(arguments[0](items, scope)) else arguments[2] if len(arguments) > 2 else None
-    return chosen(items, scope) if chosen else []
+def _iif(items: Items, arguments: list[Any], context: Any) -> Items:
+    chosen = arguments[1] if truth(arguments[0](items, context)) else arguments[2] if len(arguments) > 2 else None
+    return chosen(items, context) if chosen else []
 
 
 def _on_text(operation: Callable[[str, list[Any]], Any]) -> Function:
-    def run(items: Items, arguments: list[Any], scope: Any) -> Items:
+    def run(items: Items, arguments: list[Any], context: Any) -> Items:
         if not items or not isinstance(items[0], str):
             return []
-        values = [argument(scope.this, scope) for argument in arguments]
+        values = [argument(context.this, context) for argument in arguments]
         return [operation(items[0], [value[0] for value in values])] if all(values) else []
 
     return run
@@ -209,41 +209,41 @@ def _on_text(operation: Callable[[str, list[Any]], Any]) -> Function:
 def _text_predicate(operation: Callable[[str, str], bool]) -> Function:
     """A predicate on a text.  Without a text it is false, not unknown: bdl-8 uses ``fullUrl.contains(...).not()`` without a fullUrl."""
     ask = _on_text(lambda text, given: operation(text, given[0]))
-    return lambda items, arguments, scope: ask(items, arguments, scope) or [False]
+    return lambda items, arguments, context: ask(items, arguments, context) or [False]
 
 
-def _to_integer(items: Items, arguments: list[Any], scope: Any) -> Items:
+def _to_integer(items: Items, arguments: list[Any], context: Any) -> Items:
     return [int(items[0])] if items and re.fullmatch(r"[+-]?\d+", str(items[0])) else []
 
 
-def _call(items: Items, arguments: list[Any], scope: Any) -> Items:
-    found: Items = arguments[0](scope.this, scope)
+def _call(items: Items, arguments: list[Any], context: Any) -> Items:
+    found: Items = arguments[0](context.this, context)
     return found
 
 
 FUNCTIONS: Final[dict[str, Function]] = {
-    "all": lambda items, arguments, scope: [all(truth(_each(item, arguments, scope)) for item in items)],
-    "children": lambda items, arguments, scope: [child for item in items for child in children(item)],
-    "combine": lambda items, arguments, scope: items + _call(items, arguments, scope),
+    "all": lambda items, arguments, context: [all(truth(_each(item, arguments, context)) for item in items)],
+    "children": lambda items, arguments, context: [child for item in items for child in children(item)],
+    "combine": lambda items, arguments, context: items + _call(items, arguments, context),
     "contains": _text_predicate(lambda text, part: part in text),
-    "count": lambda items, arguments, scope: [len(items)],
-    "descendants": lambda items, arguments, scope: [child for item in items for child in descendants(item)],
-    "empty": lambda items, arguments, scope: [not items],
+    "count": lambda items, arguments, context: [len(items)],
+    "descendants": lambda items, arguments, context: [child for item in items for child in descendants(item)],
+    "empty": lambda items, arguments, context: [not items],
     "exists": _exists,
-    "first": lambda items, arguments, scope: items[:1],
-    "hasValue": lambda items, arguments, scope: [len(items) == 1 and not isinstance(items[0], dict)],
+    "first": lambda items, arguments, context: items[:1],
+    "hasValue": lambda items, arguments, context: [len(items) == 1 and not isinstance(items[0], dict)],
     "iif": _iif,
-    "intersect": lambda items, arguments, scope: [i for i in distinct(items) if i in _call(items, arguments, scope)],
-    "isDistinct": lambda items, arguments, scope: [len(distinct(items)) == len(items)],
+    "intersect": lambda items, arguments, context: [i for i in distinct(items) if i in _call(items, arguments, context)],
+    "isDistinct": lambda items, arguments, context: [len(distinct(items)) == len(items)],
     "matches": _text_predicate(lambda text, pattern: re.search(pattern, text) is not None),
-    "not": lambda items, arguments, scope: _boolean(None if truth(items) is None else not truth(items)),
+    "not": lambda items, arguments, context: _boolean(None if truth(items) is None else not truth(items)),
     "replaceMatches": _on_text(lambda text, given: re.sub(given[0], given[1], text)),
-    "select": lambda items, arguments, scope: [found for item in items for found in _each(item, arguments, scope)],
+    "select": lambda items, arguments, context: [found for item in items for found in _each(item, arguments, context)],
     "startsWith": _text_predicate(lambda text, start: text.startswith(start)),
     "substring": _on_text(lambda text, given: text[given[0] :]),
-    "tail": lambda items, arguments, scope: items[1:],
+    "tail": lambda items, arguments, context: items[1:],
     "toInteger": _to_integer,
-    "toString": lambda items, arguments, scope: [str(item) for item in items[:1]],
-    "trace": lambda items, arguments, scope: items,
+    "toString": lambda items, arguments, context: [str(item) for item in items[:1]],
+    "trace": lambda items, arguments, context: items,
     "where": _where,
 }

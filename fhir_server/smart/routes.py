@@ -16,7 +16,7 @@ from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import RateLimit
-from fhir_server.smart.core.security_events import Kind, SecurityEvent, patient_references
+from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
 from fhir_server.smart.discovery.documents import openid_configuration
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
@@ -25,7 +25,7 @@ from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
-_AUDITED: dict[str, Kind] = {"token": "token", "revocation": "revoke"}
+_AUDITED: dict[str, SecurityEventKind] = {"token": "token", "revocation": "revoke"}
 MAX_FAILURES = 100  # failed client authentications per minute from one IP address
 _TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many failed authentications from this IP address."}
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
@@ -81,7 +81,7 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Rat
 
 
 async def _security_event(
-    smart: SmartContext, kind: Kind, request: Request, oauth_request: AuthlibRequest, response: AuthlibResponse
+    smart: SmartContext, kind: SecurityEventKind, request: Request, oauth_request: AuthlibRequest, response: AuthlibResponse
 ) -> SecurityEvent:
     """The event for the audit log: the grant whose tokens were issued or revoked, or the client and the error."""
     token_grant = oauth_request.token_grant

@@ -16,7 +16,7 @@ from fhir_server.audit import LOG_NAME, broken_links
 from fhir_server.cli import main
 from fhir_server.resources.validate import check
 from fhir_server.smart import demo
-from fhir_server.smart.core.security_events import Kind
+from fhir_server.smart.core.security_events import SecurityEventKind
 from tests.portal.environment import Form, Visitor, code_in
 from tests.smart.full_environment import Whole
 
@@ -165,7 +165,7 @@ def test_security_events_are_valid_chained_and_free_of_tokens(world: Journaled) 
 
 def test_code_system_lists_every_kind_of_security_event() -> None:
     concepts = json.loads((IG / "codesystems/audit-act.json").read_text())["concept"]
-    assert {concept["code"] for concept in concepts} == set(get_args(Kind)) - {"sign-in", "sign-out"}
+    assert {concept["code"] for concept in concepts} == set(get_args(SecurityEventKind)) - {"sign-in", "sign-out"}
 
 
 @pytest.mark.parametrize("username", ["adult", "parent-a", "privacy-officer", None])

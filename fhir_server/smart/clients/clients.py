@@ -15,7 +15,7 @@ from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Hosts, is_allowed
 
-Kind = Literal["app", "backend", "partner"]
+ClientKind = Literal["app", "backend", "partner"]
 Method = Literal["none", "client_secret", "private_key_jwt"]
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-\[\]-~]*", re.ASCII)
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -43,7 +43,7 @@ class Client(msgspec.Struct, frozen=True):
 
     client_id: str
     name: str
-    kind: Kind
+    kind: ClientKind
     method: Method
     scopes: str
     redirect_uris: tuple[str, ...] = ()

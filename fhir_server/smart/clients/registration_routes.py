@@ -14,7 +14,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.registration import RegisteredClient, RegistrationError
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.rate_limits import RateLimit
-from fhir_server.smart.core.security_events import Kind, SecurityEvent
+from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
 PATH: Final = "/oauth/register"
@@ -79,7 +79,9 @@ class RegistrationEndpoints:
         await clients.remove(self._smart.store, client.client_id, self._smart.now())
         return Response(status_code=204, headers=_HEADERS)
 
-    def with_audit(self, kind: Kind, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def with_audit(
+        self, kind: SecurityEventKind, handler: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         """The handler, with its changes and failures recorded in the audit log."""
 
         async def handle(request: Request) -> Response:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal[
+SecurityEventKind = Literal[
     "sign-in",
     "sign-out",
     "allow-app",
@@ -51,7 +51,7 @@ class SecurityEvent(msgspec.Struct, frozen=True):
     ``username``, ``client_id`` and ``address`` (IP address) are "" if unknown.
     """
 
-    kind: Kind
+    kind: SecurityEventKind
     done: bool = True
     username: str = ""
     client_id: str = ""

@@ -34,7 +34,7 @@ class Principal:
     """
 
     client_id: str
-    client_kind: clients.Kind
+    client_kind: clients.ClientKind
     client_clearance: frozenset[str]
     trusted_writer: bool
     username: str | None
