@@ -42,6 +42,7 @@ class AuditLog:
         self._waiting: list[Callable[[], dict[str, Any]]] = []
         self._lines: list[bytes] = []
         self._flushing = asyncio.Lock()
+        self._appends: set[asyncio.Task[None]] = set()  # the event loop itself holds tasks weakly
         self._task: asyncio.Task[None] | None = None
 
     async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
@@ -54,6 +55,13 @@ class AuditLog:
 
     async def flush(self) -> None:
         """Append everything recorded so far, durably.  Raises what the store raises; then nothing is lost."""
+        # A caller that is cancelled must not end an append whose lines the store may already have: they would be appended again.
+        append = asyncio.create_task(self._append())
+        self._appends.add(append)
+        append.add_done_callback(self._appends.discard)
+        await asyncio.shield(append)
+
+    async def _append(self) -> None:
         async with self._flushing:  # two at once could append lines in another order than the chain's
             waiting, self._waiting = self._waiting, []
             self._lines += [self._line(event()) for event in waiting]

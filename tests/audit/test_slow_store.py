@@ -53,6 +53,36 @@ def test_audit_lines_stay_unique_and_ordered_on_a_slow_store(served: Served, fai
     assert len(kept) == 2 and broken_links(kept) == []
 
 
+@pytest.mark.parametrize("stops", ["close", "cancelled caller"])
+def test_lines_are_stored_once_if_the_server_stops_while_appending(served: Served, stops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, begun, finish = served.parts.store.append_log, asyncio.Event(), asyncio.Event()
+
+    async def slow_to_answer(journal: str, lines: Iterable[bytes]) -> None:
+        await right(journal, lines)
+        begun.set()
+        await finish.wait()
+
+    async def stopped_while_appending() -> None:
+        appending = asyncio.create_task(served.parts.auditor.flush())
+        if stops == "close":
+            served.parts.auditor._task = appending
+        await begun.wait()
+        if stops == "close":
+            closing = asyncio.create_task(served.parts.auditor.close())
+        else:
+            appending.cancel()
+            closing = asyncio.create_task(served.parts.auditor.flush())
+        await let_others_run()
+        finish.set()
+        await closing
+
+    served.get(served.token(), "Patient/adult")
+    monkeypatch.setattr(served.parts.store, "append_log", slow_to_answer)
+    served.run(stopped_while_appending())
+    kept = served.run(served.parts.store.read_log(LOG_NAME))
+    assert len(kept) == 1 and broken_links(kept) == []
+
+
 def test_requests_succeed_while_the_audit_log_cannot_be_written(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_: Any) -> None:
         raise OSError("an election")
