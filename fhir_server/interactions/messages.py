@@ -48,9 +48,10 @@ class Request(msgspec.Struct):
 
     def form(self) -> tuple[tuple[str, str], ...]:
         """Parse the body as form fields.  Raises Problem ``media_type`` or ``invalid``."""
-        if not self.body:
-            return ()  # nothing whose type could be declared: the parameters are in the URL
-        if media_type(self.headers.get("content-type", "")) != "application/x-www-form-urlencoded":
+        declared = media_type(self.headers.get("content-type", ""))
+        if not self.body and not declared:
+            return ()  # the parameters are in the URL
+        if declared != "application/x-www-form-urlencoded":
             raise Problem("media_type", "A search by POST requires Content-Type application/x-www-form-urlencoded.")
         return parse_query(self.body)
 

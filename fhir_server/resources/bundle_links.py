@@ -134,8 +134,13 @@ class BundleLinks:
             return text
         value = jsontext.parse(text)
         found = uri_values(value) if isinstance(value, dict) else ()
-        changed = {one.path: new for one in found if (new := self._rewritten(one, full_url)) is not None}
-        return jsontext.replace_values(text, {path: json.dumps(new, ensure_ascii=False).encode() for path, new in changed.items()})
+        changed = {one: _string(new) for one in found if (new := self._rewritten(one, full_url)) is not None}
+        text = jsontext.replace_values(text, {one.path: new for one, new in changed.items()})
+        for one, new in changed.items():
+            if one.datatype in ("uuid", "oid"):  # these are choices such as value[x]; Type/id is no uuid, but a uri
+                name = str(one.path[-1])
+                text = text.replace(_string(name) + b":" + new, _string(name.removesuffix(one.datatype.capitalize()) + "Uri") + b":" + new)
+        return text
 
     def _may_have_other_links(self, text: bytes) -> bool:
         if self._prefixes is None:
@@ -157,6 +162,10 @@ class BundleLinks:
         mark = match[2][0]
         new = self.resolve(html.unescape(match[2][1:-1]), full_url)
         return match[0] if new is None else f"{match[1]}{mark}{html.escape(new)}{mark}"
+
+
+def _string(text: str) -> bytes:
+    return json.dumps(text, ensure_ascii=False).encode()
 
 
 def _common_prefix(texts: Collection[str]) -> str:

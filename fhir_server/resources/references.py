@@ -81,7 +81,7 @@ def parse_reference(text: str) -> LiteralReference | None:
 
 def restful(text: str) -> LiteralReference | None:
     """An absolute URL of the form ``base/Type/id``, with or without a version; None for any other text."""
-    match = _RESTFUL.fullmatch(text) if "://" in text else None
+    match = _RESTFUL.fullmatch(text) if "://" in text and _ABSOLUTE.fullmatch(text) else None
     return LiteralReference("absolute", match[2], match[3], match[4] or "", match[1]) if match is not None else None
 
 

@@ -18,7 +18,7 @@ from fhir_server.errors import Issue
 from fhir_server.resources import definitions
 from fhir_server.resources.references import parse_reference, url_target
 from fhir_server.resources.server_base import ServerBase, server_base
-from fhir_server.resources.uri_elements import uri_values
+from fhir_server.resources.uri_elements import UriValue, uri_values
 from fhir_server.writing.references import found_references, references, replace_references
 
 _URL_STRING: Final = re.compile(rb'"([hH][tT][tT][pP][sS]?:(?:[^"\\]|\\.)*)"')
@@ -51,7 +51,7 @@ def issues(value: Mapping[str, Any], text: bytes, base: str) -> list[Issue]:
             if relative is not None and parse_reference(relative) is None:
                 found.append(Issue("value", "This URL leads to this server, but not to a resource.", (reference.place,)))
     if _RELATIVE_URL.search(text):
-        odd = [one for one in uri_values(value) if one.datatype in ("uri", "url") and _is_odd_relative(one.text)]
+        odd = [one for one in uri_values(value) if _is_followed(one) and _is_odd_relative(one.text)]
         for one in odd:
             found.append(Issue("value", "A relative URL of a resource is written Type/id.", (_expression(name, one.path),)))
     return found
@@ -79,6 +79,11 @@ def _respelled(value: Any, odd: Iterable[str], server: ServerBase) -> dict[jsont
     urls = set(odd)
     found = (one for one in uri_values(value) if one.text in urls) if isinstance(value, dict) else ()
     return {one.path: json.dumps(f"{server.base}/{(server.relative(one.text) or '').lstrip('/')}").encode() for one in found}
+
+
+def _is_followed(found: UriValue) -> bool:
+    """Whether an app may take the value for the address of a resource: those of type uri are names, but for ``valueUri``."""
+    return found.datatype == "url" or found.path[-1] == "valueUri"
 
 
 def _is_odd_relative(text: str) -> bool:

@@ -31,7 +31,7 @@ def _local_targets(bundle: Mapping[str, Any], server: ServerBase) -> Iterator[st
             is_own = name is not None and restful(f"{server.base}/{name}") is not None
             yield from _named(resource, is_own, contained, server)
     rest = {name: value for name, value in bundle.items() if name != "entry"}
-    yield from _named(rest, True, contained, server)
+    yield from _named(rest, False, contained, server)
 
 
 def _named(value: Any, reads_relative: bool, contained: set[str | None], server: ServerBase) -> Iterator[str]:
