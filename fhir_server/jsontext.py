@@ -151,3 +151,22 @@ def _remove_subtree(text: bytes, tree: Any) -> bytes:
     if tree is None:
         return text
     return b"" if tree is True else _remove_tree(text, tree)
+
+
+def replace_values(text: bytes, values: Mapping[Path, bytes]) -> bytes:
+    """The JSON text with the JSON texts ``values`` at their paths, which exist and do not lie within one another."""
+    tree: dict[str | int, Any] = {}
+    for path, value in values.items():
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+        node[path[-1]] = value
+    return _replaced(text, tree) if tree else text
+
+
+def _replaced(text: bytes, tree: Any) -> bytes:
+    if isinstance(tree, bytes):
+        return tree
+    if text.lstrip()[:1] == b"[":
+        return b"[" + b",".join([_replaced(raw, tree[i]) if i in tree else raw for i, raw in enumerate(items(text))]) + b"]"
+    return join_members({name: _replaced(raw, tree[name]) if name in tree else raw for name, raw in members(text).items()})

@@ -17,6 +17,7 @@ from fhir_server.consent import decision, relationships
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
+from fhir_server.resources.elements import target_of
 from fhir_server.search.filters import Filter, Has, IdIs, OfPatient, RefersTo
 from fhir_server.search.visibility import Visibility
 from fhir_server.smart.core.persons import Person
@@ -183,13 +184,14 @@ class PermissionResolver:
 def _linked_patient_ids(patient: dict[str, Any] | None) -> frozenset[str]:
     """The ids of the Patients that this one replaces or is replaced by."""
     links = (patient or {}).get("link", ())
-    others = {str(link.get("other", {}).get("reference", "")) for link in links if link.get("type") in ("replaces", "replaced-by")}
-    return frozenset(other.removeprefix("Patient/") for other in others if other.startswith("Patient/"))
+    others = [target_of(link.get("other", {})) for link in links if link.get("type") in ("replaces", "replaced-by")]
+    return frozenset(other[1] for other in others if other is not None and other[0] == "Patient")
 
 
 def _related_patient_id(related: dict[str, Any]) -> str:
     """The id of the patient that a RelatedPerson is related to, or ""."""
-    return str(related.get("patient", {}).get("reference", "")).removeprefix("Patient/")
+    target = target_of(related.get("patient", {}))
+    return target[1] if target is not None and target[0] == "Patient" else ""
 
 
 async def _read_all(snapshot: Snapshot, type: str, where: Filter, facts: Visibility) -> list[dict[str, Any]]:

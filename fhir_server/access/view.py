@@ -125,6 +125,14 @@ class View:
         page = await self._snapshot.find(type, where, self._visibility(type, "rs"), limit=limit)
         return await self._visible_versions(page.rows)
 
+    async def find_included_version(self, type: str, id: str, version: str) -> VisibleVersion | None:
+        """The version with this number, as the caller counts versions, that a search includes; None if it is not visible."""
+        if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
+            return None
+        rows = await self._snapshot.versions(type, id, self._visibility(type, "rs"))
+        visible = await self._visible_versions(rows) if rows else []
+        return next((one for one in visible if str(one.version) == version and one.interaction != "delete"), None)
+
     async def types_of_unfiltered(self, patient: str) -> frozenset[str]:
         """The types of which this patient has rows, visible or not.
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +17,7 @@ from fhir_server.cli.base import is_terminal, main, run_with_components
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export_store
-from fhir_server.maintenance.input_files import list_files, read_units
+from fhir_server.maintenance.input_files import Unit, list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.store import Store
@@ -43,38 +46,68 @@ def local_date(components: Components) -> date:
     help="File for rejected resources, one JSON object per line with source and OperationOutcome.",
 )
 @click.option("--shift-dates", is_flag=True, help="Move dates by whole days so that each Bundle's timestamp is today.")
-def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool) -> None:
+@click.option(
+    "--from-base",
+    "bases",
+    multiple=True,
+    metavar="URL",
+    help="FHIR base URL of the system the files come from: its resources have the same ids here. Can be repeated.",
+)
+def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool, bases: tuple[str, ...]) -> None:
     """Load FHIR Bundles (transaction, batch, collection) and NDJSON files.
 
     PATHS are files, plain or .gz, or folders of them.  An interrupted load continues when you run the command again:
-    it does not store unchanged resources twice.
+    it does not store unchanged resources twice.  References such as Practitioner?identifier=... lead to the one resource
+    that matches, which may be in any of the files.
     """
-    report = run_with_components(lambda components: _load(components, list_files(paths), shift_dates))
+    report = run_with_components(lambda components: _load(components, list_files(paths), shift_dates, bases))
     click.echo(f"{report.stored} stored, {report.present} already there, {len(report.rejects)} rejected.")
     if report.rejects:
         rejects.write_bytes(b"".join(line + b"\n" for line in report.rejects))
         raise click.ClickException(f"The reasons are in {rejects}.")
 
 
-async def _load(components: Components, paths: list[Path], shift_dates: bool) -> LoadReport:
+async def _load(components: Components, paths: list[Path], shift_dates: bool, bases: tuple[str, ...]) -> LoadReport:
     report = LoadReport()
     loader = Loader(components.store, components.labeler, components.settings.base, components.clock)
-    key = await load_key(components.store)
+    read = partial(read_units, key=await load_key(components.store), today=local_date(components) if shift_dates else None, bases=bases)
     size = sum(path.stat().st_size for path in paths)
+    again: list[Path] = []
     with click.progressbar(length=size, label="Loading", hidden=not is_terminal()) as bar:
         done = 0
         for path in paths:
-            try:
-                for unit in read_units(path, key, local_date(components) if shift_dates else None):
-                    await loader.load(unit, report)
-                    bar.update(done + unit.bytes_read - bar.pos)
-            except Problem as problem:
-                if problem.kind == "busy":
-                    raise  # nothing is wrong with the file
-                line = {"source": path.name, "outcome": json.loads(problem.outcome())}
-                report.rejects.append(json.dumps(line).encode())
+            one = await _load_file(loader, path, read, partial(_advance, bar, done))
+            report.stored += one.stored
+            report.present += one.present
+            if one.unresolved:
+                again.append(path)  # a file that comes later may have what its conditional references name
+            else:
+                report.rejects += one.rejects
             done += path.stat().st_size
-            bar.update(done - bar.pos)
+            _advance(bar, done, 0)
+    for path in again:
+        one = await _load_file(loader, path, read, lambda _: None)
+        report.stored += one.stored
+        report.rejects += one.rejects
+    return report
+
+
+def _advance(bar: Any, done: int, read: int) -> None:
+    """Show that the files before the current one, of ``done`` bytes, and ``read`` bytes of the current one are loaded."""
+    bar.update(done + read - bar.pos)
+
+
+async def _load_file(loader: Loader, path: Path, read: Callable[[Path], Iterator[Unit]], progress: Callable[[int], None]) -> LoadReport:
+    """Load one file; ``progress`` is called with the number of bytes read."""
+    report = LoadReport()
+    try:
+        for unit in read(path):
+            await loader.load(unit, report)
+            progress(unit.bytes_read)
+    except Problem as problem:
+        if problem.kind == "busy":
+            raise  # nothing is wrong with the file
+        report.rejects.append(json.dumps({"source": path.name, "outcome": json.loads(problem.outcome())}).encode())
     return report
 
 

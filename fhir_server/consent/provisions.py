@@ -17,7 +17,7 @@ from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.consent import intervals
 from fhir_server.consent.intervals import Interval
 from fhir_server.consent.policy import LEVELS
-from fhir_server.resources.references import exact_target
+from fhir_server.resources.references import versioned_target
 
 Json = Mapping[str, Any]
 KIND: Final = "https://fhir-server.example/ig/CodeSystem/consent-kind"
@@ -96,12 +96,12 @@ def _grant_of(consent: Json, patient: str) -> _Grant | None:
     subject = f"Patient/{patient}"
     is_complete = (
         consent.keys() <= _RESOURCE
-        and _dict(consent.get("patient")).get("reference") == subject
+        and _name(consent.get("patient")) == subject
         and (any("uri" in policy for policy in consent.get("policy", ())) or "policyRule" in consent)
     )
     if is_complete and kinds == {"proxy-child"}:
         return _Grant("child", frozenset())
-    performers = {performer.get("reference") for performer in consent.get("performer", ())}
+    performers = {_name(performer) for performer in consent.get("performer", ())}
     if is_complete and kinds == {"proxy-adult"} and levels and levels <= LEVELS and subject in performers:
         return _Grant("adult", levels)
     return None
@@ -164,11 +164,19 @@ def _denied(provision: Json) -> Iterator[str]:
 def _row(data: Json) -> str | None:
     reference = _dict(data.get("reference")).get("reference")
     is_instance = data.keys() <= {"id", "meaning", "reference"} and data.get("meaning") == "instance"
-    return reference if is_instance and isinstance(reference, str) and exact_target(reference) else None
+    target = versioned_target(reference) if is_instance and isinstance(reference, str) else None
+    return "/".join(target) if target else None
+
+
+def _name(reference: Any) -> str | None:
+    """``Type/id`` that a Reference names, with or without a version."""
+    text = _dict(reference).get("reference")
+    target = versioned_target(text) if isinstance(text, str) else None
+    return "/".join(target) if target else None
 
 
 def _may_be(reference: Any, person: str) -> bool:
-    target = exact_target(reference) if isinstance(reference, str) else None
+    target = versioned_target(reference) if isinstance(reference, str) else None
     if target is None:
         return True
     return target[1] == person if target[0] == "RelatedPerson" else target[0] not in _OTHER_ACTORS
@@ -176,7 +184,7 @@ def _may_be(reference: Any, person: str) -> bool:
 
 def _grantees(provision: Json) -> frozenset[str]:
     targets = (
-        exact_target(str(_dict(actor.get("reference")).get("reference")))
+        versioned_target(str(_dict(actor.get("reference")).get("reference")))
         for actor in provision.get("actor", ())
         if "GRANTEE" in _codes(actor.get("role"))
     )

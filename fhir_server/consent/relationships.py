@@ -16,6 +16,7 @@ from fhir_server.consent.decision import Actor
 from fhir_server.consent.intervals import Interval
 from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.provisions import ProxyProvision, period_of, proxy_provisions
+from fhir_server.resources.elements import target_of
 
 __all__ = ["ProxyProvision", "Relationship", "Requester", "proxy_provisions", "resolve_relationship"]
 
@@ -116,13 +117,15 @@ def _is_deceased(patient: Json) -> bool:
 
 
 def _links(patient: Json) -> set[str]:
-    return {str(link.get("other", {}).get("reference")) for link in patient.get("link", ()) if link.get("type") in _MERGED}
+    """The ``Type/id`` of the records merged with this one; the text of a reference that is not relative."""
+    others = [link.get("other", {}) for link in patient.get("link", ()) if link.get("type") in _MERGED]
+    return {"/".join(target_of(other) or (str(other.get("reference")),)) for other in others}
 
 
 def _relation(related: Json, patient: str, person: Requester, policy: Policy) -> Interval | None:
     """When this RelatedPerson makes the person a relation of the patient; None if it does not."""
-    about = related.get("patient", {}).get("reference")
-    if related.get("id") not in person.related_persons or about != f"Patient/{patient}" or related.get("active") is False:
+    about = target_of(related.get("patient", {}))
+    if related.get("id") not in person.related_persons or about != ("Patient", patient) or related.get("active") is False:
         return None
     return period_of(related, policy.timezone)
 

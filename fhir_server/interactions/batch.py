@@ -7,42 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access.view import View
-from fhir_server.errors import Issue, Problem
+from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, write
+from fhir_server.interactions.bundle_references import BundleEntry, resolve_by_search, with_entry_index
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response, parse_query
 from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
-from fhir_server.resources.bundle_links import ABSOLUTE_LINK, replace_links
-from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.resources.bundle_links import BundleLinks
+from fhir_server.resources.references import exact_target
+from fhir_server.resources.server_base import server_base
+from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.references import has_readable_references
 from fhir_server.writing.writer import rank
 
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
-
-
-@dataclass(frozen=True, slots=True)
-class BundleEntry:
-    """One parsed entry.
-
-    ``index``  its index in the Bundle
-    ``draft``  the resource of a create or update
-    ``id``     the logical id that this resource gets
-    """
-
-    index: int
-    full_url: str
-    request: Request
-    draft: Draft | None = None
-    id: str = ""
 
 
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -57,17 +42,20 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
     texts = jsontext.items(jsontext.members(request.body).get("entry", b"[]"))
     if bundle["type"] == "batch":
+        links = _links(entries, service, batch=True)
         responses = [
-            await _batch_entry(value, text, index, request, service, audit)
+            await _batch_entry(value, text, index, request, service, audit, links)
             for index, (value, text) in enumerate(zip(entries, texts, strict=True))
         ]
         return _bundle_response("batch-response", responses)
     return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
 
 
-async def _batch_entry(value: Any, text: bytes, index: int, request: Request, service: Service, audit: AuditContext) -> Response:
+async def _batch_entry(
+    value: Any, text: bytes, index: int, request: Request, service: Service, audit: AuditContext, links: BundleLinks
+) -> Response:
     try:
-        entry = _parse_entry(value, text, index, request, service, {})
+        entry = _parse_entry(value, text, index, request, service, links, batch=True)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
     response = await _process_batch_request(entry.request, service)
@@ -98,15 +86,16 @@ async def transaction(
 
     Raises the Problem of the first entry that fails.
     """
-    targets = _targets_of_full_urls(entries, service)
+    links = _links(entries, service, batch=False)
     parsed = [
-        _parse_entry(value, text, index, request, service, targets) for index, (value, text) in enumerate(zip(entries, texts, strict=True))
+        _parse_entry(value, text, index, request, service, links, batch=False)
+        for index, (value, text) in enumerate(zip(entries, texts, strict=True))
     ]
     audit.entries = [_audited(entry) for entry in parsed]
     _require_distinct(parsed)
 
     async def process(context: WriteContext) -> list[Response]:
-        entries = await _with_existing_targets(parsed, context.view, service)
+        entries = await resolve_by_search(parsed, links, context.view, service)
         written = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
         await context.tx.prefetch(written)
         responses: dict[int, Response] = {}
@@ -114,7 +103,7 @@ async def transaction(
             try:
                 responses[entry.index] = await _process_entry(entry, context, service, BundleContext(entry.id, written))
             except Problem as problem:
-                raise _with_entry_index(problem, entry.index) from None
+                raise with_entry_index(problem, entry.index) from None
         await context.writer.relabel_pending()
         return [responses[index] for index in range(len(parsed))]
 
@@ -137,50 +126,38 @@ async def _process_entry(entry: BundleEntry, context: WriteContext, service: Ser
             return await route.read_handler(view, entry.request, service)
 
 
-async def _with_existing_targets(entries: Sequence[BundleEntry], view: View, service: Service) -> list[BundleEntry]:
-    """The entries, with references to a conditional create replaced by its existing match, if the caller can see one."""
-    replacements: dict[bytes, bytes] = {}
-    for entry in entries:
-        condition = entry.request.headers.get("if-none-exist")
-        if entry.draft and condition and entry.request.method == "POST":
-            existing = await write.matching(view, entry.draft.type, condition, entry.request, service)
-            if existing is not None:
-                replacements[f'"{entry.draft.type}/{entry.id}"'.encode()] = f'"{existing.type}/{existing.id}"'.encode()
-    return [_replace_references(entry, replacements) for entry in entries] if replacements else list(entries)
+def _links(entries: Sequence[Any], service: Service, *, batch: bool) -> BundleLinks:
+    """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL.
 
-
-def _replace_references(entry: BundleEntry, replacements: Mapping[bytes, bytes]) -> BundleEntry:
-    """The entry with these quoted references replaced.  The old ones contain new random ids, so no other text is equal."""
-    text = jsontext.join_members(entry.draft.parts) if entry.draft else b""
-    replaced = text
-    for reference, existing in replacements.items():
-        replaced = replaced.replace(reference, existing)
-    return replace(entry, draft=parse_draft(replaced)) if replaced != text else entry
-
-
-def _targets_of_full_urls(entries: Sequence[Any], service: Service) -> dict[str, str]:
-    """``Type/id`` by fullUrl: with a new id for a create, with the id in the URL for an update."""
-    targets = {}
+    Raises Problem ``invalid`` for two entries with one fullUrl.
+    """
+    links = BundleLinks(server_base(service.base))
     for entry in entries:
         resource = entry.get("resource") if isinstance(entry, dict) else None
         request = entry.get("request") if isinstance(entry, dict) else None
-        if isinstance(resource, dict) and isinstance(request, dict) and isinstance(entry.get("fullUrl"), str):
-            if request.get("method") == "POST":
-                targets[entry["fullUrl"]] = f"{resource.get('resourceType')}/{service.new_id()}"
-            elif request.get("method") == "PUT":
-                targets[entry["fullUrl"]] = str(request.get("url"))
-    return targets
+        if not isinstance(resource, dict) or not isinstance(request, dict):
+            continue
+        full_url = entry["fullUrl"] if isinstance(entry.get("fullUrl"), str) else ""
+        url = str(request.get("url"))
+        if request.get("method") == "POST":
+            new = None if batch else f"{resource.get('resourceType')}/{service.new_id()}"
+            links.add(full_url, resource, new, keeps_id=False)
+        elif request.get("method") == "PUT" and (target := exact_target(links.server.relative(url) or url)):
+            links.add(full_url, resource, "/".join(target), keeps_id=True)
+    return links
 
 
-def _parse_entry(value: Any, text: bytes, index: int, request: Request, service: Service, targets: Mapping[str, str]) -> BundleEntry:
-    """Parse an entry and replace fullUrls in its resource by their ``targets``.  Raises Problem with the entry's index."""
+def _parse_entry(
+    value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
+) -> BundleEntry:
+    """Parse an entry and resolve the links in its resource.  Raises Problem with the entry's index."""
     try:
-        return _parse(value, text, index, request, service, targets)
+        return _parse(value, text, index, request, service, links, batch=batch)
     except Problem as problem:
-        raise _with_entry_index(problem, index) from None
+        raise with_entry_index(problem, index) from None
 
 
-def _parse(value: Any, text: bytes, index: int, request: Request, service: Service, targets: Mapping[str, str]) -> BundleEntry:
+def _parse(value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool) -> BundleEntry:
     member = value.get("request") if isinstance(value, dict) else None
     if not isinstance(member, dict) or not isinstance(member.get("method"), str) or not isinstance(member.get("url"), str):
         raise Problem("invalid", "Every entry requires a request with method and url.")
@@ -194,6 +171,8 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
         headers=_headers(request, member), body=b"",
     )  # fmt: skip
     full_url = str(value.get("fullUrl", ""))
+    if not batch:
+        _require_transaction_route(entry_request)
     if method not in ("POST", "PUT"):
         return BundleEntry(index, full_url, entry_request)
     body = jsontext.members(text).get("resource", b"")
@@ -201,14 +180,26 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
         raise Problem("invalid", "An entry with POST or PUT requires a resource.")
     if not has_readable_references(body, value.get("resource")):
         body = jsontext.unescape(body)
-    entry_request.body = replace_links(body, targets, ABSOLUTE_LINK) if targets else body
+    entry_request.body = links.rewrite(body, full_url)
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle requires GET.")
-    draft = parse_draft(entry_request.body, path[0] if path else None, base=service.base)
+    draft = parse_draft(entry_request.body, path[0] if path else None, base=service.base, conditional=not batch)
     if method == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id differs from the id in request.url.")
-    id = draft.id if method == "PUT" else targets.get(full_url, "/").partition("/")[2] or service.new_id()
-    return BundleEntry(index, full_url, entry_request, draft, id or "")
+    new = "" if batch or not full_url else (links.target(full_url) or "").partition("/")[2]
+    return BundleEntry(index, full_url, entry_request, draft, str(draft.id) if method == "PUT" else new or service.new_id())
+
+
+def _require_transaction_route(request: Request) -> None:
+    """Require that a transaction can do what an entry's method and URL say.
+
+    Raises Problem ``not_found``, ``method`` or ``invalid``, as a request of its own does.
+    """
+    route = match_route(request)
+    if route.code not in ("create", "update", "delete") and (route.read_handler is None or request.method == "POST"):
+        raise Problem("invalid", "This request cannot be part of a transaction.")
+    if route.code == "create" and request.query:
+        raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in ifNoneExist.")
 
 
 def _headers(request: Request, member: Mapping[str, Any]) -> dict[str, str]:
@@ -233,12 +224,6 @@ def _require_distinct(entries: Sequence[BundleEntry]) -> None:
 
 def _rank(entry: BundleEntry) -> int:
     return rank(entry.draft.type) if entry.draft else 0
-
-
-def _with_entry_index(problem: Problem, index: int) -> Problem:
-    """The same problem, with the entry's index in its texts."""
-    issues = tuple(Issue(issue.code, f"Bundle.entry[{index}]: {issue.text}", issue.expression, issue.severity) for issue in problem.issues)
-    return Problem(problem.kind, issues[0].text, issues)
 
 
 def _bundle_response(type: str, responses: Sequence[Response]) -> Response:

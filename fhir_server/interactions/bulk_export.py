@@ -30,7 +30,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
     """
     if not re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")):
         raise Problem("invalid", "$export requires the header Prefer: respond-async.")
-    export_request = bulk_export_request.parse(request)
+    export_request = bulk_export_request.parse(request, service.base)
     job = await service.read_with_view(
         request, audit, partial(_create_job, request=request, service=service, export_request=export_request)
     )
@@ -45,7 +45,7 @@ async def _create_job(view: View, request: Request, service: Service, export_req
     for type in types:
         if type in export_request.searches:
             view.permissions.require(type, "s")
-        await export_request.condition(view, type, service.base)
+        await export_request.condition(view, type, service.base, service.policy.timezone)
     if export_request.level == "group":
         await view.read("Group", export_request.group)
     url = f"{service.base}/{'/'.join(request.path)}" + (f"?{format_query(request.query)}" if request.query else "")

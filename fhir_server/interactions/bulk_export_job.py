@@ -107,7 +107,7 @@ async def collect_next_pages(service: Service, request: Request, audit: AuditCon
 async def _collect_page(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
     type = job.remaining[0]
     try:
-        ids, after = await service.read_with_view(request, audit, partial(_list_ids, job=job, base=service.base))
+        ids, after = await service.read_with_view(request, audit, partial(_list_ids, job=job, service=service))
     except Problem as problem:
         if problem.kind != "invalid" or job.after is None:
             raise
@@ -121,10 +121,10 @@ async def _collect_page(service: Service, request: Request, audit: AuditContext,
     return msgspec.structs.replace(job, after=after, remaining=job.remaining if after else job.remaining[1:])
 
 
-async def _list_ids(view: View, job: Job, base: str) -> tuple[list[str], Position | None]:
+async def _list_ids(view: View, job: Job, service: Service) -> tuple[list[str], Position | None]:
     """The ids of the next page of the current type, and the position at which the page after it begins."""
     type = job.remaining[0]
-    where = await job.export_request.condition(view, type, base)
+    where = await job.export_request.condition(view, type, service.base, service.policy.timezone)
     find = view.find if type in job.export_request.searches else view.find_readable
     page = await find(type, where, limit=_PAGE, after=job.after)
     return [version.id for version in page.versions], page.next

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access.view import View
+from fhir_server.consent.provisions import period_of
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request, parse_query
 from fhir_server.resources import COMMON_DATA_CLASSES, catalog
+from fhir_server.resources.elements import target_of
+from fhir_server.resources.references import versioned_target
+from fhir_server.resources.server_base import server_base
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
 
@@ -55,12 +60,12 @@ class ExportRequest(msgspec.Struct, frozen=True):
     def _contains(self, type: str) -> bool:
         return self.level == "system" or bool(catalog()[type].subjects) or catalog()[type].data_class in COMMON_DATA_CLASSES
 
-    async def condition(self, view: View, type: str, base: str) -> Filter:
+    async def condition(self, view: View, type: str, base: str, zone: ZoneInfo) -> Filter:
         """The filter for resources of ``type``.  Raises Problem ``not_found`` if the group is hidden or absent."""
         filters: list[Filter] = []
         if catalog()[type].subjects:
             if self.level == "group":
-                filters.append(OfPatient(await _member_patients(view, self.group)))
+                filters.append(OfPatient(await _member_patients(view, self.group, zone)))
             if self.patients is not None:
                 filters.append(OfPatient(frozenset(self.patients)))
         if self.since:
@@ -71,7 +76,7 @@ class ExportRequest(msgspec.Struct, frozen=True):
         return AllOf(tuple(filters)) if filters else EVERYTHING
 
 
-def parse(request: Request) -> ExportRequest:
+def parse(request: Request, base: str) -> ExportRequest:
     """Parse a kick-off request.
 
     Raises Problem ``invalid`` for malformed parameters, and for unsupported ones unless Prefer is handling=lenient.
@@ -86,7 +91,7 @@ def parse(request: Request) -> ExportRequest:
     level: Level = "system" if len(request.path) == 1 else "patient" if request.path[0] == "Patient" else "group"
     types = tuple(dict.fromkeys(name for value in _values(pairs, "_type") for name in value.split(",")))
     _require_types(types)
-    patients = _patients(pairs) if level != "system" else None
+    patients = _patients(pairs, base) if level != "system" else None
     since = _values(pairs, "_since")
     return ExportRequest(level, request.path[1] if level == "group" else "", since[-1] if since else "", types, patients, _searches(pairs))
 
@@ -101,9 +106,15 @@ def _require_types(types: tuple[str, ...]) -> None:
             raise Problem("invalid", f"{type} is not a resource type of R4.")
 
 
-def _patients(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...] | None:
+def _patients(pairs: Sequence[tuple[str, str]], base: str) -> tuple[str, ...] | None:
     references = _values(pairs, "patient")
-    return tuple(reference.removeprefix("Patient/") for reference in references) if references else None
+    return tuple(_patient_id(reference, base) for reference in references) if references else None
+
+
+def _patient_id(reference: str, base: str) -> str:
+    """The id in a reference to a Patient of this server; another text stands for a patient who does not exist."""
+    target = versioned_target(server_base(base).relative(reference) or reference)
+    return target[1] if target is not None and target[0] == "Patient" else reference
 
 
 def _searches(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
@@ -133,8 +144,14 @@ def _text(parameter: dict[str, Any]) -> str:
     return str(value.get("reference", "")) if isinstance(value, dict) else str(value)
 
 
-async def _member_patients(view: View, group: str) -> frozenset[str]:
-    """The ids of the active member Patients of a visible Group."""
+async def _member_patients(view: View, group: str, zone: ZoneInfo) -> frozenset[str]:
+    """The ids of the Patients who are members of a visible Group now: not inactive, and in the period of their membership."""
     members = jsontext.parse((await view.read("Group", group)).body).get("member", [])
-    references = [str(member.get("entity", {}).get("reference", "")) for member in members if not member.get("inactive", False)]
-    return frozenset(reference.removeprefix("Patient/") for reference in references if reference.startswith("Patient/"))
+    present = [member for member in members if not member.get("inactive", False) and _is_now(member, view.now, zone)]
+    targets = [target_of(member.get("entity", {})) for member in present]
+    return frozenset(target[1] for target in targets if target is not None and target[0] == "Patient")
+
+
+def _is_now(member: dict[str, Any], now: int, zone: ZoneInfo) -> bool:
+    period = period_of(member, zone)
+    return period is not None and period[0] <= now < period[1]

@@ -16,7 +16,7 @@ from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
-from fhir_server.resources.references import is_local
+from fhir_server.resources.references import versioned_target
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
 from fhir_server.search.rows import Position
@@ -140,7 +140,7 @@ async def _find_referenced(view: View, matches: Sequence[VisibleVersion]) -> lis
     """The visible resources of no patient that the matches refer to: practitioners, locations, medications."""
     names = {f"{version.type}/{version.id}" for version in matches}
     referenced = references(b"\n".join([version.body for version in matches]))
-    targets = {target for target in referenced - names if is_local(target)}
+    targets = {"/".join(target) for target in map(versioned_target, referenced) if target} - names
     shared = {target for target in targets if not catalog()[target.partition("/")[0]].subjects}
     versions: list[VisibleVersion] = []
     for type in sorted({target.partition("/")[0] for target in shared}):

@@ -48,7 +48,10 @@ class Request(msgspec.Struct):
 
     def form(self) -> tuple[tuple[str, str], ...]:
         """Parse the body as form fields.  Raises Problem ``media_type`` or ``invalid``."""
-        if media_type(self.headers.get("content-type", "")) != "application/x-www-form-urlencoded":
+        declared = media_type(self.headers.get("content-type", ""))
+        if not self.body and not declared:
+            return ()  # the parameters are in the URL
+        if declared != "application/x-www-form-urlencoded":
             raise Problem("media_type", "A search by POST requires Content-Type application/x-www-form-urlencoded.")
         return parse_query(self.body)
 
@@ -127,7 +130,12 @@ def version_headers(version: int, updated: int) -> tuple[tuple[bytes, bytes], ..
     return ((b"etag", b'W/"%d"' % version), (b"last-modified", http_date(updated).encode()))
 
 
+def names_version(header: str, version: int) -> bool:
+    """Whether ``If-Match`` or ``If-None-Match`` names this version: ``*``, an ETag or a list of them (RFC 9110, section 13.1)."""
+    return header.strip() == "*" or str(version) in map(etag_version, header.split(","))
+
+
 def etag_version(header: str) -> str:
-    """The version number in an ``If-Match`` or ``If-None-Match`` header, or the trimmed header if it is not an ETag."""
+    """The version number in one item of an ``If-Match`` or ``If-None-Match`` header, or the trimmed item if it is not an ETag."""
     etag = re.fullmatch(r'\s*(?:W/)?"([^"]*)"\s*', header)
     return etag.group(1) if etag else header.strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
-from fhir_server.interactions.messages import JSON, Request, Response, etag_version, version_headers
+from fhir_server.interactions.messages import JSON, Request, Response, names_version, version_headers
 from fhir_server.interactions.service import Service
 
 
@@ -13,7 +13,7 @@ async def read(view: View, request: Request, service: Service) -> Response:
     type, id = request.path[:2]
     version = await view.read(type, id)
     etag = request.headers.get("if-none-match")
-    if etag is not None and etag_version(etag) == str(version.version):
+    if etag is not None and names_version(etag, version.version):
         return Response(304, headers=version_headers(version.version, version.updated))
     return version_response(version)
 

@@ -15,7 +15,8 @@ from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
-from fhir_server.resources.references import is_local
+from fhir_server.resources.references import LiteralReference, parse_reference
+from fhir_server.resources.server_base import server_base
 from fhir_server.search import index
 from fhir_server.search import query as queries
 from fhir_server.search.criteria import refers
@@ -97,16 +98,24 @@ async def _included(view: View, query: Query, matches: Sequence[VisibleVersion],
     """The visible resources that _include and _revinclude add to these matches."""
     names = {f"{version.type}/{version.id}" for version in matches}
     included: dict[str, VisibleVersion] = {}
+    past: dict[str, VisibleVersion] = {}
     for include in query.includes:
-        wanted = sorted(_targets(include, matches, service.base) - names)
-        for type in sorted({target.partition("/")[0] for target in wanted}):
-            ids = frozenset(target.partition("/")[2] for target in wanted if target.startswith(type + "/"))
+        references = _references(include, matches, service.base)
+        wanted = {(one.type, one.id) for one in references if not one.version and f"{one.type}/{one.id}" not in names}
+        for type in sorted({type for type, _ in wanted}):
+            ids = frozenset(id for target_type, id in wanted if target_type == type)
             _add(included, await view.find_included(type, IdIs(ids), MAX_INCLUDED))
+        for one in [reference for reference in references if reference.version][:MAX_INCLUDED]:
+            version = await view.find_included_version(one.type, one.id, one.version)
+            if version is not None:
+                past[f"{one.type}/{one.id}/{one.version}"] = version
     for reverse in query.revincludes:
         targets = frozenset(name for name in names if reverse.target_type in (None, name.partition("/")[0]))
         if targets:
             _add(included, await view.find_included(reverse.type, refers(reverse.type, reverse.param, targets), MAX_INCLUDED))
-    return [version for name, version in included.items() if name not in names][:MAX_INCLUDED]
+    current = [version for name, version in included.items() if name not in names]
+    shown = {f"{version.type}/{version.id}/{version.version}" for version in (*matches, *current)}
+    return [*current, *(version for name, version in past.items() if name not in shown)][:MAX_INCLUDED]
 
 
 def _add(included: dict[str, VisibleVersion], versions: Iterable[VisibleVersion]) -> None:
@@ -114,8 +123,10 @@ def _add(included: dict[str, VisibleVersion], versions: Iterable[VisibleVersion]
         included.setdefault(f"{version.type}/{version.id}", version)
 
 
-def _targets(include: Include, matches: Sequence[VisibleVersion], base: str) -> set[str]:
-    """The references in the visible bodies that the include's search parameter selects."""
+def _references(include: Include, matches: Sequence[VisibleVersion], base: str) -> list[LiteralReference]:
+    """The references to this server, each once, in the visible bodies that the include's search parameter selects."""
+    server = server_base(base)
     bodies = (jsontext.parse(version.body) for version in matches if version.type == include.type)
-    targets = {target for body in bodies for target in index.targets(include.type, include.param, body, base)}
-    return {target for target in targets if is_local(target) and include.target_type in (None, target.partition("/")[0])}
+    texts = dict.fromkeys(text for body in bodies for text in index.reference_texts(include.type, include.param, body, base))
+    found = (parse_reference(text if (relative := server.relative(text)) is None else relative) for text in texts)
+    return [one for one in found if one and one.kind == "relative" and include.target_type in (None, one.type)]

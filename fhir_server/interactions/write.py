@@ -6,20 +6,23 @@ condition count only as far as the caller can see them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
-from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, names_version, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
-from fhir_server.resources.references import is_local, without_base
+from fhir_server.resources.references import versioned_target
+from fhir_server.resources.server_base import server_base
 from fhir_server.search import query
 from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
 from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.references import references
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,12 @@ async def create_in(
     """
     view = context.view
     require_writable(view, draft, "c")
-    if condition := request.headers.get("if-none-exist"):
-        existing = await matching(view, draft.type, condition, request, service)
+    if (condition := request.headers.get("if-none-exist")) is not None:
+        existing = await matching(view, draft.type, criteria_of(draft.type, condition, service.base), request.now, service)
         if existing is not None:
             return read.version_response(existing)
     id = bundle.id if bundle else service.new_id()
-    targets = local_references(draft, service.base)
+    targets = draft.local_targets(service.base)
     await context.tx.prefetch((f"{draft.type}/{id}", *targets))
     await require_visible(view, targets - (bundle.written if bundle else frozenset()))
     source = app_state.owner(view.permissions, draft.type)
@@ -102,7 +105,7 @@ async def update_in(
     require_writable(view, draft, "u")
     app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
-    targets = local_references(draft, service.base)
+    targets = draft.local_targets(service.base)
     await tx.prefetch((f"{draft.type}/{id}", *targets))
     current = await _current(context, draft.type, id, "u")
     _require_match(request, current.visible)
@@ -111,7 +114,8 @@ async def update_in(
             raise not_found(draft.type, id)
         view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
-    await require_visible(view, targets - (bundle.written if bundle else frozenset()) - {f"{draft.type}/{id}"})
+    known = (bundle.written if bundle else frozenset()) | {f"{draft.type}/{id}"} | _present_targets(current.visible)
+    await require_visible(view, targets - known)
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
         draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
@@ -162,12 +166,6 @@ def require_covered(view: View, draft: Draft, interaction: ScopeInteraction) -> 
         raise Problem("forbidden", "The resource's subject is not a patient whose record this access token opens, or no scope covers it.")
 
 
-def local_references(draft: Draft, base: str) -> frozenset[str]:
-    """The ``Type/id`` of all resources of this server that a draft refers to."""
-    targets = {without_base(reference, base) for reference in draft.references()}
-    return frozenset(target for target in targets if is_local(target))
-
-
 async def require_visible(view: View, targets: frozenset[str]) -> None:
     """Require that the caller can see these references' targets.
 
@@ -180,35 +178,78 @@ async def require_visible(view: View, targets: frozenset[str]) -> None:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
 
 
+def _present_targets(visible: VisibleVersion | None) -> frozenset[str]:
+    """The targets that the current version has, as the caller sees it: an update may keep a reference to a deleted resource."""
+    texts = references(visible.body) if visible else ()
+    return frozenset("/".join(target) for target in map(versioned_target, texts) if target)
+
+
 async def _current(context: WriteContext, type: str, id: str, interaction: ScopeInteraction) -> CurrentVersion:
     visible = await context.view.read_for_write(type, id, interaction)
     return CurrentVersion(visible, await context.tx.read_unfiltered(type, id))
 
 
 def _require_match(request: Request, visible: VisibleVersion | None) -> None:
-    """Require that If-Match, if sent, names the visible version.  Raises Problem ``precondition`` or ``not_found``."""
-    etag = request.headers.get("if-match")
-    if etag is None:
+    """Require that If-Match, if sent, names the visible version, and If-None-Match does not (RFC 9110, section 13.1).
+
+    Raises Problem ``precondition`` or ``not_found``.
+    """
+    etags = request.headers.get("if-none-match")
+    if etags is not None and visible is not None and names_version(etags, visible.version):
+        raise Problem("precondition", "If-None-Match names the current version.")
+    etags = request.headers.get("if-match")
+    if etags is None:
         return
     if visible is None:
         raise not_found(*request.path[:2])
-    if etag_version(etag) != str(visible.version):
+    if not names_version(etags, visible.version):
         raise Problem("precondition", "If-Match does not name the current version.")
 
 
-async def matching(view: View, type: str, condition: str, request: Request, service: Service) -> VisibleVersion | None:
+def criteria_of(type: str, condition: str, base: str) -> tuple[tuple[str, str], ...]:
+    """The search parameters of a condition: of ``criteria``, ``?criteria``, ``Type?criteria`` or ``[base]/Type?criteria``.
+
+    Raises Problem ``invalid`` for none, and for a condition on another type.
+    """
+    text = server_base(base).relative(condition) or condition
+    before, mark, after = text.partition("?")
+    if mark and before in ("", type):
+        text = after
+    elif mark and "=" not in before:
+        raise Problem("invalid", f"A condition for {type} is written {type}?criteria.")
+    pairs = parse_query(text.encode())
+    if not pairs:
+        raise Problem("invalid", "A condition needs at least one search parameter.")
+    return pairs
+
+
+async def matching(view: View, type: str, pairs: Sequence[tuple[str, str]], now: int, service: Service) -> VisibleVersion | None:
     """The visible resource that the criteria of a conditional create match, or None.
 
     Raises Problem ``precondition`` for several, ``invalid`` for criteria without a search parameter, or ``forbidden``.
     """
-    criteria = query.parse(type, list(parse_query(condition.lstrip("?").encode())), strict=True, now=request.now, base=service.base)
-    if not criteria.applied:
-        raise Problem("invalid", "If-None-Exist needs at least one search parameter.")
-    view.permissions.require(type, "s")
-    matches = (await view.find(type, criteria.where, limit=2)).versions
+    matches = await _matches(view, type, pairs, now, service)
     if len(matches) > 1:
         raise Problem("precondition", "If-None-Exist matches several resources.")
     return matches[0] if matches else None
+
+
+async def one_match(view: View, type: str, pairs: Sequence[tuple[str, str]], reference: str, service: Service) -> str:
+    """``Type/id`` of the one visible resource that the conditional reference ``reference`` matches.
+
+    Raises Problem ``unprocessable`` for none and for several, ``invalid`` or ``forbidden``.
+    """
+    matches = await _matches(view, type, pairs, view.now, service)
+    if len(matches) != 1:
+        several = "several resources" if matches else "no resource"
+        raise Problem("unprocessable", f"The reference {reference[:80]!r} matches {several}.")
+    return f"{type}/{matches[0].id}"
+
+
+async def _matches(view: View, type: str, pairs: Sequence[tuple[str, str]], now: int, service: Service) -> list[VisibleVersion]:
+    where = query.condition(type, pairs, now, service.base)
+    view.permissions.require(type, "s")
+    return (await view.find(type, where, limit=2)).versions
 
 
 async def _written_response(context: WriteContext, row: Row, status: int, request: Request, service: Service) -> Response:

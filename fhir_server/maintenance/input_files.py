@@ -20,7 +20,9 @@ from typing import Any
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem
-from fhir_server.resources.bundle_links import replace_links
+from fhir_server.resources.bundle_links import BundleLinks
+from fhir_server.resources.server_base import ServerBase
+from fhir_server.writing.references import has_readable_references
 
 CHUNK = 250
 _DATE = re.compile(rb'"(\d{4}-\d{2}-\d{2})(T[^"\\]{0,40})?"')
@@ -28,11 +30,15 @@ _DATE = re.compile(rb'"(\d{4}-\d{2}-\d{2})(T[^"\\]{0,40})?"')
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One resource to store: its position in the file ("line 3"), the id to store it under, its JSON text."""
+    """One resource to store: its position in the file ("line 3"), the id to store it under, its JSON text.
+
+    ``problem``: why it cannot be stored, if a link in it cannot be resolved
+    """
 
     position: str
     id: str
     text: bytes
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +66,16 @@ def _suffix(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def read_units(path: Path, key: bytes, today: date | None) -> Iterator[Unit]:
+def read_units(path: Path, key: bytes, today: date | None, bases: tuple[str, ...] = ()) -> Iterator[Unit]:
     """Yield the units of one file.
 
-    With ``today``, all dates in a Bundle move by the same number of days, so that its timestamp falls on ``today``.
+    With ``today``, all dates in a Bundle move by the same number of days, so that its timestamp falls on ``today``.  References
+    to resources below ``bases``, the FHIR base URLs of the system that the file comes from, become references to this store.
 
     Raises Problem ``invalid`` for a file that is neither NDJSON nor a transaction, batch or collection Bundle.
     """
     if _suffix(path) == ".ndjson":
-        yield from _read_ndjson(path)
+        yield from _read_ndjson(path, BundleLinks(ServerBase("", bases)) if bases else None)
         return
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     bundle = jsontext.parse(text)
@@ -78,14 +85,15 @@ def read_units(path: Path, key: bytes, today: date | None) -> Iterator[Unit]:
         raise Problem("invalid", "Only Bundles of type transaction, batch or collection can be loaded.")
     if today is not None and "timestamp" in bundle:
         text = _shift_dates(text, today - date.fromisoformat(bundle["timestamp"][:10]))
-    yield Unit(path, bundle["type"] == "transaction", list(_bundle_items(bundle, text, key, sha256(text).digest())), path.stat().st_size)
+    items = list(_bundle_items(bundle, text, key, sha256(text).digest(), BundleLinks(ServerBase("", bases))))
+    yield Unit(path, bundle["type"] == "transaction", items, path.stat().st_size)
 
 
-def _read_ndjson(path: Path) -> Iterator[Unit]:
+def _read_ndjson(path: Path, links: BundleLinks | None) -> Iterator[Unit]:
     """Yield the lines of an NDJSON file in chunks, because a file may be larger than memory."""
     with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as lines:
         numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
-        rows = (Item(f"line {number}", _own_id(line), line) for number, line in numbered if line)
+        rows = (Item(f"line {number}", _own_id(line), links.rewrite(line, "") if links else line) for number, line in numbered if line)
         while chunk := list(islice(rows, CHUNK)):
             yield Unit(path, False, chunk, file.tell())
 
@@ -98,18 +106,33 @@ def _own_id(line: bytes) -> str:
     return str(value.get("id", "")) if isinstance(value, dict) else ""
 
 
-def _bundle_items(bundle: dict[str, Any], text: bytes, key: bytes, digest: bytes) -> Iterator[Item]:
+def _bundle_items(bundle: dict[str, Any], text: bytes, key: bytes, digest: bytes, links: BundleLinks) -> Iterator[Item]:
     texts = jsontext.items(jsontext.members(text).get("entry", b"[]"))
     entries = list(zip(bundle.get("entry", []), texts, strict=True))
     ids = [_choose_id(entry, index, key, digest) for index, (entry, _) in enumerate(entries)]
-    targets = {
-        entry["fullUrl"]: f"{entry['resource']['resourceType']}/{id}"
-        for (entry, _), id in zip(entries, ids, strict=True)
-        if isinstance(entry.get("fullUrl"), str) and isinstance(entry.get("resource"), dict)
-    }
-    for index, ((_, entry_text), id) in enumerate(zip(entries, ids, strict=True)):
+    problems = [_add(links, entry, id) for (entry, _), id in zip(entries, ids, strict=True)]
+    for index, ((entry, entry_text), id, problem) in enumerate(zip(entries, ids, problems, strict=True)):
         resource = jsontext.members(entry_text).get("resource", b"")
-        yield Item(f"entry {index}", id, replace_links(resource, targets))
+        if not has_readable_references(resource, entry.get("resource")):
+            resource = jsontext.unescape(resource)
+        try:
+            item = Item(f"entry {index}", id, links.rewrite(resource, str(entry.get("fullUrl", ""))), problem)
+        except Problem as unresolved:
+            item = Item(f"entry {index}", id, resource, unresolved)
+        yield item
+
+
+def _add(links: BundleLinks, entry: Any, id: str) -> Problem | None:
+    """Add an entry to the links; return the Problem of one whose fullUrl another entry has."""
+    resource = entry.get("resource") if isinstance(entry, dict) else None
+    if not isinstance(resource, dict):
+        return None
+    full_url = entry["fullUrl"] if isinstance(entry.get("fullUrl"), str) else ""
+    try:
+        links.add(full_url, resource, f"{resource.get('resourceType')}/{id}", keeps_id=resource.get("id") == id)
+    except Problem as problem:
+        return problem
+    return None
 
 
 def _choose_id(entry: Any, index: int, key: bytes, digest: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Checks the targets of a Reference: the target types of its element, and contained resources (invariant ref-1).
+"""Checks a Reference: R4's grammar, the target types of its element, and contained resources (invariant ref-1).
 
 http://hl7.org/fhir/R4/references.html#literal
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_server.resources import definitions
 from fhir_server.resources._context import Place, ValidationRun, quote
-from fhir_server.resources.references import written_type
+from fhir_server.resources.references import LiteralReference, parse_reference
 
 Check = Callable[[dict[str, Any], Place, ValidationRun], None]
 
@@ -23,9 +23,12 @@ def targets_check(targets: tuple[str, ...]) -> Check:
     def check(node: dict[str, Any], place: Place, run: ValidationRun) -> None:
         text = node.get("reference")
         if type(text) is str:
-            if text[:1] == "#":
+            reference = parse_reference(text)
+            if reference is None:
+                run.add("value", f"{quote(text)} is not a literal reference of R4.", (place, "reference", -1))
+            elif reference.kind == "fragment":
                 _check_contained(text, allowed, place, run)
-            elif (type_name := _disallowed_type(text, allowed, known)) is not None:
+            elif (type_name := _disallowed_type(reference, allowed, known)) is not None:
                 run.add("value", f"{quote(type_name)} is not an allowed target type here.", (place, "reference", -1))
         named = node.get("type")
         if type(named) is str and named not in allowed and named in known:
@@ -34,12 +37,9 @@ def targets_check(targets: tuple[str, ...]) -> Check:
     return check
 
 
-def _disallowed_type(text: str, allowed: frozenset[str], known: frozenset[str]) -> str | None:
-    written = written_type(text)
-    if written is None or written.type in allowed:
-        return None
-    # Another server may have types that R4 does not have.
-    return written.type if written.type in known or not written.absolute else None
+def _disallowed_type(reference: LiteralReference, allowed: frozenset[str], known: frozenset[str]) -> str | None:
+    # A URL may end in something that looks like a type, and another server may have types that R4 does not have.
+    return reference.type if reference.type in known and reference.type not in allowed else None
 
 
 def _check_contained(text: str, allowed: frozenset[str], place: Place, run: ValidationRun) -> None:

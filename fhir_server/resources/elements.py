@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
-from fhir_server.resources.references import Target, relative_target
+from fhir_server.resources.references import Target, url_target, versioned_target
+from fhir_server.resources.server_base import server_base
 
 # Members whose free text is searched for keywords.
 _FREE_TEXT: Final = frozenset({
@@ -62,12 +63,9 @@ def _at(node: Any, steps: tuple[str, ...], path: Path, found: list[tuple[Path, A
 
 
 def target_of(value: Any) -> Target | None:
-    """(type, id) of a relative literal reference, given as a Reference or as its text; None for any other value.
-
-    A version, a fragment and a query are ignored.
-    """
+    """(type, id) of a relative literal reference, with or without a version, given as a Reference or as its text; None otherwise."""
     text = value.get("reference") if isinstance(value, dict) else value
-    return relative_target(text) if isinstance(text, str) else None
+    return versioned_target(text) if isinstance(text, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
 
 def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention], base: str) -> None:
     if "reference" in node or "url" in node or ("display" in node and "code" not in node):
-        target = target_of(node) or _url_target(node.get("url"), base)
+        target = target_of(node) or _url_target(node.get("reference", node.get("url")), base)
         if target is not None or "url" not in node:
             found.append(Mention(path, target, str(node.get("display", ""))))
     for key, value in node.items():
@@ -105,8 +103,11 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
 
 
 def _url_target(url: Any, base: str) -> Target | None:
-    """The resource of this server that a URL leads to.  URLs, unlike references, are stored as written, with the base."""
-    return target_of(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
+    """The resource of this server that a URL leads to.  Unlike references, URLs keep the base; so do references in a stored Bundle."""
+    if not isinstance(url, str):
+        return None
+    relative = server_base(base).relative(url)
+    return url_target(url if relative is None else relative)
 
 
 def removal_path(type: str, path: Path) -> Path:

@@ -85,6 +85,21 @@ def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tu
     return tuple(dict.fromkeys(entry.value[0] for entry in found))
 
 
+def reference_texts(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:
+    """As :func:`targets`, with the references as written: these may name a version."""
+    found: Out = []
+    for name, walk in _walks(type, param, base):
+        if name in resource:
+            walk(resource[name], (), found)
+    return tuple(dict.fromkeys(_value_at(resource, entry.path) for entry in found))
+
+
+def _value_at(value: Any, path: Path) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
 def _is_supported(type: str, parameter: SearchParameter) -> bool:
     return parameter.kind not in UNSUPPORTED_KINDS and (type, parameter.code) not in UNSUPPORTED
 

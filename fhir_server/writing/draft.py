@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.errors import Problem
+from fhir_server.errors import Issue, Problem
 from fhir_server.resources import catalog, validate
-from fhir_server.writing.references import has_readable_references, references, without_base_in_text
+from fhir_server.resources.references import parse_reference, versioned_target
+from fhir_server.writing import own_urls, stored_bundles
+from fhir_server.writing.references import found_references, has_readable_references, references
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Draft:
     """A valid received resource: its type, its parsed value, and the JSON text of each of its members."""
 
@@ -28,22 +31,40 @@ class Draft:
     def id(self) -> str | None:
         return self.value.get("id")
 
+    @cached_property
     def references(self) -> frozenset[str]:
         """Every literal reference in it, as written."""
         return references(b",".join(self.parts.values()))
 
+    @cached_property
+    def conditional_references(self) -> frozenset[str]:
+        """Its references of the form ``Type?criteria``, which must be resolved before it is stored; a stored Bundle keeps its own."""
+        return frozenset(text for text in self.references if "?" in text and _kind(text) == "conditional" and self.type != "Bundle")
 
-def parse_draft(text: bytes, type: str | None = None, *, base: str = "") -> Draft:
+    def local_targets(self, base: str) -> frozenset[str]:
+        """The ``Type/id`` of the resources of this server that it refers to."""
+        if self.type == "Bundle":
+            return stored_bundles.local_targets(self.value, base)
+        return frozenset("/".join(target) for target in map(versioned_target, self.references) if target is not None)
+
+    def with_text(self, text: bytes) -> Draft:
+        """The draft with another JSON text, which differs in references to resources of the same types only, and so is valid too."""
+        return Draft(self.type, jsontext.parse(text), jsontext.members(text))
+
+
+def parse_draft(text: bytes, type: str | None = None, *, base: str = "", conditional: bool = False) -> Draft:
     """Parse and validate the JSON text of a resource, of ``type`` if one is given.
 
-    Absolute references below ``base``, this server's FHIR base URL, become relative, so that a row has one name.  Raises
-    Problem ``invalid`` with one issue for each defect.
+    References to this server, whose FHIR base URL is ``base``, become relative, so that a row has one name.  ``conditional``
+    accepts references of the form ``Type?criteria``, which the caller resolves.  Raises Problem ``invalid`` with one issue for
+    each defect.
     """
-    text = without_base_in_text(text, base)
     value = jsontext.parse(text)
     if not has_readable_references(text, value):
-        text = without_base_in_text(jsontext.unescape(text), base)
-        value = jsontext.parse(text)
+        text = jsontext.unescape(text)
+    normalized = own_urls.normalize(text, value, base)
+    if normalized is not text:
+        text, value = normalized, jsontext.parse(normalized)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")
     name = value.get("resourceType")
@@ -51,11 +72,27 @@ def parse_draft(text: bytes, type: str | None = None, *, base: str = "") -> Draf
         raise Problem("invalid", "The body's resourceType is not a resource type of R4.")
     if type is not None and name != type:
         raise Problem("invalid", f"The body is a {name}; this URL takes a {type}.")
-    issues = validate.check(name, value)
+    issues = (*validate.check(name, value), *own_urls.issues(value, text, base), *_unresolved(name, value, text, conditional))
     if issues:
-        raise Problem("invalid", issues[0].text, tuple(issues))
+        raise Problem("invalid", issues[0].text, issues)
     # Compact, because the layout around a removed element would show that it was removed.
     return Draft(name, value, jsontext.members(jsontext.compact(text)))
+
+
+def _unresolved(name: str, value: dict[str, Any], text: bytes, conditional: bool) -> list[Issue]:
+    """One issue for each reference that no read could follow: a URN, and ``Type?criteria`` unless ``conditional``."""
+    if not any(reference[:4] == "urn:" or "?" in reference for reference in references(text)):
+        return []
+    refused = {"urn", "conditional"} - ({"conditional"} if conditional else set())
+    if name == "Bundle":  # its entries name one another by URN, and those of a transaction by criteria too
+        refused = set() if value.get("type") in ("batch", "transaction") else {"conditional"}
+    found = [reference for reference in found_references(value, name) if _kind(reference.text) in refused]
+    return [Issue("value", f"The reference {reference.text[:80]!r} does not resolve.", (reference.place,)) for reference in found]
+
+
+def _kind(text: str) -> str | None:
+    reference = parse_reference(text)
+    return reference.kind if reference is not None else None
 
 
 def content_of(draft: Draft) -> bytes:

@@ -5,11 +5,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
-_REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
+_REFERENCE: Final = re.compile(rb'"reference"\s*:\s*"([^"\\]*)"')
+_REFERENCE_PARTS: Final = re.compile(rb'("reference"\s*:\s*")([^"\\]*)"')
+# Expression, DetectedIssue and Immunization.education have an element ``reference`` of type uri: not a literal reference.
+_MEMBERS: Final = frozenset({"reference", "type", "identifier", "display", "id", "extension", "_reference", "_type", "_display"})
+
+
+class FoundReference(NamedTuple):
+    """A literal reference in a parsed resource: its text and, as FHIRPath below the resource, its place (``subject.reference``)."""
+
+    text: str
+    place: str
 
 
 def references(text: bytes) -> frozenset[str]:
@@ -22,19 +33,37 @@ def has_readable_references(text: bytes, value: Any) -> bool:
 
     It does not if the references are escaped: JSON allows escapes for any character, and some writers escape slashes.
     """
-    return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_references_in(value))
+    return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_texts(value))
 
 
-def without_base_in_text(text: bytes, base: str) -> bytes:
-    """The JSON text with the absolute references below ``base``, this server's FHIR base URL, made relative."""
-    own = f'"{base}/'.encode()
-    return _REFERENCE.sub(lambda match: match.group(0).replace(own, b'"'), text) if base and own in text else text
+def replace_references(text: bytes, replacement: Callable[[str], str | None]) -> bytes:
+    """The JSON text with each literal reference replaced; None keeps one as it is."""
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        new = replacement(match[2].decode())
+        return match[0] if new is None else match[1] + json.dumps(new, ensure_ascii=False).encode()[1:]
+
+    return _REFERENCE_PARTS.sub(replace, text)
 
 
-def _references_in(value: Any) -> Iterator[str]:
+def found_references(value: Any, place: str = "") -> Iterator[FoundReference]:
+    """The literal references in a parsed resource, with their places."""
+    if isinstance(value, dict):
+        text = value.get("reference")
+        if isinstance(text, str) and value.keys() <= _MEMBERS:
+            yield FoundReference(text, f"{place}.reference")
+        for name, inner in value.items():
+            if isinstance(inner, dict | list):
+                yield from found_references(inner, f"{place}.{name}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from found_references(item, f"{place}[{index}]")
+
+
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(value.get("reference"), str):
             yield value["reference"]
         value = list(value.values())
     for item in value if isinstance(value, list) else ():
-        yield from _references_in(item)
+        yield from _texts(item)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fhir_server.resources.references import ID, versioned_target
+from fhir_server.resources.server_base import server_base
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import RefersTo
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
@@ -20,8 +21,8 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:\S+")
 
 def target_text(text: str, base: str) -> str:
     """The target that a reference names, as index entries hold it; ``base`` is the server's FHIR base URL."""
-    relative = text[len(base) + 1 :] if base and text.startswith(base) and text[len(base) : len(base) + 1] == "/" else text
-    target = versioned_target(relative)
+    relative = server_base(base).relative(text)
+    target = versioned_target(text if relative is None else relative)
     if target is not None:
         return "/".join(target)
     return text.partition("/_history/")[0]
