@@ -10,6 +10,7 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access import versions
+from fhir_server.access.app_state_owner import OWNER_PARAM
 from fhir_server.access.permissions import INTERNAL
 from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource, patient_ids
 from fhir_server.consent.visibility_classes import VisibilityClass
@@ -57,9 +58,9 @@ class RowLabeler:
         if history:
             row = msgspec.structs.replace(row, version_digests=(*history, versions.version_digest(row)))
         entries = _with_class_ids(index.entries(row.type, value, self._base), row)
-        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *await self._reference_entries(row, labels)))
+        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *await self._reference_entries(row, value, labels)))
 
-    async def _reference_entries(self, row: Row, labels: LabelingResult) -> list[Entry]:
+    async def _reference_entries(self, row: Row, value: dict[str, Any], labels: LabelingResult) -> list[Entry]:
         """The entries by which the server finds rows that refer to others, and the times at which those references changed."""
         internal = await self._class_id(INTERNAL) if labels.label_sources else 0
         changes = versions.reference_changes(row.version_digests).items()
@@ -69,6 +70,8 @@ class RowLabeler:
         entries += [Entry("_refers", "reference", (source,), (), internal) for source in labels.label_sources]
         targets = {reference.target for reference in labels.guarded_references}
         people = sorted(target for target in targets if target.startswith("RelatedPerson/"))
+        if labels.key.data == "app-state":
+            entries.append(Entry(OWNER_PARAM, "reference", (value["meta"]["source"],), (), row.class_id))
         return entries + [Entry("_mentions", "reference", (person,), (), row.class_id) for person in people]
 
     def forget(self, name: str) -> None:
