@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import app_state, read
+from fhir_server.interactions import app_state, meta_rights, read
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.resources.references import is_local, without_base
@@ -77,6 +77,7 @@ async def create_in(
     """
     view = context.view
     require_writable(view, draft, "c")
+    meta_rights.require_may_send(view.permissions, draft, None)
     if condition := request.headers.get("if-none-exist"):
         existing = await matching(view, draft.type, condition, request, service)
         if existing is not None:
@@ -86,7 +87,7 @@ async def create_in(
     await context.tx.prefetch((f"{draft.type}/{id}", *targets))
     await require_visible(view, targets - (bundle.written if bundle else frozenset()))
     source = app_state.owner(view.permissions, draft.type)
-    row = await context.writer.write(draft, id, takes_labels=view.permissions.may_write_labels, previous=None, source=source)
+    row = await context.writer.write(draft, id, takes_labels=True, previous=None, source=source)
     return await _written_response(context, row, 201, request, service)
 
 
@@ -111,11 +112,12 @@ async def update_in(
             raise not_found(draft.type, id)
         view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
+    meta_rights.require_may_send(view.permissions, draft, current.visible)
     await require_visible(view, targets - (bundle.written if bundle else frozenset()) - {f"{draft.type}/{id}"})
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
         draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
-    row = await context.writer.write(draft, id, takes_labels=view.permissions.may_write_labels, previous=current.stored)
+    row = await context.writer.write(draft, id, takes_labels=True, previous=current.stored)
     if current.stored is None:
         await context.writer.relabel_referrers(f"{draft.type}/{id}")
     return await _written_response(context, row, 200 if current.visible else 201, request, service)
@@ -178,6 +180,17 @@ async def require_visible(view: View, targets: frozenset[str]) -> None:
     missing = wanted - await view.visible_targets(wanted) if wanted else wanted
     if missing:
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
+
+
+async def current_for_change(context: WriteContext, request: Request) -> CurrentVersion:
+    """The current version of the resource that the request names, for a change under an update scope.
+
+    Raises Problem ``precondition`` or ``not_found`` if If-Match does not name the visible version.
+    """
+    type, id = request.path[:2]
+    current = await _current(context, type, id, "u")
+    _require_match(request, current.visible)
+    return current
 
 
 async def _current(context: WriteContext, type: str, id: str, interaction: ScopeInteraction) -> CurrentVersion:

@@ -12,8 +12,9 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
 from fhir_server.resources.references import ID
-from fhir_server.store import Row, Store, Transaction
-from fhir_server.writing.draft import Draft, content, content_of, parse_draft
+from fhir_server.store import Store, Transaction
+from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.meta import changes_nothing
 from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all
@@ -91,7 +92,7 @@ class Loader:
         stored = 0
         for item, draft in sorted(drafts, key=lambda pair: rank(pair[1].type)):
             current = await tx.read_unfiltered(draft.type, item.id)
-            if current is not None and _has_same_content(current, draft):
+            if current is not None and current.interaction != "delete" and changes_nothing(draft, current.body):
                 continue
             await resource_writer.write(draft, item.id, takes_labels=True, previous=current)
             if current is None:
@@ -99,11 +100,6 @@ class Loader:
             stored += 1
         await resource_writer.relabel_pending()
         return stored
-
-
-def _has_same_content(current: Row, draft: Draft) -> bool:
-    """Return whether the stored version has the same content as the draft."""
-    return current.interaction != "delete" and content(current.body) == content_of(draft)
 
 
 def _reject(unit: Unit, item: Item, problem: Problem) -> bytes:

@@ -27,13 +27,6 @@ def test_clinician_update_keeps_existing_security_labels(served: Served, feed: s
     assert served.get(served.app_token("adult", "adult"), f"Observation/{id}").status == 404
 
 
-def test_security_labels_sent_by_a_clinician_are_ignored(served: Served, feed: str, clinician: str) -> None:
-    label = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PHY"}]
-    created = served.request(clinician, "POST", "Observation", body=lab(meta={"security": label}))
-    assert created.status == 201 and "security" not in created.json["meta"]
-    assert served.get(served.app_token("adult", "adult"), f"Observation/{created.json['id']}").status == 200
-
-
 def test_clinician_update_preserves_hidden_elements(served: Served, feed: str, clinician: str) -> None:
     visit = {**served.get(feed, "Encounter/adult-annual-visit").json, "account": [{"reference": "Account/adult-account"}]}
     assert served.request(feed, "PUT", "Encounter/adult-annual-visit", body=visit).status == 200
