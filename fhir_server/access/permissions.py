@@ -155,6 +155,10 @@ class Permissions:
         """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
         return self.actor is not None and decision.may_write(self.policy, self.actor, type, interaction)
 
+    def reportable_categories(self, type: str) -> frozenset[str] | None:
+        """The codes of ``category`` that this actor's resources of ``type`` may have; None: any."""
+        return decision.writable_categories(self.policy, self.actor, type) if self.actor is not None else frozenset()
+
     def require(self, type: str, interaction: ScopeInteraction) -> None:
         """Raises Problem ``forbidden`` if no scope covers the interaction; consults no stored data."""
         if not self.scopes(type, interaction):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import app_state, meta_rights, read
+from fhir_server.interactions import app_state, meta_rights, read, statements
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.resources.references import is_local, without_base
@@ -77,6 +77,7 @@ async def create_in(
     """
     view = context.view
     require_writable(view, draft, "c")
+    draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     meta_rights.require_may_send(view.permissions, draft, None)
     if condition := request.headers.get("if-none-exist"):
         existing = await matching(view, draft.type, condition, request, service)
@@ -86,8 +87,11 @@ async def create_in(
     targets = local_references(draft, service.base)
     await context.tx.prefetch((f"{draft.type}/{id}", *targets))
     await require_visible(view, targets - (bundle.written if bundle else frozenset()))
+    await statements.require_may_change(context, draft, None)
+    draft = statements.marked(view.permissions, draft)
     source = app_state.owner(view.permissions, draft.type)
     row = await context.writer.write(draft, id, takes_labels=True, previous=None, source=source)
+    await statements.record_provenance(context, row, service)
     return await _written_response(context, row, 201, request, service)
 
 
@@ -101,6 +105,7 @@ async def update_in(
     """
     view, tx = context.view, context.tx
     require_writable(view, draft, "u")
+    draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
     targets = local_references(draft, service.base)
@@ -117,7 +122,10 @@ async def update_in(
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
         draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
+    await statements.require_may_change(context, draft, current.stored)
+    draft = statements.marked(view.permissions, draft)
     row = await context.writer.write(draft, id, takes_labels=True, previous=current.stored)
+    await statements.record_provenance(context, row, service)
     if current.stored is None:
         await context.writer.relabel_referrers(f"{draft.type}/{id}")
     return await _written_response(context, row, 200 if current.visible else 201, request, service)
