@@ -64,6 +64,13 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "standard": "Everything but sensitive content and notes", "full": "As the patient",
         "scheduling": "Ordinary visits and their booking", "billing": "Bills and coverage",
     }),
+    "reported-by": ("Who says what a resource says, if it is not the institution", {
+        "patient-reported": "The patient said so, through an app or a page",
+        "proxy-reported": "A person who acts for the patient said so, through an app or a page",
+    }),
+    "label-change": ("Changes of the labels of a resource, in the audit log", {
+        "add-labels": "Security labels, tags or profiles were added", "remove-labels": "Security labels, tags or profiles were removed",
+    }),
     "audit-act": ("Security events on the pages and at the OAuth endpoints, apart from signing in and out", {
         "allow-app": "A person decided whether to allow an app access", "end-app": "A person ended an app's access",
         "open-app": "A clinician launched an app from a chart", "token": "A client asked for tokens", "revoke": "A client revoked a token",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fhir_server.access.app_state_owner import OWNER_PARAM, app_state_owner
 from fhir_server.consent import decision, labeling
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
@@ -154,6 +155,10 @@ class Permissions:
         """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
         return self.actor is not None and decision.may_write(self.policy, self.actor, type, interaction)
 
+    def reportable_categories(self, type: str) -> frozenset[str] | None:
+        """The codes of ``category`` that this actor's resources of ``type`` may have; None: any."""
+        return decision.writable_categories(self.policy, self.actor, type) if self.actor is not None else frozenset()
+
     def require(self, type: str, interaction: ScopeInteraction) -> None:
         """Raises Problem ``forbidden`` if no scope covers the interaction; consults no stored data."""
         if not self.scopes(type, interaction):
@@ -223,6 +228,9 @@ class Permissions:
         if param == "_id":
             ids = frozenset(name.partition("/")[2] for name in self.names if name.startswith(type + "/"))
             return IdIs(ids) if ids else None
+        if param == OWNER_PARAM:
+            owner = app_state_owner(self.principal)
+            return Has(param, RefersTo(frozenset({owner}))) if owner else None
         return Has(param, RefersTo(self.names)) if self.names else None
 
     def _any_scope_condition(self, type: str, scopes: Iterable[Scope]) -> Filter:
@@ -233,7 +241,7 @@ class Permissions:
 def data_classes(type: str) -> frozenset[str]:
     """The data classes that rows of ``type`` may have."""
     declared = catalog()[type]
-    return frozenset({declared.data_class, *declared.by_category.values(), *declared.by_status.values()})
+    return frozenset({declared.data_class, *declared.by_category.values(), *declared.by_status.values(), *declared.by_source.values()})
 
 
 def patient_context(principal: Principal) -> str | None:

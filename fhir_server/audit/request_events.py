@@ -16,6 +16,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, Request, format_query
 
 _ACTIONS = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
+_LABEL_CHANGE = "https://fhir-server.example/ig/CodeSystem/label-change"
 _TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
 
 
@@ -32,7 +33,12 @@ def audit_event(request: Request, context: AuditContext, status: int) -> dict[st
         "agent": _agents(context.permissions),
         "source": {"observer": {"display": "fhir-server"}},
     }
+    if context.labels is not None:
+        code = "add-labels" if context.labels.added else "remove-labels"
+        event["subtype"] = [{"system": _LABEL_CHANGE, "code": code}]
     entities = [entity for entity in (_entity(request), *(_bundle_entry(*entry) for entry in context.entries)) if entity]
+    if context.labels is not None and entities:
+        entities[0]["detail"] = [{"type": "label", "valueString": item} for item in context.labels.items]
     return {**event, "entity": entities} if entities else event
 
 

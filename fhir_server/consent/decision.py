@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule
+from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule, WriteRule
 from fhir_server.consent.visibility_classes import HELD, LABELS, VisibilityClass
 
 # They treat the patient, so they see results before these are released to the patient.
@@ -75,9 +75,21 @@ def released_only(actor: Actor) -> bool:
 
 def may_write(policy: Policy, actor: Actor, type: str, letter: str) -> bool:
     """Whether the actor may create ("c"), update ("u") or delete ("d") any resources of this type."""
+    return any(True for _ in _write_rules(policy, actor, type, letter))
+
+
+def writable_categories(policy: Policy, actor: Actor, type: str) -> frozenset[str] | None:
+    """The codes of ``category`` that resources of this type may have which the actor creates or changes; None: any."""
+    rules = [rule for letter in ("c", "u") for rule in _write_rules(policy, actor, type, letter)]
+    if any(type not in rule.categories for rule in rules):
+        return None
+    return frozenset().union(*(rule.categories[type] for rule in rules))
+
+
+def _write_rules(policy: Policy, actor: Actor, type: str, letter: str) -> Iterable[WriteRule]:
     levels = _levels(actor)
     rules = (rule for rule in policy.writes if actor.kind in rule.actors and (not rule.levels or rule.levels & levels))
-    return any({type, "*"} & rule.types.get(letter, frozenset()) for rule in rules)
+    return (rule for rule in rules if {type, "*"} & rule.types.get(letter, frozenset()))
 
 
 def _levels(actor: Actor) -> frozenset[str]:

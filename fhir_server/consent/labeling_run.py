@@ -98,7 +98,12 @@ def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
-    """The data class of a resource: by the first declared code it has, else by its status, else by its type."""
+    """The data class of a resource: by its source, else by the first declared code it has, else by its status, else by its type."""
+    if declared.by_source:
+        source = str(resource.get("meta", {}).get("source", ""))
+        for beginning, data in declared.by_source.items():
+            if source.startswith(beginning):
+                return data
     by_status = declared.by_status.get(str(resource.get("status")), declared.data_class)
     if not declared.by_category:
         return by_status

@@ -67,11 +67,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class WriteRule:
-    """The resource types (``*``: every type) that actors may create ("c"), update ("u") and delete ("d")."""
+    """The resource types (``*``: every type) that actors may create ("c"), update ("u") and delete ("d").
+
+    ``categories``  type -> the codes of ``category`` that a resource of this type may have; other types may have any
+    """
 
     actors: frozenset[ActorKind]
     levels: frozenset[str]
     types: Mapping[str, frozenset[str]]
+    categories: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +240,8 @@ def _actors(raw: Json) -> frozenset[ActorKind]:
 
 def _write_rule(raw: Json) -> WriteRule:
     types = {letter: frozenset(raw.get(name, ())) for letter, name in (("c", "create"), ("u", "update"), ("d", "delete"))}
-    return WriteRule(_actors(raw), frozenset(raw.get("levels", ())), types)
+    categories = {type: frozenset(codes) for type, codes in raw.get("categories", {}).items()}
+    return WriteRule(_actors(raw), frozenset(raw.get("levels", ())), types, categories)
 
 
 def _names(raw: Json, field: str, known: frozenset[str], groups: Mapping[str, list[str]]) -> frozenset[str]:

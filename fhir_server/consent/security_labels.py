@@ -1,6 +1,6 @@
 """Reads the explicit labels of a resource: security labels, the minor-consented extension, the release date.
 
-Only trusted senders may set ``meta.security``; the server removes it from what others send.
+Trusted senders may set any ``meta.security``, a treating clinician the codes of :data:`RESTRAINT`; from others it is refused.
 http://hl7.org/fhir/R4/security-labels.html
 """
 
@@ -15,6 +15,13 @@ from fhir_server.consent import intervals
 from fhir_server.consent.visibility_classes import LABELS, MC, PHYHOLD, PSYNOTE, UNCLASSIFIED
 
 IG: Final = "https://fhir-server.example/ig"
+REPORTED_BY: Final = f"{IG}/CodeSystem/reported-by"
+"""System of the tag that tells a person's statements from those of the institution; every reader of the row sees it."""
+
+ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+RESTRAINT: Final = frozenset({"PHY", "TBOO", "NOPAT"})
+"""The v3-ActCodes by which a clinician withholds a resource from the patient side."""
+
 _CATEGORY: Final = f"{IG}/CodeSystem/sensitive-category"
 _CONFIDENTIALITY: Final = "Confidentiality"
 _RESTRICTED: Final = frozenset({"R", "V"})
@@ -49,6 +56,11 @@ def labels(resource: Mapping[str, Any]) -> frozenset[str]:
     if any(extension.get("valueBoolean") is True for extension in _extensions(resource, "minor-consented")):
         found.add(MC)
     return frozenset(found or ({UNCLASSIFIED} if restricted else ()))
+
+
+def is_restraint(coding: Mapping[str, Any]) -> bool:
+    """Whether a security label is a clinician's restraint."""
+    return coding.get("system") == ACT_CODE and coding.get("code") in RESTRAINT
 
 
 def release_at(resource: Mapping[str, Any], zone: ZoneInfo) -> int:

@@ -40,6 +40,11 @@ ALIASES: Final = {
     "https://loinc.org": "http://loinc.org",
     "http://rxnorm.info": "http://www.nlm.nih.gov/research/umls/rxnorm",
 }
+_LABORATORY: Final = frozenset(
+    f"ordinary-{name}"
+    for name in ("allergy-tests", "chemistry", "coagulation", "endocrine", "haematology", "lipids", "pathogens", "urinalysis")
+)
+_LOINC: Final = "http://loinc.org"
 _MAX_SEARCHED_TEXT: Final = 10_000  # characters
 _MIN_ICD_PREFIX: Final = 3
 _NONE: frozenset[str] = frozenset()
@@ -72,6 +77,7 @@ class SensitivityCodes:
     def __init__(self) -> None:
         self._codes: dict[tuple[str, str], CodeClassification] = {}
         self._prefixes: dict[str, CodeClassification] = {}
+        self._laboratory: set[tuple[str, str]] = set()
         self._keywords: dict[str, re.Pattern[str]] = {}
         # Most resources have the same few codes and displays.
         self._cached_labels_in_text = functools.lru_cache(maxsize=4096)(self._search)
@@ -103,6 +109,11 @@ class SensitivityCodes:
                 known = _merge(known, self._prefixes.get(code[:length], UNKNOWN))
         return known
 
+    def is_laboratory(self, system: str, code: str) -> bool:
+        """Whether the code is that of a laboratory test: it is in a list of them, or a sensitive code of LOINC."""
+        key = normalize_code(system, code)
+        return key in self._laboratory or (key[0] == _LOINC and bool(self.classify(system, code).labels))
+
     def labels_in_text(self, text: str) -> frozenset[str]:
         """The labels whose keywords occur in the first 10,000 characters of a text; the limit bounds the time that a write takes."""
         return self._cached_labels_in_text(text[:_MAX_SEARCHED_TEXT].casefold())
@@ -130,6 +141,9 @@ class SensitivityCodes:
         else:
             known = CodeClassification(labels=frozenset({label}))
         self._add_codes(path.name, resource, known)
+        if path.stem in _LABORATORY:
+            concepts = [(part["system"], concept["code"]) for part in resource["compose"]["include"] for concept in part.get("concept", ())]
+            self._laboratory.update(normalize_code(*concept) for concept in concepts)
         patterns = [extension["valueString"] for extension in resource.get("extension", ()) if extension.get("url") == KEYWORD]
         if label is not None and patterns:
             earlier = [self._keywords[label].pattern] if label in self._keywords else []

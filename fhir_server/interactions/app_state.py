@@ -1,17 +1,16 @@
 """SMART App State: Basic resources in which an app stores its settings or state for a person.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/app-state.html.  ``meta.source`` of the stored resource identifies the app and
-the person who wrote it.  Apps never see this element, so no app can claim the state of another.
+the person who wrote it.  Only this app sees the resource, for this person, and no app sees the element, so no app can claim
+the state of another.
 """
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any, Final
 
-import msgspec
-
 from fhir_server import jsontext
+from fhir_server.access.app_state_owner import app_state_owner
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
@@ -30,10 +29,7 @@ def covers_app_state(permissions: Permissions, type: str) -> bool:
 
 def owner(permissions: Permissions, type: str) -> str:
     """The ``meta.source`` of this caller's app state, or "" for resources that are not app state."""
-    principal = permissions.principal
-    if not covers_app_state(permissions, type):
-        return ""
-    return f"urn:smart-app-state:{sha256(msgspec.json.encode((principal.client_id, principal.username))).hexdigest()}"
+    return app_state_owner(permissions.principal) if covers_app_state(permissions, type) else ""
 
 
 def check(permissions: Permissions, draft: Draft) -> None:

@@ -25,7 +25,8 @@ _OPERATIONS = {
     ),
     "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
 }
-_CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[0] == "{type}"))
+_META_OPERATIONS = tuple((name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete"))
+_CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[0] == "{type}" and route.code != "operation"))
 
 
 def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
@@ -83,8 +84,8 @@ def _resource(type: str) -> dict[str, Any]:
         "searchRevInclude": _reverse_includes()[type],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
-    if type in _OPERATIONS:
-        resource["operation"] = [{"name": name, "definition": definition} for name, definition in _OPERATIONS[type]]
+    operations = (*_OPERATIONS.get(type, ()), *_META_OPERATIONS)
+    resource["operation"] = [{"name": name, "definition": definition} for name, definition in operations]
     return {name: value for name, value in resource.items() if value != []}
 
 

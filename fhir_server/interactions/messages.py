@@ -77,16 +77,25 @@ class AuditedEntry(NamedTuple):
     status: int
 
 
+class LabelChange(NamedTuple):
+    """Labels, tags and profiles (``system|code``, or a URL) that a request asked to add to a resource, or else to remove."""
+
+    added: bool
+    items: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class AuditContext:
     """What the audit log records about a request and only its handler knows.  Handlers fill it in.
 
     ``permissions``  the caller's, after authentication
     ``entries``      the entries of a batch or transaction
+    ``labels``       what a change of labels asked for
     """
 
     permissions: Permissions | None = None
     entries: list[AuditedEntry] = field(default_factory=list)
+    labels: LabelChange | None = None
 
 
 def media_type(header: str) -> str:

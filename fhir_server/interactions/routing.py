@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export, everything, read, search, write
+from fhir_server.interactions import bulk_export, everything, meta_operations, read, search, write
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
@@ -51,6 +51,9 @@ ROUTES: tuple[Route, ...] = (
     _read_route("search-type", "GET", ("{type}",), search.search),
     _read_route("search-type", "POST", ("{type}", "_search"), search.search),
     _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
+    _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta),
+    Route("operation", "POST", ("{type}", "{id}", "$meta-add"), meta_operations.change_meta, batchable=False),
+    Route("operation", "POST", ("{type}", "{id}", "$meta-delete"), meta_operations.change_meta, batchable=False),
     Route("create", "POST", ("{type}",), write.create),
     Route("update", "PUT", ("{type}", "{id}"), write.update),
     Route("delete", "DELETE", ("{type}", "{id}"), write.delete),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import app_state, read
+from fhir_server.interactions import app_state, meta_rights, read, statements
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, names_version, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.resources.references import versioned_target
@@ -80,6 +80,8 @@ async def create_in(
     """
     view = context.view
     require_writable(view, draft, "c")
+    draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
+    meta_rights.require_may_send(view.permissions, draft, None)
     if (condition := request.headers.get("if-none-exist")) is not None:
         existing = await matching(view, draft.type, criteria_of(draft.type, condition, service.base), request.now, service)
         if existing is not None:
@@ -88,8 +90,11 @@ async def create_in(
     targets = draft.local_targets(service.base)
     await context.tx.prefetch((f"{draft.type}/{id}", *targets))
     await require_visible(view, targets - (bundle.written if bundle else frozenset()))
+    await statements.require_may_change(context, draft, None)
+    draft = statements.marked(view.permissions, draft)
     source = app_state.owner(view.permissions, draft.type)
-    row = await context.writer.write(draft, id, takes_labels=view.permissions.may_write_labels, previous=None, source=source)
+    row = await context.writer.write(draft, id, takes_labels=True, previous=None, source=source)
+    await statements.record_provenance(context, row, service)
     return await _written_response(context, row, 201, request, service)
 
 
@@ -103,6 +108,7 @@ async def update_in(
     """
     view, tx = context.view, context.tx
     require_writable(view, draft, "u")
+    draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
     targets = draft.local_targets(service.base)
@@ -114,12 +120,16 @@ async def update_in(
             raise not_found(draft.type, id)
         view.permissions.require(draft.type, "c")
         require_covered(view, draft, "c")
+    meta_rights.require_may_send(view.permissions, draft, current.visible)
     known = (bundle.written if bundle else frozenset()) | {f"{draft.type}/{id}"} | _present_targets(current.visible)
     await require_visible(view, targets - known)
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
         draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
-    row = await context.writer.write(draft, id, takes_labels=view.permissions.may_write_labels, previous=current.stored)
+    await statements.require_may_change(context, draft, current.stored)
+    draft = statements.marked(view.permissions, draft)
+    row = await context.writer.write(draft, id, takes_labels=True, previous=current.stored)
+    await statements.record_provenance(context, row, service)
     if current.stored is None:
         await context.writer.relabel_referrers(f"{draft.type}/{id}")
     return await _written_response(context, row, 200 if current.visible else 201, request, service)
@@ -182,6 +192,17 @@ def _present_targets(visible: VisibleVersion | None) -> frozenset[str]:
     """The targets that the current version has, as the caller sees it: an update may keep a reference to a deleted resource."""
     texts = references(visible.body) if visible else ()
     return frozenset("/".join(target) for target in map(versioned_target, texts) if target)
+
+
+async def current_for_change(context: WriteContext, request: Request) -> CurrentVersion:
+    """The current version of the resource that the request names, for a change under an update scope.
+
+    Raises Problem ``precondition`` or ``not_found`` if If-Match does not name the visible version.
+    """
+    type, id = request.path[:2]
+    current = await _current(context, type, id, "u")
+    _require_match(request, current.visible)
+    return current
 
 
 async def _current(context: WriteContext, type: str, id: str, interaction: ScopeInteraction) -> CurrentVersion:

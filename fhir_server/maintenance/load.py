@@ -17,8 +17,9 @@ from fhir_server.resources.references import ID
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Row, Store, Transaction
-from fhir_server.writing.draft import Draft, content, content_of, parse_draft
+from fhir_server.store import Store, Transaction
+from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.meta import changes_nothing
 from fhir_server.writing.references import replace_references
 from fhir_server.writing.writer import ResourceWriter, rank
 
@@ -139,7 +140,7 @@ class Loader:
                 refused.append((item, problem))
                 continue
             current = await tx.read_unfiltered(draft.type, item.id)
-            if current is not None and _has_same_content(current, draft):
+            if current is not None and current.interaction != "delete" and changes_nothing(draft, current.body):
                 continue
             await resource_writer.write(draft, item.id, takes_labels=True, previous=current)
             if current is None:
@@ -167,11 +168,6 @@ class Loader:
             several = "several resources" if rows else "no resource"
             raise Problem("unprocessable", f"The reference {reference[:80]!r} matches {several}.")
         return f"{type}/{rows[0].id}"
-
-
-def _has_same_content(current: Row, draft: Draft) -> bool:
-    """Return whether the stored version has the same content as the draft."""
-    return current.interaction != "delete" and content(current.body) == content_of(draft)
 
 
 def _reject(unit: Unit, item: Item, problem: Problem) -> bytes:

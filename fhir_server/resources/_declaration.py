@@ -19,6 +19,7 @@ class ResourceType:
     ``data_class``            the type's data class, unless a code of ``by_category`` or a status of ``by_status`` says otherwise
     ``by_category``           code in ``category``, ``type`` or ``code`` -> data class; the first match in this order decides
     ``by_status``             value of ``status`` -> data class, if no code decides
+    ``by_source``             beginning of ``meta.source`` -> data class; it decides before codes and status
     ``subjects``              paths of the patients who own a resource: those it is about, not those who performed it
     ``shared_rows``           "all": a resource of several patients is labeled MIXED; "each": each patient sees it
     ``inherits_labels_from``  paths of references to resources whose categories this one inherits (visit, order, department)
@@ -35,6 +36,7 @@ class ResourceType:
     data_class: str
     by_category: Mapping[str, str] = field(default_factory=dict)
     by_status: Mapping[str, str] = field(default_factory=dict)
+    by_source: Mapping[str, str] = field(default_factory=dict)
     subjects: tuple[str, ...] = ()
     shared_rows: Literal["all", "each"] = "all"
     inherits_labels_from: tuple[str, ...] = ()

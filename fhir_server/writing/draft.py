@@ -15,6 +15,7 @@ from fhir_server import jsontext
 from fhir_server.errors import Issue, Problem
 from fhir_server.resources import catalog, validate
 from fhir_server.resources.references import parse_reference, versioned_target
+from fhir_server.store import Row
 from fhir_server.writing import own_urls, stored_bundles
 from fhir_server.writing.references import found_references, has_readable_references, references
 
@@ -95,18 +96,6 @@ def _kind(text: str) -> str | None:
     return reference.kind if reference is not None else None
 
 
-def content_of(draft: Draft) -> bytes:
-    """The draft without its id, version number and time: resources with equal content are equal."""
-    return _content(draft.parts)
-
-
-def content(body: bytes) -> bytes:
-    """The same of a stored body."""
-    return _content(jsontext.members(body))
-
-
-def _content(parts: Mapping[str, bytes]) -> bytes:
-    meta = jsontext.members(parts["meta"]) if "meta" in parts else {}
-    own_meta = {name: text for name, text in meta.items() if name not in ("versionId", "lastUpdated")}
-    rest = {name: text for name, text in parts.items() if name not in ("id", "meta")}
-    return jsontext.join_members(own_meta) + jsontext.join_members(rest)
+def draft_of(row: Row) -> Draft:
+    """A stored version as a draft.  It was valid when it was stored, so it is not validated again."""
+    return Draft(row.type, jsontext.parse(row.body), jsontext.members(row.body))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access import versions
+from fhir_server.access.app_state_owner import OWNER_PARAM
 from fhir_server.access.permissions import INTERNAL
 from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource, patient_ids
-from fhir_server.consent.visibility_classes import VisibilityClass
+from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
+from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
+from fhir_server.writing.meta import INTERNAL_META
 
-INTERNAL_META = ("security", "tag", "source")
-"""Members of meta that say how the server handles the row: only a trusted caller sends or sees them."""
+_RESTRAINT: Final = frozenset({PHYHOLD})
 
 
 class RowLabeler:
@@ -47,9 +49,8 @@ class RowLabeler:
 
         labels = await self._labeler.label(row.type, value, find_source)
         elements = [LabeledElement(path, await self._class_id(key)) for path, key in labels.labeled_elements]
-        for member in INTERNAL_META:
-            if member in value.get("meta", {}):
-                elements.append(LabeledElement(("meta", member), await self._class_id(INTERNAL)))
+        for path, key in _meta_classes(value.get("meta", {}), labels.key):
+            elements.append(LabeledElement(path, await self._class_id(key)))
         row = msgspec.structs.replace(
             row, patients=labels.patients, class_id=await self._class_id(labels.key), release_at=labels.release_at,
             labeled_elements=tuple(elements), guarded_references=labels.guarded_references,
@@ -57,9 +58,9 @@ class RowLabeler:
         if history:
             row = msgspec.structs.replace(row, version_digests=(*history, versions.version_digest(row)))
         entries = _with_class_ids(index.entries(row.type, value, self._base), row)
-        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *await self._reference_entries(row, labels)))
+        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *await self._reference_entries(row, value, labels)))
 
-    async def _reference_entries(self, row: Row, labels: LabelingResult) -> list[Entry]:
+    async def _reference_entries(self, row: Row, value: dict[str, Any], labels: LabelingResult) -> list[Entry]:
         """The entries by which the server finds rows that refer to others, and the times at which those references changed."""
         internal = await self._class_id(INTERNAL) if labels.label_sources else 0
         changes = versions.reference_changes(row.version_digests).items()
@@ -69,6 +70,8 @@ class RowLabeler:
         entries += [Entry("_refers", "reference", (source,), (), internal) for source in labels.label_sources]
         targets = {reference.target for reference in labels.guarded_references}
         people = sorted(target for target in targets if target.startswith("RelatedPerson/"))
+        if labels.key.data == "app-state":
+            entries.append(Entry(OWNER_PARAM, "reference", (value["meta"]["source"],), (), row.class_id))
         return entries + [Entry("_mentions", "reference", (person,), (), row.class_id) for person in people]
 
     def forget(self, name: str) -> None:
@@ -105,6 +108,28 @@ class RowLabeler:
                 parse = cache(partial(jsontext.parse, row.body))
                 self._sources[name] = LabelSource(VisibilityClass.parse(keys[row.class_id]), row.release_at, parse)
         return self._sources[name]
+
+
+def _meta_classes(meta: Mapping[str, Any], row: VisibilityClass) -> Iterator[tuple[jsontext.Path, VisibilityClass]]:
+    """The classes of the members of a row's meta that not every reader of the row may see.
+
+    A clinician's restraint is seen by those who see restrained rows, the mark of who reported a row by all who see it.
+    """
+    for member in INTERNAL_META:
+        items = meta.get(member, ())
+        classes = [_item_class(member, item, row) for item in items] if isinstance(items, list) else []
+        if items and all(key == INTERNAL for key in classes):
+            yield ("meta", member), INTERNAL
+        else:
+            yield from ((("meta", member, number), key) for number, key in enumerate(classes) if key is not None)
+
+
+def _item_class(member: str, item: Mapping[str, Any], row: VisibilityClass) -> VisibilityClass | None:
+    if member == "tag" and item.get("system") == REPORTED_BY:
+        return None
+    if member == "security" and is_restraint(item):
+        return VisibilityClass(row.data, row.labels | _RESTRAINT)
+    return INTERNAL
 
 
 def _with_class_ids(entries: Iterable[Entry], row: Row) -> list[Entry]:

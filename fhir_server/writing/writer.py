@@ -15,9 +15,10 @@ from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
 from fhir_server.store import Row, Transaction
-from fhir_server.writing.draft import Draft
+from fhir_server.writing.draft import Draft, draft_of
+from fhir_server.writing.meta import INTERNAL_META, merged_meta, meta_of
 from fhir_server.writing.propagation import Propagation, history_of
-from fhir_server.writing.row_labeling import INTERNAL_META, RowLabeler
+from fhir_server.writing.row_labeling import RowLabeler
 
 # Rows that propagate labels are stored before rows that inherit them, so that most are labeled correctly at once.
 _LABEL_SOURCES = (
@@ -45,17 +46,34 @@ class ResourceWriter:
     async def write(self, draft: Draft, id: str, *, takes_labels: bool, previous: Row | None, source: str = "") -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.
 
-        ``takes_labels``: security labels, tags and source are those of the draft; otherwise an update keeps the present ones,
-        and a new row has ``source`` as its ``meta.source``.
+        ``takes_labels``: the caller may say what the draft's meta says; otherwise its labels, tags and source are not taken.
+        Those of the version before it stay, and security labels outlive a deletion; a new row has ``source`` as its
+        ``meta.source``.
         """
+        sent = {name: text for name, text in meta_of(draft.parts).items() if takes_labels or name not in INTERNAL_META}
+        meta = merged_meta(sent, await self._present_meta(previous)) | ({"source": json.dumps(source).encode()} if source else {})
+        return await self._put(draft, id, meta, previous)
+
+    async def replace_meta(self, current: Row, meta: Mapping[str, bytes]) -> Row:
+        """Write a next version that differs from the ``current`` one in the members of its meta only: these are all of them."""
+        return await self._put(draft_of(current), current.id, meta, current)
+
+    async def _put(self, draft: Draft, id: str, meta: Mapping[str, bytes], previous: Row | None) -> Row:
         created = previous is None or previous.interaction == "delete"
         version = previous.version + 1 if previous else 1
-        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, self._now), _meta(draft, takes_labels, previous, source))
+        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, self._now), meta)
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
         indexed = await self._rows.label(row, value, history_of(previous))
         await self._tx.put(indexed)
         await self._after_write(indexed.row, previous)
         return indexed.row
+
+    async def _present_meta(self, previous: Row | None) -> dict[str, bytes]:
+        """What an update keeps of the meta before it: all of it, and after a deletion the security labels."""
+        if previous is None or previous.body:
+            return meta_of(jsontext.members(previous.body)) if previous else {}
+        ended = meta_of(jsontext.members((await self._tx.read_past_unfiltered(previous.type, previous.id))[-1].body))
+        return {name: text for name, text in ended.items() if name == "security"}
 
     async def delete(self, current: Row) -> Row:
         """Delete the current version; references to it stay in their rows and are no longer shown."""
@@ -89,17 +107,6 @@ class ResourceWriter:
             for patient in {*row.patients, *(previous.patients if previous else ())}:
                 await self._tx.advance_epoch(patient)
         await self._propagation.after_write(row, previous)
-
-
-def _meta(draft: Draft, takes_labels: bool, previous: Row | None, source: str) -> dict[str, bytes]:
-    """The members of the new version's meta besides version number and time."""
-    received = jsontext.members(draft.parts["meta"]) if "meta" in draft.parts else {}
-    internal = INTERNAL_META if not takes_labels else ()
-    meta = {name: text for name, text in received.items() if name not in ("versionId", "lastUpdated", *internal)}
-    if internal and previous is not None and previous.body:
-        present = jsontext.members(jsontext.members(previous.body)["meta"])
-        meta |= {name: text for name, text in present.items() if name in internal}
-    return meta | ({"source": json.dumps(source).encode()} if source else {})
 
 
 def _with_id_and_meta(draft: Draft, id: str, version_meta: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from fhir_server.interactions import app_state
 from fhir_server.interactions.app_state import MAX_STATE_BYTES
+from fhir_server.smart.clients import clients
 from fhir_server.smart.discovery.documents import CAPABILITIES
-from tests.served import Answer, Served
+from tests.served import Answer, Served, store_url
 
 SYSTEM = "https://myapp.example"
 SCOPE = "patient/Basic.cruds patient/Patient.rs"
@@ -115,13 +118,50 @@ def test_smart_107_change_by_another_app_or_person_returns_404(served: Served, o
     app = token(served)
     id, etag = kept(served, app)
     stranger = token(served, other[0], "adult", other[1])
-    shown = served.get(stranger, f"Basic/{id}")
-    assert shown.status == 200  # it is part of the record
+    assert served.get(stranger, f"Basic/{id}").status == 404
     never = change(served, stranger, "never-was", etag)
     for answer in (change(served, stranger, id, etag, text="mine now"), end(served, stranger, id, etag)):
         assert answer.status == 404
         assert answer.body.replace(id.encode(), b"never-was") == never.body
     assert change(served, app, id, etag).status == 200
+
+
+READERS = {
+    "another app of the person": ("demo-confidential", "patient/*.cruds", "adult", "adult"),
+    "another person": ("demo-public", "patient/*.cruds", "proxy-full", "adult"),
+    "clinician": ("demo-public", "user/*.cruds", "clinician", None),
+    "billing office": ("demo-public", "user/*.cruds", "billing", None),
+    "backend without clearance": ("plain", "system/*.cruds", None, None),
+}
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite", "mongodb"])
+def test_app_state_is_seen_by_its_app_and_person_only(store: str, tmp_path: Path) -> None:
+    served = Served(store_url(store, tmp_path))
+    try:
+        feed = served.run(clients.find(served.parts.store, "demo-backend"))
+        assert feed is not None
+        plain = msgspec.structs.replace(feed, client_id="plain", clearance=(), trusted=False)
+        served.run(clients.save(served.parts.store, plain))
+        app = token(served)
+        before = {name: _answers(served, served.token(*reader)) for name, reader in READERS.items()}
+        id, _ = kept(served, app, code="seen")
+        for name, reader in READERS.items():
+            bearer = served.token(*reader)
+            assert _answers(served, bearer) == before[name], name
+            assert served.get(bearer, f"Basic/{id}").status == served.get(bearer, f"Basic/{id}/_history").status == 404, name
+        for owner in (app, served.token()):  # the app itself, and the feed that is cleared for everything
+            assert id in _answers(served, owner)[0]
+            assert served.get(owner, f"Basic/{id}/_history").json["total"] == 1
+        assert id in served.get(app, "Patient/adult/$everything").ids("Basic")
+    finally:
+        served.close()
+
+
+def _answers(served: Served, bearer: str) -> tuple[list[str], int, list[str]]:
+    count = served.get(bearer, "Basic?subject=Patient/adult&_summary=count").json["total"]
+    everything = served.get(bearer, "Patient/adult/$everything?_count=500")
+    return served.all_ids(bearer, "Basic?subject=Patient/adult"), count, everything.ids("Basic") if everything.status == 200 else []
 
 
 def test_smart_107_state_owner_cannot_be_forged_or_read(served: Served) -> None:
@@ -130,11 +170,13 @@ def test_smart_107_state_owner_cannot_be_forged_or_read(served: Served) -> None:
     source = json.loads(served.get(served.token(), f"Basic/{id}").body)["meta"]["source"]
     assert source.startswith("urn:smart-app-state:")
     assert b"urn:smart-app-state" not in served.get(app, f"Basic/{id}").body
-    forged, _ = kept(served, stranger, meta={"source": source})
-    assert change(served, app, forged, 'W/"1"').status == 404
-    changed = change(served, app, id, etag, meta={"source": "urn:other"})
-    assert changed.status == 200
-    assert change(served, app, id, changed.headers["etag"], text="x").status == 200  # the app still owns it
+    for forged in (source, "urn:other"):  # the owner's own value too: the app cannot know it
+        for answer in (
+            served.request(stranger, "POST", "Basic", body=state(meta={"source": forged})),
+            change(served, app, id, etag, meta={"source": forged}),
+        ):
+            assert (answer.status, answer.json["issue"][0]["expression"]) == (403, ["Basic.meta.source"])
+    assert change(served, app, id, etag, text="x").status == 200  # the app still owns it
     assert served.get(app, f"Basic?_source={source}").ids() == []
 
 
