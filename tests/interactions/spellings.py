@@ -26,14 +26,18 @@ def odd(name: str) -> tuple[str, ...]:
         f"/{name}", f"//{name}", f"./{name}", f"../{name}", f"fhir/{name}", f"/fhir/{name}", f"{name}/", f"{name}//", f"{type}//{id}",
         f" {name}", f"{name} ", f"\t{name}", f"{name}\n", f"{type} /{id}", f"{type.lower()}/{id}", f"{type.upper()}/{id}", f"{type}s/{id}",
         f"{name}#part", f"{name}?x=1", f"{name};v=1", f"{name}/_history/", f"{name}/_history", f"{name}/_history/1/", f"{name}/name",
-        f"{type}%2F{id}", f"%{ord(type[0]):x}{type[1:]}/{id}", f"{type}\\{id}", f"{type}?_id={id}", f"#{name}", f"urn:uuid:{name}", f"urn:{name}",
+        f"{type}%2F{id}", f"%{ord(type[0]):x}{type[1:]}/{id}", f"{type}\\{id}", f"{type}?_id={id}", f"#{name}",
+        f"urn:uuid:{name}", f"urn:{name}",
         f"{BASE}//{name}", f"{BASE}/{name}/", f"{BASE}/{name}//", f"{BASE}/./{name}", f"{BASE}/x/../{name}", f"{BASE}/{type}//{id}",
         f"{BASE.upper()}/{name}", f"HTTP{BASE[4:]}/{name}", f"https{BASE[4:]}/{name}", f"http://someone@{BASE[7:]}/{name}",
         BASE.replace("127.0.0.1", "localhost") + f"/{name}", BASE.replace("127.0.0.1", "LOCALHOST.") + f"/{name}",
         BASE.replace("127.0.0.1", "[::1]") + f"/{name}", BASE.replace(":8000", ":08000") + f"/{name}",
-        BASE.replace("/fhir", "//fhir") + f"/{name}", BASE.replace("/fhir", "/%66hir") + f"/{name}", BASE.replace("/fhir", "/FHIR") + f"/{name}",
-        f"{BASE}/{type}/%{ord(id[0]):x}{id[1:]}", f"{BASE}%2F{name}", f"{BASE}/{name}#part", f"{BASE}/{name}?x=1", f"{BASE}/{type}?_id={id}",
-        f"{BASE}\\{name}", f"{BASE[5:]}/{name}", f" {BASE}/{name}", f"{BASE}/{name} ", f"{BASE}/{type.lower()}/{id}", f"http:{BASE[7:]}/{name}",
+        BASE.replace("/fhir", "//fhir") + f"/{name}", BASE.replace("/fhir", "/%66hir") + f"/{name}", BASE.replace("/fhir",
+        "/FHIR") + f"/{name}",
+        f"{BASE}/{type}/%{ord(id[0]):x}{id[1:]}", f"{BASE}%2F{name}", f"{BASE}/{name}#part", f"{BASE}/{name}?x=1",
+        f"{BASE}/{type}?_id={id}",
+        f"{BASE}\\{name}", f"{BASE[5:]}/{name}", f" {BASE}/{name}", f"{BASE}/{name} ", f"{BASE}/{type.lower()}/{id}",
+        f"http:{BASE[7:]}/{name}",
     )  # fmt: skip
 
 

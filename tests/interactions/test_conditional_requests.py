@@ -15,7 +15,17 @@ def observation(id: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("etags", "names"),
-    [("*", True), (' W/"1" ', True), ('"1"', True), ("1", True), ('W/"9", W/"1"', True), ('"9","1"', True), ('W/"9"', False), ('W/"9", "8"', False), ("", False)],
+    [
+        ("*", True),
+        (' W/"1" ', True),
+        ('"1"', True),
+        ("1", True),
+        ('W/"9", W/"1"', True),
+        ('"9","1"', True),
+        ('W/"9"', False),
+        ('W/"9", "8"', False),
+        ("", False),
+    ],
 )
 def test_conditions_name_any_a_list_or_one_version(served: Served, feed: str, etags: str, names: bool) -> None:
     id = f"tag-{etags.encode().hex()}"
@@ -32,7 +42,9 @@ def test_conditions_name_any_a_list_or_one_version(served: Served, feed: str, et
 @pytest.mark.parametrize("etag", ["*", 'W/"1"'])
 def test_update_as_create_takes_if_none_match_only_once(served: Served, feed: str, etag: str) -> None:
     id = f"once-{etag.encode().hex()}"
-    statuses = [served.request(feed, "PUT", f"Observation/{id}", body=observation(id), headers={"if-none-match": etag}).status for _ in range(2)]
+    statuses = [
+        served.request(feed, "PUT", f"Observation/{id}", body=observation(id), headers={"if-none-match": etag}).status for _ in range(2)
+    ]
     assert statuses == [201, 412]
     entry = {"resource": observation(id), "request": {"method": "PUT", "url": f"Observation/{id}", "ifNoneMatch": etag}}
     body = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
@@ -50,7 +62,14 @@ def test_update_may_keep_a_reference_to_a_deleted_resource(served: Served, feed:
     token = feed if persona == "backend" else served.token("demo-public", "user/*.cruds", "clinician")
     adult = {"subject": {"reference": "Patient/adult"}}
     assert served.request(feed, "PUT", "Observation/leaves", body=observation("leaves", **adult)).status == 201
-    report = {"resourceType": "DiagnosticReport", "id": "kept", "status": "final", "code": {"text": "x"}, "result": [{"reference": "Observation/leaves"}], **adult}
+    report = {
+        "resourceType": "DiagnosticReport",
+        "id": "kept",
+        "status": "final",
+        "code": {"text": "x"},
+        "result": [{"reference": "Observation/leaves"}],
+        **adult,
+    }
     assert served.request(feed, "PUT", "DiagnosticReport/kept", body=report).status == 201
     assert served.request(feed, "DELETE", "Observation/leaves").status == 204
     seen = served.get(token, "DiagnosticReport/kept").json
@@ -89,7 +108,9 @@ def test_include_brings_the_version_that_a_reference_names(served: Served, feed:
 def test_version_of_a_hidden_resource_is_not_included(served: Served, feed: str) -> None:
     """Nor one that only somebody else counts: the number in the reference is looked up as the caller counts versions."""
     parent = served.app_token("parent-a", "teen")
-    row = observation("names-hidden", subject={"reference": "Patient/teen"}, code={"coding": [{"system": "http://loinc.org", "code": "8867-4"}]})
+    row = observation(
+        "names-hidden", subject={"reference": "Patient/teen"}, code={"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
+    )
     row["derivedFrom"] = [{"reference": "Observation/teen-hiv-screen/_history/1"}]
     assert served.request(feed, "PUT", "Observation/names-hidden", body=row).status == 201
     query = "Observation?_id=names-hidden&_include=Observation:derived-from"

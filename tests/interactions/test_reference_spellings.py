@@ -80,7 +80,25 @@ def test_reference_is_stored_in_one_spelling_or_refused(served: Served, tmp_path
     assert accepted & CONDITIONAL == (CONDITIONAL & set(spellings) if resolves else set())
 
 
-PIECES = ("Encounter", "teen-mh-visit", "/", "//", ".", "..", "#", "?", "_history", "1", " ", "%2F", "\\", "fhir", BASE, "http:", "127.0.0.1:8000")
+PIECES = (
+    "Encounter",
+    "teen-mh-visit",
+    "/",
+    "//",
+    ".",
+    "..",
+    "#",
+    "?",
+    "_history",
+    "1",
+    " ",
+    "%2F",
+    "\\",
+    "fhir",
+    BASE,
+    "http:",
+    "127.0.0.1:8000",
+)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -98,14 +116,18 @@ def test_generated_spellings_never_open_a_hidden_visit(served: Served, tmp_path:
         assert served.request(feed, "DELETE", "Observation/spelt").status == 204
 
 
-@pytest.mark.parametrize("spelling", [f"/{VISIT}", f"{VISIT}#part", "Encounter?_id=teen-mh-visit", "urn:uuid:53fefa32-fcbb-4ff8-8a92-55ee120877b7"])
+@pytest.mark.parametrize(
+    "spelling", [f"/{VISIT}", f"{VISIT}#part", "Encounter?_id=teen-mh-visit", "urn:uuid:53fefa32-fcbb-4ff8-8a92-55ee120877b7"]
+)
 def test_refusal_names_the_place(served: Served, spelling: str) -> None:
     answer = served.request(served.token(), "POST", "Observation", body=measurement(spelling))
     assert answer.status == 400
     assert answer.json["issue"][0]["expression"] == ["Observation.encounter.reference"]
 
 
-@pytest.mark.parametrize("text", [r"Encounter\\/teen-mh-visit", r"Encounter/teen-mh-visit\"", r"Encounter/teen-mh-visit\n", r"\tEncounter/x"])
+@pytest.mark.parametrize(
+    "text", [r"Encounter\\/teen-mh-visit", r"Encounter/teen-mh-visit\"", r"Encounter/teen-mh-visit\n", r"\tEncounter/x"]
+)
 def test_escapes_that_json_requires_do_not_hide_a_reference(served: Served, text: str) -> None:
     body = str(measurement("HERE")).replace("'", '"').replace("HERE", text)
     assert served.request(served.token(), "POST", "Observation", body=body.encode()).status == 400
@@ -126,7 +148,8 @@ def test_url_of_this_server_gets_its_one_spelling(served: Served, spelling: str,
 
 @pytest.mark.parametrize(
     ("url", "status"),
-    [("/Binary/x", 400), ("./Binary/x", 400), ("Binary//x", 400), ("binary/x", 400), ("Binary/x/", 400), ("//127.0.0.1:8000/fhir/Binary/x", 400),
+    [("/Binary/x", 400), ("./Binary/x", 400), ("Binary//x", 400), ("binary/x", 400), ("Binary/x/", 400),
+    ("//127.0.0.1:8000/fhir/Binary/x", 400),
      ("Binary%2Fx", 400), ("Binary/x", 201), ("Binary/x#page=2", 201), ("letter.pdf", 201), ("scans/letter.pdf", 201)],
 )  # fmt: skip
 def test_relative_url_that_could_be_a_resource_must_be_exact(served: Served, url: str, status: int) -> None:
@@ -138,6 +161,44 @@ def test_relative_url_that_could_be_a_resource_must_be_exact(served: Served, url
 
 def test_foreign_urls_stay_as_written(served: Served) -> None:
     feed = served.token()
-    for url in ("https://other.example/fhir/Encounter/teen-mh-visit", "https://other.example//fhir/Encounter/x/", "http://127.0.0.1:8001/fhir/Encounter/x"):
+    for url in (
+        "https://other.example/fhir/Encounter/teen-mh-visit",
+        "https://other.example//fhir/Encounter/x/",
+        "http://127.0.0.1:8001/fhir/Encounter/x",
+    ):
         stored = served.request(feed, "POST", "Observation", body=measurement(url))
         assert (stored.status, stored.json["encounter"]["reference"]) == (201, url)
+
+
+@pytest.mark.parametrize("spelling", legal("Patient/teen"))
+def test_every_legal_spelling_leads_to_the_same_patient(served: Served, spelling: str) -> None:
+    """In the compartment, in searches and includes, in $everything, in a group's export and for a parent."""
+    feed, parent = served.token(), served.app_token("parent-a", "teen")
+    row = measurement("Encounter/teen-well-visit") | {"subject": {"reference": spelling}}
+    assert served.request(feed, "PUT", "Observation/spelt", body=row).status in (200, 201)
+    for token in (feed, parent):
+        for subject in legal("Patient/teen"):
+            assert "spelt" in served.all_ids(token, f"Observation?subject={subject}&_count=1000"), subject
+        for query in ("Observation?patient=teen&_count=1000", f"Observation?subject=HTTP{BASE[4:]}//Patient/teen/&_count=1000"):
+            assert "spelt" in served.all_ids(token, query)
+        assert "spelt" in served.all_ids(token, "Patient/teen/$everything?_count=1000")
+        assert "spelt" in served.get(token, "Patient?_id=teen&_revinclude=Observation:subject").ids("Observation")
+    group = {"resourceType": "Group", "id": "spelt", "type": "person", "actual": True, "member": [{"entity": {"reference": spelling}}]}
+    assert served.request(feed, "PUT", "Group/spelt", body=group).status in (200, 201)
+    for query in ("Group/spelt/$export?_type=Observation", f"Patient/$export?_type=Observation&patient={BASE}/Patient/teen/_history/1"):
+        started = served.get(feed, query, prefer="respond-async")
+        done = served.get(feed, started.headers["content-location"])
+        assert done.status == 200 and '"id":"spelt"' in served.get(feed, done.json["output"][0]["url"]).body.decode(), query
+    assert served.request(feed, "DELETE", "Observation/spelt").status == 204
+
+
+@pytest.mark.parametrize("version", ["", "/_history/1"])
+def test_grant_counts_whether_or_not_it_names_versions(served: Served, version: str) -> None:
+    feed, proxy = served.token(), served.app_token("proxy-full", "adult")
+    for name in ("Consent/proxy-full-of-adult", "RelatedPerson/proxy-full-of-adult"):
+        text = served.get(feed, name).body.decode()
+        for target in ("Patient/adult", "RelatedPerson/proxy-full-of-adult"):
+            text = text.replace(f'"reference":"{target}"', f'"reference":"{target}{version}"')
+        assert served.request(feed, "PUT", name, body=text.encode()).status == 200
+        assert f'Patient/adult{version}"' in served.get(feed, name).body.decode(), name
+    assert served.get(proxy, "Patient/adult").status == 200

@@ -26,7 +26,8 @@ def bundle(kind: str, reference: str, full_url: str = f"{EHR}/Observation/1") ->
     head: dict[str, Any] = {"resourceType": "Bundle", "type": kind}
     if kind == "document":
         first = {
-            "resourceType": "Composition", "id": "c", "status": "final", "type": code, "title": "x", "date": "2026-11-20", "author": [{"display": "x"}],
+            "resourceType": "Composition", "id": "c", "status": "final", "type": code, "title": "x", "date": "2026-11-20",
+            "author": [{"display": "x"}],
         }  # fmt: skip
         head |= {"identifier": {"system": "urn:x", "value": "1"}, "timestamp": "2026-11-20T00:00:00Z"}
         entries.insert(0, {"fullUrl": f"{EHR}/Composition/c", "resource": first})
@@ -44,7 +45,9 @@ def bundle(kind: str, reference: str, full_url: str = f"{EHR}/Observation/1") ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("reference", ["Patient/inside", "Patient/outside", f"{EHR}/Patient/inside", f"{EHR}/Patient/outside", URN, ABSENT, "Patient/adult"])
+@pytest.mark.parametrize(
+    "reference", ["Patient/inside", "Patient/outside", f"{EHR}/Patient/inside", f"{EHR}/Patient/outside", URN, ABSENT, "Patient/adult"]
+)
 def test_bundle_of_any_type_may_refer_inside_itself_and_elsewhere(served: Served, feed: str, kind: str, reference: str) -> None:
     answer = served.request(feed, "POST", "Bundle", body=bundle(kind, reference))
     assert answer.status == 201, answer.body

@@ -18,7 +18,11 @@ BASE = "http://127.0.0.1:8000/fhir"
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
     for id in ("p1", "p2"):
-        body = {"resourceType": "Patient", "id": id, "identifier": [{"system": "urn:test:mrn", "value": id}, {"system": "urn:test:mrn", "value": "both"}]}
+        body = {
+            "resourceType": "Patient",
+            "id": id,
+            "identifier": [{"system": "urn:test:mrn", "value": id}, {"system": "urn:test:mrn", "value": "both"}],
+        }
         assert server.request(server.token(), "PUT", f"Patient/{id}", body=body).status == 201
     yield server
     server.close()
@@ -57,7 +61,11 @@ def test_relative_reference_is_read_against_the_full_url(served: Served, base: s
 
 
 def test_reference_to_an_updated_entry_leads_to_it(served: Served) -> None:
-    answer = send(served, entry(observation("Patient/p3"), f"{EHR}/Observation/1"), entry({"resourceType": "Patient", "id": "p3"}, f"{EHR}/Patient/p3", "PUT"))
+    answer = send(
+        served,
+        entry(observation("Patient/p3"), f"{EHR}/Observation/1"),
+        entry({"resourceType": "Patient", "id": "p3"}, f"{EHR}/Patient/p3", "PUT"),
+    )
     assert subjects(answer) == ["Patient/p3"]
 
 
@@ -132,14 +140,22 @@ def test_only_transactions_resolve_conditional_references_and_urns(served: Serve
 def test_conditional_create_names_another_entry(served: Served) -> None:
     """Sent twice, the Bundle creates nothing the second time: the placeholder means the Patient that the first entry matches."""
     patient = {"resourceType": "Patient", "identifier": [{"system": "urn:test:mrn", "value": "once"}]}
-    note = {"resourceType": "Basic", "code": {"text": "x"}, "subject": {"reference": URN}, "extension": [{"url": "http://x.example", "valueUri": URN}]}
+    note = {
+        "resourceType": "Basic",
+        "code": {"text": "x"},
+        "subject": {"reference": URN},
+        "extension": [{"url": "http://x.example", "valueUri": URN}],
+    }
     entries = (
         entry(observation(URN), OTHER, ifNoneExist=f"subject={URN}&code=8867-4"),
         entry(patient, URN, ifNoneExist="Patient?identifier=urn:test:mrn|once"),
         entry(note),
     )
     first, second = send(served, *entries), send(served, *entries)
-    assert [[one["response"]["status"] for one in answer.json["entry"]] for answer in (first, second)] == [["201", "201", "201"], ["200", "200", "201"]]
+    assert [[one["response"]["status"] for one in answer.json["entry"]] for answer in (first, second)] == [
+        ["201", "201", "201"],
+        ["200", "200", "201"],
+    ]
     name = f"Patient/{first.json['entry'][1]['resource']['id']}"
     assert subjects(second) == [name, name]
     assert second.json["entry"][2]["resource"]["extension"][0]["valueUri"] == name
@@ -179,6 +195,8 @@ def test_new_entries_of_a_batch_cannot_be_referred_to(served: Served) -> None:
         ("DELETE", "Patient/p1/_history/1"), ("DELETE", "Patient/p1/$purge"), ("DELETE", "Patient/p1/Observation"), ("DELETE", "a/b"),
         ("DELETE", "Foo/1"), ("DELETE", "Patient?identifier=urn:test:mrn|p1"), ("DELETE", "Patient"), ("DELETE", ""), ("DELETE", "/"),
         ("POST", "Patient/$validate"), ("POST", "Patient/p9"), ("POST", "Patient?x=y"), ("POST", ""), ("POST", "Patient/_search"),
+        ("DELETE", "http://other.example/fhir/Patient/p1"), ("DELETE", f"{BASE}Patient/p1"), ("DELETE", f"{BASE}/Patient/p1/$purge"),
+        ("DELETE", "Patient/p1?x=y"), ("PUT", "Patient/p1?x=y"), ("PUT", "http://other.example/fhir/Patient/p1"),
         ("PUT", "Patient"), ("PUT", "Patient/p1/_history/1"), ("PUT", "Patient?identifier=x"), ("PUT", ""), ("GET", "$export"),
         ("GET", "metadata/x/y"), ("GET", ""), ("PATCH", "Patient/p1"), ("DELETE", "Patient/p_1"), ("DELETE", "$export-status/1"),
     ],

@@ -93,13 +93,18 @@ def test_bases_of_the_source_count_as_this_server(empty: Served, tmp_path: Path)
 def test_conditional_references_lead_to_the_one_match(empty: Served, tmp_path: Path, kind: str) -> None:
     for one in (practitioner("dr", "1", "both"), practitioner("other", "2", "both")):
         empty.request(empty.token(), "PUT", f"Practitioner/{one['id']}", body=one)
-    rows = [observation(id, "Patient/p", performer=[{"reference": f"Practitioner?identifier=urn:test:npi|{id}"}]) for id in ("1", "both", "none")]
+    rows = [
+        observation(id, "Patient/p", performer=[{"reference": f"Practitioner?identifier=urn:test:npi|{id}"}])
+        for id in ("1", "both", "none")
+    ]
     for row in rows:
         path = tmp_path / f"{row['id']}.ndjson"
         if kind == "ndjson":
             path.write_text(json.dumps(row), encoding="utf-8")
         else:
-            path = file(tmp_path, f"{row['id']}.json", kind, entry(row, "", "PUT"), entry({"resourceType": "Patient", "id": "p"}, "", "PUT"))
+            path = file(
+                tmp_path, f"{row['id']}.json", kind, entry(row, "", "PUT"), entry({"resourceType": "Patient", "id": "p"}, "", "PUT")
+            )
         report = empty.load(path)
         said = {"1": [], "both": ["several resources"], "none": ["no resource"]}[row["id"]]
         assert [word for word in said if word not in reasons(report)[0]] == [] and bool(report.rejects) is bool(said)
@@ -112,13 +117,16 @@ def test_conditional_references_lead_to_the_one_match(empty: Served, tmp_path: P
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
-        (URN, "does not resolve"), ("Practitioner?colour=red", "colour"), ("Practitioner?_count=1", "_count"), ("Practitioner?", "literal reference"),
+        (URN, "does not resolve"), ("Practitioner?colour=red", "colour"), ("Practitioner?_count=1", "_count"), ("Practitioner?",
+        "literal reference"),
         ("/Practitioner/1", "literal reference"), ("Practitioner/1#x", "literal reference"), ("urn:uuid:1", "literal reference"),
     ],
 )  # fmt: skip
 def test_reference_that_leads_nowhere_is_rejected_with_the_reason(empty: Served, tmp_path: Path, reference: str, said: str) -> None:
     bad = observation("bad", "Patient/p", performer=[{"reference": reference}])
-    report = empty.load(file(tmp_path, "one.json", "batch", entry(bad, URN.replace("1", "2")), entry({"resourceType": "Patient"}, URN.replace("1", "3"))))
+    report = empty.load(
+        file(tmp_path, "one.json", "batch", entry(bad, URN.replace("1", "2")), entry({"resourceType": "Patient"}, URN.replace("1", "3")))
+    )
     assert report.stored == 1 and len(report.rejects) == 1 and said in reasons(report)[0]
     issue = json.loads(report.rejects[0])["outcome"]["issue"][0]
     assert "expression" not in issue or issue["expression"] == ["Observation.performer[0].reference"]
@@ -142,7 +150,13 @@ def test_command_resolves_references_to_files_that_come_later(tmp_path: Path, mo
     folder.mkdir()
     rows = [observation(id, "Patient/p", performer=[{"reference": f"Practitioner?identifier=urn:test:npi|{id}"}]) for id in ("1", "none")]
     for row in rows:
-        file(folder, f"Patient{row['id']}.json", "transaction", entry({"resourceType": "Patient", "id": "p"}, "", "PUT"), entry(row, "", "PUT"))
+        file(
+            folder,
+            f"Patient{row['id']}.json",
+            "transaction",
+            entry({"resourceType": "Patient", "id": "p"}, "", "PUT"),
+            entry(row, "", "PUT"),
+        )
     file(folder, "practitioners.json", "batch", entry(practitioner("dr", "1"), "", "PUT"))
     rejects = tmp_path / "why.ndjson"
     run = CliRunner().invoke(main, ["load", str(folder), "--rejects", str(rejects), "--from-base", EHR])
@@ -170,16 +184,34 @@ async def all_references(server: Served) -> set[str]:
 
         visibility = Visibility.unrestricted(len(await snapshot.classes()))
         found: set[str] = set()
-        for type in ("Observation", "Encounter", "Claim", "ExplanationOfBenefit", "MedicationRequest", "Condition", "Procedure", "CareTeam", "Immunization"):
+        for type in (
+            "Observation",
+            "Encounter",
+            "Claim",
+            "ExplanationOfBenefit",
+            "MedicationRequest",
+            "Condition",
+            "Procedure",
+            "CareTeam",
+            "Immunization",
+        ):
             rows = (await snapshot.find(type, EVERYTHING, visibility, limit=5000)).rows
             found |= {one.text for row in rows for one in found_references(json.loads(row.body))}
         return found
 
 
 @pytest.mark.parametrize("reference", ["/Patient/p", "Patient/p/", "Patient?identifier=1", URN, "Patient/p#x", "Patient\\p"])
-def test_doctor_counts_stored_references_that_cannot_be_read(empty: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str) -> None:
+def test_doctor_counts_stored_references_that_cannot_be_read(
+    empty: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
     """A store from before the rule: its rows were written when the door took them."""
-    good = file(tmp_path, "good.json", "batch", entry({"resourceType": "Patient", "id": "p"}, "", "PUT"), entry(observation("good", "Patient/p"), "", "PUT"))
+    good = file(
+        tmp_path,
+        "good.json",
+        "batch",
+        entry({"resourceType": "Patient", "id": "p"}, "", "PUT"),
+        entry(observation("good", "Patient/p"), "", "PUT"),
+    )
     empty.load(good)
     assert empty.run(unreadable_references(empty.parts.store)) == []
     with monkeypatch.context() as patch:
