@@ -22,7 +22,7 @@ from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.references import exact_target
-from fhir_server.resources.server_base import server_base
+from fhir_server.resources.server_base import ServerBase, server_base
 from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.references import has_readable_references
 from fhir_server.writing.writer import rank
@@ -164,7 +164,7 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
     method = member["method"]
     if method not in _ORDER:
         raise Problem("method", f"A Bundle does not support {method}.")
-    url = urlsplit(member["url"].removeprefix(service.base))
+    url = urlsplit(_relative_url(member["url"], links.server))
     path = tuple(segment for segment in url.path.split("/") if segment)
     entry_request = msgspec.structs.replace(
         request, method=method, path=path, query=parse_query(url.query.encode("ascii", "replace")),
@@ -190,6 +190,14 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
     return BundleEntry(index, full_url, entry_request, draft, str(draft.id) if method == "PUT" else new or service.new_id())
 
 
+def _relative_url(url: str, server: ServerBase) -> str:
+    """The URL of an entry's request below the FHIR base.  Raises Problem ``invalid`` for a URL of another server."""
+    relative = server.relative(url)
+    if relative is None and "://" in url.partition("?")[0]:
+        raise Problem("invalid", "The entry's request.url leads to another server.")
+    return url if relative is None else relative
+
+
 def _require_transaction_route(request: Request) -> None:
     """Require that a transaction can do what an entry's method and URL say.
 
@@ -198,8 +206,8 @@ def _require_transaction_route(request: Request) -> None:
     route = match_route(request)
     if route.code not in ("create", "update", "delete") and (route.read_handler is None or request.method == "POST"):
         raise Problem("invalid", "This request cannot be part of a transaction.")
-    if route.code == "create" and request.query:
-        raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in ifNoneExist.")
+    if route.code in ("create", "update", "delete"):
+        write.require_no_criteria(request)
 
 
 def _headers(request: Request, member: Mapping[str, Any]) -> dict[str, str]:

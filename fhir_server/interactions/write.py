@@ -51,8 +51,7 @@ async def create(request: Request, service: Service, audit: AuditContext) -> Res
     create and would store duplicates.
     """
     request.require_json()
-    if any(name not in ("_format", "_pretty") for name, _ in request.query):
-        raise Problem("invalid", "A create takes no search parameters; a conditional create sends them in If-None-Exist.")
+    require_no_criteria(request)
     draft = parse_draft(request.body, request.path[0], base=service.base)
     return await service.write_with_view(request, audit, lambda context: create_in(context, request, service, draft))
 
@@ -60,6 +59,7 @@ async def create(request: Request, service: Service, audit: AuditContext) -> Res
 async def update(request: Request, service: Service, audit: AuditContext) -> Response:
     """``PUT Type/id``.  A trusted caller can also create a resource with an id of its choice."""
     request.require_json()
+    require_no_criteria(request)
     draft = parse_draft(request.body, request.path[0], base=service.base)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id differs from the id in the URL.")
@@ -68,7 +68,14 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
 
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
     """``DELETE Type/id``: 204, also for a resource that does not exist."""
+    require_no_criteria(request)
     return await service.write_with_view(request, audit, lambda context: delete_in(context, request))
+
+
+def require_no_criteria(request: Request) -> None:
+    """Require that the URL of a write has no search parameters, which would be ignored.  Raises Problem ``invalid``."""
+    if any(name not in ("_format", "_pretty") for name, _ in request.query):
+        raise Problem("invalid", "This URL takes no search parameters; a conditional create sends them in If-None-Exist.")
 
 
 async def create_in(

@@ -134,12 +134,13 @@ class BundleLinks:
             return text
         value = jsontext.parse(text)
         found = uri_values(value) if isinstance(value, dict) else ()
-        changed = {one: _string(new) for one in found if (new := self._rewritten(one, full_url)) is not None}
-        text = jsontext.replace_values(text, {one.path: new for one, new in changed.items()})
-        for one, new in changed.items():
+        changed = {one: _string(link) for one in found if (link := self._rewritten(one, full_url)) is not None}
+        text = jsontext.replace_values(text, {one.path: link for one, link in changed.items()})
+        for one, text_of_link in changed.items():
             if one.datatype in ("uuid", "oid"):  # these are choices such as value[x]; Type/id is no uuid, but a uri
                 name = str(one.path[-1])
-                text = text.replace(_string(name) + b":" + new, _string(name.removesuffix(one.datatype.capitalize()) + "Uri") + b":" + new)
+                as_uri = _string(name.removesuffix(one.datatype.capitalize()) + "Uri")
+                text = text.replace(_string(name) + b":" + text_of_link, as_uri + b":" + text_of_link)
         return text
 
     def _may_have_other_links(self, text: bytes) -> bool:

@@ -44,6 +44,7 @@ _ABSOLUTE: Final = re.compile(r'[A-Za-z][A-Za-z0-9+.\-]*://[^\s\x00-\x20\x7f/?#\
 _UUID: Final = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _URN: Final = re.compile(rf"urn:(?:uuid:{_UUID}|oid:[0-2](?:\.(?:0|[1-9][0-9]*))+)")
 _CONDITIONAL: Final = re.compile(rf"({_TYPE})\?\S+")
+_MAX_CACHED: Final = 200  # characters of a reference
 _RESTFUL: Final = re.compile(rf"(\S+)/({_TYPE})/({ID_PATTERN})(?:/_history/({ID_PATTERN}))?")
 _URL_TARGET: Final = re.compile(rf"({_TYPE})/({ID_PATTERN})(?:/_history/{ID_PATTERN})?(?:[?#].*)?")
 
@@ -66,6 +67,11 @@ def parse_reference(text: str) -> LiteralReference | None:
 
     The type of a relative or conditional reference is one of R4. An absolute URL may name a type that R4 does not have.
     """
+    return _parsed(text) if len(text) < _MAX_CACHED else _parsed.__wrapped__(text)
+
+
+@functools.lru_cache(8192)  # the same few patients, visits and practitioners are named again and again
+def _parsed(text: str) -> LiteralReference | None:
     match = _RELATIVE.fullmatch(text)
     if match is not None:
         return LiteralReference("relative", match[1], match[2], match[3] or "") if match[1] in _types() else None

@@ -10,11 +10,14 @@ import functools
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 _URL: Final = re.compile(r"(https?):/*([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_MAX_CACHED: Final = 500  # characters of a URL
+_MAX_FOREIGN: Final = 1000
 _MAX_DECODINGS: Final = 3  # of percent-encoding within percent-encoding
 
 
@@ -35,7 +38,18 @@ class ServerBase:
 
     def __init__(self, base: str, aliases: tuple[str, ...] = ()) -> None:
         self.base = base
+        self._foreign: set[bytes] = set()  # authorities of other servers: most resources have the same few
         self._places = tuple(place for place in map(_place, (base, *aliases)) if place is not None)
+
+    def may_have_authority(self, authorities: Iterable[bytes]) -> bool:
+        """Whether a URL with one of these authorities (lower case, as written) can lead to this server; a quick test."""
+        unknown = set(authorities) - self._foreign
+        for authority in unknown:
+            if not authority or any((place.host, place.port) in _hosts(authority) for place in self._places):
+                return True
+        if len(self._foreign) < _MAX_FOREIGN:
+            self._foreign |= unknown
+        return False
 
     def relative(self, text: str) -> str | None:
         """What follows the base in an absolute URL that leads to this server in any spelling; None for other texts.
@@ -45,7 +59,7 @@ class ServerBase:
         """
         if text[:4] not in ("http", "HTTP") and text[:4].lower() != "http":
             return None
-        place = _place(text)
+        place = _place(text) if len(text) < _MAX_CACHED else _place.__wrapped__(text)
         if place is None:
             return None
         for own in self._places:
@@ -60,6 +74,13 @@ class ServerBase:
 def server_base(base: str, aliases: tuple[str, ...] = ()) -> ServerBase:
     """The recognizer of this base URL."""
     return ServerBase(base, aliases)
+
+
+@functools.lru_cache(1024)
+def _hosts(authority: bytes) -> frozenset[tuple[str, str]]:
+    """Host and port of a URL with this authority, for both schemes."""
+    found = (_place(f"{scheme}://{authority.decode()}/") for scheme in _DEFAULT_PORTS)
+    return frozenset((place.host, place.port) for place in found if place is not None)
 
 
 @functools.lru_cache(4096)  # most URLs in resources are the same few systems and profiles

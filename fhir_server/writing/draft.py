@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from fhir_server import jsontext
@@ -20,24 +19,20 @@ from fhir_server.writing import own_urls, stored_bundles
 from fhir_server.writing.references import found_references, has_readable_references, references
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draft:
-    """A valid received resource: its type, its parsed value, and the JSON text of each of its members."""
+    """A valid received resource: its type, its parsed value, the JSON text of each of its members, its literal references as written."""
 
     type: str
     value: dict[str, Any]
     parts: Mapping[str, bytes]
+    references: frozenset[str]
 
     @property
     def id(self) -> str | None:
         return self.value.get("id")
 
-    @cached_property
-    def references(self) -> frozenset[str]:
-        """Every literal reference in it, as written."""
-        return references(b",".join(self.parts.values()))
-
-    @cached_property
+    @property
     def conditional_references(self) -> frozenset[str]:
         """Its references of the form ``Type?criteria``, which must be resolved before it is stored; a stored Bundle keeps its own."""
         return frozenset(text for text in self.references if "?" in text and _kind(text) == "conditional" and self.type != "Bundle")
@@ -50,7 +45,7 @@ class Draft:
 
     def with_text(self, text: bytes) -> Draft:
         """The draft with another JSON text, which differs in references to resources of the same types only, and so is valid too."""
-        return Draft(self.type, jsontext.parse(text), jsontext.members(text))
+        return Draft(self.type, jsontext.parse(text), jsontext.members(text), references(text))
 
 
 def parse_draft(text: bytes, type: str | None = None, *, base: str = "", conditional: bool = False) -> Draft:
@@ -63,9 +58,11 @@ def parse_draft(text: bytes, type: str | None = None, *, base: str = "", conditi
     value = jsontext.parse(text)
     if not has_readable_references(text, value):
         text = jsontext.unescape(text)
-    normalized = own_urls.normalize(text, value, base)
-    if normalized is not text:
-        text, value = normalized, jsontext.parse(normalized)
+    doubts = own_urls.doubts(text, base)
+    if doubts.own:
+        text = own_urls.normalize(text, value, base)
+        value = jsontext.parse(text)
+    found = references(text)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")
     name = value.get("resourceType")
@@ -73,16 +70,16 @@ def parse_draft(text: bytes, type: str | None = None, *, base: str = "", conditi
         raise Problem("invalid", "The body's resourceType is not a resource type of R4.")
     if type is not None and name != type:
         raise Problem("invalid", f"The body is a {name}; this URL takes a {type}.")
-    issues = (*validate.check(name, value), *own_urls.issues(value, text, base), *_unresolved(name, value, text, conditional))
+    issues = (*validate.check(name, value), *own_urls.issues(value, doubts, base), *_unresolved(name, value, found, conditional))
     if issues:
         raise Problem("invalid", issues[0].text, issues)
     # Compact, because the layout around a removed element would show that it was removed.
-    return Draft(name, value, jsontext.members(jsontext.compact(text)))
+    return Draft(name, value, jsontext.members(jsontext.compact(text)), found)
 
 
-def _unresolved(name: str, value: dict[str, Any], text: bytes, conditional: bool) -> list[Issue]:
+def _unresolved(name: str, value: dict[str, Any], texts: frozenset[str], conditional: bool) -> list[Issue]:
     """One issue for each reference that no read could follow: a URN, and ``Type?criteria`` unless ``conditional``."""
-    if not any(reference[:4] == "urn:" or "?" in reference for reference in references(text)):
+    if not any(text[:4] == "urn:" or "?" in text for text in texts):
         return []
     refused = {"urn", "conditional"} - ({"conditional"} if conditional else set())
     if name == "Bundle":  # its entries name one another by URN, and those of a transaction by criteria too

@@ -29,8 +29,15 @@ def restore_hidden(draft: Draft, current: Row, hidden: Iterable[Path]) -> Draft:
             case (str(name), int(position)):
                 new[name] = _with_item(new.get(name, b"[]"), jsontext.items(old[name])[position])
             case _:
-                raise Problem("conflict", "This resource has elements that are hidden from this caller, who therefore cannot replace it.")
-    return parse_draft(jsontext.join_members(new), draft.type) if new != draft.parts else draft
+                raise _conflict()
+    try:
+        return parse_draft(jsontext.join_members(new), draft.type) if new != draft.parts else draft
+    except Problem:  # its text would quote what is hidden
+        raise _conflict() from None
+
+
+def _conflict() -> Problem:
+    return Problem("conflict", "This resource has elements that are hidden from this caller, who therefore cannot replace it.")
 
 
 def _with_item(array: bytes, item: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from fhir_server import jsontext
@@ -19,16 +19,32 @@ from fhir_server.resources import definitions
 from fhir_server.resources.references import parse_reference, url_target
 from fhir_server.resources.server_base import ServerBase, server_base
 from fhir_server.resources.uri_elements import UriValue, uri_values
-from fhir_server.writing.references import found_references, references, replace_references
+from fhir_server.writing.references import found_references, replace_references
 
 _URL_STRING: Final = re.compile(rb'"([hH][tT][tT][pP][sS]?:(?:[^"\\]|\\.)*)"')
-_RELATIVE_URL: Final = re.compile(rb'"\w*[uU]r[il]"\s*:\s*"(?![hH][tT][tT][pP]|urn:|data:)[^"]*[/%\\]')
+# For lower-case text, with literal beginnings: each received resource is scanned with them.
+_AUTHORITY: Final = re.compile(rb'"https?:/*([^/"\\?#]*)')
+_RELATIVE_URL: Final = re.compile(rb'ur[il]"\s*:\s*"(?!https?:|urn:|data:)[^"]*[/%\\]')
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+
+
+class Doubts(NamedTuple):
+    """What a quick look at a JSON text cannot exclude: URLs of this server, and relative URLs in another form than ``Type/id``."""
+
+    own: bool
+    relative: bool
+
+
+def doubts(text: bytes, base: str) -> Doubts:
+    """Look quickly at a JSON text; most have neither, and are not examined further."""
+    scanned = _unescaped(text).lower()
+    server = server_base(base)
+    return Doubts(server.may_have_authority(_AUTHORITY.findall(scanned)), _RELATIVE_URL.search(scanned) is not None)
 
 
 def normalize(text: bytes, value: Any, base: str) -> bytes:
     """The JSON text, whose value is ``value``, with the URLs of this server in their one spelling; ``base`` is the FHIR base URL."""
-    scanned = jsontext.unescape(text) if b"\\u" in text or b"\\/" in text else text
+    scanned = _unescaped(text)
     server = server_base(base)
     odd = {url for raw in set(_URL_STRING.findall(scanned)) if _is_odd(url := _decoded(raw), server)}
     keeps_base = isinstance(value, dict) and value.get("resourceType") == "Bundle"
@@ -40,21 +56,23 @@ def normalize(text: bytes, value: Any, base: str) -> bytes:
     return text
 
 
-def issues(value: Mapping[str, Any], text: bytes, base: str) -> list[Issue]:
+def issues(value: Mapping[str, Any], doubts: Doubts, base: str) -> list[Issue]:
     """One issue for each reference and relative URL that leads to this server, but is not written so that R4 can read it."""
     name = str(value.get("resourceType"))
     found: list[Issue] = []
-    if any(reference[:4].lower() == "http" for reference in references(text)):
-        server = server_base(base)
-        for reference in found_references(value, name):
-            relative = server.relative(reference.text)
-            if relative is not None and parse_reference(relative) is None:
-                found.append(Issue("value", "This URL leads to this server, but not to a resource.", (reference.place,)))
-    if _RELATIVE_URL.search(text):
-        odd = [one for one in uri_values(value) if _is_followed(one) and _is_odd_relative(one.text)]
-        for one in odd:
+    server = server_base(base)
+    for reference in found_references(value, name) if doubts.own else ():
+        relative = server.relative(reference.text)
+        if relative is not None and parse_reference(relative) is None:
+            found.append(Issue("value", "This URL leads to this server, but not to a resource.", (reference.place,)))
+    for one in uri_values(value) if doubts.relative else ():
+        if _is_followed(one) and _is_odd_relative(one.text):
             found.append(Issue("value", "A relative URL of a resource is written Type/id.", (_expression(name, one.path),)))
     return found
+
+
+def _unescaped(text: bytes) -> bytes:
+    return jsontext.unescape(text) if b"\\" in text and (b"\\u" in text or b"\\/" in text) else text
 
 
 def _decoded(raw: bytes) -> str:

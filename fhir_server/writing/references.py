@@ -33,7 +33,7 @@ def has_readable_references(text: bytes, value: Any) -> bool:
 
     It does not if the references are escaped: JSON allows escapes for any character, and some writers escape slashes.
     """
-    return not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_texts(value))
+    return b"\\" not in text or not (b"\\/" in text or b"\\u" in text) or references(text).issuperset(_texts(value))
 
 
 def replace_references(text: bytes, replacement: Callable[[str], str | None]) -> bytes:

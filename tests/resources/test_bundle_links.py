@@ -105,7 +105,10 @@ def test_links_are_replaced_in_every_kind_of_element(links: BundleLinks, url: st
     sent = resource(url) | fixed
     expected = resource(new) | fixed
     expected["text"]["div"] = DIV.format(new).replace(f'alt="{new}"', f'alt="{url}"').replace(f"> {new}</div>", f"> {url}</div>")
-    for text in (json.dumps(sent), json.dumps(sent).replace("/", r"\/").replace('"reference": "' + url.replace("/", r"\/"), '"reference": "' + url)):
+    for text in (
+        json.dumps(sent),
+        json.dumps(sent).replace("/", r"\/").replace('"reference": "' + url.replace("/", r"\/"), '"reference": "' + url),
+    ):
         assert json.loads(links.rewrite(text.encode(), "")) == expected
 
 

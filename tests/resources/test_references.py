@@ -30,11 +30,13 @@ KINDS = {
 }
 NONE = (
     "", " ", "/", "Patient", "Patient/", "/Patient/1", "Patient/1/", "Patient//1", "./Patient/1", "../Patient/1", "fhir/Patient/1",
-    " Patient/1", "Patient/1 ", "Patient/1\n", "patient/1", "PATIENT/1", "Patients/1", "Patient/a_b", "Patient/" + "a" * 65, "Patient/1#name",
+    " Patient/1", "Patient/1 ", "Patient/1\n", "patient/1", "PATIENT/1", "Patients/1", "Patient/a_b", "Patient/" + "a" * 65,
+    "Patient/1#name",
     "Patient/1?x=1", "Patient?", "Patients?x=1", "Patient/1/_history", "Patient/1/_history/", "Patient/1/_history/1/2", "Patient/1/name",
     "Patient%2F1", "P%61tient/1", "Patient\\1", "#a b", "##", "# p", "urn:uuid:1", "urn:uuid:", "URN:UUID:" + UUID, "urn:oid:3.1",
     "urn:oid:1.02", "urn:isbn:1", "mailto:a@x.example", "http:/x/Patient/1", "http:Patient/1", "http://", "http:///fhir/Patient/1",
-    "http://x.example/a b", "http://x.example\\fhir", "//x.example/fhir/Patient/1", "x.example/fhir/Patient/1", "Patient/é", "http://x/\x00",
+    "http://x.example/a b", "http://x.example\\fhir", "//x.example/fhir/Patient/1", "x.example/fhir/Patient/1", "Patient/é",
+    "http://x/\x00",
 )  # fmt: skip
 
 
@@ -65,7 +67,13 @@ def test_parts_of_a_reference_are_read() -> None:
     assert parse_reference("Patient?identifier=1") == ("conditional", "Patient", "", "", "")
 
 
-RELATIVE, VERSION, FRAGMENT, QUERY, ABSOLUTE = "Patient/1", "Patient/1/_history/2", "Patient/1#p", "Patient/1?x=1", "https://x.example/Patient/1"
+RELATIVE, VERSION, FRAGMENT, QUERY, ABSOLUTE = (
+    "Patient/1",
+    "Patient/1/_history/2",
+    "Patient/1#p",
+    "Patient/1?x=1",
+    "https://x.example/Patient/1",
+)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ SPELLINGS = (
     "https://ehr.example/api/fhir/Patient//1", "https://ehr.example/api/fhir/Patient/1/", "https://ehr.example/api/fhir/Patient/1//",
     "https://ehr.example/api/./fhir/Patient/1", "https://ehr.example/x/../api/fhir/Patient/1", "https://ehr.example/%61pi/fhir/Patient/1",
     "https://ehr.example/api%2Ffhir/Patient/1", "https://ehr.example/api/fhir/%50atient/1", "https://ehr.example/%2561pi/fhir/Patient/1",
-    "https://%65hr.example/api/fhir/Patient/1", "https://someone@ehr.example/api/fhir/Patient/1", "https:\\\\ehr.example\\api\\fhir\\Patient\\1",
+    "https://%65hr.example/api/fhir/Patient/1", "https://someone@ehr.example/api/fhir/Patient/1",
+    "https:\\\\ehr.example\\api\\fhir\\Patient\\1",
     "https:/ehr.example/api/fhir/Patient/1", "https:///ehr.example/api/fhir/Patient/1",
 )  # fmt: skip
 
@@ -39,7 +40,8 @@ def test_this_machine_has_one_name(host: str) -> None:
     [
         "https://other.example/api/fhir/Patient/1", "https://ehr.example:444/api/fhir/Patient/1", "https://ehr.example/api/fhir2/Patient/1",
         "https://ehr.example/fhir/Patient/1", "https://ehr.example.org/api/fhir/Patient/1", "ftp://ehr.example/api/fhir/Patient/1",
-        "Patient/1", "urn:uuid:1", "", "https://x.example/?u=https://ehr.example/api/fhir/Patient/1", "https://x.example@y.example/api/fhir",
+        "Patient/1", "urn:uuid:1", "", "https://x.example/?u=https://ehr.example/api/fhir/Patient/1",
+        "https://x.example@y.example/api/fhir",
     ],
 )  # fmt: skip
 def test_urls_of_other_servers_are_not_recognized(url: str) -> None:
