@@ -12,6 +12,8 @@ from fhir_server.consent.decision import Actor, may_write, permits
 from fhir_server.consent.policy import ActorKind, load
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.resources import catalog
+from fhir_server.smart.accounts import users
+from fhir_server.smart.core.persons import Person
 from fhir_server.smart.core.scopes import INTERACTIONS, MAX_SCOPES, parse, resource_scopes
 from tests.smart.environment import Page
 from tests.smart.full_environment import Whole
@@ -115,9 +117,7 @@ def test_many_wildcards_never_exceed_the_scopes_of_a_token(whole: Whole) -> None
     assert all(text.startswith("user/*.rs?") for granted in effects.values() for text in granted)
 
 
-async def _person(whole: Whole):  # type: ignore[no-untyped-def]
-    from fhir_server.smart.accounts import users
-
+async def _person(whole: Whole) -> Person:
     user = await users.find(whole.store, "clinician")
     assert user is not None
     return user.person()
