@@ -20,6 +20,7 @@ from fhir_server import linking, portal
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
+from fhir_server.access.scope_effects import ScopeEffects
 from fhir_server.api import FhirApi, Receive, Scope, Send
 from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
@@ -98,6 +99,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         settings.mode,
         settings.secret_key,
         EncounterChoices(store, resolver),
+        ScopeEffects(store, resolver, policy),
         record_security_event=auditor.record_event,
         second_factor=frozenset(settings.roles_with_second_factor),
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),

@@ -43,7 +43,7 @@ def client() -> None:
     multiple=True,
     help="Sensitive category that a backend may receive; MIXED: resources about several patients (Group); *: everything.  May be repeated.",
 )
-@click.option("--trusted", is_flag=True, help="The client may choose ids and send security labels.")
+@click.option("--trusted", is_flag=True, help="The client, with the clearance *, may choose ids and send any security label.")
 def add_client(
     client_id: str, name: str, kind: clients.ClientKind, method: clients.Method, scope: str, redirects: tuple[str, ...],
     launch_uri: str, jwks: Path | None, jwks_uri: str, clearance: tuple[str, ...], trusted: bool,

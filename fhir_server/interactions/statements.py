@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
+from fhir_server.access.view import VisibleVersion
 from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.security_labels import REPORTED_BY
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
@@ -65,18 +66,20 @@ def marked(permissions: Permissions, draft: Draft) -> Draft:
     return with_mark(draft, (REPORTED_BY, code), f"urn:smart-app:{quote(permissions.principal.client_id)}")
 
 
-async def require_may_change(context: WriteContext, draft: Draft, current: Row | None) -> None:
-    """Require that the caller may say what the draft says in place of the ``current`` version (None: it is new).
+async def require_may_change(context: WriteContext, draft: Draft, current: VisibleVersion | None) -> None:
+    """Require that the caller may say what the draft says in place of the ``current`` version, as the caller sees it (None: it is new).
 
-    A person changes what that person reported.  Staff sign with their own name, and change nothing that a person said.  Raises
-    Problem ``forbidden``.
+    A person changes what that person reported.  Staff sign with their own name, and change nothing that a person said.  Hidden
+    parts of the current version do not count, so that a refusal says nothing about them.  Raises Problem ``forbidden``.
     """
     permissions = context.view.permissions
+    if permissions.actor is None or permissions.actor.kind not in _SELF | _PROXIES | _STAFF:
+        return
     present: dict[str, Any] = jsontext.parse(current.body) if current is not None and current.body else {}
     if is_persons_statement(permissions):
         if present and not app_state.covers_app_state(permissions, draft.type) and not _is_own_report(permissions, present):
             raise Problem("forbidden", "Only the person who reported this resource may change it.")
-    elif permissions.actor is not None and permissions.actor.kind in _STAFF:
+    else:
         speaker = _speaker(permissions)
         authorship.require_signed_by(draft, speaker, await _roles(context, draft, speaker), present)
         if current is not None and _is_report(present):

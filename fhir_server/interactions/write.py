@@ -130,10 +130,10 @@ async def update_in(
     meta_rights.require_may_send(view.permissions, draft, current.visible)
     known = (bundle.written if bundle else frozenset()) | {f"{draft.type}/{id}"} | _present_targets(current.visible)
     await require_visible(view, targets - known)
+    await statements.require_may_change(context, draft, current.visible)
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
         draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
-    await statements.require_may_change(context, draft, current.stored)
     draft = statements.marked(view.permissions, draft)
     row = await context.writer.write(draft, id, takes_labels=True, previous=current.stored)
     await statements.record_provenance(context, row, service)

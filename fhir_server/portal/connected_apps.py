@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fhir_server.portal.context import PortalContext
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import sensitive_categories
-from fhir_server.smart.authorize.scope_wording import describe_scope
+from fhir_server.smart.authorize.scope_wording import describe_granted
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import digest
@@ -62,7 +62,7 @@ async def _app(context: PortalContext, user: User, grant: TokenGrant, records: d
     client = await clients.find(context.smart.store, grant.client_id)
     scope = tokens.current_scope(client, grant) if client else ""
     record = records.get(grant.patient, _NO_ACCESS) if grant.patient else _ANY_RECORD
-    scopes = tuple(describe_scope(granted, user.role) for granted in resource_scopes(scope))
+    scopes = describe_granted(resource_scopes(scope), user.role)
     withheld = sensitive_categories.describe(grant.withheld)
     name = client.name if client else grant.client_id
     return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)

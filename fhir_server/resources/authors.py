@@ -21,7 +21,8 @@ _NAMED: Final = frozenset({
     "participant.actor", "participant.member", "participant.individual", "participant.onBehalfOf", "member.entity", "managingEntity",
     "provider", "careTeam.provider", "item.provider", "insurer", "payor", "payee", "payee.party", "provision.actor.reference",
     "managingOrganization", "organization", "generalPractitioner", "contact.organization", "link.other", "link.target",
-    "serviceProvider", "manufacturer", "supplier", "context.sourcePatientInfo", "activity.detail.performer", "dispenseRequest.performer", "action.participant",
+    "serviceProvider", "manufacturer", "supplier", "activity.detail.performer", "dispenseRequest.performer", "action.participant",
+    "context.sourcePatientInfo",
 })  # fmt: skip
 # In these types ``performer`` is who is asked to act.
 _REQUESTS: Final = frozenset({"DeviceRequest", "MedicationRequest", "ServiceRequest"})

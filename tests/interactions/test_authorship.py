@@ -298,3 +298,15 @@ def test_each_element_that_may_name_a_speaker_is_decided() -> None:
     assert undecided == set()
     assert "subject" not in authors.speaking("Observation") and "recipient" not in authors.speaking("Communication")
     assert "performer" in authors.speaking("Observation") and "performer" not in authors.speaking("ServiceRequest")
+
+
+def test_hidden_part_of_a_report_does_not_show_in_a_refusal(served: Served, feed: str) -> None:
+    clinician = served.token("demo-public", "user/*.cruds", "clinician")
+    about = [ref("Account/adult-account"), ref("Patient/adult")]
+    mark = {"tag": [{"system": REPORTED, "code": "patient-reported"}]}
+    made = served.request(feed, "POST", "Communication", body=message("adult", sender=ref("Patient/adult"), about=about, meta=mark))
+    shown = served.get(clinician, f"Communication/{made.json['id']}").json
+    assert shown["about"] == about[1:]  # the account is hidden from the clinician
+    answer = served.request(clinician, "PUT", f"Communication/{shown['id']}", body=shown | {"status": "stopped"})
+    assert answer.status == 200 and answer.json["about"] == about[1:]
+    assert len(served.get(feed, f"Communication/{shown['id']}").json["about"]) == 2

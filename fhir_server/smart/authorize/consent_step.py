@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import category_scopes, requests, sensitive_categories
+from fhir_server.smart.authorize.category_scopes import CategoryScope
 from fhir_server.smart.authorize.requests import AuthorizationRequest
-from fhir_server.smart.authorize.scope_wording import describe_scope
+from fhir_server.smart.authorize.scope_wording import ScopeWords, describe_scope, describe_wildcard
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, new_secret
-from fhir_server.smart.core.persons import RecordChoice, own_reference
-from fhir_server.smart.core.scopes import resource_scopes
+from fhir_server.smart.core.persons import RecordChoice, Role, own_reference
+from fhir_server.smart.core.scopes import Scope, resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.grants import Decision
@@ -20,6 +22,7 @@ from fhir_server.web.forms import Form
 
 OFFLINE: Final = "offline_access"
 ONLINE: Final = "online_access"
+NOTHING: Final = "You cannot give this app anything that it asks for in this record. Choose Deny."
 
 
 class UnclearAnswerError(ValueError):
@@ -39,11 +42,14 @@ async def consent_offer(smart: SmartContext, authorization: AuthorizationRequest
     """Return the template values of the consent page: the record, the requested scopes in words, and how long access lasts."""
     names = authorization.scope.split()
     choice, launched = await _choice(smart, authorization, session), await _launch(smart, authorization)
+    effective = await _effective_scopes(smart, authorization, session, _patient(choice, launched))
+    offered = {text: resource_scopes(" ".join(granted)) for text, granted in effective.items() if granted}
     return {
         "choice": choice,
         "launched": launched is not None and choice is None,
-        "scopes": [(scope.text, describe_scope(scope, session.user.role)) for scope in resource_scopes(authorization.scope)],
-        "parts": category_scopes.narrower_scopes(authorization.scope),
+        "scopes": [(text, _describe(scopes, session.user.role)) for text, scopes in offered.items()],
+        "nothing": bool(effective) and not offered,
+        "parts": _category_parts(effective),
         "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(authorization, session) else {},
         "identity": "openid" in names or "fhirUser" in names,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in names else 0,
@@ -65,13 +71,13 @@ async def build_decision(smart: SmartContext, authorization: AuthorizationReques
 
     Raises UnclearAnswerError.
     """
-    scope = _granted_scope(authorization, form)
     choice, launched = await _choice(smart, authorization, session), await _launch(smart, authorization)
     if authorization.parameter("launch") and (launched is None or launched.username != session.user.username):
         return None
     if authorization.needs_record(session) and choice is None:
         raise UnclearAnswerError("You no longer have access to this record. Go back and choose again.")
-    patient = launched.patient if launched else choice.patient if choice else None
+    patient = _patient(choice, launched)
+    scope = _granted_scope(authorization, form, await _effective_scopes(smart, authorization, session, patient))
     withheld = _withheld(authorization, session, form)
     encounter = await _visible_encounter(smart, session, patient, launched.encounter if launched else authorization.encounter, withheld)
     names = set(scope.split())
@@ -90,19 +96,46 @@ async def build_decision(smart: SmartContext, authorization: AuthorizationReques
     return Decision(token_grant, session.started // SECOND, authorization.parameter("launch"))
 
 
-def _granted_scope(authorization: AuthorizationRequest, form: Form) -> str:
-    """Return the requested scopes without those deselected.  A form without the field ``listed`` deselects nothing."""
-    optional = {scope.text for scope in resource_scopes(authorization.scope)} | {OFFLINE, ONLINE}
+def _patient(choice: RecordChoice | None, launched: Launch | None) -> str | None:
+    """The id of the record for which consent is asked; None for a token that opens several records."""
+    return launched.patient if launched else choice.patient if choice else None
+
+
+async def _effective_scopes(
+    smart: SmartContext, authorization: AuthorizationRequest, session: Session, patient: str | None
+) -> Mapping[str, tuple[str, ...]]:
+    return await smart.effective_scopes(session.user.person(), patient, authorization.scope, smart.now())
+
+
+def _describe(scopes: tuple[Scope, ...], role: Role) -> ScopeWords:
+    return describe_wildcard(scopes, role) if len(scopes) > 1 else ScopeWords(describe_scope(scopes[0], role))
+
+
+def _category_parts(effective: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[CategoryScope, ...]]:
+    """The category scopes that the user may choose in place of a requested scope."""
+    parts = category_scopes.narrower_scopes(" ".join(text for granted in effective.values() for text in granted))
+    return {text: parts[granted[0]] for text, granted in effective.items() if len(granted) == 1 and granted[0] in parts}
+
+
+def _granted_scope(authorization: AuthorizationRequest, form: Form, effective: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the scopes that have an effect, without those deselected.  A form without the field ``listed`` deselects nothing.
+
+    Raises UnclearAnswerError if nothing is left of the requested resource scopes.
+    """
+    if effective and not any(effective.values()):
+        raise UnclearAnswerError(NOTHING)
+    optional = effective.keys() | {OFFLINE, ONLINE}
     if not any(name == "listed" for name, _ in form):
-        return authorization.scope
+        whole = (text for scope in authorization.scope.split() for text in effective.get(scope, (scope,)))
+        return " ".join(dict.fromkeys(whole))
     selected = {value for name, value in form if name == "scope"}
     selected_parts = {value for name, value in form if name == "part"}
-    offered = category_scopes.narrower_scopes(authorization.scope)
+    offered = _category_parts(effective)
     granted: dict[str, None] = {}
     for scope in authorization.scope.split():
         parts = [part.text for part in offered.get(scope, ()) if part.text in selected_parts]
-        granted.update(dict.fromkeys(parts or ([scope] if scope not in optional or scope in selected else [])))
-    if resource_scopes(authorization.scope) and not resource_scopes(" ".join(granted)):
+        granted.update(dict.fromkeys(parts or (effective.get(scope, (scope,)) if scope not in optional or scope in selected else ())))
+    if effective and not resource_scopes(" ".join(granted)):
         raise UnclearAnswerError("Select at least one kind of information, or choose Deny.")
     return " ".join(granted)
 

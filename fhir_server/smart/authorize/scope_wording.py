@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from fhir_server.smart.core.persons import Role
 from fhir_server.smart.core.scopes import Scope
@@ -13,6 +14,7 @@ _TYPES: Final = {
     "Account": "Bills and balances",
     "AllergyIntolerance": "Allergies",
     "Appointment": "Appointments",
+    "Basic": "Settings and notes that the app keeps for you",
     "CarePlan": "Care plans",
     "CareTeam": "Care team",
     "ChargeItem": "Charges",
@@ -46,9 +48,21 @@ _TYPES: Final = {
     "ServiceRequest": "Orders and referrals",
     "Specimen": "Samples",
 }
+# What patients and proxies add of these types
+_WRITTEN_BY_PATIENTS: Final = {
+    "Immunization": "Vaccinations given elsewhere",
+    "Observation": "Home readings, habits and symptoms",
+}
 _VERBS: Final = {"r": "read", "s": "read", "c": "add", "u": "change", "d": "delete"}
 _CATEGORY: Final = re.compile(r"(?:[^|,\\$]+\|)?[a-z][a-z-]*")
 _ORDER: Final = ("read", "add", "change", "delete")
+
+
+class ScopeWords(NamedTuple):
+    """A scope on the consent page: a line, and a list of what it covers in detail, which is empty if the line says all."""
+
+    line: str
+    details: tuple[str, ...] = ()
 
 
 def describe_scope(scope: Scope, role: Role) -> str:
@@ -56,11 +70,43 @@ def describe_scope(scope: Scope, role: Role) -> str:
 
     For staff, a ``user/`` scope is described as covering every record that they may open.
     """
-    subject = _TYPES.get(scope.type) or _split_type_name(scope.type)
+    writes_only = not set(scope.interactions) & set("rs")
+    written = _WRITTEN_BY_PATIENTS.get(scope.type) if writes_only and role == "patient" else None
+    subject = written or _TYPES.get(scope.type) or _split_type_name(scope.type)
     only = f" (only {' and '.join(_describe_condition(*pair) for pair in scope.query)})" if scope.query else ""
     reach = ", in every record you may open" if scope.level == "user" and role != "patient" else ""
     verbs = {_VERBS[interaction] for interaction in scope.interactions}
     return f"{subject}{only}{reach}: {_join_words([verb for verb in _ORDER if verb in verbs])}"
+
+
+def describe_wildcard(scopes: Sequence[Scope], role: Role) -> ScopeWords:
+    """Describe the scopes that are granted for one wildcard scope: at most one that reads, and one for each type that it writes."""
+    reading = [scope for scope in scopes if scope.type == "*"]
+    writing = [scope for scope in scopes if scope.type != "*"]
+    if not writing:
+        return ScopeWords(describe_scope(scopes[0], role))
+    letters = "".join(letter for letter in "cud" if any(letter in scope.interactions for scope in writing))
+    summary = f"Some kinds of health information: {_join_words([_VERBS[letter] for letter in letters])}"
+    if reading:
+        summary = f"{describe_scope(reading[0], role)}. {summary}"
+    return ScopeWords(summary, describe_granted(writing, role))
+
+
+def describe_granted(scopes: Iterable[Scope], role: Role) -> tuple[str, ...]:
+    """Describe granted scopes, those together that let an app write one type each, and write it in the same way."""
+    found: dict[str, list[str]] = {}
+    for scope in scopes:
+        subject, _, verbs = describe_scope(scope, role).rpartition(": ")
+        is_plain = scope.type != "*" and not scope.query and not set(scope.interactions) & set("rs")
+        found.setdefault(f"{scope.level}: {verbs}" if is_plain else scope.text, []).append(f"{subject}: {verbs}")
+    return tuple(_merge(texts) for texts in found.values())
+
+
+def _merge(texts: list[str]) -> str:
+    subjects = [text.rpartition(": ")[0] for text in texts]
+    if len(texts) == 1:
+        return texts[0]
+    return f"{'; '.join(subjects)}: {texts[0].rpartition(': ')[2]}"
 
 
 def _split_type_name(type: str) -> str:

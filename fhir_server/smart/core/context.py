@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_server.clock import Clock
 from fhir_server.smart.core.password_rules import PasswordRules
-from fhir_server.smart.core.persons import Encounters, Records, no_encounters
+from fhir_server.smart.core.persons import EffectiveScopes, Encounters, Records, all_scopes, no_encounters
 from fhir_server.smart.core.security_events import EventRecorder, SecurityEvent, discard_event
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Network
@@ -55,6 +55,8 @@ class SmartContext:
     ``mode``           ``production``, ``demo`` or ``test``
     ``key``            encrypts signing keys and other secrets in the store; empty stores them in plain text (demo, test)
     ``encounters``     lists the visits in a record that a person may choose for an app; called at every step
+    ``effective_scopes``  the part of requested scopes that has an effect for a person in a record; called when consent is asked
+                       for and again when it is given
     ``network``        fetches clients' key sets
     ``record_security_event``  writes sign-ins, grants, tokens and registrations to the audit log
     ``second_factor``  the roles that need a second factor to sign in
@@ -71,6 +73,7 @@ class SmartContext:
     mode: str = "production"
     key: str = ""
     encounters: Encounters = no_encounters
+    effective_scopes: EffectiveScopes = all_scopes
     network: Network = field(default_factory=Network)
     record_security_event: EventRecorder = discard_event
     second_factor: frozenset[str] = frozenset()

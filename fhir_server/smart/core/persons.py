@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from fhir_server.smart.core.scopes import resource_scopes
 
 Role = Literal["patient", "clinician", "billing", "privacy"]
 
@@ -53,6 +55,14 @@ class EncounterChoice:
 Records = Callable[[Person, int], Awaitable[Sequence[RecordChoice]]]
 # Arguments: person, patient id, sensitivity labels withheld from the app, instant.  Result: visits, latest first.
 Encounters = Callable[[Person, str, frozenset[str], int], Awaitable[Sequence[EncounterChoice]]]
+# Arguments: person, patient id (None: no record is chosen), requested scopes, instant.  Result: by requested resource scope, what
+# to grant for it.
+EffectiveScopes = Callable[[Person, str | None, str, int], Awaitable[Mapping[str, tuple[str, ...]]]]
+
+
+async def all_scopes(person: Person, patient: str | None, scope: str, now: int) -> Mapping[str, tuple[str, ...]]:
+    """Every requested resource scope as it is."""
+    return {each.text: (each.text,) for each in resource_scopes(scope)}
 
 
 async def no_encounters(person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:
