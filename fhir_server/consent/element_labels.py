@@ -24,6 +24,19 @@ class ElementLabels:
         """Add labels to the part at ``path``."""
         self._labels.setdefault(path, set()).update(labels)
 
+    def labels(self, path: Path) -> frozenset[str]:
+        """The labels of the part at ``path``."""
+        return frozenset(self._labels.get(path, ()))
+
+    def label_narrative(self, resource: Mapping[str, Any]) -> None:
+        """Give the narrative the labels of all parts: it sums them up, so it goes whenever one of them goes."""
+        if "text" in resource and (labels := set().union(*self._labels.values())):
+            self.add(("text",), labels)
+        for number, inner in enumerate(resource.get("contained", ())):
+            within = [labels for path, labels in self._labels.items() if path[:2] == ("contained", number)]
+            if within and "text" in inner:
+                self.add(("contained", number, "text"), set().union(*within))
+
     def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
         """Give the elements of these names, which the policy removes for some actor, a class of their own."""
         for name in sorted(names):

@@ -74,7 +74,7 @@ class Labeler:
 async def _label(run: LabelingRun) -> LabelingResult:
     if run.data == "directory":
         return LabelingResult((), VisibilityClass("directory"), 0, (), label_members.guarded_references(run), ())
-    label_codes.read_codes(run, run.resource, run.type)  # steps 1 and 2 are in __init__
+    label_codes.read_codes(run)  # steps 1 and 2 are in __init__
     label_codes.read_contained(run)
     label_codes.read_status(run)
     await label_context.read_dependencies(run)
@@ -90,6 +90,7 @@ async def _label(run: LabelingRun) -> LabelingResult:
     if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
         run.labels |= run.possible
     key = VisibilityClass(run.data, frozenset(run.labels))
+    run.parts.label_narrative(run.resource)
     run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
     labeled_elements = run.parts.labeled_elements(key)
     return LabelingResult(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from fhir_server.consent import security_labels
+from fhir_server.consent import element_reading, security_labels
 from fhir_server.consent.element_labels import ElementLabels
+from fhir_server.consent.element_reading import Value, removable
 from fhir_server.consent.visibility_classes import CATEGORIES, MC, VisibilityClass
 from fhir_server.jsontext import Path
 from fhir_server.resources import ResourceType, catalog, elements
@@ -19,7 +21,11 @@ INHERITED: Final = CATEGORIES | {MC}
 """The labels that a resource inherits from its context."""
 
 # Elements that sum up the members of a resource, and so disclose what a labeled member says.
-SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "interpretation", "note", "text", "contained"})
+SUMMARY: Final = frozenset({
+    "conclusion", "conclusionCode", "presentedForm", "interpretation", "note", "text", "contained",
+    # of a bill
+    "total", "totalNet", "totalGross", "totalPriceComponent", "payment", "benefitBalance", "disposition", "processNote",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,19 @@ class LabelingRun:
         self.label_sources: set[str] = set()
         self.mentions = elements.mentions(resource, labeler.base)
 
+    @cached_property
+    def values(self) -> list[Value]:
+        """The values that say something of the resource, those of contained resources included."""
+        found = element_reading.values(self.type.name, self.resource)
+        for number, inner in enumerate(self.resource.get("contained", ())):
+            found += element_reading.contained_values(number, inner)
+        return found
+
+    @property
+    def class_codes(self) -> frozenset[str]:
+        """The codes that give resources of this type their data class, in lower case."""
+        return _class_codes(self.type.name)
+
     async def target(self, value: Any) -> tuple[bool, LabelSource | None]:
         """Whether ``value`` refers to a resource from which labels are inherited, and that resource; None if it is missing.
 
@@ -76,12 +95,25 @@ class LabelingRun:
         self.label_sources.add(f"{type}/{id}")
         return await self.lookup(type, id)
 
+    def add_part(self, part: Path, labels: set[str] | frozenset[str]) -> None:
+        """Label a part, or the resource if R4 requires the part."""
+        path = part if part[:1] == ("contained",) else removable(self.type.name, part)
+        if path:
+            self.parts.add(path, labels)
+        else:
+            self.labels |= labels
+
     def label_part(self, location: Path, labels: set[str] | frozenset[str]) -> None:
         """Label a part, and the elements that sum up the resource."""
         if labels:
-            self.parts.add(location, labels)
+            self.add_part(location, labels)
             for name in sorted(SUMMARY & self.resource.keys()):
                 self.parts.add((name,), labels)
+
+
+@cache
+def _class_codes(type: str) -> frozenset[str]:
+    return frozenset(code.lower() for code in catalog()[type].by_category)
 
 
 def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ CATEGORIES: Final = frozenset({"HIV", "STD", "DRUGTEST", "PAP", "PREG", "MH", "S
 MC: Final = "MC"  # care to which a minor consented alone
 PHYHOLD: Final = "PHYHOLD"  # withheld from the patient side at a clinician's request
 UNCLASSIFIED: Final = "UNCLASSIFIED"  # without a known code
+UNREAD: Final = "UNREAD"  # free text that the server cannot read, such as a PDF
 HELD: Final = "HELD"  # not final, entered in error, or on the hold list
 MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
-LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
+LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, UNREAD, HELD, MIXED, PSYNOTE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,6 @@ class ResourceType:
     ``subjects``              paths of the patients who own a resource: those it is about, not those who performed it
     ``shared_rows``           "all": a resource of several patients is labeled MIXED; "each": each patient sees it
     ``inherits_labels_from``  paths of references to resources whose categories this one inherits (visit, order, department)
-    ``label_codes``           paths of the codings that give labels
-    ``must_be_classified``    paths of codings of which each must be known, or the resource is UNCLASSIFIED; () for types without
     ``member_references``     paths of references to members: their labels become labels of the element that refers to them
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
@@ -38,8 +36,6 @@ class ResourceType:
     subjects: tuple[str, ...] = ()
     shared_rows: Literal["all", "each"] = "all"
     inherits_labels_from: tuple[str, ...] = ()
-    label_codes: tuple[str, ...] = ()
-    must_be_classified: tuple[str, ...] = ()
     member_references: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()

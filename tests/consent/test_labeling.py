@@ -53,7 +53,7 @@ def observation(code: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def encounter(**more: Any) -> dict[str, Any]:
-    return {"resourceType": "Encounter", "id": "e", "status": "finished", "class": {"code": "AMB"}, "subject": PATIENT,
+    return {"resourceType": "Encounter", "id": "e", "status": "finished", "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"}, "subject": PATIENT,
             "type": [sct("185349003")], **more}  # fmt: skip
 
 
@@ -75,8 +75,9 @@ def test_result_is_labeled_by_its_codes_and_text(code: dict[str, Any], text: str
     assert label(observation(code)).key.text() == text
 
 
-def test_category_sets_data_class_and_surveys_need_no_listed_code() -> None:
-    for category, text in (("vital-signs", "vitals|UNCLASSIFIED|"), ("survey", "survey||"), ("social-history", "social||")):
+def test_category_sets_data_class_and_its_code_must_be_listed() -> None:
+    for category, data in (("vital-signs", "vitals"), ("survey", "survey"), ("social-history", "social")):
+        text = f"{data}|UNCLASSIFIED|"
         assert label(observation(loinc("99999-9"), category=[{"coding": [{"code": category}]}])).key.text() == text
 
 
@@ -272,7 +273,7 @@ def test_provenance_of_two_patients_is_mixed() -> None:
 
 def test_binary_inherits_class_of_its_security_context() -> None:
     document = {"resourceType": "DocumentReference", "id": "d", "status": "current", "subject": PATIENT,
-                "category": [{"coding": [{"code": "51852-2"}]}], "type": {"text": "Letter"}}  # fmt: skip
+                "type": loinc("51852-2")}  # fmt: skip
     binary = {
         "resourceType": "Binary",
         "id": "b",
