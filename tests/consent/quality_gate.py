@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fhir_server.consent.code_checks import code_defect
 from fhir_server.consent.code_systems import normalize_code
@@ -40,6 +42,12 @@ class Words:
         return label in reading.labels | reading.possible or (pattern is not None and bool(pattern.search(display)))
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def word_of(row: Mapping[str, str]) -> Word:
     """Return the term of a row of ``words.csv``."""
     return Word(row["term"], row["label"], row["use"] == "label", tuple(p.strip() for p in row["unless"].split(";") if p.strip()))
@@ -66,36 +74,49 @@ def _row(one: Listed, words: Words, systems: Mapping[str, str]) -> Iterator[str]
     if system == "RxNorm" and code in NOT_DRUGS:
         yield f"{code}: a dose form, not a drug"
     if one.kind == "sensitive":
-        if row["display"] and not words.agree(one.list.upper(), row["display"]):
+        if row["display"] and row["tier"] == "D" and not words.agree(one.list.upper(), row["display"]):
             yield f"{code}: {row['display']!r} does not speak of {one.list}"
         if code in NEGATIVE_CONTROLS:
             yield f"{code}: a negative control"
         if row["tier"] not in ("D", "C"):
             yield f"{code}: tier {row['tier']!r}"
-    elif one.kind == "ordinary":
-        if words.labels(row["display"]):
-            yield f"{code}: {row['display']!r} is called ordinary"
+    elif one.kind in ("ordinary", "neutral"):
+        for text in (row["display"], row["note"]):
+            if words.labels(text):
+                yield f"{code}: {text!r} is called {one.kind}"
+        if one.kind == "ordinary" and not re.fullmatch(r"([1-9](\+check-digit)?)?", row["verified"]):
+            yield f"{code}: nothing verifies it"
         if system == "CVX" and code in ("62", "118", "137", "165"):
             yield f"{code}: HPV vaccines are not ordinary"
 
 
 def _lists(listed: list[Listed]) -> Iterator[str]:
-    sensitive = {(one.row["system"], one.row["code"]) for one in listed if one.kind == "departments" or one.row.get("tier") == "D"}
-    prefixes = [prefix for system, code in sensitive if system == "ICD-10-CM" for prefix in _expanded(code)]
+    known = {
+        kind: {(one.row["system"], one.row["code"]) for one in listed if one.kind == kind}
+        for kind in ("ordinary", "neutral", "departments", "sensitive")
+    }
+    certain = known["departments"] | {
+        (one.row["system"], one.row["code"]) for one in listed if one.kind == "sensitive" and one.row["tier"] == "D"
+    }
+    prefixes = [prefix for system, code in certain if system == "ICD-10-CM" for prefix in _expanded(code)]
     for one in listed:
-        system, code = one.row["system"], one.row["code"]
-        clash = (system, code) in sensitive or (system == "ICD-10-CM" and _overlaps(code, prefixes))
-        if one.kind == "ordinary" and clash:
-            yield f"ordinary/{one.list}: {code} is sensitive"
+        key = system, code = one.row["system"], one.row["code"]
+        clash = key in certain or (system == "ICD-10-CM" and _clash(code, prefixes))
+        if one.kind in ("ordinary", "neutral") and clash:
+            yield f"{one.kind}/{one.list}: {code} is sensitive"
+        if one.kind == "ordinary" and key in known["sensitive"] - certain:
+            yield f"ordinary/{one.list}: {code} needs a second signal"
+        if one.kind == "ordinary" and key in known["neutral"]:
+            yield f"ordinary/{one.list}: {code} says nothing by itself"
     for name, codes in SENTINELS.items():
         for code in sorted(codes - {one.row["code"] for one in listed if one.list == name and one.row.get("tier") == "D"}):
             yield f"sensitive/{name}: the sentinel {code} is missing"
     seen: set[tuple[str, str, str, str]] = set()
     for one in listed:
-        key = (one.kind, one.list, one.row["system"], one.row["code"])
-        if key in seen:
+        stands = (one.kind, one.list, one.row["system"], one.row["code"])
+        if stands in seen:
             yield f"{one.kind}/{one.list}: {one.row['code']} stands twice"
-        seen.add(key)
+        seen.add(stands)
 
 
 def _expanded(code: str) -> list[str]:
@@ -108,5 +129,10 @@ def _expanded(code: str) -> list[str]:
     return [f"{stem}{number:0{width}d}" for number in range(int(first[len(stem) :]), int(last[len(stem) :]) + 1)]
 
 
-def _overlaps(code: str, prefixes: list[str]) -> bool:
-    return "-" not in code and any(code.startswith(prefix) or prefix.startswith(code) for prefix in prefixes)
+def _clash(code: str, prefixes: list[str]) -> bool:
+    """Whether an ordinary row lies inside a sensitive one, or a row below a category has a sensitive one inside.
+
+    A category or a range of categories may have sensitive cuts.
+    """
+    inside = all(any(part.startswith(prefix) for prefix in prefixes) for part in _expanded(code))
+    return inside or (len(code) > 3 and "-" not in code and any(prefix.startswith(code) for prefix in prefixes))
