@@ -1,16 +1,15 @@
-"""Labels from the codes of a resource (steps 3, 4, 5 and 9 of docs/policy.md, "How a resource is labeled")."""
+"""Labels from the codes of a resource (steps 3, 5 and 9 of docs/policy.md, "How a resource is labeled")."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fhir_server.consent import security_labels
 from fhir_server.consent.code_reading import CodeReading, read
 from fhir_server.consent.labeling_run import LabelingRun
 from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
-from fhir_server.resources import ResourceType, catalog, elements
+from fhir_server.resources import ResourceType, elements
 
 # Data classes whose resources must be classified.
 _MUST_BE_CLASSIFIED: Final = frozenset({"lab", "imaging", "vitals", "medication", "medication-definition", "visit", "condition"})
@@ -39,17 +38,6 @@ def _label_item(run: LabelingRun, location: Path, path: str, reading: CodeReadin
     run.label_part(location, labels)
 
 
-def read_contained(run: LabelingRun) -> None:
-    """Step 4: contained resources."""
-    for inner in run.resource.get("contained", ()):
-        declared = catalog().get(str(inner.get("resourceType")))
-        if declared is None:
-            run.labels.add(UNCLASSIFIED)
-            continue
-        run.labels |= security_labels.labels(inner)
-        read_codes(run, inner, declared)
-
-
 def read_status(run: LabelingRun) -> None:
     """Step 5: status."""
     hidden = run.type.hidden_status
@@ -76,9 +64,5 @@ async def require_classification(run: LabelingRun) -> None:
 
 async def _has_known_code(run: LabelingRun, value: Mapping[str, Any]) -> bool:
     """Whether the resource that is referred to (such as a Medication, contained or not) has a known code."""
-    if str(value["reference"]).startswith("#"):
-        bodies = [inner for inner in run.resource.get("contained", ()) if f"#{inner.get('id')}" == value["reference"]]
-    else:
-        _, target = await run.target(value)
-        bodies = [target.body] if target is not None else []
-    return any(read(run.codes, concept).classified for body in bodies for _, concept in elements.at(body, "code"))
+    _, target = await run.target(value)
+    return target is not None and any(read(run.codes, concept).classified for _, concept in elements.at(target.body, "code"))
