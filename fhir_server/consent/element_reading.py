@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from fhir_server.consent.element_rules import Node, required_elements, tree
 from fhir_server.jsontext import Path
-from fhir_server.resources import catalog, elements
+from fhir_server.resources import elements
 
 ITEM = "item"
 """The rule of a value that is itself an item that must say what it is."""
-
-# (rule, whether it labels an item) -> the rule in a contained resource, which is judged as a whole.
-_WITHIN: Final = {("kind", True): "detail", ("kind", False): "marks"}
 
 
 class Value(NamedTuple):
@@ -72,18 +69,6 @@ def _walk_primitive(members: dict[str, Node], value: Any, path: Path, found: lis
             where = path if number is None else (*path, number)
             for place, inner in enumerate(item.get("extension", ())):
                 _visit(extension, inner, (*where, "extension", place), (*where, "extension", place), found)
-
-
-def contained_values(number: int, resource: Mapping[str, Any]) -> list[Value]:
-    """The values of the contained resource of this number, whose kind labels the resource that contains it; none of an unknown type."""
-    type, place = str(resource.get("resourceType")), ("contained", number)
-    if type not in catalog():
-        return []
-    return [
-        Value(_WITHIN.get((rule, up > 0), rule), up, place + path, place + removable(type, part), value)
-        for rule, up, path, part, value in values(type, resource)
-        if rule != ITEM
-    ]
 
 
 def item_of(path: Path, up: int) -> Path:

@@ -1,4 +1,4 @@
-"""Labels from the codes of a resource (steps 3, 4, 5 and 9 of docs/policy.md, "How a resource is labeled").
+"""Labels from the codes of a resource (steps 3, 5 and 9 of docs/policy.md, "How a resource is labeled").
 
 The table of elements says what a coded element counts for (docs/elements.md): ``kind``, ``detail`` or ``marks``.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fhir_server.consent import element_reading, security_labels
 from fhir_server.consent.code_reading import CodeReading, read
 from fhir_server.consent.element_reading import ITEM, Value, item_of
 from fhir_server.consent.element_rules import has_kind
@@ -16,7 +15,7 @@ from fhir_server.consent.element_table import administrative_systems
 from fhir_server.consent.labeling_run import LabelingRun
 from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
-from fhir_server.resources import catalog, elements
+from fhir_server.resources import elements
 
 
 def read_codes(run: LabelingRun) -> None:
@@ -52,18 +51,6 @@ def is_unknown(reading: CodeReading, value: Any) -> bool:
 def is_administrative(reading: CodeReading) -> bool:
     """Whether all codes of an element are from systems that say nothing of a patient's health."""
     return bool(reading.codes) and all(system in administrative_systems() for system, _ in reading.codes)
-
-
-def read_contained(run: LabelingRun) -> None:
-    """Step 4: contained resources."""
-    for inner in run.resource.get("contained", ()):
-        declared = catalog().get(str(inner.get("resourceType")))
-        if declared is None:
-            run.labels.add(UNCLASSIFIED)
-            continue
-        run.labels |= security_labels.labels(inner)
-        if not all(_kinds(run, declared.name, inner)):
-            run.labels.add(UNCLASSIFIED)
 
 
 def read_status(run: LabelingRun) -> None:
@@ -112,22 +99,5 @@ def _decides_data_class(run: LabelingRun, value: Value, reading: CodeReading) ->
 
 async def _is_known_target(run: LabelingRun, value: Mapping[str, Any]) -> bool:
     """Whether it is known what the resource that is referred to is (such as a Medication, contained or not)."""
-    if str(value["reference"]).startswith("#"):
-        bodies = [inner for inner in run.resource.get("contained", ()) if f"#{inner.get('id')}" == value["reference"]]
-        return bool(bodies) and all(_is_classified(run, str(body.get("resourceType")), body) for body in bodies)
     _, target = await run.target(value)
     return target is not None and UNCLASSIFIED not in target.key.labels
-
-
-def _is_classified(run: LabelingRun, type: str, body: Mapping[str, Any]) -> bool:
-    """Whether the codes of a contained resource say what it is."""
-    if type not in catalog():
-        return False
-    kinds = _kinds(run, type, body)
-    return not has_kind(type) or (bool(kinds) and all(kinds))
-
-
-def _kinds(run: LabelingRun, type: str, body: Mapping[str, Any]) -> list[bool]:
-    """For each code that says what a contained resource is: whether it is known.  References have been judged with the resource."""
-    kinds = [value.value for value in element_reading.values(type, body) if value.rule == "kind" and not value.up]
-    return [read(run.codes, value).classified for value in kinds if not isinstance(value, dict) or "reference" not in value]

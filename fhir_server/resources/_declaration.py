@@ -25,8 +25,9 @@ class ResourceType:
     ``member_references``     paths of references to members: their labels become labels of the element that refers to them
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
+    ``inherits_from_referrers``  reference parameters ("Type.param"): it takes the labels and release dates of resources that name it there
     ``hidden_status``         values of ``status`` that give the label HELD
-    ``departments``           paths of departments (Location, HealthcareService, Organization) or of their coded types
+    ``departments``           paths of departments, roles and practitioners whose category it inherits, or of their coded types
     """
 
     name: str
@@ -38,5 +39,6 @@ class ResourceType:
     inherits_labels_from: tuple[str, ...] = ()
     member_references: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
+    inherits_from_referrers: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()
     departments: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from fhir_server.consent.visibility_classes import VisibilityClass
 LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 IG = "https://fhir-server.example/ig"
 PATIENT = {"reference": "Patient/p"}
+IN_DOUBT = {"UNCLASSIFIED", "UNRESOLVED"}
 
 
 def loinc(code: str) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def test_result_inherits_labels_of_its_encounter() -> None:
 
 def test_missing_or_external_encounter_leaves_result_unclassified() -> None:
     for reference in ("Encounter/gone", "https://elsewhere.example/fhir/Encounter/1"):
-        assert label(observation(loinc("718-7"), encounter={"reference": reference})).key.labels == {"UNCLASSIFIED"}
+        assert label(observation(loinc("718-7"), encounter={"reference": reference})).key.labels == IN_DOUBT
 
 
 def test_sensitive_member_labels_its_reference_and_the_conclusion() -> None:
@@ -179,11 +180,11 @@ def role(code: str) -> list[dict[str, Any]]:
         ([location("l", type=role("PEDC"))], set()),
         ([location("l", type=role("PSY"))], {"MH"}),
         ([location("l", name="Addiction Recovery Center")], {"SUD"}),
-        ([location("l", name="Building 7")], {"UNCLASSIFIED"}),
+        ([location("l", name="Building 7")], IN_DOUBT),
         ([location("l", meta={"security": [{"system": f"{IG}/CodeSystem/sensitive-category", "code": "SEXAB"}]})], {"SEXAB"}),
         ([location("w", type=role("PHU")), location("l", name="Room 3", partOf={"reference": "Location/w"})], {"MH"}),
         ([location("w", type=role("ICU")), location("l", name="Bed 3", partOf={"reference": "Location/w"})], set()),
-        ([], {"UNCLASSIFIED"}),
+        ([], IN_DOUBT),
     ],
 )  # fmt: skip
 def test_encounter_takes_the_category_of_its_department(places: list[dict[str, Any]], labels: set[str]) -> None:
@@ -197,7 +198,7 @@ def test_only_department_organization_determines_encounter_category() -> None:
         return label(encounter(serviceProvider={"reference": "Organization/x"}), organization).key.labels
 
     assert provided_by("prov") == frozenset()
-    assert provided_by("dept") == {"UNCLASSIFIED"}
+    assert provided_by("dept") == IN_DOUBT
 
 
 def test_directory_resource_has_no_labels_or_labeled_elements() -> None:
@@ -370,9 +371,5 @@ def test_references_are_guarded_except_to_directory_resources() -> None:
 
 
 def test_only_label_source_types_propagate_labels() -> None:
-    assert LABELLER.propagates_labels("Encounter") and LABELLER.propagates_labels("Location")
-    assert (
-        not LABELLER.propagates_labels("Patient")
-        and not LABELLER.propagates_labels("Practitioner")
-        and not LABELLER.propagates_labels("Nonsense")
-    )
+    assert LABELLER.propagates_labels("Encounter") and LABELLER.propagates_labels("Location") and LABELLER.propagates_labels("Practitioner")
+    assert not LABELLER.propagates_labels("Patient") and not LABELLER.propagates_labels("Nonsense")
