@@ -42,7 +42,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     X12: ("urn:oid:2.16.840.1.113883.6.255.1336", "http://codesystem.x12.org/005010/1365", "http://codesystem.x12.org/external/service-type"),
     REVENUE: ("urn:oid:2.16.840.1.113883.6.301.3", "http://terminology.hl7.org/codesystem/nubc-revenue-codes", "http://www.nubc.org"),
     PLACE: ("urn:oid:2.16.840.1.113883.6.50", "http://www.cms.gov/medicare/coding/place-of-service-codes",
-            "http://terminology.hl7.org/codesystem/cms-place-of-service-codes"),
+            "http://terminology.hl7.org/codesystem/cms-place-of-service-codes", "http://terminology.hl7.org/codesystem/ex-serviceplace"),
     NUCC: ("urn:oid:2.16.840.1.113883.6.101", "http://www.nucc.org"),
     _HL7 + "v3-RoleCode": ("urn:oid:2.16.840.1.113883.5.111", "http://hl7.org/fhir/v3/rolecode"),
     _HL7 + "v3-ActCode": ("urn:oid:2.16.840.1.113883.5.4", "http://hl7.org/fhir/v3/actcode"),
