@@ -1,8 +1,9 @@
-"""Build ``ig/valuesets/`` and ``ig/codesystems/`` from the tables in ``ig/sources/``.
+"""Build ``ig/valuesets/``, ``ig/codesystems/`` and ``ig/words.json`` from the tables in ``ig/sources/``.
 
 One ValueSet for each sensitive category (and one of the codes that need a second signal), for each group of
-sensitive departments, and for each topic of known ordinary codes.  ICD-10-CM rows are prefixes: they become filters
-``concept is-a <prefix>``.  The output is deterministic; a test builds it again and compares.
+sensitive departments, for each topic of known ordinary codes, and for codes that say nothing by themselves.  ICD-10-CM
+rows are prefixes: they become filters ``concept is-a <prefix>``.  Ranges of HCPCS codes become filters ``code regex``.
+``sources/unconfirmed`` is left out.  The output is deterministic; a test builds it again and compares.
 
     python scripts/build_valuesets.py [--ig DIR]
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from fhir_server.consent.value_set_parts import SYSTEMS, includes
 
 Json = dict[str, Any]
 Rows = list[dict[str, str]]
@@ -24,18 +26,6 @@ BASE = "https://fhir-server.example/ig"
 IG = Path(__file__).parents[1] / "ig"
 DATE = "2026-11-21"
 CATEGORY = f"{BASE}/CodeSystem/sensitive-category"
-SYSTEMS = {
-    "LOINC": "http://loinc.org",
-    "SNOMED": "http://snomed.info/sct",
-    "RxNorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "ICD-10-CM": "http://hl7.org/fhir/sid/icd-10-cm",
-    "CVX": "http://hl7.org/fhir/sid/cvx",
-    "NUCC": "http://nucc.org/provider-taxonomy",
-    "service-type": "http://terminology.hl7.org/CodeSystem/service-type",
-    "service-category": "http://terminology.hl7.org/CodeSystem/service-category",
-    "v2-0276": "http://terminology.hl7.org/CodeSystem/v2-0276",
-    "v3-RoleCode": "http://terminology.hl7.org/CodeSystem/v3-RoleCode",
-}
 NOTICES = {
     "LOINC": "This material contains content from LOINC (http://loinc.org). LOINC is copyright Regenstrief Institute, Inc. and "
     "the LOINC Committee and is available at no cost under the license at http://loinc.org/license.",
@@ -91,6 +81,7 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "add-organisation": "The operator registered another health system for linked accounts",
         "remove-organisation": "The operator removed another health system and the links to it",
         "rotate-keys": "The operator rotated the signing keys",
+        "import-codes": "The operator imported a list of sensitive and ordinary codes",
     }),
 }  # fmt: skip
 
@@ -109,19 +100,20 @@ def main() -> None:
 
 def build(sources: Path) -> Iterator[tuple[str, str]]:
     """Every file, as (path below ``ig/``, JSON text).  Raises ValueError for a row that names an unknown code system."""
-    keywords = [row for row in rows(sources / "keywords.csv") if row["use"] == "label"]
     for path in sorted((sources / "sensitive").glob("*.csv")):
         label, table = path.stem.upper(), rows(path)
-        patterns = [row["pattern"] for row in keywords if row["label"] == label]
-        yield _file(_value_set(f"sensitive-{path.stem}", (r for r in table if r["tier"] == "D"), label, patterns))
+        yield _file(_value_set(f"sensitive-{path.stem}", (r for r in table if r["tier"] == "D"), label))
         if second := [row for row in table if row["tier"] == "C"]:
             yield _file(_value_set(f"sensitive-{path.stem}-second-signal", second, label))
     for path in sorted((sources / "departments").glob("*.csv")):
         yield _file(_value_set(f"department-{path.stem}", rows(path), DEPARTMENTS[path.stem]))
     for path in sorted((sources / "ordinary").glob("*.csv")):
         yield _file(_value_set(f"ordinary-{path.stem}", rows(path)))
+    for path in sorted((sources / "neutral").glob("*.csv")):
+        yield _file(_value_set(f"neutral-{path.stem}", rows(path)))
     for name, (title, codes) in CODE_SYSTEMS.items():
         yield _file(_code_system(name, title, codes))
+    yield "words.json", words(rows(sources / "words.csv"))
 
 
 def rows(path: Path) -> Rows:
@@ -130,24 +122,24 @@ def rows(path: Path) -> Rows:
         return list(csv.DictReader(file))
 
 
-def prefixes(text: str) -> list[str]:
-    """The ICD-10-CM prefixes of a source row: ``F10`` or a range whose last two digits count, ``F10-F16``, ``Z72.51-Z72.53``."""
-    first, _, last = text.partition("-")
-    if not last:
-        return [first]
-    stem, digits = re.fullmatch(r"(.*?)(\d{1,2})", first).groups()  # type: ignore[union-attr]
-    end = last.removeprefix(stem)
-    if not end.isdecimal() or int(end) < int(digits):
-        raise ValueError(f"not a range of ICD-10-CM codes: {text}")
-    return [f"{stem}{number:0{len(digits)}d}" for number in range(int(digits), int(end) + 1)]
+def words(table: Rows) -> str:
+    """The word lists as JSON, one term in a line: ``alone`` is false for a term that needs a second signal."""
+    lines = []
+    for row in table:
+        entry: Json = {"term": row["term"], "label": row["label"]}
+        if row["use"] == "signal":
+            entry["alone"] = False
+        if row["unless"]:
+            entry["unless"] = [phrase.strip() for phrase in row["unless"].split(";")]
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
-def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "", patterns: Iterable[str] = ()) -> Json:
+def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "") -> Json:
     table = list(table)
     short = sorted({row["system"] for row in table})
     resource: Json = {
         "resourceType": "ValueSet", "id": name,
-        "extension": [{"url": f"{BASE}/StructureDefinition/keyword", "valueString": pattern} for pattern in patterns],
         "url": f"{BASE}/ValueSet/{name}", "version": DATE, "name": "".join(part.title() for part in name.split("-")),
         "title": name.replace("-", " ").capitalize(), "status": "active", "experimental": False, "date": DATE,
         "useContext": [{
@@ -160,21 +152,10 @@ def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "", patt
     return {key: value for key, value in resource.items() if value != [] and value != ""}
 
 
-def _includes(system: str, whole: Rows) -> Iterator[Json]:
-    table = [row for row in whole if row["system"] == system]
-    if system not in SYSTEMS:
-        raise ValueError(f"unknown code system {system!r} in ig/sources")
-    if system != "ICD-10-CM":
-        yield {"system": SYSTEMS[system], "concept": [_concept(row) for row in sorted(table, key=lambda row: row["code"])]}
-        return
-    found = sorted({prefix for row in table for prefix in prefixes(row["code"])})
-    for prefix in found:
-        if not any(prefix != other and prefix.startswith(other) for other in found):
-            yield {"system": SYSTEMS[system], "filter": [{"property": "concept", "op": "is-a", "value": prefix}]}
-
-
-def _concept(row: dict[str, str]) -> Json:
-    return {"code": row["code"], **({"display": row["display"]} if row["display"] else {})}
+def _includes(name: str, whole: Rows) -> Iterator[Json]:
+    if name not in SYSTEMS:
+        raise ValueError(f"unknown code system {name!r} in ig/sources")
+    return includes(SYSTEMS[name], [row for row in whole if row["system"] == name])
 
 
 def _code_system(name: str, title: str, codes: dict[str, str]) -> Json:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule, WriteRule
-from fhir_server.consent.visibility_classes import HELD, LABELS, VisibilityClass
+from fhir_server.consent.visibility_classes import HELD, LABELS, UNRESOLVED, VisibilityClass
 
 # They treat the patient, so they see results before these are released to the patient.
 _TREATING: Final = frozenset({ActorKind.CLINICIAN, ActorKind.BREAK_GLASS})
@@ -40,16 +40,19 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
 
     If :func:`own_conditions` returns parameters for the data class, the caller must add them as a condition.
     """
-    element, _, target_class = key.element.partition("@")
-    if target_class:
-        target = VisibilityClass(target_class, key.labels)
-        return permits(policy, actor, target) and permits(policy, actor, VisibilityClass(key.data, key.labels, element))
+    element, _, other = key.element.partition("@")
+    if other:
+        data, _, part = other.partition(".")
+        if element and own_conditions(policy, actor, data):
+            return False  # no condition can be met by a contained resource
+        other_key, row_key = VisibilityClass(data, key.labels, part), VisibilityClass(key.data, key.labels, element)
+        return permits(policy, actor, other_key) and permits(policy, actor, row_key)
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
         return False
     if actor.kind == ActorKind.BACKEND:
         if "*" in actor.clearance:
             return True
-        if not key.labels <= actor.clearance:
+        if not key.labels - {UNRESOLVED} <= actor.clearance:  # it is part of UNCLASSIFIED
             return False
     return any(_permits_at_level(policy, actor.kind, level, key) for level in _levels(actor))
 
@@ -105,10 +108,11 @@ def _rules(policy: Policy, kind: ActorKind, level: str, data: str) -> Iterable[R
 
 def _permits_at_level(policy: Policy, kind: ActorKind, level: str, key: VisibilityClass) -> bool:
     permitted = False
+    names = key.element.split("+")
     for rule in _rules(policy, kind, level, key.data):
         if rule.effect == "deny" and (not rule.labels or rule.labels & key.labels):
             return False
-        if rule.effect == "redact" and key.element in rule.elements:
+        if rule.effect == "redact" and not rule.elements.isdisjoint(names):
             return False
         permitted = permitted or rule.effect in ("permit", "own")
     return permitted

@@ -24,21 +24,52 @@ class ElementLabels:
         """Add labels to the part at ``path``."""
         self._labels.setdefault(path, set()).update(labels)
 
+    def labels(self, path: Path) -> frozenset[str]:
+        """The labels of the part at ``path``."""
+        return frozenset(self._labels.get(path, ()))
+
+    def label_narrative(self, resource: Mapping[str, Any]) -> None:
+        """Give the narrative the labels of all parts: it sums them up, so it goes whenever one of them goes."""
+        if "text" in resource and (labels := set().union(*self._labels.values())):
+            self.add(("text",), labels)
+
+    def add_element(self, path: Path, element: str) -> None:
+        """Withhold the part at ``path`` from whom the policy withholds ``element`` (see :class:`VisibilityClass`), and as before."""
+        present = self._elements.get(path, "")
+        names, _, rest = element.partition("@")
+        others, _, present_rest = present.partition("@")
+        joined = "+".join(sorted({*names.split("+"), *others.split("+")} - {""}))
+        self._elements[path] = joined + (f"@{rest or present_rest}" if rest or present_rest else "")
+
+    def add_inner(self, path: Path, inner: ElementLabels) -> None:
+        """Add the labels of the parts of a contained resource at ``path``."""
+        for part, labels in inner._labels.items():
+            self.add((*path, *part), labels)
+        for part, element in inner._elements.items():
+            self.add_element((*path, *part), element)
+
+    def follow(self, path: Path, other: Path) -> None:
+        """Withhold the part at ``path`` from whom the part at ``other`` is withheld."""
+        if labels := self._labels.get(other):
+            self.add(path, labels)
+        if element := self._elements.get(other):
+            self.add_element(path, element)
+
     def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
         """Give the elements of these names, which the policy removes for some actor, a class of their own."""
         for name in sorted(names):
             if resource.get("resourceType") == "Patient" and name in _HOUSEHOLD:
                 for number, entry in enumerate(resource.get(name, ())):
                     if entry.get("use") != "home" or "extension" in entry:
-                        self._elements[name, number] = name
+                        self.add_element((name, number), name)
                 continue
             for member in (name, f"_{name}"):
                 if member in resource:
-                    self._elements[member,] = name
+                    self.add_element((member,), name)
             if name in _FREE_TEXT:
                 for number, inner in enumerate(resource.get("contained", ())):
                     if name in inner:
-                        self._elements["contained", number, name] = name
+                        self.add_element(("contained", number, name), name)
 
     def labeled_elements(self, whole: VisibilityClass) -> tuple[tuple[Path, VisibilityClass], ...]:
         """(path, class) of every part whose class differs from that of the whole resource.

@@ -13,12 +13,14 @@ from typing import Any
 
 from fhir_server.consent import label_codes, label_context, label_members, label_text
 from fhir_server.consent.code_reading import CodeReading
+from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
-from fhir_server.consent.labeling_run import INHERITED, LabelingRun, LabelSource, Lookup, patient_ids
+from fhir_server.consent.label_sources import LabelSource
+from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_code
-from fhir_server.consent.visibility_classes import MIXED, PSYNOTE, VisibilityClass
+from fhir_server.consent.visibility_classes import MIXED, PSYNOTE, UNCLASSIFIED, UNRESOLVED, VisibilityClass
 from fhir_server.jsontext import Path
 from fhir_server.resources import catalog
 from fhir_server.store import GuardedReference
@@ -62,9 +64,14 @@ class Labeler:
             return False
         return declared.data_class != "directory" or type in DEPARTMENTS
 
-    async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup) -> LabelingResult:
-        """Label a parsed resource; ``lookup`` returns the current resource of a (type, id), or None."""
-        return await _label(LabelingRun(self, catalog()[type], resource, lookup))
+    async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup, referrers: Referrers | None = None) -> LabelingResult:
+        """Label a parsed resource.
+
+        ``lookup`` returns what a (type, id) lends, or None if it never existed.  ``referrers`` finds the resources that refer to this
+        one; without it, labels of resources that name this one are left out.
+        """
+        contained = ContainedResources(resource, _read)
+        return await _label(LabelingRun(self, catalog()[type], resource, lookup, contained, referrers))
 
     def is_on_hold(self, reading: CodeReading) -> bool:
         """Whether a code is on the institution's hold list."""
@@ -74,14 +81,31 @@ class Labeler:
 async def _label(run: LabelingRun) -> LabelingResult:
     if run.data == "directory":
         return LabelingResult((), VisibilityClass("directory"), 0, (), label_members.guarded_references(run), ())
-    label_codes.read_codes(run, run.resource, run.type)  # steps 1 and 2 are in __init__
-    label_codes.read_contained(run)
+    await _read(run)
+    key = VisibilityClass(run.data, frozenset(run.labels))
+    run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
+    label_fragments(run)
+    labeled_elements = run.parts.labeled_elements(key)
+    return LabelingResult(
+        run.patients, key, run.release, labeled_elements, label_members.guarded_references(run), tuple(sorted(run.label_sources))
+    )
+
+
+async def _read(run: LabelingRun) -> None:
+    """Read the labels of a resource and of its parts; steps 1 and 2 are those of LabelingRun itself."""
+    if run.data == "directory":  # as a contained resource
+        run.labels |= (await run.own_department()).labels if run.type.name in DEPARTMENTS else set()
+        return
+    label_codes.read_codes(run)
     label_codes.read_status(run)
     await label_context.read_dependencies(run)
+    await read_contained(run)
     await label_context.read_context(run)
     await label_context.read_departments(run)
+    await label_context.read_referrers(run)
     await label_codes.require_classification(run)
     await label_members.read_members(run)
+    await label_context.read_pointers(run)
     label_text.read_free_text(run)
     if run.type.shared_rows == "all" and len(run.patients) > 1:
         run.labels.add(MIXED)
@@ -89,9 +113,6 @@ async def _label(run: LabelingRun) -> LabelingResult:
         run.labels.add(PSYNOTE)
     if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
         run.labels |= run.possible
-    key = VisibilityClass(run.data, frozenset(run.labels))
-    run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
-    labeled_elements = run.parts.labeled_elements(key)
-    return LabelingResult(
-        run.patients, key, run.release, labeled_elements, label_members.guarded_references(run), tuple(sorted(run.label_sources))
-    )
+    if UNRESOLVED in run.labels:
+        run.labels.add(UNCLASSIFIED)
+    run.parts.label_narrative(run.resource)

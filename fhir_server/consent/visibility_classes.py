@@ -12,10 +12,12 @@ CATEGORIES: Final = frozenset({"HIV", "STD", "DRUGTEST", "PAP", "PREG", "MH", "S
 MC: Final = "MC"  # care to which a minor consented alone
 PHYHOLD: Final = "PHYHOLD"  # withheld from the patient side at a clinician's request
 UNCLASSIFIED: Final = "UNCLASSIFIED"  # without a known code
+UNREAD: Final = "UNREAD"  # free text that the server cannot read, such as a PDF
+UNRESOLVED: Final = "UNRESOLVED"  # in an unknown context; always together with UNCLASSIFIED
 HELD: Final = "HELD"  # not final, entered in error, or on the hold list
 MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
-LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
+LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, UNREAD, UNRESOLVED, HELD, MIXED, PSYNOTE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,9 @@ class VisibilityClass:
     """Data class, labels and element of a resource or of a part of it.
 
     ``element`` is "" for the resource itself, or the name of the top-level element if the policy removes this part for some actor.
-    ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels.
+    Several names, joined by ``+``: the policy removes each of these elements for some actor.
+    ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels, or,
+    with ``.`` and a name after it, this element of one.  So is a part of a contained resource.
     """
 
     data: str

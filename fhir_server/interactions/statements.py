@@ -123,7 +123,7 @@ def _speaker(permissions: Permissions) -> Speaker:
 async def _roles(context: WriteContext, draft: Draft, speaker: Speaker) -> frozenset[str]:
     """The PractitionerRoles to which the draft refers and that are roles of this Practitioner."""
     own = set()
-    for reference in draft.references():
+    for reference in draft.references:
         target = exact_target(reference)
         if target is not None and target[0] == "PractitionerRole":
             row = await context.tx.read_unfiltered(*target)

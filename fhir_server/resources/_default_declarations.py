@@ -85,8 +85,6 @@ def declaration(name: str) -> ResourceType:
         data_class(name),
         subjects=subjects,
         inherits_labels_from=context,
-        label_codes=definitions.codings(name),
-        must_be_classified=("medication[x]",) if "medication[x]" in references else (),
         member_references=tuple(path for path in references if path in MEMBER_PATHS),
         hidden_status=frozenset({"entered-in-error"}) if subjects else frozenset(),
     )

@@ -12,6 +12,5 @@ TYPE = ResourceType(
     "other",
     by_source={APP_STATE_SOURCE: "app-state"},
     subjects=("subject",),
-    label_codes=("code",),
     hidden_status=frozenset({"entered-in-error"}),
 )

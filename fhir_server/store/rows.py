@@ -36,7 +36,8 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     """What version numbers are computed from, for each caller, without reading bodies.
 
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
-    ``guarded_references`` holds (target, member that contains the reference), in order.
+    ``guarded_references`` holds (target, member that contains the reference), in order.  ``declassifies``: with this version, what
+    earlier ones have lent to other rows is released.
     """
 
     version: int
@@ -45,6 +46,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     release_at: int
     digests: tuple[tuple[int, str], ...]
     guarded_references: tuple[tuple[str, str], ...] = ()
+    declassifies: bool = False
 
 
 class Row(msgspec.Struct, frozen=True):

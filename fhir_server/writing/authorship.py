@@ -17,6 +17,7 @@ from fhir_server.errors import Issue, Problem
 from fhir_server.resources import authors, catalog, elements
 from fhir_server.resources.references import versioned_target
 from fhir_server.writing.draft import Draft
+from fhir_server.writing.references import references
 
 Path = jsontext.Path
 _ANYWHERE: Final = ("authorReference", "authorString", "who")  # members of Annotation and Signature
@@ -109,7 +110,8 @@ def _with_absent(draft: Draft, members: Mapping[str, bytes]) -> Draft:
     added = {name: text for name, text in members.items() if name not in draft.parts}
     if not added:
         return draft
-    return Draft(draft.type, draft.value | {name: jsontext.parse(text) for name, text in added.items()}, {**draft.parts, **added})
+    value = draft.value | {name: jsontext.parse(text) for name, text in added.items()}
+    return Draft(draft.type, value, {**draft.parts, **added}, draft.references | references(b",".join(added.values())))
 
 
 def _speaking(resource: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:

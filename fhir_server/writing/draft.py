@@ -95,4 +95,4 @@ def _kind(text: str) -> str | None:
 
 def draft_of(row: Row) -> Draft:
     """A stored version as a draft.  It was valid when it was stored, so it is not validated again."""
-    return Draft(row.type, jsontext.parse(row.body), jsontext.members(row.body))
+    return Draft(row.type, jsontext.parse(row.body), jsontext.members(row.body), references(row.body))

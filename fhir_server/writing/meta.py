@@ -58,7 +58,7 @@ def with_meta(draft: Draft, meta: Meta) -> Draft:
     """The draft with these members of meta; the text of everything else stays as received."""
     parts = {name: text for name, text in draft.parts.items() if name != "meta"} | ({"meta": jsontext.join_members(meta)} if meta else {})
     value = {name: value for name, value in draft.value.items() if name != "meta"}
-    return Draft(draft.type, value | ({"meta": jsontext.parse(parts["meta"])} if meta else {}), parts)
+    return Draft(draft.type, value | ({"meta": jsontext.parse(parts["meta"])} if meta else {}), parts, draft.references)
 
 
 def with_mark(draft: Draft, tag: tuple[str, str], source: str) -> Draft:

@@ -14,7 +14,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
-from fhir_server.store import Row, Transaction
+from fhir_server.store import IndexedRow, Row, Transaction
 from fhir_server.writing.draft import Draft, draft_of
 from fhir_server.writing.meta import INTERNAL_META, merged_meta, meta_of
 from fhir_server.writing.propagation import Propagation, history_of
@@ -65,7 +65,7 @@ class ResourceWriter:
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
         indexed = await self._rows.label(row, value, history_of(previous))
         await self._tx.put(indexed)
-        await self._after_write(indexed.row, previous)
+        await self._after_write(indexed, previous)
         return indexed.row
 
     async def _present_meta(self, previous: Row | None) -> dict[str, bytes]:
@@ -84,7 +84,7 @@ class ResourceWriter:
         digests = (*history_of(current), versions.version_digest(deletion))
         deletion = msgspec.structs.replace(deletion, version_digests=digests)
         await self._tx.delete(deletion)
-        await self._after_write(deletion, current)
+        await self._after_write(IndexedRow(deletion), current)
         return deletion
 
     async def relabel_with_dependents(self, row: Row) -> bool:
@@ -102,11 +102,12 @@ class ResourceWriter:
         """Label the rows again that already refer to the new row ``Type/id``; needed where callers choose ids."""
         await self._propagation.relabel_dependents(name)
 
-    async def _after_write(self, row: Row, previous: Row | None) -> None:
+    async def _after_write(self, indexed: IndexedRow, previous: Row | None) -> None:
+        row = indexed.row
         if row.type in _FACTS and (previous is not None or row.type != "Patient"):
             for patient in {*row.patients, *(previous.patients if previous else ())}:
                 await self._tx.advance_epoch(patient)
-        await self._propagation.after_write(row, previous)
+        await self._propagation.after_write(indexed, previous)
 
 
 def _with_id_and_meta(draft: Draft, id: str, version_meta: bytes, meta: Mapping[str, bytes]) -> tuple[bytes, dict[str, Any]]:
