@@ -16,6 +16,7 @@ from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.sqlite import planner
 from fhir_server.store.sqlite.rows import TABLES
+from fhir_server.store.sqlite.schema import MAX_RID
 from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, parameter_number
 
 _COLUMN: Final = {"token": "code", "reference": "target", "string": "folded", "date": "lo", "quantity": "number"}
@@ -74,8 +75,9 @@ class SortedQuery:
             place = -1
         if len(found) < self.limit:
             none = f"NOT EXISTS (SELECT 1 FROM {TABLES[key.kind][0]} x WHERE {of_param[0].format('x')})"
-            path = planner.path_by_rows(self.translator, both(wanted, (none, of_param[1])), planner.ranges_after(place))
-            without_value = self.reader.rows(f"{path.select()} ORDER BY 1 LIMIT ?", (*path.args, self.limit - len(found)))
+            bands = self.translator.admitted_bands(clause).both
+            path = planner.path_by_rows(both(wanted, (none, of_param[1])), planner.ranges_after(place, bands))
+            without_value = self.reader.rows(*path.select_first(self.limit - len(found), MAX_RID))
             found += [(rid, None) for (rid,) in without_value]
         return found
 
@@ -100,15 +102,17 @@ class SortedQuery:
 
 def in_order(paths: tuple[planner.AccessPath, ...], visibility: Visibility, limit: int) -> Sql:
     """Return the statement for at most ``limit`` rids of these paths in the order of places."""
-    if not visibility.limited_to_patients or (paths[0].patient is not None and len({path.patient for path in paths}) == 1):
+    bits = planner.place_bits(visibility)
+    patients = {path.patient for path in paths}
+    if not any(path.front for path in paths) and (not visibility.limited_to_patients or (len(patients) == 1 and None not in patients)):
         text, args = union(paths)
         return f"{text} ORDER BY 1 LIMIT ?", (*args, limit)
-    firsts = [path.select_first(limit) for path in paths]
+    firsts = [path.select_first(limit, bits) for path in paths]
     if len(firsts) == 1:
         return firsts[0]
     text = " UNION ".join([f"SELECT rid FROM ({text})" for text, _ in firsts])
     args = tuple([value for _, values in firsts for value in values])
-    return f"SELECT rid FROM ({text}) ORDER BY rid & {planner.place_bits(visibility)} LIMIT ?", (*args, limit)
+    return f"SELECT rid FROM ({text}) ORDER BY rid & {bits} LIMIT ?", (*args, limit)
 
 
 def union(paths: tuple[planner.AccessPath, ...]) -> Sql:

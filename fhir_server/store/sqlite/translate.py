@@ -32,7 +32,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.visibility import VisibilityClause
 from fhir_server.store.conditions import after_prefix
-from fhir_server.store.sqlite.interning import Names
+from fhir_server.store.sqlite.interning import AdmittedBands, Names
 from fhir_server.store.sqlite.rows import TABLES
 
 Sql = tuple[str, tuple[Any, ...]]
@@ -167,6 +167,10 @@ class FilterTranslator:
             among("(r.rid >> 32)", numbers),
             (f"EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND {others})", args),
         )
+
+    def admitted_bands(self, clause: VisibilityClause) -> AdmittedBands:
+        """Return the bands of the rows that the clause admits by their class."""
+        return self.names.admitted_bands(self.type_number or 0, clause.classes)
 
     def admits_row(self, clause: VisibilityClause, now: int) -> Sql:
         """Return the condition that the clause admits the row's class and release."""
