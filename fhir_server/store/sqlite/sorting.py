@@ -17,7 +17,7 @@ from fhir_server.store import conditions
 from fhir_server.store.sqlite import planner
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.schema import MAX_RID
-from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, parameter_number
+from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, of_row, parameter_number
 
 _COLUMN: Final = {"token": "code", "reference": "target", "string": "folded", "date": "lo", "quantity": "number"}
 # for each column the index in the order of one parameter's values; the index of references starts with the target instead
@@ -74,7 +74,7 @@ class SortedQuery:
             found = self._with_value(key, of_param, wanted)
             place = -1
         if len(found) < self.limit:
-            none = f"NOT EXISTS (SELECT 1 FROM {TABLES[key.kind][0]} x WHERE {of_param[0].format('x')})"
+            none = f"NOT EXISTS (SELECT 1 FROM {of_row(TABLES[key.kind][0], 'x')} WHERE {of_param[0].format('x')})"
             bands = self.translator.admitted_bands(clause).both
             path = planner.path_by_rows(both(wanted, (none, of_param[1])), planner.ranges_after(place, bands))
             without_value = self.reader.rows(*path.select_first(self.limit - len(found), MAX_RID))
@@ -84,7 +84,7 @@ class SortedQuery:
     def _with_value(self, key: SortKey, of_param: Sql, wanted: Sql) -> Found:
         table, name = TABLES[key.kind][0], column(key)
         better, order = (">", " DESC") if key.descending else ("<", "")
-        other = f"NOT EXISTS (SELECT 1 FROM {table} y WHERE {of_param[0].format('y')} AND y.{name} {better} x.{name})"
+        other = f"NOT EXISTS (SELECT 1 FROM {of_row(table, 'y')} WHERE {of_param[0].format('y')} AND y.{name} {better} x.{name})"
         text, args = both((of_param[0].format("x"), of_param[1]), self._after_value(key, name), wanted, (other, of_param[1]))
         sql = (
             f"SELECT DISTINCT x.rid, x.{name} FROM {table} x INDEXED BY {_SORTED_INDEX[name]} CROSS JOIN res r"
@@ -135,13 +135,13 @@ def sort_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[Visibi
     number = parameter_number(meaning.type, key.param, key.kind, meaning.names)
     if number is None:
         return "NULL", ()
-    value = f"SELECT {'max' if key.descending else 'min'}(x.{column(key)}) FROM {TABLES[key.kind][0]} x"
-    of_row: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
+    value = f"SELECT {'max' if key.descending else 'min'}(x.{column(key)}) FROM {of_row(TABLES[key.kind][0], 'x')}"
+    of_param: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
     if len({clause.classes for clause in clauses}) == 1:
-        text, args = both(of_row, class_admitted("x", clauses[0].classes))
+        text, args = both(of_param, class_admitted("x", clauses[0].classes))
         return f"({value} WHERE {text})", args
     admitted = either(*[both(class_admitted("x", clause.classes), meaning.covers(clause, now)) for clause in clauses])
-    text, args = both(of_row, ("r.rid = c.rid", ()), admitted)
+    text, args = both(of_param, ("r.rid = c.rid", ()), admitted)
     return f"({value} CROSS JOIN res r WHERE {text})", args
 
 

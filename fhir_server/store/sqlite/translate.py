@@ -71,6 +71,14 @@ def _join(word: str, parts: Sequence[Sql], absorbing: Sql, neutral: Sql) -> Sql:
     return "(" + word.join([text for text, _ in parts]) + ")", tuple([arg for _, args in parts for arg in args])
 
 
+def of_row(table: str, alias: str) -> str:
+    """Return the FROM clause for the entries of single rows.
+
+    Left to itself, SQLite may read a range of values instead, of all rows of the store.
+    """
+    return f"{table} {alias} INDEXED BY sqlite_autoindex_{table}_1"
+
+
 def among(column: str, values: Iterable[str] | array[int]) -> Sql:
     """Return the condition that the column holds one of these."""
     listed = values if isinstance(values, array) else tuple(values)
@@ -155,7 +163,7 @@ class FilterTranslator:
         if number is None or predicate == FALSE:
             return FALSE
         text, args = both(("x.rid = r.rid AND x.param = ?", (number,)), predicate, class_admitted("x", classes))
-        return f"EXISTS (SELECT 1 FROM {TABLES[kind][0]} x WHERE {text})", args
+        return f"EXISTS (SELECT 1 FROM {of_row(TABLES[kind][0], 'x')} WHERE {text})", args
 
     def of_patient(self, patients: frozenset[str]) -> Sql:
         """Return the condition that the row belongs to one of these, as its first patient or another."""
