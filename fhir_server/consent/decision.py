@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule
-from fhir_server.consent.visibility_classes import HELD, LABELS, VisibilityClass
+from fhir_server.consent.visibility_classes import HELD, LABELS, SPECIFIC, VisibilityClass
 
 # They treat the patient, so they see results before these are released to the patient.
 _TREATING: Final = frozenset({ActorKind.CLINICIAN, ActorKind.BREAK_GLASS})
@@ -49,7 +49,7 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
     if actor.kind == ActorKind.BACKEND:
         if "*" in actor.clearance:
             return True
-        if not key.labels <= actor.clearance:
+        if not key.labels - {SPECIFIC} <= actor.clearance:
             return False
     return any(_permits_at_level(policy, actor.kind, level, key) for level in _levels(actor))
 

@@ -24,6 +24,11 @@ class ElementLabels:
         """Add labels to the part at ``path``."""
         self._labels.setdefault(path, set()).update(labels)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether any part has labels."""
+        return any(self._labels.values())
+
     def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
         """Give the elements of these names, which the policy removes for some actor, a class of their own."""
         for name in sorted(names):

@@ -28,6 +28,8 @@ class ResourceType:
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
     ``hidden_status``         values of ``status`` that give the label HELD
+    ``seen_through``          (type, search parameter) of references that show a row common to all patients: who sees such a row
+                              sees the one it names (docs/policy.md, "Rows common to all patients")
     ``departments``           paths of departments (Location, HealthcareService, Organization) or of their coded types
     """
 
@@ -44,3 +46,4 @@ class ResourceType:
     depends_on: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()
     departments: tuple[str, ...] = ()
+    seen_through: tuple[tuple[str, str], ...] = ()

@@ -7,4 +7,10 @@ TYPE = ResourceType(
     "medication-definition",
     label_codes=("code", "ingredient.item[x]"),
     hidden_status=frozenset({"entered-in-error"}),
+    seen_through=(
+        ("MedicationRequest", "medication"),
+        ("MedicationStatement", "medication"),
+        ("MedicationDispense", "medication"),
+        ("MedicationAdministration", "medication"),
+    ),
 )

@@ -175,9 +175,7 @@ class _RidRanges:
         return "".join(fronts), tuple(front_args), both(of_band, within)
 
 
-_SHARED: Final = (
-    "SELECT a.rid FROM carray(?) b CROSS JOIN carray(?) p CROSS JOIN also a WHERE a.patient = p.value AND a.band = b.value"
-)
+_SHARED: Final = "SELECT a.rid FROM carray(?) b CROSS JOIN carray(?) p CROSS JOIN also a WHERE a.patient = p.value AND a.band = b.value"
 _RELEASED: Final = (
     "SELECT r.rid FROM carray(?) p CROSS JOIN carray(?) b CROSS JOIN res r INDEXED BY res_held"
     " WHERE (r.rid >> 32) = p.value AND r.band = b.value AND r.release_at > r.updated AND r.release_at <= ?"

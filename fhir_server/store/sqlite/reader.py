@@ -18,12 +18,13 @@ from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
+from fhir_server.store.conditions import refers_to
 from fhir_server.store.sqlite import planner
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
-from fhir_server.store.sqlite.translate import FilterTranslator, class_mask
+from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
 SECONDS: Final = 2.0  # time limit of one statement: reads run in the event loop and block other requests
 _STEPS: Final = 20_000  # instructions of SQLite's virtual machine between two checks of the time limit
@@ -49,8 +50,7 @@ _HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <
 _HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
 # one index lookup for each band, however many rows the patient has
 _TYPES: Final = (
-    "SELECT DISTINCT b.type FROM band b"
-    " WHERE EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ?)"
+    "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ?)"
 )
 _TYPES_ALSO: Final = "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM also a WHERE a.patient = ? AND a.band = b.n)"
 _COUNT_UP_TO: Final = 500  # rows of one patient that a search finds at once, so that it need not be repeated for the total
@@ -98,7 +98,7 @@ class SqliteSnapshot:
         clauses = visibility.clauses
         if len(clauses) != 1:
             classes = _union(tuple([clause.classes for clause in clauses]))
-            released_only = all([clause.released_only for clause in clauses])
+            released_only = all(clause.released_only for clause in clauses)
             return self.rows(sql + _HAS_LABELS, (*args, class_mask(classes), visibility.now if released_only else MAX_INSTANT))
         clause = clauses[0]
         labels = class_mask(clause.classes), visibility.now if clause.released_only else MAX_INSTANT
@@ -179,6 +179,22 @@ class SqliteSnapshot:
             " UNION SELECT a.patient FROM h CROSS JOIN also a ON a.rid = h.rid)"
         )
         return frozenset([id for (id,) in self.rows(sql, args)])
+
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        translator, number = FilterTranslator(type, self.names), parameter_number(type, param, "reference", self.names)
+        where = refers_to(param, among)
+        found: set[str] = set()
+        for clause in visibility.clauses if number is not None else ():
+            paths = planner.access_paths_of_all(translator, where, Visibility((clause,), visibility.now), self)
+            if paths:
+                text, args = union(paths)
+                admitted, admitted_args = class_admitted("x", clause.classes)
+                sql = (
+                    f"WITH h AS MATERIALIZED ({text}) SELECT DISTINCT x.target FROM h CROSS JOIN {of_row('ref', 'x')}"
+                    f" WHERE x.rid = h.rid AND x.param = ? AND {admitted}"
+                )
+                found.update([target for (target,) in self.rows(sql, (*args, number, *admitted_args))])
+        return frozenset(found if among is None else found & among)
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         types: dict[int, tuple[str, Visibility]] = {}
