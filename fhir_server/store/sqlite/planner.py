@@ -33,12 +33,12 @@ from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix, conjuncts
 from fhir_server.store.sqlite.interning import AdmittedBands
+from fhir_server.store.sqlite.ranges import AccessPath, RidRanges, path_by_rows, ranges_after
 from fhir_server.store.sqlite.rows import BANDED, TABLES
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.translate import (
     FALSE,
     KIND_OF,
-    TRUE,
     FilterTranslator,
     Sql,
     both,
@@ -70,44 +70,6 @@ class _Extent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class AccessPath:
-    """``SELECT <alias>.rid FROM`` followed by ``front`` and ``body`` is a statement.
-
-    ``front``: tables with several ranges of rows to search in turn, or "".  ``is_distinct``: it yields no row twice.
-    ``is_broad``: nothing limits it to few rows, so reading all of them is slow.  ``patient``: the number of the one
-    patient whose rows it yields; None for rows of several or all.
-    """
-
-    alias: str
-    front: str
-    body: str
-    args: tuple[Any, ...]
-    is_distinct: bool = True
-    is_broad: bool = False
-    patient: int | None = None
-
-    def select(self, *, distinct: bool = True) -> str:
-        """Return the statement that yields the rids; without ``distinct`` it may yield one twice."""
-        return f"SELECT {self._distinct if distinct else ''}{self.alias}.rid AS rid FROM {self.front}{self.body}"
-
-    def select_first(self, limit: int, bits: int) -> Sql:
-        """Return the statement that yields the first ``limit`` rids in the order of their ``bits``.
-
-        Of several ranges it reads only the first ``limit`` rows of each.
-        """
-        if not self.front:
-            order = f"{self.alias}.rid" if self.patient or bits == MAX_RID else f"{self.alias}.rid & {bits}"
-            return f"{self.select()} ORDER BY {order} LIMIT ?", (*self.args, limit)
-        each = f"SELECT {self._distinct}{self.alias}.rid FROM {self.body} ORDER BY {self.alias}.rid LIMIT ?"
-        text = f"SELECT c.rid AS rid FROM {self.front}res c WHERE c.rid IN ({each}) ORDER BY c.rid & {bits} LIMIT ?"
-        return text, (*self.args, limit, limit)
-
-    @property
-    def _distinct(self) -> str:
-        return "" if self.is_distinct else "DISTINCT "
-
-
-@dataclass(frozen=True, slots=True)
 class _Driver:
     """Index entries ``x`` of ``table`` that meet ``key``.
 
@@ -129,50 +91,6 @@ class _Start:
     drivers: tuple[_Driver, ...]
     is_broad: bool
     is_unordered: bool = False  # there are few entries, so the bands are not read one by one
-
-
-@dataclass(frozen=True, slots=True)
-class _RidRanges:
-    """The rows to search: of these bands, ranges of ``width`` from each of ``starts`` (None: all), with a rid greater than ``floor``.
-
-    ``bands`` None: of all bands of the type.
-    """
-
-    bands: array[int] | None
-    starts: array[int] | None
-    width: int
-    floor: int
-
-    @property
-    def patient(self) -> int | None:
-        """The number of the patient if all these rows belong to one patient as the first, else None."""
-        return self.starts[0] >> PATIENT_BITS if self.starts is not None and len(self.starts) == 1 and self.width else None
-
-    def on(self, alias: str, *, has_band: bool = True) -> tuple[str, tuple[Any, ...], Sql]:
-        """Return tables to put in front, their arguments, and the condition on ``alias``.
-
-        The condition has two comparisons because for a joined table SQLite uses only the lower end of a BETWEEN.
-        """
-        fronts: list[str] = []
-        front_args: list[Any] = []
-        of_band: Sql = TRUE
-        if has_band and self.bands is not None:
-            if len(self.bands) == 1:
-                of_band = f"{alias}.band = ?", (self.bands[0],)
-            else:
-                fronts.append("carray(?) b CROSS JOIN ")
-                front_args.append(apsw.carray(self.bands))
-                of_band = f"{alias}.band = b.value", ()
-        if self.starts is None:
-            within: Sql = f"{alias}.rid >= ? AND {alias}.rid <= ?", (self.floor + 1, MAX_RID)
-        elif len(self.starts) == 1:
-            start = self.starts[0]
-            within = f"{alias}.rid >= ? AND {alias}.rid <= ?", (max(start, self.floor + 1), start + self.width)
-        else:
-            fronts.append("carray(?) s CROSS JOIN ")
-            front_args.append(apsw.carray(self.starts))
-            within = f"{alias}.rid >= max(s.value, ?) AND {alias}.rid <= s.value + ?", (self.floor + 1, self.width)
-        return "".join(fronts), tuple(front_args), both(of_band, within)
 
 
 _SHARED: Final = "SELECT a.rid FROM carray(?) b CROSS JOIN carray(?) p CROSS JOIN also a WHERE a.patient = p.value AND a.band = b.value"
@@ -201,19 +119,6 @@ def access_paths_of_all(translator: FilterTranslator, where: Filter, visibility:
 def place_bits(visibility: Visibility) -> int:
     """Return the bits of a ``rid`` that order the answers of this visibility (:mod:`~fhir_server.store.row_order`)."""
     return SEQUENCE if visibility.limited_to_patients else MAX_RID
-
-
-def path_by_rows(wanted: Sql, ranges: _RidRanges) -> AccessPath:
-    """Return the path that examines every row in these ranges."""
-    front, front_args, within = ranges.on("r")
-    text, args = both(within, wanted)
-    body = f"res r INDEXED BY res_scan WHERE {text}"
-    return AccessPath("r", front, body, (*front_args, *args), is_broad=ranges.starts is None, patient=ranges.patient)
-
-
-def ranges_after(floor: int, bands: array[int]) -> _RidRanges:
-    """Return the range of all rows of these bands with a greater rid."""
-    return _RidRanges(bands, None, 0, floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +168,7 @@ class _Planner:
         starts = array("q", [number << PATIENT_BITS | least for number in numbers if (number + 1) << PATIENT_BITS > self.floor])
         in_bands = bands.open if clause.released_only else bands.both
         if starts and in_bands:
-            yield from self._paths_in(_RidRanges(in_bands, starts, SEQUENCE - least, self.floor), needed, clause, owner, except_for)
+            yield from self._paths_in(RidRanges(in_bands, starts, SEQUENCE - least, self.floor), needed, clause, owner, except_for)
         single = {*self._shared_rids(numbers, bands), *(self._released_rids(numbers, bands) if clause.released_only else ())}
         rids = array("q", sorted([rid for rid in single if rid & bits > self.floor]))
         if rids:
@@ -273,7 +178,7 @@ class _Planner:
 
     def _paths_in(
         self,
-        ranges: _RidRanges,
+        ranges: RidRanges,
         needed: Sequence[Filter],
         clause: VisibilityClause,
         owner: int,
@@ -308,7 +213,7 @@ class _Planner:
         bits = place_bits(self.visibility)
         return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), self.translator.type_number, bits, self.floor, *args))
 
-    def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: _RidRanges, *, is_all: bool) -> _Start | None:
+    def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: RidRanges, *, is_all: bool) -> _Start | None:
         """Choose the entries to start from; None to start from the rows."""
         options = [(index, option) for index, part in enumerate(needed) if (option := self._option(part, clause.classes))]
         is_storewide = ranges.starts is None
@@ -333,7 +238,7 @@ class _Planner:
             return None
         return _Start(*options[best], is_broad=is_broad)
 
-    def _count_entries(self, driver: _Driver, ranges: _RidRanges, bound: int) -> int:
+    def _count_entries(self, driver: _Driver, ranges: RidRanges, bound: int) -> int:
         """Return the number of entries, counted up to ``bound``."""
         front, front_args, within = ranges.on("x", has_band=driver.has_band)
         text, args = both(driver.key, within)
@@ -365,7 +270,7 @@ class _Planner:
         return _Driver(table, index, key, in_row_order, kind in BANDED)
 
 
-def _path_by_entries(driver: _Driver, ranges: _RidRanges, wanted: Sql, is_broad: bool) -> AccessPath:
+def _path_by_entries(driver: _Driver, ranges: RidRanges, wanted: Sql, is_broad: bool) -> AccessPath:
     front, front_args, within = ranges.on("x", has_band=driver.has_band)
     text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
     body = f"{driver.table} x INDEXED BY {driver.index} CROSS JOIN res r WHERE {text}"

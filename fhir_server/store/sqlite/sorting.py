@@ -15,6 +15,7 @@ from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.sqlite import planner
+from fhir_server.store.sqlite.ranges import AccessPath, path_by_rows, ranges_after
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.schema import MAX_RID
 from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, of_row, parameter_number
@@ -50,7 +51,7 @@ class SortedQuery:
                 return self._walk_index(clauses[0], key, number)
         return self._sort_rows(paths, clauses) if paths else []
 
-    def _sort_rows(self, paths: tuple[planner.AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
+    def _sort_rows(self, paths: tuple[AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
         text, args = union(paths)
         place_column = f"rid & {planner.place_bits(self.visibility)}"
         values = [sort_value(self.translator, key, clauses, self.visibility.now) for key in self.sort]
@@ -76,7 +77,7 @@ class SortedQuery:
         if len(found) < self.limit:
             none = f"NOT EXISTS (SELECT 1 FROM {of_row(TABLES[key.kind][0], 'x')} WHERE {of_param[0].format('x')})"
             bands = self.translator.admitted_bands(clause).both
-            path = planner.path_by_rows(both(wanted, (none, of_param[1])), planner.ranges_after(place, bands))
+            path = path_by_rows(both(wanted, (none, of_param[1])), ranges_after(place, bands))
             without_value = self.reader.rows(*path.select_first(self.limit - len(found), MAX_RID))
             found += [(rid, None) for (rid,) in without_value]
         return found
@@ -100,7 +101,7 @@ class SortedQuery:
         return f"x.{name} {reached} ? AND (x.{name} {passed} ? OR x.rid > ?)", (value, value, self.place)
 
 
-def in_order(paths: tuple[planner.AccessPath, ...], visibility: Visibility, limit: int) -> Sql:
+def in_order(paths: tuple[AccessPath, ...], visibility: Visibility, limit: int) -> Sql:
     """Return the statement for at most ``limit`` rids of these paths in the order of places."""
     bits = planner.place_bits(visibility)
     patients = {path.patient for path in paths}
@@ -115,7 +116,7 @@ def in_order(paths: tuple[planner.AccessPath, ...], visibility: Visibility, limi
     return f"SELECT rid FROM ({text}) ORDER BY rid & {bits} LIMIT ?", (*args, limit)
 
 
-def union(paths: tuple[planner.AccessPath, ...]) -> Sql:
+def union(paths: tuple[AccessPath, ...]) -> Sql:
     """Return the statement for the rids of all paths, each once."""
     text = " UNION ".join([path.select(distinct=len(paths) == 1) for path in paths])
     return text, tuple([arg for path in paths for arg in path.args])
