@@ -1,10 +1,10 @@
 """Measures what rows that a caller may not see cost the caller: ``python -m benchmarks.hidden_rows``.
 
 Two servers hold the same visible rows of a teenager; one also holds hidden rows of the same patient and type, a third of them
-not yet released.  A parent sends the same requests to both, in turn.  The answers must be equal, byte for byte (but for encrypted page links), and the CPU
-time within 5 %: the program prints the median of the ratios of neighboring samples with its 95 % confidence interval, and the
-Mann-Whitney probability that a request takes longer with hidden rows (0.5: no difference), and exits with 1 for a median past
-the limit.
+not yet released.  A parent sends the same requests to both, in turn.  The answers must be equal, byte for byte (but for encrypted
+page links), and the CPU time within 5 %: the program prints the median of the ratios of neighboring samples with its 95 %
+confidence interval, and the Mann-Whitney probability that a request takes longer with hidden rows (0.5: no difference), and exits
+with 1 for a median past the limit.
 """
 
 from __future__ import annotations
