@@ -7,8 +7,9 @@ which a permission reaches a store.  What no scope and no class covers is not vi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fhir_server.access.app_state_owner import OWNER_PARAM, app_state_owner
@@ -35,10 +36,12 @@ class AdmittedClasses:
     """The ids of the visibility classes that an actor is admitted to, by data class.
 
     ``unconditional``: in any row.  ``if_named``: in rows that name the actor in one of these search parameters.
+    ``if_referred``: in rows common to all patients, if a row that the caller sees refers to them.
     """
 
     unconditional: Mapping[str, frozenset[int]]
     if_named: Mapping[str, tuple[frozenset[int], tuple[str, ...]]]
+    if_referred: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,19 +167,39 @@ class Permissions:
         if not self.scopes(type, interaction):
             raise Problem("forbidden", f"The scopes of this access token do not cover this interaction on {type}.")
 
-    def visibility(self, type: str, now: int, interactions: str = "rs") -> Visibility:
-        """The rows and elements of ``type`` that the caller sees at ``now`` under a scope for any of ``interactions``."""
+    def visibility(self, type: str, now: int, interactions: str = "rs", referred: frozenset[str] = frozenset()) -> Visibility:
+        """The rows and elements of ``type`` that the caller sees at ``now`` under a scope for any of ``interactions``.
+
+        ``referred``: the ids of rows of a :meth:`seen_through` type to which rows that the caller sees refer.
+        """
         cache: dict[tuple[str, str], tuple[VisibilityClause, ...]] = self._clauses  # type: ignore[attr-defined]
         clauses = cache.get((type, interactions))
         if clauses is None:
             clauses = cache[type, interactions] = self._compile(type, interactions)
+        if referred:
+            clauses += self._compile_referred(type, interactions, referred)
         return Visibility(clauses, now)
+
+    def seen_through(self, type: str) -> tuple[tuple[str, str], ...]:
+        """The (type, search parameter) of the references by which the caller sees further rows of ``type``."""
+        return catalog()[type].seen_through if type in types_seen_through() and self._referred_classes(type) else ()
+
+    def _referred_classes(self, type: str) -> frozenset[int]:
+        return frozenset[int]().union(*[self.classes.if_referred.get(data, frozenset()) for data in data_classes(type)])
+
+    def _compile_referred(self, type: str, interactions: str, referred: frozenset[str]) -> tuple[VisibilityClause, ...]:
+        covering = [scope for interaction in INTERACTIONS if interaction in interactions for scope in self.scopes(type, interaction)]
+        narrowed = AllOf((IdIs(referred), self._without_denied(type, self._any_scope_condition(type, covering))))
+        classes = self._referred_classes(type).union(*self._unconditional_classes(type).values())
+        return (VisibilityClause(None, classes, self.released_only, narrowed),) if covering else ()
 
     def admitted_classes(self, type: str) -> frozenset[int]:
         """The ids of all classes of rows and elements of ``type`` that the caller may see."""
         cache: dict[str, frozenset[int]] = self._admitted  # type: ignore[attr-defined]
         if type not in cache:
-            cache[type] = frozenset[int]().union(*(clause.classes for clause in self._compile(type, "cruds")))
+            compiled = self._compile(type, "cruds")
+            referred = self._referred_classes(type) if compiled else frozenset()
+            cache[type] = referred.union(*(clause.classes for clause in compiled))
         return cache[type]
 
     def _compile(self, type: str, interactions: str) -> tuple[VisibilityClause, ...]:
@@ -236,6 +259,12 @@ class Permissions:
     def _any_scope_condition(self, type: str, scopes: Iterable[Scope]) -> Filter:
         parts = [where for scope in scopes if (where := self._visible_condition(type, scope)) is not None]
         return EVERYTHING if EVERYTHING in parts else AnyOf(tuple(parts))
+
+
+@functools.cache
+def types_seen_through() -> frozenset[str]:
+    """The types common to all patients of which callers see further rows by references."""
+    return frozenset(name for name, declared in catalog().items() if declared.seen_through)
 
 
 def data_classes(type: str) -> frozenset[str]:

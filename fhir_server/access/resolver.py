@@ -17,6 +17,7 @@ from fhir_server.consent import decision, relationships
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import ActorKind, Policy
 from fhir_server.consent.visibility_classes import VisibilityClass
+from fhir_server.resources import COMMON_DATA_CLASSES
 from fhir_server.resources.elements import target_of
 from fhir_server.search.filters import Filter, Has, IdIs, OfPatient, RefersTo
 from fhir_server.search.visibility import Visibility
@@ -162,6 +163,7 @@ class PermissionResolver:
         """``withheld``: labels that the person withholds from the client which acts for that person."""
         unconditional: dict[str, set[int]] = {}
         if_named: dict[str, set[int]] = {}
+        if_referred: dict[str, set[int]] = {}
         params: dict[str, tuple[str, ...]] = {}
         for class_id, key in enumerate(keys):
             visibility_class = VisibilityClass.parse(key)
@@ -173,11 +175,15 @@ class PermissionResolver:
                 unconditional.setdefault(data, set()).add(class_id)
             elif decision.permits(self._policy, actor, visibility_class):
                 condition = decision.own_conditions(self._policy, actor, data)
+                if data in COMMON_DATA_CLASSES and visibility_class.labels:
+                    if_referred.setdefault(data, set()).add(class_id)
+                    continue
                 (unconditional if condition is None else if_named).setdefault(data, set()).add(class_id)
                 params[data] = condition or ()
         return AdmittedClasses(
             {data: frozenset(class_ids) for data, class_ids in unconditional.items()},
             {data: (frozenset(class_ids), params[data]) for data, class_ids in if_named.items()},
+            {data: frozenset(class_ids) for data, class_ids in if_referred.items()},
         )
 
 

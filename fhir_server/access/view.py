@@ -13,10 +13,10 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access import versions
-from fhir_server.access.permissions import Permissions
+from fhir_server.access.permissions import Permissions, types_seen_through
 from fhir_server.errors import Problem
 from fhir_server.search import hidden_references, match
-from fhir_server.search.filters import EVERYTHING, Filter
+from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Snapshot
@@ -51,10 +51,12 @@ class View:
         self._snapshot = snapshot
         self.permissions = permissions
         self.now = now
+        self._referred: dict[str, frozenset[str]] = {}  # by type: ids of common rows to which visible rows refer
 
     async def read(self, type: str, id: str) -> VisibleVersion:
         """The current version.  Raises Problem ``gone`` if its deletion is visible, otherwise ``not_found``."""
         self.permissions.require(type, "r")
+        await self._look_up_referred(type, frozenset({id}))
         row = await self._snapshot.read(type, id, self._visibility(type, "r"))
         if row is None:
             raise await self._absent(type, id)
@@ -62,6 +64,7 @@ class View:
 
     async def read_for_write(self, type: str, id: str, interactions: str = "cruds") -> VisibleVersion | None:
         """The current version if it is visible under a scope for one of these interactions, else None; a write needs no read scope."""
+        await self._look_up_referred(type, frozenset({id}))
         row = await self._snapshot.read(type, id, self._visibility(type, interactions))
         return (await self._visible_versions((row,)))[0] if row else None
 
@@ -88,6 +91,7 @@ class View:
     async def history(self, type: str, id: str) -> list[VisibleVersion]:
         """All visible versions, oldest first.  Raises Problem ``not_found`` if there are none."""
         self.permissions.require(type, "r")
+        await self._look_up_referred(type, frozenset({id}))
         rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if not rows:
             raise not_found(type, id)
@@ -103,17 +107,21 @@ class View:
         """
         self.permissions.require(type, "s")
         where = await self._require_answerable(type, where, sort)
+        await self._look_up_referred(type, _ids_in(where))
         page = await self._snapshot.find(type, where, self._visibility(type, "s"), sort=sort, limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next, page.total)
 
     async def count(self, type: str, where: Filter) -> int:
         """The number of visible rows that match ``where``."""
         self.permissions.require(type, "s")
-        return await self._snapshot.count(type, await self._require_answerable(type, where), self._visibility(type, "s"))
+        where = await self._require_answerable(type, where)
+        await self._look_up_referred(type, _ids_in(where))
+        return await self._snapshot.count(type, where, self._visibility(type, "s"))
 
     async def find_readable(self, type: str, where: Filter, *, limit: int, after: Position | None) -> VisiblePage:
         """As :meth:`find`, but under a read scope: for ``$everything``, which reads a record and does not search it."""
         self.permissions.require(type, "r")
+        await self._look_up_referred(type, _ids_in(where))
         page = await self._snapshot.find(type, where, self._visibility(type, "r"), limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next)
 
@@ -122,6 +130,7 @@ class View:
         if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
             return []
         where = await self._require_answerable(type, where)
+        await self._look_up_referred(type, _ids_in(where))
         page = await self._snapshot.find(type, where, self._visibility(type, "rs"), limit=limit)
         return await self._visible_versions(page.rows)
 
@@ -142,6 +151,10 @@ class View:
 
     async def visible_targets(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are visible."""
+        targets = frozenset(targets)
+        for type in types_seen_through():
+            if ids := frozenset(target.partition("/")[2] for target in targets if target.startswith(type + "/")):
+                await self._look_up_referred(type, ids)
         return await self._snapshot.visible(targets, lambda type: self._visibility(type, "rs"))
 
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
@@ -156,7 +169,18 @@ class View:
         return hidden_references.limit_to_visible(where, await self.visible_targets(targets))
 
     def _visibility(self, type: str, interactions: str) -> Visibility:
-        return self.permissions.visibility(type, self.now, interactions)
+        return self.permissions.visibility(type, self.now, interactions, self._referred.get(type, frozenset()))
+
+    async def _look_up_referred(self, type: str, ids: frozenset[str] | None) -> None:
+        """Find out which rows of a type that is common to all patients visible rows refer to, of these ids (None: of all)."""
+        if type not in types_seen_through():
+            return
+        targets = None if ids is None else frozenset(f"{type}/{id}" for id in ids)
+        found: set[str] = set()
+        for source, param in self.permissions.seen_through(type):
+            visible = self._visibility(source, "rs")
+            found |= await self._snapshot.references_of(source, param, visible, targets)
+        self._referred[type] = frozenset(target.partition("/")[2] for target in found if target.startswith(type + "/"))
 
     async def _absent(self, type: str, id: str) -> Problem:
         versions = await self._snapshot.versions(type, id, self._visibility(type, "r"))
@@ -194,6 +218,12 @@ def _paths_to_remove(row: Row, admitted: frozenset[int], shown: frozenset[str]) 
     """The paths of the elements of a row whose class is not admitted, and of its references to hidden rows."""
     hidden = [element.path for element in row.labeled_elements if element.class_id not in admitted]
     return hidden + [reference.path for reference in row.guarded_references if reference.target not in shown]
+
+
+def _ids_in(where: Filter) -> frozenset[str] | None:
+    """The ids to which a condition limits rows; None if it limits them to none."""
+    ids = [part.ids for part in (where.parts if isinstance(where, AllOf) else (where,)) if isinstance(part, IdIs)]
+    return frozenset.intersection(*ids) if ids else None
 
 
 def not_found(type: str, id: str) -> Problem:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule, WriteRule
-from fhir_server.consent.visibility_classes import HELD, LABELS, UNRESOLVED, VisibilityClass
+from fhir_server.consent.visibility_classes import HELD, LABELS, SPECIFIC, UNRESOLVED, VisibilityClass
 
 # They treat the patient, so they see results before these are released to the patient.
 _TREATING: Final = frozenset({ActorKind.CLINICIAN, ActorKind.BREAK_GLASS})
+# Labels that need no clearance: UNRESOLVED comes with UNCLASSIFIED, and SPECIFIC says which rows must be named by another.
+_NO_CLEARANCE: Final = frozenset({UNRESOLVED, SPECIFIC})
 _NO_LEVEL: Final = frozenset({""})
 
 
@@ -52,7 +54,7 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
     if actor.kind == ActorKind.BACKEND:
         if "*" in actor.clearance:
             return True
-        if not key.labels - {UNRESOLVED} <= actor.clearance:  # it is part of UNCLASSIFIED
+        if not key.labels - _NO_CLEARANCE <= actor.clearance:
             return False
     return any(_permits_at_level(policy, actor.kind, level, key) for level in _levels(actor))
 

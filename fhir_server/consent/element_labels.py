@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.jsontext import Path
 
-# Members of a household know its address and telephone: entries with ``use`` home and without extensions are not removed.
-_HOUSEHOLD: Final = frozenset({"telecom", "address"})
+_CHOSEN_NAMES: Final = frozenset({"nickname", "usual", "anonymous", "temp"})
+
+
+def _is_of_household(entry: Mapping[str, Any], patient: Mapping[str, Any]) -> bool:
+    """Members of a household know its address and telephone: entries with ``use`` home and without extensions."""
+    return entry.get("use") == "home" and "extension" not in entry
+
+
+def _is_registered_name(entry: Mapping[str, Any], patient: Mapping[str, Any]) -> bool:
+    """A name that the patient did not choose, or the only kind of name that the record has."""
+    others = any(other.get("use") not in _CHOSEN_NAMES for other in patient.get("name", ()))
+    return entry.get("use") not in _CHOSEN_NAMES or not others
+
+
+# Elements of Patient of which some entries stay, and whether one does.
+_PARTLY_KEPT: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]]] = {
+    "telecom": _is_of_household,
+    "address": _is_of_household,
+    "name": _is_registered_name,
+}
 _FREE_TEXT: Final = ("text", "note")
 
 
@@ -55,12 +73,17 @@ class ElementLabels:
         if element := self._elements.get(other):
             self.add_element(path, element)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether any part has labels."""
+        return any(self._labels.values())
+
     def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
         """Give the elements of these names, which the policy removes for some actor, a class of their own."""
         for name in sorted(names):
-            if resource.get("resourceType") == "Patient" and name in _HOUSEHOLD:
+            if resource.get("resourceType") == "Patient" and name in _PARTLY_KEPT:
                 for number, entry in enumerate(resource.get(name, ())):
-                    if entry.get("use") != "home" or "extension" in entry:
+                    if not _PARTLY_KEPT[name](entry, resource):
                         self.add_element((name, number), name)
                 continue
             for member in (name, f"_{name}"):

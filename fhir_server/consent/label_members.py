@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fhir_server.consent.labeling_run import SUMMARY, LabelingRun
-from fhir_server.resources import COMMON_DATA_CLASSES, catalog, elements
+from fhir_server.resources import catalog, elements
 from fhir_server.store import GuardedReference
 
 
@@ -22,12 +22,14 @@ async def read_members(run: LabelingRun) -> None:
 
 
 def guarded_references(run: LabelingRun) -> tuple[GuardedReference, ...]:
-    """Step 15: all references, except those to common resources and to the only patient of the resource."""
+    """Step 15: all references, except those to the directory, those that show their target, and those to the only patient."""
     found = []
     for mention in run.mentions:
         path, target = mention.path, mention.target
         declared = catalog().get(target[0]) if target else None
-        if target is None or (declared is not None and declared.data_class in COMMON_DATA_CLASSES):
+        if target is None or (declared is not None and declared.data_class == "directory"):
+            continue
+        if declared is not None and run.type.name in {type for type, _ in declared.seen_through} and path[0] == "medicationReference":
             continue
         if target[0] == "Patient" and run.patients == (target[1],):
             continue

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.consent import label_codes, label_context, label_members, label_text
+from fhir_server.consent import common_rows, label_codes, label_context, label_members, label_text
 from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
@@ -20,9 +20,9 @@ from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_code
-from fhir_server.consent.visibility_classes import MIXED, PSYNOTE, UNCLASSIFIED, UNRESOLVED, VisibilityClass
+from fhir_server.consent.visibility_classes import MIXED, PSYNOTE, SPECIFIC, UNCLASSIFIED, UNRESOLVED, VisibilityClass
 from fhir_server.jsontext import Path
-from fhir_server.resources import catalog
+from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.store import GuardedReference
 
 __all__ = ["LabelSource", "Labeler", "LabelingResult", "patient_ids"]
@@ -107,6 +107,8 @@ async def _read(run: LabelingRun) -> None:
     await label_members.read_members(run)
     await label_context.read_pointers(run)
     label_text.read_free_text(run)
+    if run.data in COMMON_DATA_CLASSES and (run.parts.has_labels or common_rows.is_specific(run.resource)):
+        run.labels.add(SPECIFIC)
     if run.type.shared_rows == "all" and len(run.patients) > 1:
         run.labels.add(MIXED)
     if run.data == "psynote":

@@ -17,7 +17,8 @@ UNRESOLVED: Final = "UNRESOLVED"  # in an unknown context; always together with 
 HELD: Final = "HELD"  # not final, entered in error, or on the hold list
 MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
-LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, UNREAD, UNRESOLVED, HELD, MIXED, PSYNOTE}
+SPECIFIC: Final = "SPECIFIC"  # a row common to all patients that holds more than known codes, so that it may tell of one patient
+LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, UNREAD, UNRESOLVED, HELD, MIXED, PSYNOTE, SPECIFIC}
 
 
 @dataclass(frozen=True, slots=True)

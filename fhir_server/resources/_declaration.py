@@ -28,6 +28,8 @@ class ResourceType:
                               release and patients
     ``inherits_from_referrers``  reference parameters ("Type.param"): it takes the labels and release dates of resources that name it there
     ``hidden_status``         values of ``status`` that give the label HELD
+    ``seen_through``          (type, search parameter) of references that show a row common to all patients: who sees such a row
+                              sees the one it names (docs/policy.md, "Rows common to all patients")
     ``departments``           paths of departments, roles and practitioners whose category it inherits, or of their coded types
     """
 
@@ -44,3 +46,4 @@ class ResourceType:
     inherits_from_referrers: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()
     departments: tuple[str, ...] = ()
+    seen_through: tuple[tuple[str, str], ...] = ()

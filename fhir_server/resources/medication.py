@@ -6,4 +6,10 @@ TYPE = ResourceType(
     "Medication",
     "medication-definition",
     hidden_status=frozenset({"entered-in-error"}),
+    seen_through=(
+        ("MedicationRequest", "medication"),
+        ("MedicationStatement", "medication"),
+        ("MedicationDispense", "medication"),
+        ("MedicationAdministration", "medication"),
+    ),
 )

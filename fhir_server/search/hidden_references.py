@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fhir_server.errors import Problem
-from fhir_server.resources import COMMON_DATA_CLASSES, catalog
+from fhir_server.resources import catalog
 from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, Present, RefersTo
 from fhir_server.search.index import parameters
 from fhir_server.search.rows import SortKey
 
 
 def is_hideable(target: str) -> bool:
-    """Whether some callers may not see the target of a reference: a local ``Type/id`` outside of the common data classes."""
+    """Whether some callers may not see the target of a reference: a local ``Type/id`` outside of the directory."""
     declared = catalog().get(target.partition("/")[0])
-    return declared is not None and declared.data_class not in COMMON_DATA_CLASSES and target.count("/") == 1
+    return declared is not None and declared.data_class != "directory" and target.count("/") == 1
 
 
 def targets(where: Filter) -> Iterator[str]:
@@ -56,8 +56,13 @@ def require_answerable(type: str, where: Filter, sort: tuple[SortKey, ...]) -> N
     params = {*_present(where), *(key.param for key in sort)}
     for param in sorted(params):
         known = parameters(type).get(param)
-        if known is not None and known.definition.kind == "reference" and any(is_hideable(f"{target}/x") for target in known.targets):
+        if known is not None and known.definition.kind == "reference" and any(_may_hide(type, param, of) for of in known.targets):
             raise Problem("invalid", f"The parameter {param!r} supports neither :missing nor _sort.")
+
+
+def _may_hide(type: str, param: str, target: str) -> bool:
+    """Whether a visible row of ``type`` may refer to a hidden row of type ``target`` by this parameter."""
+    return is_hideable(f"{target}/x") and (type, param) not in catalog()[target].seen_through
 
 
 def _present(where: Filter) -> Iterator[str]:

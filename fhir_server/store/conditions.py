@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fhir_server.search.filters import AllOf, Filter
+from fhir_server.search.filters import AllOf, Filter, Has, Present, RefersTo
 from fhir_server.search.visibility import Visibility, VisibilityClause
 
 
@@ -21,6 +21,11 @@ def effective_clauses(visibility: Visibility) -> tuple[VisibilityClause, ...]:
     """Return the clauses without repetitions and without those that admit no row."""
     admitting = [clause for clause in visibility.clauses if clause.classes and (clause.patients is None or clause.patients)]
     return tuple(dict.fromkeys(admitting))
+
+
+def refers_to(param: str, among: frozenset[str] | None) -> Filter:
+    """Return the condition that a row refers to one of these by ``param`` (None: to anything)."""
+    return Present(param) if among is None else Has(param, RefersTo(among))
 
 
 def after_prefix(prefix: str) -> str | None:

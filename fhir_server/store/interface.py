@@ -72,6 +72,9 @@ class Snapshot(Protocol):
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         """Return the patients to whom the visible rows that meet ``where`` belong."""
 
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        """Return what visible rows of ``type`` refer to by ``param``, as far as their visible elements say; of ``among``, if given."""
+
 
 class Transaction(Snapshot, Protocol):
     """A Snapshot that can write.  All of its writes become visible and durable together, or none does."""

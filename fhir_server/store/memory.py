@@ -125,6 +125,15 @@ class _Transaction:
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         return frozenset(patient for row in match.search(self._rows(type), type, where, visibility) for patient in row.patients)
 
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        found: set[str] = set()
+        for row in self._rows(type):
+            for clause in visibility.clauses:
+                if match.is_visible(Visibility((clause,), visibility.now), row):
+                    entries = [entry for entry in row.entries if (entry.param, entry.kind) == (param, "reference")]
+                    found |= {str(entry.value[0]) for entry in entries if entry.class_id in clause.classes}
+        return frozenset(found if among is None else found & among)
+
     async def prefetch(self, names: Iterable[str]) -> None:
         """Do nothing: reading one row is as cheap."""
 

@@ -14,6 +14,7 @@ from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
+from fhir_server.store.conditions import refers_to
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter
@@ -115,6 +116,22 @@ class MongoSnapshot:
             return 0
         found = await self._aggregate([{"$match": either(*[path.query for path in paths])}, {"$count": "n"}])
         return int(found[0]["n"]) if found else 0
+
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        found: set[str] = set()
+        for clause in visibility.clauses:
+            paths = access_paths(type, refers_to(param, among), Visibility((clause,), visibility.now))
+            if paths:
+                admitted = {"ref.p": param, "ref.c": {"$in": sorted(clause.classes)}}
+                matched = {"$match": either(*[path.query for path in paths])}
+                groups: list[dict[str, Any]] = [
+                    {"$project": {"ref": 1}},
+                    {"$unwind": "$ref"},
+                    {"$match": admitted},
+                    {"$group": {"_id": "$ref.v"}},
+                ]
+                found.update([group["_id"] for group in await self._aggregate([matched, *groups])])
+        return frozenset(found if among is None else found & among)
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         found = await self._find_current({"_id": {"$in": sorted(set(targets))}}, docs.VISIBILITY)

@@ -84,6 +84,10 @@ class MongoTransaction(MongoSnapshot):
         await self._flush()
         return await super().patients_of(type, where, visibility)
 
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        await self._flush()
+        return await super().references_of(type, param, visibility, among)
+
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         if patient not in self._epochs:
             self._epochs[patient] = await self._load_epoch(patient)

@@ -1,4 +1,4 @@
-"""Numbers for texts that recur in the tables: types, search parameters, code systems, patients and visibility classes.
+"""Numbers for what recurs in the tables: types, search parameters, code systems, patients, visibility classes and bands.
 
 A number never changes and is never removed, so it can be cached.  A missing number is looked up every time, because
 another process may have added it.
@@ -8,13 +8,31 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
 from fhir_server.store.row_order import patient_number
 
 _MAX_CACHED: Final = 200_000
+_MAX_CACHED_BANDS: Final = 2_000
+
+
+class AdmittedBands(NamedTuple):
+    """The bands of one type that some classes admit (:mod:`~fhir_server.store.sqlite.schema`).
+
+    ``open``: of rows that were released when they were written.  ``held``: of rows whose release was in the future then.
+    ``is_all``: these are all bands of the type.
+    """
+
+    open: array[int]
+    held: array[int]
+    is_all: bool
+
+    @property
+    def both(self) -> array[int]:
+        """Return the open and the held bands."""
+        return self.open + self.held if self.held else self.open
 
 
 class Names:
@@ -33,6 +51,10 @@ class Names:
 
         self._classes: tuple[str, ...] = ()
         self._class_numbers: dict[str, int] = {}
+        self._bands: dict[int, list[tuple[int, int, int]]] = {}  # by type: (number, class, held)
+        self._last_band = 0
+        self._admitted_bands: dict[tuple[int, frozenset[int]], AdmittedBands] = {}
+        self._band_numbers: dict[tuple[int, int, bool], int] = {}
 
     def forget(self) -> None:
         """Clear the cache, because a number in it may have been rolled back."""
@@ -41,6 +63,13 @@ class Names:
         self._owners[0] = ()
         self._classes = ()
         self._class_numbers.clear()
+        self._forget_bands()
+        self._band_numbers.clear()
+
+    def _forget_bands(self) -> None:
+        self._bands = {}
+        self._last_band = 0
+        self._admitted_bands = {}
 
     def number(self, text: str) -> int | None:
         """Return the number of this name; None if it has none, so that no row can contain it."""
@@ -124,6 +153,35 @@ class Names:
                 sql = "INSERT INTO class(n, key) VALUES ((SELECT coalesce(max(n) + 1, 0) FROM class), ?) RETURNING n"
                 number = self._connection.execute(sql, (key,)).get
             self._class_numbers[key] = number = int(number)
+        return number
+
+    def admitted_bands(self, type: int, classes: frozenset[int]) -> AdmittedBands:
+        """Return the bands of rows of this type whose class is one of these."""
+        sql = "SELECT n, type, vclass, held FROM band WHERE n > ? ORDER BY n"
+        added: list[tuple[Any, ...]] = self._connection.execute(sql, (self._last_band,)).fetchall()
+        for number, of_type, class_id, is_held in added:
+            self._bands.setdefault(of_type, []).append((number, class_id, is_held))
+            self._last_band = number
+            self._admitted_bands = {}
+        admitted = self._admitted_bands.get((type, classes))
+        if admitted is None:
+            if len(self._admitted_bands) > _MAX_CACHED_BANDS:
+                self._admitted_bands = {}
+            bands = self._bands.get(type, [])
+            open_, held = [array("q", [n for n, class_id, is_held in bands if is_held == kind and class_id in classes]) for kind in (0, 1)]
+            admitted = AdmittedBands(open_, held, len(open_) + len(held) == len(bands))
+            self._admitted_bands[type, classes] = admitted
+        return admitted
+
+    def intern_band(self, type: int, class_id: int, held: bool) -> int:
+        """Return the number of the band of these rows; a new band gets the next number."""
+        key = type, class_id, held
+        number = self._band_numbers.get(key)
+        if number is None:
+            number = self._connection.execute("SELECT n FROM band WHERE type = ? AND vclass = ? AND held = ?", key).get
+            if number is None:
+                number = self._connection.execute("INSERT INTO band(type, vclass, held) VALUES (?, ?, ?) RETURNING n", key).get
+            self._band_numbers[key] = number = int(number)
         return number
 
     def intern_patient(self, id: str) -> int:

@@ -2,15 +2,16 @@
 
 An access path is one query that yields the ``rid`` of rows that one visibility clause admits and that meet the
 condition.  The result of a search is the union of its access paths.  A path starts from ids in the condition, from
-index entries with one value (one contiguous range per patient), from index entries in a range of values, or from the
-rows of a patient or type.
+index entries with one value (one contiguous range per patient and band), from index entries in a range of values, or from
+the rows of a patient or type.  Paths read only the bands that the clause admits, so rows of hidden classes and rows held back
+from release are not touched.  The exceptions are starts from a range of values, which no search of patients' rows uses.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
@@ -31,14 +32,15 @@ from fhir_server.search.filters import (
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix, conjuncts
-from fhir_server.store.sqlite.rows import TABLES
+from fhir_server.store.sqlite.interning import AdmittedBands
+from fhir_server.store.sqlite.ranges import AccessPath, RidRanges, path_by_rows, ranges_after
+from fhir_server.store.sqlite.rows import BANDED, TABLES
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.translate import (
     FALSE,
     KIND_OF,
     FilterTranslator,
     Sql,
-    among,
     both,
     class_admitted,
     parameter_number,
@@ -49,6 +51,7 @@ from fhir_server.store.sqlite.translate import (
 _PATIENT_BOUND: Final = 250  # in the ranges of patients
 _PAGE_BOUND: Final = 2000  # store-wide for a page: past it, reading rows in order finds a page sooner
 _ALL_BOUND: Final = 20_000  # store-wide for all rows
+_FEW: Final = 200  # entries store-wide that are sorted rather than read in order from each band
 _MAX_DRIVERS: Final = 24
 
 
@@ -67,51 +70,17 @@ class _Extent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class AccessPath:
-    """``SELECT <alias>.rid FROM`` followed by ``front`` and ``body`` is a statement.
-
-    ``front``: a table with several ranges of rows to search in turn, or "".  ``is_distinct``: it yields no row twice.
-    ``is_broad``: nothing limits it to few rows, so reading all of them is slow.  ``patient``: the number of the one
-    patient whose rows it yields, so that they come in the order of ``rid``; None for rows of several or all.
-    """
-
-    alias: str
-    front: str
-    body: str
-    args: tuple[Any, ...]
-    is_distinct: bool = True
-    is_broad: bool = False
-    patient: int | None = None
-
-    def select(self, *, distinct: bool = True) -> str:
-        """Return the statement that yields the rids; without ``distinct`` it may yield one twice."""
-        return f"SELECT {self._distinct if distinct else ''}{self.alias}.rid AS rid FROM {self.front}{self.body}"
-
-    def select_first(self, limit: int) -> Sql:
-        """Return the statement that yields the ``limit`` rids that were stored first.
-
-        Of several ranges it reads only the first ``limit`` rows of each.
-        """
-        stored = f"{self.alias}.rid & {SEQUENCE}"
-        if not self.front:
-            return f"{self.select()} ORDER BY {f'{self.alias}.rid' if self.patient else stored} LIMIT ?", (*self.args, limit)
-        each = f"SELECT {self._distinct}{self.alias}.rid FROM {self.body} ORDER BY {self.alias}.rid LIMIT ?"
-        text = f"SELECT c.rid AS rid FROM {self.front}res c WHERE c.rid IN ({each}) ORDER BY c.rid & {SEQUENCE} LIMIT ?"
-        return text, (*self.args, limit, limit)
-
-    @property
-    def _distinct(self) -> str:
-        return "" if self.is_distinct else "DISTINCT "
-
-
-@dataclass(frozen=True, slots=True)
 class _Driver:
-    """Index entries ``x`` of ``table`` that meet ``key``.  ``in_row_order``: ``index`` yields them in the order of rows."""
+    """Index entries ``x`` of ``table`` that meet ``key``.
+
+    ``in_row_order``: ``index`` yields those of one band in the order of rows.  ``has_band``: the table has a column ``band``.
+    """
 
     table: str
     index: str
     key: Sql
     in_row_order: bool
+    has_band: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,37 +90,14 @@ class _Start:
     condition: int
     drivers: tuple[_Driver, ...]
     is_broad: bool
+    is_unordered: bool = False  # there are few entries, so the bands are not read one by one
 
 
-@dataclass(frozen=True, slots=True)
-class _RidRanges:
-    """The rows to search: ranges of ``width`` from each of ``starts`` (None: all rows), with a rid greater than ``floor``."""
-
-    starts: array[int] | None
-    width: int
-    floor: int
-
-    @property
-    def patient(self) -> int | None:
-        """The number of the patient if all these rows belong to one patient as the first, else None."""
-        return self.starts[0] >> PATIENT_BITS if self.starts is not None and len(self.starts) == 1 and self.width else None
-
-    def on(self, alias: str) -> tuple[str, Sql]:
-        """Return a table to put in front, and the condition on ``alias``.
-
-        The condition has two comparisons because for a joined table SQLite uses only the lower end of a BETWEEN.
-        """
-        if self.starts is None:
-            return "", (f"{alias}.rid >= ? AND {alias}.rid <= ?", (self.floor + 1, MAX_RID))
-        if len(self.starts) == 1:
-            start = self.starts[0]
-            return "", (f"{alias}.rid >= ? AND {alias}.rid <= ?", (max(start, self.floor + 1), start + self.width))
-        each = f"{alias}.rid >= max(s.value, ?) AND {alias}.rid <= s.value + ?"
-        return "carray(?) s CROSS JOIN ", (each, (self.floor + 1, self.width))
-
-    def front_args(self, front: str) -> tuple[Any, ...]:
-        """Return the arguments of the table in front."""
-        return (apsw.carray(self.starts),) if front else ()
+_SHARED: Final = "SELECT a.rid FROM carray(?) b CROSS JOIN carray(?) p CROSS JOIN also a WHERE a.patient = p.value AND a.band = b.value"
+_RELEASED: Final = (
+    "SELECT r.rid FROM carray(?) p CROSS JOIN carray(?) b CROSS JOIN res r INDEXED BY res_held"
+    " WHERE (r.rid >> 32) = p.value AND r.band = b.value AND r.release_at > r.updated AND r.release_at <= ?"
+)
 
 
 def access_paths_of_page(
@@ -175,19 +121,6 @@ def place_bits(visibility: Visibility) -> int:
     return SEQUENCE if visibility.limited_to_patients else MAX_RID
 
 
-def path_by_rows(translator: FilterTranslator, wanted: Sql, ranges: _RidRanges) -> AccessPath:
-    """Return the path that examines every row of the type in these ranges."""
-    front, within = ranges.on("r")
-    text, args = both(("r.type = ?", (translator.type_number,)), within, wanted)
-    body = f"res r INDEXED BY res_scan WHERE {text}"
-    return AccessPath("r", front, body, (*ranges.front_args(front), *args), is_broad=ranges.starts is None, patient=ranges.patient)
-
-
-def ranges_after(floor: int) -> _RidRanges:
-    """Return the range of all rows with a greater rid."""
-    return _RidRanges(None, 0, floor)
-
-
 @dataclass(frozen=True, slots=True)
 class _Planner:
     """Plans one search."""
@@ -206,6 +139,9 @@ class _Planner:
         return tuple([path for clause in conditions.effective_clauses(self.visibility) for path in self._paths_of_clause(clause)])
 
     def _paths_of_clause(self, clause: VisibilityClause) -> Iterator[AccessPath]:
+        bands = self.translator.admitted_bands(clause)
+        if not bands.both:
+            return
         needed = [*conjuncts(self.where), *conjuncts(clause.where)]
         if clause.patients is not None:
             needed.append(OfPatient(clause.patients))
@@ -223,28 +159,53 @@ class _Planner:
                 yield self._path_by_ids(part, except_for(index))
                 return
         owner, patients = _narrowest_patients(needed)
-        for ranges in [ranges_after(self.floor)] if patients is None else self._rid_ranges(patients):
-            start = self._start(needed, clause, ranges)
-            if start is None:
-                yield path_by_rows(self.translator, except_for(owner), ranges)
-            else:
-                remaining = except_for(owner, start.condition)
-                yield from [_path_by_entries(driver, ranges, remaining, start.is_broad) for driver in start.drivers]
-
-    def _rid_ranges(self, patients: frozenset[str]) -> Iterator[_RidRanges]:
-        """Yield the ranges of rows whose first patient is one of these, and the other rows that belong to one of them."""
+        if patients is None:
+            yield from self._paths_in(ranges_after(self.floor, bands.both), needed, clause, owner, except_for, is_all=bands.is_all)
+            return
         numbers = self.translator.names.patients(patients)
         bits = place_bits(self.visibility)
         least = self.floor + 1 if bits == SEQUENCE else 0
         starts = array("q", [number << PATIENT_BITS | least for number in numbers if (number + 1) << PATIENT_BITS > self.floor])
-        if starts:
-            yield _RidRanges(starts, SEQUENCE - least, self.floor)
-        others, args = among("patient", numbers)
-        rids = [rid for (rid,) in self.reader.rows(f"SELECT rid FROM also WHERE {others}", args)]
+        in_bands = bands.open if clause.released_only else bands.both
+        if starts and in_bands:
+            yield from self._paths_in(RidRanges(in_bands, starts, SEQUENCE - least, self.floor), needed, clause, owner, except_for)
+        single = {*self._shared_rids(numbers, bands), *(self._released_rids(numbers, bands) if clause.released_only else ())}
+        rids = array("q", sorted([rid for rid in single if rid & bits > self.floor]))
+        if rids:
+            text, args = both(("r.type = ?", (self.translator.type_number,)), except_for(owner))
+            body = f"carray(?) s CROSS JOIN res r NOT INDEXED WHERE r.rid = s.value AND {text}"
+            yield AccessPath("r", "", body, (apsw.carray(rids), *args))
+
+    def _paths_in(
+        self,
+        ranges: RidRanges,
+        needed: Sequence[Filter],
+        clause: VisibilityClause,
+        owner: int,
+        except_for: Callable[..., Sql],
+        *,
+        is_all: bool = False,
+    ) -> Iterator[AccessPath]:
+        """Yield the paths to the rows in these ranges; ``is_all``: the bands of the ranges are all bands of the type."""
+        start = self._start(needed, clause, ranges, is_all=is_all)
+        if start is None:
+            yield path_by_rows(except_for(owner), ranges)
+            return
+        remaining = except_for(owner, start.condition)
+        within = replace(ranges, bands=None) if start.is_unordered else ranges
+        yield from [_path_by_entries(driver, within, remaining, start.is_broad) for driver in start.drivers]
+
+    def _shared_rids(self, numbers: array[int], bands: AdmittedBands) -> Iterator[int]:
+        """Yield the rows of which one of these patients is another patient, and none is the first."""
         owned = set(numbers)
-        others_rids = array("q", sorted({rid for rid in rids if rid >> PATIENT_BITS not in owned and rid & bits > self.floor}))
-        if others_rids:
-            yield _RidRanges(others_rids, 0, self.floor)
+        found = self.reader.rows(_SHARED, (apsw.carray(bands.both), apsw.carray(numbers))) if numbers else []
+        return (rid for (rid,) in found if rid >> PATIENT_BITS not in owned)
+
+    def _released_rids(self, numbers: array[int], bands: AdmittedBands) -> Iterator[int]:
+        """Yield the rows of these patients that were held when they were written and have been released since."""
+        if not bands.held or not numbers:
+            return iter(())
+        return (rid for (rid,) in self.reader.rows(_RELEASED, (apsw.carray(numbers), apsw.carray(bands.held), self.visibility.now)))
 
     def _path_by_ids(self, part: IdIs, wanted: Sql) -> AccessPath:
         text, args = wanted
@@ -252,7 +213,7 @@ class _Planner:
         bits = place_bits(self.visibility)
         return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), self.translator.type_number, bits, self.floor, *args))
 
-    def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: _RidRanges) -> _Start | None:
+    def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: RidRanges, *, is_all: bool) -> _Start | None:
         """Choose the entries to start from; None to start from the rows."""
         options = [(index, option) for index, part in enumerate(needed) if (option := self._option(part, clause.classes))]
         is_storewide = ranges.starts is None
@@ -263,6 +224,10 @@ class _Planner:
         if not options:
             return None
         finds_all = self.extent is _Extent.ALL
+        if is_all and len(options) == 1 and _is_in_row_order(options[0][1]):
+            without_bands = replace(ranges, bands=None)
+            if sum(self._count_entries(driver, without_bands, _FEW) for driver in options[0][1]) < _FEW:
+                return _Start(*options[0], is_broad=False, is_unordered=True)
         if len(options) == 1 and _is_in_row_order(options[0][1]) and not (finds_all and is_storewide):
             return _Start(*options[0], is_broad=False)
         bound = _PATIENT_BOUND if not is_storewide else _ALL_BOUND if finds_all else _PAGE_BOUND
@@ -273,12 +238,12 @@ class _Planner:
             return None
         return _Start(*options[best], is_broad=is_broad)
 
-    def _count_entries(self, driver: _Driver, ranges: _RidRanges, bound: int) -> int:
+    def _count_entries(self, driver: _Driver, ranges: RidRanges, bound: int) -> int:
         """Return the number of entries, counted up to ``bound``."""
-        front, within = ranges.on("x")
+        front, front_args, within = ranges.on("x", has_band=driver.has_band)
         text, args = both(driver.key, within)
         sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.index} WHERE {text} LIMIT ?)"
-        return int(self.reader.rows(sql, (*ranges.front_args(front), *args, bound))[0][0])
+        return int(self.reader.rows(sql, (*front_args, *args, bound))[0][0])
 
     def _option(self, part: Filter, classes: frozenset[int]) -> tuple[_Driver, ...] | None:
         """Return drivers that together yield every row that meets ``part``; None if there are none, or too many."""
@@ -302,14 +267,14 @@ class _Planner:
         in_row_order = isinstance(predicate, TokenIs) or (isinstance(predicate, RefersTo) and len(predicate.targets) == 1)
         table = TABLES[kind][0]
         index = "dat_lo" if isinstance(predicate, DateIs) and predicate.prefix in ("lt", "le") else f"{table}_value"
-        return _Driver(table, index, key, in_row_order)
+        return _Driver(table, index, key, in_row_order, kind in BANDED)
 
 
-def _path_by_entries(driver: _Driver, ranges: _RidRanges, wanted: Sql, is_broad: bool) -> AccessPath:
-    front, within = ranges.on("x")
+def _path_by_entries(driver: _Driver, ranges: RidRanges, wanted: Sql, is_broad: bool) -> AccessPath:
+    front, front_args, within = ranges.on("x", has_band=driver.has_band)
     text, args = both(driver.key, within, ("r.rid = x.rid", ()), wanted)
     body = f"{driver.table} x INDEXED BY {driver.index} CROSS JOIN res r WHERE {text}"
-    return AccessPath("x", front, body, (*ranges.front_args(front), *args), is_distinct=False, is_broad=is_broad, patient=ranges.patient)
+    return AccessPath("x", front, body, (*front_args, *args), is_distinct=False, is_broad=is_broad, patient=ranges.patient)
 
 
 def _narrowest_patients(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:

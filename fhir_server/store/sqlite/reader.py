@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from math import inf
 from time import monotonic
 from typing import Any, Final
 
 import apsw
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row
+from fhir_server.store.conditions import refers_to
 from fhir_server.store.sqlite import planner
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
-from fhir_server.store.sqlite.translate import FilterTranslator
+from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
 SECONDS: Final = 2.0  # time limit of one statement: reads run in the event loop and block other requests
 _STEPS: Final = 20_000  # instructions of SQLite's virtual machine between two checks of the time limit
@@ -37,12 +40,19 @@ _PAST: Final = (
     "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
     " WHERE type = ? AND id = ? ORDER BY version"
 )
-# one index lookup for each type, however many rows the patient has
-_TYPES: Final = (
-    "SELECT n FROM name WHERE text >= 'type:' AND text < 'type;'"
-    " AND EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.type = name.n AND r.rid BETWEEN ? AND ?)"
+# the labels of the newest version that is not a deletion
+_NEWEST: Final = (
+    "SELECT 1 FROM (SELECT rid, vclass, release_at, 0 AS is_past FROM res WHERE type = ?1 AND id = ?2 UNION ALL"
+    " SELECT * FROM (SELECT rid, vclass, release_at, 1 FROM past WHERE type = ?1 AND id = ?2 AND interaction <> 2"
+    " AND NOT EXISTS (SELECT 1 FROM res WHERE type = ?1 AND id = ?2) ORDER BY version DESC LIMIT 1)) r WHERE 1"
 )
-_TYPES_ALSO: Final = "SELECT DISTINCT r.type FROM also a CROSS JOIN res r WHERE a.patient = ? AND r.rid = a.rid"
+_HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <= ?"
+_HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
+# one index lookup for each band, however many rows the patient has
+_TYPES: Final = (
+    "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ?)"
+)
+_TYPES_ALSO: Final = "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM also a WHERE a.patient = ? AND a.band = b.n)"
 _COUNT_UP_TO: Final = 500  # rows of one patient that a search finds at once, so that it need not be repeated for the total
 _EPOCH: Final = (
     "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0), "
@@ -71,11 +81,32 @@ class SqliteSnapshot:
             self._deadline = inf
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
-        found = self.rows(READ, (self.names.number("type:" + type), id))
+        found = self._admitted_by_labels(READ, visibility, (self.names.number("type:" + type), id))
         if not found:
             return None
         row = rows_.decode_row(type, id, found[0], self.names)
         return row if self._admits(visibility, type, id, row.patients, row.class_id, row.release_at, found[0][0]) else None
+
+    def _admitted_by_labels(
+        self, sql: str, visibility: Visibility, args: tuple[Any, ...], *, unknown_patients: str = "0"
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement on ``r`` for the rows that the visibility may admit by class, release and patient.
+
+        A row that is hidden for one of these reasons costs what an absent row costs: nothing of it is decoded.
+        ``unknown_patients``: the condition that ``r`` may have more patients than the tables of current rows say.
+        """
+        clauses = visibility.clauses
+        if len(clauses) != 1:
+            classes = _union(tuple([clause.classes for clause in clauses]))
+            released_only = all(clause.released_only for clause in clauses)
+            return self.rows(sql + _HAS_LABELS, (*args, class_mask(classes), visibility.now if released_only else MAX_INSTANT))
+        clause = clauses[0]
+        labels = class_mask(clause.classes), visibility.now if clause.released_only else MAX_INSTANT
+        if clause.patients is None or len(clause.patients) != 1:
+            return self.rows(sql + _HAS_LABELS, (*args, *labels))
+        (patient,) = clause.patients
+        number = self.names.patient(patient)
+        return self.rows(sql + _HAS_LABELS + _HAS_PATIENT % unknown_patients, (*args, *labels, number, number))
 
     def _admits(
         self, visibility: Visibility, type: str, id: str, owners: tuple[str, ...], class_id: int, release_at: int, rid: int
@@ -149,6 +180,22 @@ class SqliteSnapshot:
         )
         return frozenset([id for (id,) in self.rows(sql, args)])
 
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        translator, number = FilterTranslator(type, self.names), parameter_number(type, param, "reference", self.names)
+        where = refers_to(param, among)
+        found: set[str] = set()
+        for clause in visibility.clauses if number is not None else ():
+            paths = planner.access_paths_of_all(translator, where, Visibility((clause,), visibility.now), self)
+            if paths:
+                text, args = union(paths)
+                admitted, admitted_args = class_admitted("x", clause.classes)
+                sql = (
+                    f"WITH h AS MATERIALIZED ({text}) SELECT DISTINCT x.target FROM h CROSS JOIN {of_row('ref', 'x')}"
+                    f" WHERE x.rid = h.rid AND x.param = ? AND {admitted}"
+                )
+                found.update([target for (target,) in self.rows(sql, (*args, number, *admitted_args))])
+        return frozenset(found if among is None else found & among)
+
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         types: dict[int, tuple[str, Visibility]] = {}
         keys: list[tuple[int, str]] = []
@@ -177,6 +224,8 @@ class SqliteSnapshot:
 
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         number = self.names.number("type:" + type)
+        if not self._admitted_by_labels(_NEWEST, visibility, (number, id), unknown_patients="r.is_past"):
+            return ()
         stored = self.rows(_PAST, (number, id))
         for values in self.rows(READ, (number, id)):
             stored.append((*values, self.rows("SELECT entries FROM body WHERE rid = ?", (values[0],))[0][0]))
@@ -197,6 +246,11 @@ class SqliteSnapshot:
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return PermissionEpoch(*self.rows(_EPOCH, (patient,))[0])
+
+
+@lru_cache(512)
+def _union(classes: tuple[frozenset[int], ...]) -> frozenset[int]:
+    return frozenset[int]().union(*classes)
 
 
 def _visible_statement(keys: list[tuple[int, str]]) -> tuple[str, tuple[Any, ...]]:

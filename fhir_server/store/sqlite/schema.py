@@ -2,11 +2,14 @@
 
 - ``res``: the current rows without their bodies.  ``rid`` is (patient number << 32 | sequence number), so the rows of
   one patient are contiguous, and "belongs to the patient" is a range of ``rid``.
+- ``band``: the numbers of the (type, visibility class, whether the release was in the future when it was written) of rows.
+  Rows, tokens and references are indexed by band before row, so that a search reads the bands that the caller is admitted
+  to and passes over all others in one step, however many rows they hold.
 - ``also``: the other patients of a row that has several.
 - ``past``: all other versions, each with the ``rid`` it had.
 - ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
-  sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient with
-  one value are contiguous.
+  sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient (and, of
+  ``tok`` and ``ref``, of one band) with one value are contiguous.
 - ``ref`` also holds references of past versions that the current version no longer has, with minus the ``n`` of the
   past version as ``rid``.  Only relabeling reads them.
 
@@ -20,12 +23,24 @@ from typing import Final
 
 import apsw
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
 
 _ROW = "version INTEGER, updated INTEGER, vclass INTEGER, release_at INTEGER, interaction INTEGER, extra BLOB"
+
+# What schema 2 added; ``res_held`` holds the rows of held bands alone.
+_BANDS: Final = """
+CREATE TABLE band(n INTEGER PRIMARY KEY, type INTEGER NOT NULL, vclass INTEGER NOT NULL, held INTEGER NOT NULL,
+  UNIQUE(type, vclass, held)) STRICT;
+CREATE INDEX res_scan ON res(band, rid, vclass, release_at);
+CREATE INDEX res_held ON res(rid >> 32, band, release_at) WHERE release_at > updated;
+CREATE TABLE also(patient INTEGER, band INTEGER, rid INTEGER, PRIMARY KEY(patient, band, rid)) STRICT, WITHOUT ROWID;
+CREATE INDEX also_rid ON also(rid);
+CREATE INDEX tok_value ON tok(param, code, band, rid, system, vclass);
+CREATE INDEX ref_value ON ref(target, param, band, rid, vclass);
+"""
 
 _TABLES: Final = f"""
 CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -34,22 +49,17 @@ CREATE TABLE name(n INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE class(n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE patient(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, stamp INTEGER NOT NULL DEFAULT 0) STRICT;
 
-CREATE TABLE res(rid INTEGER PRIMARY KEY, type INTEGER, id TEXT, {_ROW}) STRICT;
+CREATE TABLE res(rid INTEGER PRIMARY KEY, type INTEGER, id TEXT, {_ROW}, band INTEGER) STRICT;
 CREATE UNIQUE INDEX res_id ON res(type, id);
-CREATE INDEX res_scan ON res(type, rid, vclass, release_at);
 CREATE TABLE body(rid INTEGER PRIMARY KEY, body BLOB, entries BLOB) STRICT;
-CREATE TABLE also(patient INTEGER, rid INTEGER, PRIMARY KEY(patient, rid)) STRICT, WITHOUT ROWID;
-CREATE INDEX also_rid ON also(rid);
 
 CREATE TABLE past(n INTEGER PRIMARY KEY, rid INTEGER, type INTEGER, id TEXT, {_ROW}, body BLOB, entries BLOB) STRICT;
 CREATE UNIQUE INDEX past_version ON past(type, id, version);
 
-CREATE TABLE tok(rid INTEGER, param INTEGER, code TEXT, system INTEGER, vclass INTEGER,
+CREATE TABLE tok(rid INTEGER, param INTEGER, code TEXT, system INTEGER, vclass INTEGER, band INTEGER,
   PRIMARY KEY(rid, param, code, system, vclass)) STRICT, WITHOUT ROWID;
-CREATE INDEX tok_value ON tok(param, code, rid, system, vclass);
-CREATE TABLE ref(rid INTEGER, param INTEGER, target TEXT, vclass INTEGER,
+CREATE TABLE ref(rid INTEGER, param INTEGER, target TEXT, vclass INTEGER, band INTEGER,
   PRIMARY KEY(rid, param, target, vclass)) STRICT, WITHOUT ROWID;
-CREATE INDEX ref_value ON ref(target, param, rid, vclass);
 CREATE TABLE str(rid INTEGER, param INTEGER, folded TEXT, exact TEXT, vclass INTEGER,
   PRIMARY KEY(rid, param, folded, exact, vclass)) STRICT, WITHOUT ROWID;
 CREATE INDEX str_value ON str(param, folded, rid, exact, vclass);
@@ -67,7 +77,28 @@ CREATE INDEX secret_family ON secret(family) WHERE family <> '';
 CREATE INDEX secret_expires ON secret(expires);
 CREATE TABLE journal(n INTEGER PRIMARY KEY AUTOINCREMENT, journal INTEGER NOT NULL, line BLOB NOT NULL) STRICT;
 CREATE INDEX journal_lines ON journal(journal, n);
+{_BANDS}
 PRAGMA user_version = {VERSION};
+"""
+
+# Converts a store of schema 1.
+_UPGRADE: Final = f"""
+DROP INDEX res_scan;
+DROP INDEX tok_value;
+DROP INDEX ref_value;
+DROP INDEX also_rid;
+ALTER TABLE also RENAME TO former_also;
+ALTER TABLE res ADD COLUMN band INTEGER;
+ALTER TABLE tok ADD COLUMN band INTEGER;
+ALTER TABLE ref ADD COLUMN band INTEGER;
+{_BANDS}
+INSERT INTO band(type, vclass, held) SELECT DISTINCT type, vclass, release_at > updated FROM res;
+UPDATE res SET band = (SELECT n FROM band b WHERE b.type = res.type AND b.vclass = res.vclass AND b.held = (release_at > updated));
+INSERT INTO also SELECT a.patient, r.band, a.rid FROM former_also a, res r WHERE r.rid = a.rid;
+DROP TABLE former_also;
+UPDATE tok SET band = (SELECT r.band FROM res r WHERE r.rid = tok.rid);
+UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid >= 0;
+PRAGMA user_version = 2;
 """
 
 # With wal_autocheckpoint 4000 the longest commit takes about 25 ms; with 1000 it takes 13 ms, but a create costs 7% more.
@@ -87,7 +118,7 @@ _STATEMENTS: Final = 512  # compiled statements that each connection caches
 
 
 def prepare(path: Path) -> None:
-    """Create the file and its tables if they do not exist.
+    """Create the file and its tables if they do not exist; convert a file of an earlier schema, in one transaction.
 
     Raises ValueError for a file that is not an SQLite database or that a later version of this program wrote, OSError if
     it cannot be opened.
@@ -105,6 +136,8 @@ def prepare(path: Path) -> None:
                 raise ValueError(f"{path} was written by a later version of this program (schema {version}, known: {VERSION}).")
             if version == 0:
                 connection.execute(_TABLES).fetchall()
+            elif version < VERSION:
+                connection.execute(_UPGRADE).fetchall()
     finally:
         connection.close()
 

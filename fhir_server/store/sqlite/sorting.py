@@ -15,8 +15,10 @@ from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.sqlite import planner
+from fhir_server.store.sqlite.ranges import AccessPath, path_by_rows, ranges_after
 from fhir_server.store.sqlite.rows import TABLES
-from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, parameter_number
+from fhir_server.store.sqlite.schema import MAX_RID
+from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, of_row, parameter_number
 
 _COLUMN: Final = {"token": "code", "reference": "target", "string": "folded", "date": "lo", "quantity": "number"}
 # for each column the index in the order of one parameter's values; the index of references starts with the target instead
@@ -49,7 +51,7 @@ class SortedQuery:
                 return self._walk_index(clauses[0], key, number)
         return self._sort_rows(paths, clauses) if paths else []
 
-    def _sort_rows(self, paths: tuple[planner.AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
+    def _sort_rows(self, paths: tuple[AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
         text, args = union(paths)
         place_column = f"rid & {planner.place_bits(self.visibility)}"
         values = [sort_value(self.translator, key, clauses, self.visibility.now) for key in self.sort]
@@ -73,16 +75,17 @@ class SortedQuery:
             found = self._with_value(key, of_param, wanted)
             place = -1
         if len(found) < self.limit:
-            none = f"NOT EXISTS (SELECT 1 FROM {TABLES[key.kind][0]} x WHERE {of_param[0].format('x')})"
-            path = planner.path_by_rows(self.translator, both(wanted, (none, of_param[1])), planner.ranges_after(place))
-            without_value = self.reader.rows(f"{path.select()} ORDER BY 1 LIMIT ?", (*path.args, self.limit - len(found)))
+            none = f"NOT EXISTS (SELECT 1 FROM {of_row(TABLES[key.kind][0], 'x')} WHERE {of_param[0].format('x')})"
+            bands = self.translator.admitted_bands(clause).both
+            path = path_by_rows(both(wanted, (none, of_param[1])), ranges_after(place, bands))
+            without_value = self.reader.rows(*path.select_first(self.limit - len(found), MAX_RID))
             found += [(rid, None) for (rid,) in without_value]
         return found
 
     def _with_value(self, key: SortKey, of_param: Sql, wanted: Sql) -> Found:
         table, name = TABLES[key.kind][0], column(key)
         better, order = (">", " DESC") if key.descending else ("<", "")
-        other = f"NOT EXISTS (SELECT 1 FROM {table} y WHERE {of_param[0].format('y')} AND y.{name} {better} x.{name})"
+        other = f"NOT EXISTS (SELECT 1 FROM {of_row(table, 'y')} WHERE {of_param[0].format('y')} AND y.{name} {better} x.{name})"
         text, args = both((of_param[0].format("x"), of_param[1]), self._after_value(key, name), wanted, (other, of_param[1]))
         sql = (
             f"SELECT DISTINCT x.rid, x.{name} FROM {table} x INDEXED BY {_SORTED_INDEX[name]} CROSS JOIN res r"
@@ -98,20 +101,22 @@ class SortedQuery:
         return f"x.{name} {reached} ? AND (x.{name} {passed} ? OR x.rid > ?)", (value, value, self.place)
 
 
-def in_order(paths: tuple[planner.AccessPath, ...], visibility: Visibility, limit: int) -> Sql:
+def in_order(paths: tuple[AccessPath, ...], visibility: Visibility, limit: int) -> Sql:
     """Return the statement for at most ``limit`` rids of these paths in the order of places."""
-    if not visibility.limited_to_patients or (paths[0].patient is not None and len({path.patient for path in paths}) == 1):
+    bits = planner.place_bits(visibility)
+    patients = {path.patient for path in paths}
+    if not any(path.front for path in paths) and (not visibility.limited_to_patients or (len(patients) == 1 and None not in patients)):
         text, args = union(paths)
         return f"{text} ORDER BY 1 LIMIT ?", (*args, limit)
-    firsts = [path.select_first(limit) for path in paths]
+    firsts = [path.select_first(limit, bits) for path in paths]
     if len(firsts) == 1:
         return firsts[0]
     text = " UNION ".join([f"SELECT rid FROM ({text})" for text, _ in firsts])
     args = tuple([value for _, values in firsts for value in values])
-    return f"SELECT rid FROM ({text}) ORDER BY rid & {planner.place_bits(visibility)} LIMIT ?", (*args, limit)
+    return f"SELECT rid FROM ({text}) ORDER BY rid & {bits} LIMIT ?", (*args, limit)
 
 
-def union(paths: tuple[planner.AccessPath, ...]) -> Sql:
+def union(paths: tuple[AccessPath, ...]) -> Sql:
     """Return the statement for the rids of all paths, each once."""
     text = " UNION ".join([path.select(distinct=len(paths) == 1) for path in paths])
     return text, tuple([arg for path in paths for arg in path.args])
@@ -131,13 +136,13 @@ def sort_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[Visibi
     number = parameter_number(meaning.type, key.param, key.kind, meaning.names)
     if number is None:
         return "NULL", ()
-    value = f"SELECT {'max' if key.descending else 'min'}(x.{column(key)}) FROM {TABLES[key.kind][0]} x"
-    of_row: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
+    value = f"SELECT {'max' if key.descending else 'min'}(x.{column(key)}) FROM {of_row(TABLES[key.kind][0], 'x')}"
+    of_param: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
     if len({clause.classes for clause in clauses}) == 1:
-        text, args = both(of_row, class_admitted("x", clauses[0].classes))
+        text, args = both(of_param, class_admitted("x", clauses[0].classes))
         return f"({value} WHERE {text})", args
     admitted = either(*[both(class_admitted("x", clause.classes), meaning.covers(clause, now)) for clause in clauses])
-    text, args = both(of_row, ("r.rid = c.rid", ()), admitted)
+    text, args = both(of_param, ("r.rid = c.rid", ()), admitted)
     return f"({value} CROSS JOIN res r WHERE {text})", args
 
 

@@ -13,7 +13,7 @@ from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, Row, row_order
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
-from fhir_server.store.sqlite.rows import COLUMNS, KINDS, TABLES, IndexRows
+from fhir_server.store.sqlite.rows import BANDED, COLUMNS, KINDS, TABLES, IndexRows
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 
 _CHUNK: Final = 64  # index rows in one statement, because each statement releases and takes the GIL
@@ -29,9 +29,9 @@ _ARCHIVE: Final = (
     " SELECT r.rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries"
     " FROM res r, body b WHERE r.rid = ? AND b.rid = r.rid"
 )
-_INSERT: Final = "INSERT INTO res VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT INTO res VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_FIRST: Final = (
-    "INSERT INTO res SELECT ?, ?2, ?3, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM past WHERE type = ?2 AND id = ?3)"
+    "INSERT INTO res SELECT ?, ?2, ?3, ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM past WHERE type = ?2 AND id = ?3)"
 )
 _CHANGED: Final = "The resource was changed at the same time."
 _REFERRERS: Final = f"SELECT t.text, r.id, {COLUMNS} FROM res r, name t WHERE t.n = r.type AND r.rid IN (%s) ORDER BY r.rid"
@@ -87,7 +87,7 @@ class SqliteTransaction(SqliteSnapshot):
         old = current.row
         has_same_view = (row.class_id, row.release_at, row.patients) == (old.class_id, old.release_at, old.patients)
         sequence = current.rid & SEQUENCE if has_same_view else self._first_stored(type, row, stored)
-        self._replace_current(current, row, entries, sequence, stored)
+        self._replace_current(type, current, row, entries, sequence, stored)
 
     def _load_current(self, type: int, row: Row) -> _CurrentVersion | None:
         """Return the current version of the resource that ``row`` is a version of, or None."""
@@ -105,11 +105,12 @@ class SqliteTransaction(SqliteSnapshot):
         stored = self._next_sequence()
         sequence = self._first_stored(type, row, stored) if last else stored
         rid = self._rid(row, sequence)
-        values = (rid, type, row.id, *_row_values(row, stored if stored != sequence else 0))
+        band = self._band(type, row)
+        values = (rid, type, row.id, *_row_values(row, stored if stored != sequence else 0), band)
         self._insert_row(_INSERT if row.version != 1 else _INSERT_FIRST, values)
         self.connection.execute("INSERT INTO body VALUES (?, ?, ?)", (rid, row.body, rows_.pack(entries)))
-        self._insert_other_patients(rid, row)
-        self._index(rid, entries)
+        self._insert_other_patients(rid, band, row)
+        self._index(rid, band, entries)
 
     def _insert_row(self, sql: str, values: tuple[Any, ...]) -> None:
         """Insert a current version.  For a first version, the statement itself checks that there was none before."""
@@ -141,27 +142,28 @@ class SqliteTransaction(SqliteSnapshot):
         if lost:
             self.connection.executemany(_INSERT_REFERENCE, [(-number, *row) for row in lost])
 
-    def _replace_current(self, current: _CurrentVersion, row: Row, entries: IndexRows, sequence: int, stored: int) -> None:
+    def _replace_current(self, type: int, current: _CurrentVersion, row: Row, entries: IndexRows, sequence: int, stored: int) -> None:
         """Replace the current version by ``row``, which was stored at ``stored`` and whose place is ``sequence``."""
         rid, old_entries = current.rid, current.entries
         new_rid = self._rid(row, sequence)
-        set_ = "rid = ?, version = ?, updated = ?, vclass = ?, release_at = ?, interaction = ?, extra = ?"
+        band, old_band = self._band(type, row), self._band(type, current.row)
+        set_ = "rid = ?, version = ?, updated = ?, vclass = ?, release_at = ?, interaction = ?, extra = ?, band = ?"
         self.connection.execute(
-            f"UPDATE res SET {set_} WHERE rid = ?", (new_rid, *_row_values(row, stored if stored != sequence else 0), rid)
+            f"UPDATE res SET {set_} WHERE rid = ?", (new_rid, *_row_values(row, stored if stored != sequence else 0), band, rid)
         )
         self.connection.execute(
             "UPDATE body SET rid = ?, body = ?, entries = ? WHERE rid = ?", (new_rid, row.body, rows_.pack(entries), rid)
         )
         self.connection.execute("DELETE FROM also WHERE rid = ?", (rid,))
-        self._insert_other_patients(new_rid, row)
-        if new_rid != rid:
+        self._insert_other_patients(new_rid, band, row)
+        if (new_rid, band) != (rid, old_band):
             self._unindex(rid, old_entries)
-            self._index(new_rid, entries)
+            self._index(new_rid, band, entries)
             return
         for kind, old, new in zip(KINDS, old_entries, entries, strict=True):
             removed, added = set(old) - set(new), set(new) - set(old)
             self._delete(rid, kind, removed)
-            self._insert(rid, kind, list(added))
+            self._insert(rid, band, kind, list(added))
 
     async def delete(self, row: Row) -> None:
         type = self.names.intern("type:" + row.type)
@@ -217,7 +219,7 @@ class SqliteTransaction(SqliteSnapshot):
 
     def _relabel_current(self, type: int, current: _CurrentVersion, row: Row, entries: IndexRows) -> None:
         """Store the current version again after it, or a version before it, was relabeled."""
-        self._replace_current(current, row, entries, self._first_stored(type, row, current.stored), current.stored)
+        self._replace_current(type, current, row, entries, self._first_stored(type, row, current.stored), current.stored)
 
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         inner = "SELECT rid FROM ref WHERE target = ?"  # a negative rid is minus the number of a past version
@@ -228,7 +230,7 @@ class SqliteTransaction(SqliteSnapshot):
             args = (target, *numbers)
         found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner, args)}
         rows = [rows_.decode_row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
-        for text, id in self.rows(_PAST_REFERRERS % f"{inner} AND rid < 0", args):
+        for text, id in self.rows(_PAST_REFERRERS % f"{inner} AND band IS NULL AND rid < 0", args):
             if (text, id) not in found and (row := await self.read_unfiltered(text.removeprefix("type:"), id)):
                 rows.append(row)
         return tuple(rows)
@@ -262,22 +264,29 @@ class SqliteTransaction(SqliteSnapshot):
         patient = self.names.intern_patient(row.patients[0]) if row.patients else 0
         return patient << PATIENT_BITS | sequence
 
-    def _insert_other_patients(self, rid: int, row: Row) -> None:
+    def _band(self, type: int, row: Row) -> int:
+        """Return the band of a current version."""
+        return self.names.intern_band(type, row.class_id, row.release_at > row.updated)
+
+    def _insert_other_patients(self, rid: int, band: int, row: Row) -> None:
         for patient in row.patients[1:]:
             number = self.names.intern_patient(patient)
-            self.connection.execute("INSERT OR IGNORE INTO also VALUES (?, ?)", (number, rid))
+            self.connection.execute("INSERT OR IGNORE INTO also VALUES (?, ?, ?)", (number, band, rid))
 
-    def _index(self, rid: int, entries: IndexRows) -> None:
+    def _index(self, rid: int, band: int, entries: IndexRows) -> None:
         for kind, rows in zip(KINDS, entries, strict=True):
-            self._insert(rid, kind, rows)
+            self._insert(rid, band, kind, rows)
 
-    def _insert(self, rid: int, kind: str, rows: list[Any]) -> None:
+    def _insert(self, rid: int, band: int, kind: str, rows: list[Any]) -> None:
+        has_band = kind in BANDED
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             values: list[Any] = []
             for row in chunk:
                 values.append(rid)
                 values.extend(row)
+                if has_band:
+                    values.append(band)
             self.connection.execute(_insert_statement(kind, len(chunk)), values)
 
     def _delete(self, rid: int, kind: str, rows: set[Any]) -> None:
@@ -295,6 +304,8 @@ class SqliteTransaction(SqliteSnapshot):
 @lru_cache(5 * _CHUNK)
 def _insert_statement(kind: str, rows: int) -> str:
     table, columns = TABLES[kind]
+    if kind in BANDED:
+        columns = (*columns, "band")
     values = f"(?{', ?' * len(columns)})"
     # OR FAIL: a failing row ends the job anyway, and without it SQLite would keep a journal to undo the statement
     return f"INSERT OR FAIL INTO {table}(rid, {', '.join(columns)}) VALUES {', '.join([values] * rows)}"

@@ -32,7 +32,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.visibility import VisibilityClause
 from fhir_server.store.conditions import after_prefix
-from fhir_server.store.sqlite.interning import Names
+from fhir_server.store.sqlite.interning import AdmittedBands, Names
 from fhir_server.store.sqlite.rows import TABLES
 
 Sql = tuple[str, tuple[Any, ...]]
@@ -69,6 +69,14 @@ def _join(word: str, parts: Sequence[Sql], absorbing: Sql, neutral: Sql) -> Sql:
     if len(parts) == 1:
         return parts[0]
     return "(" + word.join([text for text, _ in parts]) + ")", tuple([arg for _, args in parts for arg in args])
+
+
+def of_row(table: str, alias: str) -> str:
+    """Return the FROM clause for the entries of single rows.
+
+    Left to itself, SQLite may read a range of values instead, of all rows of the store.
+    """
+    return f"{table} {alias} INDEXED BY sqlite_autoindex_{table}_1"
 
 
 def among(column: str, values: Iterable[str] | array[int]) -> Sql:
@@ -155,7 +163,7 @@ class FilterTranslator:
         if number is None or predicate == FALSE:
             return FALSE
         text, args = both(("x.rid = r.rid AND x.param = ?", (number,)), predicate, class_admitted("x", classes))
-        return f"EXISTS (SELECT 1 FROM {TABLES[kind][0]} x WHERE {text})", args
+        return f"EXISTS (SELECT 1 FROM {of_row(TABLES[kind][0], 'x')} WHERE {text})", args
 
     def of_patient(self, patients: frozenset[str]) -> Sql:
         """Return the condition that the row belongs to one of these, as its first patient or another."""
@@ -167,6 +175,10 @@ class FilterTranslator:
             among("(r.rid >> 32)", numbers),
             (f"EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND {others})", args),
         )
+
+    def admitted_bands(self, clause: VisibilityClause) -> AdmittedBands:
+        """Return the bands of the rows that the clause admits by their class."""
+        return self.names.admitted_bands(self.type_number or 0, clause.classes)
 
     def admits_row(self, clause: VisibilityClause, now: int) -> Sql:
         """Return the condition that the clause admits the row's class and release."""
