@@ -3,128 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import apsw
 import pytest
 
-from fhir_server.search.filters import (
-    EVERYTHING,
-    AllOf,
-    AnyOf,
-    DateIs,
-    Filter,
-    Has,
-    IdIs,
-    Not,
-    OfPatient,
-    Present,
-    QuantityIs,
-    RefersTo,
-    TextIs,
-    TokenIs,
-)
-from fhir_server.search.rows import Entry, Position, SortKey
-from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, Snapshot
 from fhir_server.store.sqlite import SqliteStore
 from fhir_server.store.sqlite.interning import Names
-from tests.store.samples import NOW, OBS, clause, put, record, token, visibility
+from tests.store.hidden_rows import HIDDEN, SHAPES, batches
+from tests.store.samples import put
 
-_HIDDEN = 2000
-_SHOWN = 60
 _PROBES = 150  # steps that the look-up of the bands, and seeks past other bands, may add
-_DAY = 24 * 60 * 60 * 1_000_000
-
-Ask = Callable[[Snapshot], Awaitable[object]]
-
-
-def _entries(number: int, class_id: int) -> tuple[Entry, ...]:
-    day = number % 200 * _DAY
-    return (
-        token("code", f"c{number % 3}", class_id=class_id),
-        token("identifier", f"i{number}", class_id=class_id),
-        Entry("subject", "reference", ("Patient/p1",), (), class_id),
-        Entry("encounter", "reference", (f"Encounter/e{number % 5}",), (), class_id),
-        Entry("date", "date", (day, day + _DAY), (), class_id),
-        Entry("_lastUpdated", "date", (number * 1000, number * 1000 + 1000), (), class_id),
-        Entry("value-quantity", "quantity", (float(number % 100), "u", "mg", "mg"), (), class_id),
-        Entry("value-string", "string", (f"text {number % 7}", f"Text {number % 7}"), (), class_id),
-    )
-
-
-def _hidden(number: int) -> IndexedRow:
-    """A row that the caller does not see: of another class, not yet released, or shared with another patient and of another class."""
-    if number % 3 == 0:
-        return record(f"h{number}", "p1", class_id=1, release_at=NOW + 1 + number, entries=_entries(number, 1))
-    owners = ("p1",) if number % 3 == 1 else ("p0", "p1")
-    return record(f"h{number}", *owners, class_id=2, entries=_entries(number, 2))
-
-
-def _find(where: Filter, *sort: SortKey, seen: Visibility | None = None, limit: int = 20) -> Ask:
-    async def ask(snapshot: Snapshot) -> object:
-        page = await snapshot.find(OBS, where, seen or visibility(clause("p1")), sort=sort, limit=limit)
-        return [row.id for row in page.rows], page.next
-
-    return ask
-
-
-def _count(where: Filter) -> Ask:
-    return lambda snapshot: snapshot.count(OBS, where, visibility(clause("p1")))
-
-
-async def _second_page(snapshot: Snapshot) -> object:
-    seen = visibility(clause("p1"))
-    page = await snapshot.find(OBS, EVERYTHING, seen, limit=5)
-    return [row.id for row in (await snapshot.find(OBS, EVERYTHING, seen, limit=5, after=page.next)).rows]
-
-
-async def _second_sorted_page(snapshot: Snapshot) -> object:
-    seen, key = visibility(clause("p1")), SortKey("date", "date", descending=True)
-    page = await snapshot.find(OBS, EVERYTHING, seen, sort=(key,), limit=5)
-    assert isinstance(page.next, Position)
-    return [row.id for row in (await snapshot.find(OBS, EVERYTHING, seen, sort=(key,), limit=5, after=page.next)).rows]
-
-
-_CODE = Has("code", TokenIs("s", "c1"))
-_SHAPES: dict[str, Ask] = {
-    "first page": _find(EVERYTHING),
-    "second page": _second_page,
-    "second sorted page": _second_sorted_page,
-    "patient": _find(OfPatient(frozenset({"p1"}))),
-    "subject": _find(Has("subject", RefersTo(frozenset({"Patient/p1"})))),
-    "code": _find(_CODE),
-    "code without a system": _find(Has("code", TokenIs(None, "c1"))),
-    "any code of a system": _find(Has("code", TokenIs("s", None))),
-    "one of several codes": _find(AnyOf((_CODE, Has("code", TokenIs("s", "c2"))))),
-    "code not": _find(Not(_CODE)),
-    "identifier": _find(Has("identifier", TokenIs("s", "i9"))),
-    "several codes and a date": _find(AllOf((_CODE, Has("date", DateIs("ge", 0, _DAY))))),
-    "date range": _find(AllOf((Has("date", DateIs("ge", 3 * _DAY, 4 * _DAY)), Has("date", DateIs("lt", 9 * _DAY, 10 * _DAY))))),
-    "date missing": _find(Not(Present("date"))),
-    "last updated": _find(Has("_lastUpdated", DateIs("ge", 5000, 6000))),
-    "quantity": _find(Has("value-quantity", QuantityIs("gt", 40, 40, 40))),
-    "string": _find(Has("value-string", TextIs("text 3", "prefix"))),
-    "string contains": _find(Has("value-string", TextIs("xt 3", "contains"))),
-    "reference": _find(Has("encounter", RefersTo(frozenset({"Encounter/e1"})))),
-    "several references": _find(Has("encounter", RefersTo(frozenset({"Encounter/e1", "Encounter/e2"})))),
-    "hidden ids": _find(IdIs(frozenset({"h1", "h2", "h3"}))),
-    "sorted by date": _find(EVERYTHING, SortKey("date", "date")),
-    "sorted by date, newest first": _find(EVERYTHING, SortKey("date", "date", descending=True)),
-    "sorted by two keys": _find(_CODE, SortKey("code", "token"), SortKey("date", "date")),
-    "narrowed by a scope": _find(EVERYTHING, seen=visibility(clause("p1", where=_CODE))),
-    "several patients": _find(EVERYTHING, seen=visibility(clause("p1", "p2"))),
-    "code of several patients": _find(_CODE, seen=visibility(clause("p1", "p2"))),
-    "count": _count(EVERYTHING),
-    "count of a code": _count(_CODE),
-    "count of a date": _count(Has("date", DateIs("ge", 3 * _DAY, 4 * _DAY))),
-    "patients of a code": lambda snapshot: snapshot.patients_of(OBS, _CODE, visibility(clause("p1"))),
-    "read of a hidden id": lambda snapshot: snapshot.read(OBS, "h1", visibility(clause("p1"))),
-    "read of an unreleased id": lambda snapshot: snapshot.read(OBS, "h0", visibility(clause("p1"))),
-    "history of a hidden id": lambda snapshot: snapshot.versions(OBS, "h1", visibility(clause("p1"))),
-    "history of an unreleased id": lambda snapshot: snapshot.versions(OBS, "h0", visibility(clause("p1"))),
-}
 
 
 def _steps(path: Path, hidden: int) -> dict[str, tuple[int, object]]:
@@ -132,13 +21,10 @@ def _steps(path: Path, hidden: int) -> dict[str, tuple[int, object]]:
 
     async def run() -> dict[str, tuple[int, object]]:
         store = SqliteStore(path)
-        shown = [record(f"r{n}", "p1" if n % 4 else "p2", class_id=1, entries=_entries(n, 1)) for n in range(_SHOWN)]
-        probes = [_hidden(number) for number in range(3)]  # the same bands in both stores
-        await put(store, *shown[: _SHOWN // 2], *probes)
-        await put(store, *[_hidden(number) for number in range(3, hidden)])
-        await put(store, *shown[_SHOWN // 2 :])
+        for batch in batches(hidden):
+            await put(store, *batch)
         counted: dict[str, tuple[int, object]] = {}
-        for name, ask in _SHAPES.items():
+        for name, ask in SHAPES.items():
             async with store.snapshot() as snapshot:
                 await ask(snapshot)
                 steps: list[int] = []
@@ -162,7 +48,7 @@ def without_hidden_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
 
 
 def test_hidden_rows_add_no_steps_to_any_search(tmp_path: Path, without_hidden_rows: dict[str, tuple[int, object]]) -> None:
-    counted = _steps(tmp_path / "x.db", _HIDDEN)
+    counted = _steps(tmp_path / "x.db", HIDDEN)
     for name, (steps, answer) in without_hidden_rows.items():
         assert counted[name][1] == answer, name
         assert steps > 0, name
@@ -175,6 +61,6 @@ def test_step_count_shows_search_that_reads_hidden_bands(
 ) -> None:
     admitted = Names.admitted_bands
     monkeypatch.setattr(Names, "admitted_bands", lambda self, type, classes: admitted(self, type, frozenset(range(9))))
-    counted = _steps(tmp_path / "x.db", _HIDDEN)
+    counted = _steps(tmp_path / "x.db", HIDDEN)
     for name in ("first page", "code", "date range", "count", "sorted by date"):
         assert counted[name][0] > without_hidden_rows[name][0] + _PROBES, name

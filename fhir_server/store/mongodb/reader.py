@@ -58,7 +58,8 @@ class MongoSnapshot:
         return found
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
-        found = await self._find_current({"_id": docs.document_id(type, id)}, docs.ROW)
+        # the body of a hidden row is not fetched
+        found = await self._find_current({"_id": docs.document_id(type, id), **_may_admit(visibility)}, docs.ROW)
         visible = await self._admitted_documents(found, lambda _: visibility)
         return docs.decode_row(visible[0]) if visible else None
 
@@ -139,8 +140,11 @@ class MongoSnapshot:
 
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         rid, fields = docs.document_id(type, id), docs.ROW | docs.ENTRIES
+        current = await self._find_current({"_id": rid}, docs.VISIBILITY)
+        if current and _is_admitted(visibility, current[0]) is False:
+            return ()
         past = await self._find_in(self._connection.history, {"rid": rid}, fields, sort={"version": 1})
-        versions = [*past, *await self._find_current({"_id": rid}, fields)]
+        versions = [*past, *(await self._find_current({"_id": rid}, fields) if current else ())]
         visible: list[Row] = []
         newest_is_visible = False
         for document in versions:
@@ -188,6 +192,16 @@ def epoch_from_counters(found: Mapping[str, Document], patient: str | None) -> P
     """Return the permission epoch from counters by name.  A missing counter is 0."""
     security, own, classes = [found.get(name, {}).get("value", 0) for name in (SECURITY, patient_counter(patient or ""), CLASSES)]
     return PermissionEpoch(security, own if patient is not None else 0, classes)
+
+
+def _may_admit(visibility: Visibility) -> Query:
+    """Return the query for rows that the visibility may admit by class, release and patient."""
+    clauses = visibility.clauses
+    owned: Query = {}
+    if all(clause.patients is not None for clause in clauses):
+        owned = among("patients", frozenset[str]().union(*[clause.patients or () for clause in clauses]))
+    released = {"release": {"$lte": visibility.now}} if all(clause.released_only for clause in clauses) else {}
+    return {**owned, **among("class", frozenset[int]().union(*[clause.classes for clause in clauses])), **released}
 
 
 def _is_admitted(visibility: Visibility, document: Document) -> bool | None:

@@ -43,19 +43,21 @@ def _index(name: str, *members: str, **options: Any) -> IndexModel:
 
 
 # Each index ends in the order of rows, so that the rows with one value are contiguous and in order.  MongoDB allows only one
-# array per index, so "belongs to this patient" uses the number of the first patient, which is a plain member.
+# array per index, so "belongs to this patient" uses the number of the first patient, which is a plain member.  Class and
+# release follow, so that the documents of hidden rows are not fetched.
 INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
     "resources": (
         _index("place", "type", "n", "at", "class", "release"),
+        _index("of_patient", "n", "type", "class", "at", "release"),
         _index("name", "type", "id"),
-        _index("others", "others", "type", "at", sparse=True),
-        _index("token", "tok.v", "tok.p", "type", "n", "at"),
-        _index("token_param", "type", "tok.p", "n", "at"),
-        _index("reference", "ref.v", "ref.p", "type", "n", "at"),
+        _index("of_other_patients", "others", "type", "class", "at", "release", sparse=True),
+        _index("token_value", "tok.v", "tok.p", "type", "n", "at", "class", "release"),
+        _index("token_param_value", "type", "tok.p", "n", "at", "class", "release"),
+        _index("reference_value", "ref.v", "ref.p", "type", "n", "at", "class", "release"),
         _index("reference_param", "type", "ref.p", "n", "at"),
         _index("string", "type", "str.p", "str.v"),
         _index("string_exact", "type", "str.p", "str.e"),
-        _index("date_of_patient", "n", "type", "dat.p", "dat.hi"),
+        _index("date_of_patient_value", "n", "type", "dat.p", "dat.hi", "class", "release"),
         _index("date", "type", "dat.p", "dat.hi"),
         _index("date_lo", "type", "dat.p", "dat.lo"),
         _index("number", "type", "num.p", "num.v"),
@@ -75,6 +77,10 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
     ),
     "journal": (_index("line", "journal", "n"),),
 }
+
+
+# Indexes of earlier versions of this program, which those above replace.
+_FORMER_INDEXES: Final = ("token", "reference", "token_param", "date_of_patient", "others")
 
 
 class Connection:
@@ -142,6 +148,8 @@ class Connection:
                 await self._create_collection(name)
             if indexes:
                 await self.database[name].create_indexes(list(indexes))
+        for name in (await self.resources.index_information()).keys() & set(_FORMER_INDEXES):
+            await self._drop_index(name)
         for name, value in ((SECURITY, {"value": 0}), (CLASSES, {"keys": [], "value": 0}), (_SCHEMA, {"value": SCHEMA})):
             await self.counters.update_one({"_id": name}, {"$setOnInsert": value}, upsert=True)
         schema = await self.counters.find_one({"_id": _SCHEMA})
@@ -157,6 +165,13 @@ class Connection:
     async def _run_test_transaction(self, session: AsyncClientSession) -> None:
         """Run a minimal transaction to check that this user may."""
         await self.locks.update_one({"_id": "start"}, {"$inc": {"value": 1}}, upsert=True, session=session)
+
+    async def _drop_index(self, name: str) -> None:
+        try:
+            await self.resources.drop_index(name)
+        except PyMongoError as error:  # another process may have dropped it
+            if name in await self.resources.index_information():
+                raise error
 
     async def _create_collection(self, name: str) -> None:
         try:

@@ -51,7 +51,7 @@ from fhir_server.store.sqlite.translate import (
 _PATIENT_BOUND: Final = 250  # in the ranges of patients
 _PAGE_BOUND: Final = 2000  # store-wide for a page: past it, reading rows in order finds a page sooner
 _ALL_BOUND: Final = 20_000  # store-wide for all rows
-_FEW: Final = 200  # entries store-wide that are sorted rather than read in order from each band
+_FEW: Final = 40  # entries store-wide that are sorted rather than read in order from each band
 _MAX_DRIVERS: Final = 24
 
 
@@ -189,11 +189,26 @@ class _Planner:
         """Yield the paths to the rows in these ranges; ``is_all``: the bands of the ranges are all bands of the type."""
         start = self._start(needed, clause, ranges, is_all=is_all)
         if start is None:
-            yield path_by_rows(except_for(owner), ranges)
+            yield path_by_rows(except_for(owner), ranges, self.translator.type_number if is_all else None)
             return
         remaining = except_for(owner, start.condition)
-        within = replace(ranges, bands=None) if start.is_unordered else ranges
+        within = replace(ranges, bands=None if start.is_unordered else self._bands_with(start.drivers, ranges))
+        if within.bands is not None and not within.bands:
+            return
         yield from [_path_by_entries(driver, within, remaining, start.is_broad) for driver in start.drivers]
+
+    def _bands_with(self, drivers: tuple[_Driver, ...], ranges: RidRanges) -> array[int] | None:
+        """Return the bands that have such entries, because each band is read in turn, by a search over all patients."""
+        bands = ranges.bands
+        if bands is None or ranges.starts is not None or len(bands) == 1 or not all(driver.has_band for driver in drivers):
+            return bands
+        having: set[int] = set()
+        for driver in drivers:
+            text, args = driver.key
+            entries = f"SELECT 1 FROM {driver.table} x INDEXED BY {driver.index} WHERE {text} AND x.band = b.value"
+            found = self.reader.rows(f"SELECT b.value FROM carray(?) b WHERE EXISTS ({entries})", (apsw.carray(bands), *args))
+            having.update([band for (band,) in found])
+        return array("q", sorted(having))
 
     def _shared_rids(self, numbers: array[int], bands: AdmittedBands) -> Iterator[int]:
         """Yield the rows of which one of these patients is another patient, and none is the first."""
@@ -224,19 +239,17 @@ class _Planner:
         if not options:
             return None
         finds_all = self.extent is _Extent.ALL
-        if is_all and len(options) == 1 and _is_in_row_order(options[0][1]):
-            without_bands = replace(ranges, bands=None)
-            if sum(self._count_entries(driver, without_bands, _FEW) for driver in options[0][1]) < _FEW:
-                return _Start(*options[0], is_broad=False, is_unordered=True)
+        counted = replace(ranges, bands=None) if is_all else ranges
         if len(options) == 1 and _is_in_row_order(options[0][1]) and not (finds_all and is_storewide):
-            return _Start(*options[0], is_broad=False)
+            is_few = is_all and sum([self._count_entries(driver, counted, _FEW) for driver in options[0][1]]) < _FEW
+            return _Start(*options[0], is_broad=False, is_unordered=is_few)
         bound = _PATIENT_BOUND if not is_storewide else _ALL_BOUND if finds_all else _PAGE_BOUND
-        sizes = [sum(self._count_entries(driver, ranges, bound) for driver in option) for _, option in options]
+        sizes = [sum(self._count_entries(driver, counted, bound) for driver in option) for _, option in options]
         best = min(range(len(options)), key=lambda index: (sizes[index], not _is_in_row_order(options[index][1])))
         is_broad = is_storewide and sizes[best] >= bound
         if is_broad and not finds_all and not _is_in_row_order(options[best][1]):
             return None
-        return _Start(*options[best], is_broad=is_broad)
+        return _Start(*options[best], is_broad=is_broad, is_unordered=is_all and (finds_all or sizes[best] < _FEW))
 
     def _count_entries(self, driver: _Driver, ranges: RidRanges, bound: int) -> int:
         """Return the number of entries, counted up to ``bound``."""

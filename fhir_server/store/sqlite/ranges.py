@@ -94,8 +94,11 @@ class RidRanges:
         return "".join(fronts), tuple(front_args), both(of_band, within)
 
 
-def path_by_rows(wanted: Sql, ranges: RidRanges) -> AccessPath:
-    """Return the path that examines every row in these ranges."""
+def path_by_rows(wanted: Sql, ranges: RidRanges, type: int | None = None) -> AccessPath:
+    """Return the path that examines every row in these ranges; ``type``: the ranges hold all bands of this type."""
+    if type is not None and ranges.starts is None:
+        text, args = both(("r.type = ? AND r.rid >= ?", (type, ranges.floor + 1)), wanted)
+        return AccessPath("r", "", f"res r INDEXED BY res_type WHERE {text}", args, is_broad=True)
     front, front_args, within = ranges.on("r")
     text, args = both(within, wanted)
     body = f"res r INDEXED BY res_scan WHERE {text}"

@@ -30,11 +30,12 @@ SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the seq
 
 _ROW = "version INTEGER, updated INTEGER, vclass INTEGER, release_at INTEGER, interaction INTEGER, extra BLOB"
 
-# What schema 2 added; ``res_held`` holds the rows of held bands alone.
+# What schema 2 added.  ``res_held`` holds the rows of held bands alone; ``res_type`` is for callers who see all bands.
 _BANDS: Final = """
 CREATE TABLE band(n INTEGER PRIMARY KEY, type INTEGER NOT NULL, vclass INTEGER NOT NULL, held INTEGER NOT NULL,
   UNIQUE(type, vclass, held)) STRICT;
 CREATE INDEX res_scan ON res(band, rid, vclass, release_at);
+CREATE INDEX res_type ON res(type, rid, vclass, release_at);
 CREATE INDEX res_held ON res(rid >> 32, band, release_at) WHERE release_at > updated;
 CREATE TABLE also(patient INTEGER, band INTEGER, rid INTEGER, PRIMARY KEY(patient, band, rid)) STRICT, WITHOUT ROWID;
 CREATE INDEX also_rid ON also(rid);

@@ -76,8 +76,10 @@ class SortedQuery:
             place = -1
         if len(found) < self.limit:
             none = f"NOT EXISTS (SELECT 1 FROM {of_row(TABLES[key.kind][0], 'x')} WHERE {of_param[0].format('x')})"
-            bands = self.translator.admitted_bands(clause).both
-            path = path_by_rows(both(wanted, (none, of_param[1])), ranges_after(place, bands))
+            bands = self.translator.admitted_bands(clause)
+            path = path_by_rows(
+                both(wanted, (none, of_param[1])), ranges_after(place, bands.both), self.translator.type_number if bands.is_all else None
+            )
             without_value = self.reader.rows(*path.select_first(self.limit - len(found), MAX_RID))
             found += [(rid, None) for (rid,) in without_value]
         return found
