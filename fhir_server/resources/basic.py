@@ -13,5 +13,4 @@ TYPE = ResourceType(
     by_source={APP_STATE_SOURCE: "app-state"},
     subjects=("subject",),
     label_codes=("code",),
-    hidden_status=frozenset({"entered-in-error"}),
 )
