@@ -12,5 +12,4 @@ TYPE = ResourceType(
     "other",
     by_source={APP_STATE_SOURCE: "app-state"},
     subjects=("subject",),
-    hidden_status=frozenset({"entered-in-error"}),
 )

@@ -62,6 +62,19 @@ def test_transaction_with_invalid_entry_is_rejected_with_reasons(empty: Served, 
     assert "entry 2" in reasons[1]["outcome"]["issue"][0]["diagnostics"]
 
 
+def test_row_that_was_labelled_since_is_already_present(empty: Served, tmp_path: Path) -> None:
+    file = written(tmp_path, "one.json", bundle("transaction", PATIENT, GOOD))
+    assert empty.load(file).stored == 2
+    label = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "TBOO"}
+    body = {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"security": [label]}}]}
+    assert empty.request(empty.token(), "POST", "Observation/good/$meta-add", body=body).status == 200
+    again = empty.load(file)
+    assert (again.stored, again.present) == (0, 2)
+    changed = written(tmp_path, "two.json", bundle("transaction", GOOD | {"status": "amended"}))
+    assert empty.load(changed).stored == 1
+    assert empty.get(empty.token(), "Observation/good").json["meta"]["security"] == [label]
+
+
 @pytest.mark.parametrize("type", ["batch", "collection"])
 def test_batch_and_collection_reject_only_invalid_entries(empty: Served, tmp_path: Path, type: str) -> None:
     tally = empty.load(written(tmp_path, "one.json.gz", bundle(type, PATIENT, GOOD, BAD)))

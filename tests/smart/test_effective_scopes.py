@@ -13,6 +13,7 @@ from fhir_server.consent.policy import ActorKind, load
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.resources import catalog
 from fhir_server.smart.accounts import users
+from fhir_server.smart.authorize.scope_wording import describe_wildcard
 from fhir_server.smart.core.persons import Person
 from fhir_server.smart.core.scopes import INTERACTIONS, MAX_SCOPES, parse, resource_scopes
 from tests.smart.environment import Page
@@ -102,6 +103,19 @@ def test_granted_letters_are_those_that_the_server_carries_out(whole: Whole) -> 
             deletes = ["d"] if type == "Basic" and may_write(policy, actor, type, "d") else []
             expected = {*writes, *deletes, *("rs" if reads else "")}
             assert left == "".join(letter for letter in INTERACTIONS if letter in expected), (kind, type)
+
+
+def test_many_types_take_one_line_on_the_consent_page() -> None:
+    scope = parse("user/*.cruds")
+    assert scope is not None
+    granted = effective_scopes(load("optum"), Actor(ActorKind.CLINICIAN), scope)
+    assert len(granted) > 40
+    words = describe_wildcard(resource_scopes(" ".join(granted)), "clinician")
+    assert words.line == (
+        "All kinds of health information, in every record you may open: read. Some kinds of health information: add and change"
+    )
+    assert len(words.details) == 1 and words.details[0].count("in every record you may open") == 1
+    assert words.details[0].startswith("Allergies; Appointments; ") and words.details[0].endswith(": add and change")
 
 
 def test_unknown_person_is_granted_nothing() -> None:

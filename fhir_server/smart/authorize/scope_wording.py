@@ -55,6 +55,7 @@ _WRITTEN_BY_PATIENTS: Final = {
 }
 _VERBS: Final = {"r": "read", "s": "read", "c": "add", "u": "change", "d": "delete"}
 _CATEGORY: Final = re.compile(r"(?:[^|,\\$]+\|)?[a-z][a-z-]*")
+_REACH: Final = ", in every record you may open"
 _ORDER: Final = ("read", "add", "change", "delete")
 
 
@@ -74,7 +75,7 @@ def describe_scope(scope: Scope, role: Role) -> str:
     written = _WRITTEN_BY_PATIENTS.get(scope.type) if writes_only and role == "patient" else None
     subject = written or _TYPES.get(scope.type) or _split_type_name(scope.type)
     only = f" (only {' and '.join(_describe_condition(*pair) for pair in scope.query)})" if scope.query else ""
-    reach = ", in every record you may open" if scope.level == "user" and role != "patient" else ""
+    reach = _REACH if scope.level == "user" and role != "patient" else ""
     verbs = {_VERBS[interaction] for interaction in scope.interactions}
     return f"{subject}{only}{reach}: {_join_words([verb for verb in _ORDER if verb in verbs])}"
 
@@ -103,10 +104,12 @@ def describe_granted(scopes: Iterable[Scope], role: Role) -> tuple[str, ...]:
 
 
 def _merge(texts: list[str]) -> str:
-    subjects = [text.rpartition(": ")[0] for text in texts]
+    """One description for scopes that say the same of different types."""
     if len(texts) == 1:
         return texts[0]
-    return f"{'; '.join(subjects)}: {texts[0].rpartition(': ')[2]}"
+    subjects = [text.rpartition(": ")[0].removesuffix(_REACH) for text in texts]
+    reach = _REACH if all(_REACH in text for text in texts) else ""
+    return f"{'; '.join(subjects)}{reach}: {texts[0].rpartition(': ')[2]}"
 
 
 def _split_type_name(type: str) -> str:
