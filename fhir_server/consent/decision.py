@@ -40,10 +40,10 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
 
     If :func:`own_conditions` returns parameters for the data class, the caller must add them as a condition.
     """
-    element, _, target_class = key.element.partition("@")
-    if target_class:
-        target = VisibilityClass(target_class, key.labels)
-        return permits(policy, actor, target) and permits(policy, actor, VisibilityClass(key.data, key.labels, element))
+    if key.targets:
+        element = key.element.partition("@")[0]
+        parts = [VisibilityClass(data, key.labels) for data, _ in key.targets]
+        return all(permits(policy, actor, part) for part in (*parts, VisibilityClass(key.data, key.labels, element)))
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
         return False
     if actor.kind == ActorKind.BACKEND:
@@ -61,6 +61,12 @@ def own_conditions(policy: Policy, actor: Actor, data: str) -> tuple[str, ...] |
     """
     params = {param for level in _levels(actor) for rule in _rules(policy, actor.kind, level, data) for param in rule.by}
     return tuple(sorted(params)) or None
+
+
+def own_parameters(policy: Policy, data: str) -> tuple[str, ...]:
+    """The search parameters by which resources of this data class name the actor who may see them, for any actor."""
+    rules = (rule for (_, ruled), rules in policy.by_actor.items() if ruled == data for rule in rules)
+    return tuple(sorted({param for rule in rules for param in rule.by}))
 
 
 def redactable(policy: Policy, data: str) -> frozenset[str]:

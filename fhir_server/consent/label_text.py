@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fhir_server.consent.labeling_run import LabelingRun
-from fhir_server.resources import elements
 
 
 def read_free_text(run: LabelingRun) -> None:
@@ -12,4 +11,4 @@ def read_free_text(run: LabelingRun) -> None:
         if not mention.text or not mention.path or mention.path[0] in ("text", "meta"):
             continue
         if labels := run.codes.labels_in_text(mention.text):
-            run.parts.add(elements.removal_path(run.type.name, mention.path), labels)
+            run.parts.add(mention.path, labels)

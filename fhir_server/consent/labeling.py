@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.consent import label_codes, label_context, label_members, label_text
+from fhir_server.consent import label_codes, label_context, label_dependencies, label_members, label_text, required_elements
 from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
@@ -36,6 +36,8 @@ class LabelingResult:
     ``labeled_elements``    (path, class) of the parts with a class of their own
     ``guarded_references``  references that a caller sees only with their target
     ``label_sources``       the ``Type/id`` of the resources it inherits from: it must be labeled again when one changes
+    ``depends_on``          the ``Type/id`` of the resources without which it is not visible
+    ``owners``              (search parameter, ``Type/id``) by which one of these names who may see it
     """
 
     patients: tuple[str, ...]
@@ -44,6 +46,12 @@ class LabelingResult:
     labeled_elements: tuple[tuple[Path, VisibilityClass], ...]
     guarded_references: tuple[GuardedReference, ...]
     label_sources: tuple[str, ...]
+    depends_on: tuple[str, ...] = ()
+    owners: tuple[tuple[str, str], ...] = ()
+
+    def row_guards(self) -> tuple[GuardedReference, ...]:
+        """All guards to store with the row: of its parts, and of the row itself."""
+        return (*self.guarded_references, *(GuardedReference((), target) for target in self.depends_on))
 
 
 class Labeler:
@@ -73,7 +81,7 @@ class Labeler:
 
 async def _label(run: LabelingRun) -> LabelingResult:
     if run.data == "directory":
-        return LabelingResult((), VisibilityClass("directory"), 0, (), label_members.guarded_references(run), ())
+        return _directory_result(run)
     label_codes.read_codes(run, run.resource, run.type)  # steps 1 and 2 are in __init__
     label_codes.read_contained(run)
     label_codes.read_status(run)
@@ -83,15 +91,30 @@ async def _label(run: LabelingRun) -> LabelingResult:
     await label_codes.require_classification(run)
     await label_members.read_members(run)
     label_text.read_free_text(run)
+    label_members.read_balance(run)
+    label_members.read_logical_references(run)
+    label_members.guard_references(run)
+    run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
+    label_members.join_summaries(run)
+    await label_dependencies.take_over(run, required_elements.lift(run.type.name, run.resource, run.parts, run.own_patients))
     if run.type.shared_rows == "all" and len(run.patients) > 1:
         run.labels.add(MIXED)
     if run.data == "psynote":
         run.labels.add(PSYNOTE)
     if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
         run.labels |= run.possible
-    key = VisibilityClass(run.data, frozenset(run.labels))
-    run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
-    labeled_elements = run.parts.labeled_elements(key)
+    key = VisibilityClass(run.data, frozenset(run.labels), run.element)
     return LabelingResult(
-        run.patients, key, run.release, labeled_elements, label_members.guarded_references(run), tuple(sorted(run.label_sources))
-    )
+        run.patients, key, run.release, run.parts.labeled_elements(key), run.parts.guarded_references(),
+        tuple(sorted(run.label_sources)), tuple(sorted(run.depends_on)), tuple(sorted(run.owners)),
+    )  # fmt: skip
+
+
+def _directory_result(run: LabelingRun) -> LabelingResult:
+    """The labels of a directory resource: none, but it may refer to resources that some callers do not see."""
+    label_members.guard_references(run)
+    guards = run.parts.guarded_references()
+    required = required_elements.lift(run.type.name, run.resource, run.parts, frozenset())
+    # The directory is the same for all: what it cannot do without is removed all the same.
+    guarded = run.parts.guarded_references() if not required.targets else guards
+    return LabelingResult((), VisibilityClass("directory"), 0, (), guarded, ())

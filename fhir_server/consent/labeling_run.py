@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from fhir_server.consent import security_labels
 from fhir_server.consent.element_labels import ElementLabels
 from fhir_server.consent.visibility_classes import CATEGORIES, MC, VisibilityClass
 from fhir_server.jsontext import Path
-from fhir_server.resources import ResourceType, catalog, elements
+from fhir_server.resources import COMMON_DATA_CLASSES, ResourceType, catalog, elements
 
 if TYPE_CHECKING:
     from fhir_server.consent.labeling import Labeler
@@ -24,11 +25,15 @@ SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "in
 
 @dataclass(frozen=True, slots=True)
 class LabelSource:
-    """A resource from which others inherit: its class, its release date (microseconds, 0: none), and a function that parses its body."""
+    """A resource from which others inherit: its class, its release date (microseconds, 0: none), and a function that parses its body.
+
+    ``depends_on``: the ``Type/id`` of the resources without which it is not visible.
+    """
 
     key: VisibilityClass
     release_at: int
     parsed: Callable[[], Mapping[str, Any]]
+    depends_on: tuple[str, ...] = ()
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -54,6 +59,10 @@ class LabelingRun:
         self.release = security_labels.release_at(resource, labeler.policy.timezone)
         self.parts = ElementLabels()
         self.label_sources: set[str] = set()
+        self.element = ""
+        self.depends_on: set[str] = set()
+        self.owners: set[tuple[str, str]] = set()
+        self.needed_classes: set[str] = set()
         self.mentions = elements.mentions(resource, labeler.base)
 
     async def target(self, value: Any) -> tuple[bool, LabelSource | None]:
@@ -79,9 +88,27 @@ class LabelingRun:
     def label_part(self, location: Path, labels: set[str] | frozenset[str]) -> None:
         """Label a part, and the elements that sum up the resource."""
         if labels:
-            self.parts.add(location, labels)
-            for name in sorted(SUMMARY & self.resource.keys()):
-                self.parts.add((name,), labels)
+            for path in (location, *self.summaries):
+                self.parts.add(path, labels)
+
+    @property
+    def own_patients(self) -> frozenset[str]:
+        """The ``Patient/id`` of the patients of the resource."""
+        return frozenset(f"Patient/{patient}" for patient in self.patients)
+
+    @cached_property
+    def summaries(self) -> tuple[Path, ...]:
+        """The paths of the parts that sum up the resource."""
+        names = sorted((SUMMARY | {*self.type.summaries}) & self.resource.keys())
+        contained = enumerate(self.resource.get("contained", ()))
+        # A contained practitioner or drug says nothing about a member.
+        speaking = [("contained", number) for number, inner in contained if not _is_common(str(inner.get("resourceType")))]
+        return (*((name,) for name in names if name != "contained"), *speaking)
+
+
+def _is_common(type: str) -> bool:
+    declared = catalog().get(type)
+    return declared is not None and declared.data_class in COMMON_DATA_CLASSES
 
 
 def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:

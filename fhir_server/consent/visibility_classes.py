@@ -15,6 +15,7 @@ UNCLASSIFIED: Final = "UNCLASSIFIED"  # without a known code
 HELD: Final = "HELD"  # not final, entered in error, or on the hold list
 MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
+WITHHELD: Final = "internal"  # a data class that only callers who see everything see
 LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
 
 
@@ -23,12 +24,19 @@ class VisibilityClass:
     """Data class, labels and element of a resource or of a part of it.
 
     ``element`` is "" for the resource itself, or the name of the top-level element if the policy removes this part for some actor.
-    ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels.
+    ``@data/Type`` after it, once or several times, means: visible only to who may also see a resource of that data class with these
+    labels.  An element ``*@data/Type`` is an index entry of what is guarded by such a resource.
     """
 
     data: str
     labels: frozenset[str] = frozenset()
     element: str = ""
+
+    @property
+    def targets(self) -> tuple[tuple[str, str], ...]:
+        """The (data class, type) of the resources that an actor must be able to see, too."""
+        parts = (target.partition("/") for target in self.element.split("@")[1:])
+        return tuple((data, type) for data, _, type in parts)
 
     def text(self) -> str:
         """The form that a store interns: ``data|LABEL,LABEL|element``, labels sorted."""
@@ -39,3 +47,8 @@ class VisibilityClass:
         """The inverse of :meth:`text`.  Raises ValueError for anything else."""
         data, labels, element = text.split("|")
         return VisibilityClass(data, frozenset(labels.split(",")) if labels else frozenset(), element)
+
+
+def with_target(element: str, data: str, type: str) -> str:
+    """``element`` of a part, or of a resource (""), that is visible only to who may also see a ``type`` of this data class."""
+    return f"{element}@{data}/{type}"

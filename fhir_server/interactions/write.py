@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fhir_server.access import etags
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, read
-from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, etag_version, parse_query, version_headers
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.resources.references import is_local, without_base
 from fhir_server.search import query
@@ -138,7 +139,7 @@ async def delete_in(context: WriteContext, request: Request) -> Response:
         return Response(204)
     app_state.require_own(permissions, current.stored)
     deleted = await context.writer.delete(current.stored)
-    return Response(204, headers=version_headers(deleted.version, deleted.updated)[:1])
+    return Response(204, headers=version_headers(VisibleVersion(type, id, deleted.version, deleted.updated, b""))[:1])
 
 
 def require_writable(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
@@ -186,13 +187,18 @@ async def _current(context: WriteContext, type: str, id: str, interaction: Scope
 
 
 def _require_match(request: Request, visible: VisibleVersion | None) -> None:
-    """Require that If-Match, if sent, names the visible version.  Raises Problem ``precondition`` or ``not_found``."""
-    etag = request.headers.get("if-match")
-    if etag is None:
+    """Require that If-Match, if sent, names the visible version, and with If-None-Match: * that there is none.
+
+    Raises Problem ``precondition`` or ``not_found``.
+    """
+    if visible is not None and request.headers.get("if-none-match", "").strip() == "*":
+        raise Problem("precondition", "If-None-Match: * asks for a resource that does not exist, and this one does.")
+    required = request.headers.get("if-match")
+    if required is None:
         return
     if visible is None:
         raise not_found(*request.path[:2])
-    if etag_version(etag) != str(visible.version):
+    if not etags.names_version(required, visible):
         raise Problem("precondition", "If-Match does not name the current version.")
 
 
@@ -215,9 +221,9 @@ async def _written_response(context: WriteContext, row: Row, status: int, reques
     """The response to a write: the same headers for all callers, and as much of a body as the caller prefers and may see."""
     view = await service.view_in_transaction(context.view, context.tx)
     visible = await view.visible_after_write(row)
-    version, updated = (visible.version, visible.updated) if visible else (1, row.updated)
-    location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
-    headers = ((b"location", location), *version_headers(version, updated))
+    version = visible or VisibleVersion(row.type, row.id, 1, row.updated, b"")
+    location = f"{service.base}/{row.type}/{row.id}/_history/{version.version}".encode()
+    headers = ((b"location", location), *version_headers(version))
     preference = request.preference("return", "representation")
     if preference == "minimal" or (visible is None and preference == "representation"):
         return Response(status, headers=headers)

@@ -25,6 +25,7 @@ class ResourceType:
     ``label_codes``           paths of the codings that give labels
     ``must_be_classified``    paths of codings of which each must be known, or the resource is UNCLASSIFIED; () for types without
     ``member_references``     paths of references to members: their labels become labels of the element that refers to them
+    ``summaries``             elements that sum up the members, besides those of every type (conclusion, note, narrative ...)
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
     ``hidden_status``         values of ``status`` that give the label HELD
@@ -41,6 +42,7 @@ class ResourceType:
     label_codes: tuple[str, ...] = ()
     must_be_classified: tuple[str, ...] = ()
     member_references: tuple[str, ...] = ()
+    summaries: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()
     departments: tuple[str, ...] = ()

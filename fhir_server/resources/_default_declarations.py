@@ -70,7 +70,41 @@ CONTEXT_TYPES: Final = frozenset(
     }
 )
 # Elements that refer to members. A resource does not inherit the categories of its members.
-MEMBER_PATHS: Final = frozenset({"content", "derivedFrom", "entry.item", "event.detail", "related.ref", "section.entry"})
+MEMBER_PATHS: Final = frozenset(
+    {
+        "about",
+        "content",
+        "derivedFrom",
+        "entry.item",
+        "evaluatedResource",
+        "event.detail",
+        "focus",
+        "implicated",
+        "investigation.item",
+        "lineItem.chargeItem[x]",
+        "member.entity",
+        "payload.content[x]",
+        "related.ref",
+        "section.entry",
+        "section.focus",
+    }
+)
+
+# Elements that sum up the members, besides those of every type.
+SUMMARIES: Final = {
+    "ClaimResponse": ("total", "payment", "adjudication"),
+    "ClinicalImpression": ("description", "summary"),
+    "CommunicationRequest": ("payload",),
+    "DetectedIssue": ("detail",),
+    "DocumentManifest": ("description",),
+    "Group": ("quantity", "characteristic"),
+    "Invoice": ("totalPriceComponent", "totalNet", "totalGross"),
+    "MeasureReport": ("group",),
+    "Task": ("description", "input", "output"),
+}
+
+# Resources that repeat what the resource that they answer says, and mean nothing without it.
+DEPENDS_ON: Final = {"ClaimResponse": ("request",), "PaymentNotice": ("request", "response")}
 
 
 def declaration(name: str) -> ResourceType:
@@ -87,9 +121,16 @@ def declaration(name: str) -> ResourceType:
         inherits_labels_from=context,
         label_codes=definitions.codings(name),
         must_be_classified=("medication[x]",) if "medication[x]" in references else (),
-        member_references=tuple(path for path in references if path in MEMBER_PATHS),
+        member_references=tuple(nested for path in references if path in MEMBER_PATHS for nested in _nested(path)),
+        summaries=SUMMARIES.get(name, ()),
+        depends_on=DEPENDS_ON.get(name, ()),
         hidden_status=frozenset({"entered-in-error"}) if subjects else frozenset(),
     )
+
+
+def _nested(path: str) -> tuple[str, ...]:
+    """The path, and those of the same element in sections of sections."""
+    return tuple("section." * depth + path for depth in range(4)) if path.startswith("section.") else (path,)
 
 
 def data_class(name: str) -> str:

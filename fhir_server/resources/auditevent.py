@@ -9,4 +9,5 @@ TYPE = ResourceType(
     inherits_labels_from=("agent.location",),
     label_codes=("type", "subtype", "purposeOfEvent", "entity.type"),
     member_references=("entity.what",),
+    summaries=("outcomeDesc",),
 )

@@ -18,7 +18,14 @@ TYPE = ResourceType(
         "item.detail.productOrService",
         "item.detail.subDetail.productOrService",
     ),
-    member_references=("related.claim", "item.encounter"),
+    member_references=(
+        "related.claim",
+        "item.encounter",
+        "diagnosis.diagnosis[x]",
+        "procedure.procedure[x]",
+        "supportingInfo.value[x]",
+    ),
+    summaries=("total",),
     hidden_status=frozenset({"draft", "entered-in-error"}),
     departments=("facility", "provider"),
 )

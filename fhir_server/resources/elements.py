@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.jsontext import Path
-from fhir_server.resources import definitions
 from fhir_server.resources.references import Target, relative_target
 
 # Members whose free text is searched for keywords.
@@ -107,16 +106,3 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
 def _url_target(url: Any, base: str) -> Target | None:
     """The resource of this server that a URL leads to.  URLs, unlike references, are stored as written, with the base."""
     return target_of(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
-
-
-def removal_path(type: str, path: Path) -> Path:
-    """The path to remove if the reference at ``path`` is hidden: its backbone element, if R4 requires the reference there."""
-    while (names := [step for step in path if isinstance(step, str)])[1:] and ".".join([type, *names]) in _required_paths(type):
-        path = path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
-    return path
-
-
-@functools.cache
-def _required_paths(type: str) -> frozenset[str]:
-    """Paths of the elements of backbone elements that R4 requires in their parent."""
-    return frozenset(element.path for element in definitions.elements(type) if element.min > 0 and element.path.count(".") > 1)

@@ -21,7 +21,15 @@ TYPE = ResourceType(
         "addItem.detail.productOrService",
         "addItem.detail.subDetail.productOrService",
     ),
-    member_references=("related.claim", "item.encounter"),
+    member_references=(
+        "related.claim",
+        "item.encounter",
+        "diagnosis.diagnosis[x]",
+        "procedure.procedure[x]",
+        "supportingInfo.value[x]",
+    ),
+    summaries=("total", "payment", "benefitBalance", "adjudication"),
+    depends_on=("claim", "claimResponse"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
     departments=("facility", "provider"),
 )

@@ -26,7 +26,10 @@ class LabeledElement(msgspec.Struct, frozen=True, array_like=True):
 
 
 class GuardedReference(msgspec.Struct, frozen=True, array_like=True):
-    """A literal reference at ``path`` that is removed from an answer unless its ``target`` is visible to the caller."""
+    """What is removed from an answer unless the row ``target`` is visible to the caller: a reference to it, or what discloses it.
+
+    The empty path is the row itself: it is visible only to who sees ``target``, which its class and its index entries ensure.
+    """
 
     path: Path
     target: str
@@ -36,7 +39,8 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     """What version numbers are computed from, for each caller, without reading bodies.
 
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
-    ``guarded_references`` holds (target, member that contains the reference), in order.
+    ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller must
+    see to see the part.
     """
 
     version: int
@@ -44,7 +48,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     class_id: int
     release_at: int
     digests: tuple[tuple[int, str], ...]
-    guarded_references: tuple[tuple[str, str], ...] = ()
+    guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -97,4 +97,5 @@ def _visibility(row: Row) -> tuple[object, ...]:
 def _inherited(row: Row) -> tuple[object, ...]:
     """What rows that refer to this one inherit from it."""
     body = row.body if row.type in _DEPARTMENTS else row.interaction == "delete"
-    return (row.class_id, row.release_at, body)
+    depends_on = tuple(reference.target for reference in row.guarded_references if not reference.path)
+    return (row.class_id, row.release_at, body, depends_on)

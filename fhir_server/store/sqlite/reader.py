@@ -37,6 +37,10 @@ _PAST: Final = (
     "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
     " WHERE type = ? AND id = ? ORDER BY version"
 )
+# A resource without a current row that has a past one was deleted.
+_DELETED: Final = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM past WHERE type = ? AND id = ?) AND NOT EXISTS (SELECT 1 FROM res WHERE type = ? AND id = ?)"
+)
 # one index lookup for each type, however many rows the patient has
 _TYPES: Final = (
     "SELECT n FROM name WHERE text >= 'type:' AND text < 'type;'"
@@ -166,6 +170,11 @@ class SqliteSnapshot:
                 if self._admits(visibility, type, id, rows_.decode_patients(rid, extra, self.names), class_id, release_at, rid):
                     visible.append(f"{type}/{id}")
         return frozenset(visible)
+
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        pairs = {target: target.partition("/") for target in targets}
+        keys = {target: (self.names.number("type:" + type), id) for target, (type, _, id) in pairs.items()}
+        return frozenset([target for target, key in keys.items() if self.rows(_DELETED, key + key)])
 
     async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
         found: set[int] = set()
