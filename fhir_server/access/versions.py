@@ -45,7 +45,7 @@ def version_digest(row: Row) -> VersionDigest:
             plain.setdefault(part.class_id, []).append(part.text)
     digests = ((row.class_id, _digest([rest])), *((class_id, _digest(texts)) for class_id, texts in sorted(plain.items())))
     guarded_parts = tuple((_digest(texts), *condition) for condition, texts in sorted(guarded.items()))
-    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, guarded_parts)
+    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, (), guarded_parts)
 
 
 class _Part(NamedTuple):
