@@ -54,13 +54,13 @@ def _indispensable(
 ) -> set[Path]:
     """The parts in this object without which it is empty or not valid."""
     place = place_of(type, resource, container)
-    groups = [required.members(node) for required in (requirements(place) if place else ())]
+    groups = [(required.members(node), required.least) for required in (requirements(place) if place else ())]
     if container:
-        groups.append([name for name in node if name != "id"])  # an object that loses all of its members is removed
+        groups.append(([name for name in node if name != "id"], 1))  # an object that loses all of its members is removed
     found: set[Path] = set()
-    for names in groups:
+    for names, least in groups:
         values = [_part_of(parts, own, path) for name in names for path in _values((*container, name), node[name])]
-        if values and all(values):
+        if any(values) and values.count(()) < least:
             found |= {path for path in values if path}
     return found
 

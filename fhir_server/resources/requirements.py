@@ -17,6 +17,7 @@ from fhir_server.resources.definitions import Element
 
 # ``a.exists() or b.exists()``: at least one of them; ``xor`` and ``!=``: exactly one.
 _ALTERNATIVES: Final = re.compile(r"\w+\.exists\(\)(?: (?:or|xor|!=) \w+\.exists\(\))+")
+_COUNT: Final = re.compile(r"(\w+)\.count\(\) ?> ?(\d+)")
 _NAMES: Final = re.compile(r"(\w+)\.exists")
 
 
@@ -32,9 +33,10 @@ _EXTENSION: Final = Place("Extension", "Extension")
 
 
 class Required(NamedTuple):
-    """Alternatives of which an object must have at least one; a choice element is written ``value[x]``."""
+    """Alternatives of which an object must have ``least`` values; a choice element is written ``value[x]``."""
 
     names: frozenset[str]
+    least: int = 1
 
     def members(self, node: Mapping[str, Any]) -> list[str]:
         """The members of an object that meet the requirement."""
@@ -72,13 +74,16 @@ def _requirements(place: Place) -> Iterator[Required]:
     for element in _elements(place.definition):
         parent, _, name = element.path.rpartition(".")
         if parent == place.path and element.min > 0:
-            yield Required(frozenset({name}))
+            yield Required(frozenset({name}), element.min)
         if element.path == place.path:
             if place == _EXTENSION:
                 yield Required(frozenset({"extension", "value[x]"}))
             choices = {other.path.rpartition(".")[2][:-3]: other.path.rpartition(".")[2] for other in _elements(place.definition)
                        if other.path.endswith("[x]") and other.path.rpartition(".")[0] == place.path}  # fmt: skip
             for invariant in element.invariants:
+                count = _COUNT.fullmatch(invariant.expression.strip())
+                if count is not None and invariant.severity == "error":
+                    yield Required(frozenset({count.group(1)}), int(count.group(2)) + 1)
                 if invariant.severity == "error" and _ALTERNATIVES.fullmatch(invariant.expression.strip()):
                     yield Required(frozenset(choices.get(name, name) for name in _NAMES.findall(invariant.expression)))
 
