@@ -17,8 +17,9 @@ from fhir_server.resources.definitions import Element
 
 # ``a.exists() or b.exists()``: at least one of them; ``xor`` and ``!=``: exactly one.
 _ALTERNATIVES: Final = re.compile(r"\w+\.exists\(\)(?: (?:or|xor|!=) \w+\.exists\(\))+")
-_COUNT: Final = re.compile(r"(\w+)\.count\(\) ?> ?(\d+)")
-_NAMES: Final = re.compile(r"(\w+)\.exists")
+# ``a.count() > 1``: at least two; ``(a.count() + b.count()) = 1``: exactly one of them.
+_COUNT: Final = re.compile(r"\(?\w+\.count\(\)(?: ?\+ ?\w+\.count\(\))*\)? ?(=|>) ?(\d+)")
+_NAMES: Final = re.compile(r"(\w+)\.(?:exists|count)\(")
 
 
 class Place(NamedTuple):
@@ -81,11 +82,12 @@ def _requirements(place: Place) -> Iterator[Required]:
             choices = {other.path.rpartition(".")[2][:-3]: other.path.rpartition(".")[2] for other in _elements(place.definition)
                        if other.path.endswith("[x]") and other.path.rpartition(".")[0] == place.path}  # fmt: skip
             for invariant in element.invariants:
-                count = _COUNT.fullmatch(invariant.expression.strip())
-                if count is not None and invariant.severity == "error":
-                    yield Required(frozenset({count.group(1)}), int(count.group(2)) + 1)
-                if invariant.severity == "error" and _ALTERNATIVES.fullmatch(invariant.expression.strip()):
-                    yield Required(frozenset(choices.get(name, name) for name in _NAMES.findall(invariant.expression)))
+                expression = invariant.expression.strip() if invariant.severity == "error" else ""
+                names = frozenset(choices.get(name, name) for name in _NAMES.findall(expression))
+                if _ALTERNATIVES.fullmatch(expression):
+                    yield Required(names)
+                elif count := _COUNT.fullmatch(expression):
+                    yield Required(names, int(count.group(2)) + (count.group(1) == ">"))
 
 
 @cache

@@ -63,7 +63,7 @@ EURO = {"value": 1, "currency": "EUR"}
           "payload": [{"contentString": "high"}]}, {("about", 0), ("payload",)}),
         ({"resourceType": "List", "id": "l", "status": "current", "mode": "working", "subject": PATIENT, "text": TEXT,
           "entry": [{"item": RESULT, "flag": {"text": "new"}}]}, {("entry", 0), ("text",)}),
-        ({**COMPOSITION, "section": [{"title": "t", "text": TEXT, "entry": [{"reference": "Observation/ok"}], "section": [{"text": TEXT}]}]},
+        ({**COMPOSITION, "section": [{"text": TEXT, "entry": [{"reference": "Observation/ok"}], "section": [{"text": TEXT}]}]},
          {("section", 0, "text"), ("section", 0, "entry", 0), ("text",)}),
     ],
 )  # fmt: skip
