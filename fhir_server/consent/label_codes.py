@@ -29,16 +29,17 @@ def _read_coded(run: LabelingRun, value: Value) -> None:
     reading = read(run.codes, value.value)
     if run.labeler.is_on_hold(reading):
         run.labels.add(HELD)
-    part = item_of(value.path, value.up) if value.up else value.part
+    unknown = value.rule == "detail" and is_unknown(reading, value.value) and not _decides_data_class(run, value, reading)
+    labels = reading.labels | {UNCLASSIFIED} if unknown else reading.labels
     if value.up:
-        run.label_part(part, reading.labels)
+        run.label_part(item_of(value.path, value.up), labels)
     elif "extension" in value.path:
-        run.add_part(part, reading.labels)
+        run.add_part(value.part, labels)
     else:
         run.labels |= reading.labels
         run.possible |= reading.possible
-    if value.rule == "detail" and is_unknown(reading, value.value) and not _decides_data_class(run, value, reading):
-        run.add_part(part, {UNCLASSIFIED})
+        if unknown:
+            run.add_part(value.part, {UNCLASSIFIED})
 
 
 def is_unknown(reading: CodeReading, value: Any) -> bool:
