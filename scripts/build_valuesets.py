@@ -41,6 +41,7 @@ SYSTEMS = {
     "CPT": "http://www.ama-assn.org/go/cpt",
     "NUBC-revenue": "https://www.nubc.org/CodeSystem/RevenueCodes",
     "NDC": "http://hl7.org/fhir/sid/ndc",
+    "UNII": "http://fdasis.nlm.nih.gov",
     "X12-service-type": "https://x12.org/codes/service-type-codes",
     "CMS-place-of-service": "https://www.cms.gov/Medicare/Coding/place-of-service-codes/Place_of_Service_Code_Set",
 }
