@@ -1,8 +1,9 @@
-"""Build ``ig/valuesets/`` and ``ig/codesystems/`` from the tables in ``ig/sources/``.
+"""Build ``ig/valuesets/``, ``ig/codesystems/`` and ``ig/words.json`` from the tables in ``ig/sources/``.
 
 One ValueSet for each sensitive category (and one of the codes that need a second signal), for each group of
-sensitive departments, and for each topic of known ordinary codes.  ICD-10-CM rows are prefixes: they become filters
-``concept is-a <prefix>``.  The output is deterministic; a test builds it again and compares.
+sensitive departments, for each topic of known ordinary codes, and for codes that say nothing by themselves.  ICD-10-CM
+rows are prefixes: they become filters ``concept is-a <prefix>``.  Ranges of HCPCS codes become filters ``code regex``.
+``sources/unconfirmed`` is left out.  The output is deterministic; a test builds it again and compares.
 
     python scripts/build_valuesets.py [--ig DIR]
 """
@@ -35,7 +36,16 @@ SYSTEMS = {
     "service-category": "http://terminology.hl7.org/CodeSystem/service-category",
     "v2-0276": "http://terminology.hl7.org/CodeSystem/v2-0276",
     "v3-RoleCode": "http://terminology.hl7.org/CodeSystem/v3-RoleCode",
+    "v3-ActCode": "http://terminology.hl7.org/CodeSystem/v3-ActCode",
+    "HCPCS": "https://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets",
+    "CPT": "http://www.ama-assn.org/go/cpt",
+    "NUBC-revenue": "https://www.nubc.org/CodeSystem/RevenueCodes",
+    "NDC": "http://hl7.org/fhir/sid/ndc",
+    "UNII": "http://fdasis.nlm.nih.gov",
+    "X12-service-type": "https://x12.org/codes/service-type-codes",
+    "CMS-place-of-service": "https://www.cms.gov/Medicare/Coding/place-of-service-codes/Place_of_Service_Code_Set",
 }
+RANGES = ("HCPCS", "CPT", "NUBC-revenue")  # systems whose rows may be ranges of numbers
 NOTICES = {
     "LOINC": "This material contains content from LOINC (http://loinc.org). LOINC is copyright Regenstrief Institute, Inc. and "
     "the LOINC Committee and is available at no cost under the license at http://loinc.org/license.",
@@ -102,25 +112,59 @@ def main() -> None:
 
 def build(sources: Path) -> Iterator[tuple[str, str]]:
     """Every file, as (path below ``ig/``, JSON text).  Raises ValueError for a row that names an unknown code system."""
-    keywords = [row for row in rows(sources / "keywords.csv") if row["use"] == "label"]
     for path in sorted((sources / "sensitive").glob("*.csv")):
         label, table = path.stem.upper(), rows(path)
-        patterns = [row["pattern"] for row in keywords if row["label"] == label]
-        yield _file(_value_set(f"sensitive-{path.stem}", (r for r in table if r["tier"] == "D"), label, patterns))
+        yield _file(_value_set(f"sensitive-{path.stem}", (r for r in table if r["tier"] == "D"), label))
         if second := [row for row in table if row["tier"] == "C"]:
             yield _file(_value_set(f"sensitive-{path.stem}-second-signal", second, label))
     for path in sorted((sources / "departments").glob("*.csv")):
         yield _file(_value_set(f"department-{path.stem}", rows(path), DEPARTMENTS[path.stem]))
     for path in sorted((sources / "ordinary").glob("*.csv")):
         yield _file(_value_set(f"ordinary-{path.stem}", rows(path)))
+    for path in sorted((sources / "neutral").glob("*.csv")):
+        yield _file(_value_set(f"neutral-{path.stem}", rows(path)))
     for name, (title, codes) in CODE_SYSTEMS.items():
         yield _file(_code_system(name, title, codes))
+    yield "words.json", words(rows(sources / "words.csv"))
 
 
 def rows(path: Path) -> Rows:
     """The rows of one source table."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def words(table: Rows) -> str:
+    """The word lists as JSON, one term in a line: ``alone`` is false for a term that needs a second signal."""
+    lines = []
+    for row in table:
+        entry: Json = {"term": row["term"], "label": row["label"]}
+        if row["use"] == "signal":
+            entry["alone"] = False
+        if row["unless"]:
+            entry["unless"] = [phrase.strip() for phrase in row["unless"].split(";")]
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def ranges(text: str) -> list[str]:
+    """A range of codes with one letter and length as regular expressions: ``A4206-A4259`` is ``A420[6-9]`` written as single codes,
+    ``A42[1-5]`` as ``A421[0-9]`` and so on.  The only pattern used is ``[0-9]``, at the end.
+    """
+    first, _, last = text.partition("-")
+    letter = first.rstrip("0123456789")
+    width = len(first) - len(letter)
+    low, high = int(first[len(letter) :]), int(last.removeprefix(letter))
+    if len(last) != len(first) or not last.startswith(letter) or high < low:
+        raise ValueError(f"not a range of codes: {text}")
+    found = []
+    while low <= high:
+        digits = 0
+        while digits < width and low % 10 ** (digits + 1) == 0 and low + 10 ** (digits + 1) - 1 <= high:
+            digits += 1
+        found.append(letter + f"{low:0{width}d}"[: width - digits] + "[0-9]" * digits)
+        low += 10**digits
+    return found
 
 
 def prefixes(text: str) -> list[str]:
@@ -135,12 +179,11 @@ def prefixes(text: str) -> list[str]:
     return [f"{stem}{number:0{len(digits)}d}" for number in range(int(digits), int(end) + 1)]
 
 
-def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "", patterns: Iterable[str] = ()) -> Json:
+def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "") -> Json:
     table = list(table)
     short = sorted({row["system"] for row in table})
     resource: Json = {
         "resourceType": "ValueSet", "id": name,
-        "extension": [{"url": f"{BASE}/StructureDefinition/keyword", "valueString": pattern} for pattern in patterns],
         "url": f"{BASE}/ValueSet/{name}", "version": DATE, "name": "".join(part.title() for part in name.split("-")),
         "title": name.replace("-", " ").capitalize(), "status": "active", "experimental": False, "date": DATE,
         "useContext": [{
@@ -148,22 +191,38 @@ def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "", patt
             "valueCodeableConcept": {"coding": [{"system": CATEGORY, "code": label}]},
         }] if label else [],
         "copyright": " ".join(NOTICES[system] for system in short if system in NOTICES),
-        "compose": {"include": [part for system in short for part in _includes(system, table)]},
+        "compose": {"include": [part for system in short for part in includes(system, table)]},
     }  # fmt: skip
     return {key: value for key, value in resource.items() if value != [] and value != ""}
 
 
-def _includes(system: str, whole: Rows) -> Iterator[Json]:
+def includes(system: str, whole: Rows) -> Iterator[Json]:
+    """The parts of ``compose.include`` for the rows of one system.  Raises ValueError for an unknown system or a broken range."""
     table = [row for row in whole if row["system"] == system]
     if system not in SYSTEMS:
         raise ValueError(f"unknown code system {system!r} in ig/sources")
-    if system != "ICD-10-CM":
-        yield {"system": SYSTEMS[system], "concept": [_concept(row) for row in sorted(table, key=lambda row: row["code"])]}
+    if system == "ICD-10-CM":
+        found = sorted({prefix for row in table for prefix in prefixes(row["code"])})
+        kept = [prefix for prefix in found if not any(prefix != other and prefix.startswith(other) for other in found)]
+        yield from _filters(system, "concept", "is-a", kept)
         return
-    found = sorted({prefix for row in table for prefix in prefixes(row["code"])})
-    for prefix in found:
-        if not any(prefix != other and prefix.startswith(other) for other in found):
-            yield {"system": SYSTEMS[system], "filter": [{"property": "concept", "op": "is-a", "value": prefix}]}
+    spans = [row["code"] for row in table if system in RANGES and "-" in row["code"]]
+    patterns = sorted({pattern for span in spans for pattern in ranges(span)})
+    yield from _filters(system, "code", "regex", (pattern for pattern in patterns if pattern.endswith("]")))
+    singles = [{"code": pattern} for pattern in patterns if not pattern.endswith("]")]
+    singles += [_concept(row) for row in table if row["code"] not in spans]
+    if singles:
+        yield {"system": SYSTEMS[system], "concept": sorted(singles, key=_code)}
+
+
+def _filters(system: str, prop: str, op: str, values: Iterable[str]) -> Iterator[Json]:
+    for value in values:
+        yield {"system": SYSTEMS[system], "filter": [{"property": prop, "op": op, "value": value}]}
+
+
+def _code(concept: Json) -> str:
+    code: str = concept["code"]
+    return code
 
 
 def _concept(row: dict[str, str]) -> Json:

@@ -167,15 +167,16 @@ class PermissionResolver:
         for class_id, key in enumerate(keys):
             visibility_class = VisibilityClass.parse(key)
             data = visibility_class.data
-            if visibility_class.element.partition("@")[0] and visibility_class.targets:
-                guarded[class_id] = frozenset(type for _, type in visibility_class.targets)
+            types = frozenset(type for _, _, type in visibility_class.targets if type)
+            if visibility_class.element.partition("@")[0] and types:
+                guarded[class_id] = types
             if visibility_class.labels & withheld:
                 continue
             if "*" in actor.clearance:
                 # A feed that is cleared for everything must find again all that it wrote.
                 unconditional.setdefault(data, set()).add(class_id)
             elif decision.permits(self._policy, actor, visibility_class):
-                named = [by for target, _ in visibility_class.targets if (by := self._own_conditions(actor, target))]
+                named = [by for target, _, _ in visibility_class.targets if (by := self._own_conditions(actor, target))]
                 if named:
                     if len(named) == 1 and class_id not in guarded:
                         if_target_named.setdefault((data, named[0]), set()).add(class_id)

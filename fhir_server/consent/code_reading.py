@@ -6,27 +6,36 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_code
+from fhir_server.consent.code_systems import normalize_code
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
+from fhir_server.consent.visibility_classes import UNCLASSIFIED
 
 
 @dataclass(frozen=True, slots=True)
 class CodeReading:
     """What an element says.
 
-    ``labels``      labels of its codes and of keywords in its texts
-    ``possible``    labels that its codes give only with a second signal
-    ``classified``  whether a code is known as ordinary or as sensitive
+    ``labels``      labels of its codes and of the words in its texts; UNCLASSIFIED if a text is too long to be read
+    ``possible``    labels that its codes or words give only with a second signal
+    ``classified``  whether a code is known as ordinary or as sensitive, and no other code of the element is ambiguous
     ``codes``       its normalized (system, code)
+    ``neutral``     whether its codes say nothing by themselves: one is listed as neutral and none is known
     """
 
     labels: frozenset[str]
     possible: frozenset[str]
     classified: bool
     codes: frozenset[tuple[str, str]]
+    neutral: bool = False
 
 
 def read(codes: SensitivityCodes, value: Any) -> CodeReading:
-    """Read a CodeableConcept, Coding, code or string.  Keywords give labels, but text never makes an element classified."""
+    """Read a CodeableConcept, Coding, code or string.
+
+    Words give labels whatever the codes say, but text never makes an element classified.  One known code among several is enough:
+    the codings of a concept are translations of each other, and an unknown one adds nothing.  An ambiguous coding does: azithromycin
+    is not ordinary because another coding calls it an antibiotic.
+    """
     if type(value) is not dict:
         return _read(codes, (), value if isinstance(value, str) else "")
     codings = [(str(coding.get("system", "")), str(coding.get("code", "")), str(coding.get("display", ""))) for coding in _codings(value)]
@@ -37,12 +46,17 @@ def read(codes: SensitivityCodes, value: Any) -> CodeReading:
 @lru_cache(4096)  # most resources have the same few concepts
 def _read(codes: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], text: str) -> CodeReading:
     classifications = [codes.classify(system, code) for system, code, _ in codings]
-    texts = (text, *(display for _, _, display in codings))
+    texts = [codes.read_text(each) for each in (text, *(display for _, _, display in codings)) if each]
+    labels = frozenset().union(*(known.labels for known in classifications), *(words.labels for words in texts))
+    possible = frozenset().union(*(known.possible for known in classifications), *(words.possible for words in texts))
+    classified = any(known.classified for known in classifications)
+    ambiguous = any(known.possible and not known.classified for known in classifications)
     return CodeReading(
-        frozenset().union(*(codes.labels_in_text(each) for each in texts), *(known.labels for known in classifications)),
-        frozenset().union(*(known.possible for known in classifications)),
-        any(known.classified for known in classifications),
+        labels if all(words.complete for words in texts) else labels | {UNCLASSIFIED},
+        possible - labels,
+        classified and not ambiguous,
         frozenset(normalize_code(system, code) for system, code, _ in codings),
+        not classified and not ambiguous and any(known.neutral for known in classifications),
     )
 
 

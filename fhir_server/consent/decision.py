@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fhir_server.consent.policy import ACTORS, LEVELS, ActorKind, Policy, Rule
-from fhir_server.consent.visibility_classes import HELD, LABELS, VisibilityClass
+from fhir_server.consent.visibility_classes import HELD, LABELS, UNRESOLVED, VisibilityClass
 
 # They treat the patient, so they see results before these are released to the patient.
 _TREATING: Final = frozenset({ActorKind.CLINICIAN, ActorKind.BREAK_GLASS})
@@ -42,14 +42,16 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
     """
     if key.targets:
         element = key.element.partition("@")[0]
-        parts = [VisibilityClass(data, key.labels) for data, _ in key.targets]
-        return all(permits(policy, actor, part) for part in (*parts, VisibilityClass(key.data, key.labels, element)))
+        if element and any(own_conditions(policy, actor, data) for data, _, _ in key.targets):
+            return False  # no condition can be met by a contained resource or an index entry
+        others = [VisibilityClass(data, key.labels, part) for data, part, _ in key.targets]
+        return all(permits(policy, actor, part) for part in (*others, VisibilityClass(key.data, key.labels, element)))
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
         return False
     if actor.kind == ActorKind.BACKEND:
         if "*" in actor.clearance:
             return True
-        if not key.labels <= actor.clearance:
+        if not key.labels - {UNRESOLVED} <= actor.clearance:  # it is part of UNCLASSIFIED
             return False
     return any(_permits_at_level(policy, actor.kind, level, key) for level in _levels(actor))
 
@@ -99,10 +101,11 @@ def _rules(policy: Policy, kind: ActorKind, level: str, data: str) -> Iterable[R
 
 def _permits_at_level(policy: Policy, kind: ActorKind, level: str, key: VisibilityClass) -> bool:
     permitted = False
+    names = key.element.split("+")
     for rule in _rules(policy, kind, level, key.data):
         if rule.effect == "deny" and (not rule.labels or rule.labels & key.labels):
             return False
-        if rule.effect == "redact" and key.element in rule.elements:
+        if rule.effect == "redact" and not rule.elements.isdisjoint(names):
             return False
         permitted = permitted or rule.effect in ("permit", "own")
     return permitted

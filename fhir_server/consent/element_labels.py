@@ -38,21 +38,51 @@ class ElementLabels:
         """Remove the part at ``path`` for callers who do not see the row ``target`` (``Type/id``)."""
         self._targets.setdefault(path, set()).add(target)
 
+    def labels(self, path: Path) -> frozenset[str]:
+        """The labels of the part at ``path``."""
+        return frozenset(self._labels.get(path, ()))
+
+    def label_narrative(self, resource: Mapping[str, Any]) -> None:
+        """Give the narrative the labels of all parts: it sums them up, so it goes whenever one of them goes."""
+        if "text" in resource and (labels := set().union(*self._labels.values())):
+            self.add(("text",), labels)
+
+    def add_element(self, path: Path, element: str) -> None:
+        """Withhold the part at ``path`` from whom the policy withholds ``element`` (see :class:`VisibilityClass`), and as before."""
+        self._elements[path] = join_elements(self._elements.get(path, ""), element)
+
+    def add_inner(self, path: Path, inner: ElementLabels) -> None:
+        """Add the labels of the parts of a contained resource at ``path``."""
+        for part, labels in inner._labels.items():
+            self.add((*path, *part), labels)
+        for part, element in inner._elements.items():
+            self.add_element((*path, *part), element)
+        for part, targets in inner._targets.items():
+            for target in targets:
+                self.guard((*path, *part), target)
+
+    def follow(self, path: Path, other: Path) -> None:
+        """Withhold the part at ``path`` from whom the part at ``other`` is withheld."""
+        if labels := self._labels.get(other):
+            self.add(path, labels)
+        if element := self._elements.get(other):
+            self.add_element(path, element)
+
     def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
         """Give the elements of these names, which the policy removes for some actor, a class of their own."""
         for name in sorted(names):
             if resource.get("resourceType") == "Patient" and name in _HOUSEHOLD:
                 for number, entry in enumerate(resource.get(name, ())):
                     if entry.get("use") != "home" or "extension" in entry:
-                        self._elements[name, number] = name
+                        self.add_element((name, number), name)
                 continue
             for member in (name, f"_{name}"):
                 if member in resource:
-                    self._elements[member,] = name
+                    self.add_element((member,), name)
             if name in _FREE_TEXT:
                 for number, inner in enumerate(resource.get("contained", ())):
                     if name in inner:
-                        self._elements["contained", number, name] = name
+                        self.add_element(("contained", number, name), name)
 
     def paths(self) -> frozenset[Path]:
         """The paths of all parts."""
@@ -67,7 +97,7 @@ class ElementLabels:
         if cut.labels:
             self.add(path, cut.labels)
         if cut.element:
-            self._elements.setdefault(path, cut.element)
+            self.add_element(path, cut.element)
         for target in cut.targets:
             self.guard(path, target)
 
@@ -107,6 +137,14 @@ class ElementLabels:
             enclosing = frozenset[str]().union(*(self._targets.get(path[:length], ()) for length in range(1, len(path))))
             found += [GuardedReference(path, target) for target in sorted(self._targets[path] - enclosing)]
         return tuple(found)
+
+
+def join_elements(one: str, other: str) -> str:
+    """The element of what is withheld from whom either of these elements is withheld."""
+    names, *targets = one.split("@")
+    other_names, *other_targets = other.split("@")
+    joined = "+".join(sorted({*names.split("+"), *other_names.split("+")} - {""}))
+    return "@".join((joined, *sorted({*targets, *other_targets})))
 
 
 def _order(path: Path) -> tuple[int, tuple[str, ...]]:

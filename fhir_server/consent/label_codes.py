@@ -1,53 +1,57 @@
-"""Labels from the codes of a resource (steps 3, 4, 5 and 9 of docs/policy.md, "How a resource is labeled")."""
+"""Labels from the codes of a resource (steps 3, 5 and 9 of docs/policy.md, "How a resource is labeled").
+
+The table of elements says what a coded element counts for (docs/elements.md): ``kind``, ``detail`` or ``marks``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from fhir_server.consent import security_labels
 from fhir_server.consent.code_reading import CodeReading, read
+from fhir_server.consent.element_reading import ITEM, Value, item_of
+from fhir_server.consent.element_rules import has_kind
+from fhir_server.consent.element_table import administrative_systems
 from fhir_server.consent.labeling_run import LabelingRun
 from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
-from fhir_server.resources import ResourceType, catalog, elements
-
-# Data classes whose resources must be classified.
-_MUST_BE_CLASSIFIED: Final = frozenset({"lab", "imaging", "vitals", "medication", "medication-definition", "visit", "condition"})
-# Elements whose items are labeled as parts: the components of a panel, the members of a team.
-_LABELED_ITEMS: Final = frozenset({"component", "participant"})
+from fhir_server.resources import elements
 
 
-def read_codes(run: LabelingRun, resource: Mapping[str, Any], declared: ResourceType) -> None:
-    """Step 3: codes and keywords of coded elements."""
-    for path in elements.present(resource, declared.label_codes + declared.must_be_classified):
-        for location, value in elements.at(resource, path):
-            reading = read(run.codes, value)
-            if run.labeler.is_on_hold(reading):
-                run.labels.add(HELD)
-            if location[0] in _LABELED_ITEMS and resource is run.resource:
-                _label_item(run, location[:2], path, reading)
-            else:
-                run.labels |= reading.labels
-                run.possible |= reading.possible
+def read_codes(run: LabelingRun) -> None:
+    """Step 3: codes of coded elements, with the words in their texts and displays."""
+    for value in run.values:
+        if value.rule in ("kind", "detail", "marks"):
+            _read_coded(run, value)
 
 
-def _label_item(run: LabelingRun, location: Path, path: str, reading: CodeReading) -> None:
-    labels = set(reading.labels)
-    if path == "component.code" and not reading.classified and run.data in _MUST_BE_CLASSIFIED:
-        labels.add(UNCLASSIFIED)
-    run.label_part(location, labels)
+def _read_coded(run: LabelingRun, value: Value) -> None:
+    reading = read(run.codes, value.value)
+    if run.labeler.is_on_hold(reading):
+        run.labels.add(HELD)
+    unknown = value.rule == "detail" and is_unknown(reading, value.value) and not _decides_data_class(run, value, reading)
+    labels = reading.labels | {UNCLASSIFIED} if unknown else reading.labels
+    if value.up:
+        run.label_part(item_of(value.path, value.up), labels)
+    elif "extension" in value.path:
+        run.add_part(value.part, labels)
+    else:
+        run.labels |= reading.labels
+        run.possible |= reading.possible
+        if unknown:
+            run.add_part(value.part, {UNCLASSIFIED})
 
 
-def read_contained(run: LabelingRun) -> None:
-    """Step 4: contained resources."""
-    for inner in run.resource.get("contained", ()):
-        declared = catalog().get(str(inner.get("resourceType")))
-        if declared is None:
-            run.labels.add(UNCLASSIFIED)
-            continue
-        run.labels |= security_labels.labels(inner)
-        read_codes(run, inner, declared)
+def is_unknown(reading: CodeReading, value: Any) -> bool:
+    """Whether an element says something that no list knows: by a code, or in words without a code."""
+    if reading.classified or reading.neutral or reading.labels or is_administrative(reading):
+        return False
+    return bool(reading.codes) or (isinstance(value, dict) and bool({"text", "display", "coding"} & value.keys()))
+
+
+def is_administrative(reading: CodeReading) -> bool:
+    """Whether all codes of an element are from systems that say nothing of a patient's health."""
+    return bool(reading.codes) and all(system in administrative_systems() for system, _ in reading.codes)
 
 
 def read_status(run: LabelingRun) -> None:
@@ -59,26 +63,42 @@ def read_status(run: LabelingRun) -> None:
 
 
 async def require_classification(run: LabelingRun) -> None:
-    """Step 9: a resource whose kind has no known code, or that has no code, is unclassified."""
-    identifying = run.type.must_be_classified or tuple(path for path in ("code",) if path in run.type.label_codes)
-    if not identifying or run.data not in _MUST_BE_CLASSIFIED:
-        return
-    known = []
-    for path in elements.present(run.resource, identifying):
-        for _, value in elements.at(run.resource, path):
-            if isinstance(value, dict) and "reference" in value:
-                known.append(await _has_known_code(run, value))
-            else:
-                known.append(read(run.codes, value).classified)
-    if not known or not all(known):
-        run.labels.add(UNCLASSIFIED)
+    """Step 9: a resource or an item whose kind has an unknown code, or that does not say what it is, is unclassified."""
+    known: dict[Path, list[bool]] = {(): []} if has_kind(run.type.name) else {}
+    for value in run.values:
+        if value.rule == ITEM:
+            known.setdefault(value.path, [])
+        elif value.rule == "kind" and (said := await _is_known(run, value)) is not None:
+            known.setdefault(item_of(value.path, value.up) if value.up else (), []).append(said)
+    for path, answers in known.items():
+        if answers and all(answers):
+            continue
+        if path:
+            run.label_part(path, {UNCLASSIFIED})
+        else:
+            run.labels.add(UNCLASSIFIED)
+    items = [path for path in known if path]
+    if items and all(run.parts.labels(path) for path in items):
+        # Nothing of it is ordinary: what remains would tell that there is something else.
+        run.labels |= frozenset.intersection(*(run.parts.labels(path) for path in items)) or {UNCLASSIFIED}
 
 
-async def _has_known_code(run: LabelingRun, value: Mapping[str, Any]) -> bool:
-    """Whether the resource that is referred to (such as a Medication, contained or not) has a known code."""
-    if str(value["reference"]).startswith("#"):
-        bodies = [inner for inner in run.resource.get("contained", ()) if f"#{inner.get('id')}" == value["reference"]]
-    else:
-        _, target = await run.target(value)
-        bodies = [target.body] if target is not None else []
-    return any(read(run.codes, concept).classified for body in bodies for _, concept in elements.at(body, "code"))
+async def _is_known(run: LabelingRun, value: Value) -> bool | None:
+    """Whether a kind is known as ordinary or as sensitive; None if it says nothing."""
+    if isinstance(value.value, dict) and "reference" in value.value:
+        return await _is_known_target(run, value.value)
+    reading = read(run.codes, value.value)
+    if reading.classified or _decides_data_class(run, value, reading):
+        return True
+    return None if reading.neutral or is_administrative(reading) else False
+
+
+def _decides_data_class(run: LabelingRun, value: Value, reading: CodeReading) -> bool:
+    """Whether the element gives the resource its data class: no list need name the code of a letter."""
+    return value.path[0] in ("category", "type") and any(code.lower() in run.class_codes for _, code in reading.codes)
+
+
+async def _is_known_target(run: LabelingRun, value: Mapping[str, Any]) -> bool:
+    """Whether it is known what the resource that is referred to is (such as a Medication, contained or not)."""
+    _, target = await run.target(value)
+    return target is not None and UNCLASSIFIED not in target.key.labels

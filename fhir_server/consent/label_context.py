@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from fhir_server.consent.departments import TYPES as DEPARTMENTS
-from fhir_server.consent.departments import read_department
+from typing import Final
+
+from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, patient_ids
-from fhir_server.consent.visibility_classes import UNCLASSIFIED
+from fhir_server.consent.visibility_classes import UNCLASSIFIED, UNRESOLVED
 from fhir_server.resources import elements
+
+_IN_DOUBT: Final = frozenset({UNCLASSIFIED, UNRESOLVED})
+# Resources of these data classes are the context of others: if their kind is unknown, so is that of what happened there.
+_CONTEXTS: Final = frozenset({"visit", "slot"})
+_DOCUMENTS: Final = frozenset({"note", "letter", "endoflife"})
 
 
 async def read_dependencies(run: LabelingRun) -> None:
     """Step 6: labels, release date and patients of the resources without which this one means nothing."""
-    paths = elements.present(run.resource, run.type.depends_on)
-    targets = [value for path in paths for _, value in elements.at(run.resource, path)]
-    for value in targets:
-        is_source, target = await run.target(value)
+    targets = [
+        (path, value) for path in elements.present(run.resource, run.type.depends_on) for _, value in elements.at(run.resource, path)
+    ]
+    data_classes: set[str] = set()
+    for path, value in targets:
+        is_source, target = await run.target(value, path)
         if target is None:
-            run.labels |= {UNCLASSIFIED} if is_source else set()
+            run.labels |= _IN_DOUBT if is_source else set()
             continue
         run.labels |= target.key.labels
         run.release = max(run.release, target.release_at)
-        name = elements.target_of(value)
-        if name is not None:
-            run.patients = tuple(sorted({*run.patients, *patient_ids(name[0], target.body)}))
+        patients = {patient for body in await target.bodies() for patient in patient_ids(str(body["resourceType"]), body)}
+        run.patients = tuple(sorted(patients.union(run.patients)))
         if run.type.name == "Binary":
+            data_classes |= target.data_classes
             run.data = target.key.data
+    if len(data_classes) > 1:
+        # No class is known to be as protected as each of several, except that of the notes among documents.
+        run.data = "note" if data_classes <= _DOCUMENTS else "internal"
     if run.type.name == "Binary" and not targets:
         run.labels.add(UNCLASSIFIED)
 
@@ -33,21 +44,50 @@ async def read_context(run: LabelingRun) -> None:
     """Step 7: categories of the context."""
     for path in elements.present(run.resource, run.type.inherits_labels_from):
         for _, value in elements.at(run.resource, path):
-            is_source, target = await run.target(value)
+            is_source, target = await run.target(value, path)
             if target is not None:
-                run.labels |= target.key.labels & INHERITED
+                run.labels |= inherited_labels(target)
             elif is_source:
-                run.labels.add(UNCLASSIFIED)
+                run.labels |= _IN_DOUBT
+
+
+def inherited_labels(source: LabelSource) -> frozenset[str]:
+    """The labels that a resource inherits from one in whose context it stands.
+
+    An order or a diagnosis with an unknown code leaves its results to their own codes.  A visit of an unknown kind does not, nor does
+    anything whose own context is unknown.
+    """
+    labels = source.key.labels & INHERITED
+    in_doubt = UNRESOLVED in source.key.labels or (source.key.data in _CONTEXTS and UNCLASSIFIED in source.key.labels)
+    return labels | _IN_DOUBT if in_doubt else labels
 
 
 async def read_departments(run: LabelingRun) -> None:
     """Step 8: departments."""
     for path in elements.present(run.resource, run.type.departments):
         for _, value in elements.at(run.resource, path):
-            name = elements.target_of(value)
-            if name is None or name[0] not in DEPARTMENTS:
+            department = await run.department(value)
+            if department is None:
                 continue
-            department = await read_department(run.codes, *name, run.look_up_source)
             run.labels |= department.labels
-            if not department.is_classified and run.data == "visit":
-                run.labels.add(UNCLASSIFIED)
+            if not department.is_classified and run.data in _CONTEXTS:
+                run.labels |= _IN_DOUBT
+
+
+async def read_pointers(run: LabelingRun) -> None:
+    """Step 8: a reference to a department, a role or a person of a sensitive specialty is a part with its category."""
+    for mention in run.mentions:
+        if mention.target is not None:
+            department = await run.department("/".join(mention.target))
+            if department is not None and department.labels:
+                run.parts.add(elements.removal_path(run.type.name, mention.path), department.labels)
+
+
+async def read_referrers(run: LabelingRun) -> None:
+    """Step 7, upward: a specimen takes all labels and the release dates of the results that name it."""
+    if run.referrers is None or not run.type.inherits_from_referrers:
+        return
+    for name, source in (await run.referrers(run.type.inherits_from_referrers)).items():
+        run.label_sources.add(name)
+        run.labels |= source.key.labels
+        run.release = max(run.release, source.release_at)

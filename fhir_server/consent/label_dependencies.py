@@ -7,8 +7,9 @@ no part of a class: for it they have an index entry for each resource on which t
 from __future__ import annotations
 
 from fhir_server.consent.decision import own_parameters
-from fhir_server.consent.element_labels import Cut
-from fhir_server.consent.labeling_run import LabelingRun, LabelSource, patient_ids
+from fhir_server.consent.element_labels import Cut, join_elements
+from fhir_server.consent.label_sources import LabelSource
+from fhir_server.consent.labeling_run import LabelingRun, patient_ids
 from fhir_server.consent.visibility_classes import WITHHELD, with_target
 from fhir_server.resources import COMMON_DATA_CLASSES, catalog, elements
 from fhir_server.search import index
@@ -22,7 +23,8 @@ async def take_over(run: LabelingRun, cut: Cut) -> None:
     names = sorted({"/".join(target) for target in named if target} | cut.targets)
     for name in names:
         await _depend_on(run, *name.split("/"))
-    run.element = "".join([cut.element, *sorted(run.needed_classes)])
+    for element in (cut.element, *run.needed_classes):
+        run.element = join_elements(run.element, element)
 
 
 async def _depend_on(run: LabelingRun, type: str, id: str) -> None:
@@ -34,13 +36,14 @@ async def _depend_on(run: LabelingRun, type: str, id: str) -> None:
     if declared is not None and declared.data_class in COMMON_DATA_CLASSES:
         return
     run.depends_on.add(f"{type}/{id}")
-    source = await run.look_up_source(type, id) if declared is not None else None
+    run.label_sources.add(f"{type}/{id}")
+    source = await run.lookup(type, id) if declared is not None else None
     if source is None:
         run.needed_classes.add(with_target("", WITHHELD, type))
         return
     run.labels |= source.key.labels
     run.release = max(run.release, source.release_at)
-    run.patients = tuple(sorted({*run.patients, *patient_ids(type, source.body)}))
+    run.patients = tuple(sorted({*run.patients, *(patient for body in await source.bodies() for patient in patient_ids(type, body))}))
     run.depends_on |= {*source.depends_on}
     if source.key.data != run.data:
         run.needed_classes.add(with_target("", source.key.data, type))

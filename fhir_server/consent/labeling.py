@@ -13,12 +13,15 @@ from typing import Any
 
 from fhir_server.consent import label_codes, label_context, label_dependencies, label_members, label_text, required_elements
 from fhir_server.consent.code_reading import CodeReading
+from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
-from fhir_server.consent.labeling_run import INHERITED, LabelingRun, LabelSource, Lookup, patient_ids
+from fhir_server.consent.element_labels import Cut
+from fhir_server.consent.label_sources import LabelSource
+from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import SensitivityCodes, normalize_code
-from fhir_server.consent.visibility_classes import MIXED, PSYNOTE, VisibilityClass
+from fhir_server.consent.visibility_classes import MIXED, PSYNOTE, UNCLASSIFIED, UNRESOLVED, VisibilityClass
 from fhir_server.jsontext import Path
 from fhir_server.resources import catalog
 from fhir_server.store import GuardedReference
@@ -70,9 +73,14 @@ class Labeler:
             return False
         return declared.data_class != "directory" or type in DEPARTMENTS
 
-    async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup) -> LabelingResult:
-        """Label a parsed resource; ``lookup`` returns the current resource of a (type, id), or None."""
-        return await _label(LabelingRun(self, catalog()[type], resource, lookup))
+    async def label(self, type: str, resource: Mapping[str, Any], lookup: Lookup, referrers: Referrers | None = None) -> LabelingResult:
+        """Label a parsed resource.
+
+        ``lookup`` returns what a (type, id) lends, or None if it never existed.  ``referrers`` finds the resources that refer to this
+        one; without it, labels of resources that name this one are left out.
+        """
+        contained = ContainedResources(resource, _read)
+        return await _label(LabelingRun(self, catalog()[type], resource, lookup, contained, referrers))
 
     def is_on_hold(self, reading: CodeReading) -> bool:
         """Whether a code is on the institution's hold list."""
@@ -82,27 +90,15 @@ class Labeler:
 async def _label(run: LabelingRun) -> LabelingResult:
     if run.data == "directory":
         return _directory_result(run)
-    label_codes.read_codes(run, run.resource, run.type)  # steps 1 and 2 are in __init__
-    label_codes.read_contained(run)
-    label_codes.read_status(run)
-    await label_context.read_dependencies(run)
-    await label_context.read_context(run)
-    await label_context.read_departments(run)
-    await label_codes.require_classification(run)
-    await label_members.read_members(run)
-    label_text.read_free_text(run)
+    await _read(run)
+    label_fragments(run)
     label_members.read_balance(run)
-    label_members.read_logical_references(run)
     label_members.guard_references(run)
     run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
     label_members.join_summaries(run)
-    await label_dependencies.take_over(run, required_elements.lift(run.type.name, run.resource, run.parts, run.own_patients))
-    if run.type.shared_rows == "all" and len(run.patients) > 1:
-        run.labels.add(MIXED)
-    if run.data == "psynote":
-        run.labels.add(PSYNOTE)
-    if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
-        run.labels |= run.possible
+    given = Cut(frozenset(run.labels), "", run.own_patients)
+    await label_dependencies.take_over(run, required_elements.lift(run.type.name, run.resource, run.parts, given))
+    _complete(run)
     key = VisibilityClass(run.data, frozenset(run.labels), run.element)
     return LabelingResult(
         run.patients, key, run.release, run.parts.labeled_elements(key), run.parts.guarded_references(),
@@ -110,11 +106,44 @@ async def _label(run: LabelingRun) -> LabelingResult:
     )  # fmt: skip
 
 
+async def _read(run: LabelingRun) -> None:
+    """Read the labels of a resource and of its parts; steps 1 and 2 are those of LabelingRun itself."""
+    if run.data == "directory":  # as a contained resource
+        run.labels |= (await run.own_department()).labels if run.type.name in DEPARTMENTS else set()
+        return
+    label_codes.read_codes(run)
+    label_codes.read_status(run)
+    await label_context.read_dependencies(run)
+    await read_contained(run)
+    await label_context.read_context(run)
+    await label_context.read_departments(run)
+    await label_context.read_referrers(run)
+    await label_codes.require_classification(run)
+    await label_members.read_members(run)
+    await label_context.read_pointers(run)
+    label_text.read_free_text(run)
+    label_members.read_logical_references(run)
+    _complete(run)
+    run.parts.label_narrative(run.resource)
+
+
+def _complete(run: LabelingRun) -> None:
+    """Add the labels that follow from the patients, the data class and the other labels."""
+    if run.type.shared_rows == "all" and len(run.patients) > 1:
+        run.labels.add(MIXED)
+    if run.data == "psynote":
+        run.labels.add(PSYNOTE)
+    if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
+        run.labels |= run.possible
+    if UNRESOLVED in run.labels:
+        run.labels.add(UNCLASSIFIED)
+
+
 def _directory_result(run: LabelingRun) -> LabelingResult:
     """The labels of a directory resource: none, but it may refer to resources that some callers do not see."""
     label_members.guard_references(run)
     guards = run.parts.guarded_references()
-    required = required_elements.lift(run.type.name, run.resource, run.parts, frozenset())
+    required = required_elements.lift(run.type.name, run.resource, run.parts, required_elements.NOTHING)
     # The directory is the same for all: what it cannot do without is removed all the same.
     guarded = run.parts.guarded_references() if not required.targets else guards
     return LabelingResult((), VisibilityClass("directory"), 0, (), guarded, ())

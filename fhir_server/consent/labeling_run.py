@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from fhir_server.consent import security_labels
+from fhir_server.consent import element_reading, security_labels
+from fhir_server.consent.contained import ContainedResources
+from fhir_server.consent.departments import TYPES as DEPARTMENTS
+from fhir_server.consent.departments import Department, HasBodies, SingleBody, read_department
 from fhir_server.consent.element_labels import ElementLabels
-from fhir_server.consent.visibility_classes import CATEGORIES, MC, VisibilityClass
+from fhir_server.consent.element_reading import Value, removable
+from fhir_server.consent.label_sources import LabelSource
+from fhir_server.consent.visibility_classes import CATEGORIES, MC
 from fhir_server.jsontext import Path
-from fhir_server.resources import COMMON_DATA_CLASSES, ResourceType, catalog, elements
+from fhir_server.resources import COMMON_DATA_CLASSES, ResourceType, catalog, definitions, elements
+from fhir_server.resources.references import written_type
 
 if TYPE_CHECKING:
     from fhir_server.consent.labeling import Labeler
@@ -20,75 +25,142 @@ INHERITED: Final = CATEGORIES | {MC}
 """The labels that a resource inherits from its context."""
 
 # Elements that sum up the members of a resource, and so disclose what a labeled member says.
-SUMMARY: Final = frozenset({"conclusion", "conclusionCode", "presentedForm", "interpretation", "note", "text", "contained"})
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSource:
-    """A resource from which others inherit: its class, its release date (microseconds, 0: none), and a function that parses its body.
-
-    ``depends_on``: the ``Type/id`` of the resources without which it is not visible.
-    """
-
-    key: VisibilityClass
-    release_at: int
-    parsed: Callable[[], Mapping[str, Any]]
-    depends_on: tuple[str, ...] = ()
-
-    @property
-    def body(self) -> Mapping[str, Any]:
-        return self.parsed()
+SUMMARY: Final = frozenset({
+    "conclusion", "conclusionCode", "presentedForm", "interpretation", "note", "text", "contained",
+    # of a bill
+    "total", "totalNet", "totalGross", "totalPriceComponent", "payment", "benefitBalance", "disposition", "processNote",
+})  # fmt: skip
 
 
 Lookup = Callable[[str, str], Awaitable[LabelSource | None]]
+Referrers = Callable[[tuple[str, ...]], Awaitable[Mapping[str, LabelSource]]]
+"""From reference parameters ("Type.param") to the resources by name that refer to this one in a version of theirs."""
 
 
 class LabelingRun:
-    """One resource that is being labeled: its body, its labels so far, and the resources it inherits from."""
+    """One resource that is being labeled: its body, its labels so far, and the resources it inherits from.
 
-    def __init__(self, labeler: Labeler, declared: ResourceType, resource: Mapping[str, Any], lookup: Lookup) -> None:
+    ``contained``: the resources that it contains, or that its container contains.  ``label_sources``: those of its container.
+    """
+
+    def __init__(
+        self,
+        labeler: Labeler,
+        declared: ResourceType,
+        resource: Mapping[str, Any],
+        lookup: Lookup,
+        contained: ContainedResources,
+        referrers: Referrers | None = None,
+        label_sources: set[str] | None = None,
+    ) -> None:
         self.labeler = labeler
         self.codes = labeler.codes
         self.type = declared
         self.resource = resource
         self.lookup = lookup
+        self.contained = contained
+        self.referrers = referrers
         self.data = data_class(declared, resource)
         self.patients = patient_ids(declared.name, resource)
         self.labels: set[str] = set(security_labels.labels(resource))
         self.possible: set[str] = set()
         self.release = security_labels.release_at(resource, labeler.policy.timezone)
         self.parts = ElementLabels()
-        self.label_sources: set[str] = set()
+        self.label_sources: set[str] = set() if label_sources is None else label_sources
         self.element = ""
         self.depends_on: set[str] = set()
         self.owners: set[tuple[str, str]] = set()
         self.needed_classes: set[str] = set()
         self.mentions = elements.mentions(resource, labeler.base)
+        self._departments: dict[str, Department] = {}
 
-    async def target(self, value: Any) -> tuple[bool, LabelSource | None]:
-        """Whether ``value`` refers to a resource from which labels are inherited, and that resource; None if it is missing.
+    @cached_property
+    def values(self) -> list[Value]:
+        """The values that say something of the resource."""
+        return element_reading.values(self.type.name, self.resource)
 
-        A reference without a literal ``reference`` counts as text only.
+    @property
+    def class_codes(self) -> frozenset[str]:
+        """The codes that give resources of this type their data class, in lower case."""
+        return _class_codes(self.type.name)
+
+    def inner(self, declared: ResourceType, body: Mapping[str, Any]) -> LabelingRun:
+        """The labeling of a contained resource."""
+        return LabelingRun(self.labeler, declared, body, self.lookup, self.contained, None, self.label_sources)
+
+    async def target(self, value: Any, path: str = "") -> tuple[bool, LabelSource | None]:
+        """Whether ``value``, found at ``path``, refers to a resource from which labels are inherited, and that resource; None if missing.
+
+        What cannot be read or is on another server counts as missing, unless its type says that nothing is inherited from it.  A
+        Reference with no more than a display counts as text only.
         """
+        number = self.contained.number(value)
+        if number is not None:
+            return True, await self.contained.source(number, self)
         name = elements.target_of(value)
         if name is None:
-            text = value.get("reference") if isinstance(value, dict) else None
-            # Nothing is known of a resource on another server.
-            return isinstance(text, str) and "://" in text, None
-        if not self.labeler.propagates_labels(name[0]):
+            return self._may_lend(value, path), None
+        if not self.labeler.propagates_labels(name[0]) or name[0] == "Practitioner":
             return False, None
         self.label_sources.add("/".join(name))
         return True, await self.lookup(*name)
 
-    async def look_up_source(self, type: str, id: str) -> LabelSource | None:
-        """The resource of this (type, id), from which this one inherits; None if it is missing."""
-        self.label_sources.add(f"{type}/{id}")
-        return await self.lookup(type, id)
+    def _may_lend(self, value: Any, path: str) -> bool:
+        """Whether labels might be inherited from what a reference that names no resource of this server stands for."""
+        if not isinstance(value, dict):
+            return False
+        text = value.get("reference")
+        if isinstance(text, str):
+            written = written_type(text)
+            return text != "#" and (written is None or self._lends(written.type))
+        if "identifier" not in value:
+            return False
+        stated = value.get("type")
+        types = (stated,) if isinstance(stated, str) else definitions.references(self.type.name).get(path, ("Resource",))
+        return any(self._lends(type) for type in types)
+
+    def _lends(self, type: str) -> bool:
+        return type not in catalog() or (type not in DEPARTMENTS and self.labeler.propagates_labels(type))
+
+    async def department(self, value: Any) -> Department | None:
+        """What is known of the department to which ``value`` refers, and of all it is part of; None if it refers to none."""
+        found = await self._resolve_department(value)
+        if found is None:
+            return None
+        name = str(value.get("reference")) if isinstance(value, dict) else str(value)
+        if name not in self._departments:
+            self._departments[name] = await read_department(self.codes, *found, self._resolve_department)
+        return self._departments[name]
+
+    async def own_department(self) -> Department:
+        """What this resource says as a department."""
+        return await read_department(self.codes, self.type.name, SingleBody(self.resource), self._resolve_department)
+
+    async def _resolve_department(self, value: Any) -> tuple[str, HasBodies | None] | None:
+        number = self.contained.number(value)
+        if number is not None:
+            body = self.contained.bodies[number]
+            type = str(body.get("resourceType"))
+            return (type, SingleBody(body)) if type in DEPARTMENTS else None
+        name = elements.target_of(value)
+        if name is None or name[0] not in DEPARTMENTS:
+            return None
+        self.label_sources.add("/".join(name))
+        return name[0], await self.lookup(*name)
+
+    def add_part(self, part: Path, labels: set[str] | frozenset[str]) -> None:
+        """Label a part, or the resource if R4 requires the part."""
+        path = removable(self.type.name, part)
+        if path:
+            self.parts.add(path, labels)
+        else:
+            self.labels |= labels
 
     def label_part(self, location: Path, labels: set[str] | frozenset[str]) -> None:
         """Label a part, and the elements that sum up the resource."""
         if labels:
-            for path in (location, *self.summaries):
+            self.add_part(location, labels)
+            for path in self.summaries:
                 self.parts.add(path, labels)
 
     @property
@@ -109,6 +181,11 @@ class LabelingRun:
 def _is_common(type: str) -> bool:
     declared = catalog().get(type)
     return declared is not None and declared.data_class in COMMON_DATA_CLASSES
+
+
+@cache
+def _class_codes(type: str) -> frozenset[str]:
+    return frozenset(code.lower() for code in catalog()[type].by_category)
 
 
 def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:

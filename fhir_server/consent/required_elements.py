@@ -6,29 +6,31 @@ resource, the resource itself is withheld from whom the element is hidden.  So n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fhir_server.consent.element_labels import Cut, ElementLabels
+from fhir_server.consent.element_labels import Cut, ElementLabels, join_elements
 from fhir_server.jsontext import Path
 from fhir_server.resources.requirements import place_of, requirements
 
 NOTHING = Cut(frozenset(), "", frozenset())
 
 
-def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, own: frozenset[str]) -> Cut:
+def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut) -> Cut:
     """Move the parts that their objects cannot do without to these objects; returns what the resource as a whole takes over.
 
-    ``own``: the ``Patient/id`` of the patients of the resource; each of them sees the items that name them.
+    ``given``: what hides nothing of it from who sees the resource: its own labels, and the ``Patient/id`` of its patients, each of whom
+    sees the items that name them.
     """
     row = NOTHING
     while True:
-        row = _union((row, _lift(type, resource, parts, own)))
-        if not _join_contained(resource, parts, row):
+        row = _union((row, _lift(type, resource, parts, given)))
+        if not _join_contained(resource, parts, _union((row, given))):
             return row
 
 
-def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, own: frozenset[str]) -> Cut:
+def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut) -> Cut:
     row, done = NOTHING, set[Path]()
     while waiting := {_container(path) for path in parts.paths()} - done:
         container = max(waiting, key=lambda path: (len(path), str(path)))
@@ -36,7 +38,7 @@ def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, own: fro
         node = _at(resource, container)
         if not isinstance(node, dict):
             continue
-        sources = _indispensable(type, resource, container, node, parts, own)
+        sources = _indispensable(type, resource, container, node, parts, given)
         if not sources:
             continue
         cut = _union(parts.cut(path) for path in sources)
@@ -50,7 +52,7 @@ def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, own: fro
 
 
 def _indispensable(
-    type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], parts: ElementLabels, own: frozenset[str]
+    type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], parts: ElementLabels, given: Cut
 ) -> set[Path]:
     """The parts in this object without which it is empty or not valid."""
     place = place_of(type, resource, container)
@@ -59,17 +61,17 @@ def _indispensable(
         groups.append(([name for name in node if name != "id"], 1))  # an object that loses all of its members is removed
     found: set[Path] = set()
     for names, least in groups:
-        values = [_part_of(parts, own, path) for name in names for path in _values((*container, name), node[name])]
+        values = [_part_of(parts, given, path) for name in names for path in _values((*container, name), node[name])]
         if any(values) and values.count(()) < least:
             found |= {path for path in values if path}
     return found
 
 
-def _part_of(parts: ElementLabels, own: frozenset[str], path: Path) -> Path:
+def _part_of(parts: ElementLabels, given: Cut, path: Path) -> Path:
     """The part that removes the value at ``path``, or () if the value stays."""
     for candidate in (path, path[:-1]) if isinstance(path[-1], int) else (path,):
         cut = parts.cut(candidate)
-        if cut.labels or cut.element or cut.targets - own:
+        if not _covers(given, cut):
             return candidate
     return ()
 
@@ -102,7 +104,11 @@ def _join_contained(resource: Mapping[str, Any], parts: ElementLabels, row: Cut)
 
 def _covers(cut: Cut, other: Cut) -> bool:
     """Whether ``cut`` removes a part whenever ``other`` does."""
-    return other.labels <= cut.labels and other.targets <= cut.targets and (not other.element or bool(cut.element))
+    return (
+        other.labels <= cut.labels
+        and other.targets <= cut.targets
+        and (not other.element or join_elements(cut.element, other.element) == cut.element)
+    )
 
 
 def _cut_around(parts: ElementLabels, path: Path) -> Cut:
@@ -127,7 +133,7 @@ def _union(cuts: Any) -> Cut:
     cuts = tuple(cuts)
     return Cut(
         frozenset().union(*(cut.labels for cut in cuts)),
-        next((cut.element for cut in cuts if cut.element), ""),
+        functools.reduce(join_elements, (cut.element for cut in cuts if cut.element), ""),
         frozenset().union(*(cut.targets for cut in cuts)),
     )
 

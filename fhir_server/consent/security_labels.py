@@ -16,6 +16,7 @@ from fhir_server.consent.visibility_classes import LABELS, MC, PHYHOLD, PSYNOTE,
 
 IG: Final = "https://fhir-server.example/ig"
 _CATEGORY: Final = f"{IG}/CodeSystem/sensitive-category"
+_ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 _CONFIDENTIALITY: Final = "Confidentiality"
 _RESTRICTED: Final = frozenset({"R", "V"})
 # v3 ActCode (sensitivity, refrain and law codes) -> label
@@ -58,6 +59,12 @@ def release_at(resource: Mapping[str, Any], zone: ZoneInfo) -> int:
     """
     dates = [intervals.interval(str(extension.get("valueInstant")), zone) for extension in _extensions(resource, "release-at")]
     return max((date[0] if date else MAX_INSTANT for date in dates), default=0)
+
+
+def declassifies(resource: Mapping[str, Any]) -> bool:
+    """Whether this version releases what earlier ones have lent: the v3-ActCode DECLASSIFYLABEL, which only trusted senders may set."""
+    security = resource.get("meta", {}).get("security", ())
+    return any(coding.get("system") == _ACT_CODE and coding.get("code") == "DECLASSIFYLABEL" for coding in security)
 
 
 def _extensions(resource: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -12,11 +12,13 @@ CATEGORIES: Final = frozenset({"HIV", "STD", "DRUGTEST", "PAP", "PREG", "MH", "S
 MC: Final = "MC"  # care to which a minor consented alone
 PHYHOLD: Final = "PHYHOLD"  # withheld from the patient side at a clinician's request
 UNCLASSIFIED: Final = "UNCLASSIFIED"  # without a known code
+UNREAD: Final = "UNREAD"  # free text that the server cannot read, such as a PDF
+UNRESOLVED: Final = "UNRESOLVED"  # in an unknown context; always together with UNCLASSIFIED
 HELD: Final = "HELD"  # not final, entered in error, or on the hold list
 MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
 WITHHELD: Final = "internal"  # a data class that only callers who see everything see
-LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, HELD, MIXED, PSYNOTE}
+LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, UNREAD, UNRESOLVED, HELD, MIXED, PSYNOTE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,10 @@ class VisibilityClass:
     """Data class, labels and element of a resource or of a part of it.
 
     ``element`` is "" for the resource itself, or the name of the top-level element if the policy removes this part for some actor.
-    ``@data/Type`` after it, once or several times, means: visible only to who may also see a resource of that data class with these
-    labels.  An element ``*@data/Type`` is an index entry of what is guarded by such a resource.
+    Several names, joined by ``+``: the policy removes each of these elements for some actor.
+    ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels, or,
+    with ``.`` and a name after it, this element of one.  So is a part of a contained resource.
+    ``/`` and a type at the end say which resources these are.  An element ``*@data/Type`` is an index entry of what they guard.
     """
 
     data: str
@@ -33,10 +37,10 @@ class VisibilityClass:
     element: str = ""
 
     @property
-    def targets(self) -> tuple[tuple[str, str], ...]:
-        """The (data class, type) of the resources that an actor must be able to see, too."""
+    def targets(self) -> tuple[tuple[str, str, str], ...]:
+        """The (data class, element or "", type or "") of what an actor must be able to see, too."""
         parts = (target.partition("/") for target in self.element.split("@")[1:])
-        return tuple((data, type) for data, _, type in parts)
+        return tuple((*part.partition(".")[::2], type) for part, _, type in parts)
 
     def text(self) -> str:
         """The form that a store interns: ``data|LABEL,LABEL|element``, labels sorted."""

@@ -22,14 +22,13 @@ class ResourceType:
     ``subjects``              paths of the patients who own a resource: those it is about, not those who performed it
     ``shared_rows``           "all": a resource of several patients is labeled MIXED; "each": each patient sees it
     ``inherits_labels_from``  paths of references to resources whose categories this one inherits (visit, order, department)
-    ``label_codes``           paths of the codings that give labels
-    ``must_be_classified``    paths of codings of which each must be known, or the resource is UNCLASSIFIED; () for types without
     ``member_references``     paths of references to members: their labels become labels of the element that refers to them
     ``summaries``             elements that sum up the members, besides those of every type (conclusion, note, narrative ...)
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
+    ``inherits_from_referrers``  reference parameters ("Type.param"): it takes the labels and release dates of resources that name it there
     ``hidden_status``         values of ``status`` that give the label HELD
-    ``departments``           paths of departments (Location, HealthcareService, Organization) or of their coded types
+    ``departments``           paths of departments, roles and practitioners whose category it inherits, or of their coded types
     """
 
     name: str
@@ -39,10 +38,9 @@ class ResourceType:
     subjects: tuple[str, ...] = ()
     shared_rows: Literal["all", "each"] = "all"
     inherits_labels_from: tuple[str, ...] = ()
-    label_codes: tuple[str, ...] = ()
-    must_be_classified: tuple[str, ...] = ()
     member_references: tuple[str, ...] = ()
     summaries: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
+    inherits_from_referrers: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()
     departments: tuple[str, ...] = ()

@@ -119,8 +119,6 @@ def declaration(name: str) -> ResourceType:
         data_class(name),
         subjects=subjects,
         inherits_labels_from=context,
-        label_codes=definitions.codings(name),
-        must_be_classified=("medication[x]",) if "medication[x]" in references else (),
         member_references=tuple(nested for path in references if path in MEMBER_PATHS for nested in _nested(path)),
         summaries=SUMMARIES.get(name, ()),
         depends_on=DEPENDS_ON.get(name, ()),

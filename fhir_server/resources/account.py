@@ -8,6 +8,5 @@ TYPE = ResourceType(
     subjects=("subject",),
     shared_rows="all",
     inherits_labels_from=("partOf",),
-    label_codes=("type",),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -7,5 +7,4 @@ TYPE = ResourceType(
     "allergy",
     subjects=("patient",),
     inherits_labels_from=("encounter",),
-    label_codes=("code", "reaction.substance", "reaction.manifestation"),
 )

@@ -8,8 +8,6 @@ TYPE = ResourceType(
     subjects=("participant.actor",),
     shared_rows="each",
     inherits_labels_from=("basedOn", "slot", "participant.actor", "reasonReference"),
-    label_codes=("serviceType", "specialty", "appointmentType", "serviceCategory", "reasonCode", "cancelationReason", "participant.type"),
-    must_be_classified=("serviceType", "specialty", "appointmentType"),
     hidden_status=frozenset({"entered-in-error"}),
     departments=("participant.actor", "serviceType", "specialty", "serviceCategory", "appointmentType"),
 )

@@ -7,7 +7,6 @@ TYPE = ResourceType(
     "audit",
     subjects=("entity.what",),
     inherits_labels_from=("agent.location",),
-    label_codes=("type", "subtype", "purposeOfEvent", "entity.type"),
     member_references=("entity.what",),
     summaries=("outcomeDesc",),
 )

@@ -7,13 +7,6 @@ TYPE = ResourceType(
     "careplan",
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf"),
-    label_codes=(
-        "category",
-        "activity.detail.code",
-        "activity.detail.reasonCode",
-        "activity.detail.product[x]",
-        "activity.outcomeCodeableConcept",
-    ),
     member_references=(
         "addresses",
         "goal",

@@ -7,7 +7,6 @@ TYPE = ResourceType(
     "careteam",
     subjects=("subject",),
     inherits_labels_from=("encounter", "managingOrganization"),
-    label_codes=("category", "reasonCode", "participant.role"),
     member_references=("participant.member", "participant.onBehalfOf", "reasonReference"),
     hidden_status=frozenset({"entered-in-error"}),
 )

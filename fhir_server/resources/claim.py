@@ -7,17 +7,6 @@ TYPE = ResourceType(
     "billing",
     subjects=("patient",),
     inherits_labels_from=("facility", "prescription", "referral", "item.encounter"),
-    label_codes=(
-        "type",
-        "subType",
-        "diagnosis.diagnosis[x]",
-        "procedure.procedure[x]",
-        "supportingInfo.code",
-        "item.productOrService",
-        "item.revenue",
-        "item.detail.productOrService",
-        "item.detail.subDetail.productOrService",
-    ),
     member_references=(
         "related.claim",
         "item.encounter",

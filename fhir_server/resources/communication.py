@@ -7,7 +7,6 @@ TYPE = ResourceType(
     "message",
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf", "inResponseTo", "reasonReference"),
-    label_codes=("category", "topic", "reasonCode"),
     member_references=("about", "payload.content[x]"),
     summaries=("payload", "topic"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),

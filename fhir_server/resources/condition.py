@@ -7,6 +7,5 @@ TYPE = ResourceType(
     "condition",
     subjects=("subject",),
     inherits_labels_from=("encounter",),
-    label_codes=("code", "category", "bodySite", "stage.summary", "evidence.code"),
     member_references=("stage.assessment", "evidence.detail"),
 )

@@ -15,7 +15,6 @@ TYPE = ResourceType(
     },
     by_status={"draft": "consent-ended", "proposed": "consent-ended", "rejected": "consent-ended", "inactive": "consent-ended"},
     subjects=("patient",),
-    label_codes=("category", "provision.code"),
     member_references=("source[x]", "provision.data.reference"),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -6,6 +6,5 @@ TYPE = ResourceType(
     "Coverage",
     "coverage",
     subjects=("beneficiary",),
-    label_codes=("type",),
     hidden_status=frozenset({"entered-in-error"}),
 )

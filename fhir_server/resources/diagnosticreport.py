@@ -31,8 +31,6 @@ TYPE = ResourceType(
     },
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "specimen"),
-    label_codes=("code", "category", "conclusionCode"),
-    must_be_classified=("code",),
     member_references=("result", "imagingStudy", "media.link"),
     hidden_status=frozenset({"registered", "partial", "preliminary", "entered-in-error"}),
 )

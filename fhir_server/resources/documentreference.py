@@ -14,7 +14,6 @@ TYPE = ResourceType(
     },
     subjects=("subject",),
     inherits_labels_from=("context.encounter", "context.related"),
-    label_codes=("type", "category", "context.event", "context.facilityType", "context.practiceSetting"),
     member_references=("relatesTo.target",),
     hidden_status=frozenset({"entered-in-error"}),
     departments=("context.practiceSetting", "context.facilityType", "custodian"),

@@ -1,19 +1,15 @@
-"""Finds elements, references and free text in a parsed resource."""
+"""Finds elements and references in a parsed resource."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fhir_server.jsontext import Path
+from fhir_server.resources import definitions
 from fhir_server.resources.references import Target, relative_target
-
-# Members whose free text is searched for keywords.
-_FREE_TEXT: Final = frozenset({
-    "description", "comment", "patientInstruction", "conclusion", "title", "summary", "text", "name", "valueString",
-})  # fmt: skip
 
 
 def at(resource: Mapping[str, Any], path: str) -> list[tuple[Path, Any]]:
@@ -71,31 +67,27 @@ def target_of(value: Any) -> Target | None:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A Reference, an Attachment's url or a free text: its path, the (type, id) that it refers to, if any, and its text."""
+    """A Reference or an Attachment's url: its path, and the (type, id) that it refers to, if any."""
 
     path: Path
     target: Target | None
-    text: str
 
 
 def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
-    """All references, attachment URLs and free texts in a resource; ``base`` is the server's FHIR base URL."""
+    """All references and attachment URLs in a resource; ``base`` is the server's FHIR base URL."""
     found: list[Mention] = []
     _mentions(resource, (), found, base)
     return found
 
 
 def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention], base: str) -> None:
-    if "reference" in node or "url" in node or ("display" in node and "code" not in node):
+    if "reference" in node or "url" in node:
         target = target_of(node) or _url_target(node.get("url"), base)
         if target is not None or "url" not in node:
-            found.append(Mention(path, target, str(node.get("display", ""))))
+            found.append(Mention(path, target))
     for key, value in node.items():
         kind = type(value)
-        if kind is str:
-            if key in _FREE_TEXT:
-                found.append(Mention((*path, key), None, value))
-        elif kind is dict:
+        if kind is dict:
             _mentions(value, (*path, key), found, base)
         elif kind is list:
             for number, item in enumerate(value):
@@ -106,3 +98,16 @@ def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[
 def _url_target(url: Any, base: str) -> Target | None:
     """The resource of this server that a URL leads to.  URLs, unlike references, are stored as written, with the base."""
     return target_of(url.removeprefix(base + "/") if base and isinstance(url, str) else url)
+
+
+def removal_path(type: str, path: Path) -> Path:
+    """The path to remove if the reference at ``path`` is hidden: its backbone element, if R4 requires the reference there."""
+    while (names := [step for step in path if isinstance(step, str)])[1:] and ".".join([type, *names]) in _required_paths(type):
+        path = path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
+    return path
+
+
+@functools.cache
+def _required_paths(type: str) -> frozenset[str]:
+    """Paths of the elements of backbone elements that R4 requires in their parent."""
+    return frozenset(element.path for element in definitions.elements(type) if element.min > 0 and element.path.count(".") > 1)

@@ -7,8 +7,6 @@ TYPE = ResourceType(
     "visit",
     subjects=("subject",),
     inherits_labels_from=("basedOn", "appointment", "episodeOfCare", "partOf", "location.location", "serviceProvider"),
-    label_codes=("type", "serviceType", "class", "reasonCode", "participant.type"),
-    must_be_classified=("type", "serviceType"),
     member_references=("reasonReference", "diagnosis.condition", "account"),
     hidden_status=frozenset({"entered-in-error"}),
     departments=("serviceType", "type", "location.location", "serviceProvider"),

@@ -6,6 +6,5 @@ TYPE = ResourceType(
     "Goal",
     "careplan",
     subjects=("subject",),
-    label_codes=("description", "category", "target.measure", "target.detail[x]", "outcomeCode"),
     member_references=("addresses", "outcomeReference"),
 )

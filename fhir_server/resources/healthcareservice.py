@@ -5,6 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "HealthcareService",
     "directory",
-    label_codes=("category", "type", "specialty", "program"),
     departments=("category", "type", "specialty", "location", "providedBy"),
 )

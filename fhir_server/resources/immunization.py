@@ -7,7 +7,6 @@ TYPE = ResourceType(
     "immunization",
     subjects=("patient",),
     inherits_labels_from=("encounter", "location"),
-    label_codes=("vaccineCode", "reasonCode", "protocolApplied.targetDisease"),
     member_references=("reasonReference", "reaction.detail"),
     hidden_status=frozenset({"entered-in-error"}),
     departments=("location",),

@@ -5,6 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Location",
     "directory",
-    label_codes=("type",),
     departments=("type", "managingOrganization", "partOf"),
 )

@@ -5,6 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Medication",
     "medication-definition",
-    label_codes=("code", "ingredient.item[x]"),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -7,8 +7,6 @@ TYPE = ResourceType(
     "medication",
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "priorPrescription", "medication[x]", "reasonReference"),
-    label_codes=("medication[x]", "reasonCode", "category"),
-    must_be_classified=("medication[x]",),
     member_references=("detectedIssue", "supportingInformation"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
 )

@@ -7,8 +7,6 @@ TYPE = ResourceType(
     "medication",
     subjects=("subject",),
     inherits_labels_from=("context", "basedOn", "partOf", "medication[x]", "reasonReference"),
-    label_codes=("medication[x]", "reasonCode", "category"),
-    must_be_classified=("medication[x]",),
     member_references=("derivedFrom",),
     hidden_status=frozenset({"entered-in-error"}),
 )

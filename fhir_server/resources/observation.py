@@ -19,8 +19,6 @@ TYPE = ResourceType(
     },
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf", "specimen"),
-    label_codes=("code", "component.code", "value[x]", "component.value[x]", "interpretation", "bodySite", "category"),
-    must_be_classified=("code",),
     member_references=("hasMember", "derivedFrom"),
     hidden_status=frozenset({"registered", "preliminary", "entered-in-error"}),
 )

@@ -5,6 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Organization",
     "directory",
-    label_codes=("type",),
     departments=("type", "partOf"),
 )

@@ -5,6 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Practitioner",
     "directory",
-    label_codes=("qualification.code",),
     departments=("qualification.code",),
 )

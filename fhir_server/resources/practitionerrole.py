@@ -5,6 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "PractitionerRole",
     "directory",
-    label_codes=("code", "specialty"),
     departments=("specialty", "healthcareService", "location", "organization"),
 )

@@ -7,7 +7,6 @@ TYPE = ResourceType(
     "procedure",
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf", "location", "reasonReference"),
-    label_codes=("code", "category", "reasonCode", "bodySite", "outcome", "complication", "followUp", "usedCode"),
     member_references=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),
     departments=("location",),

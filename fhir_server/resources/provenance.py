@@ -7,7 +7,6 @@ TYPE = ResourceType(
     "provenance",
     subjects=("target",),
     inherits_labels_from=("location",),
-    label_codes=("reason", "activity"),
     member_references=("entity.what",),
     depends_on=("target",),
 )

@@ -6,5 +6,4 @@ TYPE = ResourceType(
     "RelatedPerson",
     "related-person",
     subjects=("patient",),
-    label_codes=("relationship",),
 )

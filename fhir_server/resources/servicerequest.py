@@ -14,7 +14,6 @@ TYPE = ResourceType(
     },
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),
-    label_codes=("code", "category", "orderDetail", "reasonCode", "bodySite", "performerType", "locationCode"),
     member_references=("specimen", "supportingInfo"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
     departments=("locationReference", "locationCode", "performer", "performerType"),

@@ -40,7 +40,8 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
 
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
     ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller must
-    see to see the part.  ``pairs`` is what versions of before ``guarded_parts`` hold, until they are labeled again.
+    see to see the part.  ``pairs`` is what versions of before ``guarded_parts`` hold, until they are labeled again.  ``declassifies``: with
+    this version, what earlier ones have lent to other rows is released.
     """
 
     version: int
@@ -50,6 +51,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     digests: tuple[tuple[int, str], ...]
     pairs: tuple[tuple[str, str], ...] = ()
     guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
+    declassifies: bool = False
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -5,16 +5,16 @@ Old versions inherit from what is current now: a label that is added later holds
 
 from __future__ import annotations
 
+from functools import cache
+
 import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
+from fhir_server.resources import catalog
 from fhir_server.store import IndexedRow, Row, Transaction, VersionDigest
 from fhir_server.writing.row_labeling import RowLabeler
-
-# Rows of these types propagate their department to rows that refer to them, regardless of their own class.
-_DEPARTMENTS = frozenset({"Location", "HealthcareService", "Organization", "PractitionerRole"})
 
 
 class Propagation:
@@ -25,6 +25,7 @@ class Propagation:
         self._labeler = labeler
         self._rows = rows
         self._pending: set[str] = set()
+        self._named: dict[str, frozenset[str]] = {}
 
     async def relabel(self, row: Row) -> bool:
         """Label the current version, or the deletion, and all versions before it again.
@@ -33,22 +34,31 @@ class Propagation:
         """
         changed = False
         previous: IndexedRow | None = None
+        named: set[str] = set()
         for version in (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version_digests else ()), row):
             previous = await self._relabeled(version, previous)
+            named |= _named_specimens(previous)
             if _visibility(previous.row) != _visibility(version):
                 await self._tx.relabel(previous)
                 changed = True
         if changed:
             self._rows.forget(f"{row.type}/{row.id}")
+            self._named[f"{row.type}/{row.id}"] = frozenset(named)
         return changed
 
-    async def after_write(self, row: Row, previous: Row | None) -> None:
-        """Note what the write of ``row``, which followed ``previous``, means for rows that inherit from it."""
+    async def after_write(self, indexed: IndexedRow, previous: Row | None) -> None:
+        """Note what the write of a row, which followed ``previous``, means for rows that inherit from it."""
+        row = indexed.row
         name = f"{row.type}/{row.id}"
+        before = await self._rows.lends(previous) if previous is not None else None
         self._rows.forget(name)
         self._pending |= self._rows.pop_waiting(name)
-        if previous is not None and _inherited(previous) != _inherited(row):
+        if (specimens := _named_specimens(indexed)) and await self._rows.has_labels(row):
+            self._named[name] = specimens
+        if before is not None and before != await self._rows.lends(row):
             await self.relabel_dependents(name)
+        else:
+            await self._relabel_all(await self._take_named(name), {name})
 
     async def relabel_pending(self) -> None:
         """Label the rows again that were labeled before a row from which they inherit was written."""
@@ -60,16 +70,29 @@ class Propagation:
 
     async def relabel_dependents(self, name: str) -> None:
         """Label the rows again that inherit from the row ``Type/id``, directly or through others."""
-        waiting, done = [name], {name}
+        await self._relabel_all(await self._dependents(name), {name})
+
+    async def _relabel_all(self, rows: list[Row], done: set[str]) -> None:
+        """Label these rows again, and what inherits from those that change; ``done``: rows whose dependents have their turn already."""
+        waiting = list(rows)
         while waiting:
-            source = waiting.pop()
-            if not self._labeler.propagates_labels(source.partition("/")[0]):
-                continue
-            for row in await self._tx.referrers_unfiltered(source):
-                dependent = f"{row.type}/{row.id}"
-                if await self.relabel(row) and dependent not in done:
-                    done.add(dependent)
-                    waiting.append(dependent)
+            row = waiting.pop()
+            name = f"{row.type}/{row.id}"
+            # A specimen lends less than it is labeled with, so what it lends may have changed even if its labels have not.
+            if (await self.relabel(row) or catalog()[row.type].inherits_from_referrers) and name not in done:
+                done.add(name)
+                waiting += await self._dependents(name)
+
+    async def _dependents(self, name: str) -> list[Row]:
+        """The rows that inherit directly from the row ``Type/id``, as they are now."""
+        if not self._labeler.propagates_labels(name.partition("/")[0]):
+            return []
+        return [*await self._tx.referrers_unfiltered(name), *await self._take_named(name)]
+
+    async def _take_named(self, name: str) -> list[Row]:
+        """The stored specimens that this result names."""
+        found = [await self._tx.read_unfiltered(*specimen.split("/")) for specimen in sorted(self._named.pop(name, ()))]
+        return [row for row in found if row is not None]
 
     async def _relabeled(self, version: Row, previous: IndexedRow | None) -> IndexedRow:
         """A stored version as it would be written now, after ``previous``; a deletion has the labels of the version it ended."""
@@ -94,8 +117,15 @@ def _visibility(row: Row) -> tuple[object, ...]:
     return row.patients, row.class_id, row.release_at, row.labeled_elements, row.guarded_references, row.version_digests
 
 
-def _inherited(row: Row) -> tuple[object, ...]:
-    """What rows that refer to this one inherit from it."""
-    body = row.body if row.type in _DEPARTMENTS else row.interaction == "delete"
-    depends_on = tuple(reference.target for reference in row.guarded_references if not reference.path)
-    return (row.class_id, row.release_at, body, depends_on)
+def _named_specimens(indexed: IndexedRow) -> frozenset[str]:
+    """The rows that this one names and that take labels from it."""
+    type = indexed.row.type
+    taken = _taken_through()
+    return frozenset(str(entry.value[0]) for entry in indexed.entries if entry.kind == "reference" and (type, entry.param) in taken)
+
+
+@cache
+def _taken_through() -> frozenset[tuple[str, str]]:
+    """The reference parameters, as (type, param), through which rows take labels from those that name them."""
+    pairs = (param.partition(".") for declared in catalog().values() for param in declared.inherits_from_referrers)
+    return frozenset((type, param) for type, _, param in pairs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache, lru_cache, partial, reduce
 from typing import Any
 
 import msgspec
@@ -11,14 +11,23 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.access.permissions import INTERNAL
-from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource, patient_ids
+from fhir_server.consent import security_labels
+from fhir_server.consent.departments import TYPES as DEPARTMENTS
+from fhir_server.consent.departments import read_versions
+from fhir_server.consent.element_labels import join_elements
+from fhir_server.consent.label_sources import Bodies, Body, LabelSource, lent_class, no_bodies
+from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.visibility_classes import VisibilityClass, with_target
+from fhir_server.resources import catalog
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
 
 INTERNAL_META = ("security", "tag", "source")
 """Members of meta that say how the server handles the row: only a trusted caller sends or sees them."""
+
+
+_visibility_class = lru_cache(4096)(VisibilityClass.parse)
 
 
 class RowLabeler:
@@ -34,6 +43,7 @@ class RowLabeler:
         self._sources: dict[str, LabelSource | None] = {}
         self._class_ids: dict[VisibilityClass, int] = {}
         self._waiting: dict[str, set[str]] = {}
+        self._being_read: set[str] = set()
 
     async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> IndexedRow:
         """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it."""
@@ -45,7 +55,11 @@ class RowLabeler:
                 self._waiting.setdefault(f"{type}/{id}", set()).add(name)
             return source
 
-        labels = await self._labeler.label(row.type, value, find_source)
+        async def find_referrers(params: tuple[str, ...]) -> dict[str, LabelSource]:
+            found = await self._tx.referrers_unfiltered(name, frozenset(params))
+            return {f"{other.type}/{other.id}": await self._source_of(other) for other in found}
+
+        labels = await self._labeler.label(row.type, value, find_source, find_referrers)
         elements = [LabeledElement(path, await self._class_id(key)) for path, key in labels.labeled_elements]
         for member in INTERNAL_META:
             if member in value.get("meta", {}):
@@ -55,23 +69,43 @@ class RowLabeler:
             labeled_elements=tuple(elements), guarded_references=labels.row_guards(),
         )  # fmt: skip
         if history:
-            row = msgspec.structs.replace(row, version_digests=(*history, versions.version_digest(row)))
+            digest = msgspec.structs.replace(versions.version_digest(row), declassifies=security_labels.declassifies(value))
+            row = msgspec.structs.replace(row, version_digests=(*history, digest))
         entries = await self._with_guarded_classes(_with_class_ids(index.entries(row.type, value, self._base), row), row, labels)
-        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *await self._reference_entries(row, labels)))
+        indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
+        sources = [source for source in labels.label_sources if source not in indexed]
+        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *await self._reference_entries(row, labels, sources)))
 
-    async def _reference_entries(self, row: Row, labels: LabelingResult) -> list[Entry]:
-        """The entries by which the server finds rows that refer to others, and the times at which those references changed."""
-        internal = await self._class_id(INTERNAL) if labels.label_sources else 0
+    async def _reference_entries(self, row: Row, labels: LabelingResult, sources: list[str]) -> list[Entry]:
+        """The entries by which the server finds rows that refer to others, and the times at which those references changed.
+
+        ``sources``: the resources from which the row inherits without an entry of a search parameter that refers to them.
+        """
+        internal = await self._class_id(INTERNAL) if sources else 0
         entries = [
             versions.last_updated_entry(time, await self._guarded_class_id(labels, classes, targets))
             for (classes, targets), time in versions.guarded_changes(row.version_digests).items()
         ]
         entries += [Entry("_depends", "reference", (target,), (), row.class_id) for target in labels.depends_on]
         entries += [Entry(f"_depends.{param}", "reference", (name,), (), row.class_id) for param, name in labels.owners]
-        entries += [Entry("_refers", "reference", (source,), (), internal) for source in labels.label_sources]
+        entries += [Entry("_refers", "reference", (source,), (), internal) for source in sources]
         targets = {reference.target for reference in row.guarded_references}
         people = sorted(target for target in targets if target.startswith("RelatedPerson/"))
         return entries + [Entry("_mentions", "reference", (person,), (), row.class_id) for person in people]
+
+    async def lends(self, row: Row) -> tuple[object, ...]:
+        """What rows that refer to this one inherit from it, to compare two states of a row."""
+        source = await self._source_of(row)
+        if source.key.data == "directory":
+            # Everybody sees the directory, so a row of it lends the same after its deletion.
+            return (read_versions(self._labeler.codes, row.type, await source.bodies()),) if row.type in DEPARTMENTS else ()
+        ended = row.interaction == "delete"
+        return (source.key, source.release_at, source.data_classes, row.class_id, row.release_at, row.patients, source.depends_on, ended)
+
+    async def has_labels(self, row: Row) -> bool:
+        """Whether a row lends any label or a release date."""
+        source = await self._source_of(row)
+        return bool(source.key.labels) or source.release_at > 0
 
     def forget(self, name: str) -> None:
         """Look up the row ``Type/id`` again when it is next needed: it has been written."""
@@ -103,15 +137,16 @@ class RowLabeler:
         keys = await self._tx.classes()
         parts = [VisibilityClass.parse(keys[class_id]) for class_id in classes]
         combined = labels.key.labels.union(*(part.labels for part in parts))
-        element = next((part.element.partition("@")[0] for part in parts if part.element), "") or "*"
+        element = reduce(join_elements, (part.element for part in parts if not part.element.startswith("@")), "") or "*"
         for target in targets:
             type, _, id = target.partition("/")
-            source = await self._label_source(type, id)
+            other = await self._tx.read_unfiltered(type, id)
             # Neither release nor the patients of another row can be told from a class.
-            if source is None or source.release_at or not set(patient_ids(type, source.body)) <= set(labels.patients):
+            if other is None or other.release_at or not set(other.patients) <= set(labels.patients):
                 return await self._class_id(INTERNAL)
-            combined |= source.key.labels
-            element = with_target(element, source.key.data, type)
+            key = VisibilityClass.parse((await self._tx.classes())[other.class_id])
+            combined |= key.labels
+            element = join_elements(with_target(element, key.data, type), key.element)
         return await self._class_id(VisibilityClass(labels.key.data, combined, element))
 
     async def _class_id(self, key: VisibilityClass) -> int:
@@ -121,18 +156,57 @@ class RowLabeler:
         return class_id
 
     async def _label_source(self, type: str, id: str) -> LabelSource | None:
-        """What a row propagates to rows that refer to it: its class, its release, and its body for its department."""
+        """What a row propagates to rows that refer to it, also after its deletion; None if it never existed."""
         name = f"{type}/{id}"
         if name not in self._sources:
             row = await self._tx.read_unfiltered(type, id)
-            if row is None or row.interaction == "delete":
-                self._sources[name] = None
-            else:
-                keys = await self._tx.classes()
-                parse = cache(partial(jsontext.parse, row.body))
-                depends_on = tuple(reference.target for reference in row.guarded_references if not reference.path)
-                self._sources[name] = LabelSource(VisibilityClass.parse(keys[row.class_id]), row.release_at, parse, depends_on)
+            self._sources[name] = None if row is None else await self._source_of(row)
         return self._sources[name]
+
+    async def _source_of(self, row: Row) -> LabelSource:
+        """What a row, or a deleted row, lends: its class and release over its versions, and their bodies."""
+        since = _first_lending_version(row)
+        newest = row if row.interaction != "delete" else await self._ended_by(row)
+        parsed = cache(partial(jsontext.parse, newest.body))
+        earlier = partial(self._earlier_bodies, newest, since) if newest.version > since else no_bodies
+        lending = await self._own_classes(row, parsed, earlier) or await self._stored_classes(row, since)
+        key, release = lent_class(lending)
+        depends_on = tuple(reference.target for reference in newest.guarded_references if not reference.path)
+        return LabelSource(key, release, parsed, earlier, frozenset(key.data for key, _ in lending), depends_on)
+
+    async def _stored_classes(self, row: Row, since: int) -> list[tuple[VisibilityClass, int]]:
+        """(class, release date) of the versions from ``since`` on, as they are stored."""
+        keys = await self._tx.classes()
+        stored = [(digest.class_id, digest.release_at) for digest in row.version_digests if digest.version >= since]
+        return [(_visibility_class(keys[class_id]), release) for class_id, release in stored or [(row.class_id, row.release_at)]]
+
+    async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[tuple[VisibilityClass, int]]:
+        """The same without the labels of rows that refer to it: a specimen does not pass them from one result on to the others.
+
+        Empty if rows of this type take no labels from those that refer to them, or while this row is being read.
+        """
+        name = f"{row.type}/{row.id}"
+        if not catalog()[row.type].inherits_from_referrers or name in self._being_read:
+            return []
+        self._being_read.add(name)
+        labeled = [await self._labeler.label(row.type, body, self._label_source) for body in (*await earlier(), parsed())]
+        self._being_read.remove(name)
+        return [(labels.key, labels.release_at) for labels in labeled]
+
+    async def _ended_by(self, deletion: Row) -> Row:
+        """The version that a deletion ended; the deletion may be a past version by now."""
+        past = await self._tx.read_past_unfiltered(deletion.type, deletion.id)
+        return [row for row in past if row.body and row.version < deletion.version][-1]
+
+    async def _earlier_bodies(self, newest: Row, since: int) -> list[dict[str, Any]]:
+        """The bodies of the versions from ``since`` up to the newest one, without that."""
+        past = await self._tx.read_past_unfiltered(newest.type, newest.id)
+        return [jsontext.parse(row.body) for row in past if since <= row.version < newest.version and row.body]
+
+
+def _first_lending_version(row: Row) -> int:
+    """The number of the version from which on a row lends: the newest one that declassifies, else its first."""
+    return max((digest.version for digest in row.version_digests if digest.declassifies), default=1)
 
 
 def _with_class_ids(entries: Iterable[Entry], row: Row) -> list[Entry]:

@@ -14,7 +14,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
-from fhir_server.store import Row, Transaction
+from fhir_server.store import IndexedRow, Row, Transaction
 from fhir_server.writing.draft import Draft
 from fhir_server.writing.propagation import Propagation, history_of
 from fhir_server.writing.row_labeling import INTERNAL_META, RowLabeler
@@ -54,7 +54,7 @@ class ResourceWriter:
         row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
         indexed = await self._rows.label(row, value, history_of(previous))
         await self._tx.put(indexed)
-        await self._after_write(indexed.row, previous)
+        await self._after_write(indexed, previous)
         return indexed.row
 
     async def delete(self, current: Row) -> Row:
@@ -66,7 +66,7 @@ class ResourceWriter:
         digests = (*history_of(current), versions.version_digest(deletion))
         deletion = msgspec.structs.replace(deletion, version_digests=digests)
         await self._tx.delete(deletion)
-        await self._after_write(deletion, current)
+        await self._after_write(IndexedRow(deletion), current)
         return deletion
 
     async def relabel_with_dependents(self, row: Row) -> bool:
@@ -84,11 +84,12 @@ class ResourceWriter:
         """Label the rows again that already refer to the new row ``Type/id``; needed where callers choose ids."""
         await self._propagation.relabel_dependents(name)
 
-    async def _after_write(self, row: Row, previous: Row | None) -> None:
+    async def _after_write(self, indexed: IndexedRow, previous: Row | None) -> None:
+        row = indexed.row
         if row.type in _FACTS and (previous is not None or row.type != "Patient"):
             for patient in {*row.patients, *(previous.patients if previous else ())}:
                 await self._tx.advance_epoch(patient)
-        await self._propagation.after_write(row, previous)
+        await self._propagation.after_write(indexed, previous)
 
 
 def _meta(draft: Draft, takes_labels: bool, previous: Row | None, source: str) -> dict[str, bytes]:

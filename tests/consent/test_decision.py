@@ -54,7 +54,7 @@ CELLS = [
     (actor_of("PC"), "lab|STD|", True, False, False), (actor_of("PC"), "visit|SUD|", True, False, False),
     (actor_of("PC"), "lab||", True, True, True),
     (actor_of("PC"), "visit|MC|", False, False, False), (actor_of("PC"), "medication|MH|", True, False, False),
-    (actor_of("PC"), "lab|UNCLASSIFIED|", True, True, True), (actor_of("PC"), "immunization||", True, True, True),
+    (actor_of("PC"), "lab|UNCLASSIFIED|", True, False, False), (actor_of("PC"), "immunization||", True, True, True),
     (actor_of("PC"), "lab|GENETIC|", True, True, True), (actor_of("PC"), "billing|MC|", False, False, False),
     (actor_of("PT"), "lab||", True, True, False), (actor_of("PT"), "lab|HIV|", False, False, False),
     (actor_of("PT"), "lab|PREG|", False, False, False),

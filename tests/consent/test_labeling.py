@@ -17,6 +17,7 @@ from fhir_server.consent.visibility_classes import VisibilityClass
 LABELLER = Labeler(load("optum"), SensitivityCodes.load())
 IG = "https://fhir-server.example/ig"
 PATIENT = {"reference": "Patient/p"}
+IN_DOUBT = {"UNCLASSIFIED", "UNRESOLVED"}
 
 
 def loinc(code: str) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def observation(code: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def encounter(**more: Any) -> dict[str, Any]:
-    return {"resourceType": "Encounter", "id": "e", "status": "finished", "class": {"code": "AMB"}, "subject": PATIENT,
+    return {"resourceType": "Encounter", "id": "e", "status": "finished", "subject": PATIENT,
+            "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
             "type": [sct("185349003")], **more}  # fmt: skip
 
 
@@ -75,8 +77,9 @@ def test_result_is_labeled_by_its_codes_and_text(code: dict[str, Any], text: str
     assert label(observation(code)).key.text() == text
 
 
-def test_category_sets_data_class_and_surveys_need_no_listed_code() -> None:
-    for category, text in (("vital-signs", "vitals|UNCLASSIFIED|"), ("survey", "survey||"), ("social-history", "social||")):
+def test_category_sets_data_class_and_its_code_must_be_listed() -> None:
+    for category, data in (("vital-signs", "vitals"), ("survey", "survey"), ("social-history", "social")):
+        text = f"{data}|UNCLASSIFIED|"
         assert label(observation(loinc("99999-9"), category=[{"coding": [{"code": category}]}])).key.text() == text
 
 
@@ -127,7 +130,7 @@ def test_result_inherits_labels_of_its_encounter() -> None:
 
 def test_missing_or_external_encounter_leaves_result_unclassified() -> None:
     for reference in ("Encounter/gone", "https://elsewhere.example/fhir/Encounter/1"):
-        assert label(observation(loinc("718-7"), encounter={"reference": reference})).key.labels == {"UNCLASSIFIED"}
+        assert label(observation(loinc("718-7"), encounter={"reference": reference})).key.labels == IN_DOUBT
 
 
 def test_sensitive_member_labels_its_reference_and_the_conclusion() -> None:
@@ -178,11 +181,11 @@ def role(code: str) -> list[dict[str, Any]]:
         ([location("l", type=role("PEDC"))], set()),
         ([location("l", type=role("PSY"))], {"MH"}),
         ([location("l", name="Addiction Recovery Center")], {"SUD"}),
-        ([location("l", name="Building 7")], {"UNCLASSIFIED"}),
+        ([location("l", name="Building 7")], IN_DOUBT),
         ([location("l", meta={"security": [{"system": f"{IG}/CodeSystem/sensitive-category", "code": "SEXAB"}]})], {"SEXAB"}),
         ([location("w", type=role("PHU")), location("l", name="Room 3", partOf={"reference": "Location/w"})], {"MH"}),
         ([location("w", type=role("ICU")), location("l", name="Bed 3", partOf={"reference": "Location/w"})], set()),
-        ([], {"UNCLASSIFIED"}),
+        ([], IN_DOUBT),
     ],
 )  # fmt: skip
 def test_encounter_takes_the_category_of_its_department(places: list[dict[str, Any]], labels: set[str]) -> None:
@@ -196,7 +199,7 @@ def test_only_department_organization_determines_encounter_category() -> None:
         return label(encounter(serviceProvider={"reference": "Organization/x"}), organization).key.labels
 
     assert provided_by("prov") == frozenset()
-    assert provided_by("dept") == {"UNCLASSIFIED"}
+    assert provided_by("dept") == IN_DOUBT
 
 
 def test_directory_resource_has_no_labels_or_labeled_elements() -> None:
@@ -272,7 +275,7 @@ def test_provenance_of_two_patients_is_mixed() -> None:
 
 def test_binary_inherits_class_of_its_security_context() -> None:
     document = {"resourceType": "DocumentReference", "id": "d", "status": "current", "subject": PATIENT,
-                "category": [{"coding": [{"code": "51852-2"}]}], "type": {"text": "Letter"}}  # fmt: skip
+                "type": loinc("51852-2")}  # fmt: skip
     binary = {
         "resourceType": "Binary",
         "id": "b",
@@ -369,9 +372,5 @@ def test_references_are_guarded_except_to_directory_resources() -> None:
 
 
 def test_only_label_source_types_propagate_labels() -> None:
-    assert LABELLER.propagates_labels("Encounter") and LABELLER.propagates_labels("Location")
-    assert (
-        not LABELLER.propagates_labels("Patient")
-        and not LABELLER.propagates_labels("Practitioner")
-        and not LABELLER.propagates_labels("Nonsense")
-    )
+    assert LABELLER.propagates_labels("Encounter") and LABELLER.propagates_labels("Location") and LABELLER.propagates_labels("Practitioner")
+    assert not LABELLER.propagates_labels("Patient") and not LABELLER.propagates_labels("Nonsense")

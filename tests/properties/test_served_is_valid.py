@@ -10,7 +10,8 @@ import pytest
 
 from fhir_server import jsontext
 from fhir_server.consent import required_elements
-from fhir_server.consent.labeling import Labeler, LabelingResult, LabelSource
+from fhir_server.consent.label_sources import LabelSource
+from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.policy import load
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import VisibilityClass
@@ -45,9 +46,9 @@ class Caller:
         return self.rows[target] or bool(self.labels & self.lent[target])
 
     def is_withheld(self, key: VisibilityClass) -> bool:
-        element = key.element.partition("@")[0]
+        names = key.element.partition("@")[0].split("+")
         rule = self.redact
-        redacted = rule is not None and key.data in LABELER.policy.redactions and element in rule.elements and key.data in rule.data
+        redacted = rule is not None and key.data in rule.data and not rule.elements.isdisjoint(names)
         return redacted or bool(self.labels & key.labels)
 
     def sees(self, found: LabelingResult) -> bool:
@@ -95,5 +96,5 @@ def test_what_is_served_is_valid_whatever_is_hidden() -> None:
 
 def test_property_finds_a_missing_lift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(required_elements, "lift", lambda *_: required_elements.NOTHING)
-    with pytest.raises(AssertionError, match="issues|Issue"):
+    with pytest.raises(AssertionError, match="Issue"):
         examine(range(6))

@@ -50,7 +50,7 @@ DATA_CLASSES = frozenset(
 FOLDER = Path(definitions.__file__).parent
 DECLARED = sorted(name for name in catalog() if (FOLDER / f"{name.lower()}.py").exists())
 PATHS = (
-    "subjects", "inherits_labels_from", "label_codes", "must_be_classified", "member_references", "depends_on", "departments",
+    "subjects", "inherits_labels_from", "member_references", "depends_on", "departments",
 )  # fmt: skip
 
 
@@ -80,12 +80,6 @@ def test_declared_hidden_statuses_are_codes_of_that_element(name: str) -> None:
     hidden = catalog()[name].hidden_status
     status = next((e.codes for e in definitions.elements(name) if e.path == f"{name}.status"), None)
     assert hidden <= {code for codes in (status or {}).values() for code in codes}
-
-
-@pytest.mark.parametrize("name", DECLARED)
-def test_must_be_classified_is_a_subset_of_label_codes(name: str) -> None:
-    declared = catalog()[name]
-    assert set(declared.must_be_classified) <= set(declared.label_codes)
 
 
 def test_default_declarations_list_undeclared_r4_types_once() -> None:

@@ -89,7 +89,7 @@ def test_invalid_consent_form_is_shown_again_with_all_choices(world: World) -> N
     assert folded.startswith(" open>")
     answer = world.submit(refused, decision="allow", scope="patient/Observation.rs")
     token = world.exchange(query(answer.headers["location"])["code"]).json()["access_token"]
-    assert world.principal(token).withheld_labels == {"HIV", "MH", "UNCLASSIFIED"}
+    assert world.principal(token).withheld_labels == {"HIV", "MH", "UNCLASSIFIED", "UNREAD"}
 
 
 def named(sent: list[tuple[str, str]], name: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.consent.visibility_classes import CATEGORIES, UNCLASSIFIED
+from fhir_server.consent.visibility_classes import CATEGORIES, UNCLASSIFIED, UNREAD
 from fhir_server.search.filters import OfPatient
 from fhir_server.search.visibility import Visibility
 from fhir_server.smart.authorize import sensitive_categories
@@ -74,15 +74,15 @@ def flat(found: dict[str, list[str]]) -> set[str]:
 
 def test_withholdable_categories_match_the_policy(world: World) -> None:
     assert set(sensitive_categories.CATEGORY_NAMES) == CATEGORIES
-    assert sensitive_categories.UNCLASSIFIED == UNCLASSIFIED
-    assert sensitive_categories.withheld_labels(["MH", "nonsense", "HIV", "MH"]) == ("HIV", "MH", UNCLASSIFIED)
+    assert sensitive_categories.UNKNOWN == (UNCLASSIFIED, UNREAD)
+    assert sensitive_categories.withheld_labels(["MH", "nonsense", "HIV", "MH"]) == ("HIV", "MH", UNCLASSIFIED, UNREAD)
     assert sensitive_categories.withheld_labels(["nonsense", UNCLASSIFIED]) == ()
 
 
 def test_app_receives_everything_except_withheld_categories(whole: Whole) -> None:
     everything = flat(record(whole, whole.allowed("adult", "adult", scope=ALL)["access_token"], "adult"))
     less = flat(record(whole, whole.allowed("adult", "adult", scope=ALL, withhold=["HIV", "MH"])["access_token"], "adult"))
-    hidden = labelled(whole, "adult", {"HIV", "MH", "UNCLASSIFIED"})
+    hidden = labelled(whole, "adult", {"HIV", "MH", UNCLASSIFIED, UNREAD})
     assert hidden & everything  # positive control: there is something to withhold
     assert less == everything - hidden
     assert (
@@ -114,7 +114,7 @@ def test_withholding_by_a_proxy_applies_to_that_grant_only(whole: Whole) -> None
     labels = {label for label in CATEGORIES if labelled(whole, "child", {label}) & everything}
     assert labels, "the child's record has a sensitive row that the parent sees"
     less = flat(record(whole, whole.allowed("parent-a", "child", scope=ALL, withhold=sorted(labels))["access_token"], "child"))
-    assert less == everything - labelled(whole, "child", labels | {"UNCLASSIFIED"})
+    assert less == everything - labelled(whole, "child", labels | {UNCLASSIFIED, UNREAD})
     assert less != everything
     again = flat(record(whole, whole.allowed("parent-a", "child", scope=ALL)["access_token"], "child"))
     assert again == everything

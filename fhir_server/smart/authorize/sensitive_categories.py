@@ -20,16 +20,17 @@ CATEGORY_NAMES: Final = {
     "SEXAB": "Sexual abuse and violence",
     "GENETIC": "Genetic tests",
 }
-UNCLASSIFIED: Final = "UNCLASSIFIED"
+UNKNOWN: Final = ("UNCLASSIFIED", "UNREAD")
+"""The labels of content that could belong to any category."""
 
 
 def withheld_labels(chosen: Iterable[str]) -> tuple[str, ...]:
     """Return the labels that these choices withhold from an app.
 
-    Any choice also withholds unclassified content, because that could belong to the chosen category.
+    Any choice also withholds unclassified content and attachments that the server cannot read: they could belong to the category.
     """
     labels = sorted(set(chosen) & CATEGORY_NAMES.keys())
-    return (*labels, UNCLASSIFIED) if labels else ()
+    return (*labels, *UNKNOWN) if labels else ()
 
 
 def describe(labels: Iterable[str]) -> tuple[str, ...]:
