@@ -7,6 +7,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from fhir_server.consent import element_reading, security_labels
+from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import Department, HasBodies, SingleBody, read_department
@@ -68,6 +69,7 @@ class LabelingRun:
         self.parts = ElementLabels()
         self.label_sources: set[str] = set() if label_sources is None else label_sources
         self.mentions = elements.mentions(resource, labeler.base)
+        self.kinds: list[tuple[Value, CodeReading | None]] = []
         self._departments: dict[str, Department] = {}
 
     @cached_property
