@@ -9,5 +9,6 @@ TYPE = ResourceType(
     inherits_labels_from=("encounter", "managingOrganization"),
     label_codes=("category", "reasonCode", "participant.role"),
     member_references=("participant.member", "participant.onBehalfOf", "reasonReference"),
+    departments=("managingOrganization",),
     hidden_status=frozenset({"entered-in-error"}),
 )

@@ -20,5 +20,5 @@ TYPE = ResourceType(
     ),
     member_references=("related.claim", "item.encounter"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("facility", "provider"),
+    departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

@@ -17,5 +17,5 @@ TYPE = ResourceType(
     label_codes=("type", "category", "context.event", "context.facilityType", "context.practiceSetting"),
     member_references=("relatesTo.target",),
     hidden_status=frozenset({"entered-in-error"}),
-    departments=("context.practiceSetting", "context.facilityType", "custodian"),
+    departments=("context.practiceSetting", "context.facilityType", "author", "authenticator", "custodian"),
 )

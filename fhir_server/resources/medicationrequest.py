@@ -10,5 +10,6 @@ TYPE = ResourceType(
     label_codes=("medication[x]", "reasonCode", "category"),
     must_be_classified=("medication[x]",),
     member_references=("detectedIssue", "supportingInformation"),
+    departments=("requester", "performer"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
 )

@@ -18,7 +18,7 @@ TYPE = ResourceType(
         "vital-signs": "vitals",
     },
     subjects=("subject",),
-    inherits_labels_from=("encounter", "basedOn", "partOf", "specimen"),
+    inherits_labels_from=("encounter", "basedOn", "partOf", "specimen", "device", "focus"),
     label_codes=("code", "component.code", "value[x]", "component.value[x]", "interpretation", "bodySite", "category"),
     must_be_classified=("code",),
     member_references=("hasMember", "derivedFrom"),

@@ -6,5 +6,5 @@ TYPE = ResourceType(
     "PractitionerRole",
     "directory",
     label_codes=("code", "specialty"),
-    departments=("specialty", "healthcareService", "location", "organization"),
+    departments=("code", "specialty", "practitioner", "healthcareService", "location", "organization"),
 )

@@ -10,5 +10,5 @@ TYPE = ResourceType(
     label_codes=("code", "category", "reasonCode", "bodySite", "outcome", "complication", "followUp", "usedCode"),
     member_references=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),
-    departments=("location",),
+    departments=("location", "performer.actor", "performer.onBehalfOf"),
 )

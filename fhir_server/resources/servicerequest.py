@@ -17,5 +17,5 @@ TYPE = ResourceType(
     label_codes=("code", "category", "orderDetail", "reasonCode", "bodySite", "performerType", "locationCode"),
     member_references=("specimen", "supportingInfo"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("locationReference", "locationCode", "performer", "performerType"),
+    departments=("locationReference", "locationCode", "requester", "performer", "performerType"),
 )
