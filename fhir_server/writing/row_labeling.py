@@ -21,6 +21,7 @@ from fhir_server.resources import catalog
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
+from fhir_server.writing.joined_labels import joined
 
 INTERNAL_META = ("security", "tag", "source")
 """Members of meta that say how the server handles the row: only a trusted caller sends or sees them."""
@@ -44,8 +45,11 @@ class RowLabeler:
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
 
-    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> IndexedRow:
-        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it."""
+    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...], *, stored: Row | None = None) -> IndexedRow:
+        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it.
+
+        ``stored``: the row as it is stored, whose labels it keeps besides its new ones.
+        """
         name = f"{row.type}/{row.id}"
 
         async def find_source(type: str, id: str) -> LabelSource | None:
@@ -67,6 +71,8 @@ class RowLabeler:
             row, patients=labels.patients, class_id=await self._class_id(labels.key), release_at=labels.release_at,
             labeled_elements=tuple(elements), guarded_references=labels.guarded_references,
         )  # fmt: skip
+        if stored is not None:
+            row = await joined(stored, row, await self._tx.classes(), self._class_id)
         if history or row.release_at:
             digest = msgspec.structs.replace(
                 versions.version_digest(row),
