@@ -30,10 +30,11 @@ async def joined(stored: Row, now: Row, keys: Sequence[str], class_id: Callable[
         for other in (*(found[path] for found in elements if path in found), *outer):
             key = _joined_class(key, other)
         parts[path] = key
+    order = dict.fromkeys((*elements[1], *elements[0]))  # that of ``now``, to which it is compared
     references: dict[GuardedReference, None] = dict.fromkeys((*now.guarded_references, *stored.guarded_references))
     return msgspec.structs.replace(
         now, patients=patients, class_id=await class_id(whole), release_at=max(stored.release_at, now.release_at),
-        labeled_elements=tuple([LabeledElement(path, await class_id(key)) for path, key in parts.items() if key != whole]),
+        labeled_elements=tuple([LabeledElement(path, await class_id(parts[path])) for path in order if parts[path] != whole]),
         guarded_references=tuple(references),
     )  # fmt: skip
 
