@@ -17,7 +17,8 @@ from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
 from fhir_server.resources import elements
 
-_CODED: Final = frozenset({"kind", "detail", "marks"})
+CODED: Final = frozenset({"kind", "detail", "marks"})
+"""The rules of coded elements."""
 _SAYING: Final = frozenset({"coding", "display", "text"})
 
 
@@ -26,7 +27,7 @@ def read_codes(run: LabelingRun) -> None:
     for value in run.values:
         if value.rule == ITEM or (value.rule == "kind" and type(value.value) is dict and "reference" in value.value):
             run.kinds.append((value, None))
-        elif value.rule in _CODED:
+        elif value.rule in CODED:
             reading = read(run.codes, value.value)
             if value.rule == "kind":
                 run.kinds.append((value, reading))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.consent import label_codes, label_context, label_members, label_text
+from fhir_server.consent import label_bills, label_codes, label_context, label_members, label_text
 from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
@@ -107,6 +107,7 @@ async def _read(run: LabelingRun) -> None:
     await label_context.read_referrers(run)
     await label_codes.require_classification(run)
     await label_members.read_members(run)
+    await label_bills.read_answered_lines(run)
     await label_context.read_pointers(run)
     label_text.read_free_text(run)
     if run.type.shared_rows == "all" and len(run.patients) > 1:
