@@ -85,7 +85,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.key_values.now = clock
-    labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path), settings.base)
+    labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path, settings.codes_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)
     auditor = AuditLog(store)
     smart = SmartContext(

@@ -44,6 +44,7 @@ class Settings:
     clock       a fixed ISO 8601 instant instead of the machine's clock; only in demo and test mode
     organization_name   the organization's name on pages
     ig_path     folder with the ValueSets of sensitive and ordinary codes; empty: the package's ``ig/``
+    codes_path  folder with the institution's own code lists, written by ``fhir-server codes import``; empty: none
     secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
                 required to serve in production
     max_body_bytes      maximum size of a request body, in bytes
@@ -61,6 +62,7 @@ class Settings:
     clock: str = ""
     organization_name: str = "Demo Health"
     ig_path: str = ""
+    codes_path: str = ""
     secret_key: str = ""
     max_body_bytes: int = 32 * 1024 * 1024
     max_bundle_entries: int = 5000

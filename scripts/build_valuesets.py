@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from fhir_server.consent.value_set_parts import SYSTEMS, includes
 
 Json = dict[str, Any]
 Rows = list[dict[str, str]]
@@ -25,27 +26,6 @@ BASE = "https://fhir-server.example/ig"
 IG = Path(__file__).parents[1] / "ig"
 DATE = "2026-11-21"
 CATEGORY = f"{BASE}/CodeSystem/sensitive-category"
-SYSTEMS = {
-    "LOINC": "http://loinc.org",
-    "SNOMED": "http://snomed.info/sct",
-    "RxNorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "ICD-10-CM": "http://hl7.org/fhir/sid/icd-10-cm",
-    "CVX": "http://hl7.org/fhir/sid/cvx",
-    "NUCC": "http://nucc.org/provider-taxonomy",
-    "service-type": "http://terminology.hl7.org/CodeSystem/service-type",
-    "service-category": "http://terminology.hl7.org/CodeSystem/service-category",
-    "v2-0276": "http://terminology.hl7.org/CodeSystem/v2-0276",
-    "v3-RoleCode": "http://terminology.hl7.org/CodeSystem/v3-RoleCode",
-    "v3-ActCode": "http://terminology.hl7.org/CodeSystem/v3-ActCode",
-    "HCPCS": "https://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets",
-    "CPT": "http://www.ama-assn.org/go/cpt",
-    "NUBC-revenue": "https://www.nubc.org/CodeSystem/RevenueCodes",
-    "NDC": "http://hl7.org/fhir/sid/ndc",
-    "UNII": "http://fdasis.nlm.nih.gov",
-    "X12-service-type": "https://x12.org/codes/service-type-codes",
-    "CMS-place-of-service": "https://www.cms.gov/Medicare/Coding/place-of-service-codes/Place_of_Service_Code_Set",
-}
-RANGES = ("HCPCS", "CPT", "NUBC-revenue")  # systems whose rows may be ranges of numbers
 NOTICES = {
     "LOINC": "This material contains content from LOINC (http://loinc.org). LOINC is copyright Regenstrief Institute, Inc. and "
     "the LOINC Committee and is available at no cost under the license at http://loinc.org/license.",
@@ -94,6 +74,7 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "add-organisation": "The operator registered another health system for linked accounts",
         "remove-organisation": "The operator removed another health system and the links to it",
         "rotate-keys": "The operator rotated the signing keys",
+        "import-codes": "The operator imported a list of sensitive and ordinary codes",
     }),
 }  # fmt: skip
 
@@ -147,38 +128,6 @@ def words(table: Rows) -> str:
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
-def ranges(text: str) -> list[str]:
-    """A range of codes with one letter and length as regular expressions: ``A4206-A4259`` is ``A420[6-9]`` written as single codes,
-    ``A42[1-5]`` as ``A421[0-9]`` and so on.  The only pattern used is ``[0-9]``, at the end.
-    """
-    first, _, last = text.partition("-")
-    letter = first.rstrip("0123456789")
-    width = len(first) - len(letter)
-    low, high = int(first[len(letter) :]), int(last.removeprefix(letter))
-    if len(last) != len(first) or not last.startswith(letter) or high < low:
-        raise ValueError(f"not a range of codes: {text}")
-    found = []
-    while low <= high:
-        digits = 0
-        while digits < width and low % 10 ** (digits + 1) == 0 and low + 10 ** (digits + 1) - 1 <= high:
-            digits += 1
-        found.append(letter + f"{low:0{width}d}"[: width - digits] + "[0-9]" * digits)
-        low += 10**digits
-    return found
-
-
-def prefixes(text: str) -> list[str]:
-    """The ICD-10-CM prefixes of a source row: ``F10`` or a range whose last two digits count, ``F10-F16``, ``Z72.51-Z72.53``."""
-    first, _, last = text.partition("-")
-    if not last:
-        return [first]
-    stem, digits = re.fullmatch(r"(.*?)(\d{1,2})", first).groups()  # type: ignore[union-attr]
-    end = last.removeprefix(stem)
-    if not end.isdecimal() or int(end) < int(digits):
-        raise ValueError(f"not a range of ICD-10-CM codes: {text}")
-    return [f"{stem}{number:0{len(digits)}d}" for number in range(int(digits), int(end) + 1)]
-
-
 def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "") -> Json:
     table = list(table)
     short = sorted({row["system"] for row in table})
@@ -191,42 +140,15 @@ def _value_set(name: str, table: Iterable[dict[str, str]], label: str = "") -> J
             "valueCodeableConcept": {"coding": [{"system": CATEGORY, "code": label}]},
         }] if label else [],
         "copyright": " ".join(NOTICES[system] for system in short if system in NOTICES),
-        "compose": {"include": [part for system in short for part in includes(system, table)]},
+        "compose": {"include": [part for system in short for part in _includes(system, table)]},
     }  # fmt: skip
     return {key: value for key, value in resource.items() if value != [] and value != ""}
 
 
-def includes(system: str, whole: Rows) -> Iterator[Json]:
-    """The parts of ``compose.include`` for the rows of one system.  Raises ValueError for an unknown system or a broken range."""
-    table = [row for row in whole if row["system"] == system]
-    if system not in SYSTEMS:
-        raise ValueError(f"unknown code system {system!r} in ig/sources")
-    if system == "ICD-10-CM":
-        found = sorted({prefix for row in table for prefix in prefixes(row["code"])})
-        kept = [prefix for prefix in found if not any(prefix != other and prefix.startswith(other) for other in found)]
-        yield from _filters(system, "concept", "is-a", kept)
-        return
-    spans = [row["code"] for row in table if system in RANGES and "-" in row["code"]]
-    patterns = sorted({pattern for span in spans for pattern in ranges(span)})
-    yield from _filters(system, "code", "regex", (pattern for pattern in patterns if pattern.endswith("]")))
-    singles = [{"code": pattern} for pattern in patterns if not pattern.endswith("]")]
-    singles += [_concept(row) for row in table if row["code"] not in spans]
-    if singles:
-        yield {"system": SYSTEMS[system], "concept": sorted(singles, key=_code)}
-
-
-def _filters(system: str, prop: str, op: str, values: Iterable[str]) -> Iterator[Json]:
-    for value in values:
-        yield {"system": SYSTEMS[system], "filter": [{"property": prop, "op": op, "value": value}]}
-
-
-def _code(concept: Json) -> str:
-    code: str = concept["code"]
-    return code
-
-
-def _concept(row: dict[str, str]) -> Json:
-    return {"code": row["code"], **({"display": row["display"]} if row["display"] else {})}
+def _includes(name: str, whole: Rows) -> Iterator[Json]:
+    if name not in SYSTEMS:
+        raise ValueError(f"unknown code system {name!r} in ig/sources")
+    return includes(SYSTEMS[name], [row for row in whole if row["system"] == name])
 
 
 def _code_system(name: str, title: str, codes: dict[str, str]) -> Json:

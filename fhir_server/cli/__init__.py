@@ -3,6 +3,7 @@
 from fhir_server.cli import (
     audit,
     clients,
+    codes,
     copy_store,
     doctor,
     keys,
@@ -20,6 +21,7 @@ from fhir_server.cli.base import main
 __all__ = [
     "audit",
     "clients",
+    "codes",
     "copy_store",
     "doctor",
     "keys",

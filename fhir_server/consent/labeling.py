@@ -11,12 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.consent import label_codes, label_context, label_dependencies, label_members, label_text, required_elements
+from fhir_server.consent import (
+    label_bills,
+    label_codes,
+    label_context,
+    label_dependencies,
+    label_members,
+    label_text,
+    required_elements,
+)
 from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.element_labels import Cut
+from fhir_server.consent.label_entries import read_entries
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
 from fhir_server.consent.policy import Policy
@@ -115,11 +124,13 @@ async def _read(run: LabelingRun) -> None:
     label_codes.read_status(run)
     await label_context.read_dependencies(run)
     await read_contained(run)
+    await read_entries(run)
     await label_context.read_context(run)
     await label_context.read_departments(run)
     await label_context.read_referrers(run)
     await label_codes.require_classification(run)
     await label_members.read_members(run)
+    await label_bills.read_answered_lines(run)
     await label_context.read_pointers(run)
     label_text.read_free_text(run)
     label_members.read_logical_references(run)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from fhir_server.consent.code_lists import UNKNOWN, CodeClassification, CodeLists, read_value_set
+from fhir_server.consent.code_lists import KINDS, UNKNOWN, CodeClassification, CodeLists, read_value_set
 from fhir_server.consent.code_systems import normalize_code
 from fhir_server.consent.visibility_classes import CATEGORIES, UNCLASSIFIED
 from fhir_server.consent.word_search import Word, WordReading, WordSearch
@@ -35,8 +35,10 @@ class SensitivityCodes:
         self._cached_reading = functools.lru_cache(maxsize=4096)(words.search)
 
     @staticmethod
-    def load(folder: Path | str = "", own: Path | str = "") -> SensitivityCodes:
+    def load(folder: Path | str = "", own: Path | str = "", *, without: Collection[Path] = ()) -> SensitivityCodes:
         """Read the lists of an ``ig`` folder ("": the folder in the package), and those that an institution imported ("": none).
+
+        ``without`` names files of the folder ``own`` that are about to be replaced.
 
         Raises ValueError with a message for the operator if the folder lacks sensitive or ordinary lists, if a ValueSet has parts that
         this reader does not understand (an incomplete list would disclose sensitive content), or if the folder ``own`` is missing.
@@ -50,8 +52,9 @@ class SensitivityCodes:
         if own:
             if not Path(own).is_dir():
                 raise ValueError(f"There is no folder {own} with the institution's code lists (FHIR_SERVER_CODES_PATH).")
-            for path in sorted(Path(own).glob("*.json")):
-                read_value_set(lists, path)
+            for path in sorted(path for path in Path(own).glob("*.json") if path not in without):
+                if not read_value_set(lists, path):
+                    raise ValueError(f"{path}: the name of a code list begins with {', '.join(KINDS)} (FHIR_SERVER_CODES_PATH).")
         return SensitivityCodes(lists, words)
 
     def classify(self, system: str, code: str) -> CodeClassification:

@@ -16,5 +16,5 @@ TYPE = ResourceType(
     ),
     summaries=("total",),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("facility", "provider"),
+    departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

@@ -17,5 +17,5 @@ TYPE = ResourceType(
     summaries=("total", "payment", "benefitBalance", "adjudication"),
     depends_on=("claim", "claimResponse"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("facility", "provider"),
+    departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

@@ -41,7 +41,8 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
     ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller must
     see to see the part.  ``pairs`` is what versions of before ``guarded_parts`` hold, until they are labeled again.  ``declassifies``: with
-    this version, what earlier ones have lent to other rows is released.
+    this version, what earlier ones have lent to other rows is released.  ``own_release_at``: the release date that the version
+    itself states, if any.
     """
 
     version: int
@@ -52,6 +53,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     pairs: tuple[tuple[str, str], ...] = ()
     guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
     declassifies: bool = False
+    own_release_at: int = 0
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -59,6 +59,15 @@ def test_an_invoice_line_is_known_if_its_charge_is() -> None:
     assert not found & {"lineItem.1", "lineItem.2"}
 
 
+def test_the_answer_to_a_hidden_line_is_hidden() -> None:
+    bill = claim("Claim", {"sequence": 2, "productOrService": code(CPT, "87389")}) | {"id": "c"}
+    answer = row("ClaimResponse", request={"reference": "Claim/c"}, item=[{"itemSequence": 2}, {"itemSequence": 1}], disposition="settled")
+    for caller in CONFIDENTIAL:
+        seen = shown(caller, answer, bill)
+        assert seen is not None and "item.0" not in seen and "item.1" in seen and "disposition" not in seen
+    assert {"item.0", "disposition"} <= (shown("AS", answer, bill) or set())
+
+
 # Each type: (elements that are known to be ordinary, the same with something that no list knows).
 PHARYNGITIS = sct("195662009")  # acute viral pharyngitis, a listed problem
 KINDS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

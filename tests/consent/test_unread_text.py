@@ -55,6 +55,8 @@ TEXTS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
      result(extension=[{"url": "u", "valueString": "a"}])),
     ("LB", result(_status={"extension": [{"url": "u", "valueMarkdown": "HIV clinic"}]}), "_status.extension.0",
      result(_status={"extension": [{"url": "u", "valueMarkdown": "a"}]})),
+    ("TP", row("Coverage", **{"class": [{"type": sct("1"), "value": "FPACT"}]}), "class.0",
+     row("Coverage", **{"class": [{"type": sct("1"), "value": "B37FC"}]})),
     ("LB", row("Media", note=[{"text": "HIV rash"}], status="completed"), "note.0", row("Media", note=[{"text": "rash"}])),
     ("LB", row("Composition", type=loinc("34133-9"), title="HIV summary"), "", row("Composition", type=loinc("34133-9"), title="Summary")),
 ]  # fmt: skip

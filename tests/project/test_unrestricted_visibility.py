@@ -12,6 +12,7 @@ CALLERS = {
     "access/resolver.py accessible_records": "reads the same facts to find out which records a person may open",
     "maintenance/export.py _export_type": "exports the store for its operator",
     "maintenance/relabel.py _relabel_page": "labels every row again",
+    "maintenance/unclassified.py _rows": "counts unknown codes for the operator",
 }
 
 

@@ -42,6 +42,7 @@ SecurityEventKind = Literal[
     "add-organisation",
     "remove-organisation",
     "rotate-keys",
+    "import-codes",
 ]
 
 
