@@ -37,11 +37,15 @@ class AdmittedClasses:
 
     ``unconditional``: in any row.  ``if_named``: in rows that name the actor in one of these search parameters.
     ``if_referred``: in rows common to all patients, if a row that the caller sees refers to them.
+    ``if_target_named``: in rows that depend on a row that names the actor in one of these.
+    ``guarded``: of the classes of index entries of guarded parts, the types of the guarding rows.
     """
 
     unconditional: Mapping[str, frozenset[int]]
     if_named: Mapping[str, tuple[frozenset[int], tuple[str, ...]]]
     if_referred: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    if_target_named: Mapping[str, tuple[tuple[frozenset[int], tuple[str, ...]], ...]] = field(default_factory=dict)
+    guarded: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -231,21 +235,52 @@ class Permissions:
             yield VisibilityClause(patients, of_patients, self.released_only, narrowed)
             yield VisibilityClause(None, common, self.released_only, narrowed)
         yield from self._clauses_if_named(type, patients, narrowed)
+        yield from self._clauses_if_target_named(type, patients, narrowed)
 
     def _without_denied(self, type: str, narrowed: Filter) -> Filter:
         """The condition without the single rows that a restriction withholds from this caller."""
+        if not self.denied:
+            return narrowed
         ids = frozenset(name.partition("/")[2] for name in self.denied if name.startswith(type + "/"))
-        return AllOf((narrowed, Not(IdIs(ids)))) if ids else narrowed
+        # Rows that mean nothing without a restricted one are withheld with it.
+        return AllOf((narrowed, Not(Has("_depends", RefersTo(self.denied))), *((Not(IdIs(ids)),) if ids else ())))
 
     def _unconditional_classes(self, type: str) -> dict[str, frozenset[int]]:
-        return {data: self.classes.unconditional[data] for data in data_classes(type) if data in self.classes.unconditional}
+        found = {data: self.classes.unconditional[data] for data in data_classes(type) if data in self.classes.unconditional}
+        unsearchable = self._unsearchable()
+        return {data: classes - unsearchable for data, classes in found.items()} if unsearchable else found
+
+    def _unsearchable(self) -> frozenset[int]:
+        """The classes of index entries of guarded parts that this caller may not search by.
+
+        Whether a restriction or a scope hides the guarding row is no part of a class; where one might, the caller does without them.
+        """
+        cache: dict[str, frozenset[int]] = self._admitted  # type: ignore[attr-defined]
+        if "*" not in cache:
+            guarded = self.classes.guarded.items()
+            cache["*"] = frozenset(id for id, types in guarded if self.denied or not all(map(self._reads_all_of, types)))
+        return cache["*"]
+
+    def _reads_all_of(self, type: str) -> bool:
+        return any(not scope.query for scope in (*self.scopes(type, "r"), *self.scopes(type, "s")))
 
     def _clauses_if_named(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
         for data in data_classes(type):
             classes, params = self.classes.if_named.get(data, (frozenset(), ()))
             conditions = tuple(where for param in params if (where := self._names_actor(type, param)))
+            classes -= self._unsearchable()
             if classes and conditions:
                 yield VisibilityClause(patients, classes, self.released_only, AllOf((AnyOf(conditions), narrowed)))
+
+    def _clauses_if_target_named(self, type: str, patients: frozenset[str] | None, narrowed: Filter) -> Iterable[VisibilityClause]:
+        for data in data_classes(type):
+            named, params = self.classes.if_named.get(data, (frozenset[int](), ()))
+            parts = self.classes.unconditional.get(data, named) - self._unsearchable()
+            own = AnyOf(tuple(where for param in params if (where := self._names_actor(type, param)))) if params else EVERYTHING
+            for classes, target_params in self.classes.if_target_named.get(data, ()):
+                # The entries hold the whole reference, also where the policy's parameter is the id.
+                names_actor = AnyOf(tuple(Has(f"_depends.{param}", RefersTo(self.names)) for param in target_params if self.names))
+                yield VisibilityClause(patients, classes | parts, self.released_only, AllOf((own, names_actor, narrowed)))
 
     def _names_actor(self, type: str, param: str) -> Filter | None:
         if param == "_id":

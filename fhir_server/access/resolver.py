@@ -165,15 +165,25 @@ class PermissionResolver:
         if_named: dict[str, set[int]] = {}
         if_referred: dict[str, set[int]] = {}
         params: dict[str, tuple[str, ...]] = {}
+        guarded: dict[int, frozenset[str]] = {}
+        if_target_named: dict[tuple[str, tuple[str, ...]], set[int]] = {}
         for class_id, key in enumerate(keys):
             visibility_class = VisibilityClass.parse(key)
             data = visibility_class.data
+            types = frozenset(type for _, _, type in visibility_class.targets if type)
+            if visibility_class.element.partition("@")[0] and types:
+                guarded[class_id] = types
             if visibility_class.labels & withheld:
                 continue
             if "*" in actor.clearance:
                 # A feed that is cleared for everything must find again all that it wrote.
                 unconditional.setdefault(data, set()).add(class_id)
             elif decision.permits(self._policy, actor, visibility_class):
+                named = [by for target, _, _ in visibility_class.targets if (by := self._own_conditions(actor, target))]
+                if named:
+                    if len(named) == 1 and class_id not in guarded:
+                        if_target_named.setdefault((data, named[0]), set()).add(class_id)
+                    continue
                 condition = decision.own_conditions(self._policy, actor, data)
                 if data in COMMON_DATA_CLASSES and visibility_class.labels:
                     if_referred.setdefault(data, set()).add(class_id)
@@ -184,7 +194,19 @@ class PermissionResolver:
             {data: frozenset(class_ids) for data, class_ids in unconditional.items()},
             {data: (frozenset(class_ids), params[data]) for data, class_ids in if_named.items()},
             {data: frozenset(class_ids) for data, class_ids in if_referred.items()},
+            _by_data(if_target_named),
+            guarded,
         )
+
+    def _own_conditions(self, actor: Actor, data: str) -> tuple[str, ...] | None:
+        return decision.own_conditions(self._policy, actor, data)
+
+
+def _by_data(classes: dict[tuple[str, tuple[str, ...]], set[int]]) -> dict[str, tuple[tuple[frozenset[int], tuple[str, ...]], ...]]:
+    found: dict[str, tuple[tuple[frozenset[int], tuple[str, ...]], ...]] = {}
+    for (data, params), class_ids in classes.items():
+        found[data] = (*found.get(data, ()), (frozenset(class_ids), params))
+    return found
 
 
 def _linked_patient_ids(patient: dict[str, Any] | None) -> frozenset[str]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import pairwise
+from typing import NamedTuple
 
 from fhir_server import jsontext
 from fhir_server.clock import instant_text
@@ -34,23 +35,48 @@ def version_digest(row: Row) -> VersionDigest:
     """The digest of one version."""
     if row.interaction == "delete":
         return VersionDigest(row.version, row.updated, row.class_id, row.release_at, ())
-    references = sorted(row.guarded_references, key=lambda reference: _sort_key(reference.path))
-    named = tuple((_member_names(reference.path), reference.target) for reference in references)
-    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, tuple(_digests(row)), named)
+    rest, parts = _split(row)
+    plain: dict[int, list[bytes]] = {}
+    guarded: dict[tuple[tuple[int, ...], tuple[str, ...]], list[bytes]] = {}
+    for part in parts:
+        if part.targets:
+            guarded.setdefault((part.classes, part.targets), []).append(part.text)
+        elif part.class_id != row.class_id:
+            plain.setdefault(part.class_id, []).append(part.text)
+    digests = ((row.class_id, _digest([rest])), *((class_id, _digest(texts)) for class_id, texts in sorted(plain.items())))
+    guarded_parts = tuple((_digest(texts), *condition) for condition, texts in sorted(guarded.items()))
+    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, (), guarded_parts)
 
 
-def _digests(row: Row) -> Iterator[tuple[int, str]]:
-    rest = with_version_meta(row.body, 0, 0)
-    by_class: dict[int, list[bytes]] = {}
-    for element in sorted(row.labeled_elements, key=lambda element: _sort_key(element.path)):
-        part = _at(row.body, element.path)
-        if part:
-            by_class.setdefault(element.class_id, []).append(_member_names(element.path).encode() + part)
-    separate = [*(element.path for element in row.labeled_elements), *(reference.path for reference in row.guarded_references)]
-    yield row.class_id, _digest([jsontext.remove_paths(rest, separate)])
-    for class_id, parts in sorted(by_class.items()):
-        if class_id != row.class_id:
-            yield class_id, _digest(parts)
+class _Part(NamedTuple):
+    """The text of a part without the parts inside it, the class of its index entries, and what a caller must see to see the part."""
+
+    text: bytes
+    class_id: int
+    classes: tuple[int, ...]
+    targets: tuple[str, ...]
+
+
+def _split(row: Row) -> tuple[bytes, list[_Part]]:
+    """The body without version number, time and parts, and the parts in an order that does not depend on hidden items of arrays."""
+    classes = {element.path: element.class_id for element in row.labeled_elements}
+    targets: dict[jsontext.Path, set[str]] = {}
+    for reference in row.guarded_references:
+        if reference.path:
+            targets.setdefault(reference.path, set()).add(reference.target)
+    paths = sorted({*classes, *targets}, key=_sort_key)
+    parts = []
+    for path in paths:
+        text = _at(row.body, path)
+        if not text:
+            continue
+        inner = [other[len(path) :] for other in paths if len(other) > len(path) and other[: len(path)] == path]
+        around = [path[:length] for length in range(1, len(path) + 1)]
+        outer_classes = [classes[prefix] for prefix in around if prefix in classes]
+        guards = sorted(set[str]().union(*(targets.get(prefix, ()) for prefix in around)))
+        own = _member_names(path).encode() + jsontext.remove_paths(text, inner)
+        parts.append(_Part(own, outer_classes[-1] if outer_classes else row.class_id, tuple(sorted({*outer_classes})), tuple(guards)))
+    return jsontext.remove_paths(with_version_meta(row.body, 0, 0), paths), parts
 
 
 def _member_names(path: jsontext.Path) -> str:
@@ -93,7 +119,8 @@ def visible_version(
         newest = position == len(version_digests) - 1
         if not newest and (digest.class_id not in classes or (released is not None and digest.release_at > released)):
             continue
-        parts = tuple(pair for pair in (*digest.digests, *digest.guarded_references) if pair[0] in classes or pair[1] in shown)
+        guarded = [part for part in digest.guarded_parts if classes.issuperset(part[1]) and shown.issuperset(part[2])]
+        parts = (*(pair for pair in digest.digests if pair[0] in classes), *guarded)
         if number == 0 or parts != last or not digest.digests:
             number, updated = number + 1, digest.updated
         last = parts
@@ -104,7 +131,7 @@ def last_updated_entries(row: Row) -> tuple[Entry, ...]:
     """The ``_lastUpdated`` index entries: for each caller, the greatest admitted one is the time that the caller sees.
 
     Each earlier version that differs adds an entry of its own class: who sees that version sees the change after it.
-    Changes of references are the business of :func:`reference_changes`.
+    Changes of guarded parts are the business of :func:`guarded_changes`.
     """
     if not row.version_digests:
         return (last_updated_entry(row.updated, row.class_id),)
@@ -128,13 +155,13 @@ def _changes(version_digests: tuple[VersionDigest, ...], part: int) -> Iterator[
     yield since, part
 
 
-def reference_changes(version_digests: tuple[VersionDigest, ...]) -> dict[str, int]:
-    """By ``Type/id``: the latest instant at which the row began or ceased to refer to it; for rows with a history."""
-    changes: dict[str, int] = {}
+def guarded_changes(version_digests: tuple[VersionDigest, ...]) -> dict[tuple[tuple[int, ...], tuple[str, ...]], int]:
+    """By (classes, targets): the latest instant at which a part changed that is visible with all of these; for rows with a history."""
+    changes: dict[tuple[tuple[int, ...], tuple[str, ...]], int] = {}
     for older, newer in pairwise(version_digests):
         if older.digests and newer.digests:
-            changed = set(older.guarded_references) ^ set(newer.guarded_references)
-            changes |= {target: newer.updated for _, target in changed}
+            changed = set(older.guarded_parts) ^ set(newer.guarded_parts)
+            changes |= {(classes, targets): newer.updated for _, classes, targets in changed}
     return changes
 
 

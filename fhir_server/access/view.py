@@ -6,7 +6,7 @@ references to hidden rows, and with the version number and time that follow from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -23,7 +23,10 @@ from fhir_server.store import Row, Snapshot
 
 
 class VisibleVersion(msgspec.Struct, frozen=True):
-    """A version of a resource as one caller sees it.  ``updated``: microseconds; ``body``: JSON text, empty for a deletion."""
+    """A version of a resource as one caller sees it.
+
+    ``updated``: microseconds; ``body``: JSON text, empty for a deletion; ``is_complete``: nothing can be hidden from this caller.
+    """
 
     type: str
     id: str
@@ -31,6 +34,7 @@ class VisibleVersion(msgspec.Struct, frozen=True):
     updated: int
     body: bytes
     interaction: str = "create"
+    is_complete: bool = False
 
 
 class VisiblePage(NamedTuple):
@@ -166,7 +170,7 @@ class View:
         targets = set(hidden_references.targets(where))
         if targets <= patients:
             return where
-        return hidden_references.limit_to_visible(where, await self.visible_targets(targets))
+        return hidden_references.limit_to_visible(where, await self._shown(targets))
 
     def _visibility(self, type: str, interactions: str) -> Visibility:
         return self.permissions.visibility(type, self.now, interactions, self._referred.get(type, frozenset()))
@@ -190,17 +194,30 @@ class View:
 
     async def _visible_versions(self, rows: Sequence[Row]) -> list[VisibleVersion]:
         if self.permissions.sees_everything:
-            return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction) for row in rows]
-        targets = {reference.target for row in rows for reference in row.guarded_references}
-        targets |= {target for row in rows for digest in row.version_digests for _, target in digest.guarded_references}
-        shown = await self.visible_targets(targets) if targets else frozenset()
+            return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction, True) for row in rows]
+        shown = await self._shown({target for row in rows for target in _guards(row)})
         admitted = {type: self.permissions.admitted_classes(type) for type in {row.type for row in rows}}
         return [self._without_hidden_parts(row, admitted[row.type], shown) for row in rows]
 
+    async def _shown(self, targets: set[str]) -> frozenset[str]:
+        """Those of these ``Type/id`` that do not hide what refers to them: the visible ones, and those that were visible when deleted.
+
+        A deletion that the caller may know of changes no other row; what a hidden row hid stays hidden after its deletion.
+        """
+        shown = await self.visible_targets(targets) if targets else frozenset[str]()
+        hidden = targets - shown
+        deleted = await self._snapshot.deleted_unfiltered(hidden) if hidden else ()
+        return shown | {target for target in deleted if await self._is_deletion_visible(*target.split("/"))}
+
+    async def _is_deletion_visible(self, type: str, id: str) -> bool:
+        versions = await self._snapshot.versions(type, id, self._visibility(type, "rs"))
+        return bool(versions) and versions[-1].interaction == "delete"
+
     async def hidden_paths(self, row: Row) -> list[jsontext.Path]:
-        """The paths of the elements of a row that are hidden from this caller; for a write that replaces the row."""
-        shown = await self.visible_targets(reference.target for reference in row.guarded_references)
-        return _paths_to_remove(row, self.permissions.admitted_classes(row.type), shown)
+        """The paths of the outermost elements of a row that are hidden from this caller; for a write that replaces the row."""
+        shown = await self._shown(set(_guards(row)))
+        hidden = {*_paths_to_remove(row, self.permissions.admitted_classes(row.type), shown)}
+        return [path for path in hidden if not any(path[:length] in hidden for length in range(1, len(path)))]
 
     def _without_hidden_parts(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> VisibleVersion:
         version, updated, body = row.version, row.updated, row.body
@@ -217,7 +234,15 @@ class View:
 def _paths_to_remove(row: Row, admitted: frozenset[int], shown: frozenset[str]) -> list[jsontext.Path]:
     """The paths of the elements of a row whose class is not admitted, and of its references to hidden rows."""
     hidden = [element.path for element in row.labeled_elements if element.class_id not in admitted]
-    return hidden + [reference.path for reference in row.guarded_references if reference.target not in shown]
+    return hidden + [reference.path for reference in row.guarded_references if reference.target not in shown and reference.path]
+
+
+def _guards(row: Row) -> Iterator[str]:
+    """The targets on which it depends what a caller sees of a row, and of its version numbers."""
+    yield from (reference.target for reference in row.guarded_references if reference.path)
+    for digest in row.version_digests:
+        for _, _, targets in digest.guarded_parts:
+            yield from targets
 
 
 def _ids_in(where: Filter) -> frozenset[str] | None:

@@ -42,13 +42,12 @@ def permits(policy: Policy, actor: Actor, key: VisibilityClass) -> bool:
 
     If :func:`own_conditions` returns parameters for the data class, the caller must add them as a condition.
     """
-    element, _, other = key.element.partition("@")
-    if other:
-        data, _, part = other.partition(".")
-        if element and own_conditions(policy, actor, data):
-            return False  # no condition can be met by a contained resource
-        other_key, row_key = VisibilityClass(data, key.labels, part), VisibilityClass(key.data, key.labels, element)
-        return permits(policy, actor, other_key) and permits(policy, actor, row_key)
+    if key.targets:
+        element = key.element.partition("@")[0]
+        if element and any(own_conditions(policy, actor, data) for data, _, _ in key.targets):
+            return False  # no condition can be met by a contained resource or an index entry
+        others = [VisibilityClass(data, key.labels, part) for data, part, _ in key.targets]
+        return all(permits(policy, actor, part) for part in (*others, VisibilityClass(key.data, key.labels, element)))
     if actor.kind not in ACTORS or key.data not in policy.classes or not key.labels <= LABELS:
         return False
     if actor.kind == ActorKind.BACKEND:
@@ -66,6 +65,12 @@ def own_conditions(policy: Policy, actor: Actor, data: str) -> tuple[str, ...] |
     """
     params = {param for level in _levels(actor) for rule in _rules(policy, actor.kind, level, data) for param in rule.by}
     return tuple(sorted(params)) or None
+
+
+def own_parameters(policy: Policy, data: str) -> tuple[str, ...]:
+    """The search parameters by which resources of this data class name the actor who may see them, for any actor."""
+    rules = (rule for (_, ruled), rules in policy.by_actor.items() if ruled == data for rule in rules)
+    return tuple(sorted({param for rule in rules for param in rule.by}))
 
 
 def redactable(policy: Policy, data: str) -> frozenset[str]:

@@ -1,12 +1,13 @@
-"""Collects the parts of a resource that have a visibility class of their own: labeled parts and removable elements."""
+"""Collects the parts of a resource that some callers do not see: labeled parts, removable elements, and what is guarded by other rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.jsontext import Path
+from fhir_server.store import GuardedReference
 
 _CHOSEN_NAMES: Final = frozenset({"nickname", "usual", "anonymous", "temp"})
 
@@ -31,16 +32,29 @@ _PARTLY_KEPT: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], b
 _FREE_TEXT: Final = ("text", "note")
 
 
+class Cut(NamedTuple):
+    """When a part is removed: if one of its labels or the removable element is withheld, or one of the rows ``targets`` is hidden."""
+
+    labels: frozenset[str]
+    element: str
+    targets: frozenset[str]
+
+
 class ElementLabels:
-    """Labels and removable elements by path."""
+    """Labels, removable elements and guards by path."""
 
     def __init__(self) -> None:
         self._labels: dict[Path, set[str]] = {}
         self._elements: dict[Path, str] = {}
+        self._targets: dict[Path, set[str]] = {}
 
     def add(self, path: Path, labels: Iterable[str]) -> None:
         """Add labels to the part at ``path``."""
         self._labels.setdefault(path, set()).update(labels)
+
+    def guard(self, path: Path, target: str) -> None:
+        """Remove the part at ``path`` for callers who do not see the row ``target`` (``Type/id``)."""
+        self._targets.setdefault(path, set()).add(target)
 
     def labels(self, path: Path) -> frozenset[str]:
         """The labels of the part at ``path``."""
@@ -53,11 +67,7 @@ class ElementLabels:
 
     def add_element(self, path: Path, element: str) -> None:
         """Withhold the part at ``path`` from whom the policy withholds ``element`` (see :class:`VisibilityClass`), and as before."""
-        present = self._elements.get(path, "")
-        names, _, rest = element.partition("@")
-        others, _, present_rest = present.partition("@")
-        joined = "+".join(sorted({*names.split("+"), *others.split("+")} - {""}))
-        self._elements[path] = joined + (f"@{rest or present_rest}" if rest or present_rest else "")
+        self._elements[path] = join_elements(self._elements.get(path, ""), element)
 
     def add_inner(self, path: Path, inner: ElementLabels) -> None:
         """Add the labels of the parts of a contained resource at ``path``."""
@@ -65,6 +75,9 @@ class ElementLabels:
             self.add((*path, *part), labels)
         for part, element in inner._elements.items():
             self.add_element((*path, *part), element)
+        for part, targets in inner._targets.items():
+            for target in targets:
+                self.guard((*path, *part), target)
 
     def follow(self, path: Path, other: Path) -> None:
         """Withhold the part at ``path`` from whom the part at ``other`` is withheld."""
@@ -94,6 +107,36 @@ class ElementLabels:
                     if name in inner:
                         self.add_element(("contained", number, name), name)
 
+    def paths(self) -> frozenset[Path]:
+        """The paths of all parts."""
+        return frozenset({*self._labels, *self._elements, *self._targets})
+
+    def cut(self, path: Path) -> Cut:
+        """When the part at ``path`` is removed."""
+        return Cut(frozenset(self._labels.get(path, ())), self._elements.get(path, ""), frozenset(self._targets.get(path, ())))
+
+    def add_cut(self, path: Path, cut: Cut) -> None:
+        """Remove the part at ``path`` whenever ``cut`` says so."""
+        if cut.labels:
+            self.add(path, cut.labels)
+        if cut.element:
+            self.add_element(path, cut.element)
+        for target in cut.targets:
+            self.guard(path, target)
+
+    def discard(self, path: Path) -> None:
+        """The part at ``path`` is no longer a part of its own."""
+        for parts in (self._labels, self._elements, self._targets):
+            parts.pop(path, None)
+
+    def all_labels(self) -> frozenset[str]:
+        """The labels of all parts."""
+        return frozenset().union(*self._labels.values())
+
+    def all_targets(self) -> frozenset[str]:
+        """The targets of all guards."""
+        return frozenset().union(*self._targets.values())
+
     def labeled_elements(self, whole: VisibilityClass) -> tuple[tuple[Path, VisibilityClass], ...]:
         """(path, class) of every part whose class differs from that of the whole resource.
 
@@ -106,10 +149,25 @@ class ElementLabels:
                 outer = classes.get(path[:length])
                 if outer is not None:
                     labels, element = labels | outer.labels, element or outer.element
-            key = VisibilityClass(whole.data, frozenset(labels), element)
-            if key != whole:
-                classes[path] = key
+            if labels != whole.labels or element:
+                classes[path] = VisibilityClass(whole.data, frozenset(labels), element)
         return tuple(classes.items())
+
+    def guarded_references(self) -> tuple[GuardedReference, ...]:
+        """The guards, outer parts first, without those that an outer part has too."""
+        found = []
+        for path in sorted(self._targets, key=_order):
+            enclosing = frozenset[str]().union(*(self._targets.get(path[:length], ()) for length in range(1, len(path))))
+            found += [GuardedReference(path, target) for target in sorted(self._targets[path] - enclosing)]
+        return tuple(found)
+
+
+def join_elements(one: str, other: str) -> str:
+    """The element of what is withheld from whom either of these elements is withheld."""
+    names, *targets = one.split("@")
+    other_names, *other_targets = other.split("@")
+    joined = "+".join(sorted({*names.split("+"), *other_names.split("+")} - {""}))
+    return "@".join((joined, *sorted({*targets, *other_targets})))
 
 
 def _order(path: Path) -> tuple[int, tuple[str, ...]]:

@@ -11,11 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.consent import common_rows, label_codes, label_context, label_members, label_text
+from fhir_server.consent import (
+    common_rows,
+    label_bills,
+    label_codes,
+    label_context,
+    label_dependencies,
+    label_members,
+    label_text,
+    required_elements,
+)
 from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
+from fhir_server.consent.element_labels import Cut
+from fhir_server.consent.label_entries import read_entries
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
 from fhir_server.consent.policy import Policy
@@ -38,6 +49,8 @@ class LabelingResult:
     ``labeled_elements``    (path, class) of the parts with a class of their own
     ``guarded_references``  references that a caller sees only with their target
     ``label_sources``       the ``Type/id`` of the resources it inherits from: it must be labeled again when one changes
+    ``depends_on``          the ``Type/id`` of the resources without which it is not visible
+    ``owners``              (search parameter, ``Type/id``) by which one of these names who may see it
     """
 
     patients: tuple[str, ...]
@@ -46,6 +59,12 @@ class LabelingResult:
     labeled_elements: tuple[tuple[Path, VisibilityClass], ...]
     guarded_references: tuple[GuardedReference, ...]
     label_sources: tuple[str, ...]
+    depends_on: tuple[str, ...] = ()
+    owners: tuple[tuple[str, str], ...] = ()
+
+    def row_guards(self) -> tuple[GuardedReference, ...]:
+        """All guards to store with the row: of its parts, and of the row itself."""
+        return (*self.guarded_references, *(GuardedReference((), target) for target in self.depends_on))
 
 
 class Labeler:
@@ -80,15 +99,21 @@ class Labeler:
 
 async def _label(run: LabelingRun) -> LabelingResult:
     if run.data == "directory":
-        return LabelingResult((), VisibilityClass("directory"), 0, (), label_members.guarded_references(run), ())
+        return _directory_result(run)
     await _read(run)
-    key = VisibilityClass(run.data, frozenset(run.labels))
-    run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
     label_fragments(run)
-    labeled_elements = run.parts.labeled_elements(key)
+    label_members.read_balance(run)
+    label_members.guard_references(run)
+    run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
+    label_members.join_summaries(run)
+    given = Cut(frozenset(run.labels), "", run.own_patients)
+    await label_dependencies.take_over(run, required_elements.lift(run.type.name, run.resource, run.parts, given))
+    _complete(run)
+    key = VisibilityClass(run.data, frozenset(run.labels), run.element)
     return LabelingResult(
-        run.patients, key, run.release, labeled_elements, label_members.guarded_references(run), tuple(sorted(run.label_sources))
-    )
+        run.patients, key, run.release, run.parts.labeled_elements(key), run.parts.guarded_references(),
+        tuple(sorted(run.label_sources)), tuple(sorted(run.depends_on)), tuple(sorted(run.owners)),
+    )  # fmt: skip
 
 
 async def _read(run: LabelingRun) -> None:
@@ -100,15 +125,24 @@ async def _read(run: LabelingRun) -> None:
     label_codes.read_status(run)
     await label_context.read_dependencies(run)
     await read_contained(run)
+    await read_entries(run)
     await label_context.read_context(run)
     await label_context.read_departments(run)
     await label_context.read_referrers(run)
     await label_codes.require_classification(run)
     await label_members.read_members(run)
+    await label_bills.read_answered_lines(run)
     await label_context.read_pointers(run)
     label_text.read_free_text(run)
+    label_members.read_logical_references(run)
     if run.data in COMMON_DATA_CLASSES and (run.parts.has_labels or common_rows.is_specific(run.resource)):
         run.labels.add(SPECIFIC)
+    _complete(run)
+    run.parts.label_narrative(run.resource)
+
+
+def _complete(run: LabelingRun) -> None:
+    """Add the labels that follow from the patients, the data class and the other labels."""
     if run.type.shared_rows == "all" and len(run.patients) > 1:
         run.labels.add(MIXED)
     if run.data == "psynote":
@@ -117,4 +151,13 @@ async def _read(run: LabelingRun) -> None:
         run.labels |= run.possible
     if UNRESOLVED in run.labels:
         run.labels.add(UNCLASSIFIED)
-    run.parts.label_narrative(run.resource)
+
+
+def _directory_result(run: LabelingRun) -> LabelingResult:
+    """The labels of a directory resource: none, but it may refer to resources that some callers do not see."""
+    label_members.guard_references(run)
+    guards = run.parts.guarded_references()
+    required = required_elements.lift(run.type.name, run.resource, run.parts, required_elements.NOTHING)
+    # The directory is the same for all: what it cannot do without is removed all the same.
+    guarded = run.parts.guarded_references() if not required.targets else guards
+    return LabelingResult((), VisibilityClass("directory"), 0, (), guarded, ())

@@ -18,6 +18,7 @@ HELD: Final = "HELD"  # not final, entered in error, or on the hold list
 MIXED: Final = "MIXED"  # about several patients, each of whom would see the others
 PSYNOTE: Final = "PSYNOTE"  # psychotherapy note
 SPECIFIC: Final = "SPECIFIC"  # a row common to all patients that holds more than known codes, so that it may tell of one patient
+WITHHELD: Final = "internal"  # a data class that only callers who see everything see
 LABELS: Final = CATEGORIES | {MC, PHYHOLD, UNCLASSIFIED, UNREAD, UNRESOLVED, HELD, MIXED, PSYNOTE, SPECIFIC}
 
 
@@ -29,11 +30,18 @@ class VisibilityClass:
     Several names, joined by ``+``: the policy removes each of these elements for some actor.
     ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels, or,
     with ``.`` and a name after it, this element of one.  So is a part of a contained resource.
+    ``/`` and a type at the end say which resources these are.  An element ``*@data/Type`` is an index entry of what they guard.
     """
 
     data: str
     labels: frozenset[str] = frozenset()
     element: str = ""
+
+    @property
+    def targets(self) -> tuple[tuple[str, str, str], ...]:
+        """The (data class, element or "", type or "") of what an actor must be able to see, too."""
+        parts = (target.partition("/") for target in self.element.split("@")[1:])
+        return tuple((*part.partition(".")[::2], type) for part, _, type in parts)
 
     def text(self) -> str:
         """The form that a store interns: ``data|LABEL,LABEL|element``, labels sorted."""
@@ -44,3 +52,8 @@ class VisibilityClass:
         """The inverse of :meth:`text`.  Raises ValueError for anything else."""
         data, labels, element = text.split("|")
         return VisibilityClass(data, frozenset(labels.split(",")) if labels else frozenset(), element)
+
+
+def with_target(element: str, data: str, type: str) -> str:
+    """``element`` of a part, or of a resource (""), that is visible only to who may also see a ``type`` of this data class."""
+    return f"{element}@{data}/{type}"

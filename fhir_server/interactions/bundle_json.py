@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
+from fhir_server.access.etags import etag
 from fhir_server.access.view import VisibleVersion
 from fhir_server.clock import instant_text
 from fhir_server.interactions.messages import format_query
@@ -48,14 +49,14 @@ def history(versions: Sequence[VisibleVersion], base: str, path: str) -> bytes:
         method = _METHODS[version.interaction]
         target = version.type if method == "POST" else f"{version.type}/{version.id}"
         entries.append(
-            b'{"fullUrl":%s,%s"request":{"method":"%s","url":%s},"response":{"status":"%s","etag":"W/\\"%d\\"","lastModified":"%s"}}'
+            b'{"fullUrl":%s,%s"request":{"method":"%s","url":%s},"response":{"status":"%s","etag":%s,"lastModified":"%s"}}'
             % (
                 string(url),
                 body,
                 method.encode(),
                 string(target),
                 _STATUS[version.interaction].encode(),
-                version.version,
+                string(etag(version)),
                 instant_text(version.updated).encode(),
             )
         )

@@ -11,7 +11,9 @@ from urllib.parse import parse_qsl, quote_plus
 
 import msgspec
 
+from fhir_server.access.etags import etag
 from fhir_server.access.permissions import Permissions
+from fhir_server.access.view import VisibleVersion
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
 
@@ -134,17 +136,6 @@ def _is_acceptable(accepted: str, media: bytes) -> bool:
     return any(media_type(item.replace(" ", "+")) in _ACCEPTED_AS[media] for item in accepted.split(","))
 
 
-def version_headers(version: int, updated: int) -> tuple[tuple[bytes, bytes], ...]:
-    """The headers of a version: ETag (weak, the version number) and Last-Modified."""
-    return ((b"etag", b'W/"%d"' % version), (b"last-modified", http_date(updated).encode()))
-
-
-def names_version(header: str, version: int) -> bool:
-    """Whether ``If-Match`` or ``If-None-Match`` names this version: ``*``, an ETag or a list of them (RFC 9110, section 13.1)."""
-    return header.strip() == "*" or str(version) in map(etag_version, header.split(","))
-
-
-def etag_version(header: str) -> str:
-    """The version number in one item of an ``If-Match`` or ``If-None-Match`` header, or the trimmed item if it is not an ETag."""
-    etag = re.fullmatch(r'\s*(?:W/)?"([^"]*)"\s*', header)
-    return etag.group(1) if etag else header.strip()
+def version_headers(version: VisibleVersion) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of a version: ETag and Last-Modified."""
+    return ((b"etag", etag(version).encode()), (b"last-modified", http_date(version.updated).encode()))

@@ -84,4 +84,4 @@ def _answer(version: VisibleVersion) -> Response:
     """The meta of a version as the operation's result."""
     text = jsontext.members(version.body)["meta"]
     body = b'{"resourceType":"Parameters","parameter":[{"name":"return","valueMeta":%s}]}' % text
-    return Response(200, body, ((b"content-type", JSON), *version_headers(version.version, version.updated)))
+    return Response(200, body, ((b"content-type", JSON), *version_headers(version)))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from fhir_server.access import etags
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
-from fhir_server.interactions.messages import JSON, Request, Response, names_version, version_headers
+from fhir_server.interactions.messages import JSON, Request, Response, version_headers
 from fhir_server.interactions.service import Service
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id``.  304 if If-None-Match has the visible version.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
+    """``GET Type/id``.  304 if If-None-Match names this body.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
     type, id = request.path[:2]
     version = await view.read(type, id)
-    etag = request.headers.get("if-none-match")
-    if etag is not None and names_version(etag, version.version):
-        return Response(304, headers=version_headers(version.version, version.updated))
+    known = request.headers.get("if-none-match")
+    if known is not None and etags.names_body(known, version):
+        return Response(304, headers=version_headers(version))
     return version_response(version)
 
 
@@ -33,4 +34,4 @@ async def history(view: View, request: Request, service: Service) -> Response:
 
 def version_response(version: VisibleVersion, status: int = 200) -> Response:
     """A response with one version as its body."""
-    return Response(status, version.body, ((b"content-type", JSON), *version_headers(version.version, version.updated)))
+    return Response(status, version.body, ((b"content-type", JSON), *version_headers(version)))

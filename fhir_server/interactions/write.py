@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fhir_server.access import etags
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, meta_rights, read, statements
-from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, names_version, parse_query, version_headers
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.resources.references import versioned_target
 from fhir_server.resources.server_base import server_base
@@ -159,7 +160,7 @@ async def delete_in(context: WriteContext, request: Request) -> Response:
         return Response(204)
     app_state.require_own(permissions, current.stored)
     deleted = await context.writer.delete(current.stored)
-    return Response(204, headers=version_headers(deleted.version, deleted.updated)[:1])
+    return Response(204, headers=version_headers(VisibleVersion(type, id, deleted.version, deleted.updated, b""))[:1])
 
 
 def require_writable(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
@@ -222,15 +223,15 @@ def _require_match(request: Request, visible: VisibleVersion | None) -> None:
 
     Raises Problem ``precondition`` or ``not_found``.
     """
-    etags = request.headers.get("if-none-match")
-    if etags is not None and visible is not None and names_version(etags, visible.version):
+    excluded = request.headers.get("if-none-match")
+    if excluded is not None and visible is not None and etags.names_version(excluded, visible):
         raise Problem("precondition", "If-None-Match names the current version.")
-    etags = request.headers.get("if-match")
-    if etags is None:
+    required = request.headers.get("if-match")
+    if required is None:
         return
     if visible is None:
         raise not_found(*request.path[:2])
-    if not names_version(etags, visible.version):
+    if not etags.names_version(required, visible):
         raise Problem("precondition", "If-Match does not name the current version.")
 
 
@@ -284,9 +285,9 @@ async def _written_response(context: WriteContext, row: Row, status: int, reques
     """The response to a write: the same headers for all callers, and as much of a body as the caller prefers and may see."""
     view = await service.view_in_transaction(context.view, context.tx)
     visible = await view.visible_after_write(row)
-    version, updated = (visible.version, visible.updated) if visible else (1, row.updated)
-    location = f"{service.base}/{row.type}/{row.id}/_history/{version}".encode()
-    headers = ((b"location", location), *version_headers(version, updated))
+    version = visible or VisibleVersion(row.type, row.id, 1, row.updated, b"")
+    location = f"{service.base}/{row.type}/{row.id}/_history/{version.version}".encode()
+    headers = ((b"location", location), *version_headers(version))
     preference = request.preference("return", "representation")
     if preference == "minimal" or (visible is None and preference == "representation"):
         return Response(status, headers=headers)

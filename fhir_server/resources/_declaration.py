@@ -24,6 +24,7 @@ class ResourceType:
     ``shared_rows``           "all": a resource of several patients is labeled MIXED; "each": each patient sees it
     ``inherits_labels_from``  paths of references to resources whose categories this one inherits (visit, order, department)
     ``member_references``     paths of references to members: their labels become labels of the element that refers to them
+    ``summaries``             elements that sum up the members, besides those of every type (conclusion, note, narrative ...)
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
     ``inherits_from_referrers``  reference parameters ("Type.param"): it takes the labels and release dates of resources that name it there
@@ -42,6 +43,7 @@ class ResourceType:
     shared_rows: Literal["all", "each"] = "all"
     inherits_labels_from: tuple[str, ...] = ()
     member_references: tuple[str, ...] = ()
+    summaries: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     inherits_from_referrers: tuple[str, ...] = ()
     hidden_status: frozenset[str] = frozenset()

@@ -8,4 +8,5 @@ TYPE = ResourceType(
     subjects=("entity.what",),
     inherits_labels_from=("agent.location",),
     member_references=("entity.what",),
+    summaries=("outcomeDesc",),
 )

@@ -7,7 +7,14 @@ TYPE = ResourceType(
     "billing",
     subjects=("patient",),
     inherits_labels_from=("facility", "prescription", "referral", "item.encounter"),
-    member_references=("related.claim", "item.encounter"),
+    member_references=(
+        "related.claim",
+        "item.encounter",
+        "diagnosis.diagnosis[x]",
+        "procedure.procedure[x]",
+        "supportingInfo.value[x]",
+    ),
+    summaries=("total",),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("facility", "provider"),
+    departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

@@ -8,5 +8,6 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf", "inResponseTo", "reasonReference"),
     member_references=("about", "payload.content[x]"),
+    summaries=("payload", "topic"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),
 )

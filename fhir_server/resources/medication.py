@@ -5,6 +5,7 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Medication",
     "medication-definition",
+    inherits_labels_from=("ingredient.item[x]",),
     hidden_status=frozenset({"entered-in-error"}),
     seen_through=(
         ("MedicationRequest", "medication"),

@@ -57,6 +57,12 @@ class Snapshot(Protocol):
         A deletion is a Row with interaction ``delete``, the class of the version before it and an empty body.
         """
 
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        """Return those of these references (``Type/id``) whose newest version is a deletion, visible or not.
+
+        For code that then asks :meth:`versions` whether the deletion is visible.
+        """
+
     async def classes(self) -> tuple[str, ...]:
         """Return the keys of all visibility classes.  A class's id is its index here."""
 

@@ -102,6 +102,11 @@ class _Transaction:
         pairs = {target: target.partition("/") for target in targets}
         return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, visibilities(type))])
 
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        keys = {target: target.partition("/") for target in targets}
+        histories = {target: self._state.history.get((type, id), ()) for target, (type, _, id) in keys.items()}
+        return frozenset(target for target, versions in histories.items() if versions and versions[-1].is_deletion)
+
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         versions = self._state.history.get((type, id), ())
         contents = [version for version in versions if not version.is_deletion]

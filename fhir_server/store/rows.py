@@ -26,7 +26,10 @@ class LabeledElement(msgspec.Struct, frozen=True, array_like=True):
 
 
 class GuardedReference(msgspec.Struct, frozen=True, array_like=True):
-    """A literal reference at ``path`` that is removed from an answer unless its ``target`` is visible to the caller."""
+    """What is removed from an answer unless the row ``target`` is visible to the caller: a reference to it, or what discloses it.
+
+    The empty path is the row itself: it is visible only to who sees ``target``, which its class and its index entries ensure.
+    """
 
     path: Path
     target: str
@@ -36,8 +39,10 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     """What version numbers are computed from, for each caller, without reading bodies.
 
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
-    ``guarded_references`` holds (target, member that contains the reference), in order.  ``declassifies``: with this version, what
-    earlier ones have lent to other rows is released.
+    ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller must
+    see to see the part.  ``pairs`` is what versions of before ``guarded_parts`` hold, until they are labeled again.  ``declassifies``: with
+    this version, what earlier ones have lent to other rows is released.  ``own_release_at``: the release date that the version
+    itself states, if any.
     """
 
     version: int
@@ -45,8 +50,10 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     class_id: int
     release_at: int
     digests: tuple[tuple[int, str], ...]
-    guarded_references: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
     declassifies: bool = False
+    own_release_at: int = 0
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache, partial, reduce
 from typing import Any, Final
 
 import msgspec
@@ -15,14 +15,16 @@ from fhir_server.access.permissions import INTERNAL
 from fhir_server.consent import security_labels
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import read_versions
-from fhir_server.consent.label_sources import Bodies, Body, LabelSource, lent_class, no_bodies
+from fhir_server.consent.element_labels import join_elements
+from fhir_server.consent.label_sources import Bodies, Body, LabelSource, LendingVersion, lent_class, no_bodies
 from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
-from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass
+from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass, with_target
 from fhir_server.resources import catalog
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
+from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
 
 _RESTRAINT: Final = frozenset({PHYHOLD})
@@ -46,8 +48,11 @@ class RowLabeler:
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
 
-    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> IndexedRow:
-        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it."""
+    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...], *, stored: Row | None = None) -> IndexedRow:
+        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it.
+
+        ``stored``: the row as it is stored, whose labels it keeps besides its new ones.
+        """
         name = f"{row.type}/{row.id}"
 
         async def find_source(type: str, id: str) -> LabelSource | None:
@@ -66,12 +71,18 @@ class RowLabeler:
             elements.append(LabeledElement(path, await self._class_id(key)))
         row = msgspec.structs.replace(
             row, patients=labels.patients, class_id=await self._class_id(labels.key), release_at=labels.release_at,
-            labeled_elements=tuple(elements), guarded_references=labels.guarded_references,
+            labeled_elements=tuple(elements), guarded_references=labels.row_guards(),
         )  # fmt: skip
-        if history:
-            digest = msgspec.structs.replace(versions.version_digest(row), declassifies=security_labels.declassifies(value))
+        if stored is not None:
+            row = await joined(stored, row, await self._tx.classes(), self._class_id)
+        if history or row.release_at:
+            digest = msgspec.structs.replace(
+                versions.version_digest(row),
+                declassifies=security_labels.declassifies(value),
+                own_release_at=security_labels.release_at(value, self._labeler.policy.timezone),
+            )
             row = msgspec.structs.replace(row, version_digests=(*history, digest))
-        entries = _with_class_ids(index.entries(row.type, value, self._base), row)
+        entries = await self._with_guarded_classes(_with_class_ids(index.entries(row.type, value, self._base), row), row, labels)
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
         sources = [source for source in labels.label_sources if source not in indexed]
         own = await self._reference_entries(row, value, labels, sources)
@@ -83,12 +94,14 @@ class RowLabeler:
         ``sources``: the resources from which the row inherits without an entry of a search parameter that refers to them.
         """
         internal = await self._class_id(INTERNAL) if sources else 0
-        changes = versions.reference_changes(row.version_digests).items()
         entries = [
-            versions.last_updated_entry(time, await self._class_id(await self._class_of_both(labels, name))) for name, time in changes
+            versions.last_updated_entry(time, await self._guarded_class_id(labels, classes, targets))
+            for (classes, targets), time in versions.guarded_changes(row.version_digests).items()
         ]
+        entries += [Entry("_depends", "reference", (target,), (), row.class_id) for target in labels.depends_on]
+        entries += [Entry(f"_depends.{param}", "reference", (name,), (), row.class_id) for param, name in labels.owners]
         entries += [Entry("_refers", "reference", (source,), (), internal) for source in sources]
-        targets = {reference.target for reference in labels.guarded_references}
+        targets = {reference.target for reference in row.guarded_references}
         people = sorted(target for target in targets if target.startswith("RelatedPerson/"))
         if labels.key.data == "app-state":
             entries.append(Entry(OWNER_PARAM, "reference", (value["meta"]["source"],), (), row.class_id))
@@ -100,7 +113,8 @@ class RowLabeler:
         if source.key.data == "directory":
             # Everybody sees the directory, so a row of it lends the same after its deletion.
             return (read_versions(self._labeler.codes, row.type, await source.bodies()),) if row.type in DEPARTMENTS else ()
-        return (source.key, source.release_at, source.data_classes, row.class_id, row.release_at, row.patients, row.interaction == "delete")
+        ended = row.interaction == "delete"
+        return (source.key, source.release_at, source.data_classes, row.class_id, row.release_at, row.patients, source.depends_on, ended)
 
     async def has_labels(self, row: Row) -> bool:
         """Whether a row lends any label or a release date."""
@@ -115,14 +129,39 @@ class RowLabeler:
         """The rows that were labeled in this transaction while ``name``, to which they refer, was not yet written."""
         return self._waiting.pop(name, set())
 
-    async def _class_of_both(self, labels: LabelingResult, name: str) -> VisibilityClass:
-        """The class of a fact that only callers who see both the row and another row, to which it refers, may know."""
-        type, _, id = name.partition("/")
-        other = await self._tx.read_unfiltered(type, id)
-        if other is None or other.interaction == "delete" or other.release_at or not set(other.patients) <= set(labels.patients):
-            return INTERNAL
-        key = VisibilityClass.parse((await self._tx.classes())[other.class_id])
-        return VisibilityClass(labels.key.data, labels.key.labels | key.labels, f"@{key.data}")
+    async def _with_guarded_classes(self, entries: list[Entry], row: Row, labels: LabelingResult) -> list[Entry]:
+        """The entries; those of guarded parts with a class that only callers who see the guarding rows are admitted to.
+
+        A reference that is guarded by its own target needs none: a search by it looks the target up (``search/hidden_references.py``).
+        """
+        guards = [reference for reference in row.guarded_references if reference.path]
+        members = {reference.path[0] for reference in guards}
+        found = []
+        for entry in entries:
+            if entry.path and entry.path[0] in members:
+                around = {reference.target for reference in guards if _overlap(reference.path, entry.path)} - {entry.value[0]}
+                if around:
+                    class_id = await self._guarded_class_id(labels, (entry.class_id,), tuple(sorted(around)))
+                    entry = msgspec.structs.replace(entry, class_id=class_id)
+            found.append(entry)
+        return found
+
+    async def _guarded_class_id(self, labels: LabelingResult, classes: tuple[int, ...], targets: tuple[str, ...]) -> int:
+        """The class of a fact that only callers who see parts of these classes and all of these rows may know."""
+        keys = await self._tx.classes()
+        parts = [VisibilityClass.parse(keys[class_id]) for class_id in classes]
+        combined = labels.key.labels.union(*(part.labels for part in parts))
+        element = reduce(join_elements, (part.element for part in parts if not part.element.startswith("@")), "") or "*"
+        for target in targets:
+            type, _, id = target.partition("/")
+            other = await self._tx.read_unfiltered(type, id)
+            # Neither release nor the patients of another row can be told from a class.
+            if other is None or other.release_at or not set(other.patients) <= set(labels.patients):
+                return await self._class_id(INTERNAL)
+            key = VisibilityClass.parse((await self._tx.classes())[other.class_id])
+            combined |= key.labels
+            element = join_elements(with_target(element, key.data, type), key.element)
+        return await self._class_id(VisibilityClass(labels.key.data, combined, element))
 
     async def _class_id(self, key: VisibilityClass) -> int:
         class_id = self._class_ids.get(key)
@@ -146,15 +185,17 @@ class RowLabeler:
         earlier = partial(self._earlier_bodies, newest, since) if newest.version > since else no_bodies
         lending = await self._own_classes(row, parsed, earlier) or await self._stored_classes(row, since)
         key, release = lent_class(lending)
-        return LabelSource(key, release, parsed, earlier, frozenset(key.data for key, _ in lending))
+        depends_on = tuple(reference.target for reference in newest.guarded_references if not reference.path)
+        data = frozenset(version.key.data for version in lending)
+        return LabelSource(key, release, parsed, earlier, data, depends_on)
 
-    async def _stored_classes(self, row: Row, since: int) -> list[tuple[VisibilityClass, int]]:
-        """(class, release date) of the versions from ``since`` on, as they are stored."""
+    async def _stored_classes(self, row: Row, since: int) -> list[LendingVersion]:
+        """The versions from ``since`` on, as they are stored."""
         keys = await self._tx.classes()
-        stored = [(digest.class_id, digest.release_at) for digest in row.version_digests if digest.version >= since]
-        return [(_visibility_class(keys[class_id]), release) for class_id, release in stored or [(row.class_id, row.release_at)]]
+        stored = [(d.class_id, d.release_at, d.own_release_at) for d in row.version_digests if d.version >= since]
+        return [LendingVersion(_visibility_class(keys[id]), *release) for id, *release in stored or [(row.class_id, row.release_at, 0)]]
 
-    async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[tuple[VisibilityClass, int]]:
+    async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[LendingVersion]:
         """The same without the labels of rows that refer to it: a specimen does not pass them from one result on to the others.
 
         Empty if rows of this type take no labels from those that refer to them, or while this row is being read.
@@ -165,7 +206,7 @@ class RowLabeler:
         self._being_read.add(name)
         labeled = [await self._labeler.label(row.type, body, self._label_source) for body in (*await earlier(), parsed())]
         self._being_read.remove(name)
-        return [(labels.key, labels.release_at) for labels in labeled]
+        return [LendingVersion(labels.key, labels.release_at, 0) for labels in labeled]
 
     async def _ended_by(self, deletion: Row) -> Row:
         """The version that a deletion ended; the deletion may be a past version by now."""
@@ -216,6 +257,11 @@ def _with_class_ids(entries: Iterable[Entry], row: Row) -> list[Entry]:
         )
         for entry in entries
     ]  # fmt: skip
+
+
+def _overlap(path: jsontext.Path, other: jsontext.Path) -> bool:
+    length = min(len(path), len(other))
+    return path[:length] == other[:length]
 
 
 def _class_at(path: jsontext.Path, elements: list[LabeledElement], row_class: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fhir_server.clock import MAX_INSTANT
@@ -168,6 +170,25 @@ def test_types_of_returns_types_of_the_patients_current_rows(run: RunScenario) -
             assert await snapshot.types_of_unfiltered(frozenset({"p2"})) == {"Condition"}
             assert await snapshot.types_of_unfiltered(frozenset({"p1", "p3", "nobody"})) == {OBS, "Condition", "Goal"}
             assert await snapshot.types_of_unfiltered(frozenset()) == frozenset()
+
+    run(scenario)
+
+
+def test_deleted_of_returns_those_whose_newest_version_is_a_deletion(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        await put(store, record("here"), record("gone", class_id=3), record("back"))
+        await drop(store, "gone", "back")
+        await put(store, record("back", version=3))
+        names = [f"{OBS}/{id}" for id in ("here", "gone", "back", "never")] + ["Nonsense/x"]
+        async with store.snapshot() as snapshot:
+            assert await snapshot.deleted_unfiltered(names) == {f"{OBS}/gone"}
+            assert await snapshot.deleted_unfiltered(()) == frozenset()
+
+        async def job(transaction: Any) -> frozenset[str]:
+            await transaction.delete(row("here", version=2, body=b"", interaction="delete"))
+            return await transaction.deleted_unfiltered(names)  # type: ignore[no-any-return]
+
+        assert await store.write(job) == {f"{OBS}/gone", f"{OBS}/here"}
 
     run(scenario)
 

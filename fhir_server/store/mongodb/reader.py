@@ -138,6 +138,15 @@ class MongoSnapshot:
         found = await self._find_current({"_id": {"$in": sorted(set(targets))}}, docs.VISIBILITY)
         return frozenset([document["_id"] for document in await self._admitted_documents(found, visibilities)])
 
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        names = sorted(set(targets))
+        if not names:
+            return frozenset()
+        past = await self._find_in(self._connection.history, {"rid": {"$in": names}}, {"rid": 1, "_id": 0})
+        stored = {str(document["rid"]) for document in past}
+        current = await self._find_current({"_id": {"$in": sorted(stored)}}, {"_id": 1}) if stored else []
+        return frozenset(stored - {str(document["_id"]) for document in current})
+
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         rid, fields = docs.document_id(type, id), docs.ROW | docs.ENTRIES
         current = await self._find_current({"_id": rid}, docs.VISIBILITY)

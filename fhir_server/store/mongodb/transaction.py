@@ -76,6 +76,10 @@ class MongoTransaction(MongoSnapshot):
     async def _with_entries(self, names: list[str]) -> list[docs.Document]:
         return await self._cache.current(names)
 
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        await self._flush()
+        return await super().deleted_unfiltered(targets)
+
     async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
         await self._flush()
         return await super().versions(type, id, visibility)

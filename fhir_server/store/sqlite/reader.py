@@ -46,6 +46,10 @@ _NEWEST: Final = (
     " SELECT * FROM (SELECT rid, vclass, release_at, 1 FROM past WHERE type = ?1 AND id = ?2 AND interaction <> 2"
     " AND NOT EXISTS (SELECT 1 FROM res WHERE type = ?1 AND id = ?2) ORDER BY version DESC LIMIT 1)) r WHERE 1"
 )
+# A resource without a current row that has a past one was deleted.
+_DELETED: Final = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM past WHERE type = ? AND id = ?) AND NOT EXISTS (SELECT 1 FROM res WHERE type = ? AND id = ?)"
+)
 _HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <= ?"
 _HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
 # one index lookup for each band, however many rows the patient has
@@ -213,6 +217,11 @@ class SqliteSnapshot:
                 if self._admits(visibility, type, id, rows_.decode_patients(rid, extra, self.names), class_id, release_at, rid):
                     visible.append(f"{type}/{id}")
         return frozenset(visible)
+
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        pairs = {target: target.partition("/") for target in targets}
+        keys = {target: (self.names.number("type:" + type), id) for target, (type, _, id) in pairs.items()}
+        return frozenset([target for target, key in keys.items() if self.rows(_DELETED, key + key)])
 
     async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
         found: set[int] = set()

@@ -1,0 +1,150 @@
+"""Keeps what is served valid: a part whose removal would leave an object invalid takes the object along (http://hl7.org/fhir/R4).
+
+If every value of a required element can be removed, the object that requires it is removed with any of them; if that object is the
+resource, the resource itself is withheld from whom the element is hidden.  So nobody is served an invalid resource.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fhir_server.consent.element_labels import Cut, ElementLabels, join_elements
+from fhir_server.jsontext import Path
+from fhir_server.resources.requirements import place_of, requirements
+
+NOTHING = Cut(frozenset(), "", frozenset())
+
+
+def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut) -> Cut:
+    """Move the parts that their objects cannot do without to these objects; returns what the resource as a whole takes over.
+
+    ``given``: what hides nothing of it from who sees the resource: its own labels, and the ``Patient/id`` of its patients, each of whom
+    sees the items that name them.
+    """
+    row = NOTHING
+    while True:
+        row = _union((row, _lift(type, resource, parts, given)))
+        if not _join_contained(resource, parts, _union((row, given))):
+            return row
+
+
+def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut) -> Cut:
+    row, done = NOTHING, set[Path]()
+    while waiting := {_container(path) for path in parts.paths()} - done:
+        container = max(waiting, key=lambda path: (len(path), str(path)))
+        done.add(container)
+        node = _at(resource, container)
+        if not isinstance(node, dict):
+            continue
+        sources = _indispensable(type, resource, container, node, parts, given)
+        if not sources:
+            continue
+        cut = _union(parts.cut(path) for path in sources)
+        for path in sources:
+            parts.discard(path)
+        if container:
+            parts.add_cut(container, cut)
+        else:
+            row = _union((row, cut))
+    return row
+
+
+def _indispensable(
+    type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], parts: ElementLabels, given: Cut
+) -> set[Path]:
+    """The parts in this object without which it is empty or not valid."""
+    place = place_of(type, resource, container)
+    groups = [(required.members(node), required.least) for required in (requirements(place) if place else ())]
+    if container:
+        groups.append(([name for name in node if name != "id"], 1))  # an object that loses all of its members is removed
+    found: set[Path] = set()
+    for names, least in groups:
+        values = [_part_of(parts, given, path) for name in names for path in _values((*container, name), node[name])]
+        if any(values) and values.count(()) < least:
+            found |= {path for path in values if path}
+    return found
+
+
+def _part_of(parts: ElementLabels, given: Cut, path: Path) -> Path:
+    """The part that removes the value at ``path``, or () if the value stays."""
+    for candidate in (path, path[:-1]) if isinstance(path[-1], int) else (path,):
+        cut = parts.cut(candidate)
+        if not _covers(given, cut):
+            return candidate
+    return ()
+
+
+def _values(path: Path, value: Any) -> Iterator[Path]:
+    if isinstance(value, list):
+        yield from ((*path, number) for number in range(len(value)))
+    else:
+        yield path
+
+
+def _join_contained(resource: Mapping[str, Any], parts: ElementLabels, row: Cut) -> bool:
+    """Remove a contained resource together with the references to it; whether that added anything to what ``row`` says of the whole."""
+    if "contained" not in resource or not parts.paths():
+        return False
+    added = False
+    references = list(_fragments(resource, ()))
+    for number, inner in enumerate(resource["contained"]):
+        own = ("contained", number)
+        to_it = [path for path, fragment in references if fragment == f"#{inner.get('id')}" and path[:2] != own]
+        cut = _cut_around(parts, own)
+        if to_it and all(_cut_around(parts, path) != NOTHING for path in to_it):
+            cut = _union((cut, *(_cut_around(parts, path) for path in to_it)))  # nothing else refers to it
+        for path in (own, *to_it):
+            if not _covers(_union((row, _cut_around(parts, path))), cut):
+                parts.add_cut(path, cut)
+                added = True
+    return added
+
+
+def _covers(cut: Cut, other: Cut) -> bool:
+    """Whether ``cut`` removes a part whenever ``other`` does."""
+    return (
+        other.labels <= cut.labels
+        and other.targets <= cut.targets
+        and (not other.element or join_elements(cut.element, other.element) == cut.element)
+    )
+
+
+def _cut_around(parts: ElementLabels, path: Path) -> Cut:
+    """When the part at ``path`` is removed, by itself or with what encloses it."""
+    return _union(parts.cut(path[:length]) for length in range(1, len(path) + 1))
+
+
+def _fragments(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """(path, reference) of each Reference to a contained resource."""
+    if isinstance(node, dict):
+        reference = node.get("reference")
+        if isinstance(reference, str) and reference.startswith("#"):
+            yield path, reference
+        for name, value in node.items():
+            yield from _fragments(value, (*path, name))
+    elif isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from _fragments(item, (*path, number))
+
+
+def _union(cuts: Any) -> Cut:
+    cuts = tuple(cuts)
+    return Cut(
+        frozenset().union(*(cut.labels for cut in cuts)),
+        functools.reduce(join_elements, (cut.element for cut in cuts if cut.element), ""),
+        frozenset().union(*(cut.targets for cut in cuts)),
+    )
+
+
+def _container(path: Path) -> Path:
+    """The path of the object that the part at ``path`` belongs to."""
+    return path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
+
+
+def _at(resource: Mapping[str, Any], path: Path) -> Any:
+    node: Any = resource
+    for step in path:
+        node = node[step]
+    return node
