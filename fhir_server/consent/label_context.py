@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fhir_server.consent.departments import TYPES as DEPARTMENT_TYPES
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, patient_ids
 from fhir_server.consent.visibility_classes import UNCLASSIFIED, UNRESOLVED
@@ -76,7 +77,7 @@ async def read_departments(run: LabelingRun) -> None:
 async def read_pointers(run: LabelingRun) -> None:
     """Step 8: a reference to a department, a role or a person of a sensitive specialty is a part with its category."""
     for mention in run.mentions:
-        if mention.target is not None:
+        if mention.target is not None and mention.target[0] in DEPARTMENT_TYPES:
             department = await run.department("/".join(mention.target))
             if department is not None and department.labels:
                 run.parts.add(elements.removal_path(run.type.name, mention.path), department.labels)

@@ -34,6 +34,7 @@ class LabelSource:
     ``parsed``      parses its newest body
     ``earlier``     parses the bodies before that from which others still inherit, oldest first
     ``former_data`` the data classes of the versions before
+    ``text``        the JSON text of the body, if there is no other one
     """
 
     key: VisibilityClass
@@ -41,6 +42,7 @@ class LabelSource:
     parsed: Body
     earlier: Bodies = no_bodies
     former_data: frozenset[str] = frozenset()
+    text: bytes = b""
 
     @property
     def data_classes(self) -> frozenset[str]:
