@@ -104,6 +104,7 @@ async def _read(run: LabelingRun) -> None:
     await label_context.read_departments(run)
     await label_context.read_referrers(run)
     await label_codes.require_classification(run)
+    label_context.read_doubt(run)
     await label_members.read_members(run)
     await label_context.read_pointers(run)
     label_text.read_free_text(run)

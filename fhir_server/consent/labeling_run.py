@@ -62,6 +62,7 @@ class LabelingRun:
         self.parts = ElementLabels()
         self.label_sources: set[str] = set() if label_sources is None else label_sources
         self.mentions = elements.mentions(resource, labeler.base)
+        self.has_known_department = False
         self._departments: dict[str, Department] = {}
 
     def inner(self, declared: ResourceType, body: Mapping[str, Any]) -> LabelingRun:

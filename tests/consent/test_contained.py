@@ -137,10 +137,10 @@ def test_visit_takes_the_specialty_of_whoever_takes_part() -> None:
     assert parts(label(observation(loinc("718-7"), performer=[ref("Practitioner/d")]), doctor)) == {("performer", 0): "lab|MH|"}
 
 
-@pytest.mark.parametrize(
-    "place",
-    [{"identifier": {"value": "PSY-UNIT-4"}}, ref("Location?identifier=urn:bug:loc|1"), ref("urn:uuid:x"), ref("/Location/l"), ref("Location/gone")],
-)  # fmt: skip
+UNREADABLE = [ref(text) for text in ("Location?identifier=urn:bug:loc|1", "urn:uuid:x", "/Location/l", "Location/gone")]
+
+
+@pytest.mark.parametrize("place", [{"identifier": {"value": "PSY-UNIT-4"}}, *UNREADABLE])
 def test_visit_at_a_place_that_cannot_be_read_is_unresolved(place: Json) -> None:
     assert label(encounter(location=[{"location": place}]), location("l", type=role("PSY"))).key.labels == IN_DOUBT
     assert label(encounter(serviceProvider={"identifier": {"value": "PSY-UNIT-4"}})).key.labels == IN_DOUBT
@@ -153,3 +153,12 @@ def test_doubt_of_a_visit_is_inherited_and_that_of_an_order_is_not() -> None:
     assert label(observation(loinc("718-7"), basedOn=[ref("ServiceRequest/s")]), ordered).key.labels == frozenset()
     unknown = order(encounter=ref("Encounter/gone"))
     assert label(observation(loinc("718-7"), basedOn=[ref("ServiceRequest/s")]), unknown).key.labels == IN_DOUBT
+
+
+def test_visit_without_a_code_lends_no_doubt_from_a_known_department() -> None:
+    bare = {name: value for name, value in encounter().items() if name != "type"}
+    at_clinic = {**bare, "location": [{"location": ref("Location/l")}]}
+    result = observation(loinc("718-7"), encounter=ref("Encounter/e"))
+    assert label(result, location("l", type=role("FMC")), at_clinic).key.labels == frozenset()
+    assert label(result, location("l", name="Building 7"), at_clinic).key.labels == IN_DOUBT
+    assert label(result, bare).key.labels == IN_DOUBT
