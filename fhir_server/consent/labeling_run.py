@@ -70,6 +70,7 @@ class LabelingRun:
         self.label_sources: set[str] = set() if label_sources is None else label_sources
         self.mentions = elements.mentions(resource, labeler.base)
         self.kinds: list[tuple[Value, CodeReading | None]] = []
+        self.has_known_department = False
         self._departments: dict[str, Department] = {}
 
     @cached_property
