@@ -72,7 +72,6 @@ def build(package: Path) -> bytes:
         "resources": resources,
         "primitives": {n: _regex(d) for n, d in sorted(structures.items()) if d["kind"] == "primitive-type"},
         "datatypes": sorted(n for n, d in structures.items() if d["kind"] == "complex-type" and not d["abstract"]),
-        "codings": {name: _codings(structures[name]) for name in resources},
         "references": {name: _references(structures[name]) for name in resources},
         "compartment": {r["code"]: r["param"] for r in sorted(patient["resource"], key=_code) if "param" in r},
     }
@@ -163,10 +162,6 @@ def _regex(document: Json) -> str | None:
     value = next(e for e in document["snapshot"]["element"] if e["path"] == f"{document['id']}.value")
     extensions = [x for t in value["type"] for x in t.get("extension", ())]
     return next((x["valueString"] for x in extensions if x["url"] == REGEX), None)
-
-
-def _codings(document: Json) -> list[str]:
-    return [path for path, types in _typed_paths(document) if any(t["code"] in ("CodeableConcept", "Coding") for t in types)]
 
 
 def _references(document: Json) -> dict[str, str]:

@@ -74,7 +74,10 @@ def _walk_primitive(members: dict[str, Node], value: Any, path: Path, found: lis
 def item_of(path: Path, up: int) -> Path:
     """The path so many steps above a value."""
     for _ in range(up):
-        path = path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
+        end = len(path) - 1
+        while not isinstance(path[end], str):
+            end -= 1
+        path = path[:end]
     return path
 
 

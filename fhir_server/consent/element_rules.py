@@ -73,8 +73,8 @@ def _build(name: str, is_part: bool) -> Node:
         path = element.path.partition(".")[2]
         outer, _, last = path.rpartition(".")
         parent = nodes.get(outer)
-        if not path or parent is None:
-            continue
+        if not path or parent is None or (name == "Attachment" and last == "data"):
+            continue  # the data of an Attachment are read with their type
         if element.like:
             parent.members[last] = nodes[element.like.partition(".")[2]]
             continue

@@ -6,7 +6,7 @@ The table of elements says what a coded element counts for (docs/elements.md): `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fhir_server.consent.code_reading import CodeReading, read
 from fhir_server.consent.element_reading import ITEM, Value, item_of
@@ -17,35 +17,43 @@ from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
 from fhir_server.resources import elements
 
+_CODED: Final = frozenset({"kind", "detail", "marks"})
+_SAYING: Final = frozenset({"coding", "display", "text"})
+
 
 def read_codes(run: LabelingRun) -> None:
     """Step 3: codes of coded elements, with the words in their texts and displays."""
     for value in run.values:
-        if value.rule in ("kind", "detail", "marks"):
-            _read_coded(run, value)
+        if value.rule == ITEM or (value.rule == "kind" and type(value.value) is dict and "reference" in value.value):
+            run.kinds.append((value, None))
+        elif value.rule in _CODED:
+            reading = read(run.codes, value.value)
+            if value.rule == "kind":
+                run.kinds.append((value, reading))
+            _read_coded(run, value, reading)
 
 
-def _read_coded(run: LabelingRun, value: Value) -> None:
-    reading = read(run.codes, value.value)
+def _read_coded(run: LabelingRun, value: Value, reading: CodeReading) -> None:
     if run.labeler.is_on_hold(reading):
         run.labels.add(HELD)
-    part = item_of(value.path, value.up) if value.up else value.part
+    unknown = value.rule == "detail" and is_unknown(reading, value.value) and not _decides_data_class(run, value, reading)
+    labels = reading.labels | {UNCLASSIFIED} if unknown else reading.labels
     if value.up:
-        run.label_part(part, reading.labels)
+        run.label_part(item_of(value.path, value.up), labels)
     elif "extension" in value.path:
-        run.add_part(part, reading.labels)
+        run.add_part(value.part, labels)
     else:
         run.labels |= reading.labels
         run.possible |= reading.possible
-    if value.rule == "detail" and is_unknown(reading, value.value) and not _decides_data_class(run, value, reading):
-        run.add_part(part, {UNCLASSIFIED})
+        if unknown:
+            run.add_part(value.part, {UNCLASSIFIED})
 
 
 def is_unknown(reading: CodeReading, value: Any) -> bool:
     """Whether an element says something that no list knows: by a code, or in words without a code."""
-    if reading.classified or reading.neutral or reading.labels or is_administrative(reading):
+    if reading.classified or reading.neutral or is_administrative(reading):
         return False
-    return bool(reading.codes) or (isinstance(value, dict) and bool({"text", "display", "coding"} & value.keys()))
+    return bool(reading.codes) or (not reading.labels and isinstance(value, dict) and not _SAYING.isdisjoint(value))
 
 
 def is_administrative(reading: CodeReading) -> bool:
@@ -64,10 +72,12 @@ def read_status(run: LabelingRun) -> None:
 async def require_classification(run: LabelingRun) -> None:
     """Step 9: a resource or an item whose kind has an unknown code, or that does not say what it is, is unclassified."""
     known: dict[Path, list[bool]] = {(): []} if has_kind(run.type.name) else {}
-    for value in run.values:
+    for value, reading in run.kinds:
         if value.rule == ITEM:
             known.setdefault(value.path, [])
-        elif value.rule == "kind" and (said := await _is_known(run, value)) is not None:
+            continue
+        said = await _is_known_target(run, value.value) if reading is None else _is_known(run, value, reading)
+        if said is not None:
             known.setdefault(item_of(value.path, value.up) if value.up else (), []).append(said)
     for path, answers in known.items():
         if answers and all(answers):
@@ -82,11 +92,8 @@ async def require_classification(run: LabelingRun) -> None:
         run.labels |= frozenset.intersection(*(run.parts.labels(path) for path in items)) or {UNCLASSIFIED}
 
 
-async def _is_known(run: LabelingRun, value: Value) -> bool | None:
+def _is_known(run: LabelingRun, value: Value, reading: CodeReading) -> bool | None:
     """Whether a kind is known as ordinary or as sensitive; None if it says nothing."""
-    if isinstance(value.value, dict) and "reference" in value.value:
-        return await _is_known_target(run, value.value)
-    reading = read(run.codes, value.value)
     if reading.classified or _decides_data_class(run, value, reading):
         return True
     return None if reading.neutral or is_administrative(reading) else False

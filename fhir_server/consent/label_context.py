@@ -67,10 +67,9 @@ async def read_departments(run: LabelingRun) -> None:
     for path in elements.present(run.resource, run.type.departments):
         for _, value in elements.at(run.resource, path):
             department = await run.department(value)
-            if department is None:
-                continue
-            run.labels |= department.labels
-            if not department.is_classified and run.data in _CONTEXTS:
+            run.labels |= department.labels if department is not None else set()
+            is_known = department.is_classified if department is not None else not run.names_unknown_place(value, path)
+            if not is_known and run.data in _CONTEXTS:
                 run.labels |= _IN_DOUBT
 
 

@@ -7,9 +7,9 @@ lent stays lent").
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fhir_server.consent.visibility_classes import CATEGORIES, MC, UNCLASSIFIED, UNRESOLVED, VisibilityClass
 
@@ -55,19 +55,28 @@ class LabelSource:
         return [*await self.earlier(), self.body]
 
 
-def lent_class(versions: Iterable[tuple[VisibilityClass, int]]) -> tuple[VisibilityClass, int]:
+class LendingVersion(NamedTuple):
+    """A version's class and release date, and the release date that it states itself (0: none); the rest is inherited."""
+
+    key: VisibilityClass
+    release_at: int
+    own_release_at: int
+
+
+def lent_class(versions: Sequence[LendingVersion]) -> tuple[VisibilityClass, int]:
     """(class, release date) that versions, oldest first, lend together.
 
-    The labels are those of any version.  Two things end with the newest version, because it settles them for all who see it: doubts
-    (``UNCLASSIFIED``, ``UNRESOLVED``), if it has no label at all, and a release date, if nothing but a category withholds it.
+    The labels are those of any version, and the release date is the latest.  Two things end with the newest version: doubts
+    (``UNCLASSIFIED``, ``UNRESOLVED``) if it has no label at all, and a release date that an earlier version states itself if nothing
+    but categories withhold the newest one.
     """
-    known = list(versions)
-    newest, release = known[-1]
-    if len(known) == 1:
-        return newest, release
-    labels = frozenset[str]().union(*(key.labels for key, _ in known))
-    if not newest.labels:
+    newest = versions[-1]
+    if len(versions) == 1:
+        return newest.key, newest.release_at
+    labels = frozenset[str]().union(*(version.key.labels for version in versions))
+    if not newest.key.labels:
         labels -= _DOUBTS
-    if not newest.labels <= _CONTENT:
-        release = max(release for _, release in known)
-    return VisibilityClass(newest.data, labels), release
+    if newest.key.labels <= _CONTENT:
+        inherited = [version.release_at for version in versions if version.release_at > version.own_release_at]
+        return VisibilityClass(newest.key.data, labels), max([newest.release_at, *inherited])
+    return VisibilityClass(newest.key.data, labels), max(version.release_at for version in versions)

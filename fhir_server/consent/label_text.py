@@ -25,7 +25,9 @@ def read_free_text(run: LabelingRun) -> None:
         labels = reading.labels if reading.complete else reading.labels | {UNREAD}
         if not labels:
             continue
-        if value.part and value.part[0] in SUMMARY and value.part[0] != "contained":
+        if run.type.name == "Binary":
+            run.labels |= labels  # it is nothing but its data
+        elif value.part and value.part[0] in SUMMARY and value.part[0] != "contained":
             run.label_part(value.part, labels)
         else:
             run.add_part(value.part, labels)

@@ -16,6 +16,7 @@ from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
+from fhir_server.consent.label_entries import read_entries
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
 from fhir_server.consent.policy import Policy
@@ -100,6 +101,7 @@ async def _read(run: LabelingRun) -> None:
     label_codes.read_status(run)
     await label_context.read_dependencies(run)
     await read_contained(run)
+    await read_entries(run)
     await label_context.read_context(run)
     await label_context.read_departments(run)
     await label_context.read_referrers(run)

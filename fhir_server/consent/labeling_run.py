@@ -7,9 +7,10 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from fhir_server.consent import element_reading, security_labels
+from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources
-from fhir_server.consent.departments import TYPES as DEPARTMENTS
-from fhir_server.consent.departments import Department, HasBodies, SingleBody, read_department
+from fhir_server.consent.departments import PLACES, Department, HasBodies, SingleBody, read_department
+from fhir_server.consent.departments import TYPES as DEPARTMENT_TYPES
 from fhir_server.consent.element_labels import ElementLabels
 from fhir_server.consent.element_reading import Value, removable
 from fhir_server.consent.label_sources import LabelSource
@@ -68,6 +69,7 @@ class LabelingRun:
         self.parts = ElementLabels()
         self.label_sources: set[str] = set() if label_sources is None else label_sources
         self.mentions = elements.mentions(resource, labeler.base)
+        self.kinds: list[tuple[Value, CodeReading | None]] = []
         self._departments: dict[str, Department] = {}
 
     @cached_property
@@ -103,20 +105,27 @@ class LabelingRun:
 
     def _may_lend(self, value: Any, path: str) -> bool:
         """Whether labels might be inherited from what a reference that names no resource of this server stands for."""
-        if not isinstance(value, dict):
-            return False
-        text = value.get("reference")
+        types = self._possible_types(value, path)
+        return any(type not in catalog() or (type != "Practitioner" and self.labeler.propagates_labels(type)) for type in types)
+
+    def names_unknown_place(self, value: Any, path: str) -> bool:
+        """Whether ``value``, which names no department of this server, stands for one: for a place, a service or a role, not a person."""
+        types = self._possible_types(value, path)
+        return bool(types) and all(type not in catalog() or type in PLACES for type in types)
+
+    def _possible_types(self, value: Any, path: str) -> tuple[str, ...]:
+        """The types of what a reference stands for, if it can be told, that names no resource of this server; "" is an unknown type.
+
+        Empty for what is no such reference: a code, a display alone, the fragment that means the container.
+        """
+        text = value.get("reference") if isinstance(value, dict) else None
         if isinstance(text, str):
             written = written_type(text)
-            return text != "#" and (written is None or self._lends(written.type))
-        if "identifier" not in value:
-            return False
+            return () if text == "#" else (written.type if written else "",)
+        if not isinstance(value, dict) or "identifier" not in value:
+            return ()
         stated = value.get("type")
-        types = (stated,) if isinstance(stated, str) else definitions.references(self.type.name).get(path, ("Resource",))
-        return any(self._lends(type) for type in types)
-
-    def _lends(self, type: str) -> bool:
-        return type not in catalog() or (type not in DEPARTMENTS and self.labeler.propagates_labels(type))
+        return (stated,) if isinstance(stated, str) else definitions.references(self.type.name).get(path, ("",))
 
     async def department(self, value: Any) -> Department | None:
         """What is known of the department to which ``value`` refers, and of all it is part of; None if it refers to none."""
@@ -137,9 +146,9 @@ class LabelingRun:
         if number is not None:
             body = self.contained.bodies[number]
             type = str(body.get("resourceType"))
-            return (type, SingleBody(body)) if type in DEPARTMENTS else None
+            return (type, SingleBody(body)) if type in DEPARTMENT_TYPES else None
         name = elements.target_of(value)
-        if name is None or name[0] not in DEPARTMENTS:
+        if name is None or name[0] not in DEPARTMENT_TYPES:
             return None
         self.label_sources.add("/".join(name))
         return name[0], await self.lookup(*name)

@@ -30,6 +30,7 @@ SYSTEMS: Final = {
     "CPT": code_systems.CPT,
     "NUBC-revenue": code_systems.REVENUE,
     "NDC": code_systems.NDC,
+    "UNII": "http://fdasis.nlm.nih.gov",
     "X12-service-type": code_systems.X12,
     "CMS-place-of-service": code_systems.PLACE,
 }

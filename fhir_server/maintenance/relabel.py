@@ -17,7 +17,7 @@ _PAGE = 500
 
 
 class RelabelReport(NamedTuple):
-    """The number of rows examined, and of those whose labels changed."""
+    """The number of rows examined, and of those whose labels changed; a row that gained some and lost others counts twice."""
 
     examined: int
     changed: int
@@ -29,6 +29,7 @@ class LabelingContext(NamedTuple):
     labeler: Labeler
     base: str
     now: int
+    keeps_labels: bool
 
 
 class _RelabeledPage(NamedTuple):
@@ -40,9 +41,19 @@ class _RelabeledPage(NamedTuple):
 
 
 async def relabel_store(store: Store, labeler: Labeler, base: str, now: int) -> RelabelReport:
-    """Label all current rows again, then advance the permission epoch.  Safe to interrupt and to start again."""
+    """Label all current rows again, then advance the permission epoch.  Safe to interrupt and to start again.
+
+    The first pass adds labels, the second removes those that no longer hold.  So no row is shown because the row from which it
+    inherits has not had its turn.
+    """
+    more = await _relabel_all(store, LabelingContext(labeler, base, now, keeps_labels=True))
+    exact = await _relabel_all(store, LabelingContext(labeler, base, now, keeps_labels=False))
+    await store.write(_advance_epoch)
+    return RelabelReport(exact.examined, more.changed + exact.changed)
+
+
+async def _relabel_all(store: Store, context: LabelingContext) -> RelabelReport:
     examined = changed = 0
-    context = LabelingContext(labeler, base, now)
     for type in sorted(catalog(), key=rank):
         after: Position | None = None
         while True:
@@ -52,7 +63,6 @@ async def relabel_store(store: Store, labeler: Labeler, base: str, now: int) -> 
             after = page.next
             if after is None:
                 break
-    await store.write(_advance_epoch)
     return RelabelReport(examined, changed)
 
 

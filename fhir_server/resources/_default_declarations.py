@@ -51,6 +51,17 @@ SUBJECTS: Final = {
     "Task": ("for",),
 }
 
+# Further elements by which a resource belongs to a department.
+DEPARTMENTS: Final = {
+    "Composition": ("author", "custodian"),
+    "EpisodeOfCare": ("careManager", "managingOrganization"),
+    "Schedule": ("serviceCategory", "serviceType", "specialty"),
+    "Slot": ("serviceCategory", "serviceType", "specialty"),
+}
+
+# What is known of a specimen's results is known of the specimen.
+INHERITS_FROM_REFERRERS: Final = {"Specimen": ("DiagnosticReport.specimen", "Observation.specimen")}
+
 # A resource inherits the categories of the resources of these types that it refers to: visit, order, reason, department.
 CONTEXT_TYPES: Final = frozenset(
     {
@@ -69,6 +80,10 @@ CONTEXT_TYPES: Final = frozenset(
         "ServiceRequest",
     }
 )
+# The same if nothing else may stand there: many elements admit a device among persons.
+ONLY_CONTEXT_TYPES: Final = frozenset({"CareTeam", "Device", "DeviceMetric", "Slot", "Specimen"})
+# A resource inherits the category of the department where these may stand.
+DEPARTMENT_TYPES: Final = frozenset({"HealthcareService", "Location"})
 # Elements that refer to members. A resource does not inherit the categories of its members.
 MEMBER_PATHS: Final = frozenset({"content", "derivedFrom", "entry.item", "event.detail", "related.ref", "section.entry"})
 
@@ -77,17 +92,22 @@ def declaration(name: str) -> ResourceType:
     """The declaration of a type without a file; its data class is ``other`` if the table does not list it."""
     references = definitions.references(name)
     subjects = SUBJECTS.get(name) or _subjects(name)
-    context = tuple(
-        p for p, targets in references.items() if p not in subjects and p not in MEMBER_PATHS and not CONTEXT_TYPES.isdisjoint(targets)
-    )
+    others = {path: targets for path, targets in references.items() if path not in subjects and path not in MEMBER_PATHS}
+    context = tuple(path for path, targets in others.items() if _is_context(targets))
     return ResourceType(
         name,
         data_class(name),
         subjects=subjects,
         inherits_labels_from=context,
+        departments=tuple(path for path, targets in others.items() if not DEPARTMENT_TYPES.isdisjoint(targets)) + DEPARTMENTS.get(name, ()),
         member_references=tuple(path for path in references if path in MEMBER_PATHS),
+        inherits_from_referrers=INHERITS_FROM_REFERRERS.get(name, ()),
         hidden_status=frozenset({"entered-in-error"}) if subjects else frozenset(),
     )
+
+
+def _is_context(targets: tuple[str, ...]) -> bool:
+    return not CONTEXT_TYPES.isdisjoint(targets) or set(targets) <= ONLY_CONTEXT_TYPES
 
 
 def data_class(name: str) -> str:

@@ -8,5 +8,6 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "managingOrganization"),
     member_references=("participant.member", "participant.onBehalfOf", "reasonReference"),
+    departments=("managingOrganization",),
     hidden_status=frozenset({"entered-in-error"}),
 )

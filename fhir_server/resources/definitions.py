@@ -118,12 +118,6 @@ def compartment() -> Mapping[str, tuple[str, ...]]:
 
 
 @functools.cache
-def codings(name: str) -> tuple[str, ...]:
-    """The element paths of a resource type, without its name, that hold codings: ``code``, ``component.value[x]``."""
-    return tuple(_head()["codings"][name])
-
-
-@functools.cache
 def references(name: str) -> Mapping[str, tuple[str, ...]]:
     """Element path, without the type's name -> the types it may refer to ("Resource" for any)."""
     return MappingProxyType({path: tuple(targets.split("|")) for path, targets in _head()["references"][name].items()})

@@ -16,5 +16,5 @@ TYPE = ResourceType(
     inherits_labels_from=("context.encounter", "context.related"),
     member_references=("relatesTo.target",),
     hidden_status=frozenset({"entered-in-error"}),
-    departments=("context.practiceSetting", "context.facilityType", "custodian"),
+    departments=("context.practiceSetting", "context.facilityType", "author", "authenticator", "custodian"),
 )

@@ -9,5 +9,15 @@ TYPE = ResourceType(
     inherits_labels_from=("basedOn", "appointment", "episodeOfCare", "partOf", "location.location", "serviceProvider"),
     member_references=("reasonReference", "diagnosis.condition", "account"),
     hidden_status=frozenset({"entered-in-error"}),
-    departments=("serviceType", "type", "location.location", "serviceProvider"),
+    departments=(
+        "serviceType",
+        "type",
+        "location.location",
+        "serviceProvider",
+        "participant.individual",
+        "hospitalization.origin",
+        "hospitalization.destination",
+        "hospitalization.admitSource",
+        "hospitalization.dischargeDisposition",
+    ),
 )

@@ -9,5 +9,5 @@ TYPE = ResourceType(
     inherits_labels_from=("claim", "facility", "prescription", "referral", "item.encounter"),
     member_references=("related.claim", "item.encounter"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("facility", "provider"),
+    departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

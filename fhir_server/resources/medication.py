@@ -5,5 +5,6 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "Medication",
     "medication-definition",
+    inherits_labels_from=("ingredient.item[x]",),
     hidden_status=frozenset({"entered-in-error"}),
 )

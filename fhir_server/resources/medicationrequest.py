@@ -8,5 +8,6 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "priorPrescription", "medication[x]", "reasonReference"),
     member_references=("detectedIssue", "supportingInformation"),
+    departments=("requester", "performer"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
 )

@@ -18,7 +18,7 @@ TYPE = ResourceType(
         "vital-signs": "vitals",
     },
     subjects=("subject",),
-    inherits_labels_from=("encounter", "basedOn", "partOf", "specimen"),
+    inherits_labels_from=("encounter", "basedOn", "partOf", "specimen", "device", "focus"),
     member_references=("hasMember", "derivedFrom"),
     hidden_status=frozenset({"registered", "preliminary", "entered-in-error"}),
 )

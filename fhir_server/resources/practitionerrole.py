@@ -5,5 +5,5 @@ from fhir_server.resources._declaration import ResourceType
 TYPE = ResourceType(
     "PractitionerRole",
     "directory",
-    departments=("specialty", "healthcareService", "location", "organization"),
+    departments=("code", "specialty", "practitioner", "healthcareService", "location", "organization"),
 )

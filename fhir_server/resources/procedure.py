@@ -9,5 +9,5 @@ TYPE = ResourceType(
     inherits_labels_from=("encounter", "basedOn", "partOf", "location", "reasonReference"),
     member_references=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
     hidden_status=frozenset({"preparation", "entered-in-error"}),
-    departments=("location",),
+    departments=("location", "performer.actor", "performer.onBehalfOf"),
 )

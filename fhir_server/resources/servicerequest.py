@@ -16,5 +16,5 @@ TYPE = ResourceType(
     inherits_labels_from=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),
     member_references=("specimen", "supportingInfo"),
     hidden_status=frozenset({"draft", "entered-in-error"}),
-    departments=("locationReference", "locationCode", "performer", "performerType"),
+    departments=("locationReference", "locationCode", "requester", "performer", "performerType"),
 )

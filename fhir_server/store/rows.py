@@ -37,7 +37,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
 
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
     ``guarded_references`` holds (target, member that contains the reference), in order.  ``declassifies``: with this version, what
-    earlier ones have lent to other rows is released.
+    earlier ones have lent to other rows is released.  ``own_release_at``: the release date that the version itself states, if any.
     """
 
     version: int
@@ -47,6 +47,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     digests: tuple[tuple[int, str], ...]
     guarded_references: tuple[tuple[str, str], ...] = ()
     declassifies: bool = False
+    own_release_at: int = 0
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -18,9 +18,13 @@ from fhir_server.writing.row_labeling import RowLabeler
 
 
 class Propagation:
-    """The relabeling that the writes of one transaction require."""
+    """The relabeling that the writes of one transaction require.
 
-    def __init__(self, tx: Transaction, labeler: Labeler, rows: RowLabeler) -> None:
+    ``keeps_labels``: rows keep the labels they are stored with besides their new ones.
+    """
+
+    def __init__(self, tx: Transaction, labeler: Labeler, rows: RowLabeler, keeps_labels: bool = False) -> None:
+        self._keeps_labels = keeps_labels
         self._tx = tx
         self._labeler = labeler
         self._rows = rows
@@ -98,7 +102,8 @@ class Propagation:
         """A stored version as it would be written now, after ``previous``; a deletion has the labels of the version it ended."""
         history = history_of(previous.row if previous else None)
         if previous is None or version.interaction != "delete":
-            return await self._rows.label(version, jsontext.parse(version.body), history)
+            stored = version if self._keeps_labels else None
+            return await self._rows.label(version, jsontext.parse(version.body), history, stored=stored)
         ended = previous.row
         deletion = msgspec.structs.replace(version, patients=ended.patients, class_id=ended.class_id, release_at=ended.release_at)
         digests = (*history, versions.version_digest(deletion))

@@ -14,13 +14,14 @@ from fhir_server.access.permissions import INTERNAL
 from fhir_server.consent import security_labels
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import read_versions
-from fhir_server.consent.label_sources import Bodies, Body, LabelSource, lent_class, no_bodies
+from fhir_server.consent.label_sources import Bodies, Body, LabelSource, LendingVersion, lent_class, no_bodies
 from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.resources import catalog
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
+from fhir_server.writing.joined_labels import joined
 
 INTERNAL_META = ("security", "tag", "source")
 """Members of meta that say how the server handles the row: only a trusted caller sends or sees them."""
@@ -44,8 +45,11 @@ class RowLabeler:
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
 
-    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...]) -> IndexedRow:
-        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it."""
+    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...], *, stored: Row | None = None) -> IndexedRow:
+        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it.
+
+        ``stored``: the row as it is stored, whose labels it keeps besides its new ones.
+        """
         name = f"{row.type}/{row.id}"
 
         async def find_source(type: str, id: str) -> LabelSource | None:
@@ -67,8 +71,14 @@ class RowLabeler:
             row, patients=labels.patients, class_id=await self._class_id(labels.key), release_at=labels.release_at,
             labeled_elements=tuple(elements), guarded_references=labels.guarded_references,
         )  # fmt: skip
-        if history:
-            digest = msgspec.structs.replace(versions.version_digest(row), declassifies=security_labels.declassifies(value))
+        if stored is not None:
+            row = await joined(stored, row, await self._tx.classes(), self._class_id)
+        if history or row.release_at:
+            digest = msgspec.structs.replace(
+                versions.version_digest(row),
+                declassifies=security_labels.declassifies(value),
+                own_release_at=security_labels.release_at(value, self._labeler.policy.timezone),
+            )
             row = msgspec.structs.replace(row, version_digests=(*history, digest))
         entries = _with_class_ids(index.entries(row.type, value, self._base), row)
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
@@ -142,15 +152,15 @@ class RowLabeler:
         earlier = partial(self._earlier_bodies, newest, since) if newest.version > since else no_bodies
         lending = await self._own_classes(row, parsed, earlier) or await self._stored_classes(row, since)
         key, release = lent_class(lending)
-        return LabelSource(key, release, parsed, earlier, frozenset(key.data for key, _ in lending))
+        return LabelSource(key, release, parsed, earlier, frozenset(version.key.data for version in lending))
 
-    async def _stored_classes(self, row: Row, since: int) -> list[tuple[VisibilityClass, int]]:
-        """(class, release date) of the versions from ``since`` on, as they are stored."""
+    async def _stored_classes(self, row: Row, since: int) -> list[LendingVersion]:
+        """The versions from ``since`` on, as they are stored."""
         keys = await self._tx.classes()
-        stored = [(digest.class_id, digest.release_at) for digest in row.version_digests if digest.version >= since]
-        return [(_visibility_class(keys[class_id]), release) for class_id, release in stored or [(row.class_id, row.release_at)]]
+        stored = [(d.class_id, d.release_at, d.own_release_at) for d in row.version_digests if d.version >= since]
+        return [LendingVersion(_visibility_class(keys[id]), *release) for id, *release in stored or [(row.class_id, row.release_at, 0)]]
 
-    async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[tuple[VisibilityClass, int]]:
+    async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[LendingVersion]:
         """The same without the labels of rows that refer to it: a specimen does not pass them from one result on to the others.
 
         Empty if rows of this type take no labels from those that refer to them, or while this row is being read.
@@ -161,7 +171,7 @@ class RowLabeler:
         self._being_read.add(name)
         labeled = [await self._labeler.label(row.type, body, self._label_source) for body in (*await earlier(), parsed())]
         self._being_read.remove(name)
-        return [(labels.key, labels.release_at) for labels in labeled]
+        return [LendingVersion(labels.key, labels.release_at, 0) for labels in labeled]
 
     async def _ended_by(self, deletion: Row) -> Row:
         """The version that a deletion ended; the deletion may be a past version by now."""

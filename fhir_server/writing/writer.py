@@ -34,13 +34,17 @@ def rank(type: str) -> int:
 
 
 class ResourceWriter:
-    """Writes resources in one transaction.  ``base``: the FHIR base URL; ``now``: the instant of the request (microseconds)."""
+    """Writes resources in one transaction.
 
-    def __init__(self, tx: Transaction, labeler: Labeler, base: str, now: int) -> None:
+    ``base``: the FHIR base URL; ``now``: the instant of the request (microseconds).  ``keeps_labels``: what is labeled again keeps the
+    labels it is stored with.
+    """
+
+    def __init__(self, tx: Transaction, labeler: Labeler, base: str, now: int, keeps_labels: bool = False) -> None:
         self._tx = tx
         self._now = now
         self._rows = RowLabeler(tx, labeler, base)
-        self._propagation = Propagation(tx, labeler, self._rows)
+        self._propagation = Propagation(tx, labeler, self._rows, keeps_labels)
 
     async def write(self, draft: Draft, id: str, *, takes_labels: bool, previous: Row | None, source: str = "") -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.

@@ -54,7 +54,8 @@ def observation(code: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def encounter(**more: Any) -> dict[str, Any]:
-    return {"resourceType": "Encounter", "id": "e", "status": "finished", "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"}, "subject": PATIENT,
+    return {"resourceType": "Encounter", "id": "e", "status": "finished", "subject": PATIENT,
+            "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
             "type": [sct("185349003")], **more}  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.served import Served
 
 MINUTE = 60_000_000
+DECLASSIFY = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "DECLASSIFYLABEL"}
 
 
 @pytest.fixture
@@ -100,6 +101,8 @@ def test_later_label_applies_to_all_versions(served: Served) -> None:
     assert result.known(parent)[0] == "1" and result.known(parent)[2] == ["1"]
     assert result.known(parent)[1] > first[1] and result.known(result.feed)[2] == ["2", "1"]
     moved_to(served, "family-medicine-clinic")
+    assert result.known(parent)[2] == ["1"]
+    moved_to(served, "family-medicine-clinic", meta={"security": [DECLASSIFY]})
     assert result.known(parent)[2] == ["2", "1"]
 
 
@@ -112,9 +115,11 @@ def test_later_label_applies_to_a_deleted_resource(served: Served) -> None:
     assert served.get(parent, path).status == served.get(parent, f"{path}/_history").status == never.status == 404
     assert served.get(feed, path).status == 410
     moved_to(served, "family-medicine-clinic")
+    assert served.get(parent, path).status == 404
+    moved_to(served, "family-medicine-clinic", meta={"security": [DECLASSIFY]})
     assert served.get(parent, path).status == 410
 
 
-def moved_to(served: Served, place: str) -> None:
+def moved_to(served: Served, place: str, **more: Any) -> None:
     """Change the location of the encounter of the hemoglobin result."""
-    Row(served, "Encounter/teen-well-visit").write(location=[{"location": {"reference": f"Location/{place}"}}])
+    Row(served, "Encounter/teen-well-visit").write(location=[{"location": {"reference": f"Location/{place}"}}], **more)
