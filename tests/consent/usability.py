@@ -44,10 +44,8 @@ def bundles(folder: Path = SYNTHEA) -> list[Path]:
 def resources(path: Path) -> list[dict[str, Any]]:
     """Return the resources of a bundle, with literal references between them."""
     text = gzip.decompress(path.read_bytes()).decode()
-    for entry in json.loads(text)["entry"]:
-        name = f'"{entry["resource"]["resourceType"]}/{entry["resource"]["id"]}"'
-        if "fullUrl" in entry:
-            text = re.sub(rf'(?<="reference":)\s*"{re.escape(entry["fullUrl"])}"', name, text)
+    names = {entry.get("fullUrl"): f"{entry['resource']['resourceType']}/{entry['resource']['id']}" for entry in json.loads(text)["entry"]}
+    text = re.sub(r'"reference":\s*"([^"]*)"', lambda found: f'"reference": "{names.get(found[1], found[1])}"', text)
     return [entry["resource"] for entry in json.loads(text)["entry"]]
 
 
