@@ -9,7 +9,7 @@ QUICK := $(addprefix tests/,consent interactions project resources scenarios sea
 LEFT_OUT := -m "not slow and not hypothesis" -k "not mongodb and not kill"
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: install demo quick test test-all check bench conformance
+.PHONY: install demo quick test test-all check bench conformance usability
 
 install: .venv/installed
 
@@ -53,3 +53,6 @@ bench: .venv/tested
 
 conformance: .venv/tested
 	$(BIN)/python -m tests.conformance
+
+usability: .venv/developed
+	$(BIN)/python -m tests.consent.usability

@@ -22,8 +22,9 @@ from fhir_server.writing.row_labeling import RowLabeler
 
 # Rows that propagate labels are stored before rows that inherit them, so that most are labeled correctly at once.
 _LABEL_SOURCES = (
-    "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Encounter",
-    "ServiceRequest", "Condition", "Observation",
+    "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Substance",
+    "Medication", "Device", "Schedule", "Slot", "Appointment", "CareTeam", "EpisodeOfCare", "Encounter", "ServiceRequest", "Condition",
+    "Specimen", "Observation",
 )  # fmt: skip
 # Rows of these types decide who may see the rows of a patient; a change of one ends all permissions that rest on it.
 _FACTS = frozenset({"Patient", "RelatedPerson", "Consent"})

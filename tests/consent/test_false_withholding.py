@@ -1,68 +1,33 @@
-"""False withholding is measured: at most 5 % of Synthea records are unclassified."""
+"""Usability: at most 5 % of Synthea records are unclassified, and each persona is shown what docs/policy.md says."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fhir_server.consent.labeling import Labeler, LabelSource
-from fhir_server.consent.policy import load
-from fhir_server.consent.sensitivity_codes import SensitivityCodes
+from fhir_server.consent.visibility_classes import UNCLASSIFIED
+from tests.consent import usability
 
-BUNDLES = sorted((Path(__file__).parents[3] / "shared" / "data" / "synthea").glob("*.json.gz"))
 KINDS = {"Observation": "Observations", "MedicationRequest": "medications", "Encounter": "visits"}
-LABELLER = Labeler(load("optum"), SensitivityCodes.load())
+BUNDLES = usability.bundles()
+pytestmark = pytest.mark.skipif(not BUNDLES, reason="the Synthea bundles are not here")
 
 
-def resources(path: Path) -> list[dict[str, Any]]:
-    """Return the resources of a bundle, with literal references between them."""
-    text = gzip.decompress(path.read_bytes()).decode()
-    entries = json.loads(text)["entry"]
-    for entry in entries:
-        kind, id = entry["resource"]["resourceType"], entry["resource"]["id"]
-        if "fullUrl" in entry:
-            text = text.replace(f'"reference":"{entry["fullUrl"]}"', f'"reference":"{kind}/{id}"')
-            text = text.replace(f'"reference": "{entry["fullUrl"]}"', f'"reference": "{kind}/{id}"')
-    return [entry["resource"] for entry in json.loads(text)["entry"]]
-
-
-async def labelled(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], frozenset[str]]]:
-    known: dict[str, LabelSource] = {}
-    bodies = {f"{row['resourceType']}/{row['id']}": row for row in rows}
-
-    async def lookup(type: str, id: str) -> LabelSource | None:
-        name = f"{type}/{id}"
-        if name not in known and name in bodies:
-            body = bodies.pop(name)
-            found = await LABELLER.label(type, body, lookup)
-            known[name] = LabelSource(found.key, found.release_at, lambda body=body: body)
-        return known.get(name)
-
-    for row in rows:
-        await lookup(row["resourceType"], row["id"])
-    return [(target.body, target.key.labels) for target in known.values()]  # type: ignore[misc]
-
-
-@pytest.mark.skipif(not BUNDLES, reason="the Synthea bundles are not here")
 def test_at_most_five_percent_of_sample_is_unclassified(capsys: pytest.CaptureFixture[str]) -> None:
     seen: Counter[str] = Counter()
     unclassified: Counter[str] = Counter()
     sensitive: Counter[str] = Counter()
     work: Counter[tuple[str, str, str]] = Counter()
     for path in BUNDLES:
-        for body, labels in asyncio.run(labelled(resources(path))):
-            kind = KINDS.get(body["resourceType"])
+        for body, key in asyncio.run(usability.labeled(usability.resources(path))):
+            kind, labels = KINDS.get(body["resourceType"]), key.labels
             if kind is None:
                 continue
             seen[kind] += 1
-            sensitive[kind] += bool(labels - {"UNCLASSIFIED"})
-            if "UNCLASSIFIED" in labels:
+            sensitive[kind] += bool(labels - {UNCLASSIFIED})
+            if UNCLASSIFIED in labels:
                 unclassified[kind] += 1
                 concept = body.get("code") or body.get("medicationCodeableConcept") or (body.get("type") or [{}])[0]
                 coding = concept.get("coding", [{}])[0]
@@ -75,3 +40,10 @@ def test_at_most_five_percent_of_sample_is_unclassified(capsys: pytest.CaptureFi
     assert seen["Observations"] > 1000 and seen["visits"] > 300 and seen["medications"] > 10
     for kind, total in seen.items():
         assert unclassified[kind] <= total * 0.05, kind
+
+
+def test_published_shares_are_true_within_a_point() -> None:
+    measured, published = usability.shares(BUNDLES), usability.published()
+    assert {type: count for type, (count, _) in measured.items()} == {type: count for type, (count, _) in published.items()}
+    for type, (_, row) in measured.items():
+        assert all(abs(one - other) <= 1 for one, other in zip(row, published[type][1], strict=True)), type
