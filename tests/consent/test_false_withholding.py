@@ -1,4 +1,4 @@
-"""Usability: at most 5 % of Synthea records are unclassified, and each persona is shown what docs/policy.md says."""
+"""Usability: at most 5 % of Synthea records are unclassified (social history and surveys apart), and docs/policy.md has true shares."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_at_most_five_percent_of_sample_is_unclassified(capsys: pytest.CaptureFi
     for path in BUNDLES:
         for body, key in asyncio.run(usability.labeled(usability.resources(path))):
             kind, labels = KINDS.get(body["resourceType"]), key.labels
-            if kind is None:
+            if kind is None or key.data in ("social", "survey"):  # never ordinary, however common
                 continue
             seen[kind] += 1
             sensitive[kind] += bool(labels - {UNCLASSIFIED})
@@ -37,7 +37,7 @@ def test_at_most_five_percent_of_sample_is_unclassified(capsys: pytest.CaptureFi
         for (kind, code, display), count in work.most_common():
             print(f"  {kind:13} {code:12} {display:60.60} {count:4}")
         print("  " + ", ".join(f"{kind}: {unclassified[kind]} unclassified, {sensitive[kind]} labelled of {seen[kind]}" for kind in seen))
-    assert seen["Observations"] > 1000 and seen["visits"] > 300 and seen["medications"] > 10
+    assert seen["Observations"] > 900 and seen["visits"] > 300 and seen["medications"] > 10
     for kind, total in seen.items():
         assert unclassified[kind] <= total * 0.05, kind
 
