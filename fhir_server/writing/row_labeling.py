@@ -132,6 +132,12 @@ class RowLabeler:
         ended = row.interaction == "delete"
         return (source.key, source.release_at, source.data_classes, row.class_id, row.release_at, row.patients, source.depends_on, ended)
 
+    async def has_department(self, row: Row) -> bool:
+        """Whether a row of the directory says of what department it is."""
+        source = await self._source_of(row)
+        reading = read_versions(self._labeler.codes, row.type, await source.bodies())
+        return bool(reading.labels or reading.parents)
+
     async def has_labels(self, row: Row) -> bool:
         """Whether a row lends any label or a release date."""
         source = await self._source_of(row)

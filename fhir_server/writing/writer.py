@@ -105,7 +105,7 @@ class ResourceWriter:
 
     async def relabel_referrers(self, name: str) -> None:
         """Label the rows again that already refer to the new row ``Type/id``; needed where callers choose ids."""
-        await self._propagation.relabel_dependents(name)
+        await self._propagation.after_creation(name)
 
     async def _after_write(self, indexed: IndexedRow, previous: Row | None) -> None:
         row = indexed.row
