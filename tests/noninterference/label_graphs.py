@@ -92,7 +92,7 @@ class Node:
         row = copy.deepcopy(self.sensitive if sensitive and self.sensitive else self.ordinary)
         links = self.references if references is None else references
         for path, target in links.items():
-            _refer(row, path, target)
+            refer(row, path, target)
         if "#c" in links.values():
             row["contained"] = copy.deepcopy(self.contained)
         return row
@@ -115,7 +115,7 @@ class HiddenWrite:
         return f"{self.kind} {self.node.name}: {self.resource}"
 
 
-def _refer(row: Json, path: str, target: str) -> None:
+def refer(row: Json, path: str, target: str) -> None:
     """Set a reference at a path of :data:`REFERENCES`."""
     name, _, member = path.partition(".")
     link: Any = {"reference": target}
@@ -130,6 +130,16 @@ def _refer(row: Json, path: str, target: str) -> None:
         row.setdefault(name.removesuffix("[]"), []).append(link)
     else:
         row[name] = link
+
+
+def ordinary_row(type: str, patient: str) -> Json:
+    """Return an ordinary row of this type about this patient; rows of the directory are about nobody."""
+    row = copy.deepcopy(_ORDINARY[type])
+    if type == "Appointment":
+        row["participant"] = [{"actor": ref("Patient", patient), "status": "accepted"}]
+    elif type not in DIRECTORY:
+        row["patient" if type in ("EpisodeOfCare", "Immunization") else "subject"] = ref("Patient", patient)
+    return row
 
 
 class Graph:
@@ -189,7 +199,7 @@ class Graph:
 
     def _make_sensitive(self, node: Node) -> None:
         way = self.random.choice(("code", "code", "security", "security", "minor", "status", "release"))
-        coded_way = _SENSITIVE.get(node.type)
+        coded_way = SENSITIVE.get(node.type)
         if node.type in DIRECTORY or (way == "code" and coded_way):
             node.sensitive = copy.deepcopy(node.ordinary) | copy.deepcopy(coded_way or {})
             return
@@ -207,12 +217,7 @@ class Graph:
         node.sensitive = row
 
     def _ordinary(self, type: str) -> Json:
-        row = copy.deepcopy(_ORDINARY[type])
-        if type not in DIRECTORY:
-            row["patient" if type in ("EpisodeOfCare", "Immunization") else "subject"] = ref("Patient", self.patient)
-        if type == "Appointment":
-            del row["subject"]
-            row["participant"] = [{"actor": ref("Patient", self.patient), "status": "accepted"}]
+        row = ordinary_row(type, self.patient)
         word, text = _FREE_WORD.get(type), self._word()
         if word == "note":
             row["note"] = [{"text": text}]
@@ -332,7 +337,7 @@ _ORDINARY: dict[str, Json] = {
     "CareTeam": {"resourceType": "CareTeam", "status": "active"},
     "Procedure": {"resourceType": "Procedure", "status": "completed", "code": coded(_SNOMED, "117015009"), "performedDateTime": _WHEN},
 }  # fmt: skip
-_SENSITIVE: dict[str, Json] = {
+SENSITIVE: dict[str, Json] = {
     "Organization": {"type": [coded(f"{_TERMINOLOGY}/organization-type", "dept")], "name": "Mental health clinic"},
     "Location": {"type": [_role("PSY")]},
     "HealthcareService": {"type": [coded(_SERVICE, "142")]},
