@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.noninterference.oracle import BORN, FACTS, REDACTED, START, tags
 from tests.noninterference.paired_server import MINUTE, SECOND, Caller, Write
-from tests.noninterference.resource_factory import LABELLED_LAB, Json, Recipes, coded, ref
+from tests.noninterference.resource_factory import LABELLED_LAB, Json, Recipes, coded, ref, restriction
 
 STEP = 10 * MINUTE
 Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value to set or to add)
@@ -169,3 +169,26 @@ class Touches:
         row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | {"status": "preliminary"})
         self._ids += 1
         return ((row,), ()), ((), ())
+
+    def _in_contained(self, names: list[str]) -> Any:
+        """Add a note to a resource inside a visible row."""
+        fit = [name for name in names if "contained" in ((self._newest(name) or Write(0, "", "", {})).resource or {})]
+        if not fit or self.caller.kind not in ("PT", "PA"):
+            return None
+        name = self.r.pick(*fit)
+        sides = [((name, "contained", {"note": [{"text": self.r.word()}]}),) for _ in range(2)]
+        return ((), ()), (sides[0], sides[1] if self.random.random() < 0.5 else ())
+
+    def _restricted_result(self, names: list[str]) -> Any:
+        """Add a result to a report that a Consent withholds from the caller, and a conclusion about that result."""
+        name = self._pick_of(names, "DiagnosticReport")
+        if name is None or not self.caller.me.startswith("RelatedPerson/") or "summary" in self.open:
+            return None
+        patient = ((self._newest(name) or Write(0, "", "", {})).resource or {})["subject"]["reference"].removeprefix("Patient/")
+        worlds = []
+        for _ in range(2):
+            row = Write(self._moment(), "Observation", self._id(), self.r.observation(patient))
+            consent = Write(row.at + SECOND, "Consent", self._id(), restriction(patient, self.caller.me, row.name))
+            worlds.append(((row, consent), ((name, "result", [{"reference": row.name}]), (name, "conclusion", self.r.word()))))
+        (first, first_edits), (second, second_edits) = worlds
+        return (first, second), (first_edits, second_edits)

@@ -104,15 +104,15 @@ class Records:
         return await self.seen(await self.store(row))
 
 
-def source_row(type: str, sensitive: bool) -> Json:
-    row = ordinary_row(type, PATIENT)
+def source_row(type: str, sensitive: bool, patient: str = PATIENT) -> Json:
+    row = ordinary_row(type, patient)
     if sensitive and type in SENSITIVE:
         return row | SENSITIVE[type]
     return row | ({"meta": {"security": [{"system": ACT, "code": "HIV"}]}} if sensitive else {})
 
 
-def heir_row(edge: Edge, source: str) -> Json:
-    row = ordinary_row(edge.heir, PATIENT)
+def heir_row(edge: Edge, source: str, patient: str = PATIENT) -> Json:
+    row = ordinary_row(edge.heir, patient)
     refer(row, edge.path, source)
     return row
 
