@@ -9,7 +9,9 @@ import pytest
 
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference.comparison import scaled
-from tests.noninterference.hidden_writes import Counts, compared
+from tests.noninterference.hidden_writes import Counts, GrownError, compared
+from tests.noninterference.planted_leaks import Leak
+from tests.noninterference.planted_leaks_labels import LENDING_FAULTS
 
 _WRITES = 5  # in each graph
 
@@ -43,3 +45,10 @@ def test_thousands_of_hidden_writes_change_no_answer(block: int, tmp_path: Path)
 def test_thousands_of_hidden_writes_change_no_answer_of_mongodb(block: int) -> None:
     for start in range(6000 + 200 * block, 6200 + 200 * block, 25):
         asyncio.run(compared(emptied_url("graphs"), range(start, start + int(scaled(25))), _WRITES))
+
+
+@pytest.mark.parametrize("leak", LENDING_FAULTS, ids=lambda leak: leak.name)
+def test_planted_lending_fault_is_detected(leak: Leak, monkeypatch: pytest.MonkeyPatch) -> None:
+    leak.plant(monkeypatch)
+    with pytest.raises(GrownError):
+        asyncio.run(compared("memory:", range(100), _WRITES))
