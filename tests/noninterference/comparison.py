@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_server import jsontext
 from fhir_server.resources import validate
 from tests.noninterference.case_generator import Case, Secret
 from tests.noninterference.oracle import FACT_NAMES
@@ -195,7 +196,7 @@ def resources_in(answer: Answer) -> list[dict[str, Any]]:
     """Return the resources of an answer: of a Bundle, a file of an export, or the one in the body."""
     if answer.status != 200 or answer.body[:1] != b"{":
         return []
-    lines = [json.loads(line) for line in answer.body.splitlines()]
+    lines = [jsontext.parse(line) for line in answer.body.splitlines()]
     bundled = [entry.get("resource") for bundle in lines if bundle.get("resourceType") == "Bundle" for entry in bundle.get("entry", ())]
     single = [line for line in lines if line.get("resourceType") not in (None, "Bundle", "OperationOutcome")]
     return [resource for resource in (*single, *bundled) if resource and resource["resourceType"] not in ("Bundle", "OperationOutcome")]

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from tests.noninterference.label_graphs import Graph, HiddenWrite, Node
 from tests.noninterference.oracle import BORN, FACTS
-from tests.noninterference.paired_server import MINUTE, SECOND, Answer, Ask, Caller, World, Write
+from tests.noninterference.paired_server import BASE, MINUTE, SECOND, Answer, Ask, Caller, World, Write
 from tests.noninterference.resource_factory import Json, grant, ref
 
 _WORD = re.compile(rb"zq[0-9a-f]{9}")
@@ -104,8 +105,11 @@ class Record:
     async def answers(self, token: str) -> dict[str, Answer]:
         return {f"{ask.kind} {ask}": await self.world.ask(ask, token) for ask in self.asks()}
 
-    async def run(self, number: int, counts: Counts) -> None:
-        """Apply ``number`` random writes.  Raises GrownError when a caller's answers show one that the caller does not see."""
+    async def run(self, number: int, counts: Counts) -> dict[str, dict[str, Answer]]:
+        """Apply ``number`` random writes and return the last answers to each caller.
+
+        Raises GrownError when a caller's answers show a write that the caller does not see.
+        """
         before = {name: await self.answers(token) for name, token in self.tokens.items()}
         for answers in before.values():
             seen = [_is_seen(answers, node) for node in self.graph.nodes]
@@ -120,6 +124,15 @@ class Record:
                 counts.answers += len(after)
                 counts.unseen += self._compare(name, write, before[name], after)
                 before[name] = after
+        return before
+
+    async def require_settled(self, final: dict[str, dict[str, Answer]]) -> None:
+        """Raise GrownError if answers differ from the ``final`` ones of :meth:`run`: all rows have been labeled again meanwhile."""
+        for name, token in self.tokens.items():
+            for ask, answer in (await self.answers(token)).items():
+                if answer.bytes() != final[name][ask].bytes():
+                    shown = f"--- before {final[name][ask].bytes()!r}\n--- after  {answer.bytes()!r}"
+                    raise GrownError(f"graph {self.seed}, {name}: labels were not up to date for {ask}\n{shown}")
 
     def _compare(self, caller: str, write: HiddenWrite, before: dict[str, Answer], after: dict[str, Answer]) -> bool:
         """Compare the answers; whether the write was one that the caller does not see."""
@@ -162,9 +175,13 @@ def _words(answers: dict[str, Answer]) -> set[bytes]:
 
 
 async def compared(url: str, seeds: Iterable[int], writes: int = 5, counts: Counts | None = None) -> Counts:
-    """Run the graphs of these seeds on one store.  Raises GrownError at the first that a caller can tell."""
+    """Run the graphs of these seeds on one store, and label all rows again at the end, which must change no answer.
+
+    Raises GrownError at the first difference that a caller can tell.
+    """
     counts = counts or Counts()
     world = World(url, 1)
+    finals: list[tuple[Record, dict[str, dict[str, Answer]]]] = []
     await world.open()
     try:
         for fact in FACTS:
@@ -172,7 +189,10 @@ async def compared(url: str, seeds: Iterable[int], writes: int = 5, counts: Coun
         for seed in seeds:
             record = Record(world, seed, f"g{seed}")
             await record.open()
-            await record.run(writes, counts)
+            finals.append((record, await record.run(writes, counts)))
+        await relabel_store(world.parts.store, world.parts.labeler, BASE, world.clock.now)
+        for record, final in finals:
+            await record.require_settled(final)
     finally:
         await world.close()
     return counts

@@ -182,22 +182,6 @@ def a_department_is_what_its_newest_version_says(patch: Patch) -> None:
 
 
 @_lending
-def a_row_that_is_created_again_lends_anew(patch: Patch) -> None:
-    patch.setattr(row_labeling, "_first_lending_version", lambda row: row.version if row.interaction == "create" else 1)
-
-
-@_lending
-def the_release_is_that_of_the_newest_version(patch: Patch) -> None:
-    exact = row_labeling.lent_class
-
-    def lent(versions: Any) -> Any:
-        known = list(versions)
-        return exact(known)[0], known[-1][1]
-
-    patch.setattr(row_labeling, "lent_class", lent)
-
-
-@_lending
 def labels_of_a_changed_row_go_one_step(patch: Patch) -> None:
     async def dependents(self: Any, name: str) -> None:
         for row in await self._tx.referrers_unfiltered(name):

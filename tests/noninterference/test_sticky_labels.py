@@ -51,4 +51,5 @@ def test_thousands_of_hidden_writes_change_no_answer_of_mongodb(block: int) -> N
 def test_planted_lending_fault_is_detected(leak: Leak, monkeypatch: pytest.MonkeyPatch) -> None:
     leak.plant(monkeypatch)
     with pytest.raises(GrownError):
-        asyncio.run(compared("memory:", range(100), _WRITES))
+        for start in range(0, 100, 5):
+            asyncio.run(compared("memory:", range(start, start + 5), _WRITES))
