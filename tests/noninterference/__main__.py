@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.noninterference.label_edges import EDGES
 from tests.noninterference.planted_leaks import Leak
+from tests.noninterference.planted_leaks_labels import LENDING_FAULTS
 from tests.noninterference.planted_leaks_time import TIME_LEAKS
 from tests.noninterference.test_planted_leaks import LEAKS, noticed_by, trace_that_notices
 
@@ -19,6 +20,8 @@ def main() -> None:
         print(_row(leak, f"{found.ask.kind}, {found.case.caller.name}" if found else "**nothing**"), flush=True)
     for leak in TIME_LEAKS:
         print(_row(leak, trace_that_notices(leak) or "**nothing**"), flush=True)
+    for leak in LENDING_FAULTS:
+        print(_row(leak, "a hidden write, then a read"))
     for edge in EDGES:
         print(f"| T12 | without {edge} | read, limited backend |")
 
