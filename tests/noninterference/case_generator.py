@@ -32,7 +32,7 @@ from tests.noninterference.resource_factory import (
 )
 
 # Leak channels known to be open, which the generated cases avoid.  There are none.
-OPEN: frozenset[str] = frozenset({"contained", "deleted", "summary", "medication", "provenance"})
+OPEN: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

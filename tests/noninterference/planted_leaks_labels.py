@@ -170,7 +170,7 @@ def a_deleted_row_lends_nothing(patch: Patch) -> None:
 
 @_lending
 def only_the_newest_version_lends(patch: Patch) -> None:
-    patch.setattr(row_labeling, "lent_class", lambda versions: list(versions)[-1])
+    patch.setattr(row_labeling, "lent_class", lambda versions: (versions[-1].key, versions[-1].release_at))
 
 
 @_lending
