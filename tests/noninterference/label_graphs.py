@@ -296,6 +296,7 @@ def _role(code: str) -> Json:
     return coded(f"{_TERMINOLOGY}/v3-RoleCode", code)
 
 
+# Every code is one that a list names as ordinary; no list names kinds of specimens and documents.
 _ORDINARY: dict[str, Json] = {
     "Organization": {"resourceType": "Organization", "active": True, "name": "House one"},
     "Location": {"resourceType": "Location", "status": "active", "mode": "instance", "type": [_role("FMC")], "name": "House two"},
@@ -304,7 +305,7 @@ _ORDINARY: dict[str, Json] = {
     "Condition": {"resourceType": "Condition", "code": coded(ICD, "J45.20"), "onsetDateTime": _WHEN},
     "ServiceRequest": {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "code": coded(LOINC, "718-7")},
     "EpisodeOfCare": {
-        "resourceType": "EpisodeOfCare", "status": "active", "type": [coded(f"{_TERMINOLOGY}/episodeofcare-type", "hacc")],
+        "resourceType": "EpisodeOfCare", "status": "active", "type": [coded(_SERVICE, "124")],
     },
     "Appointment": {
         "resourceType": "Appointment", "status": "booked", "serviceType": [coded(_SERVICE, "124")],
@@ -313,7 +314,7 @@ _ORDINARY: dict[str, Json] = {
     "Encounter": {
         "resourceType": "Encounter", "status": "finished", "class": {"system": ACT, "code": "AMB"}, "serviceType": coded(_SERVICE, "124"),
     },
-    "Specimen": {"resourceType": "Specimen", "type": coded(_SNOMED, "119297000")},
+    "Specimen": {"resourceType": "Specimen", "type": coded(_SNOMED, "117015009")},
     "Observation": {
         "resourceType": "Observation", "status": "final", "code": coded(LOINC, "718-7"), "effectiveDateTime": _WHEN,
         "category": [coded(f"{_TERMINOLOGY}/observation-category", "laboratory")],
@@ -331,7 +332,7 @@ _ORDINARY: dict[str, Json] = {
         "category": [coded(f"{_TERMINOLOGY}/v2-0074", "LAB")],
     },
     "Composition": {
-        "resourceType": "Composition", "status": "final", "type": coded(LOINC, "34133-9"), "date": _WHEN, "title": "Summary",
+        "resourceType": "Composition", "status": "final", "type": coded(LOINC, "58410-2"), "date": _WHEN, "title": "Summary",
         "author": [ref("Practitioner", "dr-one")],
     },
     "CareTeam": {"resourceType": "CareTeam", "status": "active"},

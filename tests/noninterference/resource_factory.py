@@ -64,7 +64,7 @@ class Recipes:
 
     def of_specimen(self, patient: str) -> Json:
         """Return a result with its specimen contained in it."""
-        blood = {"resourceType": "Specimen", "id": "s", "type": coded("http://snomed.info/sct", "119297000")}
+        blood = {"resourceType": "Specimen", "id": "s", "type": coded("http://snomed.info/sct", "117015009")}
         return self.observation(patient) | {"contained": [blood], "specimen": {"reference": "#s"}}
 
     def panel(self, patient: str, codes: tuple[str, ...] = VITALS, **more: Any) -> Json:
