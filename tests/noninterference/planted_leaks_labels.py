@@ -8,7 +8,6 @@ import msgspec
 
 from fhir_server.access import versions, view
 from fhir_server.consent import security_labels
-from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.visibility_classes import MIXED, VisibilityClass
 from fhir_server.store import IndexedRow
 from fhir_server.writing import row_labeling
@@ -178,7 +177,7 @@ def a_department_is_what_its_newest_version_says(patch: Patch) -> None:
     async def bodies(self: Any) -> list[Any]:
         return [self.body]
 
-    patch.setattr(LabelSource, "bodies", bodies)
+    patch.setattr(row_labeling.LabelSource, "bodies", bodies)
 
 
 @_lending
