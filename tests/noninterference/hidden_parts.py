@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.noninterference.oracle import BORN, FACTS, REDACTED, START, tags
 from tests.noninterference.paired_server import MINUTE, SECOND, Caller, Write
-from tests.noninterference.resource_factory import LABELLED_LAB, Json, Recipes, coded, ref, restriction
+from tests.noninterference.resource_factory import IG, LABELLED_LAB, Json, Recipes, coded, ref, restriction
 
 STEP = 10 * MINUTE
 Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value to set or to add)
@@ -160,13 +160,15 @@ class Touches:
         return ((row, Write(last + self._moment() - START, newest.type, newest.id, newest.resource | {"result": result})), ()), ((), ())
 
     def _early(self, names: list[str]) -> Any:
-        """Add a preliminary version before the first visible one."""
+        """Add a version before the first visible one: a preliminary one, or one that still waits for its release."""
         name = self._pick_of(names, "Observation", "DiagnosticReport")
         first = next((write for write in self.shown if write.name == name), None)
         if first is None or first.resource is None:
             return None
         before = first.at - (self.random.choice((STEP // 3, 4 * STEP // 3, 10 * STEP)) if "place" not in self.open else STEP // 3)
-        row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | {"status": "preliminary"})
+        release = {"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2027-05-01T00:00:00Z"}
+        hidden = {"status": "preliminary"} if self.random.random() < 0.5 else {"extension": [release]}
+        row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | hidden)
         self._ids += 1
         return ((row,), ()), ((), ())
 

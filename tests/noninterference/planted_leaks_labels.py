@@ -104,15 +104,7 @@ def rows_of_three_patients_are_not_mixed(patch: Patch) -> None:
     _relabeled(patch, change)
 
 
-@leak("S05", stored=True)
-def an_act_is_shown_whatever_it_was_done_to(patch: Patch) -> None:
-    def change(row: Any, key: VisibilityClass) -> Any:
-        return row, VisibilityClass(key.data) if row.type == "Provenance" else None
-
-    _relabeled(patch, change)
-
-
-@leak("M10", stored=True)
+@leak("T14", stored=True)
 def the_release_of_a_row_is_not_kept(patch: Patch) -> None:
     patch.setattr(security_labels, "release_at", lambda resource, zone: 0)
 
@@ -121,15 +113,6 @@ def the_release_of_a_row_is_not_kept(patch: Patch) -> None:
 def a_clinician_s_hold_is_not_read(patch: Patch) -> None:
     kept = {code: label for code, label in security_labels._ACT_CODES.items() if code not in ("TBOO", "NOPAT")}
     patch.setattr(security_labels, "_ACT_CODES", kept)
-
-
-@leak("T12", stored=True)
-def labels_reach_only_the_first_row(patch: Patch) -> None:
-    async def dependents(self: Any, name: str) -> None:
-        for row in await self._tx.referrers_unfiltered(name):
-            await self.relabel(row)
-
-    patch.setattr(Propagation, "relabel_dependents", dependents)
 
 
 @leak("T12", stored=True)
