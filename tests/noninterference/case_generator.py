@@ -13,14 +13,15 @@ from random import Random
 from typing import Any
 
 from tests.noninterference.hidden_parts import STEP, Edits, Touches
+from tests.noninterference.hidden_rows import HiddenRows
 from tests.noninterference.oracle import BORN, CALLERS, CLASSES, FACTS, HIDDEN, OWNED, ROWS, SHOWN, START
 from tests.noninterference.paired_server import SECOND, Caller, Write
 from tests.noninterference.resource_factory import (
+    CLINICIAN_HOLDS,
     DATES,
     IG,
     LABELLED_DRUGS,
     LABELLED_LAB,
-    PHYSICIAN_HOLD,
     SENSITIVE_PLACES,
     VALUES,
     VITALS,
@@ -74,7 +75,7 @@ class Case:
             for edits in secret.edits:
                 for name, element, value in edits:
                     type, _, id = name.partition("/")
-                    found.append(Write(0, type, id, {"resourceType": type, element: value}))
+                    found.append(Write(0, type, id, {"resourceType": type, element: [value] if element == "contained" else value}))
         return found
 
     def standing(self) -> dict[str, Write]:
@@ -92,7 +93,9 @@ def _edited(write: Write, edits: Iterable[tuple[str, Any]]) -> Write:
     resource = copy.deepcopy(write.resource)
     for element, value in edits:
         kept = resource.get(element)
-        if isinstance(kept, list):
+        if element == "contained" and isinstance(kept, list):
+            resource[element] = [{**kept[0], **value}]
+        elif isinstance(kept, list):
             resource[element] = [*kept, *value] if element != "result" else [*value, *kept]
         elif isinstance(kept, dict):
             resource[element] = {**kept, **value}
@@ -101,7 +104,7 @@ def _edited(write: Write, edits: Iterable[tuple[str, Any]]) -> Write:
     return replace(write, resource=resource)
 
 
-class Drawing(Touches):
+class Drawing(HiddenRows, Touches):
     """Draws one case."""
 
     def __init__(self, seed: int, caller: Caller, open: frozenset[str] = OPEN) -> None:
@@ -212,6 +215,8 @@ class Drawing(Touches):
     def _rows(self, kind: str) -> tuple[Write, ...]:
         if kind == "moved":
             return self._moved()
+        if kind in self.SEQUENCES:
+            return self._sequence(kind)
         found: list[Write] = []
         first = self._moment()
         for number, resource in enumerate(self._hidden(kind)):
@@ -251,7 +256,7 @@ class Drawing(Touches):
                 state = {"status": r.pick("preliminary", "registered")}
                 return [r.pick(r.observation(p) | state, r.report(p) | state, r.encounter(p) | {"status": "entered-in-error"})]
             case "withheld":
-                return [owned(d, p) | {"meta": {"security": [PHYSICIAN_HOLD]}}]
+                return [owned(d, p) | {"meta": {"security": [r.pick(*CLINICIAN_HOLDS)]}}]
             case "later":
                 release = {"url": f"{secret}release-at", "valueInstant": "2027-05-01T00:00:00Z"}
                 row = r.pick(r.observation(p), r.statement(p), r.immunization(p))
@@ -265,11 +270,9 @@ class Drawing(Touches):
                 return [r.pick(*CLASSES[self.caller.kind])(d, p)]
             case "other patient":
                 row = owned(d, self.other())
-                if row["resourceType"] == "Observation" and self.caller.me:
-                    row["performer"] = [{"reference": self.caller.me}]
-                return [row]
+                return [self._naming_the_caller(row)]
             case "mixed":
-                return [r.account(tuple(sorted({p, self.other() if self.caller.patient else "elder"})))]
+                return [r.account(tuple(sorted({p, *self._strangers(r.pick(1, 2))})))]
             case "minor":
                 flag = {"extension": [{"url": f"{secret}minor-consented", "valueBoolean": True}]}
                 visit = self._id()
@@ -285,7 +288,7 @@ class Drawing(Touches):
                 return [row, restriction(p, self.caller.me, f"{row['resourceType']}/{row['id']}")]
             case "act":
                 return [r.provenance(r.pick(*self.names) if self.names else f"Patient/{p}", "Practitioner/dr-one")]
-        raise AssertionError(kind)
+        return self._more_hidden(kind, p)
 
     def _touch(self) -> Secret | None:
         """Return a secret inside a visible row or in a hidden version of it."""
@@ -303,6 +306,8 @@ class Drawing(Touches):
             "concluded",
             "visit",
             "repointed",
+            "in_contained",
+            "restricted_result",
         )
         standing = list(self.names)
         if self.caller.kind == "PX":

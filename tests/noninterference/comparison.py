@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_server import jsontext
+from fhir_server.resources import validate
 from tests.noninterference.case_generator import Case, Secret
 from tests.noninterference.oracle import FACT_NAMES
 from tests.noninterference.paired_server import BASE, FEED, MINUTE, SECOND, Answer, Ask, World
@@ -53,8 +55,12 @@ class Tally:
 class Twins:
     """Two servers with the same visible data and different hidden data."""
 
-    def __init__(self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
+    def __init__(
+        self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None, thorough: bool = False
+    ) -> None:
+        """``thorough``: validate every resource of every answer, and not only those that are read by id at the start."""
         self.case = case
+        self._thorough = thorough
         self.worlds = (World(urls[0], case.seed), World(urls[1], case.seed))
         self.tally = tally or Tally()
         self._canaries = _canaries(case)
@@ -101,10 +107,19 @@ class Twins:
         if answers[0].bytes() != answers[1].bytes():
             raise Leak(self.case, ask, "The worlds answer differently.", answers)
         self._said |= set(_CANARY.findall(ask.sent().encode()))
+        if ask.kind == "control" or (self._thorough and ask.kind not in ("elements", "elements-page")):
+            self._require_valid(ask, answers[0])
         told = {word for word in _CANARY.findall(answers[0].bytes()) if word in self._canaries} - self._said
         if told:
             raise Leak(self.case, ask, f"The answer holds hidden words: {sorted(told)}", answers[:1])
         return answers[0]
+
+    def _require_valid(self, ask: Ask, answer: Answer) -> None:
+        """Check that every resource in an answer is valid R4: what was cut from it left nothing that R4 requires out."""
+        for resource in resources_in(answer):
+            issues = validate.check(resource["resourceType"], resource)
+            if issues:
+                raise Leak(self.case, ask, f"Not valid R4: {[(issue.text, issue.expression) for issue in issues]}", (answer,))
 
     async def paged(self, ask: Ask) -> list[Answer]:
         """Send the request and follow every ``next`` link."""
@@ -177,6 +192,16 @@ class Twins:
                     )
 
 
+def resources_in(answer: Answer) -> list[dict[str, Any]]:
+    """Return the resources of an answer: of a Bundle, a file of an export, or the one in the body."""
+    if answer.status != 200 or answer.body[:1] != b"{":
+        return []
+    lines = [jsontext.parse(line) for line in answer.body.splitlines()]
+    bundled = [entry.get("resource") for bundle in lines if bundle.get("resourceType") == "Bundle" for entry in bundle.get("entry", ())]
+    single = [line for line in lines if line.get("resourceType") not in (None, "Bundle", "OperationOutcome")]
+    return [resource for resource in (*single, *bundled) if resource and resource["resourceType"] not in ("Bundle", "OperationOutcome")]
+
+
 def _canaries(case: Case) -> frozenset[bytes]:
     """Return the words that occur only in hidden data."""
     return frozenset(_CANARY.findall(repr(case.hidden()).encode())) - frozenset(_CANARY.findall(repr(case.shown).encode()))
@@ -199,10 +224,15 @@ def _require_whole(case: Case, ask: Ask, answers: list[Answer]) -> None:
 
 
 async def found(
-    case: Case, capability: Capability, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None
+    case: Case,
+    capability: Capability,
+    asks: int,
+    urls: tuple[str, str] = ("memory:", "memory:"),
+    tally: Tally | None = None,
+    thorough: bool = False,
 ) -> Leak | None:
     """Return the first leak that the control checks or the generic run find in a case, or None."""
-    twins = Twins(case, urls, tally)
+    twins = Twins(case, urls, tally, thorough)
     await twins.open()
     try:
         await twins.control()

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.noninterference.oracle import BORN, FACTS, REDACTED, START, tags
 from tests.noninterference.paired_server import MINUTE, SECOND, Caller, Write
-from tests.noninterference.resource_factory import LABELLED_LAB, Json, Recipes, coded, ref
+from tests.noninterference.resource_factory import IG, LABELLED_LAB, Json, Recipes, coded, ref, restriction
 
 STEP = 10 * MINUTE
 Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value to set or to add)
@@ -160,12 +160,37 @@ class Touches:
         return ((row, Write(last + self._moment() - START, newest.type, newest.id, newest.resource | {"result": result})), ()), ((), ())
 
     def _early(self, names: list[str]) -> Any:
-        """Add a preliminary version before the first visible one."""
+        """Add a version before the first visible one: a preliminary one, or one that still waits for its release."""
         name = self._pick_of(names, "Observation", "DiagnosticReport")
         first = next((write for write in self.shown if write.name == name), None)
         if first is None or first.resource is None:
             return None
         before = first.at - (self.random.choice((STEP // 3, 4 * STEP // 3, 10 * STEP)) if "place" not in self.open else STEP // 3)
-        row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | {"status": "preliminary"})
+        release = {"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2027-05-01T00:00:00Z"}
+        hidden = {"status": "preliminary"} if self.random.random() < 0.5 else {"extension": [release]}
+        row = Write(before + self._ids * 1009, first.type, first.id, self._mutated(first.resource) | hidden)
         self._ids += 1
         return ((row,), ()), ((), ())
+
+    def _in_contained(self, names: list[str]) -> Any:
+        """Add a note to a resource inside a visible row."""
+        fit = [name for name in names if "contained" in ((self._newest(name) or Write(0, "", "", {})).resource or {})]
+        if not fit or self.caller.kind not in ("PT", "PA"):
+            return None
+        name = self.r.pick(*fit)
+        sides = [((name, "contained", {"note": [{"text": self.r.word()}]}),) for _ in range(2)]
+        return ((), ()), (sides[0], sides[1] if self.random.random() < 0.5 else ())
+
+    def _restricted_result(self, names: list[str]) -> Any:
+        """Add a result to a report that a Consent withholds from the caller, and a conclusion about that result."""
+        name = self._pick_of(names, "DiagnosticReport")
+        if name is None or not self.caller.me.startswith("RelatedPerson/") or "summary" in self.open:
+            return None
+        patient = ((self._newest(name) or Write(0, "", "", {})).resource or {})["subject"]["reference"].removeprefix("Patient/")
+        worlds = []
+        for _ in range(2):
+            row = Write(self._moment(), "Observation", self._id(), self.r.observation(patient))
+            consent = Write(row.at + SECOND, "Consent", self._id(), restriction(patient, self.caller.me, row.name))
+            worlds.append(((row, consent), ((name, "result", [{"reference": row.name}]), (name, "conclusion", self.r.word()))))
+        (first, first_edits), (second, second_edits) = worlds
+        return (first, second), (first_edits, second_edits)

@@ -14,6 +14,8 @@ from tests.noninterference.resource_factory import PLACES, VITALS, Json, coded, 
 if TYPE_CHECKING:
     from tests.noninterference.case_generator import Drawing
 
+# Reports of one result that no case stores, and what one practitioner measured.
+_NARROW = "patient/DiagnosticReport.rs?result=Observation/scoped patient/Observation.rs?performer=Practitioner/dr-one"
 CALLERS = (
     Caller("parent of a teenager", "PT", "teen", "RelatedPerson/parent-of-teen", "parent"),
     Caller("parent of a child", "PC", "child", "RelatedPerson/parent-of-child", "parent"),
@@ -23,6 +25,7 @@ CALLERS = (
     Caller("parent of a grown child", "PX", "grown", "RelatedPerson/parent-of-grown", "parent"),
     Caller("billing office", "BO", "", "", "billing", scope="user/*.cruds"),
     Caller("adult through a narrow app", "NA", "adult", "Patient/adult", "adult", scope="patient/Observation.rs?category=laboratory"),
+    Caller("parent through a narrow app", "SC", "teen", "RelatedPerson/parent-of-teen", "parent", scope=_NARROW),
     Caller("stranger", "PX", "teen", "RelatedPerson/stranger", "stranger"),
 )
 START = NOW - 40 * DAY
@@ -67,6 +70,9 @@ FACT_NAMES = frozenset(write.name for write in FACTS)
 _Draw = Callable[["Drawing", str], Json]
 ROWS: dict[str, _Draw] = {
     "lab": lambda d, p: d.r.observation(p, **d.in_visit()),
+    "lab of a contained specimen": lambda d, p: d.r.of_specimen(p),
+    "lab by dr-one": lambda d, p: d.r.observation(p) | {"performer": [ref("Practitioner", "dr-one")]},
+    "lab by dr-two": lambda d, p: d.r.observation(p) | {"performer": [ref("Practitioner", "dr-two")]},
     "vitals": lambda d, p: d.r.observation(p, VITALS, **d.in_visit()),
     "panel": lambda d, p: d.r.panel(p, **d.in_visit()),
     "report": lambda d, p: d.r.report(p, d.some("Observation", 2)),
@@ -89,7 +95,7 @@ ROWS: dict[str, _Draw] = {
     "relation": lambda d, p: d.r.related(p),
 }
 _CHART = (
-    *("lab", "lab", "vitals", "panel", "report", "statement", "prescription", "encounter"),
+    *("lab", "lab", "lab of a contained specimen", "vitals", "panel", "report", "statement", "prescription", "encounter"),
     *("appointment", "appointment", "immunization", "allergy"),
 )
 SHOWN: dict[str, tuple[str, ...]] = {
@@ -100,20 +106,24 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "BE": (*_CHART, "account", "coverage", "condition", "procedure", "order", "relation"),
     "BO": ("encounter", "encounter", "appointment", "appointment", "account", "account", "coverage", "relation"),
     "NA": ("lab", "lab", "lab", "lab"),
+    "SC": ("lab by dr-one", "lab by dr-one", "lab by dr-one"),
     "PX": (),
 }
 _NOW_HELD = ("held", "withheld", "later")
 _FOREIGN = ("other patient", "other patient", "mixed")
-_PROXY = ("minor", "thread", "relation", "act", "restricted")
-_LABELS = ("labelled", "labelled", "unclassified", "visit", "moved")
+_PROXY = ("minor", "thread", "relation", "act", "restricted", "own act on a hidden row", "policy of the caller")
+_SEQUENCES = ("source deleted", "source replaced", "source re-created")
+_LABELS = ("labelled", "labelled", "unclassified", "visit", "moved", "inherited", "inherited", "contained", *_SEQUENCES)
+_FILES = ("later file", "named medication")
 HIDDEN: dict[str, tuple[str, ...]] = {
     "PT": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "class"),
-    "PC": (*_NOW_HELD, *_FOREIGN, *_PROXY),
+    "PC": (*_NOW_HELD, *_FOREIGN, *(kind for kind in _PROXY if kind != "own act on a hidden row"), *_FILES),
     "PA": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "class"),
-    "AS": (*_NOW_HELD, *_FOREIGN),
-    "BE": (*_NOW_HELD, *_LABELS, "mixed", "minor", "class"),
+    "AS": (*_NOW_HELD, *_FOREIGN, *_FILES),
+    "BE": (*_NOW_HELD, *_LABELS, "mixed", "minor", "class", "later file"),
     "BO": ("class", "class", "visit", "held"),
     "NA": (*_NOW_HELD, *_FOREIGN, "class", "class", "class"),
+    "SC": (*_NOW_HELD, *_FOREIGN, *_LABELS, "class", "class", "class"),
     "PX": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "ordinary", "ordinary", "ordinary", "class"),
 }
 # Rows hidden by their data class alone.
@@ -122,6 +132,7 @@ CLASSES: dict[str, tuple[_Draw, ...]] = {
     "PA": (lambda d, p: d.r.observation(p, ("72166-2",), "social-history"),),
     "BE": (lambda d, p: d.r.message(p, "RelatedPerson/parent-of-teen"), lambda d, p: d.r.grant(p, "RelatedPerson/elsewhere")),
     "BO": (ROWS["condition"], ROWS["lab"], ROWS["statement"], ROWS["allergy"]),
+    "SC": (ROWS["lab by dr-two"], ROWS["lab by dr-two"], ROWS["statement"], lambda d, p: d.r.report(p, ("Observation/scoped",))),
     "NA": (ROWS["condition"], ROWS["vitals"], ROWS["panel"], ROWS["statement"], ROWS["encounter"]),
     "PX": (ROWS["condition"], ROWS["procedure"]),
 }

@@ -39,7 +39,10 @@ _PEOPLE = (
     User("billing", "Billing", "billing", "", "s5", None, None, ()),
     User("stranger", "Stranger", "patient", "", "s4", None, None, ("stranger",)),
 )
-_PERSONAL = "patient/*.cruds user/*.cruds patient/Observation.rs?category=laboratory"
+_PERSONAL = (
+    "patient/*.cruds user/*.cruds patient/Observation.rs?category=laboratory patient/Observation.rs?performer=Practitioner/dr-one"
+    " patient/DiagnosticReport.rs?result=Observation/scoped"
+)
 _NO_KEYS: dict[str, Any] = {"keys": []}
 _CLIENTS = (
     Client("app", "App", "app", "none", _PERSONAL, ("http://127.0.0.1/cb",)),

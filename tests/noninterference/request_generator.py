@@ -7,7 +7,7 @@ Search values are mostly those of hidden rows and elements (:class:`Probes`), th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -47,7 +47,8 @@ class Capability:
 class Probes:
     """Search values by (type, parameter), from hidden and from visible data, and ids (Type/id) of hidden and visible rows.
 
-    ``inner``: the (type, parameter) pairs of hidden elements inside visible rows.
+    ``inner``: the (type, parameter) pairs of hidden elements inside visible rows.  ``pointers``: (type, parameter, target) of the
+    references from visible rows to hidden ones.
     """
 
     hidden: dict[tuple[str, str], tuple[str, ...]]
@@ -55,6 +56,7 @@ class Probes:
     inner: tuple[tuple[str, str], ...]
     hidden_ids: tuple[str, ...]
     shown_ids: tuple[str, ...]
+    pointers: tuple[tuple[str, str, str], ...]
 
     @staticmethod
     def of(case: Case) -> Probes:
@@ -69,7 +71,20 @@ class Probes:
             inner,
             tuple(name for name in ids if name not in standing),
             tuple(write.name for write in shown),
+            tuple(_pointers(hidden, standing.keys())),
         )
+
+
+def _pointers(hidden: list[Write], standing: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the references in hidden elements and hidden versions of visible rows, without those to a row's own patient."""
+    found = {}
+    for write in hidden:
+        if write.resource is not None and (not write.at or write.name in standing):
+            for entry in index.entries(write.type, write.resource, BASE):
+                target = str(entry.value[0]) if entry.kind == "reference" else ""
+                if target and target not in standing and not target.startswith(("Patient/", "Practitioner/", "Location/")):
+                    found[write.type, entry.param, target] = None
+    yield from found
 
 
 def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -133,6 +148,16 @@ class Asker:
         asks += [Ask.get("history", f"{name}/_history") for name in self._probes.shown_ids]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        return asks + self._by_reference()
+
+    def _by_reference(self) -> list[Ask]:
+        """Return a search, a count and an include by each reference from a visible row to a hidden one."""
+        asks = []
+        for type, param, target in self._probes.pointers:
+            asks.append(Ask.get("by-reference", type, [(param, target)]))
+            asks.append(Ask.get("by-reference", type, [(param, target), ("_summary", "count")]))
+            if f"{type}:{param}" in self._capability.includes[type]:
+                asks.append(Ask.get("include", type, [("_include", f"{type}:{param}")]))
         return asks
 
     def _pick(self, *values: Any) -> Any:

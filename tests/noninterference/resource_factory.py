@@ -16,7 +16,7 @@ ICD = "http://hl7.org/fhir/sid/icd-10-cm"
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 IG = "https://fhir-server.example/ig"
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
-PHYSICIAN_HOLD = {"system": ACT, "code": "PHY"}
+CLINICIAN_HOLDS = tuple({"system": ACT, "code": code} for code in ("PHY", "TBOO", "NOPAT"))
 DATES = ("2026-03-01", "2026-03-02", "2026-05-19", "2026-05-20", "2026-08-07", "2026-10-05")
 VALUES = (4.0, 5.0, 5.1, 6.0, 12.5, 13.5)
 NUMBERS = ("A-100", "A-101", "A-102", "A-103")
@@ -61,6 +61,11 @@ class Recipes:
             "code": coded(LOINC, self.pick(*codes)), "subject": ref("Patient", patient), "effectiveDateTime": self.time(),
             "performer": [ref("Practitioner", self.pick("dr-one", "dr-two"))], "valueQuantity": self.quantity(), **more,
         }  # fmt: skip
+
+    def of_specimen(self, patient: str) -> Json:
+        """Return a result with its specimen contained in it."""
+        blood = {"resourceType": "Specimen", "id": "s", "type": coded("http://snomed.info/sct", "117015009")}
+        return self.observation(patient) | {"contained": [blood], "specimen": {"reference": "#s"}}
 
     def panel(self, patient: str, codes: tuple[str, ...] = VITALS, **more: Any) -> Json:
         parts = [{"code": coded(LOINC, code), "valueQuantity": self.quantity()} for code in codes]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from fhir_server import jsontext
+from fhir_server.resources import validate
 from tests.served import Served, store_url
 
 FILES = sorted(Path(__file__).parent.glob("*.yaml"))
@@ -75,6 +77,7 @@ def test_reads_return_visible_resources_and_404_for_withheld(scenario: Scenario)
         answer = scenario.get(f"{type}/{id}")
         if seen:
             assert (answer.status, answer.json["id"]) == (200, id), f"{type}/{id}"
+            assert validate.check(type, jsontext.parse(answer.body)) == (), f"{type}/{id}"
         else:
             assert (answer.status, answer.body.replace(f"{type}/{id}".encode(), b"")) == (404, never), f"{type}/{id}"
 
