@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from fhir_server import jsontext
 from fhir_server.consent import security_labels
 from fhir_server.consent.code_reading import read
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
@@ -25,6 +27,11 @@ _MAX_DEPTH: Final = 6
 
 
 class HasBodies(Protocol):
+    """A department: the bodies of its versions, and the JSON text of its only version if it has no more than one, else empty."""
+
+    @property
+    def text(self) -> bytes: ...
+
     async def bodies(self) -> Sequence[Mapping[str, Any]]: ...
 
 
@@ -33,6 +40,7 @@ class SingleBody:
     """A department without versions: a contained resource."""
 
     body: Mapping[str, Any]
+    text: bytes = b""
 
     async def bodies(self) -> Sequence[Mapping[str, Any]]:
         return (self.body,)
@@ -81,6 +89,11 @@ def read_body(codes: SensitivityCodes, type: str, body: Mapping[str, Any]) -> De
     return DepartmentReading(labels, known, _is_department(type, body), parents)
 
 
+@lru_cache(4096)  # most resources name the same few people and places
+def _read_text(codes: SensitivityCodes, type: str, text: bytes) -> DepartmentReading:
+    return read_body(codes, type, jsontext.parse(text))
+
+
 def read_versions(codes: SensitivityCodes, type: str, bodies: Iterable[Mapping[str, Any]]) -> DepartmentReading:
     """Read all versions of a department, oldest first: labels and parents of any, and what kind the newest one says it is."""
     readings = [read_body(codes, type, body) for body in bodies]
@@ -97,7 +110,8 @@ async def read_department(codes: SensitivityCodes, type: str, department: HasBod
     """
     if department is None or depth > _MAX_DEPTH:
         return Department(frozenset(), known=False, needs_category=type != "Practitioner")
-    reading = read_versions(codes, type, await department.bodies())
+    text = department.text
+    reading = _read_text(codes, type, text) if text else read_versions(codes, type, await department.bodies())
     labels, known, needs_category = reading.labels, reading.known, reading.needs_category
     for reference in reading.parents:
         parent = await resolve(reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fhir_server.consent.departments import TYPES as DEPARTMENT_TYPES
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, patient_ids
 from fhir_server.consent.visibility_classes import UNCLASSIFIED, UNRESOLVED
@@ -54,12 +55,17 @@ async def read_context(run: LabelingRun) -> None:
 def inherited_labels(source: LabelSource) -> frozenset[str]:
     """The labels that a resource inherits from one in whose context it stands.
 
-    An order or a diagnosis with an unknown code leaves its results to their own codes.  A visit of an unknown kind does not, nor does
-    anything whose own context is unknown.
+    An order or a diagnosis with an unknown code leaves its results to their own codes.
     """
     labels = source.key.labels & INHERITED
-    in_doubt = UNRESOLVED in source.key.labels or (source.key.data in _CONTEXTS and UNCLASSIFIED in source.key.labels)
-    return labels | _IN_DOUBT if in_doubt else labels
+    return labels | _IN_DOUBT if UNRESOLVED in source.key.labels else labels
+
+
+def read_doubt(run: LabelingRun) -> None:
+    """Step 9: an unclassified visit leaves what happened there in doubt, unless it only lacks a code and its department is known."""
+    if run.data in _CONTEXTS and UNCLASSIFIED in run.labels:
+        if run.kinds or not run.has_known_department:
+            run.labels.add(UNRESOLVED)
 
 
 async def read_departments(run: LabelingRun) -> None:
@@ -67,7 +73,9 @@ async def read_departments(run: LabelingRun) -> None:
     for path in elements.present(run.resource, run.type.departments):
         for _, value in elements.at(run.resource, path):
             department = await run.department(value)
-            run.labels |= department.labels if department is not None else set()
+            if department is not None:
+                run.labels |= department.labels
+                run.has_known_department = run.has_known_department or department.known
             is_known = department.is_classified if department is not None else not run.names_unknown_place(value, path)
             if not is_known and run.data in _CONTEXTS:
                 run.labels |= _IN_DOUBT
@@ -76,7 +84,7 @@ async def read_departments(run: LabelingRun) -> None:
 async def read_pointers(run: LabelingRun) -> None:
     """Step 8: a reference to a department, a role or a person of a sensitive specialty is a part with its category."""
     for mention in run.mentions:
-        if mention.target is not None:
+        if mention.target is not None and mention.target[0] in DEPARTMENT_TYPES:
             department = await run.department("/".join(mention.target))
             if department is not None and department.labels:
                 run.parts.add(elements.removal_path(run.type.name, mention.path), department.labels)

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from fhir_server.consent.visibility_classes import CATEGORIES, MC, UNCLASSIFIED, UNRESOLVED, VisibilityClass
+from fhir_server.consent.visibility_classes import CATEGORIES, HELD, MC, PHYHOLD, UNCLASSIFIED, UNRESOLVED, VisibilityClass
 
 Body = Callable[[], Mapping[str, Any]]
 Bodies = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 _DOUBTS: Final = frozenset({UNCLASSIFIED, UNRESOLVED})
+_STATES: Final = frozenset({HELD, PHYHOLD})
 _CONTENT: Final = CATEGORIES | {MC}
 
 
@@ -34,6 +35,7 @@ class LabelSource:
     ``earlier``     parses the bodies before that from which others still inherit, oldest first
     ``former_data`` the data classes of the versions before
     ``depends_on``  the ``Type/id`` of the resources without which it is not visible
+    ``text``        the JSON text of the body, if there is no other one
     """
 
     key: VisibilityClass
@@ -42,6 +44,7 @@ class LabelSource:
     earlier: Bodies = no_bodies
     former_data: frozenset[str] = frozenset()
     depends_on: tuple[str, ...] = ()
+    text: bytes = b""
 
     @property
     def data_classes(self) -> frozenset[str]:
@@ -68,14 +71,15 @@ class LendingVersion(NamedTuple):
 def lent_class(versions: Sequence[LendingVersion]) -> tuple[VisibilityClass, int]:
     """(class, release date) that versions, oldest first, lend together.
 
-    The labels are those of any version, and the release date is the latest.  Two things end with the newest version: doubts
-    (``UNCLASSIFIED``, ``UNRESOLVED``) if it has no label at all, and a release date that an earlier version states itself if nothing
-    but categories withhold the newest one.
+    The labels are those of any version, and the release date is the latest.  Three things end with the newest version: a state
+    (``HELD``, ``PHYHOLD``) that is no longer its own, doubts (``UNCLASSIFIED``, ``UNRESOLVED``) if it has no label at all, and a
+    release date that an earlier version states itself if nothing but categories withhold the newest one.
     """
     newest = versions[-1]
     if len(versions) == 1:
         return newest.key, newest.release_at
     labels = frozenset[str]().union(*(version.key.labels for version in versions))
+    labels -= _STATES - newest.key.labels
     if not newest.key.labels:
         labels -= _DOUBTS
     if newest.key.labels <= _CONTENT:

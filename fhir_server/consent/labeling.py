@@ -129,6 +129,7 @@ async def _read(run: LabelingRun) -> None:
     await label_context.read_departments(run)
     await label_context.read_referrers(run)
     await label_codes.require_classification(run)
+    label_context.read_doubt(run)
     await label_members.read_members(run)
     await label_bills.read_answered_lines(run)
     await label_context.read_pointers(run)

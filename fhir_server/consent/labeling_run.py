@@ -74,6 +74,7 @@ class LabelingRun:
         self.needed_classes: set[str] = set()
         self.mentions = elements.mentions(resource, labeler.base)
         self.kinds: list[tuple[Value, CodeReading | None]] = []
+        self.has_known_department = False
         self._departments: dict[str, Department] = {}
 
     @cached_property

@@ -72,6 +72,13 @@ class Propagation:
             if row is not None and await self.relabel(row):
                 await self.relabel_dependents(f"{type}/{id}")
 
+    async def after_creation(self, name: str) -> None:
+        """Label the rows again that already refer to the new row ``Type/id``, unless it is a person of whom nothing is inherited."""
+        type, _, id = name.partition("/")
+        row = await self._tx.read_unfiltered(type, id) if type == "Practitioner" else None
+        if row is None or await self._rows.has_department(row):
+            await self.relabel_dependents(name)
+
     async def relabel_dependents(self, name: str) -> None:
         """Label the rows again that inherit from the row ``Type/id``, directly or through others."""
         await self._relabel_all(await self._dependents(name), {name})

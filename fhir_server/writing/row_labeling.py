@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache, lru_cache, partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import msgspec
@@ -31,6 +31,21 @@ INTERNAL_META = ("security", "tag", "source")
 _visibility_class = lru_cache(4096)(VisibilityClass.parse)
 
 
+class _ParsedOnce:
+    """Parses a body when it is first needed."""
+
+    __slots__ = ("_text", "_value")
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._value: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        if self._value is None:
+            self._value = jsontext.parse(self._text)
+        return self._value
+
+
 class RowLabeler:
     """Labels rows within one transaction, and remembers which of them refer to rows that are not yet written.
 
@@ -43,6 +58,7 @@ class RowLabeler:
         self._base = base
         self._sources: dict[str, LabelSource | None] = {}
         self._class_ids: dict[VisibilityClass, int] = {}
+        self._keys: tuple[str, ...] = ()
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
 
@@ -112,6 +128,12 @@ class RowLabeler:
         ended = row.interaction == "delete"
         return (source.key, source.release_at, source.data_classes, row.class_id, row.release_at, row.patients, source.depends_on, ended)
 
+    async def has_department(self, row: Row) -> bool:
+        """Whether a row of the directory says of what department it is."""
+        source = await self._source_of(row)
+        reading = read_versions(self._labeler.codes, row.type, await source.bodies())
+        return bool(reading.labels or reading.parents)
+
     async def has_labels(self, row: Row) -> bool:
         """Whether a row lends any label or a release date."""
         source = await self._source_of(row)
@@ -159,6 +181,11 @@ class RowLabeler:
             element = join_elements(with_target(element, key.data, type), key.element)
         return await self._class_id(VisibilityClass(labels.key.data, combined, element))
 
+    async def _class_of(self, class_id: int) -> VisibilityClass:
+        if class_id >= len(self._keys):
+            self._keys = await self._tx.classes()
+        return _visibility_class(self._keys[class_id])
+
     async def _class_id(self, key: VisibilityClass) -> int:
         class_id = self._class_ids.get(key)
         if class_id is None:
@@ -177,19 +204,21 @@ class RowLabeler:
         """What a row, or a deleted row, lends: its class and release over its versions, and their bodies."""
         since = _first_lending_version(row)
         newest = row if row.interaction != "delete" else await self._ended_by(row)
-        parsed = cache(partial(jsontext.parse, newest.body))
+        parsed = _ParsedOnce(newest.body)
         earlier = partial(self._earlier_bodies, newest, since) if newest.version > since else no_bodies
         lending = await self._own_classes(row, parsed, earlier) or await self._stored_classes(row, since)
         key, release = lent_class(lending)
         depends_on = tuple(reference.target for reference in newest.guarded_references if not reference.path)
-        data = frozenset(version.key.data for version in lending)
-        return LabelSource(key, release, parsed, earlier, data, depends_on)
+        text = newest.body if earlier is no_bodies else b""
+        data = frozenset([version.key.data for version in lending])
+        return LabelSource(key, release, parsed, earlier, data, depends_on, text)
 
     async def _stored_classes(self, row: Row, since: int) -> list[LendingVersion]:
         """The versions from ``since`` on, as they are stored."""
-        keys = await self._tx.classes()
         stored = [(d.class_id, d.release_at, d.own_release_at) for d in row.version_digests if d.version >= since]
-        return [LendingVersion(_visibility_class(keys[id]), *release) for id, *release in stored or [(row.class_id, row.release_at, 0)]]
+        if not stored:
+            return [LendingVersion(await self._class_of(row.class_id), row.release_at, 0)]
+        return [LendingVersion(await self._class_of(class_id), *release) for class_id, *release in stored]
 
     async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[LendingVersion]:
         """The same without the labels of rows that refer to it: a specimen does not pass them from one result on to the others.

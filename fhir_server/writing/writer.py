@@ -21,8 +21,9 @@ from fhir_server.writing.row_labeling import INTERNAL_META, RowLabeler
 
 # Rows that propagate labels are stored before rows that inherit them, so that most are labeled correctly at once.
 _LABEL_SOURCES = (
-    "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Encounter",
-    "ServiceRequest", "Condition", "Observation",
+    "Organization", "Location", "HealthcareService", "Practitioner", "PractitionerRole", "Patient", "RelatedPerson", "Substance",
+    "Medication", "Device", "Schedule", "Slot", "Appointment", "CareTeam", "EpisodeOfCare", "Encounter", "ServiceRequest", "Condition",
+    "Specimen", "Observation",
 )  # fmt: skip
 # Rows of these types decide who may see the rows of a patient; a change of one ends all permissions that rest on it.
 _FACTS = frozenset({"Patient", "RelatedPerson", "Consent"})
@@ -86,7 +87,7 @@ class ResourceWriter:
 
     async def relabel_referrers(self, name: str) -> None:
         """Label the rows again that already refer to the new row ``Type/id``; needed where callers choose ids."""
-        await self._propagation.relabel_dependents(name)
+        await self._propagation.after_creation(name)
 
     async def _after_write(self, indexed: IndexedRow, previous: Row | None) -> None:
         row = indexed.row

@@ -280,3 +280,11 @@ def test_contained_member_is_masked_with_its_references(world: World) -> None:
     for reference in (item["reference"] for item in seen.get("result", [])):
         assert reference[1:] in [inner["id"] for inner in seen.get("contained", [])]
     assert world.body("DiagnosticReport/inside", world.feed)["contained"] == members
+
+
+def test_final_result_shows_the_summary_that_waited_for_it(world: World) -> None:
+    world.put("Observation/early", **{**RESULT, "status": "preliminary"})
+    world.put("DiagnosticReport/early", **REPORT, result=[{"reference": "Observation/early"}], conclusion="all well")
+    assert "conclusion" not in world.body("DiagnosticReport/early")
+    world.put("Observation/early", **RESULT)
+    assert world.body("DiagnosticReport/early")["conclusion"] == "all well"

@@ -13,23 +13,24 @@ from fhir_server.maintenance import relabel
 from fhir_server.store import IndexedRow, Store, Transaction
 from tests.served import Served, store_url
 
-EPISODE = {
-    "resourceType": "EpisodeOfCare", "id": "stale", "status": "active", "patient": {"reference": "Patient/teen"},
+ORDER = {
+    "resourceType": "MedicationRequest", "id": "stale", "status": "active", "intent": "order", "subject": {"reference": "Patient/teen"},
+    "medicationCodeableConcept": {"coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "161"}]},
     "meta": {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "MH"}]},
 }  # fmt: skip
-CHARGE = {
-    "resourceType": "ChargeItem", "id": "stale", "status": "billed", "subject": {"reference": "Patient/teen"},
-    "code": {"coding": [{"system": "http://loinc.org", "code": "718-7"}]}, "context": {"reference": "EpisodeOfCare/stale"},
+MESSAGE = {
+    "resourceType": "Communication", "id": "stale", "status": "completed", "subject": {"reference": "Patient/teen"},
+    "basedOn": [{"reference": "MedicationRequest/stale"}],
 }  # fmt: skip
 
 
 @pytest.fixture(params=("memory", "sqlite", "mongodb"))
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
     server = Served(store_url(request.param, tmp_path))
-    for row in (EPISODE, CHARGE):
+    for row in (ORDER, MESSAGE):
         assert server.request(server.token(), "PUT", f"{row['resourceType']}/stale", body=row).status == 201
-    # An earlier version of the code lists: it labeled the charge for its own code, and did not know that of the episode.
-    server.run(server.parts.store.write(lambda tx: _set_class(tx, "EpisodeOfCare", "visit||")))
+    # An earlier version of the code lists: it labeled the message for itself, and did not know the label of the order.
+    server.run(server.parts.store.write(lambda tx: _set_class(tx, "MedicationRequest", "medication||")))
     yield server
     server.close()
 
@@ -41,7 +42,7 @@ async def _set_class(tx: Transaction, type: str, key: str) -> None:
 
 
 class Watched:
-    """A store that notes the class of the charge after each transaction."""
+    """A store that notes the class of the message after each transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -49,12 +50,12 @@ class Watched:
 
     async def write(self, job: Callable[[Transaction], Awaitable[Any]]) -> Any:
         result = await self._store.write(job)
-        self.seen.append(await self._store.write(_class_of_charge))
+        self.seen.append(await self._store.write(_class_of_message))
         return result
 
 
-async def _class_of_charge(tx: Transaction) -> str:
-    row = await tx.read_unfiltered("ChargeItem", "stale")
+async def _class_of_message(tx: Transaction) -> str:
+    row = await tx.read_unfiltered("Communication", "stale")
     assert row is not None
     return (await tx.classes())[row.class_id]
 
@@ -62,7 +63,7 @@ async def _class_of_charge(tx: Transaction) -> str:
 def test_relabeling_shows_no_heir_before_its_source(served: Served) -> None:
     store, parts = Watched(served.parts.store), served.parts
     report = served.run(relabel.relabel_store(store, parts.labeler, served.settings.base, parts.clock()))  # type: ignore[arg-type]
-    assert set(store.seen) == {"billing|MH|"} and report.changed > 0
+    assert set(store.seen) == {"message|MH|"} and report.changed > 0
     assert not served.run(relabel.relabel_store(parts.store, parts.labeler, served.settings.base, parts.clock())).changed
 
 
@@ -75,4 +76,4 @@ def test_a_single_pass_would_show_the_heir(served: Served, monkeypatch: pytest.M
     monkeypatch.setattr(relabel, "LabelingContext", single)
     store, parts = Watched(served.parts.store), served.parts
     served.run(relabel.relabel_store(store, parts.labeler, served.settings.base, parts.clock()))  # type: ignore[arg-type]
-    assert "billing||" in store.seen and store.seen[-1] == "billing|MH|"
+    assert "message||" in store.seen and store.seen[-1] == "message|MH|"
