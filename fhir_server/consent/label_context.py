@@ -63,9 +63,8 @@ def inherited_labels(source: LabelSource) -> frozenset[str]:
 
 def read_doubt(run: LabelingRun) -> None:
     """Step 9: an unclassified visit leaves what happened there in doubt, unless it only lacks a code and its department is known."""
-    if run.data in _CONTEXTS and UNCLASSIFIED in run.labels:
-        if run.kinds or not run.has_known_department:
-            run.labels.add(UNRESOLVED)
+    if run.data in _CONTEXTS and UNCLASSIFIED in run.labels and (run.kinds or not run.has_known_department):
+        run.labels.add(UNRESOLVED)
 
 
 async def read_departments(run: LabelingRun) -> None:
