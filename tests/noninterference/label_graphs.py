@@ -86,6 +86,7 @@ class Node:
     references: dict[str, Any]
     contained: list[Json] = field(default_factory=list)
     lends: bool = True
+    waits: bool = False
 
     @property
     def name(self) -> str:
@@ -114,6 +115,11 @@ class HiddenWrite:
     node: Node
     resource: Json | None
     quiet: bool
+
+    @property
+    def releases(self) -> bool:
+        """Whether the row stops waiting for its release: an explicit act, which shows what waited with it."""
+        return self.resource is not None and self.node.waits and "extension" not in self.resource
 
     def __str__(self) -> str:
         return f"{self.kind} {self.node.name}: {self.resource}"
@@ -216,7 +222,7 @@ class Graph:
             node.lends = False
         elif way == "release" and node.type in ("Observation", "Encounter"):
             row["extension"] = [{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2099-01-01T00:00:00Z"}]
-            node.lends = False
+            node.lends, node.waits = False, True
         else:
             row["meta"] = {"security": [{"system": ACT, "code": self.random.choice(("HIV", "PSY", "ETH", "SDV", "PREGNANT"))}]}
         node.sensitive = row
