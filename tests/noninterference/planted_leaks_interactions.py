@@ -55,14 +55,14 @@ def everything_means_everything(patch: Patch) -> None:
 def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
     exact = Permissions.visibility
 
-    async def batched(value: Any, text: Any, index: int, request: Any, service: Any, audit: Any) -> Any:
+    async def batched(*given: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
                 View,
                 "_visibility",
                 lambda self, type, interactions: replace(exact(self.permissions, type, self.now, interactions), clauses=_OPEN),
             )
-            return await process_entry(value, text, index, request, service, audit)
+            return await process_entry(*given)
 
     process_entry = batch._batch_entry
     patch.setattr(batch, "_batch_entry", batched)
