@@ -122,7 +122,7 @@ class Drawing(HiddenRows, Touches):
         self._draw_shown()
         self.hidden_now = True
         secrets = [self._secret() for _ in range(self.random.randint(4, 9))]
-        secrets += [found for _ in range(self.random.randint(3, 7)) if (found := self._touch())]
+        secrets += self._touches(self.random.randint(4, 8))
         late = [self._secret() for _ in range(2)]
         return Case(seed, self.caller, tuple(self.shown), tuple(secrets), tuple(late))
 
@@ -290,30 +290,24 @@ class Drawing(HiddenRows, Touches):
                 return [r.provenance(r.pick(*self.names) if self.names else f"Patient/{p}", "Practitioner/dr-one")]
         return self._more_hidden(kind, p)
 
-    def _touch(self) -> Secret | None:
-        """Return a secret inside a visible row or in a hidden version of it."""
-        kind = self.r.pick(
-            "elements",
-            "elements",
-            "tags",
-            "result",
-            "result",
-            "versions",
-            "versions",
-            "early",
-            "component",
-            "participant",
-            "concluded",
-            "visit",
-            "repointed",
-            "in_contained",
-            "restricted_result",
-        )
-        standing = list(self.names)
+    def _touches(self, number: int) -> list[Secret]:
+        """Return secrets inside visible rows or in hidden versions of them, of different kinds as far as rows fit."""
         if self.caller.kind == "PX":
-            kind, standing = "elements", ["Patient/grown"] if self.caller.patient == "grown" else []
-        found = getattr(self, f"_{kind}")([name for name in standing if self._newest(name)])
-        return found and Secret(kind, *found) if found else None
+            kinds, standing = ["elements"] * number, ["Patient/grown"] if self.caller.patient == "grown" else []
+        else:
+            kinds, standing = self.random.sample(_TOUCHES, len(_TOUCHES)), list(self.names)
+        found: list[Secret] = []
+        for kind in kinds:
+            drawn = getattr(self, f"_{kind}")([name for name in standing if self._newest(name)])
+            if drawn and len(found) < number:
+                found.append(Secret(kind, *drawn))
+        return found
+
+
+_TOUCHES = (
+    *("elements", "elements", "elements", "tags", "result", "result", "versions", "versions", "early", "component", "participant"),
+    *("concluded", "visit", "repointed", "in_contained", "restricted_result"),
+)
 
 
 def case(seed: int, open: frozenset[str] = OPEN) -> Case:

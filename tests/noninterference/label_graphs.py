@@ -68,6 +68,10 @@ _LAYERS = (
     ("DiagnosticReport", "Composition"),
 )
 _CONTAINABLE = frozenset({"Encounter", "ServiceRequest", "PractitionerRole", "Location", "Specimen", "Condition"})
+_KINDS_OF_WRITES = (
+    *("delete", "delete", "delete", "to ordinary", "to ordinary", "to ordinary"),
+    *("move", "unlink", "unlink", "touch", "other patient", "relabel"),
+)
 _FREE_WORD = {"Observation": "note", "DiagnosticReport": "conclusion", "Composition": "section", "CareTeam": "note", "Specimen": "note"}
 
 
@@ -82,6 +86,7 @@ class Node:
     references: dict[str, Any]
     contained: list[Json] = field(default_factory=list)
     lends: bool = True
+    waits: bool = False
 
     @property
     def name(self) -> str:
@@ -110,6 +115,11 @@ class HiddenWrite:
     node: Node
     resource: Json | None
     quiet: bool
+
+    @property
+    def releases(self) -> bool:
+        """Whether the row stops waiting for its release: an explicit act, which shows what waited with it."""
+        return self.resource is not None and self.node.waits and "extension" not in self.resource
 
     def __str__(self) -> str:
         return f"{self.kind} {self.node.name}: {self.resource}"
@@ -171,7 +181,8 @@ class Graph:
     def _node(self, type: str) -> Node:
         ordinary = self._ordinary(type)
         node = Node(type, self._id(), ordinary, None, self._references(type))
-        if self.random.random() < 0.35:
+        # Few rows are sensitive, so that many others are hidden for one reason only, which a write may end.
+        if self.random.random() < (0.4 if type in DIRECTORY else 0.2):
             self._make_sensitive(node)
         self._maybe_contain(node)
         return node
@@ -180,7 +191,7 @@ class Graph:
         found = {}
         for path, types in REFERENCES.get(type, {}).items():
             fit = [node.name for node in self.nodes if node.type in types]
-            if fit and self.random.random() < 0.55:
+            if fit and self.random.random() < 0.6:
                 found[path] = self.random.choice(fit)
         return found
 
@@ -211,7 +222,7 @@ class Graph:
             node.lends = False
         elif way == "release" and node.type in ("Observation", "Encounter"):
             row["extension"] = [{"url": f"{IG}/StructureDefinition/release-at", "valueInstant": "2099-01-01T00:00:00Z"}]
-            node.lends = False
+            node.lends, node.waits = False, True
         else:
             row["meta"] = {"security": [{"system": ACT, "code": self.random.choice(("HIV", "PSY", "ETH", "SDV", "PREGNANT"))}]}
         node.sensitive = row
@@ -230,7 +241,7 @@ class Graph:
 
     def writes(self, number: int) -> list[HiddenWrite]:
         """Return a random sequence of writes: mostly to the rows that lend labels, and to the rows between them and the others."""
-        pool = [node for node in self.nodes if node.sensitive] * 2 + [node for node in self.nodes if node.references]
+        pool = [node for node in self.nodes if node.sensitive] * 4 + [node for node in self.nodes if node.references]
         gone: set[str] = set()
         found = []
         for _ in range(number):
@@ -246,7 +257,7 @@ class Graph:
         return found
 
     def _write(self, node: Node) -> HiddenWrite:
-        kind = self.random.choice(("delete", "delete", "delete", "to ordinary", "move", "unlink", "touch", "other patient", "relabel"))
+        kind = self.random.choice(_KINDS_OF_WRITES)
         body = node.body(sensitive=True)
         match kind:
             case "delete":

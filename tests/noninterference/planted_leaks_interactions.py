@@ -55,14 +55,14 @@ def everything_means_everything(patch: Patch) -> None:
 def batch_entries_are_read_by_the_institution(patch: Patch) -> None:
     exact = Permissions.visibility
 
-    async def batched(value: Any, text: Any, index: int, request: Any, service: Any, audit: Any) -> Any:
+    async def batched(*given: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
                 View,
                 "_visibility",
                 lambda self, type, interactions: replace(exact(self.permissions, type, self.now, interactions), clauses=_OPEN),
             )
-            return await process_entry(value, text, index, request, service, audit)
+            return await process_entry(*given)
 
     process_entry = batch._batch_entry
     patch.setattr(batch, "_batch_entry", batched)
@@ -206,10 +206,13 @@ def index_entries_take_the_class_of_the_row(patch: Patch) -> None:
 
 @leak("A13", stored=True)
 def rows_of_a_sensitive_visit_do_not_inherit(patch: Patch) -> None:
-    async def target(self: Any, type: str, id: str) -> None:
-        return None
+    exact = row_labeling.RowLabeler._label_source
 
-    patch.setattr(row_labeling.RowLabeler, "_label_source", target)
+    async def source(self: Any, type: str, id: str) -> Any:
+        found = await exact(self, type, id)
+        return found and replace(found, key=replace(found.key, labels=frozenset()))
+
+    patch.setattr(row_labeling.RowLabeler, "_label_source", source)
 
 
 @leak("C08")

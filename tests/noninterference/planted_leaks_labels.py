@@ -152,7 +152,7 @@ def a_deleted_row_lends_nothing(patch: Patch) -> None:
 
 @_lending
 def only_the_newest_version_lends(patch: Patch) -> None:
-    patch.setattr(row_labeling, "lent_class", lambda versions: (versions[-1].key, versions[-1].release_at))
+    patch.setattr(row_labeling, "lent_class", lambda versions: tuple(versions[-1])[:2])
 
 
 @_lending

@@ -7,18 +7,14 @@ Search values are mostly those of hidden rows and elements (:class:`Probes`), th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from random import Random
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fhir_server.search import index
-from fhir_server.search.rows import Entry
 from tests.noninterference.case_generator import Case
-from tests.noninterference.oracle import FACTS
-from tests.noninterference.paired_server import BASE, Ask, Write
+from tests.noninterference.paired_server import Ask
+from tests.noninterference.probes import Probes
 from tests.noninterference.resource_factory import ref
 
 _MODIFIERS = {
@@ -41,80 +37,6 @@ class Capability:
         self.params = {type: {p["name"]: p["type"] for p in one.get("searchParam", ())} for type, one in resources.items()}
         self.includes = {type: tuple(one.get("searchInclude", ())) for type, one in resources.items()}
         self.revincludes = {type: tuple(one.get("searchRevInclude", ())) for type, one in resources.items()}
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Search values by (type, parameter), from hidden and from visible data, and ids (Type/id) of hidden and visible rows.
-
-    ``inner``: the (type, parameter) pairs of hidden elements inside visible rows.  ``pointers``: (type, parameter, target) of the
-    references from visible rows to hidden ones.
-    """
-
-    hidden: dict[tuple[str, str], tuple[str, ...]]
-    shown: dict[tuple[str, str], tuple[str, ...]]
-    inner: tuple[tuple[str, str], ...]
-    hidden_ids: tuple[str, ...]
-    shown_ids: tuple[str, ...]
-    pointers: tuple[tuple[str, str, str], ...]
-
-    @staticmethod
-    def of(case: Case) -> Probes:
-        hidden = case.hidden()
-        ids = dict.fromkeys(write.name for write in hidden if write.at)
-        standing = case.standing()
-        shown = [*standing.values(), *(write for write in FACTS if write.type != "Location")]
-        inner = tuple(_values([write for write in hidden if not write.at]))
-        return Probes(
-            _values(hidden),
-            _values(shown),
-            inner,
-            tuple(name for name in ids if name not in standing),
-            tuple(write.name for write in shown),
-            tuple(_pointers(hidden, standing.keys())),
-        )
-
-
-def _pointers(hidden: list[Write], standing: Collection[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield the references in hidden elements and hidden versions of visible rows, without those to a row's own patient."""
-    found = {}
-    for write in hidden:
-        if write.resource is not None and (not write.at or write.name in standing):
-            for entry in index.entries(write.type, write.resource, BASE):
-                target = str(entry.value[0]) if entry.kind == "reference" else ""
-                if target and target not in standing and not target.startswith(("Patient/", "Practitioner/", "Location/")):
-                    found[write.type, entry.param, target] = None
-    yield from found
-
-
-def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
-    found: dict[tuple[str, str], dict[str, None]] = {}
-    for write in writes:
-        if write.resource is None:
-            continue
-        for entry in index.entries(write.type, write.resource, BASE):
-            found.setdefault((write.type, entry.param), {}).update(dict.fromkeys(_spelled(entry)))
-        stamp = datetime.fromtimestamp(write.at / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S") + "Z"
-        if write.at:
-            found.setdefault((write.type, "_lastUpdated"), {})[stamp] = None
-            found.setdefault((write.type, "_id"), {})[write.id] = None
-    return {key: tuple(values) for key, values in found.items()}
-
-
-def _spelled(entry: Entry) -> list[str]:
-    value: Any = entry.value
-    match entry.kind:
-        case "token":
-            return [f"{value[0]}|{value[1]}", str(value[1]), f"{value[0]}|"]
-        case "reference":
-            return [str(value[0])]
-        case "string":
-            return [str(value[1]), str(value[0])[:5]]
-        case "date":
-            days = [datetime.fromtimestamp(value[0] / 1e6 + shift * 86400, UTC).strftime("%Y-%m-%d") for shift in (-1, 0, 1)]
-            return [*days, datetime.fromtimestamp(value[0] / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")]
-        case _:
-            return [f"{number:g}" for number in (value[0], value[0] - 1, value[0] + 1)]
 
 
 class Asker:
