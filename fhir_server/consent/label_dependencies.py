@@ -54,7 +54,11 @@ def _name_owners(run: LabelingRun, type: str, id: str, source: LabelSource) -> N
     """Note whom the other resource names, if the policy shows resources of its data class only to who is named in them."""
     params = own_parameters(run.labeler.policy, source.key.data)
     if params and run.owners:
-        run.needed_classes.add(with_target("", WITHHELD, type))  # the entries do not say which of two resources names whom
+        # The entries do not say which of two resources names whom, so only who needs no entries sees a resource that depends on both.
+        alike = run.owner_classes == {source.key.data}
+        run.needed_classes.add(with_target("", source.key.data if alike else WITHHELD, f"{type}+" if alike else type))
+    if params:
+        run.owner_classes.add(source.key.data)
     for param in params:
         named = (f"{type}/{id}",) if param == "_id" else index.targets(type, param, source.body, run.labeler.base)
         run.owners |= {(param, name) for name in named}

@@ -71,6 +71,7 @@ class LabelingRun:
         self.element = ""
         self.depends_on: set[str] = set()
         self.owners: set[tuple[str, str]] = set()
+        self.owner_classes: set[str] = set()
         self.needed_classes: set[str] = set()
         self.mentions = elements.mentions(resource, labeler.base)
         self.kinds: list[tuple[Value, CodeReading | None]] = []

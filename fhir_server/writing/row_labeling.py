@@ -263,7 +263,7 @@ def _meta_classes(meta: Mapping[str, Any], row: VisibilityClass) -> Iterator[tup
         if items and all(key == INTERNAL for key in classes):
             yield ("meta", member), INTERNAL
         else:
-            yield from ((("meta", member, number), key) for number, key in enumerate(classes) if key is not None)
+            yield from ((("meta", member, number), key) for number, key in enumerate(classes) if key not in (None, row))
 
 
 def _item_class(member: str, item: Mapping[str, Any], row: VisibilityClass) -> VisibilityClass | None:

@@ -257,7 +257,7 @@ def test_doubt_about_the_context_reaches_the_end_of_the_chain(world: World, refe
 
 def test_contained_visit_and_note_are_read_as_rows(world: World) -> None:
     def at(clinic: str) -> dict[str, Any]:
-        inner = {"resourceType": "Encounter", "id": "e", "status": "finished", "class": {"code": "AMB"}, "serviceType": service("124"),
+        inner = {"resourceType": "Encounter", "id": "e", "status": "finished", "class": VISIT["class"], "serviceType": service("124"),
                  "location": [{"location": {"reference": f"Location/{clinic}"}}]}  # fmt: skip
         return {**RESULT, "encounter": {"reference": "#e"}, "contained": [inner]}
 

@@ -33,7 +33,7 @@ def test_clinician_adds_and_lifts_a_restraint(served: Served, feed: str, clinici
     id = created(served, clinician)
     added = change(served, clinician, "$meta-add", id, labelled(act(code)))
     assert added.status == 200 and added.json["parameter"][0]["valueMeta"]["security"] == [act(code)]
-    assert added.headers["etag"] == 'W/"2"'
+    assert added.headers["etag"].startswith('W/"2-')
     assert served.get(adult, f"Condition/{id}").status == 404
     assert served.get(clinician, f"Condition/{id}/$meta").json["parameter"][0]["valueMeta"]["security"] == [act(code)]
     lifted = change(served, clinician, "$meta-delete", id, labelled(act(code)))
