@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ DATA_CLASSES = frozenset(
         "group",
         "directory",
         "medication-definition",
+        "app-state",
         "other",
     ]
 )
@@ -70,9 +72,10 @@ def test_a_type_declared_twice_is_refused() -> None:
 def test_declared_paths_exist(name: str) -> None:
     declared = catalog()[name]
     known = {element.path.partition(".")[2] for element in definitions.elements(name)}
-    named = {path for kind in PATHS for path in getattr(declared, kind)}
+    # The sections of a Composition have sections of the same form.
+    named = {re.sub(r"^(section\.)+", "section.", path) for kind in PATHS for path in getattr(declared, kind)}
     assert named <= known
-    assert {declared.data_class, *declared.by_category.values(), *declared.by_status.values()} <= DATA_CLASSES
+    assert {declared.data_class, *declared.by_category.values(), *declared.by_status.values(), *declared.by_source.values()} <= DATA_CLASSES
 
 
 @pytest.mark.parametrize("name", DECLARED)

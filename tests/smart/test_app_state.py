@@ -68,7 +68,7 @@ def test_smart_107_app_creates_finds_updates_and_deletes_its_state(served: Serve
     assert found.ids() == [id]
     assert found.json["entry"][0]["resource"]["extension"][0]["valueString"] == '{"view":"list"}'
     changed = change(served, app, id, etag, text='{"view":"grid"}', code="first")
-    assert (changed.status, changed.headers["etag"]) == (200, 'W/"2"')
+    assert changed.status == 200 and changed.headers["etag"].startswith('W/"2-')
     assert change(served, app, id, etag, code="first").status == 412  # the ETag is out of date
     assert end(served, app, id, etag).status == 412
     assert end(served, app, id, changed.headers["etag"]).status == 204
