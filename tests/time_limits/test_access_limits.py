@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.consent.security_labels import ACT_CODE
 from tests.served import Served, micros, store_url
 
 HOUR = 3_600_000_000
@@ -166,7 +167,7 @@ def test_token_returns_401_from_its_expiry_to_the_microsecond(served: Served) ->
     assert served.get(token, "Patient/adult").status == 401
 
 
-def test_encounter_label_propagates_to_results_and_is_reversible(served: Served) -> None:
+def test_encounter_label_reaches_results_until_staff_release_it(served: Served) -> None:
     feed, token = served.token(), fresh(served, "parent-a", "teen")
     visit = served.get(feed, "Encounter/teen-well-visit").json
     inside = [one for one in seen(served, token, "teen") if b"teen-well-visit" in served.get(feed, f"Observation/{one}").body]
@@ -175,4 +176,7 @@ def test_encounter_label_propagates_to_results_and_is_reversible(served: Served)
     assert served.request(feed, "PUT", "Encounter/teen-well-visit", body=flagged).status == 200
     assert not set(inside) & seen(served, token, "teen")
     assert served.request(feed, "PUT", "Encounter/teen-well-visit", body=visit).status == 200
+    assert not set(inside) & seen(served, token, "teen")
+    released = {**visit, "meta": {"security": [{"system": ACT_CODE, "code": "DECLASSIFYLABEL"}]}}
+    assert served.request(feed, "PUT", "Encounter/teen-well-visit", body=released).status == 200
     assert set(inside) <= seen(served, token, "teen")
