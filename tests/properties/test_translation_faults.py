@@ -128,7 +128,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a row stands where its first version was stored": a_row_stands_where_its_first_version_was,
     "a row stands where its last version was stored": a_row_stands_where_its_last_version_was,
     "a row that is relabeled stays where it stands": relabeling_moves_nothing,
-    "a walked row comes at any of its values": rewritten(" WHERE y.rid = r.rid", " WHERE 0 AND y.rid = r.rid"),
+    "a walked row comes at any of its values": rewritten(" WHERE (y.rid = r.rid ", " WHERE 0 AND (y.rid = r.rid "),
     "least for greatest": rewritten("max(x.", "min(x."),
 }
 
