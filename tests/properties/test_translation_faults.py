@@ -16,7 +16,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Row, conditions
-from fhir_server.store.sqlite import reader, sorting, transaction, translate
+from fhir_server.store.sqlite import planner, reader, sorting, transaction, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import disagreements
 
@@ -99,9 +99,24 @@ def a_row_stands_where_its_last_version_was(patch: pytest.MonkeyPatch) -> None:
 
 def relabeling_moves_nothing(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Any, type: int, stored: Any, row: Row, entries: Any) -> None:
-        self._replace_current(stored, row, entries, stored.rid & transaction.SEQUENCE, stored.stored)
+        self._replace_current(type, stored, row, entries, stored.rid & transaction.SEQUENCE, stored.stored)
 
     patch.setattr(transaction.SqliteTransaction, "_relabel_current", wrong)
+
+
+def finds_none(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return a fault in which this source of single rows yields nothing."""
+    return lambda patch: patch.setattr(planner._Planner, name, lambda *_: iter(()))
+
+
+def a_relabeled_row_keeps_its_band(patch: pytest.MonkeyPatch) -> None:
+    right = transaction.SqliteTransaction._band
+    bands: dict[str, int] = {}
+
+    def wrong(self: Any, type: int, row: Row) -> int:
+        return bands.setdefault(f"{row.type}/{row.id}", right(self, type, row))
+
+    patch.setattr(transaction.SqliteTransaction, "_band", wrong)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -128,7 +143,10 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a row stands where its first version was stored": a_row_stands_where_its_first_version_was,
     "a row stands where its last version was stored": a_row_stands_where_its_last_version_was,
     "a row that is relabeled stays where it stands": relabeling_moves_nothing,
-    "a walked row comes at any of its values": rewritten(" y WHERE ", " y WHERE 0 AND "),
+    "a relabeled row keeps its band": a_relabeled_row_keeps_its_band,
+    "rows released since they were written are not found": finds_none("_released_rids"),
+    "rows of a second patient are not found": finds_none("_shared_rids"),
+    "a walked row comes at any of its values": rewritten(" WHERE (y.rid = r.rid ", " WHERE 0 AND (y.rid = r.rid "),
     "least for greatest": rewritten("max(x.", "min(x."),
 }
 
