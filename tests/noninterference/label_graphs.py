@@ -8,7 +8,7 @@ it up, so that an answer that says more than before can be told.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -243,17 +243,25 @@ class Graph:
         """Return a random sequence of writes: mostly to the rows that lend labels, and to the rows between them and the others."""
         pool = [node for node in self.nodes if node.sensitive] * 4 + [node for node in self.nodes if node.references]
         gone: set[str] = set()
+        released: set[str] = set()
         found = []
         for _ in range(number):
             node = self.random.choice(pool or self.nodes)
             if node.name in gone:
                 gone.discard(node.name)
                 kind = self.random.choice(("re-create", "re-create ordinary"))
-                found.append(HiddenWrite(kind, node, node.body(kind == "re-create"), quiet=True))
-                continue
-            found.append(self._write(node))
-            if found[-1].resource is None:
+                write = HiddenWrite(kind, node, node.body(kind == "re-create"), quiet=True)
+            else:
+                write = self._write(node)
+            if write.resource is None:
                 gone.add(node.name)
+            elif write.releases:
+                released.add(node.name)
+            elif node.name in released:
+                # The row states its release date again, so what inherits from it waits again.
+                released.discard(node.name)
+                write = replace(write, quiet=False)
+            found.append(write)
         return found
 
     def _write(self, node: Node) -> HiddenWrite:
