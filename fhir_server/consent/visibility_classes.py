@@ -30,7 +30,8 @@ class VisibilityClass:
     Several names, joined by ``+``: the policy removes each of these elements for some actor.
     ``@`` and a data class after it mean: visible only to actors who may also see a resource of that data class with these labels, or,
     with ``.`` and a name after it, this element of one.  So is a part of a contained resource.
-    ``/`` and a type at the end say which resources these are, and ``+`` after the type that they are several.  An element ``*@data/Type`` is an index entry of what they guard.
+    ``/`` and a type at the end say which resources these are, and ``+`` after the type that they are several.
+    An element ``*@data/Type`` is an index entry of what they guard.
     """
 
     data: str

@@ -91,13 +91,16 @@ class RowLabeler:
         )  # fmt: skip
         if stored is not None:
             row = await joined(stored, row, await self._tx.classes(), self._class_id)
+        digests: tuple[VersionDigest, ...] = ()
         if history or row.release_at:
             digest = msgspec.structs.replace(
                 versions.version_digest(row),
                 declassifies=security_labels.declassifies(value),
                 own_release_at=security_labels.release_at(value, self._labeler.policy.timezone),
             )
-            row = msgspec.structs.replace(row, version_digests=(*history, digest))
+            digests = (*history, digest)
+        # Also without any: a row that is labeled again may have had some, with the labels of that time.
+        row = msgspec.structs.replace(row, version_digests=digests)
         entries = await self._with_guarded_classes(_with_class_ids(index.entries(row.type, value, self._base), row), row, labels)
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
         sources = [source for source in labels.label_sources if source not in indexed]

@@ -170,6 +170,18 @@ def test_deleted_unreleased_member_holds_the_report(world: World) -> None:
     assert world.body("DiagnosticReport/freed", own)["conclusion"] == "K 9.87"
 
 
+def test_version_counts_after_the_release_it_waited_for(world: World) -> None:
+    own = world.served.app_token("adult", "adult")
+    result = {**RESULT, "subject": {"reference": "Patient/adult"}}
+    act = {"target": [{"reference": "Observation/waited"}], "agent": [{"who": {"reference": "Patient/adult"}}]}
+    world.put("Observation/waited", **result, extension=LATER)
+    world.put("Provenance/waited", **act, recorded="2026-03-02T09:00:00-04:00")
+    assert not world.sees("Provenance/waited", own)
+    world.put("Observation/waited", **result)
+    world.put("Provenance/waited", **act, recorded="2026-03-02T10:00:00-04:00")
+    assert world.body("Provenance/waited", own)["meta"]["versionId"] == "2"
+
+
 def test_binary_keeps_release_and_labels_of_its_document(world: World) -> None:
     own = world.served.app_token("adult", "adult")
     document = {"status": "current", "subject": {"reference": "Patient/adult"}, "type": loinc("34133-9"),

@@ -8,7 +8,7 @@ it up, so that an answer that says more than before can be told.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -157,6 +157,7 @@ class Graph:
 
     def __init__(self, seed: int, patient: str, label: str) -> None:
         self.random = Random(f"graph {seed}")
+        self.first_kind = _KINDS_OF_WRITES[seed % len(_KINDS_OF_WRITES)]
         self.patient = patient
         self.label = label
         self.nodes: list[Node] = []
@@ -240,24 +241,36 @@ class Graph:
         return row
 
     def writes(self, number: int) -> list[HiddenWrite]:
-        """Return a random sequence of writes: mostly to the rows that lend labels, and to the rows between them and the others."""
+        """Return a random sequence of writes: mostly to the rows that lend labels, and to the rows between them and the others.
+
+        The first is of the kind whose turn it is, so that successive graphs have writes of every kind.
+        """
         pool = [node for node in self.nodes if node.sensitive] * 4 + [node for node in self.nodes if node.references]
         gone: set[str] = set()
+        released: set[str] = set()
         found = []
-        for _ in range(number):
-            node = self.random.choice(pool or self.nodes)
+        for place in range(number):
+            kind = self.random.choice(_KINDS_OF_WRITES) if place else self.first_kind
+            fit = [node for node in pool if kind != "other patient" or node.type not in DIRECTORY]
+            node = self.random.choice(fit or self.nodes)
             if node.name in gone:
                 gone.discard(node.name)
                 kind = self.random.choice(("re-create", "re-create ordinary"))
-                found.append(HiddenWrite(kind, node, node.body(kind == "re-create"), quiet=True))
-                continue
-            found.append(self._write(node))
-            if found[-1].resource is None:
+                write = HiddenWrite(kind, node, node.body(kind == "re-create"), quiet=True)
+            else:
+                write = self._write(kind, node)
+            if write.resource is None:
                 gone.add(node.name)
+            elif write.releases:
+                released.add(node.name)
+            elif node.name in released:
+                # The row states its release date again, so what inherits from it waits again.
+                released.discard(node.name)
+                write = replace(write, quiet=False)
+            found.append(write)
         return found
 
-    def _write(self, node: Node) -> HiddenWrite:
-        kind = self.random.choice(_KINDS_OF_WRITES)
+    def _write(self, kind: str, node: Node) -> HiddenWrite:
         body = node.body(sensitive=True)
         match kind:
             case "delete":

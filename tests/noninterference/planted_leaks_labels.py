@@ -73,8 +73,8 @@ def _relabeled(patch: Patch, change: Any) -> None:
     """Change each row after it was labeled; ``change`` returns the row and the name of another class for it, or None."""
     exact = RowLabeler.label
 
-    async def label(self: Any, row: Any, value: Any, history: Any) -> IndexedRow:
-        indexed = await exact(self, row, value, history)
+    async def label(self: Any, row: Any, value: Any, history: Any, **stored: Any) -> IndexedRow:
+        indexed = await exact(self, row, value, history, **stored)
         key = VisibilityClass.parse((await self._tx.classes())[indexed.row.class_id])
         kept, other = change(indexed.row, key)
         if other is not None:
