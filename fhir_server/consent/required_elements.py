@@ -12,7 +12,7 @@ from typing import Any
 
 from fhir_server.consent.element_labels import Cut, ElementLabels, join_elements
 from fhir_server.jsontext import Path
-from fhir_server.resources.requirements import place_of, requirements
+from fhir_server.resources.requirements import place_of, requirements_of
 
 NOTHING = Cut(frozenset(), "", frozenset())
 
@@ -24,6 +24,8 @@ def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cu
     sees the items that name them.
     """
     row = NOTHING
+    if "contained" not in resource:
+        return _lift(type, resource, parts, given)
     while True:
         row = _union((row, _lift(type, resource, parts, given)))
         if not _join_contained(resource, parts, _union((row, given))):
@@ -55,8 +57,12 @@ def _indispensable(
     type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], parts: ElementLabels, given: Cut
 ) -> set[Path]:
     """The parts in this object without which it is empty or not valid."""
+    removed = _removed_members(container, parts, given)
+    if not removed:
+        return set()
     place = place_of(type, resource, container)
-    groups = [(required.members(node), required.least) for required in (requirements(place) if place else ())]
+    required = {each for name in removed for each in requirements_of(place, name)} if place else set()
+    groups = [(each.members(node), each.least) for each in required]
     if container:
         groups.append(([name for name in node if name != "id"], 1))  # an object that loses all of its members is removed
     found: set[Path] = set()
@@ -65,6 +71,11 @@ def _indispensable(
         if any(values) and values.count(()) < least:
             found |= {path for path in values if path}
     return found
+
+
+def _removed_members(container: Path, parts: ElementLabels, given: Cut) -> set[str]:
+    """The members of the object at ``container`` of which a part is removed from somebody who sees the resource."""
+    return {str(path[len(container)]) for path in parts.paths() if _container(path) == container and not _covers(given, parts.cut(path))}
 
 
 def _part_of(parts: ElementLabels, given: Cut, path: Path) -> Path:
@@ -140,7 +151,10 @@ def _union(cuts: Any) -> Cut:
 
 def _container(path: Path) -> Path:
     """The path of the object that the part at ``path`` belongs to."""
-    return path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
+    end = len(path) - 1
+    while not isinstance(path[end], str):
+        end -= 1
+    return path[:end]
 
 
 def _at(resource: Mapping[str, Any], path: Path) -> Any:
