@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -162,6 +163,7 @@ class ElementLabels:
         return tuple(found)
 
 
+@functools.lru_cache(4096)
 def join_elements(one: str, other: str) -> str:
     """The element of what is withheld from whom either of these elements is withheld."""
     names, *targets = one.split("@")

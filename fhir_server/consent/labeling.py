@@ -107,7 +107,8 @@ async def _label(run: LabelingRun) -> LabelingResult:
     run.parts.add_redactable(run.resource, redactable(run.labeler.policy, run.data))
     label_members.join_summaries(run)
     given = Cut(frozenset(run.labels), "", run.own_patients)
-    await label_dependencies.take_over(run, required_elements.lift(run.type.name, run.resource, run.parts, given))
+    lifted = required_elements.lift(run.type.name, run.resource, run.parts, given, run.contained.fragments)
+    await label_dependencies.take_over(run, lifted)
     _complete(run)
     key = VisibilityClass(run.data, frozenset(run.labels), run.element)
     return LabelingResult(
@@ -158,7 +159,7 @@ def _directory_result(run: LabelingRun) -> LabelingResult:
     """The labels of a directory resource: none, but it may refer to resources that some callers do not see."""
     label_members.guard_references(run)
     guards = run.parts.guarded_references()
-    required = required_elements.lift(run.type.name, run.resource, run.parts, required_elements.NOTHING)
+    required = required_elements.lift(run.type.name, run.resource, run.parts, required_elements.NOTHING, run.contained.fragments)
     # The directory is the same for all: what it cannot do without is removed all the same.
     guarded = run.parts.guarded_references() if not required.targets else guards
     return LabelingResult((), VisibilityClass("directory"), 0, (), guarded, ())

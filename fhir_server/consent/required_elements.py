@@ -7,38 +7,45 @@ resource, the resource itself is withheld from whom the element is hidden.  So n
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fhir_server.consent.element_labels import Cut, ElementLabels, join_elements
 from fhir_server.jsontext import Path
-from fhir_server.resources.requirements import place_of, requirements
+from fhir_server.resources.requirements import place_of, requirements_of
 
+Fragments = Sequence[tuple[Path, str]]
 NOTHING = Cut(frozenset(), "", frozenset())
 
 
-def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut) -> Cut:
+def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut, fragments: Fragments) -> Cut:
     """Move the parts that their objects cannot do without to these objects; returns what the resource as a whole takes over.
 
     ``given``: what hides nothing of it from who sees the resource: its own labels, and the ``Patient/id`` of its patients, each of whom
-    sees the items that name them.
+    sees the items that name them.  ``fragments``: (path, reference) of each reference to a contained resource.
     """
+    if "contained" not in resource:
+        return _lift(type, resource, parts, given)
     row = NOTHING
     while True:
         row = _union((row, _lift(type, resource, parts, given)))
-        if not _join_contained(resource, parts, _union((row, given))):
+        if not _join_contained(resource, fragments, parts, _union((row, given))):
             return row
 
 
 def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut) -> Cut:
-    row, done = NOTHING, set[Path]()
-    while waiting := {_container(path) for path in parts.paths()} - done:
+    row = NOTHING
+    waiting: dict[Path, set[Path]] = {}  # by object: the parts of it that are removed from somebody who sees the resource
+    for path in parts.paths():
+        if not _covers(given, parts.cut(path)):
+            waiting.setdefault(_container(path), set()).add(path)
+    while waiting:
         container = max(waiting, key=lambda path: (len(path), str(path)))
-        done.add(container)
+        removed = waiting.pop(container)
         node = _at(resource, container)
         if not isinstance(node, dict):
             continue
-        sources = _indispensable(type, resource, container, node, parts, given)
+        sources = _indispensable(type, resource, container, node, removed)
         if not sources:
             continue
         cut = _union(parts.cut(path) for path in sources)
@@ -46,34 +53,33 @@ def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: C
             parts.discard(path)
         if container:
             parts.add_cut(container, cut)
+            waiting.setdefault(_container(container), set()).add(container)
         else:
             row = _union((row, cut))
     return row
 
 
-def _indispensable(
-    type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], parts: ElementLabels, given: Cut
-) -> set[Path]:
-    """The parts in this object without which it is empty or not valid."""
+def _indispensable(type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], removed: set[Path]) -> set[Path]:
+    """Those of the removed parts of this object without which it is empty or not valid."""
     place = place_of(type, resource, container)
-    groups = [(required.members(node), required.least) for required in (requirements(place) if place else ())]
+    members = {str(path[len(container)]) for path in removed}
+    required = {each for name in members for each in requirements_of(place, name)} if place else set()
+    groups = [(each.members(node), each.least) for each in required]
     if container:
         groups.append(([name for name in node if name != "id"], 1))  # an object that loses all of its members is removed
     found: set[Path] = set()
     for names, least in groups:
-        values = [_part_of(parts, given, path) for name in names for path in _values((*container, name), node[name])]
+        values = [_part_of(removed, path) for name in names for path in _values((*container, name), node[name])]
         if any(values) and values.count(()) < least:
             found |= {path for path in values if path}
     return found
 
 
-def _part_of(parts: ElementLabels, given: Cut, path: Path) -> Path:
-    """The part that removes the value at ``path``, or () if the value stays."""
-    for candidate in (path, path[:-1]) if isinstance(path[-1], int) else (path,):
-        cut = parts.cut(candidate)
-        if not _covers(given, cut):
-            return candidate
-    return ()
+def _part_of(removed: set[Path], path: Path) -> Path:
+    """The removed part that holds the value at ``path``, or () if the value stays."""
+    if path in removed:
+        return path
+    return path[:-1] if isinstance(path[-1], int) and path[:-1] in removed else ()
 
 
 def _values(path: Path, value: Any) -> Iterator[Path]:
@@ -83,15 +89,14 @@ def _values(path: Path, value: Any) -> Iterator[Path]:
         yield path
 
 
-def _join_contained(resource: Mapping[str, Any], parts: ElementLabels, row: Cut) -> bool:
+def _join_contained(resource: Mapping[str, Any], fragments: Fragments, parts: ElementLabels, row: Cut) -> bool:
     """Remove a contained resource together with the references to it; whether that added anything to what ``row`` says of the whole."""
-    if "contained" not in resource or not parts.paths():
+    if not parts.paths():
         return False
     added = False
-    references = list(_fragments(resource, ()))
     for number, inner in enumerate(resource["contained"]):
         own = ("contained", number)
-        to_it = [path for path, fragment in references if fragment == f"#{inner.get('id')}" and path[:2] != own]
+        to_it = [path for path, fragment in fragments if fragment == f"#{inner.get('id')}" and path[:2] != own]
         cut = _cut_around(parts, own)
         if to_it and all(_cut_around(parts, path) != NOTHING for path in to_it):
             cut = _union((cut, *(_cut_around(parts, path) for path in to_it)))  # nothing else refers to it
@@ -116,19 +121,6 @@ def _cut_around(parts: ElementLabels, path: Path) -> Cut:
     return _union(parts.cut(path[:length]) for length in range(1, len(path) + 1))
 
 
-def _fragments(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """(path, reference) of each Reference to a contained resource."""
-    if isinstance(node, dict):
-        reference = node.get("reference")
-        if isinstance(reference, str) and reference.startswith("#"):
-            yield path, reference
-        for name, value in node.items():
-            yield from _fragments(value, (*path, name))
-    elif isinstance(node, list):
-        for number, item in enumerate(node):
-            yield from _fragments(item, (*path, number))
-
-
 def _union(cuts: Any) -> Cut:
     cuts = tuple(cuts)
     return Cut(
@@ -140,7 +132,10 @@ def _union(cuts: Any) -> Cut:
 
 def _container(path: Path) -> Path:
     """The path of the object that the part at ``path`` belongs to."""
-    return path[: max(place for place, step in enumerate(path) if isinstance(step, str))]
+    end = len(path) - 1
+    while not isinstance(path[end], str):
+        end -= 1
+    return path[:end]
 
 
 def _at(resource: Mapping[str, Any], path: Path) -> Any:

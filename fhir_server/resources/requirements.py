@@ -41,9 +41,10 @@ class Required(NamedTuple):
 
     def members(self, node: Mapping[str, Any]) -> list[str]:
         """The members of an object that meet the requirement."""
-        return [name for name in node if self._meets(name)]
+        return [name for name in node if self.meets(name)]
 
-    def _meets(self, name: str) -> bool:
+    def meets(self, name: str) -> bool:
+        """Whether a member meets the requirement."""
         return name in self.names or any(
             stem.endswith("[x]") and name.startswith(stem[:-3]) and name[len(stem) - 3 : len(stem) - 2].isupper() for stem in self.names
         )
@@ -69,6 +70,12 @@ def place_of(type: str, resource: Mapping[str, Any], path: Path) -> Place | None
 def requirements(place: Place) -> tuple[Required, ...]:
     """What an object at this place must have."""
     return tuple(_requirements(place))
+
+
+@cache
+def requirements_of(place: Place, member: str) -> tuple[Required, ...]:
+    """What an object at this place must have, as far as this member counts for it."""
+    return tuple(required for required in requirements(place) if required.meets(member))
 
 
 def _requirements(place: Place) -> Iterator[Required]:

@@ -160,6 +160,8 @@ class RowLabeler:
         A reference that is guarded by its own target needs none: a search by it looks the target up (``search/hidden_references.py``).
         """
         guards = [reference for reference in row.guarded_references if reference.path]
+        if not guards:
+            return entries
         members = {reference.path[0] for reference in guards}
         found = []
         for entry in entries:
