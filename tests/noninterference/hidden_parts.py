@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ STEP = 10 * MINUTE
 Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value to set or to add)
 
 
-class Touches:
+class Touches(ABC):
     """Draws secrets inside visible rows.  Each method returns writes and edits for both servers, or None if no row fits."""
 
     caller: Caller
@@ -23,17 +24,17 @@ class Touches:
     shown: list[Write]
     _ids: int
 
-    def other(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def other(self) -> str: ...
 
-    def _moment(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _moment(self) -> int: ...
 
-    def _id(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _id(self) -> str: ...
 
-    def _mutated(self, resource: Json) -> Json:
-        raise NotImplementedError
+    @abstractmethod
+    def _mutated(self, resource: Json) -> Json: ...
 
     def _newest(self, name: str) -> Write | None:
         return next((write for write in reversed((*FACTS, *self.shown)) if write.name == name), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from random import Random
 
 from tests.noninterference.label_edges import CHAINS, EDGES, Edge, heir_row, source_row
@@ -16,7 +17,7 @@ _EDGES = tuple(edge for edge in EDGES if edge.heir != "Immunization" and edge.so
 _CHAINS = tuple(chain for chain in CHAINS if chain.first in _EDGES and chain.second in _EDGES)
 
 
-class HiddenRows:
+class HiddenRows(ABC):
     """Draws hidden rows of these kinds.  A sequence is several writes to the same rows, of which the last leaves all hidden."""
 
     SEQUENCES = frozenset({"source deleted", "source replaced", "source re-created"})
@@ -26,17 +27,17 @@ class HiddenRows:
     r: Recipes
     names: list[str]
 
-    def person(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def person(self) -> str: ...
 
-    def other(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def other(self) -> str: ...
 
-    def _moment(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _moment(self) -> int: ...
 
-    def _id(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _id(self) -> str: ...
 
     def _strangers(self, number: int) -> list[str]:
         return self.random.sample(sorted(set(BORN) - {self.caller.patient, "teen", "child", "adult"}), number)
