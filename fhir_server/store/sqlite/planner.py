@@ -203,8 +203,8 @@ class _Planner:
         having: set[int] = set()
         for driver in drivers:
             text, args = driver.key
-            entries = f"SELECT 1 FROM {driver.table} x INDEXED BY {driver.index} WHERE {text} AND x.band = b.value"
-            found = self.reader.rows(f"SELECT b.value FROM carray(?) b WHERE EXISTS ({entries})", (apsw.carray(bands), *args))
+            entries = f"SELECT 1 FROM {driver.table} x INDEXED BY {driver.index} WHERE {text} AND x.band = b.value LIMIT 1"
+            found = self.reader.rows(f"SELECT b.value FROM carray(?) b WHERE ({entries})", (apsw.carray(bands), *args))
             having.update([band for (band,) in found])
         return array("q", sorted(having))
 
