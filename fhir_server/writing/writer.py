@@ -14,7 +14,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
-from fhir_server.store import IndexedRow, Row, Transaction
+from fhir_server.store import IndexedRow, Row, Transaction, version_summary
 from fhir_server.writing.draft import Draft, draft_of
 from fhir_server.writing.meta import INTERNAL_META, merged_meta, meta_of
 from fhir_server.writing.propagation import Propagation, history_of
@@ -77,17 +77,17 @@ class ResourceWriter:
         """What an update keeps of the meta before it: all of it, and after a deletion the security labels."""
         if previous is None or previous.body:
             return meta_of(jsontext.members(previous.body)) if previous else {}
-        ended = meta_of(jsontext.members((await self._tx.read_past_unfiltered(previous.type, previous.id))[-1].body))
-        return {name: text for name, text in ended.items() if name == "security"}
+        (ended,) = await self._tx.read_past_unfiltered(previous.type, previous.id, previous.version - 1, previous.version - 1)
+        return {name: text for name, text in meta_of(jsontext.members(ended.body)).items() if name == "security"}
 
     async def delete(self, current: Row) -> Row:
         """Delete the current version; references to it stay in their rows and are no longer shown."""
         deletion = msgspec.structs.replace(
             current, version=current.version + 1, updated=self._now, body=b"", labeled_elements=(), guarded_references=(),
-            version_digests=(), interaction="delete",
+            history=None, interaction="delete",
         )  # fmt: skip
-        digests = (*history_of(current), versions.version_digest(deletion))
-        deletion = msgspec.structs.replace(deletion, version_digests=digests)
+        history = version_summary.following(history_of(current), versions.version_digest(deletion))
+        deletion = msgspec.structs.replace(deletion, history=history)
         await self._tx.delete(deletion)
         await self._after_write(IndexedRow(deletion), current)
         return deletion

@@ -5,32 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
 from fhir_server.search.filters import EVERYTHING, Has, RefersTo, TokenIs
-from fhir_server.store import IndexedRow, Store
+from fhir_server.store import IndexedRow, Store, VersionHistory
 from fhir_server.store.sqlite import SqliteStore, schema
+from fhir_server.store.sqlite.upgrades import STEPS
+from fhir_server.store.version_history import owners_digest
+from fhir_server.store.version_summary import following
+from tests.properties.version_oracle import random_history
+from tests.store.former_schemas import CHANGED, EARLIER, turn_into_first_schema
 from tests.store.samples import ALL, NOW, OBS, clause, drop, found, in_job, put, record, reference, token, visibility
-
-# Tables and indexes of schema 1 that later ones changed, as the program created them then.
-_ROW = "version INTEGER, updated INTEGER, vclass INTEGER, release_at INTEGER, interaction INTEGER, extra BLOB"
-_FIRST_SCHEMA = f"""
-CREATE TABLE res(rid INTEGER PRIMARY KEY, type INTEGER, id TEXT, {_ROW}) STRICT;
-CREATE UNIQUE INDEX res_id ON res(type, id);
-CREATE INDEX res_scan ON res(type, rid, vclass, release_at);
-CREATE TABLE also(patient INTEGER, rid INTEGER, PRIMARY KEY(patient, rid)) STRICT, WITHOUT ROWID;
-CREATE INDEX also_rid ON also(rid);
-CREATE TABLE tok(rid INTEGER, param INTEGER, code TEXT, system INTEGER, vclass INTEGER,
-  PRIMARY KEY(rid, param, code, system, vclass)) STRICT, WITHOUT ROWID;
-CREATE INDEX tok_value ON tok(param, code, rid, system, vclass);
-CREATE TABLE ref(rid INTEGER, param INTEGER, target TEXT, vclass INTEGER,
-  PRIMARY KEY(rid, param, target, vclass)) STRICT, WITHOUT ROWID;
-CREATE INDEX ref_value ON ref(target, param, rid, vclass);
-"""
-_CHANGED = ("res", "also", "tok", "ref")
 
 
 def _opened(path: Path, scenario: Callable[[Store], Awaitable[Any]]) -> Any:
@@ -48,27 +38,38 @@ def _entries(number: int) -> tuple[Any, ...]:
     return token("code", f"c{number % 2}", class_id=number % 3), reference("of", f"Encounter/e{number % 2}", class_id=number % 3)
 
 
-def _turn_into_first_schema(path: Path) -> None:
-    connection = apsw.Connection(str(path))
-    for table in _CHANGED:
-        connection.execute(f"ALTER TABLE {table} RENAME TO new_{table}")
-    names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name LIKE 'new!_%' ESCAPE '!'"
-    for (name,) in connection.execute(names).fetchall():
-        connection.execute(f"DROP INDEX {name}")
-    connection.execute(_FIRST_SCHEMA)
-    for table in _CHANGED:
-        columns = ", ".join(name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall())
-        connection.execute(f"INSERT INTO {table}({columns}) SELECT {columns} FROM new_{table}")
-        connection.execute(f"DROP TABLE new_{table}")
-    connection.execute("DROP TABLE band; PRAGMA user_version = 1")
-    connection.close()
-
-
 async def _fill(store: Store) -> None:
     await put(store, *[record(f"r{n}", f"p{n % 2}", class_id=n % 3, entries=_entries(n)) for n in range(12)])
     await put(store, record("shared", "p0", "p1", entries=_entries(0)), record("held", "p0", release_at=NOW + 5, entries=_entries(0)))
     await put(store, record("r0", "p0", version=2, entries=(token("code", "c0"),)))
     await drop(store, "r2")
+
+
+async def _fill_histories(store: Store) -> None:
+    """Rows with random histories; some end with a deletion, some have moved to another patient."""
+    for seed in range(12):
+        random = Random(seed)
+        history: VersionHistory | None = None
+        for digest in random_history(random, random.choice((1, 2, 5, 12))):
+            patient = f"p{random.randrange(2)}"
+            history = following(history, msgspec.structs.replace(digest, owners=owners_digest((patient,))))
+            indexed = record(f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at)
+            is_plain = digest.version == 1 and not digest.release_at  # such a version is stored without a history
+            row = msgspec.structs.replace(indexed.row, updated=digest.updated, history=None if is_plain else history)
+            if digest.digests:
+                await put(store, msgspec.structs.replace(indexed, row=row))
+            else:
+                await in_job(store, "delete", msgspec.structs.replace(row, interaction="delete", body=b""))
+
+
+async def _histories(store: Store) -> list[object]:
+    """Each version with all that numbers are counted from."""
+    found: list[object] = []
+    async with store.snapshot() as snapshot:
+        for seed in range(12):
+            found += await snapshot.versions(OBS, f"h{seed}", visibility(clause(classes=range(5), released=False)))
+            found += [stamp.history() for stamp in (await snapshot.stamps_unfiltered(OBS, f"h{seed}", range(1, 20))).values()]
+    return found
 
 
 async def _answers(store: Store) -> list[object]:
@@ -82,11 +83,17 @@ async def _answers(store: Store) -> list[object]:
     return answers
 
 
-def test_file_of_first_schema_gives_same_answers(tmp_path: Path) -> None:
+def test_there_is_a_file_of_every_earlier_schema() -> None:
+    assert sorted(EARLIER) == list(range(1, schema.VERSION))
+    assert sorted(STEPS) == list(range(2, schema.VERSION + 1))
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_file_of_earlier_schema_gives_same_answers(tmp_path: Path, earlier: int) -> None:
     path = tmp_path / "x.db"
     _opened(path, _fill)
     before = _opened(path, _answers)
-    _turn_into_first_schema(path)
+    EARLIER[earlier](path)
     assert _opened(path, _answers) == before
 
     async def write(store: Store) -> list[str]:
@@ -101,7 +108,7 @@ def test_file_of_first_schema_gives_same_answers(tmp_path: Path) -> None:
 def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> None:
     def layout(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         connection = apsw.Connection(str(path))
-        tables = {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in (*_CHANGED, "band")}
+        tables = {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in (*CHANGED, "band")}
         indexes = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' ORDER BY name").fetchall()
         version = connection.execute("PRAGMA user_version").fetchall()
         connection.close()
@@ -109,7 +116,7 @@ def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> No
 
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     _opened(old, _fill)
-    _turn_into_first_schema(old)
+    turn_into_first_schema(old)
     _opened(old, _answers)
     _opened(new, _fill)
     assert layout(old) == layout(new)
@@ -119,8 +126,8 @@ def test_interrupted_conversion_leaves_first_schema(tmp_path: Path, monkeypatch:
     path = tmp_path / "x.db"
     _opened(path, _fill)
     before = _opened(path, _answers)
-    _turn_into_first_schema(path)
-    monkeypatch.setattr(schema, "_UPGRADE", schema._UPGRADE + "SELECT no_such_function();")
+    turn_into_first_schema(path)
+    monkeypatch.setitem(STEPS, schema.VERSION, lambda connection: connection.execute("SELECT no_such_function()").fetchall())
     with pytest.raises(apsw.SQLError):
         SqliteStore(path)
     monkeypatch.undo()
@@ -140,3 +147,23 @@ def test_row_of_changed_class_leaves_its_former_band(tmp_path: Path) -> None:
         assert await found(store, where, visibility(clause("p0", classes={2}))) == ["a"]
 
     _opened(tmp_path / "x.db", scenario)
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_versions_are_counted_after_an_upgrade_as_before(tmp_path: Path, earlier: int) -> None:
+    path = tmp_path / "x.db"
+    _opened(path, _fill_histories)
+    before = _opened(path, _histories)
+    EARLIER[earlier](path)
+    assert _opened(path, _histories) == before
+    assert len(before) > 50
+
+
+def test_file_of_a_later_schema_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    _opened(path, _fill)
+    connection = apsw.Connection(str(path))
+    connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    connection.close()
+    with pytest.raises(ValueError, match=r"written by a later version of this program \(schema \d+, known: \d+\)\.$"):
+        SqliteStore(path)
