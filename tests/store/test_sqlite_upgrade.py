@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import apsw
-import msgspec
 import pytest
 
 from fhir_server.search.filters import EVERYTHING, Has, RefersTo, TokenIs
-from fhir_server.store import IndexedRow, Store, VersionHistory
+from fhir_server.store import IndexedRow, Store
 from fhir_server.store.sqlite import SqliteStore, schema
 from fhir_server.store.sqlite.upgrades import STEPS
-from fhir_server.store.version_history import owners_digest
-from fhir_server.store.version_summary import following
-from tests.properties.version_oracle import random_history
 from tests.store.former_schemas import CHANGED, EARLIER, turn_into_first_schema
+from tests.store.histories import fill_histories, histories
 from tests.store.samples import ALL, NOW, OBS, clause, drop, found, in_job, put, record, reference, token, visibility
 
 
@@ -43,33 +39,6 @@ async def _fill(store: Store) -> None:
     await put(store, record("shared", "p0", "p1", entries=_entries(0)), record("held", "p0", release_at=NOW + 5, entries=_entries(0)))
     await put(store, record("r0", "p0", version=2, entries=(token("code", "c0"),)))
     await drop(store, "r2")
-
-
-async def _fill_histories(store: Store) -> None:
-    """Rows with random histories; some end with a deletion, some have moved to another patient."""
-    for seed in range(12):
-        random = Random(seed)
-        history: VersionHistory | None = None
-        for digest in random_history(random, random.choice((1, 2, 5, 12))):
-            patient = f"p{random.randrange(2)}"
-            history = following(history, msgspec.structs.replace(digest, owners=owners_digest((patient,))))
-            indexed = record(f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at)
-            is_plain = digest.version == 1 and not digest.release_at  # such a version is stored without a history
-            row = msgspec.structs.replace(indexed.row, updated=digest.updated, history=None if is_plain else history)
-            if digest.digests:
-                await put(store, msgspec.structs.replace(indexed, row=row))
-            else:
-                await in_job(store, "delete", msgspec.structs.replace(row, interaction="delete", body=b""))
-
-
-async def _histories(store: Store) -> list[object]:
-    """Each version with all that numbers are counted from."""
-    found: list[object] = []
-    async with store.snapshot() as snapshot:
-        for seed in range(12):
-            found += await snapshot.versions(OBS, f"h{seed}", visibility(clause(classes=range(5), released=False)))
-            found += [stamp.history() for stamp in (await snapshot.stamps_unfiltered(OBS, f"h{seed}", range(1, 20))).values()]
-    return found
 
 
 async def _answers(store: Store) -> list[object]:
@@ -152,10 +121,10 @@ def test_row_of_changed_class_leaves_its_former_band(tmp_path: Path) -> None:
 @pytest.mark.parametrize("earlier", EARLIER)
 def test_versions_are_counted_after_an_upgrade_as_before(tmp_path: Path, earlier: int) -> None:
     path = tmp_path / "x.db"
-    _opened(path, _fill_histories)
-    before = _opened(path, _histories)
+    _opened(path, fill_histories)
+    before = _opened(path, histories)
     EARLIER[earlier](path)
-    assert _opened(path, _histories) == before
+    assert _opened(path, histories) == before
     assert len(before) > 50
 
 

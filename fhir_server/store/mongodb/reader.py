@@ -17,6 +17,7 @@ from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
+from fhir_server.store.mongodb.prefetch import names_in_history
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter
 from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, either
@@ -46,8 +47,9 @@ class MongoSnapshot:
     async def _find_current(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         return await self._find_in(self._connection.resources, query, fields, **more)
 
-    async def _aggregate(self, pipeline: list[dict[str, Any]]) -> list[Document]:
-        found = await self._connection.resources.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
+    async def _aggregate(self, pipeline: list[dict[str, Any]], collection: AsyncCollection[Document] | None = None) -> list[Document]:
+        source = self._connection.resources if collection is None else collection
+        found = await source.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
         return await self._check_primary(await found.to_list())
 
     async def _check_primary(self, found: list[Document]) -> list[Document]:
@@ -142,8 +144,7 @@ class MongoSnapshot:
         names = sorted(set(targets))
         if not names:
             return frozenset()
-        past = await self._find_in(self._connection.history, {"rid": {"$in": names}}, {"rid": 1, "_id": 0})
-        stored = {str(document["rid"]) for document in past}
+        stored = {str(group["_id"]) for group in await self._aggregate(names_in_history(names), self._connection.history)}
         current = await self._find_current({"_id": {"$in": sorted(stored)}}, {"_id": 1}) if stored else []
         return frozenset(stored - {str(document["_id"]) for document in current})
 
