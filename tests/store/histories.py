@@ -10,7 +10,7 @@ from fhir_server.store import Store, VersionHistory
 from fhir_server.store.version_history import owners_digest
 from fhir_server.store.version_summary import following
 from tests.properties.version_oracle import random_history
-from tests.store.samples import OBS, clause, in_job, put, record, visibility
+from tests.store.samples import OBS, clause, in_job, put, record, token, visibility
 
 
 async def fill_histories(store: Store) -> None:
@@ -18,10 +18,14 @@ async def fill_histories(store: Store) -> None:
     for seed in range(12):
         random = Random(seed)
         history: VersionHistory | None = None
+        patient = ""
         for digest in random_history(random, random.choice((1, 2, 5, 12))):
-            patient = f"p{random.randrange(2)}"
+            patient = f"p{random.randrange(2)}" if digest.digests else patient
+            entries = (token("code", random.choice("xy"), class_id=digest.class_id),)
             history = following(history, msgspec.structs.replace(digest, owners=owners_digest((patient,))))
-            indexed = record(f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at)
+            indexed = record(
+                f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at, entries=entries
+            )
             is_plain = digest.version == 1 and not digest.release_at  # such a version is stored without a history
             row = msgspec.structs.replace(indexed.row, updated=digest.updated, history=None if is_plain else history)
             if digest.digests:
