@@ -191,6 +191,9 @@ class Store(Protocol):
         interface, OSError if it cannot be reached.
         """
 
+    async def latest_time(self) -> int:
+        """Return an instant that no server's clock should be behind: that of the newest row, or of the database server's clock."""
+
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """Open a snapshot of the store as it is now."""
 

@@ -263,6 +263,9 @@ class MemoryStore:
     async def prepare(self) -> None:
         """Do nothing: the store is usable as it is."""
 
+    async def latest_time(self) -> int:
+        return max((versions[-1].row.updated for versions in self.state.history.values()), default=0)
+
     def snapshot(self) -> AbstractAsyncContextManager[_Transaction]:
         return self._snapshot()
 
