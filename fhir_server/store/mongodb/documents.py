@@ -43,7 +43,7 @@ STAMP: Final = {"_id": 0, **dict.fromkeys(("version", "updated", "class", "relea
 ENTRIES: Final = {array: 1 for array, _ in ARRAYS.values()}
 
 _MAX_DOCUMENT: Final = 16 * 1024 * 1024 - 64 * 1024  # MongoDB's limit for a document, less what it adds itself
-_SMALL_BODY: Final = 1024 * 1024  # a smaller body cannot become a document of that size
+SMALL_BODY: Final = 1024 * 1024  # a smaller body cannot become a document of that size
 _MAX_DEPTH: Final = 90  # levels of nesting that every MongoDB version accepts
 
 
@@ -93,7 +93,7 @@ def encode_document(row: Row, entries: Iterable[Entry], stored: str, at: str) ->
     document |= encode_entries(entries)
     if (resource := encode_native(row.body)) is not None:
         document["resource"] = resource
-    return document if len(row.body) < _SMALL_BODY else _fit(document)
+    return document if len(row.body) < SMALL_BODY else _fit(document)
 
 
 def _fit(document: Document) -> Document:
