@@ -42,6 +42,7 @@ from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
+from fhir_server.writing import write_times
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -67,6 +68,8 @@ class Components:
         Raises ValueError, with a message for the operator, for a store that cannot be used.
         """
         await self.store.prepare()
+        if self.settings.mode != "test":
+            write_times.warn_if_behind(await self.store.latest_time(), self.clock())
         await signing_keys.prepare(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)

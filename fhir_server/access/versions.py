@@ -1,22 +1,24 @@
-"""Version numbers and times as each caller counts them.
+"""Digests of versions, and the numbers and times that each caller finds in them.
 
 A caller who may not see a version, or the element that changed in it, must find numbers and times as if it had never been
 written.  So each stored version has a :class:`~fhir_server.store.VersionDigest`: its class, its release, and a digest of each
-part of the body with a class of its own.  The number and time for any set of admitted classes are computed from the digests.
+part of the body with a class of its own.  :mod:`~fhir_server.access.version_numbers` counts by them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import blake2b
-from itertools import pairwise
 from typing import NamedTuple
 
 from fhir_server import jsontext
+from fhir_server.access import version_numbers
+from fhir_server.access.version_numbers import Sight
 from fhir_server.clock import instant_text
 from fhir_server.search.rows import Entry
-from fhir_server.store import Row, VersionDigest
+from fhir_server.store import Row, VersionDigest, VersionHistory
+from fhir_server.store.version_history import owners_digest
 
 _VERSION_META = re.compile(rb'"meta":\{"versionId":"[^"]*","lastUpdated":"[^"]*"')
 
@@ -33,8 +35,9 @@ def with_version_meta(body: bytes, version: int, updated: int) -> bytes:
 
 def version_digest(row: Row) -> VersionDigest:
     """The digest of one version."""
+    owners = owners_digest(row.patients)
     if row.interaction == "delete":
-        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, ())
+        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, (), owners=owners)
     rest, parts = _split(row)
     plain: dict[int, list[bytes]] = {}
     guarded: dict[tuple[tuple[int, ...], tuple[str, ...]], list[bytes]] = {}
@@ -45,7 +48,7 @@ def version_digest(row: Row) -> VersionDigest:
             plain.setdefault(part.class_id, []).append(part.text)
     digests = ((row.class_id, _digest([rest])), *((class_id, _digest(texts)) for class_id, texts in sorted(plain.items())))
     guarded_parts = tuple((_digest(texts), *condition) for condition, texts in sorted(guarded.items()))
-    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, (), guarded_parts)
+    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, guarded_parts, owners=owners)
 
 
 class _Part(NamedTuple):
@@ -105,64 +108,21 @@ def _digest(parts: Iterable[bytes]) -> str:
     return blake2b(b"\0".join(parts), digest_size=9).hexdigest()
 
 
-def visible_version(
-    version_digests: tuple[VersionDigest, ...], classes: frozenset[int], shown: frozenset[str], released: int | None
-) -> tuple[int, int]:
-    """The (version number, time) of the newest version, for a caller admitted to ``classes`` who sees the rows ``shown``.
+def visible_version(history: VersionHistory, classes: frozenset[int], shown: frozenset[str], released: int | None) -> tuple[int, int]:
+    """The (version number, time) of a version for a caller admitted to ``classes`` who sees the rows ``shown``.
 
     ``released``: exclude versions released later than this instant (None: the caller sees them before release).
-    The newest version always counts: the caller has passed the check of visibility for it.
+    The version itself always counts: the caller has passed the check of visibility for it.
     """
-    number, updated = 0, 0
-    last: tuple[object, ...] = ()
-    for position, digest in enumerate(version_digests):
-        newest = position == len(version_digests) - 1
-        if not newest and (digest.class_id not in classes or (released is not None and digest.release_at > released)):
-            continue
-        guarded = [part for part in digest.guarded_parts if classes.issuperset(part[1]) and shown.issuperset(part[2])]
-        parts = (*(pair for pair in digest.digests if pair[0] in classes), *guarded)
-        if number == 0 or parts != last or not digest.digests:
-            number, updated = number + 1, digest.updated
-        last = parts
-    return number, updated
+    counted = version_numbers.count(history, Sight(classes, shown, released), is_visible=True)
+    return counted.number, counted.updated
 
 
 def last_updated_entries(row: Row) -> tuple[Entry, ...]:
-    """The ``_lastUpdated`` index entries: for each caller, the greatest admitted one is the time that the caller sees.
-
-    Each earlier version that differs adds an entry of its own class: who sees that version sees the change after it.
-    Changes of guarded parts are the business of :func:`guarded_changes`.
-    """
-    if not row.version_digests:
+    """The ``_lastUpdated`` index entries: for each caller, the greatest admitted one is the time that the caller sees."""
+    if row.history is None:
         return (last_updated_entry(row.updated, row.class_id),)
-    parts = [class_id for class_id, _ in row.version_digests[-1].digests]
-    changes = {change for part in parts for change in _changes(row.version_digests, part)}
-    return tuple(last_updated_entry(time, class_id) for time, class_id in sorted(changes))
-
-
-def _changes(version_digests: tuple[VersionDigest, ...], part: int) -> Iterator[tuple[int, int]]:
-    newest = version_digests[-1]
-    digest = dict(newest.digests)[part]
-    since = newest.updated
-    for older, newer in zip(reversed(version_digests[:-1]), reversed(version_digests), strict=False):
-        same = dict(older.digests).get(part) == digest
-        if older.class_id == newest.class_id:
-            if not same:
-                break
-            since = older.updated
-        elif not same:
-            yield newer.updated, older.class_id
-    yield since, part
-
-
-def guarded_changes(version_digests: tuple[VersionDigest, ...]) -> dict[tuple[tuple[int, ...], tuple[str, ...]], int]:
-    """By (classes, targets): the latest instant at which a part changed that is visible with all of these; for rows with a history."""
-    changes: dict[tuple[tuple[int, ...], tuple[str, ...]], int] = {}
-    for older, newer in pairwise(version_digests):
-        if older.digests and newer.digests:
-            changed = set(older.guarded_parts) ^ set(newer.guarded_parts)
-            changes |= {(classes, targets): newer.updated for _, classes, targets in changed}
-    return changes
+    return tuple(last_updated_entry(time, class_id) for time, class_id in sorted(version_numbers.last_changes(row.history)))
 
 
 def last_updated_entry(updated: int, class_id: int) -> Entry:

@@ -6,14 +6,18 @@ references to hidden rows, and with the version number and time that follow from
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile, zip_longest
 from typing import NamedTuple
 
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access import versions
+from fhir_server.access import version_numbers, versions
 from fhir_server.access.permissions import Permissions, types_seen_through
+from fhir_server.access.version_numbers import Sight
+from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.search import hidden_references, match
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
@@ -46,6 +50,20 @@ class VisiblePage(NamedTuple):
     versions: list[VisibleVersion]
     next: Position | None
     total: int | None = None
+
+
+class VisibleHistoryPage(NamedTuple):
+    """Versions, newest first, and the number before which the next page starts (None: these were the last).
+
+    ``total``: how many there are in all (None: it is not known without reading them).
+    """
+
+    versions: list[VisibleVersion]
+    next: int | None
+    total: int | None
+
+
+_NUMBER = re.compile("[1-9][0-9]{0,9}")
 
 
 class View:
@@ -85,22 +103,43 @@ class View:
 
     async def version(self, type: str, id: str, version: str) -> VisibleVersion:
         """The version with this number, as the caller counts versions.  Raises Problem ``not_found`` or ``gone``."""
-        for candidate in await self.history(type, id):
-            if str(candidate.version) == version:
-                if candidate.interaction == "delete":
-                    raise Problem("gone", f"{type}/{id} version {version} is a deletion.")
-                return candidate
-        raise not_found(type, id)
-
-    async def history(self, type: str, id: str) -> list[VisibleVersion]:
-        """All visible versions, oldest first.  Raises Problem ``not_found`` if there are none."""
         self.permissions.require(type, "r")
         await self._look_up_referred(type, frozenset({id}))
-        rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
-        if not rows:
+        found = await self._find_version(type, id, version, "r")
+        if found is None:
             raise not_found(type, id)
-        visible = await self._visible_versions(rows)
-        return visible if self.permissions.sees_everything else _without_repetitions(visible)
+        if found.interaction == "delete":
+            raise Problem("gone", f"{type}/{id} version {version} is a deletion.")
+        return found
+
+    async def history(self, type: str, id: str, limit: int, before: int | None = None, since: int = 0) -> VisibleHistoryPage:
+        """Visible versions down to the first since an instant, from the newest on, or from the one before number ``before``.
+
+        Raises Problem ``not_found`` if there are none.
+        """
+        self.permissions.require(type, "r")
+        await self._look_up_referred(type, frozenset({id}))
+        page = await self._versions_of(type, id, "r").page(limit, before)
+        if page is None:
+            raise not_found(type, id)
+        versions = await self._visible_versions([*page.rows, *([page.older] if page.older else [])])
+        named = versions if self.permissions.sees_everything else [*_as_interactions(versions)]
+        recent = [*takewhile(lambda version: version.updated - version.updated % 1000 >= since, named)]
+        if len(recent) == len(named) and since == 0:
+            return VisibleHistoryPage(recent[: len(page.rows)], page.last if page.older else None, page.total)
+        total = len(recent) if before is None and len(recent) <= limit else None
+        return VisibleHistoryPage(recent[: len(page.rows)], page.last if len(recent) > len(page.rows) else None, total)
+
+    async def _find_version(self, type: str, id: str, number: str, interactions: str) -> VisibleVersion | None:
+        if not _NUMBER.fullmatch(number):
+            return None
+        row = await self._versions_of(type, id, interactions).find(int(number))
+        return (await self._visible_versions((row,)))[0] if row else None
+
+    def _versions_of(self, type: str, id: str, interactions: str) -> VisibleHistory:
+        classes, released = self.permissions.admitted_classes(type), self.now if self.permissions.released_only else None
+        sight = None if self.permissions.sees_everything else Sight(classes, frozenset(), released)
+        return VisibleHistory(self._snapshot, type, id, self._visibility(type, interactions), sight, self._shown)
 
     async def find(
         self, type: str, where: Filter, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -142,9 +181,8 @@ class View:
         """The version with this number, as the caller counts versions, that a search includes; None if it is not visible."""
         if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
             return None
-        rows = await self._snapshot.versions(type, id, self._visibility(type, "rs"))
-        visible = await self._visible_versions(rows) if rows else []
-        return next((one for one in visible if str(one.version) == version and one.interaction != "delete"), None)
+        found = await self._find_version(type, id, version, "rs")
+        return found if found is not None and found.interaction != "delete" else None
 
     async def types_of_unfiltered(self, patient: str) -> frozenset[str]:
         """The types of which this patient has rows, visible or not.
@@ -187,8 +225,8 @@ class View:
         self._referred[type] = frozenset(target.partition("/")[2] for target in found if target.startswith(type + "/"))
 
     async def _absent(self, type: str, id: str) -> Problem:
-        versions = await self._snapshot.versions(type, id, self._visibility(type, "r"))
-        if versions and versions[-1].interaction == "delete":
+        newest = await self._snapshot.newest(type, id, self._visibility(type, "r"))
+        if newest is not None and newest.interaction == "delete":
             return Problem("gone", f"{type}/{id} has been deleted.")
         return not_found(type, id)
 
@@ -210,8 +248,8 @@ class View:
         return shown | {target for target in deleted if await self._is_deletion_visible(*target.split("/"))}
 
     async def _is_deletion_visible(self, type: str, id: str) -> bool:
-        versions = await self._snapshot.versions(type, id, self._visibility(type, "rs"))
-        return bool(versions) and versions[-1].interaction == "delete"
+        newest = await self._snapshot.newest(type, id, self._visibility(type, "rs"))
+        return newest is not None and newest.interaction == "delete"
 
     async def hidden_paths(self, row: Row) -> list[jsontext.Path]:
         """The paths of the outermost elements of a row that are hidden from this caller; for a write that replaces the row."""
@@ -223,9 +261,9 @@ class View:
         version, updated, body = row.version, row.updated, row.body
         if body and (row.labeled_elements or row.guarded_references) and (hidden := _paths_to_remove(row, admitted, shown)):
             body = jsontext.remove_paths(body, hidden)
-        if row.version_digests:
+        if row.history is not None:
             released = self.now if self.permissions.released_only else None
-            version, updated = versions.visible_version(row.version_digests, admitted, shown, released)
+            version, updated = versions.visible_version(row.history, admitted, shown, released)
             if body and (version, updated) != (row.version, row.updated):
                 body = versions.with_version_meta(body, version, updated)
         return VisibleVersion(row.type, row.id, version, updated, body, row.interaction)
@@ -240,9 +278,8 @@ def _paths_to_remove(row: Row, admitted: frozenset[int], shown: frozenset[str]) 
 def _guards(row: Row) -> Iterator[str]:
     """The targets on which it depends what a caller sees of a row, and of its version numbers."""
     yield from (reference.target for reference in row.guarded_references if reference.path)
-    for digest in row.version_digests:
-        for _, _, targets in digest.guarded_parts:
-            yield from targets
+    if row.history is not None:
+        yield from version_numbers.guards(row.history)
 
 
 def _ids_in(where: Filter) -> frozenset[str] | None:
@@ -256,14 +293,11 @@ def not_found(type: str, id: str) -> Problem:
     return Problem("not_found", f"{type}/{id} is not known.")
 
 
-def _without_repetitions(versions: list[VisibleVersion]) -> list[VisibleVersion]:
-    """Versions that are equal to the caller count as the first of them; the first visible version is the creation."""
-    distinct: list[VisibleVersion] = []
-    for version in versions:
-        if distinct and version.version == distinct[-1].version:
-            continue
-        if version.interaction != "delete":
-            is_creation = not distinct or distinct[-1].interaction == "delete"
-            version = msgspec.structs.replace(version, interaction="create" if is_creation else "update")
-        distinct.append(version)
-    return distinct
+def _as_interactions(versions: list[VisibleVersion]) -> Iterator[VisibleVersion]:
+    """The versions, newest first, with what each was to the caller: the first visible version is the creation."""
+    for version, older in zip_longest(versions, versions[1:]):
+        if version.interaction == "delete":
+            yield version
+        else:
+            is_creation = older is None or older.interaction == "delete"
+            yield msgspec.structs.replace(version, interaction="create" if is_creation else "update")

@@ -27,6 +27,7 @@ from fhir_server.search.rows import Position
 LIFE: Final = 24 * 3600 * 1_000_000
 _LOCK_LIFE: Final = 60 * 1_000_000  # after this time, another status request can continue the work of a process that died
 _PAGE: Final = 500
+_PAST_VERSIONS: Final = 20  # read at once to find the one that was current when the export started
 _PAGES: Final = 40  # pages per status request
 
 
@@ -154,13 +155,20 @@ async def _versions_at(view: View, type: str, ids: list[str], time: int) -> list
 
 
 async def _past_version(view: View, type: str, id: str, time: int) -> VisibleVersion | None:
+    before: int | None = None
     try:
-        past = [version for version in await view.history(type, id) if version.updated <= time]
+        while True:
+            page = await view.history(type, id, _PAST_VERSIONS, before)
+            for version in page.versions:
+                if version.updated <= time:
+                    return version if version.interaction != "delete" else None
+            if page.next is None:
+                return None
+            before = page.next
     except Problem as problem:
         if problem.kind not in ("not_found", "gone"):
             raise  # a temporary failure must not remove a resource from the file
         return None
-    return past[-1] if past and past[-1].interaction != "delete" else None
 
 
 def _page_key(id: str, type: str, number: int) -> str:

@@ -40,10 +40,10 @@ def entry(version: VisibleVersion, base: str, mode: str = "match", body: bytes |
     return b"".join((head.encode(), version.body if body is None else body, _MODES[mode]))
 
 
-def history(versions: Sequence[VisibleVersion], base: str, path: str) -> bytes:
-    """A history Bundle of versions in ascending order, newest first (http://hl7.org/fhir/R4/http.html#history)."""
+def history(versions: Iterable[VisibleVersion], base: str, links: Sequence[tuple[str, str]], total: int | None) -> bytes:
+    """A history Bundle of versions, newest first (http://hl7.org/fhir/R4/http.html#history)."""
     entries = []
-    for version in reversed(versions):
+    for version in versions:
         url = f"{base}/{version.type}/{version.id}"
         body = b"" if version.interaction == "delete" else b'"resource":' + version.body + b","
         method = _METHODS[version.interaction]
@@ -60,8 +60,10 @@ def history(versions: Sequence[VisibleVersion], base: str, path: str) -> bytes:
                 instant_text(version.updated).encode(),
             )
         )
-    head = b'{"resourceType":"Bundle","type":"history","total":%d' % len(versions)
-    return head + _links([("self", f"{base}/{path}")]) + _entries(entries)
+    head = b'{"resourceType":"Bundle","type":"history"'
+    if total is not None:
+        head += b',"total":%d' % total
+    return head + _links(links) + _entries(entries)
 
 
 def responses(type: str, entries: Iterable[bytes]) -> bytes:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fhir_server.access import etags
 from fhir_server.access.view import View, VisibleVersion
+from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers
+from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
+from fhir_server.search.parameter_types.date import interval
+from fhir_server.search.result_parameters import MAX_COUNT
+from fhir_server.search.rows import STALE_LINK, Position
+
+_PARAMETERS: Final = frozenset({"_count", "_since", "_page", "_format", "_pretty"})
+_DEFAULT_COUNT: Final = 50
+_MAX_DIGITS: Final = 9
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
@@ -26,10 +37,47 @@ async def vread(view: View, request: Request, service: Service) -> Response:
 
 
 async def history(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id/_history``: the visible versions, newest first."""
+    """``GET Type/id/_history?_count=&_since=``: the visible versions, newest first, in pages.
+
+    Raises Problem ``forbidden``, ``not_found`` or ``invalid``.
+    """
     type, id = request.path[:2]
-    versions = await view.history(type, id)
-    return Response(200, bundle_json.history(versions, service.base, f"{type}/{id}/_history"), ((b"content-type", JSON),))
+    parameters = dict(request.query)
+    unknown = sorted(set(parameters) - _PARAMETERS)
+    if unknown and request.preference("handling", "lenient") == "strict":
+        raise Problem("invalid", f"_history has no parameter {unknown[0]}.")
+    applied = [(name, value) for name, value in request.query if name in _PARAMETERS and name != "_page"]
+    path = f"{type}/{id}/_history"
+    bound = binding(view, service, path, applied)
+    before = _number(service.cursors.decrypt(parameters["_page"], bound), id) if "_page" in parameters else None
+    count = _count(parameters)
+    versions, end, total = await view.history(type, id, count, before, _since(parameters))
+    links = [("self", bundle_json.query_url(service.base, path, applied))]
+    if end is not None and count > 0:
+        links.append(("next", next_link(service, path, applied, Position((end,), id), bound)))
+    return Response(200, bundle_json.history(versions, service.base, links, total), ((b"content-type", JSON),))
+
+
+def _number(position: Position, id: str) -> int:
+    """The version number in a page link."""
+    (number,) = position.keys if len(position.keys) == 1 and position.id == id else (None,)
+    if not isinstance(number, int):
+        raise Problem("invalid", STALE_LINK)
+    return number
+
+
+def _since(parameters: dict[str, str]) -> int:
+    try:
+        return interval(parameters["_since"])[0] if "_since" in parameters else 0
+    except ValueError:
+        raise Problem("invalid", "_since must be an instant.") from None
+
+
+def _count(parameters: dict[str, str]) -> int:
+    text = parameters.get("_count", str(_DEFAULT_COUNT))
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
+        raise Problem("invalid", "_count must be a whole number, 0 or more.")
+    return min(int(text), MAX_COUNT)
 
 
 def version_response(version: VisibleVersion, status: int = 200) -> Response:

@@ -68,6 +68,7 @@ def _scheme(url: str) -> str:
 
 
 async def _copy_and_compare(old: CopySource, new: CopyTarget, source_id: str, progress: Callable[[str, int, int], None]) -> StoreDigest:
+    await _require_fit(old, new, progress)
     after = await new.begin(source_id)
     await new.put_classes(await old.classes())
     total, done = await old.count(), await new.count()
@@ -86,6 +87,23 @@ async def _copy_and_compare(old: CopySource, new: CopyTarget, source_id: str, pr
         raise ValueError(f"{_DIFFERS} Source: {source_digest}. Copy: {copy_digest}.")
     await new.finish()
     return copy_digest
+
+
+async def _require_fit(old: CopySource, new: CopyTarget, progress: Callable[[str, int, int], None]) -> None:
+    """Raise ValueError, with the names of all versions that the target cannot keep, before anything is copied."""
+    names = await old.large_resources(new.unlimited)
+    misfits = []
+    for done, (type, id) in enumerate(names, 1):
+        history = await old.history(type, id)
+        sizes = {version.indexed.row.version: len(version.indexed.row.body) for version in history.versions}
+        for number in new.does_not_fit(history):
+            misfits.append(f"{type}/{id}, stored version {number} ({sizes[number] / 2**20:.1f} MB)")
+        progress("Checking sizes", done, len(names))
+    if misfits:
+        raise ValueError(
+            f"Nothing was copied. {len(misfits)} versions are too large for the target, which keeps at most 16 MB with the index"
+            f" entries: {'; '.join(misfits)}."
+        )
 
 
 async def digest_store(store: CopySource, progress: Callable[[int], None]) -> StoreDigest:

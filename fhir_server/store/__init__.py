@@ -15,8 +15,8 @@ from fhir_server.store.rows import (
     Page,
     PermissionEpoch,
     Row,
-    VersionDigest,
 )
+from fhir_server.store.version_history import VersionDigest, VersionHistory, VersionStamp
 
 __all__ = [
     "GuardedReference",
@@ -30,6 +30,8 @@ __all__ = [
     "Store",
     "Transaction",
     "VersionDigest",
+    "VersionHistory",
+    "VersionStamp",
     "open_store",
     "system_now",
 ]

@@ -50,6 +50,12 @@ class CopySource(Protocol):
     async def histories(self, after: tuple[str, str], limit: int) -> tuple[ResourceHistory, ...]:
         """Return at most ``limit`` resources in the order of (type, id), starting after ``after``; () at the end."""
 
+    async def large_resources(self, least: int) -> tuple[tuple[str, str], ...]:
+        """Return (type, id) of the resources of which some version has a body of at least so many bytes, in that order."""
+
+    async def history(self, type: str, id: str) -> ResourceHistory:
+        """Return all versions of one resource."""
+
     async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
         """Return at most ``limit`` key-value records in the order of (kind, key), starting after ``after``; () at the end."""
 
@@ -64,7 +70,15 @@ class CopySource(Protocol):
 
 
 class CopyTarget(CopySource, Protocol):
-    """A store that is being filled.  Every method may be repeated with the same arguments without further effect."""
+    """A store that is being filled.  Every method may be repeated with the same arguments without further effect.
+
+    ``unlimited``: versions with smaller bodies than this always fit.
+    """
+
+    unlimited: int
+
+    def does_not_fit(self, history: ResourceHistory) -> tuple[int, ...]:
+        """Return the numbers of the versions that the store cannot keep."""
 
     async def begin(self, source: str) -> tuple[str, str]:
         """Prepare for a copy of ``source``; return how far an interrupted copy of it got, ("", "") for a new one.

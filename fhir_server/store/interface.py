@@ -12,7 +12,7 @@ Times are microseconds since 1970 UTC.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
+from fhir_server.store.version_history import VersionStamp
 
 T = TypeVar("T")
 
@@ -51,10 +52,22 @@ class Snapshot(Protocol):
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         """Return those of these references (``Type/id``) that the visibility of their type admits."""
 
-    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
-        """Return all visible versions, oldest first; none if the newest version that is not a deletion is hidden.
+    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
+        """Return the newest version, which may be a deletion; None if it is hidden, or if it deletes a hidden version.
 
         A deletion is a Row with interaction ``delete``, the class of the version before it and an empty body.
+        """
+
+    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
+        """Return the visible versions among those with these numbers (None: all), oldest first.
+
+        Returns none if the newest version that is not a deletion is hidden.
+        """
+
+    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
+        """Return what is stored of these versions besides the resource itself, by number.
+
+        For code that counts versions for a caller (:mod:`fhir_server.access.version_numbers`).
         """
 
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
@@ -94,8 +107,11 @@ class Transaction(Snapshot, Protocol):
         For the write path, which labels and checks.  Never for an answer.
         """
 
-    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
-        """Return all versions before the one that :meth:`read_unfiltered` returns, oldest first.  For relabeling."""
+    async def read_past_unfiltered(self, type: str, id: str, first: int = 1, last: int | None = None) -> tuple[Row, ...]:
+        """Return the versions from ``first`` to ``last`` (None: all) before the one that :meth:`read_unfiltered` returns, oldest first.
+
+        For relabeling.
+        """
 
     async def put(self, indexed: IndexedRow) -> None:
         """Store this as the current version; the version before it stays in the history.
@@ -112,7 +128,7 @@ class Transaction(Snapshot, Protocol):
     async def relabel(self, indexed: IndexedRow) -> None:
         """Replace the labels of a stored version, current or past, as if it had been written with them.
 
-        Labels are the patients, class, release, labeled elements, guarded references, version digests and entries.
+        Labels are the patients, class, release, labeled elements, guarded references, history and entries.
         Body, time and interaction do not change.  The row's place in the store's order follows the new labels.
 
         Raises Problem ``conflict`` if there is no such version.
@@ -174,6 +190,9 @@ class Store(Protocol):
         Raises ValueError, with a message for the operator, if the database cannot give the guarantees of this
         interface, OSError if it cannot be reached.
         """
+
+    async def latest_time(self) -> int:
+        """Return an instant that no server's clock should be behind: that of the newest row, or of the database server's clock."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """Open a snapshot of the store as it is now."""

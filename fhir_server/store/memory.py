@@ -5,7 +5,7 @@ It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -17,7 +17,8 @@ from fhir_server.search import match
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, Transaction, row_order, system_now
+from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, Transaction, VersionStamp, row_order, system_now
+from fhir_server.store.version_history import encode_history
 
 T = TypeVar("T")
 _Key = tuple[str, str]  # type and id
@@ -107,12 +108,26 @@ class _Transaction:
         histories = {target: self._state.history.get((type, id), ()) for target, (type, _, id) in keys.items()}
         return frozenset(target for target, versions in histories.items() if versions and versions[-1].is_deletion)
 
-    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
+    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
+        versions = self._state.history.get((type, id), ())
+        visible = await self.versions(type, id, visibility, (len(versions),))
+        return visible[0] if visible else None
+
+    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         versions = self._state.history.get((type, id), ())
         contents = [version for version in versions if not version.is_deletion]
         if not contents or not match.is_visible(visibility, _searchable(contents[-1])):
             return ()
-        return tuple(version.row for version in versions if match.is_visible(visibility, _searchable(version)))
+        chosen = [version for version in versions if numbers is None or version.row.version in numbers]
+        return tuple(version.row for version in chosen if match.is_visible(visibility, _searchable(version)))
+
+    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
+        rows = [version.row for version in self._state.history.get((type, id), ()) if version.row.version in numbers]
+        encoded = [encode_history(row.history) if row.history else None for row in rows]
+        return {
+            row.version: VersionStamp(row.version, row.updated, row.class_id, row.release_at, text)
+            for row, text in zip(rows, encoded, strict=True)
+        }
 
     async def classes(self) -> tuple[str, ...]:
         return tuple(self._state.classes)
@@ -146,8 +161,9 @@ class _Transaction:
         versions = self._state.history.get((type, id))
         return versions[-1].row if versions else None
 
-    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
-        return tuple(version.row for version in self._state.history.get((type, id), ())[:-1])
+    async def read_past_unfiltered(self, type: str, id: str, first: int = 1, last: int | None = None) -> tuple[Row, ...]:
+        past = [version.row for version in self._state.history.get((type, id), ())[:-1]]
+        return tuple(row for row in past if first <= row.version <= (last or row.version))
 
     async def put(self, indexed: IndexedRow) -> None:
         self._add(self._require_next_version(indexed.row), indexed)
@@ -246,6 +262,9 @@ class MemoryStore:
 
     async def prepare(self) -> None:
         """Do nothing: the store is usable as it is."""
+
+    async def latest_time(self) -> int:
+        return max((versions[-1].row.updated for versions in self.state.history.values()), default=0)
 
     def snapshot(self) -> AbstractAsyncContextManager[_Transaction]:
         return self._snapshot()

@@ -13,6 +13,7 @@ import msgspec
 
 from fhir_server.jsontext import Path
 from fhir_server.search.rows import Entry, Position
+from fhir_server.store.version_history import VersionHistory
 
 
 class LabeledElement(msgspec.Struct, frozen=True, array_like=True):
@@ -35,33 +36,12 @@ class GuardedReference(msgspec.Struct, frozen=True, array_like=True):
     target: str
 
 
-class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
-    """What version numbers are computed from, for each caller, without reading bodies.
-
-    ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
-    ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller must
-    see to see the part.  ``pairs`` is what versions of before ``guarded_parts`` hold, until they are labeled again.  ``declassifies``: with
-    this version, what earlier ones have lent to other rows is released.  ``own_release_at``: the release date that the version
-    itself states, if any.
-    """
-
-    version: int
-    updated: int
-    class_id: int
-    release_at: int
-    digests: tuple[tuple[int, str], ...]
-    pairs: tuple[tuple[str, str], ...] = ()
-    guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
-    declassifies: bool = False
-    own_release_at: int = 0
-
-
 class Row(msgspec.Struct, frozen=True):
     """One stored version of a resource: the current one, or an earlier one from :meth:`Snapshot.versions`.
 
     ``body`` is the complete JSON text, with everything that some callers may not see.  ``updated`` and ``release_at``
-    are microseconds since 1970 UTC.  ``version_digests`` covers all versions up to this one, oldest first; empty means
-    that this is the only version.
+    are microseconds since 1970 UTC.  ``history`` says what the version numbers of this version follow from; a first
+    version that is not held needs none.
     """
 
     type: str
@@ -74,7 +54,7 @@ class Row(msgspec.Struct, frozen=True):
     body: bytes
     labeled_elements: tuple[LabeledElement, ...] = ()
     guarded_references: tuple[GuardedReference, ...] = ()
-    version_digests: tuple[VersionDigest, ...] = ()
+    history: VersionHistory | None = None
     interaction: Literal["create", "update", "delete"] = "create"
 
 

@@ -13,7 +13,7 @@ from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
 from fhir_server.resources import catalog
-from fhir_server.store import IndexedRow, Row, Transaction, VersionDigest
+from fhir_server.store import IndexedRow, Row, Transaction, VersionHistory, version_summary
 from fhir_server.writing.row_labeling import RowLabeler
 
 
@@ -39,7 +39,7 @@ class Propagation:
         changed = False
         previous: IndexedRow | None = None
         named: set[str] = set()
-        for version in (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version_digests else ()), row):
+        for version in (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version > 1 else ()), row):
             previous = await self._relabeled(version, previous)
             named |= _named_specimens(previous)
             if _visibility(previous.row) != _visibility(version):
@@ -113,20 +113,20 @@ class Propagation:
             return await self._rows.label(version, jsontext.parse(version.body), history, stored=stored)
         ended = previous.row
         deletion = msgspec.structs.replace(version, patients=ended.patients, class_id=ended.class_id, release_at=ended.release_at)
-        digests = (*history, versions.version_digest(deletion))
-        return IndexedRow(msgspec.structs.replace(deletion, version_digests=digests), previous.entries)
+        deletion = msgspec.structs.replace(deletion, history=version_summary.following(history, versions.version_digest(deletion)))
+        return IndexedRow(deletion, previous.entries)
 
 
-def history_of(row: Row | None) -> tuple[VersionDigest, ...]:
-    """The digests of a row's versions up to and including this one; none for None."""
+def history_of(row: Row | None) -> VersionHistory | None:
+    """What the version after this one keeps of a row's versions up to this one; None for None."""
     if row is None:
-        return ()
-    return row.version_digests or (versions.version_digest(row),)
+        return None
+    return row.history or VersionHistory(versions.version_digest(row))
 
 
 def _visibility(row: Row) -> tuple[object, ...]:
     """All that labeling gives to a version."""
-    return row.patients, row.class_id, row.release_at, row.labeled_elements, row.guarded_references, row.version_digests
+    return row.patients, row.class_id, row.release_at, row.labeled_elements, row.guarded_references, row.history
 
 
 def _named_specimens(indexed: IndexedRow) -> frozenset[str]:

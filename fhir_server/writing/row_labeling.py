@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access import versions
+from fhir_server.access import version_numbers, versions
 from fhir_server.access.app_state_owner import OWNER_PARAM
 from fhir_server.access.permissions import INTERNAL
 from fhir_server.consent import security_labels
@@ -23,7 +23,7 @@ from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass, wit
 from fhir_server.resources import catalog
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
-from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionDigest
+from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
 from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
 
@@ -64,8 +64,8 @@ class RowLabeler:
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
 
-    async def label(self, row: Row, value: dict[str, Any], history: tuple[VersionDigest, ...], *, stored: Row | None = None) -> IndexedRow:
-        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: the versions before it.
+    async def label(self, row: Row, value: dict[str, Any], history: VersionHistory | None, *, stored: Row | None = None) -> IndexedRow:
+        """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: what the version before it knows.
 
         ``stored``: the row as it is stored, whose labels it keeps besides its new ones.
         """
@@ -91,16 +91,16 @@ class RowLabeler:
         )  # fmt: skip
         if stored is not None:
             row = await joined(stored, row, await self._tx.classes(), self._class_id)
-        digests: tuple[VersionDigest, ...] = ()
+        known: VersionHistory | None = None
         if history or row.release_at:
             digest = msgspec.structs.replace(
                 versions.version_digest(row),
                 declassifies=security_labels.declassifies(value),
                 own_release_at=security_labels.release_at(value, self._labeler.policy.timezone),
             )
-            digests = (*history, digest)
-        # Also without any: a row that is labeled again may have had some, with the labels of that time.
-        row = msgspec.structs.replace(row, version_digests=digests)
+            known = version_summary.following(history, digest)
+        # Also None: a row that is labeled again may have had a history, with the labels of that time.
+        row = msgspec.structs.replace(row, history=known)
         entries = await self._with_guarded_classes(_with_class_ids(index.entries(row.type, value, self._base), row), row, labels)
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
         sources = [source for source in labels.label_sources if source not in indexed]
@@ -115,7 +115,7 @@ class RowLabeler:
         internal = await self._class_id(INTERNAL) if sources else 0
         entries = [
             versions.last_updated_entry(time, await self._guarded_class_id(labels, classes, targets))
-            for (classes, targets), time in versions.guarded_changes(row.version_digests).items()
+            for (classes, targets), time in (version_numbers.guarded_changes(row.history) if row.history else {}).items()
         ]
         entries += [Entry("_depends", "reference", (target,), (), row.class_id) for target in labels.depends_on]
         entries += [Entry(f"_depends.{param}", "reference", (name,), (), row.class_id) for param, name in labels.owners]
@@ -210,23 +210,22 @@ class RowLabeler:
 
     async def _source_of(self, row: Row) -> LabelSource:
         """What a row, or a deleted row, lends: its class and release over its versions, and their bodies."""
-        since = _first_lending_version(row)
+        since = version_numbers.lends_since(row.history) if row.history else 1
         newest = row if row.interaction != "delete" else await self._ended_by(row)
         parsed = _ParsedOnce(newest.body)
         earlier = partial(self._earlier_bodies, newest, since) if newest.version > since else no_bodies
-        lending = await self._own_classes(row, parsed, earlier) or await self._stored_classes(row, since)
+        lending = await self._own_classes(row, parsed, earlier) or await self._stored_classes(row)
         key, release = lent_class(lending)
         depends_on = tuple(reference.target for reference in newest.guarded_references if not reference.path)
         text = newest.body if earlier is no_bodies else b""
         data = frozenset([version.key.data for version in lending])
         return LabelSource(key, release, parsed, earlier, data, depends_on, text)
 
-    async def _stored_classes(self, row: Row, since: int) -> list[LendingVersion]:
-        """The versions from ``since`` on, as they are stored."""
-        stored = [(d.class_id, d.release_at, d.own_release_at) for d in row.version_digests if d.version >= since]
-        if not stored:
+    async def _stored_classes(self, row: Row) -> list[LendingVersion]:
+        """The versions that lend, as they are stored."""
+        if row.history is None:
             return [LendingVersion(await self._class_of(row.class_id), row.release_at, 0)]
-        return [LendingVersion(await self._class_of(class_id), *release) for class_id, *release in stored]
+        return [LendingVersion(await self._class_of(class_id), *release) for class_id, *release in version_numbers.lending(row.history)]
 
     async def _own_classes(self, row: Row, parsed: Body, earlier: Bodies) -> list[LendingVersion]:
         """The same without the labels of rows that refer to it: a specimen does not pass them from one result on to the others.
@@ -243,18 +242,13 @@ class RowLabeler:
 
     async def _ended_by(self, deletion: Row) -> Row:
         """The version that a deletion ended; the deletion may be a past version by now."""
-        past = await self._tx.read_past_unfiltered(deletion.type, deletion.id)
-        return [row for row in past if row.body and row.version < deletion.version][-1]
+        (ended,) = await self._tx.read_past_unfiltered(deletion.type, deletion.id, deletion.version - 1, deletion.version - 1)
+        return ended
 
     async def _earlier_bodies(self, newest: Row, since: int) -> list[dict[str, Any]]:
         """The bodies of the versions from ``since`` up to the newest one, without that."""
-        past = await self._tx.read_past_unfiltered(newest.type, newest.id)
-        return [jsontext.parse(row.body) for row in past if since <= row.version < newest.version and row.body]
-
-
-def _first_lending_version(row: Row) -> int:
-    """The number of the version from which on a row lends: the newest one that declassifies, else its first."""
-    return max((digest.version for digest in row.version_digests if digest.declassifies), default=1)
+        past = await self._tx.read_past_unfiltered(newest.type, newest.id, since, newest.version - 1)
+        return [jsontext.parse(row.body) for row in past if row.body]
 
 
 def _meta_classes(meta: Mapping[str, Any], row: VisibilityClass) -> Iterator[tuple[jsontext.Path, VisibilityClass]]:

@@ -14,11 +14,12 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
-from fhir_server.store import IndexedRow, Row, Transaction
+from fhir_server.store import IndexedRow, Row, Transaction, version_summary
 from fhir_server.writing.draft import Draft, draft_of
 from fhir_server.writing.meta import INTERNAL_META, merged_meta, meta_of
 from fhir_server.writing.propagation import Propagation, history_of
 from fhir_server.writing.row_labeling import RowLabeler
+from fhir_server.writing.write_times import time_after
 
 # Rows that propagate labels are stored before rows that inherit them, so that most are labeled correctly at once.
 _LABEL_SOURCES = (
@@ -65,9 +66,9 @@ class ResourceWriter:
 
     async def _put(self, draft: Draft, id: str, meta: Mapping[str, bytes], previous: Row | None) -> Row:
         created = previous is None or previous.interaction == "delete"
-        version = previous.version + 1 if previous else 1
-        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, self._now), meta)
-        row = Row(draft.type, id, version, self._now, (), 0, 0, body, interaction="create" if created else "update")
+        version, updated = (previous.version + 1, time_after(previous.updated, self._now)) if previous else (1, self._now)
+        body, value = _with_id_and_meta(draft, id, versions.version_meta(version, updated), meta)
+        row = Row(draft.type, id, version, updated, (), 0, 0, body, interaction="create" if created else "update")
         indexed = await self._rows.label(row, value, history_of(previous))
         await self._tx.put(indexed)
         await self._after_write(indexed, previous)
@@ -77,17 +78,17 @@ class ResourceWriter:
         """What an update keeps of the meta before it: all of it, and after a deletion the security labels."""
         if previous is None or previous.body:
             return meta_of(jsontext.members(previous.body)) if previous else {}
-        ended = meta_of(jsontext.members((await self._tx.read_past_unfiltered(previous.type, previous.id))[-1].body))
-        return {name: text for name, text in ended.items() if name == "security"}
+        (ended,) = await self._tx.read_past_unfiltered(previous.type, previous.id, previous.version - 1, previous.version - 1)
+        return {name: text for name, text in meta_of(jsontext.members(ended.body)).items() if name == "security"}
 
     async def delete(self, current: Row) -> Row:
         """Delete the current version; references to it stay in their rows and are no longer shown."""
         deletion = msgspec.structs.replace(
-            current, version=current.version + 1, updated=self._now, body=b"", labeled_elements=(), guarded_references=(),
-            version_digests=(), interaction="delete",
+            current, version=current.version + 1, updated=time_after(current.updated, self._now), body=b"", labeled_elements=(),
+            guarded_references=(), history=None, interaction="delete",
         )  # fmt: skip
-        digests = (*history_of(current), versions.version_digest(deletion))
-        deletion = msgspec.structs.replace(deletion, version_digests=digests)
+        history = version_summary.following(history_of(current), versions.version_digest(deletion))
+        deletion = msgspec.structs.replace(deletion, history=history)
         await self._tx.delete(deletion)
         await self._after_write(IndexedRow(deletion), current)
         return deletion

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from fhir_server.access import versions, view
-from fhir_server.access.view import View, VisibleVersion, not_found
+from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import everything, messages, read, search, write
 from fhir_server.search import match
@@ -181,8 +181,8 @@ def hidden_and_deleted_is_gone(patch: Patch) -> None:
     exact = View._absent
 
     async def absent(self: View, type: str, id: str) -> Problem:
-        versions = await self._snapshot.versions(type, id, await unlimited(self))
-        gone = versions and versions[-1].interaction == "delete"
+        newest = await self._snapshot.newest(type, id, await unlimited(self))
+        gone = newest and newest.interaction == "delete"
         return Problem("gone", f"{type}/{id} has been deleted.") if gone else await exact(self, type, id)
 
     patch.setattr(View, "_absent", absent)
@@ -225,11 +225,12 @@ def not_modified_is_judged_by_the_stored_version(patch: Patch) -> None:
 
 @leak("R02")
 def history_shows_hidden_versions(patch: Patch) -> None:
-    async def history(self: View, type: str, id: str) -> list[VisibleVersion]:
+    async def history(self: View, type: str, id: str, *_: Any) -> VisibleHistoryPage:
         rows = await self._snapshot.versions(type, id, self._visibility(type, "r"))
         if not rows:
             raise not_found(type, id)
-        return await self._visible_versions(await self._snapshot.versions(type, id, await unlimited(self)))
+        shown = await self._visible_versions((await self._snapshot.versions(type, id, await unlimited(self)))[::-1])
+        return VisibleHistoryPage(shown, None, len(shown))
 
     patch.setattr(View, "history", history)
 

@@ -9,7 +9,7 @@ import pytest
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.search.filters import EVERYTHING, Has, OfPatient, TokenIs
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import GuardedReference, LabeledElement, Store, VersionDigest
+from fhir_server.store import GuardedReference, LabeledElement, Store, VersionDigest, VersionHistory
 from tests.store.conftest import RunScenario
 from tests.store.samples import ALL, ANYONE, NOW, OBS, SEEN, clause, drop, found, put, record, row, token, visibility
 
@@ -24,7 +24,7 @@ def test_row_is_read_back_as_written(run: RunScenario) -> None:
         body='{"text":"1.50 é"}'.encode(),
         labeled_elements=(LabeledElement(("component", 1, "value"), 3),),
         guarded_references=(GuardedReference(("encounter", "reference"), "Encounter/e"),),
-        version_digests=(VersionDigest(1, 10, 1, 5, ((1, "digest"), (3, "other"))),),
+        history=VersionHistory(VersionDigest(1, 10, 1, 5, ((1, "digest"), (3, "other")))),
     )
     plain = row("b")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import apsw
 import pytest
@@ -13,24 +13,10 @@ import pytest
 from fhir_server.search.filters import EVERYTHING, Has, RefersTo, TokenIs
 from fhir_server.store import IndexedRow, Store
 from fhir_server.store.sqlite import SqliteStore, schema
+from fhir_server.store.sqlite.upgrades import STEPS
+from tests.store.former_schemas import CHANGED, EARLIER, turn_into_first_schema
+from tests.store.histories import fill_histories, histories
 from tests.store.samples import ALL, NOW, OBS, clause, drop, found, in_job, put, record, reference, token, visibility
-
-# Tables and indexes of schema 1 that later ones changed, as the program created them then.
-_ROW = "version INTEGER, updated INTEGER, vclass INTEGER, release_at INTEGER, interaction INTEGER, extra BLOB"
-_FIRST_SCHEMA = f"""
-CREATE TABLE res(rid INTEGER PRIMARY KEY, type INTEGER, id TEXT, {_ROW}) STRICT;
-CREATE UNIQUE INDEX res_id ON res(type, id);
-CREATE INDEX res_scan ON res(type, rid, vclass, release_at);
-CREATE TABLE also(patient INTEGER, rid INTEGER, PRIMARY KEY(patient, rid)) STRICT, WITHOUT ROWID;
-CREATE INDEX also_rid ON also(rid);
-CREATE TABLE tok(rid INTEGER, param INTEGER, code TEXT, system INTEGER, vclass INTEGER,
-  PRIMARY KEY(rid, param, code, system, vclass)) STRICT, WITHOUT ROWID;
-CREATE INDEX tok_value ON tok(param, code, rid, system, vclass);
-CREATE TABLE ref(rid INTEGER, param INTEGER, target TEXT, vclass INTEGER,
-  PRIMARY KEY(rid, param, target, vclass)) STRICT, WITHOUT ROWID;
-CREATE INDEX ref_value ON ref(target, param, rid, vclass);
-"""
-_CHANGED = ("res", "also", "tok", "ref")
 
 
 def _opened(path: Path, scenario: Callable[[Store], Awaitable[Any]]) -> Any:
@@ -46,31 +32,6 @@ def _opened(path: Path, scenario: Callable[[Store], Awaitable[Any]]) -> Any:
 
 def _entries(number: int) -> tuple[Any, ...]:
     return token("code", f"c{number % 2}", class_id=number % 3), reference("of", f"Encounter/e{number % 2}", class_id=number % 3)
-
-
-def _turn_into_first_schema(path: Path) -> None:
-    connection = apsw.Connection(str(path))
-    for table in _CHANGED:
-        connection.execute(f"ALTER TABLE {table} RENAME TO new_{table}")
-    names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name LIKE 'new!_%' ESCAPE '!'"
-    for (name,) in connection.execute(names).fetchall():
-        connection.execute(f"DROP INDEX {name}")
-    connection.execute(_FIRST_SCHEMA)
-    for table in _CHANGED:
-        columns = ", ".join(name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall())
-        connection.execute(f"INSERT INTO {table}({columns}) SELECT {columns} FROM new_{table}")
-        connection.execute(f"DROP TABLE new_{table}")
-    connection.execute("DROP TABLE band; PRAGMA user_version = 1")
-    connection.close()
-
-
-def _turn_into_second_schema(path: Path) -> None:
-    connection = apsw.Connection(str(path))
-    connection.execute("DROP INDEX tok_rows; DROP INDEX ref_rows; PRAGMA user_version = 2")
-    connection.close()
-
-
-_EARLIER: Final = pytest.mark.parametrize("turn_back", [_turn_into_first_schema, _turn_into_second_schema])
 
 
 async def _fill(store: Store) -> None:
@@ -91,12 +52,17 @@ async def _answers(store: Store) -> list[object]:
     return answers
 
 
-@_EARLIER
-def test_file_of_earlier_schema_gives_same_answers(tmp_path: Path, turn_back: Callable[[Path], None]) -> None:
+def test_there_is_a_file_of_every_earlier_schema() -> None:
+    assert sorted(EARLIER) == list(range(1, schema.VERSION))
+    assert sorted(STEPS) == list(range(2, schema.VERSION + 1))
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_file_of_earlier_schema_gives_same_answers(tmp_path: Path, earlier: int) -> None:
     path = tmp_path / "x.db"
     _opened(path, _fill)
     before = _opened(path, _answers)
-    turn_back(path)
+    EARLIER[earlier](path)
     assert _opened(path, _answers) == before
 
     async def write(store: Store) -> list[str]:
@@ -108,11 +74,10 @@ def test_file_of_earlier_schema_gives_same_answers(tmp_path: Path, turn_back: Ca
     assert "r4" not in shown
 
 
-@_EARLIER
-def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path, turn_back: Callable[[Path], None]) -> None:
+def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> None:
     def layout(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         connection = apsw.Connection(str(path))
-        tables = {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in (*_CHANGED, "band")}
+        tables = {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in (*CHANGED, "band")}
         indexes = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' ORDER BY name").fetchall()
         version = connection.execute("PRAGMA user_version").fetchall()
         connection.close()
@@ -120,7 +85,7 @@ def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path, turn_
 
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     _opened(old, _fill)
-    turn_back(old)
+    turn_into_first_schema(old)
     _opened(old, _answers)
     _opened(new, _fill)
     assert layout(old) == layout(new)
@@ -130,8 +95,8 @@ def test_interrupted_conversion_leaves_first_schema(tmp_path: Path, monkeypatch:
     path = tmp_path / "x.db"
     _opened(path, _fill)
     before = _opened(path, _answers)
-    _turn_into_first_schema(path)
-    monkeypatch.setitem(schema._UPGRADES, 1, schema._UPGRADE_FROM_1 + "SELECT no_such_function();")
+    turn_into_first_schema(path)
+    monkeypatch.setitem(STEPS, schema.VERSION, lambda connection: connection.execute("SELECT no_such_function()").fetchall())
     with pytest.raises(apsw.SQLError):
         SqliteStore(path)
     monkeypatch.undo()
@@ -151,3 +116,23 @@ def test_row_of_changed_class_leaves_its_former_band(tmp_path: Path) -> None:
         assert await found(store, where, visibility(clause("p0", classes={2}))) == ["a"]
 
     _opened(tmp_path / "x.db", scenario)
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_versions_are_counted_after_an_upgrade_as_before(tmp_path: Path, earlier: int) -> None:
+    path = tmp_path / "x.db"
+    _opened(path, fill_histories)
+    before = _opened(path, histories)
+    EARLIER[earlier](path)
+    assert _opened(path, histories) == before
+    assert len(before) > 50
+
+
+def test_file_of_a_later_schema_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    _opened(path, _fill)
+    connection = apsw.Connection(str(path))
+    connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    connection.close()
+    with pytest.raises(ValueError, match=r"written by a later version of this program \(schema \d+, known: \d+\)\.$"):
+        SqliteStore(path)

@@ -12,7 +12,7 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import EVERYTHING, Has, Present, RefersTo, TokenIs
 from fhir_server.search.rows import SortKey
-from fhir_server.store import GuardedReference, IndexedRow, LabeledElement, Store, VersionDigest
+from fhir_server.store import GuardedReference, IndexedRow, LabeledElement, Store, VersionDigest, VersionHistory
 from tests.store.conftest import RunScenario
 from tests.store.samples import (
     ALL,
@@ -165,7 +165,7 @@ def test_relabel_changes_visibility_without_a_new_version(run: RunScenario) -> N
             body=b"not this",
             labeled_elements=(LabeledElement(("x",), 3),),
             guarded_references=(GuardedReference(("y",), "P/1"),),
-            version_digests=(VersionDigest(1, 10, 1, 7, ()),),
+            history=VersionHistory(VersionDigest(1, 10, 1, 7, ())),
         )
         await in_job(store, "relabel", IndexedRow(changed, (token("t", "x", class_id=3),)))
         async with store.snapshot() as snapshot:
@@ -186,7 +186,7 @@ def test_relabel_applies_to_each_version_and_the_deletion(run: RunScenario) -> N
     later = {
         "labeled_elements": (LabeledElement(("x",), 3),),
         "guarded_references": (GuardedReference(("y",), "P/1"),),
-        "version_digests": (VersionDigest(1, 10, 1, 7, ()),),
+        "history": VersionHistory(VersionDigest(1, 10, 1, 7, ())),
         "release_at": 7,
     }
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from pymongo.errors import ConfigurationError
 
@@ -21,6 +22,7 @@ from fhir_server.store.mongodb.retry import TransactionRunner
 from fhir_server.store.mongodb.schema import Connection
 
 T = TypeVar("T")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MongoStore:
@@ -34,6 +36,11 @@ class MongoStore:
 
     async def prepare(self) -> None:
         await self.connection.prepare()
+
+    async def latest_time(self) -> int:
+        hello = await self.connection.client.admin.command("hello")
+        local: datetime = hello["localTime"].replace(tzinfo=UTC)
+        return (local - _EPOCH) // timedelta(microseconds=1)
 
     def snapshot(self) -> AbstractAsyncContextManager[MongoSnapshot]:
         return self._snapshot()

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
+from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, row_order
 from fhir_server.store.copying import KeyValue, ResourceHistory, Version
 from fhir_server.store.mongodb import MongoStore
@@ -22,6 +23,8 @@ _VERSIONS: Final = 4  # past versions read for each resource of a page
 
 class _MongoCopySide:
     """A source and a target.  It writes without transactions: no server uses the store before :meth:`finish`, and writes repeat safely."""
+
+    unlimited = docs.SMALL_BODY
 
     def __init__(self, store: MongoStore) -> None:
         self._store = store
@@ -53,6 +56,30 @@ class _MongoCopySide:
         later = {"$or": [{"type": {"$gt": after[0]}}, {"type": after[0], "id": {"$gt": after[1]}}]}
         found = collection.find(later, {"type": 1, "id": 1}, sort={"type": 1, "id": 1}, limit=limit)
         return [(document["type"], document["id"]) async for document in found]
+
+    @retried
+    async def large_resources(self, least: int) -> tuple[tuple[str, str], ...]:
+        steps: list[Any] = [{"$match": {"$expr": {"$gte": [{"$binarySize": "$body"}, least]}}}, {"$project": {"type": 1, "id": 1}}]
+        found: set[tuple[str, str]] = set()
+        for collection in (self._connection.resources, self._connection.history):
+            found |= {(document["type"], document["id"]) async for document in await collection.aggregate(steps)}
+        return tuple(sorted(found))
+
+    @retried
+    async def history(self, type: str, id: str) -> ResourceHistory:
+        name = docs.document_id(type, id)
+        past = await self._connection.history.find({"rid": name}, _FIELDS, sort={"version": 1}).to_list()
+        current = await self._connection.resources.find({"_id": name}, _FIELDS).to_list()
+        return ResourceHistory(type, id, tuple(map(_version, (*past, *current))))
+
+    def does_not_fit(self, history: ResourceHistory) -> tuple[int, ...]:
+        numbers = []
+        for version in history.versions:
+            try:
+                _document(history, version)
+            except Problem:
+                numbers.append(version.indexed.row.version)
+        return tuple(numbers)
 
     @retried
     async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:

@@ -21,8 +21,9 @@ from bson.raw_bson import RawBSONDocument
 from fhir_server import jsontext
 from fhir_server.errors import Problem
 from fhir_server.search.rows import Entry, SearchableRow
-from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
+from fhir_server.store import GuardedReference, LabeledElement, Row, VersionStamp
 from fhir_server.store.row_order import patient_number
+from fhir_server.store.version_history import decode_history, encode_history
 
 Document = dict[str, Any]
 
@@ -37,11 +38,12 @@ ARRAYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 # the members that decide about visibility, and those that a Row is decoded from; without ``resource`` and the entries
 VISIBILITY: Final = dict.fromkeys(("type", "id", "n", "at", "patients", "class", "release"), 1)
-ROW: Final = VISIBILITY | dict.fromkeys(("version", "updated", "interaction", "body", "more"), 1)
+ROW: Final = VISIBILITY | dict.fromkeys(("version", "updated", "interaction", "body", "more", "history"), 1)
+STAMP: Final = {"_id": 0, **dict.fromkeys(("version", "updated", "class", "release", "history"), 1)}
 ENTRIES: Final = {array: 1 for array, _ in ARRAYS.values()}
 
 _MAX_DOCUMENT: Final = 16 * 1024 * 1024 - 64 * 1024  # MongoDB's limit for a document, less what it adds itself
-_SMALL_BODY: Final = 1024 * 1024  # a smaller body cannot become a document of that size
+SMALL_BODY: Final = 1024 * 1024  # a smaller body cannot become a document of that size
 _MAX_DEPTH: Final = 90  # levels of nesting that every MongoDB version accepts
 
 
@@ -50,12 +52,11 @@ class _More(msgspec.Struct, array_like=True):
 
     labeled_elements: tuple[LabeledElement, ...]
     guarded_references: tuple[GuardedReference, ...]
-    version_digests: tuple[VersionDigest, ...]
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_More).decode
-_NO_MORE: Final = _More((), (), ())
+_NO_MORE: Final = _More((), ())
 
 
 def document_id(type: str, id: str) -> str:
@@ -85,12 +86,14 @@ def encode_document(row: Row, entries: Iterable[Entry], stored: str, at: str) ->
     }
     if len(row.patients) > 1:
         document["others"] = list(row.patients[1:])
-    if row.labeled_elements or row.guarded_references or row.version_digests:
-        document["more"] = _encode(_More(row.labeled_elements, row.guarded_references, row.version_digests))
+    if row.labeled_elements or row.guarded_references:
+        document["more"] = _encode(_More(row.labeled_elements, row.guarded_references))
+    if row.history is not None:
+        document["history"] = encode_history(row.history)
     document |= encode_entries(entries)
     if (resource := encode_native(row.body)) is not None:
         document["resource"] = resource
-    return document if len(row.body) < _SMALL_BODY else _fit(document)
+    return document if len(row.body) < SMALL_BODY else _fit(document)
 
 
 def _fit(document: Document) -> Document:
@@ -131,7 +134,7 @@ def plain(value: Any) -> Any:
 
 def decode_row(document: Mapping[str, Any]) -> Row:
     """Return the Row of a document that has the members of :data:`ROW`."""
-    encoded = document.get("more")
+    encoded, history = document.get("more"), document.get("history")
     more = _decode(encoded) if encoded is not None else _NO_MORE
     return Row(
         document["type"],
@@ -144,9 +147,15 @@ def decode_row(document: Mapping[str, Any]) -> Row:
         document["body"],
         more.labeled_elements,
         more.guarded_references,
-        more.version_digests,
+        decode_history(history) if history is not None else None,
         document["interaction"],
     )
+
+
+def decode_stamp(document: Mapping[str, Any]) -> VersionStamp:
+    """Return the VersionStamp of a document that has the members of :data:`STAMP`."""
+    version, updated, class_id, release_at = [int(document[member]) for member in ("version", "updated", "class", "release")]
+    return VersionStamp(version, updated, class_id, release_at, document.get("history"))
 
 
 def searchable(document: Mapping[str, Any]) -> SearchableRow:

@@ -11,6 +11,14 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server.store.mongodb.schema import Connection
 
 
+def names_in_history(names: list[str]) -> list[dict[str, Any]]:
+    """Return the pipeline on the history for those of these resources of which it has a version.
+
+    However many versions there are, it reads one key of the index for each resource.
+    """
+    return [{"$match": {"rid": {"$in": names}}}, {"$sort": {"rid": 1, "version": 1}}, {"$group": {"_id": "$rid"}}]
+
+
 class StoredResource(msgspec.Struct):
     """A resource: its current document, or that of its deletion, or neither if it never existed."""
 
@@ -49,8 +57,8 @@ class RowCache:
         """Return those of which the history has a version."""
         if not names:
             return set()
-        found = self._connection.history.find({"rid": {"$in": names}}, {"rid": 1, "_id": 0}, session=self._session)
-        return {str(document["rid"]) async for document in found}
+        found = await self._connection.history.aggregate(names_in_history(names), session=self._session)
+        return {str(group["_id"]) async for group in found}
 
     async def _last_in_history(self, name: str) -> Any:
         return await self._connection.raw_history.find_one({"rid": name}, sort={"version": -1}, session=self._session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -13,10 +13,11 @@ from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Page, PermissionEpoch, Row
+from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
+from fhir_server.store.mongodb.prefetch import names_in_history
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter
 from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, either
@@ -46,8 +47,9 @@ class MongoSnapshot:
     async def _find_current(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         return await self._find_in(self._connection.resources, query, fields, **more)
 
-    async def _aggregate(self, pipeline: list[dict[str, Any]]) -> list[Document]:
-        found = await self._connection.resources.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
+    async def _aggregate(self, pipeline: list[dict[str, Any]], collection: AsyncCollection[Document] | None = None) -> list[Document]:
+        source = self._connection.resources if collection is None else collection
+        found = await source.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
         return await self._check_primary(await found.to_list())
 
     async def _check_primary(self, found: list[Document]) -> list[Document]:
@@ -142,27 +144,38 @@ class MongoSnapshot:
         names = sorted(set(targets))
         if not names:
             return frozenset()
-        past = await self._find_in(self._connection.history, {"rid": {"$in": names}}, {"rid": 1, "_id": 0})
-        stored = {str(document["rid"]) for document in past}
+        stored = {str(group["_id"]) for group in await self._aggregate(names_in_history(names), self._connection.history)}
         current = await self._find_current({"_id": {"$in": sorted(stored)}}, {"_id": 1}) if stored else []
         return frozenset(stored - {str(document["_id"]) for document in current})
 
-    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
+    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
+        found = await self._newest(type, id, docs.ROW | docs.ENTRIES)
+        if not all(match.is_visible(visibility, docs.searchable(document)) for document in found):
+            return None
+        return docs.decode_row(found[0]) if found else None
+
+    async def _newest(self, type: str, id: str, fields: Mapping[str, Any]) -> list[Document]:
+        """Return the newest version; if it is a deletion, also the version that it ended."""
+        rid = docs.document_id(type, id)
+        current = await self._find_current({"_id": rid}, fields)
+        return current or await self._find_in(self._connection.history, {"rid": rid}, fields, sort={"version": -1}, limit=2)
+
+    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         rid, fields = docs.document_id(type, id), docs.ROW | docs.ENTRIES
-        current = await self._find_current({"_id": rid}, docs.VISIBILITY)
-        if current and _is_admitted(visibility, current[0]) is False:
+        newest = (await self._newest(type, id, docs.VISIBILITY | docs.ENTRIES))[-1:]
+        if not newest or not match.is_visible(visibility, docs.searchable(newest[0])):
             return ()
-        past = await self._find_in(self._connection.history, {"rid": rid}, fields, sort={"version": 1})
-        versions = [*past, *(await self._find_current({"_id": rid}, fields) if current else ())]
-        visible: list[Row] = []
-        newest_is_visible = False
-        for document in versions:
-            admitted = match.is_visible(visibility, docs.searchable(document))
-            if admitted:
-                visible.append(docs.decode_row(document))
-            if document["interaction"] != "delete":
-                newest_is_visible = admitted
-        return tuple(visible) if newest_is_visible else ()
+        chosen = {**_may_admit(visibility), **({} if numbers is None else {"version": {"$in": sorted(numbers)}})}
+        past = await self._find_in(self._connection.history, {"rid": rid, **chosen}, fields, sort={"version": 1})
+        current = await self._find_current({"_id": rid, **chosen}, fields)
+        visible = [document for document in (*past, *current) if match.is_visible(visibility, docs.searchable(document))]
+        return tuple(map(docs.decode_row, visible))
+
+    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
+        rid, chosen = docs.document_id(type, id), {"version": {"$in": sorted(numbers)}}
+        past = await self._find_in(self._connection.history, {"rid": rid, **chosen}, docs.STAMP)
+        current = await self._find_current({"_id": rid, **chosen}, docs.STAMP)
+        return {stamp.version: stamp for stamp in map(docs.decode_stamp, (*past, *current))}
 
     async def classes(self) -> tuple[str, ...]:
         if self._classes is None:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -44,9 +45,17 @@ class TransactionRunner:
         self._slots = random.sample(range(SLOTS), SLOTS)
         self._last = 0
 
-    def next_place(self, id: str) -> str:
-        """Return a place after all that this process returned before, and, if clocks agree, after those of other processes."""
-        self._last = max(self._last + 1, time.time_ns() // 1000)
+    def next_place(self, session: AsyncClientSession, id: str) -> str:
+        """Return a place after all that this process returned before, and after those of all transactions that began before.
+
+        It follows from the cluster time, which all members and clients share and which never goes back, and not from this
+        machine's clock.  Its increments count operations within a second, of which there are fewer than microseconds.
+        """
+        cluster = session.cluster_time
+        if cluster is None:
+            raise RuntimeError("The MongoDB server tells no cluster time.")  # every replica set and sharded cluster does
+        now = cluster["clusterTime"]
+        self._last = max(self._last + 1, now.time * 1_000_000 + min(now.inc, 999_999))
         return f"{self._last:014x}.{id}"
 
     async def run(self, job: Callable[[MongoTransaction], Awaitable[T]]) -> T:
@@ -83,7 +92,7 @@ class TransactionRunner:
         async with self._connection.client.start_session() as session:
             await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority"), ReadPreference.PRIMARY)
             try:
-                transaction = MongoTransaction(self._connection, session, slot, self.next_place)
+                transaction = MongoTransaction(self._connection, session, slot, partial(self.next_place, session))
                 result = await job(transaction)
                 await transaction.finish()
             except BaseException:

@@ -18,8 +18,9 @@ from pymongo.write_concern import WriteConcern
 from fhir_server.errors import Problem
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
+from fhir_server.store.mongodb.upgrades import STEPS
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2  # a step of ``upgrades.STEPS`` leads to each
 OLDEST: Final = (6, 0)
 
 # documents of the collection ``counters``
@@ -153,8 +154,14 @@ class Connection:
         for name, value in ((SECURITY, {"value": 0}), (CLASSES, {"keys": [], "value": 0}), (_SCHEMA, {"value": SCHEMA})):
             await self.counters.update_one({"_id": name}, {"$setOnInsert": value}, upsert=True)
         schema = await self.counters.find_one({"_id": _SCHEMA})
-        if schema is None or schema["value"] > SCHEMA:
-            raise ValueError(f"The database {self.database.name} was written by a later version of this program.")
+        found = schema["value"] if schema else 0
+        if not 0 < found <= SCHEMA:
+            raise ValueError(
+                f"The database {self.database.name} was written by a later version of this program (schema {found}, known: {SCHEMA})."
+            )
+        for step in range(found + 1, SCHEMA + 1):
+            await STEPS[step](self.database)
+            await self.counters.update_one({"_id": _SCHEMA}, {"$max": {"value": step}})
         if not self.is_copy_target and await self.counters.find_one({"_id": COPY_STATE}) is not None:
             raise ValueError(
                 f"The copy into the database {self.database.name} is not complete. Run fhir-server copy-store again to continue it."

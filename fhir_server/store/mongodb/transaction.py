@@ -8,7 +8,7 @@ one is repeated.  So that many can read one row, a reader writes one of several 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, row_order
+from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, VersionStamp, row_order
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
@@ -27,7 +27,7 @@ from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter
 from fhir_server.store.mongodb.sorting import ORDER
 
-_PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more")}, "stored": 1}
+_PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
 
 
@@ -80,9 +80,17 @@ class MongoTransaction(MongoSnapshot):
         await self._flush()
         return await super().deleted_unfiltered(targets)
 
-    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
+    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
         await self._flush()
-        return await super().versions(type, id, visibility)
+        return await super().newest(type, id, visibility)
+
+    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
+        await self._flush()
+        return await super().versions(type, id, visibility, numbers)
+
+    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
+        await self._flush()
+        return await super().stamps_unfiltered(type, id, numbers)
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         await self._flush()
@@ -124,16 +132,14 @@ class MongoTransaction(MongoSnapshot):
         else:
             self._claimed.add(lock("absent", name))
 
-    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
+    async def read_past_unfiltered(self, type: str, id: str, first: int = 1, last: int | None = None) -> tuple[Row, ...]:
         await self._flush()
         name = docs.document_id(type, id)
-        stored = await self._cache.get(name)
-        found = await self._versions(name, docs.ROW)
-        return tuple(map(docs.decode_row, found if stored.current else found[:-1]))
-
-    async def _versions(self, name: str, fields: docs.Document) -> list[docs.Document]:
-        """Return all versions of a resource except the current one, oldest first."""
-        return await self._find_in(self._connection.history, {"rid": name}, fields, sort={"version": 1})
+        end = (await self._cache.get(name)).version - 1 if last is None else last
+        found = await self._find_in(
+            self._connection.history, {"rid": name, "version": {"$gte": first, "$lte": end}}, docs.ROW, sort={"version": 1}
+        )
+        return tuple(map(docs.decode_row, found))
 
     async def put(self, indexed: IndexedRow) -> None:
         row = indexed.row
@@ -191,9 +197,9 @@ class MongoTransaction(MongoSnapshot):
         if before is not None and before.current is not None and _has_same_view(before.current, row):
             return str(before.current["at"])
         await self._flush()
-        chain = [
-            (docs.decode_row({"body": b"", **document}), str(document["stored"])) for document in await self._versions(name, _PAST_LABELS)
-        ]
+        alike = {"rid": name, "class": row.class_id, "release": row.release_at}
+        past = await self._find_in(self._connection.history, alike, _PAST_LABELS, sort={"version": 1})
+        chain = [(docs.decode_row({"body": b"", **document}), str(document["stored"])) for document in past]
         return row_order.first_stored([*chain, (row, stored_at)])
 
     def _set_current(self, name: str, stored: StoredResource, document: docs.Document) -> None:

@@ -19,6 +19,12 @@ from fhir_server.store.sqlite.schema import open_connection, prepare
 from fhir_server.store.sqlite.writer import Job, Writer, as_plain_job
 
 T = TypeVar("T")
+# _lastUpdated of current rows, which is rounded down to milliseconds and has an index; of the others, the newest one's time
+_LATEST_TIME: Final = """
+SELECT max(
+  coalesce((SELECT max((SELECT max(hi) - 1000 FROM dat WHERE param = n)) FROM name WHERE text LIKE 'date:%._lastUpdated'), 0),
+  coalesce((SELECT updated FROM past ORDER BY n DESC LIMIT 1), 0))
+"""
 _MAX_IDLE: Final = 4  # reading connections that stay open while idle
 
 
@@ -54,6 +60,9 @@ class SqliteStore:
 
     async def prepare(self) -> None:
         """Do nothing: the constructor prepares the file."""
+
+    async def latest_time(self) -> int:
+        return int(self.rows(_LATEST_TIME, ())[0][0])
 
     def snapshot(self) -> _BorrowedSnapshot:
         return _BorrowedSnapshot(self)

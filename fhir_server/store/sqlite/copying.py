@@ -21,6 +21,10 @@ _PAST: Final = (
 )
 _CURRENT: Final = f"SELECT {rows_.COLUMNS}, (SELECT entries FROM body WHERE rid = r.rid) FROM res r WHERE r.type = ? AND r.id = ?"
 _SECRETS: Final = "SELECT kind, key, value, expires, family FROM secret WHERE (kind, key) > (?, ?) ORDER BY kind, key LIMIT ?"
+_LARGE: Final = (
+    "SELECT type, id FROM past WHERE length(body) >= ? UNION SELECT r.type, r.id FROM body b, res r"
+    " WHERE length(b.body) >= ? AND r.rid = b.rid"
+)
 _COUNT: Final = "SELECT count(*) FROM (SELECT type, id FROM res UNION SELECT type, id FROM past)"
 
 
@@ -44,6 +48,14 @@ class _SqliteCopySource:
                 if len(histories) == limit:
                     break
             return tuple(histories)
+
+    async def large_resources(self, least: int) -> tuple[tuple[str, str], ...]:
+        names = {number: type for type, number in self._store.rows(_TYPES, ("",))}
+        return tuple(sorted([(names[number], id) for number, id in self._store.rows(_LARGE, (least, least))]))
+
+    async def history(self, type: str, id: str) -> ResourceHistory:
+        async with self._store.snapshot() as snapshot:
+            return _history(snapshot, type, snapshot.names.number("type:" + type) or 0, id)
 
     async def key_values(self, after: tuple[str, str], limit: int) -> tuple[KeyValue, ...]:
         return tuple([KeyValue(*values) for values in self._store.rows(_SECRETS, (*after, limit))])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from math import inf
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Page, PermissionEpoch, Row
+from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
 from fhir_server.store.sqlite import planner
 from fhir_server.store.sqlite import rows as rows_
@@ -36,20 +37,27 @@ _VISIBLE: Final = (
     " FROM t CROSS JOIN res r INDEXED BY res_id WHERE r.type = t.type AND r.id = t.id"
 )
 _MAX_TARGETS: Final = 64  # in one statement; there is one compiled statement for each number of targets
+# past and current versions; ``n`` is the number of a past one
 _PAST: Final = (
-    "SELECT rid, version, updated, vclass, release_at, interaction, extra, body, entries FROM past"
-    " WHERE type = ? AND id = ? ORDER BY version"
+    "SELECT r.rid, r.version, r.updated, r.vclass, r.release_at, r.interaction, r.extra, r.body, r.n FROM past r"
+    " WHERE r.type = ? AND r.id = ?"
 )
+_CURRENT: Final = f"SELECT {rows_.COLUMNS}, 0 FROM res r WHERE r.type = ? AND r.id = ?"
+_AMONG: Final = " AND r.version IN (SELECT value FROM carray(?))"
 # the labels of the newest version that is not a deletion
 _NEWEST: Final = (
-    "SELECT 1 FROM (SELECT rid, vclass, release_at, 0 AS is_past FROM res WHERE type = ?1 AND id = ?2 UNION ALL"
-    " SELECT * FROM (SELECT rid, vclass, release_at, 1 FROM past WHERE type = ?1 AND id = ?2 AND interaction <> 2"
+    "SELECT r.rid, r.vclass, r.release_at, r.extra, r.n FROM"
+    " (SELECT rid, vclass, release_at, extra, 0 AS n FROM res WHERE type = ?1 AND id = ?2 UNION ALL"
+    " SELECT * FROM (SELECT rid, vclass, release_at, extra, n FROM past WHERE type = ?1 AND id = ?2 AND interaction <> 2"
     " AND NOT EXISTS (SELECT 1 FROM res WHERE type = ?1 AND id = ?2) ORDER BY version DESC LIMIT 1)) r WHERE 1"
 )
+_NEWEST_NUMBER: Final = "SELECT max(version) FROM past WHERE type = ? AND id = ?"
+_STAMPS: Final = "SELECT r.version, r.updated, r.vclass, r.release_at, r.extra FROM %s r WHERE r.type = ? AND r.id = ?" + _AMONG
 # A resource without a current row that has a past one was deleted.
 _DELETED: Final = (
     "SELECT 1 WHERE EXISTS (SELECT 1 FROM past WHERE type = ? AND id = ?) AND NOT EXISTS (SELECT 1 FROM res WHERE type = ? AND id = ?)"
 )
+_VERSION: Final = itemgetter(1)
 _HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <= ?"
 _HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
 # one index lookup for each band, however many rows the patient has
@@ -115,9 +123,12 @@ class SqliteSnapshot:
         return self.rows(sql + _HAS_LABELS + _HAS_PATIENT % unknown_patients, (*args, *labels, number, number))
 
     def _admits(
-        self, visibility: Visibility, type: str, id: str, owners: tuple[str, ...], class_id: int, release_at: int, rid: int
+        self, visibility: Visibility, type: str, id: str, owners: tuple[str, ...], class_id: int, release_at: int, rid: int, past: int = 0
     ) -> bool:
-        """The same as :func:`match.is_visible`, but reads the entries of the row only if a clause has a condition."""
+        """The same as :func:`match.is_visible`, but reads the entries of the row only if a clause has a condition.
+
+        ``past``: the number of a past version, 0 for a current one.
+        """
         conditional = False
         for clause in visibility.clauses:
             if (
@@ -130,10 +141,11 @@ class SqliteSnapshot:
                 conditional = True
         if not conditional:
             return False
-        return match.is_visible(visibility, SearchableRow(type, id, owners, class_id, release_at, self._entries(rid)))
+        return match.is_visible(visibility, SearchableRow(type, id, owners, class_id, release_at, self._entries(rid, past)))
 
-    def _entries(self, rid: int) -> tuple[Entry, ...]:
-        return rows_.decode_entries(self.rows("SELECT entries FROM body WHERE rid = ?", (rid,))[0][0], self.names)
+    def _entries(self, rid: int, past: int) -> tuple[Entry, ...]:
+        sql = "SELECT entries FROM past WHERE n = ?" if past else "SELECT entries FROM body WHERE rid = ?"
+        return rows_.decode_entries(self.rows(sql, (past or rid,))[0][0], self.names)
 
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -233,24 +245,48 @@ class SqliteSnapshot:
             found.update([type for (type,) in self.rows(_TYPES_ALSO, (number,))])
         return frozenset([self.names.text(type).removeprefix("type:") for type in found])
 
-    async def versions(self, type: str, id: str, visibility: Visibility) -> tuple[Row, ...]:
+    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
         number = self.names.number("type:" + type)
-        if not self._admitted_by_labels(_NEWEST, visibility, (number, id), unknown_patients="r.is_past"):
+        if not self._is_newest_visible(type, number, id, visibility):
+            return None
+        found = self.rows(_CURRENT, (number, id))
+        if not found:
+            found = self.rows(_PAST + " AND r.version = ?", (number, id, self.rows(_NEWEST_NUMBER, (number, id))[0][0]))
+        return self._admitted(type, id, found[0], visibility)
+
+    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
+        number = self.names.number("type:" + type)
+        if not self._is_newest_visible(type, number, id, visibility):
             return ()
-        stored = self.rows(_PAST, (number, id))
-        for values in self.rows(READ, (number, id)):
-            stored.append((*values, self.rows("SELECT entries FROM body WHERE rid = ?", (values[0],))[0][0]))
-        admitted_rows: list[Row] = []
-        newest_is_visible = False
-        for values in stored:
-            row = rows_.decode_row(type, id, values[:8], self.names)
-            entries = rows_.decode_entries(values[8], self.names)
-            admitted = match.is_visible(visibility, SearchableRow(type, id, row.patients, row.class_id, row.release_at, entries))
-            if admitted:
-                admitted_rows.append(row)
-            if row.interaction != "delete":
-                newest_is_visible = admitted
-        return tuple(admitted_rows) if newest_is_visible else ()
+        key: tuple[Any, ...] = (number, id)
+        among = "" if numbers is None else _AMONG
+        args = key if numbers is None else (*key, apsw.carray(array("q", numbers)))
+        found: list[tuple[Any, ...]] = []
+        for sql in (_PAST, _CURRENT):
+            found += self._admitted_by_labels(sql + among, visibility, args, unknown_patients="1")
+        rows = [self._admitted(type, id, values, visibility) for values in sorted(found, key=_VERSION)]
+        return tuple([row for row in rows if row is not None])
+
+    def _is_newest_visible(self, type: str, number: int | None, id: str, visibility: Visibility) -> bool:
+        """Return whether the newest version that is not a deletion is visible."""
+        found = self._admitted_by_labels(_NEWEST, visibility, (number, id), unknown_patients="r.n")
+        if not found:
+            return False
+        rid, class_id, release_at, extra, past = found[0]
+        return self._admits(visibility, type, id, rows_.decode_patients(rid, extra, self.names), class_id, release_at, rid, past)
+
+    def _admitted(self, type: str, id: str, values: tuple[Any, ...], visibility: Visibility) -> Row | None:
+        """Return the version with these values of _PAST or _CURRENT if it is visible."""
+        row = rows_.decode_row(type, id, values[:8], self.names)
+        is_visible = self._admits(visibility, type, id, row.patients, row.class_id, row.release_at, values[0], values[8])
+        return row if is_visible else None
+
+    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
+        if not numbers:
+            return {}
+        args = self.names.number("type:" + type), id, apsw.carray(array("q", numbers))
+        found = [rows_.decode_stamp(values) for table in ("past", "res") for values in self.rows(_STAMPS % table, args)]
+        return {stamp.version: stamp for stamp in found}
 
     async def classes(self) -> tuple[str, ...]:
         return self.names.classes()

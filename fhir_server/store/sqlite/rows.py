@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from fhir_server.search.rows import Entry
-from fhir_server.store import GuardedReference, LabeledElement, Row, VersionDigest
+from fhir_server.store import GuardedReference, LabeledElement, Row, VersionHistory, VersionStamp
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
 
@@ -39,12 +39,24 @@ class _Extra(msgspec.Struct, array_like=True):
     patients: tuple[str, ...] | None
     labeled_elements: tuple[LabeledElement, ...]
     guarded_references: tuple[GuardedReference, ...]
-    version_digests: tuple[VersionDigest, ...]
+    history: VersionHistory | None
     stored: int = 0
 
 
+class _Undecoded(msgspec.Struct, array_like=True):
+    """The same, of which only the history is of interest, and not decoded."""
+
+    patients: msgspec.Raw
+    labeled_elements: msgspec.Raw
+    guarded_references: msgspec.Raw
+    history: msgspec.Raw
+
+
+_NIL: Final = b"\xc0"  # None in MessagePack
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_extra = msgspec.msgpack.Decoder(_Extra).decode
+_decode_undecoded = msgspec.msgpack.Decoder(_Undecoded).decode
 _decode_rows = msgspec.msgpack.Decoder(IndexRows).decode
 
 
@@ -53,7 +65,7 @@ def decode_row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row
     rid, version, updated, class_id, release_at, interaction, extra, body = values
     if extra is None:
         owner = names.owner(rid >> PATIENT_BITS)
-        return Row(type, id, version, updated, owner, class_id, release_at, body, (), (), (), INTERACTIONS[interaction])
+        return Row(type, id, version, updated, owner, class_id, release_at, body, (), (), None, INTERACTIONS[interaction])
     more = _decode_extra(extra)
     return Row(
         type,
@@ -66,7 +78,7 @@ def decode_row(type: str, id: str, values: tuple[Any, ...], names: Names) -> Row
         body,
         more.labeled_elements,
         more.guarded_references,
-        more.version_digests,
+        more.history,
         INTERACTIONS[interaction],
     )
 
@@ -82,12 +94,19 @@ def decode_stored(rid: int, extra: bytes | None) -> int:
     return (_decode_extra(extra).stored if extra is not None else 0) or rid & SEQUENCE
 
 
+def decode_stamp(values: tuple[Any, ...]) -> VersionStamp:
+    """Return the VersionStamp with these values of version, updated, vclass, release_at, extra.  Its history is not decoded."""
+    version, updated, class_id, release_at, extra = values
+    encoded = bytes(_decode_undecoded(extra).history) if extra is not None else _NIL
+    return VersionStamp(version, updated, class_id, release_at, None if encoded == _NIL else encoded)
+
+
 def encode_extra(row: Row, stored: int = 0) -> bytes | None:
     """Return the ``extra`` column of this row.  ``stored`` is its sequence number if that differs from the one in its ``rid``."""
     several = row.patients if len(row.patients) > 1 else None
-    if several is None and not (row.labeled_elements or row.guarded_references or row.version_digests or stored):
+    if several is None and not (row.labeled_elements or row.guarded_references or row.history or stored):
         return None
-    return _encode(_Extra(several, row.labeled_elements, row.guarded_references, row.version_digests, stored))
+    return _encode(_Extra(several, row.labeled_elements, row.guarded_references, row.history, stored))
 
 
 def index_rows(type: str, entries: Iterable[Entry], names: Names) -> IndexRows:

@@ -24,14 +24,16 @@ from typing import Final
 
 import apsw
 
-VERSION: Final = 3
+from fhir_server.store.sqlite.upgrades import STEPS
+
+VERSION: Final = 3  # a step of ``upgrades.STEPS`` leads to each
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
 
 _ROW = "version INTEGER, updated INTEGER, vclass INTEGER, release_at INTEGER, interaction INTEGER, extra BLOB"
 
-# What schema 2 added.  ``res_held`` holds the rows of held bands alone; ``res_type`` is for callers who see all bands.
+# Since schema 2.  ``res_held`` holds the rows of held bands alone; ``res_type`` is for callers who see all bands.
 _BANDS: Final = """
 CREATE TABLE band(n INTEGER PRIMARY KEY, type INTEGER NOT NULL, vclass INTEGER NOT NULL, held INTEGER NOT NULL,
   UNIQUE(type, vclass, held)) STRICT;
@@ -90,27 +92,6 @@ CREATE INDEX journal_lines ON journal(journal, n);
 PRAGMA user_version = {VERSION};
 """
 
-_UPGRADE_FROM_1: Final = f"""
-DROP INDEX res_scan;
-DROP INDEX tok_value;
-DROP INDEX ref_value;
-DROP INDEX also_rid;
-ALTER TABLE also RENAME TO former_also;
-ALTER TABLE res ADD COLUMN band INTEGER;
-ALTER TABLE tok ADD COLUMN band INTEGER;
-ALTER TABLE ref ADD COLUMN band INTEGER;
-{_BANDS}
-INSERT INTO band(type, vclass, held) SELECT DISTINCT type, vclass, release_at > updated FROM res;
-UPDATE res SET band = (SELECT n FROM band b WHERE b.type = res.type AND b.vclass = res.vclass AND b.held = (release_at > updated));
-INSERT INTO also SELECT a.patient, r.band, a.rid FROM former_also a, res r WHERE r.rid = a.rid;
-DROP TABLE former_also;
-UPDATE tok SET band = (SELECT r.band FROM res r WHERE r.rid = tok.rid);
-UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid >= 0;
-"""
-
-# The step that converts a store of each earlier schema to the next one.
-_UPGRADES: Final = {1: _UPGRADE_FROM_1, 2: _ROWS}
-
 # With wal_autocheckpoint 4000 the longest commit takes about 25 ms; with 1000 it takes 13 ms, but a create costs 7% more.
 _SETTINGS: Final = """
 PRAGMA synchronous = FULL;
@@ -146,8 +127,10 @@ def prepare(path: Path) -> None:
                 raise ValueError(f"{path} was written by a later version of this program (schema {version}, known: {VERSION}).")
             if version == 0:
                 connection.execute(_TABLES).fetchall()
-            for step in range(version, VERSION) if version else ():
-                connection.execute(f"{_UPGRADES[step]} PRAGMA user_version = {step + 1};").fetchall()
+                return
+            for schema in range(version + 1, VERSION + 1):
+                STEPS[schema](connection)
+                connection.execute(f"PRAGMA user_version = {schema}")
     finally:
         connection.close()
 

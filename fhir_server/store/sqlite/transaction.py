@@ -20,9 +20,14 @@ _CHUNK: Final = 64  # index rows in one statement, because each statement releas
 
 _STORED: Final = f"SELECT {COLUMNS}, b.entries FROM res r, body b WHERE r.type = ? AND r.id = ? AND b.rid = r.rid"
 _VERSIONS: Final = "SELECT rid, version, updated, vclass, release_at, interaction, extra, %s FROM past WHERE type = ? AND id = ?"
-_PAST: Final = _VERSIONS % "body" + " ORDER BY version"
-_DELETION: Final = _PAST + " DESC LIMIT 1"
-_PAST_LABELS: Final = _VERSIONS % "x''" + " ORDER BY version"
+_PAST: Final = _VERSIONS % "body" + " AND version BETWEEN ? AND ? ORDER BY version"
+_DELETION: Final = _VERSIONS % "body" + " ORDER BY version DESC LIMIT 1"
+_NEWEST_NUMBER: Final = (
+    "SELECT max((SELECT coalesce(max(version), 0) FROM past WHERE type = ? AND id = ?),"
+    " (SELECT coalesce(max(version), 0) FROM res WHERE type = ? AND id = ?))"
+)
+# the past versions with one class and release
+_PAST_LABELS: Final = _VERSIONS % "x''" + " AND vclass = ? AND release_at = ? ORDER BY version"
 _ONE_PAST: Final = _VERSIONS % "x'', n, entries" + " AND version = ?"
 _ARCHIVE: Final = (
     "INSERT INTO past(rid, type, id, version, updated, vclass, release_at, interaction, extra, body, entries)"
@@ -66,11 +71,12 @@ class SqliteTransaction(SqliteSnapshot):
         found = self.rows(READ, key) or self.rows(_DELETION, key)
         return rows_.decode_row(type, id, found[0], self.names) if found else None
 
-    async def read_past_unfiltered(self, type: str, id: str) -> tuple[Row, ...]:
+    async def read_past_unfiltered(self, type: str, id: str, first: int = 1, last: int | None = None) -> tuple[Row, ...]:
         key = self.names.number("type:" + type), id
-        found = self.rows(_PAST, key)
-        earlier = found if self.rows("SELECT 1 FROM res WHERE type = ? AND id = ?", key) else found[:-1]
-        return tuple([rows_.decode_row(type, id, values, self.names) for values in earlier])
+        if last is None:
+            ((newest,),) = self.rows(_NEWEST_NUMBER, key * 2)
+            last = (newest or 0) - 1
+        return tuple([rows_.decode_row(type, id, values, self.names) for values in self.rows(_PAST, (*key, first, last))])
 
     async def put(self, indexed: IndexedRow) -> None:
         row = indexed.row
@@ -123,7 +129,7 @@ class SqliteTransaction(SqliteSnapshot):
 
     def _first_stored(self, type: int, row: Row, stored: int) -> int:
         """Return when the row counts as stored (:mod:`~fhir_server.store.row_order`); ``stored``: when this version was."""
-        found = self._query(_PAST_LABELS, (type, row.id))
+        found = self._query(_PAST_LABELS, (type, row.id, row.class_id, row.release_at))
         chain = [(rows_.decode_row(row.type, row.id, values, self.names), rows_.decode_stored(values[0], values[6])) for values in found]
         return row_order.first_stored([*chain, (row, stored)])
 

@@ -1,0 +1,137 @@
+"""Counts a resource's versions as each caller counts them, from what each version keeps of those before it.
+
+A caller counts a version if she sees its class and release, and if something that she sees differs from the version before it
+that she sees.  Whether it differs depends on her; but which *kinds* of steps from one version to the next there are does not.
+So each version keeps a summary of the kinds of steps before it (:mod:`fhir_server.store.version_summary`), and :func:`count` adds up
+the kinds that a caller sees.  The result is that of going through all versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fhir_server.store import VersionDigest, VersionHistory
+from fhir_server.store.version_history import Condition, VersionSummary
+from fhir_server.store.version_summary import NO_VERSION, changes_of_guarded_parts, latest_version
+
+
+class Sight(NamedTuple):
+    """What a caller sees: the admitted classes, the rows (of those that guard parts), and until when released (None: all)."""
+
+    classes: frozenset[int]
+    shown: frozenset[str]
+    released: int | None
+
+    def sees(self, class_id: int, release_at: int) -> bool:
+        """Whether versions of this class and release are visible."""
+        return class_id in self.classes and (self.released is None or release_at <= self.released)
+
+    def meets(self, condition: Condition) -> bool:
+        """Whether parts under this condition are visible."""
+        return self.classes.issuperset(condition[0]) and self.shown.issuperset(condition[1])
+
+
+class Counted(NamedTuple):
+    """A version as a caller counts it: its number, and the stored version and time with which that number began."""
+
+    number: int
+    version: int
+    updated: int
+
+
+_NONE = Counted(0, 0, 0)
+
+
+def count(history: VersionHistory, sight: Sight, *, is_visible: bool = False) -> Counted:
+    """The caller's newest version among this one and those before it.
+
+    ``is_visible``: the caller passed the check of visibility for this version, so it counts.
+    """
+    before = count_earlier(history, sight)
+    digest = history.digest
+    if not is_visible and not sight.sees(digest.class_id, digest.release_at):
+        return before
+    last = _visible_parts(_newest_visible(history.earlier, sight), sight)
+    if before.number == 0 or not digest.digests or _visible_parts(digest, sight) != last:
+        return Counted(before.number + 1, digest.version, digest.updated)
+    return before
+
+
+def count_earlier(history: VersionHistory, sight: Sight) -> Counted:
+    """The caller's newest version among those before this one."""
+    summary = history.earlier
+    if summary is None:
+        return _NONE
+    seen = {number for number, view in enumerate(summary.views) if sight.sees(*view)}
+    seen.add(NO_VERSION)
+    found, version, updated = 0, 0, 0
+    for change in summary.changes:
+        if (
+            change.after in seen
+            and change.before in seen
+            and seen.isdisjoint(change.hidden)
+            and (not change.conditions or any(map(sight.meets, change.conditions)))
+        ):
+            found += change.count
+            if change.version > version:
+                version, updated = change.version, change.updated
+    return Counted(found, version, updated)
+
+
+def guards(history: VersionHistory) -> Iterator[str]:
+    """The rows on which it depends how a caller counts these versions; for :attr:`Sight.shown`."""
+    earlier = history.earlier
+    for digest in (history.digest, *[latest.digest for _, latest in (earlier.latest if earlier else ())]):
+        for _, _, targets in digest.guarded_parts:
+            yield from targets
+    for change in earlier.changes if earlier else ():
+        for _, targets in change.conditions:
+            yield from targets
+
+
+def last_changes(history: VersionHistory) -> set[tuple[int, int]]:
+    """(time, class): for each caller who sees this version, the greatest time of an admitted class is the time that she sees.
+
+    Each class of earlier versions that differ has its own: who sees that version sees the change after it.  Changes of guarded
+    parts are the business of :func:`guarded_changes`.
+    """
+    latest = latest_version(history.earlier, history.digest)
+    return {(time, class_id) for class_id, time in (*latest.since, *latest.passed)}
+
+
+def guarded_changes(history: VersionHistory) -> dict[Condition, int]:
+    """By condition: the latest instant at which a part changed that is visible under it."""
+    return (
+        changes_of_guarded_parts(history.earlier, history.digest, latest_version(history.earlier, history.digest))
+        if history.earlier
+        else {}
+    )
+
+
+def _newest_visible(summary: VersionSummary | None, sight: Sight) -> VersionDigest | None:
+    for _, latest in summary.latest if summary else ():
+        if sight.sees(latest.digest.class_id, latest.digest.release_at):
+            return latest.digest
+    return None
+
+
+def _visible_parts(digest: VersionDigest | None, sight: Sight) -> tuple[object, ...]:
+    if digest is None:
+        return ()
+    guarded = [part for part in digest.guarded_parts if sight.meets(part[1:])]
+    return (*(pair for pair in digest.digests if pair[0] in sight.classes), *guarded)
+
+
+def lends_since(history: VersionHistory) -> int:
+    """The number of the version from which on a row lends: the newest one that declassifies, else its first."""
+    if history.digest.declassifies:
+        return history.digest.version
+    return history.earlier.lends if history.earlier else 1
+
+
+def lending(history: VersionHistory) -> tuple[tuple[int, int, int], ...]:
+    """(class, release, own release) of the versions that lend, as far as they differ in what they lend; the newest one last."""
+    digest = history.digest
+    own = (digest.class_id, digest.release_at, digest.own_release_at)
+    return (*(history.earlier.lent if history.earlier and not digest.declassifies else ()), own)

@@ -1,0 +1,115 @@
+"""The steps that convert an SQLite file of an earlier schema, one for each schema, with its tables as they were then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from fhir_server.store.former_histories import FormerDigest, converted
+from fhir_server.store.sqlite.interning import Names
+from fhir_server.store.version_history import VersionHistory
+
+# What schema 2 added.
+_BANDS: Final = """
+CREATE TABLE band(n INTEGER PRIMARY KEY, type INTEGER NOT NULL, vclass INTEGER NOT NULL, held INTEGER NOT NULL,
+  UNIQUE(type, vclass, held)) STRICT;
+CREATE INDEX res_scan ON res(band, rid, vclass, release_at);
+CREATE INDEX res_type ON res(type, rid, vclass, release_at);
+CREATE INDEX res_held ON res(rid >> 32, band, release_at) WHERE release_at > updated;
+CREATE TABLE also(patient INTEGER, band INTEGER, rid INTEGER, PRIMARY KEY(patient, band, rid)) STRICT, WITHOUT ROWID;
+CREATE INDEX also_rid ON also(rid);
+CREATE INDEX tok_value ON tok(param, code, band, rid, system, vclass);
+CREATE INDEX ref_value ON ref(target, param, band, rid, vclass);
+"""
+
+_TO_BANDS: Final = f"""
+DROP INDEX res_scan;
+DROP INDEX tok_value;
+DROP INDEX ref_value;
+DROP INDEX also_rid;
+ALTER TABLE also RENAME TO former_also;
+ALTER TABLE res ADD COLUMN band INTEGER;
+ALTER TABLE tok ADD COLUMN band INTEGER;
+ALTER TABLE ref ADD COLUMN band INTEGER;
+{_BANDS}
+INSERT INTO band(type, vclass, held) SELECT DISTINCT type, vclass, release_at > updated FROM res;
+UPDATE res SET band = (SELECT n FROM band b WHERE b.type = res.type AND b.vclass = res.vclass AND b.held = (release_at > updated));
+INSERT INTO also SELECT a.patient, r.band, a.rid FROM former_also a, res r WHERE r.rid = a.rid;
+DROP TABLE former_also;
+UPDATE tok SET band = (SELECT r.band FROM res r WHERE r.rid = tok.rid);
+UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid >= 0;
+"""
+
+# What schema 3 added, besides summaries of earlier versions.
+_ROWS: Final = """
+CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
+CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
+"""
+
+_CURRENT: Final = "SELECT 'res', rid, rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
+_VERSIONS: Final = f"SELECT 'past', n, rid, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
+_WITH_HISTORY: Final = "SELECT type, id FROM res WHERE extra IS NOT NULL UNION SELECT type, id FROM past"
+_UPDATES: Final = {"res": "UPDATE res SET extra = ? WHERE rid = ?", "past": "UPDATE past SET extra = ? WHERE n = ?"}
+
+
+class _FormerExtra(msgspec.Struct, array_like=True):
+    """The ``extra`` column before schema 3; ``version_digests`` of all versions up to this one."""
+
+    patients: tuple[str, ...] | None
+    labeled_elements: msgspec.Raw
+    guarded_references: msgspec.Raw
+    version_digests: tuple[FormerDigest, ...]
+    stored: int = 0
+
+
+class _Extra(msgspec.Struct, array_like=True):
+    """The ``extra`` column since schema 3."""
+
+    patients: tuple[str, ...] | None
+    labeled_elements: msgspec.Raw
+    guarded_references: msgspec.Raw
+    history: VersionHistory | None
+    stored: int
+
+
+_decode = msgspec.msgpack.Decoder(_FormerExtra).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _add_bands(connection: apsw.Connection) -> None:
+    connection.execute(_TO_BANDS).fetchall()
+
+
+def _summarize_histories(connection: apsw.Connection) -> None:
+    """Each version has its own digest and a summary of those before it."""
+    names = Names(connection)
+    for key in connection.execute(_WITH_HISTORY).fetchall():
+        _summarize(connection, names, connection.execute(_VERSIONS, key).fetchall())
+
+
+def _summarize(connection: apsw.Connection, names: Names, versions: Sequence[tuple[Any, ...]]) -> None:
+    extras = {version: _decode(extra) for *_, version, extra in versions if extra is not None}
+    newest = extras.get(versions[-1][3])
+    if newest is None:
+        return
+    several = {version: extra.patients for version, extra in extras.items()}
+    patients = {version: several.get(version) or names.owner(rid >> 32) for _, _, rid, version, _ in versions}
+    histories = converted(newest.version_digests, patients)
+    for table, key, _, version, extra in versions:
+        if extra is not None:
+            former = extras[version]
+            history = histories.get(version) if former.version_digests else None
+            new = _Extra(former.patients, former.labeled_elements, former.guarded_references, history, former.stored)
+            connection.execute(_UPDATES[table], (_encode(new), key))
+
+
+def _add_summaries_and_row_indexes(connection: apsw.Connection) -> None:
+    connection.execute(_ROWS).fetchall()
+    _summarize_histories(connection)
+
+
+STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_summaries_and_row_indexes}
+"""By schema: what turns a file of the schema before it into one of this schema."""

@@ -1,0 +1,124 @@
+"""What a version of a resource knows of the versions before it, from which version numbers follow without reading those.
+
+A caller counts only the versions that she may see, and only if something changed that she may see.  So each version keeps its
+own digest and, of all versions before it, a summary that any caller's number and time can be computed from
+(:mod:`fhir_server.access.version_numbers`).  The summary does not grow with the number of versions.  It grows with the number
+of different (class, release) pairs that the versions had, and of different sets of conditions under which a change is seen.
+
+The store keeps these records with each version and does not interpret them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import msgspec
+
+Condition = tuple[tuple[int, ...], tuple[str, ...]]
+"""The classes to which a caller must be admitted, and the rows (``Type/id``) that she must see, to see a part of a resource."""
+
+
+class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
+    """What version numbers are computed from, for each caller, without reading bodies.
+
+    ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
+    ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller
+    must see to see the part.  ``declassifies``: with this version, what earlier ones have lent to other rows is released.
+    ``own_release_at``: the release date that the version itself states, if any.  ``owners``: a digest of the patients.
+    """
+
+    version: int
+    updated: int
+    class_id: int
+    release_at: int
+    digests: tuple[tuple[int, str], ...]
+    guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
+    declassifies: bool = False
+    own_release_at: int = 0
+    owners: int = 0
+
+
+class LatestVersion(msgspec.Struct, frozen=True, array_like=True):
+    """The newest of the versions with one class and release.
+
+    ``followed``     when the version after it was stored; 0 if there is none
+    ``since``        for each part with a class of its own: (class, time since which versions of this class have it so)
+    ``passed``       for each other class of versions since then: (class, time at which who sees that class saw a change)
+    """
+
+    digest: VersionDigest
+    followed: int
+    since: tuple[tuple[int, int], ...]
+    passed: tuple[tuple[int, int], ...]
+
+
+class VersionChanges(msgspec.Struct, frozen=True, array_like=True):
+    """Changes from a version to the next visible one that the same callers see; views are (class, release) by number.
+
+    ``before``      the view of the earlier version; -1 if there is no earlier visible version
+    ``after``       the view of the later version
+    ``hidden``      the views of the versions between them, which a caller who counts these changes does not see
+    ``conditions``  a caller sees a change if one of these is met; without any: always
+    ``count``       how many there are
+    ``version``     the newest of the later versions, and ``updated`` its time
+    """
+
+    before: int
+    after: int
+    hidden: tuple[int, ...]
+    conditions: tuple[Condition, ...]
+    count: int
+    version: int
+    updated: int
+
+
+class VersionSummary(msgspec.Struct, frozen=True, array_like=True):
+    """All versions up to one of them.
+
+    ``views``    the (class, release) pairs of versions; other members refer to them by their index
+    ``latest``   for each view its newest version, the newest of all first
+    ``changes``  what to count
+    ``guarded``  when parts that other rows guard changed, by their condition
+    ``lends``    the version from which on the row lends labels to others
+    ``lent``     the (class, release, own release) of versions from then on, as far as they differ in what is lent
+    ``moved``    whether the row's patients changed
+    """
+
+    views: tuple[tuple[int, int], ...]
+    latest: tuple[tuple[int, LatestVersion], ...]
+    changes: tuple[VersionChanges, ...]
+    guarded: tuple[tuple[Condition, int], ...] = ()
+    lends: int = 1
+    lent: tuple[tuple[int, int, int], ...] = ()
+    moved: bool = False
+
+
+class VersionHistory(msgspec.Struct, frozen=True, array_like=True):
+    """The digest of a version, and the summary of those before it; None if it is the first."""
+
+    digest: VersionDigest
+    earlier: VersionSummary | None = None
+
+
+class VersionStamp(msgspec.Struct, frozen=True):
+    """A stored version without its body.  ``encoded``: its VersionHistory; None if it has none, as most first versions."""
+
+    version: int
+    updated: int
+    class_id: int
+    release_at: int
+    encoded: bytes | None
+
+    def history(self) -> VersionHistory | None:
+        """The version's history, decoded."""
+        return decode_history(self.encoded) if self.encoded is not None else None
+
+
+def owners_digest(patients: Iterable[str]) -> int:
+    """The member ``owners`` of the digest of a version of these patients."""
+    return int.from_bytes(blake2b("\0".join(patients).encode(), digest_size=4).digest(), "big")
+
+
+encode_history = msgspec.msgpack.Encoder().encode
+decode_history = msgspec.msgpack.Decoder(VersionHistory).decode

@@ -1,0 +1,131 @@
+"""Numbers and times that are computed from what one version keeps are those of going through all versions."""
+
+from __future__ import annotations
+
+from itertools import chain, combinations
+from random import Random
+
+import msgspec
+import pytest
+
+from fhir_server.access import version_numbers
+from fhir_server.access.version_numbers import Counted, Sight
+from fhir_server.consent.label_sources import LendingVersion, lent_class
+from fhir_server.consent.visibility_classes import MC, UNCLASSIFIED, VisibilityClass
+from fhir_server.store import VersionDigest, VersionHistory
+from fhir_server.store.version_history import VersionSummary, decode_history, encode_history
+from fhir_server.store.version_summary import following
+from tests.properties import version_oracle as oracle
+
+_SEEDS = range(300)
+
+
+def _histories(digests: tuple[VersionDigest, ...]) -> list[VersionHistory]:
+    made: list[VersionHistory] = []
+    for digest in digests:
+        made.append(following(made[-1] if made else None, digest))
+    return made
+
+
+def _sights() -> list[Sight]:
+    classes = [frozenset(some) for size in range(len(oracle.CLASSES) + 1) for some in combinations(oracle.CLASSES, size)]
+    shown = [frozenset(some) for some in chain.from_iterable(combinations(oracle.TARGETS, size) for size in (0, 1, 3))]
+    return [Sight(admitted, targets, released) for admitted in classes for targets in shown for released in (None, 45, 70, 90)]
+
+
+_SIGHTS = _sights()
+
+
+def _drawn(seed: int) -> tuple[Random, tuple[VersionDigest, ...], list[VersionHistory], list[Sight]]:
+    random = Random(seed)
+    digests = oracle.random_history(random, random.choice((1, 2, 3, 5, 9, 30)))
+    return random, digests, _histories(digests), random.sample(_SIGHTS, 60)
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_each_caller_counts_as_if_going_through_all_versions(seed: int) -> None:
+    _, digests, histories, sights = _drawn(seed)
+    for sight in sights:
+        for length, history in enumerate(histories, 1):
+            counted = version_numbers.count(history, sight, is_visible=True)
+            assert (counted.number, counted.updated) == oracle.visible_version(digests[:length], *sight)
+            counted = version_numbers.count(history, sight)
+            assert (counted.number, counted.updated) == oracle.visible_version(digests[:length], *sight, newest_counts=False)
+            if counted.number:
+                assert digests[counted.version - 1].updated == counted.updated
+            if length > 1:
+                assert version_numbers.count_earlier(history, sight) == version_numbers.count(histories[length - 2], sight)
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_greatest_admitted_time_is_that_of_all_versions(seed: int) -> None:
+    _, digests, histories, sights = _drawn(seed)
+    for length, history in enumerate(histories, 1):
+        if not history.digest.digests:
+            continue
+        found, expected = version_numbers.last_changes(history), oracle.last_changes(digests[:length])
+        guarded, all_guarded = version_numbers.guarded_changes(history), oracle.guarded_changes(digests[:length])
+        for sight in sights:
+            if history.digest.class_id in sight.classes:
+                seen = max(time for time, class_id in found if class_id in sight.classes)
+                assert seen == max(time for time, class_id in expected if class_id in sight.classes)
+                parts = [time for condition, time in guarded.items() if sight.meets(condition)]
+                all_parts = [time for condition, time in all_guarded.items() if sight.meets(condition)]
+                assert max([seen, *parts]) == max([seen, *all_parts])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_lent_is_what_all_versions_lend(seed: int) -> None:
+    random, digests, histories, _ = _drawn(seed)
+    keys = [VisibilityClass("lab", frozenset(random.sample(("HIV", "ETH", MC, UNCLASSIFIED, "PHYHOLD"), n % 3))) for n in oracle.CLASSES]
+    for length, history in enumerate(histories, 1):
+        since = max((one.version for one in digests[:length] if one.declassifies), default=1)
+        every = [(one.class_id, one.release_at, one.own_release_at) for one in digests[:length] if one.version >= since]
+        kept = version_numbers.lending(history)
+        assert version_numbers.lends_since(history) == since
+        lent = [[LendingVersion(keys[class_id], *releases) for class_id, *releases in some] for some in (every, kept)]
+        assert lent_class(lent[0]) == lent_class(lent[1])
+
+
+def test_records_are_equal_after_they_are_stored() -> None:
+    for seed in range(40):
+        history = _drawn(seed)[2][-1]
+        assert decode_history(encode_history(history)) == history
+
+
+def _alike(versions: int) -> VersionHistory:
+    history: VersionHistory | None = None
+    for version in range(1, versions + 1):
+        digests = ((0, f"{version:018}"), (1, f"{version % 7:018}"))
+        history = following(history, VersionDigest(version, 10**15 + version, 0, 0, digests, ((f"{version:018}", (0,), ("A/1",)),)))
+    assert history is not None
+    return history
+
+
+def test_thousandth_version_keeps_no_more_than_the_tenth() -> None:
+    sizes = [len(encode_history(_alike(versions))) for versions in (10, 1000, 2000)]
+    assert max(sizes) - min(sizes) < 16  # numbers take more bytes as they grow
+    assert version_numbers.count(_alike(1000), Sight(frozenset({0}), frozenset(), None)) == Counted(1000, 1000, 10**15 + 1000)
+
+
+def test_toggling_between_classes_keeps_the_size_bounded() -> None:
+    history: VersionHistory | None = None
+    sizes = []
+    for version in range(1, 1001):
+        history = following(history, VersionDigest(version, 10**15 + version, version % 3, 0, ((version % 3, f"{version:018}"),)))
+        sizes.append(len(encode_history(history)))
+    assert sizes[999] - sizes[300] < 16
+
+
+def test_check_of_numbers_finds_a_summary_that_forgets() -> None:
+    forgetful = 0
+    for seed in range(40):
+        _, digests, histories, sights = _drawn(seed)
+        summary = histories[-1].earlier
+        if summary is None or not summary.changes:
+            continue
+        poorer: VersionSummary = msgspec.structs.replace(summary, changes=summary.changes[:-1])
+        broken = msgspec.structs.replace(histories[-1], earlier=poorer)
+        counted = [version_numbers.count(broken, sight, is_visible=True) for sight in sights]
+        forgetful += [one[:1] for one in counted] != [oracle.visible_version(digests, *sight)[:1] for sight in sights]
+    assert forgetful > 10

@@ -1,0 +1,92 @@
+"""How versions are counted, in the plain form: by going through the digests of all versions.  And random histories of digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from random import Random
+
+from fhir_server.store import VersionDigest
+from fhir_server.store.version_history import Condition
+
+CLASSES = range(5)
+TARGETS = ("A/1", "B/2", "C/3")
+
+
+def visible_version(
+    digests: tuple[VersionDigest, ...], classes: frozenset[int], shown: frozenset[str], released: int | None, *, newest_counts: bool = True
+) -> tuple[int, int]:
+    """The (number, time) of the newest of these versions, which the caller sees."""
+    number, updated = 0, 0
+    last: tuple[object, ...] = ()
+    for position, digest in enumerate(digests):
+        newest = newest_counts and position == len(digests) - 1
+        if not newest and (digest.class_id not in classes or (released is not None and digest.release_at > released)):
+            continue
+        guarded = [part for part in digest.guarded_parts if classes.issuperset(part[1]) and shown.issuperset(part[2])]
+        parts = (*(pair for pair in digest.digests if pair[0] in classes), *guarded)
+        if number == 0 or parts != last or not digest.digests:
+            number, updated = number + 1, digest.updated
+        last = parts
+    return number, updated
+
+
+def last_changes(digests: tuple[VersionDigest, ...]) -> set[tuple[int, int]]:
+    """(time, class) of the ``_lastUpdated`` entries."""
+    return {change for part, _ in digests[-1].digests for change in _changes(digests, part)}
+
+
+def _changes(digests: tuple[VersionDigest, ...], part: int) -> Iterator[tuple[int, int]]:
+    newest = digests[-1]
+    text = dict(newest.digests)[part]
+    since = newest.updated
+    for older, newer in zip(reversed(digests[:-1]), reversed(digests), strict=False):
+        same = dict(older.digests).get(part) == text
+        if older.class_id == newest.class_id:
+            if not same:
+                break
+            since = older.updated
+        elif not same:
+            yield newer.updated, older.class_id
+    yield since, part
+
+
+def guarded_changes(digests: tuple[VersionDigest, ...]) -> dict[Condition, int]:
+    """By condition: the latest instant at which a part changed that is visible under it."""
+    changes: dict[Condition, int] = {}
+    for older, newer in pairwise(digests):
+        if older.digests and newer.digests:
+            changed = set(older.guarded_parts) ^ set(newer.guarded_parts)
+            changes |= {(classes, targets): newer.updated for _, classes, targets in changed}
+    return changes
+
+
+def random_history(random: Random, length: int) -> tuple[VersionDigest, ...]:
+    """Versions with few classes, releases, parts and texts, so that they often agree; some are deletions, some declassify."""
+    releases = random.choice(((0,), (0, 50), (0, 40, 60, 80)))
+    classes = random.sample(CLASSES, random.randint(1, len(CLASSES)))
+    variety = random.choice((1, 2, 5))
+    made: list[VersionDigest] = []
+    for version in range(1, length + 1):
+        updated = version * 1000
+        own, release = random.choice(classes), random.choice(releases)
+        if made and made[-1].digests and random.random() < 0.1:
+            made.append(VersionDigest(version, updated, made[-1].class_id, made[-1].release_at, ()))
+            continue
+        others = [part for part in CLASSES if part != own and random.random() < 0.3]
+        digests = [(own, f"own{random.randrange(variety)}"), *[(part, f"part{random.randrange(variety)}") for part in others]]
+        made.append(
+            VersionDigest(
+                version, updated, own, release, tuple(digests), _guarded_parts(random, own, variety),
+                random.random() < 0.1, release if random.random() < 0.5 else 0, random.randrange(2),
+            )
+        )  # fmt: skip
+    return tuple(made)
+
+
+def _guarded_parts(random: Random, own: int, variety: int) -> tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...]:
+    conditions = set()
+    for _ in range(random.choice((0, 0, 1, 3))):
+        classes = random.sample((own, *CLASSES[:2]), random.randint(0, 2))
+        conditions.add((tuple(sorted(classes)), tuple(sorted(random.sample(TARGETS, random.randint(1, 3))))))
+    return tuple((f"guarded{random.randrange(variety)}", *condition) for condition in sorted(conditions))

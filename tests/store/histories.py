@@ -1,0 +1,44 @@
+"""Rows with random histories of versions, and all that is counted of them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from fhir_server.store import Store, VersionHistory
+from fhir_server.store.version_history import owners_digest
+from fhir_server.store.version_summary import following
+from tests.properties.version_oracle import random_history
+from tests.store.samples import OBS, clause, in_job, put, record, token, visibility
+
+
+async def fill_histories(store: Store) -> None:
+    """Rows with random histories; some end with a deletion, some have moved to another patient."""
+    for seed in range(12):
+        random = Random(seed)
+        history: VersionHistory | None = None
+        patient = ""
+        for digest in random_history(random, random.choice((1, 2, 5, 12))):
+            patient = f"p{random.randrange(2)}" if digest.digests else patient
+            entries = (token("code", random.choice("xy"), class_id=digest.class_id),)
+            history = following(history, msgspec.structs.replace(digest, owners=owners_digest((patient,))))
+            indexed = record(
+                f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at, entries=entries
+            )
+            is_plain = digest.version == 1 and not digest.release_at  # such a version is stored without a history
+            row = msgspec.structs.replace(indexed.row, updated=digest.updated, history=None if is_plain else history)
+            if digest.digests:
+                await put(store, msgspec.structs.replace(indexed, row=row))
+            else:
+                await in_job(store, "delete", msgspec.structs.replace(row, interaction="delete", body=b""))
+
+
+async def histories(store: Store) -> list[object]:
+    """Each version with all that numbers are counted from."""
+    found: list[object] = []
+    async with store.snapshot() as snapshot:
+        for seed in range(12):
+            found += await snapshot.versions(OBS, f"h{seed}", visibility(clause(classes=range(5), released=False)))
+            found += [stamp.history() for stamp in (await snapshot.stamps_unfiltered(OBS, f"h{seed}", range(1, 20))).values()]
+    return found
