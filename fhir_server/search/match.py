@@ -89,7 +89,7 @@ def search(
     if the row of the position is deleted or not visible (any longer).
     """
     numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
-    compare = _comparison(sort)
+    compare = comparison(sort)
 
     def place(number: int) -> _Place:
         return (*rows[number].place[1 if visibility.limited_to_patients else 0 :], number)
@@ -193,11 +193,13 @@ def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
     return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
 
 
-_Place = tuple[int, ...]
+_Place = tuple[int | str, ...]
 _Item = tuple[tuple[Scalar, ...], _Place]
 
 
-def _comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
+def comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
+    """Return the function that compares two rows by their sort values, then by their places: negative if the first comes first."""
+
     def compare(left: _Item, right: _Item) -> int:
         for key, a, b in zip(sort, left[0], right[0], strict=True):
             if a == b:
