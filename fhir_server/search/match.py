@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cmp_to_key
+from typing import Any
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import (
@@ -193,7 +194,7 @@ def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
     return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
 
 
-_Place = tuple[int | str, ...]
+_Place = tuple[Any, ...]
 _Item = tuple[tuple[Scalar, ...], _Place]
 
 
