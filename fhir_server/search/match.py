@@ -43,8 +43,8 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
             if kind is None:
                 raise TypeError(f"not a predicate: {test!r}")
             return any(e.kind == kind and _passes(test, e) for e in _entries(row, param, classes))
-        case Present(param):
-            return any(True for _ in _entries(row, param, classes))
+        case Present(param, kind):
+            return any(e.kind == kind for e in _entries(row, param, classes))
         case IdIs(ids):
             return row.id in ids
         case OfPatient(patients):
