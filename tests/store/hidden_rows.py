@@ -94,7 +94,7 @@ SHAPES: dict[str, Ask] = {
     "identifier": _find(Has("identifier", TokenIs("s", "i9"))),
     "several codes and a date": _find(AllOf((_CODE, Has("date", DateIs("ge", 0, _DAY))))),
     "date range": _find(AllOf((Has("date", DateIs("ge", 3 * _DAY, 4 * _DAY)), Has("date", DateIs("lt", 9 * _DAY, 10 * _DAY))))),
-    "date missing": _find(Not(Present("date"))),
+    "date missing": _find(Not(Present("date", "date"))),
     "last updated": _find(Has("_lastUpdated", DateIs("ge", 5000, 6000))),
     "quantity": _find(Has("value-quantity", QuantityIs("gt", 40, 40, 40))),
     "string": _find(Has("value-string", TextIs("text 3", "prefix"))),

@@ -111,7 +111,7 @@ PLANNED: dict[str, Filter] = {
     "date": Has("when", DateIs("ge", 5, 9)),
     "text": Has("name", TextIs("a", "contains")),
     "negation": Not(Has("code", TokenIs("s", "x"))),
-    "present": Present("code"),
+    "present": Present("code", "token"),
 }
 
 

@@ -89,8 +89,7 @@ class MongoSnapshot:
             found = await self._in_order(paths, visibility, place, limit + 1)
             more = Position((), found[limit - 1]["id"]) if len(found) > limit else None
             return Page(tuple(map(docs.decode_row, found[:limit])), more)
-        pipeline = sorted_ids(type, where, visibility, sort, limit + 1, after, place, self._connection.resources.name)
-        narrow = await self._aggregate(pipeline)
+        narrow = await self._sorted_ids(type, where, visibility, sort, limit + 1, after, place)
         if not narrow:
             return Page((), None)
         ids = [values["_id"] for values in narrow[:limit]]
@@ -98,6 +97,11 @@ class MongoSnapshot:
         rows = tuple([docs.decode_row(documents[id]) for id in ids])
         last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
         return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
+
+    async def _sorted_ids(
+        self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
+    ) -> list[Document]:
+        return await self._aggregate(sorted_ids(type, where, visibility, sort, limit, after, place, self._connection.resources.name))
 
     async def _resume(self, type: str, visibility: Visibility, sort: tuple[SortKey, ...], after: Position) -> Place:
         found = await self._admitted_documents(
@@ -198,8 +202,11 @@ class MongoSnapshot:
         types = {"$group": {"_id": "$type"}}
         others = [{"$match": among("others", patients)}, types]
         first = {"$match": among("n", [patient_number(patient) for patient in patients])}
-        found = await self._aggregate([first, types, {"$unionWith": {"coll": self._connection.resources.name, "pipeline": others}}])
-        return frozenset([group["_id"] for group in found])
+        return frozenset([group["_id"] for group in await self._aggregate_both([first, types], others)])
+
+    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[Document]:
+        """Return what both pipelines yield, by one command."""
+        return await self._aggregate([*one, {"$unionWith": {"coll": self._connection.resources.name, "pipeline": other}}])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         paths = access_paths(type, where, visibility)

@@ -25,7 +25,7 @@ from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter
-from fhir_server.store.mongodb.sorting import ORDER
+from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
@@ -99,6 +99,22 @@ class MongoTransaction(MongoSnapshot):
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         await self._flush()
         return await super().references_of(type, param, visibility, among)
+
+    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
+        await self._flush()
+        return await super().types_of_unfiltered(patients)
+
+    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[docs.Document]:
+        return [*await self._aggregate(one), *await self._aggregate(other)]  # MongoDB's transactions have no $unionWith
+
+    async def _sorted_ids(
+        self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
+    ) -> list[docs.Document]:
+        parts = clause_values(type, where, visibility, sort)
+        if len(parts) < 2:
+            return await super()._sorted_ids(type, where, visibility, sort, limit, after, place)
+        found = [document for part in parts for document in await self._aggregate(part)]
+        return merged(found, visibility, sort, limit, after, place)
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         if patient not in self._epochs:

@@ -43,6 +43,7 @@ from fhir_server.store.sqlite.translate import (
     Sql,
     both,
     class_admitted,
+    ids_array,
     parameter_number,
     predicate_condition,
 )
@@ -224,7 +225,7 @@ class _Planner:
         text, args = wanted
         body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid & ? > ? AND {text}"
         bits = place_bits(self.visibility)
-        return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), self.translator.type_number, bits, self.floor, *args))
+        return AccessPath("r", "", body, (ids_array(part.ids), self.translator.type_number, bits, self.floor, *args))
 
     def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: RidRanges, *, is_all: bool) -> _Start | None:
         """Choose the entries to start from; None to start from the rows."""
