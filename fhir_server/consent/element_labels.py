@@ -41,6 +41,11 @@ class Cut(NamedTuple):
     targets: frozenset[str]
 
 
+_NONE: Final[frozenset[str]] = frozenset()
+NOTHING: Final = Cut(_NONE, "", _NONE)
+"""Of what is never removed."""
+
+
 class ElementLabels:
     """Labels, removable elements and guards by path."""
 
@@ -114,7 +119,10 @@ class ElementLabels:
 
     def cut(self, path: Path) -> Cut:
         """When the part at ``path`` is removed."""
-        return Cut(frozenset(self._labels.get(path, ())), self._elements.get(path, ""), frozenset(self._targets.get(path, ())))
+        labels, element, targets = self._labels.get(path), self._elements.get(path, ""), self._targets.get(path)
+        if not labels and not targets:
+            return Cut(_NONE, element, _NONE) if element else NOTHING
+        return Cut(frozenset(labels) if labels else _NONE, element, frozenset(targets) if targets else _NONE)
 
     def add_cut(self, path: Path, cut: Cut) -> None:
         """Remove the part at ``path`` whenever ``cut`` says so."""
@@ -144,22 +152,28 @@ class ElementLabels:
         A part has at least the labels of what encloses it, since an index entry has the class of the innermost part.
         """
         classes: dict[Path, VisibilityClass] = {}
-        for path in sorted({*self._labels, *self._elements}, key=_order):
-            labels, element = whole.labels | self._labels.get(path, set()), self._elements.get(path, "")
+        paths = {*self._labels, *self._elements}
+        for path in sorted(paths, key=_order) if len(paths) > 1 else paths:
+            own, element = self._labels.get(path), self._elements.get(path, "")
+            labels = whole.labels | own if own else whole.labels
             for length in range(1, len(path)):
                 outer = classes.get(path[:length])
                 if outer is not None:
                     labels, element = labels | outer.labels, element or outer.element
             if labels != whole.labels or element:
-                classes[path] = VisibilityClass(whole.data, frozenset(labels), element)
+                classes[path] = VisibilityClass(whole.data, labels, element)
         return tuple(classes.items())
 
     def guarded_references(self) -> tuple[GuardedReference, ...]:
         """The guards, outer parts first, without those that an outer part has too."""
-        found = []
-        for path in sorted(self._targets, key=_order):
-            enclosing = frozenset[str]().union(*(self._targets.get(path[:length], ()) for length in range(1, len(path))))
-            found += [GuardedReference(path, target) for target in sorted(self._targets[path] - enclosing)]
+        found: list[GuardedReference] = []
+        guards = self._targets
+        for path in sorted(guards, key=_order) if len(guards) > 1 else guards:
+            targets = guards[path]
+            for length in range(1, len(path)):
+                if path[:length] in guards:
+                    targets = targets - guards[path[:length]]
+            found += [GuardedReference(path, target) for target in (sorted(targets) if len(targets) > 1 else targets)]
         return tuple(found)
 
 

@@ -27,6 +27,7 @@ class Node:
     ``is_part``   whether it can be removed by itself: an element of the resource, or an extension
     ``is_item``   whether each item of it must say what it is
     ``members``   the nodes of its members, by their names in JSON
+    ``is_text``   whether its value is free text
     """
 
     rule: str = ""
@@ -34,6 +35,10 @@ class Node:
     is_part: bool = False
     is_item: bool = False
     members: dict[str, Node] = field(default_factory=dict)
+    is_text: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_text = self.rule in ("text", "html", "unread")
 
 
 @functools.cache

@@ -27,21 +27,20 @@ _NUMBERED: Final = {"diagnosis": "diagnosisSequence", "procedure": "procedureSeq
 
 async def read_members(run: LabelingRun) -> None:
     """Step 10: members."""
-    for path in elements.present(run.resource, run.type.member_references):
-        for location, value in elements.at(run.resource, path):
-            named = elements.target_of(value)
-            if named is not None and _is_guarded(run, location, named):
-                for part in (_item(location), *_summaries(run, location)):
-                    run.parts.guard(part, "/".join(named))
-            _, target = await run.target(value)
-            if target is None:
-                continue
-            if target.key.labels:
-                for part in (_item(location), *_summaries(run, location)):
-                    run.parts.add(part, target.key.labels)
-            # The summary discloses a result that is not yet released.
-            if run.data in ("lab", "imaging") and run.resource.keys() & SUMMARY:
-                run.release = max(run.release, target.release_at)
+    for _, location, value in elements.located(run.resource, run.type.member_references):
+        named = elements.target_of(value)
+        if named is not None and _is_guarded(run, location, named):
+            for part in (_item(location), *_summaries(run, location)):
+                run.parts.guard(part, "/".join(named))
+        _, target = await run.target(value)
+        if target is None:
+            continue
+        if target.key.labels:
+            for part in (_item(location), *_summaries(run, location)):
+                run.parts.add(part, target.key.labels)
+        # The summary discloses a result that is not yet released.
+        if run.data in ("lab", "imaging") and run.resource.keys() & SUMMARY:
+            run.release = max(run.release, target.release_at)
 
 
 def read_logical_references(run: LabelingRun) -> None:
@@ -76,8 +75,7 @@ def _is_open(type: str) -> bool:
 
 def guard_references(run: LabelingRun) -> None:
     """Step 15: all references, except those to the directory, those that show their target, and those to the only patient."""
-    for mention in run.mentions:
-        path, target = mention.path, mention.target
+    for path, target in run.reading.mentions:
         if target is None or not _is_guarded(run, path, target):
             continue
         # The item of an array that refers to another patient is withheld whole: it says more about that patient.

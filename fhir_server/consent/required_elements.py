@@ -7,15 +7,14 @@ resource, the resource itself is withheld from whom the element is hidden.  So n
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fhir_server.consent.element_labels import Cut, ElementLabels, join_elements
+from fhir_server.consent.element_labels import NOTHING, Cut, ElementLabels, join_elements
 from fhir_server.jsontext import Path
-from fhir_server.resources.requirements import place_of, requirements_of
+from fhir_server.resources.requirements import Place, place_of, requirements_of
 
 Fragments = Sequence[tuple[Path, str]]
-NOTHING = Cut(frozenset(), "", frozenset())
 
 
 def lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: Cut, fragments: Fragments) -> Cut:
@@ -37,7 +36,7 @@ def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: C
     row = NOTHING
     waiting: dict[Path, set[Path]] = {}  # by object: the parts of it that are removed from somebody who sees the resource
     for path in parts.paths():
-        if not _covers(given, parts.cut(path)):
+        if not _is_dispensable(type, path) and not _covers(given, parts.cut(path)):
             waiting.setdefault(_container(path), set()).add(path)
     while waiting:
         container = max(waiting, key=lambda path: (len(path), str(path)))
@@ -57,6 +56,17 @@ def _lift(type: str, resource: Mapping[str, Any], parts: ElementLabels, given: C
         else:
             row = _union((row, cut))
     return row
+
+
+def _is_dispensable(type: str, path: Path) -> bool:
+    """Whether a part is a member of the resource, or an item of one, that the resource can do without; most parts are."""
+    size = len(path)
+    return (size == 1 or (size == 2 and isinstance(path[1], int))) and _is_optional(type, path[0])
+
+
+@functools.cache
+def _is_optional(type: str, member: str) -> bool:
+    return not requirements_of(Place(type, type), member)
 
 
 def _indispensable(type: str, resource: Mapping[str, Any], container: Path, node: dict[str, Any], removed: set[Path]) -> set[Path]:
@@ -96,10 +106,15 @@ def _join_contained(resource: Mapping[str, Any], fragments: Fragments, parts: El
     added = False
     for number, inner in enumerate(resource["contained"]):
         own = ("contained", number)
-        to_it = [path for path, fragment in fragments if fragment == f"#{inner.get('id')}" and path[:2] != own]
+        name = f"#{inner.get('id')}"
+        to_it = [path for path, fragment in fragments if fragment == name and path[:2] != own]
         cut = _cut_around(parts, own)
-        if to_it and all(_cut_around(parts, path) != NOTHING for path in to_it):
-            cut = _union((cut, *(_cut_around(parts, path) for path in to_it)))  # nothing else refers to it
+        if to_it:
+            around = [_cut_around(parts, path) for path in to_it]
+            if NOTHING not in around:
+                cut = _union((cut, *around))  # nothing else refers to it
+        if cut == NOTHING:
+            continue
         for path in (own, *to_it):
             if not _covers(_union((row, _cut_around(parts, path))), cut):
                 parts.add_cut(path, cut)
@@ -118,22 +133,24 @@ def _covers(cut: Cut, other: Cut) -> bool:
 
 def _cut_around(parts: ElementLabels, path: Path) -> Cut:
     """When the part at ``path`` is removed, by itself or with what encloses it."""
-    return _union(parts.cut(path[:length]) for length in range(1, len(path) + 1))
+    return _union([parts.cut(path[:length]) for length in range(1, len(path) + 1)])
 
 
-def _union(cuts: Any) -> Cut:
-    cuts = tuple(cuts)
+def _union(cuts: Iterable[Cut]) -> Cut:
+    found = [cut for cut in cuts if cut != NOTHING]
+    if len(found) < 2:
+        return found[0] if found else NOTHING
     return Cut(
-        frozenset().union(*(cut.labels for cut in cuts)),
-        functools.reduce(join_elements, (cut.element for cut in cuts if cut.element), ""),
-        frozenset().union(*(cut.targets for cut in cuts)),
+        frozenset().union(*[cut.labels for cut in found]),
+        functools.reduce(join_elements, [cut.element for cut in found if cut.element], ""),
+        frozenset().union(*[cut.targets for cut in found]),
     )
 
 
 def _container(path: Path) -> Path:
     """The path of the object that the part at ``path`` belongs to."""
     end = len(path) - 1
-    while not isinstance(path[end], str):
+    while type(path[end]) is not str:
         end -= 1
     return path[:end]
 
