@@ -63,65 +63,58 @@ def read(type: str, resource: Mapping[str, Any], base: str = "") -> Reading:
     Raises KeyError for an unknown type.
     """
     reading = Reading(base)
-    _walk(resource, tree(type).members, (), (), reading)
+    _walk(resource, tree(type), (), (), reading)
     return reading
 
 
 def read_mentions(resource: Mapping[str, Any], base: str = "") -> Reading:
     """The same with mentions and fragments only."""
     reading = Reading(base)
-    _walk(resource, _NO_MEMBERS, (), (), reading)
+    _walk(resource, _UNKNOWN, (), (), reading)
     return reading
 
 
-_NO_MEMBERS: Final[dict[str, Node]] = {}
+_UNKNOWN: Final = Node()
 
 
-def _walk(node: Mapping[str, Any], members: dict[str, Node], path: Path, part: Path, reading: Reading) -> None:
-    if ("reference" in node or "url" in node) and path:  # the url of a resource itself is its name
-        _read_link(node, path, reading)
-    for name, value in node.items():
-        kind = type(value)
+def _walk(value: Mapping[str, Any], node: Node, path: Path, part: Path, reading: Reading) -> None:
+    if ("reference" in value or "url" in value) and path:  # the url of a resource itself is its name
+        _read_link(value, path, reading)
+    members = node.members
+    for name, inner in value.items():
+        kind = type(inner)
         member = members.get(name)
-        if kind is dict:
+        if kind is list:
             if member is not None:
-                _visit(member, value, (*path, name), part, reading)
-            elif name[:1] == "_":
-                _walk_primitive(members, value, (*path, name), reading)
-            else:
-                _walk(value, _NO_MEMBERS, (*path, name), part, reading)
-        elif kind is list:
-            if member is not None:
-                for number, item in enumerate(value):
+                for number, item in enumerate(inner):
                     _visit(member, item, (*path, name, number), part, reading)
-                continue
-            is_primitive = name[:1] == "_"
-            for number, item in enumerate(value):
-                if type(item) is dict:
-                    if is_primitive:
-                        _walk_primitive(members, item, (*path, name, number), reading)
-                    else:
-                        _walk(item, _NO_MEMBERS, (*path, name, number), part, reading)
+            else:
+                for number, item in enumerate(inner):
+                    if type(item) is dict:
+                        _walk_unknown(node, name, item, (*path, name, number), part, reading)
         elif member is not None:
-            _visit(member, value, (*path, name), part, reading)
+            _visit(member, inner, (*path, name), part, reading)
+        elif kind is dict:
+            _walk_unknown(node, name, inner, (*path, name), part, reading)
 
 
 def _visit(node: Node, value: Any, path: Path, part: Path, reading: Reading) -> None:
     if node.is_part:
         part = path
-    if node.is_item:
-        reading.coded.append(Value(ITEM, 0, path, part, value))
     if node.rule:
         (reading.texts if node.is_text else reading.coded).append(Value(node.rule, node.up, path, part, value))
     if type(value) is dict:
-        _walk(value, node.members, path, part, reading)
+        if node.is_item:
+            reading.coded.append(Value(ITEM, 0, path, part, value))
+        if not value.keys() <= node.silent:
+            _walk(value, node, path, part, reading)
 
 
-def _walk_primitive(members: dict[str, Node], value: Mapping[str, Any], path: Path, reading: Reading) -> None:
-    """The extensions of a primitive element."""
-    extension = members.get("extension")
+def _walk_unknown(node: Node, name: str, value: Mapping[str, Any], path: Path, part: Path, reading: Reading) -> None:
+    """Walk an object that the table says nothing of; in that of a primitive element the extensions speak."""
+    extension = node.members.get("extension") if name[:1] == "_" else None
     if extension is None:
-        _walk(value, _NO_MEMBERS, path, path, reading)
+        _walk(value, _UNKNOWN, path, part, reading)
         return
     for number, item in enumerate(value.get("extension", ())):
         place = (*path, "extension", number)

@@ -48,24 +48,24 @@ def read_logical_references(run: LabelingRun) -> None:
 
     Names of people, places, coverages and others whose existence is no secret stay.
     """
-    for path, targets in _hideable_references(run.type.name).items():
-        if path in run.type.subjects:
+    hideable, paths = _hideable_references(run.type.name)
+    for path, location, value in elements.located(run.resource, paths):
+        if not isinstance(value, dict) or "reference" in value or not value.keys() & {"identifier", "display", "type"}:
             continue
-        for location, value in elements.at(run.resource, path):
-            if not isinstance(value, dict) or "reference" in value or not value.keys() & {"identifier", "display", "type"}:
-                continue
-            if value.get("type", "") in targets or "type" not in value or "Resource" in targets:
-                parts = (_item(location), *_summaries(run, location)) if path in run.type.member_references else (location,)
-                for part in parts:
-                    run.parts.add(part, {UNCLASSIFIED})
+        targets = hideable[path]
+        if value.get("type", "") in targets or "type" not in value or "Resource" in targets:
+            parts = (_item(location), *_summaries(run, location)) if path in run.type.member_references else (location,)
+            for part in parts:
+                run.parts.add(part, {UNCLASSIFIED})
 
 
 @functools.cache
-def _hideable_references(type: str) -> dict[str, tuple[str, ...]]:
-    """The paths of references that lead to clinical content only -> the types that they may lead to."""
+def _hideable_references(type: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The paths of references that lead to clinical content only -> the types that they may lead to; the paths, without subjects."""
     found = {path: targets for path, targets in definitions.references(type).items() if not any(map(_is_open, targets))}
     # Sections are nested; so are their entries.
-    return found | {f"{'section.' * depth}entry": ("Resource",) for depth in range(2, 5) if type == "Composition"}
+    found |= {f"{'section.' * depth}entry": ("Resource",) for depth in range(2, 5) if type == "Composition"}
+    return found, tuple(path for path in found if path not in catalog()[type].subjects)
 
 
 def _is_open(type: str) -> bool:
