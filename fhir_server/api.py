@@ -1,6 +1,7 @@
 """The FHIR API as an ASGI application: reads requests, calls the route's handler, records the request in the audit log.
 
-It reads no stored data.  Each error becomes an OperationOutcome.
+It reads no stored data.  Each error becomes an OperationOutcome.  Token, scope and interaction are decided from the head of a
+request, before its body is read: without a good token nothing is read or parsed, and the answer tells nothing about the body.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fhir_server.audit import AuditLog
+from fhir_server.bodies import BodyLimits, Receive, read_body
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
-from fhir_server.interactions.routing import match_route
+from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger("fhir_server")
@@ -38,21 +39,28 @@ _PREFLIGHT = (
 # additional headers of error responses, by status
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
 
+_BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
+
 
 class FhirApi:
     """ASGI application to mount at the FHIR base.
 
-    ``max_body``   the largest request body, in bytes
+    ``limits``     the largest bodies of requests
     ``documents``  responses that need no access token (metadata, discovery), by path
     """
 
     def __init__(
-        self, service: Service, clock: Clock, audit_log: AuditLog, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
+        self,
+        service: Service,
+        clock: Clock,
+        audit_log: AuditLog,
+        limits: BodyLimits,
+        documents: dict[tuple[str, ...], Callable[[], Response]],
     ) -> None:
         self._service = service
         self._clock = clock
         self._audit_log = audit_log
-        self._max_body = max_body
+        self._limits = limits
         self._documents = documents
 
     def prepare(self) -> None:
@@ -77,8 +85,8 @@ class FhirApi:
         request = None
         audit = AuditContext()
         try:
-            request = await self._read_request(scope, receive)
-            response = await self._handle(request, audit)
+            request = self._head(scope)
+            response = await self._handle(request, scope["query_string"], receive, audit)
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
@@ -91,44 +99,40 @@ class FhirApi:
             await self._audit_log.record_request(request, audit, response.status)
         return Response(response.status, response.body, headers, response.stream)
 
-    async def _handle(self, request: Request, audit: AuditContext) -> Response:
-        document = self._documents.get(request.path)
-        if document is not None and request.method in ("GET", "HEAD"):
-            return document()
-        if not request.path:
-            require_acceptable(request)
-            if request.method != "POST":
-                raise Problem("method", f"This URL does not support {request.method}.")
-            return await batch.process_bundle(request, self._service, audit)
-        route = match_route(request)
-        require_acceptable(request, route.media)
-        return await route.handle(request, self._service, audit)
-
-    async def _read_request(self, scope: Scope, receive: Receive) -> Request:
+    def _head(self, scope: Scope) -> Request:
+        """The request without its body and its query."""
         path = scope["path"][len(scope.get("root_path", "")) :]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if int(headers.get("content-length", "0") if headers.get("content-length", "0").isdecimal() else "0") > self._max_body:
-            raise self._too_large()
-        body = await self._read_body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
         segments = tuple(segment for segment in path.split("/") if segment)
-        return Request(scope["method"], segments, parse_query(scope["query_string"]), headers, body, self._clock())
+        return Request(scope["method"], segments, (), headers, b"", self._clock())
 
-    async def _read_body(self, receive: Receive) -> bytes:
-        parts, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Problem("invalid", "The body ended early.")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body:
-                raise self._too_large()
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+    async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext) -> Response:
+        document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None
+        route = match_route(request) if request.path and document is None else _BUNDLE
+        try:
+            request.query = parse_query(query)
+        except Problem:
+            if document is None:
+                await self._service.authenticate(request, audit)
+            raise
+        if document is not None:
+            return document()
+        require_acceptable(request, route.media)
+        if route.method != ("GET" if request.method == "HEAD" else request.method):
+            raise Problem("method", f"This URL does not support {request.method}.")
+        if route.body:
+            await self._admit(request, route, receive, audit)
+        return await route.handle(request, self._service, audit)
 
-    def _too_large(self) -> Problem:
-        return Problem("too_large", f"The body is larger than {self._max_body} bytes, the largest size that this server accepts.")
+    async def _admit(self, request: Request, route: Route, receive: Receive, audit: AuditContext) -> None:
+        """Decide from the head whether the caller may do this, and only then read the body."""
+        permissions = await self._service.authenticate(request, audit)
+        if route.admit is not None:
+            route.admit(permissions, request.path[0])
+        request.body, was_complete = await read_body(receive, request.headers, self._limits.of(route.body))
+        audit.just_admitted = was_complete
+        if not was_complete:
+            request.now = self._clock()
 
 
 async def _send_stream(stream: AsyncIterator[bytes], send: Send) -> bool:

@@ -47,7 +47,8 @@ class Settings:
     codes_path  folder with the institution's own code lists, written by ``fhir-server codes import``; empty: none
     secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
                 required to serve in production
-    max_body_bytes      maximum size of a request body, in bytes
+    max_body_bytes      maximum size of the body of a batch or transaction, in bytes
+    max_resource_bytes  maximum size of any other body, in bytes: one resource
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
@@ -65,6 +66,7 @@ class Settings:
     codes_path: str = ""
     secret_key: str = ""
     max_body_bytes: int = 32 * 1024 * 1024
+    max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
     second_factor: str = ""
     breached_passwords_file: str = ""

@@ -31,8 +31,7 @@ _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 
 
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
-    """``POST`` of a batch or transaction Bundle to the FHIR base.  Raises Problem ``unauthenticated`` or ``invalid``."""
-    await service.authenticate(request, audit)
+    """``POST`` of a batch or transaction Bundle to the FHIR base, by an authenticated caller.  Raises Problem ``invalid``."""
     request.require_json()
     bundle = jsontext.parse(request.body)
     if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):

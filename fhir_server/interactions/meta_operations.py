@@ -68,9 +68,14 @@ def _sent(request: Request) -> dict[str, list[Any]]:
     return dict(metas[0])
 
 
+def admit(permissions: Permissions, type: str) -> None:
+    """Require a scope to update this type.  Raises Problem ``forbidden``."""
+    permissions.require(type, "u")
+
+
 def _require_rights(permissions: Permissions, type: str, sent: dict[str, list[Any]]) -> None:
     """Require that the caller may change these labels; reads no stored data.  Raises Problem ``forbidden``."""
-    permissions.require(type, "u")
+    admit(permissions, type)
     is_restraint_only = sent.keys() <= {"security"} and all(is_restraint(coding) for coding in sent.get("security", ()))
     if not permissions.may_write_labels and not (is_restraint_only and may_restrain(permissions, type)):
         raise Problem("forbidden", f"This caller may not change these labels of {type}.")

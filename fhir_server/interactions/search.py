@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from fhir_server import jsontext
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
@@ -33,10 +34,15 @@ async def search(view: View, request: Request, service: Service) -> Response:
     """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle.  Raises Problem ``forbidden`` or ``invalid``."""
     type = request.path[0]
     pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
-    view.permissions.require(type, "s")
+    admit(view.permissions, type)
     query = parse(type, pairs, request, service)
     body = await page(view, type, query, service)
     return Response(200, body, ((b"content-type", JSON),))
+
+
+def admit(permissions: Permissions, type: str) -> None:
+    """Require a scope to search this type.  Raises Problem ``forbidden``."""
+    permissions.require(type, "s")
 
 
 def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> Query:

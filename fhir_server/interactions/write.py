@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fhir_server.access import etags
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, meta_rights, read, statements
@@ -163,19 +164,32 @@ async def delete_in(context: WriteContext, request: Request) -> Response:
     return Response(204, headers=version_headers(VisibleVersion(type, id, deleted.version, deleted.updated, b""))[:1])
 
 
+def admit_create(permissions: Permissions, type: str) -> None:
+    """Require that the caller may create resources of this type.  Raises Problem ``forbidden``."""
+    _require_may_write(permissions, type, "c")
+
+
+def admit_update(permissions: Permissions, type: str) -> None:
+    """Require that the caller may update resources of this type.  Raises Problem ``forbidden``."""
+    _require_may_write(permissions, type, "u")
+
+
+def _require_may_write(permissions: Permissions, type: str, interaction: ScopeInteraction) -> None:
+    permissions.require(type, interaction)
+    if not permissions.may_write_labels and (
+        not permissions.may_write(type, interaction) or (interaction == "u" and permissions.principal.client_kind == "backend")
+    ):
+        raise Problem("forbidden", f"This caller may not write {type}.")
+
+
 def require_writable(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
     """Require that scopes, policy and the draft's own content allow the write; ``interaction`` is ``c`` or ``u``.
 
     Reads no stored data.  Raises Problem ``forbidden``, ``too_large`` or ``unprocessable``.
     """
-    permissions = view.permissions
-    permissions.require(draft.type, interaction)
-    if not permissions.may_write_labels and (
-        not permissions.may_write(draft.type, interaction) or (interaction == "u" and permissions.principal.client_kind == "backend")
-    ):
-        raise Problem("forbidden", f"This caller may not write {draft.type}.")
+    _require_may_write(view.permissions, draft.type, interaction)
     require_covered(view, draft, interaction)
-    app_state.check(permissions, draft)
+    app_state.check(view.permissions, draft)
 
 
 def require_covered(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
