@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from fhir_server import budget
 from fhir_server.audit import AuditLog
 from fhir_server.bodies import BodyLimits, Receive, read_body
+from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
@@ -42,10 +44,17 @@ _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((
 _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
 
+class RequestLimits(NamedTuple):
+    """The largest bodies of requests, and what each request may spend."""
+
+    bodies: BodyLimits
+    budget: BudgetLimits
+
+
 class FhirApi:
     """ASGI application to mount at the FHIR base.
 
-    ``limits``     the largest bodies of requests
+    ``limits``     the largest bodies of requests, and what each request may spend
     ``documents``  responses that need no access token (metadata, discovery), by path
     """
 
@@ -54,7 +63,7 @@ class FhirApi:
         service: Service,
         clock: Clock,
         audit_log: AuditLog,
-        limits: BodyLimits,
+        limits: RequestLimits,
         documents: dict[tuple[str, ...], Callable[[], Response]],
     ) -> None:
         self._service = service
@@ -86,7 +95,8 @@ class FhirApi:
         audit = AuditContext()
         try:
             request = self._head(scope)
-            response = await self._handle(request, scope["query_string"], receive, audit)
+            work = self._handle(request, scope["query_string"], receive, audit)
+            response = await budget.metered(work, Budget(self._limits.budget))
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
@@ -129,7 +139,7 @@ class FhirApi:
         permissions = await self._service.authenticate(request, audit)
         if route.admit is not None:
             route.admit(permissions, request.path[0])
-        request.body, was_complete = await read_body(receive, request.headers, self._limits.of(route.body))
+        request.body, was_complete = await read_body(receive, request.headers, self._limits.bodies.of(route.body))
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()

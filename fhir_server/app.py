@@ -21,9 +21,10 @@ from fhir_server.access.authentication import Authenticator
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
-from fhir_server.api import FhirApi, Scope, Send
+from fhir_server.api import FhirApi, RequestLimits, Scope, Send
 from fhir_server.audit import AuditLog
 from fhir_server.bodies import BodyLimits, Receive
+from fhir_server.budget import BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
 from fhir_server.consent.labeling import Labeler
@@ -206,12 +207,15 @@ def fhir_api(components: Components) -> FhirApi:
         ("metadata",): capability,
         (".well-known", "smart-configuration"): smart_configuration,
     }
-    return FhirApi(components.service, components.clock, components.auditor, body_limits(settings), public)
+    return FhirApi(components.service, components.clock, components.auditor, request_limits(settings), public)
 
 
-def body_limits(settings: Settings) -> BodyLimits:
-    """The largest body of each kind of request."""
-    return BodyLimits(settings.max_body_bytes, settings.max_resource_bytes)
+def request_limits(settings: Settings) -> RequestLimits:
+    """The limits of each request to the FHIR API."""
+    return RequestLimits(
+        BodyLimits(settings.max_body_bytes, settings.max_resource_bytes),
+        BudgetLimits(settings.max_request_seconds, settings.max_request_resources, settings.max_response_bytes),
+    )
 
 
 def _cursor_key(settings: Settings) -> bytes:

@@ -49,6 +49,9 @@ class Settings:
                 required to serve in production
     max_body_bytes      maximum size of the body of a batch or transaction, in bytes
     max_resource_bytes  maximum size of any other body, in bytes: one resource
+    max_request_seconds     maximum seconds of work for one request, all entries of a Bundle together
+    max_request_resources   maximum number of resources that one request reads for its answer
+    max_response_bytes      maximum size of these resources, in bytes
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
@@ -68,6 +71,9 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
+    max_request_seconds: int = 10
+    max_request_resources: int = 50_000
+    max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
     breached_passwords_file: str = ""
 

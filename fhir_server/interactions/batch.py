@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, write
 from fhir_server.interactions.bundle_references import BundleEntry, resolve_by_search, with_entry_index
@@ -68,8 +68,11 @@ def _audited(entry: BundleEntry, status: int = 0) -> AuditedEntry:
 
 
 async def _process_batch_request(request: Request, service: Service) -> Response:
-    """Handle a batch entry as a request of its own.  The audit log records it with the Bundle."""
+    """Handle a batch entry as a request of its own, on the Bundle's budget.  The audit log records it with the Bundle."""
     try:
+        if (spending := budget.current()) is not None:
+            spending.remaining()
+            await spending.pause()
         route = match_route(request)
         if not route.batchable:
             raise Problem("invalid", "This request cannot be part of a batch.")
@@ -86,10 +89,10 @@ async def transaction(
     Raises the Problem of the first entry that fails.
     """
     links = _links(entries, service, batch=False)
-    parsed = [
-        _parse_entry(value, text, index, request, service, links, batch=False)
-        for index, (value, text) in enumerate(zip(entries, texts, strict=True))
-    ]
+    parsed: list[BundleEntry] = []
+    for index, (value, text) in enumerate(zip(entries, texts, strict=True)):
+        parsed.append(_parse_entry(value, text, index, request, service, links, batch=False))
+        await budget.give_way()
     audit.entries = [_audited(entry) for entry in parsed]
     _require_distinct(parsed)
 
@@ -98,7 +101,10 @@ async def transaction(
         written = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
         await context.tx.prefetch(written)
         responses: dict[int, Response] = {}
+        spending = budget.current()
         for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
+            if spending is not None:
+                spending.remaining()
             try:
                 responses[entry.index] = await _process_entry(entry, context, service, BundleContext(entry.id, written))
             except Problem as problem:
