@@ -7,8 +7,9 @@ request, before its body is read: without a good token nothing is read or parsed
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from fhir_server import budget
 from fhir_server.audit import AuditLog
@@ -20,7 +21,9 @@ from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
+from fhir_server.turns import KnownClients, Turns
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -45,16 +48,17 @@ _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
 
 class RequestLimits(NamedTuple):
-    """The largest bodies of requests, and what each request may spend."""
+    """The largest bodies of requests, what each request may spend, and how many of one client are served at a time."""
 
     bodies: BodyLimits
     budget: BudgetLimits
+    client_requests: int = 16
 
 
 class FhirApi:
     """ASGI application to mount at the FHIR base.
 
-    ``limits``     the largest bodies of requests, and what each request may spend
+    ``limits``     the limits of requests
     ``documents``  responses that need no access token (metadata, discovery), by path
     """
 
@@ -71,6 +75,8 @@ class FhirApi:
         self._audit_log = audit_log
         self._limits = limits
         self._documents = documents
+        self._turns = Turns(limits.client_requests)
+        self._clients = KnownClients()
 
     def prepare(self) -> None:
         """Build the documents, so that the first request for one does not wait."""
@@ -93,10 +99,14 @@ class FhirApi:
             return Response(204, headers=_PREFLIGHT)
         request = None
         audit = AuditContext()
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        client = self._clients.get(authorization) or (scope.get("client") or ("",))[0]
         try:
             request = self._head(scope)
             work = self._handle(request, scope["query_string"], receive, audit)
-            response = await budget.metered(work, Budget(self._limits.budget))
+            response = await self._in_turn(work, client)
+            if response.stream is not None:
+                response.stream = self._in_turns(response.stream, client)
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
@@ -105,9 +115,32 @@ class FhirApi:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
             headers = ((b"content-type", JSON), *_COMMON)
+        if audit.permissions is not None:
+            self._clients.put(authorization, audit.permissions.principal.username or audit.permissions.principal.client_id)
         if request is not None:
             await self._audit_log.record_request(request, audit, response.status)
         return Response(response.status, response.body, headers, response.stream)
+
+    async def _in_turn(self, work: Coroutine[Any, Any, T], client: str) -> T:
+        """Do work on a budget, in the client's turns."""
+        try:
+            await self._turns.begin(client)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return await budget.metered(work, Budget(self._limits.budget, partial(self._turns.go_on, client)))
+        finally:
+            self._turns.end(client)
+
+    async def _in_turns(self, stream: AsyncIterator[bytes], client: str) -> AsyncIterator[bytes]:
+        """A stream of which each part is work of its own."""
+
+        async def part() -> bytes:
+            return await anext(stream, b"")
+
+        while text := await self._in_turn(part(), client):
+            yield text
 
     def _head(self, scope: Scope) -> Request:
         """The request without its body and its query."""

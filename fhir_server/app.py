@@ -44,6 +44,7 @@ from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
+from fhir_server.writing.parser import Parser
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -75,6 +76,7 @@ class Components:
 
     async def close(self) -> None:
         """Write the rest of the audit log and close the store."""
+        await self.service.parser.close()
         await self.auditor.close()
         await self.store.close()
 
@@ -114,6 +116,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         labeler,
         policy,
         cursors,
+        Parser(settings.max_resource_bytes),
         settings.base,
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
@@ -215,6 +218,7 @@ def request_limits(settings: Settings) -> RequestLimits:
     return RequestLimits(
         BodyLimits(settings.max_body_bytes, settings.max_resource_bytes),
         BudgetLimits(settings.max_request_seconds, settings.max_request_resources, settings.max_response_bytes),
+        settings.max_client_requests,
     )
 
 

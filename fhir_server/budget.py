@@ -10,7 +10,7 @@ budget tells nothing about hidden data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
@@ -43,16 +43,27 @@ class _Spent:
 
 
 class Budget:
-    """The budget of one request.  ``may_wait``: this part of the work runs in the event loop, where others wait."""
+    """The budget of one request.
 
-    __slots__ = ("_began", "_limits", "_may_wait", "_spent", "pauses")
+    ``next_turn``  waits until the request may go on; by default, others go on once
+    ``may_wait``   whether this part of the work runs in the event loop, where others wait
+    """
 
-    def __init__(self, limits: BudgetLimits, spent: _Spent | None = None, *, may_wait: bool = True) -> None:
+    __slots__ = ("_began", "_limits", "_may_wait", "_next_turn", "_spent")
+
+    def __init__(
+        self,
+        limits: BudgetLimits,
+        next_turn: Callable[[], Awaitable[None]] | None = None,
+        spent: _Spent | None = None,
+        *,
+        may_wait: bool = True,
+    ) -> None:
+        self._next_turn = next_turn
         self._limits = limits
         self._spent = spent or _Spent()
         self._may_wait = may_wait
         self._began: float | None = None
-        self.pauses = 0
 
     def begin(self) -> None:
         """Begin a step of work."""
@@ -70,7 +81,7 @@ class Budget:
 
     def in_thread(self) -> Budget:
         """The same budget for a part of the work in another thread, which cannot let others go on."""
-        return Budget(self._limits, self._spent, may_wait=False)
+        return Budget(self._limits, spent=self._spent, may_wait=False)
 
     def remaining(self) -> float:
         """The seconds of work that remain.  Raises Problem ``too_costly`` if none do."""
@@ -104,9 +115,12 @@ class Budget:
 
     async def pause(self) -> None:
         """Let others go on."""
-        if self._may_wait:
-            self.pauses += 1
+        if not self._may_wait:
+            return
+        if self._next_turn is None:
             await asyncio.sleep(0)
+        else:
+            await self._next_turn()
 
 
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)

@@ -70,6 +70,11 @@ def _parse(text: bytes) -> Any:
         raise Problem("invalid", f"The body is not well-formed JSON: {detail}.") from None
 
 
+def parse_scalar(text: bytes) -> Any:
+    """The value of a well-formed JSON text that is no object and no array: one that :func:`parse` would accept."""
+    return _fast_decoder.decode(text) if text[:1] == b'"' else parse(text)
+
+
 def _detail(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"

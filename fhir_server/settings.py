@@ -49,6 +49,7 @@ class Settings:
                 required to serve in production
     max_body_bytes      maximum size of the body of a batch or transaction, in bytes
     max_resource_bytes  maximum size of any other body, in bytes: one resource
+    max_client_requests     maximum number of requests of one client or person that are served at a time
     max_request_seconds     maximum seconds of work for one request, all entries of a Bundle together
     max_request_resources   maximum number of resources that one request reads for its answer
     max_response_bytes      maximum size of these resources, in bytes
@@ -71,6 +72,7 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
+    max_client_requests: int = 16
     max_request_seconds: int = 10
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024

@@ -23,7 +23,6 @@ from fhir_server.interactions.write import BundleContext
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.references import exact_target
 from fhir_server.resources.server_base import ServerBase, server_base
-from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.references import has_readable_references
 from fhir_server.writing.writer import rank
 
@@ -33,13 +32,12 @@ _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
     """``POST`` of a batch or transaction Bundle to the FHIR base, by an authenticated caller.  Raises Problem ``invalid``."""
     request.require_json()
-    bundle = jsontext.parse(request.body)
-    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
+    bundle, texts = await service.parser.entries(request.body)
+    if bundle is None or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise Problem("invalid", "POST to the FHIR base requires a Bundle of type batch or transaction.")
-    entries = bundle.get("entry", [])
-    if not isinstance(entries, list) or len(entries) > service.max_entries:
+    if "entry" in bundle or len(texts) > service.max_entries:  # one that is no array stays among the other members
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
-    texts = jsontext.items(jsontext.members(request.body).get("entry", b"[]"))
+    entries = await budget.each(jsontext.parse, texts)
     if bundle["type"] == "batch":
         links = _links(entries, service, batch=True)
         responses = [
@@ -54,7 +52,7 @@ async def _batch_entry(
     value: Any, text: bytes, index: int, request: Request, service: Service, audit: AuditContext, links: BundleLinks
 ) -> Response:
     try:
-        entry = _parse_entry(value, text, index, request, service, links, batch=True)
+        entry = await _parse_entry(value, text, index, request, service, links, batch=True)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
     response = await _process_batch_request(entry.request, service)
@@ -91,7 +89,7 @@ async def transaction(
     links = _links(entries, service, batch=False)
     parsed: list[BundleEntry] = []
     for index, (value, text) in enumerate(zip(entries, texts, strict=True)):
-        parsed.append(_parse_entry(value, text, index, request, service, links, batch=False))
+        parsed.append(await _parse_entry(value, text, index, request, service, links, batch=False))
         await budget.give_way()
     audit.entries = [_audited(entry) for entry in parsed]
     _require_distinct(parsed)
@@ -152,17 +150,19 @@ def _links(entries: Sequence[Any], service: Service, *, batch: bool) -> BundleLi
     return links
 
 
-def _parse_entry(
+async def _parse_entry(
     value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
 ) -> BundleEntry:
     """Parse an entry and resolve the links in its resource.  Raises Problem with the entry's index."""
     try:
-        return _parse(value, text, index, request, service, links, batch=batch)
+        return await _parse(value, text, index, request, service, links, batch=batch)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
 
 
-def _parse(value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool) -> BundleEntry:
+async def _parse(
+    value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
+) -> BundleEntry:
     member = value.get("request") if isinstance(value, dict) else None
     if not isinstance(member, dict) or not isinstance(member.get("method"), str) or not isinstance(member.get("url"), str):
         raise Problem("invalid", "Every entry requires a request with method and url.")
@@ -188,7 +188,7 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
     entry_request.body = links.rewrite(body, full_url)
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle requires GET.")
-    draft = parse_draft(entry_request.body, path[0] if path else None, base=service.base, conditional=not batch)
+    draft = await service.parser.draft(entry_request.body, path[0] if path else None, base=service.base, conditional=not batch)
     if method == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id differs from the id in request.url.")
     new = "" if batch or not full_url else (links.target(full_url) or "").partition("/")[2]

@@ -15,6 +15,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
+from fhir_server.writing.parser import Parser
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Service:
     labeler: Labeler
     policy: Policy
     cursors: Cursors
+    parser: Parser
     base: str
     max_entries: int
     new_id: Callable[[], str]

@@ -23,7 +23,8 @@ from fhir_server.search import query
 from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
-from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.draft import Draft
+from fhir_server.writing.parser import is_large
 from fhir_server.writing.references import references
 
 
@@ -54,7 +55,7 @@ async def create(request: Request, service: Service, audit: AuditContext) -> Res
     """
     request.require_json()
     require_no_criteria(request)
-    draft = parse_draft(request.body, request.path[0], base=service.base)
+    draft = await _draft(request, service, audit)
     return await service.write_with_view(request, audit, lambda context: create_in(context, request, service, draft))
 
 
@@ -62,10 +63,15 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
     """``PUT Type/id``.  A trusted caller can also create a resource with an id of its choice."""
     request.require_json()
     require_no_criteria(request)
-    draft = parse_draft(request.body, request.path[0], base=service.base)
+    draft = await _draft(request, service, audit)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id differs from the id in the URL.")
     return await service.write_with_view(request, audit, lambda context: update_in(context, request, service, draft))
+
+
+async def _draft(request: Request, service: Service, audit: AuditContext) -> Draft:
+    audit.just_admitted = audit.just_admitted and not is_large(request.body)
+    return await service.parser.draft(request.body, request.path[0], base=service.base)
 
 
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
