@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from fhir_server import budget
+from fhir_server.access.permissions import Permissions
 from fhir_server.audit import AuditLog
-from fhir_server.bodies import BodyLimits, Receive, read_body
-from fhir_server.budget import Budget, BudgetLimits
+from fhir_server.bodies import BodyLimits, BodyRoom, Receive, read_body
+from fhir_server.budget import Budget, BudgetLimits, Held
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
@@ -23,6 +25,7 @@ from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 from fhir_server.turns import KnownClients, Turns
 
+_PART: Final = 256 * 1024  # bytes of a body that are sent at once
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -77,6 +80,8 @@ class FhirApi:
         self._documents = documents
         self._turns = Turns(limits.client_requests)
         self._clients = KnownClients()
+        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()
+        self._room = BodyRoom()
 
     def prepare(self) -> None:
         """Build the documents, so that the first request for one does not wait."""
@@ -84,27 +89,35 @@ class FhirApi:
             document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._respond(scope, receive)
+        client = self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0]
+        spending = self._budget(client)
+        try:
+            response = await self._respond(scope, receive, client, spending)
+            await self._send(response, scope, send)
+        finally:
+            spending.release()
+
+    async def _send(self, response: Response, scope: Scope, send: Send) -> None:
         body = b"" if scope["method"] == "HEAD" else response.body
         length = (b"content-length", b"%d" % len(response.body))
         headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.stream and scope["method"] != "HEAD" and not await _send_stream(response.stream, send):
             return
-        await send({"type": "http.response.body", "body": body})
+        for start in range(0, len(body) - _PART, _PART):  # each waits until the client has taken most of the last one
+            await send({"type": "http.response.body", "body": body[start : start + _PART], "more_body": True})
+        await send({"type": "http.response.body", "body": body[-(len(body) % _PART or _PART) :] if len(body) > _PART else body})
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, client: str, spending: Budget) -> Response:
         """Handle a request and record it.  Errors become OperationOutcomes."""
         if scope["method"] == "OPTIONS":
             return Response(204, headers=_PREFLIGHT)
         request = None
         audit = AuditContext()
-        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        client = self._clients.get(authorization) or (scope.get("client") or ("",))[0]
         try:
             request = self._head(scope)
             work = self._handle(request, scope["query_string"], receive, audit)
-            response = await self._in_turn(work, client)
+            response = await self._in_turn(work, client, spending)
             if response.stream is not None:
                 response.stream = self._in_turns(response.stream, client)
             headers = (*response.headers, *_COMMON)
@@ -116,12 +129,18 @@ class FhirApi:
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
             headers = ((b"content-type", JSON), *_COMMON)
         if audit.permissions is not None:
-            self._clients.put(authorization, audit.permissions.principal.username or audit.permissions.principal.client_id)
+            self._clients.put(_authorization(scope), _client_of(audit.permissions))
         if request is not None:
             await self._audit_log.record_request(request, audit, response.status)
         return Response(response.status, response.body, headers, response.stream)
 
-    async def _in_turn(self, work: Coroutine[Any, Any, T], client: str) -> T:
+    def _budget(self, client: str) -> Budget:
+        held = self._held.get(client)
+        if held is None:
+            held = self._held[client] = Held()
+        return Budget(self._limits.budget, partial(self._turns.go_on, client), held=held)
+
+    async def _in_turn(self, work: Coroutine[Any, Any, T], client: str, spending: Budget) -> T:
         """Do work on a budget, in the client's turns."""
         try:
             await self._turns.begin(client)
@@ -129,7 +148,7 @@ class FhirApi:
             work.close()
             raise
         try:
-            return await budget.metered(work, Budget(self._limits.budget, partial(self._turns.go_on, client)))
+            return await budget.metered(work, spending)
         finally:
             self._turns.end(client)
 
@@ -139,8 +158,14 @@ class FhirApi:
         async def part() -> bytes:
             return await anext(stream, b"")
 
-        while text := await self._in_turn(part(), client):
-            yield text
+        while True:
+            spending = self._budget(client)
+            try:
+                if not (text := await self._in_turn(part(), client, spending)):
+                    return
+                yield text
+            finally:
+                spending.release()
 
     def _head(self, scope: Scope) -> Request:
         """The request without its body and its query."""
@@ -172,10 +197,20 @@ class FhirApi:
         permissions = await self._service.authenticate(request, audit)
         if route.admit is not None:
             route.admit(permissions, request.path[0])
-        request.body, was_complete = await read_body(receive, request.headers, self._limits.bodies.of(route.body))
+        limit = self._limits.bodies.of(route.body)
+        request.body, was_complete = await read_body(receive, request.headers, limit, self._room, _client_of(permissions))
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
+
+
+def _authorization(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+
+
+def _client_of(permissions: Permissions) -> str:
+    """Who has turns, memory and budgets of its own: a person, or a client that acts for nobody."""
+    return permissions.principal.username or permissions.principal.client_id
 
 
 async def _send_stream(stream: AsyncIterator[bytes], send: Send) -> bool:

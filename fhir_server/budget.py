@@ -34,17 +34,28 @@ class BudgetLimits(NamedTuple):
 
 
 class _Spent:
-    """What has been spent, on all threads."""
+    """What has been spent, on all threads.  ``size`` is part of what the client's requests hold together."""
 
-    __slots__ = ("rows", "seconds", "size")
+    __slots__ = ("held", "rows", "seconds", "size")
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.seconds, self.rows, self.size = 0.0, 0, 0
+
+
+class Held:
+    """The bytes of one client's answers that are being made or sent."""
+
+    __slots__ = ("__weakref__", "size")
 
     def __init__(self) -> None:
-        self.seconds, self.rows, self.size = 0.0, 0, 0
+        self.size = 0
 
 
 class Budget:
     """The budget of one request.
 
+    ``held``       what the client's requests hold together
     ``next_turn``  waits until the request may go on; by default, others go on once
     ``may_wait``   whether this part of the work runs in the event loop, where others wait
     """
@@ -57,11 +68,12 @@ class Budget:
         next_turn: Callable[[], Awaitable[None]] | None = None,
         spent: _Spent | None = None,
         *,
+        held: Held | None = None,
         may_wait: bool = True,
     ) -> None:
         self._next_turn = next_turn
         self._limits = limits
-        self._spent = spent or _Spent()
+        self._spent = spent or _Spent(held or Held())
         self._may_wait = may_wait
         self._began: float | None = None
 
@@ -97,14 +109,20 @@ class Budget:
         spent = self._spent
         spent.rows += rows
         spent.size += size
+        spent.held.size += size
         if spent.rows > self._limits.rows:
             raise Problem("too_costly", f"This request has used up its {self._limits.rows} resources. Ask for less at once.")
-        if spent.size > self._limits.size:
-            raise Problem("too_costly", f"The resources of this answer exceed its {self._limits.size} bytes. Ask for less at once.")
+        if spent.held.size > self._limits.size:
+            raise Problem("too_costly", f"The resources of the answer exceed {self._limits.size} bytes. Ask for less at once.")
+
+    def release(self) -> None:
+        """The answer has been sent, or there is none: the client's next requests may hold as much."""
+        self._spent.held.size -= self._spent.size
+        self._spent.size = 0
 
     def require_room(self, size: int) -> None:
         """Require that a body of this size, or several, can still be part of the answer.  Raises Problem ``too_costly``."""
-        if self._spent.size + size > self._limits.size:
+        if self._spent.held.size + size > self._limits.size:
             self.take(0, size)
 
     async def give_way(self) -> None:

@@ -58,7 +58,7 @@ def ask(api: Any, served: Served, token: str, path: str, body: bytes | None = No
 
 @pytest.mark.parametrize(
     ("limits", "text"),
-    [({"rows": 3}, "its 3 resources"), ({"size": 3000}, "exceed its 3000 bytes"), ({"seconds": 1e-9}, "seconds of work")],
+    [({"rows": 3}, "its 3 resources"), ({"size": 3000}, "exceed 3000 bytes"), ({"seconds": 1e-9}, "seconds of work")],
 )
 @pytest.mark.parametrize("path", ["Observation?_count=50", EVERYTHING, "Patient?_revinclude=Observation:subject"])
 def test_a_request_past_its_budget_is_refused(served: Served, feed: str, limits: dict[str, float], text: str, path: str) -> None:
@@ -252,3 +252,46 @@ def test_an_error_in_the_work_reaches_who_awaits_it() -> None:
             await task
 
     asyncio.run(main())
+
+
+def test_answers_that_a_client_has_not_taken_count_for_its_next_requests(served: Served, feed: str) -> None:
+    """A client that opens many connections and reads none of them holds one budget of memory, and no other client is refused."""
+    api = limited(served, size=700_000)
+    other = served.app_token("adult", "adult")
+    assert ask(api, served, feed, "Patient/adult").status == ask(api, served, other, "Patient/adult").status == 200
+
+    async def main() -> list[int]:
+        take = asyncio.Event()
+        statuses: list[int] = []
+
+        async def unread(token: str) -> None:
+            async def receive() -> Any:
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+                elif message.get("body"):
+                    await take.wait()
+
+            scope = {"type": "http", "method": "GET", "path": "/" + EVERYTHING, "query_string": b"",
+                     "headers": [(b"authorization", f"Bearer {token}".encode())]}  # fmt: skip
+            await api(scope, receive, send)
+
+        tasks = []
+        for number in range(12):
+            tasks.append(asyncio.create_task(unread(feed)))
+            while len(statuses) == number:
+                await asyncio.sleep(0)
+        refused = statuses.count(503)
+        assert 0 < refused < 12 and statuses == sorted(statuses)
+        tasks.append(asyncio.create_task(unread(other)))
+        while len(statuses) == 12:
+            await asyncio.sleep(0)
+        assert statuses[-1] == 200
+        take.set()
+        await asyncio.gather(*tasks)
+        await unread(feed)
+        return statuses
+
+    assert served.run(main())[-1] == 200
