@@ -21,8 +21,10 @@ from fhir_server.access.authentication import Authenticator
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
-from fhir_server.api import FhirApi, Receive, Scope, Send
+from fhir_server.api import FhirApi, RequestLimits, Scope, Send
 from fhir_server.audit import AuditLog
+from fhir_server.bodies import BodyLimits, Receive
+from fhir_server.budget import BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
 from fhir_server.consent.labeling import Labeler
@@ -43,6 +45,7 @@ from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
+from fhir_server.writing.parser import Parser
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -76,6 +79,7 @@ class Components:
 
     async def close(self) -> None:
         """Write the rest of the audit log and close the store."""
+        await self.service.parser.close()
         await self.auditor.close()
         await self.store.close()
 
@@ -115,6 +119,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         labeler,
         policy,
         cursors,
+        Parser(settings.max_resource_bytes),
         settings.base,
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
@@ -208,7 +213,16 @@ def fhir_api(components: Components) -> FhirApi:
         ("metadata",): capability,
         (".well-known", "smart-configuration"): smart_configuration,
     }
-    return FhirApi(components.service, components.clock, components.auditor, settings.max_body_bytes, public)
+    return FhirApi(components.service, components.clock, components.auditor, request_limits(settings), public)
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """The limits of each request to the FHIR API."""
+    return RequestLimits(
+        BodyLimits(settings.max_body_bytes, settings.max_resource_bytes),
+        BudgetLimits(settings.max_request_seconds, settings.max_request_resources, settings.max_response_bytes),
+        settings.max_client_requests,
+    )
 
 
 def _cursor_key(settings: Settings) -> bytes:

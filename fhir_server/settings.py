@@ -47,7 +47,17 @@ class Settings:
     codes_path  folder with the institution's own code lists, written by ``fhir-server codes import``; empty: none
     secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
                 required to serve in production
-    max_body_bytes      maximum size of a request body, in bytes
+    max_body_bytes      maximum size of the body of a batch or transaction, in bytes
+    max_resource_bytes  maximum size of any other body, in bytes: one resource
+    max_connections     maximum number of connections to one server process
+    max_head_seconds    maximum seconds from the start of a request or connection to the end of the headers
+    max_body_seconds    maximum seconds for a whole body
+    max_quiet_seconds   maximum seconds without another part of a body, or in which a client takes nothing of an answer
+    max_head_bytes      maximum size of the request line and the headers, in bytes
+    max_client_requests     maximum number of requests of one client or person that are served at a time
+    max_request_seconds     maximum seconds of work for one request, all entries of a Bundle together
+    max_request_resources   maximum number of resources that one request reads for its answer
+    max_response_bytes      maximum size of these resources, in bytes
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
@@ -65,7 +75,17 @@ class Settings:
     codes_path: str = ""
     secret_key: str = ""
     max_body_bytes: int = 32 * 1024 * 1024
+    max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
+    max_connections: int = 1000
+    max_head_seconds: int = 20
+    max_body_seconds: int = 300
+    max_quiet_seconds: int = 30
+    max_head_bytes: int = 64 * 1024
+    max_client_requests: int = 16
+    max_request_seconds: int = 10
+    max_request_resources: int = 50_000
+    max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
     breached_passwords_file: str = ""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
 from fhir_server.access import version_numbers, versions
 from fhir_server.access.permissions import Permissions, types_seen_through
 from fhir_server.access.version_numbers import Sight
@@ -231,11 +231,13 @@ class View:
         return not_found(type, id)
 
     async def _visible_versions(self, rows: Sequence[Row]) -> list[VisibleVersion]:
+        if (spending := budget.current()) is not None:
+            spending.take(len(rows), sum([len(row.body) for row in rows]))
         if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction, True) for row in rows]
         shown = await self._shown({target for row in rows for target in _guards(row)})
         admitted = {type: self.permissions.admitted_classes(type) for type in {row.type for row in rows}}
-        return [self._without_hidden_parts(row, admitted[row.type], shown) for row in rows]
+        return await budget.each(lambda row: self._without_hidden_parts(row, admitted[row.type], shown), rows)
 
     async def _shown(self, targets: set[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that do not hide what refers to them: the visible ones, and those that were visible when deleted.

@@ -22,6 +22,7 @@ from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
+from fhir_server.web.connections import ConnectionLimits, LimitedProtocol, open_files
 
 
 @main.command()
@@ -82,7 +83,8 @@ async def _load_demo(components: Components) -> None:
 def _uvicorn_options(host: str, port: int) -> dict[str, Any]:
     return {
         "app": "fhir_server.cli.serve:create_application", "factory": True, "host": host, "port": port, "loop": "uvloop",
-        "http": "httptools", "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
+        "http": "fhir_server.web.connections:LimitedProtocol",
+        "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
         "timeout_graceful_shutdown": 10,
     }  # fmt: skip
 
@@ -102,7 +104,12 @@ class _DemoServer(uvicorn.Server):
 
 def create_application() -> object:
     """Return the application with the environment's settings, for uvicorn's worker processes."""
-    return application(load_settings())
+    settings = load_settings()
+    LimitedProtocol.limits = ConnectionLimits(
+        settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
+        open_files(settings.max_connections),
+    )  # fmt: skip
+    return application(settings)
 
 
 def _this_command() -> str:

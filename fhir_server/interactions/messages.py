@@ -91,11 +91,13 @@ class AuditContext:
     """What the audit log records about a request and only its handler knows.  Handlers fill it in.
 
     ``permissions``  the caller's, after authentication
+    ``just_admitted``  whether nothing was waited for since the permissions were resolved, so that a write may begin with them
     ``entries``      the entries of a batch or transaction
     ``labels``       what a change of labels asked for
     """
 
     permissions: Permissions | None = None
+    just_admitted: bool = False
     entries: list[AuditedEntry] = field(default_factory=list)
     labels: LabelChange | None = None
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.interactions import bundle_json
 from fhir_server.interactions.messages import JSON, Request, Response
@@ -33,10 +34,15 @@ async def search(view: View, request: Request, service: Service) -> Response:
     """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle.  Raises Problem ``forbidden`` or ``invalid``."""
     type = request.path[0]
     pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
-    view.permissions.require(type, "s")
+    admit(view.permissions, type)
     query = parse(type, pairs, request, service)
     body = await page(view, type, query, service)
     return Response(200, body, ((b"content-type", JSON),))
+
+
+def admit(permissions: Permissions, type: str) -> None:
+    """Require a scope to search this type.  Raises Problem ``forbidden``."""
+    permissions.require(type, "s")
 
 
 def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> Query:
@@ -58,9 +64,9 @@ async def page(view: View, type: str, query: Query, service: Service) -> bytes:
     if after is None and end is None:
         total = len(matches)
     total = await _total(view, type, query, total)
-    entries = [bundle_json.entry(version, service.base, body=subset(version.body, query)) for version in matches]
+    entries = await budget.each(lambda version: bundle_json.entry(version, service.base, body=subset(version.body, query)), matches)
     included = await _included(view, query, matches, service)
-    entries += [bundle_json.entry(version, service.base, "include", subset(version.body, query)) for version in included]
+    entries += await budget.each(lambda version: bundle_json.entry(version, service.base, "include", subset(version.body, query)), included)
     return bundle_json.searchset(entries, links=links, total=total)
 
 
@@ -100,7 +106,7 @@ async def _included(view: View, query: Query, matches: Sequence[VisibleVersion],
     included: dict[str, VisibleVersion] = {}
     past: dict[str, VisibleVersion] = {}
     for include in query.includes:
-        references = _references(include, matches, service.base)
+        references = await _references(include, matches, service.base)
         wanted = {(one.type, one.id) for one in references if not one.version and f"{one.type}/{one.id}" not in names}
         for type in sorted({type for type, _ in wanted}):
             ids = frozenset(id for target_type, id in wanted if target_type == type)
@@ -123,10 +129,13 @@ def _add(included: dict[str, VisibleVersion], versions: Iterable[VisibleVersion]
         included.setdefault(f"{version.type}/{version.id}", version)
 
 
-def _references(include: Include, matches: Sequence[VisibleVersion], base: str) -> list[LiteralReference]:
+async def _references(include: Include, matches: Sequence[VisibleVersion], base: str) -> list[LiteralReference]:
     """The references to this server, each once, in the visible bodies that the include's search parameter selects."""
     server = server_base(base)
-    bodies = (jsontext.parse(version.body) for version in matches if version.type == include.type)
-    texts = dict.fromkeys(text for body in bodies for text in index.reference_texts(include.type, include.param, body, base))
+    selected = await budget.each(
+        lambda version: index.reference_texts(include.type, include.param, jsontext.parse(version.body), base),
+        [version for version in matches if version.type == include.type],
+    )
+    texts = dict.fromkeys(text for found in selected for text in found)
     found = (parse_reference(text if (relative := server.relative(text)) is None else relative) for text in texts)
     return [one for one in found if one and one.kind == "relative" and include.target_type in (None, one.type)]

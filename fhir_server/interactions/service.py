@@ -15,6 +15,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
+from fhir_server.writing.parser import Parser
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
@@ -44,14 +45,15 @@ class Service:
     labeler: Labeler
     policy: Policy
     cursors: Cursors
+    parser: Parser
     base: str
     max_entries: int
     new_id: Callable[[], str]
 
-    async def authenticate(self, request: Request, audit: AuditContext) -> None:
-        """Authenticate the caller without reading the body.  Raises Problem ``unauthenticated``."""
+    async def authenticate(self, request: Request, audit: AuditContext) -> Permissions:
+        """Authenticate the caller, before the body is read.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            await self._permissions(snapshot, request, audit)
+            return await self._permissions(snapshot, request, audit)
 
     async def read_with_view(self, request: Request, audit: AuditContext, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
@@ -65,9 +67,10 @@ class Service:
         The job can run more than once.  Raises Problem ``unauthenticated``, or ``busy`` if the caller's permissions change
         during each attempt.
         """
-        for _ in range(_ATTEMPTS):
-            async with self.store.snapshot() as snapshot:
-                permissions = await self._permissions(snapshot, request, audit)
+        for attempt in range(_ATTEMPTS):
+            permissions = audit.permissions if attempt == 0 and audit.just_admitted else None
+            if permissions is None:
+                permissions = await self.authenticate(request, audit)
 
             async def run(tx: Transaction, permissions: Permissions = permissions) -> T:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
@@ -275,7 +276,8 @@ class MemoryStore:
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         state = self.state.copy()
-        result = await job(_Transaction(state))
+        with budget.unbroken():  # another job would begin with the same state
+            result = await job(_Transaction(state))
         self.state = state
         return result
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from time import perf_counter
+from typing import Any, Final, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
+from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
@@ -24,7 +26,28 @@ from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access
 from fhir_server.store.row_order import patient_number
 
 MILLISECONDS: Final = 10_000  # time limit of one query
+_SHORT: Final = 0.05  # seconds up to which a query is not charged to its request
 _VISIBILITY_AND_ENTRIES: Final = docs.VISIBILITY | docs.ENTRIES
+
+
+T = TypeVar("T")
+
+
+def _milliseconds() -> int:
+    """The time limit of the next query: MILLISECONDS, or the rest of the request's budget."""
+    spending = budget.current()
+    return MILLISECONDS if spending is None else max(1, int(min(MILLISECONDS, 1000 * spending.remaining())))
+
+
+async def _charged(query: Awaitable[T]) -> T:
+    """Await a query, and charge its time to the request if it is long.  Short ones wait for the network and for other requests."""
+    began = perf_counter()
+    try:
+        return await query
+    finally:
+        seconds = perf_counter() - began
+        if seconds > _SHORT and (spending := budget.current()) is not None:
+            spending.charge(seconds)
 
 
 class MongoSnapshot:
@@ -41,16 +64,16 @@ class MongoSnapshot:
         self._classes: tuple[str, ...] | None = None
 
     async def _find_in(self, collection: AsyncCollection[Document], query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
-        found = collection.find(query, fields, session=self._session, max_time_ms=MILLISECONDS, **more)
-        return await self._check_primary(await found.to_list())
+        found = collection.find(query, fields, session=self._session, max_time_ms=_milliseconds(), **more)
+        return await self._check_primary(await _charged(found.to_list()))
 
     async def _find_current(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         return await self._find_in(self._connection.resources, query, fields, **more)
 
     async def _aggregate(self, pipeline: list[dict[str, Any]], collection: AsyncCollection[Document] | None = None) -> list[Document]:
         source = self._connection.resources if collection is None else collection
-        found = await source.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
-        return await self._check_primary(await found.to_list())
+        found = await _charged(source.aggregate(pipeline, session=self._session, maxTimeMS=_milliseconds(), allowDiskUse=True))
+        return await self._check_primary(await _charged(found.to_list()))
 
     async def _check_primary(self, found: list[Document]) -> list[Document]:
         """Return ``found``.  After the first query, check that the primary answered it."""

@@ -1,6 +1,7 @@
 """The SQLite store, which is the default.  URL ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
 
-Reads run on the calling thread, each snapshot on its own connection (8 µs; another thread would cost ten times that).
+Reads run on the calling thread, each snapshot on its own connection (8 µs; another thread would cost ten times that), except
+for those that take long (:mod:`~fhir_server.store.sqlite.long_reads`).
 Writes go through :mod:`~fhir_server.store.sqlite.writer`.  Any number of processes may share the file.
 """
 
@@ -11,10 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from fhir_server import budget
 from fhir_server.store import Transaction
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.key_value import SqliteKeyValues
-from fhir_server.store.sqlite.reader import SECONDS, SqliteSnapshot
+from fhir_server.store.sqlite.long_reads import LongReads, ReadingSnapshot
+from fhir_server.store.sqlite.reader import SECONDS
 from fhir_server.store.sqlite.schema import open_connection, prepare
 from fhir_server.store.sqlite.writer import Job, Writer, as_plain_job
 
@@ -36,7 +39,7 @@ class _BorrowedSnapshot:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
-    async def __aenter__(self) -> SqliteSnapshot:
+    async def __aenter__(self) -> ReadingSnapshot:
         self._snapshot = self._store.borrow_snapshot()
         self._snapshot.connection.execute("BEGIN DEFERRED")
         return self._snapshot
@@ -54,7 +57,8 @@ class SqliteStore:
         self._path = path
         self._seconds = seconds
         self._writer = Writer(path)
-        self._idle: list[SqliteSnapshot] = []
+        self._long_reads = LongReads()
+        self._idle: list[ReadingSnapshot] = []
         self._names: Names | None = None
         self.key_values = SqliteKeyValues(self.rows, self.run)
 
@@ -67,20 +71,20 @@ class SqliteStore:
     def snapshot(self) -> _BorrowedSnapshot:
         return _BorrowedSnapshot(self)
 
-    def borrow_snapshot(self) -> SqliteSnapshot:
+    def borrow_snapshot(self) -> ReadingSnapshot:
         """Return an idle snapshot, or a new one if none is idle.  Give it back with :meth:`return_snapshot`."""
         try:
             return self._idle.pop()
         except IndexError:
             return self._open_snapshot()
 
-    def _open_snapshot(self) -> SqliteSnapshot:
+    def _open_snapshot(self) -> ReadingSnapshot:
         connection = open_connection(self._path, reading=True)
         names = Names(connection, self._names)
         self._names = self._names or names
-        return SqliteSnapshot(connection, names, seconds=self._seconds)
+        return ReadingSnapshot(connection, names, self._long_reads, seconds=self._seconds)
 
-    def return_snapshot(self, snapshot: SqliteSnapshot) -> None:
+    def return_snapshot(self, snapshot: ReadingSnapshot) -> None:
         """Keep the snapshot for later use, or close it if enough are idle."""
         if len(self._idle) < _MAX_IDLE:
             self._idle.append(snapshot)
@@ -96,7 +100,7 @@ class SqliteStore:
             self.return_snapshot(snapshot)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
-        result: T = await self._writer.run(as_plain_job(job))
+        result: T = await self._writer.run(budget.on_account(as_plain_job(job)))
         return result
 
     async def run(self, job: Job) -> Any:
@@ -118,6 +122,7 @@ class SqliteStore:
         return tuple((n, line) for n, line in self.rows(sql, ("journal:" + log, after, limit)))
 
     async def close(self) -> None:
+        self._long_reads.close()
         self._writer.close()
         for snapshot in self._idle:
             snapshot.connection.close()
