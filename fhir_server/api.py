@@ -78,6 +78,7 @@ class FhirApi:
         audit = AuditContext()
         try:
             request = await self._read_request(scope, receive)
+            audit.with_write = self._audit_log.with_write(request, audit)
             response = await self._handle(request, audit)
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
@@ -87,9 +88,19 @@ class FhirApi:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
             headers = ((b"content-type", JSON), *_COMMON)
-        if request is not None:
+        answer = Response(response.status, response.body, headers, response.stream)
+        return answer if request is None else await self._record(request, audit, answer)
+
+    async def _record(self, request: Request, audit: AuditContext, response: Response) -> Response:
+        """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded."""
+        if audit.recorded == response.status:
+            return response
+        try:
             await self._audit_log.record_request(request, audit, response.status)
-        return Response(response.status, response.body, headers, response.stream)
+        except Problem as problem:
+            headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS[503])
+            return Response(problem.status, problem.outcome(), headers)
+        return response
 
     async def _handle(self, request: Request, audit: AuditContext) -> Response:
         document = self._documents.get(request.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -16,6 +16,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import VisibleVersion
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
+from fhir_server.store import Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
@@ -93,11 +94,15 @@ class AuditContext:
     ``permissions``  the caller's, after authentication
     ``entries``      the entries of a batch or transaction
     ``labels``       what a change of labels asked for
+    ``with_write``   adds the request's line, with its HTTP status, to the transaction of its write; returns whether it did
+    ``recorded``     the status in a line that was stored with the write, or 0
     """
 
     permissions: Permissions | None = None
     entries: list[AuditedEntry] = field(default_factory=list)
     labels: LabelChange | None = None
+    with_write: Callable[[Transaction, int], bool] | None = None
+    recorded: int = 0
 
 
 def media_type(header: str) -> str:

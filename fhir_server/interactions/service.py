@@ -12,7 +12,7 @@ from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.writing.writer import ResourceWriter
@@ -69,12 +69,15 @@ class Service:
             async with self.store.snapshot() as snapshot:
                 permissions = await self._permissions(snapshot, request, audit)
 
-            async def run(tx: Transaction, permissions: Permissions = permissions) -> T:
+            async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, int]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)
-                return await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+                result = await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+                status = result.status if isinstance(result, Response) else 200  # of a transaction
+                return result, status if audit.with_write and audit.with_write(tx, status) else 0
 
             try:
-                return await self.store.write(run)
+                result, audit.recorded = await self.store.write(run)
+                return result
             except PermissionsChangedError:
                 continue
         raise Problem("busy", "The server is busy; try again.")

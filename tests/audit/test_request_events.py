@@ -1,4 +1,4 @@
-"""The audit events of requests: who requested what and for whom, in chains that show changed or missing lines."""
+"""The audit events of requests: who requested what and for whom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.audit import LOG_NAME, broken_links
+from fhir_server.audit import LOG_NAME
 from fhir_server.resources.validate import check
 from tests.served import Served
 
@@ -55,30 +55,6 @@ def test_operations_are_recorded_with_record_and_query(served: Served) -> None:
     assert [entity.get("what", {}).get("reference") for entity in entities] == ["Patient/teen", "Group/none", None, None]
     events = [json.loads(line)["event"] for _, line in lines(served)]
     assert {event["action"] for event in events} == {"E"} and all(check("AuditEvent", event) == () for event in events)
-
-
-def test_removed_or_altered_line_breaks_the_chain(served: Served) -> None:
-    for _ in range(4):
-        served.get(served.token(), "Patient/adult")
-    kept = lines(served)
-    assert len(kept) == 4 and broken_links(kept) == []
-    assert broken_links([kept[0], *kept[2:]]) == [kept[2][0]]
-    altered = (kept[1][0], kept[1][1].replace(b"Patient/adult", b"Patient/other"))
-    assert broken_links([kept[0], altered, *kept[2:]]) == [kept[2][0]]
-
-
-def test_failed_audit_writes_are_retried(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(*_: Any) -> None:
-        raise OSError("no space left")
-
-    served.get(served.token(), "Patient/adult")
-    with monkeypatch.context() as patch:
-        patch.setattr(served.parts.store, "append_log", full)
-        with pytest.raises(OSError, match="no space"):
-            served.run(served.parts.auditor.flush())
-    served.get(served.token(), "Patient/adult")
-    kept = lines(served)
-    assert len(kept) == 2 and broken_links(kept) == []
 
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])

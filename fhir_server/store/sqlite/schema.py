@@ -102,6 +102,11 @@ UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid
 PRAGMA user_version = 2;
 """
 
+# The keys by which lines of a log are found.  Lines of earlier versions of this program have none, so no step converts them.
+_LOG_KEYS: Final = (
+    "CREATE TABLE IF NOT EXISTS log_key(journal INTEGER, key TEXT, n INTEGER, PRIMARY KEY(journal, key, n)) STRICT, WITHOUT ROWID"
+)
+
 # With wal_autocheckpoint 4000 the longest commit takes about 25 ms; with 1000 it takes 13 ms, but a create costs 7% more.
 _SETTINGS: Final = """
 PRAGMA synchronous = FULL;
@@ -139,6 +144,7 @@ def prepare(path: Path) -> None:
                 connection.execute(_TABLES).fetchall()
             elif version < VERSION:
                 connection.execute(_UPGRADE).fetchall()
+            connection.execute(_LOG_KEYS)
     finally:
         connection.close()
 
