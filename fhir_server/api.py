@@ -92,7 +92,10 @@ class FhirApi:
         return answer if request is None else await self._record(request, audit, answer)
 
     async def _record(self, request: Request, audit: AuditContext, response: Response) -> Response:
-        """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded."""
+        """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded.
+
+        Of a response that is sent in parts, each part is recorded too before it is sent.
+        """
         if audit.recorded == response.status:
             return response
         try:
@@ -100,7 +103,19 @@ class FhirApi:
         except Problem as problem:
             headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS[503])
             return Response(problem.status, problem.outcome(), headers)
+        if response.stream is not None:
+            audit.shown.clear()
+            response.stream = self._recorded_parts(request, audit, response.status, response.stream)
         return response
+
+    async def _recorded_parts(
+        self, request: Request, audit: AuditContext, status: int, parts: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        async for part in parts:
+            if audit.shown:
+                await self._audit_log.record_request(request, audit, status)
+                audit.shown.clear()
+            yield part
 
     async def _handle(self, request: Request, audit: AuditContext) -> Response:
         document = self._documents.get(request.path)
@@ -122,7 +137,8 @@ class FhirApi:
             raise self._too_large()
         body = await self._read_body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
         segments = tuple(segment for segment in path.split("/") if segment)
-        return Request(scope["method"], segments, parse_query(scope["query_string"]), headers, body, self._clock())
+        address = str(scope["client"][0]) if scope.get("client") else ""
+        return Request(scope["method"], segments, parse_query(scope["query_string"]), headers, body, self._clock(), address)
 
     async def _read_body(self, receive: Receive) -> bytes:
         parts, size = [], 0

@@ -48,13 +48,21 @@ class VisiblePage(NamedTuple):
     total: int | None = None
 
 
-class View:
-    """What a caller with these permissions sees in this snapshot at the instant ``now`` (microseconds)."""
+ShownRow = tuple[tuple[str, ...], str, str]
+"""The patients, the type and the id of a row that a View gave out."""
 
-    def __init__(self, snapshot: Snapshot, permissions: Permissions, now: int) -> None:
+
+class View:
+    """What a caller with these permissions sees in this snapshot at the instant ``now`` (microseconds).
+
+    ``shown`` lists each row that it gives out, for the audit log.
+    """
+
+    def __init__(self, snapshot: Snapshot, permissions: Permissions, now: int, shown: list[ShownRow] | None = None) -> None:
         self._snapshot = snapshot
         self.permissions = permissions
         self.now = now
+        self.shown: list[ShownRow] = [] if shown is None else shown
         self._referred: dict[str, frozenset[str]] = {}  # by type: ids of common rows to which visible rows refer
 
     async def read(self, type: str, id: str) -> VisibleVersion:
@@ -193,6 +201,7 @@ class View:
         return not_found(type, id)
 
     async def _visible_versions(self, rows: Sequence[Row]) -> list[VisibleVersion]:
+        self.shown += [(row.patients, row.type, row.id) for row in rows]
         if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction, True) for row in rows]
         shown = await self._shown({target for row in rows for target in _guards(row)})

@@ -58,7 +58,7 @@ async def _batch_entry(
         entry = _parse_entry(value, text, index, request, service, links, batch=True)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
-    response = await _process_batch_request(entry.request, service)
+    response = await _process_batch_request(entry.request, service, AuditContext(shown=audit.shown))
     audit.entries.append(_audited(entry, response.status))
     return response
 
@@ -68,13 +68,13 @@ def _audited(entry: BundleEntry, status: int = 0) -> AuditedEntry:
     return AuditedEntry(msgspec.structs.replace(entry.request, body=b""), status)
 
 
-async def _process_batch_request(request: Request, service: Service) -> Response:
+async def _process_batch_request(request: Request, service: Service, audit: AuditContext) -> Response:
     """Handle a batch entry as a request of its own.  The audit log records it with the Bundle."""
     try:
         route = match_route(request)
         if not route.batchable:
             raise Problem("invalid", "This request cannot be part of a batch.")
-        return await route.handle(request, service, AuditContext())
+        return await route.handle(request, service, audit)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
 

@@ -57,7 +57,7 @@ class Service:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
             permissions = await self._permissions(snapshot, request, audit)
-            return await job(View(snapshot, permissions, request.now))
+            return await job(View(snapshot, permissions, request.now, audit.shown))
 
     async def write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
         """Run ``job`` in a transaction, with the caller's View of this transaction.
@@ -70,7 +70,7 @@ class Service:
                 permissions = await self._permissions(snapshot, request, audit)
 
             async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, int]:
-                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)
+                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
                 result = await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
                 status = result.status if isinstance(result, Response) else 200  # of a transaction
                 return result, status if audit.with_write and audit.with_write(tx, status) else 0
@@ -84,7 +84,7 @@ class Service:
 
     async def view_in_transaction(self, view: View, tx: Transaction) -> View:
         """The same caller's View after writes of the transaction, with permissions that include the changed data."""
-        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now)
+        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now, view.shown)
 
     async def _permissions(self, snapshot: Snapshot, request: Request, audit: AuditContext) -> Permissions:
         audit.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)
