@@ -18,6 +18,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
+from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
@@ -39,6 +40,7 @@ from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
@@ -128,6 +130,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         settings.base,
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
+        AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 

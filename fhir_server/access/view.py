@@ -20,6 +20,7 @@ from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Snapshot
+from fhir_server.store.logs import AUDIT_LOG
 
 
 class VisibleVersion(msgspec.Struct, frozen=True):
@@ -168,6 +169,10 @@ class View:
             if ids := frozenset(target.partition("/")[2] for target in targets if target.startswith(type + "/")):
                 await self._look_up_referred(type, ids)
         return await self._snapshot.visible(targets, lambda type: self._visibility(type, "rs"))
+
+    async def audit_lines_unfiltered(self, key: str | None, before: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """Lines of the audit log, newest first: for :mod:`~fhir_server.access.audit_trail` alone, which decides what the caller sees."""
+        return await self._snapshot.log_lines_unfiltered(AUDIT_LOG, key, before=before, limit=limit)
 
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition, in which references match visible rows only.  Raises Problem ``invalid`` if the caller may not ask it."""

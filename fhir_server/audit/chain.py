@@ -21,8 +21,9 @@ import msgspec
 from fhir_server.errors import Problem
 from fhir_server.smart.core.encryption import derive_key
 from fhir_server.store import LogEntry
+from fhir_server.store.logs import AUDIT_LOG
 
-LOG_NAME: Final = "audit"
+LOG_NAME: Final = AUDIT_LOG
 BEGINS: Final = b'{"mac":"'
 WRONG_KEY: Final = (
     "The audit log was written with another FHIR_SERVER_SECRET_KEY, or its head was changed. Set the right key."

@@ -42,12 +42,13 @@ def _entry(members: Mapping[str, Any]) -> LogEntry:
 
 
 def keys(event: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of an entry with this AuditEvent: the user that asked, and each patient that it names."""
+    """The keys of an entry with this AuditEvent: each patient that it names, alone and with the user that asked."""
     agents, entities = event["agent"], event.get("entity", ())
     named = [agent["who"].get("reference", "") for agent in agents if "who" in agent]
     named += [entity["what"].get("reference", "") for entity in entities if "what" in entity]
-    found = [f"user/{agents[0].get('altId', '')}", *(name for name in named if name.startswith("Patient/"))]
-    return tuple(dict.fromkeys(found))
+    patients = dict.fromkeys(name for name in named if name.startswith("Patient/"))
+    user = agents[0].get("altId", "")
+    return tuple(key for patient in patients for key in (patient, f"user/{user}/{patient}"))
 
 
 def keys_of_line(line: bytes) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator, PermissionsChangedError
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
@@ -37,6 +38,7 @@ class Service:
     ``base``         the FHIR base URL, without a slash at its end
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
+    ``audit_trail``  reads the audit log for callers
     """
 
     store: Store
@@ -47,6 +49,7 @@ class Service:
     base: str
     max_entries: int
     new_id: Callable[[], str]
+    audit_trail: AuditTrail
 
     async def authenticate(self, request: Request, audit: AuditContext) -> None:
         """Authenticate the caller without reading the body.  Raises Problem ``unauthenticated``."""

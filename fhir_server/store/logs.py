@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 HEAD: Final = "log-head"
+AUDIT_LOG: Final = "audit"
 
 
 class LogEntry(NamedTuple):
