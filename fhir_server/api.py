@@ -116,6 +116,7 @@ class FhirApi:
         audit = AuditContext()
         try:
             request = self._head(scope)
+            audit.with_write = self._audit_log.with_write(request, audit)
             work = self._handle(request, scope["query_string"], receive, audit)
             response = await self._in_turn(work, client, spending)
             if response.stream is not None:
@@ -130,9 +131,34 @@ class FhirApi:
             headers = ((b"content-type", JSON), *_COMMON)
         if audit.permissions is not None:
             self._clients.put(_authorization(scope), _client_of(audit.permissions))
-        if request is not None:
+        answer = Response(response.status, response.body, headers, response.stream)
+        return answer if request is None else await self._record(request, audit, answer)
+
+    async def _record(self, request: Request, audit: AuditContext, response: Response) -> Response:
+        """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded.
+
+        Of a response that is sent in parts, each part is recorded too before it is sent.
+        """
+        if audit.recorded == response.status:
+            return response
+        try:
             await self._audit_log.record_request(request, audit, response.status)
-        return Response(response.status, response.body, headers, response.stream)
+        except Problem as problem:
+            headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS[503])
+            return Response(problem.status, problem.outcome(), headers)
+        if response.stream is not None:
+            audit.shown.clear()
+            response.stream = self._recorded_parts(request, audit, response.status, response.stream)
+        return response
+
+    async def _recorded_parts(
+        self, request: Request, audit: AuditContext, status: int, parts: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        async for part in parts:
+            if audit.shown:
+                await self._audit_log.record_request(request, audit, status)
+                audit.shown.clear()
+            yield part
 
     def _budget(self, client: str) -> Budget:
         held = self._held.get(client)
@@ -172,7 +198,8 @@ class FhirApi:
         path = scope["path"][len(scope.get("root_path", "")) :]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         segments = tuple(segment for segment in path.split("/") if segment)
-        return Request(scope["method"], segments, (), headers, b"", self._clock())
+        address = str(scope["client"][0]) if scope.get("client") else ""
+        return Request(scope["method"], segments, (), headers, b"", self._clock(), address)
 
     async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext) -> Response:
         document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None

@@ -13,16 +13,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
+from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
 from fhir_server.api import FhirApi, RequestLimits, Scope, Send
 from fhir_server.audit import AuditLog
+from fhir_server.audit.chain import ChainKeys
 from fhir_server.bodies import BodyLimits, Receive
 from fhir_server.budget import BudgetLimits
 from fhir_server.clock import Clock
@@ -39,7 +42,9 @@ from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
@@ -73,6 +78,7 @@ class Components:
         await self.store.prepare()
         if self.settings.mode != "test":
             write_times.warn_if_behind(await self.store.latest_time(), self.clock())
+        await self.auditor.prepare()
         await signing_keys.prepare(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)
@@ -80,8 +86,10 @@ class Components:
     async def close(self) -> None:
         """Write the rest of the audit log and close the store."""
         await self.service.parser.close()
-        await self.auditor.close()
-        await self.store.close()
+        try:
+            await self.auditor.close()
+        finally:
+            await self.store.close()
 
 
 def build_components(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Components:
@@ -95,7 +103,14 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
     store.key_values.now = clock
     labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path, settings.codes_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)
-    auditor = AuditLog(store)
+    auditor = AuditLog(
+        store,
+        ChainKeys(settings.secret_key),
+        durable=settings.audit == "durable",
+        anchor_file=Path(settings.audit_anchor_file) if settings.audit_anchor_file else None,
+        policy=policy.version,
+        now=clock,
+    )
     smart = SmartContext(
         store,
         settings.origin,
@@ -123,6 +138,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         settings.base,
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
+        AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
@@ -135,6 +151,7 @@ def application(settings: Settings) -> RootApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await components.prepare()
+        await components.smart.record(SecurityEvent("start-server"))
         api.prepare()
         # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
@@ -142,7 +159,10 @@ def application(settings: Settings) -> RootApp:
         purging = asyncio.create_task(_purge_expired(components))
         yield
         purging.cancel()
-        await components.close()
+        try:
+            await components.smart.record(SecurityEvent("stop-server"))
+        finally:
+            await components.close()
 
     pages = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     pages.add_exception_handler(Problem, busy_handler(components.smart))

@@ -62,6 +62,8 @@ class Settings:
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
+    audit       ``durable`` (no answer before its audit line is stored) or ``batched``
+    audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
     """
 
     store: str = "sqlite:///data/fhir.sqlite"
@@ -88,6 +90,8 @@ class Settings:
     max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
     breached_passwords_file: str = ""
+    audit: Literal["durable", "batched"] = "durable"
+    audit_anchor_file: str = ""
 
     @property
     def base(self) -> str:
@@ -141,6 +145,8 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_MODE must be one of {', '.join(get_args(Mode))}, not {settings.mode!r}.")
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
+    if settings.audit not in ("durable", "batched"):
+        raise ValueError(f"FHIR_SERVER_AUDIT must be durable or batched, not {settings.audit!r}.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:

@@ -157,7 +157,8 @@ async def call(api: Any, method: str, path: str, query: bytes, headers: Mapping[
 
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     raw.append((b"content-length", str(len(body)).encode()))
-    await api({"type": "http", "method": method, "path": path, "query_string": query, "headers": raw}, receive, send)
+    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": raw, "client": ("192.0.2.7", 4711)}
+    await api(scope, receive, send)
     response_headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], response_headers, b"".join(message.get("body", b"") for message in sent[1:]))
 

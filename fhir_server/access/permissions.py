@@ -188,6 +188,21 @@ class Permissions:
             clauses += self._compile_referred(type, interactions, referred)
         return Visibility(clauses, now)
 
+    def audit_visibility(self, interactions: str, now: int) -> Visibility:
+        """The AuditEvents of the audit log that scopes for any of ``interactions`` cover, by patient and by the scopes' conditions.
+
+        Its only class is 0: what the caller sees of a line is decided before (:mod:`~fhir_server.access.audit_projection`).
+        """
+        scopes = [scope for interaction in INTERACTIONS if interaction in interactions for scope in self.scopes("AuditEvent", interaction)]
+        levels = {level: [scope for scope in scopes if scope.level == level] for level in sorted({scope.level for scope in scopes})}
+        return Visibility(
+            tuple(
+                VisibilityClause(self._patients_at_level(level), frozenset({0}), False, self._any_scope_condition("AuditEvent", covering))
+                for level, covering in levels.items()
+            ),
+            now,
+        )
+
     def seen_through(self, type: str) -> tuple[tuple[str, str], ...]:
         """The (type, search parameter) of the references by which the caller sees further rows of ``type``."""
         return catalog()[type].seen_through if type in types_seen_through() and self._referred_classes(type) else ()

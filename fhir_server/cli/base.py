@@ -79,10 +79,20 @@ def run_with_components(job: Callable[[Components], Awaitable[T]], settings: Set
         raise click.ClickException(str(error)) from None
 
 
-def with_audit_event(job: Callable[[Components], Awaitable[T]], event: SecurityEvent) -> Callable[[Components], Awaitable[T]]:
-    """Return a job that runs ``job`` and then records ``event``.  The event is a failure if ``job`` returns False."""
+def with_audit_event(
+    job: Callable[[Components], Awaitable[T]], event: SecurityEvent, *, first: bool = False
+) -> Callable[[Components], Awaitable[T]]:
+    """Return a job that runs ``job`` and then records ``event``.  The event is a failure if ``job`` returns False.
+
+    With ``first`` it is recorded before, because the job shows data.  The job does not run if the audit log cannot be written:
+    ValueError.
+    """
 
     async def run_and_record(components: Components) -> T:
+        await components.auditor.prepare()
+        if first:
+            await components.smart.record(event)
+            return await job(components)
         result = await job(components)
         await components.smart.record(msgspec.structs.replace(event, done=result is not False))
         return result

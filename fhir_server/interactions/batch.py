@@ -55,7 +55,7 @@ async def _batch_entry(
         entry = await _parse_entry(value, text, index, request, service, links, batch=True)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
-    response = await _process_batch_request(entry.request, service)
+    response = await _process_batch_request(entry.request, service, AuditContext(shown=audit.shown))
     audit.entries.append(_audited(entry, response.status))
     return response
 
@@ -65,7 +65,7 @@ def _audited(entry: BundleEntry, status: int = 0) -> AuditedEntry:
     return AuditedEntry(msgspec.structs.replace(entry.request, body=b""), status)
 
 
-async def _process_batch_request(request: Request, service: Service) -> Response:
+async def _process_batch_request(request: Request, service: Service, audit: AuditContext) -> Response:
     """Handle a batch entry as a request of its own, on the Bundle's budget.  The audit log records it with the Bundle."""
     try:
         if (spending := budget.current()) is not None:
@@ -74,7 +74,7 @@ async def _process_batch_request(request: Request, service: Service) -> Response
         route = match_route(request)
         if not route.batchable:
             raise Problem("invalid", "This request cannot be part of a batch.")
-        return await route.handle(request, service, AuditContext())
+        return await route.handle(request, service, audit)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
 

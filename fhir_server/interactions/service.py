@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator, PermissionsChangedError
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.writing.parser import Parser
@@ -38,6 +39,7 @@ class Service:
     ``base``         the FHIR base URL, without a slash at its end
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
+    ``audit_trail``  reads the audit log for callers
     """
 
     store: Store
@@ -49,6 +51,7 @@ class Service:
     base: str
     max_entries: int
     new_id: Callable[[], str]
+    audit_trail: AuditTrail
 
     async def authenticate(self, request: Request, audit: AuditContext) -> Permissions:
         """Authenticate the caller, before the body is read.  Raises Problem ``unauthenticated``."""
@@ -59,7 +62,7 @@ class Service:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
             permissions = await self._permissions(snapshot, request, audit)
-            return await job(View(snapshot, permissions, request.now))
+            return await job(View(snapshot, permissions, request.now, audit.shown))
 
     async def write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
         """Run ``job`` in a transaction, with the caller's View of this transaction.
@@ -72,19 +75,22 @@ class Service:
             if permissions is None:
                 permissions = await self.authenticate(request, audit)
 
-            async def run(tx: Transaction, permissions: Permissions = permissions) -> T:
-                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)
-                return await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+            async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, int]:
+                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
+                result = await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+                status = result.status if isinstance(result, Response) else 200  # of a transaction
+                return result, status if audit.with_write and audit.with_write(tx, status) else 0
 
             try:
-                return await self.store.write(run)
+                result, audit.recorded = await self.store.write(run)
+                return result
             except PermissionsChangedError:
                 continue
         raise Problem("busy", "The server is busy; try again.")
 
     async def view_in_transaction(self, view: View, tx: Transaction) -> View:
         """The same caller's View after writes of the transaction, with permissions that include the changed data."""
-        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now)
+        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now, view.shown)
 
     async def _permissions(self, snapshot: Snapshot, request: Request, audit: AuditContext) -> Permissions:
         audit.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from fhir_server.store.interface import KeyValueStore, Snapshot, Store, Transaction, system_now
+from fhir_server.store.logs import LinkEntries, LogEntry
 from fhir_server.store.rows import (
     GuardedReference,
     IndexedRow,
@@ -23,6 +24,8 @@ __all__ = [
     "IndexedRow",
     "KeyValueStore",
     "LabeledElement",
+    "LinkEntries",
+    "LogEntry",
     "Page",
     "PermissionEpoch",
     "Row",

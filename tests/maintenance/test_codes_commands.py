@@ -42,7 +42,7 @@ def test_import_names_refused_rows_and_records_an_audit_event(run: Run, tmp_path
     assert "line 3: '20447-9': a list of sensitive codes has it (HIV)" in done.output
     assert "1 rows imported into 1 lists, 1 refused." in done.output and "fhir-server relabel" in done.output
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["ordinary-our-visits.json"]
-    event = json.loads(run("journal").output.partition("\t")[2])["event"]
+    event = json.loads(run("journal").output.splitlines()[0].partition("\t")[2])["event"]
     assert event["subtype"][0]["code"] == "import-codes"
     assert "our-visits" in json.dumps(event["entity"]) and "sha256" in json.dumps(event["entity"])
 

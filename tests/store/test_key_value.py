@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fhir_server.store import Store
+from fhir_server.store import LogEntry, Store
 from tests.store.conftest import RunScenario
 
 
@@ -84,9 +84,9 @@ def test_delete_family_removes_its_values_and_advances_epoch(run: RunScenario) -
 
 def test_log_returns_lines_in_order_and_from_any_position(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
-        await store.append_log("audit", [b"1", b"2"])
-        await store.append_log("other", [b"x"])
-        await store.append_log("audit", iter([b"3"]))
+        await store.append_log("audit", [LogEntry(b"1"), LogEntry(b"2")])
+        await store.append_log("other", [LogEntry(b"x")])
+        await store.append_log("audit", iter([LogEntry(b"3")]))
         lines = await store.read_log("audit")
         assert [line for _, line in lines] == [b"1", b"2", b"3"]
         numbers = [number for number, _ in lines]
@@ -103,7 +103,7 @@ def test_log_returns_lines_in_order_and_from_any_position(run: RunScenario) -> N
 def test_concurrent_appends_keep_every_line(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         async def one(number: int) -> Any:
-            await store.append_log("audit", [f"{number}a".encode(), f"{number}b".encode()])
+            await store.append_log("audit", [LogEntry(f"{number}a".encode()), LogEntry(f"{number}b".encode())])
 
         await asyncio.gather(*(one(number) for number in range(50)))
         lines = [line for _, line in await store.read_log("audit")]

@@ -43,6 +43,14 @@ SecurityEventKind = Literal[
     "remove-organisation",
     "rotate-keys",
     "import-codes",
+    "start-server",
+    "stop-server",
+    "load",
+    "export",
+    "relabel",
+    "copy-store",
+    "read-audit",
+    "restart-audit",
 ]
 
 

@@ -14,7 +14,8 @@ from typing import Any, Final, TypeVar
 
 from pymongo.errors import ConfigurationError
 
-from fhir_server.store import Transaction
+from fhir_server.store import LinkEntries, LogEntry, Transaction
+from fhir_server.store.logs import unlinked
 from fhir_server.store.mongodb.failures import busy_if_transient
 from fhir_server.store.mongodb.key_value import MongoKeyValues, MongoLogs
 from fhir_server.store.mongodb.reader import MongoSnapshot
@@ -57,8 +58,8 @@ class MongoStore:
         await self.connection.ensure_ready()
         return await self._runner.run(job)
 
-    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
-        await self._logs.append(log, lines)
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+        await self._logs.append(log, entries, link)
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         return await self._logs.read(log, after, limit)

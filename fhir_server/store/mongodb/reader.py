@@ -101,6 +101,13 @@ class MongoSnapshot:
     async def _with_entries(self, names: list[str]) -> list[Document]:
         return await self._find_current({"_id": {"$in": names}}, _VISIBILITY_AND_ENTRIES)
 
+    async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
+        query: Query = {"journal": log} if key is None else {"journal": log, "keys": key}
+        if before is not None:
+            query["n"] = {"$lt": before}
+        found = await self._find_in(self._connection.journal, query, {"n": 1, "line": 1}, sort={"n": -1}, limit=limit)
+        return tuple((document["n"], document["line"]) for document in found)
+
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:

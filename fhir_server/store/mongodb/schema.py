@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Final
+from urllib.parse import quote
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
@@ -16,6 +17,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
+from fhir_server.store.logs import HEAD
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
 from fhir_server.store.mongodb.upgrades import STEPS
@@ -76,12 +78,22 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
         _index("expires", "expires"),
         _index("gone", "gone", expireAfterSeconds=0),
     ),
-    "journal": (_index("line", "journal", "n"),),
+    "journal": (_index("line", "journal", "n"), _index("keys", "journal", "keys", "n", sparse=True)),
 }
 
 
 # Indexes of earlier versions of this program, which those above replace.
 _FORMER_INDEXES: Final = ("token", "reference", "token_param", "date_of_patient", "others")
+
+
+def record_id(kind: str, key: str) -> str:
+    """The ``_id`` of a key-value record."""
+    return f"{quote(kind, safe='')}/{key}"
+
+
+def head_id(log: str) -> str:
+    """The ``_id`` of the record that holds the head of a log."""
+    return record_id(HEAD, log)
 
 
 class Connection:

@@ -8,23 +8,25 @@ one is repeated.  So that many can read one row, a reader writes one of several 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, VersionStamp, row_order
+from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
+from fhir_server.store.logs import HEAD
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, head_id, patient_counter
 from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
@@ -268,14 +270,26 @@ class MongoTransaction(MongoSnapshot):
         if found:
             await self._connection.secrets.bulk_write([DeleteOne({"_id": record["_id"]}) for record in found], session=self._session)
 
-    async def append_log(self, log: str, lines: list[bytes]) -> None:
-        """Append lines to a log under the next numbers."""
-        name = f"journal/{log}"
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+        return False  # concurrent transactions would conflict at the head of the log
+
+    async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> None:
+        """Append entries to a log under the next numbers.  Of two transactions that do so, one is repeated."""
+        name, key = f"journal/{log}", head_id(log)
         counter = await self._connection.counters.find_one({"_id": name}, session=self._session)
         last = counter["value"] if counter else 0
+        record = await self._connection.secrets.find_one({"_id": key}, {"value": 1}, session=self._session)
+        head = record["value"] if record else None
+        lines, new_head = link(head, entries)
         self._increments[name] = len(lines)
-        documents = [{"_id": f"{name}/{n:012}", "journal": log, "n": n, "line": line} for n, line in enumerate(lines, last + 1)]
+        documents = [
+            {"_id": f"{name}/{n:012}", "journal": log, "n": n, "line": line} | ({"keys": sorted(set(entry.keys))} if entry.keys else {})
+            for n, (entry, line) in enumerate(zip(entries, lines, strict=True), last + 1)
+        ]
         await self._connection.journal.insert_many(documents, session=self._session)
+        if new_head is not None and new_head != head:
+            document = {"kind": HEAD, "key": log, "value": new_head, "expires": MAX_INSTANT, "family": ""}
+            await self._connection.secrets.replace_one({"_id": key}, document, upsert=True, session=self._session)
 
     async def _flush(self) -> None:
         """Send the rows collected so far."""

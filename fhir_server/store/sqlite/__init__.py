@@ -13,12 +13,14 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from fhir_server import budget
-from fhir_server.store import Transaction
+from fhir_server.store import LinkEntries, LogEntry, Transaction
+from fhir_server.store.logs import unlinked
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.key_value import SqliteKeyValues
 from fhir_server.store.sqlite.long_reads import LongReads, ReadingSnapshot
 from fhir_server.store.sqlite.reader import SECONDS
 from fhir_server.store.sqlite.schema import open_connection, prepare
+from fhir_server.store.sqlite.transaction import SqliteTransaction
 from fhir_server.store.sqlite.writer import Job, Writer, as_plain_job
 
 T = TypeVar("T")
@@ -107,13 +109,12 @@ class SqliteStore:
         """Run a plain function in a transaction of the writer."""
         return await self._writer.run(job)
 
-    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
-        appended = list(lines)
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+        appended = list(entries)
 
-        def job(transaction: Any) -> None:
-            number = transaction.names.intern("journal:" + log)
-            rows = [(number, line) for line in appended]
-            transaction.connection.executemany("INSERT INTO journal(journal, line) VALUES (?, ?)", rows)
+        def job(transaction: SqliteTransaction) -> None:
+            for entry in appended:
+                transaction.log_at_commit(log, entry, link)
 
         await self.run(job)
 

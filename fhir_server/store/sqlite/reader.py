@@ -21,10 +21,10 @@ from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, 
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
-from fhir_server.store.sqlite import planner
+from fhir_server.store.sqlite import logs, planner
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
-from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
+from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
 from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
@@ -338,6 +338,9 @@ class SqliteSnapshot:
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return PermissionEpoch(*self.rows(_EPOCH, (patient,))[0])
+
+    async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
+        return logs.lines_before(self, log, key, MAX_RID if before is None else before, limit)
 
 
 @lru_cache(512)

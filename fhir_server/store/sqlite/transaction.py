@@ -10,7 +10,8 @@ import apsw
 import msgspec
 
 from fhir_server.errors import Problem
-from fhir_server.store import IndexedRow, Row, row_order
+from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
+from fhir_server.store.sqlite import logs
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import BANDED, COLUMNS, KINDS, TABLES, IndexRows
@@ -59,6 +60,7 @@ class SqliteTransaction(SqliteSnapshot):
     """See :class:`fhir_server.store.Transaction`."""
 
     _began = _sequence = 0
+    logged: list[tuple[str, LogEntry, LinkEntries]]  # by the jobs of this transaction
 
     def _query(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
@@ -254,10 +256,17 @@ class SqliteTransaction(SqliteSnapshot):
     def begin(self) -> None:
         """Begin a transaction.  The writers of other processes wait until it ends."""
         self.connection.execute("BEGIN IMMEDIATE")
+        self.logged = []
         self._began = self._sequence = int(self.connection.execute("SELECT value FROM counter WHERE name = 'sequence'").get)
 
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+        self.logged.append((log, entry, link))
+        return True
+
     def commit(self) -> None:
-        """Commit the transaction, durably."""
+        """Append what was logged, and commit the transaction, durably."""
+        if self.logged:
+            logs.append(self, self.logged)
         if self._sequence != self._began:
             self.connection.execute("UPDATE counter SET value = ? WHERE name = 'sequence'", (self._sequence,))
         self.connection.execute("COMMIT")
