@@ -35,7 +35,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
-from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core import key_check, signing_keys
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.discovery import documents
@@ -67,7 +67,9 @@ class Components:
         Raises ValueError, with a message for the operator, for a store that cannot be used.
         """
         await self.store.prepare()
+        await key_check.require_key(self.smart)
         await signing_keys.prepare(self.smart)
+        await key_check.record_key(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)
 
@@ -104,6 +106,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         second_factor=frozenset(settings.roles_with_second_factor),
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
+        former_key=settings.former_secret_key,
     )
     cursors = Cursors(_cursor_key(settings))
     service = Service(

@@ -2,9 +2,11 @@
 
 from fhir_server.cli import (
     audit,
+    backup,
     clients,
     codes,
     copy_store,
+    create_store,
     doctor,
     keys,
     organizations,
@@ -20,9 +22,11 @@ from fhir_server.cli.base import main
 
 __all__ = [
     "audit",
+    "backup",
     "clients",
     "codes",
     "copy_store",
+    "create_store",
     "doctor",
     "keys",
     "main",

@@ -14,12 +14,13 @@ import click
 
 from fhir_server.app import Components
 from fhir_server.cli.base import is_terminal, main, run_with_components
+from fhir_server.cli.create_store import record_labeling
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export_store
 from fhir_server.maintenance.input_files import Unit, list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
-from fhir_server.maintenance.relabel import relabel_store
+from fhir_server.maintenance.relabel import RelabelReport, relabel_store
 from fhir_server.store import Store
 
 LOAD_KEY = "load-key"
@@ -123,7 +124,11 @@ def export(out: Path) -> None:
 @main.command()
 def relabel() -> None:
     """Label all stored resources again, after a change of policy, value sets or departments."""
-    report = run_with_components(
-        lambda components: relabel_store(components.store, components.labeler, components.settings.base, components.clock())
-    )
+
+    async def run(components: Components) -> RelabelReport:
+        report = await relabel_store(components.store, components.labeler, components.settings.base, components.clock())
+        await record_labeling(components)
+        return report
+
+    report = run_with_components(run)
     click.echo(f"{report.examined} resources labeled, {report.changed} changed.")

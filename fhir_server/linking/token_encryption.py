@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, MultiFernet
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking.context import LinkEndedError
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.encryption import derive_fernet
+from fhir_server.smart.core.encryption import InvalidToken, derive_fernet
 
+PURPOSE: Final = "fhir-server linked accounts"
 _KIND: Final = "linking-key"
 _KEY_CHANGED: Final = "This link can no longer be used. Link the account again."
 
@@ -31,9 +32,9 @@ async def decrypt(smart: SmartContext, ciphertext: bytes) -> bytes:
         raise LinkEndedError(_KEY_CHANGED) from None
 
 
-async def _cipher(smart: SmartContext) -> Fernet:
-    seed = smart.key.encode() if smart.key else await _stored_key(smart)
-    return derive_fernet(seed, "fhir-server linked accounts")
+async def _cipher(smart: SmartContext) -> MultiFernet:
+    seeds = [key.encode() for key in (smart.key, smart.former_key) if key] if smart.key else [await _stored_key(smart)]
+    return MultiFernet([derive_fernet(seed, PURPOSE) for seed in seeds])
 
 
 async def _stored_key(smart: SmartContext) -> bytes:

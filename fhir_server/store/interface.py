@@ -153,6 +153,9 @@ class KeyValueStore(Protocol):
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         """Store the record, or replace the one with this key."""
 
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        """Give the record another value; expiry and family stay.  Return False and change nothing unless its value is ``old``."""
+
     async def delete_family(self, family: str) -> None:
         """Remove all records of this family, of every kind, and increment the ``security`` counter."""
 

@@ -223,6 +223,13 @@ class _KeyValues:
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         self._store.state.key_values[kind, key] = value, expires, family
 
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        value, expires, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
+        if value != old:
+            return False
+        self._store.state.key_values[kind, key] = new, expires, family
+        return True
+
     async def delete_family(self, family: str) -> None:
         records = self._store.state.key_values
         self._store.state.key_values = {key: record for key, record in records.items() if not family or record[2] != family}

@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 import segno
-from cryptography.fernet import InvalidToken as DecryptionError
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
@@ -25,7 +24,8 @@ from fhir_server.smart.accounts import typed_codes
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
-from fhir_server.smart.core.encryption import derive_fernet
+from fhir_server.smart.core.encryption import InvalidToken as DecryptionError
+from fhir_server.smart.core.encryption import seal, unseal
 from fhir_server.store import Store
 
 TIME_STEP: Final = 30 * SECOND
@@ -124,13 +124,13 @@ async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: b
 
 def encrypt_seed(smart: SmartContext, seed: bytes) -> bytes:
     """Return the seed as it is stored: encrypted if the settings hold a key."""
-    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
+    return seal(smart, _PURPOSE, seed)
 
 
 def decrypt_seed(smart: SmartContext, stored: bytes) -> bytes:
     """Return the seed.  If it was encrypted with another key, returns a random seed that no code matches."""
     try:
-        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(stored) if smart.key else stored
+        return unseal(smart, _PURPOSE, stored)
     except DecryptionError:
         return new_seed()
 

@@ -1,15 +1,40 @@
-"""Encryption of stored secrets that the server needs in plain text: Fernet, with one derived key for each purpose."""
+"""Encryption of stored secrets that the server needs in plain text: Fernet, with one derived key for each purpose.
+
+The operator's key is ``SmartContext.key``.  While it is being replaced, ``SmartContext.former_key`` opens what is sealed with
+the other one; nothing is sealed with it.
+"""
 
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
+from typing import Final
 
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fhir_server.smart.core.context import SmartContext
 
+__all__ = ["SIGNING_KEYS", "InvalidToken", "derive_fernet", "seal", "unseal"]
+SIGNING_KEYS: Final = "fhir-server signing keys"
+
+
+@lru_cache(maxsize=32)
 def derive_fernet(key: bytes, purpose: str) -> Fernet:
     """A Fernet whose key is derived (HKDF) from the operator's key for one purpose."""
     derived = HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key)
     return Fernet(base64.urlsafe_b64encode(derived))
+
+
+def seal(smart: SmartContext, purpose: str, plain: bytes) -> bytes:
+    """Encrypt what is to be stored; without a key in the settings (demo, test) it stays as it is."""
+    return derive_fernet(smart.key.encode(), purpose).encrypt(plain) if smart.key else plain
+
+
+def unseal(smart: SmartContext, purpose: str, sealed: bytes) -> bytes:
+    """Decrypt what :func:`seal` returned.  Raises InvalidToken if it was encrypted with a key that the settings do not have."""
+    if not smart.key:
+        return sealed
+    keys = [key.encode() for key in (smart.key, smart.former_key) if key]
+    return MultiFernet([derive_fernet(key, purpose) for key in keys]).decrypt(sealed)

@@ -43,6 +43,11 @@ SecurityEventKind = Literal[
     "remove-organisation",
     "rotate-keys",
     "import-codes",
+    "backup",
+    "restore",
+    "reseal-keys",
+    "purge",
+    "erase-record",
 ]
 
 
