@@ -16,7 +16,7 @@ from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import InvalidToken, derive_fernet
 
 PURPOSE: Final = "fhir-server linked accounts"
-_KIND: Final = "linking-key"
+KEY_KIND: Final = "linking-key"
 _KEY_CHANGED: Final = "This link can no longer be used. Link the account again."
 
 
@@ -39,10 +39,10 @@ async def _cipher(smart: SmartContext) -> MultiFernet:
 
 async def _stored_key(smart: SmartContext) -> bytes:
     values = smart.store.key_values
-    seed = await values.get(_KIND, "", 0)
+    seed = await values.get(KEY_KIND, "", 0)
     if seed is None:
-        await values.put_if_absent(_KIND, "", Fernet.generate_key(), MAX_INSTANT)  # if several processes try, one succeeds
-        seed = await values.get(_KIND, "", 0)
+        await values.put_if_absent(KEY_KIND, "", Fernet.generate_key(), MAX_INSTANT)  # if several processes try, one succeeds
+        seed = await values.get(KEY_KIND, "", 0)
     if seed is None:
         raise LookupError("The key for linked accounts could not be stored.")
     return seed

@@ -59,11 +59,11 @@ async def require_store(settings: Settings, *, thorough: bool = False) -> None:
 async def is_new_store(url: str, *, may_be_incomplete: bool = False) -> bool:
     """Return whether there is no store at this URL yet, or, if that may be, an interrupted restore of one.
 
-    Raises ValueError for the data of another program.
+    A store in memory is made anew by each process, so there is nothing to make.  Raises ValueError for the data of another program.
     """
     inspector = inspect(url)
     if inspector is None:
-        return True
+        return False
     try:
         identity = await inspector.identify()
         if identity.state == "foreign":

@@ -13,7 +13,7 @@ import msgspec
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext, digest
-from fhir_server.smart.core.encryption import InvalidToken, seal, unseal
+from fhir_server.smart.core.encryption import InvalidToken, SealedRecords, seal, unseal
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.outbound.json_client import is_callable_url
 from fhir_server.store import Store
@@ -54,6 +54,7 @@ class LinkedIdentity(msgspec.Struct, frozen=True):
 
 
 _providers = Register("identity-provider", Provider)
+SEALED: Final = SealedRecords("identity-provider", _PURPOSE, Provider, "secret")
 _identities = Register("federated-subject", LinkedIdentity)
 
 

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import base64
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
+import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fhir_server.smart.core.context import SmartContext
 
-__all__ = ["SIGNING_KEYS", "InvalidToken", "derive_fernet", "seal", "unseal"]
+__all__ = ["SIGNING_KEYS", "InvalidToken", "SealedRecords", "derive_fernet", "seal", "unseal"]
 SIGNING_KEYS: Final = "fhir-server signing keys"
+
+
+class SealedRecords(NamedTuple):
+    """The key-value records of one ``kind`` that hold something encrypted for ``purpose``.
+
+    It is the ``member`` of a record of this type, or, if ``record`` is None, the whole value.
+    """
+
+    kind: str
+    purpose: str
+    record: type[msgspec.Struct] | None = None
+    member: str = ""
 
 
 @lru_cache(maxsize=32)

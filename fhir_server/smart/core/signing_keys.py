@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext, new_secret
-from fhir_server.smart.core.encryption import SIGNING_KEYS, InvalidToken, seal, unseal
+from fhir_server.smart.core.encryption import SIGNING_KEYS, InvalidToken, SealedRecords, seal, unseal
 
 SIGNING_KEY: Final = "signing-key"
 ALGORITHMS: Final = ("RS256", "ES384")
@@ -35,9 +35,17 @@ class SigningKey(msgspec.Struct, frozen=True):
     public: bytes = b""
 
 
+SEALED: Final = SealedRecords(SIGNING_KEY, SIGNING_KEYS, SigningKey, "pem")
+
+
 async def prepare(smart: SmartContext) -> None:
-    """Generate the keys that are missing.  Several processes may do so at once."""
+    """Generate the keys that are missing, and note the public keys of those of earlier versions.  Several processes may do so at once."""
     keys = (await _stored(smart)).values()
+    for name, text in await smart.store.key_values.list_all(SIGNING_KEY, smart.now()):
+        key = msgspec.json.decode(text, type=SigningKey)
+        if not key.public and (public := _public(smart, key)):
+            noted = msgspec.structs.replace(key, public=msgspec.json.encode(public))
+            await smart.store.key_values.replace_value(SIGNING_KEY, name, text, msgspec.json.encode(noted))
     for alg in ALGORITHMS:
         if not any(key.alg == alg and key.retired is None for key in keys):
             await _add(smart, alg)
@@ -57,6 +65,15 @@ async def rotate(smart: SmartContext, alg: str) -> None:
         if key.retired is None:
             retired = msgspec.structs.replace(key, retired=now)
             await smart.store.key_values.put(SIGNING_KEY, name, msgspec.json.encode(retired), now + RETIREMENT_PERIOD)
+
+
+async def replace_unreadable(smart: SmartContext) -> None:
+    """Rotate the keys of the algorithms whose current key is encrypted with a key that the settings do not have."""
+    for alg in ALGORITHMS:
+        try:
+            await current_key(smart, alg)
+        except (InvalidToken, LookupError):
+            await rotate(smart, alg)
 
 
 async def list_all(smart: SmartContext) -> tuple[SigningKey, ...]:
