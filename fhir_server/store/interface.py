@@ -118,6 +118,9 @@ class Transaction(Snapshot, Protocol):
         Raises Problem ``conflict`` if there is no such version.
         """
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        """Remove all versions of a resource and their entries, as if it had never been written.  Return how many there were."""
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         """Return rows that refer to ``target``, each as :meth:`read_unfiltered` returns it.  For relabeling.
 

@@ -181,6 +181,9 @@ class _Transaction:
         relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
         self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        return len(self._state.history.pop((type, id), ()))
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         def refers(version: _Version) -> bool:
             type = version.row.type
