@@ -40,7 +40,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
-from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core import key_check, signing_keys
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
@@ -78,8 +78,10 @@ class Components:
         await self.store.prepare()
         if self.settings.mode != "test":
             write_times.warn_if_behind(await self.store.latest_time(), self.clock())
+        await key_check.require_key(self.smart)
         await self.auditor.prepare()
         await signing_keys.prepare(self.smart)
+        await key_check.record_key(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)
 
@@ -105,7 +107,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
     resolver = PermissionResolver(policy, settings.base)
     auditor = AuditLog(
         store,
-        ChainKeys(settings.secret_key),
+        ChainKeys.of(settings),
         durable=settings.audit == "durable",
         anchor_file=Path(settings.audit_anchor_file) if settings.audit_anchor_file else None,
         policy=policy.version,
@@ -126,6 +128,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         second_factor=frozenset(settings.roles_with_second_factor),
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
+        former_key=settings.former_secret_key,
     )
     cursors = Cursors(_cursor_key(settings))
     service = Service(

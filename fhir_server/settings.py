@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal, get_args
 
 from fhir_server.clock import Clock, fixed_clock, system_clock
@@ -47,6 +48,7 @@ class Settings:
     codes_path  folder with the institution's own code lists, written by ``fhir-server codes import``; empty: none
     secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
                 required to serve in production
+    former_secret_key   the secret key before the present one: opens what it encrypted, encrypts nothing; empty: none
     max_body_bytes      maximum size of the body of a batch or transaction, in bytes
     max_resource_bytes  maximum size of any other body, in bytes: one resource
     max_connections     maximum number of connections to one server process
@@ -76,6 +78,7 @@ class Settings:
     ig_path: str = ""
     codes_path: str = ""
     secret_key: str = ""
+    former_secret_key: str = ""
     max_body_bytes: int = 32 * 1024 * 1024
     max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
@@ -114,7 +117,10 @@ class Settings:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from environment variables.  Raises ValueError, with a message for the operator, for an invalid one."""
+        """Read the settings from environment variables.  Raises ValueError, with a message for the operator, for an invalid one.
+
+        A setting of ``SECRETS`` may be in a file that the variable with ``_FILE`` at its end names.
+        """
         source = os.environ if environment is None else environment
         types = {field.name: field.type for field in fields(Settings)}
         values: dict[str, object] = {}
@@ -125,6 +131,11 @@ class Settings:
             if renamed:
                 raise ValueError(f"{variable} was renamed to {PREFIX}{renamed}.")
             name = variable[len(PREFIX) :].lower()
+            if name.removesuffix("_file") in SECRETS and name not in types:
+                name = name.removesuffix("_file")
+                if f"{PREFIX}{name.upper()}" in source:
+                    raise ValueError(f"{PREFIX}{name.upper()} and {variable} are both set; set one of them.")
+                text = _read_secret(variable, text)
             if name not in types:
                 raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")
             values[name] = _number(variable, text) if types[name] == "int" else text
@@ -132,6 +143,19 @@ class Settings:
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
+SECRETS = ("store", "secret_key", "former_secret_key")  # may be read from files; the URL of a store may hold a password
+
+
+def _read_secret(variable: str, path: str) -> str:
+    """The text of the file, without the line break at its end."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ValueError(f"{variable}: the file {path} cannot be read ({reason}).") from None
+    if not text.strip():
+        raise ValueError(f"{variable}: the file {path} is empty.")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _number(variable: str, text: str) -> int:

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fhir_server.errors import Problem
+from fhir_server.settings import Settings
 from fhir_server.smart.core.encryption import derive_key
 from fhir_server.store import LogEntry
 from fhir_server.store.logs import AUDIT_LOG
@@ -96,6 +97,11 @@ class ChainKeys:
         keys = [derive_key(text.encode(), "audit log") for text in (secret, *former)]
         self._keys = {sha256(b"name of the audit key" + key).hexdigest()[:8]: key for key in reversed(keys)}
         self.name = next(reversed(self._keys))
+
+    @classmethod
+    def of(cls, settings: Settings) -> ChainKeys:
+        """The keys of the settings; the former secret key is one of the earlier ones."""
+        return cls(settings.secret_key, [settings.former_secret_key] if settings.former_secret_key else ())
 
     def mac(self, name: str, text: bytes) -> str | None:
         """The MAC of ``text`` with the key of this name, as hexadecimal text; None if there is no such key."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
-from fhir_server.audit.anchors import Anchor
+from fhir_server.audit.anchors import Anchor, read_anchors
 from fhir_server.audit.chain import LOG_NAME, Chain, ChainKeys, Former, Head, Line, parse_line
 from fhir_server.audit.former_chains import FormerChains
+from fhir_server.settings import Settings
 from fhir_server.store import Store
 from fhir_server.store.logs import HEAD
 
@@ -57,6 +59,22 @@ async def verify(store: Store, keys: ChainKeys, anchors: Sequence[Anchor] = ()) 
         after = lines[-1][0]
     verifier.finish(head_text is not None, await _is_in_use(store))
     return verifier.result
+
+
+async def verify_log_of(store: Store, settings: Settings, anchors: Path | None = None) -> Verified:
+    """Verify the audit log with the keys of the settings, and the anchors in this file or in the settings' if it exists."""
+    path = anchors or (Path(settings.audit_anchor_file) if settings.audit_anchor_file else None)
+    read = read_anchors(path) if path is not None and path.exists() else []
+    return await verify(store, ChainKeys.of(settings), read)
+
+
+def summary(result: Verified) -> str:
+    """One sentence about a verified log."""
+    if result.count:
+        return f"{result.lines} lines, {result.count} faults, the first: {result.findings[0]}"
+    repeated = f"; {result.repeated} were stored twice by an earlier version" if result.repeated else ""
+    former = f", {result.former} of an earlier version without a key{repeated}" if result.former else ""
+    return f"{result.lines} lines, chain unbroken{former}"
 
 
 async def _is_in_use(store: Store) -> bool:

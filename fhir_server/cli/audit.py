@@ -11,8 +11,8 @@ import click
 
 from fhir_server.app import Components
 from fhir_server.audit import LOG_NAME
-from fhir_server.audit.anchors import anchor_text, read_anchors
-from fhir_server.audit.verification import Verified, verify
+from fhir_server.audit.anchors import anchor_text
+from fhir_server.audit.verification import Verified, summary, verify_log_of
 from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.errors import Problem
 from fhir_server.smart.core.security_events import SecurityEvent
@@ -69,7 +69,7 @@ def verify_log(anchors: Path | None) -> None:
     """
 
     async def check(components: Components) -> Verified:
-        return await verify_audit(components, anchors)
+        return await verify_log_of(components.store, components.settings, anchors)
 
     result = run_with_components(check)
     for text in (*result.findings, *result.notes):
@@ -106,20 +106,3 @@ def restart(reason: str) -> None:
 
     run_with_components(begin)
     click.echo("A new chain has begun.")
-
-
-async def verify_audit(components: Components, anchors: Path | None = None) -> Verified:
-    """Verify the audit log, and the anchors in this file or in the one of the settings if it exists."""
-    configured = components.settings.audit_anchor_file
-    path = anchors or (Path(configured) if configured else None)
-    read = read_anchors(path) if path is not None and path.exists() else []
-    return await verify(components.store, components.auditor.keys, read)
-
-
-def summary(result: Verified) -> str:
-    """One sentence about a verified log."""
-    if result.count:
-        return f"{result.lines} lines, {result.count} faults, the first: {result.findings[0]}"
-    repeated = f"; {result.repeated} were stored twice by an earlier version" if result.repeated else ""
-    former = f", {result.former} of an earlier version without a key{repeated}" if result.former else ""
-    return f"{result.lines} lines, chain unbroken{former}"

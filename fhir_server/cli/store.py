@@ -14,6 +14,7 @@ import click
 
 from fhir_server.app import Components
 from fhir_server.cli.base import is_terminal, main, run_with_components, with_audit_event
+from fhir_server.cli.create_store import record_labeling
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export_store
@@ -128,7 +129,9 @@ def relabel() -> None:
     """Label all stored resources again, after a change of policy, value sets or departments."""
 
     async def run(components: Components) -> RelabelReport:
-        return await relabel_store(components.store, components.labeler, components.settings.base, components.clock())
+        report = await relabel_store(components.store, components.labeler, components.settings.base, components.clock())
+        await record_labeling(components)
+        return report
 
     report = run_with_components(with_audit_event(run, SecurityEvent("relabel")))
     click.echo(f"{report.examined} resources labeled, {report.changed} changed.")

@@ -141,6 +141,9 @@ class Transaction(Snapshot, Protocol):
         Raises Problem ``conflict`` if there is no such version.
         """
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        """Remove all versions of a resource and their entries, as if it had never been written.  Return how many there were."""
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         """Return rows that refer to ``target``, each as :meth:`read_unfiltered` returns it.  For relabeling.
 
@@ -181,6 +184,9 @@ class KeyValueStore(Protocol):
 
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         """Store the record, or replace the one with this key."""
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        """Give the record another value; expiry and family stay.  Return False and change nothing unless its value is ``old``."""
 
     async def delete_family(self, family: str) -> None:
         """Remove all records of this family, of every kind, and increment the ``security`` counter."""

@@ -224,6 +224,9 @@ class _Transaction:
         relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
         self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        return len(self._state.history.pop((type, id), ()))
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         def refers(version: _Version) -> bool:
             type = version.row.type
@@ -269,6 +272,13 @@ class _KeyValues:
 
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         self._store.state.key_values[kind, key] = value, expires, family
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        value, expires, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
+        if value != old:
+            return False
+        self._store.state.key_values[kind, key] = new, expires, family
+        return True
 
     async def delete_family(self, family: str) -> None:
         records = self._store.state.key_values

@@ -19,6 +19,7 @@ from fhir_server.resources.validate import check
 from fhir_server.smart import demo
 from fhir_server.smart.core.security_events import SecurityEventKind
 from tests.portal.environment import Form, Visitor, code_in
+from tests.served import make_store
 from tests.smart.full_environment import Whole
 
 IG = Path(__file__).parents[2] / "ig"
@@ -183,6 +184,7 @@ def test_security_events_do_not_change_audit_event_searches(world: Journaled, us
 
 def test_audit_log_command_shows_the_operators_own_actions(tmp_path: Path) -> None:
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path / 'fhir.sqlite'}"}
+    make_store(environment["FHIR_SERVER_STORE"])
 
     def run(*arguments: str) -> str:
         done = CliRunner().invoke(main, arguments, env=environment, catch_exceptions=False)
@@ -216,6 +218,7 @@ def test_audit_log_command_shows_the_operators_own_actions(tmp_path: Path) -> No
 
 def test_operator_trust_changes_are_recorded(tmp_path: Path) -> None:
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path / 'fhir.sqlite'}"}
+    make_store(environment["FHIR_SERVER_STORE"])
     issuer, keys = "https://id.example", tmp_path / "keys.json"
     keys.write_text(json.dumps({"keys": [ECKey.generate_key("P-384", auto_kid=True).as_dict(private=False)]}))
 

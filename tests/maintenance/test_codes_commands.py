@@ -13,7 +13,7 @@ from fhir_server.cli import main
 from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.maintenance.unclassified import unclassified_codes
 from tests.maintenance import made_up_feed
-from tests.served import Served, store_url
+from tests.served import Served, make_store, store_url
 
 Run = Callable[..., Result]
 
@@ -21,6 +21,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     environment = {"FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/s.sqlite", "FHIR_SERVER_MODE": "test", "FHIR_SERVER_CODES_PATH": ""}
+    make_store(environment["FHIR_SERVER_STORE"])
     environment["FHIR_SERVER_CODES_PATH"] = str(tmp_path / "own")
 
     def invoked(*arguments: str, **more: str) -> Result:

@@ -64,6 +64,21 @@ def test_put_overwrites_and_listing_returns_unexpired_values(run: RunScenario) -
     run(scenario)
 
 
+def test_value_is_replaced_only_if_it_is_the_expected_one(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        key_values = store.key_values
+        await key_values.put("session", "a", b"1", 50, "family")
+        assert not await key_values.replace_value("session", "a", b"0", b"2")
+        assert not await key_values.replace_value("session", "b", b"1", b"2")
+        assert await key_values.replace_value("session", "a", b"1", b"2")
+        assert await key_values.list_all("session", 49) == (("a", b"2"),)
+        assert await key_values.list_all("session", 50) == ()
+        await key_values.delete_family("family")
+        assert await key_values.list_all("session", 0) == ()
+
+    run(scenario)
+
+
 def test_delete_family_removes_its_values_and_advances_epoch(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         key_values = store.key_values

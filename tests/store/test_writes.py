@@ -273,3 +273,35 @@ def test_referrers_are_rows_with_any_version_that_refers(run: RunScenario) -> No
         assert await found(store, Present("_refers", "reference"), ALL) == ["c"]
 
     run(scenario)
+
+
+def test_erased_resource_leaves_no_version_and_no_entry(run: RunScenario) -> None:
+    entries = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5)]
+    kinds = ("t", "r", "s", "d", "q")
+
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1", "p2", entries=entries), record("b", "p1", entries=entries))
+        await put(store, record("a", "p1", "p2", version=2, entries=[reference("r", "P/2")]))
+        await put(store, record("c", "p1", entries=entries))
+        await drop(store, "c")
+
+        async def erase(tx: Any) -> list[int]:
+            return [await tx.erase_unfiltered(OBS, id) for id in ("a", "c", "never")]
+
+        assert await store.write(erase) == [2, 2, 0]
+        for param in kinds:
+            assert await found(store, Present(param)) == ["b"]
+        async with store.snapshot() as snapshot:
+            for id in ("a", "c", "never"):
+                assert await snapshot.versions(OBS, id, ALL) == ()
+            assert await snapshot.deleted_unfiltered([f"{OBS}/a", f"{OBS}/c"]) == frozenset()
+
+        async def left(tx: Any) -> list[str]:
+            assert await tx.read_unfiltered(OBS, "a") is None and await tx.read_past_unfiltered(OBS, "a") == ()
+            return [referrer.id for target in ("P/1", "P/2") for referrer in await tx.referrers_unfiltered(target)]
+
+        assert await store.write(left) == ["b"]
+        await put(store, record("a", "p1", entries=entries))
+        assert sorted(await found(store, Present("t"))) == ["a", "b"]
+
+    run(scenario)

@@ -51,6 +51,11 @@ SecurityEventKind = Literal[
     "copy-store",
     "read-audit",
     "restart-audit",
+    "backup",
+    "restore",
+    "reseal-keys",
+    "purge",
+    "erase-record",
 ]
 
 

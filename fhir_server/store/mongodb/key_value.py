@@ -57,6 +57,13 @@ class MongoKeyValues:
             document["gone"] = datetime.now(UTC) + lifetime + _GRACE
         return document
 
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        await self._connection.ensure_ready()
+        async with busy_if_transient():
+            # matched, not modified: a command that the driver repeats finds the new value, which is no failure
+            either = {"_id": record_id(kind, key), "value": {"$in": [old, new]}}
+            return bool((await self._connection.secrets.update_one(either, {"$set": {"value": new}})).matched_count)
+
     async def get(self, kind: str, key: str, now: int) -> bytes | None:
         await self._connection.ensure_ready()
         async with busy_if_transient():

@@ -230,6 +230,17 @@ class MongoTransaction(MongoSnapshot):
         self._written.add(name)
         self._read.discard(lock("row", name))  # the write of the row's stored_at document has the same effect
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        name = docs.document_id(type, id)
+        await self._cache.get(name)
+        await self._flush()
+        count = (await self._connection.history.delete_many({"rid": name}, session=self._session)).deleted_count
+        count += (await self._connection.resources.delete_many({"_id": name}, session=self._session)).deleted_count
+        self._cache.forget(name)
+        self._note_write(name)
+        self._changed.add(lock("row", name))
+        return count
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         if (await self._cache.get(target)).existed:
             self._changed.add(lock("row", target))

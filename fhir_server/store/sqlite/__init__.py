@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+import apsw
+
 from fhir_server import budget
 from fhir_server.store import LinkEntries, LogEntry, Transaction
 from fhir_server.store.logs import unlinked
@@ -54,15 +56,23 @@ class _BorrowedSnapshot:
 class SqliteStore:
     """See :class:`fhir_server.store.Store`."""
 
-    def __init__(self, path: Path, *, seconds: float = SECONDS) -> None:
-        prepare(path)
+    def __init__(self, path: Path, *, seconds: float = SECONDS, read_mode: str = "") -> None:
+        """``read_mode``: parameters of SQLite's URI, to read an existing file without creating or changing anything."""
+        if not read_mode:
+            prepare(path)
         self._path = path
         self._seconds = seconds
-        self._writer = Writer(path)
+        self._read_mode = read_mode
+        self._writer = None if read_mode else Writer(path)
         self._long_reads = LongReads()
         self._idle: list[ReadingSnapshot] = []
         self._names: Names | None = None
         self.key_values = SqliteKeyValues(self.rows, self.run)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     async def prepare(self) -> None:
         """Do nothing: the constructor prepares the file."""
@@ -81,7 +91,7 @@ class SqliteStore:
             return self._open_snapshot()
 
     def _open_snapshot(self) -> ReadingSnapshot:
-        connection = open_connection(self._path, reading=True)
+        connection = open_connection(self._path, reading=True, mode=self._read_mode)
         names = Names(connection, self._names)
         self._names = self._names or names
         return ReadingSnapshot(connection, names, self._long_reads, seconds=self._seconds)
@@ -102,11 +112,13 @@ class SqliteStore:
             self.return_snapshot(snapshot)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
-        result: T = await self._writer.run(budget.on_account(as_plain_job(job)))
+        result: T = await self.run(budget.on_account(as_plain_job(job)))
         return result
 
     async def run(self, job: Job) -> Any:
         """Run a plain function in a transaction of the writer."""
+        if self._writer is None:
+            raise RuntimeError("the store was opened for reading alone")
         return await self._writer.run(job)
 
     async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
@@ -124,7 +136,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         self._long_reads.close()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         for snapshot in self._idle:
             snapshot.connection.close()
         self._idle.clear()
@@ -135,7 +148,29 @@ def connect(url: str) -> SqliteStore:
 
     Raises ValueError for a URL without a path and for a file that is not such a store, OSError if it cannot be opened.
     """
+    return SqliteStore(store_path(url))
+
+
+def store_path(url: str) -> Path:
+    """Return the path of the file that the URL names.  Raises ValueError for a URL without a path."""
     scheme, _, path = url.partition(":///")
     if scheme != "sqlite" or not path:
         raise ValueError(f"A SQLite store's URL is 'sqlite:///path', not {url!r}.")
-    return SqliteStore(Path(path))
+    return Path(path)
+
+
+def explain_failure(error: Exception) -> str | None:
+    """See :func:`fhir_server.store.explain_failure`."""
+    return next((sentence for kind, sentence in _FAILURES if isinstance(error, kind)), None)
+
+
+_FAILURES: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (apsw.CorruptError, "The SQLite store is damaged. Restore a backup; `fhir-server doctor` says more."),
+    (apsw.NotADBError, "The store's file is not an SQLite database."),
+    (apsw.FullError, "The disk of the SQLite store is full."),
+    (apsw.ReadOnlyError, "The SQLite store cannot be written to: check the rights on its file and its folder."),
+    (apsw.CantOpenError, "The SQLite store cannot be opened: check the rights on its file and its folder."),
+    (apsw.IOError, "The disk of the SQLite store reports an error."),
+    (apsw.BusyError, "Another process is writing to the SQLite store; try again."),
+    (apsw.SQLError, "The file has not the tables of this program's store."),
+)

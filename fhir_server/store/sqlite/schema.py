@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import apsw
 
@@ -140,10 +141,16 @@ def prepare(path: Path) -> None:
         connection.close()
 
 
-def open_connection(path: Path, *, reading: bool = False) -> apsw.Connection:
-    """Open a connection to the file; with ``reading`` it cannot write.  Raises the same errors as ``prepare``."""
+def open_connection(path: Path, *, reading: bool = False, mode: str = "") -> apsw.Connection:
+    """Open a connection to the file; with ``reading`` it cannot write.  Raises the same errors as ``prepare``.
+
+    ``mode`` has parameters of SQLite's URI: ``mode=ro`` opens an existing file and creates nothing.
+    """
+    name, flags = str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    if mode:
+        name, flags = f"file:{quote(str(path.absolute()))}?{mode}", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     try:
-        connection = apsw.Connection(str(path), statementcachesize=_STATEMENTS)
+        connection = apsw.Connection(name, flags=flags, statementcachesize=_STATEMENTS)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         connection.transaction_mode = "IMMEDIATE"
         connection.execute(_SETTINGS + (_READING if reading else _WRITING)).fetchall()

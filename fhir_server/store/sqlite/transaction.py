@@ -229,6 +229,20 @@ class SqliteTransaction(SqliteSnapshot):
         """Store the current version again after it, or a version before it, was relabeled."""
         self._replace_current(type, current, row, entries, self._first_stored(type, row, current.stored), current.stored)
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        self.connection.execute("PRAGMA secure_delete = ON").fetchall()  # overwrites what is deleted
+        key = self.names.number("type:" + type), id
+        current = [rid for (rid,) in self._query("SELECT rid FROM res WHERE type = ? AND id = ?", key)]
+        past = [-number for (number,) in self._query("SELECT n FROM past WHERE type = ? AND id = ?", key)]
+        for rid in [*current, *past]:
+            for table, _ in TABLES.values():
+                self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+        for rid in current:
+            for table in ("body", "also", "res"):
+                self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+        self.connection.execute("DELETE FROM past WHERE type = ? AND id = ?", key)
+        return len(current) + len(past)
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         inner = "SELECT rid FROM ref WHERE target = ?"  # a negative rid is minus the number of a past version
         args: tuple[Any, ...] = (target,)
