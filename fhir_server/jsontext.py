@@ -36,7 +36,17 @@ def parse(text: bytes) -> Any:
     Raises Problem ``invalid`` for text that is not JSON, nests deeper than :data:`MAX_DEPTH`, or repeats a member name: two
     readers of such a text may read different resources, and only one of them would be labeled.
     """
-    value = _parse(text)
+    fast = _parse_fast(text)
+    return _not_too_deep(fast[0] if fast is not None else _parse_strictly(text), text)
+
+
+def parse_compact(text: bytes) -> tuple[Any, bytes]:
+    """The value of a JSON text, as :func:`parse` returns it, and the text as :func:`compact` does.  Raises Problem ``invalid``."""
+    value, compacted = _parse_fast(text) or (_parse_strictly(text), compact(text))
+    return _not_too_deep(value, text), compacted
+
+
+def _not_too_deep(value: Any, text: bytes) -> Any:
     if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise Problem("invalid", f"The body nests objects and arrays deeper than {MAX_DEPTH} levels.")
     return value
@@ -53,13 +63,18 @@ def _is_deeper(value: Any, depth: int) -> bool:
     return True
 
 
-def _parse(text: bytes) -> Any:
+def _parse_fast(text: bytes) -> tuple[Any, bytes] | None:
+    """Value and compact text; None if the slower parser must accept the text or report its error."""
     try:
         value = _fast_decoder.decode(text)
-        if _encoder.encode(value) == msgspec.json.format(text, indent=-1):
-            return value  # serialized again it is the same text: no repeated name, no lost digit
+        compacted = msgspec.json.format(text, indent=-1)
+        # Serialized again it is the same text: no repeated name, no lost digit.
+        return (value, compacted) if _encoder.encode(value) == compacted else None
     except (ValueError, RecursionError):
-        pass  # the slower parser below accepts the text or reports the error
+        return None
+
+
+def _parse_strictly(text: bytes) -> Any:
     try:
         value = _strict_decoder.decode(text.decode("utf-8"))
         if b"\\u" in text:

@@ -85,7 +85,8 @@ def read_units(path: Path, key: bytes, today: date | None, bases: tuple[str, ...
         raise Problem("invalid", "Only Bundles of type transaction, batch or collection can be loaded.")
     if today is not None and "timestamp" in bundle:
         text = _shift_dates(text, today - date.fromisoformat(bundle["timestamp"][:10]))
-    items = list(_bundle_items(bundle, text, key, sha256(text).digest(), BundleLinks(ServerBase("", bases))))
+    digest = sha256(text).digest()
+    items = list(_bundle_items(bundle, jsontext.compact(text), key, digest, BundleLinks(ServerBase("", bases))))
     yield Unit(path, bundle["type"] == "transaction", items, path.stat().st_size)
 
 

@@ -150,7 +150,10 @@ class BundleLinks:
             urns = (b"urn:uuid:",) if any(key[:9] == "urn:uuid:" for key in keys) else ()
             others = [key for key in keys if key[:9] != "urn:uuid:"]
             self._prefixes = (*urns, _common_prefix(others).encode()) if others else urns
-        if any(prefix in text for prefix in self._prefixes) or b"\\/" in text:
+        for prefix in self._prefixes:
+            if prefix in text:
+                return True
+        if b"\\" in text and b"\\/" in text:
             return True
         # The expression begins with nothing literal; to search for its words first is several times as fast.
         return any(word in text for word in _LINK_WORDS) and _RELATIVE_LINK.search(text) is not None

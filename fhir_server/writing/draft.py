@@ -55,13 +55,13 @@ def parse_draft(text: bytes, type: str | None = None, *, base: str = "", conditi
     accepts references of the form ``Type?criteria``, which the caller resolves.  Raises Problem ``invalid`` with one issue for
     each defect.
     """
-    value = jsontext.parse(text)
+    # Compact, because the layout around a removed element would show that it was removed.
+    value, text = jsontext.parse_compact(text)
     if not has_readable_references(text, value):
         text = jsontext.unescape(text)
     doubts = own_urls.doubts(text, base)
     if doubts.own:
-        text = own_urls.normalize(text, value, base)
-        value = jsontext.parse(text)
+        value, text = jsontext.parse_compact(own_urls.normalize(text, value, base))
     found = references(text)
     if not isinstance(value, dict):
         raise Problem("invalid", "A resource is a JSON object.")
@@ -73,8 +73,7 @@ def parse_draft(text: bytes, type: str | None = None, *, base: str = "", conditi
     issues = (*validate.check(name, value), *own_urls.issues(value, doubts, base), *_unresolved(name, value, found, conditional))
     if issues:
         raise Problem("invalid", issues[0].text, issues)
-    # Compact, because the layout around a removed element would show that it was removed.
-    return Draft(name, value, jsontext.members(jsontext.compact(text)), found)
+    return Draft(name, value, jsontext.members(text), found)
 
 
 def _unresolved(name: str, value: dict[str, Any], texts: frozenset[str], conditional: bool) -> list[Issue]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import date
+from functools import lru_cache
 from typing import Any, cast
 
 from fhir_server import fhir_dates
@@ -27,6 +28,7 @@ Interval = tuple[int, int]
 """[lo, hi) in microseconds since 1970 UTC."""
 
 
+@lru_cache(4096)  # a resource has the same few dates in several elements
 def interval(text: str) -> Interval:
     """The interval of a date, dateTime or instant of any precision.  Raises ValueError for any other text."""
     parsed = fhir_dates.parse(text)

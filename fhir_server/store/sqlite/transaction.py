@@ -250,6 +250,8 @@ class SqliteTransaction(SqliteSnapshot):
             numbers = [self.names.number("reference:" + param) for param in sorted(params)]
             inner += f" AND param IN ({', '.join('?' * len(numbers))})"
             args = (target, *numbers)
+        if not self.rows(inner + " LIMIT 1", args):
+            return ()
         found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner, args)}
         rows = [rows_.decode_row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
         for text, id in self.rows(_PAST_REFERRERS % f"{inner} AND band IS NULL AND rid < 0", args):
