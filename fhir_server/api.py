@@ -13,7 +13,7 @@ from fhir_server.audit import AuditLog
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
-from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query, require_acceptable
 from fhir_server.interactions.routing import match_route
 from fhir_server.interactions.service import Service
 
@@ -32,7 +32,10 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
 _PREFLIGHT = (
     *_COMMON,
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, If-Unmodified-Since",
+    ),
     (b"access-control-max-age", b"86400"),
 )
 # additional headers of error responses, by status
@@ -106,7 +109,7 @@ class FhirApi:
 
     async def _read_request(self, scope: Scope, receive: Receive) -> Request:
         path = scope["path"][len(scope.get("root_path", "")) :]
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = header_fields(scope["headers"])
         if int(headers.get("content-length", "0") if headers.get("content-length", "0").isdecimal() else "0") > self._max_body:
             raise self._too_large()
         body = await self._read_body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""

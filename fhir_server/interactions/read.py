@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from fhir_server.access import etags
 from fhir_server.access.view import View, VisibleVersion
-from fhir_server.interactions import bundle_json
+from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers
 from fhir_server.interactions.service import Service
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id``.  304 if If-None-Match names this body.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
+    """``GET Type/id``; 304 if the caller has this body.  Raises Problem ``not_found``, ``gone``, ``forbidden`` or ``precondition``."""
     type, id = request.path[:2]
-    version = await view.read(type, id)
-    known = request.headers.get("if-none-match")
-    if known is not None and etags.names_body(known, version):
-        return Response(304, headers=version_headers(version))
-    return version_response(version)
+    return preconditions.answer(request, await view.read(type, id))
 
 
 async def vread(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id/_history/number``, where ``number`` counts the versions that the caller can see."""
     type, id, _, number = request.path
-    return version_response(await view.version(type, id, number))
+    return preconditions.answer(request, await view.version(type, id, number))
 
 
 async def history(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id/_history``: the visible versions, newest first."""
     type, id = request.path[:2]
+    view.permissions.require(type, "r")
+    preconditions.require_only(request)
     versions = await view.history(type, id)
     return Response(200, bundle_json.history(versions, service.base, f"{type}/{id}/_history"), ((b"content-type", JSON),))
 

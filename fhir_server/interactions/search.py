@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from fhir_server import jsontext
 from fhir_server.access.view import View, VisibleVersion
-from fhir_server.interactions import bundle_json
+from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
@@ -34,6 +34,7 @@ async def search(view: View, request: Request, service: Service) -> Response:
     type = request.path[0]
     pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
     view.permissions.require(type, "s")
+    preconditions.require_only(request)
     query = parse(type, pairs, request, service)
     body = await page(view, type, query, service)
     return Response(200, body, ((b"content-type", JSON),))
