@@ -110,7 +110,8 @@ class FhirApi:
     async def _read_request(self, scope: Scope, receive: Receive) -> Request:
         path = scope["path"][len(scope.get("root_path", "")) :]
         headers = header_fields(scope["headers"])
-        if int(headers.get("content-length", "0") if headers.get("content-length", "0").isdecimal() else "0") > self._max_body:
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 15 or int(declared) > self._max_body):
             raise self._too_large()
         body = await self._read_body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
         segments = tuple(segment for segment in path.split("/") if segment)
