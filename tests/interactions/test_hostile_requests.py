@@ -86,6 +86,14 @@ def test_many_hostile_requests_cause_no_server_error(server: Served, seed: int) 
     assert wrong == []
 
 
+def test_content_length_of_thousands_of_digits_is_refused(server: Served) -> None:
+    request = Hostile(
+        "POST", "/Observation", headers=[("content-type", "application/fhir+json"), ("content-length", "9" * 5000)], body=b"{}"
+    )
+    status, _ = send(server, request, server.token())
+    assert status in (400, 413)
+
+
 def test_hostile_requests_reach_every_part_of_the_server() -> None:
     """Each kind is drawn, and no two requests of one kind are alike for long."""
     chance = Chance(1)
