@@ -20,7 +20,7 @@ from fhir_server.budget import Budget, BudgetLimits, Held
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
-from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 from fhir_server.turns import KnownClients, Turns
@@ -41,7 +41,10 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
 _PREFLIGHT = (
     *_COMMON,
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, If-Unmodified-Since",
+    ),
     (b"access-control-max-age", b"86400"),
 )
 # additional headers of error responses, by status
@@ -196,7 +199,7 @@ class FhirApi:
     def _head(self, scope: Scope) -> Request:
         """The request without its body and its query."""
         path = scope["path"][len(scope.get("root_path", "")) :]
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = header_fields(scope["headers"])
         segments = tuple(segment for segment in path.split("/") if segment)
         address = str(scope["client"][0]) if scope.get("client") else ""
         return Request(scope["method"], segments, (), headers, b"", self._clock(), address)

@@ -70,7 +70,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: BodyLim
     ``invalid`` if the client ends the connection early, ``busy`` if there is no room for the bodies that are on their way.
     """
     declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit.size:
+    if declared.isdecimal() and (len(declared) > 15 or int(declared) > limit.size):
         raise limit.exceeded()
     parts: list[bytes] = []
     size = taken = 0

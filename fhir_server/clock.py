@@ -13,6 +13,8 @@ from typing import Final
 
 Clock = Callable[[], int]
 
+SECOND: Final = 1_000_000
+
 # Outside the range of FHIR dates.  They mean "never", "always" and the open end of a period; stored data contains them.
 MAX_INSTANT: Final = 2**62
 MIN_INSTANT: Final = -MAX_INSTANT
@@ -37,8 +39,13 @@ def fixed_clock(instant: str) -> Clock:
     parsed = datetime.fromisoformat(instant)
     if parsed.tzinfo is None:
         raise ValueError(f"A fixed clock requires an instant with a time zone, not {instant!r}.")
-    micros = (parsed - _EPOCH) // timedelta(microseconds=1)
+    micros = micros_of(parsed)
     return lambda: micros
+
+
+def micros_of(time: datetime) -> int:
+    """The instant of a date and time; one without a time zone is in UTC."""
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def instant_text(micros: int) -> str:

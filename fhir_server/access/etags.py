@@ -14,12 +14,19 @@ from typing import Final
 
 from fhir_server.access.view import VisibleVersion
 
-_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
+# Some clients send a tag without its quotation marks.
+_TAG: Final = re.compile(r'(?:W/)?(?:"([^"]*)"|([A-Za-z0-9.\-]+))')
+_LIST: Final = re.compile(rf"[ \t]*(?:\*|,*[ \t]*{_TAG.pattern}(?:[ \t]*,[ \t]*(?:{_TAG.pattern})?)*)[ \t]*")
 
 
 def etag(version: VisibleVersion) -> str:
     """The ETag of a version."""
     return f'W/"{_opaque(version)}"'
+
+
+def is_well_formed(header: str) -> bool:
+    """Whether a header is ``*`` or a list of entity tags (RFC 9110 8.8.3), of which some may be without quotation marks."""
+    return _LIST.fullmatch(header) is not None
 
 
 def names_body(header: str, version: VisibleVersion) -> bool:
@@ -41,6 +48,5 @@ def _opaque(version: VisibleVersion) -> str:
 
 
 def _tags(header: str) -> frozenset[str]:
-    """The opaque tags of a header; a text without quotation marks, which some clients send, is one itself."""
-    tags = _TAG.findall(header)
-    return frozenset(tags) if tags else frozenset({header.strip()})
+    """The opaque tags of a header; weak and strong ones count alike, as R4's tags are weak."""
+    return frozenset({"*"}) if header.strip() == "*" else frozenset(quoted or bare for quoted, bare in _TAG.findall(header))

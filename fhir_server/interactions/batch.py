@@ -1,28 +1,28 @@
 """batch and transaction (http://hl7.org/fhir/R4/http.html#transaction).
 
-Each batch entry is handled like a request of its own.  A transaction is one store transaction: all entries or none.
+Every entry goes through the routing table as a request of its own.  A transaction is one store transaction: all entries or none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, write
+from fhir_server.interactions import bundle_json, preconditions, write
 from fhir_server.interactions.bundle_references import BundleEntry, resolve_by_search, with_entry_index
-from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response, parse_query
-from fhir_server.interactions.routing import match_route
+from fhir_server.interactions.bundle_request import entry_request, route_of
+from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
+from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
 from fhir_server.resources.bundle_links import BundleLinks
-from fhir_server.resources.references import exact_target
-from fhir_server.resources.server_base import ServerBase, server_base
+from fhir_server.resources.server_base import server_base
 from fhir_server.writing.references import has_readable_references
 from fhir_server.writing.writer import rank
 
@@ -32,6 +32,7 @@ _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
     """``POST`` of a batch or transaction Bundle to the FHIR base, by an authenticated caller.  Raises Problem ``invalid``."""
     request.require_json()
+    preconditions.require_only(request)
     bundle, texts = await service.parser.entries(request.body)
     if bundle is None or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise Problem("invalid", "POST to the FHIR base requires a Bundle of type batch or transaction.")
@@ -39,59 +40,86 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
     entries = await budget.each(jsontext.parse, texts)
     if bundle["type"] == "batch":
-        links = _links(entries, service, batch=True)
-        responses = [
-            await _batch_entry(value, text, index, request, service, audit, links)
-            for index, (value, text) in enumerate(zip(entries, texts, strict=True))
-        ]
+        heads = [_head(value, index, request, service, batch=True) for index, value in enumerate(entries)]
+        links = _links(entries, heads, service, batch=True)
+        responses = []
+        for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
+            entries[index] = None  # values take many times the memory of their texts
+            responses.append(await _batch_entry(value, text, index, head, service, audit, links))
         return _bundle_response("batch-response", responses)
     return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
 
 
-async def _batch_entry(
-    value: Any, text: bytes, index: int, request: Request, service: Service, audit: AuditContext, links: BundleLinks
-) -> Response:
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The request of an entry without its body, as the audit log keeps it, and its route; or ``problem``: why it is refused."""
+
+    request: Request | None
+    route: Route | None = None
+    problem: Problem | None = None
+
+
+def _head(value: Any, index: int, request: Request, service: Service, *, batch: bool) -> _Head:
+    """The head of an entry of a valid Bundle."""
+    own = None
     try:
-        entry = await _parse_entry(value, text, index, request, service, links, batch=True)
+        own = entry_request(value["request"], request, server_base(service.base))
+        return _Head(own, route_of(own, batch=batch))
     except Problem as problem:
-        return Response(problem.status, problem.outcome())
-    response = await _process_batch_request(entry.request, service, AuditContext(shown=audit.shown))
-    audit.entries.append(_audited(entry, response.status))
-    return response
+        return _Head(own, problem=with_entry_index(problem, index))
 
 
-def _audited(entry: BundleEntry, status: int = 0) -> AuditedEntry:
-    """The entry for the audit log, without its body, which would stay in memory until the log is written."""
-    return AuditedEntry(msgspec.structs.replace(entry.request, body=b""), status)
-
-
-async def _process_batch_request(request: Request, service: Service, audit: AuditContext) -> Response:
+async def _batch_entry(
+    value: Any, text: bytes, index: int, head: _Head, service: Service, audit: AuditContext, links: BundleLinks
+) -> Response:
     """Handle a batch entry as a request of its own, on the Bundle's budget.  The audit log records it with the Bundle."""
     try:
         if (spending := budget.current()) is not None:
             spending.remaining()
             await spending.pause()
-        route = match_route(request)
-        if not route.batchable:
-            raise Problem("invalid", "This request cannot be part of a batch.")
-        return await route.handle(request, service, audit)
+        response = await _process_batch_request(value, text, index, head, service, AuditContext(shown=audit.shown), links)
     except Problem as problem:
-        return Response(problem.status, problem.outcome())
+        response = Response(problem.status, problem.outcome())
+    if head.request is not None:
+        audit.entries.append(AuditedEntry(head.request, response.status))
+    return response
+
+
+async def _process_batch_request(
+    value: Any, text: bytes, index: int, head: _Head, service: Service, audit: AuditContext, links: BundleLinks
+) -> Response:
+    if head.problem is not None or head.request is None or head.route is None:
+        raise head.problem or Problem("invalid", "This request cannot be part of a batch.")
+    request = head.request
+    if request.method in ("POST", "PUT"):
+        request = msgspec.structs.replace(request, body=_body(value, text, index, links))
+    return _as_asked(request, await head.route.handle(request, service, audit))
+
+
+def _as_asked(request: Request, response: Response) -> Response:
+    """The response of an entry; one with HEAD has no body."""
+    return msgspec.structs.replace(response, body=b"") if request.method == "HEAD" and response.status < 400 else response
 
 
 async def transaction(
-    entries: Sequence[Any], texts: Sequence[bytes], request: Request, service: Service, audit: AuditContext
+    entries: list[Any], texts: Sequence[bytes], request: Request, service: Service, audit: AuditContext
 ) -> list[Response]:
     """Process all entries in one store transaction; return responses in the order of the entries.
 
-    Raises the Problem of the first entry that fails.
+    Raises the Problem of the first entry that fails.  ``entries`` is emptied meanwhile.
     """
-    links = _links(entries, service, batch=False)
+    heads = [_head(value, index, request, service, batch=False) for index, value in enumerate(entries)]
+    audit.entries = [AuditedEntry(head.request, 0) for head in heads if head.request is not None]
+    for head in heads:
+        if head.problem is not None:
+            raise head.problem
+    links = _links(entries, heads, service, batch=False)
     parsed: list[BundleEntry] = []
-    for index, (value, text) in enumerate(zip(entries, texts, strict=True)):
-        parsed.append(await _parse_entry(value, text, index, request, service, links, batch=False))
-        await budget.give_way()
-    audit.entries = [_audited(entry) for entry in parsed]
+    for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
+        if head.request is not None:
+            entries[index] = None  # values take many times the memory of their texts
+            parsed.append(await _parse_entry(value, text, index, head.request, service, links))
+            await budget.give_way()
     _require_distinct(parsed)
 
     async def process(context: WriteContext) -> list[Response]:
@@ -104,9 +132,10 @@ async def transaction(
             if spending is not None:
                 spending.remaining()
             try:
-                responses[entry.index] = await _process_entry(entry, context, service, BundleContext(entry.id, written))
+                response = await _process_entry(entry, context, service, BundleContext(entry.id, written))
             except Problem as problem:
                 raise with_entry_index(problem, entry.index) from None
+            responses[entry.index] = _as_asked(entry.request, response)
         await context.writer.relabel_pending()
         return [responses[index] for index in range(len(parsed))]
 
@@ -129,99 +158,54 @@ async def _process_entry(entry: BundleEntry, context: WriteContext, service: Ser
             return await route.read_handler(view, entry.request, service)
 
 
-def _links(entries: Sequence[Any], service: Service, *, batch: bool) -> BundleLinks:
+def _links(entries: Sequence[Any], heads: Sequence[_Head], service: Service, *, batch: bool) -> BundleLinks:
     """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL.
 
     Raises Problem ``invalid`` for two entries with one fullUrl.
     """
     links = BundleLinks(server_base(service.base))
-    for entry in entries:
-        resource = entry.get("resource") if isinstance(entry, dict) else None
-        request = entry.get("request") if isinstance(entry, dict) else None
-        if not isinstance(resource, dict) or not isinstance(request, dict):
+    for entry, head in zip(entries, heads, strict=True):
+        resource = entry.get("resource")
+        if resource is None or head.request is None:
             continue
-        full_url = entry["fullUrl"] if isinstance(entry.get("fullUrl"), str) else ""
-        url = str(request.get("url"))
-        if request.get("method") == "POST":
+        full_url = entry.get("fullUrl", "")
+        if head.request.method == "POST":
             new = None if batch else f"{resource.get('resourceType')}/{service.new_id()}"
             links.add(full_url, resource, new, keeps_id=False)
-        elif request.get("method") == "PUT" and (target := exact_target(links.server.relative(url) or url)):
-            links.add(full_url, resource, "/".join(target), keeps_id=True)
+        elif head.route is not None and head.route.code == "update":
+            links.add(full_url, resource, "/".join(head.request.path), keeps_id=True)
     return links
 
 
-async def _parse_entry(
-    value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
-) -> BundleEntry:
-    """Parse an entry and resolve the links in its resource.  Raises Problem with the entry's index."""
+async def _parse_entry(value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks) -> BundleEntry:
+    """An entry of a transaction, with the links in its resource resolved.  Raises Problem with the entry's index."""
+    full_url = value.get("fullUrl", "")
+    if request.method not in ("POST", "PUT"):
+        return BundleEntry(index, full_url, request)
+    request = msgspec.structs.replace(request, body=_body(value, text, index, links))
     try:
-        return await _parse(value, text, index, request, service, links, batch=batch)
+        draft = await service.parser.draft(request.body, request.path[0], base=service.base, conditional=True)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
+    if request.method == "PUT":
+        if draft.id != request.path[1]:
+            raise with_entry_index(Problem("invalid", "The resource's id differs from the id in request.url."), index)
+        return BundleEntry(index, full_url, request, draft, request.path[1])
+    new = (links.target(full_url) or "").partition("/")[2] if full_url else ""
+    return BundleEntry(index, full_url, request, draft, new or service.new_id())
 
 
-async def _parse(
-    value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
-) -> BundleEntry:
-    member = value.get("request") if isinstance(value, dict) else None
-    if not isinstance(member, dict) or not isinstance(member.get("method"), str) or not isinstance(member.get("url"), str):
-        raise Problem("invalid", "Every entry requires a request with method and url.")
-    method = member["method"]
-    if method not in _ORDER:
-        raise Problem("method", f"A Bundle does not support {method}.")
-    url = urlsplit(_relative_url(member["url"], links.server))
-    path = tuple(segment for segment in url.path.split("/") if segment)
-    entry_request = msgspec.structs.replace(
-        request, method=method, path=path, query=parse_query(url.query.encode("ascii", "replace")),
-        headers=_headers(request, member), body=b"",
-    )  # fmt: skip
-    full_url = str(value.get("fullUrl", ""))
-    if not batch:
-        _require_transaction_route(entry_request)
-    if method not in ("POST", "PUT"):
-        return BundleEntry(index, full_url, entry_request)
-    body = jsontext.members(text).get("resource", b"")
-    if not body:
-        raise Problem("invalid", "An entry with POST or PUT requires a resource.")
-    if not has_readable_references(body, value.get("resource")):
-        body = jsontext.unescape(body)
-    entry_request.body = links.rewrite(body, full_url)
-    if len(path) == 2 and path[1] == "_search":
-        raise Problem("invalid", "A search in a Bundle requires GET.")
-    draft = await service.parser.draft(entry_request.body, path[0] if path else None, base=service.base, conditional=not batch)
-    if method == "PUT" and (len(path) != 2 or draft.id != path[1]):
-        raise Problem("invalid", "The resource's id differs from the id in request.url.")
-    new = "" if batch or not full_url else (links.target(full_url) or "").partition("/")[2]
-    return BundleEntry(index, full_url, entry_request, draft, str(draft.id) if method == "PUT" else new or service.new_id())
-
-
-def _relative_url(url: str, server: ServerBase) -> str:
-    """The URL of an entry's request below the FHIR base.  Raises Problem ``invalid`` for a URL of another server."""
-    relative = server.relative(url)
-    if relative is None and "://" in url.partition("?")[0]:
-        raise Problem("invalid", "The entry's request.url leads to another server.")
-    return url if relative is None else relative
-
-
-def _require_transaction_route(request: Request) -> None:
-    """Require that a transaction can do what an entry's method and URL say.
-
-    Raises Problem ``not_found``, ``method`` or ``invalid``, as a request of its own does.
-    """
-    route = match_route(request)
-    if route.code not in ("create", "update", "delete") and (route.read_handler is None or request.method == "POST"):
-        raise Problem("invalid", "This request cannot be part of a transaction.")
-    if route.code in ("create", "update", "delete"):
-        write.require_no_criteria(request)
-
-
-def _headers(request: Request, member: Mapping[str, Any]) -> dict[str, str]:
-    """The headers of an entry's request: those of the Bundle's request that apply, and those of its ``request`` element."""
-    headers = {name: request.headers[name] for name in ("authorization", "prefer", "content-type") if name in request.headers}
-    for element, header in (("ifMatch", "if-match"), ("ifNoneExist", "if-none-exist"), ("ifNoneMatch", "if-none-match")):
-        if isinstance(member.get(element), str):
-            headers[header] = member[element]
-    return headers
+def _body(value: Any, text: bytes, index: int, links: BundleLinks) -> bytes:
+    """The JSON text of an entry's resource with its links resolved.  Raises Problem with the entry's index."""
+    try:
+        body = jsontext.members(text).get("resource", b"")
+        if not body:
+            raise Problem("invalid", "An entry with POST or PUT requires a resource.")
+        if not has_readable_references(body, value["resource"]):
+            body = jsontext.unescape(body)
+        return links.rewrite(body, value.get("fullUrl", ""))
+    except Problem as problem:
+        raise with_entry_index(problem, index) from None
 
 
 def _require_distinct(entries: Sequence[BundleEntry]) -> None:

@@ -78,7 +78,7 @@ def _resource(type: str) -> dict[str, Any]:
         "readHistory": True,
         "updateCreate": True,
         "conditionalCreate": True,
-        "conditionalRead": "not-match",
+        "conditionalRead": "full-support",
         "referencePolicy": ["literal", "enforced"],
         "searchInclude": includes,
         "searchRevInclude": _reverse_includes()[type],

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json
+from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
@@ -48,6 +48,7 @@ async def everything(view: View, request: Request, service: Service) -> Response
     """
     type, id = request.path[:2]
     view.permissions.require("Patient", "r")
+    preconditions.require_only(request)
     require_searchable(request.query)
     await view.read(type, id)
     parameters = dict(request.query)

@@ -116,6 +116,15 @@ def media_type(header: str) -> str:
     return header.partition(";")[0].strip().lower()
 
 
+def header_fields(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name; the values of a repeated one are a list (RFC 9110 5.3), so that none of them is ignored."""
+    fields: dict[str, str] = {}
+    for name, value in raw:
+        text = name.decode("latin-1")
+        fields[text] = value.decode("latin-1") if text not in fields else f"{fields[text]}, {value.decode('latin-1')}"
+    return fields
+
+
 def parse_query(query: bytes) -> tuple[tuple[str, str], ...]:
     """Parse a query string or form into name and value pairs.  Raises Problem ``invalid``."""
     if not query:

@@ -13,6 +13,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.consent.security_labels import is_restraint
 from fhir_server.errors import Problem
+from fhir_server.interactions import preconditions
 from fhir_server.interactions.messages import JSON, AuditContext, LabelChange, Request, Response, version_headers
 from fhir_server.interactions.meta_rights import may_restrain
 from fhir_server.interactions.service import Service, WriteContext
@@ -24,7 +25,8 @@ ADD: Final = "$meta-add"
 
 async def meta(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id/$meta``: the meta of the visible version.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
-    return _answer(await view.read(*request.path[:2]))
+    version = await view.read(*request.path[:2])
+    return preconditions.answer(request, version, _body(version))
 
 
 async def change_meta(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -87,6 +89,9 @@ def _text(item: Any) -> str:
 
 def _answer(version: VisibleVersion) -> Response:
     """The meta of a version as the operation's result."""
+    return Response(200, _body(version), ((b"content-type", JSON), *version_headers(version)))
+
+
+def _body(version: VisibleVersion) -> bytes:
     text = jsontext.members(version.body)["meta"]
-    body = b'{"resourceType":"Parameters","parameter":[{"name":"return","valueMeta":%s}]}' % text
-    return Response(200, body, ((b"content-type", JSON), *version_headers(version)))
+    return b'{"resourceType":"Parameters","parameter":[{"name":"return","valueMeta":%s}]}' % text

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from fhir_server.access import etags
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json
+from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers
 from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
@@ -22,13 +21,9 @@ _MAX_DIGITS: Final = 9
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
-    """``GET Type/id``.  304 if If-None-Match names this body.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
+    """``GET Type/id``; 304 if the caller has this body.  Raises Problem ``not_found``, ``gone``, ``forbidden`` or ``precondition``."""
     type, id = request.path[:2]
-    version = await _read(view, type, id, service)
-    known = request.headers.get("if-none-match")
-    if known is not None and etags.names_body(known, version):
-        return Response(304, headers=version_headers(version))
-    return version_response(version)
+    return preconditions.answer(request, await _read(view, type, id, service))
 
 
 async def _read(view: View, type: str, id: str, service: Service) -> VisibleVersion:
@@ -44,7 +39,7 @@ async def _read(view: View, type: str, id: str, service: Service) -> VisibleVers
 async def vread(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id/_history/number``, where ``number`` counts the versions that the caller can see."""
     type, id, _, number = request.path
-    return version_response(await view.version(type, id, number))
+    return preconditions.answer(request, await view.version(type, id, number))
 
 
 async def history(view: View, request: Request, service: Service) -> Response:
@@ -53,6 +48,8 @@ async def history(view: View, request: Request, service: Service) -> Response:
     Raises Problem ``forbidden``, ``not_found`` or ``invalid``.
     """
     type, id = request.path[:2]
+    view.permissions.require(type, "r")
+    preconditions.require_only(request)
     parameters = dict(request.query)
     unknown = sorted(set(parameters) - _PARAMETERS)
     if unknown and request.preference("handling", "lenient") == "strict":

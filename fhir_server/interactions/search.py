@@ -13,7 +13,7 @@ from fhir_server import budget, jsontext
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
-from fhir_server.interactions import bundle_json
+from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.audit_search import AuditSearch
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
@@ -37,6 +37,7 @@ async def search(view: View, request: Request, service: Service) -> Response:
     type = request.path[0]
     pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
     admit(view.permissions, type)
+    preconditions.require_only(request)
     query = parse(type, pairs, request, service)
     body = await page(view, type, query, service)
     return Response(200, body, ((b"content-type", JSON),))

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fhir_server.access import etags
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import app_state, meta_rights, read, statements
+from fhir_server.interactions import app_state, meta_rights, preconditions, read, statements
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.resources.references import versioned_target
@@ -95,6 +94,7 @@ async def create_in(
     """
     view = context.view
     require_writable(view, draft, "c")
+    preconditions.require_only(request, preconditions.IF_NONE_EXIST)
     draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     meta_rights.require_may_send(view.permissions, draft, None)
     if (condition := request.headers.get("if-none-exist")) is not None:
@@ -129,7 +129,7 @@ async def update_in(
     targets = draft.local_targets(service.base)
     await tx.prefetch((f"{draft.type}/{id}", *targets))
     current = await _current(context, draft.type, id, "u")
-    _require_match(request, current.visible)
+    preconditions.require_unchanged(request, current.visible)
     if current.visible is None:
         if not view.permissions.may_write_labels:
             raise not_found(draft.type, id)
@@ -162,7 +162,7 @@ async def delete_in(context: WriteContext, request: Request) -> Response:
         raise Problem("forbidden", f"This caller may not delete {type}.")
     app_state.require_condition(permissions, type, request)
     current = await _current(context, type, id, "d")
-    _require_match(request, current.visible)
+    preconditions.require_unchanged(request, current.visible)
     if current.visible is None or current.stored is None:
         return Response(204)
     app_state.require_own(permissions, current.stored)
@@ -225,34 +225,17 @@ def _present_targets(visible: VisibleVersion | None) -> frozenset[str]:
 async def current_for_change(context: WriteContext, request: Request) -> CurrentVersion:
     """The current version of the resource that the request names, for a change under an update scope.
 
-    Raises Problem ``precondition`` or ``not_found`` if If-Match does not name the visible version.
+    Raises Problem ``precondition``, ``not_found`` or ``invalid`` for preconditions that the visible version does not meet.
     """
     type, id = request.path[:2]
     current = await _current(context, type, id, "u")
-    _require_match(request, current.visible)
+    preconditions.require_unchanged(request, current.visible)
     return current
 
 
 async def _current(context: WriteContext, type: str, id: str, interaction: ScopeInteraction) -> CurrentVersion:
     visible = await context.view.read_for_write(type, id, interaction)
     return CurrentVersion(visible, await context.tx.read_unfiltered(type, id))
-
-
-def _require_match(request: Request, visible: VisibleVersion | None) -> None:
-    """Require that If-Match, if sent, names the visible version, and If-None-Match does not (RFC 9110, section 13.1).
-
-    Raises Problem ``precondition`` or ``not_found``.
-    """
-    excluded = request.headers.get("if-none-match")
-    if excluded is not None and visible is not None and etags.names_version(excluded, visible):
-        raise Problem("precondition", "If-None-Match names the current version.")
-    required = request.headers.get("if-match")
-    if required is None:
-        return
-    if visible is None:
-        raise not_found(*request.path[:2])
-    if not etags.names_version(required, visible):
-        raise Problem("precondition", "If-Match does not name the current version.")
 
 
 def criteria_of(type: str, condition: str, base: str) -> tuple[tuple[str, str], ...]:

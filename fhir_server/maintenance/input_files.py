@@ -20,6 +20,7 @@ from typing import Any
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem
+from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.server_base import ServerBase
 from fhir_server.writing.references import has_readable_references
@@ -72,7 +73,8 @@ def read_units(path: Path, key: bytes, today: date | None, bases: tuple[str, ...
     With ``today``, all dates in a Bundle move by the same number of days, so that its timestamp falls on ``today``.  References
     to resources below ``bases``, the FHIR base URLs of the system that the file comes from, become references to this store.
 
-    Raises Problem ``invalid`` for a file that is neither NDJSON nor a transaction, batch or collection Bundle.
+    Raises Problem ``invalid`` for a file that is neither NDJSON nor a valid transaction, batch or collection Bundle; its entries'
+    resources are validated one by one when they are stored.
     """
     if _suffix(path) == ".ndjson":
         yield from _read_ndjson(path, BundleLinks(ServerBase("", bases)) if bases else None)
@@ -83,6 +85,7 @@ def read_units(path: Path, key: bytes, today: date | None, bases: tuple[str, ...
         raise Problem("invalid", "The file is not a Bundle.")
     if bundle.get("type") not in ("transaction", "batch", "collection"):
         raise Problem("invalid", "Only Bundles of type transaction, batch or collection can be loaded.")
+    bundle_rules.require_valid(bundle)
     if today is not None and "timestamp" in bundle:
         text = _shift_dates(text, today - date.fromisoformat(bundle["timestamp"][:10]))
     digest = sha256(text).digest()

@@ -160,12 +160,39 @@ def _differential_rooted(node: Any, resource: Any, root: Any) -> bool:
     return named and all(path.startswith(first.partition(".")[0] + ".") for path in rest)
 
 
+def _entries_have(name: str, *kinds: str) -> Predicate:
+    """Each entry of a Bundle of one of these types has this element, and no entry of another type has it."""
+
+    def is_met(node: Any, resource: Any, root: Any) -> bool:
+        wanted = node.get("type") in kinds
+        return all((name in entry) == wanted for entry in _items(node, "entry"))
+
+    return is_met
+
+
+def _full_urls_differ(node: Any, resource: Any, root: Any) -> bool:
+    """No two entries of a Bundle have the same fullUrl, unless their versions differ; a history repeats them."""
+    names = [
+        f"{entry['fullUrl']}{version}"
+        for entry in _items(node, "entry")
+        if "fullUrl" in entry
+        for version in [next((meta.get("versionId", "") for part in _items(entry, "resource") for meta in _items(part, "meta")), "")]
+    ]
+    return node.get("type") == "history" or len(set(names)) == len(names)
+
+
 BY_HAND: Final[Mapping[str, Predicate]] = {
     # HL7's expression has "no-show", which is not a code of the status; the code is "noshow"
     "app-4": _cancellation,
     "ait-1": lambda node, resource, root: "clinicalStatus" in node or _wrong_allergy(node),
     "ait-2": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_allergy(node),
     "att-1": _needs("data", "contentType"),
+    # by hand because a Bundle may have thousands of entries
+    "bdl-3": _entries_have("request", "batch", "transaction", "history"),
+    "bdl-4": _entries_have("response", "batch-response", "transaction-response", "history"),
+    "bdl-5": lambda node, resource, root: "resource" in node or "request" in node or "response" in node,
+    "bdl-7": _full_urls_differ,
+    "bdl-8": lambda node, resource, root: "/_history/" not in str(node.get("fullUrl")),
     "con-4": _abated,
     "con-5": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_condition(node),
     "cpt-2": _needs("value", "system"),

@@ -16,6 +16,7 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem, ProblemKind
+from fhir_server.resources import bundle_rules
 from fhir_server.writing.draft import Draft, parse_draft
 
 LENGTH_BYTES = 8
@@ -92,6 +93,7 @@ def _entries(text: bytes) -> Parsed:
     value = jsontext.parse(text)
     if not isinstance(value, dict):
         return Parsed()
+    bundle_rules.require_valid_if_processed(value)
     is_list = isinstance(value.get("entry"), list)
     del value
     parts = jsontext.members(text)

@@ -17,6 +17,7 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Issue, Problem
+from fhir_server.resources import bundle_rules
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.parse_worker import LENGTH_BYTES, Parsed, Task
 
@@ -57,12 +58,13 @@ class Parser:
     async def entries(self, text: bytes) -> tuple[dict[str, Any] | None, list[bytes]]:
         """The members of a Bundle without its entries, and the texts of those; None for a text that is no object.
 
-        Raises Problem ``invalid`` or ``too_costly``.
+        Raises Problem ``invalid`` for a batch or transaction that breaks R4's rules for Bundles, or ``too_costly``.
         """
         if not is_large(text):
             value = jsontext.parse(text)
             if not isinstance(value, dict):
                 return None, []
+            bundle_rules.require_valid_if_processed(value)
             entries = jsontext.items(jsontext.members(text)["entry"]) if isinstance(value.get("entry"), list) else []
             return {name: part for name, part in value.items() if name != "entry" or not isinstance(part, list)}, entries
         parsed = await self._run(Task("entries", text, _SECONDS))

@@ -84,13 +84,18 @@ def test_batch_event_records_method_and_status_of_each_entry(served: Served) -> 
         {"request": {"method": "GET", "url": "Patient/child"}},
         {"request": {"method": "GET", "url": "Patient/adult"}},
         {"request": {"method": "POST", "url": "Basic"}, "resource": basic},
-        {"request": {"method": "PURGE", "url": "Patient/adult"}},
+        {"request": {"method": "PATCH", "url": "Patient/adult"}},
     ]
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     served.request(served.app_token("adult", "adult"), "POST", "", body=bundle)
     entities = [one for one in json.loads(lines(served)[-1][1])["event"]["entity"] if one.get("role") != PATIENT_ROLE]
     told = [{one["type"]: one["valueString"] for one in entity["detail"]} for entity in entities]
-    assert told == [{"method": "GET", "status": "404"}, {"method": "GET", "status": "200"}, {"method": "POST", "status": "422"}]
+    assert told == [
+        {"method": "GET", "status": "404"},
+        {"method": "GET", "status": "200"},
+        {"method": "POST", "status": "422"},
+        {"method": "PATCH", "status": "405"},
+    ]
 
 
 def test_post_search_event_records_its_query(served: Served) -> None:

@@ -24,7 +24,6 @@ def observation(id: str, **more: Any) -> dict[str, Any]:
         ('"9","1"', True),
         ('W/"9"', False),
         ('W/"9", "8"', False),
-        ("", False),
     ],
 )
 def test_conditions_name_any_a_list_or_one_version(served: Served, feed: str, etags: str, names: bool) -> None:

@@ -40,10 +40,13 @@ def empty() -> Iterator[Served]:
 
 
 def bundle(type: str, *resources: dict[str, Any]) -> dict[str, Any]:
+    """A Bundle of these resources; the entries of a collection have no request (invariant bdl-3)."""
     entry = [
         {"fullUrl": f"http://x/{one['id']}", "resource": one, "request": {"method": "PUT", "url": f"{one['resourceType']}/{one['id']}"}}
         for one in resources
     ]
+    if type == "collection":
+        entry = [{name: one[name] for name in one if name != "request"} for one in entry]
     return {"resourceType": "Bundle", "type": type, "timestamp": "2026-11-21T00:00:00Z", "entry": entry}
 
 

@@ -10,7 +10,7 @@ import msgspec
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import everything, read, search, write
+from fhir_server.interactions import everything, preconditions, read, search, write
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Has, RefersTo
 from fhir_server.search.visibility import VisibilityClause
 from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
@@ -185,7 +185,7 @@ def a_refused_reference_is_explained(patch: Patch) -> None:
 
 @leak("R05")
 def if_match_on_a_hidden_row_fails_as_a_precondition(patch: Patch) -> None:
-    exact = write._require_match
+    exact = preconditions.require_unchanged
 
     def required(request: Any, visible: Any) -> None:
         if visible is None and request.headers.get("if-match") is not None:
@@ -194,7 +194,7 @@ def if_match_on_a_hidden_row_fails_as_a_precondition(patch: Patch) -> None:
 
     async def current(context: Any, type: str, id: str, interaction: str) -> Any:
         found = await looked_up(context, type, id, interaction)
-        patch.setattr(write, "_require_match", required if found.stored is not None else exact)
+        patch.setattr(preconditions, "require_unchanged", required if found.stored is not None else exact)
         return found
 
     looked_up = write._current
