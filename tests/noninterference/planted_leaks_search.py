@@ -240,10 +240,9 @@ def history_shows_hidden_versions(patch: Patch) -> None:
 def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
     exact = memory._Transaction.relabel
 
-    async def relabel(self: Any, record: Any) -> None:
-        newest = await self.read_unfiltered(record.row.type, record.row.id)
-        if record.row.version == newest.version:
-            await exact(self, record)
+    async def relabel(self: Any, *records: Any) -> None:
+        newest = await self.read_unfiltered(records[-1].row.type, records[-1].row.id)
+        await exact(self, *[record for record in records if record.row.version == newest.version])
 
     patch.setattr(memory._Transaction, "relabel", relabel)
 
