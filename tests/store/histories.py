@@ -9,7 +9,7 @@ import msgspec
 from fhir_server.access.version_numbers import Sight
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Snapshot, Store, VersionDigest, VersionHistory
+from fhir_server.store import IndexedRow, Snapshot, Store, VersionDigest, VersionHistory
 from fhir_server.store.version_history import owners_digest
 from fhir_server.store.version_summary import following
 from tests.properties.version_oracle import random_history
