@@ -7,8 +7,10 @@ and a page of the history, for a patient's app, with few versions and with all, 
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from time import process_time_ns
@@ -66,7 +68,10 @@ def _median(request: Callable[[], Any]) -> float:
 
 
 def _bytes(file: Path) -> int:
-    return sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*") if not path.name.endswith("-shm"))
+    """The size of the file with what is in the write-ahead log."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file.stat().st_size
 
 
 if __name__ == "__main__":

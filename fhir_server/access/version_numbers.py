@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from fhir_server.store import VersionDigest, VersionHistory
 from fhir_server.store.version_history import Condition, VersionSummary
 from fhir_server.store.version_summary import NO_VERSION, changes_of_guarded_parts, latest_version
@@ -41,6 +43,7 @@ class Counted(NamedTuple):
 
 
 _NONE = Counted(0, 0, 0)
+_astuple = msgspec.structs.astuple
 
 
 def count(history: VersionHistory, sight: Sight, *, is_visible: bool = False) -> Counted:
@@ -52,10 +55,17 @@ def count(history: VersionHistory, sight: Sight, *, is_visible: bool = False) ->
     digest = history.digest
     if not is_visible and not sight.sees(digest.class_id, digest.release_at):
         return before
-    last = _visible_parts(_newest_visible(history.earlier, sight), sight)
-    if before.number == 0 or not digest.digests or _visible_parts(digest, sight) != last:
+    if before.number == 0 or not digest.digests or _differs(digest, _newest_visible(history.earlier, sight), sight):
         return Counted(before.number + 1, digest.version, digest.updated)
     return before
+
+
+def _differs(digest: VersionDigest, last: VersionDigest | None, sight: Sight) -> bool:
+    """Whether the caller sees a difference between a version and the newest visible one before it."""
+    own = digest.digests[0]
+    if last is not None and last.digests and last.digests[0] != own and own[0] in sight.classes:
+        return True  # as mostly: something outside of the parts with a class of their own changed
+    return _visible_parts(digest, sight) != _visible_parts(last, sight)
 
 
 def count_earlier(history: VersionHistory, sight: Sight) -> Counted:
@@ -64,18 +74,17 @@ def count_earlier(history: VersionHistory, sight: Sight) -> Counted:
     if summary is None:
         return _NONE
     seen = {number for number, view in enumerate(summary.views) if sight.sees(*view)}
+    if not seen:
+        return _NONE
     seen.add(NO_VERSION)
     found, version, updated = 0, 0, 0
-    for change in summary.changes:
-        if (
-            change.after in seen
-            and change.before in seen
-            and seen.isdisjoint(change.hidden)
-            and (not change.conditions or any(map(sight.meets, change.conditions)))
-        ):
-            found += change.count
-            if change.version > version:
-                version, updated = change.version, change.updated
+    for before, after, hidden, conditions, times, newest, time in map(_astuple, summary.changes):
+        if after in seen and before in seen and (not hidden or seen.isdisjoint(hidden)):
+            if conditions and not any(map(sight.meets, conditions)):
+                continue
+            found += times
+            if newest > version:
+                version, updated = newest, time
     return Counted(found, version, updated)
 
 

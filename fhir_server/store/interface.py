@@ -132,13 +132,13 @@ class Transaction(Snapshot, Protocol):
         Raises Problem ``conflict`` as ``put`` does, and if there is no current version.
         """
 
-    async def relabel(self, indexed: IndexedRow) -> None:
-        """Replace the labels of a stored version, current or past, as if it had been written with them.
+    async def relabel(self, *versions: IndexedRow) -> None:
+        """Replace the labels of stored versions of one resource, oldest first, as if they had been written with them.
 
         Labels are the patients, class, release, labeled elements, guarded references, history and entries.
         Body, time and interaction do not change.  The row's place in the store's order follows the new labels.
 
-        Raises Problem ``conflict`` if there is no such version.
+        Raises Problem ``conflict`` if one of these versions does not exist.
         """
 
     async def erase_unfiltered(self, type: str, id: str) -> int:

@@ -213,7 +213,11 @@ class _Transaction:
             raise Problem("conflict", "The resource was changed at the same time.")
         return versions
 
-    async def relabel(self, indexed: IndexedRow) -> None:
+    async def relabel(self, *versions: IndexedRow) -> None:
+        for indexed in versions:
+            self._relabel(indexed)
+
+    def _relabel(self, indexed: IndexedRow) -> None:
         row = indexed.row
         versions = self._state.history.get((row.type, row.id), ())
         index = row.version - 1

@@ -36,19 +36,19 @@ class Propagation:
 
         Returns whether the visibility of any of them changed.
         """
-        changed = False
+        changed: list[IndexedRow] = []
         previous: IndexedRow | None = None
         named: set[str] = set()
         for version in (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version > 1 else ()), row):
             previous = await self._relabeled(version, previous)
             named |= _named_specimens(previous)
             if _visibility(previous.row) != _visibility(version):
-                await self._tx.relabel(previous)
-                changed = True
+                changed.append(previous)
         if changed:
+            await self._tx.relabel(*changed)
             self._rows.forget(f"{row.type}/{row.id}")
             self._named[f"{row.type}/{row.id}"] = frozenset(named)
-        return changed
+        return bool(changed)
 
     async def after_write(self, indexed: IndexedRow, previous: Row | None) -> None:
         """Note what the write of a row, which followed ``previous``, means for rows that inherit from it."""

@@ -10,6 +10,7 @@ import msgspec
 
 from fhir_server.access import versions, view
 from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, not_found
+from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.interactions import everything, messages, read, search, write
 from fhir_server.search import match
@@ -239,10 +240,9 @@ def history_shows_hidden_versions(patch: Patch) -> None:
 def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
     exact = memory._Transaction.relabel
 
-    async def relabel(self: Any, record: Any) -> None:
-        newest = await self.read_unfiltered(record.row.type, record.row.id)
-        if record.row.version == newest.version:
-            await exact(self, record)
+    async def relabel(self: Any, *records: Any) -> None:
+        newest = await self.read_unfiltered(records[-1].row.type, records[-1].row.id)
+        await exact(self, *[record for record in records if record.row.version == newest.version])
 
     patch.setattr(memory._Transaction, "relabel", relabel)
 
@@ -259,7 +259,11 @@ def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
 
 @leak("R02")
 def history_counts_versions_that_look_alike(patch: Patch) -> None:
-    patch.setattr(view, "_without_repetitions", lambda versions: versions)
+    async def page(self: VisibleHistory, *_: Any) -> NumberedPage | None:
+        rows = (await self._snapshot.versions(*self._key, self._visibility))[::-1]
+        return NumberedPage([*rows], 1, None, len(rows)) if rows else None
+
+    patch.setattr(VisibleHistory, "page", page)
 
 
 def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:

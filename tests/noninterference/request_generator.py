@@ -67,7 +67,7 @@ class Asker:
         """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
-        asks += [Ask.get("history", f"{name}/_history") for name in self._probes.shown_ids]
+        asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
         return asks + self._by_reference()

@@ -6,11 +6,38 @@ from random import Random
 
 import msgspec
 
-from fhir_server.store import Store, VersionHistory
+from fhir_server.access.version_numbers import Sight
+from fhir_server.access.visible_history import VisibleHistory
+from fhir_server.search.visibility import Visibility
+from fhir_server.store import IndexedRow, Snapshot, Store, VersionDigest, VersionHistory
 from fhir_server.store.version_history import owners_digest
 from fhir_server.store.version_summary import following
 from tests.properties.version_oracle import random_history
 from tests.store.samples import OBS, clause, in_job, put, record, token, visibility
+
+Caller = tuple[Visibility, Sight | None, frozenset[str]]
+CALLER: Caller = (visibility(clause("p1")), Sight(frozenset({0, 1}), frozenset(), 100), frozenset())
+
+
+def visible_history_of(snapshot: Snapshot, id: str, caller: Caller) -> VisibleHistory:
+    seen, sight, targets = caller
+
+    async def shown(asked: set[str]) -> frozenset[str]:
+        return targets & asked
+
+    return VisibleHistory(snapshot, OBS, id, seen, sight, shown)
+
+
+def alike(last: int, hidden: frozenset[int] = frozenset()) -> list[IndexedRow]:
+    """Versions 1 to ``last`` of one row, each with a change; those in ``hidden`` have another class."""
+    made: list[IndexedRow] = []
+    history: VersionHistory | None = None
+    for version in range(1, last + 1):
+        class_id = 2 if version in hidden else 0
+        history = following(history, VersionDigest(version, version * 10, class_id, 0, ((class_id, f"{version:018}"),)))
+        indexed = record("a", "p1", version=version, class_id=class_id)
+        made.append(msgspec.structs.replace(indexed, row=msgspec.structs.replace(indexed.row, history=history)))
+    return made
 
 
 async def fill_histories(store: Store) -> None:

@@ -8,32 +8,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 
 from fhir_server.access import version_numbers, visible_history
 from fhir_server.access.version_numbers import Sight
-from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.search.filters import EVERYTHING, Filter, Has, TokenIs
-from fhir_server.search.visibility import Visibility
-from fhir_server.store import Row, Snapshot, Store, VersionDigest, VersionHistory, version_history
+from fhir_server.store import Row, Snapshot, Store, VersionHistory, version_history
 from fhir_server.store.sqlite import SqliteStore
-from fhir_server.store.version_summary import following
 from tests.properties.version_oracle import CLASSES, TARGETS
 from tests.store.conftest import RunScenario
-from tests.store.histories import fill_histories
-from tests.store.samples import OBS, clause, put, record, visibility
-
-Caller = tuple[Visibility, Sight | None, frozenset[str]]
-
-
-def _history(snapshot: Snapshot, id: str, caller: Caller) -> VisibleHistory:
-    seen, sight, targets = caller
-
-    async def shown(asked: set[str]) -> frozenset[str]:
-        return targets & asked
-
-    return VisibleHistory(snapshot, OBS, id, seen, sight, shown)
+from tests.store.histories import CALLER, Caller, alike, fill_histories, visible_history_of
+from tests.store.samples import OBS, clause, put, visibility
 
 
 def _callers(random: Random) -> list[Caller]:
@@ -74,7 +59,7 @@ def test_pages_and_versions_are_those_of_reading_all(run: RunScenario) -> None:
                     for limit in (1, 3, 50):
                         assert await _walked(snapshot, id, caller, limit, len(expected)) == list(expected.values())
                     for number in range(15):
-                        assert await _history(snapshot, id, caller).find(number) == expected.get(number)
+                        assert await visible_history_of(snapshot, id, caller).find(number) == expected.get(number)
         return compared
 
     assert run(scenario) > 150
@@ -84,7 +69,7 @@ async def _walked(snapshot: Snapshot, id: str, caller: Caller, limit: int, total
     """All rows of the pages; each has the right total, or none if it would have to be counted."""
     rows: list[Row] = []
     before: int | None = None
-    while (page := await _history(snapshot, id, caller).page(limit, before)) is not None:
+    while (page := await visible_history_of(snapshot, id, caller).page(limit, before)) is not None:
         assert page.total in (total, None)
         seen = caller[0].clauses[0]
         assert page.total is not None or seen.where is not EVERYTHING or seen.patients is not None
@@ -94,21 +79,6 @@ async def _walked(snapshot: Snapshot, id: str, caller: Caller, limit: int, total
             break
         before = page.last
     return rows
-
-
-def _alike(last: int, hidden: frozenset[int] = frozenset()) -> list[tuple[Row, None]]:
-    """Versions 1 to ``last`` of one row, each with a change; those in ``hidden`` have another class."""
-    made: list[Any] = []
-    history: VersionHistory | None = None
-    for version in range(1, last + 1):
-        class_id = 2 if version in hidden else 0
-        history = following(history, VersionDigest(version, version * 10, class_id, 0, ((class_id, f"{version:018}"),)))
-        indexed = record("a", "p1", version=version, class_id=class_id)
-        made.append(msgspec.structs.replace(indexed, row=msgspec.structs.replace(indexed.row, history=history)))
-    return made
-
-
-CALLER: Caller = (visibility(clause("p1")), Sight(frozenset({0, 1}), frozenset(), 100), frozenset())
 
 
 class _Counted:
@@ -144,7 +114,7 @@ def _costs(path: Path, versions: list[Any], ask: Any) -> tuple[int, int, Any]:
             counted = _Counted(patch)
             async with store.snapshot() as snapshot:
                 counted.watch(snapshot)
-                result = await ask(_history(snapshot, "a", CALLER))
+                result = await ask(visible_history_of(snapshot, "a", CALLER))
         await store.close()
         return counted.statements, counted.decoded, result
 
@@ -162,8 +132,8 @@ def test_thousands_of_versions_cost_what_a_hundred_cost(tmp_path: Path, asked: s
         "first version": lambda history: history.find(1),
         "middle version": lambda history: history.find(50),
     }
-    few = _costs(tmp_path / "few.db", _alike(100), asks[asked])
-    many = _costs(tmp_path / "many.db", _alike(2000), asks[asked])
+    few = _costs(tmp_path / "few.db", alike(100), asks[asked])
+    many = _costs(tmp_path / "many.db", alike(2000), asks[asked])
     assert many[:2] == few[:2]
     assert many[0] < 20 and many[1] < 30
     if asked == "page":
@@ -174,25 +144,25 @@ def test_thousands_of_versions_cost_what_a_hundred_cost(tmp_path: Path, asked: s
 
 def test_hidden_versions_cost_no_statement(tmp_path: Path) -> None:
     hidden = frozenset(version for version in range(2, 1000) if version % 50)
-    none = _costs(tmp_path / "none.db", _alike(21), lambda history: history.find(10))
-    many = _costs(tmp_path / "many.db", _alike(1001, hidden), lambda history: history.find(10))
+    none = _costs(tmp_path / "none.db", alike(21), lambda history: history.find(10))
+    many = _costs(tmp_path / "many.db", alike(1001, hidden), lambda history: history.find(10))
     assert none[0] == many[0] and none[2].version == 10 and many[2].version == 450
-    first = _costs(tmp_path / "page.db", _alike(30), lambda history: history.page(5))
-    other = _costs(tmp_path / "other.db", _alike(50, frozenset(range(30, 50))), lambda history: history.page(5))
+    first = _costs(tmp_path / "page.db", alike(30), lambda history: history.page(5))
+    other = _costs(tmp_path / "other.db", alike(50, frozenset(range(30, 50))), lambda history: history.page(5))
     assert first[:2] == other[:2]
     assert _versions_of(other[2]) == [50, 29, 28, 27, 26]
 
 
 def test_reading_all_digests_is_found_by_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visible_history, "_ROUNDS", 40)
-    cost = _costs(tmp_path / "x.db", _alike(100), lambda history: history.find(50))
+    cost = _costs(tmp_path / "x.db", alike(100), lambda history: history.find(50))
     assert cost[0] > 20
 
 
 def test_a_later_version_is_stored_in_no_more_bytes(tmp_path: Path) -> None:
     async def run() -> list[int]:
         store = SqliteStore(tmp_path / "x.db")
-        await put(store, *_alike(2000))
+        await put(store, *alike(2000))
         sizes = [
             store.rows("SELECT length(extra) + length(body) + length(entries) FROM past WHERE version = ?", (version,))[0][0]
             for version in (500, 1000, 1999)

@@ -185,28 +185,35 @@ class MongoTransaction(MongoSnapshot):
         self._cache.set(name, StoredResource(None, deletion, stored.existed))
         self._note_write(name)
 
-    async def relabel(self, indexed: IndexedRow) -> None:
-        name = docs.document_id(indexed.row.type, indexed.row.id)
+    async def relabel(self, *versions: IndexedRow) -> None:
+        name = docs.document_id(versions[-1].row.type, versions[-1].row.id)
         stored = await self._cache.get(name)
-        if stored.current is not None and stored.version == indexed.row.version:
-            document = _relabeled_document(stored.current, indexed)
-            document["at"] = await self._first_stored(name, stored, docs.decode_row(document), document["stored"])
-            self._set_current(name, stored, document)
-            return
-        await self._flush()
-        found = await self._connection.history.find_one(docs.version_key(name, indexed.row.version), session=self._session)
-        if found is None:
-            raise Problem("conflict", _CHANGED)
-        past = {**_relabeled_document({**found, "_id": name}, indexed), "_id": found["_id"], "rid": name}
-        self._history.append(ReplaceOne(docs.version_key(name, indexed.row.version), past))
+        is_current = stored.current is not None and stored.version == versions[-1].row.version
+        past = versions[:-1] if is_current else versions
+        if past:
+            await self._flush()
+            for indexed in past:
+                await self._relabel_past(name, indexed)
         if stored.current is None:
             self._cache.forget(name)
             await self._flush()
+        elif is_current:
+            document = _relabeled_document(stored.current, versions[-1])
+            before = None if past else stored
+            document["at"] = await self._first_stored(name, before, docs.decode_row(document), document["stored"])
+            self._set_current(name, stored, document)
         else:
             document = dict(stored.current.items())
             document["at"] = await self._first_stored(name, None, docs.decode_row(document), document["stored"])
             document["settled"] = document.get("settled", 0) + 1  # write the document even if its place did not change
             self._set_current(name, stored, document)
+
+    async def _relabel_past(self, name: str, indexed: IndexedRow) -> None:
+        found = await self._connection.history.find_one(docs.version_key(name, indexed.row.version), session=self._session)
+        if found is None:
+            raise Problem("conflict", _CHANGED)
+        past = {**_relabeled_document({**found, "_id": name}, indexed), "_id": found["_id"], "rid": name}
+        self._history.append(ReplaceOne(docs.version_key(name, indexed.row.version), past))
 
     async def _first_stored(self, name: str, before: StoredResource | None, row: Row, stored_at: str) -> str:
         """Return when the row counts as stored (:mod:`~fhir_server.store.row_order`); ``stored_at``: when this version was."""

@@ -192,16 +192,19 @@ class SqliteTransaction(SqliteSnapshot):
             self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
         self._unindex(rid, current.entries)
 
-    async def relabel(self, indexed: IndexedRow) -> None:
-        row = indexed.row
-        type = self.names.intern("type:" + row.type)
-        entries = rows_.index_rows(row.type, indexed.entries, self.names)
-        current = self._load_current(type, row)
-        if current is None or row.version != current.row.version:
-            self._relabel_past(type, row, entries)
-            if current is not None:
-                self._relabel_current(type, current, current.row, current.entries)
-            return
+    async def relabel(self, *versions: IndexedRow) -> None:
+        newest = versions[-1].row
+        type = self.names.intern("type:" + newest.type)
+        current = self._load_current(type, newest)
+        for indexed in versions:
+            if current is None or indexed.row.version != current.row.version:
+                self._relabel_past(type, indexed.row, rows_.index_rows(newest.type, indexed.entries, self.names))
+        if current is not None and newest.version != current.row.version:
+            self._relabel_current(type, current, current.row, current.entries)
+        elif current is not None:
+            self._relabel_newest(type, current, newest, rows_.index_rows(newest.type, versions[-1].entries, self.names))
+
+    def _relabel_newest(self, type: int, current: _CurrentVersion, row: Row, entries: IndexRows) -> None:
         if row.version > 1:
             ((last_past,),) = self._query("SELECT max(n) FROM past WHERE type = ? AND id = ?", (type, row.id))
             self._keep_lost_references(last_past, current.entries, entries)
