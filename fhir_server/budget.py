@@ -46,7 +46,7 @@ class _Spent:
 class Held:
     """The bytes of one client's answers that are being made or sent."""
 
-    __slots__ = ("__weakref__", "size")
+    __slots__ = ("size",)
 
     def __init__(self) -> None:
         self.size = 0
@@ -90,6 +90,11 @@ class Budget:
     def charge(self, seconds: float) -> None:
         """Charge work that was done elsewhere: by another process, or by a database."""
         self._spent.seconds += seconds
+
+    @property
+    def spent(self) -> float:
+        """The seconds of work so far."""
+        return self._spent.seconds
 
     def in_thread(self) -> Budget:
         """The same budget for a part of the work in another thread, which cannot let others go on."""
@@ -196,14 +201,9 @@ def on_account(job: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
-async def metered(work: Coroutine[Any, Any, T], budget: Budget) -> T:
+def metered(work: Coroutine[Any, Any, T], budget: Budget) -> Awaitable[T]:
     """Run ``work`` on this budget, which is the current one meanwhile."""
-    token = _current.set(budget)
-    try:
-        result: T = await _Steps(work, budget)
-        return result
-    finally:
-        _current.reset(token)
+    return _Steps(work, budget)
 
 
 class _Steps:
@@ -218,15 +218,19 @@ class _Steps:
     def __await__(self) -> Generator[Any, Any, Any]:
         budget, step = self._budget, self._work.send
         argument: Any = None
-        while True:
-            budget.begin()
-            try:
-                waits_for = step(argument)
-            except StopIteration as finished:
-                return finished.value
-            finally:
-                budget.end()
-            try:
-                argument, step = (yield waits_for), self._work.send
-            except BaseException as error:
-                argument, step = error, self._work.throw
+        token = _current.set(budget)
+        try:
+            while True:
+                budget.begin()
+                try:
+                    waits_for = step(argument)
+                except StopIteration as finished:
+                    return finished.value
+                finally:
+                    budget.end()
+                try:
+                    argument, step = (yield waits_for), self._work.send
+                except BaseException as error:
+                    argument, step = error, self._work.throw
+        finally:
+            _current.reset(token)

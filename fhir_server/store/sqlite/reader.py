@@ -28,7 +28,7 @@ from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
 from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
 SECONDS: Final = 2.0  # time limit of one statement
-_STEPS: Final = 20_000  # instructions of SQLite's virtual machine between two checks of the time limit
+_STEPS: Final = 4_000  # instructions of SQLite's virtual machine between two checks of the time limit
 
 READ: Final = f"SELECT {rows_.COLUMNS} FROM res r WHERE r.type = ? AND r.id = ?"
 _FETCH: Final = f"SELECT r.id, {rows_.COLUMNS} FROM carray(?) c CROSS JOIN res r WHERE r.rid = c.value"
