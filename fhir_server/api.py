@@ -21,6 +21,7 @@ from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
+from fhir_server.resources import catalog, definitions
 from fhir_server.turns import KnownClients, Line, Turns
 
 _PART: Final = 256 * 1024  # bytes of a body that are sent at once
@@ -81,7 +82,9 @@ class FhirApi:
         self._room = BodyRoom()
 
     def prepare(self) -> None:
-        """Build the documents, so that the first request for one does not wait."""
+        """Build the documents and the tables of all types, so that the first request for one does not wait."""
+        for type in catalog():
+            definitions.search_parameters(type)
         for document in self._documents.values():
             document()
 

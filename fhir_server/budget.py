@@ -22,7 +22,6 @@ from fhir_server.errors import Problem
 S = TypeVar("S")
 T = TypeVar("T")
 SLICE: Final = 0.01  # seconds that a request works in the event loop before it lets others go on
-_TOGETHER: Final = 50  # items of a list between two looks at the clock
 
 
 class BudgetLimits(NamedTuple):
@@ -130,9 +129,14 @@ class Budget:
         if self._spent.held.size + size > self._limits.size:
             self.take(0, size)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether this step of work has taken its share."""
+        return self._began is not None and perf_counter() - self._began > SLICE
+
     async def give_way(self) -> None:
         """Let others go on if this step of work has taken its share.  Raises Problem ``too_costly`` if the time is used up."""
-        if self._began is not None and perf_counter() - self._began > SLICE:
+        if self.is_due:
             self.remaining()
             await self.pause()
 
@@ -161,13 +165,15 @@ async def give_way() -> None:
 
 
 async def each(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
-    """The results of the function for each item.  Lets others go on now and then if there are many items."""
-    if len(items) <= _TOGETHER:
+    """The results of the function for each item.  Lets others go on after items that have taken long together."""
+    budget = _current.get()
+    if budget is None:
         return [function(item) for item in items]
     results: list[T] = []
-    for start in range(0, len(items), _TOGETHER):
-        results += [function(item) for item in items[start : start + _TOGETHER]]
-        await give_way()
+    for item in items:
+        results.append(function(item))
+        if budget.is_due:
+            await budget.give_way()
     return results
 
 

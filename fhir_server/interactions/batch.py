@@ -40,10 +40,10 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
     entries = await budget.each(jsontext.parse, texts)
     if bundle["type"] == "batch":
         links = _links(entries, service, batch=True)
-        responses = [
-            await _batch_entry(value, text, index, request, service, audit, links)
-            for index, (value, text) in enumerate(zip(entries, texts, strict=True))
-        ]
+        responses = []
+        for index, (value, text) in enumerate(zip(entries, texts, strict=True)):
+            entries[index] = None  # values take many times the memory of their texts
+            responses.append(await _batch_entry(value, text, index, request, service, audit, links))
         return _bundle_response("batch-response", responses)
     return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
 
@@ -80,15 +80,16 @@ async def _process_batch_request(request: Request, service: Service) -> Response
 
 
 async def transaction(
-    entries: Sequence[Any], texts: Sequence[bytes], request: Request, service: Service, audit: AuditContext
+    entries: list[Any], texts: Sequence[bytes], request: Request, service: Service, audit: AuditContext
 ) -> list[Response]:
     """Process all entries in one store transaction; return responses in the order of the entries.
 
-    Raises the Problem of the first entry that fails.
+    Raises the Problem of the first entry that fails.  ``entries`` is emptied meanwhile.
     """
     links = _links(entries, service, batch=False)
     parsed: list[BundleEntry] = []
     for index, (value, text) in enumerate(zip(entries, texts, strict=True)):
+        entries[index] = None  # values take many times the memory of their texts
         parsed.append(await _parse_entry(value, text, index, request, service, links, batch=False))
         await budget.give_way()
     audit.entries = [_audited(entry) for entry in parsed]

@@ -93,11 +93,21 @@ class SqliteSnapshot:
         spending = budget.current()
         self._begin(spending)
         try:
-            return self.connection.execute(sql, args).fetchall()
+            cursor = self.connection.execute(sql, args)
+            return cursor.fetchall() if self.inline_until == inf else self._fetch_inline(cursor)
         except apsw.InterruptError:
             raise self._interrupted(spending) from None
         finally:
             self._deadline = inf
+
+    def _fetch_inline(self, cursor: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """All rows.  Looks at the clock after each one, because each waits for Python's global lock if other threads work."""
+        found: list[tuple[Any, ...]] = []
+        for row in cursor:
+            found.append(row)
+            if monotonic() > self.inline_until:
+                raise TakesLongError
+        return found
 
     def _begin(self, spending: budget.Budget | None) -> None:
         """Set the time limit of the next statement: its own, the rest of the request's budget, the time for reads on this thread."""
@@ -203,6 +213,8 @@ class SqliteSnapshot:
                 row = rows_.decode_row(type, values[0], values[1:], names)
                 rows.append(row)
                 size += len(row.body)
+                if monotonic() > self.inline_until:
+                    raise TakesLongError
                 if spending is not None and size > _LARGE:
                     spending.require_room(size)
         except apsw.InterruptError:
