@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator,
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fhir_server.errors import Problem
@@ -22,6 +22,7 @@ from fhir_server.errors import Problem
 S = TypeVar("S")
 T = TypeVar("T")
 SLICE: Final = 0.01  # seconds that a request works in the event loop before it lets others go on
+_SMALL: Final = 0.05  # seconds of work up to which a request's time is the clock's
 
 
 class BudgetLimits(NamedTuple):
@@ -59,7 +60,7 @@ class Budget:
     ``may_wait``   whether this part of the work runs in the event loop, where others wait
     """
 
-    __slots__ = ("_began", "_limits", "_may_wait", "_next_turn", "_spent")
+    __slots__ = ("_began", "_cpu_began", "_limits", "_may_wait", "_next_turn", "_spent")
 
     def __init__(
         self,
@@ -75,16 +76,25 @@ class Budget:
         self._spent = spent or _Spent(held or Held())
         self._may_wait = may_wait
         self._began: float | None = None
+        self._cpu_began: float | None = None
 
     def begin(self) -> None:
         """Begin a step of work."""
         self._began = perf_counter()
+        if not self._may_wait or self._spent.seconds > _SMALL:
+            self._cpu_began = thread_time()
 
     def end(self) -> None:
         """End the step, and charge its time."""
         if self._began is not None:
-            self._spent.seconds += perf_counter() - self._began
-            self._began = None
+            self._spent.seconds += self._running()
+            self._began = self._cpu_began = None
+
+    def _running(self) -> float:
+        """The seconds of the step that is being done: CPU time, once the request is no small one, because to ask for it takes long."""
+        if self._cpu_began is not None:
+            return thread_time() - self._cpu_began
+        return 0.0 if self._began is None else perf_counter() - self._began
 
     def charge(self, seconds: float) -> None:
         """Charge work that was done elsewhere: by another process, or by a database."""
@@ -101,11 +111,14 @@ class Budget:
 
     def remaining(self) -> float:
         """The seconds of work that remain.  Raises Problem ``too_costly`` if none do."""
-        running = perf_counter() - self._began if self._began is not None else 0.0
-        remaining = self._limits.seconds - self._spent.seconds - running
+        remaining = self._limits.seconds - self._spent.seconds - self._running()
         if remaining <= 0:
-            raise Problem("too_costly", f"This request has used up its {self._limits.seconds:g} seconds of work. Ask for less at once.")
+            raise self.out_of_time()
         return remaining
+
+    def out_of_time(self) -> Problem:
+        """The Problem of a request whose time is used up."""
+        return Problem("too_costly", f"This request has used up its {self._limits.seconds:g} seconds of work. Ask for less at once.")
 
     def take(self, rows: int, size: int) -> None:
         """Charge rows for the answer and the bytes of their bodies.  Raises Problem ``too_costly`` if any limit is reached."""

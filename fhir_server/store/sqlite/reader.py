@@ -83,6 +83,7 @@ class SqliteSnapshot:
         self._seconds = seconds
         self._deadline = inf
         self.inline_until = inf
+        self._is_last = False  # whether the budget ends before the statement's own time limit
         connection.set_progress_handler(lambda: monotonic() > self._deadline, _STEPS)
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -114,14 +115,15 @@ class SqliteSnapshot:
         now = monotonic()
         if now > self.inline_until:
             raise TakesLongError
-        seconds = self._seconds if spending is None else min(self._seconds, spending.remaining())
-        self._deadline = min(now + seconds, self.inline_until)
+        remaining = inf if spending is None else spending.remaining()
+        self._is_last = remaining < self._seconds
+        self._deadline = min(now + min(self._seconds, remaining), self.inline_until)
 
     def _interrupted(self, spending: budget.Budget | None) -> Exception:
         if monotonic() > self.inline_until:
             return TakesLongError()
-        if spending is not None:
-            spending.remaining()
+        if spending is not None and self._is_last:
+            return spending.out_of_time()
         return Problem("busy", "The search takes too long. Narrow it, or try again later.")
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
