@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
-from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
 
 from fhir_server import budget
 from fhir_server.access.permissions import Permissions
 from fhir_server.audit import AuditLog
 from fhir_server.bodies import BodyLimits, BodyRoom, Receive, read_body
-from fhir_server.budget import Budget, BudgetLimits, Held
+from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
-from fhir_server.turns import KnownClients, Turns
+from fhir_server.resources import catalog, definitions
+from fhir_server.turns import KnownClients, Line, Turns
 
 _PART: Final = 256 * 1024  # bytes of a body that are sent at once
 T = TypeVar("T")
@@ -83,35 +82,42 @@ class FhirApi:
         self._documents = documents
         self._turns = Turns(limits.client_requests)
         self._clients = KnownClients()
-        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()
         self._room = BodyRoom()
 
     def prepare(self) -> None:
-        """Build the documents, so that the first request for one does not wait."""
+        """Build the documents and the tables of all types, so that the first request for one does not wait."""
+        for type in catalog():
+            definitions.search_parameters(type)
         for document in self._documents.values():
             document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0]
-        spending = self._budget(client)
+        line = self._turns.line(self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0])
+        spending = Budget(self._limits.budget, line.go_on, held=line.held)
         try:
-            response = await self._respond(scope, receive, client, spending)
+            response = await self._respond(scope, receive, line, spending)
             await self._send(response, scope, send)
         finally:
             spending.release()
 
     async def _send(self, response: Response, scope: Scope, send: Send) -> None:
-        body = b"" if scope["method"] == "HEAD" else response.body
-        length = (b"content-length", b"%d" % len(response.body))
+        is_head = scope["method"] == "HEAD"
+        size = len(response.body) + sum(map(len, response.parts)) if response.parts else len(response.body)
+        length = (b"content-length", b"%d" % size)
         headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.stream and scope["method"] != "HEAD" and not await _send_stream(response.stream, send):
+        if response.stream and not is_head and not await _send_stream(response.stream, send):
             return
-        for start in range(0, len(body) - _PART, _PART):  # each waits until the client has taken most of the last one
-            await send({"type": "http.response.body", "body": body[start : start + _PART], "more_body": True})
-        await send({"type": "http.response.body", "body": body[-(len(body) % _PART or _PART) :] if len(body) > _PART else body})
+        if size > _PART and not is_head:
+            for part in (response.body, *response.parts):
+                for start in range(0, len(part), _PART):  # each waits until the client has taken most of the last one
+                    piece = part[start : start + _PART] if len(part) > _PART else part
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await send({"type": "http.response.body", "body": b"" if is_head else b"".join((response.body, *response.parts))})
 
-    async def _respond(self, scope: Scope, receive: Receive, client: str, spending: Budget) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, line: Line, spending: Budget) -> Response:
         """Handle a request and record it.  Errors become OperationOutcomes."""
         if scope["method"] == "OPTIONS":
             return Response(204, headers=_PREFLIGHT)
@@ -121,9 +127,9 @@ class FhirApi:
             request = self._head(scope)
             audit.with_write = self._audit_log.with_write(request, audit)
             work = self._handle(request, scope["query_string"], receive, audit)
-            response = await self._in_turn(work, client, spending)
+            response = await self._in_turn(work, line, spending)
             if response.stream is not None:
-                response.stream = self._in_turns(response.stream, client)
+                response.stream = self._in_turns(response.stream, line)
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
@@ -134,7 +140,7 @@ class FhirApi:
             headers = ((b"content-type", JSON), *_COMMON)
         if audit.permissions is not None:
             self._clients.put(_authorization(scope), _client_of(audit.permissions))
-        answer = Response(response.status, response.body, headers, response.stream)
+        answer = Response(response.status, response.body, headers, response.stream, response.parts)
         return answer if request is None else await self._record(request, audit, answer)
 
     async def _record(self, request: Request, audit: AuditContext, response: Response) -> Response:
@@ -163,34 +169,29 @@ class FhirApi:
                 audit.shown.clear()
             yield part
 
-    def _budget(self, client: str) -> Budget:
-        held = self._held.get(client)
-        if held is None:
-            held = self._held[client] = Held()
-        return Budget(self._limits.budget, partial(self._turns.go_on, client), held=held)
-
-    async def _in_turn(self, work: Coroutine[Any, Any, T], client: str, spending: Budget) -> T:
+    async def _in_turn(self, work: Coroutine[Any, Any, T], line: Line, spending: Budget) -> T:
         """Do work on a budget, in the client's turns."""
-        try:
-            await self._turns.begin(client)
-        except BaseException:
-            work.close()
-            raise
+        if not self._turns.may_begin(line):
+            try:
+                await self._turns.begin(line)
+            except BaseException:
+                work.close()
+                raise
         try:
             return await budget.metered(work, spending)
         finally:
-            self._turns.end(client)
+            self._turns.end(line, spending.spent)
 
-    async def _in_turns(self, stream: AsyncIterator[bytes], client: str) -> AsyncIterator[bytes]:
+    async def _in_turns(self, stream: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:
         """A stream of which each part is work of its own."""
 
         async def part() -> bytes:
             return await anext(stream, b"")
 
         while True:
-            spending = self._budget(client)
+            spending = Budget(self._limits.budget, line.go_on, held=line.held)
             try:
-                if not (text := await self._in_turn(part(), client, spending)):
+                if not (text := await self._in_turn(part(), line, spending)):
                     return
                 yield text
             finally:

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import secrets
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -55,6 +56,8 @@ from fhir_server.writing.parser import Parser
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
 _PURGE_INTERVAL = 600  # seconds
+# How long a thread keeps Python's global lock while the event loop waits for it; a request waits for it several times.
+_SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ def application(settings: Settings) -> RootApp:
         # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         purging = asyncio.create_task(_purge_expired(components))
         yield
         purging.cancel()

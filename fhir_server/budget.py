@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator,
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fhir_server.errors import Problem
@@ -22,7 +22,7 @@ from fhir_server.errors import Problem
 S = TypeVar("S")
 T = TypeVar("T")
 SLICE: Final = 0.01  # seconds that a request works in the event loop before it lets others go on
-_TOGETHER: Final = 50  # items of a list between two looks at the clock
+_SMALL: Final = 0.05  # seconds of work up to which a request's time is the clock's
 
 
 class BudgetLimits(NamedTuple):
@@ -46,7 +46,7 @@ class _Spent:
 class Held:
     """The bytes of one client's answers that are being made or sent."""
 
-    __slots__ = ("__weakref__", "size")
+    __slots__ = ("size",)
 
     def __init__(self) -> None:
         self.size = 0
@@ -60,7 +60,7 @@ class Budget:
     ``may_wait``   whether this part of the work runs in the event loop, where others wait
     """
 
-    __slots__ = ("_began", "_limits", "_may_wait", "_next_turn", "_spent")
+    __slots__ = ("_began", "_cpu_began", "_limits", "_may_wait", "_next_turn", "_spent")
 
     def __init__(
         self,
@@ -76,20 +76,34 @@ class Budget:
         self._spent = spent or _Spent(held or Held())
         self._may_wait = may_wait
         self._began: float | None = None
+        self._cpu_began: float | None = None
 
     def begin(self) -> None:
         """Begin a step of work."""
         self._began = perf_counter()
+        if not self._may_wait or self._spent.seconds > _SMALL:
+            self._cpu_began = thread_time()
 
     def end(self) -> None:
         """End the step, and charge its time."""
         if self._began is not None:
-            self._spent.seconds += perf_counter() - self._began
-            self._began = None
+            self._spent.seconds += self._running()
+            self._began = self._cpu_began = None
+
+    def _running(self) -> float:
+        """The seconds of the step that is being done: CPU time, once the request is no small one, because to ask for it takes long."""
+        if self._cpu_began is not None:
+            return thread_time() - self._cpu_began
+        return 0.0 if self._began is None else perf_counter() - self._began
 
     def charge(self, seconds: float) -> None:
         """Charge work that was done elsewhere: by another process, or by a database."""
         self._spent.seconds += seconds
+
+    @property
+    def spent(self) -> float:
+        """The seconds of work so far."""
+        return self._spent.seconds
 
     def in_thread(self) -> Budget:
         """The same budget for a part of the work in another thread, which cannot let others go on."""
@@ -97,11 +111,14 @@ class Budget:
 
     def remaining(self) -> float:
         """The seconds of work that remain.  Raises Problem ``too_costly`` if none do."""
-        running = perf_counter() - self._began if self._began is not None else 0.0
-        remaining = self._limits.seconds - self._spent.seconds - running
+        remaining = self._limits.seconds - self._spent.seconds - self._running()
         if remaining <= 0:
-            raise Problem("too_costly", f"This request has used up its {self._limits.seconds:g} seconds of work. Ask for less at once.")
+            raise self.out_of_time()
         return remaining
+
+    def out_of_time(self) -> Problem:
+        """The Problem of a request whose time is used up."""
+        return Problem("too_costly", f"This request has used up its {self._limits.seconds:g} seconds of work. Ask for less at once.")
 
     def take(self, rows: int, size: int) -> None:
         """Charge rows for the answer and the bytes of their bodies.  Raises Problem ``too_costly`` if any limit is reached."""
@@ -125,9 +142,14 @@ class Budget:
         if self._spent.held.size + size > self._limits.size:
             self.take(0, size)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether this step of work has taken its share."""
+        return self._began is not None and perf_counter() - self._began > SLICE
+
     async def give_way(self) -> None:
         """Let others go on if this step of work has taken its share.  Raises Problem ``too_costly`` if the time is used up."""
-        if self._began is not None and perf_counter() - self._began > SLICE:
+        if self.is_due:
             self.remaining()
             await self.pause()
 
@@ -156,13 +178,15 @@ async def give_way() -> None:
 
 
 async def each(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
-    """The results of the function for each item.  Lets others go on now and then if there are many items."""
-    if len(items) <= _TOGETHER:
+    """The results of the function for each item.  Lets others go on after items that have taken long together."""
+    budget = _current.get()
+    if budget is None:
         return [function(item) for item in items]
     results: list[T] = []
-    for start in range(0, len(items), _TOGETHER):
-        results += [function(item) for item in items[start : start + _TOGETHER]]
-        await give_way()
+    for item in items:
+        results.append(function(item))
+        if budget.is_due:
+            await budget.give_way()
     return results
 
 
@@ -196,14 +220,9 @@ def on_account(job: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
-async def metered(work: Coroutine[Any, Any, T], budget: Budget) -> T:
+def metered(work: Coroutine[Any, Any, T], budget: Budget) -> Awaitable[T]:
     """Run ``work`` on this budget, which is the current one meanwhile."""
-    token = _current.set(budget)
-    try:
-        result: T = await _Steps(work, budget)
-        return result
-    finally:
-        _current.reset(token)
+    return _Steps(work, budget)
 
 
 class _Steps:
@@ -218,15 +237,19 @@ class _Steps:
     def __await__(self) -> Generator[Any, Any, Any]:
         budget, step = self._budget, self._work.send
         argument: Any = None
-        while True:
-            budget.begin()
-            try:
-                waits_for = step(argument)
-            except StopIteration as finished:
-                return finished.value
-            finally:
-                budget.end()
-            try:
-                argument, step = (yield waits_for), self._work.send
-            except BaseException as error:
-                argument, step = error, self._work.throw
+        token = _current.set(budget)
+        try:
+            while True:
+                budget.begin()
+                try:
+                    waits_for = step(argument)
+                except StopIteration as finished:
+                    return finished.value
+                finally:
+                    budget.end()
+                try:
+                    argument, step = (yield waits_for), self._work.send
+                except BaseException as error:
+                    argument, step = error, self._work.throw
+        finally:
+            _current.reset(token)

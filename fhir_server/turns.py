@@ -10,23 +10,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
+from functools import partial
 from time import perf_counter
 from typing import Final
+
+from fhir_server.budget import Held
 
 _MOST_AT_ONCE: Final = 8  # turns before the loop looks at its connections again, while steps are short
 _LONG: Final = 0.004  # seconds of a round after which the next one has a single turn
 
 
-class _Line:
-    """The requests of one client: how many are being served, those that go on, and those that have not begun."""
+class Line:
+    """The requests of one client: how many are being served, those that go on, and those that have not begun.
 
-    __slots__ = ("begun", "new", "paused")
+    ``held``  what the client's answers hold together
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("begun", "go_on", "held", "new", "paused")
+
+    def __init__(self, turns: Turns) -> None:
         self.begun = 0
         self.paused: deque[asyncio.Future[None]] = deque()
         self.new: deque[asyncio.Future[None]] = deque()
+        self.held = Held()
+        self.go_on = partial(turns.go_on, self)
 
     def next(self, limit: int) -> asyncio.Future[None] | None:
         """The request whose turn it is; first those that have begun, because they hold memory."""
@@ -41,45 +48,56 @@ class _Line:
 class Turns:
     """Gives turns to requests.  ``limit``: how many requests of one client are served at a time."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, clients: int = 4096) -> None:
         self._limit = limit
-        self._lines: dict[Hashable, _Line] = {}  # in the order of turns
-        self._waiting = 0
-        self._taken = 0  # turns in this round
+        self._clients = clients
+        self._lines: dict[str, Line] = {}
+        self._waiting: dict[Line, None] = {}  # those in which requests wait, in the order of turns
+        self._taken = 0  # turns since the last round
+        self._worked = 0.0  # seconds of work of requests that have ended since
         self._at_once = _MOST_AT_ONCE
         self._round: asyncio.Handle | None = None
         self._round_began = 0.0
 
-    async def begin(self, client: Hashable) -> None:
-        """Wait for the first turn of a request.  Then it must :meth:`end`."""
+    def line(self, client: str) -> Line:
+        """The line of this client."""
         line = self._lines.get(client)
         if line is None:
-            line = self._lines[client] = _Line()
-        if not self._waiting and self._taken < self._at_once and line.begun < self._limit:
-            self._taken += 1
-            line.begun += 1
-            if self._round is None:
-                self._schedule()
-            return
-        await self._wait(line, line.new)
+            if len(self._lines) >= self._clients:
+                self._lines = {name: kept for name, kept in self._lines.items() if kept.begun or kept.new or kept.held.size}
+            line = self._lines[client] = Line(self)
+        return line
 
-    async def go_on(self, client: Hashable) -> None:
+    def may_begin(self, line: Line) -> bool:
+        """Begin a request if nobody waits.  Then it must :meth:`end`; otherwise it must wait with :meth:`begin`."""
+        if self._waiting or self._taken >= _MOST_AT_ONCE or self._worked > _LONG or line.begun >= self._limit:
+            return False
+        self._taken += 1
+        line.begun += 1
+        if self._taken >= _MOST_AT_ONCE and self._round is None:
+            self._schedule()
+        return True
+
+    async def begin(self, line: Line) -> None:
+        """Wait for the first turn of a request.  Then it must :meth:`end`."""
+        if not self.may_begin(line):
+            await self._wait(line, line.new)
+
+    async def go_on(self, line: Line) -> None:
         """Wait for a further turn of a request that has begun."""
-        await self._wait(self._lines[client], self._lines[client].paused)
+        await self._wait(line, line.paused)
 
-    def end(self, client: Hashable) -> None:
-        """End a request that has begun."""
-        line = self._lines[client]
+    def end(self, line: Line, seconds: float = 0.0) -> None:
+        """End a request that has begun and has worked for this long."""
         line.begun -= 1
-        if line.begun == 0 and not line.new:
-            del self._lines[client]
-        elif line.new and self._round is None:
+        self._worked += seconds
+        if self._round is None and (line.new or self._worked > _LONG):
             self._schedule()
 
-    async def _wait(self, line: _Line, queue: deque[asyncio.Future[None]]) -> None:
+    async def _wait(self, line: Line, queue: deque[asyncio.Future[None]]) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
-        self._waiting += 1
+        self._waiting[line] = None
         if self._round is None:
             self._schedule()
         try:
@@ -87,9 +105,8 @@ class Turns:
         except asyncio.CancelledError:
             if turn in queue:
                 queue.remove(turn)
-                self._waiting -= 1
             elif queue is line.new:
-                line.begun -= 1  # its turn came at the same moment
+                self.end(line)  # its turn came at the same moment
             raise
 
     def _schedule(self) -> None:
@@ -98,22 +115,21 @@ class Turns:
 
     def _next_round(self) -> None:
         """Give turns to clients in order, as many as the loop can do before it should look at its connections again."""
-        now = perf_counter()
-        self._at_once = 1 if now - self._round_began > _LONG else min(2 * self._at_once, _MOST_AT_ONCE)
-        self._taken = 0
+        is_long = max(perf_counter() - self._round_began, self._worked) > _LONG
+        self._at_once = 1 if is_long else min(2 * self._at_once, _MOST_AT_ONCE)
+        self._taken, self._worked = 0, 0.0
         self._round = None
-        if not self._waiting:
-            return
         passed = 0
-        while self._waiting and self._taken < self._at_once and passed < len(self._lines):
-            client, line = next(iter(self._lines.items()))
-            self._lines[client] = self._lines.pop(client)  # to the end
+        while self._taken < self._at_once and passed < len(self._waiting):
+            line = next(iter(self._waiting))
+            del self._waiting[line]
             turn = line.next(self._limit)
+            if line.paused or line.new:
+                self._waiting[line] = None  # to the end
             if turn is None:
-                passed += 1
+                passed += bool(line.new)  # at its limit
                 continue
             passed = 0
-            self._waiting -= 1
             self._taken += 1
             if not turn.done():
                 turn.set_result(None)

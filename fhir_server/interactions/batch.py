@@ -224,10 +224,11 @@ def _rank(entry: BundleEntry) -> int:
 
 
 def _bundle_response(type: str, responses: Sequence[Response]) -> Response:
-    return Response(200, bundle_json.responses(type, map(_response_entry, responses)), ((b"content-type", JSON),))
+    return Response(200, headers=((b"content-type", JSON),), parts=bundle_json.responses(type, map(_response_entry, responses)))
 
 
-def _response_entry(response: Response) -> bytes:
+def _response_entry(response: Response) -> tuple[bytes, ...]:
+    """The JSON text of an entry, in parts: bodies are not copied."""
     headers = dict(response.headers)
     members = [b'"status":"%d"' % response.status]
     if b"location" in headers:
@@ -236,6 +237,7 @@ def _response_entry(response: Response) -> bytes:
         members.append(b'"etag":%s' % json.dumps(headers[b"etag"].decode()).encode())
     if response.status >= 400 and response.body:
         members.append(b'"outcome":' + response.body)
-        return b'{"response":{%s}}' % b",".join(members)
-    body = b'"resource":%s,' % response.body if response.body else b""
-    return b'{%s"response":{%s}}' % (body, b",".join(members))
+        return (b'{"response":{%s}}' % b",".join(members),)
+    if not response.body:
+        return (b'{"response":{%s}}' % b",".join(members),)
+    return b'{"resource":', response.body, b',"response":{%s}}' % b",".join(members)

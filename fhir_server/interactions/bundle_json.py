@@ -31,7 +31,7 @@ def searchset(entries: Iterable[bytes], *, links: Sequence[tuple[str, str]], tot
     head = b'{"resourceType":"Bundle","type":"searchset"'
     if total is not None:
         head += b',"total":%d' % total
-    return head + _links(links) + _entries(entries)
+    return _with_entries(head + _links(links), entries)
 
 
 def entry(version: VisibleVersion, base: str, mode: str = "match", body: bytes | None = None) -> bytes:
@@ -63,12 +63,18 @@ def history(versions: Iterable[VisibleVersion], base: str, links: Sequence[tuple
     head = b'{"resourceType":"Bundle","type":"history"'
     if total is not None:
         head += b',"total":%d' % total
-    return head + _links(links) + _entries(entries)
+    return _with_entries(head + _links(links), entries)
 
 
-def responses(type: str, entries: Iterable[bytes]) -> bytes:
-    """A Bundle of ``type`` batch-response or transaction-response."""
-    return b'{"resourceType":"Bundle","type":"%s"' % type.encode() + _entries(entries)
+def responses(type: str, entries: Iterable[tuple[bytes, ...]]) -> list[bytes]:
+    """The parts of a Bundle of ``type`` batch-response or transaction-response, whose entries are in parts too."""
+    parts = [b'{"resourceType":"Bundle","type":"%s"' % type.encode()]
+    before = b',"entry":['
+    for entry in entries:
+        parts += (before, *entry)
+        before = b","
+    parts.append(b"}" if len(parts) == 1 else b"]}")
+    return parts
 
 
 def _links(links: Sequence[tuple[str, str]]) -> bytes:
@@ -76,6 +82,11 @@ def _links(links: Sequence[tuple[str, str]]) -> bytes:
     return b',"link":[' + b",".join(items) + b"]"
 
 
-def _entries(entries: Iterable[bytes]) -> bytes:
-    joined = b",".join(entries)
-    return (b',"entry":[' + joined + b"]}") if joined else b"}"
+def _with_entries(head: bytes, entries: Iterable[bytes]) -> bytes:
+    """The text of a Bundle that begins with ``head``, joined at once: it may be large."""
+    before, *others = (head + b',"entry":[', *entries)
+    if not others:
+        return head + b"}"
+    others[0] = before + others[0]
+    others[-1] += b"]}"
+    return b",".join(others)

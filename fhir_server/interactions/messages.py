@@ -67,12 +67,17 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """One response.  ``stream`` is a body of unknown length, sent in parts."""
+    """One response.
+
+    ``parts``   the rest of a large body, which are sent one by one: to join them would take long
+    ``stream``  a body of unknown length, sent in parts
+    """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     stream: AsyncIterator[bytes] | None = None
+    parts: list[bytes] = []
 
 
 class AuditedEntry(NamedTuple):

@@ -234,7 +234,10 @@ def test_waiting_costs_nothing() -> None:
         spending = budget.current()
         assert spending is not None and spending.remaining() > 0.01
 
-    asyncio.run(budget.metered(work(), Budget(BudgetLimits(seconds=0.04))))
+    async def main() -> None:
+        await budget.metered(work(), Budget(BudgetLimits(seconds=0.04)))
+
+    asyncio.run(main())
 
 
 def test_an_error_in_the_work_reaches_who_awaits_it() -> None:
@@ -245,7 +248,7 @@ def test_an_error_in_the_work_reaches_who_awaits_it() -> None:
             raise ValueError("cancelled") from None
 
     async def main() -> None:
-        task = asyncio.create_task(budget.metered(work(), Budget(BudgetLimits())))
+        task = asyncio.ensure_future(budget.metered(work(), Budget(BudgetLimits())))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(ValueError, match="cancelled"):

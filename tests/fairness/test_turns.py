@@ -17,17 +17,23 @@ from tests.served import Served, call
 def _one_turn_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when every step is long, so that the order does not depend on the speed of the machine."""
     monkeypatch.setattr(turns, "_LONG", -1.0)
+    monkeypatch.setattr(turns, "_MOST_AT_ONCE", 1)
 
 
 async def served(turns_: Turns, client: str, order: list[str], *, steps: int = 1) -> None:
-    await turns_.begin(client)
+    line = turns_.line(client)
+    await turns_.begin(line)
     try:
         order.append(client)
         for _ in range(steps - 1):
-            await turns_.go_on(client)
+            await line.go_on()
             order.append(client)
     finally:
-        turns_.end(client)
+        turns_.end(line)
+
+
+def is_idle(turns_: Turns) -> bool:
+    return not turns_._waiting and not any(line.begun or line.new or line.paused for line in turns_._lines.values())
 
 
 def test_one_request_of_another_client_waits_for_a_few_steps_only() -> None:
@@ -55,10 +61,8 @@ def test_clients_that_wait_have_their_turns_one_after_the_other() -> None:
         await asyncio.gather(*[served(one, client, order) for client in "a" * 12 + "b" * 6 + "c" * 6])
 
     asyncio.run(main())
-    # what begins before anybody waits is served as it comes
-    crowded = order[8:]
     assert sorted(order) == sorted("a" * 12 + "b" * 6 + "c" * 6)
-    assert all({*crowded[start : start + 3]} == {"a", "b", "c"} for start in range(0, 9, 3)), order
+    assert all({*order[start : start + 3]} == {"a", "b", "c"} for start in range(3, 15, 3)), order
 
 
 def test_a_long_request_gives_way_after_each_step() -> None:
@@ -84,12 +88,12 @@ def test_no_more_requests_of_a_client_are_served_than_the_limit() -> None:
 
         async def held(client: str) -> None:
             nonlocal running, most
-            await one.begin(client)
+            await one.begin(one.line(client))
             running += 1
             most = max(most, running)
             await release.wait()
             running -= 1
-            one.end(client)
+            one.end(one.line(client))
 
         tasks = [asyncio.create_task(held("a")) for _ in range(20)]
         for _ in range(100):
@@ -99,7 +103,7 @@ def test_no_more_requests_of_a_client_are_served_than_the_limit() -> None:
         await served(one, "b", order)  # others are not held up
         release.set()
         await asyncio.gather(*tasks)
-        assert most == 3 and not one._lines and not one._waiting
+        assert most == 3 and is_idle(one)
 
     asyncio.run(main())
 
@@ -109,15 +113,15 @@ def test_a_request_that_is_given_up_leaves_its_place(rounds: int) -> None:
     async def main() -> None:
         one = Turns(1)
         order: list[str] = []
-        await one.begin("a")
+        await one.begin(one.line("a"))
         tasks = [asyncio.create_task(served(one, "a", order, steps=3)) for _ in range(3)]
         await asyncio.sleep(0)
-        one.end("a")
+        one.end(one.line("a"))
         for _ in range(rounds):
             await asyncio.sleep(0)
         tasks[0].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert order.count("a") >= 6 and not one._lines and not one._waiting
+        assert order.count("a") >= 6 and is_idle(one)
 
     asyncio.run(main())
 
@@ -125,10 +129,23 @@ def test_a_request_that_is_given_up_leaves_its_place(rounds: int) -> None:
 def test_the_first_requests_begin_at_once() -> None:
     async def main() -> None:
         one = Turns(16)
-        waits = one.begin("a").send
+        one._worked = -2.0  # nobody has worked for long
+        waits = one.begin(one.line("a")).send
         with pytest.raises(StopIteration):
             waits(None)
-        one.end("a")
+        one.end(one.line("a"))
+
+    asyncio.run(main())
+
+
+def test_lines_of_clients_that_left_are_forgotten() -> None:
+    async def main() -> None:
+        one = Turns(16, clients=3)
+        await one.begin(one.line("a"))
+        one.line("b").held.size = 5
+        for number in range(50):
+            await served(one, f"c{number}", [])
+            assert len(one._lines) <= 5 and {"a", "b"} <= one._lines.keys()
 
     asyncio.run(main())
 
@@ -146,13 +163,13 @@ def test_requests_of_one_person_share_turns_whatever_the_token() -> None:
     """Two tokens of one person are one client; another person is another."""
     server = Served()
     began: list[Any] = []
-    right = server.api._turns.begin
+    right = server.api._turns.line
 
-    async def begin(client: Any) -> None:
+    def line(client: str) -> Any:
         began.append(client)
-        await right(client)
+        return right(client)
 
-    server.api._turns.begin = begin  # type: ignore[method-assign]
+    server.api._turns.line = line  # type: ignore[method-assign]
     tokens = [server.app_token("adult", "adult"), server.app_token("adult", "adult"), server.app_token("parent-a", "teen"), server.token()]
     for _ in range(2):
         for token in tokens:

@@ -26,7 +26,7 @@ from fhir_server.store.sqlite.reader import SECONDS, SqliteSnapshot, TakesLongEr
 from fhir_server.store.version_history import VersionStamp
 
 T = TypeVar("T")
-THREADS: Final = 4  # reads that take long run at the same time, at most
+THREADS: Final = 2  # reads that take long run at the same time, at most: more would wait for Python's global lock
 _INLINE: Final = 0.005  # seconds that a read may take on the calling thread
 
 

@@ -29,7 +29,7 @@ from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
 from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
 SECONDS: Final = 2.0  # time limit of one statement
-_STEPS: Final = 20_000  # instructions of SQLite's virtual machine between two checks of the time limit
+_STEPS: Final = 4_000  # instructions of SQLite's virtual machine between two checks of the time limit
 
 READ: Final = f"SELECT {rows_.COLUMNS} FROM res r WHERE r.type = ? AND r.id = ?"
 _FETCH: Final = f"SELECT r.id, {rows_.COLUMNS} FROM carray(?) c CROSS JOIN res r WHERE r.rid = c.value"
@@ -93,6 +93,7 @@ class SqliteSnapshot:
         self._seconds = seconds
         self._deadline = inf
         self.inline_until = inf
+        self._is_last = False  # whether the budget ends before the statement's own time limit
         connection.set_progress_handler(lambda: monotonic() > self._deadline, _STEPS)
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -103,25 +104,36 @@ class SqliteSnapshot:
         spending = budget.current()
         self._begin(spending)
         try:
-            return self.connection.execute(sql, args).fetchall()
+            cursor = self.connection.execute(sql, args)
+            return cursor.fetchall() if self.inline_until == inf else self._fetch_inline(cursor)
         except apsw.InterruptError:
             raise self._interrupted(spending) from None
         finally:
             self._deadline = inf
+
+    def _fetch_inline(self, cursor: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """All rows.  Looks at the clock after each one, because each waits for Python's global lock if other threads work."""
+        found: list[tuple[Any, ...]] = []
+        for row in cursor:
+            found.append(row)
+            if monotonic() > self.inline_until:
+                raise TakesLongError
+        return found
 
     def _begin(self, spending: budget.Budget | None) -> None:
         """Set the time limit of the next statement: its own, the rest of the request's budget, the time for reads on this thread."""
         now = monotonic()
         if now > self.inline_until:
             raise TakesLongError
-        seconds = self._seconds if spending is None else min(self._seconds, spending.remaining())
-        self._deadline = min(now + seconds, self.inline_until)
+        remaining = inf if spending is None else spending.remaining()
+        self._is_last = remaining < self._seconds
+        self._deadline = min(now + min(self._seconds, remaining), self.inline_until)
 
     def _interrupted(self, spending: budget.Budget | None) -> Exception:
         if monotonic() > self.inline_until:
             return TakesLongError()
-        if spending is not None:
-            spending.remaining()
+        if spending is not None and self._is_last:
+            return spending.out_of_time()
         return Problem("busy", "The search takes too long. Narrow it, or try again later.")
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
@@ -217,6 +229,8 @@ class SqliteSnapshot:
                 row = rows_.decode_row(type, values[0], values[1:], names)
                 rows.append(row)
                 size += len(row.body)
+                if monotonic() > self.inline_until:
+                    raise TakesLongError
                 if spending is not None and size > _LARGE:
                     spending.require_room(size)
         except apsw.InterruptError:
