@@ -54,6 +54,11 @@ class Settings:
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
+    log_level   ``debug``, ``info`` (a line for each request), ``warning`` or ``error``
+    log_format  ``text`` or ``json``
+    log_file    path of the log; empty: standard error
+    metrics_token       bearer token that opens ``/metrics``; empty: there is no ``/metrics``
+    drain_seconds       seconds after SIGTERM in which ``/readyz`` answers 503 and requests are still served
     """
 
     store: str = "sqlite:///data/fhir.sqlite"
@@ -71,6 +76,11 @@ class Settings:
     max_bundle_entries: int = 5000
     second_factor: str = ""
     breached_passwords_file: str = ""
+    log_level: str = "warning"
+    log_format: str = "text"
+    log_file: str = ""
+    metrics_token: str = ""
+    drain_seconds: int = 0
 
     @property
     def base(self) -> str:
@@ -119,7 +129,7 @@ class Settings:
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
-SECRETS = ("store", "secret_key", "former_secret_key")  # may be read from files; the URL of a store may hold a password
+SECRETS = ("store", "secret_key", "former_secret_key", "metrics_token")  # may be read from files; the URL of a store may hold a password
 
 
 def _read_secret(variable: str, path: str) -> str:
@@ -145,6 +155,11 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_MODE must be one of {', '.join(get_args(Mode))}, not {settings.mode!r}.")
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
+    for name, allowed in (("log_level", ("debug", "info", "warning", "error")), ("log_format", ("text", "json"))):
+        if getattr(settings, name) not in allowed:
+            raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")
+    if settings.metrics_token and len(settings.metrics_token) < 16:
+        raise ValueError("FHIR_SERVER_METRICS_TOKEN must have at least 16 characters.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:
