@@ -35,6 +35,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
 from fhir_server.observability.middleware import Observed
+from fhir_server.observability.request_ids import HEADER, take_id
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
@@ -180,7 +181,7 @@ class RootApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http":
-            send = with_security_headers(send, self._security_headers)
+            send = with_security_headers(send, (*self._security_headers, (HEADER, take_id(scope["headers"]))))
         if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
             scope["root_path"] = _BASE
             await self._api(scope, receive, send)

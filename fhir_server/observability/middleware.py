@@ -1,4 +1,4 @@
-"""The ASGI application around all others: request ids, the endpoints of the operator, metrics and one log line for each request."""
+"""The ASGI application around all others: the endpoints of the operator, metrics, and one log line for each request."""
 
 from __future__ import annotations
 
@@ -21,42 +21,43 @@ _TEXT: Final = b"text/plain; charset=utf-8"
 
 
 class Observed:
-    """The application ``app`` as an operator can watch it.  Without ``metrics`` there is no ``/metrics``."""
+    """The application ``app`` as an operator can watch it.  Without ``metrics`` there is no ``/metrics``.
+
+    The log must be configured before: a request has a line if the level is ``info`` now.
+    """
 
     def __init__(self, app: App, health: Health, metrics: Metrics | None = None) -> None:
         self._app = app
         self._health = health
         self._metrics = metrics
+        self._own_paths = frozenset(("/livez", "/readyz", *(("/metrics",) if metrics is not None else ())))
+        self._watches = metrics is not None or _log.isEnabledFor(logging.INFO)
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope.get("path") in self._own_paths and scope["type"] == "http":
+            await self._answer(scope, send)
+        elif self._watches and scope["type"] == "http":
+            await self._watch(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        id = take_id(scope["headers"])
-        named = (HEADER, id.encode())
-        answered = 0
 
-        async def send_named(message: MutableMapping[str, Any]) -> None:
-            nonlocal answered
+    async def _watch(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Let the application answer, then count the request and write its line."""
+        status = 500
+
+        async def noting_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                answered = message["status"]
-                message["headers"] = [*message.get("headers", ()), named]
+                status = message["status"]
             await send(message)
 
-        path = scope["path"]
-        if path in ("/livez", "/readyz") or (path == "/metrics" and self._metrics is not None):
-            await self._answer(scope, send_named)
-            return
-        if self._metrics is None and not _log.isEnabledFor(logging.INFO):
-            await self._app(scope, receive, send_named)
-            return
-        began, name = perf_counter(), interaction_name(scope["method"], path)
+        began = perf_counter()
         if self._metrics is not None:
             self._metrics.begin()
         try:
-            await self._app(scope, receive, send_named)
+            await self._app(scope, receive, noting_send)
         finally:
-            self._note(name, scope["method"], answered or 500, perf_counter() - began)
+            self._note(interaction_name(scope["method"], scope["path"]), scope["method"], status, perf_counter() - began)
 
     def _note(self, name: str, method: str, status: int, seconds: float) -> None:
         if self._metrics is not None:
@@ -68,6 +69,7 @@ class Observed:
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         status, kind, body = 200, _TEXT, b"ok"
+        named = (HEADER, take_id(scope["headers"]))
         if scope["method"] not in ("GET", "HEAD"):
             status, body = 405, b"method not allowed"
         elif scope["path"] == "/readyz":
@@ -79,7 +81,7 @@ class Observed:
                 kind, body = CONTENT_TYPE, self._metrics.text()
             else:
                 status, body = 401, b"a bearer token is required"
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store"), named]
         if status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="metrics"'))
         await send({"type": "http.response.start", "status": status, "headers": headers})

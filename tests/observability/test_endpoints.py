@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_server.app import application
+from fhir_server.app import RootApp, application
 from fhir_server.cli.serve import metrics_folder
 from fhir_server.observability import health
 from fhir_server.observability.health import Health
@@ -23,6 +23,7 @@ from fhir_server.observability.interactions import interaction_name
 from fhir_server.observability.logs import configure_logs
 from fhir_server.observability.metrics import FOLDER, Metrics
 from fhir_server.observability.middleware import Observed
+from fhir_server.observability.request_ids import request_id, take_id
 from fhir_server.settings import Settings
 from fhir_server.store import open_store
 from tests.waiting import HANG
@@ -146,6 +147,11 @@ def test_request_id_is_kept_if_well_formed_and_replaced_otherwise() -> None:
     asked(job)
 
 
+def test_new_request_ids_never_repeat() -> None:
+    ids = [take_id(()) for _ in range(2000)]
+    assert len(set(ids)) == 2000 and request_id.get().encode() == ids[-1]
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
     root = logging.getLogger()
@@ -168,7 +174,7 @@ def test_json_lines_have_level_time_and_the_id_of_the_request(log: Path) -> None
             await ask("GET", "/fhir/Patient/x", headers={"X-Request-Id": UUID})
         logging.getLogger("fhir_server").error("Elsewhere.", exc_info=OSError(28, "No space left on device"))
 
-    asked(job, Observed(_failing, Health(open_store("memory:"))))
+    asked(job, Observed(RootApp(_failing, _failing), Health(open_store("memory:"))))  # type: ignore[arg-type]
     first, request, last = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert (first["level"], first["message"], first["request_id"]) == ("warning", "Something.", UUID)
     assert (request["logger"], request["interaction"], request["method"], request["status"]) == ("fhir_server.access", "read", "GET", 500)
@@ -183,7 +189,7 @@ def test_levels_and_text_form_follow_the_settings(log: Path) -> None:
         with pytest.raises(RuntimeError):
             await ask("GET", "/fhir/Patient/x", headers={"X-Request-Id": UUID})
 
-    asked(job, Observed(_failing, Health(open_store("memory:"))))
+    asked(job, Observed(RootApp(_failing, _failing), Health(open_store("memory:"))))
     (line,) = log.read_text(encoding="utf-8").splitlines()
     assert line.endswith(f"WARNING fhir_server: Something. [request_id={UUID}]")
     for wrong in ({"FHIR_SERVER_LOG_LEVEL": "loud"}, {"FHIR_SERVER_LOG_FORMAT": "xml"}, {"FHIR_SERVER_METRICS_TOKEN": "short"}):

@@ -46,7 +46,6 @@ SecurityEventKind = Literal[
     "backup",
     "restore",
     "reseal-keys",
-    "purge",
     "erase-record",
 ]
 
