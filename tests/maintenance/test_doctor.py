@@ -247,6 +247,20 @@ def test_new_code_list_makes_labels_stale_until_relabel(filled: Served, run: Run
     assert "PROBLEM" in sentences(run("doctor"))["labels"]
 
 
+def test_first_load_after_new_lists_needs_no_relabel(run: Run, tmp_path: Path) -> None:
+    """An institution makes the store, imports its lists, and then loads."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    assert run("create-store").exit_code == 0
+    (lists / "sensitive-hiv.json").write_bytes((ROOT / "ig/valuesets/sensitive-hiv.json").read_bytes())
+    directory = str(ROOT / "seed_bundles/00-directory.json")
+    assert run("load", directory, CODES_PATH=str(lists)).exit_code == 0
+    assert run("doctor", CODES_PATH=str(lists)).exit_code == 0
+    (lists / "sensitive-hiv.json").unlink()
+    assert run("load", directory, CODES_PATH=str(lists)).exit_code == 0
+    assert "PROBLEM" in sentences(run("doctor", CODES_PATH=str(lists)))["labels"]
+
+
 def test_store_without_a_record_of_its_labeling_is_a_problem(url: str, run: Run) -> None:
     served = Served(url, seeds=False)
     served.load(ROOT / "seed_bundles/00-directory.json")
