@@ -38,6 +38,10 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.capability import capability_statement
 from fhir_server.interactions.messages import JSON, Response
 from fhir_server.interactions.service import Service
+from fhir_server.observability.health import Health
+from fhir_server.observability.metrics import Metrics
+from fhir_server.observability.middleware import Observed
+from fhir_server.observability.request_ids import HEADER, take_id
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
@@ -149,10 +153,11 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
 
-def application(settings: Settings) -> RootApp:
+def application(settings: Settings) -> Observed:
     """Build the whole server as an ASGI application."""
     components = build_components(settings)
     api = fhir_api(components)
+    health = Health(components.store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -164,7 +169,8 @@ def application(settings: Settings) -> RootApp:
         gc.freeze()
         sys.setswitchinterval(_SWITCH_SECONDS)
         purging = asyncio.create_task(_purge_expired(components))
-        yield
+        with health.drain_on_sigterm(settings.drain_seconds):
+            yield
         purging.cancel()
         try:
             await components.smart.record(SecurityEvent("stop-server"))
@@ -178,7 +184,8 @@ def application(settings: Settings) -> RootApp:
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
-    return RootApp(api, pages, settings.origin)
+    metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
+    return Observed(RootApp(api, pages, settings.origin), health, metrics)
 
 
 async def _purge_expired(components: Components) -> None:
@@ -206,7 +213,7 @@ class RootApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http":
-            send = with_security_headers(send, self._security_headers)
+            send = with_security_headers(send, (*self._security_headers, (HEADER, take_id(scope["headers"]))))
         if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
             scope["root_path"] = _BASE
             await self._api(scope, receive, send)

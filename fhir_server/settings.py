@@ -66,6 +66,11 @@ class Settings:
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     audit       ``durable`` (no answer before its audit line is stored) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
+    log_level   ``debug``, ``info`` (a line for each request), ``warning`` or ``error``
+    log_format  ``text`` or ``json``
+    log_file    path of the log; empty: standard error
+    metrics_token       bearer token that opens ``/metrics``; empty: there is no ``/metrics``
+    drain_seconds       seconds after SIGTERM in which ``/readyz`` answers 503 and requests are still served
     """
 
     store: str = "sqlite:///data/fhir.sqlite"
@@ -95,6 +100,11 @@ class Settings:
     breached_passwords_file: str = ""
     audit: Literal["durable", "batched"] = "durable"
     audit_anchor_file: str = ""
+    log_level: str = "warning"
+    log_format: str = "text"
+    log_file: str = ""
+    metrics_token: str = ""
+    drain_seconds: int = 0
 
     @property
     def base(self) -> str:
@@ -143,7 +153,7 @@ class Settings:
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
-SECRETS = ("store", "secret_key", "former_secret_key")  # may be read from files; the URL of a store may hold a password
+SECRETS = ("store", "secret_key", "former_secret_key", "metrics_token")  # may be read from files; the URL of a store may hold a password
 
 
 def _read_secret(variable: str, path: str) -> str:
@@ -171,6 +181,11 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
     if settings.audit not in ("durable", "batched"):
         raise ValueError(f"FHIR_SERVER_AUDIT must be durable or batched, not {settings.audit!r}.")
+    for name, allowed in (("log_level", ("debug", "info", "warning", "error")), ("log_format", ("text", "json"))):
+        if getattr(settings, name) not in allowed:
+            raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")
+    if settings.metrics_token and len(settings.metrics_token) < 16:
+        raise ValueError("FHIR_SERVER_METRICS_TOKEN must have at least 16 characters.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:

@@ -6,9 +6,11 @@ import asyncio
 import os
 import shlex
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import socket
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -24,6 +26,8 @@ from fhir_server.maintenance.examination import require_store
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.maintenance.store_facts import LabelingFact, find_fact
+from fhir_server.observability.logs import configure_logs
+from fhir_server.observability.metrics import FOLDER
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
@@ -52,7 +56,9 @@ def serve(host: str, port: int, workers: int, creates_store: bool, skip_integrit
     with operator_errors(settings.store):
         asyncio.run(require_store(settings, thorough=not skip_integrity_check))
     run_with_components(_prepare, settings)
-    uvicorn.run(**_uvicorn_options(host, port), workers=workers)
+    configure(settings)
+    with metrics_folder(settings, workers):
+        uvicorn.run(**_uvicorn_options(host, port), workers=workers)
 
 
 @main.command()
@@ -106,7 +112,7 @@ def _uvicorn_options(host: str, port: int) -> dict[str, Any]:
     return {
         "app": "fhir_server.cli.serve:create_application", "factory": True, "host": host, "port": port, "loop": "uvloop",
         "http": "fhir_server.web.connections:LimitedProtocol",
-        "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
+        "access_log": False, "server_header": False, "date_header": False, "log_config": None, "log_level": None,
         "timeout_graceful_shutdown": 10,
     }  # fmt: skip
 
@@ -127,11 +133,32 @@ class _DemoServer(uvicorn.Server):
 def create_application() -> object:
     """Return the application with the environment's settings, for uvicorn's worker processes."""
     settings = load_settings()
+    configure(settings)
     LimitedProtocol.limits = ConnectionLimits(
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
         open_files(settings.max_connections),
     )  # fmt: skip
     return application(settings)
+
+
+def configure(settings: Settings) -> None:
+    """Send this process's log where the settings want it.  Raises click.ClickException if the file cannot be opened."""
+    with operator_errors(settings.store):
+        configure_logs(settings.store, settings.log_level, settings.log_format, settings.log_file)
+
+
+@contextmanager
+def metrics_folder(settings: Settings, workers: int) -> Iterator[None]:
+    """Give several server processes a folder in which they add up their metrics; one process needs none."""
+    if workers == 1 or not settings.metrics_token:
+        yield
+        return
+    with TemporaryDirectory(prefix="fhir-server-metrics-") as folder:
+        os.environ[FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER]
 
 
 def _this_command() -> str:

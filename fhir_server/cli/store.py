@@ -17,6 +17,7 @@ from fhir_server.cli.base import is_terminal, main, run_with_components, with_au
 from fhir_server.cli.create_store import record_labeling
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
+from fhir_server.maintenance.examination import is_without_resources
 from fhir_server.maintenance.export import export_store
 from fhir_server.maintenance.input_files import Unit, list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
@@ -72,6 +73,8 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool, bases: tuple
 
 async def _load(components: Components, paths: list[Path], shift_dates: bool, bases: tuple[str, ...]) -> LoadReport:
     report = LoadReport()
+    if await is_without_resources(components.settings.store):
+        await record_labeling(components)  # all that it will hold gets labels of the lists in use
     loader = Loader(components.store, components.labeler, components.settings.base, components.clock)
     read = partial(read_units, key=await load_key(components.store), today=local_date(components) if shift_dates else None, bases=bases)
     size = sum(path.stat().st_size for path in paths)

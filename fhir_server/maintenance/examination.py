@@ -73,6 +73,17 @@ async def is_new_store(url: str, *, may_be_incomplete: bool = False) -> bool:
         await inspector.close()
 
 
+async def is_without_resources(url: str) -> bool:
+    """Return whether the store at this URL, which exists, holds no current resource."""
+    inspector = inspect(url)
+    if inspector is None:
+        return False
+    try:
+        return await inspector.count_resources() == 0
+    finally:
+        await inspector.close()
+
+
 async def _require_present(inspector: Inspector, url: str) -> Identity:
     identity = await inspector.identify()
     if identity.state != "present":

@@ -174,9 +174,22 @@ def test_damaged_file_is_a_problem_without_a_traceback(filled: Served, run: Run,
     before = contents(path.parent)
     for command in ("doctor", "serve"):
         shown = run(command)
-        sentences(shown)
         assert shown.exit_code == 1 and ("damaged" in shown.output or "not an SQLite database" in shown.output), shown.output
     assert contents(path.parent) == before
+
+
+def test_command_on_a_damaged_file_ends_with_a_sentence(filled: Served, run: Run, path: Path, tmp_path: Path) -> None:
+    """Each command, not the examination alone: the damage may be where the examination at the start does not look."""
+    path.write_bytes(DAMAGES["early pages"](path, path.read_bytes()))
+    for command in (
+        ("export", "--out", str(tmp_path / "out")),
+        ("journal",),
+        ("relabel",),
+        ("backup", str(tmp_path / "copy")),
+    ):
+        shown = run(*command)  # an exception that is no message for the operator fails here
+        assert shown.exit_code == 1 and shown.output.startswith("Error: "), (command, shown.output)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_later_schema_is_refused(filled: Served, run: Run, url: str) -> None:
@@ -232,6 +245,20 @@ def test_new_code_list_makes_labels_stale_until_relabel(filled: Served, run: Run
     assert run("relabel", CODES_PATH=str(lists)).exit_code == 0
     assert run("doctor", CODES_PATH=str(lists)).exit_code == 0
     assert "PROBLEM" in sentences(run("doctor"))["labels"]
+
+
+def test_first_load_after_new_lists_needs_no_relabel(run: Run, tmp_path: Path) -> None:
+    """An institution makes the store, imports its lists, and then loads."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    assert run("create-store").exit_code == 0
+    (lists / "sensitive-hiv.json").write_bytes((ROOT / "ig/valuesets/sensitive-hiv.json").read_bytes())
+    directory = str(ROOT / "seed_bundles/00-directory.json")
+    assert run("load", directory, CODES_PATH=str(lists)).exit_code == 0
+    assert run("doctor", CODES_PATH=str(lists)).exit_code == 0
+    (lists / "sensitive-hiv.json").unlink()
+    assert run("load", directory, CODES_PATH=str(lists)).exit_code == 0
+    assert "PROBLEM" in sentences(run("doctor", CODES_PATH=str(lists)))["labels"]
 
 
 def test_store_without_a_record_of_its_labeling_is_a_problem(url: str, run: Run) -> None:

@@ -54,7 +54,6 @@ SecurityEventKind = Literal[
     "backup",
     "restore",
     "reseal-keys",
-    "purge",
     "erase-record",
 ]
 
