@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -121,12 +121,12 @@ def media_type(header: str) -> str:
     return header.partition(";")[0].strip().lower()
 
 
-def header_fields(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def header_fields(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by lower-case name; the values of a repeated one are a list (RFC 9110 5.3), so that none of them is ignored."""
-    fields: dict[str, str] = {}
-    for name, value in raw:
-        text = name.decode("latin-1")
-        fields[text] = value.decode("latin-1") if text not in fields else f"{fields[text]}, {value.decode('latin-1')}"
+    fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(fields) < len(raw):
+        for repeated in fields:
+            fields[repeated] = ", ".join([value.decode("latin-1") for name, value in raw if name.decode("latin-1") == repeated])
     return fields
 
 

@@ -32,7 +32,7 @@ from fhir_server.search.parameter_types.date import interval
 IF_NONE_EXIST: Final = frozenset({"if-none-exist"})
 _TAGS: Final = frozenset({"if-match", "if-none-match"})
 _REFUSABLE: Final = _TAGS | IF_NONE_EXIST
-_READING: Final = _TAGS | {"if-modified-since", "if-unmodified-since"}
+_ALL: Final = _REFUSABLE | {"if-modified-since", "if-unmodified-since"}
 
 
 def require_only(request: Request, taken: frozenset[str] = frozenset()) -> None:
@@ -54,7 +54,7 @@ def answer(request: Request, version: VisibleVersion, body: bytes | None = None)
 
     Raises Problem ``precondition`` or ``invalid``.
     """
-    if not _READING.isdisjoint(request.headers) or not IF_NONE_EXIST.isdisjoint(request.headers):
+    if not _ALL.isdisjoint(request.headers):
         require_only(request, _TAGS)
         _require_named(request, version)
         if _is_known(request, version):

@@ -61,15 +61,19 @@ def _base64_binary(value: Any) -> bool:
     return sum(map(len, value.split())) % 4 == 0
 
 
-# R4 2.24.0.1: no control characters in strings, and a code is a string; RFC 3986 has none in URIs
-_SOLID = r"[^\s\x00-\x1f]"
-_uri = _matching(rf"{_SOLID}+")
+def _plain_matching(pattern: str) -> Predicate:
+    """A predicate for texts of this pattern without control characters: no string has any, nor a URI (R4 2.24.0.1, RFC 3986)."""
+    fullmatch = re.compile(pattern).fullmatch
+    return lambda value: type(value) is str and fullmatch(value) is not None and (value.isprintable() or _control(value) is None)
+
+
+_uri = _plain_matching(r"\S+")
 
 VALID: Final[Mapping[str, Predicate]] = {
     "base64Binary": _base64_binary,
     "boolean": lambda value: type(value) is bool,
     "canonical": _uri,
-    "code": _matching(rf"{_SOLID}+(?:\s{_SOLID}+)*"),
+    "code": _plain_matching(r"[^\s]+(?:\s[^\s]+)*"),
     "date": _date_matching(rf"{_DAY}|{_PARTIAL}"),
     "dateTime": _date_matching(rf"{_DAY}(?:T{_TIME}{_ZONE})?|{_PARTIAL}"),
     "decimal": lambda value: type(value) is Decimal or type(value) is int,
