@@ -134,6 +134,7 @@ def test_collections_can_be_created_concurrently() -> None:
 def test_doctor_command_hides_database_credentials(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FHIR_SERVER_STORE", f"mongodb://writer:word@{guarded}/fhir?authSource=admin")
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
+    assert CliRunner().invoke(main, ["create-store"]).exit_code == 0
     shown = CliRunner().invoke(main, ["doctor"])
     assert "no damage found" in shown.output and f"mongodb://{guarded}/fhir" in shown.output, shown.output
     assert "word@" not in shown.output and "writer" not in shown.output
