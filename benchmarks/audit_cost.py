@@ -19,8 +19,8 @@ from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
 
 _KEY = "a key that is long enough for benchmarks"
-_ROUNDS = 3
-_REQUESTS = 640
+_ROUNDS = 5
+_REQUESTS = 2000
 _PATIENT = {"resourceType": "Patient", "id": "p", "name": [{"family": "Audit"}]}
 _RESULT = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p"}}
 
