@@ -73,9 +73,8 @@ async def _run(mode: str, folder: Path) -> None:
         for clients in (1, 4, 16, 64):
             rounds = [await _measure(request, clients) for _ in range(_ROUNDS)]
             cpu, wall, slowest = (min(values) for values in zip(*rounds, strict=True))
-            print(
-                f"{mode or 'earlier':8} {name:6} {clients:3} clients: CPU {cpu:6.0f} us, wall {wall:6.0f} us a request, p99 {slowest:6.1f} ms"
-            )
+            shown = f"CPU {cpu:6.0f} us, wall {wall:6.0f} us a request, p99 {slowest:6.1f} ms"
+            print(f"{mode or 'earlier':8} {name:6} {clients:3} clients: {shown}")
     await components.close()
 
 
