@@ -70,8 +70,10 @@ def test_verify_and_doctor_find_a_forged_log(environment: dict[str, str], sql: s
 def test_a_command_with_another_key_changes_nothing(environment: dict[str, str]) -> None:
     add_users(environment, 1)
     other = environment | {"FHIR_SERVER_SECRET_KEY": "another key, as long as that of the server"}
-    refused = run(other, "organization remove other")
-    assert refused.exit_code == 1 and "another FHIR_SERVER_SECRET_KEY" in refused.output
+    for line in ("organization remove other", "user add other --role clinician --password A-long-pass-2026", "client remove reader"):
+        refused = run(other, line)
+        assert refused.exit_code == 1 and "another FHIR_SERVER_SECRET_KEY" in refused.output
+    assert "other" not in run(environment, "user list").output
     assert run(environment, "audit verify").exit_code == 0 and run(other, "audit verify").exit_code == 1
 
 
