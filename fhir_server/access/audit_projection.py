@@ -21,7 +21,7 @@ from fhir_server.resources.references import exact_target
 Json = Mapping[str, Any]
 _KEPT: Final = ("resourceType", "type", "action", "recorded", "outcome", "purposeOfEvent", "source")
 _CLIENT: Final = "Client "
-_PATIENT: Final = {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "1", "display": "Patient"}
+_PATIENT: Final = {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "1"}
 
 
 class AuditLine(msgspec.Struct, frozen=True):

@@ -188,8 +188,9 @@ def _patients(event: dict[str, Any]) -> tuple[str, ...]:
 def _patient_of(where: Filter) -> str | None:
     """The ``Patient/id`` that every row must refer to that meets the condition, if there is one."""
     match where:
-        case Has(_, RefersTo(named)) if len(named) == 1 and (name := next(iter(named))).startswith("Patient/"):
-            return name
+        case Has(_, RefersTo(named)) if len(named) == 1:
+            target = next(iter(named))
+            return target if target.startswith("Patient/") else None
         case AllOf(parts):
             return next((found for part in parts if (found := _patient_of(part))), None)
         case AnyOf(parts):

@@ -137,11 +137,12 @@ class AuditLog:
 
     async def flush(self) -> None:
         """Store everything recorded so far.  Raises Problem ``busy`` if that fails."""
-        while self._appending is not None:
+        while self._waiting or self._appending is not None:
+            appending = self._start()
             self._hurry.set()
-            await asyncio.shield(self._appending)
-        if self._waiting:
-            raise _unwritten()
+            await asyncio.shield(appending)
+            if self._waiting and self._appending is None:
+                raise _unwritten()
 
     async def close(self) -> None:
         """Store everything recorded so far, and the anchor."""
@@ -150,15 +151,21 @@ class AuditLog:
 
     async def _add(self, entry: LogEntry) -> None:
         if len(self._waiting) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES:
-            raise _unwritten()
+            if self._durable:
+                raise _unwritten()
+            await self.flush()  # then this answer waits
         stored = asyncio.get_running_loop().create_future() if self._durable else None
         self._waiting.append(_Waiting(entry, stored))
         self._bytes += len(entry.text)
-        if self._appending is None:
-            # A caller that is cancelled must not end an append whose lines the store may already have.
-            self._appending = asyncio.create_task(self._append_waiting())
+        self._start()
         if stored is not None:
             await stored
+
+    def _start(self) -> asyncio.Task[None]:
+        """The task that stores what waits: a caller that is cancelled must not end an append whose lines the store may already have."""
+        if self._appending is None:
+            self._appending = asyncio.create_task(self._append_waiting())
+        return self._appending
 
     async def _append_waiting(self) -> None:
         """Store what waits, group by group, until nothing does.  Each entry is passed to the store once, unless that fails."""

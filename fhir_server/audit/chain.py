@@ -151,9 +151,9 @@ class Chain:
             seq, mac = known.seq + 1, known.mac
         lines = []
         for number, entry in enumerate(entries, seq):
-            text = b'"seq":%d,' % number + (b"" if number else former) + entry.text[1:]
+            text = b'"seq":%d,%s%s' % (number, former if number == 0 else b"", entry.text[1:])
             mac = str(self.keys.mac(self.keys.name, _covered(mac, text)))
-            lines.append(b'{"mac":"%s","key":"%s",' % (mac.encode(), self.keys.name.encode()) + text)
+            lines.append(b'{"mac":"%s","key":"%s",%s' % (mac.encode(), self.keys.name.encode(), text))
         return lines, self.keys.head(seq + len(lines) - 1, mac)
 
     def fits(self, line: Line, before: str) -> bool | None:
@@ -178,7 +178,7 @@ def parse_line(text: bytes) -> Line | None:
 
 
 def _covered(before: str, text: bytes) -> bytes:
-    return before.encode() + b"\n" + text
+    return b"%s\n%s" % (before.encode(), text)
 
 
 def _sealed(seq: int, mac: str) -> bytes:

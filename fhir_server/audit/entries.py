@@ -43,12 +43,16 @@ def _entry(members: Mapping[str, Any]) -> LogEntry:
 
 def keys(event: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys of an entry with this AuditEvent: each patient that it names, alone and with the user that asked."""
-    agents, entities = event["agent"], event.get("entity", ())
-    named = [agent["who"].get("reference", "") for agent in agents if "who" in agent]
-    named += [entity["what"].get("reference", "") for entity in entities if "what" in entity]
-    patients = dict.fromkeys(name for name in named if name.startswith("Patient/"))
-    user = agents[0].get("altId", "")
-    return tuple(key for patient in patients for key in (patient, f"user/{user}/{patient}"))
+    patients: dict[str, None] = {}
+    for member, of in (("who", event["agent"]), ("what", event.get("entity", ()))):
+        for one in of:
+            named = one[member].get("reference", "") if member in one else ""
+            if named.startswith("Patient/"):
+                patients[named] = None
+    if not patients:
+        return ()
+    user = f"user/{event['agent'][0].get('altId', '')}/"
+    return tuple([key for patient in patients for key in (patient, user + patient)])
 
 
 def keys_of_line(line: bytes) -> tuple[str, ...]:

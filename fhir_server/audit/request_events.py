@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from fhir_server.access.permissions import Permissions
@@ -16,15 +17,16 @@ from fhir_server.clock import instant_text
 from fhir_server.consent.policy import ActorKind
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, AuditedEntry, Request, format_query
-from fhir_server.resources.references import exact_target
+from fhir_server.resources import catalog
+from fhir_server.resources.references import ID, exact_target
 
 _ACTIONS: Final = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
 _LABEL_CHANGE: Final = "https://fhir-server.example/ig/CodeSystem/label-change"
 _POLICY: Final = "https://fhir-server.example/ig/policy/"
 _TYPE: Final = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
 _OBJECT_ROLE: Final = "http://terminology.hl7.org/CodeSystem/object-role"
-PATIENT_ROLE: Final = {"system": _OBJECT_ROLE, "code": "1", "display": "Patient"}
-_QUERY_ROLE: Final = {"system": _OBJECT_ROLE, "code": "24", "display": "Query"}
+PATIENT_ROLE: Final = {"system": _OBJECT_ROLE, "code": "1"}
+_QUERY_ROLE: Final = {"system": _OBJECT_ROLE, "code": "24"}
 _REASON: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 _WITH_PURPOSE: Final = {  # what a role acts for; a system does not say it
     ActorKind.ADULT_SELF: "PATRQT",
@@ -40,7 +42,7 @@ _WITH_PURPOSE: Final = {  # what a role acts for; a system does not say it
     ActorKind.PRIVACY_OFFICE: "HCOMPL",
 }
 _PURPOSES: Final = {kind: [{"coding": [{"system": _REASON, "code": code}]}] for kind, code in _WITH_PURPOSE.items()}
-_APPLICATION: Final = {"coding": [{"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "110150", "display": "Application"}]}
+_APPLICATION: Final = {"coding": [{"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "110150"}]}
 _IP_ADDRESS: Final = "2"
 _SECRET_PARAMETERS: Final = frozenset({"access_token", "refresh_token", "id_token", "client_secret", "code_verifier", "password"})
 
@@ -69,8 +71,9 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
         entities = [{"what": {"reference": name}} for name in _created(request.path[0], context)]
     if context.labels is not None and entities:
         entities[0]["detail"] = [{"type": "label", "valueString": item} for item in context.labels.items]
-    patients = dict.fromkeys(patient for patients, _, _ in context.shown for patient in patients)
-    entities += [{"what": {"reference": f"Patient/{patient}"}, "role": PATIENT_ROLE} for patient in patients]
+    if context.shown:
+        patients = dict.fromkeys([patient for patients, _, _ in context.shown for patient in patients])
+        entities += [{"what": {"reference": f"Patient/{patient}"}, "role": PATIENT_ROLE} for patient in patients]
     return {**event, "entity": entities} if entities else event
 
 
@@ -87,22 +90,32 @@ def _is_operation(request: Request) -> bool:
 
 
 def _agents(permissions: Permissions | None, address: str, policy: str) -> list[dict[str, Any]]:
-    network = {"network": {"address": address, "type": _IP_ADDRESS}} if address else {}
     if permissions is None:
+        network = {"network": {"address": address, "type": _IP_ADDRESS}} if address else {}
         return [{"requestor": True, "who": {"display": "unidentified"}, **network}]
     principal = permissions.principal
-    client = {"display": f"Client {principal.client_id}"}
-    agents: list[dict[str, Any]] = [
-        {"requestor": True, "altId": principal.username or principal.client_id, "who": client, "policy": [_POLICY + policy], **network}
-    ]
-    if principal.username:
-        if principal.fhir_user:
-            agents[0]["who"] = _reference(principal.fhir_user)
-        if principal.person and principal.person.name:
-            agents[0]["name"] = principal.person.name
-        agents.append({"requestor": False, "altId": principal.client_id, "who": client, "type": _APPLICATION})
-    if principal.patient:
-        agents.append({"requestor": False, "who": {"reference": f"Patient/{principal.patient}"}})
+    name = principal.person.name if principal.person else ""
+    return _agents_of(
+        principal.username or "", name, principal.fhir_user or "", principal.client_id, principal.patient or "", address, policy
+    )
+
+
+@lru_cache(4096)  # the same for all requests with a token
+def _agents_of(username: str, name: str, fhir_user: str, client_id: str, patient: str, address: str, policy: str) -> list[dict[str, Any]]:
+    """The agents; do not change them."""
+    client = {"display": f"Client {client_id}"}
+    first: dict[str, Any] = {"requestor": True, "altId": username or client_id, "who": client, "policy": [_POLICY + policy]}
+    if address:
+        first["network"] = {"address": address, "type": _IP_ADDRESS}
+    agents = [first]
+    if username:
+        if fhir_user:
+            first["who"] = _reference(fhir_user)
+        if name:
+            first["name"] = name
+        agents.append({"requestor": False, "altId": client_id, "who": client, "type": _APPLICATION})
+    if patient:
+        agents.append({"requestor": False, "who": {"reference": f"Patient/{patient}"}})
     return agents
 
 
@@ -116,8 +129,8 @@ def _entity(request: Request) -> dict[str, Any]:
     is_search, is_operation = _is_search(request), _is_operation(request)
     entity: dict[str, Any] = {}
     names_resource = len(request.path) > 2 or (len(request.path) == 2 and not is_search and not is_operation)
-    if names_resource and exact_target(name := "/".join(request.path[:2])):
-        entity["what"] = {"reference": name}
+    if names_resource and request.path[0] in catalog() and ID.fullmatch(request.path[1]):
+        entity["what"] = {"reference": f"{request.path[0]}/{request.path[1]}"}
     if is_search or is_operation:
         pairs = [(name, "" if name in _SECRET_PARAMETERS else value) for name, value in (*request.query, *_form_fields(request))]
         url = "/".join(request.path) + "?" + format_query(pairs)

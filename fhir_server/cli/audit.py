@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import click
@@ -28,10 +28,14 @@ def journal(after: int) -> None:
     """
 
     async def show(components: Components) -> None:
-        async for number, line in read_audit_log(components.store, after):
-            click.echo(f"{number}\t{line.decode()}")
+        try:
+            async for number, line in read_audit_log(components.store, after):
+                click.echo(f"{number}\t{line.decode()}")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader has seen enough (| head); Python would flush standard output once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    _printing(lambda: run_with_components(with_audit_event(show, SecurityEvent("read-audit", detail={"after": str(after)}), first=True)))
+    run_with_components(with_audit_event(show, SecurityEvent("read-audit", detail={"after": str(after)}), first=True))
 
 
 async def read_audit_log(store: Store, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
@@ -40,15 +44,6 @@ async def read_audit_log(store: Store, after: int = 0) -> AsyncIterator[tuple[in
         for line in batch:
             yield line
         after = batch[-1][0]
-
-
-def _printing(command: Callable[[], None]) -> None:
-    """Run a command that prints much.  If the reader of its output ends (``| head``), it ends without an error."""
-    try:
-        command()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output when it ends
 
 
 @main.group()

@@ -51,6 +51,7 @@ def add_client(
     """Register an app or backend.  With --method client_secret, print the new secret once."""
 
     async def add(components: Components) -> str:
+        await components.auditor.prepare()  # the command does nothing if it cannot be recorded
         registration = clients.Client(
             client_id,
             name,
@@ -106,6 +107,7 @@ def remove_client(client_id: str) -> None:
     """Delete a registration.  Its tokens end at once."""
 
     async def remove(components: Components) -> bool:
+        await components.auditor.prepare()  # the command does nothing if it cannot be recorded
         removed = await clients.remove(components.store, client_id, components.clock())
         await components.smart.record(SecurityEvent("remove-app", removed, client_id=client_id))
         return removed

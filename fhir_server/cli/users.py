@@ -39,6 +39,7 @@ def add_user(
     """Create an account and print a one-time password-setup code for /set-password."""
 
     async def add(components: Components) -> str:
+        await components.auditor.prepare()  # the command does nothing if it cannot be recorded
         initial = password or new_secret()  # a random secret that is not stored: no password works until one is chosen
         account = await users.create(
             components.store, username, initial, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,

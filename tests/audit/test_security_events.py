@@ -170,7 +170,19 @@ def test_code_system_lists_every_kind_of_security_event() -> None:
     assert {concept["code"] for concept in concepts} == set(get_args(SecurityEventKind)) - {"sign-in", "sign-out"}
 
 
-@pytest.mark.parametrize("username", ["adult", "parent-a", "privacy-officer", None])
+def test_security_events_about_a_record_are_found_by_patient_and_officer(world: Journaled) -> None:
+    officer = world.served.token("demo-public", "user/*.rs", "privacy-officer")
+    world.tokens("adult", "adult")
+    world.visitor("adult").share()
+    for token in (officer, world.served.app_token("adult", "adult")):
+        found = world.served.get(token, "AuditEvent?patient=adult&type=110137&_count=100").json["entry"]
+        kinds = [entry["resource"]["subtype"][0]["code"] for entry in found]
+        assert {"allow-app", "token", "share-record"} <= set(kinds)
+    parent = world.served.app_token("parent-a", "teen")
+    assert world.served.get(parent, "AuditEvent?type=110137").json["total"] == 0
+
+
+@pytest.mark.parametrize("username", ["clinician", None])
 def test_security_events_do_not_change_audit_event_searches(world: Journaled, username: str | None) -> None:
     scope = "user/*.rs" if username else "system/*.rs"
     token = world.served.token("demo-public" if username else "demo-backend", scope, username)

@@ -195,3 +195,17 @@ def test_batched_lines_survive_a_failing_store(batched: Served, monkeypatch: pyt
     assert batched.get(token, "Patient/adult").status == 200
     batched.run(batched.parts.auditor.flush())
     assert stored(batched) == 4
+
+
+def test_a_batched_answer_waits_when_too_many_lines_do(batched: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = batched.token()
+    monkeypatch.setattr(audit, "_MAX_WAITING", 3)
+    assert [batched.get(token, "Patient/adult").status for _ in range(4)] == [200] * 4
+    assert len(batched.run(batched.parts.store.read_log(LOG_NAME))) == 3
+    with monkeypatch.context() as patch:
+        slow = SlowAppends(batched, patch)
+        slow.fails = True
+        slow.finish()
+        assert [batched.get(token, "Patient/adult").status for _ in range(3)] == [200, 200, 503]
+    batched.run(batched.parts.auditor.flush())
+    assert stored(batched) == 6
