@@ -112,6 +112,7 @@ SHAPES: dict[str, Ask] = {
     "count of a code": _count(_CODE),
     "count of a date": _count(Has("date", DateIs("ge", 3 * _DAY, 4 * _DAY))),
     "patients of a code": lambda snapshot: snapshot.patients_of(OBS, _CODE, visibility(clause("p1"))),
+    "types of a patient": lambda snapshot: snapshot.types_of_unfiltered(frozenset({"p1"})),
     "read of a hidden id": lambda snapshot: snapshot.read(OBS, "h1", visibility(clause("p1"))),
     "read of an unreleased id": lambda snapshot: snapshot.read(OBS, "h0", visibility(clause("p1"))),
     "history of a hidden id": lambda snapshot: snapshot.versions(OBS, "h1", visibility(clause("p1"))),

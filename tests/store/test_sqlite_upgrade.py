@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import apsw
 import pytest
@@ -64,6 +64,15 @@ def _turn_into_first_schema(path: Path) -> None:
     connection.close()
 
 
+def _turn_into_second_schema(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP INDEX tok_rows; DROP INDEX ref_rows; PRAGMA user_version = 2")
+    connection.close()
+
+
+_EARLIER: Final = pytest.mark.parametrize("turn_back", [_turn_into_first_schema, _turn_into_second_schema])
+
+
 async def _fill(store: Store) -> None:
     await put(store, *[record(f"r{n}", f"p{n % 2}", class_id=n % 3, entries=_entries(n)) for n in range(12)])
     await put(store, record("shared", "p0", "p1", entries=_entries(0)), record("held", "p0", release_at=NOW + 5, entries=_entries(0)))
@@ -82,11 +91,12 @@ async def _answers(store: Store) -> list[object]:
     return answers
 
 
-def test_file_of_first_schema_gives_same_answers(tmp_path: Path) -> None:
+@_EARLIER
+def test_file_of_earlier_schema_gives_same_answers(tmp_path: Path, turn_back: Callable[[Path], None]) -> None:
     path = tmp_path / "x.db"
     _opened(path, _fill)
     before = _opened(path, _answers)
-    _turn_into_first_schema(path)
+    turn_back(path)
     assert _opened(path, _answers) == before
 
     async def write(store: Store) -> list[str]:
@@ -98,7 +108,8 @@ def test_file_of_first_schema_gives_same_answers(tmp_path: Path) -> None:
     assert "r4" not in shown
 
 
-def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> None:
+@_EARLIER
+def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path, turn_back: Callable[[Path], None]) -> None:
     def layout(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         connection = apsw.Connection(str(path))
         tables = {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in (*_CHANGED, "band")}
@@ -109,7 +120,7 @@ def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> No
 
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     _opened(old, _fill)
-    _turn_into_first_schema(old)
+    turn_back(old)
     _opened(old, _answers)
     _opened(new, _fill)
     assert layout(old) == layout(new)
@@ -120,7 +131,7 @@ def test_interrupted_conversion_leaves_first_schema(tmp_path: Path, monkeypatch:
     _opened(path, _fill)
     before = _opened(path, _answers)
     _turn_into_first_schema(path)
-    monkeypatch.setattr(schema, "_UPGRADE", schema._UPGRADE + "SELECT no_such_function();")
+    monkeypatch.setitem(schema._UPGRADES, 1, schema._UPGRADE_FROM_1 + "SELECT no_such_function();")
     with pytest.raises(apsw.SQLError):
         SqliteStore(path)
     monkeypatch.undo()

@@ -53,10 +53,12 @@ _DELETED: Final = (
 _HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <= ?"
 _HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
 # one index lookup for each band, however many rows the patient has
+# With EXISTS, SQLite joins the tables and reads all rows of a band.
 _TYPES: Final = (
-    "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ?)"
+    "SELECT DISTINCT b.type FROM band b"
+    " WHERE (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ? LIMIT 1)"
 )
-_TYPES_ALSO: Final = "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM also a WHERE a.patient = ? AND a.band = b.n)"
+_TYPES_ALSO: Final = "SELECT DISTINCT b.type FROM band b WHERE (SELECT 1 FROM also a WHERE a.patient = ? AND a.band = b.n LIMIT 1)"
 _COUNT_UP_TO: Final = 500  # rows of one patient that a search finds at once, so that it need not be repeated for the total
 _EPOCH: Final = (
     "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0), "

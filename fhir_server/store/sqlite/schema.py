@@ -9,7 +9,8 @@
 - ``past``: all other versions, each with the ``rid`` it had.
 - ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
   sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient (and, of
-  ``tok`` and ``ref``, of one band) with one value are contiguous.
+  ``tok`` and ``ref``, of one band) with one value are contiguous.  ``tok_rows`` and ``ref_rows`` have no band: callers who see all
+  bands of a type read the rows with one value from them in the order of rows.
 - ``ref`` also holds references of past versions that the current version no longer has, with minus the ``n`` of the
   past version as ``rid``.  Only relabeling reads them.
 
@@ -24,7 +25,7 @@ from urllib.parse import quote
 
 import apsw
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
@@ -42,6 +43,12 @@ CREATE TABLE also(patient INTEGER, band INTEGER, rid INTEGER, PRIMARY KEY(patien
 CREATE INDEX also_rid ON also(rid);
 CREATE INDEX tok_value ON tok(param, code, band, rid, system, vclass);
 CREATE INDEX ref_value ON ref(target, param, band, rid, vclass);
+"""
+
+# What schema 3 added.
+_ROWS: Final = """
+CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
+CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
 """
 
 _TABLES: Final = f"""
@@ -80,11 +87,11 @@ CREATE INDEX secret_expires ON secret(expires);
 CREATE TABLE journal(n INTEGER PRIMARY KEY AUTOINCREMENT, journal INTEGER NOT NULL, line BLOB NOT NULL) STRICT;
 CREATE INDEX journal_lines ON journal(journal, n);
 {_BANDS}
+{_ROWS}
 PRAGMA user_version = {VERSION};
 """
 
-# Converts a store of schema 1.
-_UPGRADE: Final = f"""
+_UPGRADE_FROM_1: Final = f"""
 DROP INDEX res_scan;
 DROP INDEX tok_value;
 DROP INDEX ref_value;
@@ -100,8 +107,10 @@ INSERT INTO also SELECT a.patient, r.band, a.rid FROM former_also a, res r WHERE
 DROP TABLE former_also;
 UPDATE tok SET band = (SELECT r.band FROM res r WHERE r.rid = tok.rid);
 UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid >= 0;
-PRAGMA user_version = 2;
 """
+
+# The step that converts a store of each earlier schema to the next one.
+_UPGRADES: Final = {1: _UPGRADE_FROM_1, 2: _ROWS}
 
 # With wal_autocheckpoint 4000 the longest commit takes about 25 ms; with 1000 it takes 13 ms, but a create costs 7% more.
 _SETTINGS: Final = """
@@ -138,8 +147,8 @@ def prepare(path: Path) -> None:
                 raise ValueError(f"{path} was written by a later version of this program (schema {version}, known: {VERSION}).")
             if version == 0:
                 connection.execute(_TABLES).fetchall()
-            elif version < VERSION:
-                connection.execute(_UPGRADE).fetchall()
+            for step in range(version, VERSION) if version else ():
+                connection.execute(f"{_UPGRADES[step]} PRAGMA user_version = {step + 1};").fetchall()
     finally:
         connection.close()
 
