@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from fhir_server.store import open_store
 from fhir_server.store.backup import backups_of, restore_backup, write_backup
+from fhir_server.store.mongodb import backup
 from tests.maintenance.operator import STORES, Operator, new_operator, teen_record
 from tests.served import Answer, Served
 from tests.store.samples import record
@@ -192,14 +192,22 @@ def test_restore_replaces_no_store_and_backup_no_file(operator: Operator, tmp_pa
     assert "There is a store at" in operator.run("restore", str(copy)).output
 
 
-def test_interrupted_mongodb_restore_is_refused(kind: str, operator: Operator, elsewhere: Operator, tmp_path: Path) -> None:
+def test_interrupted_mongodb_restore_is_refused_and_continues(
+    kind: str, operator: Operator, elsewhere: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if kind == "sqlite":
         pytest.skip("a file gets its name when it is whole")
     teen_record(operator).close()
     operator.must("backup", str(tmp_path / "copy"))
-    elsewhere.must("restore", str(tmp_path / "copy"))
-    with MongoClient[dict[str, Any]](elsewhere.url) as client:
-        client.get_default_database()["counters"].insert_one({"_id": "moving", "source": "backup", "after": ["", ""]})
+    right = backup._batches
+
+    def breaking(documents: Any) -> Any:
+        yield from list(right(documents))[:1]
+        raise OSError("the power")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "_batches", breaking)
+        assert "the power" in elsewhere.run("restore", str(tmp_path / "copy")).output
     for command in ("doctor", "serve"):
         shown = elsewhere.run(command)
         assert shown.exit_code == 1 and "interrupted" in shown.output
