@@ -81,8 +81,8 @@ class Result:
 
     @property
     def is_within_limit(self) -> bool:
-        """Whether the median is within the limit, or the samples do not show a difference at all."""
-        return abs(self.ratio - 1) <= LIMIT or self.interval[0] <= 1 <= self.interval[1]
+        """Whether the median is within the limit."""
+        return abs(self.ratio - 1) <= LIMIT
 
 
 def summarize(name: str, with_hidden: Sequence[float], without: Sequence[float]) -> Result:

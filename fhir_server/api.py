@@ -1,24 +1,33 @@
 """The FHIR API as an ASGI application: reads requests, calls the route's handler, records the request in the audit log.
 
-It reads no stored data.  Each error becomes an OperationOutcome.
+It reads no stored data.  Each error becomes an OperationOutcome.  Token, scope and interaction are decided from the head of a
+request, before its body is read: without a good token nothing is read or parsed, and the answer tells nothing about the body.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
+from fhir_server import budget
+from fhir_server.access.permissions import Permissions
 from fhir_server.audit import AuditLog
+from fhir_server.bodies import BodyLimits, BodyRoom, Receive, read_body
+from fhir_server.budget import Budget, BudgetLimits, Held
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, parse_query, require_acceptable
-from fhir_server.interactions.routing import match_route
+from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
+from fhir_server.turns import KnownClients, Turns
 
+_PART: Final = 256 * 1024  # bytes of a body that are sent at once
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger("fhir_server")
@@ -38,22 +47,41 @@ _PREFLIGHT = (
 # additional headers of error responses, by status
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
 
+_BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
+
+
+class RequestLimits(NamedTuple):
+    """The largest bodies of requests, what each request may spend, and how many of one client are served at a time."""
+
+    bodies: BodyLimits
+    budget: BudgetLimits
+    client_requests: int = 16
+
 
 class FhirApi:
     """ASGI application to mount at the FHIR base.
 
-    ``max_body``   the largest request body, in bytes
+    ``limits``     the limits of requests
     ``documents``  responses that need no access token (metadata, discovery), by path
     """
 
     def __init__(
-        self, service: Service, clock: Clock, audit_log: AuditLog, max_body: int, documents: dict[tuple[str, ...], Callable[[], Response]]
+        self,
+        service: Service,
+        clock: Clock,
+        audit_log: AuditLog,
+        limits: RequestLimits,
+        documents: dict[tuple[str, ...], Callable[[], Response]],
     ) -> None:
         self._service = service
         self._clock = clock
         self._audit_log = audit_log
-        self._max_body = max_body
+        self._limits = limits
         self._documents = documents
+        self._turns = Turns(limits.client_requests)
+        self._clients = KnownClients()
+        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()
+        self._room = BodyRoom()
 
     def prepare(self) -> None:
         """Build the documents, so that the first request for one does not wait."""
@@ -61,24 +89,38 @@ class FhirApi:
             document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._respond(scope, receive)
+        client = self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0]
+        spending = self._budget(client)
+        try:
+            response = await self._respond(scope, receive, client, spending)
+            await self._send(response, scope, send)
+        finally:
+            spending.release()
+
+    async def _send(self, response: Response, scope: Scope, send: Send) -> None:
         body = b"" if scope["method"] == "HEAD" else response.body
         length = (b"content-length", b"%d" % len(response.body))
         headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.stream and scope["method"] != "HEAD" and not await _send_stream(response.stream, send):
             return
-        await send({"type": "http.response.body", "body": body})
+        for start in range(0, len(body) - _PART, _PART):  # each waits until the client has taken most of the last one
+            await send({"type": "http.response.body", "body": body[start : start + _PART], "more_body": True})
+        await send({"type": "http.response.body", "body": body[-(len(body) % _PART or _PART) :] if len(body) > _PART else body})
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, client: str, spending: Budget) -> Response:
         """Handle a request and record it.  Errors become OperationOutcomes."""
         if scope["method"] == "OPTIONS":
             return Response(204, headers=_PREFLIGHT)
         request = None
         audit = AuditContext()
         try:
-            request = await self._read_request(scope, receive)
-            response = await self._handle(request, audit)
+            request = self._head(scope)
+            audit.with_write = self._audit_log.with_write(request, audit)
+            work = self._handle(request, scope["query_string"], receive, audit)
+            response = await self._in_turn(work, client, spending)
+            if response.stream is not None:
+                response.stream = self._in_turns(response.stream, client)
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
@@ -87,48 +129,115 @@ class FhirApi:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
             headers = ((b"content-type", JSON), *_COMMON)
-        if request is not None:
+        if audit.permissions is not None:
+            self._clients.put(_authorization(scope), _client_of(audit.permissions))
+        answer = Response(response.status, response.body, headers, response.stream)
+        return answer if request is None else await self._record(request, audit, answer)
+
+    async def _record(self, request: Request, audit: AuditContext, response: Response) -> Response:
+        """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded.
+
+        Of a response that is sent in parts, each part is recorded too before it is sent.
+        """
+        if audit.recorded == response.status:
+            return response
+        try:
             await self._audit_log.record_request(request, audit, response.status)
-        return Response(response.status, response.body, headers, response.stream)
+        except Problem as problem:
+            headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS[503])
+            return Response(problem.status, problem.outcome(), headers)
+        if response.stream is not None:
+            audit.shown.clear()
+            response.stream = self._recorded_parts(request, audit, response.status, response.stream)
+        return response
 
-    async def _handle(self, request: Request, audit: AuditContext) -> Response:
-        document = self._documents.get(request.path)
-        if document is not None and request.method in ("GET", "HEAD"):
-            return document()
-        if not request.path:
-            require_acceptable(request)
-            if request.method != "POST":
-                raise Problem("method", f"This URL does not support {request.method}.")
-            return await batch.process_bundle(request, self._service, audit)
-        route = match_route(request)
-        require_acceptable(request, route.media)
-        return await route.handle(request, self._service, audit)
+    async def _recorded_parts(
+        self, request: Request, audit: AuditContext, status: int, parts: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        async for part in parts:
+            if audit.shown:
+                await self._audit_log.record_request(request, audit, status)
+                audit.shown.clear()
+            yield part
 
-    async def _read_request(self, scope: Scope, receive: Receive) -> Request:
+    def _budget(self, client: str) -> Budget:
+        held = self._held.get(client)
+        if held is None:
+            held = self._held[client] = Held()
+        return Budget(self._limits.budget, partial(self._turns.go_on, client), held=held)
+
+    async def _in_turn(self, work: Coroutine[Any, Any, T], client: str, spending: Budget) -> T:
+        """Do work on a budget, in the client's turns."""
+        try:
+            await self._turns.begin(client)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return await budget.metered(work, spending)
+        finally:
+            self._turns.end(client)
+
+    async def _in_turns(self, stream: AsyncIterator[bytes], client: str) -> AsyncIterator[bytes]:
+        """A stream of which each part is work of its own."""
+
+        async def part() -> bytes:
+            return await anext(stream, b"")
+
+        while True:
+            spending = self._budget(client)
+            try:
+                if not (text := await self._in_turn(part(), client, spending)):
+                    return
+                yield text
+            finally:
+                spending.release()
+
+    def _head(self, scope: Scope) -> Request:
+        """The request without its body and its query."""
         path = scope["path"][len(scope.get("root_path", "")) :]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if int(headers.get("content-length", "0") if headers.get("content-length", "0").isdecimal() else "0") > self._max_body:
-            raise self._too_large()
-        body = await self._read_body(receive) if scope["method"] in ("POST", "PUT", "PATCH") else b""
         segments = tuple(segment for segment in path.split("/") if segment)
-        return Request(scope["method"], segments, parse_query(scope["query_string"]), headers, body, self._clock())
+        address = str(scope["client"][0]) if scope.get("client") else ""
+        return Request(scope["method"], segments, (), headers, b"", self._clock(), address)
 
-    async def _read_body(self, receive: Receive) -> bytes:
-        parts, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Problem("invalid", "The body ended early.")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body:
-                raise self._too_large()
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+    async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext) -> Response:
+        document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None
+        route = match_route(request) if request.path and document is None else _BUNDLE
+        try:
+            request.query = parse_query(query)
+        except Problem:
+            if document is None:
+                await self._service.authenticate(request, audit)
+            raise
+        if document is not None:
+            return document()
+        require_acceptable(request, route.media)
+        if route.method != ("GET" if request.method == "HEAD" else request.method):
+            raise Problem("method", f"This URL does not support {request.method}.")
+        if route.body:
+            await self._admit(request, route, receive, audit)
+        return await route.handle(request, self._service, audit)
 
-    def _too_large(self) -> Problem:
-        return Problem("too_large", f"The body is larger than {self._max_body} bytes, the largest size that this server accepts.")
+    async def _admit(self, request: Request, route: Route, receive: Receive, audit: AuditContext) -> None:
+        """Decide from the head whether the caller may do this, and only then read the body."""
+        permissions = await self._service.authenticate(request, audit)
+        if route.admit is not None:
+            route.admit(permissions, request.path[0])
+        limit = self._limits.bodies.of(route.body)
+        request.body, was_complete = await read_body(receive, request.headers, limit, self._room, _client_of(permissions))
+        audit.just_admitted = was_complete
+        if not was_complete:
+            request.now = self._clock()
+
+
+def _authorization(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+
+
+def _client_of(permissions: Permissions) -> str:
+    """Who has turns, memory and budgets of its own: a person, or a client that acts for nobody."""
+    return permissions.principal.username or permissions.principal.client_id
 
 
 async def _send_stream(stream: AsyncIterator[bytes], send: Send) -> bool:

@@ -13,16 +13,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
+from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
-from fhir_server.api import FhirApi, Receive, Scope, Send
+from fhir_server.api import FhirApi, RequestLimits, Scope, Send
 from fhir_server.audit import AuditLog
+from fhir_server.audit.chain import ChainKeys
+from fhir_server.bodies import BodyLimits, Receive
+from fhir_server.budget import BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
 from fhir_server.consent.labeling import Labeler
@@ -35,14 +40,17 @@ from fhir_server.interactions.service import Service
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
-from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core import key_check, signing_keys
 from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler
 from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
+from fhir_server.writing.parser import Parser
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -70,14 +78,20 @@ class Components:
         await self.store.prepare()
         if self.settings.mode != "test":
             write_times.warn_if_behind(await self.store.latest_time(), self.clock())
+        await key_check.require_key(self.smart)
+        await self.auditor.prepare()
         await signing_keys.prepare(self.smart)
+        await key_check.record_key(self.smart)
         if self.settings.mode in ("demo", "test"):
             await demo.load(self.store)
 
     async def close(self) -> None:
         """Write the rest of the audit log and close the store."""
-        await self.auditor.close()
-        await self.store.close()
+        await self.service.parser.close()
+        try:
+            await self.auditor.close()
+        finally:
+            await self.store.close()
 
 
 def build_components(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Components:
@@ -91,7 +105,14 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
     store.key_values.now = clock
     labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path, settings.codes_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)
-    auditor = AuditLog(store)
+    auditor = AuditLog(
+        store,
+        ChainKeys.of(settings),
+        durable=settings.audit == "durable",
+        anchor_file=Path(settings.audit_anchor_file) if settings.audit_anchor_file else None,
+        policy=policy.version,
+        now=clock,
+    )
     smart = SmartContext(
         store,
         settings.origin,
@@ -107,6 +128,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         second_factor=frozenset(settings.roles_with_second_factor),
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
+        former_key=settings.former_secret_key,
     )
     cursors = Cursors(_cursor_key(settings))
     service = Service(
@@ -115,9 +137,11 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         labeler,
         policy,
         cursors,
+        Parser(settings.max_resource_bytes),
         settings.base,
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
+        AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
@@ -130,6 +154,7 @@ def application(settings: Settings) -> RootApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await components.prepare()
+        await components.smart.record(SecurityEvent("start-server"))
         api.prepare()
         # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
@@ -137,7 +162,10 @@ def application(settings: Settings) -> RootApp:
         purging = asyncio.create_task(_purge_expired(components))
         yield
         purging.cancel()
-        await components.close()
+        try:
+            await components.smart.record(SecurityEvent("stop-server"))
+        finally:
+            await components.close()
 
     pages = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     pages.add_exception_handler(Problem, busy_handler(components.smart))
@@ -208,7 +236,16 @@ def fhir_api(components: Components) -> FhirApi:
         ("metadata",): capability,
         (".well-known", "smart-configuration"): smart_configuration,
     }
-    return FhirApi(components.service, components.clock, components.auditor, settings.max_body_bytes, public)
+    return FhirApi(components.service, components.clock, components.auditor, request_limits(settings), public)
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """The limits of each request to the FHIR API."""
+    return RequestLimits(
+        BodyLimits(settings.max_body_bytes, settings.max_resource_bytes),
+        BudgetLimits(settings.max_request_seconds, settings.max_request_resources, settings.max_response_bytes),
+        settings.max_client_requests,
+    )
 
 
 def _cursor_key(settings: Settings) -> bytes:

@@ -29,6 +29,7 @@ ProblemKind = Literal[
     "too_large",
     "unprocessable",
     "busy",
+    "too_costly",
     "fault",
 ]
 
@@ -49,6 +50,7 @@ KINDS: Final[dict[ProblemKind, tuple[int, str]]] = {
     "precondition_required": (428, "required"),
     "fault": (500, "exception"),
     "busy": (503, "transient"),
+    "too_costly": (503, "too-costly"),
 }
 
 

@@ -21,6 +21,9 @@ from fhir_server.errors import Problem
 
 Path = tuple[str | int, ...]
 
+MAX_DEPTH: Final = 200
+"""How deep the objects and arrays of a body may nest."""
+
 # A character above U+FFFF is two escapes, a surrogate pair.
 _ESCAPES: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u[0-9a-fA-F]{4}|\\.")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -30,9 +33,27 @@ _items = msgspec.json.Decoder(list[msgspec.Raw])
 def parse(text: bytes) -> Any:
     """The value of a JSON text, with decimals as ``Decimal``.
 
-    Raises Problem ``invalid`` for text that is not JSON, nests too deep, or repeats a member name: two readers of such a
-    text may read different resources, and only one of them would be labeled.
+    Raises Problem ``invalid`` for text that is not JSON, nests deeper than :data:`MAX_DEPTH`, or repeats a member name: two
+    readers of such a text may read different resources, and only one of them would be labeled.
     """
+    value = _parse(text)
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise Problem("invalid", f"The body nests objects and arrays deeper than {MAX_DEPTH} levels.")
+    return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether objects and arrays nest deeper than ``depth``.  Looks at one level after the other: a recursion would be slower."""
+    level = [value]
+    for _ in range(depth):
+        inner = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+        level = [child for child in inner if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _parse(text: bytes) -> Any:
     try:
         value = _fast_decoder.decode(text)
         if _encoder.encode(value) == msgspec.json.format(text, indent=-1):
@@ -45,8 +66,13 @@ def parse(text: bytes) -> Any:
             unescape(text)  # raises for a lone surrogate, which Python's parser accepts
         return value
     except (ValueError, RecursionError) as error:
-        detail = "the nesting is too deep" if isinstance(error, RecursionError) else _detail(error)
+        detail = f"objects and arrays nest deeper than {MAX_DEPTH} levels" if isinstance(error, RecursionError) else _detail(error)
         raise Problem("invalid", f"The body is not well-formed JSON: {detail}.") from None
+
+
+def parse_scalar(text: bytes) -> Any:
+    """The value of a well-formed JSON text that is no object and no array: one that :func:`parse` would accept."""
+    return _fast_decoder.decode(text) if text[:1] == b'"' else parse(text)
 
 
 def _detail(error: ValueError) -> str:

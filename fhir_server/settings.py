@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal, get_args
 
 from fhir_server.clock import Clock, fixed_clock, system_clock
@@ -47,11 +48,24 @@ class Settings:
     codes_path  folder with the institution's own code lists, written by ``fhir-server codes import``; empty: none
     secret_key  secret (at least 32 characters) that encrypts signing keys in the store and page links;
                 required to serve in production
-    max_body_bytes      maximum size of a request body, in bytes
+    former_secret_key   the secret key before the present one: opens what it encrypted, encrypts nothing; empty: none
+    max_body_bytes      maximum size of the body of a batch or transaction, in bytes
+    max_resource_bytes  maximum size of any other body, in bytes: one resource
+    max_connections     maximum number of connections to one server process
+    max_head_seconds    maximum seconds from the start of a request or connection to the end of the headers
+    max_body_seconds    maximum seconds for a whole body
+    max_quiet_seconds   maximum seconds without another part of a body, or in which a client takes nothing of an answer
+    max_head_bytes      maximum size of the request line and the headers, in bytes
+    max_client_requests     maximum number of requests of one client or person that are served at a time
+    max_request_seconds     maximum seconds of work for one request, all entries of a Bundle together
+    max_request_resources   maximum number of resources that one request reads for its answer
+    max_response_bytes      maximum size of these resources, in bytes
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
+    audit       ``durable`` (no answer before its audit line is stored) or ``batched``
+    audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
     """
 
     store: str = "sqlite:///data/fhir.sqlite"
@@ -64,10 +78,23 @@ class Settings:
     ig_path: str = ""
     codes_path: str = ""
     secret_key: str = ""
+    former_secret_key: str = ""
     max_body_bytes: int = 32 * 1024 * 1024
+    max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
+    max_connections: int = 1000
+    max_head_seconds: int = 20
+    max_body_seconds: int = 300
+    max_quiet_seconds: int = 30
+    max_head_bytes: int = 64 * 1024
+    max_client_requests: int = 16
+    max_request_seconds: int = 10
+    max_request_resources: int = 50_000
+    max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
     breached_passwords_file: str = ""
+    audit: Literal["durable", "batched"] = "durable"
+    audit_anchor_file: str = ""
 
     @property
     def base(self) -> str:
@@ -90,7 +117,10 @@ class Settings:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from environment variables.  Raises ValueError, with a message for the operator, for an invalid one."""
+        """Read the settings from environment variables.  Raises ValueError, with a message for the operator, for an invalid one.
+
+        A setting of ``SECRETS`` may be in a file that the variable with ``_FILE`` at its end names.
+        """
         source = os.environ if environment is None else environment
         types = {field.name: field.type for field in fields(Settings)}
         values: dict[str, object] = {}
@@ -101,6 +131,11 @@ class Settings:
             if renamed:
                 raise ValueError(f"{variable} was renamed to {PREFIX}{renamed}.")
             name = variable[len(PREFIX) :].lower()
+            if name.removesuffix("_file") in SECRETS and name not in types:
+                name = name.removesuffix("_file")
+                if f"{PREFIX}{name.upper()}" in source:
+                    raise ValueError(f"{PREFIX}{name.upper()} and {variable} are both set; set one of them.")
+                text = _read_secret(variable, text)
             if name not in types:
                 raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")
             values[name] = _number(variable, text) if types[name] == "int" else text
@@ -108,6 +143,19 @@ class Settings:
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
+SECRETS = ("store", "secret_key", "former_secret_key")  # may be read from files; the URL of a store may hold a password
+
+
+def _read_secret(variable: str, path: str) -> str:
+    """The text of the file, without the line break at its end."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ValueError(f"{variable}: the file {path} cannot be read ({reason}).") from None
+    if not text.strip():
+        raise ValueError(f"{variable}: the file {path} is empty.")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _number(variable: str, text: str) -> int:
@@ -121,6 +169,8 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_MODE must be one of {', '.join(get_args(Mode))}, not {settings.mode!r}.")
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
+    if settings.audit not in ("durable", "batched"):
+        raise ValueError(f"FHIR_SERVER_AUDIT must be durable or batched, not {settings.audit!r}.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:

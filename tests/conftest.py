@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fhir_server import app
+from fhir_server.api import RequestLimits
+from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
 from fhir_server.store.mongodb import failures, reader, retry
 from fhir_server.store.sqlite import SqliteStore
@@ -34,9 +38,16 @@ def _server_time_limits_are_out_of_reach() -> Iterator[None]:
     """Raise the time limits so that a slow machine does not reach them.  A test of a limit sets that limit itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SqliteStore.__init__.__kwdefaults__, "seconds", HANG)
+        patch.setattr(app, "request_limits", partial(_with_time, app.request_limits))
         for module, name, limit in LIMITS:
             patch.setattr(module, name, limit)
         yield
+
+
+def _with_time(limits: Callable[[Settings], RequestLimits], settings: Settings) -> RequestLimits:
+    """The limits of requests, with more seconds than a slow machine needs."""
+    found = limits(settings)
+    return found._replace(budget=found.budget._replace(seconds=HANG))
 
 
 @pytest.fixture(scope="module", autouse=True)

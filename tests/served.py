@@ -17,6 +17,7 @@ from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
 from fhir_server.smart.tokens import tokens
+from fhir_server.store import open_store
 from tests.mongo.shared_mongod import emptied_url
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,17 @@ def store_url(kind: str, folder: Path) -> str:
     if kind == "sqlite":
         return f"sqlite:///{folder / 'fhir.sqlite'}"
     return emptied_url() if kind == "mongodb" else "memory:"
+
+
+def make_store(url: str) -> None:
+    """Make an empty store, as ``fhir-server create-store`` does, but without keys, which take seconds."""
+
+    async def make() -> None:
+        store = open_store(url)
+        await store.prepare()
+        await store.close()
+
+    asyncio.run(make())
 
 
 class Answer:
@@ -157,7 +169,8 @@ async def call(api: Any, method: str, path: str, query: bytes, headers: Mapping[
 
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     raw.append((b"content-length", str(len(body)).encode()))
-    await api({"type": "http", "method": method, "path": path, "query_string": query, "headers": raw}, receive, send)
+    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": raw, "client": ("192.0.2.7", 4711)}
+    await api(scope, receive, send)
     response_headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], response_headers, b"".join(message.get("body", b"") for message in sent[1:]))
 

@@ -71,7 +71,7 @@ class Permissions:
     visible_targets: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for cache in ("_clauses", "_admitted", "_conditions"):
+        for cache in ("_clauses", "_admitted", "_conditions", "_scopes"):
             object.__setattr__(self, cache, {})
 
     @property
@@ -101,11 +101,15 @@ class Permissions:
 
     def scopes(self, type: str, interaction: ScopeInteraction) -> tuple[Scope, ...]:
         """The scopes that let this caller do ``interaction`` (c, r, u, d, s) to resources of ``type``."""
-        return tuple(
-            scope
-            for scope in covering_scopes(self.principal.scopes, None, type, interaction)
-            if self._visible_condition(type, scope) is not None
-        )
+        cache: dict[tuple[str, str], tuple[Scope, ...]] = self._scopes  # type: ignore[attr-defined]
+        found = cache.get((type, interaction))
+        if found is None:
+            covering = covering_scopes(self.principal.scopes, None, type, interaction)
+            found = tuple(scope for scope in covering if self._visible_condition(type, scope) is not None)
+            # The type may be any text of a request: it is cached only if it is R4's, so that the cache is bounded.
+            if type in catalog():
+                cache[type, interaction] = found
+        return found
 
     def covers_resource(self, interaction: ScopeInteraction, type: str, resource: Mapping[str, Any]) -> bool:
         """Whether a scope for ``interaction`` covers a resource of ``type`` as received: its patients and the scope's condition."""
@@ -183,6 +187,21 @@ class Permissions:
         if referred:
             clauses += self._compile_referred(type, interactions, referred)
         return Visibility(clauses, now)
+
+    def audit_visibility(self, interactions: str, now: int) -> Visibility:
+        """The AuditEvents of the audit log that scopes for any of ``interactions`` cover, by patient and by the scopes' conditions.
+
+        Its only class is 0: what the caller sees of a line is decided before (:mod:`~fhir_server.access.audit_projection`).
+        """
+        scopes = [scope for interaction in INTERACTIONS if interaction in interactions for scope in self.scopes("AuditEvent", interaction)]
+        levels = {level: [scope for scope in scopes if scope.level == level] for level in sorted({scope.level for scope in scopes})}
+        return Visibility(
+            tuple(
+                VisibilityClause(self._patients_at_level(level), frozenset({0}), False, self._any_scope_condition("AuditEvent", covering))
+                for level, covering in levels.items()
+            ),
+            now,
+        )
 
     def seen_through(self, type: str) -> tuple[tuple[str, str], ...]:
         """The (type, search parameter) of the references by which the caller sees further rows of ``type``."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
 from fhir_server.access import version_numbers, versions
 from fhir_server.access.permissions import Permissions, types_seen_through
 from fhir_server.access.version_numbers import Sight
@@ -24,6 +24,7 @@ from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Snapshot
+from fhir_server.store.logs import AUDIT_LOG
 
 
 class VisibleVersion(msgspec.Struct, frozen=True):
@@ -65,14 +66,21 @@ class VisibleHistoryPage(NamedTuple):
 
 _NUMBER = re.compile("[1-9][0-9]{0,9}")
 
+ShownRow = tuple[tuple[str, ...], str, str]
+"""The patients, the type and the id of a row that a View gave out."""
+
 
 class View:
-    """What a caller with these permissions sees in this snapshot at the instant ``now`` (microseconds)."""
+    """What a caller with these permissions sees in this snapshot at the instant ``now`` (microseconds).
 
-    def __init__(self, snapshot: Snapshot, permissions: Permissions, now: int) -> None:
+    ``shown`` lists each row that it gives out, for the audit log.
+    """
+
+    def __init__(self, snapshot: Snapshot, permissions: Permissions, now: int, shown: list[ShownRow] | None = None) -> None:
         self._snapshot = snapshot
         self.permissions = permissions
         self.now = now
+        self.shown: list[ShownRow] = [] if shown is None else shown
         self._referred: dict[str, frozenset[str]] = {}  # by type: ids of common rows to which visible rows refer
 
     async def read(self, type: str, id: str) -> VisibleVersion:
@@ -199,6 +207,10 @@ class View:
                 await self._look_up_referred(type, ids)
         return await self._snapshot.visible(targets, lambda type: self._visibility(type, "rs"))
 
+    async def audit_lines_unfiltered(self, key: str | None, before: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """Lines of the audit log, newest first: for :mod:`~fhir_server.access.audit_trail` alone, which decides what the caller sees."""
+        return await self._snapshot.log_lines_unfiltered(AUDIT_LOG, key, before=before, limit=limit)
+
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition, in which references match visible rows only.  Raises Problem ``invalid`` if the caller may not ask it."""
         if self.permissions.sees_everything:
@@ -231,11 +243,14 @@ class View:
         return not_found(type, id)
 
     async def _visible_versions(self, rows: Sequence[Row]) -> list[VisibleVersion]:
+        if (spending := budget.current()) is not None:
+            spending.take(len(rows), sum([len(row.body) for row in rows]))
+        self.shown += [(row.patients, row.type, row.id) for row in rows]
         if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction, True) for row in rows]
         shown = await self._shown({target for row in rows for target in _guards(row)})
         admitted = {type: self.permissions.admitted_classes(type) for type in {row.type for row in rows}}
-        return [self._without_hidden_parts(row, admitted[row.type], shown) for row in rows]
+        return await budget.each(lambda row: self._without_hidden_parts(row, admitted[row.type], shown), rows)
 
     async def _shown(self, targets: set[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that do not hide what refers to them: the visible ones, and those that were visible when deleted.

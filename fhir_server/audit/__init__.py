@@ -2,112 +2,240 @@
 
 Security events are those of the sign-in, OAuth and portal pages and of the operator's commands.
 
-Each server process appends its own chain of lines.  A line contains the digest of the line before it, so a changed or
-missing line shows.  Lines are collected for a quarter of a second and appended together, so that no response waits for
-them.  If the machine fails, the lines collected since the last append are lost.
+No response leaves before its line is stored durably.  Lines that arrive while others are being stored are stored together in the
+next commit, so many requests share one.  A write's line is stored in the write's own transaction, if the store can do that.  If a
+line cannot be stored, the answer is 503.  An institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored
+four times a second, responses do not wait, and a machine that fails loses the lines of the last moment.
+
+All lines of a store form one keyed chain (:mod:`~fhir_server.audit.chain`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from fhir_server.audit.request_events import audit_event
-from fhir_server.audit.security_events import security_event
+from fhir_server.audit import anchors
+from fhir_server.audit.chain import (
+    BEGINS,
+    LOG_NAME,
+    NO_HEAD,
+    UNWRITTEN,
+    WRONG_KEY,
+    Beginning,
+    Chain,
+    ChainKeys,
+    Former,
+    Head,
+    NoBeginningError,
+)
+from fhir_server.audit.entries import request_entry, security_entry
+from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
-from fhir_server.store import Store
+from fhir_server.store import LogEntry, Store, Transaction, system_now
+from fhir_server.store.logs import HEAD
 
-LOG_NAME = "audit"
+__all__ = ["LOG_NAME", "AuditLog", "read_former"]
+
 _log = logging.getLogger("fhir_server")
-_FLUSH_SECONDS = 0.25
-_FLUSH_AT = 1000
+_BATCH_SECONDS = 0.25
+_GROUP = 1000  # lines in one commit
+_MAX_WAITING = 10_000
+_MAX_WAITING_BYTES = 32 * 1024 * 1024
+_PAGE = 1000
+_ATTEMPTS = 8
+
+
+class _Waiting(NamedTuple):
+    entry: LogEntry
+    stored: asyncio.Future[None] | None  # None: nobody waits for it
 
 
 class AuditLog:
-    """Records requests and security events.  One per server process."""
+    """Records requests and security events.  One per server process.
 
-    def __init__(self, store: Store) -> None:
+    ``durable``  whether each call returns only when its line is stored
+    ``anchor_file``  where heads of the chain are written once a minute and at the end; None: nowhere
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keys: ChainKeys,
+        *,
+        durable: bool = True,
+        anchor_file: Path | None = None,
+        policy: str = "",
+        now: Callable[[], int] = system_now,
+    ) -> None:
         self._store = store
-        self._chain = secrets.token_hex(8)
-        self._last = ""
-        self._waiting: list[Callable[[], dict[str, Any]]] = []
-        self._lines: list[bytes] = []
-        self._flushing = asyncio.Lock()
-        self._appends: set[asyncio.Task[None]] = set()  # the event loop itself holds tasks weakly
-        self._task: asyncio.Task[None] | None = None
+        self._chain = Chain(keys)
+        self._durable = durable
+        self._policy = policy
+        self._anchors = anchors.AnchorFile(anchor_file, now) if anchor_file else None
+        self._began = False
+        self._waiting: list[_Waiting] = []
+        self._bytes = 0
+        self._appending: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Check that lines can be added, and how a chain begins if one must.
+
+        Raises ValueError, with a message for the operator, if the head is missing or was made with an unknown key.
+        """
+        head = await self._store.key_values.get(HEAD, LOG_NAME, 0)
+        known = None if head is None else self._chain.keys.read_head(head)
+        if head is not None and known is None:
+            raise ValueError(WRONG_KEY)
+        if known is None or known.key != self._chain.keys.name:
+            former = await read_former(self._store, "The secret key was replaced." if known else "")
+            self._chain.beginning = Beginning(head, former)
+        self._began = True
+
+    @property
+    def keys(self) -> ChainKeys:
+        """The keys of the chain."""
+        return self._chain.keys
+
+    async def head(self) -> Head | None:
+        """The head of the chain, if there is one with a known key."""
+        head = await self._store.key_values.get(HEAD, LOG_NAME, 0)
+        return None if head is None else self._chain.keys.read_head(head)
+
+    async def begin_again(self, reason: str) -> None:
+        """Begin a new chain, whatever the head is, because its key or the head itself is lost.  The next line has the reason."""
+        head = await self._store.key_values.get(HEAD, LOG_NAME, 0)
+        self._chain.beginning = Beginning(head, await read_former(self._store, reason))
+        self._began = True
+
+    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], bool]:
+        """A function that adds a request's line, with its HTTP status, to a transaction.  It returns False if that is not possible."""
+
+        def add(transaction: Transaction, status: int) -> bool:
+            if not self._began or not self._durable:
+                return False
+            return transaction.log_at_commit(LOG_NAME, request_entry(request, context, status, self._policy), self._chain.link)
+
+        return add
 
     async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
-        """Record one request with its context and the HTTP status of the response."""
-        await self._add(partial(audit_event, request, context, status))
+        """Record one request with its context and the HTTP status of the response.
+
+        Raises Problem ``busy`` if the line cannot be stored.
+        """
+        await self._add(request_entry(request, context, status, self._policy))
 
     async def record_event(self, event: SecurityEvent, at: int) -> None:
-        """Record a security event.  ``at`` is in microseconds since 1970 UTC."""
-        await self._add(partial(security_event, event, at))
+        """Record a security event.  ``at`` is in microseconds since 1970 UTC.  Raises Problem ``busy`` if it cannot be stored."""
+        await self._add(security_entry(event, at, self._policy))
 
     async def flush(self) -> None:
-        """Append everything recorded so far, durably.  Raises what the store raises; then nothing is lost."""
-        # A caller that is cancelled must not end an append whose lines the store may already have: they would be appended again.
-        append = asyncio.create_task(self._append())
-        self._appends.add(append)
-        append.add_done_callback(self._appends.discard)
-        await asyncio.shield(append)
-
-    async def _append(self) -> None:
-        async with self._flushing:  # two at once could append lines in another order than the chain's
-            waiting, self._waiting = self._waiting, []
-            self._lines += [self._line(event()) for event in waiting]
-            if self._lines:
-                await self._store.append_log(LOG_NAME, self._lines)
-                self._lines = []
+        """Store everything recorded so far.  Raises Problem ``busy`` if that fails."""
+        while self._appending is not None:
+            self._hurry.set()
+            await asyncio.shield(self._appending)
+        if self._waiting:
+            raise _unwritten()
 
     async def close(self) -> None:
-        """Append everything recorded so far, and stop."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        """Store everything recorded so far, and the anchor."""
         await self.flush()
+        await self._anchor(at_once=True)
 
-    async def _add(self, event: Callable[[], dict[str, Any]]) -> None:
-        self._waiting.append(event)
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-        if len(self._waiting) >= _FLUSH_AT and not self._flushing.locked():
-            await self._flush_once()
+    async def _add(self, entry: LogEntry) -> None:
+        if len(self._waiting) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES:
+            raise _unwritten()
+        stored = asyncio.get_running_loop().create_future() if self._durable else None
+        self._waiting.append(_Waiting(entry, stored))
+        self._bytes += len(entry.text)
+        if self._appending is None:
+            # A caller that is cancelled must not end an append whose lines the store may already have.
+            self._appending = asyncio.create_task(self._append_waiting())
+        if stored is not None:
+            await stored
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
-            await self._flush_once()
-
-    async def _flush_once(self) -> None:
-        """Append everything recorded so far.  If that fails, log the error and try again with the next flush."""
+    async def _append_waiting(self) -> None:
+        """Store what waits, group by group, until nothing does.  Each entry is passed to the store once, unless that fails."""
         try:
-            await self.flush()
-        except Exception:
-            _log.exception("The audit log could not be written. The server tries again.")
+            while self._waiting:
+                if not self._durable:
+                    await self._pause()
+                group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+                self._bytes -= sum(len(waiting.entry.text) for waiting in group)
+                try:
+                    await self._append([waiting.entry for waiting in group])
+                except Exception as error:
+                    _log.exception("The audit log could not be written.")
+                    if not self._durable:
+                        self._waiting = group + self._waiting
+                        self._bytes += sum(len(waiting.entry.text) for waiting in group)
+                        if self._hurry.is_set():
+                            return
+                    _finish(group, error)
+                else:
+                    _finish(group, None)
+        finally:
+            self._appending = None
+            self._hurry.clear()
 
-    def _line(self, event: dict[str, Any]) -> bytes:
-        line = msgspec.json.encode({"chain": self._chain, "before": self._last, "event": event})
-        self._last = sha256(line).hexdigest()
-        return line
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(_BATCH_SECONDS):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+    async def _append(self, entries: list[LogEntry]) -> None:
+        if not self._began:
+            await self.prepare()
+        for _ in range(_ATTEMPTS):
+            try:
+                await self._store.append_log(LOG_NAME, entries, self._chain.link)
+            except NoBeginningError:  # another process wrote since this one read the lines
+                await self.prepare()
+            else:
+                break
+        else:
+            raise ValueError(NO_HEAD)
+        await self._anchor()
+
+    async def _anchor(self, *, at_once: bool = False) -> None:
+        if self._anchors is not None and self._anchors.is_due(at_once=at_once) and (head := await self.head()) is not None:
+            self._anchors.write(head)
 
 
-def broken_links(lines: Iterable[tuple[int, bytes]]) -> list[int]:
-    """Return the numbers of the lines whose digest does not match the line before them in their chain."""
-    last: dict[str, str] = {}
-    broken = []
-    for number, text in lines:
-        line: dict[str, Any] = json.loads(text)
-        if line["before"] != last.get(line["chain"], ""):
-            broken.append(number)
-        last[line["chain"]] = sha256(text).hexdigest()
-    return broken
+def _finish(group: list[_Waiting], error: Exception | None) -> None:
+    for waiting in group:
+        if waiting.stored is None or waiting.stored.done():
+            continue
+        if error is None:
+            waiting.stored.set_result(None)
+        else:
+            problem = _unwritten()
+            problem.__cause__ = error
+            waiting.stored.set_exception(problem)
+
+
+def _unwritten() -> Problem:
+    return Problem("busy", UNWRITTEN)
+
+
+async def read_former(store: Store, reason: str = "") -> Former:
+    """What line 0 of a chain says about the lines before it.
+
+    Raises ValueError if there is a chain already, unless the operator gives a ``reason`` to begin another.
+    """
+    digest, count, after = sha256(), 0, 0
+    while lines := await store.read_log(LOG_NAME, after, _PAGE):
+        for number, line in lines:
+            if line.startswith(BEGINS) and not reason:
+                raise ValueError(NO_HEAD)
+            digest.update(line + b"\n")
+            count, after = count + 1, number
+    return Former(count, digest.hexdigest(), reason)

@@ -1,27 +1,52 @@
 """Builds the R4 AuditEvent of a FHIR request (http://hl7.org/fhir/R4/auditevent.html), by IHE's Basic Audit Log Patterns.
 
-The agents are the user or client that sent the request, the client if a user sent it, and the patient of the token.
-Events are dicts, because building them as models of ``fhir.resources`` takes about a hundred times as long, on the event loop.
+The agents are the user or client that sent the request, the client if a user sent it, and the patient of the token.  The entities are
+what the request was about, each entry of a Bundle, and each patient of whom a row was shown.  Events are dicts, because building
+them as models of ``fhir.resources`` takes about a hundred times as long, on the event loop.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from fhir_server.access.permissions import Permissions
 from fhir_server.clock import instant_text
+from fhir_server.consent.policy import ActorKind
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request, format_query
+from fhir_server.interactions.messages import AuditContext, AuditedEntry, Request, format_query
+from fhir_server.resources.references import exact_target
 
-_ACTIONS = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
-_LABEL_CHANGE = "https://fhir-server.example/ig/CodeSystem/label-change"
-_TYPE = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
+_ACTIONS: Final = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
+_LABEL_CHANGE: Final = "https://fhir-server.example/ig/CodeSystem/label-change"
+_POLICY: Final = "https://fhir-server.example/ig/policy/"
+_TYPE: Final = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
+_OBJECT_ROLE: Final = "http://terminology.hl7.org/CodeSystem/object-role"
+PATIENT_ROLE: Final = {"system": _OBJECT_ROLE, "code": "1", "display": "Patient"}
+_QUERY_ROLE: Final = {"system": _OBJECT_ROLE, "code": "24", "display": "Query"}
+_REASON: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
+_WITH_PURPOSE: Final = {  # what a role acts for; a system does not say it
+    ActorKind.ADULT_SELF: "PATRQT",
+    ActorKind.MINOR_SELF: "PATRQT",
+    ActorKind.CHILD_PROXY: "FAMRQT",
+    ActorKind.TEEN_PROXY: "FAMRQT",
+    ActorKind.ADULT_PROXY: "FAMRQT",
+    ActorKind.REPRESENTATIVE: "PWATRNY",
+    ActorKind.CLINICIAN: "TREAT",
+    ActorKind.TREATING_ORGANIZATION: "TREAT",
+    ActorKind.BREAK_GLASS: "BTG",
+    ActorKind.BILLING_OFFICE: "HPAYMT",
+    ActorKind.PRIVACY_OFFICE: "HCOMPL",
+}
+_PURPOSES: Final = {kind: [{"coding": [{"system": _REASON, "code": code}]}] for kind, code in _WITH_PURPOSE.items()}
+_APPLICATION: Final = {"coding": [{"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "110150", "display": "Application"}]}
+_IP_ADDRESS: Final = "2"
+_SECRET_PARAMETERS: Final = frozenset({"access_token", "refresh_token", "id_token", "client_secret", "code_verifier", "password"})
 
 
-def audit_event(request: Request, context: AuditContext, status: int) -> dict[str, Any]:
-    """The AuditEvent of a request answered with an HTTP ``status``."""
+def audit_event(request: Request, context: AuditContext, status: int, policy: str) -> dict[str, Any]:
+    """The AuditEvent of a request answered with an HTTP ``status`` under the policy with this digest."""
     is_search = _is_search(request)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
@@ -30,16 +55,27 @@ def audit_event(request: Request, context: AuditContext, status: int) -> dict[st
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
-        "agent": _agents(context.permissions),
+        "agent": _agents(context.permissions, request.address, policy),
         "source": {"observer": {"display": "fhir-server"}},
     }
     if context.labels is not None:
         code = "add-labels" if context.labels.added else "remove-labels"
         event["subtype"] = [{"system": _LABEL_CHANGE, "code": code}]
-    entities = [entity for entity in (_entity(request), *(_bundle_entry(*entry) for entry in context.entries)) if entity]
+    actor = context.permissions.actor if context.permissions else None
+    if actor is not None and actor.kind in _PURPOSES:
+        event["purposeOfEvent"] = _PURPOSES[actor.kind]
+    entities = [entity for entity in (_entity(request), *map(_bundle_entry, context.entries)) if entity]
+    if not entities and request.method == "POST" and len(request.path) == 1:
+        entities = [{"what": {"reference": name}} for name in _created(request.path[0], context)]
     if context.labels is not None and entities:
         entities[0]["detail"] = [{"type": "label", "valueString": item} for item in context.labels.items]
+    patients = dict.fromkeys(patient for patients, _, _ in context.shown for patient in patients)
+    entities += [{"what": {"reference": f"Patient/{patient}"}, "role": PATIENT_ROLE} for patient in patients]
     return {**event, "entity": entities} if entities else event
+
+
+def _created(type: str, context: AuditContext) -> list[str]:
+    return [f"{shown}/{id}" for _, shown, id in context.shown if shown == type][-1:]
 
 
 def _is_search(request: Request) -> bool:
@@ -50,17 +86,29 @@ def _is_operation(request: Request) -> bool:
     return any(step.startswith("$") for step in request.path)
 
 
-def _agents(permissions: Permissions | None) -> list[dict[str, Any]]:
+def _agents(permissions: Permissions | None, address: str, policy: str) -> list[dict[str, Any]]:
+    network = {"network": {"address": address, "type": _IP_ADDRESS}} if address else {}
     if permissions is None:
-        return [{"requestor": True, "who": {"display": "unidentified"}}]
+        return [{"requestor": True, "who": {"display": "unidentified"}, **network}]
     principal = permissions.principal
-    requester = principal.fhir_user or f"Client {principal.client_id}"
-    agents: list[dict[str, Any]] = [{"requestor": True, "altId": principal.username or principal.client_id, "who": {"display": requester}}]
+    client = {"display": f"Client {principal.client_id}"}
+    agents: list[dict[str, Any]] = [
+        {"requestor": True, "altId": principal.username or principal.client_id, "who": client, "policy": [_POLICY + policy], **network}
+    ]
     if principal.username:
-        agents.append({"requestor": False, "altId": principal.client_id, "who": {"display": f"Client {principal.client_id}"}})
+        if principal.fhir_user:
+            agents[0]["who"] = _reference(principal.fhir_user)
+        if principal.person and principal.person.name:
+            agents[0]["name"] = principal.person.name
+        agents.append({"requestor": False, "altId": principal.client_id, "who": client, "type": _APPLICATION})
     if principal.patient:
         agents.append({"requestor": False, "who": {"reference": f"Patient/{principal.patient}"}})
     return agents
+
+
+def _reference(name: str) -> dict[str, str]:
+    """A Reference to ``Type/id``; any other text is only displayed."""
+    return {"reference": name} if exact_target(name) else {"display": name}
 
 
 def _entity(request: Request) -> dict[str, Any]:
@@ -68,11 +116,13 @@ def _entity(request: Request) -> dict[str, Any]:
     is_search, is_operation = _is_search(request), _is_operation(request)
     entity: dict[str, Any] = {}
     names_resource = len(request.path) > 2 or (len(request.path) == 2 and not is_search and not is_operation)
-    if names_resource and not request.path[0].startswith("$"):
-        entity["what"] = {"reference": "/".join(request.path[:2])}
+    if names_resource and exact_target(name := "/".join(request.path[:2])):
+        entity["what"] = {"reference": name}
     if is_search or is_operation:
-        url = "/".join(request.path) + "?" + format_query((*request.query, *_form_fields(request)))
+        pairs = [(name, "" if name in _SECRET_PARAMETERS else value) for name, value in (*request.query, *_form_fields(request))]
+        url = "/".join(request.path) + "?" + format_query(pairs)
         entity["query"] = b64encode(url.encode()).decode()
+        entity["role"] = _QUERY_ROLE
     return entity
 
 
@@ -86,7 +136,7 @@ def _form_fields(request: Request) -> Iterable[tuple[str, str]]:
         return ()
 
 
-def _bundle_entry(request: Request, status: int) -> dict[str, Any]:
+def _bundle_entry(entry: AuditedEntry) -> dict[str, Any]:
     """Return the entity of a Bundle entry, with its method and, if it is not 0, its own status."""
-    details = {"method": request.method} | ({"status": str(status)} if status else {})
-    return _entity(request) | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}
+    details = {"method": entry.request.method} | ({"status": str(entry.status)} if entry.status else {})
+    return _entity(entry.request) | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}

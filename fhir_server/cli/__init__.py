@@ -2,10 +2,13 @@
 
 from fhir_server.cli import (
     audit,
+    backup,
     clients,
     codes,
     copy_store,
+    create_store,
     doctor,
+    erase,
     keys,
     organizations,
     policy,
@@ -20,10 +23,13 @@ from fhir_server.cli.base import main
 
 __all__ = [
     "audit",
+    "backup",
     "clients",
     "codes",
     "copy_store",
+    "create_store",
     "doctor",
+    "erase",
     "keys",
     "main",
     "organizations",

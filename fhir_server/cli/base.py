@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +15,21 @@ import msgspec
 from fhir_server import __version__
 from fhir_server.app import Components, build_components
 from fhir_server.errors import Problem
+from fhir_server.maintenance.examination import require_store, without_credentials
 from fhir_server.settings import Settings
 from fhir_server.smart.core.security_events import SecurityEvent
+from fhir_server.store import explain_failure
+
+__all__ = [
+    "is_terminal",
+    "load_settings",
+    "main",
+    "make_store_folder",
+    "operator_errors",
+    "run_with_components",
+    "with_audit_event",
+    "without_credentials",
+]
 
 T = TypeVar("T")
 _RENAMED = {
@@ -56,33 +70,57 @@ def load_settings() -> Settings:
         raise click.ClickException(str(error)) from None
 
 
-def run_with_components(job: Callable[[Components], Awaitable[T]], settings: Settings | None = None) -> T:
+@contextmanager
+def operator_errors(store: str) -> Iterator[None]:
+    """Turn what an operator can do something about into a click.ClickException with one sentence: mistakes, failures of the store."""
+    try:
+        yield
+    except (ValueError, Problem, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    except Exception as error:
+        sentence = explain_failure(store, error)
+        if sentence is None:
+            raise
+        raise click.ClickException(sentence) from None
+
+
+def run_with_components(
+    job: Callable[[Components], Awaitable[T]], settings: Settings | None = None, *, may_create_store: bool = False
+) -> T:
     """Build the server's components, run ``job`` with them and close them.
 
-    ``settings`` defaults to those of the environment.  Raises click.ClickException for an operator's mistake.
-    Creates only the folder of the default store: in a URL that an operator set, a missing folder is likely a mistake.
+    ``settings`` defaults to those of the environment.  Raises click.ClickException for an operator's mistake: also if there is no
+    store, unless the command may create one, because a missing store is likely a mistake in a path.
     """
     used = settings or load_settings()
-    if used.store == Settings().store:
-        make_store_folder(used.store)
 
     async def run() -> T:
+        if not may_create_store:
+            await require_store(used)
         components = build_components(used)
         try:
             return await job(components)
         finally:
             await components.close()
 
-    try:
+    with operator_errors(used.store):
         return asyncio.run(run())
-    except (ValueError, Problem, OSError) as error:
-        raise click.ClickException(str(error)) from None
 
 
-def with_audit_event(job: Callable[[Components], Awaitable[T]], event: SecurityEvent) -> Callable[[Components], Awaitable[T]]:
-    """Return a job that runs ``job`` and then records ``event``.  The event is a failure if ``job`` returns False."""
+def with_audit_event(
+    job: Callable[[Components], Awaitable[T]], event: SecurityEvent, *, first: bool = False
+) -> Callable[[Components], Awaitable[T]]:
+    """Return a job that runs ``job`` and then records ``event``.  The event is a failure if ``job`` returns False.
+
+    With ``first`` it is recorded before, because the job shows data.  The job does not run if the audit log cannot be written:
+    ValueError.
+    """
 
     async def run_and_record(components: Components) -> T:
+        await components.auditor.prepare()
+        if first:
+            await components.smart.record(event)
+            return await job(components)
         result = await job(components)
         await components.smart.record(msgspec.structs.replace(event, done=result is not False))
         return result
@@ -100,13 +138,6 @@ def make_store_folder(store: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"Cannot make the folder {folder.absolute()} for the store: {error.strerror}.") from None
-
-
-def without_credentials(store: str) -> str:
-    """The URL of a store without its user and password."""
-    scheme, slashes, rest = store.partition("//")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def is_terminal() -> bool:

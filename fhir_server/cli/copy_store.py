@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import click
 
-from fhir_server.cli.base import is_terminal, main
+from fhir_server.cli.base import is_terminal, load_settings, main, run_with_components, without_credentials
 from fhir_server.errors import Problem
 from fhir_server.maintenance.copy_store import copy_store
+from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @main.command("copy-store")
@@ -19,8 +21,11 @@ def copy_store_command(source: str, target: str) -> None:
     """Copy the store SOURCE into the empty store TARGET and compare them.
 
     Both are URLs as in FHIR_SERVER_STORE: SOURCE is sqlite:///... or mongodb://..., TARGET is mongodb://...
-    Stop the server first.  An interrupted copy continues when you run the command again.
+    Stop the server first.  An interrupted copy continues when you run the command again.  The copy is recorded in the audit log of
+    SOURCE, and so of TARGET, which needs FHIR_SERVER_SECRET_KEY.
     """
+    event = SecurityEvent("copy-store", detail={"target": without_credentials(target)})
+    run_with_components(lambda components: components.smart.record(event), dataclasses.replace(load_settings(), store=source))
     try:
         summary = asyncio.run(_copy(source, target))
     except (ValueError, Problem, OSError) as error:

@@ -1,41 +1,28 @@
-"""``doctor``: checks the installation."""
+"""``doctor``: examines the installation and changes nothing."""
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
-from fhir_server.app import Components
-from fhir_server.audit import broken_links
-from fhir_server.cli.audit import read_audit_log
-from fhir_server.cli.base import main, run_with_components, without_credentials
-from fhir_server.maintenance.check_references import unreadable_references
+from fhir_server.cli.base import load_settings, main, operator_errors
+from fhir_server.maintenance.examination import examine
 
 
 @main.command()
-def doctor() -> None:
-    """Check the settings, the references in the store and the hash chains of the audit log."""
-    for line in run_with_components(_check):
-        click.echo(line)
+@click.option("--backup-days", type=click.IntRange(min=1), help="Fail if the last backup is older than this many days.")
+def doctor(backup_days: int | None) -> None:
+    """Examine the settings and the store, without changing anything.
 
-
-async def _check(components: Components) -> list[str]:
-    """Return the lines to print.  Raises ValueError if the audit log was changed."""
-    async with components.store.snapshot() as snapshot:
-        classes = len(await snapshot.classes())
-    lines = [line async for line in read_audit_log(components)]
-    broken = broken_links(lines)
-    if broken:
-        raise ValueError(f"The audit log's hash chain is broken at line {broken[0]} ({len(broken)} broken lines in all).")
-    return [
-        f"store    {without_credentials(components.settings.store)}: {classes} visibility classes",
-        f"policy   {components.settings.policy} {components.policy.version}",
-        f"audit    {len(lines)} lines, chain unbroken",
-        _references(await unreadable_references(components.store)),
-    ]
-
-
-def _references(names: list[str]) -> str:
-    """The line about resources from before the server refused malformed references: they are to be corrected where they come from."""
-    if not names:
-        return "references  all can be read"
-    return f"references  {len(names)} resources have one that cannot be read or followed, the first {names[0]}"
+    Looks at the store's integrity, schema, secret key, labels, audit log, references and clock, and at the age of the last
+    backup.  Prints a sentence about each, and exits with status 1 if there is a problem.
+    """
+    settings = load_settings()
+    with operator_errors(settings.store):
+        findings = asyncio.run(examine(settings, backup_days=backup_days))
+    for finding in findings:
+        mark = "PROBLEM: " if finding.level == "problem" else ""
+        click.echo(f"{finding.subject:10}  {mark}{finding.sentence}")
+    if any(finding.level == "problem" for finding in findings):
+        raise click.exceptions.Exit(1)

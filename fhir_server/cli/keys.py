@@ -1,4 +1,4 @@
-"""``keys``: the keys that sign id_tokens."""
+"""``keys``: the keys that sign id_tokens, and the secret key that encrypts them and other secrets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import click
 from fhir_server.app import Components
 from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.clock import instant_text
+from fhir_server.maintenance.reseal import ResealReport, reseal
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @main.group("keys")
 def keys() -> None:
-    """Manage the keys that sign id_tokens."""
+    """Manage the keys that sign id_tokens, and the replacement of the secret key."""
 
 
 @keys.command("list")
@@ -38,3 +39,26 @@ def rotate_keys(alg: tuple[str, ...]) -> None:
 
     run_with_components(with_audit_event(rotate, SecurityEvent("rotate-keys", detail={"alg": " ".join(algorithms)})))
     click.echo("The server signs with the new keys.")
+
+
+@keys.command("reseal")
+@click.option("--former-key-lost", is_flag=True, help="Go on although some secrets cannot be opened, and replace such signing keys.")
+def reseal_secrets(former_key_lost: bool) -> None:
+    """Encrypt the secrets in the store with a new secret key.
+
+    FHIR_SERVER_SECRET_KEY is the new key, FHIR_SERVER_FORMER_SECRET_KEY the one before.  Servers with both settings may run meanwhile.
+    """
+
+    async def run(components: Components) -> ResealReport:
+        report = await reseal(components.smart, is_former_lost=former_key_lost)
+        # The lines so far have MACs of the former key, which the settings will not hold for ever.
+        await components.auditor.begin_again("The secret key was replaced.")
+        return report
+
+    report = run_with_components(with_audit_event(run, SecurityEvent("reseal-keys")))
+    click.echo(f"{report.resealed} secrets were encrypted with the new key.")
+    if report.unreadable:
+        click.echo(
+            f"{report.unreadable} could not be opened. Signing keys were replaced. Register providers with a secret again; people have to"
+            " link accounts and, with a recovery code or after a reset, set up second factors again."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import sys
@@ -14,30 +15,43 @@ import click
 import uvicorn
 
 from fhir_server.app import Components, application
-from fhir_server.cli.base import load_settings, main, make_store_folder, run_with_components, without_credentials
+from fhir_server.cli.base import load_settings, main, operator_errors, run_with_components, without_credentials
+from fhir_server.cli.create_store import create_store
 from fhir_server.cli.store import LOAD_KEY, load_key, local_date
 from fhir_server.clock import MAX_INSTANT
+from fhir_server.consent.labeling_version import labeling_digest
+from fhir_server.maintenance.examination import require_store
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
+from fhir_server.maintenance.store_facts import LabelingFact, find_fact
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
+from fhir_server.web.connections import ConnectionLimits, LimitedProtocol, open_files
 
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="IP address or host name to listen on.")
 @click.option("--port", default=8000, show_default=True, help="TCP port to listen on.")
 @click.option("--workers", default=1, show_default=True, help="Number of server processes.")
-def serve(host: str, port: int, workers: int) -> None:
-    """Serve the FHIR API, the OAuth endpoints and the pages."""
+@click.option("--create-store", "creates_store", is_flag=True, help="Make the store if there is none.")
+@click.option("--skip-integrity-check", is_flag=True, help="Do not read the whole store before the start; run doctor regularly instead.")
+def serve(host: str, port: int, workers: int, creates_store: bool, skip_integrity_check: bool) -> None:
+    """Serve the FHIR API, the OAuth endpoints and the pages.
+
+    Refuses a store that is missing, damaged, foreign, of a later version, or encrypted with another key.
+    """
     settings = load_settings()
     try:
         settings.require_key()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    make_store_folder(settings.store)
+    if creates_store:
+        create_store(settings)
     # Ends with a message if the server cannot start.  uvicorn would print a traceback and restart its workers without end.
-    run_with_components(Components.prepare, settings)
+    with operator_errors(settings.store):
+        asyncio.run(require_store(settings, thorough=not skip_integrity_check))
+    run_with_components(_prepare, settings)
     uvicorn.run(**_uvicorn_options(host, port), workers=workers)
 
 
@@ -52,7 +66,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     settings = load_settings()
     if settings.mode == "production":
         raise click.ClickException("The demo's passwords are public: it does not run with FHIR_SERVER_MODE=production.")
-    make_store_folder(settings.store)
+    create_store(settings)
     run_with_components(_load_demo, settings)
     if prepare_only:
         click.echo(f"The demo records are in {without_credentials(settings.store)}.")
@@ -61,6 +75,15 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     with suppress(KeyboardInterrupt):
         server.run()
     sys.exit(0 if server.started else 1)
+
+
+async def _prepare(components: Components) -> None:
+    """Prepare the store, and warn on standard error if its labels are of other code lists than those in use."""
+    await components.prepare()
+    settings = components.settings
+    fact = await find_fact(components.store, LabelingFact)
+    if fact is None or fact.digest != labeling_digest(components.policy, settings.ig_path, settings.codes_path):
+        click.echo("Warning: resources may have labels of other code lists than those in use; run fhir-server relabel.", err=True)
 
 
 async def _load_demo(components: Components) -> None:
@@ -82,7 +105,8 @@ async def _load_demo(components: Components) -> None:
 def _uvicorn_options(host: str, port: int) -> dict[str, Any]:
     return {
         "app": "fhir_server.cli.serve:create_application", "factory": True, "host": host, "port": port, "loop": "uvloop",
-        "http": "httptools", "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
+        "http": "fhir_server.web.connections:LimitedProtocol",
+        "access_log": False, "server_header": False, "date_header": False, "log_level": "warning",
         "timeout_graceful_shutdown": 10,
     }  # fmt: skip
 
@@ -102,7 +126,12 @@ class _DemoServer(uvicorn.Server):
 
 def create_application() -> object:
     """Return the application with the environment's settings, for uvicorn's worker processes."""
-    return application(load_settings())
+    settings = load_settings()
+    LimitedProtocol.limits = ConnectionLimits(
+        settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
+        open_files(settings.max_connections),
+    )  # fmt: skip
+    return application(settings)
 
 
 def _this_command() -> str:

@@ -13,13 +13,15 @@ from typing import Any
 import click
 
 from fhir_server.app import Components
-from fhir_server.cli.base import is_terminal, main, run_with_components
+from fhir_server.cli.base import is_terminal, main, run_with_components, with_audit_event
+from fhir_server.cli.create_store import record_labeling
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.maintenance.export import export_store
 from fhir_server.maintenance.input_files import Unit, list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
-from fhir_server.maintenance.relabel import relabel_store
+from fhir_server.maintenance.relabel import RelabelReport, relabel_store
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 
 LOAD_KEY = "load-key"
@@ -60,7 +62,8 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool, bases: tuple
     it does not store unchanged resources twice.  References such as Practitioner?identifier=... lead to the one resource
     that matches, which may be in any of the files.
     """
-    report = run_with_components(lambda components: _load(components, list_files(paths), shift_dates, bases))
+    event = SecurityEvent("load", detail={"paths": " ".join(map(str, paths))})
+    report = run_with_components(with_audit_event(lambda components: _load(components, list_files(paths), shift_dates, bases), event))
     click.echo(f"{report.stored} stored, {report.present} already there, {len(report.rejects)} rejected.")
     if report.rejects:
         rejects.write_bytes(b"".join(line + b"\n" for line in report.rejects))
@@ -115,7 +118,8 @@ async def _load_file(loader: Loader, path: Path, read: Callable[[Path], Iterator
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 def export(out: Path) -> None:
     """Write the whole store as NDJSON, one file per resource type, and print the counts."""
-    counts = run_with_components(lambda components: export_store(components.store, out))
+    event = SecurityEvent("export", detail={"folder": str(out)})
+    counts = run_with_components(with_audit_event(lambda components: export_store(components.store, out), event, first=True))
     for type, count in counts.items():
         click.echo(f"{count:8d}  {type}")
 
@@ -123,7 +127,11 @@ def export(out: Path) -> None:
 @main.command()
 def relabel() -> None:
     """Label all stored resources again, after a change of policy, value sets or departments."""
-    report = run_with_components(
-        lambda components: relabel_store(components.store, components.labeler, components.settings.base, components.clock())
-    )
+
+    async def run(components: Components) -> RelabelReport:
+        report = await relabel_store(components.store, components.labeler, components.settings.base, components.clock())
+        await record_labeling(components)
+        return report
+
+    report = run_with_components(with_audit_event(run, SecurityEvent("relabel")))
     click.echo(f"{report.examined} resources labeled, {report.changed} changed.")

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from fhir_server.consent.code_systems import normalize_code
+from fhir_server.consent.element_table import administrative_systems
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import UNCLASSIFIED
 
@@ -20,6 +21,7 @@ class CodeReading:
     ``classified``  whether a code is known as ordinary or as sensitive, and no other code of the element is ambiguous
     ``codes``       its normalized (system, code)
     ``neutral``     whether its codes say nothing by themselves: one is listed as neutral and none is known
+    ``administrative``  whether it has codes, all from systems that say nothing of a patient's health
     """
 
     labels: frozenset[str]
@@ -27,6 +29,7 @@ class CodeReading:
     classified: bool
     codes: frozenset[tuple[str, str]]
     neutral: bool = False
+    administrative: bool = False
 
 
 def read(codes: SensitivityCodes, value: Any) -> CodeReading:
@@ -38,9 +41,9 @@ def read(codes: SensitivityCodes, value: Any) -> CodeReading:
     """
     if type(value) is not dict:
         return _read(codes, (), value if isinstance(value, str) else "")
-    codings = [(str(coding.get("system", "")), str(coding.get("code", "")), str(coding.get("display", ""))) for coding in _codings(value)]
+    codings = tuple([(str(each.get("system", "")), str(each.get("code", "")), str(each.get("display", ""))) for each in _codings(value)])
     text = value.get("text")
-    return _read(codes, tuple(codings), text if isinstance(text, str) else "")
+    return _read(codes, codings, text if isinstance(text, str) else "")
 
 
 @lru_cache(4096)  # most resources have the same few concepts
@@ -51,12 +54,14 @@ def _read(codes: SensitivityCodes, codings: tuple[tuple[str, str, str], ...], te
     possible = frozenset().union(*(known.possible for known in classifications), *(words.possible for words in texts))
     classified = any(known.classified for known in classifications)
     ambiguous = any(known.possible and not known.classified for known in classifications)
+    normalized = frozenset([normalize_code(system, code) for system, code, _ in codings])
     return CodeReading(
         labels if all(words.complete for words in texts) else labels | {UNCLASSIFIED},
         possible - labels,
         classified and not ambiguous,
-        frozenset(normalize_code(system, code) for system, code, _ in codings),
+        normalized,
         not classified and not ambiguous and any(known.neutral for known in classifications),
+        bool(normalized) and all(system in administrative_systems() for system, _ in normalized),
     )
 
 

@@ -23,9 +23,12 @@ Steps = Callable[["LabelingRun"], Awaitable[None]]
 
 
 class ContainedResources:
-    """The contained resources of one resource, by number; ``steps`` reads the labels of one, as of a row."""
+    """The contained resources of one resource, by number.
 
-    def __init__(self, resource: Mapping[str, Any], steps: Steps) -> None:
+    ``fragments``: (path, text) of each reference in it that is a fragment; ``steps`` reads the labels of one, as of a row.
+    """
+
+    def __init__(self, resource: Mapping[str, Any], fragments: list[tuple[Path, str]], steps: Steps) -> None:
         self.container = resource
         self.bodies: list[Mapping[str, Any]] = list(resource.get("contained", ()))
         self._steps = steps
@@ -33,7 +36,7 @@ class ContainedResources:
         self._runs: dict[int, LabelingRun] = {}
         self._open: set[int] = set()
         self._is_cyclic = False
-        self.fragments = list(_fragments(resource, ())) if self.bodies else []
+        self.fragments = fragments
 
     def number(self, reference: Any) -> int | None:
         """The number of the contained resource that a fragment names; None for any other reference."""
@@ -90,10 +93,7 @@ async def read_contained(run: LabelingRun) -> None:
     contained = run.contained
     if not contained.bodies or run.resource is not contained.container:
         return
-    members = {
-        location for path in elements.present(run.resource, run.type.member_references)
-        for location, _ in elements.at(run.resource, path)
-    }  # fmt: skip
+    members = {location for _, location, _ in elements.located(run.resource, run.type.member_references)}
     whole = contained.counting_for_whole(members)
     for number, inner in enumerate(await contained.runs(run)):
         if inner is None:
@@ -140,16 +140,3 @@ def _references(run: LabelingRun, number: int) -> Iterator[Path]:
         else:
             container = str(run.contained.bodies[int(path[1])].get("resourceType"))
             yield (*path[:2], *elements.removal_path(container, path[2:]))
-
-
-def _fragments(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """(path, text) of each reference that is a fragment."""
-    if isinstance(node, dict):
-        text = node.get("reference")
-        if isinstance(text, str) and text.startswith("#"):
-            yield path, text
-        for name, value in node.items():
-            yield from _fragments(value, (*path, name))
-    elif isinstance(node, list):
-        for place, item in enumerate(node):
-            yield from _fragments(item, (*path, place))

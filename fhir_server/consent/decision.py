@@ -69,8 +69,7 @@ def own_conditions(policy: Policy, actor: Actor, data: str) -> tuple[str, ...] |
 
 def own_parameters(policy: Policy, data: str) -> tuple[str, ...]:
     """The search parameters by which resources of this data class name the actor who may see them, for any actor."""
-    rules = (rule for (_, ruled), rules in policy.by_actor.items() if ruled == data for rule in rules)
-    return tuple(sorted({param for rule in rules for param in rule.by}))
+    return policy.own_parameters.get(data, ())
 
 
 def redactable(policy: Policy, data: str) -> frozenset[str]:

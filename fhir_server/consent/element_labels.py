@@ -41,29 +41,35 @@ class Cut(NamedTuple):
     targets: frozenset[str]
 
 
+_NONE: Final[frozenset[str]] = frozenset()
+NOTHING: Final = Cut(_NONE, "", _NONE)
+"""Of what is never removed."""
+
+
 class ElementLabels:
     """Labels, removable elements and guards by path."""
 
     def __init__(self) -> None:
-        self._labels: dict[Path, set[str]] = {}
+        self._labels: dict[Path, frozenset[str]] = {}
         self._elements: dict[Path, str] = {}
-        self._targets: dict[Path, set[str]] = {}
+        self._targets: dict[Path, frozenset[str]] = {}
 
     def add(self, path: Path, labels: Iterable[str]) -> None:
         """Add labels to the part at ``path``."""
-        self._labels.setdefault(path, set()).update(labels)
+        present = self._labels.get(path)
+        self._labels[path] = present.union(labels) if present else frozenset(labels)
 
     def guard(self, path: Path, target: str) -> None:
         """Remove the part at ``path`` for callers who do not see the row ``target`` (``Type/id``)."""
-        self._targets.setdefault(path, set()).add(target)
+        self._targets[path] = self._targets.get(path, _NONE) | {target}
 
     def labels(self, path: Path) -> frozenset[str]:
         """The labels of the part at ``path``."""
-        return frozenset(self._labels.get(path, ()))
+        return self._labels.get(path, _NONE)
 
     def label_narrative(self, resource: Mapping[str, Any]) -> None:
         """Give the narrative the labels of all parts: it sums them up, so it goes whenever one of them goes."""
-        if "text" in resource and (labels := set().union(*self._labels.values())):
+        if "text" in resource and (labels := self.all_labels()):
             self.add(("text",), labels)
 
     def add_element(self, path: Path, element: str) -> None:
@@ -92,19 +98,19 @@ class ElementLabels:
         """Whether any part has labels."""
         return any(self._labels.values())
 
-    def add_redactable(self, resource: Mapping[str, Any], names: Iterable[str]) -> None:
+    def add_redactable(self, resource: Mapping[str, Any], names: frozenset[str]) -> None:
         """Give the elements of these names, which the policy removes for some actor, a class of their own."""
-        for name in sorted(names):
-            if resource.get("resourceType") == "Patient" and name in _PARTLY_KEPT:
-                for number, entry in enumerate(resource.get(name, ())):
+        is_patient = resource.get("resourceType") == "Patient"
+        for member, name in _members(names):
+            if is_patient and name in _PARTLY_KEPT:
+                for number, entry in enumerate(resource.get(name, ()) if member == name else ()):
                     if not _PARTLY_KEPT[name](entry, resource):
                         self.add_element((name, number), name)
-                continue
-            for member in (name, f"_{name}"):
-                if member in resource:
-                    self.add_element((member,), name)
-            if name in _FREE_TEXT:
-                for number, inner in enumerate(resource.get("contained", ())):
+            elif member in resource:
+                self.add_element((member,), name)
+        if "contained" in resource:
+            for name in names.intersection(_FREE_TEXT):
+                for number, inner in enumerate(resource["contained"]):
                     if name in inner:
                         self.add_element(("contained", number, name), name)
 
@@ -114,7 +120,8 @@ class ElementLabels:
 
     def cut(self, path: Path) -> Cut:
         """When the part at ``path`` is removed."""
-        return Cut(frozenset(self._labels.get(path, ())), self._elements.get(path, ""), frozenset(self._targets.get(path, ())))
+        labels, element, targets = self._labels.get(path, _NONE), self._elements.get(path, ""), self._targets.get(path, _NONE)
+        return Cut(labels, element, targets) if labels or element or targets else NOTHING
 
     def add_cut(self, path: Path, cut: Cut) -> None:
         """Remove the part at ``path`` whenever ``cut`` says so."""
@@ -144,23 +151,35 @@ class ElementLabels:
         A part has at least the labels of what encloses it, since an index entry has the class of the innermost part.
         """
         classes: dict[Path, VisibilityClass] = {}
-        for path in sorted({*self._labels, *self._elements}, key=_order):
-            labels, element = whole.labels | self._labels.get(path, set()), self._elements.get(path, "")
+        paths = {*self._labels, *self._elements}
+        for path in sorted(paths, key=_order) if len(paths) > 1 else paths:
+            own, element = self._labels.get(path), self._elements.get(path, "")
+            labels = whole.labels | own if own else whole.labels
             for length in range(1, len(path)):
                 outer = classes.get(path[:length])
                 if outer is not None:
                     labels, element = labels | outer.labels, element or outer.element
             if labels != whole.labels or element:
-                classes[path] = VisibilityClass(whole.data, frozenset(labels), element)
+                classes[path] = VisibilityClass(whole.data, labels, element)
         return tuple(classes.items())
 
     def guarded_references(self) -> tuple[GuardedReference, ...]:
         """The guards, outer parts first, without those that an outer part has too."""
-        found = []
-        for path in sorted(self._targets, key=_order):
-            enclosing = frozenset[str]().union(*(self._targets.get(path[:length], ()) for length in range(1, len(path))))
-            found += [GuardedReference(path, target) for target in sorted(self._targets[path] - enclosing)]
+        found: list[GuardedReference] = []
+        guards = self._targets
+        for path in sorted(guards, key=_order) if len(guards) > 1 else guards:
+            targets = guards[path]
+            for length in range(1, len(path)):
+                if path[:length] in guards:
+                    targets = targets - guards[path[:length]]
+            found += [GuardedReference(path, target) for target in (sorted(targets) if len(targets) > 1 else targets)]
         return tuple(found)
+
+
+@functools.lru_cache(1024)
+def _members(names: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """(member, name) of the members that hold the elements of these names."""
+    return tuple((member, name) for name in sorted(names) for member in (name, f"_{name}"))
 
 
 @functools.lru_cache(4096)

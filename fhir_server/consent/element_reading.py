@@ -1,13 +1,15 @@
-"""Walks a resource with the tree of its type and lists the values that say something."""
+"""Walks a resource with the tree of its type and lists the values that say something, and the references."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fhir_server.consent.element_rules import Node, required_elements, tree
 from fhir_server.jsontext import Path
 from fhir_server.resources import elements
+from fhir_server.resources.elements import link_target
+from fhir_server.resources.references import Target
 
 ITEM = "item"
 """The rule of a value that is itself an item that must say what it is."""
@@ -29,46 +31,103 @@ class Value(NamedTuple):
     value: Any
 
 
-def values(type: str, resource: Mapping[str, Any]) -> list[Value]:
-    """The values that say something of a resource, those of contained resources excepted.  Raises KeyError for an unknown type."""
-    found: list[Value] = []
-    _walk(tree(type), resource, (), (), found)
-    return found
+class Mention(NamedTuple):
+    """A Reference or an Attachment's url: its path, and the (type, id) that it refers to, if any."""
+
+    path: Path
+    target: Target | None
 
 
-def _walk(node: Node, value: Mapping[str, Any], path: Path, part: Path, found: list[Value]) -> None:
+class Reading:
+    """What one walk through a resource finds.
+
+    ``coded``      the values of coded elements, and the items that must say what they are
+    ``texts``      strings, narrative and attachments
+    ``mentions``   all References and attachment URLs, those of contained resources included
+    ``fragments``  (path, text) of each reference that is a fragment
+    """
+
+    __slots__ = ("base", "coded", "fragments", "mentions", "texts")
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.coded: list[Value] = []
+        self.texts: list[Value] = []
+        self.mentions: list[Mention] = []
+        self.fragments: list[tuple[Path, str]] = []
+
+
+def read(type: str, resource: Mapping[str, Any], base: str = "") -> Reading:
+    """Read a resource, the values of contained resources excepted; ``base`` is the server's FHIR base URL.
+
+    Raises KeyError for an unknown type.
+    """
+    reading = Reading(base)
+    _walk(resource, tree(type), (), (), reading)
+    return reading
+
+
+def read_mentions(resource: Mapping[str, Any], base: str = "") -> Reading:
+    """The same with mentions and fragments only."""
+    reading = Reading(base)
+    _walk(resource, _UNKNOWN, (), (), reading)
+    return reading
+
+
+_UNKNOWN: Final = Node()
+
+
+def _walk(value: Mapping[str, Any], node: Node, path: Path, part: Path, reading: Reading) -> None:
+    if ("reference" in value or "url" in value) and path:  # the url of a resource itself is its name
+        _read_link(value, path, reading)
     members = node.members
     for name, inner in value.items():
+        kind = type(inner)
         member = members.get(name)
-        if member is None:
-            if name[:1] == "_":
-                _walk_primitive(members, inner, (*path, name), found)
-        elif type(inner) is list:
-            for number, item in enumerate(inner):
-                _visit(member, item, (*path, name, number), part, found)
-        else:
-            _visit(member, inner, (*path, name), part, found)
+        if kind is list:
+            if member is not None:
+                for number, item in enumerate(inner):
+                    _visit(member, item, (*path, name, number), part, reading)
+            else:
+                for number, item in enumerate(inner):
+                    if type(item) is dict:
+                        _walk_unknown(node, name, item, (*path, name, number), part, reading)
+        elif member is not None:
+            _visit(member, inner, (*path, name), part, reading)
+        elif kind is dict:
+            _walk_unknown(node, name, inner, (*path, name), part, reading)
 
 
-def _visit(node: Node, value: Any, path: Path, part: Path, found: list[Value]) -> None:
+def _visit(node: Node, value: Any, path: Path, part: Path, reading: Reading) -> None:
     if node.is_part:
         part = path
-    if node.is_item:
-        found.append(Value(ITEM, 0, path, part, value))
     if node.rule:
-        found.append(Value(node.rule, node.up, path, part, value))
-    if node.members and type(value) is dict:
-        _walk(node, value, path, part, found)
+        (reading.texts if node.is_text else reading.coded).append(Value(node.rule, node.up, path, part, value))
+    if type(value) is dict:
+        if node.is_item:
+            reading.coded.append(Value(ITEM, 0, path, part, value))
+        if not value.keys() <= node.silent:
+            _walk(value, node, path, part, reading)
 
 
-def _walk_primitive(members: dict[str, Node], value: Any, path: Path, found: list[Value]) -> None:
-    """The extensions of a primitive element."""
-    extension = members.get("extension")
-    for number, item in enumerate(value) if type(value) is list else [(None, value)]:
-        if type(item) is dict and extension is not None:
-            where = path if number is None else (*path, number)
-            for place, inner in enumerate(item.get("extension", ())):
-                _visit(extension, inner, (*where, "extension", place), (*where, "extension", place), found)
+def _walk_unknown(node: Node, name: str, value: Mapping[str, Any], path: Path, part: Path, reading: Reading) -> None:
+    """Walk an object that the table says nothing of; in that of a primitive element the extensions speak."""
+    extension = node.members.get("extension") if name[:1] == "_" else None
+    if extension is None:
+        _walk(value, _UNKNOWN, path, part, reading)
+        return
+    for number, item in enumerate(value.get("extension", ())):
+        place = (*path, "extension", number)
+        _visit(extension, item, place, place, reading)
+
+
+def _read_link(node: Mapping[str, Any], path: Path, reading: Reading) -> None:
+    text = node["reference"] if "reference" in node else node["url"]
+    target = link_target(text, reading.base) if isinstance(text, str) else None
+    if target is not None or "url" not in node:
+        reading.mentions.append(Mention(path, target))
+    if "reference" in node and isinstance(text, str) and text[:1] == "#":
+        reading.fragments.append((path, text))
 
 
 def item_of(path: Path, up: int) -> Path:

@@ -15,6 +15,8 @@ from fhir_server.resources import definitions
 
 TEXT: Final = frozenset({"string", "markdown", "xhtml"})
 _BACKBONE: Final = frozenset({"BackboneElement", "Element"})
+LINKS: Final = frozenset({"reference", "url"})
+"""Members that may refer to another resource, in any object."""
 _SKIPPED: Final = frozenset({"Resource", "Meta"})  # contained resources have trees of their own; meta is internal
 
 
@@ -27,6 +29,8 @@ class Node:
     ``is_part``   whether it can be removed by itself: an element of the resource, or an extension
     ``is_item``   whether each item of it must say what it is
     ``members``   the nodes of its members, by their names in JSON
+    ``silent``    members of an object that say nothing, by themselves or inside: primitives without a rule
+    ``is_text``   whether its value is free text
     """
 
     rule: str = ""
@@ -34,6 +38,14 @@ class Node:
     is_part: bool = False
     is_item: bool = False
     members: dict[str, Node] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
+    is_text: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_text = self.rule in ("text", "html", "unread")
+
+
+_CODING: Final = Node(silent={"id", "system", "version", "code", "display", "userSelected"})  # it is read with its concept
 
 
 @functools.cache
@@ -63,7 +75,8 @@ def _datatype(name: str) -> Node:
     """The members of a datatype; one object for each, since Identifier and Reference contain each other."""
     if name not in _datatypes:
         _datatypes[name] = node = Node()
-        node.members = _build(name, is_part=False).members
+        built = _build(name, is_part=False)
+        node.members, node.silent = built.members, built.silent
     return _datatypes[name]
 
 
@@ -81,8 +94,11 @@ def _build(name: str, is_part: bool) -> Node:
         for ref in element.types:
             line = table().line(name, path, ref.code, element.codes is not None)
             node = _node(ref.code, line, is_part or (last == "extension" and name != "Extension"))
+            member = _member(last, ref.code)
             if node is not None:
-                nodes[path] = parent.members[_member(last, ref.code)] = node
+                nodes[path] = parent.members[member] = node
+            elif ref.code in definitions.primitives() and member not in LINKS:
+                parent.silent.add(member)
     return nodes[""]
 
 
@@ -98,10 +114,13 @@ def _node(datatype: str, line: Line | None, is_part: bool) -> Node | None:
         return Node(is_part=is_part)
     if datatype == "Attachment":
         return Node("unread", is_part=is_part, members=_datatype("Attachment").members)
-    if datatype in ("Coding", "CodeableConcept"):
-        return Node(rule, up, is_part, members={"extension": _extension()})
+    if datatype == "Coding":
+        return Node(rule, up, is_part, members={"extension": _extension()}, silent=_CODING.silent)
+    if datatype == "CodeableConcept":
+        return Node(rule, up, is_part, members={"coding": _CODING, "extension": _extension()}, silent={"id", "text"})
     if datatype in definitions.datatypes():
-        return Node(rule if rule == "kind" else "", up, is_part, members=_datatype(datatype).members)
+        shared = _datatype(datatype)
+        return Node(rule if rule == "kind" else "", up, is_part, members=shared.members, silent=shared.silent)
     if rule == "text" and datatype == "xhtml":
         rule = "html"
     return Node(rule, up, is_part) if rule else None
@@ -111,7 +130,8 @@ def _extension() -> Node:
     """An extension: it is a part wherever it stands."""
     if "extension" not in _datatypes:
         _datatypes["extension"] = node = Node(is_part=True)
-        node.members = _datatype("Extension").members
+        shared = _datatype("Extension")
+        node.members, node.silent = shared.members, shared.silent
     return _datatypes["extension"]
 
 

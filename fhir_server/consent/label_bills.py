@@ -29,7 +29,7 @@ async def read_answered_lines(run: LabelingRun) -> None:
 def _line_labels(run: LabelingRun, claim: Mapping[str, Any]) -> dict[Any, set[str]]:
     """Sequence of a line -> its labels."""
     found: dict[Any, set[str]] = {}
-    for value in element_reading.values(str(claim.get("resourceType")), claim):
+    for value in element_reading.read(str(claim.get("resourceType")), claim).coded:
         if value.rule in CODED and value.up and value.path[0] == "item":
             reading = read(run.codes, value.value)
             unknown = value.rule != "marks" and is_unknown(reading, value.value)

@@ -11,7 +11,6 @@ from typing import Any, Final
 from fhir_server.consent.code_reading import CodeReading, read
 from fhir_server.consent.element_reading import ITEM, Value, item_of
 from fhir_server.consent.element_rules import has_kind
-from fhir_server.consent.element_table import administrative_systems
 from fhir_server.consent.labeling_run import LabelingRun
 from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
@@ -24,7 +23,7 @@ _SAYING: Final = frozenset({"coding", "display", "text"})
 
 def read_codes(run: LabelingRun) -> None:
     """Step 3: codes of coded elements, with the words in their texts and displays."""
-    for value in run.values:
+    for value in run.reading.coded:
         if value.rule == ITEM or (value.rule == "kind" and type(value.value) is dict and "reference" in value.value):
             run.kinds.append((value, None))
         elif value.rule in CODED:
@@ -52,21 +51,17 @@ def _read_coded(run: LabelingRun, value: Value, reading: CodeReading) -> None:
 
 def is_unknown(reading: CodeReading, value: Any) -> bool:
     """Whether an element says something that no list knows: by a code, or in words without a code."""
-    if reading.classified or reading.neutral or is_administrative(reading):
+    if reading.classified or reading.neutral or reading.administrative:
         return False
     return bool(reading.codes) or (not reading.labels and isinstance(value, dict) and not _SAYING.isdisjoint(value))
-
-
-def is_administrative(reading: CodeReading) -> bool:
-    """Whether all codes of an element are from systems that say nothing of a patient's health."""
-    return bool(reading.codes) and all(system in administrative_systems() for system, _ in reading.codes)
 
 
 def read_status(run: LabelingRun) -> None:
     """Step 5: status."""
     hidden = run.type.hidden_status
-    verification = {str(coding.get("code")) for _, coding in elements.at(run.resource, "verificationStatus.coding")}
-    if run.resource.get("status") in hidden or "entered-in-error" in verification:
+    if run.resource.get("status") in hidden or any(
+        str(coding.get("code")) == "entered-in-error" for _, coding in elements.at(run.resource, "verificationStatus.coding")
+    ):
         run.labels.add(HELD)
 
 
@@ -97,7 +92,7 @@ def _is_known(run: LabelingRun, value: Value, reading: CodeReading) -> bool | No
     """Whether a kind is known as ordinary or as sensitive; None if it says nothing."""
     if reading.classified or _decides_data_class(run, value, reading):
         return True
-    return None if reading.neutral or is_administrative(reading) else False
+    return None if reading.neutral or reading.administrative else False
 
 
 def _decides_data_class(run: LabelingRun, value: Value, reading: CodeReading) -> bool:

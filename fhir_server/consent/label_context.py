@@ -18,11 +18,9 @@ _DOCUMENTS: Final = frozenset({"note", "letter", "endoflife"})
 
 async def read_dependencies(run: LabelingRun) -> None:
     """Step 6: labels, release date and patients of the resources without which this one means nothing."""
-    targets = [
-        (path, value) for path in elements.present(run.resource, run.type.depends_on) for _, value in elements.at(run.resource, path)
-    ]
+    targets = elements.located(run.resource, run.type.depends_on)
     data_classes: set[str] = set()
-    for path, value in targets:
+    for path, _, value in targets:
         is_source, target = await run.target(value, path)
         if target is None:
             run.labels |= _IN_DOUBT if is_source else set()
@@ -43,13 +41,12 @@ async def read_dependencies(run: LabelingRun) -> None:
 
 async def read_context(run: LabelingRun) -> None:
     """Step 7: categories of the context."""
-    for path in elements.present(run.resource, run.type.inherits_labels_from):
-        for _, value in elements.at(run.resource, path):
-            is_source, target = await run.target(value, path)
-            if target is not None:
-                run.labels |= inherited_labels(target)
-            elif is_source:
-                run.labels |= _IN_DOUBT
+    for path, _, value in elements.located(run.resource, run.type.inherits_labels_from):
+        is_source, target = await run.target(value, path)
+        if target is not None:
+            run.labels |= inherited_labels(target)
+        elif is_source:
+            run.labels |= _IN_DOUBT
 
 
 def inherited_labels(source: LabelSource) -> frozenset[str]:
@@ -71,24 +68,23 @@ def read_doubt(run: LabelingRun) -> None:
 
 async def read_departments(run: LabelingRun) -> None:
     """Step 8: departments."""
-    for path in elements.present(run.resource, run.type.departments):
-        for _, value in elements.at(run.resource, path):
-            department = await run.department(value)
-            if department is not None:
-                run.labels |= department.labels
-                run.has_known_department = run.has_known_department or department.known
-            is_known = department.is_classified if department is not None else not run.names_unknown_place(value, path)
-            if not is_known and run.data in _CONTEXTS:
-                run.labels |= _IN_DOUBT
+    for path, _, value in elements.located(run.resource, run.type.departments):
+        department = await run.department(value)
+        if department is not None:
+            run.labels |= department.labels
+            run.has_known_department = run.has_known_department or department.known
+        is_known = department.is_classified if department is not None else not run.names_unknown_place(value, path)
+        if not is_known and run.data in _CONTEXTS:
+            run.labels |= _IN_DOUBT
 
 
 async def read_pointers(run: LabelingRun) -> None:
     """Step 8: a reference to a department, a role or a person of a sensitive specialty is a part with its category."""
-    for mention in run.mentions:
-        if mention.target is not None and mention.target[0] in DEPARTMENT_TYPES:
-            department = await run.department("/".join(mention.target))
+    for path, target in run.reading.mentions:
+        if target is not None and target[0] in DEPARTMENT_TYPES:
+            department = await run.department("/".join(target))
             if department is not None and department.labels:
-                run.parts.add(elements.removal_path(run.type.name, mention.path), department.labels)
+                run.parts.add(elements.removal_path(run.type.name, path), department.labels)
 
 
 async def read_referrers(run: LabelingRun) -> None:

@@ -18,8 +18,7 @@ from fhir_server.search import index
 async def take_over(run: LabelingRun, cut: Cut) -> None:
     """Take over what ``cut`` says of the resource as a whole, and what its declaration says that it depends on."""
     run.labels |= cut.labels
-    declared = elements.present(run.resource, run.type.depends_on)
-    named = {elements.target_of(value) for path in declared for _, value in elements.at(run.resource, path)}
+    named = {elements.target_of(value) for _, _, value in elements.located(run.resource, run.type.depends_on)}
     names = sorted({"/".join(target) for target in named if target} | cut.targets)
     for name in names:
         await _depend_on(run, *name.split("/"))

@@ -27,21 +27,20 @@ _NUMBERED: Final = {"diagnosis": "diagnosisSequence", "procedure": "procedureSeq
 
 async def read_members(run: LabelingRun) -> None:
     """Step 10: members."""
-    for path in elements.present(run.resource, run.type.member_references):
-        for location, value in elements.at(run.resource, path):
-            named = elements.target_of(value)
-            if named is not None and _is_guarded(run, location, named):
-                for part in (_item(location), *_summaries(run, location)):
-                    run.parts.guard(part, "/".join(named))
-            _, target = await run.target(value)
-            if target is None:
-                continue
-            if target.key.labels:
-                for part in (_item(location), *_summaries(run, location)):
-                    run.parts.add(part, target.key.labels)
-            # The summary discloses a result that is not yet released.
-            if run.data in ("lab", "imaging") and run.resource.keys() & SUMMARY:
-                run.release = max(run.release, target.release_at)
+    for _, location, value in elements.located(run.resource, run.type.member_references):
+        named = elements.target_of(value)
+        if named is not None and _is_guarded(run, location, named):
+            for part in (_item(location), *_summaries(run, location)):
+                run.parts.guard(part, "/".join(named))
+        _, target = await run.target(value)
+        if target is None:
+            continue
+        if target.key.labels:
+            for part in (_item(location), *_summaries(run, location)):
+                run.parts.add(part, target.key.labels)
+        # The summary discloses a result that is not yet released.
+        if run.data in ("lab", "imaging") and run.resource.keys() & SUMMARY:
+            run.release = max(run.release, target.release_at)
 
 
 def read_logical_references(run: LabelingRun) -> None:
@@ -49,24 +48,24 @@ def read_logical_references(run: LabelingRun) -> None:
 
     Names of people, places, coverages and others whose existence is no secret stay.
     """
-    for path, targets in _hideable_references(run.type.name).items():
-        if path in run.type.subjects:
+    hideable, paths = _hideable_references(run.type.name)
+    for path, location, value in elements.located(run.resource, paths):
+        if not isinstance(value, dict) or "reference" in value or not value.keys() & {"identifier", "display", "type"}:
             continue
-        for location, value in elements.at(run.resource, path):
-            if not isinstance(value, dict) or "reference" in value or not value.keys() & {"identifier", "display", "type"}:
-                continue
-            if value.get("type", "") in targets or "type" not in value or "Resource" in targets:
-                parts = (_item(location), *_summaries(run, location)) if path in run.type.member_references else (location,)
-                for part in parts:
-                    run.parts.add(part, {UNCLASSIFIED})
+        targets = hideable[path]
+        if value.get("type", "") in targets or "type" not in value or "Resource" in targets:
+            parts = (_item(location), *_summaries(run, location)) if path in run.type.member_references else (location,)
+            for part in parts:
+                run.parts.add(part, {UNCLASSIFIED})
 
 
 @functools.cache
-def _hideable_references(type: str) -> dict[str, tuple[str, ...]]:
-    """The paths of references that lead to clinical content only -> the types that they may lead to."""
+def _hideable_references(type: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The paths of references that lead to clinical content only -> the types that they may lead to; the paths, without subjects."""
     found = {path: targets for path, targets in definitions.references(type).items() if not any(map(_is_open, targets))}
     # Sections are nested; so are their entries.
-    return found | {f"{'section.' * depth}entry": ("Resource",) for depth in range(2, 5) if type == "Composition"}
+    found |= {f"{'section.' * depth}entry": ("Resource",) for depth in range(2, 5) if type == "Composition"}
+    return found, tuple(path for path in found if path not in catalog()[type].subjects)
 
 
 def _is_open(type: str) -> bool:
@@ -76,8 +75,7 @@ def _is_open(type: str) -> bool:
 
 def guard_references(run: LabelingRun) -> None:
     """Step 15: all references, except those to the directory, those that show their target, and those to the only patient."""
-    for mention in run.mentions:
-        path, target = mention.path, mention.target
+    for path, target in run.reading.mentions:
         if target is None or not _is_guarded(run, path, target):
             continue
         # The item of an array that refers to another patient is withheld whole: it says more about that patient.

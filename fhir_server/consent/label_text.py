@@ -17,9 +17,7 @@ from fhir_server.consent.word_search import WordReading
 
 def read_free_text(run: LabelingRun) -> None:
     """Step 11: words in strings, narrative and attachments, and text that cannot be read."""
-    for value in run.values:
-        if value.rule not in ("text", "html", "unread"):
-            continue
+    for value in run.reading.texts:
         reading = _read(run, value)
         run.possible |= reading.possible
         labels = reading.labels if reading.complete else reading.labels | {UNREAD}

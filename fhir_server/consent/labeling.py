@@ -13,6 +13,7 @@ from typing import Any
 
 from fhir_server.consent import (
     common_rows,
+    element_reading,
     label_bills,
     label_codes,
     label_context,
@@ -25,7 +26,7 @@ from fhir_server.consent.code_reading import CodeReading
 from fhir_server.consent.contained import ContainedResources, label_fragments, read_contained
 from fhir_server.consent.decision import redactable
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
-from fhir_server.consent.element_labels import Cut
+from fhir_server.consent.element_labels import NOTHING, Cut
 from fhir_server.consent.label_entries import read_entries
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling_run import INHERITED, LabelingRun, Lookup, Referrers, patient_ids
@@ -89,12 +90,17 @@ class Labeler:
         ``lookup`` returns what a (type, id) lends, or None if it never existed.  ``referrers`` finds the resources that refer to this
         one; without it, labels of resources that name this one are left out.
         """
-        contained = ContainedResources(resource, _read)
-        return await _label(LabelingRun(self, catalog()[type], resource, lookup, contained, referrers))
+        declared = catalog()[type]
+        if declared.data_class == "directory":
+            reading = element_reading.read_mentions(resource, self.base)
+        else:
+            reading = element_reading.read(type, resource, self.base)
+        contained = ContainedResources(resource, reading.fragments, _read)
+        return await _label(LabelingRun(self, declared, resource, reading, lookup, contained, referrers))
 
     def is_on_hold(self, reading: CodeReading) -> bool:
         """Whether a code is on the institution's hold list."""
-        return bool(self._holds & reading.codes)
+        return not self._holds.isdisjoint(reading.codes)
 
 
 async def _label(run: LabelingRun) -> LabelingResult:
@@ -159,7 +165,7 @@ def _directory_result(run: LabelingRun) -> LabelingResult:
     """The labels of a directory resource: none, but it may refer to resources that some callers do not see."""
     label_members.guard_references(run)
     guards = run.parts.guarded_references()
-    required = required_elements.lift(run.type.name, run.resource, run.parts, required_elements.NOTHING, run.contained.fragments)
+    required = required_elements.lift(run.type.name, run.resource, run.parts, NOTHING, run.contained.fragments)
     # The directory is the same for all: what it cannot do without is removed all the same.
     guarded = run.parts.guarded_references() if not required.targets else guards
     return LabelingResult((), VisibilityClass("directory"), 0, (), guarded, ())

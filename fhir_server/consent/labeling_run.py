@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from fhir_server.consent import element_reading, security_labels
@@ -12,7 +12,7 @@ from fhir_server.consent.contained import ContainedResources
 from fhir_server.consent.departments import PLACES, Department, HasBodies, SingleBody, read_department
 from fhir_server.consent.departments import TYPES as DEPARTMENT_TYPES
 from fhir_server.consent.element_labels import ElementLabels
-from fhir_server.consent.element_reading import Value, removable
+from fhir_server.consent.element_reading import Reading, Value, removable
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.visibility_classes import CATEGORIES, MC
 from fhir_server.jsontext import Path
@@ -41,7 +41,8 @@ Referrers = Callable[[tuple[str, ...]], Awaitable[Mapping[str, LabelSource]]]
 class LabelingRun:
     """One resource that is being labeled: its body, its labels so far, and the resources it inherits from.
 
-    ``contained``: the resources that it contains, or that its container contains.  ``label_sources``: those of its container.
+    ``reading``: what it says and refers to.  ``contained``: the resources that it contains, or that its container contains.
+    ``label_sources``: those of its container.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class LabelingRun:
         labeler: Labeler,
         declared: ResourceType,
         resource: Mapping[str, Any],
+        reading: Reading,
         lookup: Lookup,
         contained: ContainedResources,
         referrers: Referrers | None = None,
@@ -58,6 +60,7 @@ class LabelingRun:
         self.codes = labeler.codes
         self.type = declared
         self.resource = resource
+        self.reading = reading
         self.lookup = lookup
         self.contained = contained
         self.referrers = referrers
@@ -73,15 +76,10 @@ class LabelingRun:
         self.owners: set[tuple[str, str]] = set()
         self.owner_classes: set[str] = set()
         self.needed_classes: set[str] = set()
-        self.mentions = elements.mentions(resource, labeler.base)
         self.kinds: list[tuple[Value, CodeReading | None]] = []
         self.has_known_department = False
         self._departments: dict[str, Department] = {}
-
-    @cached_property
-    def values(self) -> list[Value]:
-        """The values that say something of the resource."""
-        return element_reading.values(self.type.name, self.resource)
+        self._summaries: tuple[Path, ...] | None = None
 
     @property
     def class_codes(self) -> frozenset[str]:
@@ -90,7 +88,8 @@ class LabelingRun:
 
     def inner(self, declared: ResourceType, body: Mapping[str, Any]) -> LabelingRun:
         """The labeling of a contained resource."""
-        return LabelingRun(self.labeler, declared, body, self.lookup, self.contained, None, self.label_sources)
+        reading = element_reading.read(declared.name, body, self.labeler.base)
+        return LabelingRun(self.labeler, declared, body, reading, self.lookup, self.contained, None, self.label_sources)
 
     async def target(self, value: Any, path: str = "") -> tuple[bool, LabelSource | None]:
         """Whether ``value``, found at ``path``, refers to a resource from which labels are inherited, and that resource; None if missing.
@@ -179,9 +178,14 @@ class LabelingRun:
         """The ``Patient/id`` of the patients of the resource."""
         return frozenset(f"Patient/{patient}" for patient in self.patients)
 
-    @cached_property
+    @property
     def summaries(self) -> tuple[Path, ...]:
         """The paths of the parts that sum up the resource."""
+        if self._summaries is None:
+            self._summaries = self._find_summaries()
+        return self._summaries
+
+    def _find_summaries(self) -> tuple[Path, ...]:
         names = sorted((SUMMARY | {*self.type.summaries}) & self.resource.keys())
         contained = enumerate(self.resource.get("contained", ()))
         # A contained practitioner or drug says nothing about a member.
@@ -202,13 +206,12 @@ def _class_codes(type: str) -> frozenset[str]:
 def patient_ids(type: str, resource: Mapping[str, Any]) -> tuple[str, ...]:
     """The sorted ids of the patients a resource is about: its subjects, not performers or others it mentions."""
     found = set()
-    for path in elements.present(resource, catalog()[type].subjects):
-        for _, value in elements.at(resource, path):
-            target = elements.target_of(value)
-            if path == "id" and isinstance(value, str):
-                found.add(value)
-            elif target is not None and target[0] == "Patient":
-                found.add(target[1])
+    for path, _, value in elements.located(resource, catalog()[type].subjects):
+        target = elements.target_of(value)
+        if path == "id" and isinstance(value, str):
+            found.add(value)
+        elif target is not None and target[0] == "Patient":
+            found.add(target[1])
     return tuple(sorted(found))
 
 
@@ -222,11 +225,10 @@ def data_class(declared: ResourceType, resource: Mapping[str, Any]) -> str:
     by_status = declared.by_status.get(str(resource.get("status")), declared.data_class)
     if not declared.by_category:
         return by_status
-    codes = {
-        str(coding.get("code"))
-        for path in ("category", "type", "code")
-        for _, concept in elements.at(resource, path)
-        if isinstance(concept, dict)
-        for coding in concept.get("coding", ())
-    }
+    codes = set()
+    for name in ("category", "type", "code"):
+        value = resource.get(name)
+        for concept in value if type(value) is list else (value,):
+            if type(concept) is dict:
+                codes.update([str(coding.get("code")) for coding in concept.get("coding", ())])
     return next((data for code, data in declared.by_category.items() if code in codes), by_status)

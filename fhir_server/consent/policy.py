@@ -108,6 +108,14 @@ class Policy:
                 elements[data] |= rule.elements
         return elements
 
+    @functools.cached_property
+    def own_parameters(self) -> Mapping[str, tuple[str, ...]]:
+        """Data class -> the search parameters by which resources of it name the actor who may see them, for any actor."""
+        params: dict[str, set[str]] = {}
+        for (_, data), rules in self.by_actor.items():
+            params.setdefault(data, set()).update(param for rule in rules for param in rule.by)
+        return {data: tuple(sorted(found)) for data, found in params.items()}
+
 
 def load(name_or_path: str, *, timezone: str = "") -> Policy:
     """Load the shipped policy of this name, or the policy file at this path (relative to the working

@@ -45,8 +45,10 @@ def labels(resource: Mapping[str, Any]) -> frozenset[str]:
     """
     found: set[str] = set()
     restricted = False
-    document_labels = [coding for concept in resource.get("securityLabel", ()) for coding in concept.get("coding", ())]
-    for coding in (*resource.get("meta", {}).get("security", ()), *document_labels):
+    codings = resource.get("meta", {}).get("security", ())
+    if "securityLabel" in resource:
+        codings = [*codings, *(coding for concept in resource["securityLabel"] for coding in concept.get("coding", ()))]
+    for coding in codings:
         system, code = str(coding.get("system", "")), str(coding.get("code", "")).strip()
         if system == _CATEGORY and code in LABELS:
             found.add(code)
@@ -80,4 +82,7 @@ def declassifies(resource: Mapping[str, Any]) -> bool:
 
 
 def _extensions(resource: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    return [extension for extension in resource.get("extension", ()) if extension.get("url") == f"{IG}/StructureDefinition/{name}"]
+    if "extension" not in resource:
+        return []
+    url = f"{IG}/StructureDefinition/{name}"
+    return [extension for extension in resource["extension"] if extension.get("url") == url]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, write
 from fhir_server.interactions.bundle_references import BundleEntry, resolve_by_search, with_entry_index
@@ -23,7 +23,6 @@ from fhir_server.interactions.write import BundleContext
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.references import exact_target
 from fhir_server.resources.server_base import ServerBase, server_base
-from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.references import has_readable_references
 from fhir_server.writing.writer import rank
 
@@ -31,16 +30,14 @@ _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 
 
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
-    """``POST`` of a batch or transaction Bundle to the FHIR base.  Raises Problem ``unauthenticated`` or ``invalid``."""
-    await service.authenticate(request, audit)
+    """``POST`` of a batch or transaction Bundle to the FHIR base, by an authenticated caller.  Raises Problem ``invalid``."""
     request.require_json()
-    bundle = jsontext.parse(request.body)
-    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
+    bundle, texts = await service.parser.entries(request.body)
+    if bundle is None or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise Problem("invalid", "POST to the FHIR base requires a Bundle of type batch or transaction.")
-    entries = bundle.get("entry", [])
-    if not isinstance(entries, list) or len(entries) > service.max_entries:
+    if "entry" in bundle or len(texts) > service.max_entries:  # one that is no array stays among the other members
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
-    texts = jsontext.items(jsontext.members(request.body).get("entry", b"[]"))
+    entries = await budget.each(jsontext.parse, texts)
     if bundle["type"] == "batch":
         links = _links(entries, service, batch=True)
         responses = [
@@ -55,10 +52,10 @@ async def _batch_entry(
     value: Any, text: bytes, index: int, request: Request, service: Service, audit: AuditContext, links: BundleLinks
 ) -> Response:
     try:
-        entry = _parse_entry(value, text, index, request, service, links, batch=True)
+        entry = await _parse_entry(value, text, index, request, service, links, batch=True)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
-    response = await _process_batch_request(entry.request, service)
+    response = await _process_batch_request(entry.request, service, AuditContext(shown=audit.shown))
     audit.entries.append(_audited(entry, response.status))
     return response
 
@@ -68,13 +65,16 @@ def _audited(entry: BundleEntry, status: int = 0) -> AuditedEntry:
     return AuditedEntry(msgspec.structs.replace(entry.request, body=b""), status)
 
 
-async def _process_batch_request(request: Request, service: Service) -> Response:
-    """Handle a batch entry as a request of its own.  The audit log records it with the Bundle."""
+async def _process_batch_request(request: Request, service: Service, audit: AuditContext) -> Response:
+    """Handle a batch entry as a request of its own, on the Bundle's budget.  The audit log records it with the Bundle."""
     try:
+        if (spending := budget.current()) is not None:
+            spending.remaining()
+            await spending.pause()
         route = match_route(request)
         if not route.batchable:
             raise Problem("invalid", "This request cannot be part of a batch.")
-        return await route.handle(request, service, AuditContext())
+        return await route.handle(request, service, audit)
     except Problem as problem:
         return Response(problem.status, problem.outcome())
 
@@ -87,10 +87,10 @@ async def transaction(
     Raises the Problem of the first entry that fails.
     """
     links = _links(entries, service, batch=False)
-    parsed = [
-        _parse_entry(value, text, index, request, service, links, batch=False)
-        for index, (value, text) in enumerate(zip(entries, texts, strict=True))
-    ]
+    parsed: list[BundleEntry] = []
+    for index, (value, text) in enumerate(zip(entries, texts, strict=True)):
+        parsed.append(await _parse_entry(value, text, index, request, service, links, batch=False))
+        await budget.give_way()
     audit.entries = [_audited(entry) for entry in parsed]
     _require_distinct(parsed)
 
@@ -99,7 +99,10 @@ async def transaction(
         written = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
         await context.tx.prefetch(written)
         responses: dict[int, Response] = {}
+        spending = budget.current()
         for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
+            if spending is not None:
+                spending.remaining()
             try:
                 responses[entry.index] = await _process_entry(entry, context, service, BundleContext(entry.id, written))
             except Problem as problem:
@@ -147,17 +150,19 @@ def _links(entries: Sequence[Any], service: Service, *, batch: bool) -> BundleLi
     return links
 
 
-def _parse_entry(
+async def _parse_entry(
     value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
 ) -> BundleEntry:
     """Parse an entry and resolve the links in its resource.  Raises Problem with the entry's index."""
     try:
-        return _parse(value, text, index, request, service, links, batch=batch)
+        return await _parse(value, text, index, request, service, links, batch=batch)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
 
 
-def _parse(value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool) -> BundleEntry:
+async def _parse(
+    value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks, *, batch: bool
+) -> BundleEntry:
     member = value.get("request") if isinstance(value, dict) else None
     if not isinstance(member, dict) or not isinstance(member.get("method"), str) or not isinstance(member.get("url"), str):
         raise Problem("invalid", "Every entry requires a request with method and url.")
@@ -183,7 +188,7 @@ def _parse(value: Any, text: bytes, index: int, request: Request, service: Servi
     entry_request.body = links.rewrite(body, full_url)
     if len(path) == 2 and path[1] == "_search":
         raise Problem("invalid", "A search in a Bundle requires GET.")
-    draft = parse_draft(entry_request.body, path[0] if path else None, base=service.base, conditional=not batch)
+    draft = await service.parser.draft(entry_request.body, path[0] if path else None, base=service.base, conditional=not batch)
     if method == "PUT" and (len(path) != 2 or draft.id != path[1]):
         raise Problem("invalid", "The resource's id differs from the id in request.url.")
     new = "" if batch or not full_url else (links.target(full_url) or "").partition("/")[2]

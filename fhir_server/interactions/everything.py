@@ -19,6 +19,7 @@ from fhir_server.resources import catalog, definitions
 from fhir_server.resources.references import versioned_target
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
+from fhir_server.search.limits import require_searchable, whole_number
 from fhir_server.search.rows import Position
 from fhir_server.writing.references import references
 
@@ -47,6 +48,7 @@ async def everything(view: View, request: Request, service: Service) -> Response
     """
     type, id = request.path[:2]
     view.permissions.require("Patient", "r")
+    require_searchable(request.query)
     await view.read(type, id)
     parameters = dict(request.query)
     unknown = sorted(set(parameters) - _PARAMETERS)
@@ -113,10 +115,10 @@ def _rank(type: str) -> tuple[bool, str]:
 
 
 def _count(parameters: dict[str, str]) -> int:
-    text = parameters.get("_count", str(_MAX_COUNT))
-    if not text.isdecimal() or int(text) == 0:
+    number = whole_number(parameters.get("_count", str(_MAX_COUNT)))
+    if not number:
         raise Problem("invalid", "_count must be a whole number above 0.")
-    return min(int(text), _MAX_COUNT)
+    return min(number, _MAX_COUNT)
 
 
 def _condition(type: str, patient: str, parameters: dict[str, str], now: int, service: Service) -> Filter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -13,9 +13,10 @@ import msgspec
 
 from fhir_server.access.etags import etag
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.view import ShownRow, VisibleVersion
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
+from fhir_server.store import Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
@@ -34,6 +35,7 @@ class Request(msgspec.Struct):
     ``query``    the query string's parameters, decoded, in order
     ``headers``  by lower-case name
     ``now``      when the request arrived, in microseconds since 1970 UTC
+    ``address``  the IP address it came from, or ""
     """
 
     method: str
@@ -42,6 +44,7 @@ class Request(msgspec.Struct):
     headers: Mapping[str, str]
     body: bytes
     now: int
+    address: str = ""
 
     def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""
@@ -91,13 +94,21 @@ class AuditContext:
     """What the audit log records about a request and only its handler knows.  Handlers fill it in.
 
     ``permissions``  the caller's, after authentication
+    ``just_admitted``  whether nothing was waited for since the permissions were resolved, so that a write may begin with them
     ``entries``      the entries of a batch or transaction
     ``labels``       what a change of labels asked for
+    ``shown``        the patients, type and id of each row that the caller's View gave out
+    ``with_write``   adds the request's line, with its HTTP status, to the transaction of its write; returns whether it did
+    ``recorded``     the status in a line that was stored with the write, or 0
     """
 
     permissions: Permissions | None = None
+    just_admitted: bool = False
     entries: list[AuditedEntry] = field(default_factory=list)
     labels: LabelChange | None = None
+    shown: list[ShownRow] = field(default_factory=list)
+    with_write: Callable[[Transaction, int], bool] | None = None
+    recorded: int = 0
 
 
 def media_type(header: str) -> str:

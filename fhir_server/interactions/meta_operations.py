@@ -17,7 +17,6 @@ from fhir_server.interactions.messages import JSON, AuditContext, LabelChange, R
 from fhir_server.interactions.meta_rights import may_restrain
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import current_for_change
-from fhir_server.writing.draft import parse_draft
 from fhir_server.writing.meta import MERGED, merged_meta, meta_of, without_items
 
 ADD: Final = "$meta-add"
@@ -34,7 +33,8 @@ async def change_meta(request: Request, service: Service, audit: AuditContext) -
     Raises Problem ``forbidden``, ``invalid``, ``unprocessable``, ``not_found`` or ``precondition``.
     """
     request.require_json()
-    sent = _sent(request)
+    audit.just_admitted = False
+    sent = _sent((await service.parser.draft(request.body, "Parameters")).value)
     audit.labels = LabelChange(request.path[2] == ADD, tuple(_text(item) for name in MERGED for item in sent.get(name, ())))
     return await service.write_with_view(request, audit, lambda context: _change_in(context, request, service, sent))
 
@@ -57,9 +57,9 @@ async def _change_in(context: WriteContext, request: Request, service: Service, 
     return _answer(visible) if visible else Response(200)
 
 
-def _sent(request: Request) -> dict[str, list[Any]]:
+def _sent(body: dict[str, Any]) -> dict[str, list[Any]]:
     """The profiles, labels and tags in the request's Parameters.  Raises Problem ``invalid`` or ``unprocessable``."""
-    parameters = parse_draft(request.body, "Parameters").value.get("parameter", ())
+    parameters = body.get("parameter", ())
     metas = [parameter["valueMeta"] for parameter in parameters if parameter["name"] == "meta" and "valueMeta" in parameter]
     if len(metas) != 1 or len(parameters) != 1:
         raise Problem("invalid", "The operation takes exactly one parameter: meta, with a valueMeta.")
@@ -68,9 +68,14 @@ def _sent(request: Request) -> dict[str, list[Any]]:
     return dict(metas[0])
 
 
+def admit(permissions: Permissions, type: str) -> None:
+    """Require a scope to update this type.  Raises Problem ``forbidden``."""
+    permissions.require(type, "u")
+
+
 def _require_rights(permissions: Permissions, type: str, sent: dict[str, list[Any]]) -> None:
     """Require that the caller may change these labels; reads no stored data.  Raises Problem ``forbidden``."""
-    permissions.require(type, "u")
+    admit(permissions, type)
     is_restraint_only = sent.keys() <= {"security"} and all(is_restraint(coding) for coding in sent.get("security", ()))
     if not permissions.may_write_labels and not (is_restraint_only and may_restrain(permissions, type)):
         raise Problem("forbidden", f"This caller may not change these labels of {type}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.access import etags
+from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json
@@ -23,11 +24,21 @@ _MAX_DIGITS: Final = 9
 async def read(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id``.  304 if If-None-Match names this body.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
     type, id = request.path[:2]
-    version = await view.read(type, id)
+    version = await _read(view, type, id, service)
     known = request.headers.get("if-none-match")
     if known is not None and etags.names_body(known, version):
         return Response(304, headers=version_headers(version))
     return version_response(version)
+
+
+async def _read(view: View, type: str, id: str, service: Service) -> VisibleVersion:
+    """The current version; an AuditEvent may also be a line of the audit log.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
+    try:
+        return await view.read(type, id)
+    except Problem as problem:
+        if type != AUDIT_EVENT or problem.kind != "not_found":
+            raise
+        return await service.audit_trail.read(view, id)
 
 
 async def vread(view: View, request: Request, service: Service) -> Response:

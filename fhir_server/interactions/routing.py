@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Literal
 
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export, everything, meta_operations, read, search, write
@@ -15,6 +17,8 @@ from fhir_server.resources.references import ID
 
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
 Handler = Callable[[Request, Service, AuditContext], Awaitable[Response]]
+Admission = Callable[[Permissions, str], None]
+BodyKind = Literal["", "form", "resource", "bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,9 @@ class Route:
     ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
     ``media``         the media type of the response
     ``batchable``     whether a batch can contain the request
+    ``body``          what the request's body is; "": the interaction has none, and none is read
+    ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
+                      whatever the body says
     """
 
     code: str
@@ -35,32 +42,48 @@ class Route:
     read_handler: ReadHandler | None = None
     media: bytes = JSON
     batchable: bool = True
+    body: BodyKind = ""
+    admit: Admission | None = None
 
 
-def _read_route(code: str, method: str, shape: tuple[str, ...], read_handler: ReadHandler) -> Route:
+def _read_route(
+    code: str, method: str, shape: tuple[str, ...], read_handler: ReadHandler, body: BodyKind = "", admit: Admission | None = None
+) -> Route:
     async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
         return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service))
 
-    return Route(code, method, shape, handle, read_handler)
+    return Route(code, method, shape, handle, read_handler, body=body, admit=admit)
 
+
+_EXPORT_BODIES: tuple[tuple[str, BodyKind], ...] = (("GET", ""), ("POST", "resource"))
 
 ROUTES: tuple[Route, ...] = (
     _read_route("read", "GET", ("{type}", "{id}"), read.read),
     _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
     _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
     _read_route("search-type", "GET", ("{type}",), search.search),
-    _read_route("search-type", "POST", ("{type}", "_search"), search.search),
+    _read_route("search-type", "POST", ("{type}", "_search"), search.search, body="form", admit=search.admit),
     _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
     _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta),
-    Route("operation", "POST", ("{type}", "{id}", "$meta-add"), meta_operations.change_meta, batchable=False),
-    Route("operation", "POST", ("{type}", "{id}", "$meta-delete"), meta_operations.change_meta, batchable=False),
-    Route("create", "POST", ("{type}",), write.create),
-    Route("update", "PUT", ("{type}", "{id}"), write.update),
+    *(
+        Route(
+            "operation",
+            "POST",
+            ("{type}", "{id}", name),
+            meta_operations.change_meta,
+            batchable=False,
+            body="resource",
+            admit=meta_operations.admit,
+        )
+        for name in ("$meta-add", "$meta-delete")
+    ),
+    Route("create", "POST", ("{type}",), write.create, body="resource", admit=write.admit_create),
+    Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write.admit_update),
     Route("delete", "DELETE", ("{type}", "{id}"), write.delete),
     *(
-        Route("operation", method, shape, bulk_export.kick_off, batchable=False)
+        Route("operation", method, shape, bulk_export.kick_off, batchable=False, body=body)
         for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))
-        for method in ("GET", "POST")
+        for method, body in _EXPORT_BODIES
     ),
     Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, batchable=False),
     Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, batchable=False),

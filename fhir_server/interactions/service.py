@@ -6,15 +6,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator, PermissionsChangedError
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
+from fhir_server.writing.parser import Parser
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ class Service:
     ``base``         the FHIR base URL, without a slash at its end
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
+    ``audit_trail``  reads the audit log for callers
     """
 
     store: Store
@@ -44,20 +47,22 @@ class Service:
     labeler: Labeler
     policy: Policy
     cursors: Cursors
+    parser: Parser
     base: str
     max_entries: int
     new_id: Callable[[], str]
+    audit_trail: AuditTrail
 
-    async def authenticate(self, request: Request, audit: AuditContext) -> None:
-        """Authenticate the caller without reading the body.  Raises Problem ``unauthenticated``."""
+    async def authenticate(self, request: Request, audit: AuditContext) -> Permissions:
+        """Authenticate the caller, before the body is read.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
-            await self._permissions(snapshot, request, audit)
+            return await self._permissions(snapshot, request, audit)
 
     async def read_with_view(self, request: Request, audit: AuditContext, job: Callable[[View], Awaitable[T]]) -> T:
         """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
         async with self.store.snapshot() as snapshot:
             permissions = await self._permissions(snapshot, request, audit)
-            return await job(View(snapshot, permissions, request.now))
+            return await job(View(snapshot, permissions, request.now, audit.shown))
 
     async def write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
         """Run ``job`` in a transaction, with the caller's View of this transaction.
@@ -65,23 +70,27 @@ class Service:
         The job can run more than once.  Raises Problem ``unauthenticated``, or ``busy`` if the caller's permissions change
         during each attempt.
         """
-        for _ in range(_ATTEMPTS):
-            async with self.store.snapshot() as snapshot:
-                permissions = await self._permissions(snapshot, request, audit)
+        for attempt in range(_ATTEMPTS):
+            permissions = audit.permissions if attempt == 0 and audit.just_admitted else None
+            if permissions is None:
+                permissions = await self.authenticate(request, audit)
 
-            async def run(tx: Transaction, permissions: Permissions = permissions) -> T:
-                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now)
-                return await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+            async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, int]:
+                view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
+                result = await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+                status = result.status if isinstance(result, Response) else 200  # of a transaction
+                return result, status if audit.with_write and audit.with_write(tx, status) else 0
 
             try:
-                return await self.store.write(run)
+                result, audit.recorded = await self.store.write(run)
+                return result
             except PermissionsChangedError:
                 continue
         raise Problem("busy", "The server is busy; try again.")
 
     async def view_in_transaction(self, view: View, tx: Transaction) -> View:
         """The same caller's View after writes of the transaction, with permissions that include the changed data."""
-        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now)
+        return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now, view.shown)
 
     async def _permissions(self, snapshot: Snapshot, request: Request, audit: AuditContext) -> Permissions:
         audit.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)

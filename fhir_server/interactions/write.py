@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fhir_server.access import etags
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import app_state, meta_rights, read, statements
@@ -22,7 +23,8 @@ from fhir_server.search import query
 from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
-from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.draft import Draft
+from fhir_server.writing.parser import is_large
 from fhir_server.writing.references import references
 
 
@@ -53,7 +55,7 @@ async def create(request: Request, service: Service, audit: AuditContext) -> Res
     """
     request.require_json()
     require_no_criteria(request)
-    draft = parse_draft(request.body, request.path[0], base=service.base)
+    draft = await _draft(request, service, audit)
     return await service.write_with_view(request, audit, lambda context: create_in(context, request, service, draft))
 
 
@@ -61,10 +63,15 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
     """``PUT Type/id``.  A trusted caller can also create a resource with an id of its choice."""
     request.require_json()
     require_no_criteria(request)
-    draft = parse_draft(request.body, request.path[0], base=service.base)
+    draft = await _draft(request, service, audit)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id differs from the id in the URL.")
     return await service.write_with_view(request, audit, lambda context: update_in(context, request, service, draft))
+
+
+async def _draft(request: Request, service: Service, audit: AuditContext) -> Draft:
+    audit.just_admitted = audit.just_admitted and not is_large(request.body)
+    return await service.parser.draft(request.body, request.path[0], base=service.base)
 
 
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -163,19 +170,32 @@ async def delete_in(context: WriteContext, request: Request) -> Response:
     return Response(204, headers=version_headers(VisibleVersion(type, id, deleted.version, deleted.updated, b""))[:1])
 
 
+def admit_create(permissions: Permissions, type: str) -> None:
+    """Require that the caller may create resources of this type.  Raises Problem ``forbidden``."""
+    _require_may_write(permissions, type, "c")
+
+
+def admit_update(permissions: Permissions, type: str) -> None:
+    """Require that the caller may update resources of this type.  Raises Problem ``forbidden``."""
+    _require_may_write(permissions, type, "u")
+
+
+def _require_may_write(permissions: Permissions, type: str, interaction: ScopeInteraction) -> None:
+    permissions.require(type, interaction)
+    if not permissions.may_write_labels and (
+        not permissions.may_write(type, interaction) or (interaction == "u" and permissions.principal.client_kind == "backend")
+    ):
+        raise Problem("forbidden", f"This caller may not write {type}.")
+
+
 def require_writable(view: View, draft: Draft, interaction: ScopeInteraction) -> None:
     """Require that scopes, policy and the draft's own content allow the write; ``interaction`` is ``c`` or ``u``.
 
     Reads no stored data.  Raises Problem ``forbidden``, ``too_large`` or ``unprocessable``.
     """
-    permissions = view.permissions
-    permissions.require(draft.type, interaction)
-    if not permissions.may_write_labels and (
-        not permissions.may_write(draft.type, interaction) or (interaction == "u" and permissions.principal.client_kind == "backend")
-    ):
-        raise Problem("forbidden", f"This caller may not write {draft.type}.")
+    _require_may_write(view.permissions, draft.type, interaction)
     require_covered(view, draft, interaction)
-    app_state.check(permissions, draft)
+    app_state.check(view.permissions, draft)
 
 
 def require_covered(view: View, draft: Draft, interaction: ScopeInteraction) -> None:

@@ -19,11 +19,13 @@ from fhir_server.linking.organizations import Organization
 from fhir_server.linking.token_endpoint import PartnerTokens
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SECOND, digest, new_secret
+from fhir_server.smart.core.encryption import SealedRecords
 from fhir_server.smart.outbound.json_client import JsonResponse
 
 PAGE: Final = 100  # resources of one type that are requested
 _LEEWAY: Final = 30 * SECOND
 _TOKENS: Final = "link-tokens"
+SEALED: Final = SealedRecords(_TOKENS, token_encryption.PURPOSE)
 _REFRESH_LOCK: Final = "link-renewing"
 _PAUSE: Final = 0.1  # seconds between checks whether another request has finished its refresh
 _EXTRA_PARAMETERS: Final = {"Observation": {"category": "laboratory"}}

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from fhir_server.audit import LOG_NAME
+from fhir_server.audit.entries import keys_of_line
 from fhir_server.store import open_store
 from fhir_server.store.copying import CopySource, CopyTarget, KeyValue, ResourceHistory, Version, copy_source, copy_target
 
@@ -80,7 +82,7 @@ async def _copy_and_compare(old: CopySource, new: CopyTarget, source_id: str, pr
         await new.put_key_values(records)
     for log in await old.log_names():
         async for lines in _log_pages(old, log):
-            await new.put_log_lines(log, lines)
+            await new.put_log_lines(log, [(number, line, keys_of_line(line) if log == LOG_NAME else ()) for number, line in lines])
     source_digest = await digest_store(old, lambda done: progress("Checking the source", done, total))
     copy_digest = await digest_store(new, lambda done: progress("Checking the copy", done, total))
     if source_digest != copy_digest:

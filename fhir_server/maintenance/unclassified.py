@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fhir_server.consent import element_reading
 from fhir_server.consent.code_reading import read
 from fhir_server.consent.code_systems import normalize_code
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import UNCLASSIFIED, VisibilityClass
 from fhir_server.jsontext import Path, parse
-from fhir_server.resources import catalog, elements
+from fhir_server.resources import catalog
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Snapshot, Store
@@ -87,7 +88,7 @@ def _count(
     body = parse(row.body)
     found = {unknown for path in parts for unknown in _unknown(_at(body, path), codes)}
     if parts == [()]:
-        targets = ("/".join(mention.target) for mention in elements.mentions(body) if mention.target)
+        targets = ("/".join(mention.target) for mention in element_reading.read_mentions(body).mentions if mention.target)
         found |= {unknown for target in targets for unknown in departments.get(target, ())}
     report.withheld.update(found)
     if not found:

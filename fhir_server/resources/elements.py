@@ -3,58 +3,88 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.references import Target, url_target, versioned_target
 from fhir_server.resources.server_base import server_base
 
+_MAX_CACHED: Final = 200  # characters of a link
+Found = list[tuple[Path, Any]]
+_Walk = Callable[[Any, Path, Found], None]
 
-def at(resource: Mapping[str, Any], path: str) -> list[tuple[Path, Any]]:
+
+def at(resource: Mapping[str, Any], path: str) -> Found:
     """(path, value) of each value at an element path such as ``code``, ``participant.actor`` or ``value[x]``."""
-    steps, stem = _steps(path)
-    found: list[tuple[Path, Any]] = []
+    stem, walk = _compiled(path)
+    found: Found = []
     if stem in resource or stem == "":
-        _at(resource, steps, (), found)
+        walk(resource, (), found)
     return found
 
 
-def present(resource: Mapping[str, Any], paths: tuple[str, ...]) -> list[str]:
-    """The element paths whose first member the resource has, without duplicates; the other paths have no values."""
-    return [path for path, stem in _first_members(paths) if stem in resource or stem == ""]
+def located(resource: Mapping[str, Any], paths: tuple[str, ...]) -> list[tuple[str, Path, Any]]:
+    """(element path, path, value) of each value at one of these element paths, which count once each."""
+    found: list[tuple[str, Path, Any]] = []
+    for path, stem, walk in _plan(paths):
+        if stem in resource or stem == "":
+            values: Found = []
+            walk(resource, (), values)
+            for place, value in values:
+                found.append((path, place, value))
+    return found
 
 
 @functools.cache
-def _first_members(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((path, _steps(path)[1]) for path in dict.fromkeys(paths))
+def _plan(paths: tuple[str, ...]) -> tuple[tuple[str, str, _Walk], ...]:
+    return tuple((path, *_compiled(path)) for path in dict.fromkeys(paths))
 
 
 @functools.cache
-def _steps(path: str) -> tuple[tuple[str, ...], str]:
-    """The steps, and the member with which they start ("" for a choice element, which has several)."""
-    steps = tuple(path.split("."))
-    return steps, "" if steps[0].endswith("[x]") else steps[0]
+def _compiled(path: str) -> tuple[str, _Walk]:
+    """The member with which an element path starts ("" for a choice element, which has several), and its walk."""
+    walk: _Walk = _collect
+    steps = path.split(".")
+    for step in reversed(steps):
+        walk = _choice(step[:-3], walk) if step.endswith("[x]") else _member(step, walk)
+    return "" if steps[0].endswith("[x]") else steps[0], walk
 
 
-def _at(node: Any, steps: tuple[str, ...], path: Path, found: list[tuple[Path, Any]]) -> None:
-    kind = type(node)
-    if kind is list:
+def _collect(node: Any, path: Path, found: Found) -> None:
+    if type(node) is list:
         for number, item in enumerate(node):
-            _at(item, steps, (*path, number), found)
-    elif not steps:
+            _collect(item, (*path, number), found)
+    else:
         found.append((path, node))
-    elif kind is dict:
-        name, rest = steps[0], steps[1:]
-        if name.endswith("[x]"):
-            stem = name[:-3]
-            for key, value in node.items():
-                if key.startswith(stem) and key[len(stem) : len(stem) + 1].isupper():
-                    _at(value, rest, (*path, key), found)
-        elif name in node:
-            _at(node[name], rest, (*path, name), found)
+
+
+def _member(name: str, inner: _Walk) -> _Walk:
+    def walk(node: Any, path: Path, found: Found) -> None:
+        kind = type(node)
+        if kind is dict:
+            if name in node:
+                inner(node[name], (*path, name), found)
+        elif kind is list:
+            for number, item in enumerate(node):
+                walk(item, (*path, number), found)
+
+    return walk
+
+
+def _choice(stem: str, inner: _Walk) -> _Walk:
+    def walk(node: Any, path: Path, found: Found) -> None:
+        kind = type(node)
+        if kind is dict:
+            for name, value in node.items():
+                if name.startswith(stem) and name[len(stem) : len(stem) + 1].isupper():
+                    inner(value, (*path, name), found)
+        elif kind is list:
+            for number, item in enumerate(node):
+                walk(item, (*path, number), found)
+
+    return walk
 
 
 def target_of(value: Any) -> Target | None:
@@ -63,42 +93,21 @@ def target_of(value: Any) -> Target | None:
     return versioned_target(text) if isinstance(text, str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """A Reference or an Attachment's url: its path, and the (type, id) that it refers to, if any."""
+def link_target(text: str, base: str) -> Target | None:
+    """The resource of this server that a reference or URL leads to; ``base`` is the server's FHIR base URL.
 
-    path: Path
-    target: Target | None
-
-
-def mentions(resource: Mapping[str, Any], base: str = "") -> list[Mention]:
-    """All references and attachment URLs in a resource; ``base`` is the server's FHIR base URL."""
-    found: list[Mention] = []
-    _mentions(resource, (), found, base)
-    return found
+    Unlike references, URLs keep the base; so do references in a stored Bundle.
+    """
+    return _link_target(text, base) if len(text) < _MAX_CACHED else _link_target.__wrapped__(text, base)
 
 
-def _mentions(node: dict[str, Any] | Mapping[str, Any], path: Path, found: list[Mention], base: str) -> None:
-    if "reference" in node or "url" in node:
-        target = target_of(node) or _url_target(node.get("reference", node.get("url")), base)
-        if target is not None or "url" not in node:
-            found.append(Mention(path, target))
-    for key, value in node.items():
-        kind = type(value)
-        if kind is dict:
-            _mentions(value, (*path, key), found, base)
-        elif kind is list:
-            for number, item in enumerate(value):
-                if type(item) is dict:
-                    _mentions(item, (*path, key, number), found, base)
-
-
-def _url_target(url: Any, base: str) -> Target | None:
-    """The resource of this server that a URL leads to.  Unlike references, URLs keep the base; so do references in a stored Bundle."""
-    if not isinstance(url, str):
-        return None
-    relative = server_base(base).relative(url)
-    return url_target(url if relative is None else relative)
+@functools.lru_cache(8192)  # most links are to the same few people and places, or URLs of extensions
+def _link_target(text: str, base: str) -> Target | None:
+    target = versioned_target(text)
+    if target is not None:
+        return target
+    relative = server_base(base).relative(text)
+    return url_target(text if relative is None else relative)
 
 
 def removal_path(type: str, path: Path) -> Path:

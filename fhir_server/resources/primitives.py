@@ -61,13 +61,15 @@ def _base64_binary(value: Any) -> bool:
     return sum(map(len, value.split())) % 4 == 0
 
 
-_uri = _matching(r"\S+")
+# R4 2.24.0.1: no control characters in strings, and a code is a string; RFC 3986 has none in URIs
+_SOLID = r"[^\s\x00-\x1f]"
+_uri = _matching(rf"{_SOLID}+")
 
 VALID: Final[Mapping[str, Predicate]] = {
     "base64Binary": _base64_binary,
     "boolean": lambda value: type(value) is bool,
     "canonical": _uri,
-    "code": _matching(r"[^\s]+(?:\s[^\s]+)*"),
+    "code": _matching(rf"{_SOLID}+(?:\s{_SOLID}+)*"),
     "date": _date_matching(rf"{_DAY}|{_PARTIAL}"),
     "dateTime": _date_matching(rf"{_DAY}(?:T{_TIME}{_ZONE})?|{_PARTIAL}"),
     "decimal": lambda value: type(value) is Decimal or type(value) is int,

@@ -99,6 +99,11 @@ def exact_target(text: str) -> Target | None:
 
 def versioned_target(text: str) -> Target | None:
     """(type, id) of ``Type/id`` or ``Type/id/_history/version``; None for any other text."""
+    return _versioned_target(text) if len(text) < _MAX_CACHED else _versioned_target.__wrapped__(text)
+
+
+@functools.lru_cache(8192)
+def _versioned_target(text: str) -> Target | None:
     match = _RELATIVE.fullmatch(text)
     return (match[1], match[2]) if match is not None and match[1] in _types() else None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 from fhir_server.jsontext import Path
@@ -41,17 +41,44 @@ class Required(NamedTuple):
 
     def members(self, node: Mapping[str, Any]) -> list[str]:
         """The members of an object that meet the requirement."""
-        return [name for name in node if self.meets(name)]
+        names, choices = self.names, _choices(self.names)
+        return [name for name in node if name in names or (choices and _is_choice(name, choices))]
 
     def meets(self, name: str) -> bool:
         """Whether a member meets the requirement."""
-        return name in self.names or any(
-            stem.endswith("[x]") and name.startswith(stem[:-3]) and name[len(stem) - 3 : len(stem) - 2].isupper() for stem in self.names
-        )
+        return name in self.names or _is_choice(name, _choices(self.names))
+
+
+@cache
+def _choices(names: frozenset[str]) -> tuple[str, ...]:
+    """The stems of the choice elements among these."""
+    return tuple(name[:-3] for name in names if name.endswith("[x]"))
+
+
+def _is_choice(member: str, stems: tuple[str, ...]) -> bool:
+    return any(member.startswith(stem) and member[len(stem) : len(stem) + 1].isupper() for stem in stems)
 
 
 def place_of(type: str, resource: Mapping[str, Any], path: Path) -> Place | None:
     """The place of the object at ``path`` in a resource of this type; None for what R4 does not define."""
+    place = _defined_place(type, tuple([step for step in path if isinstance(step, str)]))
+    if place is None or place.definition != "Resource":
+        return place
+    return _place_within(type, resource, path)
+
+
+@lru_cache(4096)
+def _defined_place(type: str, names: tuple[str, ...]) -> Place | None:
+    """The place of what is at this path by the definition of the type; that of a resource for what is in a resource within it."""
+    place: Place | None = Place(type, type)
+    for name in names:
+        place = _member_place(place, name) if place else None
+        if place is not None and place.definition == "Resource":
+            break
+    return place
+
+
+def _place_within(type: str, resource: Mapping[str, Any], path: Path) -> Place | None:
     place: Place | None = Place(type, type)
     node: Any = resource
     for step in path:

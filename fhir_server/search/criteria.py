@@ -119,6 +119,6 @@ def _missing(parameter: Parameter, value: str) -> Filter:
         raise ValueError("it must be true or false")
     if parameter.flag or parameter.definition.code == "_id":
         return NOTHING if value == "true" else EVERYTHING
-    conditions = tuple(Present(param) for param in parameter.indexed_as.params)
+    conditions = tuple(Present(param, parameter.kind.entry) for param in parameter.indexed_as.params)
     present = conditions[0] if len(conditions) == 1 else AnyOf(conditions)
     return Not(present) if value == "true" else present

@@ -75,9 +75,10 @@ class Has:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """Some admitted entry of ``param`` exists (``:missing=false``)."""
+    """Some admitted entry of ``param`` exists (``:missing=false``); ``kind`` is the kind of its entries."""
 
     param: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)

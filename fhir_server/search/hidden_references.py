@@ -67,7 +67,7 @@ def _may_hide(type: str, param: str, target: str) -> bool:
 
 def _present(where: Filter) -> Iterator[str]:
     match where:
-        case Present(param):
+        case Present(param, _):
             yield param
         case AllOf(parts) | AnyOf(parts):
             for part in parts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cmp_to_key
+from typing import Any
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import (
@@ -42,8 +43,8 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
             if kind is None:
                 raise TypeError(f"not a predicate: {test!r}")
             return any(e.kind == kind and _passes(test, e) for e in _entries(row, param, classes))
-        case Present(param):
-            return any(True for _ in _entries(row, param, classes))
+        case Present(param, kind):
+            return any(e.kind == kind for e in _entries(row, param, classes))
         case IdIs(ids):
             return row.id in ids
         case OfPatient(patients):
@@ -89,7 +90,7 @@ def search(
     if the row of the position is deleted or not visible (any longer).
     """
     numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
-    compare = _comparison(sort)
+    compare = comparison(sort)
 
     def place(number: int) -> _Place:
         return (*rows[number].place[1 if visibility.limited_to_patients else 0 :], number)
@@ -193,11 +194,13 @@ def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
     return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
 
 
-_Place = tuple[int, ...]
+_Place = tuple[Any, ...]
 _Item = tuple[tuple[Scalar, ...], _Place]
 
 
-def _comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
+def comparison(sort: tuple[SortKey, ...]) -> Callable[[_Item, _Item], int]:
+    """Return the function that compares two rows by their sort values, then by their places: negative if the first comes first."""
+
     def compare(left: _Item, right: _Item) -> int:
         for key, a, b in zip(sort, left[0], right[0], strict=True):
             if a == b:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 from fhir_server.errors import Problem
 from fhir_server.search.criteria import UnknownParameterError, criterion
-from fhir_server.search.escaping import split
-from fhir_server.search.filters import AllOf, Filter
+from fhir_server.search.filters import Filter
+from fhir_server.search.limits import all_of, require_searchable
 from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Include, ResultParameters
 from fhir_server.search.rows import SortKey
-
-MAX_PAIRS: Final = 200
-MAX_VALUES: Final = 500
 
 Pair = tuple[str, str]
 
@@ -54,7 +51,7 @@ def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str
 
     Raises Problem ``invalid`` for a parameter that is malformed or not supported; if ``strict``, also for unknown names and sort keys.
     """
-    _limit(pairs)
+    require_searchable(pairs)
     parts, controls = _Parts(), ResultParameters(type)
     for name, value in pairs:
         try:
@@ -73,7 +70,7 @@ def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str
         parts.ignored.append("_sort")
     only_count = controls.count == 0 or controls.summary == "count"
     return Query(
-        AllOf(tuple(parts.conditions)), controls.sort, 0 if only_count else controls.count, controls.total,
+        all_of(parts.conditions), controls.sort, 0 if only_count else controls.count, controls.total,
         "count" if only_count else controls.summary, controls.elements,
         tuple(controls.includes), tuple(controls.revincludes), tuple(parts.applied), tuple(dict.fromkeys(parts.ignored)),
         controls.cursor,
@@ -82,18 +79,11 @@ def parse(type: str, pairs: Sequence[Pair], *, strict: bool, now: int, base: str
 
 def condition(type: str, pairs: Sequence[Pair], now: int, base: str) -> Filter:
     """The condition of these pairs alone (in a scope, a conditional create).  Raises Problem ``invalid`` for any other parameter."""
-    _limit(pairs)
+    require_searchable(pairs)
     try:
-        return AllOf(tuple(criterion(type, name, value, now, base) for name, value in pairs))
+        return all_of([criterion(type, name, value, now, base) for name, value in pairs])
     except UnknownParameterError as unknown:
         raise _unknown(type, str(unknown)) from None
-
-
-def _limit(pairs: Sequence[Pair]) -> None:
-    if len(pairs) > MAX_PAIRS:
-        raise Problem("invalid", f"A search may have at most {MAX_PAIRS} parameters.")
-    if sum(len(split(value, ",")) for _, value in pairs) > MAX_VALUES:
-        raise Problem("invalid", f"A search may have at most {MAX_VALUES} values.")
 
 
 def _unknown(type: str, name: str) -> Problem:

@@ -9,6 +9,7 @@ from typing import Final, Literal, cast, get_args
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.search.index import Parameter, parameters
+from fhir_server.search.limits import MAX_SORT_KEYS, whole_number
 from fhir_server.search.rows import SortKey
 
 DEFAULT_COUNT: Final = 20
@@ -64,9 +65,10 @@ _Handler = Callable[[ResultParameters, str], list[str]]
 
 
 def _count(controls: ResultParameters, value: str) -> list[str]:
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
+    number = whole_number(value)
+    if number is None:
         raise _malformed("_count", value, "it must be a whole number, 0 or more")
-    controls.count = min(int(value), MAX_COUNT)
+    controls.count = min(number, MAX_COUNT)
     return [str(controls.count)]
 
 
@@ -99,7 +101,10 @@ def _elements(controls: ResultParameters, value: str) -> list[str]:
 
 def _sort(controls: ResultParameters, value: str) -> list[str]:
     keys, applied = [], []
-    for text in value.split(","):
+    texts = value.split(",")
+    if len(texts) > MAX_SORT_KEYS:
+        raise Problem("invalid", f"A search may have at most {MAX_SORT_KEYS} sort keys.")
+    for text in texts:
         name, descending = text.removeprefix("-"), text.startswith("-")
         parameter = parameters(controls.type).get(name)
         if parameter is None or not _is_sortable(parameter):

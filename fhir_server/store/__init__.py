@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 
 from fhir_server.store.interface import KeyValueStore, Snapshot, Store, Transaction, system_now
+from fhir_server.store.logs import LinkEntries, LogEntry
 from fhir_server.store.rows import (
     GuardedReference,
     IndexedRow,
@@ -23,6 +25,8 @@ __all__ = [
     "IndexedRow",
     "KeyValueStore",
     "LabeledElement",
+    "LinkEntries",
+    "LogEntry",
     "Page",
     "PermissionEpoch",
     "Row",
@@ -32,25 +36,37 @@ __all__ = [
     "VersionDigest",
     "VersionHistory",
     "VersionStamp",
+    "explain_failure",
     "open_store",
     "system_now",
 ]
 
 
 def open_store(url: str) -> Store:
-    """Open the store at ``url``.  The scheme names the module of this package that implements it.
+    """Open the store at ``url``, and create it if it does not exist.
 
-    Raises ValueError for a scheme that no module implements.
+    The scheme names the module of this package that implements it.  :func:`fhir_server.store.inspection.inspect` opens a store
+    without creating or changing anything.  Raises ValueError for a scheme that no module implements.
     """
+    store: Store = _implementation(url).connect(url)
+    return store
+
+
+def explain_failure(url: str, error: Exception) -> str | None:
+    """Return the sentence for the operator about a failure of the store at ``url``; None if ``error`` is not one."""
+    explain = getattr(_implementation(url), "explain_failure", None)
+    return explain(error) if explain else None
+
+
+def _implementation(url: str) -> ModuleType:
     scheme = url.partition(":")[0]
     name = f"fhir_server.store.{scheme.partition('+')[0]}"
     try:
-        connect = getattr(import_module(name), "connect", None)
+        module = import_module(name)
     except ModuleNotFoundError as error:
         if error.name not in (name, name.rpartition(".")[0]):
             raise  # the module exists, but a package that it needs does not
-        connect = None
-    if connect is None:
+        module = None
+    if module is None or not hasattr(module, "connect"):
         raise ValueError(f"No store for URLs that start with {scheme!r}.")
-    store: Store = connect(url)
-    return store
+    return module

@@ -25,7 +25,7 @@ def effective_clauses(visibility: Visibility) -> tuple[VisibilityClause, ...]:
 
 def refers_to(param: str, among: frozenset[str] | None) -> Filter:
     """Return the condition that a row refers to one of these by ``param`` (None: to anything)."""
-    return Present(param) if among is None else Has(param, RefersTo(among))
+    return Present(param, "reference") if among is None else Has(param, RefersTo(among))
 
 
 def after_prefix(prefix: str) -> str | None:

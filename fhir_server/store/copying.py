@@ -95,8 +95,8 @@ class CopyTarget(CopySource, Protocol):
     async def put_key_values(self, records: Sequence[KeyValue]) -> None:
         """Store these key-value records."""
 
-    async def put_log_lines(self, log: str, lines: Sequence[tuple[int, bytes]]) -> None:
-        """Store these lines of a log under their numbers."""
+    async def put_log_lines(self, log: str, lines: Sequence[tuple[int, bytes, tuple[str, ...]]]) -> None:
+        """Store these lines of a log under their numbers, with the keys of their entries."""
 
     async def finish(self) -> None:
         """Mark the copy as complete, so that servers may use the store."""

@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
+from fhir_server.store.logs import LinkEntries, LogEntry, unlinked
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
 from fhir_server.store.version_history import VersionStamp
 
@@ -94,6 +95,12 @@ class Snapshot(Protocol):
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         """Return what visible rows of ``type`` refer to by ``param``, as far as their visible elements say; of ``among``, if given."""
 
+    async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """Return at most ``limit`` lines of a log with their numbers, newest first, starting before number ``before`` (None: the end).
+
+        ``key``: only lines whose entry had this key.  For code that decides line by line what a caller may see.
+        """
+
 
 class Transaction(Snapshot, Protocol):
     """A Snapshot that can write.  All of its writes become visible and durable together, or none does."""
@@ -134,6 +141,9 @@ class Transaction(Snapshot, Protocol):
         Raises Problem ``conflict`` if one of these versions does not exist.
         """
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        """Remove all versions of a resource and their entries, as if it had never been written.  Return how many there were."""
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         """Return rows that refer to ``target``, each as :meth:`read_unfiltered` returns it.  For relabeling.
 
@@ -143,6 +153,12 @@ class Transaction(Snapshot, Protocol):
 
     async def intern_class(self, key: str) -> int:
         """Return the id of the visibility class with this key; a new class gets the next id."""
+
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+        """Append an entry to a log when this transaction commits, so that both are stored or neither is.
+
+        Returns False if the store cannot do that.  Then nothing was appended.
+        """
 
     async def advance_epoch(self, patient: str | None) -> None:
         """Increment this patient's counter of the permission epoch, or with None the ``security`` counter."""
@@ -168,6 +184,9 @@ class KeyValueStore(Protocol):
 
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         """Store the record, or replace the one with this key."""
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        """Give the record another value; expiry and family stay.  Return False and change nothing unless its value is ``old``."""
 
     async def delete_family(self, family: str) -> None:
         """Remove all records of this family, of every kind, and increment the ``security`` counter."""
@@ -204,8 +223,11 @@ class Store(Protocol):
         but the transaction.  If it raises, none of its writes is stored.
         """
 
-    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
-        """Append lines to the log of this name, in order.  They are durable when this returns."""
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+        """Append entries to the log of this name, in order.  They are durable when this returns.
+
+        Raises what ``link`` raises, and Problem ``busy`` if nothing can be written now; then nothing was appended.
+        """
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         """Return at most ``limit`` lines of a log with their numbers, which increase, starting after number ``after``."""

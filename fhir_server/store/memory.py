@@ -12,12 +12,26 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from fhir_server import budget
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, Transaction, VersionStamp, row_order, system_now
+from fhir_server.store import (
+    IndexedRow,
+    LinkEntries,
+    LogEntry,
+    Page,
+    PermissionEpoch,
+    Row,
+    Transaction,
+    VersionStamp,
+    row_order,
+    system_now,
+)
+from fhir_server.store.logs import HEAD, unlinked
 from fhir_server.store.version_history import encode_history
 
 T = TypeVar("T")
@@ -44,7 +58,15 @@ class _State:
     classes: dict[str, int] = field(default_factory=dict)
     epochs: dict[str | None, int] = field(default_factory=dict)
     key_values: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
-    logs: dict[str, list[bytes]] = field(default_factory=dict)
+    logs: dict[str, list[tuple[tuple[str, ...], bytes]]] = field(default_factory=dict)  # keys and line
+
+    def append(self, log: str, entries: list[LogEntry], link: LinkEntries) -> None:
+        """Append entries to a log."""
+        head, _, _ = self.key_values.get((HEAD, log), (None, 0, ""))
+        lines, new_head = link(head, entries)
+        self.logs.setdefault(log, []).extend((entry.keys, line) for entry, line in zip(entries, lines, strict=True))
+        if new_head is not None:
+            self.key_values[HEAD, log] = new_head, MAX_INSTANT, ""
 
     def copy(self) -> _State:
         return replace(
@@ -154,6 +176,11 @@ class _Transaction:
                     found |= {str(entry.value[0]) for entry in entries if entry.class_id in clause.classes}
         return frozenset(found if among is None else found & among)
 
+    async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
+        numbered = enumerate(self._state.logs.get(log, []), 1)
+        found = [(n, line) for n, (keys, line) in numbered if key in (None, *keys) and (before is None or n < before)]
+        return tuple(found[::-1][:limit])
+
     async def prefetch(self, names: Iterable[str]) -> None:
         """Do nothing: reading one row is as cheap."""
 
@@ -201,6 +228,9 @@ class _Transaction:
         relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
         self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        return len(self._state.history.pop((type, id), ()))
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         def refers(version: _Version) -> bool:
             type = version.row.type
@@ -213,6 +243,10 @@ class _Transaction:
 
     async def intern_class(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))
+
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+        self._state.append(log, [entry], link)
+        return True
 
     async def advance_epoch(self, patient: str | None) -> None:
         self._state.epochs[patient] = self._state.epochs.get(patient, 0) + 1
@@ -242,6 +276,13 @@ class _KeyValues:
 
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         self._store.state.key_values[kind, key] = value, expires, family
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        value, expires, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
+        if value != old:
+            return False
+        self._store.state.key_values[kind, key] = new, expires, family
+        return True
 
     async def delete_family(self, family: str) -> None:
         records = self._store.state.key_values
@@ -279,15 +320,16 @@ class MemoryStore:
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         state = self.state.copy()
-        result = await job(_Transaction(state))
+        with budget.unbroken():  # another job would begin with the same state
+            result = await job(_Transaction(state))
         self.state = state
         return result
 
-    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
-        self.state.logs.setdefault(log, []).extend(lines)
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+        self.state.append(log, list(entries), link)
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
-        lines = self.state.logs.get(log, [])
+        lines = [line for _, line in self.state.logs.get(log, [])]
         return tuple(enumerate(lines, 1))[after : after + limit]
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fhir_server.search.query import MAX_PAIRS, MAX_VALUES
+from fhir_server.search.limits import MAX_CONDITIONS, MAX_CONTAINED, MAX_PAIRS, MAX_SORT_KEYS, MAX_VALUES
 from fhir_server.search.result_parameters import MAX_COUNT
 from fhir_server.smart import routes
 from fhir_server.smart.authorize import pages
@@ -38,7 +38,8 @@ def test_every_command_in_the_apps_guide_works(environment: dict[str, str], orig
 def test_limits_in_the_apps_guide_match_the_server() -> None:
     stated = [
         f"`_count` of {MAX_COUNT}",
-        f"{MAX_PAIRS} parameters, {MAX_VALUES} values",
+        f"{MAX_PAIRS} parameters, {MAX_VALUES} values, {MAX_CONDITIONS} different conditions, {MAX_SORT_KEYS} sort keys",
+        f"{MAX_CONTAINED} characters for `:contains`",
         f"{scopes.MAX_SCOPES} scopes",
         f"{pages.PER_ADDRESS} authorization requests a minute",
         f"{routes.MAX_FAILURES} failed client authentications a minute",

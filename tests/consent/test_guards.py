@@ -171,3 +171,11 @@ def test_what_remains_is_valid_whatever_is_hidden() -> None:
         removed = [path for path, targets in guards(found).items() if targets & hidden]
         left = jsontext.parse(jsontext.remove_paths(jsontext.dumps(example), removed))
         assert validate.check("DiagnosticReport", left) == () and "conclusion" not in left
+
+
+def test_url_of_a_resource_is_its_name_and_no_reference() -> None:
+    questionnaire = {"resourceType": "Questionnaire", "id": "q", "status": "active"}
+    for url in ("Patient/other", "Binary/b"):
+        assert label({**questionnaire, "url": url}) == label(questionnaire)
+    related = [{"type": "documentation", "url": "Binary/b"}]
+    assert guards(label({"resourceType": "Library", "id": "l", "status": "active", "type": {"text": "x"}, "relatedArtifact": related}))

@@ -12,6 +12,7 @@ from fhir_server.smart.accounts import identity_providers
 from fhir_server.smart.accounts.identity_providers import Provider
 from fhir_server.smart.core.context import SmartContext
 from tests.federation.environment import NORTH, OURS, SOUTH, Worlds
+from tests.served import make_store
 from tests.smart.environment import World
 
 GOOD = Provider("https://id.example/realm", "Example ID", "us", "client_secret")
@@ -91,6 +92,7 @@ def test_link_requires_provider_account_and_unlinked_subject(worlds: Worlds) -> 
 
 def test_provider_commands_add_link_list_unlink_and_remove(tmp_path: Path) -> None:
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/x.sqlite", "FHIR_SERVER_ORIGIN": OURS}
+    make_store(environment["FHIR_SERVER_STORE"])
 
     def run(*words: str, given: str = "") -> tuple[int, str]:
         done = CliRunner().invoke(main, words, env=environment, input=given)

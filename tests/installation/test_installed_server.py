@@ -113,7 +113,8 @@ def test_demo_answers_its_first_calls_from_any_folder(program: Path, tmp_path: P
     assert classes and int(classes[1]) > 1, checked
 
 
-def test_doctor_and_load_make_the_default_store(program: Path, tmp_path: Path) -> None:
+def test_doctor_and_load_use_the_default_store(program: Path, tmp_path: Path) -> None:
+    assert "Made the store" in run(program, tmp_path, "create-store").stdout
     assert "chain unbroken" in run(program, tmp_path, "doctor").stdout
     bundle = tmp_path / "bundle.json"
     shutil.copy(ROOT / "seed_bundles/30-teen.json", bundle)
@@ -126,7 +127,7 @@ def test_doctor_and_load_make_the_default_store(program: Path, tmp_path: Path) -
 @pytest.mark.parametrize("settings", [_DEMO, {"FHIR_SERVER_SECRET_KEY": "k" * 32}], ids=["demo", "production"])
 def test_serve_starts_in_an_empty_folder(program: Path, tmp_path: Path, origin: str, settings: dict[str, str]) -> None:
     port = origin.rpartition(":")[2]
-    with running(program, tmp_path, "serve", "--port", port, FHIR_SERVER_ORIGIN=origin, **settings) as server:
+    with running(program, tmp_path, "serve", "--create-store", "--port", port, FHIR_SERVER_ORIGIN=origin, **settings) as server:
         wait_until_listening(server, origin)
         assert httpx.get(f"{origin}/fhir/metadata", timeout=None).status_code == 200
 
@@ -142,12 +143,12 @@ def test_serve_starts_in_an_empty_folder(program: Path, tmp_path: Path, origin: 
 )
 def test_serve_reports_what_is_missing(program: Path, tmp_path: Path, settings: dict[str, str], message: str) -> None:
     (tmp_path / "file").touch()
-    ended = run(program, tmp_path, "serve", "--workers", "2", **settings)
+    ended = run(program, tmp_path, "serve", "--create-store", "--workers", "2", **settings)
     assert ended.returncode == 1
     assert ended.stderr.startswith(message) and ended.stderr.count("\n") == 1
 
 
 def test_explicit_store_in_a_missing_folder_is_an_error(program: Path, tmp_path: Path) -> None:
     ended = run(program, tmp_path, "doctor", FHIR_SERVER_STORE="sqlite:///typo/fhir.sqlite")
-    assert ended.returncode == 1 and "does not exist: typo" in ended.stderr
+    assert ended.returncode == 1 and "There is no store at sqlite:///typo/fhir.sqlite" in ended.stderr
     assert not (tmp_path / "typo").exists()

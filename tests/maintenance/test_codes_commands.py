@@ -13,7 +13,7 @@ from fhir_server.cli import main
 from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.maintenance.unclassified import unclassified_codes
 from tests.maintenance import made_up_feed
-from tests.served import Served, store_url
+from tests.served import Served, make_store, store_url
 
 Run = Callable[..., Result]
 
@@ -21,6 +21,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     environment = {"FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/s.sqlite", "FHIR_SERVER_MODE": "test", "FHIR_SERVER_CODES_PATH": ""}
+    make_store(environment["FHIR_SERVER_STORE"])
     environment["FHIR_SERVER_CODES_PATH"] = str(tmp_path / "own")
 
     def invoked(*arguments: str, **more: str) -> Result:
@@ -42,7 +43,7 @@ def test_import_names_refused_rows_and_records_an_audit_event(run: Run, tmp_path
     assert "line 3: '20447-9': a list of sensitive codes has it (HIV)" in done.output
     assert "1 rows imported into 1 lists, 1 refused." in done.output and "fhir-server relabel" in done.output
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["ordinary-our-visits.json"]
-    event = json.loads(run("journal").output.partition("\t")[2])["event"]
+    event = json.loads(run("journal").output.splitlines()[0].partition("\t")[2])["event"]
     assert event["subtype"][0]["code"] == "import-codes"
     assert "our-visits" in json.dumps(event["entity"]) and "sha256" in json.dumps(event["entity"])
 

@@ -18,7 +18,7 @@ from fhir_server.maintenance.export import export_store
 from fhir_server.maintenance.input_files import read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.store import Store
-from tests.served import Served
+from tests.served import Served, make_store
 
 PATIENT = {"resourceType": "Patient", "id": "p", "birthDate": "2012-04-17"}
 GOOD = {
@@ -131,6 +131,7 @@ def test_loading_an_export_restores_the_same_resources(tmp_path: Path) -> None:
 def test_load_command_reports_counts_and_skips_loaded_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
     monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    make_store(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     path = written(tmp_path, "rows.ndjson", PATIENT, GOOD, BAD)
     run = CliRunner()
     first = run.invoke(main, ["load", str(path), "--rejects", str(tmp_path / "why.ndjson")])
@@ -186,6 +187,7 @@ def test_busy_store_ends_the_load_command_without_rejects(tmp_path: Path, monkey
 
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
     monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    make_store(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     monkeypatch.setattr(Loader, "load", busy)
     rejects = tmp_path / "why.ndjson"
     run = CliRunner().invoke(main, ["load", str(written(tmp_path, "rows.ndjson", PATIENT)), "--rejects", str(rejects)])

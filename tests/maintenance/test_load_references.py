@@ -16,7 +16,7 @@ from fhir_server.maintenance.input_files import read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.resources.references import parse_reference
 from fhir_server.writing import draft
-from tests.served import ROOT, Served, store_url
+from tests.served import ROOT, Served, make_store, store_url
 
 EHR = "http://ehr.example/fhir"
 URN = "urn:uuid:6f1d9c56-0f4e-4b7a-9d0e-000000000001"
@@ -145,6 +145,7 @@ def test_command_resolves_references_to_files_that_come_later(tmp_path: Path, mo
     """As in Synthea's output, whose file of hospitals sorts after the patients."""
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
     monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    make_store(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     folder = tmp_path / "files"
     folder.mkdir()
     rows = [observation(id, "Patient/p", performer=[{"reference": f"Practitioner?identifier=urn:test:npi|{id}"}]) for id in ("1", "none")]
@@ -214,6 +215,7 @@ def test_doctor_reports_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("FHIR_SERVER_MODE", "test")
     monkeypatch.setenv("FHIR_SERVER_STORE", f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    make_store(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     assert "references  all can be read" in CliRunner().invoke(main, ["doctor"]).output
-    monkeypatch.setattr("fhir_server.cli.doctor.unreadable_references", unreadable)
+    monkeypatch.setattr("fhir_server.maintenance.examination.unreadable_references", unreadable)
     assert "references  2 resources" in CliRunner().invoke(main, ["doctor"]).output

@@ -24,7 +24,7 @@ class Process:
         outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
         settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "SECRET_KEY": KEY, "CLOCK": NOON}
         program = f"{fault}\nimport sys\nfrom fhir_server.cli import main\nmain(sys.argv[1:])"
-        command = [sys.executable, "-c", program, "serve", "--port", str(self.port)]
+        command = [sys.executable, "-c", program, "serve", "--create-store", "--port", str(self.port)]
         settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items()}
         self.process = subprocess.Popen(command, env=outer | settings, cwd=ROOT, preexec_fn=die_with_parent)
 

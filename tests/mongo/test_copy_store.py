@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from fhir_server.store.mongodb.copying import _MongoCopySide
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.shared_mongod import fresh_url
 from tests.scenarios.test_scenarios import FILES, Scenario
-from tests.served import ROOT, Answer, Served
+from tests.served import KEY, ROOT, Answer, Served
 from tests.store.samples import put, record
 
 ASKED = (
@@ -178,7 +179,8 @@ def test_interrupted_copy_is_refused_until_resumed_and_complete(source: str, mon
 
 def test_killed_copy_resumes_where_it_stopped(source: str) -> None:
     target = fresh_url()
-    child = subprocess.run([sys.executable, "-c", KILLED, "copy-store", source, target], cwd=ROOT, check=False)
+    environment = os.environ | {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_SECRET_KEY": KEY}
+    child = subprocess.run([sys.executable, "-c", KILLED, "copy-store", source, target], cwd=ROOT, env=environment, check=False)
     assert child.returncode == -signal.SIGKILL
     with MongoClient[dict[str, Any]](target) as client:
         kept = client.get_default_database()["resources"].estimated_document_count()
@@ -257,7 +259,8 @@ def test_mongodb_can_be_the_copy_source(source: str) -> None:
 
 
 def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["copy-store", source, fresh_url()])
+    environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_SECRET_KEY": KEY}
+    done = CliRunner().invoke(main, ["copy-store", source, fresh_url()], env=environment)
     assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
-    refused = CliRunner().invoke(main, ["copy-store", source, f"sqlite:///{tmp_path / 'other.sqlite'}"])
+    refused = CliRunner().invoke(main, ["copy-store", source, f"sqlite:///{tmp_path / 'other.sqlite'}"], env=environment)
     assert refused.exit_code == 1 and "cannot be the target" in refused.output

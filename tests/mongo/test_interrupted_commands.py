@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TokenIs
-from fhir_server.store import Store, open_store
+from fhir_server.store import LogEntry, Store, open_store
 from fhir_server.store.mongodb import retry
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.mongod import ReplicaSet
@@ -69,7 +69,7 @@ async def purged(store: Store) -> None:
 
 
 async def noted(store: Store) -> None:
-    await store.append_log("audit", [b"one", b"two"])
+    await store.append_log("audit", [LogEntry(b"one"), LogEntry(b"two")])
 
 
 async def told(store: Store) -> None:
@@ -117,7 +117,7 @@ async def world(members: ReplicaSet) -> Store:
     await put(store, record("there", entries=[token("code", "old")]))
     for key, expires, family in (("there", FOREVER, ""), ("member", FOREVER, "family"), ("ended", 3, "")):
         assert await store.key_values.put_if_absent("code", key, b"x", expires, family)
-    await store.append_log("audit", [b"zero"])
+    await store.append_log("audit", [LogEntry(b"zero")])
     return store
 
 

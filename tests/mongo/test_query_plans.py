@@ -51,8 +51,8 @@ FILTERS: dict[str, Filter] = {
     "contains": Has("name", TextIs("are7", "contains")),
     **{f"date {prefix}": Has("date", DateIs(prefix, 1000, 1010)) for prefix in ("eq", "gt", "lt", "ge", "le", "sa", "eb", "ap", "ne")},  # type: ignore[arg-type]
     **{f"number {prefix}": Has("value", QuantityIs(prefix, 6.5, 7.5, 7, "u", "mg")) for prefix in ("eq", "gt", "lt", "ne", "ap")},  # type: ignore[arg-type]
-    "present": Present("rare"),
-    "missing": Not(Present("code")),
+    "present": Present("rare", "token"),
+    "missing": Not(Present("code", "token")),
     "not": Not(CODE),
     "ids": IdIs(frozenset({"r1-1", "r1-2", "r2-1"})),
     "patient": OfPatient(frozenset({"p1"})),

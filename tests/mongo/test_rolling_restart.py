@@ -35,8 +35,10 @@ HttpToolsProtocol.on_headers_complete = counted
 
 # Code for a process that does not write waiting audit events, neither periodically nor when it ends.
 HURRIED = """
+import os
 from fhir_server import audit
-audit._FLUSH_SECONDS = 3600
+os.environ["FHIR_SERVER_AUDIT"] = "batched"
+audit._BATCH_SECONDS = 3600
 async def close(self):
     pass
 audit.AuditLog.close = close

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fhir_server.maintenance.copy_store import copy_store
-from fhir_server.store import open_store
+from fhir_server.store import LogEntry, open_store
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.command_listener import Listener
 from tests.mongo.shared_mongod import fresh_url
@@ -75,7 +75,7 @@ async def everything(store: MongoStore) -> None:
     await secrets.delete_family("family")
     await secrets.put("kind", "b", b"x", 5)
     await secrets.purge(6)
-    await store.append_log("audit", [b"1", b"2"])
+    await store.append_log("audit", [LogEntry(b"1"), LogEntry(b"2")])
     assert row("a").id == "a"
 
 
@@ -117,7 +117,7 @@ def test_copy_writes_use_id_shard_key_and_majority(monkeypatch: pytest.MonkeyPat
         await put(store, record("a", "p1", version=2))
         await drop(store, "b")
         await store.key_values.put_if_absent("kind", "a", b"x", 2**62)
-        await store.append_log("audit", [b"1"])
+        await store.append_log("audit", [LogEntry(b"1")])
         await store.close()
 
     asyncio.run(fill())

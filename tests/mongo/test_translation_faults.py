@@ -140,10 +140,22 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-async def _wrong(folder: Path) -> list[str]:
+def in_transactions(name: str, wrong: Any) -> Fault:
+    """Return a fault in the merging of the results of several commands."""
+    return lambda patch: patch.setattr(sorting, name, wrong)
+
+
+MERGE_FAULTS: dict[str, Fault] = {
+    "the first clause's value counts": in_transactions("_better", lambda key, one, other: other),
+    "the last clause's value counts": in_transactions("_better", lambda key, one, other: one),
+    "ties in the order of patients": in_transactions("_place", lambda visibility, place: place),
+}
+
+
+async def _wrong(folder: Path, *, in_transaction: bool = False) -> list[str]:
     store = empty_store("mongodb", folder)
     try:
-        return await found_wrong(store, types=80, cases=50, seed=2027)
+        return await found_wrong(store, types=80, cases=50, seed=2027, in_transaction=in_transaction)
     finally:
         await store.close()
 
@@ -152,3 +164,9 @@ async def _wrong(folder: Path) -> list[str]:
 def test_comparison_detects_planted_mongodb_translation_faults(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[fault](monkeypatch)
     assert asyncio.run(_wrong(tmp_path)) != []
+
+
+@pytest.mark.parametrize("fault", MERGE_FAULTS)
+def test_comparison_detects_faults_in_merging_in_transactions(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MERGE_FAULTS[fault](monkeypatch)
+    assert asyncio.run(_wrong(tmp_path, in_transaction=True)) != []

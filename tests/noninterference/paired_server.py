@@ -161,7 +161,7 @@ class World:
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", secret_key=KEY)
         made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
         self.parts = replace(made, clock=self.clock, auditor=_NoAuditLog())
-        self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, settings.max_body_bytes, {})
+        self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, app.request_limits(settings), {})
         store = self.parts.store
         for user in _PEOPLE:
             await users.save(store, user)

@@ -21,6 +21,30 @@ SOURCES = sorted((ROOT / "fhir_server").rglob("*.py"))
 LONG: dict[str, str] = {}
 
 
+def test_secret_settings_can_be_read_from_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("k" * 40 + "\n", encoding="utf-8")
+    settings = Settings.from_environment({"FHIR_SERVER_SECRET_KEY_FILE": str(secret), "FHIR_SERVER_FORMER_SECRET_KEY_FILE": str(secret)})
+    assert settings.secret_key == settings.former_secret_key == "k" * 40
+    secret.write_text("mongodb://u:p@db/fhir", encoding="utf-8")
+    assert Settings.from_environment({"FHIR_SERVER_STORE_FILE": str(secret)}).store == "mongodb://u:p@db/fhir"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"FHIR_SERVER_SECRET_KEY_FILE": "/missing/file"}, "cannot be read"),
+        ({"FHIR_SERVER_SECRET_KEY_FILE": "/dev/null"}, "is empty"),
+        ({"FHIR_SERVER_SECRET_KEY_FILE": "/dev/null", "FHIR_SERVER_SECRET_KEY": "k" * 40}, "both set"),
+        ({"FHIR_SERVER_POLICY_FILE": "/dev/null"}, "is not a setting"),
+    ],
+    ids=["missing", "empty", "both", "no-secret"],
+)
+def test_unusable_secret_file_is_an_error(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings.from_environment(environment)
+
+
 def test_documented_settings_match_the_defined_settings() -> None:
     documented = re.findall(r"`FHIR_SERVER_([A-Z_]+)`", (ROOT / "docs/settings.md").read_text(encoding="utf-8"))
     assert sorted(documented) == sorted(name.upper() for name in FIELDS)

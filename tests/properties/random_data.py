@@ -91,12 +91,16 @@ class Chance(random.Random):
         kind = self.choice(KINDS)
         return Has(self.choice((*PARAMS[kind], *PARAMS[kind], "none")), self.test(kind))
 
+    def present(self) -> Present:
+        kind = self.choice(KINDS)
+        return Present(self.choice((*PARAMS[kind], *PARAMS[kind], "none")), kind)
+
     def filter(self, ids: list[str], depth: int = 3) -> Filter:
         sort = self.randint(0, 11 if depth else 6)
         if sort < 5:
             return self.has()
         if sort == 5:
-            return Present(self.choice(("code", "mixed", "subject", "name", "when", "amount", "none")))
+            return self.present()
         if sort == 6:
             return self.choice((IdIs(self.some(ids, 8)), OfPatient(self.some(PATIENTS))))
         if sort < 9:

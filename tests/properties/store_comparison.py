@@ -127,26 +127,36 @@ def _named(rows: tuple[SearchableRow, ...], id: str) -> SearchableRow:
     return next(row for row in rows if row.id == id)
 
 
-async def disagreements(scheme: str, folder: Path, types: int = TYPES) -> list[str]:
+async def disagreements(scheme: str, folder: Path, types: int = TYPES, *, in_transaction: bool = False) -> list[str]:
     """Return the differences of an empty store of this scheme.  Stops after the first row set with a difference."""
     store = empty_store(scheme, folder)
     try:
-        return await found_wrong(store, types=types, cases=CASES, seed=2026)
+        return await found_wrong(store, types=types, cases=CASES, seed=2026, in_transaction=in_transaction)
     finally:
         await store.close()
 
 
-async def found_wrong(store: Store, *, types: int, cases: int, seed: int) -> list[str]:
+async def found_wrong(store: Store, *, types: int, cases: int, seed: int, in_transaction: bool = False) -> list[str]:
+    """Return the differences that searches of a snapshot show, or of a transaction."""
     chance = Chance(seed)
     wrong: list[str] = []
+
+    async def search(snapshot: Snapshot) -> list[str]:
+        found: list[str] = []
+        for _ in range(cases):
+            found += await differences(snapshot, rows, type, chance)
+        for _ in range(cases // 10):
+            found += await more_differences(snapshot, rows, type, chance)
+        return found
+
     for number in range(types):
         type = f"T{seed}x{number}"
         rows = await filled(store, type, chance)
-        async with store.snapshot() as snapshot:
-            for _ in range(cases):
-                wrong += await differences(snapshot, rows, type, chance)
-            for _ in range(cases // 10):
-                wrong += await more_differences(snapshot, rows, type, chance)
+        if in_transaction:
+            wrong = await store.write(search)
+        else:
+            async with store.snapshot() as snapshot:
+                wrong = await search(snapshot)
         if wrong:
             break
     return wrong

@@ -10,6 +10,7 @@ import pytest
 
 from fhir_server import jsontext
 from fhir_server.consent import required_elements
+from fhir_server.consent.element_labels import NOTHING
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.policy import load
@@ -95,6 +96,6 @@ def test_what_is_served_is_valid_whatever_is_hidden() -> None:
 
 
 def test_property_finds_a_missing_lift(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(required_elements, "lift", lambda *_: required_elements.NOTHING)
+    monkeypatch.setattr(required_elements, "lift", lambda *_: NOTHING)
     with pytest.raises(AssertionError, match="Issue"):
         examine(range(6))

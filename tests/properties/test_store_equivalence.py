@@ -25,6 +25,11 @@ def test_store_matches_reference_on_random_conditions(scheme: str, tmp_path: Pat
     assert asyncio.run(disagreements(scheme, tmp_path, FEWER.get(scheme, TYPES))) == []
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_transaction_matches_reference_on_random_conditions(scheme: str, tmp_path: Path) -> None:
+    assert asyncio.run(disagreements(scheme, tmp_path, 3, in_transaction=True)) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", FEWER)
 def test_slow_store_matches_reference_in_a_long_run(scheme: str, tmp_path: Path) -> None:

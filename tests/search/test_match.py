@@ -68,7 +68,7 @@ def entries(param: str) -> st.SearchStrategy[Entry]:
 
 leaves = st.one_of(
     *(st.builds(Has, st.just(param), test) for param, test in tests.items()),
-    st.sampled_from(sorted(PARAMS)).map(Present),
+    st.sampled_from(sorted(PARAMS.items())).map(lambda param: Present(*param)),
     st.frozensets(st.sampled_from(["0", "1", "2"])).map(IdIs),
     st.frozensets(st.sampled_from(PATIENTS)).map(OfPatient),
 )

@@ -10,11 +10,13 @@ from click.testing import CliRunner, Result
 from joserfc.jwk import ECKey, KeySet
 
 from fhir_server.cli import main
+from tests.served import make_store
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> object:
     environment = {"FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/s.sqlite", "FHIR_SERVER_MODE": "test"}
+    make_store(environment["FHIR_SERVER_STORE"])
 
     def invoked(*arguments: str, **more: str) -> Result:
         return CliRunner().invoke(main, list(arguments), env=environment | more, catch_exceptions=False)

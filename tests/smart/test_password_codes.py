@@ -22,6 +22,7 @@ from fhir_server.smart.accounts.password_pages import PER_ADDRESS
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients
 from fhir_server.store import open_store
+from tests.served import make_store
 from tests.smart.environment import Page, World
 from tests.smart.test_second_factor import one_time
 
@@ -143,6 +144,7 @@ def test_csrf_set_password_form_of_another_browser_returns_403(world: World) -> 
 @pytest.fixture
 def run(tmp_path: Path) -> object:
     environment = {"FHIR_SERVER_STORE": f"sqlite:///{tmp_path}/s.sqlite", "FHIR_SERVER_MODE": "test"}
+    make_store(environment["FHIR_SERVER_STORE"])
 
     def invoked(*arguments: str) -> Result:
         return CliRunner().invoke(main, ["user", *arguments], env=environment, catch_exceptions=False)

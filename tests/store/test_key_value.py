@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fhir_server.store import Store
+from fhir_server.store import LogEntry, Store
 from tests.store.conftest import RunScenario
 
 
@@ -64,6 +64,21 @@ def test_put_overwrites_and_listing_returns_unexpired_values(run: RunScenario) -
     run(scenario)
 
 
+def test_value_is_replaced_only_if_it_is_the_expected_one(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        key_values = store.key_values
+        await key_values.put("session", "a", b"1", 50, "family")
+        assert not await key_values.replace_value("session", "a", b"0", b"2")
+        assert not await key_values.replace_value("session", "b", b"1", b"2")
+        assert await key_values.replace_value("session", "a", b"1", b"2")
+        assert await key_values.list_all("session", 49) == (("a", b"2"),)
+        assert await key_values.list_all("session", 50) == ()
+        await key_values.delete_family("family")
+        assert await key_values.list_all("session", 0) == ()
+
+    run(scenario)
+
+
 def test_delete_family_removes_its_values_and_advances_epoch(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         key_values = store.key_values
@@ -84,9 +99,9 @@ def test_delete_family_removes_its_values_and_advances_epoch(run: RunScenario) -
 
 def test_log_returns_lines_in_order_and_from_any_position(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
-        await store.append_log("audit", [b"1", b"2"])
-        await store.append_log("other", [b"x"])
-        await store.append_log("audit", iter([b"3"]))
+        await store.append_log("audit", [LogEntry(b"1"), LogEntry(b"2")])
+        await store.append_log("other", [LogEntry(b"x")])
+        await store.append_log("audit", iter([LogEntry(b"3")]))
         lines = await store.read_log("audit")
         assert [line for _, line in lines] == [b"1", b"2", b"3"]
         numbers = [number for number, _ in lines]
@@ -103,7 +118,7 @@ def test_log_returns_lines_in_order_and_from_any_position(run: RunScenario) -> N
 def test_concurrent_appends_keep_every_line(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         async def one(number: int) -> Any:
-            await store.append_log("audit", [f"{number}a".encode(), f"{number}b".encode()])
+            await store.append_log("audit", [LogEntry(f"{number}a".encode()), LogEntry(f"{number}b".encode())])
 
         await asyncio.gather(*(one(number) for number in range(50)))
         lines = [line for _, line in await store.read_log("audit")]

@@ -28,7 +28,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Store, open_store
+from fhir_server.store import LogEntry, Store, open_store
 from fhir_server.store.sqlite import SqliteStore, reader
 from tests.store.samples import ALL, ANYONE, OBS, clause, date, found, put, record, reference, string, token, visibility
 
@@ -88,7 +88,7 @@ def test_written_data_persists_after_reopening(tmp_path: Path) -> None:
     async def write(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=[token("code", "x"), date("when", 5)]))
         await store.key_values.put_if_absent("kind", "key", b"value", 2**62)
-        await store.append_log("audit", [b"line"])
+        await store.append_log("audit", [LogEntry(b"line")])
 
     async def read(store: Store) -> None:
         assert await found(store, Has("code", TokenIs("s", "x")), visibility(clause("p2"))) == ["a"]
@@ -111,7 +111,7 @@ PLANNED: dict[str, Filter] = {
     "date": Has("when", DateIs("ge", 5, 9)),
     "text": Has("name", TextIs("a", "contains")),
     "negation": Not(Has("code", TokenIs("s", "x"))),
-    "present": Present("code"),
+    "present": Present("code", "token"),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fhir_server.search.filters import EVERYTHING, Has, TokenIs
-from fhir_server.store import Store, open_store
+from fhir_server.store import LogEntry, Store, open_store
 from tests.mongo.shared_mongod import end_transactions_of_the_dead, fresh_url
 from tests.store.samples import ANYONE, OBS, found, record, token
 
@@ -36,7 +36,7 @@ async def _write_for_ever(url: str, name: str) -> None:
                 await transaction.put(record(f"{name}-{number}-0", f"p{number % 7}", version=2, entries=[token("job", f"{name}-{number}")]))
 
         await store.write(job)
-        await store.append_log("audit", [f"{name}-{number}".encode()])
+        await store.append_log("audit", [LogEntry(f"{name}-{number}".encode())])
         os.write(1, f"{name}-{number}\n".encode())
 
     number = 0

@@ -67,12 +67,14 @@ def test_an_update_replaces_entries_of_every_kind_and_patients(run: RunScenario)
         for patient, ids in (("p1", ["a", "b"]), ("p2", []), ("p3", ["a"])):
             assert sorted(await found(store, EVERYTHING, visibility(clause(patient)))) == ids
         async with store.snapshot() as snapshot:
-            page = await snapshot.find(OBS, Present("kept"), ANYONE, sort=tuple(SortKey(*k) for k in _ALL_KINDS), limit=1, after=None)
+            page = await snapshot.find(
+                OBS, Present("kept", "token"), ANYONE, sort=tuple(SortKey(*k) for k in _ALL_KINDS), limit=1, after=None
+            )
             assert [one.version for one in page.rows] == [2]
             assert len(await snapshot.versions(OBS, "a", ALL)) == 2
         await put(store, record("a", version=3))
-        for param, _ in _ALL_KINDS:
-            assert await found(store, Present(param), ALL) == []
+        for param, kind in _ALL_KINDS:
+            assert await found(store, Present(param, kind), ALL) == []
 
     run(scenario)
 
@@ -268,6 +270,38 @@ def test_referrers_are_rows_with_any_version_that_refers(run: RunScenario) -> No
         await relabel(store, record("c", entries=[reference("_refers", "Location/x", class_id=3)]))
         assert await names("Location/x") == {f"{OBS}/b", f"{OBS}/c"}
         assert await found(store, Has("context", RefersTo(frozenset({"Encounter/1"}))), ALL) == []
-        assert await found(store, Present("_refers"), ALL) == ["c"]
+        assert await found(store, Present("_refers", "reference"), ALL) == ["c"]
+
+    run(scenario)
+
+
+def test_erased_resource_leaves_no_version_and_no_entry(run: RunScenario) -> None:
+    entries = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5)]
+    kinds = ("t", "r", "s", "d", "q")
+
+    async def scenario(store: Store) -> None:
+        await put(store, record("a", "p1", "p2", entries=entries), record("b", "p1", entries=entries))
+        await put(store, record("a", "p1", "p2", version=2, entries=[reference("r", "P/2")]))
+        await put(store, record("c", "p1", entries=entries))
+        await drop(store, "c")
+
+        async def erase(tx: Any) -> list[int]:
+            return [await tx.erase_unfiltered(OBS, id) for id in ("a", "c", "never")]
+
+        assert await store.write(erase) == [2, 2, 0]
+        for param in kinds:
+            assert await found(store, Present(param)) == ["b"]
+        async with store.snapshot() as snapshot:
+            for id in ("a", "c", "never"):
+                assert await snapshot.versions(OBS, id, ALL) == ()
+            assert await snapshot.deleted_unfiltered([f"{OBS}/a", f"{OBS}/c"]) == frozenset()
+
+        async def left(tx: Any) -> list[str]:
+            assert await tx.read_unfiltered(OBS, "a") is None and await tx.read_past_unfiltered(OBS, "a") == ()
+            return [referrer.id for target in ("P/1", "P/2") for referrer in await tx.referrers_unfiltered(target)]
+
+        assert await store.write(left) == ["b"]
+        await put(store, record("a", "p1", entries=entries))
+        assert sorted(await found(store, Present("t"))) == ["a", "b"]
 
     run(scenario)

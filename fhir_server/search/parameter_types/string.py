@@ -8,6 +8,7 @@ from typing import Any
 
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import TextIs
+from fhir_server.search.limits import MAX_CONTAINED
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
 
 # The indexed parts of HumanName and Address.
@@ -47,6 +48,8 @@ def parse_value(text: str, context: ValueContext) -> TextIs:
     folded = fold(value)
     if not folded:
         raise ValueError("the text to look for is empty")
+    if context.modifier == "contains" and len(folded) > MAX_CONTAINED:
+        raise ValueError(f"a text to look for inside others has at most {MAX_CONTAINED} characters")
     return TextIs(folded, "contains" if context.modifier == "contains" else "prefix")
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
-from cryptography.fernet import InvalidToken
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext, digest
-from fhir_server.smart.core.encryption import derive_fernet
+from fhir_server.smart.core.encryption import InvalidToken, SealedRecords, seal, unseal
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.outbound.json_client import is_callable_url
 from fhir_server.store import Store
@@ -55,6 +54,7 @@ class LinkedIdentity(msgspec.Struct, frozen=True):
 
 
 _providers = Register("identity-provider", Provider)
+SEALED: Final = SealedRecords("identity-provider", _PURPOSE, Provider, "secret")
 _identities = Register("federated-subject", LinkedIdentity)
 
 
@@ -90,10 +90,8 @@ async def remove(store: Store, issuer: str) -> bool:
 
 def client_secret(smart: SmartContext, provider: Provider) -> str:
     """Return the client secret, decrypted.  Raises LookupError if it was encrypted with another key."""
-    if not smart.key:
-        return provider.secret.decode()
     try:
-        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(provider.secret).decode()
+        return unseal(smart, _PURPOSE, provider.secret).decode()
     except InvalidToken:
         raise LookupError(f"The secret for {provider.issuer} was encrypted with another key; register the provider again.") from None
 
@@ -143,7 +141,7 @@ def _name(issuer: str, sub: str) -> str:
 
 def _encrypt(smart: SmartContext, secret: str) -> bytes:
     plain = secret.encode()
-    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(plain) if smart.key and secret else plain
+    return seal(smart, _PURPOSE, plain) if secret else plain
 
 
 def _check(smart: SmartContext, provider: Provider, secret: str) -> None:

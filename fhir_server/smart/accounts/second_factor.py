@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 import segno
-from cryptography.fernet import InvalidToken as DecryptionError
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
@@ -25,7 +24,8 @@ from fhir_server.smart.accounts import typed_codes
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
-from fhir_server.smart.core.encryption import derive_fernet
+from fhir_server.smart.core.encryption import InvalidToken as DecryptionError
+from fhir_server.smart.core.encryption import SealedRecords, seal, unseal
 from fhir_server.store import Store
 
 TIME_STEP: Final = 30 * SECOND
@@ -33,7 +33,7 @@ GRACE: Final = 10 * SECOND  # in which an expired code is still accepted, for th
 RECOVERY_CODES: Final = 8
 _FACTOR: Final = "second-factor"
 _RECOVERY: Final = "recovery-code"
-_PURPOSE: Final = "fhir-server second factors"
+PURPOSE: Final = "fhir-server second factors"
 _LENGTH: Final = 24  # characters of a recovery code: 120 random bits
 
 
@@ -42,6 +42,9 @@ class SecondFactor(msgspec.Struct, frozen=True):
 
     seed: bytes
     since: int
+
+
+SEALED: Final = SealedRecords(_FACTOR, PURPOSE, SecondFactor, "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +127,13 @@ async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: b
 
 def encrypt_seed(smart: SmartContext, seed: bytes) -> bytes:
     """Return the seed as it is stored: encrypted if the settings hold a key."""
-    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(seed) if smart.key else seed
+    return seal(smart, PURPOSE, seed)
 
 
 def decrypt_seed(smart: SmartContext, stored: bytes) -> bytes:
     """Return the seed.  If it was encrypted with another key, returns a random seed that no code matches."""
     try:
-        return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(stored) if smart.key else stored
+        return unseal(smart, PURPOSE, stored)
     except DecryptionError:
         return new_seed()
 

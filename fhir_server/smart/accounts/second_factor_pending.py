@@ -7,8 +7,10 @@ from typing import Final
 import msgspec
 
 from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.second_factor import PURPOSE
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
+from fhir_server.smart.core.encryption import SealedRecords
 
 LIFE: Final = 10 * MINUTE
 _KIND: Final = "half-signed-in"
@@ -24,6 +26,9 @@ class PendingSecondFactor(msgspec.Struct, frozen=True):
     username: str
     return_path: str = msgspec.field(name="onward")
     seed: bytes = b""
+
+
+SEALED: Final = SealedRecords(_KIND, PURPOSE, PendingSecondFactor, "seed")
 
 
 async def start(smart: SmartContext, user: User, return_path: str, seed: bytes = b"") -> str:

@@ -62,6 +62,7 @@ class SmartContext:
     ``second_factor``  the roles that need a second factor to sign in
     ``passwords``      the rules for new passwords
     ``zone``           the time zone of dates and times on pages
+    ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
     """
 
     store: Store
@@ -79,6 +80,7 @@ class SmartContext:
     second_factor: frozenset[str] = frozenset()
     passwords: PasswordRules = field(default_factory=PasswordRules)
     zone: ZoneInfo = _UTC
+    former_key: str = ""
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

@@ -43,6 +43,19 @@ SecurityEventKind = Literal[
     "remove-organisation",
     "rotate-keys",
     "import-codes",
+    "start-server",
+    "stop-server",
+    "load",
+    "export",
+    "relabel",
+    "copy-store",
+    "read-audit",
+    "restart-audit",
+    "backup",
+    "restore",
+    "reseal-keys",
+    "purge",
+    "erase-record",
 ]
 
 

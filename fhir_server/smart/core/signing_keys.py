@@ -14,27 +14,38 @@ from joserfc.jwk import ECKey, RSAKey
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext, new_secret
-from fhir_server.smart.core.encryption import derive_fernet
+from fhir_server.smart.core.encryption import SIGNING_KEYS, InvalidToken, SealedRecords, seal, unseal
 
-_KIND: Final = "signing-key"
-_PURPOSE: Final = "fhir-server signing keys"
+SIGNING_KEY: Final = "signing-key"
 ALGORITHMS: Final = ("RS256", "ES384")
 RETIREMENT_PERIOD: Final = HOUR + 5 * MINUTE  # the lifetime of an id_token, plus clock skew
 
 
 class SigningKey(msgspec.Struct, frozen=True):
-    """A key pair.  ``pem`` is encrypted if ``SmartContext.key`` is set; ``created`` and ``retired`` are in microseconds."""
+    """A key pair.  ``pem`` is encrypted if ``SmartContext.key`` is set; ``created`` and ``retired`` are in microseconds.
+
+    ``public`` is the public JWK (JSON text), so that it can be published without the private key.  Keys of earlier versions lack it.
+    """
 
     kid: str
     alg: str
     pem: bytes
     created: int
     retired: int | None = None
+    public: bytes = b""
+
+
+SEALED: Final = SealedRecords(SIGNING_KEY, SIGNING_KEYS, SigningKey, "pem")
 
 
 async def prepare(smart: SmartContext) -> None:
-    """Generate the keys that are missing.  Several processes may do so at once."""
+    """Generate the keys that are missing, and note the public keys of those of earlier versions.  Several processes may do so at once."""
     keys = (await _stored(smart)).values()
+    for name, text in await smart.store.key_values.list_all(SIGNING_KEY, smart.now()):
+        key = msgspec.json.decode(text, type=SigningKey)
+        if not key.public and (public := _public(smart, key)):
+            noted = msgspec.structs.replace(key, public=msgspec.json.encode(public))
+            await smart.store.key_values.replace_value(SIGNING_KEY, name, text, msgspec.json.encode(noted))
     for alg in ALGORITHMS:
         if not any(key.alg == alg and key.retired is None for key in keys):
             await _add(smart, alg)
@@ -53,7 +64,16 @@ async def rotate(smart: SmartContext, alg: str) -> None:
     for name, key in previous.items():
         if key.retired is None:
             retired = msgspec.structs.replace(key, retired=now)
-            await smart.store.key_values.put(_KIND, name, msgspec.json.encode(retired), now + RETIREMENT_PERIOD)
+            await smart.store.key_values.put(SIGNING_KEY, name, msgspec.json.encode(retired), now + RETIREMENT_PERIOD)
+
+
+async def replace_unreadable(smart: SmartContext) -> None:
+    """Rotate the keys of the algorithms whose current key is encrypted with a key that the settings do not have."""
+    for alg in ALGORITHMS:
+        try:
+            await current_key(smart, alg)
+        except (InvalidToken, LookupError):
+            await rotate(smart, alg)
 
 
 async def list_all(smart: SmartContext) -> tuple[SigningKey, ...]:
@@ -62,8 +82,12 @@ async def list_all(smart: SmartContext) -> tuple[SigningKey, ...]:
 
 
 async def jwks(smart: SmartContext) -> dict[str, Any]:
-    """The public keys, current and retired, as a JWK Set (RFC 7517)."""
-    return {"keys": [_public(smart, key) for key in (await _stored(smart)).values()]}
+    """The public keys, current and retired, as a JWK Set (RFC 7517).
+
+    A key of an earlier version that is encrypted with another secret key is left out: nobody can say what its public key is.
+    """
+    published = [_public(smart, key) for key in (await _stored(smart)).values()]
+    return {"keys": [key for key in published if key is not None]}
 
 
 async def current_key(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKey]:
@@ -75,7 +99,7 @@ async def current_key(smart: SmartContext, alg: str) -> tuple[str, RSAKey | ECKe
 
 
 async def _stored(smart: SmartContext) -> dict[str, SigningKey]:
-    rows = await smart.store.key_values.list_all(_KIND, smart.now())
+    rows = await smart.store.key_values.list_all(SIGNING_KEY, smart.now())
     return {name: msgspec.json.decode(text, type=SigningKey) for name, text in sorted(rows)}
 
 
@@ -84,8 +108,9 @@ async def _add(smart: SmartContext, alg: str) -> None:
     numbers = [int(name.partition(".")[2]) for name in await _stored(smart) if name.startswith(f"{alg}.")]
     number = max(numbers, default=-1) + 1
     pair = await anyio.to_thread.run_sync(_generate, alg)
-    key = SigningKey(new_secret()[:16], alg, _encrypt(smart, pair.as_pem(private=True)), smart.now())
-    await smart.store.key_values.put_if_absent(_KIND, f"{alg}.{number}", msgspec.json.encode(key), MAX_INSTANT)
+    sealed = seal(smart, SIGNING_KEYS, pair.as_pem(private=True))
+    key = SigningKey(new_secret()[:16], alg, sealed, smart.now(), public=msgspec.json.encode(pair.as_dict(private=False)))
+    await smart.store.key_values.put_if_absent(SIGNING_KEY, f"{alg}.{number}", msgspec.json.encode(key), MAX_INSTANT)
 
 
 def _generate(alg: str) -> RSAKey | ECKey:
@@ -93,7 +118,7 @@ def _generate(alg: str) -> RSAKey | ECKey:
 
 
 def _load(smart: SmartContext, key: SigningKey) -> RSAKey | ECKey:
-    return _import(_decrypt(smart, key.pem), key.alg)
+    return _import(unseal(smart, SIGNING_KEYS, key.pem), key.alg)
 
 
 @lru_cache(maxsize=8)
@@ -102,13 +127,9 @@ def _import(pem: bytes, alg: str) -> RSAKey | ECKey:
     return RSAKey.import_key(pem) if alg.startswith("RS") else ECKey.import_key(pem)
 
 
-def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any]:
-    return {**_load(smart, key).as_dict(private=False), "kid": key.kid, "alg": key.alg, "use": "sig"}
-
-
-def _encrypt(smart: SmartContext, pem: bytes) -> bytes:
-    return derive_fernet(smart.key.encode(), _PURPOSE).encrypt(pem) if smart.key else pem
-
-
-def _decrypt(smart: SmartContext, pem: bytes) -> bytes:
-    return derive_fernet(smart.key.encode(), _PURPOSE).decrypt(pem) if smart.key else pem
+def _public(smart: SmartContext, key: SigningKey) -> dict[str, Any] | None:
+    try:
+        public = msgspec.json.decode(key.public) if key.public else _load(smart, key).as_dict(private=False)
+    except (InvalidToken, ValueError):
+        return None
+    return {**public, "kid": key.kid, "alg": key.alg, "use": "sig"}

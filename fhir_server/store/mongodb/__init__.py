@@ -12,10 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from pymongo.errors import ConfigurationError
+from pymongo.errors import ConfigurationError, PyMongoError
 
-from fhir_server.store import Transaction
-from fhir_server.store.mongodb.failures import busy_if_transient
+from fhir_server.store import LinkEntries, LogEntry, Transaction
+from fhir_server.store.logs import unlinked
+from fhir_server.store.mongodb.failures import busy_if_transient, is_transient
 from fhir_server.store.mongodb.key_value import MongoKeyValues, MongoLogs
 from fhir_server.store.mongodb.reader import MongoSnapshot
 from fhir_server.store.mongodb.retry import TransactionRunner
@@ -28,8 +29,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class MongoStore:
     """See :class:`fhir_server.store.Store`.  ``options`` are passed to PyMongo's client."""
 
-    def __init__(self, url: str, **options: Any) -> None:
-        self.connection = Connection(url, **options)
+    def __init__(self, url: str, *, is_read_only: bool = False, **options: Any) -> None:
+        self.connection = Connection(url, is_read_only=is_read_only, **options)
         self._runner = TransactionRunner(self.connection)
         self._logs = MongoLogs(self.connection, self._runner)
         self.key_values = MongoKeyValues(self.connection, self._runner)
@@ -54,11 +55,13 @@ class MongoStore:
                 yield MongoSnapshot(self.connection, session, primary)
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        if self.connection.is_read_only:
+            raise RuntimeError("the store was opened for reading alone")
         await self.connection.ensure_ready()
         return await self._runner.run(job)
 
-    async def append_log(self, log: str, lines: Iterable[bytes]) -> None:
-        await self._logs.append(log, lines)
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+        await self._logs.append(log, entries, link)
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         return await self._logs.read(log, after, limit)
@@ -67,11 +70,20 @@ class MongoStore:
         await self.connection.client.close()
 
 
-def connect(url: str) -> MongoStore:
+def connect(url: str, *, is_read_only: bool = False) -> MongoStore:
     """Return the store at this URL without connecting to it.  Raises ValueError for an invalid URL or option."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # otherwise PyMongo ignores an unknown option, such as a misspelled tls
-            return MongoStore(url)
+            return MongoStore(url, is_read_only=is_read_only)
     except (ConfigurationError, ValueError, TypeError, UserWarning) as error:
         raise ValueError(f"FHIR_SERVER_STORE is not a usable MongoDB URL: {error}") from None
+
+
+def explain_failure(error: Exception) -> str | None:
+    """See :func:`fhir_server.store.explain_failure`.  MongoDB's own message may hold stored values, so only its code is shown."""
+    if not isinstance(error, PyMongoError):
+        return None
+    if is_transient(error):
+        return "The MongoDB of FHIR_SERVER_STORE is busy or cannot be reached; try again."
+    return f"The MongoDB of FHIR_SERVER_STORE refused a command ({type(error).__name__}, code {getattr(error, 'code', None)})."

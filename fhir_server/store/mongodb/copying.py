@@ -147,12 +147,13 @@ class _MongoCopySide:
             await self._store.key_values.put(record.kind, record.key, record.value, record.expires, record.family)
 
     @retried
-    async def put_log_lines(self, log: str, lines: Sequence[tuple[int, bytes]]) -> None:
+    async def put_log_lines(self, log: str, lines: Sequence[tuple[int, bytes, tuple[str, ...]]]) -> None:
         name = f"journal/{log}"
         writes: list[Any] = []
         last = 0
-        for last, line in lines:
-            writes.append(_replace({"_id": f"{name}/{last:012}", "journal": log, "n": last, "line": line}))
+        for last, line, keys in lines:
+            document = {"_id": f"{name}/{last:012}", "journal": log, "n": last, "line": line}
+            writes.append(_replace(document | ({"keys": sorted(set(keys))} if keys else {})))
         if writes:
             await self._connection.journal.bulk_write(writes, ordered=False)
             await self._connection.counters.bulk_write([UpdateOne({"_id": name}, {"$max": {"value": last}}, upsert=True)])

@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import quote
 
 from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
-from fhir_server.store import system_now
+from fhir_server.store import LinkEntries, LogEntry, system_now
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import busy_if_transient
 from fhir_server.store.mongodb.retry import TransactionRunner
-from fhir_server.store.mongodb.schema import Connection
+from fhir_server.store.mongodb.schema import Connection, record_id
 from fhir_server.store.mongodb.transaction import MongoTransaction
 
 # MongoDB's TTL index uses the machine's clock, but records expire by the server's.  So they are removed a day later.
@@ -34,7 +33,7 @@ class MongoKeyValues:
 
     async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
         await self._connection.ensure_ready()
-        expired_record = {"_id": _id(kind, key), "expires": {"$lte": self.now()}}
+        expired_record = {"_id": record_id(kind, key), "expires": {"$lte": self.now()}}
         async with busy_if_transient():
             try:
                 await self._connection.secrets.replace_one(expired_record, self._document(kind, key, value, expires, family), upsert=True)
@@ -47,9 +46,9 @@ class MongoKeyValues:
         async with busy_if_transient():
             document = self._document(kind, key, value, expires, family)
             try:
-                await self._connection.secrets.replace_one({"_id": _id(kind, key)}, document, upsert=True)
+                await self._connection.secrets.replace_one({"_id": record_id(kind, key)}, document, upsert=True)
             except DuplicateKeyError:  # another process inserted it first; replace that
-                await self._connection.secrets.replace_one({"_id": _id(kind, key)}, document)
+                await self._connection.secrets.replace_one({"_id": record_id(kind, key)}, document)
 
     def _document(self, kind: str, key: str, value: bytes, expires: int, family: str) -> Document:
         document: Document = {"kind": kind, "key": key, "value": value, "expires": expires, "family": family}
@@ -58,16 +57,23 @@ class MongoKeyValues:
             document["gone"] = datetime.now(UTC) + lifetime + _GRACE
         return document
 
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        await self._connection.ensure_ready()
+        async with busy_if_transient():
+            # matched, not modified: a command that the driver repeats finds the new value, which is no failure
+            either = {"_id": record_id(kind, key), "value": {"$in": [old, new]}}
+            return bool((await self._connection.secrets.update_one(either, {"$set": {"value": new}})).matched_count)
+
     async def get(self, kind: str, key: str, now: int) -> bytes | None:
         await self._connection.ensure_ready()
         async with busy_if_transient():
             await self._connection.confirm_primary()
-            return _value(await self._connection.secrets.find_one({"_id": _id(kind, key), "expires": {"$gt": now}}))
+            return _value(await self._connection.secrets.find_one({"_id": record_id(kind, key), "expires": {"$gt": now}}))
 
     async def pop(self, kind: str, key: str, now: int) -> bytes | None:
         await self._connection.ensure_ready()
         async with busy_if_transient():
-            return _value(await self._connection.secrets.find_one_and_delete({"_id": _id(kind, key), "expires": {"$gt": now}}))
+            return _value(await self._connection.secrets.find_one_and_delete({"_id": record_id(kind, key), "expires": {"$gt": now}}))
 
     async def delete_family(self, family: str) -> None:
         await self._connection.ensure_ready()
@@ -106,13 +112,13 @@ class MongoLogs:
         self._runner = runner
         self._append_lock = asyncio.Lock()  # without it, appends of this process would conflict at the counter
 
-    async def append(self, log: str, lines: Iterable[bytes]) -> None:
-        appended = list(lines)
+    async def append(self, log: str, entries: Iterable[LogEntry], link: LinkEntries) -> None:
+        appended = list(entries)
         if not appended:
             return
         await self._connection.ensure_ready()
         async with self._append_lock:
-            await self._runner.run(lambda transaction: transaction.append_log(log, appended))
+            await self._runner.run(lambda transaction: transaction.append_log(log, appended, link))
 
     async def read(self, log: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
         await self._connection.ensure_ready()
@@ -121,10 +127,6 @@ class MongoLogs:
             later = {"journal": log, "n": {"$gt": after}}
             found: Any = self._connection.journal.find(later, {"n": 1, "line": 1}, sort={"n": 1}, limit=limit)
             return tuple([(document["n"], document["line"]) async for document in found])
-
-
-def _id(kind: str, key: str) -> str:
-    return f"{quote(kind, safe='')}/{key}"
 
 
 def _value(document: Document | None) -> bytes | None:

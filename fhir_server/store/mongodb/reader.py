@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from time import perf_counter
+from typing import Any, Final, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
+from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
@@ -24,7 +26,28 @@ from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access
 from fhir_server.store.row_order import patient_number
 
 MILLISECONDS: Final = 10_000  # time limit of one query
+_SHORT: Final = 0.05  # seconds up to which a query is not charged to its request
 _VISIBILITY_AND_ENTRIES: Final = docs.VISIBILITY | docs.ENTRIES
+
+
+T = TypeVar("T")
+
+
+def _milliseconds() -> int:
+    """The time limit of the next query: MILLISECONDS, or the rest of the request's budget."""
+    spending = budget.current()
+    return MILLISECONDS if spending is None else max(1, int(min(MILLISECONDS, 1000 * spending.remaining())))
+
+
+async def _charged(query: Awaitable[T]) -> T:
+    """Await a query, and charge its time to the request if it is long.  Short ones wait for the network and for other requests."""
+    began = perf_counter()
+    try:
+        return await query
+    finally:
+        seconds = perf_counter() - began
+        if seconds > _SHORT and (spending := budget.current()) is not None:
+            spending.charge(seconds)
 
 
 class MongoSnapshot:
@@ -41,16 +64,16 @@ class MongoSnapshot:
         self._classes: tuple[str, ...] | None = None
 
     async def _find_in(self, collection: AsyncCollection[Document], query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
-        found = collection.find(query, fields, session=self._session, max_time_ms=MILLISECONDS, **more)
-        return await self._check_primary(await found.to_list())
+        found = collection.find(query, fields, session=self._session, max_time_ms=_milliseconds(), **more)
+        return await self._check_primary(await _charged(found.to_list()))
 
     async def _find_current(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         return await self._find_in(self._connection.resources, query, fields, **more)
 
     async def _aggregate(self, pipeline: list[dict[str, Any]], collection: AsyncCollection[Document] | None = None) -> list[Document]:
         source = self._connection.resources if collection is None else collection
-        found = await source.aggregate(pipeline, session=self._session, maxTimeMS=MILLISECONDS, allowDiskUse=True)
-        return await self._check_primary(await found.to_list())
+        found = await _charged(source.aggregate(pipeline, session=self._session, maxTimeMS=_milliseconds(), allowDiskUse=True))
+        return await self._check_primary(await _charged(found.to_list()))
 
     async def _check_primary(self, found: list[Document]) -> list[Document]:
         """Return ``found``.  After the first query, check that the primary answered it."""
@@ -78,6 +101,13 @@ class MongoSnapshot:
     async def _with_entries(self, names: list[str]) -> list[Document]:
         return await self._find_current({"_id": {"$in": names}}, _VISIBILITY_AND_ENTRIES)
 
+    async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
+        query: Query = {"journal": log} if key is None else {"journal": log, "keys": key}
+        if before is not None:
+            query["n"] = {"$lt": before}
+        found = await self._find_in(self._connection.journal, query, {"n": 1, "line": 1}, sort={"n": -1}, limit=limit)
+        return tuple((document["n"], document["line"]) for document in found)
+
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
@@ -89,8 +119,7 @@ class MongoSnapshot:
             found = await self._in_order(paths, visibility, place, limit + 1)
             more = Position((), found[limit - 1]["id"]) if len(found) > limit else None
             return Page(tuple(map(docs.decode_row, found[:limit])), more)
-        pipeline = sorted_ids(type, where, visibility, sort, limit + 1, after, place, self._connection.resources.name)
-        narrow = await self._aggregate(pipeline)
+        narrow = await self._sorted_ids(type, where, visibility, sort, limit + 1, after, place)
         if not narrow:
             return Page((), None)
         ids = [values["_id"] for values in narrow[:limit]]
@@ -98,6 +127,11 @@ class MongoSnapshot:
         rows = tuple([docs.decode_row(documents[id]) for id in ids])
         last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
         return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
+
+    async def _sorted_ids(
+        self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
+    ) -> list[Document]:
+        return await self._aggregate(sorted_ids(type, where, visibility, sort, limit, after, place, self._connection.resources.name))
 
     async def _resume(self, type: str, visibility: Visibility, sort: tuple[SortKey, ...], after: Position) -> Place:
         found = await self._admitted_documents(
@@ -198,8 +232,11 @@ class MongoSnapshot:
         types = {"$group": {"_id": "$type"}}
         others = [{"$match": among("others", patients)}, types]
         first = {"$match": among("n", [patient_number(patient) for patient in patients])}
-        found = await self._aggregate([first, types, {"$unionWith": {"coll": self._connection.resources.name, "pipeline": others}}])
-        return frozenset([group["_id"] for group in found])
+        return frozenset([group["_id"] for group in await self._aggregate_both([first, types], others)])
+
+    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[Document]:
+        """Return what both pipelines yield, by one command."""
+        return await self._aggregate([*one, {"$unionWith": {"coll": self._connection.resources.name, "pipeline": other}}])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         paths = access_paths(type, where, visibility)

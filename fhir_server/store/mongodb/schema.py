@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Final
+from urllib.parse import quote
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
@@ -16,6 +17,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
+from fhir_server.store.logs import HEAD
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
 from fhir_server.store.mongodb.upgrades import STEPS
@@ -26,7 +28,7 @@ OLDEST: Final = (6, 0)
 # documents of the collection ``counters``
 SECURITY: Final = "security"
 CLASSES: Final = "classes"
-_SCHEMA: Final = "schema"
+SCHEMA_NUMBER: Final = "schema"
 COPY_STATE: Final = "moving"
 
 _CONFIRMED_SECONDS: Final = 2.0  # how long a confirmation of the primary is valid; well below any sensible electionTimeoutMillis
@@ -76,7 +78,7 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
         _index("expires", "expires"),
         _index("gone", "gone", expireAfterSeconds=0),
     ),
-    "journal": (_index("line", "journal", "n"),),
+    "journal": (_index("line", "journal", "n"), _index("keys", "journal", "keys", "n", sparse=True)),
 }
 
 
@@ -84,10 +86,21 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
 _FORMER_INDEXES: Final = ("token", "reference", "token_param", "date_of_patient", "others")
 
 
+def record_id(kind: str, key: str) -> str:
+    """The ``_id`` of a key-value record."""
+    return f"{quote(kind, safe='')}/{key}"
+
+
+def head_id(log: str) -> str:
+    """The ``_id`` of the record that holds the head of a log."""
+    return record_id(HEAD, log)
+
+
 class Connection:
     """The client and the collections.  All reads go to the primary, all writes to a majority."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, *, is_read_only: bool = False, **options: Any) -> None:
+        """``is_read_only``: nothing is created or changed, not even to confirm the primary."""
         # A dead server is detected when its socket closes.  These limits are for one that stops responding.
         limits = {"serverSelectionTimeoutMS": 20_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 60_000, "appname": "fhir-server"}
         options_set: dict[str, Any] = {name: limit for name, limit in limits.items() if name.lower() not in url.lower()}
@@ -107,6 +120,7 @@ class Connection:
         self.raw_history = self.history.with_options(codec_options=raw)
         self.class_numbers: dict[str, int] = {}  # of committed classes, which never change
         self.is_copy_target = False  # a copy is being written into this store
+        self.is_read_only = is_read_only
         self._ready = False
         self._prepare_lock = asyncio.Lock()
         self._confirm_lock = asyncio.Lock()
@@ -127,10 +141,12 @@ class Connection:
 
     @retried
     async def _prepare_schema(self) -> None:
-        await self._check_server()
-        await self._create_missing()
+        await self.check_server()
+        if not self.is_read_only:
+            await self._create_missing()
 
-    async def _check_server(self) -> None:
+    async def check_server(self) -> None:
+        """Raises ValueError, with a message for the operator, for a MongoDB without transactions and for one that is too old."""
         hello = await self.client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise ValueError(
@@ -151,9 +167,9 @@ class Connection:
                 await self.database[name].create_indexes(list(indexes))
         for name in (await self.resources.index_information()).keys() & set(_FORMER_INDEXES):
             await self._drop_index(name)
-        for name, value in ((SECURITY, {"value": 0}), (CLASSES, {"keys": [], "value": 0}), (_SCHEMA, {"value": SCHEMA})):
+        for name, value in ((SECURITY, {"value": 0}), (CLASSES, {"keys": [], "value": 0}), (SCHEMA_NUMBER, {"value": SCHEMA})):
             await self.counters.update_one({"_id": name}, {"$setOnInsert": value}, upsert=True)
-        schema = await self.counters.find_one({"_id": _SCHEMA})
+        schema = await self.counters.find_one({"_id": SCHEMA_NUMBER})
         found = schema["value"] if schema else 0
         if not 0 < found <= SCHEMA:
             raise ValueError(
@@ -161,7 +177,7 @@ class Connection:
             )
         for step in range(found + 1, SCHEMA + 1):
             await STEPS[step](self.database)
-            await self.counters.update_one({"_id": _SCHEMA}, {"$max": {"value": step}})
+            await self.counters.update_one({"_id": SCHEMA_NUMBER}, {"$max": {"value": step}})
         if not self.is_copy_target and await self.counters.find_one({"_id": COPY_STATE}) is not None:
             raise ValueError(
                 f"The copy into the database {self.database.name} is not complete. Run fhir-server copy-store again to continue it."
@@ -201,6 +217,8 @@ class Connection:
         """
         if self._is_confirmed():
             return self._confirmed[0]
+        if self.is_read_only:
+            return self._current_primary()
         async with self._confirm_lock:
             while not self._is_confirmed():
                 primary, began = self._current_primary(), time.monotonic()

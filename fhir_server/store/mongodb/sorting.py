@@ -2,18 +2,21 @@
 
 A row's sort value is the least (or greatest) of its entries that a clause which covers the row admits.  With one clause
 that is a filter over the row's array.  With several, each clause's rows get the values of that clause, and the results for
-one row are merged by its ``_id``.
+one row are merged by its ``_id``: by the server or, in a transaction, where MongoDB has no ``$unionWith``, by :func:`merged`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cmp_to_key
 from typing import Any, Final
 
+from fhir_server.search import match
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import conditions
-from fhir_server.store.mongodb.documents import ARRAYS
+from fhir_server.store.mongodb.documents import ARRAYS, Document, plain
 from fhir_server.store.mongodb.translate import FALSE, Query, found_through
 
 Pipeline = list[dict[str, Any]]
@@ -79,16 +82,49 @@ def _value(key: SortKey, classes: frozenset[int]) -> Any:
     return {"$ifNull": [{"$max" if key.descending else "$min": values}, None]}
 
 
-def _merge_clauses(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
-    """Return the pipeline for each clause's rows with its sort values; of a row of several clauses, the best values."""
+def clause_values(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...]) -> list[Pipeline]:
+    """Return for each clause that finds rows the pipeline that yields ``{_id, n, at, k0, k1, ...}`` of them, in no order."""
     parts: list[Pipeline] = []
     for clause in conditions.effective_clauses(visibility):
         found = found_through(type, where, visibility, clause)
         if found != FALSE:
             parts.append([{"$match": found}, {"$project": _values(sort, clause.classes)}])
+    return parts
+
+
+def _merge_clauses(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
+    """Return the pipeline for each clause's rows with its sort values; of a row of several clauses, the best values."""
+    parts = clause_values(type, where, visibility, sort)
     unions = [{"$unionWith": {"coll": collection, "pipeline": part}} for part in parts[1:]]
     best = {f"k{n}": {"$max" if key.descending else "$min": f"$k{n}"} for n, key in enumerate(sort)}
     return [*parts[0], *unions, {"$group": {"_id": "$_id", "n": {"$first": "$n"}, "at": {"$first": "$at"}, **best}}]
+
+
+def merged(
+    found: Iterable[Document], visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
+) -> list[Document]:
+    """Return what :func:`sorted_ids` finds, from the results of :func:`clause_values`."""
+    compare = match.comparison(sort)
+    rows: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+    for document in found:
+        values = tuple([plain(document[f"k{n}"]) for n in range(len(sort))])
+        if document["_id"] in rows:
+            values = tuple(map(_better, sort, values, rows[document["_id"]][0]))
+        rows[document["_id"]] = values, _place(visibility, (document["n"], document["at"]))
+    end = None if after is None else (after.keys, _place(visibility, place))
+    listed = [(id, item) for id, item in rows.items() if end is None or compare(item, end) > 0]
+    listed.sort(key=lambda row: cmp_to_key(compare)(row[1]))
+    return [{"_id": id, **{f"k{n}": value for n, value in enumerate(values)}} for id, (values, _) in listed[:limit]]
+
+
+def _better(key: SortKey, one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other) if key.descending else min(one, other)
+
+
+def _place(visibility: Visibility, place: tuple[Any, ...]) -> tuple[Any, ...]:
+    return place[1:] if visibility.limited_to_patients else place
 
 
 def _after_position(sort: tuple[SortKey, ...], after: Position, later: tuple[Query, ...]) -> Query:

@@ -8,24 +8,26 @@ one is repeated.  So that many can read one row, a reader writes one of several 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, Page, PermissionEpoch, Row, VersionStamp, row_order
+from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
+from fhir_server.store.logs import HEAD
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter
-from fhir_server.store.mongodb.sorting import ORDER
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, head_id, patient_counter
+from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
@@ -99,6 +101,22 @@ class MongoTransaction(MongoSnapshot):
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         await self._flush()
         return await super().references_of(type, param, visibility, among)
+
+    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
+        await self._flush()
+        return await super().types_of_unfiltered(patients)
+
+    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[docs.Document]:
+        return [*await self._aggregate(one), *await self._aggregate(other)]  # MongoDB's transactions have no $unionWith
+
+    async def _sorted_ids(
+        self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
+    ) -> list[docs.Document]:
+        parts = clause_values(type, where, visibility, sort)
+        if len(parts) < 2:
+            return await super()._sorted_ids(type, where, visibility, sort, limit, after, place)
+        found = [document for part in parts for document in await self._aggregate(part)]
+        return merged(found, visibility, sort, limit, after, place)
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         if patient not in self._epochs:
@@ -219,6 +237,17 @@ class MongoTransaction(MongoSnapshot):
         self._written.add(name)
         self._read.discard(lock("row", name))  # the write of the row's stored_at document has the same effect
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        name = docs.document_id(type, id)
+        await self._cache.get(name)
+        await self._flush()
+        count = (await self._connection.history.delete_many({"rid": name}, session=self._session)).deleted_count
+        count += (await self._connection.resources.delete_many({"_id": name}, session=self._session)).deleted_count
+        self._cache.forget(name)
+        self._note_write(name)
+        self._changed.add(lock("row", name))
+        return count
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         if (await self._cache.get(target)).existed:
             self._changed.add(lock("row", target))
@@ -259,14 +288,26 @@ class MongoTransaction(MongoSnapshot):
         if found:
             await self._connection.secrets.bulk_write([DeleteOne({"_id": record["_id"]}) for record in found], session=self._session)
 
-    async def append_log(self, log: str, lines: list[bytes]) -> None:
-        """Append lines to a log under the next numbers."""
-        name = f"journal/{log}"
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+        return False  # concurrent transactions would conflict at the head of the log
+
+    async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> None:
+        """Append entries to a log under the next numbers.  Of two transactions that do so, one is repeated."""
+        name, key = f"journal/{log}", head_id(log)
         counter = await self._connection.counters.find_one({"_id": name}, session=self._session)
         last = counter["value"] if counter else 0
+        record = await self._connection.secrets.find_one({"_id": key}, {"value": 1}, session=self._session)
+        head = record["value"] if record else None
+        lines, new_head = link(head, entries)
         self._increments[name] = len(lines)
-        documents = [{"_id": f"{name}/{n:012}", "journal": log, "n": n, "line": line} for n, line in enumerate(lines, last + 1)]
+        documents = [
+            {"_id": f"{name}/{n:012}", "journal": log, "n": n, "line": line} | ({"keys": sorted(set(entry.keys))} if entry.keys else {})
+            for n, (entry, line) in enumerate(zip(entries, lines, strict=True), last + 1)
+        ]
         await self._connection.journal.insert_many(documents, session=self._session)
+        if new_head is not None and new_head != head:
+            document = {"kind": HEAD, "key": log, "value": new_head, "expires": MAX_INSTANT, "family": ""}
+            await self._connection.secrets.replace_one({"_id": key}, document, upsert=True, session=self._session)
 
     async def _flush(self) -> None:
         """Send the rows collected so far."""

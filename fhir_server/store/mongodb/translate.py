@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_server.errors import Problem
 from fhir_server.search.filters import (
     AllOf,
     AnyOf,
@@ -38,7 +37,7 @@ TRUE: Final[Query] = {}
 FALSE: Final[Query] = {"$alwaysFalse": 1}
 
 _KIND: Final[dict[Any, str]] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
-_MAX_TEXT: Final = 8000  # characters of a text to search for inside others, because MongoDB limits patterns
+_MAX_ALTERNATIVES: Final = 1  # conditions with alternatives that the planner may begin a search with
 
 
 def both(*parts: Query) -> Query:
@@ -108,7 +107,7 @@ def _of_both(type: str, where: Filter, clause: VisibilityClause, other: Visibili
     wanted = both(_covers(type, clause, now), _covers(type, other, now), condition(type, where, other.classes))
     if clause.patients is not None and other.patients is not None and clause.patients.isdisjoint(other.patients):
         # such a row belongs to two patients, one of whom is not its first
-        wanted = both(wanted, among("others", clause.patients | other.patients))
+        wanted = both(_with_few_starts(wanted), among("others", clause.patients | other.patients))
         return () if wanted == FALSE else (AccessPath(wanted),)
     return _paths(wanted, min([*_patients(clause), *_patients(other)], key=len, default=None))
 
@@ -117,8 +116,22 @@ def _patients(clause: VisibilityClause) -> tuple[frozenset[str], ...]:
     return () if clause.patients is None else (clause.patients,)
 
 
+def _with_few_starts(wanted: Query) -> Query:
+    """Return the same query, in which the planner takes only the first alternatives as ways to begin the search.
+
+    It would try each combination of one branch of every ``$or`` that must hold, and their number grows exponentially.  It
+    does not look into ``$nor``.
+    """
+    parts = wanted.get("$and", ())
+    alternatives = [part for part in parts if part.keys() == {"$or"}][_MAX_ALTERNATIVES:]
+    if not alternatives:
+        return wanted
+    return {"$and": [{"$nor": [{"$nor": part["$or"]}]} if part in alternatives else part for part in parts]}
+
+
 def _paths(wanted: Query, patients: frozenset[str] | None) -> tuple[AccessPath, ...]:
     """Return a path to rows whose first patient is one of these, and one to rows of which one of these is another patient."""
+    wanted = _with_few_starts(wanted)
     if wanted == FALSE or (patients is not None and not patients):
         return ()
     if patients is None:
@@ -139,8 +152,8 @@ def condition(type: str, filter: Filter, classes: frozenset[int]) -> Query:
     match filter:
         case Has(param, predicate):
             return _entry(param, *_predicate_condition(predicate), classes)
-        case Present(param):
-            return either(*[_entry(param, array, TRUE, classes) for array, _ in ARRAYS.values()])
+        case Present(param, kind):
+            return _entry(param, ARRAYS[kind][0], TRUE, classes)
         case IdIs(ids):
             return among("_id", [document_id(type, id) for id in ids])
         case OfPatient(patients):
@@ -197,8 +210,6 @@ def _prefix(value: str) -> Query:
 
 
 def _contains(value: str) -> Query:
-    if len(value) > _MAX_TEXT:
-        raise Problem("invalid", f"A text to search for with :contains has at most {_MAX_TEXT} characters.")
     return {"v": {"$regex": _SPECIAL.sub(_escape, value)}} if value else {}
 
 

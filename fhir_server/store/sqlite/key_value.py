@@ -45,6 +45,10 @@ class SqliteKeyValues:
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         await self._execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
 
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+        sql = "UPDATE secret SET value = ? WHERE kind = ? AND key = ? AND value = ? RETURNING 1"
+        return bool(await self._execute(sql, (new, kind, key, old)))
+
     async def delete_family(self, family: str) -> None:
         def job(transaction: Any) -> None:
             transaction.connection.execute("DELETE FROM secret WHERE family = ? AND family <> ''", (family,))

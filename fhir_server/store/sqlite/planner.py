@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
@@ -43,6 +43,7 @@ from fhir_server.store.sqlite.translate import (
     Sql,
     both,
     class_admitted,
+    ids_array,
     parameter_number,
     predicate_condition,
 )
@@ -51,7 +52,6 @@ from fhir_server.store.sqlite.translate import (
 _PATIENT_BOUND: Final = 250  # in the ranges of patients
 _PAGE_BOUND: Final = 2000  # store-wide for a page: past it, reading rows in order finds a page sooner
 _ALL_BOUND: Final = 20_000  # store-wide for all rows
-_FEW: Final = 40  # entries store-wide that are sorted rather than read in order from each band
 _MAX_DRIVERS: Final = 24
 
 
@@ -73,7 +73,8 @@ class _Extent(Enum):
 class _Driver:
     """Index entries ``x`` of ``table`` that meet ``key``.
 
-    ``in_row_order``: ``index`` yields those of one band in the order of rows.  ``has_band``: the table has a column ``band``.
+    ``in_row_order``: ``index`` yields those of one band in the order of rows.  ``has_band``: ``index`` has the column ``band``;
+    without it, the order is that of all rows.
     """
 
     table: str
@@ -90,7 +91,6 @@ class _Start:
     condition: int
     drivers: tuple[_Driver, ...]
     is_broad: bool
-    is_unordered: bool = False  # there are few entries, so the bands are not read one by one
 
 
 _SHARED: Final = "SELECT a.rid FROM carray(?) b CROSS JOIN carray(?) p CROSS JOIN also a WHERE a.patient = p.value AND a.band = b.value"
@@ -173,8 +173,7 @@ class _Planner:
         rids = array("q", sorted([rid for rid in single if rid & bits > self.floor]))
         if rids:
             text, args = both(("r.type = ?", (self.translator.type_number,)), except_for(owner))
-            body = f"carray(?) s CROSS JOIN res r NOT INDEXED WHERE r.rid = s.value AND {text}"
-            yield AccessPath("r", "", body, (apsw.carray(rids), *args))
+            yield _path_by_rids(rids, (text, args))
 
     def _paths_in(
         self,
@@ -192,7 +191,7 @@ class _Planner:
             yield path_by_rows(except_for(owner), ranges, self.translator.type_number if is_all else None)
             return
         remaining = except_for(owner, start.condition)
-        within = replace(ranges, bands=None if start.is_unordered else self._bands_with(start.drivers, ranges))
+        within = ranges.with_bands(self._bands_with(start.drivers, ranges))
         if within.bands is not None and not within.bands:
             return
         yield from [_path_by_entries(driver, within, remaining, start.is_broad) for driver in start.drivers]
@@ -205,8 +204,8 @@ class _Planner:
         having: set[int] = set()
         for driver in drivers:
             text, args = driver.key
-            entries = f"SELECT 1 FROM {driver.table} x INDEXED BY {driver.index} WHERE {text} AND x.band = b.value"
-            found = self.reader.rows(f"SELECT b.value FROM carray(?) b WHERE EXISTS ({entries})", (apsw.carray(bands), *args))
+            entries = f"SELECT 1 FROM {driver.table} x INDEXED BY {driver.index} WHERE {text} AND x.band = b.value LIMIT 1"
+            found = self.reader.rows(f"SELECT b.value FROM carray(?) b WHERE ({entries})", (apsw.carray(bands), *args))
             having.update([band for (band,) in found])
         return array("q", sorted(having))
 
@@ -226,11 +225,11 @@ class _Planner:
         text, args = wanted
         body = f"carray(?) i CROSS JOIN res r INDEXED BY res_id WHERE r.type = ? AND r.id = i.value AND r.rid & ? > ? AND {text}"
         bits = place_bits(self.visibility)
-        return AccessPath("r", "", body, (apsw.carray(tuple(part.ids)), self.translator.type_number, bits, self.floor, *args))
+        return AccessPath("r", "", body, (ids_array(part.ids), self.translator.type_number, bits, self.floor, *args))
 
     def _start(self, needed: Sequence[Filter], clause: VisibilityClause, ranges: RidRanges, *, is_all: bool) -> _Start | None:
         """Choose the entries to start from; None to start from the rows."""
-        options = [(index, option) for index, part in enumerate(needed) if (option := self._option(part, clause.classes))]
+        options = [(index, option) for index, part in enumerate(needed) if (option := self._option(part, clause.classes, is_all=is_all))]
         is_storewide = ranges.starts is None
         if not is_storewide:
             options = [(index, option) for index, option in options if _is_in_row_order(option)]
@@ -239,17 +238,15 @@ class _Planner:
         if not options:
             return None
         finds_all = self.extent is _Extent.ALL
-        counted = replace(ranges, bands=None) if is_all else ranges
         if len(options) == 1 and _is_in_row_order(options[0][1]) and not (finds_all and is_storewide):
-            is_few = is_all and sum([self._count_entries(driver, counted, _FEW) for driver in options[0][1]]) < _FEW
-            return _Start(*options[0], is_broad=False, is_unordered=is_few)
+            return _Start(*options[0], is_broad=False)
         bound = _PATIENT_BOUND if not is_storewide else _ALL_BOUND if finds_all else _PAGE_BOUND
-        sizes = [sum(self._count_entries(driver, counted, bound) for driver in option) for _, option in options]
+        sizes = [sum(self._count_entries(driver, ranges, bound) for driver in option) for _, option in options]
         best = min(range(len(options)), key=lambda index: (sizes[index], not _is_in_row_order(options[index][1])))
         is_broad = is_storewide and sizes[best] >= bound
         if is_broad and not finds_all and not _is_in_row_order(options[best][1]):
             return None
-        return _Start(*options[best], is_broad=is_broad, is_unordered=is_all and (finds_all or sizes[best] < _FEW))
+        return _Start(*options[best], is_broad=is_broad)
 
     def _count_entries(self, driver: _Driver, ranges: RidRanges, bound: int) -> int:
         """Return the number of entries, counted up to ``bound``."""
@@ -258,17 +255,17 @@ class _Planner:
         sql = f"SELECT count(*) FROM (SELECT 1 FROM {front}{driver.table} x INDEXED BY {driver.index} WHERE {text} LIMIT ?)"
         return int(self.reader.rows(sql, (*front_args, *args, bound))[0][0])
 
-    def _option(self, part: Filter, classes: frozenset[int]) -> tuple[_Driver, ...] | None:
+    def _option(self, part: Filter, classes: frozenset[int], *, is_all: bool) -> tuple[_Driver, ...] | None:
         """Return drivers that together yield every row that meets ``part``; None if there are none, or too many."""
         if isinstance(part, Has):
-            driver = self._driver(part, classes)
+            driver = self._driver(part, classes, is_all=is_all)
             return (driver,) if driver else None
         if isinstance(part, AnyOf) and 0 < len(part.parts) <= _MAX_DRIVERS:
-            drivers = [self._driver(inner, classes) if isinstance(inner, Has) else None for inner in part.parts]
+            drivers = [self._driver(inner, classes, is_all=is_all) if isinstance(inner, Has) else None for inner in part.parts]
             return tuple([driver for driver in drivers if driver]) if all(drivers) else None
         return None
 
-    def _driver(self, part: Has, classes: frozenset[int]) -> _Driver | None:
+    def _driver(self, part: Has, classes: frozenset[int], *, is_all: bool) -> _Driver | None:
         predicate = part.predicate
         kind = KIND_OF[type(predicate)]
         names = self.translator.names
@@ -279,8 +276,15 @@ class _Planner:
         key = both(("x.param = ?", (number,)), bounds, predicate_condition(predicate, names), class_admitted("x", classes))
         in_row_order = isinstance(predicate, TokenIs) or (isinstance(predicate, RefersTo) and len(predicate.targets) == 1)
         table = TABLES[kind][0]
+        if is_all and kind in BANDED:
+            return _Driver(table, f"{table}_rows", key, in_row_order, has_band=False)
         index = "dat_lo" if isinstance(predicate, DateIs) and predicate.prefix in ("lt", "le") else f"{table}_value"
         return _Driver(table, index, key, in_row_order, kind in BANDED)
+
+
+def _path_by_rids(rids: array[int], wanted: Sql) -> AccessPath:
+    text, args = both(("r.rid = s.value", ()), wanted)
+    return AccessPath("r", "", f"carray(?) s CROSS JOIN res r NOT INDEXED WHERE {text}", (apsw.carray(rids), *args))
 
 
 def _path_by_entries(driver: _Driver, ranges: RidRanges, wanted: Sql, is_broad: bool) -> AccessPath:

@@ -67,6 +67,10 @@ class RidRanges:
         """The number of the patient if all these rows belong to one patient as the first, else None."""
         return self.starts[0] >> PATIENT_BITS if self.starts is not None and len(self.starts) == 1 and self.width else None
 
+    def with_bands(self, bands: array[int] | None) -> RidRanges:
+        """Return the same ranges in these bands."""
+        return RidRanges(bands, self.starts, self.width, self.floor)
+
     def on(self, alias: str, *, has_band: bool = True) -> tuple[str, tuple[Any, ...], Sql]:
         """Return tables to put in front, their arguments, and the condition on ``alias``.
 

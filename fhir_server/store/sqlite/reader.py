@@ -1,4 +1,4 @@
-"""Reads the SQLite store: one consistent snapshot on one connection, which never suspends."""
+"""Reads the SQLite store: one consistent snapshot on one connection, whose methods never suspend."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import apsw
 
+from fhir_server import budget
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search import match
@@ -20,14 +21,14 @@ from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, 
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
-from fhir_server.store.sqlite import planner
+from fhir_server.store.sqlite import logs, planner
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
-from fhir_server.store.sqlite.schema import PATIENT_BITS, SEQUENCE
+from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
 from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
-SECONDS: Final = 2.0  # time limit of one statement: reads run in the event loop and block other requests
+SECONDS: Final = 2.0  # time limit of one statement
 _STEPS: Final = 20_000  # instructions of SQLite's virtual machine between two checks of the time limit
 
 READ: Final = f"SELECT {rows_.COLUMNS} FROM res r WHERE r.type = ? AND r.id = ?"
@@ -61,10 +62,13 @@ _VERSION: Final = itemgetter(1)
 _HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <= ?"
 _HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
 # one index lookup for each band, however many rows the patient has
+# With EXISTS, SQLite joins the tables and reads all rows of a band.
 _TYPES: Final = (
-    "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ?)"
+    "SELECT DISTINCT b.type FROM band b"
+    " WHERE (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ? LIMIT 1)"
 )
-_TYPES_ALSO: Final = "SELECT DISTINCT b.type FROM band b WHERE EXISTS (SELECT 1 FROM also a WHERE a.patient = ? AND a.band = b.n)"
+_TYPES_ALSO: Final = "SELECT DISTINCT b.type FROM band b WHERE (SELECT 1 FROM also a WHERE a.patient = ? AND a.band = b.n LIMIT 1)"
+_LARGE: Final = 1024 * 1024  # bytes of a page from which on the room in the answer is checked
 _COUNT_UP_TO: Final = 500  # rows of one patient that a search finds at once, so that it need not be repeated for the total
 _EPOCH: Final = (
     "SELECT (SELECT value FROM counter WHERE name = 'security'), coalesce((SELECT stamp FROM patient WHERE id = ?), 0), "
@@ -72,25 +76,53 @@ _EPOCH: Final = (
 )
 
 
+class TakesLongError(Exception):
+    """A read was not done when it had to be, by ``inline_until``."""
+
+
 class SqliteSnapshot:
-    """See :class:`fhir_server.store.Snapshot`.  Raises Problem ``busy`` if a statement takes longer than ``seconds``."""
+    """See :class:`fhir_server.store.Snapshot`.
+
+    Raises Problem ``busy`` if a statement takes longer than ``seconds``, and ``too_costly`` if the request's budget is used up.
+    ``inline_until`` is the time by which reads must be done, on the clock of :func:`time.monotonic`.
+    """
 
     def __init__(self, connection: apsw.Connection, names: Names, *, seconds: float = SECONDS) -> None:
         self.connection = connection
         self.names = names
         self._seconds = seconds
         self._deadline = inf
+        self.inline_until = inf
         connection.set_progress_handler(lambda: monotonic() > self._deadline, _STEPS)
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Run a reading statement and return all its rows.  Raises Problem ``busy`` if it takes too long."""
-        self._deadline = monotonic() + self._seconds
+        """Run a reading statement and return all its rows.
+
+        Raises Problem ``busy`` or ``too_costly`` if it takes too long, or TakesLongError.
+        """
+        spending = budget.current()
+        self._begin(spending)
         try:
             return self.connection.execute(sql, args).fetchall()
         except apsw.InterruptError:
-            raise Problem("busy", "The search takes too long. Narrow it, or try again later.") from None
+            raise self._interrupted(spending) from None
         finally:
             self._deadline = inf
+
+    def _begin(self, spending: budget.Budget | None) -> None:
+        """Set the time limit of the next statement: its own, the rest of the request's budget, the time for reads on this thread."""
+        now = monotonic()
+        if now > self.inline_until:
+            raise TakesLongError
+        seconds = self._seconds if spending is None else min(self._seconds, spending.remaining())
+        self._deadline = min(now + seconds, self.inline_until)
+
+    def _interrupted(self, spending: budget.Budget | None) -> Exception:
+        if monotonic() > self.inline_until:
+            return TakesLongError()
+        if spending is not None:
+            spending.remaining()
+        return Problem("busy", "The search takes too long. Narrow it, or try again later.")
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         found = self._admitted_by_labels(READ, visibility, (self.names.number("type:" + type), id))
@@ -175,8 +207,23 @@ class SqliteSnapshot:
         if not rids:
             return ()
         names = self.names
-        found = self.rows(_FETCH, (apsw.carray(array("q", rids)),))
-        return tuple([rows_.decode_row(type, values[0], values[1:], names) for values in found])
+        rows: list[Row] = []
+        size = 0
+        spending = budget.current()
+        self._begin(spending)
+        try:
+            # One by one: bodies that do not fit into the answer are not read.
+            for values in self.connection.execute(_FETCH, (apsw.carray(array("q", rids)),)):
+                row = rows_.decode_row(type, values[0], values[1:], names)
+                rows.append(row)
+                size += len(row.body)
+                if spending is not None and size > _LARGE:
+                    spending.require_room(size)
+        except apsw.InterruptError:
+            raise self._interrupted(spending) from None
+        finally:
+            self._deadline = inf
+        return tuple(rows)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
         paths = planner.access_paths_of_all(FilterTranslator(type, self.names), where, visibility, self)
@@ -291,6 +338,9 @@ class SqliteSnapshot:
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return PermissionEpoch(*self.rows(_EPOCH, (patient,))[0])
+
+    async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
+        return logs.lines_before(self, log, key, MAX_RID if before is None else before, limit)
 
 
 @lru_cache(512)

@@ -10,7 +10,8 @@ import apsw
 import msgspec
 
 from fhir_server.errors import Problem
-from fhir_server.store import IndexedRow, Row, row_order
+from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
+from fhir_server.store.sqlite import logs
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import BANDED, COLUMNS, KINDS, TABLES, IndexRows
@@ -59,6 +60,7 @@ class SqliteTransaction(SqliteSnapshot):
     """See :class:`fhir_server.store.Transaction`."""
 
     _began = _sequence = 0
+    logged: list[tuple[str, LogEntry, LinkEntries]]  # by the jobs of this transaction
 
     def _query(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
@@ -230,6 +232,20 @@ class SqliteTransaction(SqliteSnapshot):
         """Store the current version again after it, or a version before it, was relabeled."""
         self._replace_current(type, current, row, entries, self._first_stored(type, row, current.stored), current.stored)
 
+    async def erase_unfiltered(self, type: str, id: str) -> int:
+        self.connection.execute("PRAGMA secure_delete = ON").fetchall()  # overwrites what is deleted
+        key = self.names.number("type:" + type), id
+        current = [rid for (rid,) in self._query("SELECT rid FROM res WHERE type = ? AND id = ?", key)]
+        past = [-number for (number,) in self._query("SELECT n FROM past WHERE type = ? AND id = ?", key)]
+        for rid in [*current, *past]:
+            for table, _ in TABLES.values():
+                self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+        for rid in current:
+            for table in ("body", "also", "res"):
+                self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+        self.connection.execute("DELETE FROM past WHERE type = ? AND id = ?", key)
+        return len(current) + len(past)
+
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
         inner = "SELECT rid FROM ref WHERE target = ?"  # a negative rid is minus the number of a past version
         args: tuple[Any, ...] = (target,)
@@ -257,10 +273,17 @@ class SqliteTransaction(SqliteSnapshot):
     def begin(self) -> None:
         """Begin a transaction.  The writers of other processes wait until it ends."""
         self.connection.execute("BEGIN IMMEDIATE")
+        self.logged = []
         self._began = self._sequence = int(self.connection.execute("SELECT value FROM counter WHERE name = 'sequence'").get)
 
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+        self.logged.append((log, entry, link))
+        return True
+
     def commit(self) -> None:
-        """Commit the transaction, durably."""
+        """Append what was logged, and commit the transaction, durably."""
+        if self.logged:
+            logs.append(self, self.logged)
         if self._sequence != self._began:
             self.connection.execute("UPDATE counter SET value = ? WHERE name = 'sequence'", (self._sequence,))
         self.connection.execute("COMMIT")

@@ -81,12 +81,27 @@ def of_row(table: str, alias: str) -> str:
 
 def among(column: str, values: Iterable[str] | array[int]) -> Sql:
     """Return the condition that the column holds one of these."""
-    listed = values if isinstance(values, array) else tuple(values)
+    if isinstance(values, array):
+        return _among(column, values)
+    listed = tuple(values)
+    unlistable = [value for value in listed if "\0" in value]
+    if unlistable:
+        listed = tuple([value for value in listed if "\0" not in value])
+        return either(_among(column, listed), *[(f"{column} = ?", (value,)) for value in unlistable])
+    return _among(column, listed)
+
+
+def _among(column: str, listed: tuple[str, ...] | array[int]) -> Sql:
     if not listed:
         return FALSE
     if len(listed) == 1:
         return f"{column} = ?", (listed[0],)
     return f"{column} IN (SELECT value FROM carray(?))", (apsw.carray(listed),)
+
+
+def ids_array(ids: Iterable[str]) -> Any:
+    """Return logical ids as a table.  A text with U+0000, which carray does not take, is no id of a row."""
+    return apsw.carray(tuple([id for id in ids if "\0" not in id]) or ("",))
 
 
 @lru_cache(512)
@@ -127,8 +142,8 @@ class FilterTranslator:
                 if kind is None:
                     raise TypeError(f"not a predicate: {predicate!r}")
                 return self._entry(param, kind, predicate_condition(predicate, self.names), classes)
-            case Present(param):
-                return either(*[self._entry(param, kind, TRUE, classes) for kind in TABLES])
+            case Present(param, kind):
+                return self._entry(param, kind, TRUE, classes)
             case IdIs(ids):
                 return among("r.id", ids)
             case OfPatient(patients):

@@ -43,6 +43,12 @@ UPDATE tok SET band = (SELECT r.band FROM res r WHERE r.rid = tok.rid);
 UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid >= 0;
 """
 
+# What schema 3 added.
+_ROWS: Final = """
+CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
+CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
+"""
+
 _CURRENT: Final = "SELECT 'res', rid, rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
 _VERSIONS: Final = f"SELECT 'past', n, rid, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
 _WITH_HISTORY: Final = "SELECT type, id FROM res WHERE extra IS NOT NULL UNION SELECT type, id FROM past"
@@ -50,7 +56,7 @@ _UPDATES: Final = {"res": "UPDATE res SET extra = ? WHERE rid = ?", "past": "UPD
 
 
 class _FormerExtra(msgspec.Struct, array_like=True):
-    """The ``extra`` column before schema 3; ``version_digests`` of all versions up to this one."""
+    """The ``extra`` column before schema 4; ``version_digests`` of all versions up to this one."""
 
     patients: tuple[str, ...] | None
     labeled_elements: msgspec.Raw
@@ -60,7 +66,7 @@ class _FormerExtra(msgspec.Struct, array_like=True):
 
 
 class _Extra(msgspec.Struct, array_like=True):
-    """The ``extra`` column since schema 3."""
+    """The ``extra`` column since schema 4."""
 
     patients: tuple[str, ...] | None
     labeled_elements: msgspec.Raw
@@ -77,8 +83,12 @@ def _add_bands(connection: apsw.Connection) -> None:
     connection.execute(_TO_BANDS).fetchall()
 
 
+def _add_row_indexes(connection: apsw.Connection) -> None:
+    connection.execute(_ROWS).fetchall()
+
+
 def _summarize_histories(connection: apsw.Connection) -> None:
-    """Schema 3: each version has its own digest and a summary of those before it."""
+    """Each version has its own digest and a summary of those before it."""
     names = Names(connection)
     for key in connection.execute(_WITH_HISTORY).fetchall():
         _summarize(connection, names, connection.execute(_VERSIONS, key).fetchall())
@@ -100,5 +110,5 @@ def _summarize(connection: apsw.Connection, names: Names, versions: Sequence[tup
             connection.execute(_UPDATES[table], (_encode(new), key))
 
 
-STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _summarize_histories}
+STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories}
 """By schema: what turns a file of the schema before it into one of this schema."""

@@ -90,11 +90,9 @@ class Writer:
             outcomes = [self._run_in_savepoint(job, future) for job, _, future in batch]
             self._transaction.commit()
             return outcomes
-        except (apsw.Error, _TransactionLostError) as error:
+        except Exception as error:  # also of the function that links log entries; the thread must not end
             self._roll_back()
-            problem = Problem("busy", "Nothing can be written at the moment. Try again later.")
-            problem.__cause__ = error
-            return [(future, None, problem) for _, _, future in batch]
+            return [(future, None, _problem(error)) for _, _, future in batch]
 
     def _run_single(self, job: Job, _: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> _Outcome:
         """Run the only job of a commit without a savepoint, whose journal would double the cost of a large job."""
@@ -108,6 +106,7 @@ class Writer:
 
     def _run_in_savepoint(self, job: Job, future: asyncio.Future[Any]) -> _Outcome:
         self._connection.execute("SAVEPOINT job")
+        logged = len(self._transaction.logged)
         try:
             result = job(self._transaction)
         except BaseException as error:
@@ -115,6 +114,7 @@ class Writer:
                 raise _TransactionLostError from error
             self._connection.execute("ROLLBACK TO job")
             self._connection.execute("RELEASE job")
+            del self._transaction.logged[logged:]
             self._names.forget()
             return future, None, error
         self._connection.execute("RELEASE job")
@@ -124,6 +124,15 @@ class Writer:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._names.forget()
+
+
+def _problem(error: Exception) -> Exception:
+    """What the jobs of a failed commit raise."""
+    if not isinstance(error, apsw.Error | _TransactionLostError):
+        return error
+    problem = Problem("busy", "Nothing can be written at the moment. Try again later.")
+    problem.__cause__ = error
+    return problem
 
 
 def as_plain_job(job: Callable[[Transaction], Awaitable[T]]) -> Job:

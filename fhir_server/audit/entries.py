@@ -1,0 +1,60 @@
+"""Builds the entries of the audit log from requests and security events.
+
+An entry is ``{"event": AuditEvent, "shown": {patient: [Type/id, ...]}}``: of each patient, the rows that the answer showed.  It is
+found by the patients and the user that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fhir_server.audit.request_events import audit_event
+from fhir_server.audit.security_events import security_event
+from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.smart.core.security_events import SecurityEvent
+from fhir_server.store import LogEntry
+
+_MOST_ROWS: Final = 10_000  # of one request; of more rows, only the patients are recorded
+
+
+def request_entry(request: Request, context: AuditContext, status: int, policy: str) -> LogEntry:
+    """The entry of a request answered with an HTTP ``status`` under the policy with this digest."""
+    event = audit_event(request, context, status, policy)
+    if not context.shown or len(context.shown) > _MOST_ROWS:
+        return _entry({"event": event})
+    shown: dict[str, dict[str, None]] = {}
+    for patients, type, id in context.shown:
+        for patient in patients:
+            shown.setdefault(patient, {})[f"{type}/{id}"] = None
+    return _entry({"event": event, "shown": {patient: list(rows) for patient, rows in shown.items()}})
+
+
+def security_entry(event: SecurityEvent, at: int, policy: str) -> LogEntry:
+    """The entry of a security event at an instant (microseconds since 1970 UTC)."""
+    return _entry({"event": security_event(event, at, policy)})
+
+
+def _entry(members: Mapping[str, Any]) -> LogEntry:
+    return LogEntry(msgspec.json.encode(members), keys(members["event"]))
+
+
+def keys(event: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of an entry with this AuditEvent: each patient that it names, alone and with the user that asked."""
+    agents, entities = event["agent"], event.get("entity", ())
+    named = [agent["who"].get("reference", "") for agent in agents if "who" in agent]
+    named += [entity["what"].get("reference", "") for entity in entities if "what" in entity]
+    patients = dict.fromkeys(name for name in named if name.startswith("Patient/"))
+    user = agents[0].get("altId", "")
+    return tuple(key for patient in patients for key in (patient, f"user/{user}/{patient}"))
+
+
+def keys_of_line(line: bytes) -> tuple[str, ...]:
+    """The keys of the entry from which a line was made; none of a line of another form, or of an earlier version of the program."""
+    try:
+        members = msgspec.json.decode(line)
+        return keys(members["event"]) if "mac" in members else ()
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, IndexError):
+        return ()

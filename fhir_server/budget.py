@@ -1,0 +1,232 @@
+"""What one request may spend: seconds of work, rows and bytes.  All entries of a batch or transaction share one budget.
+
+Work is what keeps others from being served: steps in the event loop, jobs in other threads and processes, and statements of
+the store.  Waiting costs nothing.  Only the caller's own request and the rows that the caller sees are counted, so that a
+budget tells nothing about hidden data.
+
+:func:`metered` runs a request on its budget and makes it the current one; stores and Views find it with :func:`current`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import inf
+from time import perf_counter
+from typing import Any, Final, NamedTuple, TypeVar
+
+from fhir_server.errors import Problem
+
+S = TypeVar("S")
+T = TypeVar("T")
+SLICE: Final = 0.01  # seconds that a request works in the event loop before it lets others go on
+_TOGETHER: Final = 50  # items of a list between two looks at the clock
+
+
+class BudgetLimits(NamedTuple):
+    """The largest amounts that a request may spend."""
+
+    seconds: float = inf
+    rows: float = inf
+    size: float = inf
+
+
+class _Spent:
+    """What has been spent, on all threads.  ``size`` is part of what the client's requests hold together."""
+
+    __slots__ = ("held", "rows", "seconds", "size")
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.seconds, self.rows, self.size = 0.0, 0, 0
+
+
+class Held:
+    """The bytes of one client's answers that are being made or sent."""
+
+    __slots__ = ("__weakref__", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
+class Budget:
+    """The budget of one request.
+
+    ``held``       what the client's requests hold together
+    ``next_turn``  waits until the request may go on; by default, others go on once
+    ``may_wait``   whether this part of the work runs in the event loop, where others wait
+    """
+
+    __slots__ = ("_began", "_limits", "_may_wait", "_next_turn", "_spent")
+
+    def __init__(
+        self,
+        limits: BudgetLimits,
+        next_turn: Callable[[], Awaitable[None]] | None = None,
+        spent: _Spent | None = None,
+        *,
+        held: Held | None = None,
+        may_wait: bool = True,
+    ) -> None:
+        self._next_turn = next_turn
+        self._limits = limits
+        self._spent = spent or _Spent(held or Held())
+        self._may_wait = may_wait
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """Begin a step of work."""
+        self._began = perf_counter()
+
+    def end(self) -> None:
+        """End the step, and charge its time."""
+        if self._began is not None:
+            self._spent.seconds += perf_counter() - self._began
+            self._began = None
+
+    def charge(self, seconds: float) -> None:
+        """Charge work that was done elsewhere: by another process, or by a database."""
+        self._spent.seconds += seconds
+
+    def in_thread(self) -> Budget:
+        """The same budget for a part of the work in another thread, which cannot let others go on."""
+        return Budget(self._limits, spent=self._spent, may_wait=False)
+
+    def remaining(self) -> float:
+        """The seconds of work that remain.  Raises Problem ``too_costly`` if none do."""
+        running = perf_counter() - self._began if self._began is not None else 0.0
+        remaining = self._limits.seconds - self._spent.seconds - running
+        if remaining <= 0:
+            raise Problem("too_costly", f"This request has used up its {self._limits.seconds:g} seconds of work. Ask for less at once.")
+        return remaining
+
+    def take(self, rows: int, size: int) -> None:
+        """Charge rows for the answer and the bytes of their bodies.  Raises Problem ``too_costly`` if any limit is reached."""
+        self.remaining()
+        spent = self._spent
+        spent.rows += rows
+        spent.size += size
+        spent.held.size += size
+        if spent.rows > self._limits.rows:
+            raise Problem("too_costly", f"This request has used up its {self._limits.rows} resources. Ask for less at once.")
+        if spent.held.size > self._limits.size:
+            raise Problem("too_costly", f"The resources of the answer exceed {self._limits.size} bytes. Ask for less at once.")
+
+    def release(self) -> None:
+        """The answer has been sent, or there is none: the client's next requests may hold as much."""
+        self._spent.held.size -= self._spent.size
+        self._spent.size = 0
+
+    def require_room(self, size: int) -> None:
+        """Require that a body of this size, or several, can still be part of the answer.  Raises Problem ``too_costly``."""
+        if self._spent.held.size + size > self._limits.size:
+            self.take(0, size)
+
+    async def give_way(self) -> None:
+        """Let others go on if this step of work has taken its share.  Raises Problem ``too_costly`` if the time is used up."""
+        if self._began is not None and perf_counter() - self._began > SLICE:
+            self.remaining()
+            await self.pause()
+
+    async def pause(self) -> None:
+        """Let others go on."""
+        if not self._may_wait:
+            return
+        if self._next_turn is None:
+            await asyncio.sleep(0)
+        else:
+            await self._next_turn()
+
+
+_current: ContextVar[Budget | None] = ContextVar("budget", default=None)
+
+
+def current() -> Budget | None:
+    """The budget of the request that is being handled; None outside of requests, where nothing is limited."""
+    return _current.get()
+
+
+async def give_way() -> None:
+    """Let others go on if the current request has taken its share."""
+    if (budget := _current.get()) is not None:
+        await budget.give_way()
+
+
+async def each(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """The results of the function for each item.  Lets others go on now and then if there are many items."""
+    if len(items) <= _TOGETHER:
+        return [function(item) for item in items]
+    results: list[T] = []
+    for start in range(0, len(items), _TOGETHER):
+        results += [function(item) for item in items[start : start + _TOGETHER]]
+        await give_way()
+    return results
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """A part of the work during which the current request lets nobody go on."""
+    budget = _current.get()
+    token = _current.set(budget and budget.in_thread())
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def on_account(job: Callable[..., T]) -> Callable[..., T]:
+    """Return the job for another thread, where it spends from the budget of the current request."""
+    budget = _current.get()
+    if budget is None:
+        return job
+    part = budget.in_thread()
+
+    def run(*args: Any) -> T:
+        token = _current.set(part)
+        part.begin()
+        try:
+            return job(*args)
+        finally:
+            part.end()
+            _current.reset(token)
+
+    return run
+
+
+async def metered(work: Coroutine[Any, Any, T], budget: Budget) -> T:
+    """Run ``work`` on this budget, which is the current one meanwhile."""
+    token = _current.set(budget)
+    try:
+        result: T = await _Steps(work, budget)
+        return result
+    finally:
+        _current.reset(token)
+
+
+class _Steps:
+    """Awaits a coroutine and charges the time of each of its steps in the event loop."""
+
+    __slots__ = ("_budget", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, Any], budget: Budget) -> None:
+        self._work = work
+        self._budget = budget
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        budget, step = self._budget, self._work.send
+        argument: Any = None
+        while True:
+            budget.begin()
+            try:
+                waits_for = step(argument)
+            except StopIteration as finished:
+                return finished.value
+            finally:
+                budget.end()
+            try:
+                argument, step = (yield waits_for), self._work.send
+            except BaseException as error:
+                argument, step = error, self._work.throw

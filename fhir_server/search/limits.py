@@ -1,0 +1,41 @@
+"""Bounds of a search, the same for every store: what is past them is refused with one text and never reaches a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from fhir_server.errors import Problem
+from fhir_server.search.escaping import split
+from fhir_server.search.filters import AllOf, Filter
+
+MAX_PAIRS: Final = 200
+MAX_VALUES: Final = 500
+MAX_CONDITIONS: Final = 30
+"""Different conditions that must all hold.  A database weighs the ways to begin a search, and their number grows with each."""
+MAX_SORT_KEYS: Final = 10
+MAX_CONTAINED: Final = 8000
+"""Characters of a text to look for inside others."""
+
+
+def require_searchable(pairs: Sequence[tuple[str, str]]) -> None:
+    """Require that the parameters of a search are not too many and contain no U+0000.  Raises Problem ``invalid``."""
+    if len(pairs) > MAX_PAIRS:
+        raise Problem("invalid", f"A search may have at most {MAX_PAIRS} parameters.")
+    if sum(len(split(value, ",")) for _, value in pairs) > MAX_VALUES:
+        raise Problem("invalid", f"A search may have at most {MAX_VALUES} values.")
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise Problem("invalid", "A search parameter contains the character U+0000, which no element of a resource may contain.")
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of up to nine digits is; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def all_of(conditions: Iterable[Filter]) -> AllOf:
+    """The condition that all of these hold, each once.  Raises Problem ``invalid`` for too many."""
+    different = tuple(dict.fromkeys(conditions))
+    if len(different) > MAX_CONDITIONS:
+        raise Problem("invalid", f"A search may have at most {MAX_CONDITIONS} different conditions.")
+    return AllOf(different)

@@ -1,0 +1,32 @@
+"""Append-only logs: their entries, and how the lines of a log are linked when they are stored.
+
+A store appends entries in a transaction of its own or with other writes.  In that transaction it passes the log's head and the
+new entries to a function of the log's owner, which returns the lines to store and the new head.  So the lines of several
+processes form one chain.  The head is a key-value record of kind :data:`HEAD`, with the log's name as its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+HEAD: Final = "log-head"
+AUDIT_LOG: Final = "audit"
+
+
+class LogEntry(NamedTuple):
+    """What a line is made from.  ``keys``: texts by which the line can be found (:meth:`Snapshot.log_lines_unfiltered`)."""
+
+    text: bytes
+    keys: tuple[str, ...] = ()
+
+
+LinkEntries = Callable[[bytes | None, Sequence[LogEntry]], tuple[Sequence[bytes], bytes | None]]
+"""From the head of a log (None: it has none) and new entries to one line for each entry, and the new head.
+
+It may be called on any thread, and more than once for the same entries."""
+
+
+def unlinked(head: bytes | None, entries: Sequence[LogEntry]) -> tuple[Sequence[bytes], bytes | None]:
+    """Each entry's text is its line; the log has no head."""
+    return [entry.text for entry in entries], head

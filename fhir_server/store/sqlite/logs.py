@@ -1,0 +1,49 @@
+"""Logs in SQLite: lines are numbered in the order of their commits, in whichever process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from fhir_server.clock import MAX_INSTANT
+from fhir_server.store.logs import HEAD, LinkEntries, LogEntry
+
+if TYPE_CHECKING:
+    from fhir_server.store.sqlite.reader import SqliteSnapshot
+
+_HEAD: Final = "SELECT value FROM secret WHERE kind = ? AND key = ?"
+_SET_HEAD: Final = "INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, '')"
+_LINES: Final = "SELECT n, line FROM journal WHERE journal = (SELECT n FROM name WHERE text = ?) AND n < ? ORDER BY n DESC LIMIT ?"
+_LINES_OF_KEY: Final = (
+    "SELECT j.n, j.line FROM log_key k, journal j WHERE k.journal = (SELECT n FROM name WHERE text = ?) AND k.key = ? AND k.n < ?"
+    " AND j.n = k.n ORDER BY k.n DESC LIMIT ?"
+)
+
+
+def append(transaction: SqliteSnapshot, logged: Iterable[tuple[str, LogEntry, LinkEntries]]) -> None:
+    """Append these entries to their logs.  Raises what their functions raise."""
+    groups: dict[tuple[str, LinkEntries], list[LogEntry]] = {}
+    for log, entry, link in logged:
+        groups.setdefault((log, link), []).append(entry)
+    for (log, link), entries in groups.items():
+        _append(transaction, log, entries, link)
+
+
+def _append(transaction: SqliteSnapshot, log: str, entries: list[LogEntry], link: LinkEntries) -> None:
+    connection, number = transaction.connection, transaction.names.intern("journal:" + log)
+    head: bytes | None = connection.execute(_HEAD, (HEAD, log)).get
+    lines, new_head = link(head, entries)
+    connection.executemany("INSERT INTO journal(journal, line) VALUES (?, ?)", [(number, line) for line in lines])
+    first = connection.last_insert_rowid() - len(lines) + 1  # AUTOINCREMENT: no other transaction numbers lines meanwhile
+    keys = [(number, key, n) for n, entry in enumerate(entries, first) for key in dict.fromkeys(entry.keys)]
+    if keys:
+        connection.executemany("INSERT INTO log_key VALUES (?, ?, ?)", keys)
+    if new_head is not None and new_head != head:
+        connection.execute(_SET_HEAD, (HEAD, log, new_head, MAX_INSTANT))
+
+
+def lines_before(snapshot: SqliteSnapshot, log: str, key: str | None, before: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+    """See :meth:`fhir_server.store.Snapshot.log_lines_unfiltered`."""
+    name = "journal:" + log
+    rows = snapshot.rows(_LINES, (name, before, limit)) if key is None else snapshot.rows(_LINES_OF_KEY, (name, key, before, limit))
+    return tuple((n, line) for n, line in rows)

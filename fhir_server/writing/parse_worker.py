@@ -1,0 +1,123 @@
+"""A process that parses and validates large bodies, so that the server's process goes on answering.
+
+Run with ``python -m fhir_server.writing.parse_worker``.  It reads messages from its standard input and answers each on its
+standard output, until the input ends, as it does when the server ends in any way.  A message is MessagePack with its length
+(8 bytes, big-endian) before it.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+from typing import Any, Literal, NoReturn
+
+import msgspec
+
+from fhir_server import jsontext
+from fhir_server.errors import Problem, ProblemKind
+from fhir_server.writing.draft import Draft, parse_draft
+
+LENGTH_BYTES = 8
+
+
+class Task(msgspec.Struct):
+    """What to do with a text.
+
+    ``draft``    parse and validate a resource; the other fields are the arguments of :func:`~fhir_server.writing.draft.parse_draft`
+    ``entries``  parse a Bundle, and separate its entries from the rest
+    ``seconds``  the CPU time that this may take
+    """
+
+    job: Literal["draft", "entries"]
+    text: bytes
+    seconds: float
+    type: str | None = None
+    base: str = ""
+    conditional: bool = False
+
+
+class ParsedIssue(msgspec.Struct):
+    """An issue of a Problem."""
+
+    code: str
+    text: str
+    expression: tuple[str, ...]
+    severity: str
+
+
+class Parsed(msgspec.Struct):
+    """The result of a task: a Problem, or the texts of a valid resource's members, or those of a Bundle's entries."""
+
+    seconds: float = 0.0
+    problem: ProblemKind | None = None
+    message: str = ""
+    issues: list[ParsedIssue] = []
+    type: str = ""
+    parts: dict[str, bytes] = {}
+    references: list[str] = []
+    entries: list[bytes] = []
+
+
+class _OutOfTimeError(Exception):
+    """The task has used up its CPU time."""
+
+
+def run(task: Task) -> Parsed:
+    """Do the task, in its CPU time.  A Problem is part of the result."""
+    began = _cpu_seconds()
+    signal.signal(signal.SIGPROF, _out_of_time)
+    signal.setitimer(signal.ITIMER_PROF, task.seconds)
+    try:
+        parsed = _of_draft(parse_draft(task.text, task.type, base=task.base, conditional=task.conditional)) if task.job == "draft" else (
+            _entries(task.text)
+        )  # fmt: skip
+    except Problem as problem:
+        issues = [ParsedIssue(issue.code, issue.text, issue.expression, issue.severity) for issue in problem.issues]
+        parsed = Parsed(problem=problem.kind, message=str(problem), issues=issues)
+    except _OutOfTimeError:
+        parsed = Parsed(problem="too_costly", message="The body takes too long to validate. Send less at once.")
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    parsed.seconds = _cpu_seconds() - began
+    return parsed
+
+
+def _of_draft(draft: Draft) -> Parsed:
+    return Parsed(type=draft.type, parts=dict(draft.parts), references=sorted(draft.references))
+
+
+def _entries(text: bytes) -> Parsed:
+    """The entries of a Bundle, and its other members.  A text that is no such Bundle has its members only."""
+    value = jsontext.parse(text)
+    if not isinstance(value, dict):
+        return Parsed()
+    is_list = isinstance(value.get("entry"), list)
+    del value
+    parts = jsontext.members(text)
+    entries = jsontext.items(parts.pop("entry")) if is_list else []
+    return Parsed(parts=parts, entries=entries)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _out_of_time(*_: Any) -> NoReturn:
+    raise _OutOfTimeError
+
+
+def main() -> None:
+    """Answer messages until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
+    decoder, encoder = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Encoder()
+    source, target = sys.stdin.buffer, sys.stdout.buffer
+    while len(head := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
+        message = encoder.encode(run(decoder.decode(source.read(int.from_bytes(head)))))
+        target.write(len(message).to_bytes(LENGTH_BYTES) + message)
+        target.flush()
+
+
+if __name__ == "__main__":
+    main()

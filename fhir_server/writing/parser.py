@@ -1,0 +1,151 @@
+"""Parses and validates received bodies.  Large ones in another process: a thread would hold Python's global lock.
+
+A body is large by its bytes, or by the objects in it, each of which may take tenths of a millisecond to validate.  The value of
+a large resource is then made here in slices, between which others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from fhir_server import budget, jsontext
+from fhir_server.errors import Issue, Problem
+from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.parse_worker import LENGTH_BYTES, Parsed, Task
+
+_LARGE_BYTES: Final = 100_000
+_MANY_OBJECTS: Final = 250
+_PROCESSES: Final = 2
+_SECONDS: Final = 10.0  # CPU time for one body, where no budget says less
+_SLICE_BYTES: Final = 64 * 1024
+
+
+def is_large(text: bytes) -> bool:
+    """Whether a body is parsed in another process."""
+    return len(text) > _LARGE_BYTES or text.count(b"{") > _MANY_OBJECTS
+
+
+class Parser:
+    """Parses bodies.  One per server process.  It starts its processes when the first large bodies come."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """``max_bytes``: the largest text of one resource."""
+        self._max_bytes = max_bytes
+        self._idle: list[Process] = []
+        self._turns = asyncio.Semaphore(_PROCESSES)
+
+    async def draft(self, text: bytes, type: str | None = None, *, base: str = "", conditional: bool = False) -> Draft:
+        """As :func:`~fhir_server.writing.draft.parse_draft`.
+
+        Also raises Problem ``too_large`` for a text that is larger than any resource may be, and ``too_costly``.
+        """
+        if len(text) > self._max_bytes:
+            raise Problem("too_large", f"The resource is larger than {self._max_bytes} bytes, the limit for a single resource.")
+        if not is_large(text):
+            return parse_draft(text, type, base=base, conditional=conditional)
+        parsed = await self._run(Task("draft", text, _SECONDS, type, base, conditional))
+        value = {name: await _value(part) for name, part in parsed.parts.items()}
+        return Draft(parsed.type, value, parsed.parts, frozenset(parsed.references))
+
+    async def entries(self, text: bytes) -> tuple[dict[str, Any] | None, list[bytes]]:
+        """The members of a Bundle without its entries, and the texts of those; None for a text that is no object.
+
+        Raises Problem ``invalid`` or ``too_costly``.
+        """
+        if not is_large(text):
+            value = jsontext.parse(text)
+            if not isinstance(value, dict):
+                return None, []
+            entries = jsontext.items(jsontext.members(text)["entry"]) if isinstance(value.get("entry"), list) else []
+            return {name: part for name, part in value.items() if name != "entry" or not isinstance(part, list)}, entries
+        parsed = await self._run(Task("entries", text, _SECONDS))
+        return {name: await _value(part) for name, part in parsed.parts.items()} or None, parsed.entries
+
+    async def close(self) -> None:
+        """End the processes."""
+        idle, self._idle = self._idle, []
+        for process in idle:
+            _end(process)
+            await process.wait()
+
+    async def _run(self, task: Task) -> Parsed:
+        """Have a process do the task.  Raises the Problem of its result."""
+        async with self._turns:
+            spending = budget.current()
+            if spending is not None:
+                task.seconds = min(task.seconds, spending.remaining())
+            process = self._idle.pop() if self._idle else await _start()
+            try:
+                parsed = await _exchange(process, task)
+            except (OSError, EOFError, msgspec.DecodeError):
+                _end(process)
+                raise Problem("busy", "The body could not be parsed at the moment. Try again later.") from None
+            except BaseException:
+                _end(process)  # its answer would be taken for that of the next task
+                raise
+            self._idle.append(process)
+        if spending is not None:
+            spending.charge(parsed.seconds)
+        if parsed.problem is not None:
+            issues = tuple(Issue(one.code, one.text, one.expression, one.severity) for one in parsed.issues)  # type: ignore[arg-type]
+            raise Problem(parsed.problem, parsed.message, issues)
+        return parsed
+
+
+async def _start() -> Process:
+    # the modules are found where this process found them
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = (sys.executable, "-m", "fhir_server.writing.parse_worker")
+    return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment, limit=2**20)
+
+
+async def _exchange(process: Process, task: Task) -> Parsed:
+    source, target = process.stdout, process.stdin
+    assert source is not None and target is not None
+    message = msgspec.msgpack.encode(task)
+    target.write(len(message).to_bytes(LENGTH_BYTES))
+    target.write(message)
+    await target.drain()
+    length = int.from_bytes(await source.readexactly(LENGTH_BYTES))
+    return msgspec.msgpack.decode(await source.readexactly(length), type=Parsed)
+
+
+def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+
+
+async def _value(text: bytes) -> Any:
+    """The value of a well-formed JSON text.  Others go on between slices of a large one."""
+    if len(text) <= _SLICE_BYTES:
+        return jsontext.parse(text)
+    await budget.give_way()
+    if text[:1] == b"{":
+        return {name: await _value(part) for name, part in jsontext.members(text).items()}
+    if text[:1] != b"[":
+        return jsontext.parse_scalar(text)
+    values: list[Any] = []
+    together: list[bytes] = []
+    size = 0
+    for item in jsontext.items(text):
+        together.append(item)
+        size += len(item)
+        if size > _SLICE_BYTES:
+            values += await _values(together)
+            together, size = [], 0
+            await budget.give_way()
+    return values + await _values(together)
+
+
+async def _values(items: list[bytes]) -> list[Any]:
+    if len(items) == 1:
+        return [await _value(items[0])]
+    found: list[Any] = jsontext.parse(b"[" + b",".join(items) + b"]") if all(len(item) <= _SLICE_BYTES for item in items) else []
+    return found or [await _value(item) for item in items]

@@ -1,0 +1,187 @@
+"""Clients are served in turn.  The tests count turns, not time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from fhir_server import turns
+from fhir_server.turns import KnownClients, Turns
+from tests.served import Served, call
+
+
+@pytest.fixture(autouse=True)
+def _one_turn_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when every step is long, so that the order does not depend on the speed of the machine."""
+    monkeypatch.setattr(turns, "_LONG", -1.0)
+
+
+async def served(turns_: Turns, client: str, order: list[str], *, steps: int = 1) -> None:
+    await turns_.begin(client)
+    try:
+        order.append(client)
+        for _ in range(steps - 1):
+            await turns_.go_on(client)
+            order.append(client)
+    finally:
+        turns_.end(client)
+
+
+def test_one_request_of_another_client_waits_for_a_few_steps_only() -> None:
+    order: list[str] = []
+
+    async def main() -> None:
+        one = Turns(16)
+        crowd = [asyncio.create_task(served(one, "crowd", order)) for _ in range(64)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        before = len(order)
+        await served(one, "other", order)
+        assert order.index("other") - before <= 2
+        await asyncio.gather(*crowd)
+
+    asyncio.run(main())
+    assert len(order) == 65
+
+
+def test_clients_that_wait_have_their_turns_one_after_the_other() -> None:
+    order: list[str] = []
+
+    async def main() -> None:
+        one = Turns(16)
+        await asyncio.gather(*[served(one, client, order) for client in "a" * 12 + "b" * 6 + "c" * 6])
+
+    asyncio.run(main())
+    # what begins before anybody waits is served as it comes
+    crowded = order[8:]
+    assert sorted(order) == sorted("a" * 12 + "b" * 6 + "c" * 6)
+    assert all({*crowded[start : start + 3]} == {"a", "b", "c"} for start in range(0, 9, 3)), order
+
+
+def test_a_long_request_gives_way_after_each_step() -> None:
+    order: list[str] = []
+
+    async def main() -> None:
+        one = Turns(16)
+        long = asyncio.create_task(served(one, "long", order, steps=50))
+        await asyncio.sleep(0)
+        await asyncio.gather(*[served(one, "other", order) for _ in range(10)], long)
+
+    asyncio.run(main())
+    assert order[-1] == "long" and max(place for place, client in enumerate(order) if client == "other") < 25
+
+
+def test_no_more_requests_of_a_client_are_served_than_the_limit() -> None:
+    running = most = 0
+
+    async def main() -> None:
+        nonlocal most
+        one = Turns(3)
+        release = asyncio.Event()
+
+        async def held(client: str) -> None:
+            nonlocal running, most
+            await one.begin(client)
+            running += 1
+            most = max(most, running)
+            await release.wait()
+            running -= 1
+            one.end(client)
+
+        tasks = [asyncio.create_task(held("a")) for _ in range(20)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert running == 3
+        order: list[str] = []
+        await served(one, "b", order)  # others are not held up
+        release.set()
+        await asyncio.gather(*tasks)
+        assert most == 3 and not one._lines and not one._waiting
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_a_request_that_is_given_up_leaves_its_place(rounds: int) -> None:
+    async def main() -> None:
+        one = Turns(1)
+        order: list[str] = []
+        await one.begin("a")
+        tasks = [asyncio.create_task(served(one, "a", order, steps=3)) for _ in range(3)]
+        await asyncio.sleep(0)
+        one.end("a")
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order.count("a") >= 6 and not one._lines and not one._waiting
+
+    asyncio.run(main())
+
+
+def test_the_first_requests_begin_at_once() -> None:
+    async def main() -> None:
+        one = Turns(16)
+        waits = one.begin("a").send
+        with pytest.raises(StopIteration):
+            waits(None)
+        one.end("a")
+
+    asyncio.run(main())
+
+
+def test_known_clients_are_bounded() -> None:
+    known = KnownClients(2)
+    for name in "abc":
+        known.put(name.encode(), name)
+    assert [known.get(name.encode()) for name in "abc"] == [None, "b", "c"]
+    known.put(b"c", "d")
+    assert known.get(b"c") == "c"
+
+
+def test_requests_of_one_person_share_turns_whatever_the_token() -> None:
+    """Two tokens of one person are one client; another person is another."""
+    server = Served()
+    began: list[Any] = []
+    right = server.api._turns.begin
+
+    async def begin(client: Any) -> None:
+        began.append(client)
+        await right(client)
+
+    server.api._turns.begin = begin  # type: ignore[method-assign]
+    tokens = [server.app_token("adult", "adult"), server.app_token("adult", "adult"), server.app_token("parent-a", "teen"), server.token()]
+    for _ in range(2):
+        for token in tokens:
+            assert server.get(token, "Patient").status == 200
+    assert began[:4] == [""] * 4 and began[4:] == ["adult", "adult", "parent-a", "demo-backend"]
+    assert server.get("nope", "Patient").status == 401 and began[-1] == ""
+    server.close()
+
+
+def test_a_batch_gives_way_to_each_request_of_others() -> None:
+    server = Served()
+    token, other = server.token(), server.app_token("adult", "adult")
+    assert server.get(token, "Patient/adult").status == server.get(other, "Patient/adult").status == 200
+    done: list[str] = []
+
+    async def ask(name: str, method: str, path: str, token: str, body: bytes = b"") -> None:
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/fhir+json"}
+        assert (await call(server.api, method, path, b"", headers, body)).status == 200
+        done.append(name)
+
+    async def main() -> None:
+        entries = [{"request": {"method": "GET", "url": "Patient/adult"}}] * 200
+        body = json.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode()
+        batch = asyncio.create_task(ask("batch", "POST", "/", token, body))
+        await asyncio.sleep(0)
+        for _ in range(20):
+            await ask("read", "GET", "/Patient/adult", other)
+        await batch
+
+    server.run(main())
+    assert done == ["read"] * 20 + ["batch"]
+    server.close()

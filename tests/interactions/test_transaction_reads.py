@@ -1,0 +1,87 @@
+"""A read in a transaction answers what it answers alone, on every store and for every caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fhir_server.interactions.routing import ROUTES
+from tests.served import Served, store_url
+
+CALLERS = {
+    "backend": None,
+    "adult": "adult",
+    "proxy-standard": "adult",
+    "parent-a": "teen",
+    "clinician": "",
+}
+READS = (
+    "Patient/{patient}",
+    "Patient/{patient}/_history",
+    "Patient/{patient}/_history/1",
+    "Patient/{patient}/$meta",
+    "Patient/{patient}/$everything",
+    "Patient/{patient}/$everything?_count=3",
+    "Consent?_sort=_lastUpdated",
+    "Consent?_sort=-_lastUpdated,_id&_count=1",
+    "Observation?_sort=date",
+    "Observation?_sort=-date,code&_count=2",
+    "Observation?_sort=-code,value-quantity,_lastUpdated,_id",
+    "Observation?category=laboratory&_sort=code&_include=Observation:subject",
+    "Observation?_summary=count",
+    "Encounter?_revinclude=Observation:encounter&_count=2",
+    "MedicationRequest?_include=MedicationRequest:medication",
+)
+
+
+@pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    yield served
+    served.close()
+
+
+def token(server: Served, caller: str) -> str:
+    patient = CALLERS[caller]
+    if patient is None:
+        return server.token()
+    return server.token("demo-public", f"{'patient' if patient else 'user'}/*.cruds", caller, patient or None)
+
+
+def in_transaction(server: Served, token: str, *entries: dict[str, Any]) -> Any:
+    return server.request(token, "POST", "", body={"resourceType": "Bundle", "type": "transaction", "entry": list(entries)})
+
+
+def test_every_route_that_only_reads_is_asked() -> None:
+    shapes = {route.shape[2:] for route in ROUTES if route.read_handler and route.method == "GET"}
+    assert shapes == {tuple(read.split("?")[0].split("/")[2:]) for read in READS} - {("_history", "1")} | {("_history", "{version}")}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_reads_in_a_transaction_answer_as_they_do_alone(server: Served, caller: str) -> None:
+    asked = token(server, caller)
+    for read in READS:
+        url = read.format(patient=CALLERS[caller] or "adult")
+        alone, together = server.get(asked, url), in_transaction(server, asked, {"request": {"method": "GET", "url": url}})
+        if alone.status == 200:
+            assert together.status == 200, (url, together.body)
+            assert together.json["entry"][0] == {"resource": alone.json} | {"response": together.json["entry"][0]["response"]}, url
+        else:
+            assert together.status == alone.status < 500, (url, together.body)
+
+
+def test_reads_see_what_the_transaction_wrote_before_them(server: Served) -> None:
+    feed, adult = server.token(), {"reference": "Patient/adult"}
+    before = len(server.get(feed, "Patient/adult/$everything?_type=Flag").ids("Flag"))
+    flag = {"resourceType": "Flag", "id": "seen-at-once", "status": "active", "code": {"text": "x"}, "subject": adult}
+    answer = in_transaction(
+        server,
+        feed,
+        {"request": {"method": "GET", "url": "Patient/adult/$everything?_type=Flag"}},
+        {"resource": flag, "request": {"method": "PUT", "url": "Flag/seen-at-once"}},
+    )
+    found = [entry["resource"]["id"] for entry in answer.json["entry"][0]["resource"]["entry"]]
+    assert before == 0 and "seen-at-once" in found
+    assert server.request(feed, "DELETE", "Flag/seen-at-once").status == 204
