@@ -74,15 +74,16 @@ class VisibleHistory:
             beginnings, number, first = await self._walk(number, first, limit + 1 - len(found), 2 * limit + _WINDOW)
             found |= await self._read(beginnings)
         numbers, rows = [*found][:limit], [*found.values()]
-        total = len(rows) if before is None and len(rows) <= limit else self._total(newest, top.number)
+        total = len(rows) if before is None and len(rows) <= limit else self._total(top.number)
         return NumberedPage(rows[:limit], numbers[-1] if numbers else 0, rows[limit] if len(rows) > limit else None, total)
 
-    def _total(self, newest: Row, counted: int) -> int | None:
-        """How many there are, unless a condition, or another patient in an earlier version, may hide one that is counted."""
-        earlier = newest.history.earlier if newest.history else None
-        limited = any(clause.patients is not None for clause in self._visibility.clauses)
+    def _total(self, counted: int) -> int | None:
+        """How many there are, for a caller from whom nothing can be hidden.
+
+        A restriction, or another patient in an earlier version, may hide one that others count, and they must not learn of either.
+        """
         conditional = any(clause.where is not EVERYTHING for clause in self._visibility.clauses)
-        return None if conditional or (limited and earlier is not None and earlier.moved) else counted
+        return counted if self._sight is None and not conditional else None
 
     async def _walk(self, number: int, first: int | None, limit: int, window: int) -> tuple[list[tuple[int, int]], int, int | None]:
         """The next (number, stored version with which it begins), and where to go on."""

@@ -25,8 +25,18 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture(params=["backend", "patient"])
-def token(served: Served, request: pytest.FixtureRequest) -> str:
-    return served.token() if request.param == "backend" else served.app_token("adult", "adult")
+def caller(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def token(served: Served, caller: str) -> str:
+    return served.token() if caller == "backend" else served.app_token("adult", "adult")
+
+
+def _total(caller: str) -> int | None:
+    """The total of a history of several pages: a caller from whom something may be hidden is told none."""
+    return 7 if caller == "backend" else None
 
 
 def _numbers(bundle: Any) -> list[str]:
@@ -39,12 +49,12 @@ def _next(served: Served, bundle: Any) -> str | None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 7, 8])
-def test_pages_hold_every_version_once_newest_first(served: Served, token: str, count: int) -> None:
+def test_pages_hold_every_version_once_newest_first(served: Served, caller: str, token: str, count: int) -> None:
     address: str | None = f"{ROW}/_history?_count={count}"
     numbers: list[str] = []
     while address is not None:
         bundle = served.get(token, address).json
-        assert bundle["type"] == "history" and bundle["total"] == 7
+        assert bundle["type"] == "history" and bundle.get("total") == (7 if count >= 7 and address.endswith(str(count)) else _total(caller))
         assert len(bundle["entry"]) <= count
         numbers += _numbers(bundle)
         address = _next(served, bundle)
@@ -58,9 +68,9 @@ def test_only_the_oldest_version_is_a_creation(served: Served, token: str) -> No
     assert last["entry"][-1]["request"]["method"] == "POST" and last["entry"][-1]["response"]["status"] == "201 Created"
 
 
-def test_count_zero_gives_the_total_alone(served: Served, token: str) -> None:
+def test_count_zero_gives_the_total_alone(served: Served, caller: str, token: str) -> None:
     bundle = served.get(token, f"{ROW}/_history?_count=0").json
-    assert bundle["total"] == 7 and "entry" not in bundle and _next(served, bundle) is None
+    assert bundle.get("total") == _total(caller) and "entry" not in bundle and _next(served, bundle) is None
 
 
 def test_since_ends_the_history_at_an_instant(served: Served, token: str) -> None:

@@ -31,7 +31,7 @@ CHANGED: Final = ("res", "also", "tok", "ref")
 
 
 def former_digests(digests: Sequence[VersionDigest]) -> list[list[Any]]:
-    """Digests as rows held them before schema 3: those of all versions.  The oldest form ended after the digests."""
+    """Digests as rows held them before schema 4: those of all versions.  The oldest form ended after the digests."""
     made = []
     for digest in digests:
         whole = [digest.version, digest.updated, digest.class_id, digest.release_at, digest.digests]
@@ -41,8 +41,8 @@ def former_digests(digests: Sequence[VersionDigest]) -> list[list[Any]]:
     return made
 
 
-def turn_into_second_schema(path: Path) -> None:
-    """Give each version the digests of all versions before it, and remove the indexes of rows without a band."""
+def turn_into_third_schema(path: Path) -> None:
+    """Give each version the digests of all versions before it."""
     connection = apsw.Connection(str(path))
     past, current = [f"SELECT type, id, version, '{table}', {key}, extra FROM {table}" for table, key in (("past", "n"), ("res", "rid"))]
     versions = f"{past} UNION ALL {current} ORDER BY 1, 2, 3"
@@ -59,6 +59,14 @@ def turn_into_second_schema(path: Path) -> None:
             former = [patients, elements, references, former_digests(digests) if history is not None else [], *stored]
             column = {"res": "rid", "past": "n"}[table]
             connection.execute(f"UPDATE {table} SET extra = ? WHERE {column} = ?", (msgspec.msgpack.encode(former), key))
+    connection.execute("PRAGMA user_version = 3")
+    connection.close()
+
+
+def turn_into_second_schema(path: Path) -> None:
+    """As schema 3, without the indexes of rows without a band."""
+    turn_into_third_schema(path)
+    connection = apsw.Connection(str(path))
     connection.execute("DROP INDEX tok_rows; DROP INDEX ref_rows; PRAGMA user_version = 2")
     connection.close()
 
@@ -81,5 +89,5 @@ def turn_into_first_schema(path: Path) -> None:
     connection.close()
 
 
-EARLIER: Final = {1: turn_into_first_schema, 2: turn_into_second_schema}
+EARLIER: Final = {1: turn_into_first_schema, 2: turn_into_second_schema, 3: turn_into_third_schema}
 """By schema: what turns a new file into one of that schema."""

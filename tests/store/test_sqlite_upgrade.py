@@ -74,7 +74,8 @@ def test_file_of_earlier_schema_gives_same_answers(tmp_path: Path, earlier: int)
     assert "r4" not in shown
 
 
-def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path, earlier: int) -> None:
     def layout(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         connection = apsw.Connection(str(path))
         tables = {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in (*CHANGED, "band")}
@@ -85,7 +86,7 @@ def test_converted_file_has_tables_and_indexes_of_new_file(tmp_path: Path) -> No
 
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     _opened(old, _fill)
-    turn_into_first_schema(old)
+    EARLIER[earlier](old)
     _opened(old, _answers)
     _opened(new, _fill)
     assert layout(old) == layout(new)

@@ -71,8 +71,7 @@ async def _walked(snapshot: Snapshot, id: str, caller: Caller, limit: int, total
     before: int | None = None
     while (page := await visible_history_of(snapshot, id, caller).page(limit, before)) is not None:
         assert page.total in (total, None)
-        seen = caller[0].clauses[0]
-        assert page.total is not None or seen.where is not EVERYTHING or seen.patients is not None
+        assert page.total == total or caller[1] is not None
         assert len(page.rows) <= limit
         rows += page.rows
         if page.older is None:
@@ -96,6 +95,7 @@ class _Counted:
 
     def watch(self, snapshot: Any) -> None:
         exact = snapshot.rows
+        snapshot.inline_seconds = 3600.0  # a read that must go on in a thread would be counted twice
 
         def rows(sql: str, args: Any) -> Any:
             self.statements += 1
@@ -137,7 +137,7 @@ def test_thousands_of_versions_cost_what_a_hundred_cost(tmp_path: Path, asked: s
     assert many[:2] == few[:2]
     assert many[0] < 20 and many[1] < 30
     if asked == "page":
-        assert _versions_of(many[2]) == list(range(2000, 1980, -1)) and many[2].total == 2000
+        assert _versions_of(many[2]) == list(range(2000, 1980, -1)) and many[2].total is None
     else:
         assert many[2].version == few[2].version
 

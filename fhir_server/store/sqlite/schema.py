@@ -27,7 +27,7 @@ import apsw
 
 from fhir_server.store.sqlite.upgrades import STEPS
 
-VERSION: Final = 3  # a step of ``upgrades.STEPS`` leads to each
+VERSION: Final = 4  # a step of ``upgrades.STEPS`` leads to each
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number

@@ -43,7 +43,7 @@ UPDATE tok SET band = (SELECT r.band FROM res r WHERE r.rid = tok.rid);
 UPDATE ref SET band = (SELECT r.band FROM res r WHERE r.rid = ref.rid) WHERE rid >= 0;
 """
 
-# What schema 3 added, besides summaries of earlier versions.
+# What schema 3 added.
 _ROWS: Final = """
 CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
 CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
@@ -56,7 +56,7 @@ _UPDATES: Final = {"res": "UPDATE res SET extra = ? WHERE rid = ?", "past": "UPD
 
 
 class _FormerExtra(msgspec.Struct, array_like=True):
-    """The ``extra`` column before schema 3; ``version_digests`` of all versions up to this one."""
+    """The ``extra`` column before schema 4; ``version_digests`` of all versions up to this one."""
 
     patients: tuple[str, ...] | None
     labeled_elements: msgspec.Raw
@@ -66,7 +66,7 @@ class _FormerExtra(msgspec.Struct, array_like=True):
 
 
 class _Extra(msgspec.Struct, array_like=True):
-    """The ``extra`` column since schema 3."""
+    """The ``extra`` column since schema 4."""
 
     patients: tuple[str, ...] | None
     labeled_elements: msgspec.Raw
@@ -81,6 +81,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def _add_bands(connection: apsw.Connection) -> None:
     connection.execute(_TO_BANDS).fetchall()
+
+
+def _add_row_indexes(connection: apsw.Connection) -> None:
+    connection.execute(_ROWS).fetchall()
 
 
 def _summarize_histories(connection: apsw.Connection) -> None:
@@ -106,10 +110,5 @@ def _summarize(connection: apsw.Connection, names: Names, versions: Sequence[tup
             connection.execute(_UPDATES[table], (_encode(new), key))
 
 
-def _add_summaries_and_row_indexes(connection: apsw.Connection) -> None:
-    connection.execute(_ROWS).fetchall()
-    _summarize_histories(connection)
-
-
-STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_summaries_and_row_indexes}
+STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories}
 """By schema: what turns a file of the schema before it into one of this schema."""
