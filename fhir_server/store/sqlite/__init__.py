@@ -22,7 +22,7 @@ from fhir_server.store.sqlite.schema import open_connection, prepare
 from fhir_server.store.sqlite.writer import Job, Writer, as_plain_job
 
 T = TypeVar("T")
-_MAX_IDLE: Final = 20  # reading connections that stay open while idle
+_MAX_IDLE: Final = 8  # reading connections that stay open while idle
 
 
 class _BorrowedSnapshot:
