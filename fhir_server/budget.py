@@ -57,10 +57,11 @@ class Budget:
 
     ``held``       what the client's requests hold together
     ``next_turn``  waits until the request may go on; by default, others go on once
+    ``is_watched`` whether its time may soon be used up: not while the request is small
     ``may_wait``   whether this part of the work runs in the event loop, where others wait
     """
 
-    __slots__ = ("_began", "_cpu_began", "_limits", "_may_wait", "_next_turn", "_spent")
+    __slots__ = ("_began", "_cpu_began", "_limits", "_may_wait", "_next_turn", "_spent", "is_watched")
 
     def __init__(
         self,
@@ -77,11 +78,14 @@ class Budget:
         self._may_wait = may_wait
         self._began: float | None = None
         self._cpu_began: float | None = None
+        self.is_watched = not may_wait or limits.seconds < 1
 
     def begin(self) -> None:
         """Begin a step of work."""
         self._began = perf_counter()
-        if not self._may_wait or self._spent.seconds > _SMALL:
+        if self._spent.seconds > _SMALL:
+            self.is_watched = True
+        if self.is_watched:
             self._cpu_began = thread_time()
 
     def end(self) -> None:
@@ -122,7 +126,8 @@ class Budget:
 
     def take(self, rows: int, size: int) -> None:
         """Charge rows for the answer and the bytes of their bodies.  Raises Problem ``too_costly`` if any limit is reached."""
-        self.remaining()
+        if self.is_watched:
+            self.remaining()
         spent = self._spent
         spent.rows += rows
         spent.size += size

@@ -32,7 +32,7 @@ SELECT max(
   coalesce((SELECT max((SELECT max(hi) - 1000 FROM dat WHERE param = n)) FROM name WHERE text LIKE 'date:%._lastUpdated'), 0),
   coalesce((SELECT updated FROM past ORDER BY n DESC LIMIT 1), 0))
 """
-_MAX_IDLE: Final = 20  # reading connections that stay open while idle
+_MAX_IDLE: Final = 8  # reading connections that stay open while idle
 
 
 class _BorrowedSnapshot:

@@ -66,7 +66,9 @@ class ReadingSnapshot(SqliteSnapshot):
             found = await self._long_reads.run(lambda: _finish(read(*args, **named)))
         finally:
             self.inline_until = inf
-        await budget.give_way()
+        spending = budget.current()
+        if spending is not None and spending.is_due:
+            await spending.give_way()
         return found
 
     async def find(

@@ -125,9 +125,12 @@ class SqliteSnapshot:
         now = monotonic()
         if now > self.inline_until:
             raise TakesLongError
-        remaining = inf if spending is None else spending.remaining()
-        self._is_last = remaining < self._seconds
-        self._deadline = min(now + min(self._seconds, remaining), self.inline_until)
+        seconds, self._is_last = self._seconds, False
+        if spending is not None and spending.is_watched:
+            remaining = spending.remaining()
+            self._is_last = remaining < seconds
+            seconds = min(seconds, remaining)
+        self._deadline = min(now + seconds, self.inline_until)
 
     def _interrupted(self, spending: budget.Budget | None) -> Exception:
         if monotonic() > self.inline_until:

@@ -107,7 +107,7 @@ PRAGMA cache_size = -32768;
 PRAGMA mmap_size = 17179869184;
 """
 
-_READING: Final = "PRAGMA query_only = ON; PRAGMA cache_size = -8192;"  # there are many, and pages are mapped
+_READING: Final = "PRAGMA query_only = ON;"
 _WRITING: Final = "PRAGMA temp_store = MEMORY;"  # for the journals of savepoints, which otherwise go to a file
 
 _BUSY_MILLISECONDS: Final = 10_000
