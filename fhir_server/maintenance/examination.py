@@ -176,7 +176,9 @@ async def _labels(store: Store, settings: Settings, policy: Policy, resources: i
 
 async def _audit(store: Store, settings: Settings) -> Finding:
     result = await verify_log_of(store, settings)
-    return Finding("audit", "problem" if result.count else "ok", summary(result))
+    if result.count:
+        return Finding("audit", "problem", f"The audit log is not what this server wrote: {summary(result)}")
+    return Finding("audit", "ok", summary(result))
 
 
 def _references(names: list[str]) -> Finding:

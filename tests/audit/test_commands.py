@@ -13,16 +13,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fhir_server.cli import main
-from tests.served import ROOT
+from tests.served import ROOT, make_store
 
 KEY = "a secret key that is long enough for the server"
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
+    url = f"sqlite:///{tmp_path / 'fhir.sqlite'}"
+    make_store(url)
     return {
         "FHIR_SERVER_MODE": "test",
-        "FHIR_SERVER_STORE": f"sqlite:///{tmp_path / 'fhir.sqlite'}",
+        "FHIR_SERVER_STORE": url,
         "FHIR_SERVER_SECRET_KEY": KEY,
         "FHIR_SERVER_AUDIT_ANCHOR_FILE": str(tmp_path / "anchors"),
     }
