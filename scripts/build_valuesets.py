@@ -61,7 +61,7 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
     "label-change": ("Changes of the labels of a resource, in the audit log", {
         "add-labels": "Security labels, tags or profiles were added", "remove-labels": "Security labels, tags or profiles were removed",
     }),
-    "audit-act": ("Security events on the pages and at the OAuth endpoints, apart from signing in and out", {
+    "audit-act": ("Security events of pages, OAuth endpoints, server processes and operators, apart from signing in and out", {
         "allow-app": "A person decided whether to allow an app access", "end-app": "A person ended an app's access",
         "open-app": "A clinician launched an app from a chart", "token": "A client asked for tokens", "revoke": "A client revoked a token",
         "register-app": "An app was registered", "change-app": "A registration was changed", "remove-app": "A registration was removed",
@@ -82,6 +82,18 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "remove-organisation": "The operator removed another health system and the links to it",
         "rotate-keys": "The operator rotated the signing keys",
         "import-codes": "The operator imported a list of sensitive and ordinary codes",
+        "start-server": "A server process started",
+        "stop-server": "A server process stopped",
+        "load": "The operator loaded files into the store",
+        "export": "The operator exported the whole store",
+        "relabel": "The operator labeled all resources again",
+        "copy-store": "The operator copied the whole store",
+        "read-audit": "The operator printed the audit log",
+        "restart-audit": "The operator began a new chain of the audit log",
+        "backup": "The operator made a backup of the store",
+        "restore": "The operator restored the store from a backup",
+        "reseal-keys": "The operator encrypted the secrets in the store with a new secret key",
+        "erase-record": "The operator erased a patient's record",
     }),
 }  # fmt: skip
 

@@ -50,8 +50,11 @@ def test_forty_kills_leave_no_answered_request_without_a_line(scheme: str, tmp_p
 
 def test_kill_check_detects_lines_that_were_not_awaited(tmp_path: Path) -> None:
     stopping = Stopping(_url("sqlite", tmp_path), Process.kill, BATCHED)
-    asyncio.run(stopping.run(1))
-    assert stopping.unrecorded() != []
+    for _ in range(20):  # a kill may happen to follow directly after the lines were stored
+        asyncio.run(stopping.run(1))
+        if stopping.unrecorded():
+            return
+    pytest.fail("No kill was found to lose a line.")
 
 
 @pytest.mark.slow

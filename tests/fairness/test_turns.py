@@ -174,8 +174,8 @@ def test_requests_of_one_person_share_turns_whatever_the_token() -> None:
     for _ in range(2):
         for token in tokens:
             assert server.get(token, "Patient").status == 200
-    assert began[:4] == [""] * 4 and began[4:] == ["adult", "adult", "parent-a", "demo-backend"]
-    assert server.get("nope", "Patient").status == 401 and began[-1] == ""
+    assert began[:4] == ["192.0.2.7"] * 4 and began[4:] == ["adult", "adult", "parent-a", "demo-backend"]
+    assert server.get("nope", "Patient").status == 401 and began[-1] == "192.0.2.7"
     server.close()
 
 
