@@ -46,7 +46,8 @@ def _put(served: Served, resource: JSON, _: Path) -> bool:
 
 
 def _bundle(kind: str, resource: JSON) -> JSON:
-    return {"resourceType": "Bundle", "type": kind, "entry": [{"resource": resource, "request": {"method": "PUT", "url": _name(resource)}}]}
+    request = {} if kind == "collection" else {"request": {"method": "PUT", "url": _name(resource)}}
+    return {"resourceType": "Bundle", "type": kind, "entry": [{"resource": resource, **request}]}
 
 
 def _name(resource: JSON) -> str:

@@ -29,7 +29,7 @@ def served(listener: Listener) -> Iterator[Served]:
     right = MongoStore.__init__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "_CONFIRMED_SECONDS", HANG)  # avoids the periodic check of the primary, which is not counted here
-        patch.setattr(MongoStore, "__init__", lambda store, url: right(store, url, event_listeners=[listener]))
+        patch.setattr(MongoStore, "__init__", lambda store, url, **options: right(store, url, **options, event_listeners=[listener]))
         served = Served(fresh_url())
         yield served
         served.close()

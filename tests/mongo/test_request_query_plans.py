@@ -52,7 +52,9 @@ class Watched:
         self.client: MongoClient[dict[str, Any]] = MongoClient(url)
         right = MongoStore.__init__
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MongoStore, "__init__", lambda store, url: right(store, url, event_listeners=[self.listener]))
+            patch.setattr(
+                MongoStore, "__init__", lambda store, url, **options: right(store, url, **options, event_listeners=[self.listener])
+            )
             self.served = Served(url)
         self.tokens = {
             "own": self.served.app_token("adult", "adult"),

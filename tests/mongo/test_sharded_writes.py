@@ -98,7 +98,7 @@ def test_store_writes_use_id_shard_key_and_majority() -> None:
 def test_server_writes_use_id_shard_key_and_majority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listener = Listener()
     right = MongoStore.__init__
-    monkeypatch.setattr(MongoStore, "__init__", lambda self, url: right(self, url, event_listeners=[listener]))
+    monkeypatch.setattr(MongoStore, "__init__", lambda self, url, **options: right(self, url, **options, event_listeners=[listener]))
     served = Served(fresh_url())
     served.close()
     writes = listener.of(*_WRITES)
@@ -122,7 +122,7 @@ def test_copy_writes_use_id_shard_key_and_majority(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(fill())
     right = MongoStore.__init__
-    monkeypatch.setattr(MongoStore, "__init__", lambda self, url: right(self, url, event_listeners=[listener]))
+    monkeypatch.setattr(MongoStore, "__init__", lambda self, url, **options: right(self, url, **options, event_listeners=[listener]))
     asyncio.run(copy_store(source, fresh_url(), lambda what, done, of: None))
     writes = listener.of(*_WRITES)
     assert {"resources", "history", "secrets", "journal", "counters"} <= {next(iter(command.values())) for command in writes}

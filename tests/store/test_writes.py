@@ -277,7 +277,7 @@ def test_referrers_are_rows_with_any_version_that_refers(run: RunScenario) -> No
 
 def test_erased_resource_leaves_no_version_and_no_entry(run: RunScenario) -> None:
     entries = [token("t", "x"), reference("r", "P/1"), string("s", "Old"), date("d", 1), quantity("q", 1.5)]
-    kinds = ("t", "r", "s", "d", "q")
+    kinds = {"t": "token", "r": "reference", "s": "string", "d": "date", "q": "quantity"}
 
     async def scenario(store: Store) -> None:
         await put(store, record("a", "p1", "p2", entries=entries), record("b", "p1", entries=entries))
@@ -289,8 +289,8 @@ def test_erased_resource_leaves_no_version_and_no_entry(run: RunScenario) -> Non
             return [await tx.erase_unfiltered(OBS, id) for id in ("a", "c", "never")]
 
         assert await store.write(erase) == [2, 2, 0]
-        for param in kinds:
-            assert await found(store, Present(param)) == ["b"]
+        for param, kind in kinds.items():
+            assert await found(store, Present(param, kind)) == ["b"]
         async with store.snapshot() as snapshot:
             for id in ("a", "c", "never"):
                 assert await snapshot.versions(OBS, id, ALL) == ()
@@ -302,6 +302,6 @@ def test_erased_resource_leaves_no_version_and_no_entry(run: RunScenario) -> Non
 
         assert await store.write(left) == ["b"]
         await put(store, record("a", "p1", entries=entries))
-        assert sorted(await found(store, Present("t"))) == ["a", "b"]
+        assert sorted(await found(store, Present("t", "token"))) == ["a", "b"]
 
     run(scenario)
