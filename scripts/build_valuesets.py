@@ -82,6 +82,7 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "remove-organisation": "The operator removed another health system and the links to it",
         "rotate-keys": "The operator rotated the signing keys",
         "import-codes": "The operator imported a list of sensitive and ordinary codes",
+        "create-store": "The operator made the store",
         "start-server": "A server process started",
         "stop-server": "A server process stopped",
         "load": "The operator loaded files into the store",

@@ -7,11 +7,20 @@ import asyncio
 import click
 
 from fhir_server.app import Components
-from fhir_server.cli.base import load_settings, main, make_store_folder, operator_errors, run_with_components, without_credentials
+from fhir_server.cli.base import (
+    load_settings,
+    main,
+    make_store_folder,
+    operator_errors,
+    run_with_components,
+    with_audit_event,
+    without_credentials,
+)
 from fhir_server.consent.labeling_version import labeling_digest
 from fhir_server.maintenance.examination import is_new_store
 from fhir_server.maintenance.store_facts import LabelingFact, record_fact
 from fhir_server.settings import Settings
+from fhir_server.smart.core.security_events import SecurityEvent
 
 
 @main.command("create-store")
@@ -32,7 +41,8 @@ def create_store(settings: Settings) -> bool:
     if not is_new:
         return False
     make_store_folder(settings.store)
-    run_with_components(_begin, settings, may_create_store=True)
+    begin = with_audit_event(_begin, SecurityEvent("create-store"), first=True)
+    run_with_components(begin, settings, may_create_store=True)
     return True
 
 

@@ -43,6 +43,7 @@ SecurityEventKind = Literal[
     "remove-organisation",
     "rotate-keys",
     "import-codes",
+    "create-store",
     "start-server",
     "stop-server",
     "load",
