@@ -33,6 +33,7 @@ def erase(patient: str, reason: str, report: Path, yes: bool) -> None:
         click.confirm(f"Erase the record of {patient} for good?", abort=True)
 
     async def run(components: Components) -> ErasureReport:
+        await components.auditor.prepare()  # nothing is erased unless it can be recorded
         now = components.clock()
         done = await erase_record(components.store, components.settings.store, id, reason, now)
         detail = {"reason": reason, "resources": str(len(done.erased)), "digest": done.digest}
