@@ -27,7 +27,7 @@ from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record
 def the_total_counts_the_record(patch: Patch) -> None:
     counted = sighted(of_record)(View.count)
 
-    async def total(view: View, type: str, asked: Any, known: int | None) -> int | None:
+    async def total(view: View, source: Any, type: str, asked: Any, known: int | None) -> int | None:
         return None if asked.total == "none" else int(await counted(view, type, asked.where))
 
     patch.setattr(search, "_total", total)
@@ -37,8 +37,8 @@ def the_total_counts_the_record(patch: Patch) -> None:
 def an_estimated_total_is_the_store_s_own(patch: Patch) -> None:
     exact, counted = search._total, sighted(unlimited)(View.count)
 
-    async def total(view: View, type: str, asked: Any, known: int | None) -> int | None:
-        return int(await counted(view, type, EVERYTHING)) if asked.total == "estimate" else await exact(view, type, asked, known)
+    async def total(view: View, source: Any, type: str, asked: Any, known: int | None) -> int | None:
+        return int(await counted(view, type, EVERYTHING)) if asked.total == "estimate" else await exact(view, source, type, asked, known)
 
     patch.setattr(search, "_total", total)
 
