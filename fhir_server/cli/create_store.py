@@ -37,6 +37,7 @@ def create_store_command() -> None:
 def create_store(settings: Settings) -> bool:
     """Make the store unless it exists.  Return whether it was made.  Raises click.ClickException if that fails."""
     with operator_errors(settings.store):
+        settings.require_key()  # the first line of the audit log has a MAC of it
         is_new = asyncio.run(is_new_store(settings.store))
     if not is_new:
         return False

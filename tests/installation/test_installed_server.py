@@ -18,6 +18,7 @@ import pytest
 from tests.installation.building import ROOT, build_wheel, environment, install_offline, install_online, make_environment
 from tests.served import NOON
 
+_KEY = {"FHIR_SERVER_SECRET_KEY": "k" * 32}
 _DEMO = {"FHIR_SERVER_MODE": "demo", "FHIR_SERVER_CLOCK": NOON}
 
 
@@ -114,17 +115,19 @@ def test_demo_answers_its_first_calls_from_any_folder(program: Path, tmp_path: P
 
 
 def test_doctor_and_load_use_the_default_store(program: Path, tmp_path: Path) -> None:
-    assert "Made the store" in run(program, tmp_path, "create-store").stdout
-    assert "chain unbroken" in run(program, tmp_path, "doctor").stdout
+    assert "FHIR_SERVER_SECRET_KEY must be a secret" in run(program, tmp_path, "create-store").stderr
+    assert not (tmp_path / "data").exists()
+    assert "Made the store" in run(program, tmp_path, "create-store", **_KEY).stdout
+    assert "chain unbroken" in run(program, tmp_path, "doctor", **_KEY).stdout
     bundle = tmp_path / "bundle.json"
     shutil.copy(ROOT / "seed_bundles/30-teen.json", bundle)
     entries = len(json.loads(bundle.read_bytes())["entry"])
-    assert run(program, tmp_path, "load", "bundle.json").stdout == f"{entries} stored, 0 already there, 0 rejected.\n"
+    assert run(program, tmp_path, "load", "bundle.json", **_KEY).stdout == f"{entries} stored, 0 already there, 0 rejected.\n"
     assert (tmp_path / "data/fhir.sqlite").is_file()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("settings", [_DEMO, {"FHIR_SERVER_SECRET_KEY": "k" * 32}], ids=["demo", "production"])
+@pytest.mark.parametrize("settings", [_DEMO, _KEY], ids=["demo", "production"])
 def test_serve_starts_in_an_empty_folder(program: Path, tmp_path: Path, origin: str, settings: dict[str, str]) -> None:
     port = origin.rpartition(":")[2]
     with running(program, tmp_path, "serve", "--create-store", "--port", port, FHIR_SERVER_ORIGIN=origin, **settings) as server:
@@ -149,6 +152,6 @@ def test_serve_reports_what_is_missing(program: Path, tmp_path: Path, settings: 
 
 
 def test_explicit_store_in_a_missing_folder_is_an_error(program: Path, tmp_path: Path) -> None:
-    ended = run(program, tmp_path, "doctor", FHIR_SERVER_STORE="sqlite:///typo/fhir.sqlite")
+    ended = run(program, tmp_path, "doctor", FHIR_SERVER_STORE="sqlite:///typo/fhir.sqlite", **_KEY)
     assert ended.returncode == 1 and "There is no store at sqlite:///typo/fhir.sqlite" in ended.stderr
     assert not (tmp_path / "typo").exists()

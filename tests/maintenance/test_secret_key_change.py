@@ -148,7 +148,8 @@ def test_servers_with_both_keys_work_before_and_after_reseal(operator: Operator,
 
 def test_key_set_is_served_after_a_new_key_and_rotation(operator: Operator, store: Store) -> None:
     kids = published(store, store.smart(KEY))
-    operator.must("keys", "rotate", SECRET_KEY=NEW)
+    assert "another FHIR_SERVER_SECRET_KEY" in operator.run("keys", "rotate", SECRET_KEY=NEW).output
+    operator.must("keys", "rotate", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY)
     after = published(store, store.smart(NEW))
     assert set(kids) < set(after) and len(after) == 4  # the retired keys too: tokens that they signed are still valid
 
@@ -167,6 +168,8 @@ def test_retired_key_of_an_earlier_version_is_left_out(store: Store) -> None:
 def test_unreadable_secrets_stop_reseal_unless_the_key_is_lost(operator: Operator, store: Store) -> None:
     fill(store, KEY)
     values = [store.run(store.store.key_values.list_all(sealed.kind, 0)) for sealed in SEALED]
+    assert "another FHIR_SERVER_SECRET_KEY" in operator.run("keys", "reseal", SECRET_KEY=NEW).output
+    operator.must("audit", "restart", "--reason", "The key is lost.", SECRET_KEY=NEW)
     shown = operator.run("keys", "reseal", SECRET_KEY=NEW)
     assert shown.exit_code == 1 and "Nothing was changed" in shown.output
     assert [store.run(store.store.key_values.list_all(sealed.kind, 0)) for sealed in SEALED] == values
@@ -190,6 +193,7 @@ def test_secrets_stored_without_a_key_are_encrypted(operator: Operator, tmp_path
     before = opened(store, store.smart(""))
     with pytest.raises(ValueError, match="FHIR_SERVER_SECRET_KEY is not the key"):
         store.run(key_check.require_key(store.smart(NEW)))
+    plain.must("audit", "restart", "--reason", "From a trial to production.", SECRET_KEY=NEW)
     plain.must("keys", "reseal", SECRET_KEY=NEW)
     assert opened(store, store.smart(NEW)) == before
     assert b"BEGIN" not in repr(store.run(store.store.key_values.list_all("signing-key", 0))).encode()
