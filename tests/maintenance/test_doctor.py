@@ -19,6 +19,8 @@ from tests.maintenance.operator import STORES, Operator, new_operator, teen_reco
 from tests.served import ROOT, Served
 
 Run = Callable[..., Result]
+SQLITE = pytest.mark.parametrize("operator", ["sqlite"], indirect=True)
+MONGODB = pytest.mark.parametrize("operator", ["mongodb"], indirect=True)
 
 
 @pytest.fixture(params=STORES)
@@ -39,9 +41,7 @@ def run(operator: Operator) -> Run:
 
 @pytest.fixture
 def path(url: str) -> Path:
-    """The file of the store; skips the test for a store that is no file."""
-    if not url.startswith("sqlite"):
-        pytest.skip("a store without a file")
+    """The file of a SQLite store."""
     return Path(url.removeprefix("sqlite:///"))
 
 
@@ -79,6 +79,7 @@ def test_whole_store_passes_and_each_subject_has_a_sentence(filled: Served, run:
     assert "resources" in said["store"] and "lines, chain unbroken" in said["audit"] and "PROBLEM" not in shown.output
 
 
+@SQLITE
 def test_doctor_leaves_file_and_folder_as_they_are(filled: Served, run: Run, path: Path) -> None:
     before = contents(path.parent)
     path.parent.chmod(0o500)
@@ -97,9 +98,8 @@ def test_doctor_reads_a_store_that_a_server_has_open(url: str, run: Run, filled:
     served.close()
 
 
+@MONGODB
 def test_doctor_sends_mongodb_no_write(filled: Served, url: str, run: Run) -> None:
-    if url.startswith("sqlite"):
-        pytest.skip("a store without commands")
     with MongoClient[dict[str, Any]](url) as client:
         before = {name: list(client.get_default_database()[name].find()) for name in client.get_default_database().list_collection_names()}
         assert run("doctor").exit_code == 0
@@ -123,6 +123,7 @@ def test_create_store_makes_a_store_once(run: Run) -> None:
     assert run("doctor").exit_code == 0
 
 
+@SQLITE
 def test_empty_file_and_foreign_database_are_refused(run: Run, path: Path) -> None:
     path.touch()
     assert "holds nothing" in run("doctor").output and path.read_bytes() == b""
@@ -138,9 +139,8 @@ def test_empty_file_and_foreign_database_are_refused(run: Run, path: Path) -> No
     assert path.read_bytes() == before
 
 
+@MONGODB
 def test_foreign_mongodb_database_is_refused(run: Run, url: str) -> None:
-    if url.startswith("sqlite"):
-        pytest.skip("tested above")
     database(url)["invoices"].insert_one({"n": 1})
     for command in ("doctor", "serve", "create-store"):
         assert "another program" in run(command).output
@@ -168,6 +168,7 @@ DAMAGES: dict[str, Callable[[Path, bytes], bytes]] = {
 }
 
 
+@SQLITE
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_file_is_a_problem_without_a_traceback(filled: Served, run: Run, path: Path, damage: str) -> None:
     path.write_bytes(DAMAGES[damage](path, path.read_bytes()))
@@ -178,6 +179,7 @@ def test_damaged_file_is_a_problem_without_a_traceback(filled: Served, run: Run,
     assert contents(path.parent) == before
 
 
+@SQLITE
 def test_command_on_a_damaged_file_ends_with_a_sentence(filled: Served, run: Run, path: Path, tmp_path: Path) -> None:
     """Each command, not the examination alone: the damage may be where the examination at the start does not look."""
     path.write_bytes(DAMAGES["early pages"](path, path.read_bytes()))
@@ -204,9 +206,8 @@ def test_later_schema_is_refused(filled: Served, run: Run, url: str) -> None:
         assert shown.exit_code == 1 and "later version" in shown.output
 
 
+@MONGODB
 def test_lost_mongodb_index_and_collection_are_damage(filled: Served, run: Run, url: str) -> None:
-    if url.startswith("sqlite"):
-        pytest.skip("SQLite's own check finds that")
     database(url)["resources"].drop_index("token_value")
     assert "lacks the indexes token_value" in sentences(run("doctor"))["integrity"]
     assert "is damaged" in run("serve").output
@@ -293,9 +294,8 @@ def test_missing_backup_is_a_problem_only_if_asked(filled: Served, run: Run) -> 
     assert shown.exit_code == 1 and "PROBLEM" in sentences(shown)["backup"]
 
 
-def test_demo_makes_its_own_store(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not url.startswith("sqlite"):
-        pytest.skip("one store is enough")
+@SQLITE
+def test_demo_makes_its_own_store(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["fhir-server"])
     assert run("demo", "--prepare-only", MODE="demo").exit_code == 0
     shown = run("doctor", MODE="demo")
