@@ -52,7 +52,7 @@ from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler
-from fhir_server.store import Store, open_store
+from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
 from fhir_server.writing.parser import Parser
@@ -117,6 +117,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         ChainKeys.of(settings),
         durable=settings.audit == "durable",
         anchor_file=Path(settings.audit_anchor_file) if settings.audit_anchor_file else None,
+        beside=store_file(settings.store),
         policy=policy.version,
         now=clock,
     )

@@ -3,7 +3,8 @@
 Security events are those of the sign-in, OAuth and portal pages and of the operator's commands.
 
 No response leaves before its line is stored durably.  Lines that arrive while others are being stored are stored together in the
-next commit, so many requests share one.  A write's line is stored in the write's own transaction, if the store can do that.  If a
+next commit, so many requests share one.  A write's line is stored in the write's own transaction, if the store can do that.  While
+a long write keeps an SQLite store from storing lines, they are made durable in a file (:mod:`~fhir_server.audit.buffer_file`).  If a
 line cannot be stored, the answer is 503.  An institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored
 four times a second, responses do not wait, and a machine that fails loses the lines of the last moment.
 
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from fhir_server.audit import anchors
+from fhir_server.audit.buffer_file import Abandoned, BufferFile, abandoned_buffers
 from fhir_server.audit.chain import (
     BEGINS,
     LOG_NAME,
@@ -32,6 +34,7 @@ from fhir_server.audit.chain import (
     Former,
     Head,
     NoBeginningError,
+    entry_text,
 )
 from fhir_server.audit.entries import request_entry, security_entry
 from fhir_server.errors import Problem
@@ -49,11 +52,30 @@ _MAX_WAITING = 10_000
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
 _PAGE = 1000
 _ATTEMPTS = 8
+_PATIENCE = 0.02  # seconds that lines wait for the store before they are buffered
+_BUFFER_STEP = 0.005  # seconds between looks for further lines to buffer
 
 
-class _Waiting(NamedTuple):
-    entry: LogEntry
-    stored: asyncio.Future[None] | None  # None: nobody waits for it
+class _Waiting:
+    """A line to be stored, who waits for it (None: nobody), and whether it is durable in the buffer file meanwhile."""
+
+    __slots__ = ("entry", "is_buffered", "stored")
+
+    def __init__(self, entry: LogEntry, stored: asyncio.Future[None] | None) -> None:
+        self.entry, self.stored, self.is_buffered = entry, stored, False
+
+
+class _Append:
+    """One append to the chain.  ``is_linked``: whether the store has begun to store its lines."""
+
+    __slots__ = ("_chain", "is_linked")
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain, self.is_linked = chain, False
+
+    def link(self, head: bytes | None, entries: Sequence[LogEntry]) -> tuple[Sequence[bytes], bytes | None]:
+        self.is_linked = True
+        return self._chain.link(head, entries)
 
 
 class AuditLog:
@@ -61,6 +83,7 @@ class AuditLog:
 
     ``durable``  whether each call returns only when its line is stored
     ``anchor_file``  where heads of the chain are written once a minute and at the end; None: nowhere
+    ``beside``  the file of the store, beside which lines are buffered; None: they are not
     """
 
     def __init__(
@@ -70,6 +93,7 @@ class AuditLog:
         *,
         durable: bool = True,
         anchor_file: Path | None = None,
+        beside: Path | None = None,
         policy: str = "",
         now: Callable[[], int] = system_now,
     ) -> None:
@@ -83,6 +107,10 @@ class AuditLog:
         self._bytes = 0
         self._appending: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self._beside = beside
+        self._buffer = BufferFile(beside, keys) if beside and durable else None
+        self._late: list[_Waiting] = []  # buffered while the store was storing other lines
+        self._buffering: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         """Check that lines can be added, and how a chain begins if one must.
@@ -97,6 +125,25 @@ class AuditLog:
             former = await read_former(self._store, "The secret key was replaced." if known else "")
             self._chain.beginning = Beginning(head, former)
         self._began = True
+        if self._beside is not None:
+            for left in abandoned_buffers(self._beside, self._chain.keys):
+                await self._append(await self._unstored(left))
+                left.remove()
+
+    async def _unstored(self, left: Abandoned) -> list[LogEntry]:
+        """Those entries of a former server that the log does not have: it may have been killed after it stored them."""
+        stored: Counter[bytes] = Counter()
+        after = left.after
+        while lines := await self._store.read_log(LOG_NAME, after, _PAGE):
+            stored.update(entry_text(line) for _, line in lines)
+            after = lines[-1][0]
+        unstored = []
+        for entry in left.entries:
+            if stored[entry.text[1:]]:
+                stored[entry.text[1:]] -= 1
+            else:
+                unstored.append(entry)
+        return unstored
 
     @property
     def keys(self) -> ChainKeys:
@@ -146,11 +193,15 @@ class AuditLog:
 
     async def close(self) -> None:
         """Store everything recorded so far, and the anchor."""
-        await self.flush()
+        try:
+            await self.flush()
+        finally:
+            if self._buffer is not None:
+                self._buffer.close()
         await self._anchor(at_once=True)
 
     async def _add(self, entry: LogEntry) -> None:
-        if len(self._waiting) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES:
+        if len(self._waiting) + len(self._late) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES:
             if self._durable:
                 raise _unwritten()
             await self.flush()  # then this answer waits
@@ -173,23 +224,74 @@ class AuditLog:
             while self._waiting:
                 if not self._durable:
                     await self._pause()
-                group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
-                self._bytes -= sum(len(waiting.entry.text) for waiting in group)
+                group = self._take(_GROUP)
                 try:
-                    await self._append([waiting.entry for waiting in group])
+                    await self._append_or_buffer(group)
                 except Exception as error:
                     _log.exception("The audit log could not be written.")
-                    if not self._durable:
-                        self._waiting = group + self._waiting
-                        self._bytes += sum(len(waiting.entry.text) for waiting in group)
+                    kept = [waiting for waiting in group if waiting.is_buffered or not self._durable]
+                    self._put_back(kept)
+                    _finish(group, error)
+                    if kept:
                         if self._hurry.is_set():
                             return
-                    _finish(group, error)
+                        if self._durable:
+                            await self._pause()
                 else:
                     _finish(group, None)
+            if self._buffer is not None:
+                self._buffer.clear()
         finally:
             self._appending = None
             self._hurry.clear()
+
+    def _take(self, limit: int) -> list[_Waiting]:
+        group, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        self._bytes -= sum(len(waiting.entry.text) for waiting in group)
+        return group
+
+    def _put_back(self, group: list[_Waiting]) -> None:
+        self._waiting = group + self._waiting
+        self._bytes += sum(len(waiting.entry.text) for waiting in group)
+
+    async def _append_or_buffer(self, group: list[_Waiting]) -> None:
+        """Store a group.  If that takes long, the group and what comes meanwhile are buffered, and their responses leave."""
+        append, watching = _Append(self._chain), None
+        if self._buffer is not None:
+            watching = asyncio.get_running_loop().call_later(_PATIENCE, self._start_buffering, self._buffer, group, append)
+        try:
+            await self._append([waiting.entry for waiting in group], append)
+        finally:
+            if watching is not None:
+                watching.cancel()
+            if (buffering := self._buffering) is not None:
+                self._buffering = None
+                await buffering
+                self._waiting, self._late = self._late + self._waiting, []
+
+    def _start_buffering(self, buffer: BufferFile, group: list[_Waiting], append: _Append) -> None:
+        self._buffering = asyncio.create_task(self._buffer_meanwhile(buffer, group, append))
+
+    async def _buffer_meanwhile(self, buffer: BufferFile, group: list[_Waiting], append: _Append) -> None:
+        """Buffer a group that the store has, and all lines that come before it has stored them."""
+        task = asyncio.current_task()
+        try:
+            after = await self._last_number()
+            if not append.is_linked:  # otherwise the number may be that of a line of the group
+                await _buffer_lines(buffer, group, after)
+            while self._buffering is task:
+                await asyncio.sleep(_BUFFER_STEP)
+                if self._waiting:
+                    late, self._waiting = self._waiting, []
+                    self._late += late
+                    await _buffer_lines(buffer, late, after)
+        except Exception:  # they wait for the store
+            _log.exception("Lines of the audit log could not be buffered.")
+
+    async def _last_number(self) -> int:
+        async with self._store.snapshot() as snapshot:
+            lines = await snapshot.log_lines_unfiltered(LOG_NAME, None, before=None, limit=1)
+        return lines[0][0] if lines else 0
 
     async def _pause(self) -> None:
         try:
@@ -198,12 +300,14 @@ class AuditLog:
         except TimeoutError:
             pass
 
-    async def _append(self, entries: list[LogEntry]) -> None:
+    async def _append(self, entries: list[LogEntry], append: _Append | None = None) -> None:
+        if not entries:
+            return
         if not self._began:
             await self.prepare()
         for _ in range(_ATTEMPTS):
             try:
-                await self._store.append_log(LOG_NAME, entries, self._chain.link)
+                await self._store.append_log(LOG_NAME, entries, (append or _Append(self._chain)).link)
             except NoBeginningError:  # another process wrote since this one read the lines
                 await self.prepare()
             else:
@@ -215,6 +319,14 @@ class AuditLog:
     async def _anchor(self, *, at_once: bool = False) -> None:
         if self._anchors is not None and self._anchors.is_due(at_once=at_once) and (head := await self.head()) is not None:
             self._anchors.write(head)
+
+
+async def _buffer_lines(buffer: BufferFile, lines: list[_Waiting], after: int) -> None:
+    """Make lines durable in the buffer file, so that their responses leave."""
+    await asyncio.to_thread(buffer.add, [waiting.entry for waiting in lines], after)
+    for waiting in lines:
+        waiting.is_buffered = True
+    _finish(lines, None)
 
 
 def _finish(group: list[_Waiting], error: Exception | None) -> None:

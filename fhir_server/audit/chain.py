@@ -140,7 +140,7 @@ class Chain:
         """
         seq, mac, former = 0, "", b""
         if self.beginning is not None and self.beginning.head == head:
-            former = b'"former":%s,' % msgspec.json.encode(self.beginning.former)
+            former = _former(self.beginning.former)
         elif head is None:
             raise NoBeginningError
         elif (known := self.keys.read_head(head)) is None:
@@ -175,6 +175,19 @@ def parse_line(text: bytes) -> Line | None:
     if members.mac.encode() != text[start:key_start]:
         return None
     return Line(members.mac, members.key, members.seq, text[covered:], members.former)
+
+
+def entry_text(line: bytes) -> bytes:
+    """The text of the entry from which a line was made, without its first character; any other text is returned as it is."""
+    parsed = parse_line(line)
+    if parsed is None:
+        return line
+    text = parsed.text.partition(b",")[2]
+    return text[len(_former(parsed.former)) :] if parsed.former is not None else text
+
+
+def _former(former: Former) -> bytes:
+    return b'"former":%s,' % msgspec.json.encode(former)
 
 
 def _covered(before: str, text: bytes) -> bytes:

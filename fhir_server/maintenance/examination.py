@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, Literal, NamedTuple
 
+from fhir_server.audit.buffer_file import abandoned_buffers
+from fhir_server.audit.chain import ChainKeys
 from fhir_server.audit.verification import summary, verify_log_of
 from fhir_server.clock import instant_text
 from fhir_server.consent import policy as policies
@@ -16,7 +18,7 @@ from fhir_server.maintenance.store_facts import BackupFact, LabelingFact, find_f
 from fhir_server.settings import Settings
 from fhir_server.smart.core.context import DAY, SECOND
 from fhir_server.smart.core.key_check import check_key
-from fhir_server.store import Store
+from fhir_server.store import Store, store_file
 from fhir_server.store.inspection import Identity, Inspector, inspect
 
 _CLOCK_SKEW: Final = 5 * SECOND  # by which the clocks of two servers may differ without a word
@@ -178,6 +180,13 @@ async def _audit(store: Store, settings: Settings) -> Finding:
     result = await verify_log_of(store, settings)
     if result.count:
         return Finding("audit", "problem", f"The audit log is not what this server wrote: {summary(result)}")
+    path = store_file(settings.store)
+    left = list(abandoned_buffers(path, ChainKeys.of(settings))) if path else []
+    if any(file.damaged for file in left):
+        name = next(file.path.name for file in left if file.damaged)
+        return Finding("audit", "problem", f"{name} has audit lines that this server did not write. Keep it as evidence.")
+    if waiting := sum(len(file.entries) for file in left):
+        return Finding("audit", "note", f"{waiting} lines of a server that was killed are stored at the next start; {summary(result)}")
     return Finding("audit", "ok", summary(result))
 
 

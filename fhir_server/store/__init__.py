@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from fhir_server.store.interface import KeyValueStore, Snapshot, Store, Transaction, system_now
@@ -38,6 +39,7 @@ __all__ = [
     "VersionStamp",
     "explain_failure",
     "open_store",
+    "store_file",
     "system_now",
 ]
 
@@ -50,6 +52,13 @@ def open_store(url: str) -> Store:
     """
     store: Store = _implementation(url).connect(url)
     return store
+
+
+def store_file(url: str) -> Path | None:
+    """The file that the store at ``url`` is; None if it is not one.  Raises ValueError for a URL that is not valid."""
+    path = getattr(_implementation(url), "store_path", None)
+    found: Path | None = path(url) if path else None
+    return found
 
 
 def explain_failure(url: str, error: Exception) -> str | None:

@@ -14,9 +14,11 @@ import pytest
 from click.testing import Result
 from pymongo import MongoClient
 
-from fhir_server.store import open_store
+from fhir_server.audit.buffer_file import BufferFile, buffer_files
+from fhir_server.audit.chain import ChainKeys
+from fhir_server.store import LogEntry, open_store
 from tests.maintenance.operator import STORES, Operator, new_operator, teen_record
-from tests.served import ROOT, Served
+from tests.served import KEY, ROOT, Served
 
 Run = Callable[..., Result]
 SQLITE = pytest.mark.parametrize("operator", ["sqlite"], indirect=True)
@@ -286,6 +288,19 @@ def test_changed_audit_line_is_a_problem(filled: Served, run: Run, url: str) -> 
         assert database(url)["journal"].delete_one({"n": 3}).deleted_count == 1
     shown = run("doctor")
     assert shown.exit_code == 1 and "PROBLEM" in sentences(shown)["audit"]
+
+
+@SQLITE
+def test_audit_lines_left_by_a_killed_server_are_named(filled: Served, run: Run, path: Path) -> None:
+    left = BufferFile(path, ChainKeys(KEY))
+    left.add([LogEntry(b'{"event":{"agent":[{}]}}')] * 3, 0)
+    left.close()
+    shown = run("doctor")
+    assert shown.exit_code == 0 and "3 lines of a server that was killed" in sentences(shown)["audit"]
+    (file,) = buffer_files(path)
+    file.write_bytes(file.read_bytes().replace(b"event", b"tnevE"))
+    shown = run("doctor")
+    assert shown.exit_code == 1 and "did not write" in sentences(shown)["audit"]
 
 
 def test_missing_backup_is_a_problem_only_if_asked(filled: Served, run: Run) -> None:
