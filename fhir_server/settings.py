@@ -23,6 +23,8 @@ SECOND_FACTOR: dict[str, tuple[str, ...]] = {
     "staff": ("clinician", "billing", "privacy"),
     "everyone": ("patient", "clinician", "billing", "privacy"),
 }
+_MAY_BE_ZERO = frozenset({"refresh_grace_seconds"})
+_MAX_REFRESH_GRACE = 60  # a longer grace would give a thief of a refresh token more time than a retry needs
 _RENAMED = {
     "NAME": "ORGANIZATION_NAME",
     "KEY": "SECRET_KEY",
@@ -63,6 +65,7 @@ class Settings:
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
+    refresh_grace_seconds   seconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     audit       ``durable`` (no answer before its audit line is stored) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
@@ -97,6 +100,7 @@ class Settings:
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
+    refresh_grace_seconds: int = 10
     breached_passwords_file: str = ""
     audit: Literal["durable", "batched"] = "durable"
     audit_anchor_file: str = ""
@@ -148,7 +152,7 @@ class Settings:
                 text = _read_secret(variable, text)
             if name not in types:
                 raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")
-            values[name] = _number(variable, text) if types[name] == "int" else text
+            values[name] = _number(variable, text, 0 if name in _MAY_BE_ZERO else 1) if types[name] == "int" else text
         return _check(Settings(**values))  # type: ignore[arg-type]
 
 
@@ -168,9 +172,9 @@ def _read_secret(variable: str, path: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _number(variable: str, text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"{variable} must be a positive integer, not {text!r}.")
+def _number(variable: str, text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"{variable} must be {'a positive integer' if least else 'an integer from 0 on'}, not {text!r}.")
     return int(text)
 
 
@@ -186,6 +190,8 @@ def _check(settings: Settings) -> Settings:
             raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")
     if settings.metrics_token and len(settings.metrics_token) < 16:
         raise ValueError("FHIR_SERVER_METRICS_TOKEN must have at least 16 characters.")
+    if settings.refresh_grace_seconds > _MAX_REFRESH_GRACE:
+        raise ValueError(f"FHIR_SERVER_REFRESH_GRACE_SECONDS must be at most {_MAX_REFRESH_GRACE}.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
-from fhir_server.store import LinkEntries, LogEntry, system_now
+from fhir_server.store import KeyValueRecord, LinkEntries, LogEntry, system_now
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import busy_if_transient
 from fhir_server.store.mongodb.retry import TransactionRunner
@@ -49,6 +49,15 @@ class MongoKeyValues:
                 await self._connection.secrets.replace_one({"_id": record_id(kind, key)}, document, upsert=True)
             except DuplicateKeyError:  # another process inserted it first; replace that
                 await self._connection.secrets.replace_one({"_id": record_id(kind, key)}, document)
+
+    async def exchange(self, kind: str, key: str, now: int, records: Sequence[KeyValueRecord]) -> bool:
+        await self._connection.ensure_ready()
+        stored = [(record_id(record.kind, record.key), self._document(*record)) for record in records]
+
+        async def job(transaction: MongoTransaction) -> bool:
+            return await transaction.exchange_record(record_id(kind, key), now, stored)
+
+        return await self._runner.run(job)
 
     def _document(self, kind: str, key: str, value: bytes, expires: int, family: str) -> Document:
         document: Document = {"kind": kind, "key": key, "value": value, "expires": expires, "family": family}
