@@ -201,8 +201,11 @@ class KeyValueStore(Protocol):
         Return False and change nothing if the record does not exist or has expired at ``now``.
         """
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
-        """Give the record another value; expiry and family stay.  Return False and change nothing unless its value is ``old``."""
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
+        """Give the record another value, and another expiry if given; the family stays.
+
+        Return False and change nothing unless its value is ``old``.
+        """
 
     async def delete_family(self, family: str) -> None:
         """Remove all records of this family, of every kind, and increment the ``security`` counter."""

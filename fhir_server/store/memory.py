@@ -286,11 +286,11 @@ class _KeyValues:
             await self.put(*record)
         return True
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
-        value, expires, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
+        value, before, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
         if value != old:
             return False
-        self._store.state.key_values[kind, key] = new, expires, family
+        self._store.state.key_values[kind, key] = new, before if expires is None else expires, family
         return True
 
     async def delete_family(self, family: str) -> None:

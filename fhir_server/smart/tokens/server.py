@@ -153,6 +153,7 @@ class OAuthServer(AuthorizationServer):
         if sum(methods_used) > 1:
             raise InvalidRequestError("A client must use one authentication method.")
         client: AuthlibClient = super().authenticate_client(request, methods, endpoint)
+        request.is_proven = True
         if request.payload.client_id not in (None, "", client.get_client_id()):
             raise InvalidClientError(status_code=401, description="The client_id does not match the authenticated client.")
         return client

@@ -61,17 +61,20 @@ class MongoKeyValues:
 
     def _document(self, kind: str, key: str, value: bytes, expires: int, family: str) -> Document:
         document: Document = {"kind": kind, "key": key, "value": value, "expires": expires, "family": family}
-        lifetime = timedelta(microseconds=max(0, min(expires - self.now(), 10**18)))
-        if lifetime < _MAX_LIFETIME:
-            document["gone"] = datetime.now(UTC) + lifetime + _GRACE
-        return document
+        return document | self._removal(expires)
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+    def _removal(self, expires: int) -> Document:
+        """The member by which MongoDB removes an expired record."""
+        lifetime = timedelta(microseconds=max(0, min(expires - self.now(), 10**18)))
+        return {"gone": datetime.now(UTC) + lifetime + _GRACE} if lifetime < _MAX_LIFETIME else {}
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
         await self._connection.ensure_ready()
+        changes: Document = {"value": new} | ({} if expires is None else {"expires": expires} | self._removal(expires))
         async with busy_if_transient():
             # matched, not modified: a command that the driver repeats finds the new value, which is no failure
             either = {"_id": record_id(kind, key), "value": {"$in": [old, new]}}
-            return bool((await self._connection.secrets.update_one(either, {"$set": {"value": new}})).matched_count)
+            return bool((await self._connection.secrets.update_one(either, {"$set": changes})).matched_count)
 
     async def get(self, kind: str, key: str, now: int) -> bytes | None:
         await self._connection.ensure_ready()

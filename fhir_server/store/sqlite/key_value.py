@@ -55,9 +55,9 @@ class SqliteKeyValues:
 
         return bool(await self._run(job))
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
-        sql = "UPDATE secret SET value = ? WHERE kind = ? AND key = ? AND value = ? RETURNING 1"
-        return bool(await self._execute(sql, (new, kind, key, old)))
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
+        sql = "UPDATE secret SET value = ?, expires = ifnull(?, expires) WHERE kind = ? AND key = ? AND value = ? RETURNING 1"
+        return bool(await self._execute(sql, (new, expires, kind, key, old)))
 
     async def delete_family(self, family: str) -> None:
         def job(transaction: Any) -> None:

@@ -1,4 +1,4 @@
-"""Parallel refreshes at two server processes on one store: all get the same tokens, and nobody is signed out."""
+"""Parallel requests at two server processes on one store: refreshes get the same tokens, and guesses are counted together."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
+from fhir_server.smart.tokens.failure_limit import MAX_FAILURES
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import fresh_url
@@ -113,5 +114,19 @@ def test_revocation_at_one_process_wins_over_refreshes_at_both(pair: Pair) -> No
                 assert [answer.status_code for answer in await refreshed(client, pair, token)] == [400] * TABS
                 for body in (answer.json() for answer in answers if answer.status_code == 200):
                     assert await read(client, pair, body["access_token"]) == [401, 401]
+
+    asyncio.run(job())
+
+
+def test_parallel_guesses_at_two_processes_are_counted_together(pair: Pair) -> None:
+    async def job() -> None:
+        async with httpx.AsyncClient(timeout=HANG, limits=httpx.Limits(max_connections=TABS)) as client:
+
+            async def guess(number: int) -> int:
+                url = f"{at(pair, number)}/oauth/introspect"
+                return (await client.post(url, data={"token": "x"}, auth=("demo-confidential", f"guess-{number}"))).status_code
+
+            statuses = await asyncio.gather(*(guess(number) for number in range(MAX_FAILURES + 40)))
+            assert (statuses.count(401), statuses.count(429)) == (MAX_FAILURES, 40)
 
     asyncio.run(job())
