@@ -185,8 +185,10 @@ def application(settings: Settings) -> Observed:
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
-    metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
-    return Observed(RootApp(api, pages, settings.origin), health, metrics)
+    # With an address of their own, metrics are not served at the server's port (observability/metrics_server.py).
+    metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
+    token = "" if settings.metrics_address else settings.metrics_token
+    return Observed(RootApp(api, pages, settings.origin), health, metrics, token)
 
 
 async def _purge_expired(components: Components) -> None:

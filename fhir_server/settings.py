@@ -18,6 +18,7 @@ from fhir_server.clock import Clock, fixed_clock, system_clock
 Mode = Literal["production", "demo", "test"]
 PREFIX = "FHIR_SERVER_"
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?")
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", re.ASCII)
 SECOND_FACTOR: dict[str, tuple[str, ...]] = {
     "nobody": (),
     "staff": ("clinician", "billing", "privacy"),
@@ -72,7 +73,8 @@ class Settings:
     log_level   ``debug``, ``info`` (a line for each request), ``warning`` or ``error``
     log_format  ``text`` or ``json``
     log_file    path of the log; empty: standard error
-    metrics_token       bearer token that opens ``/metrics``; empty: there is no ``/metrics``
+    metrics_token       bearer token that opens ``/metrics``; empty, and no address: there is no ``/metrics``
+    metrics_address     ``host:port`` at which ``/metrics`` is served instead of at the server's own port; empty: there
     drain_seconds       seconds after SIGTERM in which ``/readyz`` answers 503 and requests are still served
     """
 
@@ -108,6 +110,7 @@ class Settings:
     log_format: str = "text"
     log_file: str = ""
     metrics_token: str = ""
+    metrics_address: str = ""
     drain_seconds: int = 0
 
     @property
@@ -119,6 +122,16 @@ class Settings:
     def roles_with_second_factor(self) -> tuple[str, ...]:
         """The roles of accounts that need a second factor."""
         return SECOND_FACTOR[self.second_factor or ("staff" if self.mode == "production" else "nobody")]
+
+    @property
+    def metrics_endpoint(self) -> tuple[str, int] | None:
+        """Host and port of ``metrics_address``; None if it is empty.  Raises ValueError if it is malformed."""
+        if not self.metrics_address:
+            return None
+        found = _HOST_AND_PORT.fullmatch(self.metrics_address)
+        if not found or not 0 < int(found[3]) < 65536:
+            raise ValueError("FHIR_SERVER_METRICS_ADDRESS must be host:port, such as 127.0.0.1:9100 or [::1]:9100.")
+        return found[1] or found[2], int(found[3])
 
     def make_clock(self) -> Clock:
         """The machine's clock, or a fixed one if ``clock`` is set."""
@@ -190,6 +203,7 @@ def _check(settings: Settings) -> Settings:
             raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")
     if settings.metrics_token and len(settings.metrics_token) < 16:
         raise ValueError("FHIR_SERVER_METRICS_TOKEN must have at least 16 characters.")
+    settings.metrics_endpoint  # noqa: B018 - raises ValueError
     if settings.refresh_grace_seconds > _MAX_REFRESH_GRACE:
         raise ValueError(f"FHIR_SERVER_REFRESH_GRACE_SECONDS must be at most {_MAX_REFRESH_GRACE}.")
     if settings.clock and settings.mode == "production":
