@@ -142,7 +142,8 @@ def create_application() -> object:
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
         open_files(settings.max_connections),
     )  # fmt: skip
-    served = application(settings)
+    with operator_errors(settings.store):
+        served = application(settings)
     if served.metrics is not None and settings.metrics_endpoint and FOLDER not in os.environ:
         with operator_errors(settings.store):
             MetricsServer(settings.metrics_endpoint, served.metrics.text, settings.metrics_token)
