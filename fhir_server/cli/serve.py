@@ -29,6 +29,7 @@ from fhir_server.maintenance.store_facts import LabelingFact, find_fact
 from fhir_server.observability.logs import configure_logs
 from fhir_server.observability.metrics import FOLDER, text_of_all_processes
 from fhir_server.observability.metrics_server import MetricsServer
+from fhir_server.observability.trace_settings import load_traces
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
@@ -55,6 +56,7 @@ def serve(host: str, port: int, workers: int, creates_store: bool, skip_integrit
         create_store(settings)
     # Ends with a message if the server cannot start.  uvicorn would print a traceback and restart its workers without end.
     with operator_errors(settings.store):
+        load_traces(os.environ)
         asyncio.run(require_store(settings, thorough=not skip_integrity_check))
     run_with_components(_prepare, settings)
     configure(settings)

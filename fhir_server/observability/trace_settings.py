@@ -37,10 +37,10 @@ def wants_traces(environment: Mapping[str, str]) -> bool:
     return True
 
 
-def start_traces(environment: Mapping[str, str], types: Iterable[str]) -> Traces | None:
-    """Start the exporter of this process, if traces are wanted.  ``types``: the names of R4's resource types.
+def load_traces(environment: Mapping[str, str]) -> type[Traces] | None:
+    """The class, if traces are wanted.  It starts no exporter.
 
-    Raises ValueError, with a message for the operator, if the settings or the libraries do not allow it.
+    Raises ValueError, with a message for the operator, if the settings or the libraries do not allow traces.
     """
     if not wants_traces(environment):
         return None
@@ -48,4 +48,13 @@ def start_traces(environment: Mapping[str, str], types: Iterable[str]) -> Traces
         from fhir_server.observability.traces import Traces
     except ImportError:
         raise ValueError(_MISSING) from None
-    return Traces(types)
+    return Traces
+
+
+def start_traces(environment: Mapping[str, str], types: Iterable[str]) -> Traces | None:
+    """Start the exporter of this process, if traces are wanted.  ``types``: the names of R4's resource types.
+
+    Raises what :func:`load_traces` raises.
+    """
+    traces = load_traces(environment)
+    return traces(types) if traces else None

@@ -91,8 +91,9 @@ def test_server_serves_and_stops_without_a_working_collector(tmp_path: Path, kin
         assert process.returncode == -signal.SIGTERM  # an orderly stop: uvicorn ends with the signal that stopped it
 
 
-def test_server_does_not_start_with_an_exporter_that_it_does_not_have(tmp_path: Path) -> None:
-    with serving(tmp_path, {"OTEL_TRACES_EXPORTER": "zipkin"}, WORKERS="1") as (process, _):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_server_does_not_start_with_an_exporter_that_it_does_not_have(tmp_path: Path, workers: str) -> None:
+    with serving(tmp_path, {"OTEL_TRACES_EXPORTER": "zipkin"}, WORKERS=workers) as (process, _):
         _, said = process.communicate(timeout=HANG)
     assert process.returncode == 1
     assert "OTEL_TRACES_EXPORTER must be otlp or none" in said and "Traceback" not in said
