@@ -105,6 +105,11 @@ class Budget:
         self._spent.seconds += seconds
 
     @property
+    def client(self) -> Held:
+        """Whose request it is: what the client's requests hold together."""
+        return self._spent.held
+
+    @property
     def spent(self) -> float:
         """The seconds of work so far."""
         return self._spent.seconds

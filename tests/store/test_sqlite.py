@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ from fhir_server.search.filters import (
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import LogEntry, Store, open_store
-from fhir_server.store.sqlite import SqliteStore, reader
+from fhir_server.store.sqlite import SqliteStore, reader, schema
 from tests.store.samples import ALL, ANYONE, OBS, clause, date, found, put, record, reference, string, token, visibility
+from tests.waiting import wait_until
 
 
 def opened(path: Path, scenario: Callable[[Any], Awaitable[Any]], **more: Any) -> Any:
@@ -273,6 +276,44 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
 async def _count(store: Store) -> int:
     async with store.snapshot() as snapshot:
         return await snapshot.count(OBS, EVERYTHING, ALL)
+
+
+def test_store_in_use_opens_while_another_process_is_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.db"
+    opened(path, lambda store: put(store, record("a")))
+    monkeypatch.setattr(schema, "_BUSY_SECONDS", 0.1)
+    with closing(schema.open_connection(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert opened(path, lambda store: found(store, EVERYTHING)) == ["a"]
+        with pytest.raises(Problem, match="Nothing can be written"):  # the lock is held
+            opened(path, lambda store: put(store, record("b")))
+        other.execute("ROLLBACK")
+
+
+def test_write_is_not_starved_by_a_process_that_writes_without_pause(tmp_path: Path) -> None:
+    """The other connection is without the lock only between two transactions."""
+    path = tmp_path / "x.db"
+    opened(path, lambda store: put(store, record("a")))
+    ended, rounds = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal rounds
+        connection = schema.open_connection(path)
+        while not ended.is_set():
+            connection.execute("BEGIN IMMEDIATE; UPDATE counter SET value = value; COMMIT")
+            rounds += 1
+        connection.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        wait_until(lambda: rounds > 10, "the other connection writes")
+        for number in range(5):
+            opened(path, lambda store, number=number: put(store, record(f"b{number}")))
+    finally:
+        ended.set()
+        thread.join()
+    assert len(opened(path, lambda store: found(store, EVERYTHING))) == 6
 
 
 def test_ids_and_positions_are_looked_up_within_the_type(tmp_path: Path) -> None:

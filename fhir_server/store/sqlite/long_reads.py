@@ -3,15 +3,18 @@
 A short read runs on the calling thread, because another thread would cost ten times as much.  A read that is not done after
 some milliseconds is given up and starts again in a thread, with the same connection and so in the same snapshot.  SQLite
 runs there without Python's global lock.
+
+The long reads of one client leave a thread to others, and clients whose reads wait have their turns one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, TypeVar
 
 import apsw
@@ -28,6 +31,7 @@ from fhir_server.store.version_history import VersionStamp
 T = TypeVar("T")
 THREADS: Final = 2  # reads that take long run at the same time, at most: more would wait for Python's global lock
 _INLINE: Final = 0.005  # seconds that a read may take on the calling thread
+_ATTEMPTS: Final = 3  # on the calling thread, of a read that did little in its time because other threads had the global lock
 
 
 class LongReads:
@@ -35,12 +39,56 @@ class LongReads:
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
+        self._running: Counter[Hashable] = Counter()
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}  # in the order of turns
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run the job in a thread, on account of the current request."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sqlite-reader")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, budget.on_account(job))
+        spending = budget.current()
+        client = None if spending is None else spending.client
+        await self._begin(client)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, budget.on_account(job))
+        finally:
+            self._end(client)
+
+    async def _begin(self, client: Hashable) -> None:
+        """Wait for a thread."""
+        if self._may_run(client):
+            self._running[client] += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._waiting.setdefault(client, deque())
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in queue:
+                queue.remove(turn)
+            else:
+                self._end(client)  # its turn came at the same moment
+            raise
+
+    def _may_run(self, client: Hashable) -> bool:
+        return self._running.total() < THREADS and self._running[client] < max(1, THREADS - 1)
+
+    def _end(self, client: Hashable) -> None:
+        """End a read, and begin those whose turn it is."""
+        self._running[client] -= 1
+        if not self._running[client]:
+            del self._running[client]
+        if client in self._waiting:
+            self._waiting[client] = self._waiting.pop(client)  # after those who have waited meanwhile
+        for waiting in list(self._waiting):
+            queue = self._waiting[waiting]
+            if queue and self._may_run(waiting):
+                self._running[waiting] += 1
+                queue.popleft().set_result(None)
+                self._waiting[waiting] = self._waiting.pop(waiting)  # to the end
+            if not queue:
+                del self._waiting[waiting]
 
     def close(self) -> None:
         """Wait for the reads that run."""
@@ -58,18 +106,28 @@ class ReadingSnapshot(SqliteSnapshot):
 
     async def _answer(self, read: Callable[..., Coroutine[Any, Any, T]], *args: Any, **named: Any) -> T:
         """Await the read, which does not suspend; in a thread if it takes long.  Then let others go on if they have waited long."""
-        self.inline_until = monotonic() + self.inline_seconds
         try:
-            found = await read(*args, **named)
+            found = await self._answer_inline(read, *args, **named)
         except TakesLongError:
-            self.inline_until = inf
             found = await self._long_reads.run(lambda: _finish(read(*args, **named)))
-        finally:
-            self.inline_until = inf
         spending = budget.current()
         if spending is not None and spending.is_due:
             await spending.give_way()
         return found
+
+    async def _answer_inline(self, read: Callable[..., Coroutine[Any, Any, T]], *args: Any, **named: Any) -> T:
+        """Await the read on this thread.  Raises TakesLongError if it takes long."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            began = thread_time()
+            self.inline_until = monotonic() + self.inline_seconds
+            try:
+                return await read(*args, **named)
+            except TakesLongError:
+                if attempt == _ATTEMPTS or thread_time() - began > self.inline_seconds / 2:
+                    raise
+            finally:
+                self.inline_until = inf
+        raise TakesLongError
 
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None

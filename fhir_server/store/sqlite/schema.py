@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import sleep
 from typing import Final
 from urllib.parse import quote
 
@@ -110,7 +111,10 @@ PRAGMA mmap_size = 17179869184;
 _READING: Final = "PRAGMA query_only = ON;"
 _WRITING: Final = "PRAGMA temp_store = MEMORY;"  # for the journals of savepoints, which otherwise go to a file
 
-_BUSY_MILLISECONDS: Final = 10_000
+# How long to wait for the write lock of another process, and how often to try.  SQLite's own handler soon tries only every
+# 100 ms, and misses the short pauses between the commits of a process that writes without end.
+_BUSY_SECONDS: Final = 10
+_BUSY_STEP_SECONDS: Final = 0.002
 _STATEMENTS: Final = 512  # compiled statements that each connection caches
 
 
@@ -127,18 +131,29 @@ def prepare(path: Path) -> None:
     try:
         if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
             raise OSError(f"The file system of {path} does not support SQLite's write-ahead log.")
-        with connection:
-            version = connection.execute("PRAGMA user_version").get
-            if version > VERSION:
-                raise ValueError(f"{path} was written by a later version of this program (schema {version}, known: {VERSION}).")
-            if version == 0:
-                connection.execute(_TABLES).fetchall()
-            for schema in range(version + 1, VERSION + 1) if version else ():
-                STEPS[schema](connection)
-                connection.execute(f"PRAGMA user_version = {schema}")
-            connection.execute(_LOG_KEYS)
+        # A store in use by a server is opened without the write lock, for which another process may have to wait long.
+        if not _is_current(connection):
+            with connection:
+                _create_or_convert(connection, path)
     finally:
         connection.close()
+
+
+def _is_current(connection: apsw.Connection) -> bool:
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'log_key'").get
+    return bool(tables and connection.execute("PRAGMA user_version").get == VERSION)
+
+
+def _create_or_convert(connection: apsw.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").get
+    if version > VERSION:
+        raise ValueError(f"{path} was written by a later version of this program (schema {version}, known: {VERSION}).")
+    if version == 0:
+        connection.execute(_TABLES).fetchall()
+    for schema in range(version + 1, VERSION + 1) if version else ():
+        STEPS[schema](connection)
+        connection.execute(f"PRAGMA user_version = {schema}")
+    connection.execute(_LOG_KEYS)
 
 
 def open_connection(path: Path, *, reading: bool = False, mode: str = "") -> apsw.Connection:
@@ -151,7 +166,7 @@ def open_connection(path: Path, *, reading: bool = False, mode: str = "") -> aps
         name, flags = f"file:{quote(str(path.absolute()))}?{mode}", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     try:
         connection = apsw.Connection(name, flags=flags, statementcachesize=_STATEMENTS)
-        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.set_busy_handler(_wait_for_lock)
         connection.transaction_mode = "IMMEDIATE"
         connection.execute(_SETTINGS + (_READING if reading else _WRITING)).fetchall()
     except apsw.CantOpenError:
@@ -159,3 +174,9 @@ def open_connection(path: Path, *, reading: bool = False, mode: str = "") -> aps
     except apsw.NotADBError:
         raise ValueError(f"{path} is not an SQLite database.") from None
     return connection
+
+
+def _wait_for_lock(attempts: int) -> bool:
+    """Wait a moment for another connection's lock; return False when that has been tried for long enough."""
+    sleep(_BUSY_STEP_SECONDS)
+    return attempts < _BUSY_SECONDS / _BUSY_STEP_SECONDS
