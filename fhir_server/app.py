@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import secrets
 import sys
 import uuid
@@ -14,7 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -40,13 +43,16 @@ from fhir_server.interactions.messages import JSON, Response
 from fhir_server.interactions.service import Service
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
-from fhir_server.observability.middleware import Observed
+from fhir_server.observability.middleware import App, Observed
 from fhir_server.observability.request_ids import HEADER, take_id
+from fhir_server.observability.store_time import timed
+from fhir_server.observability.trace_settings import start_traces
+from fhir_server.resources import catalog
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import key_check, signing_keys
-from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.context import SECOND, SmartContext
 from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
@@ -101,15 +107,18 @@ class Components:
             await self.store.close()
 
 
-def build_components(settings: Settings, *, new_id: Callable[[], str] | None = None) -> Components:
+def build_components(
+    settings: Settings, *, new_id: Callable[[], str] | None = None, watch_store: Callable[[Store], Store] | None = None
+) -> Components:
     """Build and connect the components.  Raises ValueError, with a message for the operator, for invalid settings.
 
-    ``new_id`` returns new logical ids; the default is random UUIDs.
+    ``new_id`` returns new logical ids; the default is random UUIDs.  ``watch_store`` returns the store that all components use.
     """
     clock = settings.make_clock()
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.key_values.now = clock
+    store = watch_store(store) if watch_store else store
     labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path, settings.codes_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)
     auditor = AuditLog(
@@ -137,6 +146,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
         former_key=settings.former_secret_key,
+        refresh_grace=settings.refresh_grace_seconds * SECOND,
     )
     cursors = Cursors(_cursor_key(settings))
     service = Service(
@@ -155,8 +165,12 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
 
 
 def application(settings: Settings) -> Observed:
-    """Build the whole server as an ASGI application."""
-    components = build_components(settings)
+    """Build the whole server as an ASGI application.
+
+    Raises ValueError, with a message for the operator, for invalid settings, also those of OpenTelemetry.
+    """
+    traces = start_traces(os.environ, catalog())
+    components = build_components(settings, watch_store=timed if traces else None)
     api = fhir_api(components)
     health = Health(components.store)
 
@@ -177,16 +191,29 @@ def application(settings: Settings) -> Observed:
             await components.smart.record(SecurityEvent("stop-server"))
         finally:
             await components.close()
+            if traces:
+                await traces.close()
 
-    pages = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    pages = FastAPI(title="fhir-server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, **_no_telemetry())
     pages.add_exception_handler(Problem, busy_handler(components.smart))
     for status in (404, 405, 500):
         pages.add_exception_handler(status, http_error_handler(components.smart))
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
-    metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
-    return Observed(RootApp(api, pages, settings.origin), health, metrics)
+    # With an address of their own, metrics are not served at the server's port (observability/metrics_server.py).
+    metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
+    token = "" if settings.metrics_address else settings.metrics_token
+    served: App = RootApp(api, pages, settings.origin)
+    return Observed(traces.watched(served) if traces else served, health, metrics, token)
+
+
+def _no_telemetry() -> dict[str, Any]:
+    """The option of FastAPI's versions that write traces and logs of their own, with paths, queries and messages: none of that."""
+    if "telemetry" not in signature(FastAPI).parameters:
+        return {}
+    names = ("tracing", "metrics", "logs", "operation_spans", "auto_configure")
+    return {"telemetry": dict.fromkeys(names, False)}
 
 
 async def _purge_expired(components: Components) -> None:

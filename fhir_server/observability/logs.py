@@ -12,7 +12,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fhir_server.observability.request_ids import request_id
+from fhir_server.observability.request_ids import request_id, trace_ids
 from fhir_server.store import explain_failure
 
 ACCESS: Final = "fhir_server.access"
@@ -37,6 +37,8 @@ class _Formatter(logging.Formatter):
             "request_id": getattr(record, "request_id", "") or request_id.get(),
             **getattr(record, "facts", {}),
         }
+        if trace := trace_ids.get():
+            line["trace_id"], line["span_id"] = trace
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = self._describe(record.exc_info[1])
         return json.dumps(line) if self._is_json else _as_text(line)
@@ -80,5 +82,5 @@ def configure_logs(store: str, level: str, form: str, file: str) -> None:
         root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    for name in ("httpx", "httpcore", "pymongo", "asyncio"):  # they log URLs and commands
+    for name in ("httpx", "httpcore", "pymongo", "asyncio", "urllib3"):  # they log URLs and commands
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -14,6 +14,7 @@ from typing import Final
 
 HEADER: Final = b"x-request-id"
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_ids: ContextVar[tuple[str, str] | None] = ContextVar("trace_ids", default=None)  # of the trace and the span of the request
 _WELL_FORMED: Final = re.compile(rb"[0-9A-Fa-f]{16,64}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Has, TokenIs
-from fhir_server.store import LogEntry, Store, open_store
+from fhir_server.store import KeyValueRecord, LogEntry, Store, open_store
 from fhir_server.store.mongodb import retry
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.mongod import ReplicaSet
@@ -56,6 +56,15 @@ async def taken(store: Store) -> None:
     assert await store.key_values.pop("code", "there", 0) == b"x"
 
 
+async def exchanged(store: Store) -> None:
+    new = [KeyValueRecord("code", "there", b"y", FOREVER, "family"), KeyValueRecord("jti", "new", b"y", FOREVER, "family")]
+    assert await store.key_values.exchange("code", "member", 0, new)
+
+
+async def extended(store: Store) -> None:
+    assert await store.key_values.replace_value("code", "there", b"x", b"y", FOREVER)
+
+
 async def listed(store: Store) -> None:
     assert await store.key_values.list_all("code", 5) == (("member", b"x"), ("there", b"x"))
 
@@ -76,7 +85,22 @@ async def told(store: Store) -> None:
     assert [line for _, line in await store.read_log("audit")] == [b"zero"]
 
 
-ASKED: tuple[Asked, ...] = (created, updated, found, kept, replaced, peeked, taken, listed, forgotten, purged, noted, told)
+ASKED: tuple[Asked, ...] = (
+    created,
+    updated,
+    found,
+    kept,
+    replaced,
+    peeked,
+    taken,
+    exchanged,
+    extended,
+    listed,
+    forgotten,
+    purged,
+    noted,
+    told,
+)
 
 
 async def state(store: Store) -> dict[str, Any]:
