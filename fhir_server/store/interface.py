@@ -12,14 +12,14 @@ Times are microseconds since 1970 UTC.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store.logs import LinkEntries, LogEntry, unlinked
+from fhir_server.store.logs import LinkEntries, LogEntry, PurgedLine, unlinked
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
 from fhir_server.store.version_history import VersionStamp
 
@@ -227,6 +227,12 @@ class Store(Protocol):
         """Append entries to the log of this name, in order.  They are durable when this returns.
 
         Raises what ``link`` raises, and Problem ``busy`` if nothing can be written now; then nothing was appended.
+        """
+
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        """Remove the first lines of a log, which must be exactly these, and append an entry that says so, in one transaction.
+
+        Raises Problem ``conflict``, and changes nothing, if the log's first lines are others; also what ``append_log`` raises.
         """
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:

@@ -5,7 +5,7 @@ It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -31,7 +31,7 @@ from fhir_server.store import (
     row_order,
     system_now,
 )
-from fhir_server.store.logs import HEAD, unlinked
+from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine, unlinked
 from fhir_server.store.version_history import encode_history
 
 T = TypeVar("T")
@@ -58,13 +58,17 @@ class _State:
     classes: dict[str, int] = field(default_factory=dict)
     epochs: dict[str | None, int] = field(default_factory=dict)
     key_values: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
-    logs: dict[str, list[tuple[tuple[str, ...], bytes]]] = field(default_factory=dict)  # keys and line
+    logs: dict[str, list[tuple[int, tuple[str, ...], bytes]]] = field(default_factory=dict)  # number, keys and line
+    numbers: dict[str, int] = field(default_factory=dict)  # the last number that each log gave
 
     def append(self, log: str, entries: list[LogEntry], link: LinkEntries) -> None:
         """Append entries to a log."""
         head, _, _ = self.key_values.get((HEAD, log), (None, 0, ""))
         lines, new_head = link(head, entries)
-        self.logs.setdefault(log, []).extend((entry.keys, line) for entry, line in zip(entries, lines, strict=True))
+        first = self.numbers.get(log, 0) + 1
+        self.numbers[log] = first + len(lines) - 1
+        numbered = enumerate(zip(entries, lines, strict=True), first)
+        self.logs.setdefault(log, []).extend((number, entry.keys, line) for number, (entry, line) in numbered)
         if new_head is not None:
             self.key_values[HEAD, log] = new_head, MAX_INSTANT, ""
 
@@ -76,6 +80,7 @@ class _State:
             epochs=dict(self.epochs),
             key_values=dict(self.key_values),
             logs={name: list(lines) for name, lines in self.logs.items()},
+            numbers=dict(self.numbers),
         )
 
 
@@ -177,8 +182,8 @@ class _Transaction:
         return frozenset(found if among is None else found & among)
 
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
-        numbered = enumerate(self._state.logs.get(log, []), 1)
-        found = [(n, line) for n, (keys, line) in numbered if key in (None, *keys) and (before is None or n < before)]
+        lines = self._state.logs.get(log, [])
+        found = [(n, line) for n, keys, line in lines if key in (None, *keys) and (before is None or n < before)]
         return tuple(found[::-1][:limit])
 
     async def prefetch(self, names: Iterable[str]) -> None:
@@ -328,9 +333,15 @@ class MemoryStore:
     async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
         self.state.append(log, list(entries), link)
 
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        first = self.state.logs.get(log, [])[: len(purged)]
+        if [number for number, _, _ in first] != [line.number for line in purged]:
+            raise Problem("conflict", NOT_FIRST)
+        self.state.append(log, [entry], link)
+        del self.state.logs[log][: len(purged)]
+
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
-        lines = [line for _, line in self.state.logs.get(log, [])]
-        return tuple(enumerate(lines, 1))[after : after + limit]
+        return tuple([(number, line) for number, _, line in self.state.logs.get(log, []) if number > after][:limit])
 
     async def close(self) -> None:
         """Do nothing: no connection is open."""
