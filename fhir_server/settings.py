@@ -68,6 +68,7 @@ class Settings:
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
     audit_minimum_days  lines of the audit log that are younger are purged only if the operator confirms that explicitly
     audit_days  ``fhir-server purge`` removes lines of the audit log that are older; 0: none
+    history_days    ``fhir-server purge`` removes earlier versions of resources that are older; 0: none
     log_level   ``debug``, ``info`` (a line for each request), ``warning`` or ``error``
     log_format  ``text`` or ``json``
     log_file    path of the log; empty: standard error
@@ -104,6 +105,7 @@ class Settings:
     audit_anchor_file: str = ""
     audit_minimum_days: int = 2192
     audit_days: int = 0
+    history_days: int = 0
     log_level: str = "warning"
     log_format: str = "text"
     log_file: str = ""

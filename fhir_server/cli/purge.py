@@ -1,4 +1,4 @@
-"""``audit purge`` and ``audit verify-archive``: remove old lines of the audit log."""
+"""``purge``, ``audit purge`` and ``purge-history``: remove what need not be kept any longer; ``audit verify-archive``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from fhir_server.audit.archive import ArchiveWriter, verify_archive
 from fhir_server.audit.chain import ChainKeys
 from fhir_server.audit.purge import PurgePlan, plan, purge
 from fhir_server.cli.audit import audit
-from fhir_server.cli.base import load_settings, operator_errors, run_with_components
+from fhir_server.cli.base import load_settings, main, operator_errors, run_with_components
 from fhir_server.clock import instant_text, micros_of
+from fhir_server.maintenance.purge_history import HistoryPurge, purge_history
 from fhir_server.maintenance.remnants import remove_remnants
 from fhir_server.smart.core.context import DAY
 from fhir_server.smart.core.security_events import SecurityEvent
@@ -84,6 +85,65 @@ async def purge_lines(components: Components, wanted: _Purge) -> PurgePlan:
     if found.lines and wanted.rewrite:
         click.echo(await remove_remnants(components.store, settings.store) or "Nothing of them is left in the store's files.")
     return found
+
+
+@main.command("purge-history")
+@click.option("--before", required=True, metavar="DATE", help="Remove versions that were written before this day or instant.")
+@click.option("--reason", required=True, help="The retention rule or order.  It becomes part of the audit log.")
+@click.option("--rewrite/--no-rewrite", default=True, show_default=True, help="Write SQLite's file anew, so that nothing is left in it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge_earlier_versions(before: str, reason: str, rewrite: bool, yes: bool) -> None:
+    """Remove earlier versions of all resources that were written before a day.  Current versions and deletions stay.
+
+    Servers may run.  A purge that is interrupted hides all of them at once; the next one removes the rest.
+    """
+
+    async def run(components: Components) -> HistoryPurge:
+        instant = instant_of(before, components)
+        if instant > components.clock():
+            raise ValueError("The day is in the future.")
+        if not yes:
+            click.confirm(f"Remove all earlier versions from before {instant_text(instant)} for good?", abort=True)
+        return await purge_versions(components, _Purge(instant, reason, None, rewrite))
+
+    run_with_components(run)
+
+
+async def purge_versions(components: Components, wanted: _Purge) -> HistoryPurge:
+    """Purge earlier versions, and say what was done.  It is recorded before they go from all answers, and when it is done."""
+    await components.auditor.prepare()  # nothing is purged unless it can be recorded
+    detail = {"reason": wanted.reason, "by": operator_name(), "before": instant_text(wanted.before)}
+    await components.smart.record(SecurityEvent("purge-history", detail=detail))
+    done = await purge_history(components.store, wanted.before)
+    if done.versions:
+        counts = {"versions": str(done.versions), "resources": str(done.resources)}
+        await components.smart.record(SecurityEvent("purge-history", detail=detail | counts))
+    click.echo(f"{done.versions} earlier versions of {done.resources} resources were purged.")
+    if done.versions and wanted.rewrite:
+        click.echo(await remove_remnants(components.store, components.settings.store) or "Nothing of them is left in the store's files.")
+    return done
+
+
+@main.command("purge")
+@click.option("--rewrite/--no-rewrite", default=False, show_default=True, help="Write SQLite's file anew, so that nothing is left in it.")
+def purge_by_settings(rewrite: bool) -> None:
+    """Remove what is older than FHIR_SERVER_AUDIT_DAYS and FHIR_SERVER_HISTORY_DAYS say.  For a daily timer.
+
+    Servers may run.  It does not ask.
+    """
+
+    async def run(components: Components) -> None:
+        settings, now = components.settings, components.clock()
+        if not settings.audit_days and not settings.history_days:
+            raise ValueError("Neither FHIR_SERVER_AUDIT_DAYS nor FHIR_SERVER_HISTORY_DAYS is set, so everything is kept.")
+        if settings.history_days:
+            reason = f"FHIR_SERVER_HISTORY_DAYS={settings.history_days}"
+            await purge_versions(components, _Purge(now - settings.history_days * DAY, reason, None, rewrite))
+        if settings.audit_days:
+            reason = f"FHIR_SERVER_AUDIT_DAYS={settings.audit_days}"
+            await purge_lines(components, _Purge(now - settings.audit_days * DAY, reason, None, rewrite))
+
+    run_with_components(run)
 
 
 def operator_name() -> str:

@@ -71,6 +71,15 @@ class Snapshot(Protocol):
         For code that counts versions for a caller (:mod:`fhir_server.access.version_numbers`).
         """
 
+    async def history_horizon(self) -> int:
+        """Return the instant before which earlier versions are purged, also those that are still stored; 0 if none are."""
+
+    async def with_past_unfiltered(self, after: tuple[str, str], limit: int) -> tuple[tuple[str, str], ...]:
+        """Return (type, id) of at most ``limit`` resources that have stored versions before the newest, starting after ``after``.
+
+        For maintenance.
+        """
+
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
         """Return those of these references (``Type/id``) whose newest version is a deletion, visible or not.
 
@@ -140,6 +149,9 @@ class Transaction(Snapshot, Protocol):
 
         Raises Problem ``conflict`` if one of these versions does not exist.
         """
+
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        """Remove the versions of a resource that a purge removes (:mod:`~fhir_server.store.version_purge`).  Return how many."""
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         """Remove all versions of a resource and their entries, as if it had never been written.  Return how many there were."""

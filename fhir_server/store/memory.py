@@ -5,6 +5,7 @@ It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,8 @@ from fhir_server.store import (
     system_now,
 )
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine, unlinked
-from fhir_server.store.version_history import encode_history
+from fhir_server.store.version_history import HORIZON, encode_history
+from fhir_server.store.version_purge import StoredVersion, choose
 
 T = TypeVar("T")
 _Key = tuple[str, str]  # type and id
@@ -49,6 +51,10 @@ class _Version(NamedTuple):
     @property
     def is_deletion(self) -> bool:
         return self.row.interaction == "delete"
+
+    @property
+    def references(self) -> set[tuple[str, object]]:
+        return {(entry.param, entry.value) for entry in self.indexed.entries if entry.kind == "reference"}
 
 
 @dataclass
@@ -130,6 +136,12 @@ class _Transaction:
         pairs = {target: target.partition("/") for target in targets}
         return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, visibilities(type))])
 
+    async def history_horizon(self) -> int:
+        return int(self._state.key_values.get((HORIZON, ""), (b"0", 0, ""))[0])
+
+    async def with_past_unfiltered(self, after: tuple[str, str], limit: int) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted([key for key, versions in self._state.history.items() if len(versions) > 1 and key > after])[:limit])
+
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
         keys = {target: target.partition("/") for target in targets}
         histories = {target: self._state.history.get((type, id), ()) for target, (type, _, id) in keys.items()}
@@ -137,7 +149,7 @@ class _Transaction:
 
     async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
         versions = self._state.history.get((type, id), ())
-        visible = await self.versions(type, id, visibility, (len(versions),))
+        visible = await self.versions(type, id, visibility, (versions[-1].row.version if versions else 0,))
         return visible[0] if visible else None
 
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
@@ -225,13 +237,32 @@ class _Transaction:
     def _relabel(self, indexed: IndexedRow) -> None:
         row = indexed.row
         versions = self._state.history.get((row.type, row.id), ())
-        index = row.version - 1
-        if not 0 <= index < len(versions):
+        index = next((index for index, version in enumerate(versions) if version.row.version == row.version), None)
+        if index is None:
             raise Problem("conflict", "The resource was changed at the same time.")
         before = versions[index].row
         row = msgspec.structs.replace(row, body=before.body, updated=before.updated, interaction=before.interaction)
         relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
         self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
+
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        versions = self._state.history.get((type, id), ())
+        lost = [bool(one.references - later.references) for one, later in itertools.pairwise(versions)] + [False]
+        purge = choose(
+            [
+                StoredVersion(
+                    row.version, row.updated, row.class_id, row.release_at, row.patients, version.is_deletion, loses, version.stored
+                )
+                for version, loses in zip(versions, lost, strict=True)
+                for row in (version.row,)
+            ],
+            before,
+        )
+        left = [version for version in versions if version.row.version not in purge.numbers]
+        if purge.numbers:
+            placed = [version._replace(stored=purge.stored.get(version.row.version, version.stored)) for version in left]
+            self._state.history[type, id] = tuple(placed)
+        return len(purge.numbers)
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         return len(self._state.history.pop((type, id), ()))

@@ -23,6 +23,7 @@ from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
 from fhir_server.store.mongodb import documents as docs
+from fhir_server.store.mongodb import purging
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
@@ -236,6 +237,16 @@ class MongoTransaction(MongoSnapshot):
     def _note_write(self, name: str) -> None:
         self._written.add(name)
         self._read.discard(lock("row", name))  # the write of the row's stored_at document has the same effect
+
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        name = docs.document_id(type, id)
+        await self._flush()
+        count = await purging.purge_versions(self._connection, self._session, name, before)
+        if count:
+            self._cache.forget(name)
+            self._note_write(name)
+            self._changed.add(lock("row", name))
+        return count
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         name = docs.document_id(type, id)
