@@ -240,6 +240,7 @@ class MongoTransaction(MongoSnapshot):
 
     async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
         name = docs.document_id(type, id)
+        await self._cache.get(name)
         await self._flush()
         count = await purging.purge_versions(self._connection, self._session, name, before)
         if count:
