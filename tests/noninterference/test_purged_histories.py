@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.maintenance import purge_history as purging
 from fhir_server.maintenance.purge_history import HistoryPurge, purge_history
 from fhir_server.maintenance.relabel import relabel_store
@@ -18,7 +17,6 @@ from fhir_server.store import memory
 from fhir_server.store.version_purge import Purge, choose
 from fhir_server.writing import propagation
 from tests.mongo.shared_mongod import emptied_url
-from tests.noninterference import comparison
 from tests.noninterference.case_generator import Case, case
 from tests.noninterference.comparison import Leak, Twins, scaled
 from tests.noninterference.oracle import CALLERS
@@ -81,15 +79,6 @@ def test_many_purged_histories_are_equal(number: int) -> None:
         asyncio.run(_compare(case(seed)))
 
 
-def _shows_what_is_stored(patch: pytest.MonkeyPatch) -> None:
-    """What is not removed yet, or kept for its labels, is shown."""
-
-    async def kept(history: Any, beginnings: Any, top: Any) -> Any:
-        return beginnings
-
-    patch.setattr(VisibleHistory, "_kept", kept)
-
-
 def _forgets_places(patch: pytest.MonkeyPatch) -> None:
     """A row that is labeled again moves to the place of its first version that is left."""
     patch.setattr(memory, "choose", lambda versions, before: Purge(choose(versions, before).numbers, {}))
@@ -105,21 +94,7 @@ def _begins_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(propagation.RowLabeler, "label", label)
 
 
-def _does_not_show_the_newest(patch: pytest.MonkeyPatch) -> None:
-    """The newest version is missing in a history if the version with which its number begins is purged."""
-    exact = VisibleHistory._read
-
-    async def read(history: Any, beginnings: Any, newest: Any, top: Any) -> Any:
-        history._horizon, horizon = 0, history._horizon
-        try:
-            return await exact(history, beginnings, newest, top)
-        finally:
-            history._horizon = horizon
-
-    patch.setattr(VisibleHistory, "_read", read)
-
-
-FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [_shows_what_is_stored, _forgets_places, _begins_anew, _does_not_show_the_newest]
+FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [_forgets_places, _begins_anew]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
