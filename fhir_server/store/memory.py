@@ -247,6 +247,8 @@ class _Transaction:
 
     async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
         versions = self._state.history.get((type, id), ())
+        if not versions:
+            return 0
         lost = [bool(one.references - later.references) for one, later in itertools.pairwise(versions)] + [False]
         purge = choose(
             [
