@@ -70,6 +70,9 @@ class Settings:
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     audit       ``durable`` (no answer before its audit line is stored) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
+    audit_minimum_days  lines of the audit log that are younger are purged only if the operator confirms that explicitly
+    audit_days  ``fhir-server purge`` removes lines of the audit log that are older; 0: none
+    history_days    ``fhir-server purge`` removes earlier versions of resources that are older; 0: none
     log_level   ``debug``, ``info`` (a line for each request), ``warning`` or ``error``
     log_format  ``text`` or ``json``
     log_file    path of the log; empty: standard error
@@ -106,6 +109,9 @@ class Settings:
     breached_passwords_file: str = ""
     audit: Literal["durable", "batched"] = "durable"
     audit_anchor_file: str = ""
+    audit_minimum_days: int = 2192
+    audit_days: int = 0
+    history_days: int = 0
     log_level: str = "warning"
     log_format: str = "text"
     log_file: str = ""
@@ -198,6 +204,8 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
     if settings.audit not in ("durable", "batched"):
         raise ValueError(f"FHIR_SERVER_AUDIT must be durable or batched, not {settings.audit!r}.")
+    if 0 < settings.audit_days < settings.audit_minimum_days:
+        raise ValueError("FHIR_SERVER_AUDIT_DAYS must not be less than FHIR_SERVER_AUDIT_MINIMUM_DAYS.")
     for name, allowed in (("log_level", ("debug", "info", "warning", "error")), ("log_format", ("text", "json"))):
         if getattr(settings, name) not in allowed:
             raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")

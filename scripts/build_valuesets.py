@@ -95,6 +95,8 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "restore": "The operator restored the store from a backup",
         "reseal-keys": "The operator encrypted the secrets in the store with a new secret key",
         "erase-record": "The operator erased a patient's record",
+        "purge-audit": "The first lines of the audit log were purged",
+        "purge-history": "Earlier versions of resources were purged",
     }),
 }  # fmt: skip
 

@@ -6,6 +6,9 @@ the caller's newest one began; that one says the same of those before it, and so
 
 What is read, and how often, must not tell a caller how many versions are hidden from her.  So what is kept of versions is read in
 windows of a fixed size, and a search for a number takes at least :data:`_ROUNDS` rounds, enough to pass over 1,000 hidden versions.
+
+Where versions were purged by age, a caller sees the newest number, and those whose time, as the caller sees it, is not before the
+horizon.  That does not depend on which versions are still stored, which would tell of hidden ones.
 """
 
 from __future__ import annotations
@@ -54,36 +57,64 @@ class VisibleHistory:
         self._shown = shown
         self._looked_up: set[str] = set()
         self._window: dict[int, VersionStamp] = {}
+        self._horizon = 0
 
     async def find(self, number: int) -> Row | None:
-        """The version with this number; None if there is none, or if nothing of the resource is visible."""
+        """The version with this number; None if there is none, if it is purged, or if nothing of the resource is visible."""
         newest = await self._snapshot.newest(*self._key, self._visibility)
-        first = await self._beginning(number, newest, await self._count_row(newest)) if newest else None
-        return (await self._read([(number, first)])).get(number) if first else None
+        if newest is None:
+            return None
+        self._horizon = await self._snapshot.history_horizon()
+        top = await self._count_row(newest)
+        first = await self._beginning(number, newest, top)
+        kept = await self._kept([(number, first)] if first else [], top)
+        return (await self._read(kept, newest, top)).get(number)
 
     async def page(self, limit: int, before: int | None = None) -> NumberedPage | None:
         """At most ``limit`` versions, from the newest on, or from the one before number ``before``; None: nothing is visible."""
         newest = await self._snapshot.newest(*self._key, self._visibility)
         if newest is None:
             return None
+        self._horizon = await self._snapshot.history_horizon()
         top = await self._count_row(newest)
         number = top.number if before is None else min(before - 1, top.number)
         first = await self._beginning(number, newest, top)
         found: dict[int, Row] = {}
         while first and len(found) <= limit:
             beginnings, number, first = await self._walk(number, first, limit + 1 - len(found), 2 * limit + _WINDOW)
-            found |= await self._read(beginnings)
+            kept = await self._kept(beginnings, top)
+            found |= await self._read(kept, newest, top)
+            if len(kept) < len(beginnings):
+                break
         numbers, rows = [*found][:limit], [*found.values()]
-        total = len(rows) if before is None and len(rows) <= limit else self._total(top.number)
+        total = len(rows) if before is None and len(rows) <= limit else await self._total(top.number)
         return NumberedPage(rows[:limit], numbers[-1] if numbers else 0, rows[limit] if len(rows) > limit else None, total)
 
-    def _total(self, counted: int) -> int | None:
+    async def _total(self, counted: int) -> int | None:
         """How many there are, for a caller from whom nothing can be hidden.
 
         A restriction, or another patient in an earlier version, may hide one that others count, and they must not learn of either.
         """
         conditional = any(clause.where is not EVERYTHING for clause in self._visibility.clauses)
-        return counted if self._sight is None and not conditional else None
+        if self._sight is not None or conditional:
+            return None
+        low, high = 1, counted  # the oldest number that is not purged is among these
+        while self._horizon and low < high:
+            probes = sorted({low + (high - low) * step // _PROBES for step in range(_PROBES)})
+            stamps = await self._snapshot.stamps_unfiltered(*self._key, probes)
+            gone = [probe for probe in probes if probe not in stamps or stamps[probe].updated < self._horizon]
+            low = max(gone, default=low - 1) + 1
+            high = min([probe for probe in probes if probe not in gone], default=high)
+        return counted - low + 1
+
+    async def _kept(self, beginnings: list[tuple[int, int]], top: Counted) -> list[tuple[int, int]]:
+        """Those of these numbers, newest first, that are not purged: the newest one, and those that begin at the horizon or later."""
+        if not self._horizon:
+            return beginnings
+        older = [first for number, first in beginnings if number != top.number]
+        stamps = await self._snapshot.stamps_unfiltered(*self._key, older)
+        kept = {first for first in older if first in stamps and stamps[first].updated >= self._horizon}
+        return [(number, first) for number, first in beginnings if number == top.number or first in kept]
 
     async def _walk(self, number: int, first: int | None, limit: int, window: int) -> tuple[list[tuple[int, int]], int, int | None]:
         """The next (number, stored version with which it begins), and where to go on."""
@@ -103,10 +134,12 @@ class VisibleHistory:
         history = self._window[version].history() if version in self._window else None
         return version_numbers.count_earlier(history, await self._sight_of(history)).version if history else None
 
-    async def _read(self, beginnings: list[tuple[int, int]]) -> dict[int, Row]:
+    async def _read(self, beginnings: list[tuple[int, int]], newest: Row, top: Counted) -> dict[int, Row]:
         """The visible row for each number that has one."""
         firsts = [first for _, first in beginnings]
-        rows = {row.version: row for row in await self._snapshot.versions(*self._key, self._visibility, firsts)}
+        rows = {row.version: row for row in await self._snapshot.versions(*self._key, self._visibility, firsts)} if firsts else {}
+        if self._horizon:
+            rows.setdefault(top.version, newest)  # the version with which the newest number begins may be purged
         found = {number: rows.get(first) or await self._alike(number, first) for number, first in beginnings}
         return {number: row for number, row in found.items() if row is not None}
 

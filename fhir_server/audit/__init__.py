@@ -34,14 +34,15 @@ from fhir_server.audit.chain import (
     Former,
     Head,
     NoBeginningError,
+    Purged,
     entry_text,
 )
-from fhir_server.audit.entries import request_entry, security_entry
+from fhir_server.audit.entries import purge_entry, request_entry, security_entry
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry, Store, Transaction, system_now
-from fhir_server.store.logs import HEAD
+from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
 
 __all__ = ["LOG_NAME", "AuditLog", "read_former"]
 
@@ -181,6 +182,22 @@ class AuditLog:
     async def record_event(self, event: SecurityEvent, at: int) -> None:
         """Record a security event.  ``at`` is in microseconds since 1970 UTC.  Raises Problem ``busy`` if it cannot be stored."""
         await self._add(security_entry(event, at, self._policy))
+
+    async def record_purge(self, lines: Sequence[PurgedLine], purged: Purged, event: SecurityEvent, at: int, after: Head) -> None:
+        """Remove these lines, the first of the log, and record it in the same transaction.
+
+        ``after``: a head that this chain has had.  Raises Problem ``conflict`` if the log begins with other lines or another chain has
+        begun; then nothing is changed.
+        """
+
+        def link(head: bytes | None, entries: Sequence[LogEntry]) -> tuple[list[bytes], bytes]:
+            known = None if head is None else self._chain.keys.read_head(head)
+            if known is None or known.key != after.key or known.seq < after.seq:
+                raise Problem("conflict", NOT_FIRST)
+            return self._chain.link(head, entries)
+
+        await self.flush()
+        await self._store.purge_log(LOG_NAME, lines, purge_entry(purged, event, at, self._policy), link)
 
     async def flush(self) -> None:
         """Store everything recorded so far.  Raises Problem ``busy`` if that fails."""

@@ -7,6 +7,9 @@ head and can write to the store could put both back: :mod:`~fhir_server.audit.an
 
 Line 0 begins a chain.  It has the number and the digest of all lines before it: those of an earlier version of the program, those
 under a secret key that was replaced, or those of a chain that the operator ended because its key or its head was lost.
+
+A line may say that the first lines of the log were purged (:class:`Purged`): it is stored in the transaction that removes them, so
+the log always begins after the line that the newest such line names, and each removal that is not recorded is found.
 """
 
 from __future__ import annotations
@@ -53,6 +56,33 @@ class Former(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Remaining(msgspec.Struct, frozen=True):
+    """What remains before a later line 0, whose MAC is ``mac``: the number of lines and their digest, as in :class:`Former`."""
+
+    mac: str
+    lines: int
+    digest: str
+
+
+class Purged(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a line says about a step of a purge.
+
+    ``lines``    how many lines the step removed; ``total``: all that were ever purged
+    ``through``  the number of the last of them in the log; ``seq`` and ``mac``: its number and MAC in its chain ("": it was in none)
+    ``before``   the purge removes lines that were recorded before this instant; ``until``: the number of the last of these
+    ``formers``  the lines after ``until`` that remain before each later line 0: they replace what that line says of all lines before
+    """
+
+    lines: int
+    total: int
+    through: int
+    seq: int
+    mac: str
+    before: str
+    until: int
+    formers: tuple[Remaining, ...] = ()
+
+
 class Beginning(NamedTuple):
     """What line 0 says about the lines before it, if ``head`` is still the head of the log."""
 
@@ -68,13 +98,17 @@ class NoBeginningError(Problem):
 
 
 class Line(NamedTuple):
-    """The parts of a line.  ``text`` is what its MAC covers, together with the MAC before.  ``former``: only in line 0."""
+    """The parts of a line.  ``text`` is what its MAC covers, together with the MAC before.
+
+    ``former``: only in line 0.  ``purged``: only in a line about a purge.
+    """
 
     mac: str
     key: str
     seq: int
     text: bytes
-    former: Former | None
+    former: Former | None = None
+    purged: Purged | None = None
 
 
 class _Members(msgspec.Struct, frozen=True):
@@ -82,6 +116,7 @@ class _Members(msgspec.Struct, frozen=True):
     key: str
     seq: int
     former: Former | None = None
+    purged: Purged | None = None
 
 
 _members = msgspec.json.Decoder(_Members)
@@ -174,7 +209,7 @@ def parse_line(text: bytes) -> Line | None:
         return None
     if members.mac.encode() != text[start:key_start]:
         return None
-    return Line(members.mac, members.key, members.seq, text[covered:], members.former)
+    return Line(members.mac, members.key, members.seq, text[covered:], members.former, members.purged)
 
 
 def entry_text(line: bytes) -> bytes:

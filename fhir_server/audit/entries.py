@@ -1,7 +1,7 @@
 """Builds the entries of the audit log from requests and security events.
 
 An entry is ``{"event": AuditEvent, "shown": {patient: [Type/id, ...]}}``: of each patient, the rows that the answer showed.  It is
-found by the patients and the user that it names.
+found by the patients and the user that it names.  The entry of a purge has the member ``purged``, too.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import Any, Final
 
 import msgspec
 
+from fhir_server.audit.chain import Purged
 from fhir_server.audit.request_events import audit_event
 from fhir_server.audit.security_events import security_event
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry
 
+PURGES: Final = "purges"
+"""The key of lines about purges."""
 _MOST_ROWS: Final = 10_000  # of one request; of more rows, only the patients are recorded
 
 
@@ -37,12 +40,18 @@ def security_entry(event: SecurityEvent, at: int, policy: str) -> LogEntry:
     return _entry({"event": security_event(event, at, policy)})
 
 
+def purge_entry(purged: Purged, event: SecurityEvent, at: int, policy: str) -> LogEntry:
+    """The entry of a step of a purge of the log."""
+    return _entry({"purged": purged, "event": security_event(event, at, policy)})
+
+
 def _entry(members: Mapping[str, Any]) -> LogEntry:
-    return LogEntry(msgspec.json.encode(members), keys(members["event"]))
+    return LogEntry(msgspec.json.encode(members), keys(members))
 
 
-def keys(event: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of an entry with this AuditEvent: each patient that it names, alone and with the user that asked."""
+def keys(members: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of an entry or line: each patient that its AuditEvent names, alone and with the user that asked; whether it purges."""
+    event = members["event"]
     patients: dict[str, None] = {}
     for member, of in (("who", event["agent"]), ("what", event.get("entity", ()))):
         for one in of:
@@ -50,7 +59,7 @@ def keys(event: Mapping[str, Any]) -> tuple[str, ...]:
             if named.startswith("Patient/"):
                 patients[named] = None
     if not patients:
-        return ()
+        return (PURGES,) if "purged" in members else ()
     user = f"user/{event['agent'][0].get('altId', '')}/"
     return tuple([key for patient in patients for key in (patient, user + patient)])
 
@@ -59,6 +68,6 @@ def keys_of_line(line: bytes) -> tuple[str, ...]:
     """The keys of the entry from which a line was made; none of a line of another form, or of an earlier version of the program."""
     try:
         members = msgspec.json.decode(line)
-        return keys(members["event"]) if "mac" in members else ()
+        return keys(members) if "mac" in members else ()
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, IndexError):
         return ()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import sha256
-from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from fhir_server.audit import LOG_NAME
 from fhir_server.clock import instant_text
+from fhir_server.maintenance.remnants import remove_remnants
 from fhir_server.smart.accounts import users
 from fhir_server.store import Store, Transaction
 from fhir_server.store.copying import CopySource, ResourceHistory, copy_source
@@ -66,7 +66,7 @@ async def erase_record(store: Store, url: str, patient: str, reason: str, now: i
     for start in range(0, len(names), _BATCH):
         erased += await _erase(store, names[start : start + _BATCH], found.own, patient)
     left = await _find(source, patient)
-    remnants = await _remove_remnants(store, url)
+    remnants = await remove_remnants(store, url)
     counts: dict[str, int] = {}
     for one in erased:
         type = one.resource.partition("/")[0]
@@ -137,12 +137,3 @@ async def _count_audit_lines(store: Store, patient: str) -> int:
         count += sum(named in line for _, line in lines)
         after = lines[-1][0]
     return count
-
-
-async def _remove_remnants(store: Store, url: str) -> str:
-    try:
-        module: Any = import_module(f"fhir_server.store.{url.partition(':')[0].partition('+')[0]}.erasing")
-    except ModuleNotFoundError:
-        return "MongoDB's own journal and storage files hold erased content until it writes over it."
-    remains: str = await module.remove_remnants(store)
-    return remains

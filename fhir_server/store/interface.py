@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store.logs import LinkEntries, LogEntry, unlinked
+from fhir_server.store.logs import LinkEntries, LogEntry, PurgedLine, unlinked
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
 from fhir_server.store.version_history import VersionStamp
 
@@ -69,6 +69,15 @@ class Snapshot(Protocol):
         """Return what is stored of these versions besides the resource itself, by number.
 
         For code that counts versions for a caller (:mod:`fhir_server.access.version_numbers`).
+        """
+
+    async def history_horizon(self) -> int:
+        """Return the instant before which earlier versions are purged, also those that are still stored; 0 if none are."""
+
+    async def with_past_unfiltered(self, after: tuple[str, str], limit: int) -> tuple[tuple[str, str], ...]:
+        """Return (type, id) of at most ``limit`` resources that have stored versions before the newest, starting after ``after``.
+
+        For maintenance.
         """
 
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
@@ -140,6 +149,9 @@ class Transaction(Snapshot, Protocol):
 
         Raises Problem ``conflict`` if one of these versions does not exist.
         """
+
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        """Remove the versions of a resource that a purge removes (:mod:`~fhir_server.store.version_purge`).  Return how many."""
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         """Remove all versions of a resource and their entries, as if it had never been written.  Return how many there were."""
@@ -246,6 +258,12 @@ class Store(Protocol):
         """Append entries to the log of this name, in order.  They are durable when this returns.
 
         Raises what ``link`` raises, and Problem ``busy`` if nothing can be written now; then nothing was appended.
+        """
+
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        """Remove the first lines of a log, which must be exactly these, and append an entry that says so, in one transaction.
+
+        Raises Problem ``conflict``, and changes nothing, if the log's first lines are others; also what ``append_log`` raises.
         """
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:

@@ -21,6 +21,15 @@ class LogEntry(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
+class PurgedLine(NamedTuple):
+    """A line to remove: its number, and the keys of its entry."""
+
+    number: int
+    keys: tuple[str, ...] = ()
+
+
+NOT_FIRST: Final = "The first lines of the log are others now: another command purges it. Try again later."
+
 LinkEntries = Callable[[bytes | None, Sequence[LogEntry]], tuple[Sequence[bytes], bytes | None]]
 """From the head of a log (None: it has none) and new entries to one line for each entry, and the new head.
 

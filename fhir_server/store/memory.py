@@ -5,6 +5,7 @@ It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -32,8 +33,9 @@ from fhir_server.store import (
     row_order,
     system_now,
 )
-from fhir_server.store.logs import HEAD, unlinked
-from fhir_server.store.version_history import encode_history
+from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine, unlinked
+from fhir_server.store.version_history import HORIZON, encode_history
+from fhir_server.store.version_purge import StoredVersion, choose
 
 T = TypeVar("T")
 _Key = tuple[str, str]  # type and id
@@ -51,6 +53,10 @@ class _Version(NamedTuple):
     def is_deletion(self) -> bool:
         return self.row.interaction == "delete"
 
+    @property
+    def references(self) -> set[tuple[str, object]]:
+        return {(entry.param, entry.value) for entry in self.indexed.entries if entry.kind == "reference"}
+
 
 @dataclass
 class _State:
@@ -59,13 +65,17 @@ class _State:
     classes: dict[str, int] = field(default_factory=dict)
     epochs: dict[str | None, int] = field(default_factory=dict)
     key_values: dict[tuple[str, str], tuple[bytes, int, str]] = field(default_factory=dict)
-    logs: dict[str, list[tuple[tuple[str, ...], bytes]]] = field(default_factory=dict)  # keys and line
+    logs: dict[str, list[tuple[int, tuple[str, ...], bytes]]] = field(default_factory=dict)  # number, keys and line
+    numbers: dict[str, int] = field(default_factory=dict)  # the last number that each log gave
 
     def append(self, log: str, entries: list[LogEntry], link: LinkEntries) -> None:
         """Append entries to a log."""
         head, _, _ = self.key_values.get((HEAD, log), (None, 0, ""))
         lines, new_head = link(head, entries)
-        self.logs.setdefault(log, []).extend((entry.keys, line) for entry, line in zip(entries, lines, strict=True))
+        first = self.numbers.get(log, 0) + 1
+        self.numbers[log] = first + len(lines) - 1
+        numbered = enumerate(zip(entries, lines, strict=True), first)
+        self.logs.setdefault(log, []).extend((number, entry.keys, line) for number, (entry, line) in numbered)
         if new_head is not None:
             self.key_values[HEAD, log] = new_head, MAX_INSTANT, ""
 
@@ -77,6 +87,7 @@ class _State:
             epochs=dict(self.epochs),
             key_values=dict(self.key_values),
             logs={name: list(lines) for name, lines in self.logs.items()},
+            numbers=dict(self.numbers),
         )
 
 
@@ -126,6 +137,12 @@ class _Transaction:
         pairs = {target: target.partition("/") for target in targets}
         return frozenset([target for target, (type, _, id) in pairs.items() if await self.read(type, id, visibilities(type))])
 
+    async def history_horizon(self) -> int:
+        return int(self._state.key_values.get((HORIZON, ""), (b"0", 0, ""))[0])
+
+    async def with_past_unfiltered(self, after: tuple[str, str], limit: int) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted([key for key, versions in self._state.history.items() if len(versions) > 1 and key > after])[:limit])
+
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
         keys = {target: target.partition("/") for target in targets}
         histories = {target: self._state.history.get((type, id), ()) for target, (type, _, id) in keys.items()}
@@ -133,7 +150,7 @@ class _Transaction:
 
     async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
         versions = self._state.history.get((type, id), ())
-        visible = await self.versions(type, id, visibility, (len(versions),))
+        visible = await self.versions(type, id, visibility, (versions[-1].row.version if versions else 0,))
         return visible[0] if visible else None
 
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
@@ -178,8 +195,8 @@ class _Transaction:
         return frozenset(found if among is None else found & among)
 
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
-        numbered = enumerate(self._state.logs.get(log, []), 1)
-        found = [(n, line) for n, (keys, line) in numbered if key in (None, *keys) and (before is None or n < before)]
+        lines = self._state.logs.get(log, [])
+        found = [(n, line) for n, keys, line in lines if key in (None, *keys) and (before is None or n < before)]
         return tuple(found[::-1][:limit])
 
     async def prefetch(self, names: Iterable[str]) -> None:
@@ -221,13 +238,34 @@ class _Transaction:
     def _relabel(self, indexed: IndexedRow) -> None:
         row = indexed.row
         versions = self._state.history.get((row.type, row.id), ())
-        index = row.version - 1
-        if not 0 <= index < len(versions):
+        index = next((index for index, version in enumerate(versions) if version.row.version == row.version), None)
+        if index is None:
             raise Problem("conflict", "The resource was changed at the same time.")
         before = versions[index].row
         row = msgspec.structs.replace(row, body=before.body, updated=before.updated, interaction=before.interaction)
         relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
         self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
+
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        versions = self._state.history.get((type, id), ())
+        if not versions:
+            return 0
+        lost = [bool(one.references - later.references) for one, later in itertools.pairwise(versions)] + [False]
+        purge = choose(
+            [
+                StoredVersion(
+                    row.version, row.updated, row.class_id, row.release_at, row.patients, version.is_deletion, loses, version.stored
+                )
+                for version, loses in zip(versions, lost, strict=True)
+                for row in (version.row,)
+            ],
+            before,
+        )
+        left = [version for version in versions if version.row.version not in purge.numbers]
+        if purge.numbers:
+            placed = [version._replace(stored=purge.stored.get(version.row.version, version.stored)) for version in left]
+            self._state.history[type, id] = tuple(placed)
+        return len(purge.numbers)
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         return len(self._state.history.pop((type, id), ()))
@@ -337,9 +375,15 @@ class MemoryStore:
     async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
         self.state.append(log, list(entries), link)
 
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        first = self.state.logs.get(log, [])[: len(purged)]
+        if [number for number, _, _ in first] != [line.number for line in purged]:
+            raise Problem("conflict", NOT_FIRST)
+        self.state.append(log, [entry], link)
+        del self.state.logs[log][: len(purged)]
+
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
-        lines = [line for _, line in self.state.logs.get(log, [])]
-        return tuple(enumerate(lines, 1))[after : after + limit]
+        return tuple([(number, line) for number, _, line in self.state.logs.get(log, []) if number > after][:limit])
 
     async def close(self) -> None:
         """Do nothing: no connection is open."""

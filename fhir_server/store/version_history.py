@@ -12,8 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Final
 
 import msgspec
+
+HORIZON: Final = "history-horizon"
+"""The kind of the key-value record, with the key "", that holds :meth:`Snapshot.history_horizon` as decimal digits."""
 
 Condition = tuple[tuple[int, ...], tuple[str, ...]]
 """The classes to which a caller must be admitted, and the rows (``Type/id``) that she must see, to see a part of a resource."""

@@ -5,6 +5,7 @@ Old versions inherit from what is current now: a label that is added later holds
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import msgspec
@@ -14,6 +15,7 @@ from fhir_server.access import versions
 from fhir_server.consent.labeling import Labeler
 from fhir_server.resources import catalog
 from fhir_server.store import IndexedRow, Row, Transaction, VersionHistory, version_summary
+from fhir_server.store.version_rebase import View
 from fhir_server.writing.row_labeling import RowLabeler
 
 
@@ -39,8 +41,16 @@ class Propagation:
         changed: list[IndexedRow] = []
         previous: IndexedRow | None = None
         named: set[str] = set()
-        for version in (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version > 1 else ()), row):
-            previous = await self._relabeled(version, previous)
+        versions = (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version > 1 else ()), row)
+        numbers = [version.version for version in versions]
+        has_gap = numbers != [*range(1, len(numbers) + 1)]
+        views = await self._new_views(versions) if has_gap else {}
+        for version in versions:
+            if version.version == (previous.row.version if previous else 0) + 1:
+                previous = await self._relabeled(version, previous)
+            else:  # the version before it is purged
+                stored = version if self._keeps_labels else None
+                previous = await self._rows.label(version, jsontext.parse(version.body), None, stored=stored, purged=views)
             named |= _named_specimens(previous)
             if _visibility(previous.row) != _visibility(version):
                 changed.append(previous)
@@ -104,6 +114,16 @@ class Propagation:
         """The stored specimens that this result names."""
         found = [await self._tx.read_unfiltered(*specimen.split("/")) for specimen in sorted(self._named.pop(name, ()))]
         return [row for row in found if row is not None]
+
+    async def _new_views(self, versions: Sequence[Row]) -> dict[View, View]:
+        """The class and release that stored versions have, and those that they would get now."""
+        views: dict[View, View] = {}
+        for version in versions:
+            if version.body:
+                stored = version if self._keeps_labels else None
+                new = (await self._rows.label(version, jsontext.parse(version.body), None, stored=stored)).row
+                views[version.class_id, version.release_at] = new.class_id, new.release_at
+        return views
 
     async def _relabeled(self, version: Row, previous: IndexedRow | None) -> IndexedRow:
         """A stored version as it would be written now, after ``previous``; a deletion has the labels of the version it ended."""

@@ -24,6 +24,7 @@ from fhir_server.resources import catalog
 from fhir_server.search import index
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
+from fhir_server.store.version_rebase import View, rebased
 from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
 
@@ -64,12 +65,21 @@ class RowLabeler:
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
 
-    async def label(self, row: Row, value: dict[str, Any], history: VersionHistory | None, *, stored: Row | None = None) -> IndexedRow:
+    async def label(
+        self,
+        row: Row,
+        value: dict[str, Any],
+        history: VersionHistory | None,
+        *,
+        stored: Row | None = None,
+        purged: Mapping[View, View] | None = None,
+    ) -> IndexedRow:
         """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: what the version before it knows.
 
-        ``stored``: the row as it is stored, whose labels it keeps besides its new ones.
+        ``stored``: the row as it is stored, whose labels it keeps besides its new ones.  ``purged``: the version before it is purged,
+        so the row's own history has what is known of those before; (class, release) of stored versions before and now.
         """
-        name = f"{row.type}/{row.id}"
+        name, was = f"{row.type}/{row.id}", row.history
 
         async def find_source(type: str, id: str) -> LabelSource | None:
             source = await self._label_source(type, id)
@@ -92,13 +102,16 @@ class RowLabeler:
         if stored is not None:
             row = await joined(stored, row, await self._tx.classes(), self._class_id)
         known: VersionHistory | None = None
-        if history or row.release_at:
+        if history or row.release_at or purged is not None:
             digest = msgspec.structs.replace(
                 versions.version_digest(row),
                 declassifies=security_labels.declassifies(value),
                 own_release_at=security_labels.release_at(value, self._labeler.policy.timezone),
             )
-            known = version_summary.following(history, digest)
+            if purged is not None and was is not None and was.earlier is not None:
+                known = VersionHistory(digest, rebased(was.earlier, was.digest, digest, purged))
+            else:
+                known = version_summary.following(history, digest)
         # Also None: a row that is labeled again may have had a history, with the labels of that time.
         row = msgspec.structs.replace(row, history=known)
         entries = await self._with_guarded_classes(_with_class_ids(index.entries(row.type, value, self._base), row), row, labels)

@@ -40,14 +40,14 @@ def alike(last: int, hidden: frozenset[int] = frozenset()) -> list[IndexedRow]:
     return made
 
 
-async def fill_histories(store: Store) -> None:
+async def fill_histories(store: Store, lengths: tuple[int, ...] = (1, 2, 5, 12), patients: int = 2) -> None:
     """Rows with random histories; some end with a deletion, some have moved to another patient."""
     for seed in range(12):
         random = Random(seed)
         history: VersionHistory | None = None
         patient = ""
-        for digest in random_history(random, random.choice((1, 2, 5, 12))):
-            patient = f"p{random.randrange(2)}" if digest.digests else patient
+        for digest in random_history(random, random.choice(lengths)):
+            patient = f"p{random.randrange(patients)}" if digest.digests else patient
             entries = (token("code", random.choice("xy"), class_id=digest.class_id),)
             history = following(history, msgspec.structs.replace(digest, owners=owners_digest((patient,))))
             indexed = record(

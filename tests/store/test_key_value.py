@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from fhir_server.errors import Problem
 from fhir_server.store import KeyValueRecord, LogEntry, Store
+from fhir_server.store.logs import PurgedLine, unlinked
 from tests.store.conftest import RunScenario
 
 
@@ -154,6 +158,27 @@ def test_log_returns_lines_in_order_and_from_any_position(run: RunScenario) -> N
         assert await store.read_log("audit", after=numbers[2]) == ()
         assert [line for _, line in await store.read_log("other")] == [b"x"]
         assert await store.read_log("never") == ()
+
+    run(scenario)
+
+
+def test_only_the_first_lines_of_a_log_can_be_purged(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        await store.append_log("audit", [LogEntry(str(number).encode(), ("odd",) if number % 2 else ()) for number in range(6)])
+        lines = await store.read_log("audit")
+        numbers = [PurgedLine(number, ("odd",) if index % 2 else ()) for index, (number, _) in enumerate(lines)]
+        for wrong in (numbers[1:3], numbers[:1] + numbers[2:3], [*numbers, PurgedLine(lines[-1][0] + 1)]):
+            with pytest.raises(Problem, match="others now"):
+                await store.purge_log("audit", wrong, LogEntry(b"gone"), unlinked)
+        assert await store.read_log("audit") == lines
+        await store.purge_log("audit", numbers[:3], LogEntry(b"gone"), unlinked)
+        assert [line for _, line in await store.read_log("audit")] == [b"3", b"4", b"5", b"gone"]
+        async with store.snapshot() as snapshot:
+            assert [line for _, line in await snapshot.log_lines_unfiltered("audit", "odd", before=None, limit=9)] == [b"5", b"3"]
+        left = await store.read_log("audit")
+        await store.purge_log("audit", [PurgedLine(number) for number, _ in left], LogEntry(b"all gone"), unlinked)
+        await store.append_log("audit", [LogEntry(b"more")])
+        assert [line for _, line in await store.read_log("audit", left[-1][0])] == [b"all gone", b"more"]
 
     run(scenario)
 

@@ -56,6 +56,8 @@ SecurityEventKind = Literal[
     "restore",
     "reseal-keys",
     "erase-record",
+    "purge-audit",
+    "purge-history",
 ]
 
 

@@ -7,7 +7,7 @@ URL ``mongodb://host[,host...]/database?options`` or ``mongodb+srv://...``, of a
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from pymongo.errors import ConfigurationError, PyMongoError
 
 from fhir_server.store import LinkEntries, LogEntry, Transaction
-from fhir_server.store.logs import unlinked
+from fhir_server.store.logs import PurgedLine, unlinked
 from fhir_server.store.mongodb.failures import busy_if_transient, is_transient
 from fhir_server.store.mongodb.key_value import MongoKeyValues, MongoLogs
 from fhir_server.store.mongodb.reader import MongoSnapshot
@@ -62,6 +62,9 @@ class MongoStore:
 
     async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
         await self._logs.append(log, entries, link)
+
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        await self._logs.purge(log, purged, entry, link)
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         return await self._logs.read(log, after, limit)

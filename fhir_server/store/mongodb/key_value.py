@@ -11,6 +11,7 @@ from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
 from fhir_server.store import KeyValueRecord, LinkEntries, LogEntry, system_now
+from fhir_server.store.logs import PurgedLine
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import busy_if_transient
 from fhir_server.store.mongodb.retry import TransactionRunner
@@ -131,6 +132,16 @@ class MongoLogs:
         await self._connection.ensure_ready()
         async with self._append_lock:
             await self._runner.run(lambda transaction: transaction.append_log(log, appended, link))
+
+    async def purge(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        await self._connection.ensure_ready()
+
+        async def job(transaction: MongoTransaction) -> None:
+            number = await transaction.append_log(log, [entry], link)  # first: then others wait at the head, and this goes through
+            await transaction.purge_log(log, purged, number)
+
+        async with self._append_lock:
+            await self._runner.run(job)
 
     async def read(self, log: str, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
         await self._connection.ensure_ready()

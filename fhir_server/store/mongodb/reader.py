@@ -20,10 +20,11 @@ from fhir_server.store.conditions import refers_to
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.prefetch import names_in_history
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, either
 from fhir_server.store.row_order import patient_number
+from fhir_server.store.version_history import HORIZON
 
 MILLISECONDS: Final = 10_000  # time limit of one query
 _SHORT: Final = 0.05  # seconds up to which a query is not charged to its request
@@ -100,6 +101,15 @@ class MongoSnapshot:
 
     async def _with_entries(self, names: list[str]) -> list[Document]:
         return await self._find_current({"_id": {"$in": names}}, _VISIBILITY_AND_ENTRIES)
+
+    async def history_horizon(self) -> int:
+        found = await self._find_in(self._connection.secrets, {"_id": record_id(HORIZON, "")}, {"value": 1})
+        return int(found[0]["value"]) if found else 0
+
+    async def with_past_unfiltered(self, after: tuple[str, str], limit: int) -> tuple[tuple[str, str], ...]:
+        later = {"$or": [{"type": {"$gt": after[0]}}, {"type": after[0], "id": {"$gt": after[1]}}]}
+        found = await self._find_in(self._connection.history, later, {"type": 1, "id": 1}, sort={"type": 1, "id": 1}, limit=limit)
+        return tuple(dict.fromkeys([(document["type"], document["id"]) for document in found]))
 
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
         query: Query = {"journal": log} if key is None else {"journal": log, "keys": key}

@@ -21,8 +21,9 @@ from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
-from fhir_server.store.logs import HEAD
+from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
 from fhir_server.store.mongodb import documents as docs
+from fhir_server.store.mongodb import purging
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
@@ -237,6 +238,17 @@ class MongoTransaction(MongoSnapshot):
         self._written.add(name)
         self._read.discard(lock("row", name))  # the write of the row's stored_at document has the same effect
 
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        name = docs.document_id(type, id)
+        await self._cache.get(name)
+        await self._flush()
+        count = await purging.purge_versions(self._connection, self._session, name, before)
+        if count:
+            self._cache.forget(name)
+            self._note_write(name)
+            self._changed.add(lock("row", name))
+        return count
+
     async def erase_unfiltered(self, type: str, id: str) -> int:
         name = docs.document_id(type, id)
         await self._cache.get(name)
@@ -301,8 +313,8 @@ class MongoTransaction(MongoSnapshot):
     def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
         return False  # concurrent transactions would conflict at the head of the log
 
-    async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> None:
-        """Append entries to a log under the next numbers.  Of two transactions that do so, one is repeated."""
+    async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> int:
+        """Append entries to a log under the next numbers, and return the first.  Of two transactions that do so, one is repeated."""
         name, key = f"journal/{log}", head_id(log)
         counter = await self._connection.counters.find_one({"_id": name}, session=self._session)
         last = counter["value"] if counter else 0
@@ -318,6 +330,18 @@ class MongoTransaction(MongoSnapshot):
         if new_head is not None and new_head != head:
             document = {"kind": HEAD, "key": log, "value": new_head, "expires": MAX_INSTANT, "family": ""}
             await self._connection.secrets.replace_one({"_id": key}, document, upsert=True, session=self._session)
+        return int(last) + 1
+
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], end: int) -> None:
+        """Remove the first lines of a log.  Raises Problem ``conflict`` if its first lines before number ``end`` are not exactly these."""
+        numbers = [line.number for line in purged]
+        among = {"journal": log, "n": {"$lt": end}}
+        first = self._connection.journal.find(among, {"n": 1}, sort={"n": 1}, limit=len(numbers), session=self._session)
+        found = await first.to_list()
+        if [document["n"] for document in found] != numbers:
+            raise Problem("conflict", NOT_FIRST)
+        # each by its own key, so that on a sharded collection it goes to one shard
+        await self._connection.journal.bulk_write([DeleteOne({"_id": document["_id"]}) for document in found], session=self._session)
 
     async def _flush(self) -> None:
         """Send the rows collected so far."""

@@ -7,7 +7,7 @@ Writes go through :mod:`~fhir_server.store.sqlite.writer`.  Any number of proces
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -16,7 +16,8 @@ import apsw
 
 from fhir_server import budget
 from fhir_server.store import LinkEntries, LogEntry, Transaction
-from fhir_server.store.logs import unlinked
+from fhir_server.store.logs import PurgedLine, unlinked
+from fhir_server.store.sqlite import logs
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.key_value import SqliteKeyValues
 from fhir_server.store.sqlite.long_reads import LongReads, ReadingSnapshot
@@ -127,6 +128,13 @@ class SqliteStore:
         def job(transaction: SqliteTransaction) -> None:
             for entry in appended:
                 transaction.log_at_commit(log, entry, link)
+
+        await self.run(job)
+
+    async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
+        def job(transaction: SqliteTransaction) -> None:
+            logs.purge(transaction, log, purged)
+            transaction.log_at_commit(log, entry, link)
 
         await self.run(job)
 

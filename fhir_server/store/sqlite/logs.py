@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.store.logs import HEAD, LinkEntries, LogEntry
+from fhir_server.errors import Problem
+from fhir_server.store.logs import HEAD, NOT_FIRST, LinkEntries, LogEntry, PurgedLine
 
 if TYPE_CHECKING:
     from fhir_server.store.sqlite.reader import SqliteSnapshot
+    from fhir_server.store.sqlite.transaction import SqliteTransaction
 
 _HEAD: Final = "SELECT value FROM secret WHERE kind = ? AND key = ?"
 _SET_HEAD: Final = "INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, '')"
+_FIRST: Final = "SELECT n FROM journal WHERE journal = ? ORDER BY n LIMIT ?"
 _LINES: Final = "SELECT n, line FROM journal WHERE journal = (SELECT n FROM name WHERE text = ?) AND n < ? ORDER BY n DESC LIMIT ?"
 _LINES_OF_KEY: Final = (
     "SELECT j.n, j.line FROM log_key k, journal j WHERE k.journal = (SELECT n FROM name WHERE text = ?) AND k.key = ? AND k.n < ?"
@@ -40,6 +43,19 @@ def _append(transaction: SqliteSnapshot, log: str, entries: list[LogEntry], link
         connection.executemany("INSERT INTO log_key VALUES (?, ?, ?)", keys)
     if new_head is not None and new_head != head:
         connection.execute(_SET_HEAD, (HEAD, log, new_head, MAX_INSTANT))
+
+
+def purge(transaction: SqliteTransaction, log: str, purged: Sequence[PurgedLine]) -> None:
+    """Remove the first lines of a log, and overwrite them.  Raises Problem ``conflict`` if its first lines are not exactly these."""
+    number, connection = transaction.names.intern("journal:" + log), transaction.connection
+    first = connection.execute(_FIRST, (number, len(purged))).fetchall()
+    if [n for (n,) in first] != [line.number for line in purged]:
+        raise Problem("conflict", NOT_FIRST)
+    connection.execute("PRAGMA secure_delete = ON").fetchall()
+    connection.executemany("DELETE FROM journal WHERE n = ?", first)
+    keys = [(number, key, line.number) for line in purged for key in line.keys]
+    if keys:
+        connection.executemany("DELETE FROM log_key WHERE journal = ? AND key = ? AND n = ?", keys)
 
 
 def lines_before(snapshot: SqliteSnapshot, log: str, key: str | None, before: int, limit: int) -> tuple[tuple[int, bytes], ...]:

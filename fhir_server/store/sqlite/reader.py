@@ -21,7 +21,7 @@ from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, 
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
-from fhir_server.store.sqlite import logs, planner
+from fhir_server.store.sqlite import logs, planner, purging
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
@@ -355,6 +355,12 @@ class SqliteSnapshot:
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return PermissionEpoch(*self.rows(_EPOCH, (patient,))[0])
+
+    async def history_horizon(self) -> int:
+        return purging.horizon(self)
+
+    async def with_past_unfiltered(self, after: tuple[str, str], limit: int) -> tuple[tuple[str, str], ...]:
+        return purging.with_past(self, after, limit)
 
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
         return logs.lines_before(self, log, key, MAX_RID if before is None else before, limit)

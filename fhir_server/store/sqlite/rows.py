@@ -109,6 +109,12 @@ def encode_extra(row: Row, stored: int = 0) -> bytes | None:
     return _encode(_Extra(several, row.labeled_elements, row.guarded_references, row.history, stored))
 
 
+def with_stored(rid: int, extra: bytes | None, stored: int) -> bytes:
+    """Return an ``extra`` column with another sequence number."""
+    more = _decode_extra(extra) if extra is not None else _Extra(None, (), (), None)
+    return _encode(msgspec.structs.replace(more, stored=0 if rid & SEQUENCE == stored else stored))
+
+
 def index_rows(type: str, entries: Iterable[Entry], names: Names) -> IndexRows:
     """Return the index rows of these entries, without repetitions.  Names that are new to the store get numbers."""
     rows: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in KINDS}

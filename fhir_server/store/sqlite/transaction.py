@@ -11,7 +11,7 @@ import msgspec
 
 from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
-from fhir_server.store.sqlite import logs
+from fhir_server.store.sqlite import logs, purging
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import BANDED, COLUMNS, KINDS, TABLES, IndexRows
@@ -207,7 +207,8 @@ class SqliteTransaction(SqliteSnapshot):
     def _relabel_newest(self, type: int, current: _CurrentVersion, row: Row, entries: IndexRows) -> None:
         if row.version > 1:
             ((last_past,),) = self._query("SELECT max(n) FROM past WHERE type = ? AND id = ?", (type, row.id))
-            self._keep_lost_references(last_past, current.entries, entries)
+            if last_past is not None:  # else they are purged
+                self._keep_lost_references(last_past, current.entries, entries)
         old = current.row
         relabeled = msgspec.structs.replace(row, updated=old.updated, interaction=old.interaction, body=old.body)
         self._relabel_current(type, current, relabeled, entries)
@@ -231,6 +232,9 @@ class SqliteTransaction(SqliteSnapshot):
     def _relabel_current(self, type: int, current: _CurrentVersion, row: Row, entries: IndexRows) -> None:
         """Store the current version again after it, or a version before it, was relabeled."""
         self._replace_current(type, current, row, entries, self._first_stored(type, row, current.stored), current.stored)
+
+    async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
+        return purging.purge_versions(self, type, id, before)
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         self.connection.execute("PRAGMA secure_delete = ON").fetchall()  # overwrites what is deleted
