@@ -28,7 +28,7 @@ class Process:
         settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "SECRET_KEY": KEY, "CLOCK": NOON} | changed
         program = f"{fault}\nimport sys\nfrom fhir_server.cli import main\nmain(sys.argv[1:])"
         command = [sys.executable, "-c", program, "serve", "--create-store", "--port", str(self.port)]
-        settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items()}
+        settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items() if value}
         self.process = subprocess.Popen(command, env=outer | settings, cwd=ROOT, preexec_fn=die_with_parent)
 
     @property
