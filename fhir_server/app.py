@@ -185,7 +185,7 @@ def application(settings: Settings) -> Observed:
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
     metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
-    return Observed(RootApp(api, pages, settings.origin), health, metrics)
+    return Observed(RootApp(api, pages, settings.origin), health, metrics, headers=security_headers(settings.origin))
 
 
 async def _purge_expired(components: Components) -> None:
