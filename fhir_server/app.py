@@ -205,7 +205,7 @@ def application(settings: Settings) -> Observed:
     metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
     token = "" if settings.metrics_address else settings.metrics_token
     served: App = RootApp(api, pages, settings.origin)
-    return Observed(traces.watched(served) if traces else served, health, metrics, token)
+    return Observed(traces.watched(served) if traces else served, health, metrics, token, headers=security_headers(settings.origin))
 
 
 def _no_telemetry() -> dict[str, Any]:

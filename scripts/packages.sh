@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the groups named that are missing: venv, browser, mongod, load.
+# Installs the Debian packages of the groups named that are missing: venv, browser, mongod, deployment, load.
 # As root, or else with sudo. Without either, it prints the packages that are missing and fails; if none is missing, it does nothing.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin" # of ldconfig, for users other than root
@@ -9,6 +9,7 @@ packages() {
         venv) echo python3 python3-venv ;;                 # the server
         browser) echo chromium chromium-driver npm ;;      # tests in a browser
         mongod) echo libcurl4 ;;                           # tests on MongoDB
+        deployment) echo systemd ;;                        # tests of deploy/
         load) echo wrk cpulimit ;;                         # benchmarks
         *) echo "packages.sh: no group is named $1" >&2; exit 2 ;;
     esac
@@ -19,6 +20,7 @@ present() {
         python3) command -v "${PYTHON:-python3}" ;;
         python3-venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' ;;
         chromium-driver) command -v chromedriver ;;
+        systemd) command -v systemd-analyze ;;
         libcurl4) ldconfig -p | grep 'libcurl\.so\.4 ' ;;
         *) command -v "$1" ;;
     esac >/dev/null 2>&1

@@ -34,6 +34,7 @@ from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
 from fhir_server.web.connections import ConnectionLimits, LimitedProtocol, open_files
+from fhir_server.web.security_headers import security_headers
 
 
 @main.command()
@@ -140,6 +141,7 @@ def create_application() -> object:
     """
     settings = load_settings()
     configure(settings)
+    LimitedProtocol.security_headers = security_headers(settings.origin)
     LimitedProtocol.limits = ConnectionLimits(
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
         open_files(settings.max_connections),

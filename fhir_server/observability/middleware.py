@@ -12,6 +12,7 @@ from fhir_server.observability.interactions import METHODS, interaction_name
 from fhir_server.observability.logs import ACCESS
 from fhir_server.observability.metrics import CONTENT_TYPE, Metrics, is_bearer
 from fhir_server.observability.request_ids import HEADER, take_id
+from fhir_server.web.security_headers import Headers, with_security_headers
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -25,10 +26,12 @@ class Observed:
 
     ``metrics`` are counted if given; without a ``metrics_token`` there is no ``/metrics`` here.
 
-    The log must be configured before: a request has a line if the level is ``info`` now.
+    ``headers`` are those that each of its own answers has.  The log must be configured before: a request has a line if the level is
+    ``info`` now.
     """
 
-    def __init__(self, app: App, health: Health, metrics: Metrics | None = None, metrics_token: str = "") -> None:
+    def __init__(self, app: App, health: Health, metrics: Metrics | None = None, metrics_token: str = "", *, headers: Headers = ()) -> None:
+        self._headers = headers
         self._app = app
         self._health = health
         self.metrics = metrics
@@ -38,7 +41,7 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         if scope.get("path") in self._own_paths and scope["type"] == "http":
-            await self._answer(scope, send)
+            await self._answer(scope, with_security_headers(send, self._headers))
         elif self._watches and scope["type"] == "http":
             await self._watch(scope, receive, send)
         else:

@@ -17,6 +17,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from fhir_server.web.security_headers import Headers
+
 _UNREAD_BYTES: Final = 64 * 1024  # of a body that nobody will read, before the connection is closed
 _LINGER_SECONDS: Final = 1.0  # for such a client to read the answer
 _HEADERS: Final = 100
@@ -45,6 +47,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with the limits of this process, which are set before it serves."""
 
     limits = ConnectionLimits()
+    security_headers: Headers = ()  # of the answers that the application does not see
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
@@ -157,10 +160,21 @@ class LimitedProtocol(HttpToolsProtocol):
         is_silent = self._waits_since > 0 and not self._in_head
         is_answered = not self._in_head and self.cycle is not None and self.cycle.response_started
         if not is_silent and not is_answered:
-            body = text.encode()
-            head = STATUS_LINE[status] + b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body)
-            self.transport.write(head + b"connection: close\r\n\r\n" + body)
+            self._answer(status, text)
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._answer(400, msg)
+        self.transport.close()
+
+    def _answer(self, status: int, text: str) -> None:
+        body = text.encode()
+        headers = [
+            *self.security_headers, (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]  # fmt: skip
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(STATUS_LINE[status] + b"".join(lines) + b"\r\n" + body)
 
 
 def open_files(connections: int) -> int:

@@ -15,6 +15,7 @@ import uvicorn
 
 from fhir_server.web import connections
 from fhir_server.web.connections import ConnectionLimits, LimitedProtocol
+from fhir_server.web.security_headers import security_headers
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
@@ -201,6 +202,25 @@ def test_a_head_has_limits(head: bytes, status: bytes) -> None:
         reader, writer = await one.connect()
         writer.write(head)
         assert (await reader.readuntil(b"\r\n"))[9:12] == status
+
+    run(reading, job)
+
+
+@pytest.mark.parametrize(("head", "status"), [(b"GET /" + b"b" * 70_000, 431), (b"no HTTP\r\n\r\n", 400), (b"GET / HT", 408)])
+def test_refusals_before_the_application_have_security_headers(head: bytes, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = security_headers("https://records.example")
+    monkeypatch.setattr(LimitedProtocol, "security_headers", headers)
+
+    async def job(one: House) -> None:
+        reader, writer = await one.connect()
+        writer.write(head)
+        if status == 408:
+            await one.count(1)
+            await one.all(lambda protocol: protocol._in_head)
+            one.pass_seconds(1001)
+        answer = (await reader.read()).split(b"\r\n")
+        assert int(answer[0].split()[1]) == status
+        assert {b"%s: %s" % header for header in headers} <= set(answer)
 
     run(reading, job)
 

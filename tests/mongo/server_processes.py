@@ -17,15 +17,18 @@ ORIGIN = "http://127.0.0.1:8000"
 
 
 class Process:
-    """Runs ``fhir-server serve`` on the store ``url``.  ``fault`` is Python code that runs in the process first."""
+    """Runs ``fhir-server serve`` on the store ``url``.
 
-    def __init__(self, url: str, fault: str = "") -> None:
-        self.port = reserved_port()
+    ``fault`` is Python code that runs in the process first; ``changed`` are settings, without their prefix.
+    """
+
+    def __init__(self, url: str, fault: str = "", **changed: str) -> None:
+        self.url, self.port = url, reserved_port()
         outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
-        settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "SECRET_KEY": KEY, "CLOCK": NOON}
+        settings = {"MODE": "test", "ORIGIN": ORIGIN, "STORE": url, "SECRET_KEY": KEY, "CLOCK": NOON} | changed
         program = f"{fault}\nimport sys\nfrom fhir_server.cli import main\nmain(sys.argv[1:])"
         command = [sys.executable, "-c", program, "serve", "--create-store", "--port", str(self.port)]
-        settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items()}
+        settings = {f"FHIR_SERVER_{name}": value for name, value in settings.items() if value}
         self.process = subprocess.Popen(command, env=outer | settings, cwd=ROOT, preexec_fn=die_with_parent)
 
     @property

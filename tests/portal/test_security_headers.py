@@ -12,6 +12,7 @@ from fhir_server import linking, portal
 from fhir_server.app import RootApp, application
 from fhir_server.settings import Settings
 from fhir_server.smart import routes
+from fhir_server.web.security_headers import security_headers
 from tests.served import Answer, Served, call
 
 HTTPS = "https://records.example"
@@ -67,6 +68,13 @@ def test_every_response_has_the_security_headers(served: Served, origin: RootApp
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/metrics", 401)])
+def test_answers_to_the_operator_have_the_security_headers(served: Served, path: str, status: int) -> None:
+    whole = application(Settings(store="memory:", mode="test", origin=HTTPS, metrics_token="a token for the metrics"))
+    answer = asked(served, whole, "GET", path)
+    assert answer.status == status and set(security_headers(HTTPS)) <= {(n.encode(), v.encode()) for n, v in answer.headers.items()}
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS)
