@@ -56,6 +56,7 @@ from fhir_server.store import Store, open_store
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
 from fhir_server.writing.parser import Parser
+from fhir_server.writing.relabeling_steps import keep_relabeling
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -158,6 +159,7 @@ def application(settings: Settings) -> Observed:
     components = build_components(settings)
     api = fhir_api(components)
     health = Health(components.store)
+    metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -169,9 +171,14 @@ def application(settings: Settings) -> Observed:
         gc.freeze()
         sys.setswitchinterval(_SWITCH_SECONDS)
         purging = asyncio.create_task(_purge_expired(components))
+        count_pending = metrics.set_pending_labels if metrics else _no_report
+        relabeling = asyncio.create_task(
+            keep_relabeling(components.store, components.labeler, settings.base, count_pending), name="relabeling"
+        )
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
         purging.cancel()
+        relabeling.cancel()
         try:
             await components.smart.record(SecurityEvent("stop-server"))
         finally:
@@ -184,8 +191,11 @@ def application(settings: Settings) -> Observed:
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
-    metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
     return Observed(RootApp(api, pages, settings.origin), health, metrics)
+
+
+def _no_report(_: int) -> None:
+    """Take the number of rows whose labels are pending, without metrics."""
 
 
 async def _purge_expired(components: Components) -> None:

@@ -63,6 +63,7 @@ class RowLabeler:
         self._keys: tuple[str, ...] = ()
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
+        self._looked_up: dict[str, set[str]] = {}
 
     async def label(self, row: Row, value: dict[str, Any], history: VersionHistory | None, *, stored: Row | None = None) -> IndexedRow:
         """The row, whose parsed body is ``value``, with its labels and index entries; ``history``: what the version before it knows.
@@ -70,8 +71,10 @@ class RowLabeler:
         ``stored``: the row as it is stored, whose labels it keeps besides its new ones.
         """
         name = f"{row.type}/{row.id}"
+        looked_up = self._looked_up[name] = set()
 
         async def find_source(type: str, id: str) -> LabelSource | None:
+            looked_up.add(f"{type}/{id}")
             source = await self._label_source(type, id)
             if source is None:
                 self._waiting.setdefault(f"{type}/{id}", set()).add(name)
@@ -79,6 +82,7 @@ class RowLabeler:
 
         async def find_referrers(params: tuple[str, ...]) -> dict[str, LabelSource]:
             found = await self._tx.referrers_unfiltered(name, frozenset(params))
+            looked_up.update(f"{other.type}/{other.id}" for other in found)
             return {f"{other.type}/{other.id}": await self._source_of(other) for other in found}
 
         labels = await self._labeler.label(row.type, value, find_source, find_referrers)
@@ -91,6 +95,7 @@ class RowLabeler:
         )  # fmt: skip
         if stored is not None:
             row = await joined(stored, row, await self._tx.classes(), self._class_id)
+        looked_up.update(reference.target for reference in row.guarded_references)
         known: VersionHistory | None = None
         if history or row.release_at:
             digest = msgspec.structs.replace(
@@ -149,6 +154,10 @@ class RowLabeler:
     def forget(self, name: str) -> None:
         """Look up the row ``Type/id`` again when it is next needed: it has been written."""
         self._sources.pop(name, None)
+
+    def sources_of(self, name: str) -> set[str]:
+        """The rows on which the labels of the row ``Type/id`` depend, which was labeled in this transaction."""
+        return self._looked_up.pop(name, set())
 
     def pop_waiting(self, name: str) -> set[str]:
         """The rows that were labeled in this transaction while ``name``, to which they refer, was not yet written."""
