@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fhir_server.store import Store
 from tests.store.conftest import RunScenario
 from tests.store.samples import OBS, drop, in_job, put, record, reference
@@ -58,10 +60,8 @@ def test_records_are_stored_with_their_transaction_or_not_at_all(run: RunScenari
             raise ValueError
 
         assert await store.write(job) == (("m/1", b"m/1"), ("m/2", b"m/2"))
-        try:
+        with pytest.raises(ValueError):
             await store.write(failing)
-        except ValueError:
-            pass
         async with store.snapshot() as snapshot:
             assert [key for key, _ in await snapshot.records_unfiltered("work")] == ["m/1", "m/2", "n/1"]
             assert [key for key, _ in await snapshot.records_unfiltered("work", limit=1)] == ["m/1"]
