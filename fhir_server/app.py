@@ -62,6 +62,7 @@ from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
 from fhir_server.writing.parser import Parser
+from fhir_server.writing.relabeling_steps import keep_relabeling
 
 _log = logging.getLogger("fhir_server")
 _BASE = "/fhir"
@@ -173,6 +174,8 @@ def application(settings: Settings) -> Observed:
     components = build_components(settings, watch_store=timed if traces else None)
     api = fhir_api(components)
     health = Health(components.store)
+    # With an address of their own, metrics are not served at the server's port (observability/metrics_server.py).
+    metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -184,9 +187,14 @@ def application(settings: Settings) -> Observed:
         gc.freeze()
         sys.setswitchinterval(_SWITCH_SECONDS)
         purging = asyncio.create_task(_purge_expired(components))
+        count_pending = metrics.set_pending_labels if metrics else _no_report
+        relabeling = asyncio.create_task(
+            keep_relabeling(components.store, components.labeler, settings.base, count_pending), name="relabeling"
+        )
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
         purging.cancel()
+        relabeling.cancel()
         try:
             await components.smart.record(SecurityEvent("stop-server"))
         finally:
@@ -201,8 +209,6 @@ def application(settings: Settings) -> Observed:
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
-    # With an address of their own, metrics are not served at the server's port (observability/metrics_server.py).
-    metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
     token = "" if settings.metrics_address else settings.metrics_token
     served: App = RootApp(api, pages, settings.origin)
     return Observed(traces.watched(served) if traces else served, health, metrics, token, headers=security_headers(settings.origin))
@@ -214,6 +220,10 @@ def _no_telemetry() -> dict[str, Any]:
         return {}
     names = ("tracing", "metrics", "logs", "operation_spans", "auto_configure")
     return {"telemetry": dict.fromkeys(names, False)}
+
+
+def _no_report(_: int) -> None:
+    """Take the number of rows whose labels are pending, without metrics."""
 
 
 async def _purge_expired(components: Components) -> None:

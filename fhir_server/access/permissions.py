@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fhir_server.access.app_state_owner import OWNER_PARAM, app_state_owner
+from fhir_server.access.pending_labels import NOTHING_HIDDEN, HiddenRows, PendingRows
 from fhir_server.consent import decision, labeling
 from fhir_server.consent.decision import Actor
 from fhir_server.consent.policy import Policy
@@ -55,7 +56,8 @@ class Permissions:
     ``patients``: whose rows are visible; None means any patient's (staff and systems).  ``names``: the references by
     which rows name the caller.  ``denied``: the ``Type/id`` of rows that a restriction withholds from the caller.
     ``base``: the FHIR base URL, needed to parse the search parameters inside scopes.  ``visible_targets``: the visible
-    rows among those that conditions in scopes refer to.
+    rows among those that conditions in scopes refer to.  ``pending``: all marks of rows that are still to be labeled again, and
+    ``hidden`` those whose rows are hidden from the caller until then.
     """
 
     principal: Principal
@@ -69,6 +71,8 @@ class Permissions:
     base: str
     policy: Policy
     visible_targets: frozenset[str] = frozenset()
+    pending: tuple[PendingRows, ...] = ()
+    hidden: HiddenRows = NOTHING_HIDDEN
 
     def __post_init__(self) -> None:
         for cache in ("_clauses", "_admitted", "_conditions", "_scopes"):
@@ -257,7 +261,8 @@ class Permissions:
         yield from self._clauses_if_target_named(type, patients, narrowed)
 
     def _without_denied(self, type: str, narrowed: Filter) -> Filter:
-        """The condition without the single rows that a restriction withholds from this caller."""
+        """The condition without the single rows that a restriction withholds from this caller, or that wait for their labels."""
+        narrowed = self.hidden.without(type, data_classes(type), narrowed)
         if not self.denied:
             return narrowed
         ids = frozenset(name.partition("/")[2] for name in self.denied if name.startswith(type + "/"))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir_server import jsontext
+from fhir_server.access.pending_labels import PendingLabels, hidden_from
 from fhir_server.access.permissions import AdmittedClasses, Permissions, patient_context
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import decision, relationships
@@ -67,12 +68,14 @@ class PermissionResolver:
         self._policy = policy
         self._base = base
         self.timezone = policy.timezone
+        self._pending_labels = PendingLabels()
         self._cache: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], AdmittedClasses]] = {}
 
     async def resolve(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
         """The permissions of this principal at ``now`` (microseconds).  Without an actor nothing is visible."""
         epoch = await snapshot.permission_epoch(patient_context(principal))
         keys = await snapshot.classes()
+        pending = await self._pending_labels.read(snapshot)
         caller = await self._resolve_caller(snapshot, principal, Visibility.unrestricted(len(keys), now), now)
         permissions = Permissions(
             principal=principal,
@@ -87,7 +90,10 @@ class PermissionResolver:
             epoch=epoch,
             base=self._base,
             policy=self._policy,
+            pending=pending,
         )
+        if pending and not permissions.sees_everything:
+            permissions = replace(permissions, hidden=hidden_from(pending, self._policy, caller.actor, principal.withheld_labels))
         targets = permissions.scope_reference_targets()
         if not targets:
             return permissions

@@ -77,7 +77,8 @@ class Service:
 
             async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, int]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
-                result = await job(WriteContext(view, tx, ResourceWriter(tx, self.labeler, self.base, request.now)))
+                writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=view.permissions.pending)
+                result = await job(WriteContext(view, tx, writer))
                 status = result.status if isinstance(result, Response) else 200  # of a transaction
                 return result, status if audit.with_write and audit.with_write(tx, status) else 0
 

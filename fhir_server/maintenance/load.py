@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from fhir_server import jsontext
+from fhir_server.access.pending_labels import PendingLabels
 from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
@@ -21,6 +22,7 @@ from fhir_server.store import Store, Transaction
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.meta import changes_nothing
 from fhir_server.writing.references import replace_references
+from fhir_server.writing.relabeling_steps import relabel_all_pending
 from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all
@@ -76,6 +78,7 @@ class Loader:
         self._base = base
         self._clock = clock
         self._sleep = sleep
+        self._pending_labels = PendingLabels()
 
     async def load(self, unit: Unit, report: LoadReport) -> None:
         """Store one unit and add the result to ``report``.
@@ -94,6 +97,7 @@ class Loader:
         if drafts and not (refused and unit.atomic):
             try:
                 stored, unresolved = await self._write_with_retries(drafts, unit.atomic)
+                await relabel_all_pending(self._store, self._labeler, self._base)
             except _UnresolvedError as error:
                 unresolved = [error.refused]
             report.unresolved += len(unresolved)
@@ -129,7 +133,9 @@ class Loader:
     async def _write(self, tx: Transaction, drafts: list[tuple[Item, Draft]], atomic: bool) -> _Written:
         """Write these resources.  Raises _UnresolvedError, which ends the transaction, if one is refused and ``atomic``."""
         refused: list[_Refused] = []
-        resource_writer = ResourceWriter(tx, self._labeler, self._base, self._clock())
+        await tx.permission_epoch(None)  # of two transactions, one that leaves labels for later and this one, one sees the other
+        pending = await self._pending_labels.read(tx)
+        resource_writer = ResourceWriter(tx, self._labeler, self._base, self._clock(), pending=pending)
         stored = 0
         for item, draft in sorted(drafts, key=lambda pair: rank(pair[1].type)):
             try:

@@ -11,6 +11,7 @@ from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.rows import Position
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store, Transaction
+from fhir_server.writing.relabeling_steps import relabel_all_pending
 from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAGE = 500
@@ -58,6 +59,7 @@ async def _relabel_all(store: Store, context: LabelingContext) -> RelabelReport:
         after: Position | None = None
         while True:
             page = await store.write(partial(_relabel_page, context, type, after))
+            await relabel_all_pending(store, context.labeler, context.base)
             examined += page.examined
             changed += page.changed
             after = page.next

@@ -34,6 +34,12 @@ class Metrics:
         self._in_progress = Gauge(
             "fhir_server_requests_in_progress", "Requests not answered yet", registry=self._registry, multiprocess_mode="livesum"
         )
+        self._pending_labels = Gauge(
+            "fhir_server_pending_labels",
+            "Resources that are hidden until they are labeled again, about",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if FOLDER not in os.environ:
             ProcessCollector(registry=self._registry)
@@ -52,6 +58,10 @@ class Metrics:
             children = self._children[key] = labels
         children[0].inc()
         children[1].observe(seconds)
+
+    def set_pending_labels(self, count: int) -> None:
+        """Say how many resources are hidden until they are labeled again."""
+        self._pending_labels.set(count)
 
     def text(self) -> bytes:
         """All metrics, in Prometheus's text format."""

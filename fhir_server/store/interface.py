@@ -110,6 +110,12 @@ class Snapshot(Protocol):
         ``key``: only lines whose entry had this key.  For code that decides line by line what a caller may see.
         """
 
+    async def records_unfiltered(self, kind: str, prefix: str = "", limit: int | None = None) -> tuple[tuple[str, bytes], ...]:
+        """Return at most ``limit`` key-value records of this kind as (key, value), ordered by key; only keys with this prefix.
+
+        For what the server itself keeps in a transaction, without an expiry.  The prefix is of ASCII characters.
+        """
+
 
 class Transaction(Snapshot, Protocol):
     """A Snapshot that can write.  All of its writes become visible and durable together, or none does."""
@@ -156,12 +162,26 @@ class Transaction(Snapshot, Protocol):
     async def erase_unfiltered(self, type: str, id: str) -> int:
         """Remove all versions of a resource and their entries, as if it had never been written.  Return how many there were."""
 
-    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
-        """Return rows that refer to ``target``, each as :meth:`read_unfiltered` returns it.  For relabeling.
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None, limit: int | None = None) -> tuple[Row, ...]:
+        """Return rows that refer to ``target``, each as :meth:`read_unfiltered` returns it; with ``limit`` no more.  For relabeling.
 
         A row refers to it if any of its versions has an index entry (of one of ``params``, as "Type.param") for it.
         The result may also hold rows of which a version had such an entry before it was relabeled.
         """
+
+    async def referrer_names_unfiltered(
+        self, targets: Collection[str], after: str = "", limit: int | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the names (``Type/id``) of rows that refer to one of ``targets``, with patients of theirs.  For relabeling.
+
+        The names are those after ``after``, in order, at most ``limit``.  A row refers to a target if any of its versions does.
+        """
+
+    async def referred_names_unfiltered(self, names: Collection[str], params: frozenset[str]) -> frozenset[str]:
+        """Return what any version of the rows ``names`` refers to by one of ``params`` ("Type.param").  For relabeling."""
+
+    async def set_record(self, kind: str, key: str, value: bytes | None) -> None:
+        """Store a key-value record that does not expire, or remove it (None), with this transaction."""
 
     async def intern_class(self, key: str) -> int:
         """Return the id of the visibility class with this key; a new class gets the next id."""

@@ -270,7 +270,34 @@ class _Transaction:
     async def erase_unfiltered(self, type: str, id: str) -> int:
         return len(self._state.history.pop((type, id), ()))
 
-    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+    async def records_unfiltered(self, kind: str, prefix: str = "", limit: int | None = None) -> tuple[tuple[str, bytes], ...]:
+        records = self._state.key_values.items()
+        return tuple(sorted((key, value[0]) for (of, key), value in records if of == kind and key.startswith(prefix))[:limit])
+
+    async def set_record(self, kind: str, key: str, value: bytes | None) -> None:
+        self._state.key_values.pop((kind, key), None)
+        if value is not None:
+            self._state.key_values[kind, key] = value, MAX_INSTANT, ""
+
+    async def referrer_names_unfiltered(
+        self, targets: Collection[str], after: str = "", limit: int | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for target in targets:
+            for row in await _Transaction.referrers_unfiltered(self, target):
+                found[f"{row.type}/{row.id}"] = row.patients
+        return {name: found[name] for name in sorted(name for name in found if name > after)[:limit]}
+
+    async def referred_names_unfiltered(self, names: Collection[str], params: frozenset[str]) -> frozenset[str]:
+        versions = [version for (type, id), versions in self._state.history.items() if f"{type}/{id}" in names for version in versions]
+        return frozenset(
+            str(entry.value[0])
+            for version in versions
+            for entry in version.indexed.entries
+            if entry.kind == "reference" and f"{version.row.type}.{entry.param}" in params
+        )
+
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None, limit: int | None = None) -> tuple[Row, ...]:
         def refers(version: _Version) -> bool:
             type = version.row.type
             return any(
@@ -278,7 +305,7 @@ class _Transaction:
                 for entry in version.indexed.entries
             )
 
-        return tuple(versions[-1].row for versions in self._state.history.values() if any(map(refers, versions)))
+        return tuple([versions[-1].row for versions in self._state.history.values() if any(map(refers, versions))][:limit])
 
     async def intern_class(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))

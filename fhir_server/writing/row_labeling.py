@@ -64,6 +64,7 @@ class RowLabeler:
         self._keys: tuple[str, ...] = ()
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
+        self._looked_up: dict[str, set[str]] = {}
 
     async def label(
         self,
@@ -80,8 +81,10 @@ class RowLabeler:
         so the row's own history has what is known of those before; (class, release) of stored versions before and now.
         """
         name, was = f"{row.type}/{row.id}", row.history
+        looked_up = self._looked_up[name] = set()
 
         async def find_source(type: str, id: str) -> LabelSource | None:
+            looked_up.add(f"{type}/{id}")
             source = await self._label_source(type, id)
             if source is None:
                 self._waiting.setdefault(f"{type}/{id}", set()).add(name)
@@ -89,6 +92,7 @@ class RowLabeler:
 
         async def find_referrers(params: tuple[str, ...]) -> dict[str, LabelSource]:
             found = await self._tx.referrers_unfiltered(name, frozenset(params))
+            looked_up.update(f"{other.type}/{other.id}" for other in found)
             return {f"{other.type}/{other.id}": await self._source_of(other) for other in found}
 
         labels = await self._labeler.label(row.type, value, find_source, find_referrers)
@@ -101,6 +105,7 @@ class RowLabeler:
         )  # fmt: skip
         if stored is not None:
             row = await joined(stored, row, await self._tx.classes(), self._class_id)
+        looked_up.update(reference.target for reference in row.guarded_references)
         known: VersionHistory | None = None
         if history or row.release_at or purged is not None:
             digest = msgspec.structs.replace(
@@ -162,6 +167,10 @@ class RowLabeler:
     def forget(self, name: str) -> None:
         """Look up the row ``Type/id`` again when it is next needed: it has been written."""
         self._sources.pop(name, None)
+
+    def sources_of(self, name: str) -> set[str]:
+        """The rows on which the labels of the row ``Type/id`` depend, which was labeled in this transaction."""
+        return self._looked_up.pop(name, set())
 
     def pop_waiting(self, name: str) -> set[str]:
         """The rows that were labeled in this transaction while ``name``, to which they refer, was not yet written."""

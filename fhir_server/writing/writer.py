@@ -6,17 +6,19 @@ Nothing here decides whether the caller may write; the interactions do, through 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access import versions
+from fhir_server.access.pending_labels import PendingRows
 from fhir_server.consent.labeling import Labeler
 from fhir_server.store import IndexedRow, Row, Transaction, version_summary
 from fhir_server.writing.draft import Draft, draft_of
 from fhir_server.writing.meta import INTERNAL_META, merged_meta, meta_of
+from fhir_server.writing.pending_relabeling import Backlog
 from fhir_server.writing.propagation import Propagation, history_of
 from fhir_server.writing.row_labeling import RowLabeler
 from fhir_server.writing.write_times import time_after
@@ -40,14 +42,16 @@ class ResourceWriter:
     """Writes resources in one transaction.
 
     ``base``: the FHIR base URL; ``now``: the instant of the request (microseconds).  ``keeps_labels``: what is labeled again keeps the
-    labels it is stored with.
+    labels it is stored with.  ``pending``: the marks of rows whose labels are not up to date, as this transaction sees them.
     """
 
-    def __init__(self, tx: Transaction, labeler: Labeler, base: str, now: int, keeps_labels: bool = False) -> None:
+    def __init__(
+        self, tx: Transaction, labeler: Labeler, base: str, now: int, keeps_labels: bool = False, *, pending: Iterable[PendingRows] = ()
+    ) -> None:
         self._tx = tx
         self._now = now
         self._rows = RowLabeler(tx, labeler, base)
-        self._propagation = Propagation(tx, labeler, self._rows, keeps_labels)
+        self._propagation = Propagation(tx, labeler, self._rows, Backlog(tx, labeler.propagates_labels, pending), keeps_labels)
 
     async def write(self, draft: Draft, id: str, *, takes_labels: bool, previous: Row | None, source: str = "") -> Row:
         """Write the next version of ``draft.type/id``; ``previous`` is its current row or its deletion.

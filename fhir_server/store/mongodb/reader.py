@@ -118,6 +118,11 @@ class MongoSnapshot:
         found = await self._find_in(self._connection.journal, query, {"n": 1, "line": 1}, sort={"n": -1}, limit=limit)
         return tuple((document["n"], document["line"]) for document in found)
 
+    async def records_unfiltered(self, kind: str, prefix: str = "", limit: int | None = None) -> tuple[tuple[str, bytes], ...]:
+        query: Query = {"kind": kind, "key": {"$gte": prefix, "$lt": prefix + "\x7f"}}
+        found = await self._find_in(self._connection.secrets, query, {"key": 1, "value": 1}, sort={"key": 1}, limit=limit or 0)
+        return tuple((document["key"], document["value"]) for document in found)
+
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:

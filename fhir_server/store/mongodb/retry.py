@@ -28,6 +28,7 @@ _MAX_RUNNING: Final = 16  # concurrent jobs of one process
 _RETRY_SECONDS: Final = 45.0  # time limit for committing a job
 _FIRST_PAUSE: Final = 0.004
 _LONGEST_PAUSE: Final = 0.5
+_MAX_CLAIMS: Final = 64  # locks of which a repeated transaction writes all slots first
 _DUPLICATE: Final = 11000
 _TOO_LARGE: Final = 388  # for the cache of the storage engine
 
@@ -67,9 +68,10 @@ class TransactionRunner:
         async with self._running, self._slot() as slot:
             end = time.monotonic() + _RETRY_SECONDS
             pause = _FIRST_PAUSE
+            claims: set[str] = set()
             while True:
                 try:
-                    return await self._attempt(job, slot, end)
+                    return await self._attempt(job, slot, end, claims)
                 except PyMongoError as error:
                     if isinstance(error, OperationFailure) and error.code == _TOO_LARGE:
                         raise Problem("too_large", "The transaction is too large for the database.") from error
@@ -88,14 +90,17 @@ class TransactionRunner:
         finally:
             self._slots.append(slot)
 
-    async def _attempt(self, job: Callable[[MongoTransaction], Awaitable[T]], slot: int, end: float) -> T:
+    async def _attempt(self, job: Callable[[MongoTransaction], Awaitable[T]], slot: int, end: float, claims: set[str]) -> T:
+        """Run the job once.  ``claims``: the locks with which it begins, to which it adds those that it should have begun with."""
         async with self._connection.client.start_session() as session:
             await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority"), ReadPreference.PRIMARY)
+            transaction = MongoTransaction(self._connection, session, slot, partial(self.next_place, session))
             try:
-                transaction = MongoTransaction(self._connection, session, slot, partial(self.next_place, session))
+                await transaction.claim(claims)
                 result = await job(transaction)
                 await transaction.finish()
             except BaseException:
+                claims |= set(sorted(transaction.changed)[:_MAX_CLAIMS])
                 await _abandon(session)
                 raise
             await _commit(session, end)

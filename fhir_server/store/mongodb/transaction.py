@@ -27,7 +27,7 @@ from fhir_server.store.mongodb import purging
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, head_id, patient_counter
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, head_id, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
@@ -54,6 +54,26 @@ class MongoTransaction(MongoSnapshot):
         self._changed: set[str] = set()
         self._claimed: set[str] = set()
         self._written: set[str] = set()
+        self._claimed_first: frozenset[str] = frozenset()
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The locks of which this transaction writes all slots."""
+        return frozenset(self._changed)
+
+    async def claim(self, names: Iterable[str]) -> None:
+        """Write all slots of these locks now.
+
+        At the end of a long transaction some slot has usually been written by another one since it began, so it would never succeed.
+        """
+        self._claimed_first = frozenset(names)
+        slots = [f"{name}:{slot}" for name in sorted(self._claimed_first) for slot in range(SLOTS)]
+        if slots:
+            await self._write_locks(slots)
+
+    async def _write_locks(self, ids: Iterable[str]) -> None:
+        writes = [UpdateOne({"_id": id}, {"$inc": {"value": 1}}, upsert=True) for id in ids]
+        await self._connection.locks.bulk_write(writes, session=self._session, ordered=False)
 
     async def prefetch(self, names: Iterable[str]) -> None:
         await self._cache.prefetch(names)
@@ -260,7 +280,7 @@ class MongoTransaction(MongoSnapshot):
         self._changed.add(lock("row", name))
         return count
 
-    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None, limit: int | None = None) -> tuple[Row, ...]:
         if (await self._cache.get(target)).existed:
             self._changed.add(lock("row", target))
         else:
@@ -270,12 +290,50 @@ class MongoTransaction(MongoSnapshot):
         past: set[str] = set()
         for type, elements in _reference_conditions(target, params).items():
             among = {**({} if type is None else {"type": type}), "ref": {"$elemMatch": elements}}
-            found |= {document["_id"]: docs.decode_row(document) for document in await self._find_current(among, docs.ROW, sort=ORDER)}
+            current = await self._find_current(among, docs.ROW, sort=ORDER, limit=limit or 0)
+            found |= {document["_id"]: docs.decode_row(document) for document in current}
             past |= {document["rid"] for document in await self._find_in(self._connection.history, among, {"rid": 1, "_id": 0})}
-        for name in sorted(past - found.keys()):
+        for name in sorted(past - found.keys())[:limit]:
             stored = await self._cache.get(name)
             found[name] = docs.decode_row(stored.current or stored.deletion)
-        return tuple(found.values())
+        return tuple(found.values())[:limit]
+
+    async def referrer_names_unfiltered(
+        self, targets: Collection[str], after: str = "", limit: int | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        await self._flush()
+        refers = {"ref": {"$elemMatch": {"v": {"$in": sorted(targets)}}}}
+        current = await self._find_current({**refers, "_id": {"$gt": after}}, {"patients": 1}, sort={"_id": 1}, limit=limit or 0)
+        found = {str(document["_id"]): tuple(document["patients"]) for document in current}
+        past: list[dict[str, Any]] = [
+            {"$match": {**refers, "rid": {"$gt": after}}},
+            {"$group": {"_id": "$rid", "patients": {"$last": "$patients"}}},
+            {"$sort": {"_id": 1}},
+            *([{"$limit": limit}] if limit else []),
+        ]
+        for document in await self._aggregate(past, self._connection.history):
+            found.setdefault(str(document["_id"]), tuple(document["patients"]))
+        return {name: found[name] for name in sorted(found)[:limit]}
+
+    async def referred_names_unfiltered(self, names: Collection[str], params: frozenset[str]) -> frozenset[str]:
+        await self._flush()
+        found: set[str] = set()
+        for type in sorted({name.partition("/")[0] for name in names}):
+            own = {param.partition(".")[2] for param in params if param.startswith(f"{type}.")}
+            listed = {"$in": sorted(name for name in names if name.startswith(f"{type}/"))}
+            for key, collection in (("_id", self._connection.resources), ("rid", self._connection.history)) if own else ():
+                query = {key: listed, "ref.p": {"$in": sorted(own)}}
+                for document in await self._find_in(collection, query, {"ref.p": 1, "ref.v": 1}):
+                    found |= {entry["v"] for entry in document["ref"] if entry["p"] in own}
+        return frozenset(found)
+
+    async def set_record(self, kind: str, key: str, value: bytes | None) -> None:
+        id = record_id(kind, key)
+        if value is None:
+            await self._connection.secrets.delete_one({"_id": id}, session=self._session)
+        else:
+            document = {"kind": kind, "key": key, "value": value, "expires": MAX_INSTANT, "family": ""}
+            await self._connection.secrets.replace_one({"_id": id}, document, upsert=True, session=self._session)
 
     async def intern_class(self, key: str) -> int:
         number = self._connection.class_numbers.get(key)
@@ -360,13 +418,12 @@ class MongoTransaction(MongoSnapshot):
         increments = [UpdateOne({"_id": name}, {"$inc": {"value": by}}, upsert=True) for name, by in self._increments.items()]
         if increments:
             await self._connection.counters.bulk_write(increments, session=self._session)
-        locks = [UpdateOne({"_id": id}, {"$inc": {"value": 1}}, upsert=True) for id in sorted(self._locks())]
-        if locks:
-            await self._connection.locks.bulk_write(locks, session=self._session, ordered=False)
+        if locks := self._locks():
+            await self._write_locks(sorted(locks))
 
     def _locks(self) -> set[str]:
         """Return the lock documents to write: all slots of locks for changed data, one slot of locks for data that was read."""
-        changed = {f"{name}:{slot}" for name in self._changed for slot in range(SLOTS)}
+        changed = {f"{name}:{slot}" for name in self._changed - self._claimed_first for slot in range(SLOTS)}
         return changed | self._claimed | {f"{name}:{self._slot}" for name in self._read}
 
 

@@ -365,6 +365,10 @@ class SqliteSnapshot:
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
         return logs.lines_before(self, log, key, MAX_RID if before is None else before, limit)
 
+    async def records_unfiltered(self, kind: str, prefix: str = "", limit: int | None = None) -> tuple[tuple[str, bytes], ...]:
+        sql = "SELECT key, value FROM secret WHERE kind = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        return tuple(self.rows(sql, (kind, prefix, prefix + "\x7f", -1 if limit is None else limit)))
+
 
 @lru_cache(512)
 def _union(classes: tuple[frozenset[int], ...]) -> frozenset[int]:

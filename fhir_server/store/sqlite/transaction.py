@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import apsw
 import msgspec
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
-from fhir_server.store.sqlite import logs, purging
+from fhir_server.store.sqlite import logs, purging, relations
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import BANDED, COLUMNS, KINDS, TABLES, IndexRows
@@ -250,7 +251,7 @@ class SqliteTransaction(SqliteSnapshot):
         self.connection.execute("DELETE FROM past WHERE type = ? AND id = ?", key)
         return len(current) + len(past)
 
-    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None) -> tuple[Row, ...]:
+    async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None, limit: int | None = None) -> tuple[Row, ...]:
         inner = "SELECT rid FROM ref WHERE target = ?"  # a negative rid is minus the number of a past version
         args: tuple[Any, ...] = (target,)
         if params is not None:
@@ -259,12 +260,27 @@ class SqliteTransaction(SqliteSnapshot):
             args = (target, *numbers)
         if not self.rows(inner + " LIMIT 1", args):
             return ()
-        found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner, args)}
+        most = -1 if limit is None else limit
+        found = {(text, id): values for text, id, *values in self.rows(_REFERRERS % inner + " LIMIT ?", (*args, most))}
         rows = [rows_.decode_row(text.removeprefix("type:"), id, tuple(values), self.names) for (text, id), values in found.items()]
         for text, id in self.rows(_PAST_REFERRERS % f"{inner} AND band IS NULL AND rid < 0", args):
             if (text, id) not in found and (row := await self.read_unfiltered(text.removeprefix("type:"), id)):
                 rows.append(row)
-        return tuple(rows)
+        return tuple(rows[:limit])
+
+    async def referrer_names_unfiltered(
+        self, targets: Collection[str], after: str = "", limit: int | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        return relations.referrer_names(self, targets, after, limit)
+
+    async def referred_names_unfiltered(self, names: Collection[str], params: frozenset[str]) -> frozenset[str]:
+        return relations.referred_names(self, names, params)
+
+    async def set_record(self, kind: str, key: str, value: bytes | None) -> None:
+        if value is None:
+            self.connection.execute("DELETE FROM secret WHERE kind = ? AND key = ?", (kind, key))
+        else:
+            self.connection.execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, '')", (kind, key, value, MAX_INSTANT))
 
     async def intern_class(self, key: str) -> int:
         return self.names.intern_class(key)
