@@ -76,6 +76,18 @@ class MongoSnapshot:
         found = await _charged(source.aggregate(pipeline, session=self._session, maxTimeMS=_milliseconds(), allowDiskUse=True))
         return await self._check_primary(await _charged(found.to_list()))
 
+    async def current_documents(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
+        """Documents of current versions, visible or not: for the modules of this package."""
+        return await self._find_current(query, fields, **more)
+
+    async def past_documents(self, query: Query, fields: Mapping[str, Any]) -> list[Document]:
+        """The same of past versions."""
+        return await self._find_in(self._connection.history, query, fields)
+
+    async def aggregated_history(self, pipeline: list[dict[str, Any]]) -> list[Document]:
+        """What a pipeline yields of past versions."""
+        return await self._aggregate(pipeline, self._connection.history)
+
     async def _check_primary(self, found: list[Document]) -> list[Document]:
         """Return ``found``.  After the first query, check that the primary answered it."""
         if self._primary is not None:

@@ -23,7 +23,7 @@ from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
 from fhir_server.store.mongodb import documents as docs
-from fhir_server.store.mongodb import purging
+from fhir_server.store.mongodb import purging, relations
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
@@ -288,7 +288,7 @@ class MongoTransaction(MongoSnapshot):
         await self._flush()
         found: dict[str, Row] = {}
         past: set[str] = set()
-        for type, elements in _reference_conditions(target, params).items():
+        for type, elements in relations.reference_conditions(target, params).items():
             among = {**({} if type is None else {"type": type}), "ref": {"$elemMatch": elements}}
             current = await self._find_current(among, docs.ROW, sort=ORDER, limit=limit or 0)
             found |= {document["_id"]: docs.decode_row(document) for document in current}
@@ -302,30 +302,11 @@ class MongoTransaction(MongoSnapshot):
         self, targets: Collection[str], after: str = "", limit: int | None = None
     ) -> dict[str, tuple[str, ...]]:
         await self._flush()
-        refers = {"ref": {"$elemMatch": {"v": {"$in": sorted(targets)}}}}
-        current = await self._find_current({**refers, "_id": {"$gt": after}}, {"patients": 1}, sort={"_id": 1}, limit=limit or 0)
-        found = {str(document["_id"]): tuple(document["patients"]) for document in current}
-        past: list[dict[str, Any]] = [
-            {"$match": {**refers, "rid": {"$gt": after}}},
-            {"$group": {"_id": "$rid", "patients": {"$last": "$patients"}}},
-            {"$sort": {"_id": 1}},
-            *([{"$limit": limit}] if limit else []),
-        ]
-        for document in await self._aggregate(past, self._connection.history):
-            found.setdefault(str(document["_id"]), tuple(document["patients"]))
-        return {name: found[name] for name in sorted(found)[:limit]}
+        return await relations.referrer_names(self, targets, after, limit)
 
     async def referred_names_unfiltered(self, names: Collection[str], params: frozenset[str]) -> frozenset[str]:
         await self._flush()
-        found: set[str] = set()
-        for type in sorted({name.partition("/")[0] for name in names}):
-            own = {param.partition(".")[2] for param in params if param.startswith(f"{type}.")}
-            listed = {"$in": sorted(name for name in names if name.startswith(f"{type}/"))}
-            for key, collection in (("_id", self._connection.resources), ("rid", self._connection.history)) if own else ():
-                query = {key: listed, "ref.p": {"$in": sorted(own)}}
-                for document in await self._find_in(collection, query, {"ref.p": 1, "ref.v": 1}):
-                    found |= {entry["v"] for entry in document["ref"] if entry["p"] in own}
-        return frozenset(found)
+        return await relations.referred_names(self, names, params)
 
     async def set_record(self, kind: str, key: str, value: bytes | None) -> None:
         id = record_id(kind, key)
@@ -437,17 +418,6 @@ def _relabeled_document(document: Any, indexed: IndexedRow) -> docs.Document:
     before = docs.decode_row(document)
     row = msgspec.structs.replace(indexed.row, body=before.body, updated=before.updated, interaction=before.interaction)
     return docs.encode_document(row, indexed.entries, document["stored"], document["at"])
-
-
-def _reference_conditions(target: str, params: frozenset[str] | None) -> dict[str | None, docs.Document]:
-    """Return the conditions on index entries that refer to ``target``, by type (None: any type)."""
-    if params is None:
-        return {None: {"v": target}}
-    by_type: dict[str, list[str]] = {}
-    for name in sorted(params):
-        type, _, param = name.partition(".")
-        by_type.setdefault(type, []).append(param)
-    return {type: {"v": target, "p": {"$in": listed}} for type, listed in by_type.items()}
 
 
 def _require_next_version(row: Row, version: int) -> None:
