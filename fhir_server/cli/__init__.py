@@ -17,6 +17,7 @@ from fhir_server.cli import (
     serve,
     store,
     token,
+    user_changes,
     users,
 )
 from fhir_server.cli.base import main
@@ -39,5 +40,6 @@ __all__ = [
     "serve",
     "store",
     "token",
+    "user_changes",
     "users",
 ]

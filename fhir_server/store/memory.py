@@ -293,6 +293,10 @@ class _KeyValues:
         records = self._store.state.key_values
         return tuple(sorted((key, value) for (of, key), (value, expires, _) in records.items() if of == kind and expires > now))
 
+    async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
+        listed = await self.list_all(kind, now)
+        return len(listed), listed[skip : skip + limit]
+
     async def purge(self, now: int) -> None:
         records = self._store.state.key_values
         self._store.state.key_values = {key: record for key, record in records.items() if record[1] > now}

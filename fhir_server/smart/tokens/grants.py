@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core import OpenIDCode
 
-from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.accounts import sessions
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
@@ -24,7 +24,7 @@ from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch, launch_parameters, tokens
-from fhir_server.smart.tokens.tokens import claim, consume, current_scope, issue, revoke_if_reused
+from fhir_server.smart.tokens.tokens import claim, consume, current_scope, find_account, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -103,8 +103,8 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
 def _claim(grant: Any, token: StoredToken, kind: str) -> User | None:
     """Claim a code or refresh token and return its account; None if it was claimed before or the account is closed."""
     smart: SmartContext = grant.server.smart
-    user = run_on_loop(users.find, smart.store, token.token_grant.username)
-    if user is None or user.disabled:
+    user: User | None = run_on_loop(find_account, smart.store, token.token_grant)
+    if user is None:
         return None
     if not run_on_loop(claim, smart.store, kind, token.key, token.token_grant, smart.now()):
         run_on_loop(revoke_if_reused, smart.store, kind, token.key, token.token_grant.client_id, smart.now())
