@@ -155,6 +155,8 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
 
 def application(settings: Settings) -> Observed:
     """Build the whole server as an ASGI application."""
+    from fhir_server.scim import router as scim_router  # its models take half a second to build, which commands would wait for
+
     components = build_components(settings)
     api = fhir_api(components)
     health = Health(components.store)
@@ -184,6 +186,7 @@ def application(settings: Settings) -> Observed:
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
+    pages.include_router(scim_router(components.smart))
     metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
     return Observed(RootApp(api, pages, settings.origin), health, metrics)
 

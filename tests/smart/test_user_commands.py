@@ -15,7 +15,7 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.token_grants import TokenGrant, active_grants
 from fhir_server.smart.tokens import tokens
 from tests.maintenance.operator import STORES, Operator, new_operator
-from tests.served import NOON, ROOT, Served, micros
+from tests.served import NOON, Served, micros
 
 PASSWORD = "A-long-pass-2026"
 NOW = micros(NOON)
@@ -299,9 +299,3 @@ def test_accounts_of_earlier_versions_are_found_by_their_resources(office: Offic
     assert "belongs to the account 'adult'" in office.refused("add", "twin", "--patient", "adult")
     office.served.run(office.store.key_values.put("user-index", "Patient/adult", b"clinician", MAX_INSTANT))  # out of date
     office.operator.must("user", "add", "twin", "--patient", "adult", "--password", PASSWORD)
-
-
-def test_records_are_those_of_the_demo() -> None:
-    """The controls of this file rest on these records."""
-    teen = json.loads((ROOT / "seed_bundles/30-teen.json").read_text())
-    assert any(entry["resource"]["id"] == TEEN for entry in teen["entry"])

@@ -88,11 +88,16 @@ def with_role(user: User, role: Role, *, patient: str | None, practitioner: str 
 
 
 def with_name(user: User, name: str) -> User:
-    """Return the account with another name to display.  Raises ValueError for one that cannot be displayed."""
+    """Return the account with another name to display, in all its forms.  Raises ValueError for one that cannot be displayed."""
+    return msgspec.structs.replace(user, name=displayable(name), formatted="")
+
+
+def displayable(name: str) -> str:
+    """Return a name for pages.  Raises ValueError for one that cannot be displayed."""
     shown = " ".join(name.split())
     if not shown or not shown.isprintable() or len(shown) > users.MAX_NAME:
         raise ValueError(f"A name must have 1 to {users.MAX_NAME} printable characters.")
-    return msgspec.structs.replace(user, name=shown)
+    return shown
 
 
 async def unlock(store: Store, username: str, now: int) -> User:
@@ -109,9 +114,8 @@ async def apply(store: Store, before: User, after: User, now: int) -> User:
     """
     changed = _next_generation(after) if _ends_all(before, after) else after
     if _only_names(before, changed):
-        await users.put(store, changed)
-        return changed
-    await users.save(store, changed)
+        return await users.put(store, changed)
+    changed = await users.save(store, changed)
     if before.role != after.role:
         await _unlink_identities(store, before)
     await revoke_where(store, lambda grant: grant.username == before.username and not changed.backs(grant), now)
@@ -125,7 +129,7 @@ async def _rename(store: Store, before: User, after: User, now: int) -> User:
         raise TakenNameError(f"There is already a user {after.username!r}.")
     since = other.named_at if other else await users.named_at(store, after.username)
     renamed = msgspec.structs.replace(_next_generation(after), owner=before.owner_name, named_at=since)
-    await users.save(store, renamed)
+    renamed = await users.save(store, renamed)
     for identity in await identity_providers.list_linked_identities(store):
         if identity.subject == before.subject:
             await identity_providers.rename(store, identity, after.username)
@@ -140,7 +144,7 @@ def _ends_all(before: User, after: User) -> bool:
 
 
 def _only_names(before: User, after: User) -> bool:
-    return msgspec.structs.replace(after, name=before.name, external_id=before.external_id) == before
+    return msgspec.structs.replace(after, name=before.name, formatted=before.formatted, external_id=before.external_id) == before
 
 
 def _next_generation(user: User) -> User:

@@ -37,6 +37,7 @@ class User(msgspec.Struct, frozen=True):
     ``generation``       grants to apps of an earlier generation are void: the role changed, or the account was locked or renamed
     ``owner``            what owns apps' data and exports of this person, for good; "" for an account of an earlier version
     ``named_at``         when the account took a user name that another account had before, in microseconds; 0 if none had it
+    ``formatted``        the name in another form (SCIM ``name.formatted``); "" if it is ``name``
     ``external_id``      the id that an identity management system gave the account (SCIM ``externalId``)
     ``created``, ``changed``  in microseconds; 0 if unknown
     """
@@ -54,6 +55,7 @@ class User(msgspec.Struct, frozen=True):
     generation: int = 0
     owner: str = ""
     named_at: int = 0
+    formatted: str = ""
     external_id: str = ""
     created: int = 0
     changed: int = 0
@@ -122,6 +124,7 @@ async def create(
     patient: str | None = None,
     practitioner: str | None = None,
     related_persons: tuple[str, ...] = (),
+    formatted: str = "",
     external_id: str = "",
     disabled: bool = False,
     rules: PasswordRules = DEFAULT_RULES,
@@ -134,26 +137,31 @@ async def create(
     subject, now = new_secret(), store.key_values.now()
     user = User(
         key, name or username, role, hashed, subject, patient, practitioner, related_persons, disabled,
-        owner=subject, external_id=external_id, created=now,
+        owner=subject, formatted=formatted, external_id=external_id, created=now,
     )  # fmt: skip
     async with locked(store, key):
         if await _users.find(store, key):
             raise TakenNameError(f"There is already a user {key!r}.")
-        await save(store, msgspec.structs.replace(user, named_at=await named_at(store, key)))
-    return user
+        return await save(store, msgspec.structs.replace(user, named_at=await named_at(store, key)))
 
 
-async def save(store: Store, user: User) -> None:
-    """Store a changed account and end its sessions.  Its tokens apply to the changed account from the next request on."""
-    await put(store, user)
+async def save(store: Store, user: User) -> User:
+    """Store a changed account and end its sessions.  Its tokens apply to the changed account from the next request on.
+
+    Returns the account as it is stored.
+    """
+    stored = await put(store, user)
     await store.key_values.delete_family(session_family(user.username))
+    return stored
 
 
-async def put(store: Store, user: User) -> None:
-    """Store an account and keep its sessions."""
-    await _users.save(store, user.username, msgspec.structs.replace(user, changed=store.key_values.now()))
-    for key in index_keys(user):
-        await index(store, key, user)
+async def put(store: Store, user: User) -> User:
+    """Store an account and keep its sessions.  Returns it as it is stored."""
+    stored = msgspec.structs.replace(user, changed=store.key_values.now())
+    await _users.save(store, user.username, stored)
+    for key in index_keys(stored):
+        await index(store, key, stored)
+    return stored
 
 
 async def index(store: Store, key: str, user: User) -> None:
@@ -194,9 +202,7 @@ async def link(store: Store, username: str, related_person: str) -> User:
             raise LookupError(key)
         if related_person in user.related_persons:
             return user
-        changed = msgspec.structs.replace(user, related_persons=(*user.related_persons, related_person))
-        await save(store, changed)
-        return changed
+        return await save(store, msgspec.structs.replace(user, related_persons=(*user.related_persons, related_person)))
 
 
 @asynccontextmanager
@@ -280,9 +286,7 @@ async def save_password_hash(store: Store, user: User, hashed: str, now: int) ->
         current = await find(store, user.username)
         if current is None or current.disabled or current.subject != user.subject:
             raise ValueError("The account has been closed.")
-        changed = msgspec.structs.replace(current, password_hash=hashed, password_set_at=now)
-        await save(store, changed)
-    return changed
+        return await save(store, msgspec.structs.replace(current, password_hash=hashed, password_set_at=now))
 
 
 async def hash_password(password: str, rules: PasswordRules, names: tuple[str, ...]) -> str:
