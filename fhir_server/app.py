@@ -46,7 +46,7 @@ from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import key_check, signing_keys
-from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.context import SECOND, SmartContext
 from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
@@ -136,6 +136,7 @@ def build_components(settings: Settings, *, new_id: Callable[[], str] | None = N
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
         former_key=settings.former_secret_key,
+        refresh_grace=settings.refresh_grace_seconds * SECOND,
     )
     cursors = Cursors(_cursor_key(settings))
     service = Service(
@@ -187,8 +188,10 @@ def application(settings: Settings) -> Observed:
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
     pages.include_router(scim_router(components.smart))
-    metrics = Metrics(settings.metrics_token) if settings.metrics_token else None
-    return Observed(RootApp(api, pages, settings.origin), health, metrics)
+    # With an address of their own, metrics are not served at the server's port (observability/metrics_server.py).
+    metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
+    token = "" if settings.metrics_address else settings.metrics_token
+    return Observed(RootApp(api, pages, settings.origin), health, metrics, token)
 
 
 async def _purge_expired(components: Components) -> None:

@@ -18,11 +18,14 @@ from fhir_server.clock import Clock, fixed_clock, system_clock
 Mode = Literal["production", "demo", "test"]
 PREFIX = "FHIR_SERVER_"
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?")
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", re.ASCII)
 SECOND_FACTOR: dict[str, tuple[str, ...]] = {
     "nobody": (),
     "staff": ("clinician", "billing", "privacy"),
     "everyone": ("patient", "clinician", "billing", "privacy"),
 }
+_MAY_BE_ZERO = frozenset({"refresh_grace_seconds"})
+_MAX_REFRESH_GRACE = 60  # a longer grace would give a thief of a refresh token more time than a retry needs
 _RENAMED = {
     "NAME": "ORGANIZATION_NAME",
     "KEY": "SECRET_KEY",
@@ -63,13 +66,15 @@ class Settings:
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
+    refresh_grace_seconds   seconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     audit       ``durable`` (no answer before its audit line is stored) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
     log_level   ``debug``, ``info`` (a line for each request), ``warning`` or ``error``
     log_format  ``text`` or ``json``
     log_file    path of the log; empty: standard error
-    metrics_token       bearer token that opens ``/metrics``; empty: there is no ``/metrics``
+    metrics_token       bearer token that opens ``/metrics``; empty, and no address: there is no ``/metrics``
+    metrics_address     ``host:port`` at which ``/metrics`` is served instead of at the server's own port; empty: there
     drain_seconds       seconds after SIGTERM in which ``/readyz`` answers 503 and requests are still served
     """
 
@@ -97,6 +102,7 @@ class Settings:
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
+    refresh_grace_seconds: int = 10
     breached_passwords_file: str = ""
     audit: Literal["durable", "batched"] = "durable"
     audit_anchor_file: str = ""
@@ -104,6 +110,7 @@ class Settings:
     log_format: str = "text"
     log_file: str = ""
     metrics_token: str = ""
+    metrics_address: str = ""
     drain_seconds: int = 0
 
     @property
@@ -115,6 +122,16 @@ class Settings:
     def roles_with_second_factor(self) -> tuple[str, ...]:
         """The roles of accounts that need a second factor."""
         return SECOND_FACTOR[self.second_factor or ("staff" if self.mode == "production" else "nobody")]
+
+    @property
+    def metrics_endpoint(self) -> tuple[str, int] | None:
+        """Host and port of ``metrics_address``; None if it is empty.  Raises ValueError if it is malformed."""
+        if not self.metrics_address:
+            return None
+        found = _HOST_AND_PORT.fullmatch(self.metrics_address)
+        if not found or not 0 < int(found[3]) < 65536:
+            raise ValueError("FHIR_SERVER_METRICS_ADDRESS must be host:port, such as 127.0.0.1:9100 or [::1]:9100.")
+        return found[1] or found[2], int(found[3])
 
     def make_clock(self) -> Clock:
         """The machine's clock, or a fixed one if ``clock`` is set."""
@@ -148,7 +165,7 @@ class Settings:
                 text = _read_secret(variable, text)
             if name not in types:
                 raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")
-            values[name] = _number(variable, text) if types[name] == "int" else text
+            values[name] = _number(variable, text, 0 if name in _MAY_BE_ZERO else 1) if types[name] == "int" else text
         return _check(Settings(**values))  # type: ignore[arg-type]
 
 
@@ -168,9 +185,9 @@ def _read_secret(variable: str, path: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _number(variable: str, text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"{variable} must be a positive integer, not {text!r}.")
+def _number(variable: str, text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"{variable} must be {'a positive integer' if least else 'an integer from 0 on'}, not {text!r}.")
     return int(text)
 
 
@@ -186,6 +203,9 @@ def _check(settings: Settings) -> Settings:
             raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")
     if settings.metrics_token and len(settings.metrics_token) < 16:
         raise ValueError("FHIR_SERVER_METRICS_TOKEN must have at least 16 characters.")
+    settings.metrics_endpoint  # noqa: B018 - raises ValueError
+    if settings.refresh_grace_seconds > _MAX_REFRESH_GRACE:
+        raise ValueError(f"FHIR_SERVER_REFRESH_GRACE_SECONDS must be at most {_MAX_REFRESH_GRACE}.")
     if settings.clock and settings.mode == "production":
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
@@ -27,7 +27,8 @@ from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.maintenance.store_facts import LabelingFact, find_fact
 from fhir_server.observability.logs import configure_logs
-from fhir_server.observability.metrics import FOLDER
+from fhir_server.observability.metrics import FOLDER, text_of_all_processes
+from fhir_server.observability.metrics_server import MetricsServer
 from fhir_server.package_data import data_folder
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
@@ -131,14 +132,21 @@ class _DemoServer(uvicorn.Server):
 
 
 def create_application() -> object:
-    """Return the application with the environment's settings, for uvicorn's worker processes."""
+    """Return the application with the environment's settings, for uvicorn's worker processes.
+
+    The only process serves its metrics, too, if they have an address of their own.
+    """
     settings = load_settings()
     configure(settings)
     LimitedProtocol.limits = ConnectionLimits(
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
         open_files(settings.max_connections),
     )  # fmt: skip
-    return application(settings)
+    served = application(settings)
+    if served.metrics is not None and settings.metrics_endpoint and FOLDER not in os.environ:
+        with operator_errors(settings.store):
+            MetricsServer(settings.metrics_endpoint, served.metrics.text, settings.metrics_token)
+    return served
 
 
 def configure(settings: Settings) -> None:
@@ -149,16 +157,21 @@ def configure(settings: Settings) -> None:
 
 @contextmanager
 def metrics_folder(settings: Settings, workers: int) -> Iterator[None]:
-    """Give several server processes a folder in which they add up their metrics; one process needs none."""
-    if workers == 1 or not settings.metrics_token:
+    """Give several server processes a folder in which they add up their metrics; one process needs none.
+
+    If metrics have an address of their own, this process serves the sums there.  Raises click.ClickException if it cannot listen.
+    """
+    endpoint = settings.metrics_endpoint
+    if workers == 1 or not (settings.metrics_token or endpoint):
         yield
         return
-    with TemporaryDirectory(prefix="fhir-server-metrics-") as folder:
+    with TemporaryDirectory(prefix="fhir-server-metrics-") as folder, ExitStack() as closing:
         os.environ[FOLDER] = folder
-        try:
-            yield
-        finally:
-            del os.environ[FOLDER]
+        closing.callback(os.environ.pop, FOLDER)
+        if endpoint:
+            with operator_errors(settings.store):
+                closing.callback(MetricsServer(endpoint, text_of_all_processes, settings.metrics_token).close)
+        yield
 
 
 def _this_command() -> str:

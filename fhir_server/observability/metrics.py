@@ -22,10 +22,9 @@ _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Metrics:
-    """The metrics of one server process.  ``token``: what a caller of ``/metrics`` must show as bearer token."""
+    """The metrics of one server process."""
 
-    def __init__(self, token: str) -> None:
-        self._token = f"Bearer {token}".encode()
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("interaction", "method", "status")
         self._requests = Counter("fhir_server_requests", "Requests answered", labels, registry=self._registry)
@@ -54,14 +53,18 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
 
-    def admits(self, authorization: bytes) -> bool:
-        """Whether this Authorization header holds the token."""
-        return hmac.compare_digest(authorization, self._token)
-
     def text(self) -> bytes:
         """All metrics, in Prometheus's text format."""
-        registry = self._registry
-        if FOLDER in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return text_of_all_processes() if FOLDER in os.environ else generate_latest(self._registry)
+
+
+def text_of_all_processes() -> bytes:
+    """The sums of all processes that write their numbers to the folder, in Prometheus's text format."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def is_bearer(authorization: bytes, token: str) -> bool:
+    """Whether this Authorization header holds the token."""
+    return hmac.compare_digest(authorization, f"Bearer {token}".encode())

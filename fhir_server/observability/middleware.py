@@ -10,7 +10,7 @@ from typing import Any, Final
 from fhir_server.observability.health import Health
 from fhir_server.observability.interactions import METHODS, interaction_name
 from fhir_server.observability.logs import ACCESS
-from fhir_server.observability.metrics import CONTENT_TYPE, Metrics
+from fhir_server.observability.metrics import CONTENT_TYPE, Metrics, is_bearer
 from fhir_server.observability.request_ids import HEADER, take_id
 
 Scope = MutableMapping[str, Any]
@@ -21,16 +21,19 @@ _TEXT: Final = b"text/plain; charset=utf-8"
 
 
 class Observed:
-    """The application ``app`` as an operator can watch it.  Without ``metrics`` there is no ``/metrics``.
+    """The application ``app`` as an operator can watch it.
+
+    ``metrics`` are counted if given; without a ``metrics_token`` there is no ``/metrics`` here.
 
     The log must be configured before: a request has a line if the level is ``info`` now.
     """
 
-    def __init__(self, app: App, health: Health, metrics: Metrics | None = None) -> None:
+    def __init__(self, app: App, health: Health, metrics: Metrics | None = None, metrics_token: str = "") -> None:
         self._app = app
         self._health = health
-        self._metrics = metrics
-        self._own_paths = frozenset(("/livez", "/readyz", *(("/metrics",) if metrics is not None else ())))
+        self.metrics = metrics
+        self._metrics_token = metrics_token
+        self._own_paths = frozenset(("/livez", "/readyz", *(("/metrics",) if metrics is not None and metrics_token else ())))
         self._watches = metrics is not None or _log.isEnabledFor(logging.INFO)
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
@@ -52,16 +55,16 @@ class Observed:
             await send(message)
 
         began = perf_counter()
-        if self._metrics is not None:
-            self._metrics.begin()
+        if self.metrics is not None:
+            self.metrics.begin()
         try:
             await self._app(scope, receive, noting_send)
         finally:
             self._note(interaction_name(scope["method"], scope["path"]), scope["method"], status, perf_counter() - began)
 
     def _note(self, name: str, method: str, status: int, seconds: float) -> None:
-        if self._metrics is not None:
-            self._metrics.finish(name, method, status, seconds)
+        if self.metrics is not None:
+            self.metrics.finish(name, method, status, seconds)
         if _log.isEnabledFor(logging.INFO):
             method = method if method in METHODS else "other"
             facts = {"interaction": name, "method": method, "status": status, "milliseconds": round(seconds * 1000, 1)}
@@ -75,10 +78,10 @@ class Observed:
         elif scope["path"] == "/readyz":
             reason = await self._health.reason()
             status, body = (503, reason.encode()) if reason else (200, b"ready")
-        elif scope["path"] == "/metrics" and self._metrics is not None:
+        elif scope["path"] == "/metrics" and self.metrics is not None:
             shown = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if self._metrics.admits(shown):
-                kind, body = CONTENT_TYPE, self._metrics.text()
+            if is_bearer(shown, self._metrics_token):
+                kind, body = CONTENT_TYPE, self.metrics.text()
             else:
                 status, body = 401, b"a bearer token is required"
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store"), named]

@@ -21,7 +21,7 @@ from fhir_server.scim.models import PATH
 from fhir_server.smart.accounts.administration import BUSY, TakenReferenceError
 from fhir_server.smart.accounts.users import TakenNameError
 from fhir_server.smart.core.context import MINUTE, SmartContext
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind
 from fhir_server.smart.tokens import tokens
 from fhir_server.web.forms import MAX_FORM, NO_STORE, address
@@ -49,8 +49,8 @@ class Door:
 
     def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
-        self._failures = RateLimit(MAX_FAILURES, MINUTE)
-        self._requests = RateLimit(MAX_REQUESTS, MINUTE)
+        self._failures = RateLimit("scim failures", MAX_FAILURES, MINUTE)
+        self._requests = RateLimit("scim requests", MAX_REQUESTS, MINUTE)
 
     def route(self, handler: Handler, *, body: bool = False, open_to_all: bool = False, searches: bool = False) -> Any:
         """Return the route of a handler.  ``body``: whether it takes one; ``searches``: whether it only reads in spite of its method."""
@@ -73,19 +73,19 @@ class Door:
 
     async def _admit(self, request: Request) -> str:
         """Return the id of the client whose token this is.  Raises RefusedError."""
-        caller, now = address(request), self._smart.now()
-        if self._failures.is_reached(caller, now):
-            raise RefusedError(429, "Too many requests without a valid access token.", headers=self._failures.headers(caller, now))
+        caller, now, values = address(request), self._smart.now(), self._smart.store.key_values
+        if wait := await self._failures.wait(values, caller, now):
+            raise RefusedError(429, "Too many requests without a valid access token.", headers=retry_after(wait))
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         principal = await tokens.resolve_principal(self._smart.store, token, now) if scheme.lower() == "bearer" and token else None
         if principal is None:
-            self._failures.count(caller, now)
+            await self._failures.take(values, caller, now)
             raise RefusedError(401, "A valid access token is required.", headers={"WWW-Authenticate": 'Bearer realm="scim"'})
         if not principal.administers:
             challenge = 'Bearer realm="scim", error="insufficient_scope", scope="system/scim"'
             raise RefusedError(403, "The access token is not for the administration of accounts.", headers={"WWW-Authenticate": challenge})
-        if not self._requests.count_if_allowed(principal.client_id, now):
-            raise RefusedError(429, "Too many requests.", headers=self._requests.headers(principal.client_id, now))
+        if wait := await self._requests.take(values, "", now, principal.client_id):
+            raise RefusedError(429, "Too many requests.", headers=retry_after(wait))
         return principal.client_id
 
 

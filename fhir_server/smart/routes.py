@@ -14,20 +14,23 @@ from fhir_server.smart.clients.registration_pages import add_registration_pages
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR, add_registration
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
-from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.context import HOUR, SmartContext
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
 from fhir_server.smart.discovery.documents import openid_configuration
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
+from fhir_server.smart.tokens.failure_limit import FailureLimit
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
 _AUDITED: dict[str, SecurityEventKind] = {"token": "token", "revocation": "revoke"}
-MAX_FAILURES = 100  # failed client authentications per minute from one IP address
-_TOO_MANY = {"error": "temporarily_unavailable", "error_description": "Too many failed authentications from this IP address."}
+_TOO_MANY = {
+    "error": "temporarily_unavailable",
+    "error_description": "Too many failed authentications of this client from this address.",
+}
 _DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
 
 
@@ -37,7 +40,7 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     ``transport`` sends the requests to external identity providers; None: over the network.
     """
     routes, server = APIRouter(include_in_schema=False), OAuthServer(smart)
-    failures = RateLimit(MAX_FAILURES, MINUTE)
+    failures = FailureLimit(smart)
     for path, name in _ENDPOINTS.items():
         routes.add_api_route(path, _endpoint(smart, server, name, failures), methods=["POST"])
     for path in (*_ENDPOINTS, *_DISCOVERY):
@@ -53,31 +56,34 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
 
     add_pages(routes, smart, server)
     add_documents(routes, smart)
-    registrations = RateLimit(MAX_REGISTRATIONS_PER_HOUR, HOUR)
+    registrations = RateLimit("registration", MAX_REGISTRATIONS_PER_HOUR, HOUR)
     add_registration(routes, smart, registrations)
     add_registration_pages(routes, smart, registrations)
     add_federation(routes, smart, JsonClient(transport))
     return routes
 
 
-def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: RateLimit) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: FailureLimit) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
             pairs = await read_form(request)
         except BadFormError as error:
             return bad_form_response(error, CORS)
-        caller, now = address(request), smart.now()
-        if failures.is_reached(caller, now):
-            return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | failures.headers(caller, now))
-        oauth_request = await server.prepare_request(to_authlib_request(request, smart.origin, pairs))
+        oauth_request = to_authlib_request(request, smart.origin, pairs)
+        if wait := await failures.wait_before(oauth_request, address(request)):
+            return _too_many(wait)
+        await server.prepare_request(oauth_request)
         response = await run_in_thread(server.endpoint_response, name, oauth_request)
-        if response.body.get("error") == "invalid_client":
-            failures.count(caller, now)
+        wait = await failures.count(oauth_request, response, address(request))
         if name in _AUDITED:
             await smart.record(await _security_event(smart, _AUDITED[name], request, oauth_request, response))
-        return to_http_response(response, CORS)
+        return _too_many(wait) if wait else to_http_response(response, CORS)
 
     return handle
+
+
+def _too_many(wait: int) -> Response:
+    return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | retry_after(wait))
 
 
 async def _security_event(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from fhir_server.store.interface import KeyValueStore, Snapshot, Store, Transaction, system_now
+from fhir_server.store.interface import KeyValueRecord, KeyValueStore, Snapshot, Store, Transaction, system_now
 from fhir_server.store.logs import LinkEntries, LogEntry
 from fhir_server.store.rows import (
     GuardedReference,
@@ -23,6 +23,7 @@ from fhir_server.store.version_history import VersionDigest, VersionHistory, Ver
 __all__ = [
     "GuardedReference",
     "IndexedRow",
+    "KeyValueRecord",
     "KeyValueStore",
     "LabeledElement",
     "LinkEntries",

@@ -12,9 +12,9 @@ Times are microseconds since 1970 UTC.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
@@ -164,6 +164,16 @@ class Transaction(Snapshot, Protocol):
         """Increment this patient's counter of the permission epoch, or with None the ``security`` counter."""
 
 
+class KeyValueRecord(NamedTuple):
+    """A record of the :class:`KeyValueStore`."""
+
+    kind: str
+    key: str
+    value: bytes
+    expires: int
+    family: str = ""
+
+
 class KeyValueStore(Protocol):
     """Small records by kind and key, with an expiry: codes, tokens, sessions, users, clients, keys, export jobs, attempts.
 
@@ -185,8 +195,17 @@ class KeyValueStore(Protocol):
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         """Store the record, or replace the one with this key."""
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
-        """Give the record another value; expiry and family stay.  Return False and change nothing unless its value is ``old``."""
+    async def exchange(self, kind: str, key: str, now: int, records: Sequence[KeyValueRecord]) -> bool:
+        """Remove a record and store others, in one atomic step: of concurrent callers only one succeeds.
+
+        Return False and change nothing if the record does not exist or has expired at ``now``.
+        """
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
+        """Give the record another value, and another expiry if given; the family stays.
+
+        Return False and change nothing unless its value is ``old``.
+        """
 
     async def delete_family(self, family: str) -> None:
         """Remove all records of this family, of every kind, and increment the ``security`` counter."""

@@ -5,7 +5,7 @@ It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import (
     IndexedRow,
+    KeyValueRecord,
     LinkEntries,
     LogEntry,
     Page,
@@ -277,11 +278,19 @@ class _KeyValues:
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         self._store.state.key_values[kind, key] = value, expires, family
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
-        value, expires, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
+    async def exchange(self, kind: str, key: str, now: int, records: Sequence[KeyValueRecord]) -> bool:
+        if await self.get(kind, key, now) is None:
+            return False
+        await self.pop(kind, key, now)
+        for record in records:
+            await self.put(*record)
+        return True
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
+        value, before, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
         if value != old:
             return False
-        self._store.state.key_values[kind, key] = new, expires, family
+        self._store.state.key_values[kind, key] = new, before if expires is None else expires, family
         return True
 
     async def delete_family(self, family: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from joserfc.jwk import KeySet
 
-from fhir_server.smart import demo, routes
+from fhir_server.smart import demo
 from fhir_server.smart.accounts import password_codes, users
 from fhir_server.smart.accounts.attempts import PER_ACCOUNT, WINDOW
 from fhir_server.smart.accounts.password_sign_in import PER_ADDRESS, check_password_sign_in
@@ -20,8 +20,10 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import MIN_REFETCH_INTERVAL, JwksCache
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.federation.pages import PER_ADDRESS as DEPARTURES
+from fhir_server.smart.tokens.failure_limit import MAX_FAILURES
+from fhir_server.store import open_store
 from fhir_server.web import public_fetch
 from tests.attacks.environment import House
 from tests.federation.environment import FEDERATED, Worlds
@@ -90,11 +92,16 @@ def test_password_guessing_is_counted_per_ipv6_64_network(world: World) -> None:
 
 
 def test_flood_limit_counts_an_ipv6_64_network_as_one_address() -> None:
-    limit = RateLimit(3, MINUTE)
-    assert [limit.count_if_allowed(f"2001:db8::{number}", 0) for number in range(1, 5)] == [True, True, True, False]
-    assert limit.headers("2001:db8::9", 0) == {"Retry-After": "60"}
-    assert [limit.count_if_allowed(f"192.0.2.{number}", 0) for number in range(1, 9)] == [True] * 8  # the controls
-    assert [limit.count_if_allowed(address, 0) for address in ("2001:db8:0:1::1", "::ffff:198.51.100.7", "")] == [True] * 3
+    limit, values = RateLimit("a limit", 3, MINUTE), open_store("memory:").key_values
+    values.now = lambda: 0
+
+    def taken(*addresses: str) -> list[int]:
+        return [asyncio.run(limit.take(values, address, 0)) for address in addresses]
+
+    assert taken(*(f"2001:db8::{number}" for number in range(1, 6))) == [0, 0, 0, MINUTE, MINUTE]
+    assert retry_after(MINUTE) == {"Retry-After": "60"}
+    assert taken(*(f"192.0.2.{number}" for number in range(1, 9))) == [0] * 8  # the controls
+    assert taken("2001:db8:0:1::1", "::ffff:198.51.100.7", "") == [0] * 3
 
 
 def test_password_guessing_in_parallel_is_counted_before_checking(world: World) -> None:
@@ -243,7 +250,7 @@ def test_user_enumeration_at_activation_sees_one_error_page(house: House) -> Non
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
 def test_client_secret_guessing_returns_429_per_ip_for_one_minute(world: World, path: str) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": "x", "token": "x"}
-    statuses = [world.http.post(path, data=form, auth=(CONFIDENTIAL[0], f"guess-{n}")).status_code for n in range(routes.MAX_FAILURES)]
+    statuses = [world.http.post(path, data=form, auth=(CONFIDENTIAL[0], f"guess-{n}")).status_code for n in range(MAX_FAILURES)]
     assert set(statuses) == {401}
     slowed = world.http.post(path, data=form, auth=CONFIDENTIAL)
     assert (slowed.status_code, slowed.headers["retry-after"], slowed.json()["error"]) == (429, "60", "temporarily_unavailable")
@@ -262,7 +269,7 @@ def _elsewhere(world: World, path: str, form: dict[str, str]) -> httpx.Response:
 
 
 def test_client_secret_guessing_limit_ignores_valid_credentials(world: World) -> None:
-    for _ in range(routes.MAX_FAILURES + 1):
+    for _ in range(MAX_FAILURES + 1):
         assert world.post("/oauth/introspect", CONFIDENTIAL, token="garbage").json() == {"active": False}
     assert world.post("/oauth/token", CONFIDENTIAL, grant_type="refresh_token", refresh_token="x").status_code == 400
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fhir_server.search.limits import MAX_CONDITIONS, MAX_CONTAINED, MAX_PAIRS, MAX_SORT_KEYS, MAX_VALUES
 from fhir_server.search.result_parameters import MAX_COUNT
-from fhir_server.smart import routes
 from fhir_server.smart.authorize import pages
 from fhir_server.smart.clients import registration_routes
 from fhir_server.smart.core import context, scopes
+from fhir_server.smart.tokens import failure_limit
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/apps.md").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_limits_in_the_apps_guide_match_the_server() -> None:
         f"{MAX_CONTAINED} characters for `:contains`",
         f"{scopes.MAX_SCOPES} scopes",
         f"{pages.PER_ADDRESS} authorization requests a minute",
-        f"{routes.MAX_FAILURES} failed client authentications a minute",
+        f"{failure_limit.MAX_FAILURES} failed client authentications a minute",
         f"{registration_routes.MAX_REGISTRATIONS_PER_HOUR} registrations an hour",
         f"{context.REFRESH_LIFE // context.DAY} days, anew at every use",
         f"the grant {context.GRANT_LIFE // (365 * context.DAY)} years in all",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fhir_server.maintenance.copy_store import copy_store
-from fhir_server.store import LogEntry, open_store
+from fhir_server.store import KeyValueRecord, LogEntry, open_store
 from fhir_server.store.mongodb import MongoStore
 from tests.mongo.command_listener import Listener
 from tests.mongo.shared_mongod import fresh_url
@@ -71,6 +71,7 @@ async def everything(store: MongoStore) -> None:
     await secrets.put_if_absent("kind", "a", b"x", 2**62, "family")
     await secrets.put_if_absent("kind", "a", b"x", 2**62, "family")
     await secrets.put("kind", "b", b"x", 5, "family")
+    await secrets.exchange("kind", "b", 0, [KeyValueRecord("kind", "c", b"x", 5, "family")])
     await secrets.pop("kind", "a", 0)
     await secrets.delete_family("family")
     await secrets.put("kind", "b", b"x", 5)

@@ -213,7 +213,7 @@ def test_interaction_is_named_by_method_and_shape(method: str, path: str, name: 
 
 
 def test_unknown_methods_share_one_label() -> None:
-    metrics = Metrics(TOKEN)
+    metrics = Metrics()
     for method in ("BREW", "WHEN"):
         metrics.begin()
         metrics.finish("other", method, 405, 0.1)

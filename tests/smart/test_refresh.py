@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR
+from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_GRACE, SECOND
 from tests.smart.environment import ORIGIN, SCOPE, World
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
@@ -60,20 +61,49 @@ def test_refresh_token_reuse_revokes_family(world: World) -> None:
     first = world.tokens()
     second = world.refresh(first["refresh_token"]).json()
     assert world.principal(second["access_token"])
+    world.clock.forward(REFRESH_GRACE)
     assert world.refresh(first["refresh_token"]).json()["error"] == "invalid_grant"
     assert world.principal(second["access_token"]) is None
     assert world.principal(first["access_token"]) is None
     assert world.refresh(second["refresh_token"]).status_code == 400
 
 
-def test_concurrent_refreshes_succeed_once(world: World) -> None:
+def test_concurrent_refreshes_get_the_same_tokens(world: World) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": world.tokens()["refresh_token"], "client_id": "demo-public"}
 
-    async def race() -> list[int]:
+    async def race() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:
-            return [r.status_code for r in await asyncio.gather(*(client.post("/oauth/token", data=form) for _ in range(12)))]
+            return await asyncio.gather(*(client.post("/oauth/token", data=form) for _ in range(12)))
 
-    assert sorted(asyncio.run(race())) == [200] + [400] * 11
+    answers = asyncio.run(race())
+    assert [answer.status_code for answer in answers] == [200] * 12
+    assert len({answer.text for answer in answers}) == 1
+    assert world.principal(answers[0].json()["access_token"])
+    assert world.refresh(answers[0].json()["refresh_token"]).status_code == 200
+
+
+def test_repeated_refresh_gets_the_same_tokens_and_what_is_left_of_their_time(world: World) -> None:
+    old = world.tokens("parent-a", "teen")
+    first = world.refresh(old["refresh_token"]).json()
+    world.clock.forward(REFRESH_GRACE - 1)
+    again = world.refresh(old["refresh_token"]).json()
+    assert again.pop("expires_in") == first.pop("expires_in") - REFRESH_GRACE // SECOND
+    assert again == first
+
+
+def test_repeated_refresh_without_client_id_works_for_public_client(world: World) -> None:
+    old = world.tokens()["refresh_token"]
+    first = world.refresh(old, client_id=None).json()
+    assert world.refresh(old, client_id=None).json()["access_token"] == first["access_token"]
+
+
+def test_without_grace_a_repeated_refresh_revokes_the_family(world: World) -> None:
+    world.smart = replace(world.smart, refresh_grace=0)
+    world.open()
+    old = world.tokens()["refresh_token"]
+    new = world.refresh(old).json()
+    assert world.refresh(old).json()["error"] == "invalid_grant"
+    assert world.principal(new["access_token"]) is None
 
 
 def test_refresh_token_expires_three_months_after_last_use(world: World) -> None:

@@ -204,12 +204,14 @@ def test_secrets_are_not_stored_in_plain_text(world: World) -> None:
     page = world.consent_page()
     handle = dict(Page(page.text).sent)["request"]
     tokens = world.exchange(world.submit(page, decision="allow").headers["location"].partition("code=")[2].partition("&")[0]).json()
+    renewed = world.refresh(tokens["refresh_token"]).json()
 
     async def everything() -> str:
-        kinds = ("access", "refresh", "code", "session", "request", "spent-code", "user")
+        kinds = ("access", "refresh", "code", "session", "request", "spent-code", "spent-refresh", "successor", "user")
         return repr([await world.store.key_values.list_all(kind, 0) for kind in kinds])
 
     kept = asyncio.run(everything())
     assert tokens["scope"] in kept  # positive control: the records exist
-    for secret in (tokens["access_token"], tokens["refresh_token"], handle, *world.http.cookies.values(), demo.PASSWORD):
+    issued = [answer[name] for answer in (tokens, renewed) for name in ("access_token", "refresh_token")]
+    for secret in (*issued, handle, *world.http.cookies.values(), demo.PASSWORD):
         assert secret not in kept

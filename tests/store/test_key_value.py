@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fhir_server.store import LogEntry, Store
+from fhir_server.store import KeyValueRecord, LogEntry, Store
 from tests.store.conftest import RunScenario
 
 
@@ -78,6 +78,49 @@ def test_value_is_replaced_only_if_it_is_the_expected_one(run: RunScenario) -> N
         assert await key_values.list_all("session", 50) == ()
         await key_values.delete_family("family")
         assert await key_values.list_all("session", 0) == ()
+
+    run(scenario)
+
+
+def test_concurrent_exchanges_succeed_once(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        await store.key_values.put("refresh", "old", b"x", 20, "family")
+
+        async def exchange(number: int) -> bool:
+            new = (KeyValueRecord(kind, f"new{number}", b"y", 30, "family") for kind in ("access", "refresh"))
+            return await store.key_values.exchange("refresh", "old", 10, list(new))
+
+        done = await asyncio.gather(*(exchange(number) for number in range(16)))
+        assert done.count(True) == 1
+        for kind in ("access", "refresh"):
+            assert await store.key_values.list_all(kind, 10) == ((f"new{done.index(True)}", b"y"),)
+
+    run(scenario)
+
+
+def test_exchange_of_a_missing_or_expired_record_stores_nothing(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        key_values = store.key_values
+        await key_values.put("refresh", "old", b"x", 20)
+        new = [KeyValueRecord("access", "new", b"y", 30)]
+        assert not await key_values.exchange("refresh", "old", 20, new)
+        assert not await key_values.exchange("refresh", "none", 10, new)
+        assert await key_values.list_all("access", 0) == ()
+        assert await key_values.exchange("refresh", "old", 19, new)  # the control
+        assert await key_values.list_all("access", 0) == (("new", b"y"),)
+
+    run(scenario)
+
+
+def test_exchange_leaves_nothing_of_a_family_deleted_meanwhile(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        key_values = store.key_values
+        for number in range(8):
+            await key_values.put("refresh", "old", b"x", 20, "family")
+            new = [KeyValueRecord("refresh", "new", b"y", 30, "family"), KeyValueRecord("access", "new", b"y", 30, "family")]
+            jobs = [key_values.exchange("refresh", "old", 10, new), key_values.delete_family("family")]
+            await asyncio.gather(*(jobs if number % 2 else reversed(jobs)))
+            assert await key_values.list_all("refresh", 0) == await key_values.list_all("access", 0) == ()
 
     run(scenario)
 

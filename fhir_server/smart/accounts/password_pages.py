@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.smart.accounts import account_events, browser_names, cookies, password_codes, sessions, users
 from fhir_server.smart.core.context import HOUR, SmartContext, new_secret
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import FORGED_FORM, BadFormError, address, read_form, with_headers
@@ -25,7 +25,7 @@ class PasswordPages:
 
     def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
-        self._limit = RateLimit(PER_ADDRESS, HOUR)
+        self._limit = RateLimit("password by code", PER_ADDRESS, HOUR)
 
     async def show(self, request: Request) -> Response:
         return self._form(request, {})
@@ -38,8 +38,8 @@ class PasswordPages:
         if not cookies.is_own_form(self._smart, request, form.get("token", "")):
             return render(self._smart, "error.html", 403, text=FORGED_FORM, detail="")
         client, now = address(request), self._smart.now()
-        if not self._limit.count_if_allowed(client, now):
-            return with_headers(render(self._smart, "error.html", 429, text=_TOO_MANY, detail=""), self._limit.headers(client, now))
+        if wait := await self._limit.take(self._smart.store.key_values, client, now):
+            return with_headers(render(self._smart, "error.html", 429, text=_TOO_MANY, detail=""), retry_after(wait))
         username, password = form.get("username", ""), form.get("new", "")
         if password != form.get("again", ""):
             return self._form(request, form, _DIFFER)

@@ -22,7 +22,7 @@ from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestSt
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.tokens.server import OAuthServer
@@ -57,8 +57,8 @@ class AuthorizePages:
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
-        self._limit = RateLimit(PER_ADDRESS, MINUTE)
-        self._sign_ins = RateLimit(PER_ADDRESS, MINUTE)
+        self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
+        self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
         """The authorization endpoint: validate the request, store it, and redirect to the first page."""
@@ -75,8 +75,8 @@ class AuthorizePages:
             return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
         parameters = oauth_request.form
         client, now = address(request), self.smart.now()
-        if not self._limit.count_if_allowed(client, now):
-            return with_headers(self._error(_TOO_MANY, status=429), self._limit.headers(client, now))
+        if wait := await self._limit.take(self.smart.store.key_values, client, now):
+            return with_headers(self._error(_TOO_MANY, status=429), retry_after(wait))
         known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
         authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
         return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
@@ -96,8 +96,8 @@ class AuthorizePages:
     async def sign_in(self, request: Request, form: Form) -> Response:
         values, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
         client = address(request)
-        if not self._sign_ins.count_if_allowed(client, now):  # every attempt costs a password hash
-            return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), self._sign_ins.headers(client, now))
+        if wait := await self._sign_ins.take(self.smart.store.key_values, client, now):  # every attempt costs a password hash
+            return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), retry_after(wait))
         username = values.get("username", "")
         user = await check_password_sign_in(self.smart.store, username, values.get("password", ""), client, now, device)
         if user is None:

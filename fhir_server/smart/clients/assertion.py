@@ -22,6 +22,11 @@ from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest
 ALGORITHMS: Final = {"RS384": "RSA", "ES384": "EC"}
 MAX_LIFETIME: Final = 300  # seconds from now to ``exp``
 CLOCK_SKEW: Final = 30  # seconds that a client's clock may be ahead
+_INVALID: Final = "The client assertion is not valid."
+
+
+class UsedAssertionError(InvalidClientError):
+    """The assertion is the client's, but was used before."""
 
 
 class ClientAssertion(JWTBearerClientAssertion):
@@ -62,7 +67,11 @@ class ClientAssertion(JWTBearerClientAssertion):
             client.keys = request.keys
             return client
 
-        return super().__call__(with_keys, request)
+        try:
+            return super().__call__(with_keys, request)
+        except UsedAssertionError:
+            request.is_proven = True
+            raise
 
     def extract_assertion(self, assertion: str) -> Any:
         try:
@@ -86,7 +95,7 @@ class ClientAssertion(JWTBearerClientAssertion):
         jti_digest = digest(f"{claims['iss']} {claims['jti']}")
         expires = now + (MAX_LIFETIME + CLOCK_SKEW) * SECOND + MINUTE
         if not run_on_loop(self._smart.store.key_values.put_if_absent, "jti", jti_digest, b"", expires):
-            raise _invalid_assertion()
+            raise UsedAssertionError(description=_INVALID)
         return claims
 
 
@@ -120,4 +129,4 @@ def token_endpoint(smart: SmartContext) -> str:
 
 
 def _invalid_assertion() -> InvalidClientError:
-    return InvalidClientError(description="The client assertion is not valid.")
+    return InvalidClientError(description=_INVALID)

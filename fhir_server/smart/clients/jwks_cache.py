@@ -1,8 +1,8 @@
 """Cache of the public keys that clients publish at a URL (``jwks_uri``), for as long as the response allows.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/client-confidential-asymmetric.html#registering-a-client.  An unknown key id
-causes one new fetch, so that a client can use a new key at once.  :data:`MIN_REFETCH_INTERVAL` and
-:data:`MAX_FETCHES_PER_MINUTE` prevent forged assertions from flooding the client's server.  Requests that wait for a fetch
+causes one new fetch, so that a client can use a new key at once.  :data:`MIN_REFETCH_INTERVAL` of each process, and
+:data:`MAX_FETCHES_PER_MINUTE` of all together, prevent forged assertions from flooding the client's server.  Requests that wait for a fetch
 that fails all fail with it, without another fetch.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet, RSAKey
 
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND, SmartContext
+from fhir_server.smart.core.rate_limits import RateLimit
 from fhir_server.web.public_fetch import Hosts, UnfetchableError, fetch
 
 MAX_LIFETIME: Final = HOUR  # even if the response allows more
@@ -42,7 +43,7 @@ class _CachedKeys:
     keys: KeySet | None = None
     expires: int = 0
     failures: int = 0
-    fetches: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_FETCHES_PER_MINUTE))
+    fetched: int = 0
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -51,12 +52,14 @@ class JwksCache:
 
     def __init__(self, smart: SmartContext) -> None:
         self._smart = smart
+        self._limit = RateLimit("fetch of keys", MAX_FETCHES_PER_MINUTE, MINUTE)
         self._entries: OrderedDict[str, _CachedKeys] = OrderedDict()
 
     async def keys(self, url: str, kid: str) -> KeySet:
         """The keys at this URL, fetched again if they have expired or do not contain this key id.
 
-        Raises KeysUnavailableError if they cannot be fetched or the URL was fetched too often.
+        Raises KeysUnavailableError if they cannot be fetched or the URL was fetched too often, Problem ``busy`` if the store
+        cannot count the fetch.
         """
         entry = self._entries.setdefault(url, _CachedKeys())
         self._entries.move_to_end(url)
@@ -69,14 +72,14 @@ class JwksCache:
             now = self._smart.now()
             if entry.keys is not None and now < entry.expires:
                 known = any(key.kid == kid for key in entry.keys)
-                if known or now < entry.fetches[-1] + MIN_REFETCH_INTERVAL:
+                if known or now < entry.fetched + MIN_REFETCH_INTERVAL:
                     return entry.keys
             return await self._fetch(url, entry, now)
 
     async def _fetch(self, url: str, entry: _CachedKeys, now: int) -> KeySet:
-        if len(entry.fetches) == MAX_FETCHES_PER_MINUTE and now < entry.fetches[0] + MINUTE:
+        if await self._limit.take(self._smart.store.key_values, url, now):
             raise KeysUnavailableError
-        entry.fetches.append(now)
+        entry.fetched = now
         try:
             response = await fetch(self._smart.network, url, Hosts.of(self._smart.is_demo))
             keys = parse_jwks(_parse_object(response.body))

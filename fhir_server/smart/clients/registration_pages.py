@@ -11,7 +11,7 @@ from fhir_server.smart.clients import initial_access_tokens, registration
 from fhir_server.smart.clients.registration import RegistrationError
 from fhir_server.smart.clients.registration_routes import register_with_token
 from fhir_server.smart.core.context import SmartContext, new_secret
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import BadFormError, address, read_form, with_headers
 
@@ -63,9 +63,8 @@ class RegistrationPages:
         token = form.get("invitation", "").strip()
         if not self._smart.is_demo and not await initial_access_tokens.is_valid(self._smart.store, token, self._smart.now()):
             return self._page(request, values, _INVALID_TOKEN)
-        caller, now = address(request), self._smart.now()
-        if not self._limit.count_if_allowed(caller, now):
-            return with_headers(self._page(request, values, _TOO_MANY, 429), self._limit.headers(caller, now))
+        if wait := await self._limit.take(self._smart.store.key_values, address(request), self._smart.now()):
+            return with_headers(self._page(request, values, _TOO_MANY, 429), retry_after(wait))
         try:
             registered = await register_with_token(self._smart, _metadata(values), "" if self._smart.is_demo else token)
         except RegistrationError as error:

@@ -13,7 +13,7 @@ from fhir_server.smart.clients import clients, initial_access_tokens, registrati
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.registration import RegisteredClient, RegistrationError
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind
 from fhir_server.web.forms import CORS, MAX_FORM, NO_STORE, PREFLIGHT, address, with_headers
 
@@ -39,10 +39,9 @@ class RegistrationEndpoints:
         token = _bearer(request)
         if (token or not self._smart.is_demo) and not await initial_access_tokens.is_valid(self._smart.store, token, self._smart.now()):
             return _unauthorized()
-        caller, now = address(request), self._smart.now()
-        if not self._limit.count_if_allowed(caller, now):
+        if wait := await self._limit.take(self._smart.store.key_values, address(request), self._smart.now()):
             too_many = _error(429, "temporarily_unavailable", "Too many registrations from this IP address; try again in an hour.")
-            return with_headers(too_many, self._limit.headers(caller, now))
+            return with_headers(too_many, retry_after(wait))
         try:
             registered = await register_with_token(self._smart, await _body(request), token)
         except InvalidBodyError as error:

@@ -80,12 +80,14 @@ class AuthlibRequest(OAuth2Request):
     """A request in the form that Authlib reads.
 
     The parameters come from the query (authorize by GET) or from the form, never from both.  ``token_grant`` is set to
-    the grant that the request issued or revoked tokens of; ``keys`` to those of the client that a client assertion names.
+    the grant that the request issued or revoked tokens of; ``keys`` to those of the client that a client assertion names;
+    ``is_proven`` if the client has proved who it is, even if the request is refused after that.
     """
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
         self.token_grant: TokenGrant | None = None
         self.keys = KeySet([])
+        self.is_proven = False
         headers = {"Authorization": authorization} if _is_readable(authorization) else {}
         super().__init__(method, uri, headers=headers)
         self.payload = Payload(pairs)

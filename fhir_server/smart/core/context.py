@@ -26,6 +26,7 @@ BACKEND_LIFE: Final = 5 * MINUTE
 REFRESH_LIFE: Final = 92 * DAY  # certification requires three months; every use starts a new period
 GRANT_LIFE: Final = 3 * 365 * DAY  # then the person must decide again, even if the tokens were refreshed all the time
 TOMBSTONE_LIFE: Final = DAY
+REFRESH_GRACE: Final = 10 * SECOND
 REQUEST_LIFE: Final = 30 * MINUTE
 LAUNCH_LIFE: Final = 5 * MINUTE
 SESSION_IDLE: Final = 10 * MINUTE
@@ -63,6 +64,7 @@ class SmartContext:
     ``passwords``      the rules for new passwords
     ``zone``           the time zone of dates and times on pages
     ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
+    ``refresh_grace``  microseconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     """
 
     store: Store
@@ -81,6 +83,7 @@ class SmartContext:
     passwords: PasswordRules = field(default_factory=PasswordRules)
     zone: ZoneInfo = _UTC
     former_key: str = ""
+    refresh_grace: int = REFRESH_GRACE
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

@@ -16,6 +16,9 @@ from fhir_server.store import Store
 ACCESS: Final = "access"
 REFRESH: Final = "refresh"
 CODE: Final = "code"
+SPENT_CODE: Final = "spent-code"  # client and family of a code that was used
+SPENT_REFRESH: Final = "spent-refresh"  # the same of a refresh token
+SUCCESSOR: Final = "successor"  # the tokens that replaced a refresh token, encrypted with it, for some seconds
 SESSION: Final = "session"
 _KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it has the scopes of the whole grant
 

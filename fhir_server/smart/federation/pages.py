@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.smart.accounts import cookies, identity_providers
 from fhir_server.smart.accounts.second_factor_pages import after_first_factor, return_path
 from fhir_server.smart.core.context import MINUTE, SmartContext
-from fhir_server.smart.core.rate_limits import RateLimit
+from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.federation.sign_in_flow import Continuation, SignInFailedError, SignInFlow
 from fhir_server.smart.outbound.json_client import JsonClient
@@ -31,13 +31,13 @@ _MALFORMED: Final = "The response from the sign-in provider cannot be read. Star
 def add_federation(routes: APIRouter, smart: SmartContext, json_client: JsonClient) -> None:
     """Add the routes ``/sign-in/with/{provider}`` and ``/sign-in/from/{provider}``."""
     flow = SignInFlow(smart, json_client)
-    limit = RateLimit(PER_ADDRESS, MINUTE)
+    limit = RateLimit("sign-in at a provider", PER_ADDRESS, MINUTE)
 
     async def redirect(request: Request) -> Response:
         query, cookie = request.query_params, cookies.session_cookie(smart, request)
         client, now = address(request), smart.now()
-        if not limit.count_if_allowed(client, now):
-            return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), limit.headers(client, now))
+        if wait := await limit.take(smart.store.key_values, client, now):
+            return with_headers(render(smart, "error.html", 429, text=_TOO_MANY, detail=""), retry_after(wait))
         target = Continuation(query.get("request", ""), local_path(query.get("next", "")))
         if not cookie or not cookies.is_same_site(request):
             return _to("/sign-in?" + urlencode({"request": target.request, "next": target.next}))

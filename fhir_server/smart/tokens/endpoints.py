@@ -16,11 +16,11 @@ from fhir_server.smart.core.context import SECOND, SmartContext, digest
 from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch_parameters
 from fhir_server.smart.tokens.grants import METHODS
-from fhir_server.smart.tokens.tokens import Principal, current_scope, resolve_principal
+from fhir_server.smart.tokens.tokens import Principal, current_scope, find_spent, resolve_principal
 
 
 class Revocation(RevocationEndpoint):
-    """Revokes the whole family of an access or refresh token.  An unknown token gets the same response."""
+    """Revokes the whole family of an access or refresh token, also of a used refresh token.  An unknown token gets the same response."""
 
     CLIENT_AUTH_METHODS = METHODS
 
@@ -30,13 +30,19 @@ class Revocation(RevocationEndpoint):
         key = digest(_token(request))
         for kind in (ACCESS, REFRESH):
             token_grant = run_on_loop(find, smart.store, kind, key, smart.now())
-            if token_grant is None:
-                continue
-            if token_grant.client_id != client.get_client_id():
-                raise InvalidGrantError
-            run_on_loop(smart.store.key_values.delete_family, token_grant.family)
-            request.token_grant = token_grant
+            if token_grant is not None:
+                self._revoke(client, token_grant.client_id, token_grant.family)
+                request.token_grant = token_grant
+        # Last: a refresh token that another request has used since is found here.
+        if request.token_grant is None and (spent := run_on_loop(find_spent, smart.store, key, smart.now())):
+            self._revoke(client, *spent)
         return 200, {}, default_json_headers
+
+    def _revoke(self, client: Any, owner: str, family: str) -> None:
+        """Raises InvalidGrantError if the token belongs to another client."""
+        if owner != client.get_client_id():
+            raise InvalidGrantError
+        run_on_loop(self.server.smart.store.key_values.delete_family, family)
 
 
 class Introspection(IntrospectionEndpoint):

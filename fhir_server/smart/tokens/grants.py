@@ -1,8 +1,8 @@
 """The three OAuth grant types, as Authlib classes that use this server's records.
 
-A request reads a code or refresh token while it is checked, *claims* it just before tokens are issued and *consumes* it
-just after.  So a wrong verifier does not consume a code, only one of two parallel exchanges gets tokens, and no token
-survives a revocation in between.  Consumed codes and refresh tokens are remembered: a second use revokes the family.
+A request reads a code while it is checked, *claims* it just before tokens are issued and *consumes* it just after.  So a wrong
+verifier does not consume a code, only one of two parallel exchanges gets tokens, and no token survives a revocation in between.
+A second use of a code revokes the family.  For refresh tokens see :mod:`~fhir_server.smart.tokens.rotation`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
-from fhir_server.smart.tokens import launch, launch_parameters, tokens
-from fhir_server.smart.tokens.tokens import claim, consume, current_scope, find_account, issue, revoke_if_reused
+from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
+from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -59,6 +59,14 @@ class StoredToken:
 
     def get_scope(self) -> str:
         return self.token_grant.scope
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRefreshToken(StoredToken):
+    """A refresh token that a client presented, and the tokens that have replaced it, if it has been used."""
+
+    text: str
+    successor: rotation.Successor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +108,10 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
 
 
-def _claim(grant: Any, token: StoredToken, kind: str) -> User | None:
-    """Claim a code or refresh token and return its account; None if it was claimed before or the account is closed."""
-    smart: SmartContext = grant.server.smart
-    user: User | None = run_on_loop(find_account, smart.store, token.token_grant)
-    if user is None:
-        return None
-    if not run_on_loop(claim, smart.store, kind, token.key, token.token_grant, smart.now()):
-        run_on_loop(revoke_if_reused, smart.store, kind, token.key, token.token_grant.client_id, smart.now())
-        return None
+def _open_account(grant: Any, token: StoredToken) -> User | None:
+    """The account that the token belongs to; None if it is closed, or no longer backs the grant."""
+    user: User | None = run_on_loop(find_account, grant.server.smart.store, token.token_grant)
     return user
-
-
-def _consume(grant: Any, token: StoredToken, kind: str) -> None:
-    """The last step of an exchange.  Raises InvalidGrantError if the grant was revoked in the meantime."""
-    smart: SmartContext = grant.server.smart
-    if not run_on_loop(consume, smart.store, kind, token.key, token.token_grant, smart.now()):
-        grant.request.token_grant = None
-        raise InvalidGrantError
 
 
 class AuthorizationCode(authlib.AuthorizationCodeGrant):
@@ -148,13 +142,19 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         key, client_id = digest(code), client.get_client_id()
         text = run_on_loop(smart.store.key_values.get, CODE, key, smart.now())
         if text is None:
-            run_on_loop(revoke_if_reused, smart.store, CODE, key, client_id, smart.now())
+            run_on_loop(revoke_if_reused, smart.store, key, client_id, smart.now())
             return None
         stored = StoredCode(key, msgspec.json.decode(text, type=Code))
         return stored if stored.check_client(client) else None
 
     def authenticate_user(self, authorization_code: StoredCode) -> User | None:
-        return _claim(self, authorization_code, CODE)
+        """Claim the code and return its account; None if it was claimed before or the account is closed."""
+        smart: SmartContext = self.server.smart
+        key, token_grant, user = authorization_code.key, authorization_code.token_grant, _open_account(self, authorization_code)
+        if user is None or run_on_loop(claim_code, smart.store, key, token_grant, smart.now()):
+            return user
+        run_on_loop(revoke_if_reused, smart.store, key, token_grant.client_id, smart.now())
+        return None
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         smart: SmartContext = self.server.smart
@@ -164,7 +164,11 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         return _response(self, token_grant, run_on_loop(_issue, smart, token_grant, refresh))
 
     def delete_authorization_code(self, authorization_code: StoredCode) -> None:
-        _consume(self, authorization_code, CODE)
+        """The last step.  Raises InvalidGrantError if the grant was revoked in the meantime."""
+        smart: SmartContext = self.server.smart
+        if not run_on_loop(consume_code, smart.store, authorization_code.key, authorization_code.token_grant, smart.now()):
+            self.request.token_grant = None
+            raise InvalidGrantError
 
 
 class RefreshToken(authlib.RefreshTokenGrant):
@@ -172,32 +176,43 @@ class RefreshToken(authlib.RefreshTokenGrant):
 
     TOKEN_ENDPOINT_AUTH_METHODS = (*METHODS, "refresh_token")
 
-    def authenticate_refresh_token(self, refresh_token: str) -> StoredToken | None:
+    def authenticate_refresh_token(self, refresh_token: str) -> StoredRefreshToken | None:
         smart: SmartContext = self.server.smart
-        key = digest(refresh_token)
+        key, successor = digest(refresh_token), None
         token_grant = run_on_loop(find, smart.store, REFRESH, key, smart.now())
         if token_grant is None:
-            run_on_loop(revoke_if_reused, smart.store, REFRESH, key, self.request.client.get_client_id(), smart.now())
-            return None
+            successor = run_on_loop(rotation.find_successor, smart, refresh_token, self.request.client.get_client_id())
+            if successor is None:
+                return None
+            token_grant = successor.whole
         if token_grant.session and not run_on_loop(sessions.remaining_lifetime, smart, token_grant.session):
             return None
-        return StoredToken(key, token_grant)
+        return StoredRefreshToken(key, token_grant, refresh_token, successor)
 
-    def authenticate_user(self, refresh_token: StoredToken) -> User:
-        user = _claim(self, refresh_token, REFRESH)
+    def authenticate_user(self, refresh_token: StoredRefreshToken) -> User:
+        user = _open_account(self, refresh_token)
         if user is None:
             raise InvalidGrantError
         return user
 
-    def issue_token(self, user: User, refresh_token: StoredToken) -> dict[str, Any]:
+    def issue_token(self, user: User, refresh_token: StoredRefreshToken) -> dict[str, Any]:
+        """New tokens, or those of the first use again.  Raises InvalidGrantError if there are none for this request."""
         smart: SmartContext = self.server.smart
-        granted = refresh_token.token_grant
+        granted, successor = refresh_token.token_grant, refresh_token.successor
         requested = msgspec.structs.replace(granted, scope=self.request.payload.scope or granted.scope)
         narrowed = msgspec.structs.replace(granted, scope=current_scope(self.request.client.record, requested))
-        return _response(self, narrowed, run_on_loop(_issue, smart, narrowed, granted.scope))
+        if successor is None:
+            life = run_on_loop(_refresh_life, smart, granted)
+            issued = run_on_loop(rotation.rotate, smart, refresh_token.text, granted, narrowed, life)
+            if issued is not None:
+                return _response(self, narrowed, issued)
+            successor = run_on_loop(rotation.find_successor, smart, refresh_token.text, granted.client_id)
+        if successor is None or set(successor.access.scope.split()) != set(narrowed.scope.split()):
+            raise InvalidGrantError  # with other scopes it is another request, and the tokens are for those of the first
+        return _response(self, successor.access, successor.tokens)
 
-    def revoke_old_credential(self, refresh_token: StoredToken) -> None:
-        _consume(self, refresh_token, REFRESH)
+    def revoke_old_credential(self, refresh_token: StoredRefreshToken) -> None:
+        """Does nothing: the old token was replaced when the new ones were issued."""
 
 
 class ClientCredentials(authlib.ClientCredentialsGrant):
@@ -220,17 +235,17 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
 
 
 async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | None) -> tokens.IssuedTokens:
-    """Issue the tokens of a grant, with a refresh token if ``refresh`` scopes are given.
+    """Issue the tokens of a grant, with a refresh token if ``refresh`` scopes are given."""
+    life = await _refresh_life(smart, token_grant)
+    return await issue(smart.store, token_grant, smart.now(), refresh=refresh if life > 0 else None, refresh_life=life)
 
-    The refresh token of a grant that ends with a session (``online_access``) lasts as long as the session.
-    """
+
+async def _refresh_life(smart: SmartContext, token_grant: TokenGrant) -> int:
+    """How long a new refresh token is valid: if the grant ends with a session (``online_access``), as long as that."""
+    if token_grant.session:
+        return await sessions.remaining_lifetime(smart, token_grant.session)
     now = smart.now()
-    refresh_life = (
-        await sessions.remaining_lifetime(smart, token_grant.session)
-        if token_grant.session
-        else min(REFRESH_LIFE, (token_grant.since or now) + GRANT_LIFE - now)
-    )
-    return await issue(smart.store, token_grant, now, refresh=refresh if refresh_life > 0 else None, refresh_life=refresh_life)
+    return min(REFRESH_LIFE, (token_grant.since or now) + GRANT_LIFE - now)
 
 
 class Challenge(CodeChallenge):

@@ -24,11 +24,10 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, basic_credentials, run_on_loop
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import narrow_scopes
-from fhir_server.smart.core.token_grants import REFRESH
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.endpoints import Introspection, Revocation
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, IdToken, RefreshToken
-from fhir_server.smart.tokens.tokens import client_of, resolve_principal
+from fhir_server.smart.tokens.tokens import client_of_refresh_token, resolve_principal
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug messages contain tokens
 
@@ -154,6 +153,7 @@ class OAuthServer(AuthorizationServer):
         if sum(methods_used) > 1:
             raise InvalidRequestError("A client must use one authentication method.")
         client: AuthlibClient = super().authenticate_client(request, methods, endpoint)
+        request.is_proven = True
         if request.payload.client_id not in (None, "", client.get_client_id()):
             raise InvalidClientError(status_code=401, description="The client_id does not match the authenticated client.")
         return client
@@ -178,7 +178,8 @@ class OAuthServer(AuthorizationServer):
         """A public client that refreshes without ``client_id``, which RFC 6749 6 does not require."""
         if request.form.get("grant_type") != "refresh_token" or request.form.get("client_id"):
             return None
-        owner = run_on_loop(client_of, self.smart.store, REFRESH, digest(request.form.get("refresh_token", "")), self.smart.now())
+        key = digest(request.form.get("refresh_token", ""))
+        owner = run_on_loop(client_of_refresh_token, self.smart.store, key, self.smart.now())
         return self.query_client(owner) if owner else None
 
     async def prepare_request(self, request: AuthlibRequest) -> AuthlibRequest:

@@ -17,8 +17,8 @@ from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.core.persons import Person, own_reference
 from fhir_server.smart.core.scopes import ADMINISTRATION, Scope, narrow_scopes, resource_scopes
-from fhir_server.smart.core.token_grants import ACCESS, REFRESH, TokenGrant
-from fhir_server.store import Store
+from fhir_server.smart.core.token_grants import ACCESS, CODE, REFRESH, SPENT_CODE, SPENT_REFRESH, TokenGrant
+from fhir_server.store import KeyValueRecord, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,25 +142,36 @@ async def issue(
     lifetime: int | None = None,
     refresh_life: int = REFRESH_LIFE,
 ) -> IssuedTokens:
-    """Issue an access token for a grant, and a refresh token for the scopes ``refresh`` if given.  Times in microseconds.
+    """Issue the tokens of :func:`new_tokens`.  Raises what that raises."""
+    issued, records = new_tokens(grant, now, refresh=refresh, lifetime=lifetime, refresh_life=refresh_life)
+    for record in records:
+        await store.key_values.put(*record)
+    return issued
+
+
+def new_tokens(
+    grant: TokenGrant, now: int, *, refresh: str | None = None, lifetime: int | None = None, refresh_life: int = REFRESH_LIFE
+) -> tuple[IssuedTokens, list[KeyValueRecord]]:
+    """An access token for a grant, a refresh token for the scopes ``refresh`` if given, and their records.  Times in microseconds.
+
+    The tokens are valid once the records are stored.
 
     Raises ValueError for an inconsistent grant: ``patient/`` scopes without a patient, ``system/`` scopes with a person,
     ``patient/`` or ``user/`` scopes without a person.
     """
     _check(grant)
     life = lifetime or (ACCESS_LIFE if grant.username else BACKEND_LIFE)
-    access = await _store(store, ACCESS, grant, now, life)
-    refresh_token = None
-    if refresh is not None:
-        refresh_token = await _store(store, REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
-    return IssuedTokens(access, refresh_token, life)
+    access, record = _new_token(ACCESS, grant, now, life)
+    if refresh is None:
+        return IssuedTokens(access, None, life), [record]
+    refresh_token, refresh_record = _new_token(REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
+    return IssuedTokens(access, refresh_token, life), [record, refresh_record]
 
 
-async def _store(store: Store, kind: str, grant: TokenGrant, now: int, life: int) -> str:
+def _new_token(kind: str, grant: TokenGrant, now: int, life: int) -> tuple[str, KeyValueRecord]:
     text = new_secret()
-    record = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
-    await store.key_values.put(kind, digest(text), record, now + life, grant.family)
-    return text
+    value = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
+    return text, KeyValueRecord(kind, digest(text), value, now + life, grant.family)
 
 
 def _check(grant: TokenGrant) -> None:
@@ -173,38 +184,43 @@ def _check(grant: TokenGrant) -> None:
         raise ValueError("patient/ and user/ scopes require a person.")
 
 
-async def claim(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
-    """Claim a code or refresh token before tokens are issued.  True for exactly one caller, who then calls :func:`consume`.
+async def claim_code(store: Store, key: str, grant: TokenGrant, now: int) -> bool:
+    """Claim a code before tokens are issued.  True for exactly one caller, who then calls :func:`consume_code`.
 
-    A later use finds the claim and so is recognized as reuse.  The code or token stays in the store until it is consumed, so
-    that a revocation in between finds the grant.
+    A later use finds the claim and so is recognized as reuse.  The code stays in the store until it is consumed, so that a
+    revocation in between finds the grant.
     """
     owner = msgspec.json.encode((grant.client_id, grant.family))
-    life = TOMBSTONE_LIFE if kind != REFRESH else REFRESH_LIFE
-    return await store.key_values.put_if_absent(f"spent-{kind}", key, owner, now + life, grant.family)
+    return await store.key_values.put_if_absent(SPENT_CODE, key, owner, now + TOMBSTONE_LIFE, grant.family)
 
 
-async def consume(store: Store, kind: str, key: str, grant: TokenGrant, now: int) -> bool:
-    """Remove a claimed code or refresh token.  False if the grant was revoked since: then the new tokens are revoked too."""
-    if await store.key_values.pop(kind, key, now) is not None:
+async def consume_code(store: Store, key: str, grant: TokenGrant, now: int) -> bool:
+    """Remove a claimed code.  False if the grant was revoked since: then the new tokens are revoked too."""
+    if await store.key_values.pop(CODE, key, now) is not None:
         return True
     await store.key_values.delete_family(grant.family)
     return False
 
 
-async def client_of(store: Store, kind: str, key: str, now: int) -> str | None:
-    """The id of the client that received a code or refresh token, consumed or not; None for an unknown one."""
-    grant = await token_grants.find(store, kind, key, now)
+async def client_of_refresh_token(store: Store, key: str, now: int) -> str | None:
+    """The id of the client that received a refresh token, used or not; None for an unknown one."""
+    grant = await token_grants.find(store, REFRESH, key, now)
     if grant is not None:
         return grant.client_id
-    text = await store.key_values.get(f"spent-{kind}", key, now)
-    return None if text is None else msgspec.json.decode(text, type=tuple[str, str])[0]
+    spent = await find_spent(store, key, now)
+    return spent[0] if spent else None
 
 
-async def revoke_if_reused(store: Store, kind: str, key: str, client_id: str, now: int) -> None:
-    """Revoke the family of a code or refresh token that the same client has consumed before: it may be stolen (RFC 9700 4.14)."""
-    text = await store.key_values.get(f"spent-{kind}", key, now)
-    if text is None or await store.key_values.get(kind, key, now) is not None:  # in the latter case, another request is exchanging it
+async def find_spent(store: Store, key: str, now: int) -> tuple[str, str] | None:
+    """Client and family of a refresh token that was used; None for any other, and if the family was revoked."""
+    text = await store.key_values.get(SPENT_REFRESH, key, now)
+    return None if text is None else msgspec.json.decode(text, type=tuple[str, str])
+
+
+async def revoke_if_reused(store: Store, key: str, client_id: str, now: int) -> None:
+    """Revoke the family of a code that the same client has consumed before: it may be stolen (RFC 6749 4.1.2)."""
+    text = await store.key_values.get(SPENT_CODE, key, now)
+    if text is None or await store.key_values.get(CODE, key, now) is not None:  # in the latter case, another request is exchanging it
         return
     owner, family = msgspec.json.decode(text, type=tuple[str, str])
     if owner == client_id:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
-from fhir_server.store import LinkEntries, LogEntry, system_now
+from fhir_server.store import KeyValueRecord, LinkEntries, LogEntry, system_now
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import busy_if_transient
 from fhir_server.store.mongodb.retry import TransactionRunner
@@ -50,19 +50,31 @@ class MongoKeyValues:
             except DuplicateKeyError:  # another process inserted it first; replace that
                 await self._connection.secrets.replace_one({"_id": record_id(kind, key)}, document)
 
+    async def exchange(self, kind: str, key: str, now: int, records: Sequence[KeyValueRecord]) -> bool:
+        await self._connection.ensure_ready()
+        stored = [(record_id(record.kind, record.key), self._document(*record)) for record in records]
+
+        async def job(transaction: MongoTransaction) -> bool:
+            return await transaction.exchange_record(record_id(kind, key), now, stored)
+
+        return await self._runner.run(job)
+
     def _document(self, kind: str, key: str, value: bytes, expires: int, family: str) -> Document:
         document: Document = {"kind": kind, "key": key, "value": value, "expires": expires, "family": family}
-        lifetime = timedelta(microseconds=max(0, min(expires - self.now(), 10**18)))
-        if lifetime < _MAX_LIFETIME:
-            document["gone"] = datetime.now(UTC) + lifetime + _GRACE
-        return document
+        return document | self._removal(expires)
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
+    def _removal(self, expires: int) -> Document:
+        """The member by which MongoDB removes an expired record."""
+        lifetime = timedelta(microseconds=max(0, min(expires - self.now(), 10**18)))
+        return {"gone": datetime.now(UTC) + lifetime + _GRACE} if lifetime < _MAX_LIFETIME else {}
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
         await self._connection.ensure_ready()
+        changes: Document = {"value": new} | ({} if expires is None else {"expires": expires} | self._removal(expires))
         async with busy_if_transient():
             # matched, not modified: a command that the driver repeats finds the new value, which is no failure
             either = {"_id": record_id(kind, key), "value": {"$in": [old, new]}}
-            return bool((await self._connection.secrets.update_one(either, {"$set": {"value": new}})).matched_count)
+            return bool((await self._connection.secrets.update_one(either, {"$set": changes})).matched_count)
 
     async def get(self, kind: str, key: str, now: int) -> bytes | None:
         await self._connection.ensure_ready()

@@ -288,6 +288,16 @@ class MongoTransaction(MongoSnapshot):
         if found:
             await self._connection.secrets.bulk_write([DeleteOne({"_id": record["_id"]}) for record in found], session=self._session)
 
+    async def exchange_record(self, id: str, now: int, records: Sequence[tuple[str, docs.Document]]) -> bool:
+        """Remove a key-value record and store these documents by their ids; False if it does not exist or has expired."""
+        unexpired = {"_id": id, "expires": {"$gt": now}}
+        if await self._connection.secrets.find_one_and_delete(unexpired, {"_id": 1}, session=self._session) is None:
+            return False
+        stored = [ReplaceOne({"_id": id}, document, upsert=True) for id, document in records]
+        if stored:
+            await self._connection.secrets.bulk_write(stored, session=self._session)
+        return True
+
     def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
         return False  # concurrent transactions would conflict at the head of the log
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from fhir_server.store import system_now
+from fhir_server.store import KeyValueRecord, system_now
 from fhir_server.store.sqlite.writer import Job
 
 _ReadRows = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
@@ -45,9 +45,19 @@ class SqliteKeyValues:
     async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
         await self._execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", (kind, key, value, expires, family))
 
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes) -> bool:
-        sql = "UPDATE secret SET value = ? WHERE kind = ? AND key = ? AND value = ? RETURNING 1"
-        return bool(await self._execute(sql, (new, kind, key, old)))
+    async def exchange(self, kind: str, key: str, now: int, records: Sequence[KeyValueRecord]) -> bool:
+        def job(transaction: Any) -> bool:
+            removed = "DELETE FROM secret WHERE kind = ? AND key = ? AND expires > ? RETURNING 1"
+            if not transaction.connection.execute(removed, (kind, key, now)).fetchall():
+                return False
+            transaction.connection.executemany("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", records)
+            return True
+
+        return bool(await self._run(job))
+
+    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
+        sql = "UPDATE secret SET value = ?, expires = ifnull(?, expires) WHERE kind = ? AND key = ? AND value = ? RETURNING 1"
+        return bool(await self._execute(sql, (new, expires, kind, key, old)))
 
     async def delete_family(self, family: str) -> None:
         def job(transaction: Any) -> None:
