@@ -170,6 +170,8 @@ def application(settings: Settings) -> Observed:
 
     Raises ValueError, with a message for the operator, for invalid settings, also those of OpenTelemetry.
     """
+    from fhir_server.scim import router as scim_router  # its models take half a second to build, which commands would wait for
+
     traces = start_traces(os.environ, catalog())
     components = build_components(settings, watch_store=timed if traces else None)
     api = fhir_api(components)
@@ -209,6 +211,7 @@ def application(settings: Settings) -> Observed:
     pages.include_router(routes.router(components.smart))
     pages.include_router(portal.router(components.smart, components.service))
     pages.include_router(linking.router(components.smart))
+    pages.include_router(scim_router(components.smart))
     token = "" if settings.metrics_address else settings.metrics_token
     served: App = RootApp(api, pages, settings.origin)
     return Observed(traces.watched(served) if traces else served, health, metrics, token, headers=security_headers(settings.origin))

@@ -22,4 +22,4 @@ def app_state_owner(principal: Principal) -> str:
     """The ``meta.source`` of the app state of this app and person; "" for a caller without a person."""
     if principal.person is None:
         return ""
-    return APP_STATE_SOURCE + sha256(msgspec.json.encode((principal.client_id, principal.username))).hexdigest()
+    return APP_STATE_SOURCE + sha256(msgspec.json.encode((principal.client_id, principal.owner or principal.username))).hexdigest()

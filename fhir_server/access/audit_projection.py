@@ -12,7 +12,8 @@ Nothing here depends on a hidden row, so an answer is the same as if it had neve
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +23,13 @@ Json = Mapping[str, Any]
 _KEPT: Final = ("resourceType", "type", "action", "recorded", "outcome", "purposeOfEvent", "source")
 _CLIENT: Final = "Client "
 _PATIENT: Final = {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "1"}
+
+
+class Actor(NamedTuple):
+    """The account that asks.  ``named_at``: when it took its user name from another account (microseconds); 0 if it did not."""
+
+    username: str
+    named_at: int = 0
 
 
 class AuditLine(msgspec.Struct, frozen=True):
@@ -34,6 +42,10 @@ class AuditLine(msgspec.Struct, frozen=True):
     def username(self) -> str:
         """The account that acted, or the client without one."""
         return str(self.event["agent"][0].get("altId", ""))
+
+    def is_of(self, actor: Actor) -> bool:
+        """Whether this account acted.  Acts of a former account of the same user name are another person's."""
+        return self.username == actor.username and (not actor.named_at or _recorded(self.event) > actor.named_at)
 
 
 _lines = msgspec.json.Decoder(AuditLine)
@@ -59,17 +71,22 @@ def whole_event(line: AuditLine) -> dict[str, Any]:
     return event | ({"entity": entities} if entities else {})
 
 
-def targets(line: AuditLine, patient: str, username: str) -> Iterable[str]:
+def _recorded(event: Json) -> int:
+    """The instant of an event, in microseconds since 1970 UTC."""
+    return round(datetime.fromisoformat(event["recorded"]).timestamp() * 1000) * 1000
+
+
+def targets(line: AuditLine, patient: str, actor: Actor) -> Iterable[str]:
     """The ``Type/id`` on whose visibility it depends what this user sees of a line about the patient."""
-    if line.username != username:
+    if not line.is_of(actor):
         yield from line.shown.get(patient, ())
         yield from (_target(agent, "who") for agent in line.event["agent"])
     yield from (_target(entity, "what") for entity in line.event.get("entity", ()))
 
 
-def visible_event(line: AuditLine, patient: str, username: str, visible: Collection[str]) -> dict[str, Any] | None:
+def visible_event(line: AuditLine, patient: str, actor: Actor, visible: Collection[str]) -> dict[str, Any] | None:
     """What this user sees of a line about the patient; ``visible``: those of its :func:`targets` that are.  None: nothing."""
-    return _own(line, patient, visible) if line.username == username else _of_others(line, patient, visible)
+    return _own(line, patient, visible) if line.is_of(actor) else _of_others(line, patient, visible)
 
 
 def _own(line: AuditLine, patient: str, visible: Collection[str]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from fhir_server.access.audit_projection import read_line, targets, visible_event, whole_event
+from fhir_server.access.audit_projection import Actor, read_line, targets, visible_event, whole_event
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.versions import last_updated_entry
 from fhir_server.access.view import View, VisibleVersion, not_found
@@ -54,7 +54,7 @@ class FoundPage(NamedTuple):
 class _Audience:
     """Which lines a caller sees: all, or those about a ``patient``, or of these only the caller's own acts."""
 
-    username: str
+    actor: Actor
     patient: str | None
     own: bool
 
@@ -62,7 +62,7 @@ class _Audience:
         """The key of the lines to read; None: all lines."""
         if self.patient is None:
             return _patient_of(where)
-        return f"user/{self.username}/Patient/{self.patient}" if self.own else f"Patient/{self.patient}"
+        return f"user/{self.actor.username}/Patient/{self.patient}" if self.own else f"Patient/{self.patient}"
 
 
 def _audience(permissions: Permissions) -> _Audience | None:
@@ -74,10 +74,11 @@ def _audience(permissions: Permissions) -> _Audience | None:
     actor, username = permissions.actor, permissions.principal.username
     if actor is None or not username or actor.kind == ActorKind.BACKEND or not decision.permits(permissions.policy, actor, _AUDIT):
         return None
+    asking = Actor(username, permissions.principal.named_at)
     own = decision.own_conditions(permissions.policy, actor, "audit") is not None
     if permissions.patients is None:
-        return _Audience(username, None, False) if actor.kind == ActorKind.PRIVACY_OFFICE and not own else None
-    return _Audience(username, next(iter(permissions.patients)), own) if len(permissions.patients) == 1 else None
+        return _Audience(asking, None, False) if actor.kind == ActorKind.PRIVACY_OFFICE and not own else None
+    return _Audience(asking, next(iter(permissions.patients)), own) if len(permissions.patients) == 1 else None
 
 
 class AuditTrail:
@@ -152,11 +153,11 @@ class AuditTrail:
         lines = [(number, line) for number, text in numbered if (line := read_line(text)) is not None]
         if audience.patient is None:
             return [self._event(number, whole_event(line)) for number, line in lines]
-        patient, username = audience.patient, audience.username
+        patient, actor = audience.patient, audience.actor
         if audience.own:
-            lines = [(number, line) for number, line in lines if line.username == username]
-        visible = await view.visible_targets({target for _, line in lines for target in targets(line, patient, username) if target})
-        events = ((number, visible_event(line, patient, username, visible)) for number, line in lines)
+            lines = [(number, line) for number, line in lines if line.is_of(actor)]
+        visible = await view.visible_targets({target for _, line in lines for target in targets(line, patient, actor) if target})
+        events = ((number, visible_event(line, patient, actor, visible)) for number, line in lines)
         return [self._event(number, event) for number, event in events if event is not None]
 
     def _event(self, number: int, event: dict[str, Any]) -> FoundEvent:

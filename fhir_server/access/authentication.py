@@ -46,6 +46,8 @@ class Authenticator:
         if principal is None:
             self._cache.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")
+        if principal.administers:
+            raise Problem("forbidden", "This access token is for the administration of accounts, not for FHIR.")
         permissions = self._cache[key] = await self._resolver.resolve(snapshot, principal, now)
         self._cache.move_to_end(key)
         if len(self._cache) > _CACHE_SIZE:

@@ -18,6 +18,7 @@ from fhir_server.cli import (
     serve,
     store,
     token,
+    user_changes,
     users,
 )
 from fhir_server.cli.base import main
@@ -41,5 +42,6 @@ __all__ = [
     "serve",
     "store",
     "token",
+    "user_changes",
     "users",
 ]

@@ -10,13 +10,14 @@ from fhir_server.app import Components
 from fhir_server.cli.base import main, run_with_components
 from fhir_server.linking import links
 from fhir_server.linking.context import LinkingContext
-from fhir_server.smart.accounts import account_events, password_codes, second_factor, users
+from fhir_server.smart.accounts import account_events, administration, password_codes, second_factor, users
 from fhir_server.smart.accounts.password_codes import LIFE
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.persons import Role
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 
+ROLES = ("patient", "clinician", "billing", "privacy")
 CODE_DAYS = LIFE // (24 * 3600 * 1_000_000)
 
 
@@ -27,7 +28,7 @@ def user() -> None:
 
 @user.command("add")
 @click.argument("username")
-@click.option("--role", type=click.Choice(["patient", "clinician", "billing", "privacy"]), default="patient", show_default=True)
+@click.option("--role", type=click.Choice(ROLES), default="patient", show_default=True)
 @click.option("--name", default="", help="Name to display.  [default: none]")
 @click.option("--patient", help="Id of the person's own Patient.")
 @click.option("--practitioner", help="Id of the person's Practitioner.")
@@ -40,6 +41,8 @@ def add_user(
 
     async def add(components: Components) -> str:
         await components.auditor.prepare()  # the command does nothing if it cannot be recorded
+        about = [("Patient", patient), ("Practitioner", practitioner), *(("RelatedPerson", id) for id in related)]
+        await administration.require_unused(components.store, *(f"{type}/{id}" for type, id in about if id))
         initial = password or new_secret()  # a random secret that is not stored: no password works until one is chosen
         account = await users.create(
             components.store, username, initial, role, name=name, patient=patient, practitioner=practitioner, related_persons=related,
@@ -63,7 +66,8 @@ def list_users() -> None:
     for account in run_with_components(lambda components: users.list_all(components.store)):
         resources = [account.patient and f"Patient/{account.patient}", account.practitioner and f"Practitioner/{account.practitioner}"]
         resources += [f"RelatedPerson/{id}" for id in account.related_persons]
-        click.echo(f"{account.username:20} {account.role:10} {' '.join(resource for resource in resources if resource)}")
+        locked = "locked    " if account.disabled else ""
+        click.echo(f"{account.username:20} {account.role:10} {locked}{' '.join(resource for resource in resources if resource)}")
 
 
 @user.command("remove")

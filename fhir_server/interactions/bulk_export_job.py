@@ -59,7 +59,7 @@ class Job(msgspec.Struct, frozen=True):
 def owner(permissions: Permissions) -> str:
     """A digest of the client, the person and the patient in context: only they can use the export."""
     principal = permissions.principal
-    return sha256(msgspec.json.encode((principal.client_id, principal.username, principal.patient))).hexdigest()
+    return sha256(msgspec.json.encode((principal.client_id, principal.owner or principal.username, principal.patient))).hexdigest()
 
 
 async def save(service: Service, id: str, job: Job) -> None:

@@ -93,7 +93,7 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     if user.role != "patient":
         raise CodeRefusedError(STAFF)
     values, key = store.key_values, digest(typed_codes.normalize(typed))
-    attempt = await AttemptLimit(f"activation:{user.username}").take(values, now)
+    attempt = await AttemptLimit(f"activation:{user.username}", username=user.username).take(values, now)
     invitation = await _find_pending(values, key, now)
     if attempt is None or invitation is None:
         raise CodeRefusedError(WRONG)

@@ -245,6 +245,9 @@ class KeyValueStore(Protocol):
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         """Return (key, value) of all records of this kind that have not expired at ``now``, ordered by key."""
 
+    async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
+        """Return how many records :meth:`list_all` lists, and at most ``limit`` of them after the first ``skip``."""
+
     async def purge(self, now: int) -> None:
         """Remove all records that have expired at ``now``."""
 

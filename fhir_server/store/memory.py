@@ -22,7 +22,6 @@ from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import (
     IndexedRow,
-    KeyValueRecord,
     LinkEntries,
     LogEntry,
     Page,
@@ -31,9 +30,9 @@ from fhir_server.store import (
     Transaction,
     VersionStamp,
     row_order,
-    system_now,
 )
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine, unlinked
+from fhir_server.store.memory_key_values import MemoryKeyValues
 from fhir_server.store.version_history import HORIZON, encode_history
 from fhir_server.store.version_purge import StoredVersion, choose
 
@@ -78,6 +77,9 @@ class _State:
         self.logs.setdefault(log, []).extend((number, entry.keys, line) for number, (entry, line) in numbered)
         if new_head is not None:
             self.key_values[HEAD, log] = new_head, MAX_INSTANT, ""
+
+    def advance_epoch(self, patient: str | None) -> None:
+        self.epochs[patient] = self.epochs.get(patient, 0) + 1
 
     def copy(self) -> _State:
         return replace(
@@ -315,61 +317,7 @@ class _Transaction:
         return True
 
     async def advance_epoch(self, patient: str | None) -> None:
-        self._state.epochs[patient] = self._state.epochs.get(patient, 0) + 1
-
-
-class _KeyValues:
-    """See :class:`fhir_server.store.KeyValueStore`."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self.now: Callable[[], int] = system_now
-
-    async def put_if_absent(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> bool:
-        if await self.get(kind, key, self.now()) is not None:
-            return False
-        await self.put(kind, key, value, expires, family)
-        return True
-
-    async def get(self, kind: str, key: str, now: int) -> bytes | None:
-        value, expires, _ = self._store.state.key_values.get((kind, key), (None, 0, ""))
-        return value if expires > now else None
-
-    async def pop(self, kind: str, key: str, now: int) -> bytes | None:
-        value = await self.get(kind, key, now)
-        self._store.state.key_values.pop((kind, key), None)
-        return value
-
-    async def put(self, kind: str, key: str, value: bytes, expires: int, family: str = "") -> None:
-        self._store.state.key_values[kind, key] = value, expires, family
-
-    async def exchange(self, kind: str, key: str, now: int, records: Sequence[KeyValueRecord]) -> bool:
-        if await self.get(kind, key, now) is None:
-            return False
-        await self.pop(kind, key, now)
-        for record in records:
-            await self.put(*record)
-        return True
-
-    async def replace_value(self, kind: str, key: str, old: bytes, new: bytes, expires: int | None = None) -> bool:
-        value, before, family = self._store.state.key_values.get((kind, key), (None, 0, ""))
-        if value != old:
-            return False
-        self._store.state.key_values[kind, key] = new, before if expires is None else expires, family
-        return True
-
-    async def delete_family(self, family: str) -> None:
-        records = self._store.state.key_values
-        self._store.state.key_values = {key: record for key, record in records.items() if not family or record[2] != family}
-        await _Transaction(self._store.state).advance_epoch(None)
-
-    async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
-        records = self._store.state.key_values
-        return tuple(sorted((key, value) for (of, key), (value, expires, _) in records.items() if of == kind and expires > now))
-
-    async def purge(self, now: int) -> None:
-        records = self._store.state.key_values
-        self._store.state.key_values = {key: record for key, record in records.items() if record[1] > now}
+        self._state.advance_epoch(patient)
 
 
 class MemoryStore:
@@ -377,7 +325,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.state = _State()
-        self.key_values = _KeyValues(self)
+        self.key_values = MemoryKeyValues(self)
 
     async def prepare(self) -> None:
         """Do nothing: the store is usable as it is."""

@@ -222,7 +222,7 @@ def test_smart_107_transaction_applies_the_same_rules(served: Served) -> None:
 
 def test_owner_value_separates_client_id_from_username() -> None:
     def owner(client: str, user: str) -> str:
-        principal = SimpleNamespace(client_id=client, username=user, person="somebody")
+        principal = SimpleNamespace(client_id=client, username=user, owner=user, person="somebody")
         return app_state.owner(SimpleNamespace(principal=principal, may_write_labels=False), "Basic")  # type: ignore[arg-type]
 
     assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c") != ""

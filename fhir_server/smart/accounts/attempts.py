@@ -19,15 +19,19 @@ _KIND: Final = "attempt"
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimit:
-    """At most ``most`` attempts in :data:`WINDOW` microseconds against the target ``name``, for example ``user:adult``."""
+    """At most ``most`` attempts in :data:`WINDOW` microseconds against the target ``name``, for example ``user:adult``.
+
+    ``username``  the account whose unlocking releases the slots; "" for none
+    """
 
     name: str
     most: int = PER_ACCOUNT
+    username: str = ""
 
     async def take(self, values: KeyValueStore, now: int) -> str | None:
         """Take a slot in one atomic step and return its key. None means that the limit is reached."""
         for slot in self._slots():
-            if await values.put_if_absent(_KIND, slot, b"", now + WINDOW):
+            if await values.put_if_absent(_KIND, slot, b"", now + WINDOW, family(self.username) if self.username else ""):
                 return slot
         return None
 
@@ -38,6 +42,11 @@ class AttemptLimit:
 
     def _slots(self) -> list[str]:
         return [f"{digest(self.name)}:{number}" for number in range(self.most)]
+
+
+def family(username: str) -> str:
+    """Return the key family of the attempts against an account."""
+    return f"attempts:{digest(username)}"
 
 
 async def release(values: KeyValueStore, slot: str, now: int) -> None:

@@ -121,6 +121,12 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
     return True
 
 
+async def rename(store: Store, identity: LinkedIdentity, username: str) -> None:
+    """Let a linked subject sign in to its account under the account's new user name."""
+    renamed = LinkedIdentity(identity.issuer, identity.sub, username, identity.subject)
+    await _identities.save(store, _name(identity.issuer, identity.sub), renamed)
+
+
 async def list_linked_identities(store: Store) -> tuple[LinkedIdentity, ...]:
     """Return the links of all providers."""
     return await _identities.list_all(store)

@@ -25,8 +25,8 @@ async def check_password_sign_in(store: Store, username: str, password: str, add
     limit of the account (or of the device) and releases the slot of the address.
     """
     values, name = store.key_values, canonical(username)
-    limits = [AttemptLimit(f"user:{name}"), AttemptLimit(f"address:{counted_address(address)}", PER_ADDRESS)]
-    own_device = [AttemptLimit(f"device:{device}:{name}")] if await known_devices.is_known(store, device, name, now) else []
+    limits = [AttemptLimit(f"user:{name}", username=name), AttemptLimit(f"address:{counted_address(address)}", PER_ADDRESS)]
+    own_device = [AttemptLimit(f"device:{device}:{name}", username=name)] if await known_devices.is_known(store, device, name, now) else []
     if slots := await _take_slots(values, own_device, now):
         limits = own_device
     else:

@@ -141,7 +141,7 @@ def decrypt_seed(smart: SmartContext, stored: bytes) -> bytes:
 async def _check_limited(smart: SmartContext, user: User, check: Callable[[], Awaitable[bool]]) -> bool:
     """Run a check if the account's limit is not reached; reset the limit if the check succeeds."""
     now, values = smart.now(), smart.store.key_values
-    limit = AttemptLimit(f"second:{user.subject}")
+    limit = AttemptLimit(f"second:{user.subject}", username=user.username)
     if await limit.take(values, now) is None or not await check():
         return False
     await limit.reset(values, now)

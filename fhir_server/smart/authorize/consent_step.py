@@ -92,6 +92,7 @@ async def build_decision(smart: SmartContext, authorization: AuthorizationReques
         launch=({"need_patient_banner": True} if patient else {}) | _launch_values(launched, withheld),
         withheld=withheld,
         session=session.key if ONLINE in names and OFFLINE not in names else "",
+        generation=session.user.generation,
     )
     return Decision(token_grant, session.started // SECOND, authorization.parameter("launch"))
 

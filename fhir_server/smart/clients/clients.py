@@ -11,6 +11,7 @@ import msgspec
 
 from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
+from fhir_server.smart.core.scopes import ADMINISTRATION
 from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Hosts, is_allowed
@@ -139,5 +140,7 @@ def _check(client: Client) -> None:
         raise ValueError("The URL of the public keys must be https (or http on this machine, in demo mode).")
     if client.launch_uri and (client.kind == "backend" or not is_allowed(client.launch_uri, Hosts.PUBLIC_OR_LOCAL)):
         raise ValueError("A launch URI must be https (or http on this machine, in demo mode), and a backend client has none.")
+    if ADMINISTRATION in client.scopes.split() and (client.kind != "backend" or client.scopes.split() != [ADMINISTRATION]):
+        raise ValueError(f"A client with the scope {ADMINISTRATION} must be a backend, and may have no other scope.")
     if (client.method == "client_secret") != bool(client.secret_hash):
         raise ValueError("A client needs a secret if it authenticates with client_secret, and only then.")

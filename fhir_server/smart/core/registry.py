@@ -34,6 +34,11 @@ class Register(Generic[R]):
         rows = await store.key_values.list_all(self.kind, 0)
         return tuple(msgspec.json.decode(text, type=self.record_type) for _, text in sorted(rows))
 
+    async def list_page(self, store: Store, skip: int, limit: int) -> tuple[int, tuple[R, ...]]:
+        """The number of records, and at most ``limit`` of them after the first ``skip``, ordered by name."""
+        count, rows = await store.key_values.list_page(self.kind, 0, skip, limit)
+        return count, tuple(msgspec.json.decode(text, type=self.record_type) for _, text in rows)
+
     async def save(self, store: Store, name: str, record: R) -> None:
         """Add the record, or replace the one with this name."""
         await store.key_values.put(self.kind, name, msgspec.json.encode(record), MAX_INSTANT)

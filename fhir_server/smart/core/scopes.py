@@ -16,6 +16,8 @@ ScopeInteraction = Literal["c", "r", "u", "d", "s"]
 """Create, read, update, delete, search: the letters of a SMART v2 scope."""
 INTERACTIONS: Final[tuple[ScopeInteraction, ...]] = ("c", "r", "u", "d", "s")
 NAMED_SCOPES: Final = ("openid", "fhirUser", "launch", "launch/patient", "launch/encounter", "offline_access", "online_access")
+ADMINISTRATION: Final = "system/scim"
+"""The scope for administering accounts (SCIM).  No FHIR data: a client that may have it may have no other."""
 MAX_SCOPES: Final = 200
 _V1: Final = {"read": "rs", "write": "cud", "*": "cruds"}
 _SCOPE: Final = re.compile(r"(patient|user|system)/(\*|[A-Z][A-Za-z]{1,63})\.(read|write|\*|c?r?u?d?s?)(?:\?([!#-\[\]-~]+))?", re.ASCII)
@@ -82,7 +84,7 @@ def narrow_scopes(requested: str, allowed: str, levels: frozenset[str]) -> tuple
     texts = [text for text in requested.split(" ") if text]  # RFC 6749 3.3: only a space separates scopes
     if len(texts) > MAX_SCOPES:
         return ()
-    names = set(NAMED_SCOPES) & set(allowed.split())
+    names = {*NAMED_SCOPES, *([ADMINISTRATION] if "system" in levels else [])} & set(allowed.split())
     permits = [scope for scope in resource_scopes(allowed) if scope.level in levels]
     granted: dict[str, None] = {}
     for text in texts:

@@ -32,6 +32,8 @@ SecurityEventKind = Literal[
     "add-user",
     "remove-user",
     "change-account",
+    "merge-users",
+    "read-users",
     "link-subject",
     "unlink-subject",
     "add-provider",

@@ -33,6 +33,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     ``session``    the sign-in session that the grant ends with; "" for none
     ``issued``, ``expires``  of this code or token, in microseconds
     ``since``      when the family's first token was issued, in microseconds
+    ``generation``  the account's, when the person decided
     """
 
     client_id: str
@@ -48,6 +49,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     issued: int = 0
     expires: int = 0
     since: int = 0
+    generation: int = 0
 
     def context(self) -> dict[str, Any]:
         """The launch parameters of the token response (SMART App Launch, "Launch context")."""

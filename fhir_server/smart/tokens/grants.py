@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core import OpenIDCode
 
-from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.accounts import sessions
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
@@ -24,7 +24,7 @@ from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
-from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, issue, revoke_if_reused
+from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -109,9 +109,9 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
 
 
 def _open_account(grant: Any, token: StoredToken) -> User | None:
-    """The account that the token belongs to; None if it is closed or disabled."""
-    user = run_on_loop(users.find, grant.server.smart.store, token.token_grant.username)
-    return None if user is None or user.disabled else user
+    """The account that the token belongs to; None if it is closed, or no longer backs the grant."""
+    user: User | None = run_on_loop(find_account, grant.server.smart.store, token.token_grant)
+    return user
 
 
 class AuthorizationCode(authlib.AuthorizationCodeGrant):

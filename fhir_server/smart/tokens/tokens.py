@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import msgspec
 
 from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
-from fhir_server.smart.core.persons import Person, own_reference, references
-from fhir_server.smart.core.scopes import Scope, narrow_scopes, resource_scopes
+from fhir_server.smart.core.persons import Person, own_reference
+from fhir_server.smart.core.scopes import ADMINISTRATION, Scope, narrow_scopes, resource_scopes
 from fhir_server.smart.core.token_grants import ACCESS, CODE, REFRESH, SPENT_CODE, SPENT_REFRESH, TokenGrant
 from fhir_server.store import KeyValueRecord, Store
 
@@ -31,6 +32,9 @@ class Principal:
     ``fhir_user``               ``Type/id`` of the resource that represents the person in this context
     ``expires``                 in microseconds; the token is invalid from then on
     ``withheld_labels``         sensitivity labels that the person withholds from this client
+    ``owner``                   what owns apps' data and exports of the person (:attr:`User.owner_name`); "" for a backend
+    ``named_at``                acts of this user name until then are of another account, in microseconds
+    ``administers``             whether the token is for administering accounts, and for nothing else
     """
 
     client_id: str
@@ -46,6 +50,9 @@ class Principal:
     family: str
     expires: int
     withheld_labels: frozenset[str] = frozenset()
+    owner: str = ""
+    named_at: int = 0
+    administers: bool = False
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):
@@ -62,10 +69,11 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
     client = None if grant is None else await clients.find(store, grant.client_id)
     if grant is None or client is None or grant.expires <= now:
         return None
-    user = await users.find(store, grant.username) if grant.username else None
-    if grant.username and (user is None or user.disabled):
+    user = await find_account(store, grant)
+    if grant.username and user is None:
         return None
     person = user.person() if user else None
+    scope = current_scope(client, grant)
     return Principal(
         client_id=client.client_id,
         client_kind=client.kind,
@@ -75,18 +83,21 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
         person=person,
         patient=grant.patient,
         encounter=grant.encounter,
-        scopes=resource_scopes(current_scope(client, grant)),
-        fhir_user=_fhir_user(grant, person),
+        scopes=resource_scopes(scope),
+        fhir_user=(grant.fhir_user or own_reference(person)) if person else None,
         family=grant.family,
         expires=grant.expires,
         withheld_labels=frozenset(grant.withheld),
+        owner=user.owner_name if user else "",
+        named_at=user.named_at if user else 0,
+        administers=scope == ADMINISTRATION,
     )
 
 
-def _fhir_user(grant: TokenGrant, person: Person | None) -> str | None:
-    if person is None:
-        return None
-    return grant.fhir_user if grant.fhir_user in references(person) else own_reference(person)
+async def find_account(store: Store, grant: TokenGrant) -> User | None:
+    """The account that a grant acts for; None for a backend, and if the account is gone or no longer backs the grant."""
+    user = await users.find(store, grant.username) if grant.username else None
+    return user if user is not None and user.backs(grant) else None
 
 
 def current_scope(client: clients.Client, grant: TokenGrant) -> str:
@@ -115,7 +126,8 @@ async def issue_operator_token(
     user = await users.find(store, username) if username else None
     if username and user is None:
         raise ValueError(f"There is no user {username!r}.")
-    grant = TokenGrant(client_id, scope, new_secret(), user.username if user else None, patient, None, fhir_user)
+    named, generation = (user.username, user.generation) if user else (None, 0)
+    grant = TokenGrant(client_id, scope, new_secret(), named, patient, None, fhir_user, generation=generation)
     if refused := set(scope.split()) - set(current_scope(client, grant).split()):
         raise ValueError(f"The client may not have {' '.join(sorted(refused))}.")
     return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access

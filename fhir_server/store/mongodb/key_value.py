@@ -105,6 +105,16 @@ class MongoKeyValues:
             records = self._connection.secrets.find({"kind": kind, "expires": {"$gt": now}}, sort={"key": 1})
             return tuple([(record["key"], record["value"]) async for record in records])
 
+    async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
+        await self._connection.ensure_ready()
+        listed = {"kind": kind, "expires": {"$gt": now}}
+        async with busy_if_transient():
+            await self._connection.confirm_primary()
+            count = await self._connection.secrets.count_documents(listed)
+            # MongoDB takes a limit of 0 for no limit.
+            records = await self._connection.secrets.find(listed, sort={"key": 1}, skip=skip, limit=limit).to_list() if limit else []
+            return count, tuple((record["key"], record["value"]) for record in records)
+
     async def purge(self, now: int) -> None:
         await self._connection.ensure_ready()
         async with busy_if_transient():

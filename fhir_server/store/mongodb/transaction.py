@@ -21,13 +21,13 @@ from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
-from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
+from fhir_server.store.logs import PurgedLine
 from fhir_server.store.mongodb import documents as docs
-from fhir_server.store.mongodb import purging, relations
+from fhir_server.store.mongodb import logs, purging, records, relations
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, head_id, patient_counter, record_id
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
@@ -334,53 +334,25 @@ class MongoTransaction(MongoSnapshot):
         self._changed.add(SECURITY if patient is None else lock("patient", patient))
 
     async def delete_family(self, family: str) -> None:
-        """Remove the key-value records of a family."""
-        found = await self._connection.secrets.find({"family": family}, {"_id": 1}, session=self._session).to_list()
-        if found:
-            await self._connection.secrets.bulk_write([DeleteOne({"_id": record["_id"]}) for record in found], session=self._session)
+        """See :func:`fhir_server.store.mongodb.records.delete_family`."""
+        await records.delete_family(self._connection, self._session, family)
 
-    async def exchange_record(self, id: str, now: int, records: Sequence[tuple[str, docs.Document]]) -> bool:
-        """Remove a key-value record and store these documents by their ids; False if it does not exist or has expired."""
-        unexpired = {"_id": id, "expires": {"$gt": now}}
-        if await self._connection.secrets.find_one_and_delete(unexpired, {"_id": 1}, session=self._session) is None:
-            return False
-        stored = [ReplaceOne({"_id": id}, document, upsert=True) for id, document in records]
-        if stored:
-            await self._connection.secrets.bulk_write(stored, session=self._session)
-        return True
+    async def exchange_record(self, id: str, now: int, stored: Sequence[tuple[str, docs.Document]]) -> bool:
+        """See :func:`fhir_server.store.mongodb.records.exchange`."""
+        return await records.exchange(self._connection, self._session, id, now, stored)
 
     def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
         return False  # concurrent transactions would conflict at the head of the log
 
     async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> int:
-        """Append entries to a log under the next numbers, and return the first.  Of two transactions that do so, one is repeated."""
-        name, key = f"journal/{log}", head_id(log)
-        counter = await self._connection.counters.find_one({"_id": name}, session=self._session)
-        last = counter["value"] if counter else 0
-        record = await self._connection.secrets.find_one({"_id": key}, {"value": 1}, session=self._session)
-        head = record["value"] if record else None
-        lines, new_head = link(head, entries)
-        self._increments[name] = len(lines)
-        documents = [
-            {"_id": f"{name}/{n:012}", "journal": log, "n": n, "line": line} | ({"keys": sorted(set(entry.keys))} if entry.keys else {})
-            for n, (entry, line) in enumerate(zip(entries, lines, strict=True), last + 1)
-        ]
-        await self._connection.journal.insert_many(documents, session=self._session)
-        if new_head is not None and new_head != head:
-            document = {"kind": HEAD, "key": log, "value": new_head, "expires": MAX_INSTANT, "family": ""}
-            await self._connection.secrets.replace_one({"_id": key}, document, upsert=True, session=self._session)
-        return int(last) + 1
+        """See :func:`fhir_server.store.mongodb.logs.append`."""
+        first = await logs.append(self._connection, self._session, log, entries, link)
+        self._increments[logs.counter(log)] = len(entries)
+        return first
 
     async def purge_log(self, log: str, purged: Sequence[PurgedLine], end: int) -> None:
-        """Remove the first lines of a log.  Raises Problem ``conflict`` if its first lines before number ``end`` are not exactly these."""
-        numbers = [line.number for line in purged]
-        among = {"journal": log, "n": {"$lt": end}}
-        first = self._connection.journal.find(among, {"n": 1}, sort={"n": 1}, limit=len(numbers), session=self._session)
-        found = await first.to_list()
-        if [document["n"] for document in found] != numbers:
-            raise Problem("conflict", NOT_FIRST)
-        # each by its own key, so that on a sharded collection it goes to one shard
-        await self._connection.journal.bulk_write([DeleteOne({"_id": document["_id"]}) for document in found], session=self._session)
+        """See :func:`fhir_server.store.mongodb.logs.purge`."""
+        await logs.purge(self._connection, self._session, log, purged, end)
 
     async def _flush(self) -> None:
         """Send the rows collected so far."""

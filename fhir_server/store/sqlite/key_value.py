@@ -70,5 +70,10 @@ class SqliteKeyValues:
         sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key"
         return tuple((key, value) for key, value in self._rows(sql, (kind, now)))
 
+    async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
+        ((count,),) = self._rows("SELECT count(*) FROM secret WHERE kind = ? AND expires > ?", (kind, now))
+        sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key LIMIT ? OFFSET ?"
+        return count, tuple((key, value) for key, value in self._rows(sql, (kind, now, limit, skip)))
+
     async def purge(self, now: int) -> None:
         await self._execute("DELETE FROM secret WHERE expires <= ?", (now,))
