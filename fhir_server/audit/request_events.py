@@ -49,11 +49,12 @@ _SECRET_PARAMETERS: Final = frozenset({"access_token", "refresh_token", "id_toke
 
 def audit_event(request: Request, context: AuditContext, status: int, policy: str) -> dict[str, Any]:
     """The AuditEvent of a request answered with an HTTP ``status`` under the policy with this digest."""
-    is_search = _is_search(request)
+    is_operation = _is_operation(request)
+    is_search = not is_operation and _is_search(request)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "type": _TYPE,
-        "action": "E" if is_search or _is_operation(request) else _ACTIONS.get(request.method, "E"),
+        "action": "E" if is_search or is_operation else _ACTIONS.get(request.method, "E"),
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
@@ -66,7 +67,7 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
     actor = context.permissions.actor if context.permissions else None
     if actor is not None and actor.kind in _PURPOSES:
         event["purposeOfEvent"] = _PURPOSES[actor.kind]
-    entities = [entity for entity in (_entity(request), *map(_bundle_entry, context.entries)) if entity]
+    entities = [entity for entity in (_entity(request, is_search, is_operation), *map(_bundle_entry, context.entries)) if entity]
     if not entities and request.method == "POST" and len(request.path) == 1:
         entities = [{"what": {"reference": name}} for name in _created(request.path[0], context)]
     if context.labels is not None and entities:
@@ -82,7 +83,7 @@ def _created(type: str, context: AuditContext) -> list[str]:
 
 
 def _is_search(request: Request) -> bool:
-    return not _is_operation(request) and ((request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",))
+    return (request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",)
 
 
 def _is_operation(request: Request) -> bool:
@@ -124,9 +125,8 @@ def _reference(name: str) -> dict[str, str]:
     return {"reference": name} if exact_target(name) else {"display": name}
 
 
-def _entity(request: Request) -> dict[str, Any]:
+def _entity(request: Request, is_search: bool, is_operation: bool) -> dict[str, Any]:
     """Return what the request was about: a resource by its reference, a search or operation by its URL (base64)."""
-    is_search, is_operation = _is_search(request), _is_operation(request)
     entity: dict[str, Any] = {}
     names_resource = len(request.path) > 2 or (len(request.path) == 2 and not is_search and not is_operation)
     if names_resource and request.path[0] in catalog() and ID.fullmatch(request.path[1]):
@@ -152,4 +152,6 @@ def _form_fields(request: Request) -> Iterable[tuple[str, str]]:
 def _bundle_entry(entry: AuditedEntry) -> dict[str, Any]:
     """Return the entity of a Bundle entry, with its method and, if it is not 0, its own status."""
     details = {"method": entry.request.method} | ({"status": str(entry.status)} if entry.status else {})
-    return _entity(entry.request) | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}
+    is_operation = _is_operation(entry.request)
+    entity = _entity(entry.request, not is_operation and _is_search(entry.request), is_operation)
+    return entity | {"detail": [{"type": name, "valueString": text} for name, text in details.items()]}

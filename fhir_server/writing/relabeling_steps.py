@@ -60,15 +60,15 @@ async def _work_off(store: Store, labeler: Labeler, base: str, report: Callable[
         return
     steps = 0
     began = perf_counter()
-    _log.warning("Resources hidden until their labels follow a change: about %d.", pending)
+    _log.info("Resources hidden until their labels follow a change: about %d.", pending)
     report(pending)
     while await relabel_next(store, labeler, base):
         steps += 1
         if steps % _REPORTED_STEPS == 0:
             pending = await count_pending(store)
-            _log.warning("Resources hidden until their labels follow a change: about %d left.", pending)
+            _log.info("Resources hidden until their labels follow a change: about %d left.", pending)
             report(pending)
         await asyncio.sleep(min(perf_counter() - began, _LONGEST_PAUSE))
         began = perf_counter()
-    _log.warning("All labels are up to date; no resource is hidden for this reason any more.")
+    _log.info("All labels are up to date; no resource is hidden for this reason any more.")
     report(0)

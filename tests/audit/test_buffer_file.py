@@ -49,7 +49,8 @@ class Server:
 
     @asynccontextmanager
     async def long_write(self) -> AsyncIterator[None]:
-        """A write of somebody, which ends with the block."""
+        """A write of somebody, which ends with the block.  All lines before it are in the log."""
+        await self.log.flush()
         begun, ended = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()
 
@@ -126,6 +127,29 @@ def test_requests_are_answered_during_a_long_write_and_each_line_is_stored_once(
         return names
 
     assert asyncio.run(run()) == ["before", *(f"first {number}" for number in range(5)), "second", "after"]
+
+
+def test_a_second_long_write_buffers_no_line_twice(path: Path) -> None:
+    async def run() -> list[str]:
+        server, ended = Server(path), threading.Event()
+        await server.record("before")
+        async with server.long_write():
+            await server.record("a")
+            await server.record("b")
+            second = asyncio.create_task(server.store.run(lambda transaction: ended.wait()))
+            await asyncio.sleep(0)
+        await server.record("c")
+        (file,) = buffer_files(path)
+        texts = [entry.text for entry in read_buffer(file, KEYS).entries]
+        ended.set()
+        await second
+        assert len(texts) == len(set(texts)) == 3
+        await server.log.flush()
+        names = await server.names()
+        await server.stop()
+        return names
+
+    assert asyncio.run(run()) == ["before", "a", "b", "c"]
 
 
 def test_without_the_file_requests_wait_for_the_write(path: Path) -> None:
