@@ -117,13 +117,21 @@ class AuditLog:
 
         Raises ValueError, with a message for the operator, if the head is missing or was made with an unknown key.
         """
-        head = await self._store.key_values.get(HEAD, LOG_NAME, 0)
-        known = None if head is None else self._chain.keys.read_head(head)
-        if head is not None and known is None:
-            raise ValueError(WRONG_KEY)
-        if known is None or known.key != self._chain.keys.name:
-            former = await read_former(self._store, "The secret key was replaced." if known else "")
+        while True:
+            head = await self._store.key_values.get(HEAD, LOG_NAME, 0)
+            known = None if head is None else self._chain.keys.read_head(head)
+            if head is not None and known is None:
+                raise ValueError(WRONG_KEY)
+            if known is not None and known.key == self._chain.keys.name:
+                break
+            try:
+                former = await read_former(self._store, "The secret key was replaced." if known else "")
+            except ValueError:
+                if await self._store.key_values.get(HEAD, LOG_NAME, 0) == head:
+                    raise
+                continue  # another process has begun the chain meanwhile
             self._chain.beginning = Beginning(head, former)
+            break
         self._began = True
         if self._beside is not None:
             for left in abandoned_buffers(self._beside, self._chain.keys):
@@ -322,11 +330,14 @@ class AuditLog:
 
 
 async def _buffer_lines(buffer: BufferFile, lines: list[_Waiting], after: int) -> None:
-    """Make lines durable in the buffer file, so that their responses leave."""
-    await asyncio.to_thread(buffer.add, [waiting.entry for waiting in lines], after)
-    for waiting in lines:
+    """Make lines durable in the buffer file, unless they are, so that their responses leave."""
+    new = [waiting for waiting in lines if not waiting.is_buffered]
+    if not new:
+        return
+    await asyncio.to_thread(buffer.add, [waiting.entry for waiting in new], after)
+    for waiting in new:
         waiting.is_buffered = True
-    _finish(lines, None)
+    _finish(new, None)
 
 
 def _finish(group: list[_Waiting], error: Exception | None) -> None:

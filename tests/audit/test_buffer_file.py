@@ -20,7 +20,7 @@ from fhir_server.audit.verification import verify
 from fhir_server.errors import Problem
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry
-from fhir_server.store.sqlite import SqliteStore
+from fhir_server.store.sqlite import SqliteStore, writer
 from tests.served import Served, call
 
 KEYS = ChainKeys("the secret key of the server, long enough")
@@ -49,7 +49,8 @@ class Server:
 
     @asynccontextmanager
     async def long_write(self) -> AsyncIterator[None]:
-        """A write of somebody, which ends with the block."""
+        """A write of somebody, which ends with the block.  All lines before it are in the log."""
+        await self.log.flush()
         begun, ended = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()
 
@@ -126,6 +127,33 @@ def test_requests_are_answered_during_a_long_write_and_each_line_is_stored_once(
         return names
 
     assert asyncio.run(run()) == ["before", *(f"first {number}" for number in range(5)), "second", "after"]
+
+
+def test_a_second_long_write_buffers_no_line_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_MAX_BATCH", 1)  # otherwise the second write is in the commit of the first lines
+
+    async def run() -> list[str]:
+        server, ended = Server(path), threading.Event()
+        await server.record("before")
+        async with server.long_write():
+            await server.record("a")
+            await server.record("b")
+            second = asyncio.create_task(server.store.run(lambda transaction: ended.wait()))
+            await asyncio.sleep(0)
+        while server.log._late:  # until the first write's lines are stored, and the others wait for the second
+            await asyncio.sleep(0.001)
+        await server.record("c")
+        (file,) = buffer_files(path)
+        texts = [entry.text for entry in read_buffer(file, KEYS).entries]
+        ended.set()
+        await second
+        assert len(texts) == len(set(texts)) == 3
+        await server.log.flush()
+        names = await server.names()
+        await server.stop()
+        return names
+
+    assert asyncio.run(run()) == ["before", "a", "b", "c"]
 
 
 def test_without_the_file_requests_wait_for_the_write(path: Path) -> None:
