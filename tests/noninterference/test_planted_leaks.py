@@ -30,6 +30,8 @@ assert planted_leaks_search and planted_leaks_interactions and planted_leaks_exp
 
 _CASES = 21 * len(CALLERS)  # most are noticed within ten cases; some need rows that rarely meet
 _ASKS = 150
+# where to begin for leaks that need rows that rarely meet; the other cases follow
+_FIRST = {"rows of several patients stand with the first of them": 102, "optimistic locking is by the stored version": 66}
 
 
 @functools.cache
@@ -68,7 +70,8 @@ async def _restored(twins: Twins) -> None:
 
 def noticed_by(leak: Leak) -> comparison.Leak | None:
     """Return what the generic run notices of a planted leak, or None."""
-    return next((found for seed in range(_CASES) if (found := _noticed(leak, seed)) is not None), None)
+    first = _FIRST.get(leak.name, 0)
+    return next((found for seed in (*range(first, _CASES), *range(first)) if (found := _noticed(leak, seed)) is not None), None)
 
 
 def trace_that_notices(leak: Leak) -> str | None:
