@@ -262,7 +262,7 @@ def test_busy_store_returns_503_instead_of_omitting_resources(
 
 def test_export_owner_keys_do_not_collide() -> None:
     def owner(client: str, user: str) -> str:
-        return bulk_export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, username=user, patient=None)))  # type: ignore[arg-type]
+        return bulk_export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, owner=user, username=user, patient=None)))  # type: ignore[arg-type]
 
     assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c")
 
