@@ -30,9 +30,13 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         *("test_smart_89_unsigned", "test_token_confusion_public_key", "test_federation_public_key", "test_federation_shared_secret"),
     ),
     "The server is made to fetch internal URLs (SSRF)": ("test_ssrf", "test_federation_discovery"),
-    "A refresh token is stolen": ("test_refresh_token_theft", "test_refresh_token_reuse", "test_concurrent_refreshes", "test_smart_84"),
+    "A refresh token is stolen": (
+        *("test_refresh_token_theft", "test_refresh_token_reuse", "test_concurrent_refreshes", "test_smart_84"),
+        *("test_refresh_replay", "test_parallel_refreshes", "test_race_of_refreshes"),
+    ),
+    "A client is shut out by the failures of others": ("test_shut_out",),
     "A scope condition probes hidden resources, or is not applied to writes": ("test_scope_conditions", "test_scope_levels"),
-    "A grant is used while it is being revoked": ("test_revocation_race",),
+    "A grant is used while it is being revoked": ("test_revocation_race", "test_revocation_at_one_process"),
     "Scopes are widened at refresh, at consent or by malformed text": (
         "test_scope_escalation",
         "test_smart_63",
@@ -48,6 +52,7 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "A code, token or client secret is guessed": (
         *("test_issued_secrets", "test_client_secret_guessing", "test_introspection_guessing"),
+        *("test_guessing_", "test_parallel_guesses"),
         *("test_initial_access_token_guessing", "test_activation_code_guessing"),
     ),
     "Usernames are enumerated by text or by timing": ("test_user_enumeration",),
