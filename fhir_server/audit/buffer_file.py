@@ -87,12 +87,13 @@ class BufferFile:
     def _open(self) -> int:
         if self._file is None:
             file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder = os.open(self._path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)  # the name of the file is durable too
-            finally:
-                os.close(folder)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _sync_folder(self._path.parent)  # the name of the file is durable too
+            except OSError:
+                os.close(file)
+                self._path.unlink(missing_ok=True)
+                raise
             self._file = file
         return self._file
 
@@ -154,6 +155,14 @@ def read_buffer(path: Path, keys: ChainKeys) -> Abandoned:
         first = first if entries else record.after
         entries.append(LogEntry(record.text.encode(), record.keys))
     return Abandoned(path, tuple(entries), first, damaged)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _mac(keys: ChainKeys, path: Path, record: _Record) -> str:

@@ -297,6 +297,22 @@ def _part(file: int, text: bytes) -> int:
         return opened.write(text[:20])
 
 
+def test_a_file_that_cannot_be_made_durable_is_not_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: int) -> None:
+        raise OSError("the disk is away")
+
+    file = BufferFile(path, KEYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(buffer_file.os, "fsync", refuse)
+        with pytest.raises(OSError, match="away"):
+            file.add([LogEntry(b'{"event":1}')], 0)
+        assert buffer_files(path) == []
+    file.add([LogEntry(b'{"event":2}')], 0)
+    assert [entry.text for entry in read_buffer(buffer_files(path)[0], KEYS).entries] == [b'{"event":2}']
+    file.clear()
+    file.close()
+
+
 def test_buffered_lines_are_stored_when_the_store_fails_for_a_while(path: Path) -> None:
     """Their responses have left, so they are not given up."""
 

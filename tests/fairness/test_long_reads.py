@@ -94,6 +94,22 @@ def test_a_read_given_up_while_it_waits_leaves_its_place() -> None:
     assert not reads._running and not reads._waiting
 
 
+def test_a_read_given_up_at_the_moment_of_its_turn_leaves_its_place() -> None:
+    reads, client = LongReads(), Held()
+
+    async def scenario() -> None:
+        await reads._begin(client)
+        waiting = asyncio.create_task(reads._begin(client))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        reads._end(client)  # before the waiting one learns that it is given up
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(scenario())
+    assert not reads._running and not reads._waiting
+
+
 class Snapshot(ReadingSnapshot):
     """A snapshot that reads nothing, whose time is used up some times."""
 

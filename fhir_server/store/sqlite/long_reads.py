@@ -85,7 +85,9 @@ class LongReads:
             queue = self._waiting[waiting]
             if queue and self._may_run(waiting):
                 self._running[waiting] += 1
-                queue.popleft().set_result(None)
+                turn = queue.popleft()
+                if not turn.done():  # otherwise its request was given up, and ends the read itself
+                    turn.set_result(None)
                 self._waiting[waiting] = self._waiting.pop(waiting)  # to the end
             if not queue:
                 del self._waiting[waiting]
