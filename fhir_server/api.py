@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mutab
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fhir_server import budget
+from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.permissions import Permissions
 from fhir_server.audit import AuditLog
 from fhir_server.bodies import BodyLimits, BodyRoom, Receive, read_body
@@ -221,6 +222,9 @@ class FhirApi:
             raise Problem("method", f"This URL does not support {request.method}.")
         if route.body:
             await self._admit(request, route, receive, audit)
+        if AUDIT_EVENT in request.path:
+            await self._service.authenticate(request, audit)
+            await self._audit_log.flush()  # so that the caller finds what this server has answered
         return await route.handle(request, self._service, audit)
 
     async def _admit(self, request: Request, route: Route, receive: Receive, audit: AuditContext) -> None:

@@ -2,19 +2,17 @@
 
 Security events are those of the sign-in, OAuth and portal pages and of the operator's commands.
 
-No response leaves before its line is stored durably.  Lines that arrive while others are being stored are stored together in the
-next commit, so many requests share one.  A write's line is stored in the write's own transaction, if the store can do that.  While
-a long write keeps an SQLite store from storing lines, they are made durable in a file (:mod:`~fhir_server.audit.buffer_file`).  If a
-line cannot be stored, the answer is 503.  An institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored
-four times a second, responses do not wait, and a machine that fails loses the lines of the last moment.
+No response leaves before its line is durable.  A write's line is stored in the write's own transaction, if the store can do that.
+Other lines are stored in groups, so that many requests share a commit.  Beside an SQLite store they are durable in a file first, so
+that no response waits for somebody's long write (:mod:`~fhir_server.audit.line_queue`).  If a line cannot be made durable, the answer
+is 503.  An institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored four times a second, responses do
+not wait, and a machine that fails loses the lines of the last moment.
 
 All lines of a store form one keyed chain (:mod:`~fhir_server.audit.chain`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -26,7 +24,6 @@ from fhir_server.audit.chain import (
     BEGINS,
     LOG_NAME,
     NO_HEAD,
-    UNWRITTEN,
     WRONG_KEY,
     Beginning,
     Chain,
@@ -38,6 +35,7 @@ from fhir_server.audit.chain import (
     entry_text,
 )
 from fhir_server.audit.entries import purge_entry, request_entry, security_entry
+from fhir_server.audit.line_queue import LineQueue
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
@@ -46,45 +44,16 @@ from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
 
 __all__ = ["LOG_NAME", "AuditLog", "read_former"]
 
-_log = logging.getLogger("fhir_server")
-_BATCH_SECONDS = 0.25
-_GROUP = 1000  # lines in one commit
-_MAX_WAITING = 10_000
-_MAX_WAITING_BYTES = 32 * 1024 * 1024
 _PAGE = 1000
 _ATTEMPTS = 8
-_PATIENCE = 0.02  # seconds that lines wait for the store before they are buffered
-_BUFFER_STEP = 0.005  # seconds between looks for further lines to buffer
-
-
-class _Waiting:
-    """A line to be stored, who waits for it (None: nobody), and whether it is durable in the buffer file meanwhile."""
-
-    __slots__ = ("entry", "is_buffered", "stored")
-
-    def __init__(self, entry: LogEntry, stored: asyncio.Future[None] | None) -> None:
-        self.entry, self.stored, self.is_buffered = entry, stored, False
-
-
-class _Append:
-    """One append to the chain.  ``is_linked``: whether the store has begun to store its lines."""
-
-    __slots__ = ("_chain", "is_linked")
-
-    def __init__(self, chain: Chain) -> None:
-        self._chain, self.is_linked = chain, False
-
-    def link(self, head: bytes | None, entries: Sequence[LogEntry]) -> tuple[Sequence[bytes], bytes | None]:
-        self.is_linked = True
-        return self._chain.link(head, entries)
 
 
 class AuditLog:
     """Records requests and security events.  One per server process.
 
-    ``durable``  whether each call returns only when its line is stored
+    ``durable``  whether each call returns only when its line is durable
     ``anchor_file``  where heads of the chain are written once a minute and at the end; None: nowhere
-    ``beside``  the file of the store, beside which lines are buffered; None: they are not
+    ``beside``  the file of the store, beside which lines are durable before they are stored; None: lines wait for the store
     """
 
     def __init__(
@@ -104,14 +73,9 @@ class AuditLog:
         self._policy = policy
         self._anchors = anchors.AnchorFile(anchor_file, now) if anchor_file else None
         self._began = False
-        self._waiting: list[_Waiting] = []
-        self._bytes = 0
-        self._appending: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
         self._beside = beside
-        self._buffer = BufferFile(beside, keys) if beside and durable else None
-        self._late: list[_Waiting] = []  # buffered while the store was storing other lines
-        self._buffering: asyncio.Task[None] | None = None
+        files = (BufferFile(beside, keys), BufferFile(beside, keys)) if beside and durable else None
+        self._lines = LineQueue(self._append, self._last_number, durable=durable, files=files)
 
     async def prepare(self) -> None:
         """Check that lines can be added, and how a chain begins if one must.
@@ -185,11 +149,11 @@ class AuditLog:
 
         Raises Problem ``busy`` if the line cannot be stored.
         """
-        await self._add(request_entry(request, context, status, self._policy))
+        await self._lines.add(request_entry(request, context, status, self._policy))
 
     async def record_event(self, event: SecurityEvent, at: int) -> None:
         """Record a security event.  ``at`` is in microseconds since 1970 UTC.  Raises Problem ``busy`` if it cannot be stored."""
-        await self._add(security_entry(event, at, self._policy))
+        await self._lines.add(security_entry(event, at, self._policy))
 
     async def record_purge(self, lines: Sequence[PurgedLine], purged: Purged, event: SecurityEvent, at: int, after: Head) -> None:
         """Remove these lines, the first of the log, and record it in the same transaction.
@@ -209,130 +173,21 @@ class AuditLog:
 
     async def flush(self) -> None:
         """Store everything recorded so far.  Raises Problem ``busy`` if that fails."""
-        while self._waiting or self._appending is not None:
-            appending = self._start()
-            self._hurry.set()
-            await asyncio.shield(appending)
-            if self._waiting and self._appending is None:
-                raise _unwritten()
+        await self._lines.flush()
 
     async def close(self) -> None:
         """Store everything recorded so far, and the anchor."""
-        try:
-            await self.flush()
-        finally:
-            if self._buffer is not None:
-                self._buffer.close()
+        await self._lines.close()
         await self._anchor(at_once=True)
 
-    async def _add(self, entry: LogEntry) -> None:
-        if len(self._waiting) + len(self._late) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES:
-            if self._durable:
-                raise _unwritten()
-            await self.flush()  # then this answer waits
-        stored = asyncio.get_running_loop().create_future() if self._durable else None
-        self._waiting.append(_Waiting(entry, stored))
-        self._bytes += len(entry.text)
-        self._start()
-        if stored is not None:
-            await stored
-
-    def _start(self) -> asyncio.Task[None]:
-        """The task that stores what waits: a caller that is cancelled must not end an append whose lines the store may already have."""
-        if self._appending is None:
-            self._appending = asyncio.create_task(self._append_waiting())
-        return self._appending
-
-    async def _append_waiting(self) -> None:
-        """Store what waits, group by group, until nothing does.  Each entry is passed to the store once, unless that fails."""
-        try:
-            while self._waiting:
-                if not self._durable:
-                    await self._pause()
-                group = self._take(_GROUP)
-                try:
-                    await self._append_or_buffer(group)
-                except Exception as error:
-                    _log.exception("The audit log could not be written.")
-                    kept = [waiting for waiting in group if waiting.is_buffered or not self._durable]
-                    self._put_back(kept)
-                    _finish(group, error)
-                    if kept:
-                        if self._hurry.is_set():
-                            return
-                        if self._durable:
-                            await self._pause()
-                else:
-                    _finish(group, None)
-            if self._buffer is not None:
-                self._buffer.clear()
-        finally:
-            self._appending = None
-            self._hurry.clear()
-
-    def _take(self, limit: int) -> list[_Waiting]:
-        group, self._waiting = self._waiting[:limit], self._waiting[limit:]
-        self._bytes -= sum(len(waiting.entry.text) for waiting in group)
-        return group
-
-    def _put_back(self, group: list[_Waiting]) -> None:
-        self._waiting = group + self._waiting
-        self._bytes += sum(len(waiting.entry.text) for waiting in group)
-
-    async def _append_or_buffer(self, group: list[_Waiting]) -> None:
-        """Store a group.  If that takes long, the group and what comes meanwhile are buffered, and their responses leave."""
-        append, watching = _Append(self._chain), None
-        if self._buffer is not None:
-            watching = asyncio.get_running_loop().call_later(_PATIENCE, self._start_buffering, self._buffer, group, append)
-        try:
-            await self._append([waiting.entry for waiting in group], append)
-        finally:
-            if watching is not None:
-                watching.cancel()
-            if (buffering := self._buffering) is not None:
-                self._buffering = None
-                await buffering
-                self._waiting, self._late = self._late + self._waiting, []
-
-    def _start_buffering(self, buffer: BufferFile, group: list[_Waiting], append: _Append) -> None:
-        self._buffering = asyncio.create_task(self._buffer_meanwhile(buffer, group, append))
-
-    async def _buffer_meanwhile(self, buffer: BufferFile, group: list[_Waiting], append: _Append) -> None:
-        """Buffer a group that the store has, and all lines that come before it has stored them."""
-        task = asyncio.current_task()
-        try:
-            after = await self._last_number()
-            if not append.is_linked:  # otherwise the number may be that of a line of the group
-                await _buffer_lines(buffer, group, after)
-            while self._buffering is task:
-                await asyncio.sleep(_BUFFER_STEP)
-                if self._waiting:
-                    late, self._waiting = self._waiting, []
-                    self._late += late
-                    await _buffer_lines(buffer, late, after)
-        except Exception:  # they wait for the store
-            _log.exception("Lines of the audit log could not be buffered.")
-
-    async def _last_number(self) -> int:
-        async with self._store.snapshot() as snapshot:
-            lines = await snapshot.log_lines_unfiltered(LOG_NAME, None, before=None, limit=1)
-        return lines[0][0] if lines else 0
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(_BATCH_SECONDS):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
-
-    async def _append(self, entries: list[LogEntry], append: _Append | None = None) -> None:
+    async def _append(self, entries: list[LogEntry]) -> None:
         if not entries:
             return
         if not self._began:
             await self.prepare()
         for _ in range(_ATTEMPTS):
             try:
-                await self._store.append_log(LOG_NAME, entries, (append or _Append(self._chain)).link)
+                await self._store.append_log(LOG_NAME, entries, self._chain.link)
             except NoBeginningError:  # another process wrote since this one read the lines
                 await self.prepare()
             else:
@@ -341,36 +196,14 @@ class AuditLog:
             raise ValueError(NO_HEAD)
         await self._anchor()
 
+    async def _last_number(self) -> int:
+        async with self._store.snapshot() as snapshot:
+            lines = await snapshot.log_lines_unfiltered(LOG_NAME, None, before=None, limit=1)
+        return lines[0][0] if lines else 0
+
     async def _anchor(self, *, at_once: bool = False) -> None:
         if self._anchors is not None and self._anchors.is_due(at_once=at_once) and (head := await self.head()) is not None:
             self._anchors.write(head)
-
-
-async def _buffer_lines(buffer: BufferFile, lines: list[_Waiting], after: int) -> None:
-    """Make lines durable in the buffer file, unless they are, so that their responses leave."""
-    new = [waiting for waiting in lines if not waiting.is_buffered]
-    if not new:
-        return
-    await asyncio.to_thread(buffer.add, [waiting.entry for waiting in new], after)
-    for waiting in new:
-        waiting.is_buffered = True
-    _finish(new, None)
-
-
-def _finish(group: list[_Waiting], error: Exception | None) -> None:
-    for waiting in group:
-        if waiting.stored is None or waiting.stored.done():
-            continue
-        if error is None:
-            waiting.stored.set_result(None)
-        else:
-            problem = _unwritten()
-            problem.__cause__ = error
-            waiting.stored.set_exception(problem)
-
-
-def _unwritten() -> Problem:
-    return Problem("busy", UNWRITTEN)
 
 
 async def read_former(store: Store, reason: str = "") -> Former:

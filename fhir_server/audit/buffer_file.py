@@ -1,11 +1,12 @@
-"""A file for audit lines that wait for the store, beside an SQLite store.
+"""Files for audit lines that wait for the store, beside an SQLite store.
 
-SQLite has one writer at a time, so while one client's long write runs, no line can be stored.  Lines that have waited for some
-milliseconds are made durable here, and their responses leave.  The lines are stored when the write has ended; then the file is
-emptied.  A server that is killed leaves its file, and the next one stores those lines that the log does not have.
+SQLite has one writer at a time, and a commit for each answered request is dear.  So a line is made durable here, its response leaves,
+and the store receives the lines of some milliseconds in one commit.  Then their file is emptied.  A server that is killed leaves its
+files, and the next one stores those lines that the log does not have.
 
-Each record has a MAC with the key of the audit log, over the name of the file, so that nobody else can write one.  Whoever removes
-the file of a server that was killed removes lines of the requests that were answered during its last long write.
+A record is the lines that were written together, with a MAC of the key of the audit log over them and the name of the file, so that
+nobody else can write one.  Whoever removes the files of a server that was killed removes lines of the requests that it answered in its
+last moment, or during its last long write.
 """
 
 from __future__ import annotations
@@ -30,45 +31,51 @@ _INFIX: Final = "-audit-"
 _log = logging.getLogger("fhir_server")
 
 
-class _Record(msgspec.Struct, frozen=True):
-    """``after`` is the number of the last line that the log had, ``mac`` that of all other members with the key named ``key``."""
+class _Buffered(msgspec.Struct, frozen=True, array_like=True):
+    """An entry of the log: its JSON and its keys."""
 
-    mac: str
-    key: str
+    text: msgspec.Raw
+    keys: tuple[str, ...]
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """``after`` is the number of a line that the log had before these lines."""
+
     number: int
     after: int
-    text: str
-    keys: tuple[str, ...]
+    entries: list[_Buffered]
 
 
 _records = msgspec.json.Decoder(_Record)
 
 
 class BufferFile:
-    """The file of this process, which is made when it is needed.  ``store``: the file of the store."""
+    """A file of this process, which is made when it is needed.  ``store``: the file of the store.
+
+    ``unstored``  the lines in it that the log does not have, counted by the caller
+    """
 
     def __init__(self, store: Path, keys: ChainKeys) -> None:
-        self._store = store
+        self.unstored = 0
         self._keys = keys
         self._path = store.with_name(f"{store.name}{_INFIX}{token_hex(8)}")
         self._file: int | None = None
         self._number = 0
 
     def add(self, entries: Sequence[LogEntry], after: int) -> None:
-        """Write entries durably; ``after`` is the number of the last line that the log has.  Raises OSError."""
-        records = [self._record(number, after, entry) for number, entry in enumerate(entries, self._number)]
+        """Write entries durably; ``after`` is the number of a line that the log had before them.  Raises OSError."""
+        record = self._record(_Record(self._number, after, [_Buffered(msgspec.Raw(entry.text), entry.keys) for entry in entries]))
         file = self._open()
         start = os.lseek(file, 0, os.SEEK_END)
-        text = b"".join([record + b"\n" for record in records])
         try:
-            if os.write(file, text) != len(text):
+            if os.write(file, record) != len(record):
                 raise OSError("the disk took a part of the lines only")
             os.fdatasync(file)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(file, start)  # the lines are not answered, and may be written again
             raise
-        self._number += len(records)
+        self._number += 1
 
     def clear(self) -> None:
         """Empty the file: the log has its lines."""
@@ -97,14 +104,14 @@ class BufferFile:
             self._file = file
         return self._file
 
-    def _record(self, number: int, after: int, entry: LogEntry) -> bytes:
-        record = _Record("", self._keys.name, number, after, entry.text.decode(), entry.keys)
-        return msgspec.json.encode(msgspec.structs.replace(record, mac=_mac(self._keys, self._path, record)))
+    def _record(self, record: _Record) -> bytes:
+        text = msgspec.json.encode(record)
+        return b"%s %s %s\n" % (_mac(self._keys, self._keys.name, self._path, text).encode(), self._keys.name.encode(), text)
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """What a server left: its entries in order, and the number of the last line that the log had before them.
+    """What a server left: its entries in order, and the number of a line that the log had before them.
 
     ``damaged``: how many records were not written by a server with the secret key.
     """
@@ -117,7 +124,7 @@ class Abandoned:
     def remove(self) -> None:
         """Remove the file: the log has its lines."""
         if self.damaged:
-            _log.error("%d lines of %s were not written by this server. They are not in the audit log.", self.damaged, self.path.name)
+            _log.error("%d records of %s were not written by this server. They are not in the audit log.", self.damaged, self.path.name)
         self.path.unlink(missing_ok=True)
 
 
@@ -142,19 +149,22 @@ def read_buffer(path: Path, keys: ChainKeys) -> Abandoned:
     """The entries in a file.  A last record without its end is ignored: nothing that it says was answered."""
     entries: list[LogEntry] = []
     first, damaged = 0, 0
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            record = _records.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+        record = _read_record(line, path, keys)
+        if record is None or record.number != number:
             damaged += 1
-            continue
-        mac = _mac(keys, path, record)
-        if not mac or record.number != len(entries) + damaged or not hmac.compare_digest(mac, record.mac):
-            damaged += 1
-            continue
-        first = first if entries else record.after
-        entries.append(LogEntry(record.text.encode(), record.keys))
+        else:
+            first = first if entries else record.after
+            entries += [LogEntry(bytes(entry.text), entry.keys) for entry in record.entries]
     return Abandoned(path, tuple(entries), first, damaged)
+
+
+def _read_record(line: bytes, path: Path, keys: ChainKeys) -> _Record | None:
+    """The record, if it was written to this file with one of the keys."""
+    mac, _, rest = line.partition(b" ")
+    key, _, text = rest.partition(b" ")
+    known = _mac(keys, key.decode(errors="replace"), path, text)
+    return _records.decode(text) if known and hmac.compare_digest(known.encode(), mac) else None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -165,6 +175,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def _mac(keys: ChainKeys, path: Path, record: _Record) -> str:
-    covered = msgspec.json.encode((path.name, record.number, record.after, record.text, record.keys))
-    return keys.mac(record.key, b"buffered audit line\n" + covered) or ""
+def _mac(keys: ChainKeys, key: str, path: Path, text: bytes) -> str:
+    """The MAC of a record with the key of this name; empty if there is none."""
+    return keys.mac(key, b"buffered audit lines\n%s\n%s" % (os.fsencode(path.name), text)) or ""

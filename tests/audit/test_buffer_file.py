@@ -1,4 +1,4 @@
-"""While a long write keeps the SQLite store from storing audit lines, they are durable in a file, and none is lost or stored twice."""
+"""Until the SQLite store has audit lines, they are durable in a file beside it, and none is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from fhir_server.audit import LOG_NAME, AuditLog, buffer_file
+from fhir_server.audit import LOG_NAME, AuditLog, buffer_file, line_queue
 from fhir_server.audit.buffer_file import BufferFile, buffer_files, read_buffer
 from fhir_server.audit.chain import ChainKeys
 from fhir_server.audit.verification import verify
 from fhir_server.errors import Problem
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry
-from fhir_server.store.sqlite import SqliteStore, writer
+from fhir_server.store.sqlite import SqliteStore
 from tests.served import Served, call
 
 KEYS = ChainKeys("the secret key of the server, long enough")
@@ -93,6 +94,17 @@ def killed_while_writing(path: Path, names: list[str], before: list[str]) -> Pat
     return left / path.name
 
 
+def buffered(path: Path) -> list[bytes]:
+    """The lines in all files beside a store."""
+    return [entry.text for file in buffer_files(path) for entry in read_buffer(file, KEYS).entries]
+
+
+def file_with_lines(path: Path) -> Path:
+    """The one file that a killed server left with lines."""
+    (file,) = [file for file in buffer_files(path) if file.stat().st_size]
+    return file
+
+
 def names_after_start(path: Path, *, durable: bool = True) -> list[str]:
     """The names in the log after the next start of a server, and again after another."""
 
@@ -116,44 +128,62 @@ def test_requests_are_answered_during_a_long_write_and_each_line_is_stored_once(
         async with server.long_write():
             await asyncio.gather(*(server.record(f"first {number}") for number in range(5)))
             await server.record("second")
-            (file,) = buffer_files(path)
-            assert len(read_buffer(file, KEYS).entries) == 6 and file.stat().st_mode & 0o777 == 0o600
+            files = buffer_files(path)
+            assert len(buffered(path)) == 6 and {file.stat().st_mode & 0o777 for file in files} == {0o600}
         await server.record("after")
         await server.log.flush()
-        assert not file.read_bytes()
+        assert buffered(path) == []
         names = await server.names()
         await server.stop()
-        assert not file.exists()
+        assert buffer_files(path) == []
         return names
 
     assert asyncio.run(run()) == ["before", *(f"first {number}" for number in range(5)), "second", "after"]
 
 
-def test_a_second_long_write_buffers_no_line_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_MAX_BATCH", 1)  # otherwise the second write is in the commit of the first lines
+def test_lines_are_stored_though_nobody_asks_for_that(path: Path) -> None:
+    async def run() -> list[str]:
+        server = Server(path)
+        for number in range(3):
+            await server.record(str(number))
+        assert await server.names() == [] and len(buffered(path)) == 3
+        while buffered(path):
+            await asyncio.sleep(0.01)
+        names = await server.names()
+        await server.stop()
+        return names
+
+    assert asyncio.run(run()) == ["0", "1", "2"]
+
+
+def test_files_of_a_server_without_rest_are_emptied_in_turn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a file would grow for as long as requests come."""
+    monkeypatch.setattr(line_queue, "_GROUP", 5)
+    emptied: Counter[BufferFile] = Counter()
+    clear = BufferFile.clear
+
+    def count(self: BufferFile) -> None:
+        emptied[self] += self._number > 0
+        clear(self)
+
+    monkeypatch.setattr(BufferFile, "clear", count)
 
     async def run() -> list[str]:
-        server, ended = Server(path), threading.Event()
-        await server.record("before")
-        async with server.long_write():
-            await server.record("a")
-            await server.record("b")
-            second = asyncio.create_task(server.store.run(lambda transaction: ended.wait()))
-            await asyncio.sleep(0)
-        while server.log._late:  # until the first write's lines are stored, and the others wait for the second
-            await asyncio.sleep(0.001)
-        await server.record("c")
-        (file,) = buffer_files(path)
-        texts = [entry.text for entry in read_buffer(file, KEYS).entries]
-        ended.set()
-        await second
-        assert len(texts) == len(set(texts)) == 3
+        server = Server(path)
+
+        async def client(lane: int) -> None:
+            for number in range(60):
+                await server.record(f"{lane}-{number}")
+
+        await asyncio.gather(*(client(lane) for lane in range(4)))
         await server.log.flush()
         names = await server.names()
         await server.stop()
         return names
 
-    assert asyncio.run(run()) == ["before", "a", "b", "c"]
+    names = asyncio.run(run())
+    assert len(names) == 240 and sorted(names) == sorted(f"{lane}-{number}" for lane in range(4) for number in range(60))
+    assert len(emptied) == 2 and min(emptied.values()) > 1
 
 
 def test_without_the_file_requests_wait_for_the_write(path: Path) -> None:
@@ -221,9 +251,9 @@ def test_a_file_of_a_running_server_is_left_alone(path: Path) -> None:
         await one.record("before")
         async with one.long_write():
             await one.record("a")
-            (file,) = buffer_files(path)
+            files = buffer_files(path)
             await other.log.prepare()
-            assert buffer_files(path) == [file] and file.read_bytes()
+            assert buffer_files(path) == files and buffered(path)
         await one.stop()
         names = await other.names()
         await other.stop()
@@ -234,7 +264,7 @@ def test_a_file_of_a_running_server_is_left_alone(path: Path) -> None:
 
 def test_a_record_whose_end_is_missing_is_ignored(path: Path) -> None:
     left = killed_while_writing(path, ["a"], ["before"])
-    (file,) = buffer_files(left)
+    file = file_with_lines(left)
     with file.open("ab") as opened:
         opened.write(file.read_bytes()[:-9])
     assert names_after_start(left) == ["before", "a"]
@@ -243,7 +273,7 @@ def test_a_record_whose_end_is_missing_is_ignored(path: Path) -> None:
 @pytest.mark.parametrize("change", ["text", "name", "key"])
 def test_a_record_of_somebody_without_the_key_is_not_stored(change: str, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     left = killed_while_writing(path, ["a", "victim", "b"], ["before"])
-    (file,) = buffer_files(left)
+    file = file_with_lines(left)
     if change == "text":
         file.write_bytes(file.read_bytes().replace(b"victim", b"nobody"))
     elif change == "name":
@@ -331,7 +361,7 @@ def test_buffered_lines_are_stored_when_the_store_fails_for_a_while(path: Path) 
 
         server.store.append_log = failing  # type: ignore[method-assign]
         await server.record("a")
-        while buffer_files(path)[0].read_bytes():
+        while buffered(path):
             await asyncio.sleep(0.01)
         names = await server.names()
         await server.stop()
