@@ -68,7 +68,7 @@ class Settings:
                 production, else ``nobody``
     refresh_grace_seconds   seconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
-    audit       ``durable`` (no answer before its audit line is stored) or ``batched``
+    audit       ``durable`` (no answer before its audit line is durable) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
     audit_minimum_days  lines of the audit log that are younger are purged only if the operator confirms that explicitly
     audit_days  ``fhir-server purge`` removes lines of the audit log that are older; 0: none

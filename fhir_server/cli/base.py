@@ -120,6 +120,7 @@ def with_audit_event(
         await components.auditor.prepare()
         if first:
             await components.smart.record(event)
+            await components.auditor.flush()  # the job may show the log
             return await job(components)
         result = await job(components)
         await components.smart.record(msgspec.structs.replace(event, done=result is not False))

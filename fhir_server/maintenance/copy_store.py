@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from fhir_server.audit import LOG_NAME
+from fhir_server.audit.buffer_file import buffer_files
 from fhir_server.audit.entries import keys_of_line
-from fhir_server.store import open_store
+from fhir_server.store import open_store, store_file
 from fhir_server.store.copying import CopySource, CopyTarget, KeyValue, ResourceHistory, Version, copy_source, copy_target
 
 _PAGE = 200
 _LINES = 1000
 _DIFFERS = "The copy differs from its source. Did something write to the source? Start again with an empty target."
+_LINES_BESIDE = "A server is using the source, or was killed and left audit lines beside it. Stop it; start it once if it was killed."
 T = TypeVar("T")
 _Key = tuple[str, str]
 
@@ -53,6 +55,7 @@ async def copy_store(source: str, target: str, progress: Callable[[str, int, int
     total)`` is called after every page.  Raises ValueError, with a message for the operator, if the stores cannot be
     copied, and if they differ afterwards.
     """
+    _require_no_lines_beside(source)
     source_store, target_store = open_store(source), open_store(target)
     try:
         old = copy_source(_scheme(source), source_store)
@@ -63,6 +66,12 @@ async def copy_store(source: str, target: str, progress: Callable[[str, int, int
     finally:
         await source_store.close()
         await target_store.close()
+
+
+def _require_no_lines_beside(source: str) -> None:
+    path = store_file(source)
+    if path is not None and any(file.stat().st_size for file in buffer_files(path)):
+        raise ValueError(_LINES_BESIDE)
 
 
 def _scheme(url: str) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server import audit
-from fhir_server.audit import LOG_NAME
+from fhir_server.audit import LOG_NAME, line_queue
 from fhir_server.audit.verification import verify
 from fhir_server.smart.core.security_events import SecurityEvent
 from tests.served import Answer, Served, call
@@ -117,7 +116,7 @@ def test_a_security_event_that_cannot_be_stored_stops_its_page(served: Served, m
 
 def test_waiting_lines_are_bounded_and_further_requests_get_503(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     token = served.token()
-    monkeypatch.setattr(audit, "_MAX_WAITING", 5)
+    monkeypatch.setattr(line_queue, "_MAX_LINES", 5)
 
     async def ask() -> list[int]:
         slow = SlowAppends(served, monkeypatch)
@@ -128,8 +127,8 @@ def test_waiting_lines_are_bounded_and_further_requests_get_503(served: Served, 
         slow.finish()
         return sorted([answer.status for answer in await asyncio.gather(*asking)])
 
-    assert served.run(ask()) == [200] * 6 + [503] * 4
-    assert stored(served) == 6
+    assert served.run(ask()) == [200] * 5 + [503] * 5
+    assert stored(served) == 5
 
 
 def test_a_write_and_its_line_are_stored_in_one_transaction(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +198,7 @@ def test_batched_lines_survive_a_failing_store(batched: Served, monkeypatch: pyt
 
 def test_a_batched_answer_waits_when_too_many_lines_do(batched: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     token = batched.token()
-    monkeypatch.setattr(audit, "_MAX_WAITING", 3)
+    monkeypatch.setattr(line_queue, "_MAX_LINES", 3)
     assert [batched.get(token, "Patient/adult").status for _ in range(4)] == [200] * 4
     assert len(batched.run(batched.parts.store.read_log(LOG_NAME))) == 3
     with monkeypatch.context() as patch:

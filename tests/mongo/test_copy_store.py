@@ -15,15 +15,17 @@ import pytest
 from click.testing import CliRunner
 from pymongo import MongoClient
 
+from fhir_server.audit.buffer_file import BufferFile, buffer_files
+from fhir_server.audit.chain import ChainKeys
 from fhir_server.cli import main
 from fhir_server.maintenance.copy_store import copy_store
-from fhir_server.store import open_store
+from fhir_server.store import LogEntry, open_store
 from fhir_server.store.mongodb import copying
 from fhir_server.store.mongodb.copying import _MongoCopySide
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.shared_mongod import fresh_url
 from tests.scenarios.test_scenarios import FILES, Scenario
-from tests.served import KEY, ROOT, Answer, Served
+from tests.served import KEY, ROOT, Answer, Served, make_store
 from tests.store.samples import put, record
 
 ASKED = (
@@ -264,3 +266,18 @@ def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Pa
     assert done.exit_code == 0 and "Copied and compared: " in done.output and "digest" in done.output, done.output
     refused = CliRunner().invoke(main, ["copy-store", source, f"sqlite:///{tmp_path / 'other.sqlite'}"], env=environment)
     assert refused.exit_code == 1 and "cannot be the target" in refused.output
+
+
+def test_source_with_audit_lines_beside_it_is_not_copied(tmp_path: Path) -> None:
+    """The copy would lack them for ever."""
+    path, target = tmp_path / "fhir.sqlite", fresh_url()
+    make_store(f"sqlite:///{path}")
+    left = BufferFile(path, ChainKeys(KEY))
+    left.add([LogEntry(b'{"event":{"agent":[{}]}}')], 0)
+    left.close()
+    environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_SECRET_KEY": KEY}
+    refused = CliRunner().invoke(main, ["copy-store", f"sqlite:///{path}", target], env=environment)
+    assert refused.exit_code == 1 and "audit lines beside it" in refused.output
+    for file in buffer_files(path):
+        file.unlink()
+    assert CliRunner().invoke(main, ["copy-store", f"sqlite:///{path}", target], env=environment).exit_code == 0

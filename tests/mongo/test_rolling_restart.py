@@ -37,8 +37,9 @@ HttpToolsProtocol.on_headers_complete = counted
 HURRIED = """
 import os
 from fhir_server import audit
+from fhir_server.audit import line_queue
 os.environ["FHIR_SERVER_AUDIT"] = "batched"
-audit._BATCH_SECONDS = 3600
+line_queue._PAUSE = 3600
 async def close(self):
     pass
 audit.AuditLog.close = close
