@@ -25,7 +25,7 @@ from fhir_server.store.copying import CopySource, CopyTarget, KeyValue, Resource
 _PAGE = 200
 _LINES = 1000
 _DIFFERS = "The copy differs from its source. Did something write to the source? Start again with an empty target."
-_LINES_BESIDE = "A server is using the source, or was killed and left audit lines beside it. Stop it; start it once if it was killed."
+_LINES_BESIDE = "A server is using the source, and its last audit lines would be missing from the copy. Stop the server first."
 T = TypeVar("T")
 _Key = tuple[str, str]
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from pymongo import MongoClient
 
+from fhir_server.audit import LOG_NAME
 from fhir_server.audit.buffer_file import BufferFile, buffer_files
 from fhir_server.audit.chain import ChainKeys
 from fhir_server.cli import main
@@ -268,16 +269,24 @@ def test_copy_store_command_reports_results_and_errors(source: str, tmp_path: Pa
     assert refused.exit_code == 1 and "cannot be the target" in refused.output
 
 
-def test_source_with_audit_lines_beside_it_is_not_copied(tmp_path: Path) -> None:
-    """The copy would lack them for ever."""
+def test_audit_lines_of_a_killed_server_are_copied(tmp_path: Path) -> None:
+    """They are beside the source; those of a running server would be missing from the copy for ever."""
     path, target = tmp_path / "fhir.sqlite", fresh_url()
     make_store(f"sqlite:///{path}")
     left = BufferFile(path, ChainKeys(KEY))
-    left.add([LogEntry(b'{"event":{"agent":[{}]}}')], 0)
-    left.close()
+    left.add([LogEntry(b'{"event":{"agent":[{"altId":"waits"}]}}')], 0)
     environment = {"FHIR_SERVER_MODE": "test", "FHIR_SERVER_SECRET_KEY": KEY}
     refused = CliRunner().invoke(main, ["copy-store", f"sqlite:///{path}", target], env=environment)
-    assert refused.exit_code == 1 and "audit lines beside it" in refused.output
-    for file in buffer_files(path):
-        file.unlink()
-    assert CliRunner().invoke(main, ["copy-store", f"sqlite:///{path}", target], env=environment).exit_code == 0
+    assert refused.exit_code == 1 and "is using the source" in refused.output
+    left.close()  # as the end of its process does
+    done = CliRunner().invoke(main, ["copy-store", f"sqlite:///{path}", target], env=environment)
+    assert done.exit_code == 0 and buffer_files(path) == []
+
+    async def lines() -> list[tuple[int, bytes]]:
+        store = open_store(target)
+        try:
+            return list(await store.read_log(LOG_NAME))
+        finally:
+            await store.close()
+
+    assert b"waits" in b"".join(line for _, line in asyncio.run(lines()))
