@@ -178,15 +178,20 @@ def test_forty_stops_at_any_moment_store_each_line_once(durable: bool, tmp_path:
         store = open_store(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
         log = AuditLog(store, ChainKeys(KEY), durable=durable)
         recorded: list[str] = []
+        enough, wanted = asyncio.Event(), chance.randrange(30)  # counted in lines, so that a fast machine stops no earlier
 
         async def client(lane: int) -> None:
             for turn in range(200):
                 name = f"{number}-{lane}-{turn}"
                 await log.record_event(SecurityEvent("sign-in", username=name), 0)
                 recorded.append(name)
+                if len(recorded) >= wanted:
+                    enough.set()
 
         clients = [asyncio.ensure_future(client(lane)) for lane in range(4)]
-        for _ in range(chance.randrange(400)):
+        if wanted:
+            await enough.wait()
+        for _ in range(chance.randrange(100)):
             await asyncio.sleep(0)
         for one in clients:
             one.cancel()
