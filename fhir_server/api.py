@@ -148,8 +148,10 @@ class FhirApi:
 
         Of a response that is sent in parts, each part is recorded too before it is sent.
         """
-        if audit.recorded == response.status:
-            return response
+        if audit.recorded is not None:
+            self._audit_log.append_recorded(audit.recorded)
+            if audit.recorded.status == response.status:
+                return response
         try:
             await self._audit_log.record_request(request, audit, response.status)
         except Problem as problem:

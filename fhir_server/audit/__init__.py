@@ -3,10 +3,11 @@
 Security events are those of the sign-in, OAuth and portal pages and of the operator's commands.
 
 No response leaves before its line is stored durably.  Lines that arrive while others are being stored are stored together in the
-next commit, so many requests share one.  A write's line is stored in the write's own transaction, if the store can do that.  While
-a long write keeps an SQLite store from storing lines, they are made durable in a file (:mod:`~fhir_server.audit.buffer_file`).  If a
-line cannot be stored, the answer is 503.  An institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored
-four times a second, responses do not wait, and a machine that fails loses the lines of the last moment.
+next commit, so many requests share one.  A write's line is stored in the write's own transaction: in the chain, or in a pending record
+from which it is appended afterwards (:mod:`~fhir_server.audit.pending_lines`).  While a long write keeps an SQLite store from storing
+lines, they are made durable in a file (:mod:`~fhir_server.audit.buffer_file`).  If a line cannot be stored, the answer is 503.  An
+institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored four times a second, responses do not wait, and
+a machine that fails loses the lines of the last moment.
 
 All lines of a store form one keyed chain (:mod:`~fhir_server.audit.chain`).
 """
@@ -15,13 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from fhir_server.audit import anchors
-from fhir_server.audit.buffer_file import Abandoned, BufferFile, abandoned_buffers
+from fhir_server.audit.buffer_file import BufferFile, abandoned_buffers
 from fhir_server.audit.chain import (
     BEGINS,
     LOG_NAME,
@@ -35,11 +35,13 @@ from fhir_server.audit.chain import (
     Head,
     NoBeginningError,
     Purged,
-    entry_text,
 )
 from fhir_server.audit.entries import purge_entry, request_entry, security_entry
+from fhir_server.audit.left_lines import unstored
+from fhir_server.audit.pending_lines import PendingLines
+from fhir_server.audit.reading import last_number
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry, Store, Transaction, system_now
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
@@ -58,12 +60,12 @@ _BUFFER_STEP = 0.005  # seconds between looks for further lines to buffer
 
 
 class _Waiting:
-    """A line to be stored, who waits for it (None: nobody), and whether it is durable in the buffer file meanwhile."""
+    """A line to be stored, who waits for it (None: nobody), and whether it is durable meanwhile: in the buffer file or a pending record."""
 
     __slots__ = ("entry", "is_buffered", "stored")
 
     def __init__(self, entry: LogEntry, stored: asyncio.Future[None] | None) -> None:
-        self.entry, self.stored, self.is_buffered = entry, stored, False
+        self.entry, self.stored, self.is_buffered = entry, stored, bool(entry.pending)
 
 
 class _Append:
@@ -100,6 +102,7 @@ class AuditLog:
     ) -> None:
         self._store = store
         self._chain = Chain(keys)
+        self.pending = PendingLines(store, keys, self._append)
         self._durable = durable
         self._policy = policy
         self._anchors = anchors.AnchorFile(anchor_file, now) if anchor_file else None
@@ -136,23 +139,9 @@ class AuditLog:
         self._began = True
         if self._beside is not None:
             for left in abandoned_buffers(self._beside, self._chain.keys):
-                await self._append(await self._unstored(left))
+                await self._append(await unstored(self._store, left.entries, left.after))
                 left.remove()
-
-    async def _unstored(self, left: Abandoned) -> list[LogEntry]:
-        """Those entries of a former server that the log does not have: it may have been killed after it stored them."""
-        stored: Counter[bytes] = Counter()
-        after = left.after
-        while lines := await self._store.read_log(LOG_NAME, after, _PAGE):
-            stored.update(entry_text(line) for _, line in lines)
-            after = lines[-1][0]
-        unstored = []
-        for entry in left.entries:
-            if stored[entry.text[1:]]:
-                stored[entry.text[1:]] -= 1
-            else:
-                unstored.append(entry)
-        return unstored
+        await self.pending.append()
 
     @property
     def keys(self) -> ChainKeys:
@@ -170,15 +159,29 @@ class AuditLog:
         self._chain.beginning = Beginning(head, await read_former(self._store, reason))
         self._began = True
 
-    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], bool]:
-        """A function that adds a request's line, with its HTTP status, to a transaction.  It returns False if that is not possible."""
+    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], RecordedWrite | None]:
+        """A function that adds a request's line, with its HTTP status, to a transaction.  It returns None if that is not possible.
 
-        def add(transaction: Transaction, status: int) -> bool:
+        It raises Problem ``busy`` if too many lines wait.  After the commit, :meth:`append_recorded` must get its result.
+        """
+
+        def add(transaction: Transaction, status: int) -> RecordedWrite | None:
             if not self._began or not self._durable:
-                return False
-            return transaction.log_at_commit(LOG_NAME, request_entry(request, context, status, self._policy), self._chain.link)
+                return None
+            entry = request_entry(request, context, status, self._policy)
+            pending = transaction.log_at_commit(LOG_NAME, entry, self._chain.link, lambda id: self.pending.seal(id, entry))
+            if pending is None:
+                return RecordedWrite(status)
+            if self._is_full(pending):
+                raise _unwritten()
+            return RecordedWrite(status, pending) if pending.pending else None
 
         return add
+
+    def append_recorded(self, recorded: RecordedWrite) -> None:
+        """Append the line of a write that was committed, unless its transaction has done so.  Nobody waits for it: it is durable."""
+        if recorded.pending is not None:
+            self._put(_Waiting(recorded.pending, None))
 
     async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
         """Record one request with its context and the HTTP status of the response.
@@ -226,16 +229,22 @@ class AuditLog:
         await self._anchor(at_once=True)
 
     async def _add(self, entry: LogEntry) -> None:
-        if len(self._waiting) + len(self._late) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES:
+        if self._is_full(entry):
             if self._durable:
                 raise _unwritten()
             await self.flush()  # then this answer waits
         stored = asyncio.get_running_loop().create_future() if self._durable else None
-        self._waiting.append(_Waiting(entry, stored))
-        self._bytes += len(entry.text)
-        self._start()
+        self._put(_Waiting(entry, stored))
         if stored is not None:
             await stored
+
+    def _is_full(self, entry: LogEntry) -> bool:
+        return len(self._waiting) + len(self._late) >= _MAX_WAITING or self._bytes + len(entry.text) > _MAX_WAITING_BYTES
+
+    def _put(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        self._bytes += len(waiting.entry.text)
+        self._start()
 
     def _start(self) -> asyncio.Task[None]:
         """The task that stores what waits: a caller that is cancelled must not end an append whose lines the store may already have."""
@@ -301,7 +310,7 @@ class AuditLog:
         """Buffer a group that the store has, and all lines that come before it has stored them."""
         task = asyncio.current_task()
         try:
-            after = await self._last_number()
+            after = await last_number(self._store)
             if not append.is_linked:  # otherwise the number may be that of a line of the group
                 await _buffer_lines(buffer, group, after)
             while self._buffering is task:
@@ -312,11 +321,6 @@ class AuditLog:
                     await _buffer_lines(buffer, late, after)
         except Exception:  # they wait for the store
             _log.exception("Lines of the audit log could not be buffered.")
-
-    async def _last_number(self) -> int:
-        async with self._store.snapshot() as snapshot:
-            lines = await snapshot.log_lines_unfiltered(LOG_NAME, None, before=None, limit=1)
-        return lines[0][0] if lines else 0
 
     async def _pause(self) -> None:
         try:

@@ -14,6 +14,7 @@ import msgspec
 from fhir_server.audit.chain import Purged
 from fhir_server.audit.request_events import audit_event
 from fhir_server.audit.security_events import security_event
+from fhir_server.clock import parsed_instant
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry
@@ -21,6 +22,17 @@ from fhir_server.store import LogEntry
 PURGES: Final = "purges"
 """The key of lines about purges."""
 _MOST_ROWS: Final = 10_000  # of one request; of more rows, only the patients are recorded
+
+
+class _Event(msgspec.Struct):
+    recorded: str
+
+
+class _Recorded(msgspec.Struct):
+    event: _Event
+
+
+_recorded = msgspec.json.Decoder(_Recorded).decode
 
 
 def request_entry(request: Request, context: AuditContext, status: int, policy: str) -> LogEntry:
@@ -62,6 +74,14 @@ def keys(members: Mapping[str, Any]) -> tuple[str, ...]:
         return (PURGES,) if "purged" in members else ()
     user = f"user/{event['agent'][0].get('altId', '')}/"
     return tuple([key for patient in patients for key in (patient, user + patient)])
+
+
+def recorded_at(text: bytes) -> int | None:
+    """When the event of an entry or line was recorded (microseconds since 1970 UTC); None if it does not say so."""
+    try:
+        return parsed_instant(_recorded(text).event.recorded)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return None
 
 
 def keys_of_line(line: bytes) -> tuple[str, ...]:
