@@ -42,6 +42,7 @@ from fhir_server.audit.pending_lines import PendingLines
 from fhir_server.audit.reading import last_number
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request
+from fhir_server.request_ids import request_id
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry, Store, Transaction, system_now
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
@@ -192,7 +193,7 @@ class AuditLog:
 
     async def record_event(self, event: SecurityEvent, at: int) -> None:
         """Record a security event.  ``at`` is in microseconds since 1970 UTC.  Raises Problem ``busy`` if it cannot be stored."""
-        await self._add(security_entry(event, at, self._policy))
+        await self._add(security_entry(event, at, self._policy, request_id.get()))
 
     async def record_purge(self, lines: Sequence[PurgedLine], purged: Purged, event: SecurityEvent, at: int, after: Head) -> None:
         """Remove these lines, the first of the log, and record it in the same transaction.

@@ -152,7 +152,8 @@ class Stopping:
             assert (await verify(store, ChainKeys(KEY))).findings == []
             names: Counter[str] = Counter()
             async for event in _events(store):
-                names.update(entity["what"]["reference"].partition("/")[2] for entity in event.get("entity", ()) if "what" in entity)
+                targets = [entity.get("what", {}).get("reference", "") for entity in event.get("entity", ())]
+                names.update(target.partition("/")[2] for target in targets if target)
             await store.close()
             return names
 

@@ -57,7 +57,7 @@ async def everything(store: MongoStore) -> None:
     await put(store, record("a", "p1", version=2))
     await drop(store, "b")
 
-    async def job(transaction: Any) -> None:
+    async def job(transaction: Any) -> Any:
         await transaction.relabel(record("a", "p2", version=1, class_id=1))
         await transaction.relabel(record("a", "p2", version=2, class_id=1))
         await transaction.intern_class("lab||")
