@@ -22,6 +22,7 @@ from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
+from fhir_server.request_ids import request_id
 from fhir_server.resources import catalog, definitions
 from fhir_server.turns import KnownClients, Line, Turns
 
@@ -149,8 +150,10 @@ class FhirApi:
 
         Of a response that is sent in parts, each part is recorded too before it is sent.
         """
-        if audit.recorded == response.status:
-            return response
+        if audit.recorded is not None:
+            self._audit_log.append_recorded(audit.recorded)
+            if audit.recorded.status == response.status:
+                return response
         try:
             await self._audit_log.record_request(request, audit, response.status)
         except Problem as problem:
@@ -204,7 +207,7 @@ class FhirApi:
         headers = header_fields(scope["headers"])
         segments = tuple(segment for segment in path.split("/") if segment)
         address = str(scope["client"][0]) if scope.get("client") else ""
-        return Request(scope["method"], segments, (), headers, b"", self._clock(), address)
+        return Request(scope["method"], segments, (), headers, b"", self._clock(), address, request_id.get())
 
     async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext) -> Response:
         document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None

@@ -44,9 +44,9 @@ from fhir_server.interactions.service import Service
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
 from fhir_server.observability.middleware import App, Observed
-from fhir_server.observability.request_ids import HEADER, take_id
 from fhir_server.observability.store_time import timed
 from fhir_server.observability.trace_settings import start_traces
+from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
 from fhir_server.search.cursors import Cursors
 from fhir_server.settings import Settings
@@ -190,6 +190,7 @@ def application(settings: Settings) -> Observed:
         sys.setswitchinterval(_SWITCH_SECONDS)
         purging = asyncio.create_task(_purge_expired(components))
         count_pending = metrics.set_pending_labels if metrics else _no_report
+        appending = asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines")
         relabeling = asyncio.create_task(
             keep_relabeling(components.store, components.labeler, settings.base, count_pending), name="relabeling"
         )
@@ -197,6 +198,7 @@ def application(settings: Settings) -> Observed:
             yield
         purging.cancel()
         relabeling.cancel()
+        appending.cancel()
         try:
             await components.smart.record(SecurityEvent("stop-server"))
         finally:

@@ -48,6 +48,11 @@ def micros_of(time: datetime) -> int:
     return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
+def parsed_instant(text: str) -> int:
+    """The instant of an ISO 8601 text; one without a time zone is in UTC.  Raises ValueError for other text."""
+    return micros_of(datetime.fromisoformat(text))
+
+
 def instant_text(micros: int) -> str:
     """A FHIR ``instant`` in UTC with milliseconds, e.g. ``2026-11-21T09:30:00.000Z``."""
     seconds, rest = divmod(micros, 1_000_000)

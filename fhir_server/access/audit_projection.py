@@ -22,6 +22,8 @@ from fhir_server.resources.references import exact_target
 Json = Mapping[str, Any]
 _KEPT: Final = ("resourceType", "type", "action", "recorded", "outcome", "purposeOfEvent", "source")
 _CLIENT: Final = "Client "
+REQUEST_ID: Final = {"system": "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType", "code": "XrequestId"}
+"""The type of the entity that has the request's id."""
 _PATIENT: Final = {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "1"}
 
 
@@ -63,7 +65,7 @@ def read_line(text: bytes) -> AuditLine | None:
 def whole_event(line: AuditLine) -> dict[str, Any]:
     """The AuditEvent of a line as it is, without what is no reference: earlier versions of the program recorded any path as one."""
     entities = [
-        {name: value for name, value in entity.items() if name != "what" or exact_target(_target(entity, "what"))}
+        {name: value for name, value in entity.items() if name != "what" or _is_request_id(entity) or exact_target(_target(entity, "what"))}
         for entity in line.event.get("entity", ())
     ]
     entities = [entity for entity in entities if entity]
@@ -91,12 +93,14 @@ def visible_event(line: AuditLine, patient: str, actor: Actor, visible: Collecti
 
 def _own(line: AuditLine, patient: str, visible: Collection[str]) -> dict[str, Any] | None:
     record = f"Patient/{patient}"
-    asked = [entity for entity in line.event.get("entity", ()) if not _is_patient_shown(entity)]
+    entities = line.event.get("entity", ())
+    asked = [entity for entity in entities if not _is_patient_shown(entity) and not _is_request_id(entity)]
     kept = [entity for entity in asked if _target(entity, "what") in ("", record) or _target(entity, "what") in visible]
     if asked and not kept:
         return None
     agents = [agent for agent in line.event["agent"] if _is_of_record(agent, record)]
-    return {**line.event, "agent": agents, "entity": [*kept, {"what": {"reference": record}, "role": _PATIENT}]}
+    kept += [{"what": {"reference": record}, "role": _PATIENT}, *filter(_is_request_id, entities)]
+    return {**line.event, "agent": agents, "entity": kept}
 
 
 def _of_others(line: AuditLine, patient: str, visible: Collection[str]) -> dict[str, Any] | None:
@@ -131,6 +135,10 @@ def _is_of_record(agent: Json, record: str) -> bool:
 
 def _is_patient_shown(entity: Json) -> bool:
     return bool(entity.get("role", {}).get("code") == "1")
+
+
+def _is_request_id(entity: Json) -> bool:
+    return bool(entity.get("type") == REQUEST_ID)
 
 
 def _target(element: Json, member: str) -> str:

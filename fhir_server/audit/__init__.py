@@ -2,24 +2,24 @@
 
 Security events are those of the sign-in, OAuth and portal pages and of the operator's commands.
 
-No response leaves before its line is durable.  A write's line is stored in the write's own transaction, if the store can do that.
-Other lines are stored in groups, so that many requests share a commit.  Beside an SQLite store they are durable in a file first, so
-that no response waits for somebody's long write (:mod:`~fhir_server.audit.line_queue`).  If a line cannot be made durable, the answer
-is 503.  An institution may choose otherwise (``FHIR_SERVER_AUDIT=batched``): then lines are stored four times a second, responses do
-not wait, and a machine that fails loses the lines of the last moment.
+No response leaves before its line is durable.  A write's line is stored in the write's own transaction: in the chain, or in a pending
+record from which it is appended afterwards (:mod:`~fhir_server.audit.pending_lines`).  Other lines are stored in groups, so that many
+requests share a commit.  Beside an SQLite store they are durable in a file first, so that no response waits for somebody's long write
+(:mod:`~fhir_server.audit.line_queue`).  If a line cannot be made durable, the answer is 503.  An institution may choose otherwise
+(``FHIR_SERVER_AUDIT=batched``): then lines are stored four times a second, responses do not wait, and a machine that fails loses the
+lines of the last moment.
 
 All lines of a store form one keyed chain (:mod:`~fhir_server.audit.chain`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from fhir_server.audit import anchors
-from fhir_server.audit.buffer_file import Abandoned, BufferFile, abandoned_buffers
+from fhir_server.audit.buffer_file import BufferFile, abandoned_buffers
 from fhir_server.audit.chain import (
     BEGINS,
     LOG_NAME,
@@ -32,12 +32,15 @@ from fhir_server.audit.chain import (
     Head,
     NoBeginningError,
     Purged,
-    entry_text,
 )
 from fhir_server.audit.entries import purge_entry, request_entry, security_entry
-from fhir_server.audit.line_queue import LineQueue
+from fhir_server.audit.left_lines import unstored
+from fhir_server.audit.line_queue import LineQueue, unwritten
+from fhir_server.audit.pending_lines import PendingLines
+from fhir_server.audit.reading import last_number
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request
+from fhir_server.request_ids import request_id
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry, Store, Transaction, system_now
 from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine
@@ -69,13 +72,14 @@ class AuditLog:
     ) -> None:
         self._store = store
         self._chain = Chain(keys)
+        self.pending = PendingLines(store, keys, self._append)
         self._durable = durable
         self._policy = policy
         self._anchors = anchors.AnchorFile(anchor_file, now) if anchor_file else None
         self._began = False
         self._beside = beside
         files = (BufferFile(beside, keys), BufferFile(beside, keys)) if beside and durable else None
-        self._lines = LineQueue(self._append, self._last_number, durable=durable, files=files)
+        self._lines = LineQueue(self._append, lambda: last_number(store), durable=durable, files=files)
 
     async def prepare(self) -> None:
         """Check that lines can be added, and how a chain begins if one must.
@@ -100,23 +104,9 @@ class AuditLog:
         self._began = True
         if self._beside is not None:
             for left in abandoned_buffers(self._beside, self._chain.keys):
-                await self._append(await self._unstored(left))
+                await self._append(await unstored(self._store, left.entries, left.after))
                 left.remove()
-
-    async def _unstored(self, left: Abandoned) -> list[LogEntry]:
-        """Those entries of a former server that the log does not have: it may have been killed after it stored them."""
-        stored: Counter[bytes] = Counter()
-        after = left.after
-        while lines := await self._store.read_log(LOG_NAME, after, _PAGE):
-            stored.update(entry_text(line) for _, line in lines)
-            after = lines[-1][0]
-        unstored = []
-        for entry in left.entries:
-            if stored[entry.text[1:]]:
-                stored[entry.text[1:]] -= 1
-            else:
-                unstored.append(entry)
-        return unstored
+        await self.pending.append()
 
     @property
     def keys(self) -> ChainKeys:
@@ -134,15 +124,29 @@ class AuditLog:
         self._chain.beginning = Beginning(head, await read_former(self._store, reason))
         self._began = True
 
-    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], bool]:
-        """A function that adds a request's line, with its HTTP status, to a transaction.  It returns False if that is not possible."""
+    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], RecordedWrite | None]:
+        """A function that adds a request's line, with its HTTP status, to a transaction.  It returns None if that is not possible.
 
-        def add(transaction: Transaction, status: int) -> bool:
+        It raises Problem ``busy`` if too many lines wait.  After the commit, :meth:`append_recorded` must get its result.
+        """
+
+        def add(transaction: Transaction, status: int) -> RecordedWrite | None:
             if not self._began or not self._durable:
-                return False
-            return transaction.log_at_commit(LOG_NAME, request_entry(request, context, status, self._policy), self._chain.link)
+                return None
+            entry = request_entry(request, context, status, self._policy)
+            pending = transaction.log_at_commit(LOG_NAME, entry, self._chain.link, lambda: self.pending.seal(entry))
+            if pending is None:
+                return RecordedWrite(status)
+            if self._lines.is_full(pending):
+                raise unwritten()
+            return RecordedWrite(status, pending) if pending.pending else None
 
         return add
+
+    def append_recorded(self, recorded: RecordedWrite) -> None:
+        """Append the line of a write that was committed, unless its transaction has done so.  Nobody waits for it: it is durable."""
+        if recorded.pending is not None:
+            self._lines.put(recorded.pending)
 
     async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
         """Record one request with its context and the HTTP status of the response.
@@ -153,7 +157,7 @@ class AuditLog:
 
     async def record_event(self, event: SecurityEvent, at: int) -> None:
         """Record a security event.  ``at`` is in microseconds since 1970 UTC.  Raises Problem ``busy`` if it cannot be stored."""
-        await self._lines.add(security_entry(event, at, self._policy))
+        await self._lines.add(security_entry(event, at, self._policy, request_id.get()))
 
     async def record_purge(self, lines: Sequence[PurgedLine], purged: Purged, event: SecurityEvent, at: int, after: Head) -> None:
         """Remove these lines, the first of the log, and record it in the same transaction.
@@ -187,19 +191,16 @@ class AuditLog:
             await self.prepare()
         for _ in range(_ATTEMPTS):
             try:
-                await self._store.append_log(LOG_NAME, entries, self._chain.link)
+                left_out = await self._store.append_log(LOG_NAME, entries, self._chain.link)
             except NoBeginningError:  # another process wrote since this one read the lines
                 await self.prepare()
             else:
                 break
         else:
             raise ValueError(NO_HEAD)
+        if left_out:
+            await self._append(await self.pending.removed(left_out))
         await self._anchor()
-
-    async def _last_number(self) -> int:
-        async with self._store.snapshot() as snapshot:
-            lines = await snapshot.log_lines_unfiltered(LOG_NAME, None, before=None, limit=1)
-        return lines[0][0] if lines else 0
 
     async def _anchor(self, *, at_once: bool = False) -> None:
         if self._anchors is not None and self._anchors.is_due(at_once=at_once) and (head := await self.head()) is not None:

@@ -2,6 +2,8 @@
 
 An entry is ``{"event": AuditEvent, "shown": {patient: [Type/id, ...]}}``: of each patient, the rows that the answer showed.  It is
 found by the patients and the user that it names.  The entry of a purge has the member ``purged``, too.
+
+The id of the request is an entity, by the profiles of IHE's Basic Audit Log Patterns: ``what.identifier``, of the type ``XrequestId``.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
+from fhir_server.access.audit_projection import REQUEST_ID
 from fhir_server.audit.chain import Purged
 from fhir_server.audit.request_events import audit_event
 from fhir_server.audit.security_events import security_event
+from fhir_server.clock import parsed_instant
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry
@@ -23,9 +27,20 @@ PURGES: Final = "purges"
 _MOST_ROWS: Final = 10_000  # of one request; of more rows, only the patients are recorded
 
 
+class _Event(msgspec.Struct):
+    recorded: str
+
+
+class _Recorded(msgspec.Struct):
+    event: _Event
+
+
+_recorded = msgspec.json.Decoder(_Recorded).decode
+
+
 def request_entry(request: Request, context: AuditContext, status: int, policy: str) -> LogEntry:
     """The entry of a request answered with an HTTP ``status`` under the policy with this digest."""
-    event = audit_event(request, context, status, policy)
+    event = _of_request(audit_event(request, context, status, policy), request.id)
     if not context.shown or len(context.shown) > _MOST_ROWS:
         return _entry({"event": event})
     shown: dict[str, dict[str, None]] = {}
@@ -35,14 +50,25 @@ def request_entry(request: Request, context: AuditContext, status: int, policy: 
     return _entry({"event": event, "shown": {patient: list(rows) for patient, rows in shown.items()}})
 
 
-def security_entry(event: SecurityEvent, at: int, policy: str) -> LogEntry:
-    """The entry of a security event at an instant (microseconds since 1970 UTC)."""
-    return _entry({"event": security_event(event, at, policy)})
+def security_entry(event: SecurityEvent, at: int, policy: str, request_id: str = "") -> LogEntry:
+    """The entry of a security event at an instant (microseconds since 1970 UTC), which the request with this id caused ("": none)."""
+    return _entry({"event": _of_request(security_event(event, at, policy), request_id)})
 
 
 def purge_entry(purged: Purged, event: SecurityEvent, at: int, policy: str) -> LogEntry:
     """The entry of a step of a purge of the log."""
     return _entry({"purged": purged, "event": security_event(event, at, policy)})
+
+
+def is_of_request(line: bytes, id: str) -> bool:
+    """Whether the request with this id, which is well-formed, caused a line."""
+    return b'{"identifier":{"value":"%s"}}' % id.encode() in line
+
+
+def _of_request(event: dict[str, Any], id: str) -> dict[str, Any]:
+    if id:
+        event.setdefault("entity", []).append({"what": {"identifier": {"value": id}}, "type": REQUEST_ID})
+    return event
 
 
 def _entry(members: Mapping[str, Any]) -> LogEntry:
@@ -62,6 +88,14 @@ def keys(members: Mapping[str, Any]) -> tuple[str, ...]:
         return (PURGES,) if "purged" in members else ()
     user = f"user/{event['agent'][0].get('altId', '')}/"
     return tuple([key for patient in patients for key in (patient, user + patient)])
+
+
+def recorded_at(text: bytes) -> int | None:
+    """When the event of an entry or line was recorded (microseconds since 1970 UTC); None if it does not say so."""
+    try:
+        return parsed_instant(_recorded(text).event.recorded)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return None
 
 
 def keys_of_line(line: bytes) -> tuple[str, ...]:

@@ -86,13 +86,26 @@ class LineQueue:
 
     async def add(self, entry: LogEntry) -> None:
         """Add a line.  Raises Problem ``busy`` if it cannot be made durable."""
-        if self._added - self._ended >= _MAX_LINES or self._bytes + len(entry.text) > _MAX_BYTES:
+        if self.is_full(entry):
             if self._durable:
                 raise unwritten()
             await self.flush()  # then this answer waits
         line = _Line(entry, asyncio.get_running_loop().create_future() if self._durable else None)
+        self._put(line)
+        if line.durable is not None:
+            await line.durable
+
+    def is_full(self, entry: LogEntry) -> bool:
+        """Whether too many lines wait for another one."""
+        return self._added - self._ended >= _MAX_LINES or self._bytes + len(entry.text) > _MAX_BYTES
+
+    def put(self, entry: LogEntry) -> None:
+        """Add a line for which nobody waits, because it is durable in another way."""
+        self._put(_Line(entry, None))
+
+    def _put(self, line: _Line) -> None:
         self._added += 1
-        self._bytes += len(entry.text)
+        self._bytes += len(line.entry.text)
         if self._files is None:
             self._queue.append(line)
             self._start_storing()
@@ -100,8 +113,6 @@ class LineQueue:
             self._new.append(line)
             if self._writing is None:
                 self._writing = asyncio.create_task(self._write_new())
-        if line.durable is not None:
-            await line.durable
 
     async def flush(self) -> None:
         """Store all lines that were added so far.  Raises Problem ``busy`` if that fails."""
@@ -195,7 +206,9 @@ class LineQueue:
             self._after = after
 
     def _is_urgent(self) -> bool:
-        """Whether to store lines at once."""
+        """Whether to store lines at once: somebody waits for them, or another process would append what waits."""
+        if self._durable and self._files is None:
+            return True
         return bool(self._flushing) or len(self._queue) >= _GROUP or not all(line.is_promised for line in self._queue)
 
     async def _pause(self) -> None:

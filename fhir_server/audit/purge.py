@@ -8,7 +8,6 @@ after each step, and an interrupted purge is continued by another one.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -17,26 +16,16 @@ import msgspec
 from fhir_server.audit import LOG_NAME, AuditLog
 from fhir_server.audit.anchors import Anchor
 from fhir_server.audit.chain import Head, Purged, Remaining, parse_line
-from fhir_server.audit.entries import keys_of_line
-from fhir_server.audit.verification import newest_purge, verify
-from fhir_server.clock import instant_text, micros_of
+from fhir_server.audit.entries import keys_of_line, recorded_at
+from fhir_server.audit.reading import newest_purge
+from fhir_server.audit.verification import verify
+from fhir_server.clock import instant_text
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 from fhir_server.store.logs import PurgedLine
 
 _PAGE: Final = 1000
 _STEP: Final = 2000  # lines that one transaction removes; others wait for it
-
-
-class _Event(msgspec.Struct):
-    recorded: str
-
-
-class _Recorded(msgspec.Struct):
-    event: _Event
-
-
-_recorded = msgspec.json.Decoder(_Recorded).decode
 
 
 class PurgePlan(NamedTuple):
@@ -78,7 +67,7 @@ async def plan(
     digest = sha256()
     formers: list[Remaining] = []
     async for number, text in _lines(store):
-        is_old = is_old and _is_before(text, before)
+        is_old = is_old and (at := recorded_at(text)) is not None and at < before
         if is_old:
             count, first, last = count + 1, first or number, number
             if archive is not None:
@@ -121,11 +110,3 @@ async def _lines(store: Store) -> AsyncIterator[tuple[int, bytes]]:
         for number, text in page:
             yield number, text
         after = page[-1][0]
-
-
-def _is_before(text: bytes, instant: int) -> bool:
-    """Whether a line was recorded before an instant; not if it does not say when."""
-    try:
-        return micros_of(datetime.fromisoformat(_recorded(text).event.recorded)) < instant
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-        return False

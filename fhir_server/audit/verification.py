@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from fhir_server.audit.anchors import Anchor, read_anchors
 from fhir_server.audit.chain import LOG_NAME, Chain, ChainKeys, Former, Head, Line, Purged, parse_line
-from fhir_server.audit.entries import PURGES
 from fhir_server.audit.former_chains import FormerChains
-from fhir_server.clock import SECOND, instant_text, micros_of
+from fhir_server.audit.pending_lines import read_pending
+from fhir_server.audit.reading import newest_purge
+from fhir_server.clock import SECOND, instant_text, parsed_instant
 from fhir_server.settings import Settings
 from fhir_server.store import Store
 from fhir_server.store.logs import HEAD
@@ -66,14 +66,6 @@ async def verify(store: Store, keys: ChainKeys, anchors: Sequence[Anchor] = ()) 
             return result
 
 
-async def newest_purge(store: Store) -> Line | None:
-    """The newest line about a purge; None if nothing was purged.  It is to be believed if the whole log verifies with it."""
-    async with store.snapshot() as snapshot:
-        found = await snapshot.log_lines_unfiltered(LOG_NAME, PURGES, before=None, limit=1)
-    line = parse_line(found[0][1]) if found else None
-    return line if line is not None and line.purged is not None else None
-
-
 async def _verify(store: Store, keys: ChainKeys, anchors: Sequence[Anchor], purge: Line | None) -> Verified:
     head_text = await store.key_values.get(HEAD, LOG_NAME, 0)  # before the lines, which may grow
     verifier = _Verifier(keys, None if head_text is None else keys.read_head(head_text), anchors, purge)
@@ -82,6 +74,8 @@ async def _verify(store: Store, keys: ChainKeys, anchors: Sequence[Anchor], purg
         verifier.add(lines)
         after = lines[-1][0]
     verifier.finish(head_text is not None, await _is_in_use(store))
+    if foreign := len([line async for line in read_pending(store, keys) if line.entry is None]):
+        verifier.result.find(f"{foreign} pending lines of writes were not written with this server's secret key.")
     return verifier.result
 
 
@@ -274,4 +268,4 @@ class _Digest:
 
 
 def _later(instant: str) -> str:
-    return instant_text(micros_of(datetime.fromisoformat(instant)) + _STORED_WITHIN) if instant else ""
+    return instant_text(parsed_instant(instant) + _STORED_WITHIN) if instant else ""

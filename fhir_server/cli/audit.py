@@ -12,30 +12,38 @@ import click
 from fhir_server.app import Components
 from fhir_server.audit import LOG_NAME
 from fhir_server.audit.anchors import anchor_text
+from fhir_server.audit.entries import is_of_request
 from fhir_server.audit.verification import Verified, summary, verify_log_of
 from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.errors import Problem
+from fhir_server.request_ids import is_request_id
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
 
 
 @main.command()
 @click.option("--after", type=int, default=0, show_default=True, help="Print only lines with a larger number.")
-def journal(after: int) -> None:
+@click.option("--request", metavar="ID", default="", help="Print only lines of the request with this id (X-Request-Id).")
+def journal(after: int, request: str) -> None:
     """Print the audit log.
 
     Each line is a number, a tab and the stored JSON, with an R4 AuditEvent as "event".  Printing it is recorded.
     """
 
+    if request and not is_request_id(request):
+        raise click.BadParameter("An id of a request is a UUID, or 16 to 64 hexadecimal digits.", param_hint="--request")
+
     async def show(components: Components) -> None:
         try:
             async for number, line in read_audit_log(components.store, after):
-                click.echo(f"{number}\t{line.decode()}")
+                if not request or is_of_request(line, request):
+                    click.echo(f"{number}\t{line.decode()}")
             sys.stdout.flush()
         except BrokenPipeError:  # the reader has seen enough (| head); Python would flush standard output once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    run_with_components(with_audit_event(show, SecurityEvent("read-audit", detail={"after": str(after)}), first=True))
+    detail = {"after": str(after)} | ({"request": request} if request else {})
+    run_with_components(with_audit_event(show, SecurityEvent("read-audit", detail=detail), first=True))
 
 
 async def read_audit_log(store: Store, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:

@@ -16,7 +16,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import ShownRow, VisibleVersion
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
-from fhir_server.store import Transaction
+from fhir_server.store import LogEntry, Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
@@ -36,6 +36,7 @@ class Request(msgspec.Struct):
     ``headers``  by lower-case name
     ``now``      when the request arrived, in microseconds since 1970 UTC
     ``address``  the IP address it came from, or ""
+    ``id``       the id that the answer bears (:mod:`fhir_server.request_ids`), or ""
     """
 
     method: str
@@ -45,6 +46,7 @@ class Request(msgspec.Struct):
     body: bytes
     now: int
     address: str = ""
+    id: str = ""
 
     def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""
@@ -94,6 +96,13 @@ class LabelChange(NamedTuple):
     items: tuple[str, ...]
 
 
+class RecordedWrite(NamedTuple):
+    """The HTTP status in the line that was stored with a write; ``pending``: its entry, if the line is still to be appended."""
+
+    status: int
+    pending: LogEntry | None = None
+
+
 @dataclass(slots=True)
 class AuditContext:
     """What the audit log records about a request and only its handler knows.  Handlers fill it in.
@@ -103,8 +112,8 @@ class AuditContext:
     ``entries``      the entries of a batch or transaction
     ``labels``       what a change of labels asked for
     ``shown``        the patients, type and id of each row that the caller's View gave out
-    ``with_write``   adds the request's line, with its HTTP status, to the transaction of its write; returns whether it did
-    ``recorded``     the status in a line that was stored with the write, or 0
+    ``with_write``   adds the request's line, with its HTTP status, to the transaction of its write; None if it did not
+    ``recorded``     the line that was stored with the write, if one was
     """
 
     permissions: Permissions | None = None
@@ -112,8 +121,8 @@ class AuditContext:
     entries: list[AuditedEntry] = field(default_factory=list)
     labels: LabelChange | None = None
     shown: list[ShownRow] = field(default_factory=list)
-    with_write: Callable[[Transaction, int], bool] | None = None
-    recorded: int = 0
+    with_write: Callable[[Transaction, int], RecordedWrite | None] | None = None
+    recorded: RecordedWrite | None = None
 
 
 def media_type(header: str) -> str:

@@ -13,7 +13,7 @@ from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import AuditContext, Request, Response
+from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request, Response
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.writing.parser import Parser
@@ -75,12 +75,12 @@ class Service:
             if permissions is None:
                 permissions = await self.authenticate(request, audit)
 
-            async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, int]:
+            async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, RecordedWrite | None]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
                 writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=view.permissions.pending)
                 result = await job(WriteContext(view, tx, writer))
                 status = result.status if isinstance(result, Response) else 200  # of a transaction
-                return result, status if audit.with_write and audit.with_write(tx, status) else 0
+                return result, audit.with_write(tx, status) if audit.with_write else None
 
             try:
                 result, audit.recorded = await self.store.write(run)

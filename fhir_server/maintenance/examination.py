@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from fhir_server.audit.buffer_file import abandoned_buffers
 from fhir_server.audit.chain import ChainKeys
+from fhir_server.audit.pending_lines import read_pending
 from fhir_server.audit.verification import summary, verify_log_of
 from fhir_server.clock import instant_text
 from fhir_server.consent import policy as policies
@@ -194,7 +195,8 @@ async def _audit(store: Store, settings: Settings) -> Finding:
     if any(file.damaged for file in left):
         name = next(file.path.name for file in left if file.damaged)
         return Finding("audit", "problem", f"{name} has audit lines that this server did not write. Keep it as evidence.")
-    if waiting := sum(len(file.entries) for file in left):
+    pending = len([line async for line in read_pending(store, ChainKeys.of(settings))])
+    if waiting := pending + sum(len(file.entries) for file in left):
         return Finding("audit", "note", f"{waiting} lines of a server that was killed are stored at the next start; {summary(result)}")
     return Finding("audit", "ok", summary(result))
 

@@ -12,7 +12,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fhir_server.observability.request_ids import request_id, trace_ids
+from fhir_server.request_ids import request_id, trace_ids
 from fhir_server.store import explain_failure
 
 ACCESS: Final = "fhir_server.access"

@@ -11,7 +11,7 @@ from fhir_server.observability.health import Health
 from fhir_server.observability.interactions import METHODS, interaction_name
 from fhir_server.observability.logs import ACCESS
 from fhir_server.observability.metrics import CONTENT_TYPE, Metrics, is_bearer
-from fhir_server.observability.request_ids import HEADER, take_id
+from fhir_server.request_ids import HEADER, take_id
 from fhir_server.web.security_headers import Headers, with_security_headers
 
 Scope = MutableMapping[str, Any]

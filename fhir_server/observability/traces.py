@@ -25,8 +25,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_span_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fhir_server.observability.interactions import METHODS, interaction_name, route_of, type_in
-from fhir_server.observability.request_ids import trace_ids
 from fhir_server.observability.store_time import StoreTime, store_time
+from fhir_server.request_ids import trace_ids
 
 _STOP_SECONDS: Final = 3.0  # for the last spans, when the server stops; a collector that is away must not hold it up
 _PROPAGATOR: Final = TraceContextTextMapPropagator()

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store.logs import LinkEntries, LogEntry, PurgedLine, unlinked
+from fhir_server.store.logs import LinkEntries, LogEntry, PendingRecord, PurgedLine, unlinked
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
 from fhir_server.store.version_history import VersionStamp
 
@@ -186,10 +186,11 @@ class Transaction(Snapshot, Protocol):
     async def intern_class(self, key: str) -> int:
         """Return the id of the visibility class with this key; a new class gets the next id."""
 
-    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
-        """Append an entry to a log when this transaction commits, so that both are stored or neither is.
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries, record: PendingRecord) -> LogEntry | None:
+        """Store an entry of a log when this transaction commits, so that both are stored or neither is.
 
-        Returns False if the store cannot do that.  Then nothing was appended.
+        Returns None if the transaction appends it.  Else it returns the entry for :meth:`Store.append_log` after the commit: with
+        the id of a pending record that the transaction stores meanwhile, or without one if there is no write to store it with.
         """
 
     async def advance_epoch(self, patient: str | None) -> None:
@@ -280,6 +281,9 @@ class Store(Protocol):
     async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
         """Append entries to the log of this name, in order.  They are durable when this returns.
 
+        Pending records of entries are removed in the same transaction.  An entry whose record is gone was appended before, and is
+        left out: so each is appended once, whoever does it.
+
         Raises what ``link`` raises, and Problem ``busy`` if nothing can be written now; then nothing was appended.
         """
 
@@ -288,6 +292,12 @@ class Store(Protocol):
 
         Raises Problem ``conflict``, and changes nothing, if the log's first lines are others; also what ``append_log`` raises.
         """
+
+    async def pending_entries(self, log: str, after: str = "", limit: int = 1000) -> tuple[tuple[str, bytes], ...]:
+        """Return (id, content) of at most ``limit`` pending records of a log, ordered by id, starting after ``after``."""
+
+    async def discard_pending(self, log: str, ids: Collection[str]) -> None:
+        """Remove pending records, whose entries are not appended."""
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         """Return at most ``limit`` lines of a log with their numbers, which increase, starting after number ``after``."""

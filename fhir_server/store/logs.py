@@ -15,10 +15,19 @@ AUDIT_LOG: Final = "audit"
 
 
 class LogEntry(NamedTuple):
-    """What a line is made from.  ``keys``: texts by which the line can be found (:meth:`Snapshot.log_lines_unfiltered`)."""
+    """What a line is made from.
+
+    ``keys``     texts by which the line can be found (:meth:`Snapshot.log_lines_unfiltered`)
+    ``pending``  the id of the record that holds the entry until its line is stored (:meth:`Transaction.log_at_commit`); "": there is none
+    """
 
     text: bytes
     keys: tuple[str, ...] = ()
+    pending: str = ""
+
+
+PendingRecord = Callable[[str], bytes]
+"""From the id of a pending record to its content, from which the log's owner can make the entry again."""
 
 
 class PurgedLine(NamedTuple):

@@ -31,7 +31,7 @@ from fhir_server.store import (
     VersionStamp,
     row_order,
 )
-from fhir_server.store.logs import HEAD, NOT_FIRST, PurgedLine, unlinked
+from fhir_server.store.logs import HEAD, NOT_FIRST, PendingRecord, PurgedLine, unlinked
 from fhir_server.store.memory_key_values import MemoryKeyValues
 from fhir_server.store.version_history import HORIZON, encode_history
 from fhir_server.store.version_purge import StoredVersion, choose
@@ -312,9 +312,8 @@ class _Transaction:
     async def intern_class(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))
 
-    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries, record: PendingRecord | None = None) -> None:
         self._state.append(log, [entry], link)
-        return True
 
     async def advance_epoch(self, patient: str | None) -> None:
         self._state.advance_epoch(patient)
@@ -356,6 +355,12 @@ class MemoryStore:
             raise Problem("conflict", NOT_FIRST)
         self.state.append(log, [entry], link)
         del self.state.logs[log][: len(purged)]
+
+    async def pending_entries(self, log: str, after: str = "", limit: int = 1000) -> tuple[tuple[str, bytes], ...]:
+        return ()  # a transaction appends its entries itself
+
+    async def discard_pending(self, log: str, ids: Collection[str]) -> None:
+        """Do nothing: there are none."""
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         return tuple([(number, line) for number, _, line in self.state.logs.get(log, []) if number > after][:limit])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import threading
 from collections import Counter
@@ -17,7 +18,10 @@ import pytest
 from fhir_server.audit import LOG_NAME, AuditLog, buffer_file, line_queue
 from fhir_server.audit.buffer_file import BufferFile, buffer_files, read_buffer
 from fhir_server.audit.chain import ChainKeys
+from fhir_server.audit.entries import security_entry
+from fhir_server.audit.purge import plan, purge
 from fhir_server.audit.verification import verify
+from fhir_server.clock import SECOND
 from fhir_server.errors import Problem
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import LogEntry
@@ -42,7 +46,8 @@ class Server:
         """The names of all lines of the log, in order, after a check of its chain."""
         verified = await verify(self.store, KEYS)
         assert verified.findings == []
-        return [json.loads(line)["event"]["agent"][0]["altId"] for _, line in await self.store.read_log(LOG_NAME)]
+        agents = [json.loads(line)["event"]["agent"][0] for _, line in await self.store.read_log(LOG_NAME)]
+        return [agent["altId"] for agent in agents if "altId" in agent]
 
     async def stop(self) -> None:
         await self.log.close()
@@ -243,6 +248,62 @@ def test_lines_that_the_log_has_are_not_stored_again(path: Path) -> None:
     for file in buffer_files(left):
         shutil.copy(file, path.parent)
     assert names_after_start(path) == ["before", "b", "a", "b", "b"]
+
+
+def purge_until(path: Path, second: int) -> None:
+    """Purge what was recorded before this second, as a process that does not know the file of the killed server."""
+
+    async def run() -> None:
+        store = SqliteStore(path)
+        log = AuditLog(store, KEYS)
+        await log.prepare()
+        found = await plan(store, log, second * SECOND, [])
+        assert found.lines
+        await purge(store, log, found, SecurityEvent("purge-audit"), lambda: 1000 * SECOND)
+        await store.close()
+
+    asyncio.run(run())
+
+
+def left_after_its_lines_were_stored(path: Path) -> None:
+    """Leave the file of a server that was killed after it had stored the lines a and b, and before it emptied the file."""
+    left = killed_while_writing(path, ["a", "b"], ["before"])
+    for file in buffer_files(left):
+        shutil.copy(file, path.parent)
+
+
+def test_purged_lines_are_not_brought_back_by_a_file_that_was_left(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left_after_its_lines_were_stored(path)
+    purge_until(path, 1)  # lines of the test are recorded at second 0
+    assert names_after_start(path) == []
+    assert "2 audit lines of a killed server are from before the last purge" in caplog.text
+
+
+def test_lines_of_a_file_from_after_the_purge_are_stored(path: Path) -> None:
+    async def write(second: int) -> None:
+        server = Server(path)
+        await server.log.record_event(SecurityEvent("sign-in", username=f"at {second}"), second * SECOND)
+        await server.stop()
+
+    asyncio.run(write(0))
+    left = BufferFile(path, KEYS)
+    for second in (1, 30):
+        entry = security_entry(SecurityEvent("sign-in", username=f"left {second}"), second * SECOND, "")
+        left.add([entry], 0)
+    os.close(left._file or 0)  # its server is killed
+    purge_until(path, 20)
+    assert names_after_start(path) == ["left 30"]
+
+
+def test_a_purge_of_earlier_lines_drops_none_of_a_file(path: Path) -> None:
+    left = killed_while_writing(path, ["a", "b"], ["before", "second"])
+    keep = {file.name: file.read_bytes() for file in buffer_files(left)}
+    for file in buffer_files(left):
+        file.unlink()
+    purge_until(left, 1)  # the last line that it removes is the one before those of the file
+    for name, text in keep.items():
+        (left.parent / name).write_bytes(text)
+    assert names_after_start(left) == ["a", "b"]
 
 
 def test_a_file_of_a_running_server_is_left_alone(path: Path) -> None:

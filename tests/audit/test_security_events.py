@@ -49,7 +49,7 @@ class Journaled(Whole):
                 event["subtype"][0].get("display", event["subtype"][0]["code"]),
                 event["outcome"],
                 tuple(agent["altId"] for agent in event["agent"] if "altId" in agent),
-                tuple(one["what"]["reference"] for one in event.get("entity", []) if "what" in one),
+                tuple(one["what"]["reference"] for one in event.get("entity", []) if "reference" in one.get("what", {})),
             )
             for event in self.events()
         ]

@@ -140,8 +140,8 @@ class _NoAuditLog:
     tests/audit/test_audit_event_search.py compares what callers see of the audit log.
     """
 
-    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], bool]:
-        return lambda transaction, status: False
+    def with_write(self, request: Request, context: AuditContext) -> Callable[[Transaction, int], None]:
+        return lambda transaction, status: None
 
     async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
         pass

@@ -23,7 +23,7 @@ from fhir_server.observability.interactions import interaction_name
 from fhir_server.observability.logs import configure_logs
 from fhir_server.observability.metrics import FOLDER, Metrics
 from fhir_server.observability.middleware import Observed
-from fhir_server.observability.request_ids import request_id, take_id
+from fhir_server.request_ids import request_id, take_id
 from fhir_server.settings import Settings
 from fhir_server.store import open_store
 from tests.waiting import HANG

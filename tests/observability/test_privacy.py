@@ -153,7 +153,7 @@ def test_planted_leak_in_the_log_or_a_span_is_found(
     if fault == "path":
         monkeypatch.setattr(middleware, "interaction_name", lambda method, path: path)
     elif fault == "request id":
-        monkeypatch.setattr("fhir_server.observability.request_ids._WELL_FORMED", __import__("re").compile(b".*"))
+        monkeypatch.setattr("fhir_server.request_ids._WELL_FORMED", __import__("re").compile(b".*"))
     elif fault == "message":
         monkeypatch.setattr("fhir_server.observability.logs._fixed_message", lambda store, error: str(error))
     elif fault == "route":

@@ -7,7 +7,7 @@ URL ``mongodb://host[,host...]/database?options`` or ``mongodb+srv://...``, of a
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -65,6 +65,12 @@ class MongoStore:
 
     async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
         await self._logs.purge(log, purged, entry, link)
+
+    async def pending_entries(self, log: str, after: str = "", limit: int = 1000) -> tuple[tuple[str, bytes], ...]:
+        return await self._logs.pending(log, after, limit)
+
+    async def discard_pending(self, log: str, ids: Collection[str]) -> None:
+        await self._logs.discard(log, ids)
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         return await self._logs.read(log, after, limit)

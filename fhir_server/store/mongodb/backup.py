@@ -1,7 +1,8 @@
 """Backs up a MongoDB database into one file: all collections as they were at one instant, read in one snapshot session.
 
 The file is gzip.  In it: a line of JSON with the schema; for each collection a line of JSON with its name and then its
-documents as BSON, ended by four zero bytes; a line of JSON with the numbers of documents.  Lock documents are not in it.
+documents as BSON, ended by four zero bytes; a line of JSON with the numbers of documents.  Of the locks, only pending log entries
+are in it.
 
 MongoDB keeps snapshots for ``minSnapshotHistoryWindowInSeconds`` (default 300): a backup that takes longer is refused.
 """
@@ -23,10 +24,13 @@ from pymongo.errors import PyMongoError
 from fhir_server.store.backup import Progress
 from fhir_server.store.mongodb import MongoStore, connect
 from fhir_server.store.mongodb.failures import is_transient, operator_error
+from fhir_server.store.mongodb.logs import PENDING
 from fhir_server.store.mongodb.schema import COPY_STATE, INDEXES, SCHEMA, SCHEMA_NUMBER
 
 _FORMAT: Final = "fhir-server mongodb backup 1"
-_COLLECTIONS: Final = tuple(name for name in INDEXES if name != "locks")
+_COLLECTIONS: Final = tuple(INDEXES)
+_PARTS: Final[dict[str, dict[str, Any]]] = {"locks": PENDING}  # of which a part is backed up
+_GROWING: Final = frozenset({"counters", "locks"})  # preparing the database adds documents to them
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
 _BATCH: Final = 500
 _SOURCE: Final = "backup"  # of a copy that is not complete
@@ -38,7 +42,7 @@ async def write_backup(store: MongoStore, path: Path, progress: Progress) -> dic
     connection = store.connection
     await connection.ensure_ready()
     counts: dict[str, int] = {}
-    total = sum([await connection.database[name].estimated_document_count() for name in _COLLECTIONS])
+    total = sum([await connection.database[name].estimated_document_count() for name in _COLLECTIONS if name not in _PARTS])
     try:
         primary = await connection.confirm_primary()
         async with connection.client.start_session(snapshot=True) as session:
@@ -50,7 +54,7 @@ async def write_backup(store: MongoStore, path: Path, progress: Progress) -> dic
                     counts[name] = 0
                     _write_line(packed, {"collection": name})
                     collection = connection.database[name].with_options(codec_options=_RAW)
-                    async for document in collection.find({}, session=session, batch_size=_BATCH):
+                    async for document in collection.find(_PARTS.get(name, {}), session=session, batch_size=_BATCH):
                         packed.write(document.raw)
                         counts[name] += 1
                         if counts[name] % _BATCH == 0:
@@ -93,8 +97,8 @@ async def restore_backup(path: Path, url: str) -> dict[str, int]:
                     await collection.insert_many(batch, ordered=False)
         for name, count in counts.items():
             found = await connection.database[name].count_documents({})
-            # preparing the database may have added counters, and MongoDB may have removed expired secrets again
-            if (found < count or (found > count and name != "counters")) and name != "secrets":
+            # MongoDB may have removed expired secrets again
+            if (found < count or (found > count and name not in _GROWING)) and name != "secrets":
                 raise ValueError(f"The collection {name} has {found} documents, the backup {count}.")
         await connection.counters.delete_one({"_id": COPY_STATE})
     except PyMongoError as error:

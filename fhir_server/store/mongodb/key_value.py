@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from pymongo.errors import DuplicateKeyError
 
 from fhir_server.store import KeyValueRecord, LinkEntries, LogEntry, system_now
 from fhir_server.store.logs import PurgedLine
+from fhir_server.store.mongodb import logs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import busy_if_transient
 from fhir_server.store.mongodb.retry import TransactionRunner
@@ -141,7 +142,38 @@ class MongoLogs:
             return
         await self._connection.ensure_ready()
         async with self._append_lock:
-            await self._runner.run(lambda transaction: transaction.append_log(log, appended, link))
+            while appended:
+                try:
+                    await self._append(log, appended, link)
+                except logs.AppendedBeforeError:
+                    appended = await self._unappended(log, appended)
+                else:
+                    break
+
+    async def _append(self, log: str, entries: list[LogEntry], link: LinkEntries) -> None:
+        await self._runner.run(lambda transaction: transaction.append_log(log, entries, link))
+
+    async def _unappended(self, log: str, entries: list[LogEntry]) -> list[LogEntry]:
+        """These entries without those that were pending and are not any longer."""
+        ids = [logs.pending_id(log, entry.pending) for entry in entries if entry.pending]
+        async with busy_if_transient():
+            await self._connection.confirm_primary()
+            left = {document["_id"] async for document in self._connection.locks.find({"_id": {"$in": ids}}, {"_id": 1})}
+        return [entry for entry in entries if not entry.pending or logs.pending_id(log, entry.pending) in left]
+
+    async def pending(self, log: str, after: str, limit: int) -> tuple[tuple[str, bytes], ...]:
+        await self._connection.ensure_ready()
+        first, start = logs.pending_id(log, after), len(logs.pending_id(log, ""))
+        those = {"_id": {"$gt": first, "$lt": logs.pending_id(log, "~")}}  # ids are hexadecimal
+        async with busy_if_transient():
+            await self._connection.confirm_primary()
+            found: Any = self._connection.locks.find(those, sort={"_id": 1}, limit=limit)
+            return tuple([(document["_id"][start:], document["entry"]) async for document in found])
+
+    async def discard(self, log: str, ids: Collection[str]) -> None:
+        if ids:
+            async with busy_if_transient():
+                await self._connection.locks.bulk_write(logs.removals(log, ids))
 
     async def purge(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
         await self._connection.ensure_ready()

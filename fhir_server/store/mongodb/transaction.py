@@ -21,7 +21,7 @@ from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
-from fhir_server.store.logs import PurgedLine
+from fhir_server.store.logs import PendingRecord, PurgedLine
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb import logs, purging, records, relations
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
@@ -50,6 +50,7 @@ class MongoTransaction(MongoSnapshot):
         self._resources: list[Any] = []
         self._history: list[Any] = []
         self._increments: dict[str, int] = {}
+        self._pending: dict[str, bytes] = {}
         self._read: set[str] = set()
         self._changed: set[str] = set()
         self._claimed: set[str] = set()
@@ -67,13 +68,14 @@ class MongoTransaction(MongoSnapshot):
         At the end of a long transaction some slot has usually been written by another one since it began, so it would never succeed.
         """
         self._claimed_first = frozenset(names)
-        slots = [f"{name}:{slot}" for name in sorted(self._claimed_first) for slot in range(SLOTS)]
-        if slots:
-            await self._write_locks(slots)
+        await self._write_locks([f"{name}:{slot}" for name in sorted(self._claimed_first) for slot in range(SLOTS)])
 
     async def _write_locks(self, ids: Iterable[str]) -> None:
+        """Write these lock documents, and pending entries of logs with them: one command."""
         writes = [UpdateOne({"_id": id}, {"$inc": {"value": 1}}, upsert=True) for id in ids]
-        await self._connection.locks.bulk_write(writes, session=self._session, ordered=False)
+        writes += [UpdateOne({"_id": id}, {"$set": {"entry": content}}, upsert=True) for id, content in self._pending.items()]
+        if writes:
+            await self._connection.locks.bulk_write(writes, session=self._session, ordered=False)
 
     async def prefetch(self, names: Iterable[str]) -> None:
         await self._cache.prefetch(names)
@@ -341,14 +343,16 @@ class MongoTransaction(MongoSnapshot):
         """See :func:`fhir_server.store.mongodb.records.exchange`."""
         return await records.exchange(self._connection, self._session, id, now, stored)
 
-    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
-        return False  # concurrent transactions would conflict at the head of the log
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries, record: PendingRecord) -> LogEntry | None:
+        if not self._written and not self._increments:
+            return entry
+        id = logs.new_pending_id()  # appending it here would make concurrent transactions conflict at the head of the log
+        self._pending[logs.pending_id(log, id)] = record(id)
+        return entry._replace(pending=id)
 
     async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> int:
         """See :func:`fhir_server.store.mongodb.logs.append`."""
-        first = await logs.append(self._connection, self._session, log, entries, link)
-        self._increments[logs.counter(log)] = len(entries)
-        return first
+        return await logs.append(self._connection, self._session, log, entries, link)
 
     async def purge_log(self, log: str, purged: Sequence[PurgedLine], end: int) -> None:
         """See :func:`fhir_server.store.mongodb.logs.purge`."""
@@ -371,8 +375,7 @@ class MongoTransaction(MongoSnapshot):
         increments = [UpdateOne({"_id": name}, {"$inc": {"value": by}}, upsert=True) for name, by in self._increments.items()]
         if increments:
             await self._connection.counters.bulk_write(increments, session=self._session)
-        if locks := self._locks():
-            await self._write_locks(sorted(locks))
+        await self._write_locks(sorted(self._locks()))
 
     def _locks(self) -> set[str]:
         """Return the lock documents to write: all slots of locks for changed data, one slot of locks for data that was read."""

@@ -7,7 +7,7 @@ Writes go through :mod:`~fhir_server.store.sqlite.writer`.  Any number of proces
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -137,6 +137,12 @@ class SqliteStore:
             transaction.log_at_commit(log, entry, link)
 
         await self.run(job)
+
+    async def pending_entries(self, log: str, after: str = "", limit: int = 1000) -> tuple[tuple[str, bytes], ...]:
+        return ()  # a transaction appends its entries itself
+
+    async def discard_pending(self, log: str, ids: Collection[str]) -> None:
+        """Do nothing: there are none."""
 
     async def read_log(self, log: str, after: int = 0, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         sql = "SELECT n, line FROM journal WHERE journal = (SELECT n FROM name WHERE text = ?) AND n > ? ORDER BY n LIMIT ?"

@@ -12,6 +12,7 @@ import msgspec
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
+from fhir_server.store.logs import PendingRecord
 from fhir_server.store.sqlite import logs, purging, relations
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
@@ -298,9 +299,8 @@ class SqliteTransaction(SqliteSnapshot):
         self.logged = []
         self._began = self._sequence = int(self.connection.execute("SELECT value FROM counter WHERE name = 'sequence'").get)
 
-    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries) -> bool:
+    def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries, record: PendingRecord | None = None) -> None:
         self.logged.append((log, entry, link))
-        return True
 
     def commit(self) -> None:
         """Append what was logged, and commit the transaction, durably."""

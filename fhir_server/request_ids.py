@@ -1,4 +1,4 @@
-"""An id for each request: in the answer (``X-Request-Id``), and in every line of the log that the request causes.
+"""An id for each request: in the answer (``X-Request-Id``), and in every line of the log and of the audit log that the request causes.
 
 An id that the caller sends is kept if it is a UUID or 16 to 64 hexadecimal digits.  Any other is replaced, because it could hold a name
 or an id of a patient.  New ids are random: a counter would tell one caller how much others ask.
@@ -26,6 +26,11 @@ os.register_at_fork(after_in_child=_ids.clear)  # a forked process takes none of
 def _fill() -> None:
     text = os.urandom(16 * _MANY).hex()
     _ids.extend([text[start : start + 32] for start in range(0, len(text), 32)])
+
+
+def is_request_id(text: str) -> bool:
+    """Whether this is the id of a request: a UUID, or 16 to 64 hexadecimal digits."""
+    return text.isascii() and bool(_WELL_FORMED.fullmatch(text.encode()))
 
 
 def take_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
