@@ -170,7 +170,7 @@ class AuditLog:
             if not self._began or not self._durable:
                 return None
             entry = request_entry(request, context, status, self._policy)
-            pending = transaction.log_at_commit(LOG_NAME, entry, self._chain.link, lambda id: self.pending.seal(id, entry))
+            pending = transaction.log_at_commit(LOG_NAME, entry, self._chain.link, lambda: self.pending.seal(entry))
             if pending is None:
                 return RecordedWrite(status)
             if self._is_full(pending):
@@ -337,13 +337,15 @@ class AuditLog:
             await self.prepare()
         for _ in range(_ATTEMPTS):
             try:
-                await self._store.append_log(LOG_NAME, entries, (append or _Append(self._chain)).link)
+                left_out = await self._store.append_log(LOG_NAME, entries, (append or _Append(self._chain)).link)
             except NoBeginningError:  # another process wrote since this one read the lines
                 await self.prepare()
             else:
                 break
         else:
             raise ValueError(NO_HEAD)
+        if left_out:
+            await self._append(await self.pending.removed(left_out))
         await self._anchor()
 
     async def _anchor(self, *, at_once: bool = False) -> None:
