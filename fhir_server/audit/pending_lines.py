@@ -5,7 +5,7 @@ in the write's own transaction.  The process appends the line afterwards, in a t
 before, another process does so: each line is appended once.
 
 Each record has a MAC with the key of the audit log, over its id, so that nobody else can write one.  A record that was removed and is
-put back is recognized: the log has its line.
+put back is recognized: the log has its line.  A process appends the lines of its own writes also if their records were removed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -27,14 +28,14 @@ _log = logging.getLogger("fhir_server")
 _PAGE: Final = 500
 _GROUP: Final = 1000  # lines in one commit
 _LOOK_SECONDS: Final = 30
+_DIGITS: Final = 12  # of a number of a line at the beginning of an id
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """``after``: the log had a line of this number before; ``mac``: of the id and all other members with the key named ``key``."""
+    """``mac``: of the id and all other members with the key named ``key``."""
 
     mac: str
     key: str
-    after: int
     text: str
     keys: tuple[str, ...]
 
@@ -43,11 +44,10 @@ _records = msgspec.json.Decoder(_Record)
 
 
 class PendingLine(NamedTuple):
-    """A pending record: its entry (None: no known key fits), and ``after`` as in the record."""
+    """A pending record and its entry (None: no known key fits)."""
 
     id: str
     entry: LogEntry | None
-    after: int = 0
 
 
 class PendingLines:
@@ -59,10 +59,14 @@ class PendingLines:
         self._append = append
         self._known_number = 0  # of a line that the log has
 
-    def seal(self, id: str, entry: LogEntry) -> bytes:
-        """The content of the pending record of an entry."""
-        record = _Record("", self._keys.name, self._known_number, entry.text.decode(), entry.keys)
-        return msgspec.json.encode(msgspec.structs.replace(record, mac=_mac(self._keys, id, record)))
+    def seal(self, entry: LogEntry) -> tuple[str, bytes]:
+        """A new id and the content of the pending record of an entry.
+
+        The id begins with the number of a line that the log has, so that the line of the entry can only be after it.
+        """
+        id = f"{self._known_number:0{_DIGITS}x}{os.urandom(12).hex()}"
+        record = _Record("", self._keys.name, entry.text.decode(), entry.keys)
+        return id, msgspec.json.encode(msgspec.structs.replace(record, mac=_mac(self._keys, id, record)))
 
     async def append(self, among: Collection[str] | None = None) -> frozenset[str]:
         """Append the lines of writes whose processes have not done so: of pending records ``among`` these (None: all).
@@ -90,12 +94,19 @@ class PendingLines:
             except Exception:
                 _log.exception("Audit lines of killed processes could not be appended; the server will try again.")
 
+    async def removed(self, entries: Sequence[LogEntry]) -> list[LogEntry]:
+        """Those of these entries of this process that nobody has appended, though their records are gone.  They are not pending now."""
+        lost = await unstored(self._store, entries, _number_before(entries))
+        if lost:
+            _log.error("%d pending audit lines were removed by something else than this program. They are appended now.", len(lost))
+        return [entry._replace(pending="") for entry in lost]
+
     async def _unstored(self, lines: list[PendingLine]) -> list[LogEntry]:
         """The entries that the log does not have.  The other records, which somebody put back, are removed."""
         if not lines:
             return []
         entries = [line.entry for line in lines if line.entry is not None]
-        found = await unstored(self._store, entries, min(line.after for line in lines))
+        found = await unstored(self._store, entries, _number_before(entries))
         if repeated := {line.id for line in lines} - {entry.pending for entry in found}:
             repeated &= {line.id async for line in read_pending(self._store, self._keys)}  # the others were appended meanwhile
         if repeated:
@@ -121,9 +132,14 @@ def _read(keys: ChainKeys, id: str, content: bytes) -> PendingLine:
     mac = _mac(keys, id, record)
     if not mac or not hmac.compare_digest(mac, record.mac):
         return PendingLine(id, None)
-    return PendingLine(id, LogEntry(record.text.encode(), record.keys, id), record.after)
+    return PendingLine(id, LogEntry(record.text.encode(), record.keys, id))
+
+
+def _number_before(entries: Sequence[LogEntry]) -> int:
+    """The number of a line before all lines of these pending entries."""
+    return min(int(entry.pending[:_DIGITS], 16) for entry in entries)
 
 
 def _mac(keys: ChainKeys, id: str, record: _Record) -> str:
-    covered = msgspec.json.encode((id, record.after, record.text, record.keys))
+    covered = msgspec.json.encode((id, record.text, record.keys))
     return keys.mac(record.key, b"pending audit line\n" + covered) or ""

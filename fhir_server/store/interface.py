@@ -278,11 +278,11 @@ class Store(Protocol):
         but the transaction.  If it raises, none of its writes is stored.
         """
 
-    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> tuple[LogEntry, ...]:
         """Append entries to the log of this name, in order.  They are durable when this returns.
 
         Pending records of entries are removed in the same transaction.  An entry whose record is gone was appended before, and is
-        left out: so each is appended once, whoever does it.
+        left out: so each is appended once, whoever does it.  Returns those that were left out.
 
         Raises what ``link`` raises, and Problem ``busy`` if nothing can be written now; then nothing was appended.
         """

@@ -26,8 +26,8 @@ class LogEntry(NamedTuple):
     pending: str = ""
 
 
-PendingRecord = Callable[[str], bytes]
-"""From the id of a pending record to its content, from which the log's owner can make the entry again."""
+PendingRecord = Callable[[], tuple[str, bytes]]
+"""Makes a pending record: a new id of hexadecimal digits, and the content, from which the log's owner can make the entry again."""
 
 
 class PurgedLine(NamedTuple):

@@ -346,8 +346,9 @@ class MemoryStore:
         self.state = state
         return result
 
-    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> tuple[LogEntry, ...]:
         self.state.append(log, list(entries), link)
+        return ()
 
     async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
         first = self.state.logs.get(log, [])[: len(purged)]

@@ -149,19 +149,20 @@ def on_mongodb(scenario: Callable[[Served, Store], Any]) -> Any:
         served.close()
 
 
-async def write(store: Store, log: AuditLog, name: str, *, fails: bool = False) -> None:
-    """A write of a process that is killed after its commit; if it ``fails``, before it."""
+async def committed(store: Store, log: AuditLog, name: str, *, fails: bool = False) -> Any:
+    """A write of a process that is killed after its commit, unless it goes on with the result; if it ``fails``, before it."""
     request = Request("PUT", ("Basic", name), (), {}, b"", 5 * SECOND)
     add = log.with_write(request, AuditContext())
 
-    async def job(tx: Any) -> None:
+    async def job(tx: Any) -> Any:
         await tx.advance_epoch(None)
         done = add(tx, 201)
         assert done is not None and done.pending is not None
         if fails:
             raise ValueError("the job fails")
+        return done
 
-    await store.write(job)
+    return await store.write(job)
 
 
 async def names_in(store: Store) -> list[str]:
@@ -172,9 +173,9 @@ async def names_in(store: Store) -> list[str]:
 def test_write_that_is_rolled_back_leaves_no_line() -> None:
     async def scenario(served: Served, store: Store) -> None:
         with pytest.raises(ValueError, match="the job fails"):
-            await write(store, served.parts.auditor, "gone", fails=True)
+            await committed(store, served.parts.auditor, "gone", fails=True)
         assert await pending_ids(store) == []
-        await write(store, served.parts.auditor, "kept")
+        await committed(store, served.parts.auditor, "kept")
         assert len(await pending_ids(store)) == 1
 
     on_mongodb(scenario)
@@ -201,7 +202,7 @@ def test_refused_writes_have_one_line_with_their_own_status(url: str) -> None:
 def test_processes_that_start_together_append_each_line_once() -> None:
     async def scenario(served: Served, store: Store) -> None:
         for number in range(30):
-            await write(store, served.parts.auditor, f"w{number}")
+            await committed(store, served.parts.auditor, f"w{number}")
         await asyncio.gather(*(AuditLog(store, KEYS).prepare() for _ in range(3)))
         assert sorted(await names_in(store)) == sorted(f"w{number}" for number in range(30))
         assert await pending_ids(store) == []
@@ -216,18 +217,12 @@ def test_line_that_another_process_appended_meanwhile_is_left_out() -> None:
         log, taken = served.parts.auditor, list[LogEntry]()
         right = store.append_log
 
-        async def slow(log_name: str, entries: Any, link: Any) -> None:
+        async def slow(log_name: str, entries: Any, link: Any) -> Any:
             taken.extend(entries)
             await AuditLog(open_store(served.settings.store), KEYS).prepare()
-            await right(log_name, entries, link)
+            return await right(log_name, entries, link)
 
-        add = log.with_write(Request("PUT", ("Basic", "slow"), (), {}, b"", 5 * SECOND), AuditContext())
-
-        async def job(tx: Any) -> Any:
-            await tx.advance_epoch(None)
-            return add(tx, 201)
-
-        done = await store.write(job)
+        done = await committed(store, log, "slow")
         store.append_log = slow  # type: ignore[method-assign]
         log.append_recorded(done)
         await log.record_event(SecurityEvent("sign-in", username="reader"), 0)
@@ -239,9 +234,23 @@ def test_line_that_another_process_appended_meanwhile_is_left_out() -> None:
     on_mongodb(scenario)
 
 
+def test_line_whose_record_was_removed_is_appended_by_its_process(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(served: Served, store: Any) -> None:
+        log = served.parts.auditor
+        done = [await committed(store, log, name) for name in ("first", "removed", "last")]
+        await store.discard_pending(LOG_NAME, [done[1].pending.pending])
+        for one in done:
+            log.append_recorded(one)
+        await log.flush()
+        assert sorted(await names_in(store)) == ["first", "last", "removed"] and await pending_ids(store) == []
+
+    on_mongodb(scenario)
+    assert "1 pending audit lines were removed" in caplog.text
+
+
 def test_running_process_appends_what_it_sees_at_two_looks() -> None:
     async def scenario(served: Served, store: Store) -> None:
-        await write(store, served.parts.auditor, "w")
+        await committed(store, served.parts.auditor, "w")
         other = AuditLog(store, KEYS)
         other.pending = PendingLines(store, KEYS, other._append)
         seen = await other.pending.append(frozenset())
@@ -259,7 +268,7 @@ async def copied(store: Any, id: str) -> Any:
 @pytest.mark.parametrize("change", ["text", "id"])
 def test_pending_line_of_somebody_without_the_key_is_found(change: str, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(served: Served, store: Any) -> None:
-        await write(store, served.parts.auditor, "victim")
+        await committed(store, served.parts.auditor, "victim")
         (id,) = await pending_ids(store)
         document = await copied(store, id)
         if change == "text":
@@ -280,7 +289,7 @@ def test_pending_line_of_somebody_without_the_key_is_found(change: str, caplog: 
 
 def test_pending_line_that_is_put_back_is_not_appended_again(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(served: Served, store: Any) -> None:
-        await write(store, served.parts.auditor, "w")
+        await committed(store, served.parts.auditor, "w")
         document = await copied(store, (await pending_ids(store))[0])
         await AuditLog(store, KEYS).prepare()
         await store.connection.locks.insert_one(document)
@@ -303,7 +312,7 @@ def test_backup_made_before_the_append_has_the_line(tmp_path: Path) -> None:
     restored = emptied_url("restored")
 
     async def scenario(served: Served, store: Store) -> None:
-        await write(store, served.parts.auditor, "w")
+        await committed(store, served.parts.auditor, "w")
         await write_backup(served.settings.store, store, tmp_path / "copy", lambda done, total: None)
         with MongoClient[Any](restored) as client:
             client.drop_database(client.get_default_database())

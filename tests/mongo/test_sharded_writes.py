@@ -66,7 +66,7 @@ async def everything(store: MongoStore) -> None:
         await transaction.referrers_unfiltered("Encounter/e")
         await transaction.read_unfiltered("Encounter", "none")
         await transaction.permission_epoch("p1")
-        return transaction.log_at_commit("audit", LogEntry(b"0"), unlinked, str.encode)
+        return transaction.log_at_commit("audit", LogEntry(b"0"), unlinked, lambda: ("0a", b"x"))
 
     pending = await store.write(job)
     assert pending is not None and pending.pending

@@ -60,8 +60,8 @@ class MongoStore:
         await self.connection.ensure_ready()
         return await self._runner.run(job)
 
-    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
-        await self._logs.append(log, entries, link)
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> tuple[LogEntry, ...]:
+        return await self._logs.append(log, entries, link)
 
     async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
         await self._logs.purge(log, purged, entry, link)

@@ -136,30 +136,33 @@ class MongoLogs:
         self._runner = runner
         self._append_lock = asyncio.Lock()  # without it, appends of this process would conflict at the counter
 
-    async def append(self, log: str, entries: Iterable[LogEntry], link: LinkEntries) -> None:
-        appended = list(entries)
+    async def append(self, log: str, entries: Iterable[LogEntry], link: LinkEntries) -> tuple[LogEntry, ...]:
+        appended, left_out = list(entries), list[LogEntry]()
         if not appended:
-            return
+            return ()
         await self._connection.ensure_ready()
         async with self._append_lock:
             while appended:
                 try:
                     await self._append(log, appended, link)
                 except logs.AppendedBeforeError:
-                    appended = await self._unappended(log, appended)
+                    pending = await self._pending_among(log, appended)
+                    left_out += [entry for entry in appended if entry.pending and entry.pending not in pending]
+                    appended = [entry for entry in appended if not entry.pending or entry.pending in pending]
                 else:
                     break
+        return tuple(left_out)
 
     async def _append(self, log: str, entries: list[LogEntry], link: LinkEntries) -> None:
         await self._runner.run(lambda transaction: transaction.append_log(log, entries, link))
 
-    async def _unappended(self, log: str, entries: list[LogEntry]) -> list[LogEntry]:
-        """These entries without those that were pending and are not any longer."""
-        ids = [logs.pending_id(log, entry.pending) for entry in entries if entry.pending]
+    async def _pending_among(self, log: str, entries: list[LogEntry]) -> frozenset[str]:
+        """The ids of those pending records of these entries that are there."""
+        ids = {logs.pending_id(log, entry.pending): entry.pending for entry in entries if entry.pending}
         async with busy_if_transient():
             await self._connection.confirm_primary()
-            left = {document["_id"] async for document in self._connection.locks.find({"_id": {"$in": ids}}, {"_id": 1})}
-        return [entry for entry in entries if not entry.pending or logs.pending_id(log, entry.pending) in left]
+            found = self._connection.locks.find({"_id": {"$in": list(ids)}}, {"_id": 1})
+            return frozenset([ids[document["_id"]] async for document in found])
 
     async def pending(self, log: str, after: str, limit: int) -> tuple[tuple[str, bytes], ...]:
         await self._connection.ensure_ready()

@@ -6,7 +6,6 @@ in a document of its own among the locks, which it writes anyway (:func:`pending
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -29,11 +28,6 @@ class AppendedBeforeError(Exception):
 def counter(log: str) -> str:
     """The name of the counter that has the number of the last line."""
     return f"journal/{log}"
-
-
-def new_pending_id() -> str:
-    """A new id of a pending entry."""
-    return os.urandom(12).hex()
 
 
 def pending_id(log: str, id: str) -> str:

@@ -346,8 +346,8 @@ class MongoTransaction(MongoSnapshot):
     def log_at_commit(self, log: str, entry: LogEntry, link: LinkEntries, record: PendingRecord) -> LogEntry | None:
         if not self._written and not self._increments:
             return entry
-        id = logs.new_pending_id()  # appending it here would make concurrent transactions conflict at the head of the log
-        self._pending[logs.pending_id(log, id)] = record(id)
+        id, content = record()  # appending it here would make concurrent transactions conflict at the head of the log
+        self._pending[logs.pending_id(log, id)] = content
         return entry._replace(pending=id)
 
     async def append_log(self, log: str, entries: Sequence[LogEntry], link: LinkEntries) -> int:

@@ -122,7 +122,7 @@ class SqliteStore:
             raise RuntimeError("the store was opened for reading alone")
         return await self._writer.run(job)
 
-    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> None:
+    async def append_log(self, log: str, entries: Iterable[LogEntry], link: LinkEntries = unlinked) -> tuple[LogEntry, ...]:
         appended = list(entries)
 
         def job(transaction: SqliteTransaction) -> None:
@@ -130,6 +130,7 @@ class SqliteStore:
                 transaction.log_at_commit(log, entry, link)
 
         await self.run(job)
+        return ()
 
     async def purge_log(self, log: str, purged: Sequence[PurgedLine], entry: LogEntry, link: LinkEntries) -> None:
         def job(transaction: SqliteTransaction) -> None:
