@@ -181,6 +181,17 @@ def test_killed_relabeling_continues_in_the_next_process(tmp_path: Path, small: 
         again.close()
 
 
+def test_progress_counts_no_row_twice(small: None) -> None:
+    served = Served()
+    fill(served)
+    hide(served)
+    counts = [pending(served.parts.store, served)]
+    while step(served):
+        counts.append(pending(served.parts.store, served))
+    served.close()
+    assert ROWS <= max(counts) < 1.25 * ROWS and counts[-1] == 0
+
+
 @pytest.mark.parametrize("fault", ("mark", "closure", "epoch"))
 def test_faults_in_marks_are_found(small: None, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "mark":
