@@ -247,8 +247,8 @@ class MongoSnapshot:
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return epoch_from_counters({counter["_id"]: counter for counter in await self._counters(patient, {"value": 1})}, patient)
 
-    async def _counters(self, patient: str | None, fields: Mapping[str, Any]) -> list[Document]:
-        names = [SECURITY, CLASSES] if patient is None else [SECURITY, CLASSES, patient_counter(patient)]
+    async def _counters(self, patient: str | None, fields: Mapping[str, Any], *others: str) -> list[Document]:
+        names = [SECURITY, CLASSES, *others] if patient is None else [SECURITY, CLASSES, patient_counter(patient), *others]
         return await self._find_in(self._connection.counters, {"_id": {"$in": names}}, fields)
 
     async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
