@@ -102,6 +102,9 @@ class MongoTransaction(MongoSnapshot):
     async def prefetch(self, names: Iterable[str]) -> None:
         await self._cache.prefetch(names)
 
+    def expect_read(self, type: str, id: str, visibility: Visibility) -> None:
+        """Do nothing: rows of a transaction come from its cache."""
+
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         visible = await self._admitted_documents(await self._cache.current((docs.document_id(type, id),)), lambda _: visibility)
         return docs.decode_row(visible[0]) if visible else None
@@ -151,8 +154,9 @@ class MongoTransaction(MongoSnapshot):
         await self._flush()
         return await super().types_of_unfiltered(patients)
 
-    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[docs.Document]:
-        return [*await self._aggregate(one), *await self._aggregate(other)]  # MongoDB's transactions have no $unionWith
+    async def _aggregate_all(self, pipelines: list[list[dict[str, Any]]]) -> list[docs.Document]:
+        # MongoDB's transactions have no $unionWith
+        return [document for pipeline in pipelines for document in await self._aggregate(pipeline)]
 
     async def _sorted_ids(
         self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
