@@ -30,9 +30,13 @@ class Authenticator:
         self._resolver = resolver
         self._cache: OrderedDict[bytes, Permissions] = OrderedDict()
 
-    async def authenticate(self, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
+    async def authenticate(
+        self, snapshot: Snapshot, authorization: str | None, now: int, expected: tuple[str, str] | None = None
+    ) -> Permissions:
         """The permissions of the bearer of this ``Authorization`` header (RFC 6750) at ``now`` (microseconds).
 
+        ``expected``: (type, id) of the row that the request probably reads.  It is read ahead with cached permissions; if those are no
+        longer current, it is not used.
         Raises Problem ``unauthenticated`` if the token is missing, unknown, expired or revoked.
         """
         scheme, _, token = (authorization or "").partition(" ")
@@ -40,6 +44,8 @@ class Authenticator:
             raise Problem("unauthenticated", "An access token is needed.")
         key = sha256(token.encode()).digest()
         cached = self._cache.get(key)
+        if cached is not None and expected is not None:
+            snapshot.expect_read(*expected, cached.visibility(expected[0], now, "r"))
         if cached is not None and await _is_current(cached, snapshot, now):
             return cached
         principal = await tokens.resolve_principal(self._store, token, now)

@@ -18,7 +18,6 @@ from fhir_server.access.version_numbers import Sight
 from fhir_server.clock import instant_text
 from fhir_server.search.rows import Entry
 from fhir_server.store import Row, VersionDigest, VersionHistory
-from fhir_server.store.version_history import owners_digest
 
 _VERSION_META = re.compile(rb'"meta":\{"versionId":"[^"]*","lastUpdated":"[^"]*"')
 
@@ -35,9 +34,8 @@ def with_version_meta(body: bytes, version: int, updated: int) -> bytes:
 
 def version_digest(row: Row) -> VersionDigest:
     """The digest of one version."""
-    owners = owners_digest(row.patients)
     if row.interaction == "delete":
-        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, (), owners=owners)
+        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, ())
     rest, parts = _split(row)
     plain: dict[int, list[bytes]] = {}
     guarded: dict[tuple[tuple[int, ...], tuple[str, ...]], list[bytes]] = {}
@@ -48,7 +46,7 @@ def version_digest(row: Row) -> VersionDigest:
             plain.setdefault(part.class_id, []).append(part.text)
     digests = ((row.class_id, _digest([rest])), *((class_id, _digest(texts)) for class_id, texts in sorted(plain.items())))
     guarded_parts = tuple((_digest(texts), *condition) for condition, texts in sorted(guarded.items()))
-    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, guarded_parts, owners=owners)
+    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, guarded_parts)
 
 
 class _Part(NamedTuple):

@@ -50,7 +50,8 @@ def _read_route(
     code: str, method: str, shape: tuple[str, ...], read_handler: ReadHandler, body: BodyKind = "", admit: Admission | None = None
 ) -> Route:
     async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
-        return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service))
+        expected = (request.path[0], request.path[1]) if code == "read" else None
+        return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service), expected)
 
     return Route(code, method, shape, handle, read_handler, body=body, admit=admit)
 

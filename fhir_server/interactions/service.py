@@ -58,10 +58,15 @@ class Service:
         async with self.store.snapshot() as snapshot:
             return await self._permissions(snapshot, request, audit)
 
-    async def read_with_view(self, request: Request, audit: AuditContext, job: Callable[[View], Awaitable[T]]) -> T:
-        """Run ``job`` with the caller's View of one snapshot.  Raises Problem ``unauthenticated``."""
+    async def read_with_view(
+        self, request: Request, audit: AuditContext, job: Callable[[View], Awaitable[T]], expected: tuple[str, str] | None = None
+    ) -> T:
+        """Run ``job`` with the caller's View of one snapshot.  ``expected``: (type, id) of the row that it probably reads.
+
+        Raises Problem ``unauthenticated``.
+        """
         async with self.store.snapshot() as snapshot:
-            permissions = await self._permissions(snapshot, request, audit)
+            permissions = await self._permissions(snapshot, request, audit, expected)
             return await job(View(snapshot, permissions, request.now, audit.shown))
 
     async def write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
@@ -93,6 +98,9 @@ class Service:
         """The same caller's View after writes of the transaction, with permissions that include the changed data."""
         return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now, view.shown)
 
-    async def _permissions(self, snapshot: Snapshot, request: Request, audit: AuditContext) -> Permissions:
-        audit.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)
+    async def _permissions(
+        self, snapshot: Snapshot, request: Request, audit: AuditContext, expected: tuple[str, str] | None = None
+    ) -> Permissions:
+        authorization = request.headers.get("authorization")
+        audit.permissions = await self.authenticator.authenticate(snapshot, authorization, request.now, expected)
         return audit.permissions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from fhir_server.store.version_history import VersionDigest, VersionHistory, owners_digest
+from fhir_server.store.version_history import VersionDigest, VersionHistory
 from fhir_server.store.version_summary import following
 
 
@@ -24,14 +24,14 @@ class FormerDigest(msgspec.Struct, frozen=True, array_like=True):
     own_release_at: int = 0
 
 
-def converted(digests: Sequence[FormerDigest], patients: Mapping[int, Sequence[str]]) -> dict[int, VersionHistory]:
-    """The history of each version, by number, from the digests of all of them, oldest first, and the patients of each version."""
+def converted(digests: Sequence[FormerDigest]) -> dict[int, VersionHistory]:
+    """The history of each version, by number, from the digests of all of them, oldest first."""
     histories: dict[int, VersionHistory] = {}
     last: VersionHistory | None = None
     for former in digests:
         digest = VersionDigest(
             former.version, former.updated, former.class_id, former.release_at, former.digests, former.guarded_parts,
-            former.declassifies, former.own_release_at, owners_digest(patients.get(former.version, ())),
+            former.declassifies, former.own_release_at,
         )  # fmt: skip
         last = histories[former.version] = following(last, digest)
     return histories

@@ -33,6 +33,12 @@ class Snapshot(Protocol):
     ``_unfiltered`` looks past visibility: its result must not reach a caller unchecked.
     """
 
+    def expect_read(self, type: str, id: str, visibility: Visibility) -> None:
+        """Announce that this :meth:`read` probably follows :meth:`permission_epoch`, so that a store can do both with one query.
+
+        It changes no answer: a read with another visibility is a query of its own.
+        """
+
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         """Return the current version if it is visible, else None.  The same as ``find`` by id, but cheaper."""
 

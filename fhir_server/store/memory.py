@@ -118,6 +118,9 @@ class _Transaction:
     def _row(self, searchable: SearchableRow) -> Row:
         return self._state.history[searchable.type, searchable.id][-1].row
 
+    def expect_read(self, type: str, id: str, visibility: Visibility) -> None:
+        """Do nothing: a query costs no message here."""
+
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         versions = self._state.history.get((type, id))
         if not versions or versions[-1].is_deletion or not match.is_visible(visibility, _searchable(versions[-1])):

@@ -10,8 +10,6 @@ The store keeps these records with each version and does not interpret them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -29,7 +27,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
     ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller
     must see to see the part.  ``declassifies``: with this version, what earlier ones have lent to other rows is released.
-    ``own_release_at``: the release date that the version itself states, if any.  ``owners``: a digest of the patients.
+    ``own_release_at``: the release date that the version itself states, if any.
     """
 
     version: int
@@ -40,7 +38,6 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
     declassifies: bool = False
     own_release_at: int = 0
-    owners: int = 0
 
 
 class LatestVersion(msgspec.Struct, frozen=True, array_like=True):
@@ -86,7 +83,6 @@ class VersionSummary(msgspec.Struct, frozen=True, array_like=True):
     ``guarded``  when parts that other rows guard changed, by their condition
     ``lends``    the version from which on the row lends labels to others
     ``lent``     the (class, release, own release) of versions from then on, as far as they differ in what is lent
-    ``moved``    whether the row's patients changed
     """
 
     views: tuple[tuple[int, int], ...]
@@ -95,7 +91,6 @@ class VersionSummary(msgspec.Struct, frozen=True, array_like=True):
     guarded: tuple[tuple[Condition, int], ...] = ()
     lends: int = 1
     lent: tuple[tuple[int, int, int], ...] = ()
-    moved: bool = False
 
 
 class VersionHistory(msgspec.Struct, frozen=True, array_like=True):
@@ -117,11 +112,6 @@ class VersionStamp(msgspec.Struct, frozen=True):
     def history(self) -> VersionHistory | None:
         """The version's history, decoded."""
         return decode_history(self.encoded) if self.encoded is not None else None
-
-
-def owners_digest(patients: Iterable[str]) -> int:
-    """The member ``owners`` of the digest of a version of these patients."""
-    return int.from_bytes(blake2b("\0".join(patients).encode(), digest_size=4).digest(), "big")
 
 
 encode_history = msgspec.msgpack.Encoder().encode

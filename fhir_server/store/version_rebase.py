@@ -46,7 +46,6 @@ class _Rebase:
             tuple(guarded.items()),
             earlier.lends,
             tuple(dict.fromkeys([*earlier.lent, *lent])),
-            earlier.moved,
         )
 
     def _class(self, class_id: int) -> int:

@@ -43,7 +43,6 @@ def _extended(earlier: VersionSummary | None, new: VersionDigest) -> VersionSumm
         tuple(changes.values()),
         tuple(changes_of_guarded_parts(earlier, new, latest).items()),
         *_lent(earlier.lends, earlier.lent, new),
-        earlier.moved or before.digest.owners != new.owners,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple
@@ -169,11 +170,13 @@ async def _end(tx: Transaction, mark: str) -> None:
 
 async def count_pending(store: Store) -> int:
     """How many rows are hidden until they are labeled again: 0 if none, otherwise about how many are still to be done."""
-    works = [(key, msgspec.json.decode(value, type=Work)) for key, value in await store.key_values.list_all(QUEUE, 0)]
     marks = [msgspec.json.decode(value, type=Mark) for _, value in await store.key_values.list_all(MARKS, 0)]
-    unlisted = {key.partition("/")[0] for key, work in works if work.dependents_of}
-    listed = sum(len(work.rows) for _, work in works)
-    return max(listed + sum(mark.rows for mark in marks if mark.id in unlisted), bool(marks))
+    works = [(key.partition("/")[0], msgspec.json.decode(value, type=Work)) for key, value in await store.key_values.list_all(QUEUE, 0)]
+    unlisted = {mark for mark, work in works if work.dependents_of}  # some of their rows are not in the queue yet
+    listed = Counter[str]()
+    for id, work in works:
+        listed[id] += len(work.rows)
+    return max(sum(max(listed[mark.id], mark.rows) if mark.id in unlisted else listed[mark.id] for mark in marks), bool(marks))
 
 
 def _portions(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -22,7 +22,11 @@ from fhir_server.writing.pending_relabeling import Backlog, taken_through
 from fhir_server.writing.row_labeling import RowLabeler
 
 MAX_ROWS: Final = 500
-"""How many rows that inherit labels a transaction labels again; if there are more, they are hidden and have their turn later."""
+"""How many rows that inherit labels a transaction labels again; if there are more, they are hidden and have their turn later.
+
+A row counts as several if it has many versions, because all of them are labeled.
+"""
+_VERSIONS: Final = 2  # of one row; to label them costs about as much as another row
 
 
 class Propagation:
@@ -97,7 +101,7 @@ class Propagation:
             if self._room <= 0:
                 await self._leave([row], (), f"{type}/{id}")
                 continue
-            self._room -= 1
+            self._room -= _rows_worth(row)
             if await self.relabel(row):
                 await self.relabel_dependents(f"{type}/{id}")
 
@@ -124,8 +128,8 @@ class Propagation:
         waiting = list(rows)
         unfinished: list[str] = []
         while waiting and self._room > 0:
-            self._room -= 1
             row = waiting.pop()
+            self._room -= _rows_worth(row)
             name = f"{row.type}/{row.id}"
             # A specimen lends less than it is labeled with, so what it lends may have changed even if its labels have not.
             if (await self.relabel(row) or catalog()[row.type].inherits_from_referrers) and name not in done:
@@ -153,25 +157,34 @@ class Propagation:
         for mark in marks.values():
             await self._backlog.add(mark.change, mark.source, {name: row.patients}, (), mark.keeps_labels)
 
-    async def relabel_portion(self, names: Sequence[str]) -> list[str]:
-        """Label these rows again.  Return the rows that inherit from those that changed, which are to be labeled again after them."""
+    async def relabel_portion(self, names: Sequence[str]) -> tuple[list[str], Sequence[str]]:
+        """Label these rows again.
+
+        Return the rows that inherit from those that changed, which are to be labeled again after them, and those of ``names`` that
+        are left because the rows before them have many versions.
+        """
         await self._tx.prefetch(names)
         changed: list[str] = []
-        for name in names:
+        left: Sequence[str] = ()
+        for number, name in enumerate(names):
+            if self._room <= 0:
+                left = names[number:]
+                break
             row = await self._tx.read_unfiltered(*name.split("/"))
+            self._room -= _rows_worth(row) if row is not None else 0
             if row is not None and (await self.relabel(row) or catalog()[row.type].inherits_from_referrers):
                 changed.append(name)
         dependents = {f"{row.type}/{row.id}" for name in changed for row in await self._take_named(name)}
         lending = [name for name in changed if self._labeler.propagates_labels(name.partition("/")[0])]
         if lending:
             dependents |= (await self._tx.referrer_names_unfiltered(lending)).keys()
-        return sorted(dependents)
+        return sorted(dependents), left
 
     async def _dependents(self, name: str) -> list[Row] | None:
         """The rows that inherit directly from the row ``Type/id``, as they are now; None if they are too many for this transaction."""
         if not self._labeler.propagates_labels(name.partition("/")[0]):
             return []
-        found = await self._tx.referrers_unfiltered(name, limit=self._room + 1)
+        found = await self._tx.referrers_unfiltered(name, limit=max(self._room, 0) + 1)
         if len(found) > self._room:
             return None
         return [*found, *await self._take_named(name)]
@@ -201,6 +214,11 @@ class Propagation:
         deletion = msgspec.structs.replace(version, patients=ended.patients, class_id=ended.class_id, release_at=ended.release_at)
         deletion = msgspec.structs.replace(deletion, history=version_summary.following(history, versions.version_digest(deletion)))
         return IndexedRow(deletion, previous.entries)
+
+
+def _rows_worth(row: Row) -> int:
+    """As how many rows of one version a row counts."""
+    return 1 + row.version // _VERSIONS
 
 
 def history_of(row: Row | None) -> VersionHistory | None:

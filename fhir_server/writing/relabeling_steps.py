@@ -32,7 +32,8 @@ async def relabel_next(store: Store, labeler: Labeler, base: str) -> bool:
             return False
         rows, backlog = RowLabeler(tx, labeler, base), Backlog(tx, labeler.propagates_labels)
         keeps_labels = taken.mark.keeps_labels or taken.generation > _GENERATIONS
-        heirs = await Propagation(tx, labeler, rows, backlog, keeps_labels).relabel_portion(taken.rows)
+        heirs, left = await Propagation(tx, labeler, rows, backlog, keeps_labels).relabel_portion(taken.rows)
+        await add_work(tx, taken.mark.id, left, generation=taken.generation)
         await add_work(tx, taken.mark.id, heirs, generation=taken.generation + 1)
         return True
 

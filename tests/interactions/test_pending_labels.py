@@ -14,6 +14,7 @@ from fhir_server.writing import pending_relabeling, propagation
 from fhir_server.writing.pending_relabeling import count_pending
 from fhir_server.writing.propagation import Propagation
 from fhir_server.writing.relabeling_steps import relabel_next
+from fhir_server.writing.row_labeling import RowLabeler
 from tests.interactions.test_lent_labels import ACT, DECLASSIFY, ORDER, REPORT, RESULT, TEEN, VISIT, service
 from tests.served import Answer, Served, store_url
 
@@ -179,6 +180,50 @@ def test_killed_relabeling_continues_in_the_next_process(tmp_path: Path, small: 
         assert finish(again) > 0 and pending(again.parts.store, again) == 0
         assert differences(without_page_links(answers(again, again.app_token("parent-a", "teen"))), before) == []
         again.close()
+
+
+def test_progress_counts_no_row_twice(small: None) -> None:
+    served = Served()
+    fill(served)
+    hide(served)
+    counts = [pending(served.parts.store, served)]
+    while step(served):
+        counts.append(pending(served.parts.store, served))
+    served.close()
+    assert ROWS <= max(counts) < 1.25 * ROWS and counts[-1] == 0
+
+
+def versions_of_longest_step(patch: pytest.MonkeyPatch) -> int:
+    """Hide a visit with rows of 24 versions.  Return how many versions a step labels again at most."""
+    served = Served()
+    put(served, "Encounter/long", **visit(False))
+    for n in range(6):
+        for text in range(24):
+            put(served, f"Observation/long-{n}", **RESULT, **E, valueString=str(text))
+    labeled: list[int] = [0]
+    right = RowLabeler.label
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        labeled[-1] += 1
+        return await right(*args, **more)
+
+    patch.setattr(RowLabeler, "label", counted)
+    hide(served)
+    labeled.append(0)
+    while step(served):
+        labeled.append(0)
+    assert pending(served.parts.store, served) == 0
+    assert served.get(served.app_token("parent-a", "teen"), "Observation?encounter=Encounter/long&_summary=count").json["total"] == 0
+    served.close()
+    assert sum(labeled) >= 6 * 24
+    return max(labeled)
+
+
+def test_step_is_bounded_by_versions_and_not_by_rows(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        assert versions_of_longest_step(patch) <= 24 + 1
+    monkeypatch.setattr(propagation, "_VERSIONS", 1000)
+    assert versions_of_longest_step(monkeypatch) >= 4 * 24
 
 
 @pytest.mark.parametrize("fault", ("mark", "closure", "epoch"))

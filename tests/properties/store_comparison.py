@@ -11,6 +11,7 @@ from typing import Any
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.rows import Position, SearchableRow
+from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, Row, Snapshot, Store
 from tests.properties.random_data import Chain, Chance
 from tests.store.stores import empty_store
@@ -106,7 +107,9 @@ async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], 
     wrong: list[str] = []
     if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: visibility) != {f"{type}/{id}" for id in right}:
         wrong.append(f"visible: {visibility}")
-    for row in rows[:3]:
+    for n, row in enumerate(rows[:3]):
+        snapshot.expect_read(type, row.id, visibility if n else Visibility.unrestricted(9, visibility.now))
+        await snapshot.permission_epoch(None)
         if (await snapshot.read(type, row.id, visibility) is not None) != (row.id in right):
             wrong.append(f"read {row.id}: {visibility}")
     after = Position(match.sort_values(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])

@@ -78,7 +78,7 @@ def random_history(random: Random, length: int) -> tuple[VersionDigest, ...]:
         made.append(
             VersionDigest(
                 version, updated, own, release, tuple(digests), _guarded_parts(random, own, variety),
-                random.random() < 0.1, release if random.random() < 0.5 else 0, random.randrange(2),
+                random.random() < 0.1, release if random.random() < 0.5 else 0,
             )
         )  # fmt: skip
     return tuple(made)

@@ -10,7 +10,6 @@ from fhir_server.access.version_numbers import Sight
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, Snapshot, Store, VersionDigest, VersionHistory
-from fhir_server.store.version_history import owners_digest
 from fhir_server.store.version_summary import following
 from tests.properties.version_oracle import random_history
 from tests.store.samples import OBS, clause, in_job, put, record, token, visibility
@@ -49,7 +48,7 @@ async def fill_histories(store: Store, lengths: tuple[int, ...] = (1, 2, 5, 12),
         for digest in random_history(random, random.choice(lengths)):
             patient = f"p{random.randrange(patients)}" if digest.digests else patient
             entries = (token("code", random.choice("xy"), class_id=digest.class_id),)
-            history = following(history, msgspec.structs.replace(digest, owners=owners_digest((patient,))))
+            history = following(history, digest)
             indexed = record(
                 f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at, entries=entries
             )

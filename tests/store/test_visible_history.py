@@ -62,7 +62,7 @@ def test_pages_and_versions_are_those_of_reading_all(run: RunScenario) -> None:
                         assert await visible_history_of(snapshot, id, caller).find(number) == expected.get(number)
         return compared
 
-    assert run(scenario) > 150
+    assert run(scenario) > 120
 
 
 async def _walked(snapshot: Snapshot, id: str, caller: Caller, limit: int, total: int) -> list[Row]:

@@ -36,6 +36,9 @@ ARRAYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "quantity": ("num", ("v", "s", "k", "u")),
 }
 
+FIRST_PATIENT: Final = "patients.0"
+"""The path of a row's first patient.  An index of it has one key for each row, unlike one of all patients, so it can answer alone."""
+
 # the members that decide about visibility, and those that a Row is decoded from; without ``resource`` and the entries
 VISIBILITY: Final = dict.fromkeys(("type", "id", "n", "at", "patients", "class", "release"), 1)
 ROW: Final = VISIBILITY | dict.fromkeys(("version", "updated", "interaction", "body", "more", "history"), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
@@ -17,12 +18,13 @@ from fhir_server.search.rows import STALE_LINK, Position, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
 from fhir_server.store.conditions import refers_to
+from fhir_server.store.mongodb import commands
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.prefetch import names_in_history
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
-from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, either
+from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, disjoint_counts, either
 from fhir_server.store.row_order import patient_number
 from fhir_server.store.version_history import HORIZON
 
@@ -51,6 +53,15 @@ async def _charged(query: Awaitable[T]) -> T:
             spending.charge(seconds)
 
 
+@dataclass(slots=True)
+class _ExpectedRead:
+    """A read that is expected, and what it found as soon as that is known."""
+
+    name: str
+    visibility: Visibility
+    found: list[Document] | None = None
+
+
 class MongoSnapshot:
     """See :class:`fhir_server.store.Snapshot`.
 
@@ -63,18 +74,19 @@ class MongoSnapshot:
         self._session = session
         self._primary = primary
         self._classes: tuple[str, ...] | None = None
+        self._expected: _ExpectedRead | None = None
 
     async def _find_in(self, collection: AsyncCollection[Document], query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
-        found = collection.find(query, fields, session=self._session, max_time_ms=_milliseconds(), **more)
-        return await self._check_primary(await _charged(found.to_list()))
+        found = commands.find(collection, self._session, query, fields, maxTimeMS=_milliseconds(), **more)
+        return await self._check_primary(await _charged(found))
 
     async def _find_current(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         return await self._find_in(self._connection.resources, query, fields, **more)
 
     async def _aggregate(self, pipeline: list[dict[str, Any]], collection: AsyncCollection[Document] | None = None) -> list[Document]:
         source = self._connection.resources if collection is None else collection
-        found = await _charged(source.aggregate(pipeline, session=self._session, maxTimeMS=_milliseconds(), allowDiskUse=True))
-        return await self._check_primary(await _charged(found.to_list()))
+        found = commands.aggregate(source, self._session, pipeline, maxTimeMS=_milliseconds(), allowDiskUse=True)
+        return await self._check_primary(await _charged(found))
 
     async def current_documents(self, query: Query, fields: Mapping[str, Any], **more: Any) -> list[Document]:
         """Documents of current versions, visible or not: for the modules of this package."""
@@ -95,9 +107,15 @@ class MongoSnapshot:
             self._primary = None
         return found
 
+    def expect_read(self, type: str, id: str, visibility: Visibility) -> None:
+        self._expected = _ExpectedRead(docs.document_id(type, id), visibility)
+
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
-        # the body of a hidden row is not fetched
-        found = await self._find_current({"_id": docs.document_id(type, id), **_may_admit(visibility)}, docs.ROW)
+        expected, name = self._expected, docs.document_id(type, id)
+        if expected is not None and expected.found is not None and (expected.name, expected.visibility) == (name, visibility):
+            found = expected.found
+        else:
+            found = await self._find_current(_may_be_read(name, visibility), docs.ROW)
         visible = await self._admitted_documents(found, lambda _: visibility)
         return docs.decode_row(visible[0]) if visible else None
 
@@ -175,11 +193,9 @@ class MongoSnapshot:
         return await self._find_current(query, docs.ROW, sort=row_order_keys(visibility), limit=limit)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        paths = access_paths(type, where, visibility)
-        if not paths:
-            return 0
-        found = await self._aggregate([{"$match": either(*[path.query for path in paths])}, {"$count": "n"}])
-        return int(found[0]["n"]) if found else 0
+        counts: list[list[dict[str, Any]]] = [[{"$match": query}, {"$count": "n"}] for query in disjoint_counts(type, where, visibility)]
+        found = await self._aggregate_all(counts) if counts else []
+        return sum([int(counted["n"]) for counted in found])
 
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         found: set[str] = set()
@@ -247,9 +263,17 @@ class MongoSnapshot:
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         return epoch_from_counters({counter["_id"]: counter for counter in await self._counters(patient, {"value": 1})}, patient)
 
-    async def _counters(self, patient: str | None, fields: Mapping[str, Any]) -> list[Document]:
-        names = [SECURITY, CLASSES] if patient is None else [SECURITY, CLASSES, patient_counter(patient)]
-        return await self._find_in(self._connection.counters, {"_id": {"$in": names}}, fields)
+    async def _counters(self, patient: str | None, fields: Mapping[str, Any], *others: str) -> list[Document]:
+        names = [SECURITY, CLASSES, *others] if patient is None else [SECURITY, CLASSES, patient_counter(patient), *others]
+        among: Query = {"_id": {"$in": names}}
+        expected = self._expected
+        if expected is None or expected.found is not None:
+            return await self._find_in(self._connection.counters, among, fields)
+        row = [{"$match": _may_be_read(expected.name, expected.visibility)}, {"$project": docs.ROW}]
+        with_row = {"$unionWith": {"coll": self._connection.resources.name, "pipeline": row}}
+        found = await self._aggregate([{"$match": among}, {"$project": fields}, with_row], self._connection.counters)
+        expected.found = [document for document in found if document["_id"] == expected.name]
+        return [document for document in found if document["_id"] != expected.name]
 
     async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
         if not patients:
@@ -259,11 +283,12 @@ class MongoSnapshot:
         types = {"$group": {"_id": "$type"}}
         others = [{"$match": among("others", patients)}, types]
         first = {"$match": among("n", [patient_number(patient) for patient in patients])}
-        return frozenset([group["_id"] for group in await self._aggregate_both([first, types], others)])
+        return frozenset([group["_id"] for group in await self._aggregate_all([[first, types], others])])
 
-    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[Document]:
-        """Return what both pipelines yield, by one command."""
-        return await self._aggregate([*one, {"$unionWith": {"coll": self._connection.resources.name, "pipeline": other}}])
+    async def _aggregate_all(self, pipelines: list[list[dict[str, Any]]]) -> list[Document]:
+        """Return what these pipelines yield, by one command."""
+        name = self._connection.resources.name
+        return await self._aggregate([*pipelines[0], *({"$unionWith": {"coll": name, "pipeline": other}} for other in pipelines[1:])])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         paths = access_paths(type, where, visibility)
@@ -278,6 +303,11 @@ def epoch_from_counters(found: Mapping[str, Document], patient: str | None) -> P
     """Return the permission epoch from counters by name.  A missing counter is 0."""
     security, own, classes = [found.get(name, {}).get("value", 0) for name in (SECURITY, patient_counter(patient or ""), CLASSES)]
     return PermissionEpoch(security, own if patient is not None else 0, classes)
+
+
+def _may_be_read(name: str, visibility: Visibility) -> Query:
+    """Return the query for this row if the visibility may admit it.  So the body of a hidden row is not fetched."""
+    return {"_id": name, **_may_admit(visibility)}
 
 
 def _may_admit(visibility: Visibility) -> Query:

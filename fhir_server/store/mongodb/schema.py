@@ -18,7 +18,7 @@ from pymongo.write_concern import WriteConcern
 
 from fhir_server.errors import Problem
 from fhir_server.store.logs import HEAD
-from fhir_server.store.mongodb.documents import Document
+from fhir_server.store.mongodb.documents import FIRST_PATIENT, Document
 from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
 from fhir_server.store.mongodb.upgrades import STEPS
 
@@ -47,11 +47,12 @@ def _index(name: str, *members: str, **options: Any) -> IndexModel:
 
 # Each index ends in the order of rows, so that the rows with one value are contiguous and in order.  MongoDB allows only one
 # array per index, so "belongs to this patient" uses the number of the first patient, which is a plain member.  Class and
-# release follow, so that the documents of hidden rows are not fetched.
+# release follow, so that the documents of hidden rows are not fetched.  The number is a hash, so a count also needs the first
+# patient's id, which the index ``of_first_patient`` ends with.
 INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
     "resources": (
         _index("place", "type", "n", "at", "class", "release"),
-        _index("of_patient", "n", "type", "class", "at", "release"),
+        _index("of_first_patient", "n", "type", "class", "at", "release", FIRST_PATIENT),
         _index("name", "type", "id"),
         _index("of_other_patients", "others", "type", "class", "at", "release", sparse=True),
         _index("token_value", "tok.v", "tok.p", "type", "n", "at", "class", "release"),
@@ -83,7 +84,7 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
 
 
 # Indexes of earlier versions of this program, which those above replace.
-_FORMER_INDEXES: Final = ("token", "reference", "token_param", "date_of_patient", "others")
+_FORMER_INDEXES: Final = ("token", "reference", "token_param", "date_of_patient", "others", "of_patient")
 
 
 def record_id(kind: str, key: str) -> str:

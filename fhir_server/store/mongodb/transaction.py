@@ -29,22 +29,32 @@ from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
+from fhir_server.store.mongodb.write_queue import TICKETS, blocked_keys
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
+
+
+class OutOfTurnError(Exception):
+    """Another job is first in line for what this transaction would write (:mod:`~fhir_server.store.mongodb.write_queue`)."""
 
 
 class MongoTransaction(MongoSnapshot):
     """See :class:`fhir_server.store.Transaction`.
 
     Writes are collected, and sent before the next query whose result they could change, and at the end.  ``slot``
-    separates concurrent transactions.  ``next_place(id)`` returns the place of a row that is stored now.
+    separates concurrent transactions.  ``next_place(id)`` returns the place of a row that is stored now.  ``ticket``: the place of
+    the job in the queue of writers, if it has one.
     """
 
-    def __init__(self, connection: Connection, session: AsyncClientSession, slot: int, next_place: Callable[[str], str]) -> None:
+    def __init__(
+        self, connection: Connection, session: AsyncClientSession, slot: int, next_place: Callable[[str], str], ticket: str = ""
+    ) -> None:
         super().__init__(connection, session)
         self._slot = slot
         self._next_place = next_place
+        self._ticket = ticket
+        self._blocked: frozenset[str] = frozenset()
         self._cache = RowCache(connection, session)
         self._epochs: dict[str | None, PermissionEpoch] = {}
         self._resources: list[Any] = []
@@ -61,6 +71,20 @@ class MongoTransaction(MongoSnapshot):
     def changed(self) -> frozenset[str]:
         """The locks of which this transaction writes all slots."""
         return frozenset(self._changed)
+
+    @property
+    def written_locks(self) -> frozenset[str]:
+        """The locks that two transactions cannot both write."""
+        return frozenset(self._changed | self._claimed | self._increments.keys()) | {lock("row", name) for name in self._written}
+
+    @property
+    def read_locks(self) -> frozenset[str]:
+        """The locks of which this transaction writes one slot."""
+        return frozenset(self._read)
+
+    def _require_turn(self) -> None:
+        if self._blocked and not self._blocked.isdisjoint(self.written_locks):
+            raise OutOfTurnError
 
     async def claim(self, names: Iterable[str]) -> None:
         """Write all slots of these locks now.
@@ -79,6 +103,9 @@ class MongoTransaction(MongoSnapshot):
 
     async def prefetch(self, names: Iterable[str]) -> None:
         await self._cache.prefetch(names)
+
+    def expect_read(self, type: str, id: str, visibility: Visibility) -> None:
+        """Do nothing: rows of a transaction come from its cache."""
 
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         visible = await self._admitted_documents(await self._cache.current((docs.document_id(type, id),)), lambda _: visibility)
@@ -129,8 +156,9 @@ class MongoTransaction(MongoSnapshot):
         await self._flush()
         return await super().types_of_unfiltered(patients)
 
-    async def _aggregate_both(self, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[docs.Document]:
-        return [*await self._aggregate(one), *await self._aggregate(other)]  # MongoDB's transactions have no $unionWith
+    async def _aggregate_all(self, pipelines: list[list[dict[str, Any]]]) -> list[docs.Document]:
+        # MongoDB's transactions have no $unionWith
+        return [document for pipeline in pipelines for document in await self._aggregate(pipeline)]
 
     async def _sorted_ids(
         self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
@@ -153,7 +181,8 @@ class MongoTransaction(MongoSnapshot):
 
     async def _load_epoch(self, patient: str | None) -> PermissionEpoch:
         """Return the permission epoch at the start of the transaction.  Loads the classes too, because most transactions need them."""
-        found = {counter["_id"]: counter for counter in await self._counters(patient, {"value": 1, "keys": 1})}
+        found = {counter["_id"]: counter for counter in await self._counters(patient, {"value": 1, "keys": 1, "waiting": 1}, TICKETS)}
+        self._blocked = blocked_keys(found.pop(TICKETS, {}).get("waiting", ()), self._ticket)
         if self._classes is None:
             self._classes = tuple(found.get(CLASSES, {}).get("keys", ()))
         return epoch_from_counters(found, patient)
@@ -258,6 +287,7 @@ class MongoTransaction(MongoSnapshot):
 
     def _note_write(self, name: str) -> None:
         self._written.add(name)
+        self._require_turn()
         self._read.discard(lock("row", name))  # the write of the row's stored_at document has the same effect
 
     async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
@@ -369,6 +399,7 @@ class MongoTransaction(MongoSnapshot):
 
     async def finish(self) -> None:
         """Send everything that is left, before the commit."""
+        self._require_turn()
         await self._flush()
         if not self._written and not self._increments:
             return

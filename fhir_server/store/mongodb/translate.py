@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fhir_server.search.filters import (
@@ -29,7 +29,7 @@ from fhir_server.search.filters import (
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix, conjuncts
-from fhir_server.store.mongodb.documents import ARRAYS, document_id
+from fhir_server.store.mongodb.documents import ARRAYS, FIRST_PATIENT, document_id
 from fhir_server.store.row_order import patient_number
 
 Query = dict[str, Any]
@@ -94,6 +94,24 @@ def found_through(type: str, where: Filter, visibility: Visibility, clause: Visi
     others = [other for other in conditions.effective_clauses(visibility) if other != clause]
     both_admit = [path for other in others for path in _of_both(type, where, clause, other, visibility.now)]
     return either(*[path.query for path in (*own, *both_admit)])
+
+
+def disjoint_counts(type: str, where: Filter, visibility: Visibility) -> tuple[Query, ...]:
+    """Return queries that no row meets twice and that together find the result.
+
+    For a clause of named patients these are the rows of which one is the first patient, and the others.  The first query has no
+    condition on an array, so that without further conditions an index alone answers it.
+    """
+    effective = conditions.effective_clauses(visibility)
+    if len(effective) != 1 or (patients := effective[0].patients) is None:
+        found = either(*[path.query for path in access_paths(type, where, visibility)])
+        return () if found == FALSE else (found,)
+    (clause,) = effective
+    wanted = _with_few_starts(both(_covers(type, replace(clause, patients=None), visibility.now), condition(type, where, clause.classes)))
+    numbers = sorted({patient_number(patient) for patient in patients})
+    first = both(wanted, among("n", numbers), among(FIRST_PATIENT, patients))
+    others = both(wanted, among("others", patients), {FIRST_PATIENT: {"$nin": sorted(patients)}})
+    return tuple([query for query in (first, others) if query != FALSE])
 
 
 def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[AccessPath, ...]:

@@ -18,7 +18,7 @@ from fhir_server.store.version_history import encode_history
 
 _Document = dict[str, Any]
 
-_FIELDS: Final = {"rid": 1, "version": 1, "patients": 1, "more": 1}
+_FIELDS: Final = {"rid": 1, "version": 1, "more": 1}
 
 
 class _FormerMore(msgspec.Struct, array_like=True):
@@ -47,7 +47,7 @@ async def _summarize(history: AsyncCollection[_Document], name: str, collection:
     more = _decode(newest["more"])
     past = history.find({"rid": name, "version": {"$lt": newest["version"]}}, _FIELDS) if more.version_digests else None
     versions = [*(await past.to_list() if past is not None else ()), newest]
-    histories = converted(more.version_digests, {version["version"]: version["patients"] for version in versions})
+    histories = converted(more.version_digests)
     changes = [(version, _change(version, histories)) for version in versions]
     if older := [change for version, change in changes if change is not None and version is not newest]:
         await history.bulk_write(older, ordered=False)

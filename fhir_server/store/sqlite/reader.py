@@ -139,6 +139,9 @@ class SqliteSnapshot:
             return spending.out_of_time()
         return Problem("busy", "The search takes too long. Narrow it, or try again later.")
 
+    def expect_read(self, type: str, id: str, visibility: Visibility) -> None:
+        """Do nothing: a query costs no message here."""
+
     async def read(self, type: str, id: str, visibility: Visibility) -> Row | None:
         found = self._admitted_by_labels(READ, visibility, (self.names.number("type:" + type), id))
         if not found:

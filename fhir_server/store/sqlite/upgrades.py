@@ -9,7 +9,6 @@ import apsw
 import msgspec
 
 from fhir_server.store.former_histories import FormerDigest, converted
-from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.version_history import VersionHistory
 
 # What schema 2 added.
@@ -49,8 +48,8 @@ CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
 CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
 """
 
-_CURRENT: Final = "SELECT 'res', rid, rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
-_VERSIONS: Final = f"SELECT 'past', n, rid, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
+_CURRENT: Final = "SELECT 'res', rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
+_VERSIONS: Final = f"SELECT 'past', n, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
 _WITH_HISTORY: Final = "SELECT type, id FROM res WHERE extra IS NOT NULL UNION SELECT type, id FROM past"
 _UPDATES: Final = {"res": "UPDATE res SET extra = ? WHERE rid = ?", "past": "UPDATE past SET extra = ? WHERE n = ?"}
 
@@ -89,20 +88,17 @@ def _add_row_indexes(connection: apsw.Connection) -> None:
 
 def _summarize_histories(connection: apsw.Connection) -> None:
     """Each version has its own digest and a summary of those before it."""
-    names = Names(connection)
     for key in connection.execute(_WITH_HISTORY).fetchall():
-        _summarize(connection, names, connection.execute(_VERSIONS, key).fetchall())
+        _summarize(connection, connection.execute(_VERSIONS, key).fetchall())
 
 
-def _summarize(connection: apsw.Connection, names: Names, versions: Sequence[tuple[Any, ...]]) -> None:
+def _summarize(connection: apsw.Connection, versions: Sequence[tuple[Any, ...]]) -> None:
     extras = {version: _decode(extra) for *_, version, extra in versions if extra is not None}
-    newest = extras.get(versions[-1][3])
+    newest = extras.get(versions[-1][2])
     if newest is None:
         return
-    several = {version: extra.patients for version, extra in extras.items()}
-    patients = {version: several.get(version) or names.owner(rid >> 32) for _, _, rid, version, _ in versions}
-    histories = converted(newest.version_digests, patients)
-    for table, key, _, version, extra in versions:
+    histories = converted(newest.version_digests)
+    for table, key, version, extra in versions:
         if extra is not None:
             former = extras[version]
             history = histories.get(version) if former.version_digests else None
