@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from fhir_server.observability.interactions import METHODS
+from fhir_server.observability.memory_metrics import MemoryInUse
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
@@ -49,6 +50,7 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if FOLDER not in os.environ:
             ProcessCollector(registry=self._registry)
+            self._registry.register(MemoryInUse())
 
     def begin(self) -> None:
         """Count a request that begins."""
