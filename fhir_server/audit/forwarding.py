@@ -67,7 +67,7 @@ async def require_same_log(store: Store, cursor: Cursor) -> None:
     if lines and lines[0][0] == cursor.number and _digest(lines[0][1]) == cursor.digest:
         return
     if lines and lines[0][0] > cursor.number and await store.read_log(LOG_NAME, 0, 1) == lines:
-        return  # the line was purged meanwhile, as all before it
+        return  # the line was purged meanwhile, as all before it; that nobody else removed it, `audit verify` tells
     raise ValueError(
         f"The audit log has another line {cursor.number} than the one forwarded last, or none: the store was restored or replaced. "
         "Remove the cursor file to forward the whole log, or give --after."

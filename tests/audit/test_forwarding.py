@@ -59,10 +59,9 @@ def test_syslog_messages_hold_the_event_time_and_severity(environment: dict[str,
     "change",
     [
         "DELETE FROM journal WHERE n > 1",
-        "UPDATE journal SET line = CAST(replace(CAST(line AS TEXT), 'nurse-1', 'nurse-2') AS BLOB) WHERE n = 3",
-        "DELETE FROM journal",
+        "UPDATE journal SET line = CAST(replace(CAST(line AS TEXT), 'nurse-2', 'nurse-1') AS BLOB) WHERE n = 3",
     ],
-    ids=["cut-off", "another-line", "empty"],
+    ids=["cut-off", "another-line"],
 )
 def test_log_that_is_another_is_not_skipped_in_silence(environment: dict[str, str], tmp_path: Path, change: str) -> None:
     cursor = tmp_path / "cursor"
