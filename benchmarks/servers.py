@@ -43,8 +43,8 @@ class Process:
 
 
 @contextmanager
-def fhir_server(store: str, core: int | None = SERVER_CORE) -> Iterator[Process]:
-    """``fhir-server serve`` on the store at this URL, one worker, on one core or (None) on any."""
+def fhir_server(store: str, core: int | None = SERVER_CORE, metrics_token: str = "") -> Iterator[Process]:
+    """``fhir-server serve`` on the store at this URL, one worker, on one core or (None) on any; with metrics if there is a token."""
     port = _free_port()
     chosen = settings(store, port)
     environment = {
@@ -53,6 +53,8 @@ def fhir_server(store: str, core: int | None = SERVER_CORE) -> Iterator[Process]
         "FHIR_SERVER_MODE": chosen.mode,
         "FHIR_SERVER_SECRET_KEY": chosen.secret_key,
     }
+    if metrics_token:
+        environment["FHIR_SERVER_METRICS_TOKEN"] = metrics_token
     with _running(["fhir_server", "serve", "--port", str(port)], environment, port, "/fhir/metadata", core) as process:
         yield process
 

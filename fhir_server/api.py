@@ -49,7 +49,7 @@ _PREFLIGHT = (
     (b"access-control-max-age", b"86400"),
 )
 # additional headers of error responses, by status
-_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
+_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),)}
 
 _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
@@ -135,7 +135,7 @@ class FhirApi:
             headers = (*response.headers, *_COMMON)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
-            headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS.get(problem.status, ()))
+            headers = _error_headers(problem)
         except Exception:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
@@ -157,8 +157,7 @@ class FhirApi:
         try:
             await self._audit_log.record_request(request, audit, response.status)
         except Problem as problem:
-            headers = ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS[503])
-            return Response(problem.status, problem.outcome(), headers)
+            return Response(problem.status, problem.outcome(), _error_headers(problem))
         if response.stream is not None:
             audit.shown.clear()
             response.stream = self._recorded_parts(request, audit, response.status, response.stream)
@@ -235,11 +234,18 @@ class FhirApi:
         permissions = await self._service.authenticate(request, audit)
         if route.admit is not None:
             route.admit(permissions, request.path[0])
+        if route.body == "resource":
+            await self._service.require_writable()
         limit = self._limits.bodies.of(route.body)
         request.body, was_complete = await read_body(receive, request.headers, limit, self._room, _client_of(permissions))
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
+
+
+def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:
+    retry = ((b"retry-after", b"%d" % problem.retry_after),) if problem.status == 503 else ()
+    return ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS.get(problem.status, ()), *retry)
 
 
 def _authorization(scope: Scope) -> bytes:

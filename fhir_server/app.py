@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from fhir_server import linking, portal
 from fhir_server.access.audit_trail import AuditTrail
@@ -37,15 +37,18 @@ from fhir_server.consent import policy as policies
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
-from fhir_server.errors import Problem
+from fhir_server.errors import RETRY_READ_ONLY, Problem
 from fhir_server.interactions.capability import capability_statement
 from fhir_server.interactions.messages import JSON, Response
-from fhir_server.interactions.service import Service
+from fhir_server.interactions.service import Service, no_restriction
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
 from fhir_server.observability.middleware import App, Observed
 from fhir_server.observability.store_time import timed
 from fhir_server.observability.trace_settings import start_traces
+from fhir_server.operation.door import Door, Page
+from fhir_server.operation.gate import gated
+from fhir_server.operation.state import OperationState
 from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
 from fhir_server.search.cursors import Cursors
@@ -57,7 +60,7 @@ from fhir_server.smart.core.encryption import derive_key
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
-from fhir_server.smart.error_pages import busy_handler, http_error_handler
+from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
@@ -109,11 +112,16 @@ class Components:
 
 
 def build_components(
-    settings: Settings, *, new_id: Callable[[], str] | None = None, watch_store: Callable[[Store], Store] | None = None
+    settings: Settings,
+    *,
+    new_id: Callable[[], str] | None = None,
+    watch_store: Callable[[Store], Store] | None = None,
+    require_writable: Callable[[], Awaitable[None]] | None = None,
 ) -> Components:
     """Build and connect the components.  Raises ValueError, with a message for the operator, for invalid settings.
 
     ``new_id`` returns new logical ids; the default is random UUIDs.  ``watch_store`` returns the store that all components use.
+    ``require_writable`` raises Problem while nothing may be written.
     """
     clock = settings.make_clock()
     policy = policies.load(settings.policy, timezone=settings.timezone)
@@ -161,6 +169,7 @@ def build_components(
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
         AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
+        require_writable or no_restriction,
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
@@ -173,32 +182,37 @@ def application(settings: Settings) -> Observed:
     from fhir_server.scim import router as scim_router  # its models take half a second to build, which commands would wait for
 
     traces = start_traces(os.environ, catalog())
-    components = build_components(settings, watch_store=timed if traces else None)
-    api = fhir_api(components)
-    health = Health(components.store)
     # With an address of their own, metrics are not served at the server's port (observability/metrics_server.py).
     metrics = Metrics() if settings.metrics_token or settings.metrics_address else None
+    state = OperationState(settings.operation, metrics.set_operation if metrics else _no_report)
+    components = build_components(
+        settings, watch_store=lambda store: gated(timed(store) if traces else store, state), require_writable=state.require_writable
+    )
+    api = fhir_api(components)
+    health = Health(components.store, lambda: state.operation.level)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await components.prepare()
         await components.smart.record(SecurityEvent("start-server"))
+        await state.begin()
         api.prepare()
         # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        purging = asyncio.create_task(_purge_expired(components))
         count_pending = metrics.set_pending_labels if metrics else _no_report
-        appending = asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines")
-        relabeling = asyncio.create_task(
-            keep_relabeling(components.store, components.labeler, settings.base, count_pending), name="relabeling"
-        )
+        relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
+        tasks = [
+            asyncio.create_task(state.keep_fresh()),
+            asyncio.create_task(_purge_expired(components, state)),
+            asyncio.create_task(relabel, name="relabeling"),
+            asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
+        ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
-        purging.cancel()
-        relabeling.cancel()
-        appending.cancel()
+        for task in tasks:
+            task.cancel()
         try:
             await components.smart.record(SecurityEvent("stop-server"))
         finally:
@@ -215,7 +229,8 @@ def application(settings: Settings) -> Observed:
     pages.include_router(linking.router(components.smart))
     pages.include_router(scim_router(components.smart))
     token = "" if settings.metrics_address else settings.metrics_token
-    served: App = RootApp(api, pages, settings.origin)
+    refuse = _refusing_page(components.smart)
+    served: App = RootApp(Door(api, state, refuse), Door(pages, state, refuse), settings.origin)
     return Observed(traces.watched(served) if traces else served, health, metrics, token, headers=security_headers(settings.origin))
 
 
@@ -231,10 +246,19 @@ def _no_report(_: int) -> None:
     """Take the number of rows whose labels are pending, without metrics."""
 
 
-async def _purge_expired(components: Components) -> None:
-    """Delete expired key-value entries at regular intervals."""
+def _refusing_page(smart: SmartContext) -> Page:
+    def page(scope: Scope, text: str) -> App:
+        return unavailable_response(smart, Request(scope), text, RETRY_READ_ONLY)
+
+    return page
+
+
+async def _purge_expired(components: Components, state: OperationState) -> None:
+    """Delete expired key-value entries at regular intervals, unless the server is read-only."""
     while True:
         await asyncio.sleep(_PURGE_INTERVAL)
+        if state.is_read_only:
+            continue
         try:
             await components.store.key_values.purge(components.clock())
         except Exception:
@@ -248,7 +272,7 @@ class RootApp:
     the base without a trailing slash, where clients send transactions.
     """
 
-    def __init__(self, api: FhirApi, pages: FastAPI, origin: str = "") -> None:
+    def __init__(self, api: App, pages: App, origin: str = "") -> None:
         self._api = api
         self._pages = pages
         self._security_headers = security_headers(origin)

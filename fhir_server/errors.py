@@ -30,6 +30,7 @@ ProblemKind = Literal[
     "unprocessable",
     "busy",
     "too_costly",
+    "read_only",
     "fault",
 ]
 
@@ -51,7 +52,10 @@ KINDS: Final[dict[ProblemKind, tuple[int, str]]] = {
     "fault": (500, "exception"),
     "busy": (503, "transient"),
     "too_costly": (503, "too-costly"),
+    "read_only": (503, "transient"),
 }
+
+RETRY_READ_ONLY: Final = 60  # seconds; an operator decides when it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,11 @@ class Problem(Exception):
     def status(self) -> int:
         """The HTTP status code."""
         return KINDS[self.kind][0]
+
+    @property
+    def retry_after(self) -> int:
+        """The seconds of ``Retry-After`` of a 503."""
+        return RETRY_READ_ONLY if self.kind == "read_only" else 1
 
     def outcome(self) -> bytes:
         """The OperationOutcome, as JSON text."""

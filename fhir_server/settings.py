@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from fhir_server.clock import Clock, fixed_clock, system_clock
 
 Mode = Literal["production", "demo", "test"]
+OperationLevel = Literal["normal", "read-only", "maintenance"]
 PREFIX = "FHIR_SERVER_"
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?")
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", re.ASCII)
@@ -78,6 +79,7 @@ class Settings:
     log_file    path of the log; empty: standard error
     metrics_token       bearer token that opens ``/metrics``; empty, and no address: there is no ``/metrics``
     metrics_address     ``host:port`` at which ``/metrics`` is served instead of at the server's own port; empty: there
+    operation   ``normal``, ``read-only`` or ``maintenance``; the command ``fhir-server operation`` can ask for a stricter one
     drain_seconds       seconds after SIGTERM in which ``/readyz`` answers 503 and requests are still served
     """
 
@@ -117,6 +119,7 @@ class Settings:
     log_file: str = ""
     metrics_token: str = ""
     metrics_address: str = ""
+    operation: OperationLevel = "normal"
     drain_seconds: int = 0
 
     @property
@@ -200,6 +203,8 @@ def _number(variable: str, text: str, least: int) -> int:
 def _check(settings: Settings) -> Settings:
     if settings.mode not in get_args(Mode):
         raise ValueError(f"FHIR_SERVER_MODE must be one of {', '.join(get_args(Mode))}, not {settings.mode!r}.")
+    if settings.operation not in get_args(OperationLevel):
+        raise ValueError(f"FHIR_SERVER_OPERATION must be one of {', '.join(get_args(OperationLevel))}, not {settings.operation!r}.")
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
     if settings.audit not in ("durable", "batched"):

@@ -99,6 +99,9 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "erase-record": "The operator erased a patient's record",
         "purge-audit": "The first lines of the audit log were purged",
         "purge-history": "Earlier versions of resources were purged",
+        "change-operation": "The operator made the server read-only, closed it for maintenance, or opened it",
+        "end-all-access": "The operator ended all access of everybody, of a person or of an app",
+        "reload": "A server process took over a changed policy and changed code lists, or refused them",
     }),
 }  # fmt: skip
 

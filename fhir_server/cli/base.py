@@ -16,6 +16,8 @@ from fhir_server import __version__
 from fhir_server.app import Components, build_components
 from fhir_server.errors import Problem
 from fhir_server.maintenance.examination import require_store, without_credentials
+from fhir_server.operation.gate import gated
+from fhir_server.operation.state import OperationState
 from fhir_server.settings import Settings
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import explain_failure
@@ -85,20 +87,29 @@ def operator_errors(store: str) -> Iterator[None]:
 
 
 def run_with_components(
-    job: Callable[[Components], Awaitable[T]], settings: Settings | None = None, *, may_create_store: bool = False
+    job: Callable[[Components], Awaitable[T]],
+    settings: Settings | None = None,
+    *,
+    may_create_store: bool = False,
+    changes_records: bool = False,
 ) -> T:
     """Build the server's components, run ``job`` with them and close them.
 
     ``settings`` defaults to those of the environment.  Raises click.ClickException for an operator's mistake: also if there is no
-    store, unless the command may create one, because a missing store is likely a mistake in a path.
+    store, unless the command may create one, because a missing store is likely a mistake in a path.  A command that ``changes_records``
+    does not begin, and does not go on, while the server is read-only; in maintenance it may.
     """
     used = settings or load_settings()
+    state = OperationState(used.operation, refuses=("read-only",))
 
     async def run() -> T:
         if not may_create_store:
             await require_store(used)
-        components = build_components(used)
+        components = build_components(used, watch_store=(lambda store: gated(store, state)) if changes_records else None)
         try:
+            if changes_records:
+                await state.begin()
+                await state.require_writable()
             return await job(components)
         finally:
             await components.close()

@@ -40,7 +40,7 @@ def erase(patient: str, reason: str, report: Path, yes: bool) -> None:
         await components.smart.record(SecurityEvent("erase-record", done.verified, about=patient_references(id), detail=detail))
         return done
 
-    done = run_with_components(run)
+    done = run_with_components(run, changes_records=True)
     with os.fdopen(os.open(report, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(done), indent=1) + b"\n")
     click.echo(f"{len(done.erased)} resources were erased. The report is in {report}; it says what remains.")

@@ -57,7 +57,7 @@ def purge_audit(before: str, reason: str, archive: Path | None, below_minimum: b
             click.confirm(f"Remove all lines of the audit log from before {instant_text(instant)} for good?", abort=True)
         return await purge_lines(components, _Purge(instant, reason, archive, rewrite))
 
-    run_with_components(run)
+    run_with_components(run, changes_records=True)
 
 
 def _require_age(before: int, components: Components, confirmed: bool) -> None:
@@ -106,7 +106,7 @@ def purge_earlier_versions(before: str, reason: str, rewrite: bool, yes: bool) -
             click.confirm(f"Remove all earlier versions from before {instant_text(instant)} for good?", abort=True)
         return await purge_versions(components, _Purge(instant, reason, None, rewrite))
 
-    run_with_components(run)
+    run_with_components(run, changes_records=True)
 
 
 async def purge_versions(components: Components, wanted: _Purge) -> HistoryPurge:
@@ -143,7 +143,7 @@ def purge_by_settings(rewrite: bool) -> None:
             reason = f"FHIR_SERVER_AUDIT_DAYS={settings.audit_days}"
             await purge_lines(components, _Purge(now - settings.audit_days * DAY, reason, None, rewrite))
 
-    run_with_components(run)
+    run_with_components(run, changes_records=True)
 
 
 def operator_name() -> str:

@@ -64,7 +64,9 @@ def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool, bases: tuple
     that matches, which may be in any of the files.
     """
     event = SecurityEvent("load", detail={"paths": " ".join(map(str, paths))})
-    report = run_with_components(with_audit_event(lambda components: _load(components, list_files(paths), shift_dates, bases), event))
+    report = run_with_components(
+        with_audit_event(lambda components: _load(components, list_files(paths), shift_dates, bases), event), changes_records=True
+    )
     click.echo(f"{report.stored} stored, {report.present} already there, {len(report.rejects)} rejected.")
     if report.rejects:
         rejects.write_bytes(b"".join(line + b"\n" for line in report.rejects))
@@ -136,5 +138,5 @@ def relabel() -> None:
         await record_labeling(components)
         return report
 
-    report = run_with_components(with_audit_event(run, SecurityEvent("relabel")))
+    report = run_with_components(with_audit_event(run, SecurityEvent("relabel")), changes_records=True)
     click.echo(f"{report.examined} resources labeled, {report.changed} changed.")

@@ -176,9 +176,13 @@ def _schema_validator() -> jsonschema.Draft202012Validator:
 
 
 def _merge(layers: Iterable[Json]) -> Json:
-    """Merge layers, the most general first: lists are concatenated, objects updated, single values replaced."""
+    """Merge layers, the most general first: lists are concatenated, objects updated, single values replaced.
+
+    Raises ValueError for a layer that would weaken a deny rule in silence (:func:`_require_no_weakening`).
+    """
     merged: Json = {}
     for layer in layers:
+        _require_no_weakening(merged, layer)
         for key, value in layer.items():
             if isinstance(value, list):
                 merged[key] = [*merged.get(key, []), *value]
@@ -188,6 +192,31 @@ def _merge(layers: Iterable[Json]) -> Json:
                 merged[key] = value
     merged.pop("extends", None)
     return merged
+
+
+def _require_no_weakening(merged: Json, layer: Json) -> None:
+    """Require that no deny rule of the layers below covers less than before: a permit rule or a switch says so, a name does not.
+
+    A set of labels, which only deny rules use, may get more members.  A group of data classes may not change, because permit rules
+    use it, too.  No set has the name of a label, which it would replace.
+    """
+    name = layer.get("policy")
+    for group in layer.get("groups", {}):
+        if group in merged.get("groups", {}):
+            raise ValueError(f"Policy {name}: the group {group!r} is defined again; give it another name.")
+    for set_name, members in layer.get("sets", {}).items():
+        if set_name in LABELS or set_name == "*":
+            raise ValueError(f"Policy {name}: {set_name!r} is the name of a label; give the set another one.")
+        former = merged.get("sets", {})
+        if set_name in former:
+            left_out = _members(former[set_name], former) - _members(members, {**former, **layer["sets"]})
+            if left_out:
+                raise ValueError(f"Policy {name}: the set {set_name!r} leaves out {', '.join(sorted(left_out))}, which it had before.")
+
+
+def _members(names: Iterable[str], sets: Mapping[str, list[str]]) -> frozenset[str]:
+    """The labels that these names stand for; what is no known name stands for itself."""
+    return frozenset(_expand(names, frozenset(LABELS), sets))
 
 
 def _compile(merged: Json) -> Policy:
@@ -253,15 +282,20 @@ def _write_rule(raw: Json) -> WriteRule:
 
 
 def _names(raw: Json, field: str, known: frozenset[str], groups: Mapping[str, list[str]]) -> frozenset[str]:
-    def expand(names: Iterable[str]) -> Iterator[str]:
-        for name in names:
-            if name == "*":
-                yield from known
-            elif name in groups:
-                yield from expand(groups[name])
-            elif name in known:
-                yield name
-            else:
-                raise ValueError(f"Rule {raw['id']}: {name!r} is not a known name in {field}.")
+    found = frozenset(_expand(raw.get(field, ()), known, groups))
+    for name in sorted(found - known):
+        raise ValueError(f"Rule {raw['id']}: {name!r} is not a known name in {field}.")
+    return found
 
-    return frozenset(expand(raw.get(field, ())))
+
+def _expand(names: Iterable[str], known: frozenset[str], groups: Mapping[str, list[str]], inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """Replace names of groups by their members, and ``*`` by all.  Raises ValueError for a group that contains itself."""
+    for name in names:
+        if name in inside:
+            raise ValueError(f"{name!r} contains itself.")
+        if name == "*":
+            yield from known
+        elif name in groups:
+            yield from _expand(groups[name], known, groups, (*inside, name))
+        else:
+            yield name

@@ -23,6 +23,10 @@ T = TypeVar("T")
 _ATTEMPTS = 8
 
 
+async def no_restriction() -> None:
+    """Allow every write."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteContext:
     """What a write works with: the store transaction ``tx``, the caller's View of it, and its resource writer."""
@@ -40,6 +44,7 @@ class Service:
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
     ``audit_trail``  reads the audit log for callers
+    ``require_writable``  raises Problem ``read_only`` while nothing may be written
     """
 
     store: Store
@@ -52,6 +57,7 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
     audit_trail: AuditTrail
+    require_writable: Callable[[], Awaitable[None]] = no_restriction
 
     async def authenticate(self, request: Request, audit: AuditContext) -> Permissions:
         """Authenticate the caller, before the body is read.  Raises Problem ``unauthenticated``."""

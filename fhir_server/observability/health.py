@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -18,16 +18,22 @@ _log = logging.getLogger("fhir_server")
 
 
 class Health:
-    """The state of one server process.  ``is_draining``: it was told to stop and still finishes requests."""
+    """The state of one server process.  ``is_draining``: it was told to stop and still finishes requests.
 
-    def __init__(self, store: Store) -> None:
+    ``operation`` returns ``normal``, ``read-only`` or ``maintenance``.
+    """
+
+    def __init__(self, store: Store, operation: Callable[[], str] = lambda: "normal") -> None:
         self._store = store
+        self._operation = operation
         self.is_draining = False
 
     async def reason(self) -> str:
         """Why the server is not to get requests; "" if it is."""
         if self.is_draining:
             return "draining"
+        if self._operation() == "maintenance":
+            return "maintenance"
         try:
             await asyncio.wait_for(self._store.key_values.get("store-fact", "readiness", 0), _SECONDS)
         except TimeoutError:
@@ -36,6 +42,11 @@ class Health:
             _log.warning("The store does not answer.", exc_info=True)
             return "the store does not answer"
         return ""
+
+    @property
+    def text(self) -> str:
+        """What ``/readyz`` says while there is no reason against requests."""
+        return "ready" if self._operation() == "normal" else f"ready, {self._operation()}"
 
     @contextmanager
     def drain_on_sigterm(self, seconds: int) -> Iterator[None]:

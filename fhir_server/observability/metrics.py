@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from fhir_server.observability.interactions import METHODS
+from fhir_server.observability.memory_metrics import MemoryInUse
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
@@ -40,9 +41,16 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._operation = Gauge(
+            "fhir_server_operation",
+            "What the operator allows: 0 everything, 1 reading, 2 nothing",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if FOLDER not in os.environ:
             ProcessCollector(registry=self._registry)
+            self._registry.register(MemoryInUse())
 
     def begin(self) -> None:
         """Count a request that begins."""
@@ -62,6 +70,10 @@ class Metrics:
     def set_pending_labels(self, count: int) -> None:
         """Say how many resources are hidden until they are labeled again."""
         self._pending_labels.set(count)
+
+    def set_operation(self, level: int) -> None:
+        """Say what the operator allows: 0 everything, 1 reading, 2 nothing."""
+        self._operation.set(level)
 
     def text(self) -> bytes:
         """All metrics, in Prometheus's text format."""

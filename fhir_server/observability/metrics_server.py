@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from fhir_server.observability.metrics import CONTENT_TYPE, is_bearer
+from fhir_server.web.security_headers import security_headers
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -43,6 +44,7 @@ class MetricsServer:
     """
 
     def __init__(self, endpoint: tuple[str, int], text: Callable[[], bytes], token: str) -> None:
+        self._headers = [(name.decode().title(), value.decode()) for name, value in security_headers("")]
         self._text = text
         self._token = token
         host, port = endpoint
@@ -67,5 +69,7 @@ class MetricsServer:
         else:
             kind, body = CONTENT_TYPE.decode(), self._text()
         more = [("WWW-Authenticate", 'Bearer realm="metrics"')] if status.startswith("401") else []
-        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"), *more])
+        start_response(
+            status, [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"), *self._headers, *more]
+        )
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]

@@ -80,7 +80,7 @@ class Observed:
             status, body = 405, b"method not allowed"
         elif scope["path"] == "/readyz":
             reason = await self._health.reason()
-            status, body = (503, reason.encode()) if reason else (200, b"ready")
+            status, body = (503, reason.encode()) if reason else (200, self._health.text.encode())
         elif scope["path"] == "/metrics" and self.metrics is not None:
             shown = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if is_bearer(shown, self._metrics_token):

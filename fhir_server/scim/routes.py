@@ -136,12 +136,19 @@ def _refusal(error: Exception) -> ScimAnswer:
         case TimeoutError():
             body, headers = Error(status=503, detail=BUSY), {"Retry-After": "1"}
         case Problem():
-            body, headers = Error(status=error.status, detail=str(error)), {"Retry-After": "1"} if error.kind == "busy" else {}
+            body, headers = (
+                Error(status=error.status, detail=str(error)),
+                _retry(error),
+            )
         case ValueError():
             body = Error(status=400, scim_type="invalidValue", detail=str(error))
         case _:
             raise error
     return ScimAnswer(body.status or 400, body.model_dump(), headers)
+
+
+def _retry(problem: Problem) -> dict[str, str]:
+    return {"Retry-After": str(problem.retry_after)} if problem.status == 503 else {}
 
 
 def _event(request: Request, client: str, answer: ScimAnswer, *, searches: bool) -> SecurityEvent:

@@ -13,7 +13,6 @@ from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.pages import render
 from fhir_server.web.forms import CORS, NO_STORE
 
-_RETRY: Final = {"Retry-After": "1"}
 # status -> OAuth error code (RFC 6749 4.1.2.1, 5.2), text
 _ERRORS: Final = {
     404: ("invalid_request", "Page not found. The link may be old, or the URL may be mistyped."),
@@ -23,15 +22,15 @@ _ERRORS: Final = {
 
 
 def busy_handler(smart: SmartContext) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return the handler of :class:`~fhir_server.errors.Problem` of kind ``busy``: 503 as a page or as an OAuth error.
+    """Return the handler of :class:`~fhir_server.errors.Problem` with status 503, as a page or as an OAuth error.
 
     Raises any other error again.
     """
 
     async def handle(request: Request, error: Exception) -> Response:
-        if not isinstance(error, Problem) or error.kind != "busy":
+        if not isinstance(error, Problem) or error.status != 503:
             raise error
-        return _error_response(smart, request, 503, "temporarily_unavailable", str(error), _RETRY)
+        return unavailable_response(smart, request, str(error), error.retry_after)
 
     return handle
 
@@ -45,6 +44,11 @@ def http_error_handler(smart: SmartContext) -> Callable[[Request, Exception], Aw
         return _error_response(smart, request, status, code, text, getattr(error, "headers", None) or {})
 
     return handle
+
+
+def unavailable_response(smart: SmartContext, request: Request, text: str, retry_after: int) -> Response:
+    """The answer 503 with a text, as a page or as an OAuth error."""
+    return _error_response(smart, request, 503, "temporarily_unavailable", text, {"Retry-After": str(retry_after)})
 
 
 def _error_response(smart: SmartContext, request: Request, status: int, code: str, text: str, headers: Mapping[str, str]) -> Response:

@@ -249,6 +249,9 @@ class KeyValueStore(Protocol):
     async def delete_family(self, family: str) -> None:
         """Remove all records of this family, of every kind, and increment the ``security`` counter."""
 
+    async def delete_kinds(self, kinds: Collection[str]) -> dict[str, int]:
+        """Remove all records of these kinds, and increment the ``security`` counter.  Return how many there were, by kind."""
+
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         """Return (key, value) of all records of this kind that have not expired at ``now``, ordered by key."""
 

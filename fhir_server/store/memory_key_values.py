@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from fhir_server.store import KeyValueRecord, system_now
@@ -55,6 +55,13 @@ class MemoryKeyValues:
         records = self._store.state.key_values
         self._store.state.key_values = {key: record for key, record in records.items() if not family or record[2] != family}
         self._store.state.advance_epoch(None)
+
+    async def delete_kinds(self, kinds: Collection[str]) -> dict[str, int]:
+        records = self._store.state.key_values
+        counts = {kind: sum(of == kind for of, _ in records) for kind in kinds}
+        self._store.state.key_values = {key: record for key, record in records.items() if key[0] not in kinds}
+        self._store.state.advance_epoch(None)
+        return counts
 
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         records = self._store.state.key_values

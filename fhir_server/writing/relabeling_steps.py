@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from fhir_server.consent.labeling import Labeler
+from fhir_server.errors import Problem
 from fhir_server.store import Store, Transaction
 from fhir_server.writing.pending_relabeling import Backlog, add_work, count_pending, take_work
 from fhir_server.writing.propagation import Propagation
@@ -46,11 +47,20 @@ async def relabel_all_pending(store: Store, labeler: Labeler, base: str) -> None
         pass
 
 
-async def keep_relabeling(store: Store, labeler: Labeler, base: str, report: Callable[[int], None]) -> None:
-    """Do what is pending, whenever anything is; never returns.  ``report`` is told about how many rows are pending."""
+async def keep_relabeling(
+    store: Store, labeler: Labeler, base: str, report: Callable[[int], None], may_write: Callable[[], bool] = lambda: True
+) -> None:
+    """Do what is pending, whenever anything is and ``may_write()`` is true; never returns.
+
+    ``report`` is told about how many rows are pending.
+    """
     while True:
         try:
-            await _work_off(store, labeler, base, report)
+            if may_write():
+                await _work_off(store, labeler, base, report)
+        except Problem as problem:
+            if problem.kind != "read_only":  # it became read-only meanwhile
+                _log.exception("Pending labels could not be brought up to date; the server will try again.")
         except Exception:
             _log.exception("Pending labels could not be brought up to date; the server will try again.")
         await asyncio.sleep(_INTERVAL)

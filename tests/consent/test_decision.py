@@ -274,11 +274,32 @@ def test_institution_policy_narrows_the_base_policy(tmp_path: Path) -> None:
         ({"switches": {"proxy.teen.mode": "open"}}, "open"),
         ({"timezone": "Mars/Olympus"}, "Mars"),
         ({"extends": "nowhere"}, "nowhere"),
+        ({"sets": {"Slab": ["HIV"]}}, "leaves out DRUGTEST, PAP, PREG, STD"),
+        ({"sets": {"Sdept": ["Slab"]}}, "leaves out MH, SEXAB, SUD"),
+        ({"sets": {"PSYNOTE": ["PREG"]}}, "'PSYNOTE' is the name of a label"),
+        ({"groups": {"chart": ["lab"]}}, "'chart' is defined again"),
+        ({"groups": {"chart": ["*"]}}, "'chart' is defined again"),
+        ({"sets": {"Sown": ["Sother"], "Sother": ["Sown"]}, "rules": [{**RULE, "labels": ["Sown"]}]}, "'Sown' contains itself"),
+        ({"groups": {"own": ["@own"]}, "rules": [{**RULE, "data": ["@own"]}]}, "'@own' contains itself"),
     ],
 )
 def test_invalid_policy_file_is_rejected(tmp_path: Path, content: dict[str, object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         load(write(tmp_path, **content))
+
+
+def test_layer_may_widen_a_set_and_add_sets_and_groups(tmp_path: Path) -> None:
+    assert sees(OPTUM, actor_of("PT"), "lab||"), "the control"
+    wider = load(
+        write(
+            tmp_path,
+            sets={"Scond": ["Slab", "Sdept", "REPRO", "GENETIC"], "Sown": ["Slab", "MH"]},
+            groups={"own": ["@chart"]},
+        )
+    )
+    former = {rule.id: rule.labels for rule in OPTUM.rules}
+    assert all(former[rule.id] <= rule.labels for rule in wider.rules)
+    assert any("GENETIC" in rule.labels - former[rule.id] for rule in wider.rules)
 
 
 def test_every_shipped_rule_has_an_id_and_a_source() -> None:

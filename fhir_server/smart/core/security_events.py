@@ -60,6 +60,9 @@ SecurityEventKind = Literal[
     "erase-record",
     "purge-audit",
     "purge-history",
+    "change-operation",
+    "end-all-access",
+    "reload",
 ]
 
 

@@ -99,6 +99,15 @@ class MongoKeyValues:
 
         await self._runner.run(job)
 
+    async def delete_kinds(self, kinds: Collection[str]) -> dict[str, int]:
+        await self._connection.ensure_ready()
+        counts = {}
+        async with busy_if_transient():
+            for kind in kinds:
+                counts[kind] = (await self._connection.secrets.delete_many({"kind": kind})).deleted_count
+        await self._runner.run(lambda transaction: transaction.advance_epoch(None))
+        return counts
+
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         await self._connection.ensure_ready()
         async with busy_if_transient():

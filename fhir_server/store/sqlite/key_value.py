@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from fhir_server.store import KeyValueRecord, system_now
@@ -65,6 +65,18 @@ class SqliteKeyValues:
             transaction.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
 
         await self._run(job)
+
+    async def delete_kinds(self, kinds: Collection[str]) -> dict[str, int]:
+        def job(transaction: Any) -> dict[str, int]:
+            counts = {}
+            for kind in kinds:
+                transaction.connection.execute("DELETE FROM secret WHERE kind = ?", (kind,))
+                counts[kind] = int(transaction.connection.changes())
+            transaction.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
+            return counts
+
+        counts: dict[str, int] = await self._run(job)
+        return counts
 
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key"

@@ -40,6 +40,8 @@ env:
     value: /run/secrets/fhir-server/secret-key
   - name: FHIR_SERVER_METRICS_TOKEN_FILE
     value: /run/secrets/fhir-server/metrics-token
+  - name: FHIR_SERVER_METRICS_ADDRESS
+    value: "0.0.0.0:{{ .Values.metricsPort }}"
   {{- if .Values.secret.formerKey }}
   - name: FHIR_SERVER_FORMER_SECRET_KEY_FILE
     value: /run/secrets/fhir-server/former-secret-key
