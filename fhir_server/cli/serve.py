@@ -144,7 +144,7 @@ def create_application() -> object:
     LimitedProtocol.security_headers = security_headers(settings.origin)
     LimitedProtocol.limits = ConnectionLimits(
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
-        open_files(settings.max_connections),
+        open_files(settings.max_connections), linger_bytes=2 * settings.max_body_bytes,
     )  # fmt: skip
     with operator_errors(settings.store):
         served = application(settings)
