@@ -16,6 +16,7 @@ from typing import Any
 import click
 import uvicorn
 
+from fhir_server.allocator import configure_allocator
 from fhir_server.app import Components, application
 from fhir_server.cli.base import load_settings, main, operator_errors, run_with_components, without_credentials
 from fhir_server.cli.create_store import create_store
@@ -140,6 +141,7 @@ def create_application() -> object:
     The only process serves its metrics, too, if they have an address of their own.
     """
     settings = load_settings()
+    configure_allocator()
     configure(settings)
     LimitedProtocol.security_headers = security_headers(settings.origin)
     LimitedProtocol.limits = ConnectionLimits(

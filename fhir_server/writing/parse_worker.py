@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from fhir_server import jsontext
+from fhir_server.allocator import configure_allocator
 from fhir_server.errors import Problem, ProblemKind
 from fhir_server.resources import bundle_rules
 from fhir_server.writing.draft import Draft, parse_draft
@@ -113,6 +114,7 @@ def _out_of_time(*_: Any) -> NoReturn:
 def main() -> None:
     """Answer messages until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
+    configure_allocator()
     decoder, encoder = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Encoder()
     source, target = sys.stdin.buffer, sys.stdout.buffer
     while len(head := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
