@@ -136,6 +136,7 @@ class FhirApi:
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
             headers = _error_headers(problem)
+            problem.let_go()
         except Exception:
             _log.exception("A request failed.")
             response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())

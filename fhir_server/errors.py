@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Final, Literal
 
 ProblemKind = Literal[
@@ -85,6 +86,18 @@ class Problem(Exception):
     def retry_after(self) -> int:
         """The seconds of ``Retry-After`` of a 503."""
         return RETRY_READ_ONLY if self.kind == "read_only" else 1
+
+    def let_go(self) -> None:
+        """Forget where it was raised, when it becomes an answer.
+
+        The frames hold what was worked on, such as the parsed entries of a transaction, and some hold the error: together they would
+        stay in memory until the garbage collector comes.
+        """
+        error: BaseException | None = self
+        while error is not None:
+            clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            error = error.__context__
 
     def outcome(self) -> bytes:
         """The OperationOutcome, as JSON text."""

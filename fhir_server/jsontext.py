@@ -30,14 +30,14 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def parse(text: bytes) -> Any:
-    """The value of a JSON text, with decimals as ``Decimal``.
+def parse(text: bytes, *, inside: int = 0) -> Any:
+    """The value of a JSON text, with decimals as ``Decimal``.  ``inside``: the objects and arrays of a larger text in which it is.
 
     Raises Problem ``invalid`` for text that is not JSON, nests deeper than :data:`MAX_DEPTH`, or repeats a member name: two
     readers of such a text may read different resources, and only one of them would be labeled.
     """
     fast = _parse_fast(text)
-    return _not_too_deep(fast[0] if fast is not None else _parse_strictly(text), text)
+    return _not_too_deep(fast[0] if fast is not None else _parse_strictly(text), text, MAX_DEPTH - inside)
 
 
 def parse_compact(text: bytes) -> tuple[Any, bytes]:
@@ -46,8 +46,8 @@ def parse_compact(text: bytes) -> tuple[Any, bytes]:
     return _not_too_deep(value, text), compacted
 
 
-def _not_too_deep(value: Any, text: bytes) -> Any:
-    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+def _not_too_deep(value: Any, text: bytes, depth: int = MAX_DEPTH) -> Any:
+    if text.count(b"{") + text.count(b"[") > depth and _is_deeper(value, depth):
         raise Problem("invalid", f"The body nests objects and arrays deeper than {MAX_DEPTH} levels.")
     return value
 

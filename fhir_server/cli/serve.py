@@ -16,6 +16,7 @@ from typing import Any
 import click
 import uvicorn
 
+from fhir_server.allocator import configure_allocator
 from fhir_server.app import Components, application
 from fhir_server.cli.base import load_settings, main, operator_errors, run_with_components, without_credentials
 from fhir_server.cli.create_store import create_store
@@ -140,11 +141,12 @@ def create_application() -> object:
     The only process serves its metrics, too, if they have an address of their own.
     """
     settings = load_settings()
+    configure_allocator()
     configure(settings)
     LimitedProtocol.security_headers = security_headers(settings.origin)
     LimitedProtocol.limits = ConnectionLimits(
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
-        open_files(settings.max_connections),
+        open_files(settings.max_connections), linger_bytes=2 * settings.max_body_bytes,
     )  # fmt: skip
     with operator_errors(settings.store):
         served = application(settings)

@@ -34,20 +34,31 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
     request.require_json()
     preconditions.require_only(request)
     bundle, texts = await service.parser.entries(request.body)
+    request.body = b""  # of which the texts are copies
     if bundle is None or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise Problem("invalid", "POST to the FHIR base requires a Bundle of type batch or transaction.")
     if "entry" in bundle or len(texts) > service.max_entries:  # one that is no array stays among the other members
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
-    entries = await budget.each(jsontext.parse, texts)
+    entries = await budget.each(_outline, texts)
     if bundle["type"] == "batch":
         heads = [_head(value, index, request, service, batch=True) for index, value in enumerate(entries)]
         links = _links(entries, heads, service, batch=True)
         responses = []
         for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
-            entries[index] = None  # values take many times the memory of their texts
+            texts[index] = b""  # of which the body is a copy
             responses.append(await _batch_entry(value, text, index, head, service, audit, links))
         return _bundle_response("batch-response", responses)
     return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
+
+
+def _outline(text: bytes) -> dict[str, Any]:
+    """An entry of a valid Bundle without most of its resource, whose value would take many times the memory of its text."""
+    parts = jsontext.members(text)
+    value: dict[str, Any] = {name: jsontext.parse(parts[name]) for name in ("fullUrl", "request") if name in parts}
+    if parts.get("resource", b"").lstrip()[:1] == b"{":
+        members = jsontext.members(parts["resource"])
+        value["resource"] = {name: jsontext.parse(members[name]) for name in ("resourceType", "id", "meta") if name in members}
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ async def _batch_entry(
         response = await _process_batch_request(value, text, index, head, service, AuditContext(shown=audit.shown), links)
     except Problem as problem:
         response = Response(problem.status, problem.outcome())
+        problem.let_go()
     if head.request is not None:
         audit.entries.append(AuditedEntry(head.request, response.status))
     return response
@@ -102,11 +114,11 @@ def _as_asked(request: Request, response: Response) -> Response:
 
 
 async def transaction(
-    entries: list[Any], texts: Sequence[bytes], request: Request, service: Service, audit: AuditContext
+    entries: Sequence[Any], texts: list[bytes], request: Request, service: Service, audit: AuditContext
 ) -> list[Response]:
     """Process all entries in one store transaction; return responses in the order of the entries.
 
-    Raises the Problem of the first entry that fails.  ``entries`` is emptied meanwhile.
+    Raises the Problem of the first entry that fails.  ``texts`` is emptied meanwhile.
     """
     heads = [_head(value, index, request, service, batch=False) for index, value in enumerate(entries)]
     audit.entries = [AuditedEntry(head.request, 0) for head in heads if head.request is not None]
@@ -117,7 +129,7 @@ async def transaction(
     parsed: list[BundleEntry] = []
     for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
         if head.request is not None:
-            entries[index] = None  # values take many times the memory of their texts
+            texts[index] = b""  # of which the draft is a copy
             parsed.append(await _parse_entry(value, text, index, head.request, service, links))
             await budget.give_way()
     _require_distinct(parsed)
@@ -182,9 +194,9 @@ async def _parse_entry(value: Any, text: bytes, index: int, request: Request, se
     full_url = value.get("fullUrl", "")
     if request.method not in ("POST", "PUT"):
         return BundleEntry(index, full_url, request)
-    request = msgspec.structs.replace(request, body=_body(value, text, index, links))
+    body = _body(value, text, index, links)
     try:
-        draft = await service.parser.draft(request.body, request.path[0], base=service.base, conditional=True)
+        draft = await service.parser.draft(body, request.path[0], base=service.base, conditional=True)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
     if request.method == "PUT":
@@ -201,7 +213,7 @@ def _body(value: Any, text: bytes, index: int, links: BundleLinks) -> bytes:
         body = jsontext.members(text).get("resource", b"")
         if not body:
             raise Problem("invalid", "An entry with POST or PUT requires a resource.")
-        if not has_readable_references(body, value["resource"]):
+        if b"\\" in body and not has_readable_references(body, jsontext.parse(body)):
             body = jsontext.unescape(body)
         return links.rewrite(body, value.get("fullUrl", ""))
     except Problem as problem:

@@ -126,9 +126,14 @@ class BundleLinks:
         identifier's value may look like a link, but is not one.  Raises Problem ``invalid`` for a link that may mean two resources.
         """
 
+        known: dict[bytes, bytes] = {}  # a resource may name another thousands of times
+
         def replace(match: re.Match[bytes]) -> bytes:
-            new = self.resolve(match[2].decode(), full_url)
-            return match[0] if new is None else b'%s%s"' % (match[1], new.encode())
+            link = match[2]
+            if link not in known:
+                new = self.resolve(link.decode(), full_url)
+                known[link] = link if new is None else new.encode()
+            return b'%s%s"' % (match[1], known[link])
 
         text = _REFERENCE.sub(replace, text)
         if not self._may_have_other_links(text):

@@ -23,7 +23,7 @@ def require_valid(bundle: Mapping[str, Any]) -> None:
     if entries == []:
         del outside["entry"]  # R4's JSON has no empty arrays, but some clients send one for a Bundle without entries
     elif isinstance(entries, list):
-        outside["entry"] = [_without_content(entry) for entry in entries]
+        outside["entry"] = [without_content(entry) for entry in entries]
     if issues := validate.check("Bundle", outside):
         raise Problem("invalid", issues[0].text, issues)
 
@@ -35,8 +35,8 @@ def require_valid_if_processed(value: Any) -> None:
         require_valid(value)
 
 
-def _without_content(entry: Any) -> Any:
-    """The entry with a resource that is always valid in place of its own."""
+def without_content(entry: Any) -> Any:
+    """An entry with a resource that is always valid in place of its own."""
     if isinstance(entry, dict) and isinstance(entry.get("resource"), dict):
         return {**entry, "resource": {"resourceType": "Parameters"}}
     return entry

@@ -3,6 +3,10 @@
 uvicorn closes a connection that is idle between two requests.  This protocol also has a clock for the head of a request, for
 its body and for a client that does not take its answer, a limit for the head, and one for connections: past it, the
 connection that has waited longest for a request gives its place to the new one.
+
+A request may be answered before its body has arrived: without a good token, or if the body is too large.  Most clients send the
+whole body before they read, and to close the connection meanwhile would take the answer from them (RFC 9112, section 9.6).  So the
+rest of the body is discarded for a while, up to a limit (:meth:`LimitedProtocol.linger`).
 """
 
 from __future__ import annotations
@@ -14,13 +18,13 @@ from math import inf
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from fhir_server.web.security_headers import Headers
 
-_UNREAD_BYTES: Final = 64 * 1024  # of a body that nobody will read, before the connection is closed
-_LINGER_SECONDS: Final = 1.0  # for such a client to read the answer
+_SMALL_BODY: Final = 64 * 1024  # bytes of a body that, if it is not read, are passed over to get to the next request
+_LAST_SECONDS: Final = 1.0  # for a client to read the answer, once its body is no longer taken
 _HEADERS: Final = 100
 _OWN_FILES: Final = 100  # that a process opens: the store, its helpers, other systems
 
@@ -34,6 +38,8 @@ class ConnectionLimits:
     ``quiet_seconds``  without another part of the body, or while the client takes nothing of the answer
     ``head_bytes``     of the request line and the headers, of which there may be 100
     ``connections``    at a time
+    ``linger_seconds`` for the rest of a body that is discarded; ``linger_quiet_seconds`` without another part of it
+    ``linger_bytes``   of such a rest
     """
 
     head_seconds: float = 20
@@ -41,6 +47,9 @@ class ConnectionLimits:
     quiet_seconds: float = 30
     head_bytes: int = 64 * 1024
     connections: int = 1000
+    linger_seconds: float = 30
+    linger_quiet_seconds: float = 5
+    linger_bytes: int = 64 * 1024 * 1024
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -56,7 +65,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._waits_since = 0.0  # for a request; 0: one is being handled
         self._in_head = False
         self._head_size = 0
-        self._unread = 0
+        self._may_stay_open = False  # after this request, if its body arrives
+        self._discarded: int | None = None  # bytes since the last answer of this connection
         self._unsent = 0
         self._write_until = inf
 
@@ -75,6 +85,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._discarded is not None:
+            self._discard(len(data))
+            return
         if self.transport.is_closing():
             return  # refused
         super().data_received(data)
@@ -85,12 +98,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_size, self._unread = True, 0, 0
+        self._in_head, self._head_size = True, 0
         self._until = self.loop.time() + self.limits.head_seconds
 
     def on_headers_complete(self) -> None:
-        if self.transport.is_closing():
-            return  # an earlier request was refused
+        if self._is_last_answered:
+            return
         size = sum([len(name) + len(value) for name, value in self.headers], len(self.url))
         if size > self.limits.head_bytes or len(self.headers) > _HEADERS:
             self._refuse(431, f"The request line and the headers have more than {self.limits.head_bytes} bytes or {_HEADERS} headers.")
@@ -99,25 +112,78 @@ class LimitedProtocol(HttpToolsProtocol):
         now = self.loop.time()
         self._until, self._quiet_until = now + self.limits.body_seconds, now + self.limits.quiet_seconds
         super().on_headers_complete()
+        self._may_stay_open = False
+        length = self._body_length()
+        if length and (length > _SMALL_BODY or self.expect_100_continue or not self.cycle.keep_alive):
+            # If it is answered before its body has arrived, this is the last answer of the connection.
+            self._may_stay_open, self.cycle.keep_alive = self.cycle.keep_alive, False
+            self.cycle.transport = _UntilBodyArrives(self, self.cycle, length)  # type: ignore[assignment]
+
+    def _body_length(self) -> float:
+        """The declared bytes of the body; none are declared for one that is sent in chunks."""
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                return inf
+            if name == b"content-length":
+                return int(value)  # the parser accepts digits only
+        return 0
 
     def on_body(self, body: bytes) -> None:
         if self._in_head:
             return  # refused
         super().on_body(body)
         self._quiet_until = self.loop.time() + self.limits.quiet_seconds
-        if self.cycle.response_complete:
-            self._unread += len(body)
-            if self._unread > _UNREAD_BYTES and not self.flow.read_paused:
-                self.flow.pause_reading()  # the client can still read the answer
-                self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 
     def on_message_complete(self) -> None:
         if self._in_head:
             return  # refused
         self._until = self._quiet_until = inf
+        if self._may_stay_open and not self.cycle.response_started:
+            self.cycle.keep_alive = True
         super().on_message_complete()
 
+    def shutdown(self) -> None:
+        self._may_stay_open = False
+        super().shutdown()
+
+    @property
+    def _is_last_answered(self) -> bool:
+        return self._discarded is not None or self.transport.is_closing()
+
+    def linger(self, *, takes_rest: bool = True) -> None:
+        """Close the connection after what has been written: when the client does, or has sent enough, or takes too long.
+
+        ``takes_rest``: whether to read what the client still sends, because it may read nothing before.
+        """
+        if self._is_last_answered:
+            return
+        now = self.loop.time()
+        self._discarded, self._in_head = 0, False
+        self._waits_since = self._waits_since or now
+        self._until, self._quiet_until = now + self.limits.linger_seconds, now + self.limits.linger_quiet_seconds
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if takes_rest:
+            self.flow.resume_reading()
+        else:
+            self._take_no_more()
+
+    def _discard(self, size: int) -> None:
+        """Take a part of a body that nobody will read."""
+        assert self._discarded is not None
+        self._discarded += size
+        self._quiet_until = self.loop.time() + self.limits.linger_quiet_seconds
+        if self._discarded > self.limits.linger_bytes and not self.flow.read_paused:
+            self._take_no_more()
+
+    def _take_no_more(self) -> None:
+        self.flow.pause_reading()  # the client can still read the answer
+        self.loop.call_later(_LAST_SECONDS, self.transport.abort)
+
     def on_response_complete(self) -> None:
+        if self._discarded is not None:
+            self.server_state.total_requests += 1
+            return
         super().on_response_complete()
         if not self.pipeline:
             self._waits_since = self.loop.time()
@@ -155,17 +221,21 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, text: str) -> None:
         """Close the connection; with an answer, if a request has begun to arrive and no answer to it has begun."""
-        if self.transport.is_closing():
+        if self._is_last_answered:
+            self.transport.close()
             return
         is_silent = self._waits_since > 0 and not self._in_head
         is_answered = not self._in_head and self.cycle is not None and self.cycle.response_started
         if not is_silent and not is_answered:
             self._answer(status, text)
-        self.transport.close()
+        if status == 408:
+            self.transport.close()  # it sends nothing
+        else:
+            self.linger()
 
     def send_400_response(self, msg: str) -> None:
         self._answer(400, msg)
-        self.transport.close()
+        self.linger()
 
     def _answer(self, status: int, text: str) -> None:
         body = text.encode()
@@ -175,6 +245,23 @@ class LimitedProtocol(HttpToolsProtocol):
         ]  # fmt: skip
         lines = [b"%s: %s\r\n" % header for header in headers]
         self.transport.write(STATUS_LINE[status] + b"".join(lines) + b"\r\n" + body)
+
+
+class _UntilBodyArrives:
+    """The transport of a cycle whose answer is the last of its connection if the body has not arrived by then."""
+
+    __slots__ = ("_cycle", "_length", "_protocol", "is_closing", "write")
+
+    def __init__(self, protocol: LimitedProtocol, cycle: RequestResponseCycle, length: float) -> None:
+        self._protocol, self._cycle, self._length = protocol, cycle, length
+        self.is_closing, self.write = protocol.transport.is_closing, protocol.transport.write
+
+    def close(self) -> None:
+        """Close the connection after the answer."""
+        if self._cycle.more_body:
+            self._protocol.linger(takes_rest=self._length == inf or self._length <= self._protocol.limits.linger_bytes)
+        else:
+            self._protocol.transport.close()
 
 
 def open_files(connections: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from fhir_server import jsontext
+from fhir_server.allocator import configure_allocator
 from fhir_server.errors import Problem, ProblemKind
 from fhir_server.resources import bundle_rules
 from fhir_server.writing.draft import Draft, parse_draft
@@ -90,6 +91,11 @@ def _of_draft(draft: Draft) -> Parsed:
 
 def _entries(text: bytes) -> Parsed:
     """The entries of a Bundle, and its other members.  A text that is no such Bundle has its members only."""
+    in_parts = _entries_in_parts(text)
+    if in_parts is not None:
+        value, parts, entries = in_parts
+        bundle_rules.require_valid_if_processed(value)
+        return Parsed(parts=parts, entries=entries)
     value = jsontext.parse(text)
     if not isinstance(value, dict):
         return Parsed()
@@ -99,6 +105,26 @@ def _entries(text: bytes) -> Parsed:
     parts = jsontext.members(text)
     entries = jsontext.items(parts.pop("entry")) if is_list else []
     return Parsed(parts=parts, entries=entries)
+
+
+def _entries_in_parts(text: bytes) -> tuple[dict[str, Any], dict[str, bytes], list[bytes]] | None:
+    """The Bundle without the content of its resources, the texts of its members apart from the entries, and those of the entries.
+
+    The value of one entry is made at a time, because values take many times the memory of their texts.  None if the text should be
+    parsed at once: it is refused, or spells the names of members in an unusual way.
+    """
+    try:
+        text = jsontext.compact(text)
+        parts = jsontext.members(text)
+        if "entry" not in parts or jsontext.join_members(parts) != text:  # a name is repeated
+            return None
+        del text
+        entries = jsontext.items(parts.pop("entry"))
+        value = {name: jsontext.parse(part, inside=1) for name, part in parts.items()}
+        value["entry"] = [bundle_rules.without_content(jsontext.parse(entry, inside=2)) for entry in entries]
+    except (ValueError, RecursionError, Problem):
+        return None
+    return value, parts, entries
 
 
 def _cpu_seconds() -> float:
@@ -113,12 +139,15 @@ def _out_of_time(*_: Any) -> NoReturn:
 def main() -> None:
     """Answer messages until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
+    configure_allocator()
     decoder, encoder = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Encoder()
     source, target = sys.stdin.buffer, sys.stdout.buffer
     while len(head := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         message = encoder.encode(run(decoder.decode(source.read(int.from_bytes(head)))))
-        target.write(len(message).to_bytes(LENGTH_BYTES) + message)
+        target.write(len(message).to_bytes(LENGTH_BYTES))
+        target.write(message)
         target.flush()
+        del message
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, Vers
 from fhir_server.store.version_rebase import View, rebased
 from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
+from fhir_server.writing.path_index import PathIndex
 
 _RESTRAINT: Final = frozenset({PHYHOLD})
 
@@ -184,11 +185,11 @@ class RowLabeler:
         guards = [reference for reference in row.guarded_references if reference.path]
         if not guards:
             return entries
-        members = {reference.path[0] for reference in guards}
+        guarded = PathIndex((reference.path, reference.target) for reference in guards)
         found = []
         for entry in entries:
-            if entry.path and entry.path[0] in members:
-                around = {reference.target for reference in guards if _overlap(reference.path, entry.path)} - {entry.value[0]}
+            if entry.path and entry.path[0] in guarded.members:
+                around = set(guarded.overlapping(entry.path)) - {entry.value[0]}
                 if around:
                     class_id = await self._guarded_class_id(labels, (entry.class_id,), tuple(sorted(around)))
                     entry = msgspec.structs.replace(entry, class_id=class_id)
@@ -296,26 +297,17 @@ def _item_class(member: str, item: Mapping[str, Any], row: VisibilityClass) -> V
 
 
 def _with_class_ids(entries: Iterable[Entry], row: Row) -> list[Entry]:
-    """Each entry with the class of the element of the row that it was extracted from."""
+    """Each entry with the class of the element of the row that it was extracted from: the one with the longest path."""
     elements = sorted(row.labeled_elements, key=lambda element: -len(element.path))
-    members = {element.path[0] for element in elements}
+    classes = PathIndex((element.path, element.class_id) for element in elements)
     return [
         Entry(
             entry.param, entry.kind, entry.value, entry.path,
-            _class_at(entry.path, elements, row.class_id) if not entry.path or entry.path[0] in members else row.class_id,
+            _class_at(entry.path, classes, row.class_id) if not entry.path or entry.path[0] in classes.members else row.class_id,
         )
         for entry in entries
     ]  # fmt: skip
 
 
-def _overlap(path: jsontext.Path, other: jsontext.Path) -> bool:
-    length = min(len(path), len(other))
-    return path[:length] == other[:length]
-
-
-def _class_at(path: jsontext.Path, elements: list[LabeledElement], row_class: int) -> int:
-    for element in elements:
-        length = min(len(path), len(element.path))
-        if path[:length] == element.path[:length]:
-            return element.class_id
-    return row_class
+def _class_at(path: jsontext.Path, classes: PathIndex[int], row_class: int) -> int:
+    return next(classes.overlapping(path), row_class)
