@@ -119,7 +119,7 @@ class AccountPages:
     async def _replace_sessions(self, request: Request, user: User) -> tuple[Session, str]:
         """End all sessions of the account; return a new session for this browser and its cookie."""
         await self.smart.store.key_values.delete_family(users.session_family(user.username))
-        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request))
+        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request), authenticated=self.smart.now())
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
 
     async def _reject(self, session: Session, what: str) -> Response:

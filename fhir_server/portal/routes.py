@@ -17,7 +17,7 @@ from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import ProxyGrant
 from fhir_server.portal.sharing import SharingFormError
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
-from fhir_server.smart.accounts import account_events, browser_names, sessions
+from fhir_server.smart.accounts import account_events, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
@@ -152,20 +152,17 @@ class PortalPages:
         except activation_codes.CodeRefusedError as refused:
             earlier = await activation_codes.find_accepted(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
-                return await self._accepted_page(request, *earlier, now)
+                return await self._accepted_page(session, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
             return page_handlers.render(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
-        return await self._accepted_page(request, user, invitation, now)
+        return await self._accepted_page(session, user, invitation, now)
 
-    async def _accepted_page(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
+    async def _accepted_page(self, session: Session, user: User, invitation: Invitation, now: int) -> Response:
+        """The session goes on as it is: a code proves nobody's identity."""
         choice = next((record for record in await self.context.records(user, now) if record.patient == invitation.patient), None)
-        value = await sessions.start(self.smart, user, browser_names.describe_browser(request))
-        session = Session(user, now, sessions.form_token(value))
-        return page_handlers.with_cookie(
-            self.smart, page_handlers.render(self.smart, "accepted.html", session=session, choice=choice), value
-        )
+        return page_handlers.render(self.smart, "accepted.html", session=session, choice=choice)
 
     # connected apps
 

@@ -118,7 +118,7 @@ def test_decision_other_than_allow_returns_access_denied(world: World) -> None:
 
 def test_second_consent_submission_returns_400(world: World) -> None:
     page = world.consent_page()
-    assert world.submit(page, decision="allow").status_code == 302
+    assert world.submit(page, decision="allow").status_code == 303
     assert world.submit(page, decision="allow").status_code == 400
 
 

@@ -94,7 +94,7 @@ async def build_decision(smart: SmartContext, authorization: AuthorizationReques
         session=session.key if ONLINE in names and OFFLINE not in names else "",
         generation=session.user.generation,
     )
-    return Decision(token_grant, session.started // SECOND, authorization.parameter("launch"))
+    return Decision(token_grant, session.authenticated // SECOND, authorization.parameter("launch"), session.key)
 
 
 def _patient(choice: RecordChoice | None, launched: Launch | None) -> str | None:

@@ -13,7 +13,15 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart.accounts import cookies, identity_providers, known_devices, second_factor_pending, sessions, users
+from fhir_server.smart.accounts import (
+    app_handover,
+    cookies,
+    identity_providers,
+    known_devices,
+    second_factor_pending,
+    sessions,
+    users,
+)
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
@@ -106,7 +114,7 @@ class AuthorizePages:
             return await self._sign_in_page(request, values, _REFUSED, 400)
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        response = await after_first_factor(self.smart, request, user, path)
+        response = await after_first_factor(self.smart, request, user, path, now)
         return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))
 
     async def show_records(self, request: Request) -> Response:
@@ -173,7 +181,11 @@ class AuthorizePages:
         about, detail = (patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
-        return to_http_response(await run_in_thread(self.server.authorization_response, oauth_request, decision), {})
+        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
+        if not response.location:
+            return to_http_response(response, {})
+        client = await consent_step.requesting_client(self.smart, authorization)
+        return await app_handover.hand_over(self.smart, request, response.location, client["client_name"])
 
     async def sign_out(self, request: Request, form: Form) -> Response:
         session = await sessions.current(self.smart, self._cookie(request))
@@ -302,6 +314,7 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     for path, (show, submit) in steps.items():
         routes.add_api_route(path, show, methods=["GET"])
         routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
+    app_handover.add_app_handover(routes, smart)
     add_second_factor_pages(routes, smart)
     add_password_pages(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])
