@@ -26,7 +26,10 @@ from fhir_server.web.dates import format_instant_date
 
 _TWICE = "This form was sent twice. The access was shared once: see the list below. If you did not see the code, make a new code."
 _ENDED = "The access has ended. If that was a mistake, share access once more below."
-_APP_ENDED = "The app's access has ended. If that was a mistake, connect the app again from the app."
+_ENDED_APPS = {
+    "yes": "The app's access has ended. If that was a mistake, connect the app again from the app.",
+    "all": "The access of all apps has ended. To use an app again, connect it from the app.",
+}
 _NOT_CONNECTED = "This app is no longer connected."
 
 
@@ -167,7 +170,7 @@ class PortalPages:
     # connected apps
 
     async def show_apps(self, request: Request, session: Session) -> Response:
-        return await self._apps_page(session, done=_APP_ENDED if "ended" in request.query_params else "")
+        return await self._apps_page(session, done=_ENDED_APPS.get(request.query_params.get("ended", ""), ""))
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
@@ -177,6 +180,12 @@ class PortalPages:
             SecurityEvent("end-app", True, session.user.username, ended.client_id, about=patient_references(ended.patient))
         )
         return page_handlers.redirect_to("/apps", ended="yes")
+
+    async def end_all_apps(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        for ended in await connected_apps.end_all(self.smart, session.user, self.smart.now()):
+            about = patient_references(ended.patient)
+            await self.smart.record(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=about))
+        return page_handlers.redirect_to("/apps", ended="all")
 
     async def _apps_page(self, session: Session, problem: str = "", done: str = "") -> Response:
         apps = await connected_apps.list_connected(self.context, session.user, self.smart.now())
@@ -202,6 +211,7 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
         "/sharing/end": ("/sharing", pages.end_sharing),
         "/accept": ("/accept", pages.redeem),
         "/apps": ("/apps", pages.end_app),
+        "/apps/all": ("/apps", pages.end_all_apps),
     }
     add_charts(routes, smart)
     add_account(routes, smart)

@@ -11,7 +11,18 @@ from fhir_server.smart.authorize.category_scopes import CategoryScope
 from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.authorize.scope_wording import ScopeWords, describe_scope, describe_wildcard
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, new_secret
+from fhir_server.smart.core.context import (
+    DAY,
+    GRANT_LIFE,
+    HOUR,
+    MINUTE,
+    REFRESH_LIFE,
+    SECOND,
+    SESSION_IDLE,
+    SESSION_LIFE,
+    SmartContext,
+    new_secret,
+)
 from fhir_server.smart.core.persons import RecordChoice, Role, own_reference
 from fhir_server.smart.core.scopes import Scope, resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
@@ -55,6 +66,7 @@ async def consent_offer(smart: SmartContext, authorization: AuthorizationRequest
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in names else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
         "connected": f"{smart.origin}/apps",
+        "idle_minutes": SESSION_IDLE // MINUTE,
         "online_hours": SESSION_LIFE // HOUR if ONLINE in names and OFFLINE not in names else 0,
     }
 

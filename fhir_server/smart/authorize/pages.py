@@ -18,15 +18,15 @@ from fhir_server.smart.accounts import (
     cookies,
     identity_providers,
     known_devices,
-    second_factor_pending,
     sessions,
     users,
 )
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.authorize import consent_step, requests
+from fhir_server.smart.authorize import consent_step, open_apps, requests, sign_out_pages
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
+from fhir_server.smart.authorize.sign_out_pages import SignOutPages
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
@@ -65,6 +65,7 @@ class AuthorizePages:
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
+        self.sign_outs = SignOutPages(smart)
         self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
         self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
 
@@ -182,22 +183,12 @@ class AuthorizePages:
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
         response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
+        if decision:
+            await open_apps.remember(self.smart, current.session, decision.token_grant)
         if not response.location:
             return to_http_response(response, {})
         client = await consent_step.requesting_client(self.smart, authorization)
         return await app_handover.hand_over(self.smart, request, response.location, client["client_name"])
-
-    async def sign_out(self, request: Request, form: Form) -> Response:
-        session = await sessions.current(self.smart, self._cookie(request))
-        if session is not None:
-            await self.smart.record(SecurityEvent("sign-out", username=session.user.username))
-        await sessions.end(self.smart, self._cookie(request))
-        response = _to("/signed-out")
-        response.delete_cookie(**cookies.session_cookie_attributes(self.smart))
-        return response
-
-    async def signed_out(self, request: Request) -> Response:
-        return self._page("signed_out.html")
 
     async def reject_sign_in(self, request: Request, form: Form) -> Response:
         """Answer a sign-in form with a wrong token: sent twice, or open while the user signed in or out.  Offers a link."""
@@ -211,9 +202,8 @@ class AuthorizePages:
 
     async def reject_sign_out(self, request: Request, form: Form) -> Response:
         """Answer a sign-out form with a wrong token.  A user who is signed out already gets the page for that."""
-        cookie = self._cookie(request)
-        active = await sessions.current(self.smart, cookie) or await second_factor_pending.find(self.smart, cookie)
-        return _to("/signed-out") if not active and cookies.is_same_site(request) else await self._reject_form(request, form)
+        is_out = cookies.is_same_site(request) and await self.sign_outs.already_signed_out(request)
+        return _to(sign_out_pages.PATH) if is_out else await self._reject_form(request, form)
 
     def form_handler(self, handler: FormHandler, reject: FormHandler | None = None) -> Callable[[Request], Awaitable[Response]]:
         """Return a POST handler that passes on only forms rendered for this browser; ``reject`` answers all others."""
@@ -302,8 +292,9 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     pages = AuthorizePages(smart, server)
     routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
     routes.add_api_route("/oauth/continue", pages.continue_request, methods=["GET"])
-    routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
-    routes.add_api_route("/sign-out", pages.form_handler(pages.sign_out, pages.reject_sign_out), methods=["POST"])
+    routes.add_api_route(sign_out_pages.PATH, pages.sign_outs.show, methods=["GET"])
+    routes.add_api_route("/sign-out", pages.form_handler(pages.sign_outs.sign_out, pages.reject_sign_out), methods=["POST"])
+    routes.add_api_route(sign_out_pages.END_APPS, pages.form_handler(pages.sign_outs.end_apps), methods=["POST"])
     routes.add_api_route("/sign-in", pages.show_sign_in, methods=["GET"])
     routes.add_api_route("/sign-in", pages.form_handler(pages.sign_in, pages.reject_sign_in), methods=["POST"])
     steps = {
