@@ -27,6 +27,7 @@ class ConnectedApp:
     ``scopes``    descriptions of the granted scopes
     ``withheld``  names of the sensitive categories that the person withholds from the app
     ``since``, ``renewed``  when the first and the newest token were issued (microseconds since 1970 UTC)
+    ``changed``   what the app is called now, if it has changed since the person allowed it (it has no access then); else ""
     """
 
     handle: str
@@ -36,6 +37,7 @@ class ConnectedApp:
     withheld: tuple[str, ...]
     since: int
     renewed: int
+    changed: str = ""
 
 
 async def list_connected(context: PortalContext, user: User, now: int) -> list[ConnectedApp]:
@@ -81,4 +83,7 @@ async def _app(context: PortalContext, user: User, grant: TokenGrant, records: d
     scopes = describe_granted(resource_scopes(scope), user.role)
     withheld = sensitive_categories.describe(grant.withheld)
     name = client.name if client else grant.client_id
-    return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)
+    if client is None or client.is_as_allowed(grant.app, grant.since):
+        return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)
+    known, now_called = grant.app[0] if grant.app else name, f"{name}, on {clients.shown_hosts(client.identity)}"
+    return ConnectedApp(digest(grant.family), known, record, scopes, withheld, grant.since, grant.issued, now_called)

@@ -119,7 +119,7 @@ def nothing_then(after: Records) -> Records:
 
 def test_allow_without_scope_fields_grants_the_requested_scope(world: World) -> None:
     page = world.consent_page(scope=SCOPE)
-    fields = {name: value for name, value in Page(page.text).sent if name in ("token", "request")} | {"decision": "allow"}
+    fields = {name: value for name, value in Page(page.text).sent if name in ("token", "request", "shown")} | {"decision": "allow"}
     code = query(world.http.post("/oauth/consent", data=fields).headers["location"])["code"]
     assert world.exchange(code).json()["scope"] == SCOPE
 

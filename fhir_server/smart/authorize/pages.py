@@ -24,7 +24,7 @@ from fhir_server.smart.accounts import (
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.authorize import consent_step, open_apps, requests, sign_out_pages
+from fhir_server.smart.authorize import consent_state, consent_step, open_apps, requests, sign_out_pages
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.authorize.sign_out_pages import SignOutPages
 from fhir_server.smart.clients import clients
@@ -164,16 +164,17 @@ class AuthorizePages:
 
     async def decide(self, request: Request, form: Form) -> Response:
         """Answer the client: with a code if the user allows access, else with an error."""
-        state = await self._load(request, form)
-        if state.session is not None and state.authorization is None:
+        loaded = await self._load(request, form)
+        if loaded.session is not None and loaded.authorization is None:
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
-        current = state.signed_in
+        current = loaded.signed_in
         if current is None or not current.authorization.accepts_session(current.session):
-            return self._sign_in_again(state)
+            return self._sign_in_again(loaded)
         authorization, decision = current.authorization, None
+        state = await consent_state.read(self.smart, authorization, current.session)
         if dict(form).get("decision") == "allow":
             try:
-                decision = await consent_step.build_decision(self.smart, authorization, current.session, form)
+                decision = await consent_step.build_decision(self.smart, state, form)
             except consent_step.UnclearAnswerError as error:
                 return await self._consent_page(current, str(error), form)
         if not await requests.consume(self.smart, current.handle):
@@ -183,8 +184,9 @@ class AuthorizePages:
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
         response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
-        if decision:
+        if decision and state.client:
             await open_apps.remember(self.smart, current.session, decision.token_grant)
+            await consent_state.remember_identity(self.smart, current.session.user, state.client)
         if not response.location:
             return to_http_response(response, {})
         client = await consent_step.requesting_client(self.smart, authorization)
@@ -247,7 +249,7 @@ class AuthorizePages:
         return await self._request_page("visit.html", current, problem, choices=choices)
 
     async def _consent_page(self, current: SignedInRequest, problem: str = "", form: Form | None = None) -> Response:
-        offer = await consent_step.consent_offer(self.smart, current.authorization, current.session)
+        offer = await consent_step.consent_offer(self.smart, await consent_state.read(self.smart, current.authorization, current.session))
         if current.authorization.needs_record(current.session) and offer["choice"] is None:
             return await self._records_page(current, _CHOOSE)
         selected = consent_step.selected_values(current.authorization, form)

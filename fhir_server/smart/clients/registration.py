@@ -146,6 +146,8 @@ async def _describe(smart: SmartContext, before: Client, metadata: Any, token: s
         metadata={name: effective[name] for name in _STORED_AS_SENT if name in effective},
         publisher=publisher,
     )
+    if before.redirect_uris and client.identity != before.identity:
+        client = msgspec.structs.replace(client, renamed_at=smart.now())
     secret = ""
     if method == "client_secret" and not client.secret_hash:
         client, secret = clients.with_new_secret(client)

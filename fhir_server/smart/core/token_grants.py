@@ -37,6 +37,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     ``issued``, ``expires``  of this code or token, in microseconds
     ``since``      when the family's first token was issued, in microseconds
     ``generation``  the account's, when the person decided
+    ``app``        by what the person knew the app (``Client.identity``); empty for a backend, and in a grant of an earlier version
     """
 
     client_id: str
@@ -53,6 +54,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     expires: int = 0
     since: int = 0
     generation: int = 0
+    app: tuple[str, ...] = ()
 
     def context(self) -> dict[str, Any]:
         """The launch parameters of the token response (SMART App Launch, "Launch context")."""

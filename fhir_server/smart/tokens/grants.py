@@ -114,8 +114,11 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
 
 
 def _open_account(grant: Any, token: StoredToken) -> User | None:
-    """The account that the token belongs to; None if it is closed, or no longer backs the grant."""
-    user: User | None = run_on_loop(find_account, grant.server.smart.store, token.token_grant)
+    """The account that the token belongs to; None if it is closed or no longer backs the grant, or if the app has changed since."""
+    granted = token.token_grant
+    if not grant.request.client.record.is_as_allowed(granted.app, granted.since or granted.issued):
+        return None
+    user: User | None = run_on_loop(find_account, grant.server.smart.store, granted)
     return user
 
 

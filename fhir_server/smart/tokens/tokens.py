@@ -70,7 +70,7 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
     if grant is None or client is None or grant.expires <= now:
         return None
     user = await find_account(store, grant)
-    if grant.username and user is None:
+    if grant.username and (user is None or not client.is_as_allowed(grant.app, grant.since)):
         return None
     lapses = await token_grants.session_end(store, grant.session, now) if grant.session else grant.expires
     if not lapses:
@@ -130,7 +130,7 @@ async def issue_operator_token(
     if username and user is None:
         raise ValueError(f"There is no user {username!r}.")
     named, generation = (user.username, user.generation) if user else (None, 0)
-    grant = TokenGrant(client_id, scope, new_secret(), named, patient, None, fhir_user, generation=generation)
+    grant = TokenGrant(client_id, scope, new_secret(), named, patient, None, fhir_user, generation=generation, app=client.identity)
     if refused := set(scope.split()) - set(current_scope(client, grant).split()):
         raise ValueError(f"The client may not have {' '.join(sorted(refused))}.")
     return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access
