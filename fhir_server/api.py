@@ -47,7 +47,7 @@ _PREFLIGHT = (
     (b"access-control-max-age", b"86400"),
 )
 # additional headers of error responses, by status
-_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 503: ((b"retry-after", b"1"),)}
+_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),), 503: ((b"retry-after", b"1"),)}
 
 _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
