@@ -85,16 +85,17 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.action, self.text, self._depth = "", "", 0
+        self.action, self.text, self._other = "", "", False
         self.sent: list[tuple[str, str]] = []
         self.radios: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag == "form" and given.get("action") != "/sign-out":
-            self.action = given.get("action") or ""
-        if tag != "input" or not self.action or not given.get("name"):
+        if tag == "form":
+            self._other = given.get("action") in ("/sign-out", "/oauth/cancel")
+            self.action = self.action if self._other else given.get("action") or ""
+        if tag != "input" or self._other or not self.action or not given.get("name"):
             return
         if given.get("type") == "radio":
             self.radios.append(given.get("value") or "")

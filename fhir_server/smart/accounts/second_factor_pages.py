@@ -6,7 +6,7 @@ Every kind of sign-in ends here, so none is weaker than another (OWASP ASVS 5.0,
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -30,6 +30,12 @@ _WRONG: Final = (
 def return_path(request: str, next: str) -> str:
     """Return the path where a sign-in leads: to the authorization request ``request`` if it is given, else to ``next``."""
     return f"/oauth/continue?{urlencode({'request': request})}" if request else local_path(next)
+
+
+def _request_of(path: str) -> str:
+    """The authorization request to which :func:`return_path` leads; "" if it leads elsewhere."""
+    parts = urlsplit(path)
+    return dict(parse_qsl(parts.query)).get("request", "") if parts.path == "/oauth/continue" else ""
 
 
 async def after_first_factor(smart: SmartContext, request: Request, user: User, path: str, authenticated: int) -> Response:
@@ -101,6 +107,7 @@ class SecondFactorPages:
             return _to("/sign-in")
         pending, user = pending_sign_in
         view: dict[str, Any] = {"token": sessions.form_token(cookie), "problem": problem, "setup": None}
+        view["request"] = _request_of(pending.return_path)
         if pending.seed:
             view["setup"] = second_factor.build_setup(self._smart, user, second_factor.decrypt_seed(self._smart, pending.seed))
         return render(self._smart, "two_step_verification.html", 400 if problem else 200, **view)

@@ -33,6 +33,8 @@ from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, n
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
+from fhir_server.smart.tokens.grants import Decision
+from fhir_server.smart.tokens.refusals import refusal_detail
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
@@ -67,6 +69,7 @@ class AuthorizePages:
         self.server = server
         self.sign_outs = SignOutPages(smart)
         self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
+        self._refusals = RateLimit("refused authorization request", PER_ADDRESS, MINUTE)
         self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
@@ -80,6 +83,7 @@ class AuthorizePages:
             await run_in_thread(self.server.validate_request, oauth_request)
         except OAuth2Error as error:
             response = self.server.error_response(oauth_request, error)
+            await self._record_refusal(request, oauth_request.form.get("client_id", ""), error)
             redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
             return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
         parameters = oauth_request.form
@@ -179,14 +183,32 @@ class AuthorizePages:
                 return await self._consent_page(current, str(error), form)
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
-        oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
-        about, detail = (patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
+        about: tuple[str, ...] = ()
+        detail = {"error": "access_denied", "cause": "denied by the person"}
+        if decision:
+            about, detail = patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
-        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
         if decision and state.client:
             await open_apps.remember(self.smart, current.session, decision.token_grant)
             await consent_state.remember_identity(self.smart, current.session.user, state.client)
+        return await self._answer(request, authorization, decision)
+
+    async def cancel(self, request: Request, form: Form) -> Response:
+        """Lead back to the app with ``access_denied``, from a page before consent: sign-in, second factor, record or visit."""
+        loaded = await self._load(request, form)
+        if loaded.authorization is None or not await requests.consume(self.smart, loaded.handle):
+            return self._error(_ANSWERED, link=_HOME)
+        username = loaded.session.user.username if loaded.session else ""
+        detail = {"error": "access_denied", "cause": "canceled before consent"}
+        event = SecurityEvent("allow-app", False, username, loaded.authorization.client_id, address(request), detail=detail)
+        await self.smart.record(event)
+        return await self._answer(request, loaded.authorization, None)
+
+    async def _answer(self, request: Request, authorization: AuthorizationRequest, decision: Decision | None) -> Response:
+        """Lead the browser to the app, with a code or with ``access_denied``."""
+        oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
+        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
         if not response.location:
             return to_http_response(response, {})
         client = await consent_step.requesting_client(self.smart, authorization)
@@ -220,6 +242,17 @@ class AuthorizePages:
             return await handler(request, form)
 
         return guarded
+
+    async def _record_refusal(self, request: Request, client_id: str, error: OAuth2Error) -> None:
+        """Record why a request was refused: a refusal by redirect is seen by no person.  Not more of them than one address may send.
+
+        Only a registered client is named.  The cause is an error code and a text of this server, nothing that the sender chose.
+        """
+        client, where = await clients.find(self.smart.store, client_id), address(request)
+        if await self._refusals.take(self.smart.store.key_values, where, self.smart.now()):
+            return
+        named = client.client_id if client else ""
+        await self.smart.record(SecurityEvent("allow-app", False, "", named, where, detail=refusal_detail(error)))
 
     async def _is_self_registered(self, client_id: str) -> bool:
         """Whether anyone could have chosen the client's redirect URI.  Errors are then not redirected to it (RFC 9700 4.11.2)."""
@@ -308,6 +341,7 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
         routes.add_api_route(path, show, methods=["GET"])
         routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
     app_handover.add_app_handover(routes, smart)
+    routes.add_api_route("/oauth/cancel", pages.form_handler(pages.cancel), methods=["POST"])
     add_second_factor_pages(routes, smart)
     add_password_pages(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])
