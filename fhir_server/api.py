@@ -49,7 +49,7 @@ _PREFLIGHT = (
     (b"access-control-max-age", b"86400"),
 )
 # additional headers of error responses, by status
-_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),)}
+_ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),)}
 
 _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 

@@ -26,7 +26,7 @@ _ACCEPTED = outcome((Issue("informational", "The export has been accepted.", sev
 async def kick_off(request: Request, service: Service, audit: AuditContext) -> Response:
     """Start an export: 202, with the status URL in ``Content-Location``.
 
-    Raises Problem ``invalid``, ``forbidden`` or ``not_found``.
+    Raises Problem ``invalid``, ``forbidden``, ``not_found`` or ``too_many``.
     """
     if not re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")):
         raise Problem("invalid", "$export requires the header Prefer: respond-async.")
@@ -35,7 +35,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
         request, audit, partial(_create_job, request=request, service=service, export_request=export_request)
     )
     id = service.new_id()
-    await bulk_export_job.save(service, id, job)
+    await bulk_export_job.create(service, id, job)
     location = f"{service.base}/$export-status/{id}"
     return Response(202, _ACCEPTED, ((b"content-type", JSON), (b"content-location", location.encode())))
 
@@ -73,7 +73,7 @@ async def status(request: Request, service: Service, audit: AuditContext) -> Res
 
 async def cancel(request: Request, service: Service, audit: AuditContext) -> Response:
     """Delete an export, complete or not: 202.  Its URLs return 404 from then on."""
-    await bulk_export_job.delete(service, request.path[1], await _find_own_job(request, service, audit), request.now)
+    await bulk_export_job.delete(service, request.path[1], await _owner(request, service, audit), request.now)
     return Response(202)
 
 
@@ -89,11 +89,14 @@ async def file(request: Request, service: Service, audit: AuditContext) -> Respo
 
 
 async def _find_own_job(request: Request, service: Service, audit: AuditContext) -> Job:
+    return await bulk_export_job.find(service, request.path[1], await _owner(request, service, audit), request.now)
+
+
+async def _owner(request: Request, service: Service, audit: AuditContext) -> str:
     async def caller(view: View) -> str:
         return bulk_export_job.owner(view.permissions)
 
-    owner = await service.read_with_view(request, audit, caller)
-    return await bulk_export_job.find(service, request.path[1], owner, request.now)
+    return await service.read_with_view(request, audit, caller)
 
 
 async def _first(parts: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:

@@ -25,10 +25,12 @@ from fhir_server.search.filters import IdIs
 from fhir_server.search.rows import Position
 
 LIFE: Final = 24 * 3600 * 1_000_000
+MAX_EXPORTS: Final = 30  # of one owner at a time, from the kick-off until they are deleted or expire
 _LOCK_LIFE: Final = 60 * 1_000_000  # after this time, another status request can continue the work of a process that died
 _PAGE: Final = 500
 _PAST_VERSIONS: Final = 20  # read at once to find the one that was current when the export started
 _PAGES: Final = 40  # pages per status request
+_NO_EXPORT: Final = "There is no such export."
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class Job(msgspec.Struct, frozen=True):
     ``remaining``       the types that are not complete, the current one first
     ``after``           the position in the current type at which to continue
     ``pages``           the number of stored pages of ids, by type
+    ``slot``            its place among the owner's exports (:data:`MAX_EXPORTS`); -1 for one of an earlier version
     """
 
     owner: str
@@ -49,6 +52,7 @@ class Job(msgspec.Struct, frozen=True):
     remaining: tuple[str, ...] = msgspec.field(name="todo")
     after: Position | None = None
     pages: dict[str, int] = {}
+    slot: int = -1
 
     @property
     def expires(self) -> int:
@@ -62,24 +66,44 @@ def owner(permissions: Permissions) -> str:
     return sha256(msgspec.json.encode((principal.client_id, principal.owner or principal.username, principal.patient))).hexdigest()
 
 
-async def save(service: Service, id: str, job: Job) -> None:
-    """Store an export until it expires."""
-    await service.store.key_values.put("export", id, msgspec.json.encode(job), job.expires)
+async def create(service: Service, id: str, job: Job) -> None:
+    """Store a new export until it expires.  Raises Problem ``too_many`` if the owner has as many as are allowed."""
+    key_values = service.store.key_values
+    for slot in range(MAX_EXPORTS):
+        if await key_values.put_if_absent("export-slot", f"{job.owner}/{slot}", id.encode(), job.expires):
+            await key_values.put("export", id, msgspec.json.encode(msgspec.structs.replace(job, slot=slot)), job.expires)
+            return
+    text = f"There are {MAX_EXPORTS} exports of yours already. Delete one that you no longer need, or wait until it expires."
+    raise Problem("too_many", text)
 
 
 async def find(service: Service, id: str, owner: str, now: int) -> Job:
     """Return the owner's export.  Raises Problem ``not_found`` if there is none, or it belongs to another owner."""
+    return (await _find(service, id, owner, now))[0]
+
+
+async def _find(service: Service, id: str, owner: str, now: int) -> tuple[Job, bytes]:
+    """The owner's export, and as it is stored.  Raises what :func:`find` raises."""
     text = await service.store.key_values.get("export", id, now)
     job = msgspec.json.decode(text, type=Job) if text else None
-    if job is None or job.owner != owner:
-        raise Problem("not_found", "There is no such export.")
-    return job
+    if job is None or text is None or job.owner != owner:
+        raise Problem("not_found", _NO_EXPORT)
+    return job, text
 
 
-async def delete(service: Service, id: str, job: Job, now: int) -> None:
-    """Delete an export and its pages."""
+async def delete(service: Service, id: str, owner: str, now: int) -> None:
+    """Delete an export and its pages.  Raises Problem ``not_found`` if it does not exist, or another request deletes it."""
+    await find(service, id, owner, now)
+    text = await service.store.key_values.pop("export", id, now)
+    if text is None:
+        raise Problem("not_found", _NO_EXPORT)
+    job = msgspec.json.decode(text, type=Job)
+    await service.store.key_values.pop("export-slot", f"{owner}/{job.slot}", now)
+    await _delete_pages(service, id, job, now)
+
+
+async def _delete_pages(service: Service, id: str, job: Job, now: int) -> None:
     key_values = service.store.key_values
-    await key_values.pop("export", id, now)
     for type, pages in job.pages.items():
         for number in range(pages):
             await key_values.pop("export-page", _page_key(id, type, number), now)
@@ -88,21 +112,32 @@ async def delete(service: Service, id: str, job: Job, now: int) -> None:
 async def collect_next_pages(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
     """Collect the ids of some more pages and return the advanced export.
 
-    Returns ``job`` unchanged if it is complete or another status request is working on it.
+    Returns ``job`` unchanged if it is complete or another status request is working on it.  Raises Problem ``not_found`` if it was
+    deleted meanwhile: it stays deleted.
     """
     key_values = service.store.key_values
     if not job.remaining or not await key_values.put_if_absent("export-turn", id, b"", request.now + _LOCK_LIFE):
         return job
     try:
-        job = await find(service, id, job.owner, request.now)
+        job, stored = await _find(service, id, job.owner, request.now)
         limit = sum(job.pages.values()) + _PAGES
         while job.remaining and sum(job.pages.values()) < limit:
             job = await _collect_page(service, request, audit, id, job)
             await asyncio.sleep(0)
-        await save(service, id, job)
-        return job
+        if await key_values.replace_value("export", id, stored, msgspec.json.encode(job)):
+            return job
+        return await _overtaken(service, request, id, job)
     finally:
         await key_values.pop("export-turn", id, request.now)
+
+
+async def _overtaken(service: Service, request: Request, id: str, job: Job) -> Job:
+    """The export as another request has advanced it since.  If one has deleted it, the pages of this one go, too."""
+    try:
+        return await find(service, id, job.owner, request.now)
+    except Problem:
+        await _delete_pages(service, id, job, request.now)
+        raise
 
 
 async def _collect_page(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
@@ -134,10 +169,15 @@ async def _list_ids(view: View, job: Job, service: Service) -> tuple[list[str], 
 async def contents(
     service: Service, request: Request, audit: AuditContext, id: str, job: Job, type: str
 ) -> AsyncIterator[list[VisibleVersion]]:
-    """Yield the resources of one type, a page at a time: those visible now, as of the start of the export."""
+    """Yield the resources of one type, a page at a time: those visible now, as of the start of the export.
+
+    Raises Problem ``not_found`` if the export was deleted meanwhile, so that a file never ends early as if it were whole.
+    """
     for number in range(job.pages.get(type, 0)):
         text = await service.store.key_values.get("export-page", _page_key(id, type, number), request.now)
-        ids = msgspec.json.decode(text or b"[]", type=list[str])
+        if text is None:
+            raise Problem("not_found", _NO_EXPORT)
+        ids = msgspec.json.decode(text, type=list[str])
         versions = await service.read_with_view(request, audit, partial(_versions_at, type=type, ids=ids, time=job.started))
         if versions:
             yield versions

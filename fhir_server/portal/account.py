@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.portal import page_handlers
+from fhir_server.portal import connected_apps, page_handlers
 from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
 from fhir_server.smart.accounts.account_events import AccountEvent
 from fhir_server.smart.accounts.sessions import Session
@@ -32,7 +32,7 @@ _WRONG_FIRST_CODE: Final = "This code is wrong or has expired. Wait for the next
 _SETUP_EXPIRED: Final = "The setup took too long. Start again."
 _REQUIRED: Final = "A work account requires two-step verification. You can set up a new app, but you cannot turn two-step verification off."
 _DONE: Final = {
-    "password": "Your password was changed. You were signed out everywhere else.",
+    "password": "Your password was changed. You were signed out everywhere else, and apps lost access that lasts while you are signed in.",
     "sessions": "The selected sessions were signed out.",
     "second": "Two-step verification was turned off. You were signed out everywhere else.",
 }
@@ -48,7 +48,9 @@ class AccountPages:
         self.smart = smart
 
     async def show(self, request: Request, session: Session) -> Response:
-        return await self._page(session, done=_DONE.get(request.query_params.get("done", ""), ""))
+        what = request.query_params.get("done", "")
+        apps = await connected_apps.names(self.smart, session.user, self.smart.now()) if what == "password" else []
+        return await self._page(session, done=_DONE.get(what, ""), apps=apps)
 
     async def change_password(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if form.get("new", "") != form.get("again", ""):
@@ -93,7 +95,8 @@ class AccountPages:
         if not await second_factor.verify_first_code(self.smart, session.user, form.get("code", ""), seed):
             return self._setup_page(session, seed, _WRONG_FIRST_CODE)
         codes = await second_factor.enroll(self.smart, session.user, seed)
-        session, cookie = await self._replace_sessions(request, session.user)
+        # The password was given at the start of the setup.
+        session, cookie = await self._replace_sessions(request, session.user, session.authenticated)
         await self._record(session.user, "second-factor")
         await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
         page = page_handlers.render(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
@@ -111,15 +114,15 @@ class AccountPages:
 
     async def _finish_change(self, request: Request, user: User, what: str) -> Response:
         """Replace the sessions, record the change, and redirect to the account page."""
-        _, cookie = await self._replace_sessions(request, user)
+        _, cookie = await self._replace_sessions(request, user, self.smart.now())
         await self._record(user, what)
         await account_events.record(self.smart.store, user, _EVENT_KINDS[what], self.smart.now(), browser_names.describe_browser(request))
         return page_handlers.with_cookie(self.smart, page_handlers.redirect_to(PATH, done=what), cookie)
 
-    async def _replace_sessions(self, request: Request, user: User) -> tuple[Session, str]:
+    async def _replace_sessions(self, request: Request, user: User, authenticated: int) -> tuple[Session, str]:
         """End all sessions of the account; return a new session for this browser and its cookie."""
         await self.smart.store.key_values.delete_family(users.session_family(user.username))
-        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request))
+        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request), authenticated=authenticated)
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
 
     async def _reject(self, session: Session, what: str) -> Response:
@@ -136,11 +139,13 @@ class AccountPages:
             self.smart, "second_factor.html", 400 if problem else 200, session=session, setup=setup, problem=problem
         )
 
-    async def _page(self, session: Session, problem: str = "", done: str = "") -> Response:
+    async def _page(self, session: Session, problem: str = "", done: str = "", apps: Sequence[str] = ()) -> Response:
+        """``apps`` are named as still having access, with a button that ends it."""
         smart, user, zone = self.smart, session.user, self.smart.zone
         factor = await second_factor.find_factor(smart, user)
         open_sessions = await sessions.list_all(smart, user)
         view: dict[str, Any] = {
+            "apps": apps,
             "password_set_on": format_instant_date(user.password_set_at, zone) if user.password_set_at else "",
             "enrolled_on": factor and format_instant_date(factor.since, zone),
             "recovery_codes_left": await second_factor.count_recovery_codes(smart, user) if factor else 0,

@@ -86,7 +86,7 @@ async def delete_codes(values: KeyValueStore, consent: str) -> None:
 
 
 async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, Invitation]:
-    """Link the grant's RelatedPerson to the account and end the account's sessions.
+    """Link the grant's RelatedPerson to the account, whose sessions stay open.
 
     Returns the changed user and the invitation. Raises CodeRefusedError.
     """

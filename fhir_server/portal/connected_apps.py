@@ -10,7 +10,7 @@ from fhir_server.smart.authorize import sensitive_categories
 from fhir_server.smart.authorize.scope_wording import describe_granted
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
-from fhir_server.smart.core.context import digest
+from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
@@ -27,6 +27,7 @@ class ConnectedApp:
     ``scopes``    descriptions of the granted scopes
     ``withheld``  names of the sensitive categories that the person withholds from the app
     ``since``, ``renewed``  when the first and the newest token were issued (microseconds since 1970 UTC)
+    ``changed``   what the app is called now, if it has changed since the person allowed it (it has no access then); else ""
     """
 
     handle: str
@@ -36,26 +37,43 @@ class ConnectedApp:
     withheld: tuple[str, ...]
     since: int
     renewed: int
+    changed: str = ""
 
 
 async def list_connected(context: PortalContext, user: User, now: int) -> list[ConnectedApp]:
     """Return the person's active token grants, sorted by the client's name."""
     records = {choice.patient: choice.name for choice in await context.records(user, now)}
-    apps = [await _app(context, user, grant, records) for grant in await _active_grants(context, user, now)]
+    apps = [await _app(context, user, grant, records) for grant in await active_grants(context.smart, user, now)]
     return sorted(apps, key=lambda app: (app.name, app.record, app.renewed))
 
 
 async def end(context: PortalContext, user: User, handle: str, now: int) -> TokenGrant | None:
     """Revoke all tokens of the person's grant with this handle and return the grant; None if there is no such grant."""
-    for grant in await _active_grants(context, user, now):
+    for grant in await active_grants(context.smart, user, now):
         if digest(grant.family) == handle:
             await context.smart.store.key_values.delete_family(grant.family)
             return grant
     return None
 
 
-async def _active_grants(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
-    return [grant for grant in await token_grants.active_grants(context.smart.store, now) if grant.username == user.username]
+async def end_all(smart: SmartContext, user: User, now: int) -> list[TokenGrant]:
+    """Revoke all tokens of the person's grants.  Returns the grants."""
+    ended = await active_grants(smart, user, now)
+    for grant in ended:
+        await smart.store.key_values.delete_family(grant.family)
+    return ended
+
+
+async def active_grants(smart: SmartContext, user: User, now: int) -> list[TokenGrant]:
+    """The person's active token grants."""
+    return [grant for grant in await token_grants.active_grants(smart.store, now) if grant.username == user.username]
+
+
+async def names(smart: SmartContext, user: User, now: int) -> list[str]:
+    """The names of the apps that have access for the person, sorted."""
+    found = {grant.client_id for grant in await active_grants(smart, user, now)}
+    registered = [(await clients.find(smart.store, client_id), client_id) for client_id in found]
+    return sorted(client.name if client else client_id for client, client_id in registered)
 
 
 async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> ConnectedApp:
@@ -65,4 +83,7 @@ async def _app(context: PortalContext, user: User, grant: TokenGrant, records: d
     scopes = describe_granted(resource_scopes(scope), user.role)
     withheld = sensitive_categories.describe(grant.withheld)
     name = client.name if client else grant.client_id
-    return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)
+    if client is None or client.is_as_allowed(grant.app, grant.since):
+        return ConnectedApp(digest(grant.family), name, record, scopes, withheld, grant.since, grant.issued)
+    known, now_called = grant.app[0] if grant.app else name, f"{name}, on {clients.shown_hosts(client.identity)}"
+    return ConnectedApp(digest(grant.family), known, record, scopes, withheld, grant.since, grant.issued, now_called)

@@ -44,8 +44,8 @@ async def list_apps(smart: SmartContext) -> list[Client]:
     return sorted(apps, key=lambda app: (app.name.casefold(), app.client_id))
 
 
-async def launch(smart: SmartContext, user: User, patient: str, client_id: str, encounter: str = "") -> str:
-    """Return the URL that opens the app with this chart as context. Raises NoChartError.
+async def launch(smart: SmartContext, user: User, patient: str, client_id: str, encounter: str = "") -> tuple[Client, str]:
+    """Return the app, and the URL that opens it with this chart as context. Raises NoChartError.
 
     The ``launch`` parameter in it works once, for this client and this clinician.
     """
@@ -56,4 +56,4 @@ async def launch(smart: SmartContext, user: User, patient: str, client_id: str, 
         raise NoChartError
     handle = await create_launch(smart.store, Launch(client.client_id, user.username, patient, encounter or None), smart.now())
     separator = "&" if "?" in client.launch_uri else "?"
-    return client.launch_uri + separator + urlencode({"iss": smart.fhir_base, "launch": handle})
+    return client, client.launch_uri + separator + urlencode({"iss": smart.fhir_base, "launch": handle})

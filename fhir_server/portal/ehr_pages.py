@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import ehr_launch, page_handlers
 from fhir_server.portal.ehr_launch import NoChartError
+from fhir_server.smart.accounts import app_handover
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
-from fhir_server.web.forms import NO_STORE
 
 PATH: Final = "/ehr"
 _CLINICIANS_ONLY: Final = "Only a clinician's account can open patients' charts."
@@ -38,21 +38,18 @@ class ChartPages:
         except NoChartError:
             return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
         apps, visits = await ehr_launch.list_apps(self.smart), await ehr_launch.list_visits(self.smart, session.user, chart.patient)
-        # The page's Content-Security-Policy must allow its form to redirect to the apps.
-        targets = [app.launch_uri for app in apps]
-        return page_handlers.render(self.smart, "chart.html", targets=targets, session=session, chart=chart, apps=apps, visits=visits)
+        return page_handlers.render(self.smart, "chart.html", session=session, chart=chart, apps=apps, visits=visits)
 
     async def launch(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if session.user.role != "clinician":
             return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
         patient, client_id, encounter = (form.get(name, "") for name in ("patient", "app", "encounter"))
         try:
-            url = await ehr_launch.launch(self.smart, session.user, patient, client_id, encounter)
+            client, url = await ehr_launch.launch(self.smart, session.user, patient, client_id, encounter)
         except NoChartError:
             return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
         await self.smart.record(SecurityEvent("open-app", True, session.user.username, client_id, about=patient_references(patient)))
-        # RedirectResponse would quote the URL again. A launch URI is used exactly as it was registered.
-        return Response(None, 303, NO_STORE | {"Location": url, "Referrer-Policy": "no-referrer"})
+        return await app_handover.hand_over(self.smart, request, url, client.name)
 
 
 def add_charts(routes: APIRouter, smart: SmartContext) -> None:

@@ -5,7 +5,7 @@ The pages use the layout and the HTTP headers of the sign-in pages.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -31,14 +31,11 @@ _templates = Environment(
 )
 
 
-def render(smart: SmartContext, name: str, status: int = 200, targets: Sequence[str] = (), **view: Any) -> Response:
-    """Render the template ``name``.
-
-    ``targets``  origins besides this server to which a form on the page may be submitted or redirected
-    """
+def render(smart: SmartContext, name: str, status: int = 200, **view: Any) -> Response:
+    """Render the template ``name``."""
     values: dict[str, Any] = {"problem": "", "session": None, "origin": smart.origin} | view
     text = _templates.get_template(name).render(organization=smart.organization, **values)
-    return Response(text, status, page_headers(*targets) | SAME_ORIGIN_OPENER, "text/html; charset=utf-8")
+    return Response(text, status, page_headers() | SAME_ORIGIN_OPENER, "text/html; charset=utf-8")
 
 
 def redirect_to(path: str, **query: str) -> Response:

@@ -17,7 +17,7 @@ from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import ProxyGrant
 from fhir_server.portal.sharing import SharingFormError
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
-from fhir_server.smart.accounts import account_events, browser_names, sessions
+from fhir_server.smart.accounts import account_events, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
@@ -26,7 +26,10 @@ from fhir_server.web.dates import format_instant_date
 
 _TWICE = "This form was sent twice. The access was shared once: see the list below. If you did not see the code, make a new code."
 _ENDED = "The access has ended. If that was a mistake, share access once more below."
-_APP_ENDED = "The app's access has ended. If that was a mistake, connect the app again from the app."
+_ENDED_APPS = {
+    "yes": "The app's access has ended. If that was a mistake, connect the app again from the app.",
+    "all": "The access of all apps has ended. To use an app again, connect it from the app.",
+}
 _NOT_CONNECTED = "This app is no longer connected."
 
 
@@ -152,25 +155,22 @@ class PortalPages:
         except activation_codes.CodeRefusedError as refused:
             earlier = await activation_codes.find_accepted(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
-                return await self._accepted_page(request, *earlier, now)
+                return await self._accepted_page(session, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
             return page_handlers.render(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
         about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
-        return await self._accepted_page(request, user, invitation, now)
+        return await self._accepted_page(session, user, invitation, now)
 
-    async def _accepted_page(self, request: Request, user: User, invitation: Invitation, now: int) -> Response:
+    async def _accepted_page(self, session: Session, user: User, invitation: Invitation, now: int) -> Response:
+        """The session goes on as it is: a code proves nobody's identity."""
         choice = next((record for record in await self.context.records(user, now) if record.patient == invitation.patient), None)
-        value = await sessions.start(self.smart, user, browser_names.describe_browser(request))
-        session = Session(user, now, sessions.form_token(value))
-        return page_handlers.with_cookie(
-            self.smart, page_handlers.render(self.smart, "accepted.html", session=session, choice=choice), value
-        )
+        return page_handlers.render(self.smart, "accepted.html", session=session, choice=choice)
 
     # connected apps
 
     async def show_apps(self, request: Request, session: Session) -> Response:
-        return await self._apps_page(session, done=_APP_ENDED if "ended" in request.query_params else "")
+        return await self._apps_page(session, done=_ENDED_APPS.get(request.query_params.get("ended", ""), ""))
 
     async def end_app(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         ended = await connected_apps.end(self.context, session.user, form.get("app", ""), self.smart.now())
@@ -180,6 +180,12 @@ class PortalPages:
             SecurityEvent("end-app", True, session.user.username, ended.client_id, about=patient_references(ended.patient))
         )
         return page_handlers.redirect_to("/apps", ended="yes")
+
+    async def end_all_apps(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        for ended in await connected_apps.end_all(self.smart, session.user, self.smart.now()):
+            about = patient_references(ended.patient)
+            await self.smart.record(SecurityEvent("end-app", True, session.user.username, ended.client_id, about=about))
+        return page_handlers.redirect_to("/apps", ended="all")
 
     async def _apps_page(self, session: Session, problem: str = "", done: str = "") -> Response:
         apps = await connected_apps.list_connected(self.context, session.user, self.smart.now())
@@ -205,6 +211,7 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
         "/sharing/end": ("/sharing", pages.end_sharing),
         "/accept": ("/accept", pages.redeem),
         "/apps": ("/apps", pages.end_app),
+        "/apps/all": ("/apps", pages.end_all_apps),
     }
     add_charts(routes, smart)
     add_account(routes, smart)

@@ -21,6 +21,7 @@ from fhir_server.smart.discovery.documents import openid_configuration
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
+from fhir_server.smart.tokens import refusals
 from fhir_server.smart.tokens.failure_limit import FailureLimit
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
@@ -97,7 +98,7 @@ async def _security_event(
     client_id = oauth_request.client.get_client_id() if oauth_request.client else oauth_request.form.get("client_id", "")
     client = await clients.find(smart.store, client_id)
     error = response.body.get("error")
-    detail = {"error": str(error)} if error else {}
+    detail = refusals.detail(error, response.body.get("error_description")) if error else {}
     return SecurityEvent(kind, response.status < 400, client_id=client.client_id if client else "", address=address(request), detail=detail)
 
 

@@ -65,24 +65,21 @@ def with_headers(response: Response, extra: dict[str, str]) -> Response:
     return response
 
 
-def page_headers(*targets: str) -> dict[str, str]:
-    """Return the headers of a page.  ``targets`` are URLs to which its forms may redirect (``form-action`` of the CSP)."""
-    sources = dict.fromkeys(_source(uri) for uri in targets if uri)
-    # A source with ";" or "," would end the directive.
-    target = "".join(f" {source}" for source in sources if ";" not in source and "," not in source)
-    policy = f"{_PAGE}; form-action 'self'{target}"
+def page_headers(redirect_uri: str = "") -> dict[str, str]:
+    """Return the headers of a page.
+
+    ``redirect_uri``  where its form may redirect if it is a URI of an app on the device, with a scheme of its own.  Apps at http and
+    https URLs are opened by a page of this server (``smart/accounts/app_handover.py``).
+    """
+    scheme = urlsplit(redirect_uri).scheme
+    target = f" {scheme}:" if scheme and scheme not in ("http", "https") else ""
     return NO_STORE | {
-        "Content-Security-Policy": policy,
+        "Content-Security-Policy": f"{_PAGE}; form-action 'self'{target}",
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",
         "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     }
-
-
-def _source(redirect_uri: str) -> str:
-    parts = urlsplit(redirect_uri)
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else f"{parts.scheme}:"
 
 
 def local_path(text: str) -> str:

@@ -290,4 +290,4 @@ def test_parameter_pollution_consent_form_ignores_request_in_url(world: World) -
     sent = dict(Page(page.text).sent)
     form, handle = {"token": sent["token"], "decision": "allow"}, sent["request"]
     assert world.http.post(f"/oauth/consent?request={handle}", data=form).status_code == 400
-    assert world.http.post("/oauth/consent?request=other", data=form | {"request": handle}).status_code == 302
+    assert world.http.post("/oauth/consent?request=other", data=form | {"request": handle}).status_code == 303

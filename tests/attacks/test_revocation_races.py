@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import HOUR
@@ -98,6 +98,58 @@ def test_revocation_race_update_does_not_restore_deleted_client(world: World, mo
     monkeypatch.undo()
     assert asyncio.run(clients.find(world.store, done["client_id"])) is None
     assert world.http.request("GET", url, headers=bearer).status_code == 401
+
+
+@pytest.mark.parametrize("scope", ["online_access", "offline_access", ""])
+@pytest.mark.parametrize("moment", ["put_if_absent spent-code", "put access", "pop code", "never"])
+def test_revocation_race_code_exchange_does_not_outlive_sign_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str, scope: str
+) -> None:
+    code = world.code(scope=f"launch/patient patient/*.rs {scope}".strip())
+    values, steps, cookie = world.store.key_values, [], world.http.cookies["session"]
+
+    def watched(name: str, kept: Any) -> Any:
+        async def step(kind: str, key: str, *rest: Any) -> Any:
+            steps.append(f"{name} {kind}")
+            if steps[-1] == moment and steps.count(moment) == 1:
+                await sessions.end(world.smart, cookie)
+            return await kept(kind, key, *rest)
+
+        return step
+
+    for name in ("get", "put_if_absent", "put", "pop"):
+        monkeypatch.setattr(values, name, watched(name, getattr(values, name)))
+    answer = world.exchange(code)
+    assert moment in (*steps, "never")
+    monkeypatch.undo()
+    if moment == "never":  # the control
+        assert world.principal(answer.json()["access_token"])
+    else:
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        assert asyncio.run(token_grants.active_grants(world.store, world.clock())) == ()
+
+
+@pytest.mark.parametrize("moment", ["get session", "replace_value session-seen", "never"])
+def test_revocation_race_use_of_a_page_does_not_restore_the_session(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    token = world.tokens(scope="launch/patient patient/*.rs online_access")["access_token"]
+    values, steps, cookie = world.store.key_values, [], world.http.cookies["session"]
+
+    def watched(name: str, kept: Any) -> Any:
+        async def step(kind: str, key: str, *rest: Any) -> Any:
+            steps.append(f"{name} {kind}")
+            if steps[-1] == moment and steps.count(moment) == 1:
+                await sessions.end(world.smart, cookie)
+            return await kept(kind, key, *rest)
+
+        return step
+
+    for name in ("get", "replace_value"):
+        monkeypatch.setattr(values, name, watched(name, getattr(values, name)))
+    asyncio.run(sessions.current(world.smart, cookie))
+    assert {"get session", "replace_value session-seen"} <= set(steps) or moment == "get session"
+    monkeypatch.undo()
+    assert (asyncio.run(sessions.current(world.smart, cookie)) is None) == (moment != "never")
+    assert (world.principal(token) is None) == (moment != "never")
 
 
 @pytest.mark.parametrize("change", ["password", "relation"])

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_server.smart.core.context import new_secret
+from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.core.context import SmartContext, digest, new_secret
+from fhir_server.smart.core.persons import Person, RecordChoice
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.smart.tokens.failure_limit import MAX_FAILURES
@@ -128,5 +130,37 @@ def test_parallel_guesses_at_two_processes_are_counted_together(pair: Pair) -> N
 
             statuses = await asyncio.gather(*(guess(number) for number in range(MAX_FAILURES + 40)))
             assert (statuses.count(401), statuses.count(429)) == (MAX_FAILURES, 40)
+
+    asyncio.run(job())
+
+
+async def opened(url: str) -> tuple[str, str]:
+    """The cookie of a new session, and an access token of ``online_access`` that ends with it."""
+    store, now = open_store(url), micros(NOON)
+    user = await users.find(store, "adult")
+    assert user is not None
+    smart = SmartContext(store, ORIGIN, f"{ORIGIN}/fhir", lambda: now, _no_records)
+    cookie = await sessions.start(smart, user, authenticated=now)
+    scope = "patient/*.rs online_access"
+    grant = TokenGrant("demo-public", scope, new_secret(), "adult", "adult", session=digest(cookie))
+    token = (await tokens.issue(store, grant, now, refresh=scope)).access
+    await store.close()
+    return cookie, token
+
+
+async def _no_records(person: Person, now: int) -> tuple[RecordChoice, ...]:
+    return ()
+
+
+def test_revocation_at_one_process_by_sign_out_ends_online_access_at_both(pair: Pair) -> None:
+    async def job() -> None:
+        async with httpx.AsyncClient(timeout=HANG) as client:
+            (cookie, token), (_, other) = await opened(pair[0]), await opened(pair[0])
+            assert await read(client, pair, token) == await read(client, pair, other) == [200, 200]
+            form = {"token": sessions.form_token(cookie)}
+            answer = await client.post(f"{at(pair, 0)}/sign-out", data=form, headers={"Cookie": f"session={cookie}"})
+            assert answer.headers["location"] == "/signed-out"
+            assert await read(client, pair, token) == [401, 401]
+            assert await read(client, pair, other) == [200, 200]
 
     asyncio.run(job())

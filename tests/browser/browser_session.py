@@ -48,7 +48,7 @@ class Walk:
         self.until_at(f"{self.origin}/sign-in")
         return self
 
-    def ask(self, scope: str = SCOPE) -> Walk:
+    def ask(self, scope: str = SCOPE, **changes: str) -> Walk:
         """Open the sign-in page for an authorization request, without the app."""
         asked = {
             "response_type": "code",
@@ -60,7 +60,7 @@ class Walk:
             "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",  # RFC 7636, appendix B
             "code_challenge_method": "S256",
         }
-        self.browser.get(f"{self.origin}/oauth/authorize?{urlencode(asked)}")
+        self.browser.get(f"{self.origin}/oauth/authorize?{urlencode(asked | changes)}")
         return self
 
     def visit(self, path: str, username: str = "") -> Walk:

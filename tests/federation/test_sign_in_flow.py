@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fhir_server.smart.accounts import identity_providers, users
-from fhir_server.smart.core.context import MINUTE, REQUEST_LIFE
+from fhir_server.smart.core.context import MINUTE, REQUEST_LIFE, SECOND
 from fhir_server.smart.outbound import client_authentication
 from tests.federation.environment import NORTH, OURS, PASSWORD, SECRET, SOUTH, Page, Worlds, query
 from tests.smart.environment import VERIFIER
@@ -83,6 +83,21 @@ def test_prompt_login_requires_a_fresh_sign_in_at_the_provider(worlds: Worlds) -
     worlds.forged(lambda header, claims: claims.pop("auth_time") and None)
     assert worlds.signed_in(request=handle).status_code == 400
     assert worlds.signed_in().status_code == 303  # not required unless a fresh sign-in is
+
+
+@pytest.mark.parametrize("said", ["long ago", "nothing", "now"])
+def test_old_sign_in_at_the_provider_does_not_meet_prompt_login(worlds: Worlds, said: str) -> None:
+    """A request that asks for a fresh sign-in waits; another sign-in in the browser, without it, is by an old one at the provider."""
+    ours = worlds.ours
+    handle = query(ours.authorize(aud=f"{OURS}/fhir", prompt="login").headers["location"])["request"]
+    if said == "long ago":
+        worlds.forged(lambda header, claims: claims.update(auth_time=claims["auth_time"] - 3600))
+    elif said == "nothing":
+        worlds.forged(lambda header, claims: claims.pop("auth_time") and None)
+    worlds.clock.forward(SECOND)
+    assert worlds.signed_in(next="/apps").headers["location"] == "/apps"
+    onward = ours.http.get("/oauth/continue", params={"request": handle}).headers["location"]
+    assert onward.startswith("/oauth/record" if said == "now" else "/sign-in")
 
 
 def test_federated_sign_in_continues_only_to_local_paths(worlds: Worlds) -> None:

@@ -82,7 +82,7 @@ def fill(store: Store, key: str) -> None:
         await identity_providers.add(smart, Provider(ISSUER, "Id", "us", "client_secret"), "provider secret")
         user = await users.create(store.store, "nurse", "A-long-pass-2026", "clinician")
         await second_factor.enroll(smart, user, SEED)
-        await second_factor_pending.start(smart, user, "/", second_factor.encrypt_seed(smart, SEED))
+        await second_factor_pending.start(smart, user, "/", 0, second_factor.encrypt_seed(smart, SEED))
         await store.store.key_values.put("link-tokens", "x", await token_encryption.encrypt(smart, b"tokens"), MAX_INSTANT)
 
     store.run(job())

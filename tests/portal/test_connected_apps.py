@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec.structs import replace
+
+from fhir_server.smart.clients import clients
+from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import DAY, digest
 from fhir_server.smart.core.token_grants import TokenGrant
@@ -76,3 +80,16 @@ def test_connected_app_without_withheld_categories_omits_the_line(world: World) 
     world.token("adult", "adult")
     page = world.signed_in("adult").get("/apps").text
     assert "Connected since" in page and "Not shared" not in page and "Last renewed" not in page
+
+
+def test_connected_app_that_was_renamed_is_shown_as_changed(world: World) -> None:
+    async def given() -> str:
+        app = Client("own", "Heart diary", "app", "none", "patient/*.rs", ("https://app.example/cb",), registration_token_hash="x")
+        grant = TokenGrant("own", "patient/*.rs", "family", "adult", "adult", app=app.identity)
+        await clients.save(world.store, replace(app, name="Ad network"))
+        return (await tokens.issue(world.store, grant, world.clock())).access
+
+    token = asyncio.run(given())
+    page = world.signed_in("adult").get("/apps").text
+    assert '<h2 class="name">Heart diary</h2>' in page and "It is now called Ad network, on app.example" in page
+    assert world.status(token) == 401

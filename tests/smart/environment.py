@@ -85,16 +85,17 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.action, self.text, self._depth = "", "", 0
+        self.action, self.text, self._other = "", "", False
         self.sent: list[tuple[str, str]] = []
         self.radios: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag == "form" and given.get("action") != "/sign-out":
-            self.action = given.get("action") or ""
-        if tag != "input" or not self.action or not given.get("name"):
+        if tag == "form":
+            self._other = given.get("action") in ("/sign-out", "/oauth/cancel")
+            self.action = self.action if self._other else given.get("action") or ""
+        if tag != "input" or self._other or not self.action or not given.get("name"):
             return
         if given.get("type") == "radio":
             self.radios.append(given.get("value") or "")
@@ -109,8 +110,25 @@ def query(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
+class Refresh(HTMLParser):
+    """The URL that a page opens by itself (``meta http-equiv="refresh"``), or ""."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.url = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "meta" and given.get("http-equiv") == "refresh":
+            self.url = (given.get("content") or "").partition("url=")[2]
+
+
 class Browser:
-    """An HTTP client that keeps cookies and follows no redirects.  Each request runs in a separate event loop."""
+    """An HTTP client that keeps cookies and follows no redirects.  Each request runs in a separate event loop.
+
+    It passes the page that leads on to an app, as a browser does: the answer to the form then has the app's URL as Location.
+    """
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -129,6 +147,10 @@ class Browser:
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, cookies=self.cookies) as client:
             response = await client.request(method, path, **options)
+            if response.headers.get("location", "").startswith("/to-app?"):
+                page = await client.get(response.headers["location"])
+                assert page.status_code == 200, page.text
+                response.headers["location"] = Refresh(page.text).url
             self.cookies = client.cookies
             return response
 

@@ -11,7 +11,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
-from fhir_server.smart.core.context import HOUR
+from fhir_server.smart.core.context import HOUR, SESSION_IDLE
 from fhir_server.smart.core.token_grants import TokenGrant, active_grants
 from fhir_server.smart.tokens.tokens import issue, issue_operator_token
 from tests.smart.environment import World
@@ -189,7 +189,7 @@ def test_active_grant_lists_start_time_and_original_scope(world: World) -> None:
 def test_online_grant_is_not_listed_after_the_session_ends(world: World) -> None:
     world.tokens(scope="launch/patient online_access patient/*.rs")
     assert len(asyncio.run(active_grants(world.store, world.clock()))) == 1
-    world.clock.forward(HOUR)
+    world.clock.forward(SESSION_IDLE - 1)
     assert len(asyncio.run(active_grants(world.store, world.clock()))) == 1
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None

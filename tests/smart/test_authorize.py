@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from fhir_server.smart import demo
-from fhir_server.smart.core.context import MINUTE
+from fhir_server.smart.accounts import sessions, users
+from fhir_server.smart.core.context import MINUTE, SECOND
 from fhir_server.smart.tokens.launch import Launch, create_launch
 from tests.smart.environment import BASE, CHALLENGE, ORIGIN, Page, World, query
 
@@ -118,7 +119,7 @@ def test_decision_other_than_allow_returns_access_denied(world: World) -> None:
 
 def test_second_consent_submission_returns_400(world: World) -> None:
     page = world.consent_page()
-    assert world.submit(page, decision="allow").status_code == 302
+    assert world.submit(page, decision="allow").status_code == 303
     assert world.submit(page, decision="allow").status_code == 400
 
 
@@ -145,6 +146,22 @@ def test_prompt_login_asks_for_the_password_again(world: World) -> None:
     assert 'name="password"' in again.text
     assert 'name="password"' not in world.follow(world.authorize()).text
     assert Page(world.sign_in(again, "adult").text).radios == ["adult"]
+
+
+def test_prompt_login_is_met_by_the_first_factor_only_after_the_request(world: World) -> None:
+    """The first factor was given before the request, the second after it."""
+    smart = world.smart
+    user = asyncio.run(users.find(world.store, "adult"))
+    assert user is not None
+    cookie = asyncio.run(sessions.start(smart, user, authenticated=world.clock()))
+    world.clock.forward(SECOND)
+    world.authorize(prompt="login")
+    handle = query(world.authorize(prompt="login").headers["location"])["request"]
+    world.http.cookies.set("session", cookie, domain="127.0.0.1")
+    assert world.http.get("/oauth/continue", params={"request": handle}).headers["location"].startswith("/sign-in")
+    fresh = asyncio.run(sessions.start(smart, user, authenticated=world.clock()))  # the control
+    world.http.cookies.set("session", fresh, domain="127.0.0.1")
+    assert world.http.get("/oauth/continue", params={"request": handle}).headers["location"].startswith("/oauth/record")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_server.smart.accounts import users
-from fhir_server.smart.core.context import HOUR, MINUTE
+from fhir_server.smart.core.context import HOUR, MINUTE, SESSION_IDLE
 from fhir_server.smart.core.persons import EncounterChoice, Person
 from fhir_server.smart.tokens.launch import Launch, create_launch
 from tests.smart.environment import ORIGIN, Page, World, query
@@ -91,7 +91,7 @@ def test_withheld_encounter_is_not_in_the_launch_context(visits: World) -> None:
 def test_record_without_encounters_still_completes_consent(world: World) -> None:
     page = world.consent_page(scope=VISIT)
     assert Page(page.text).radios == [""]
-    assert world.submit(world.submit(page, encounter=""), decision="allow").status_code == 302
+    assert world.submit(world.submit(page, encounter=""), decision="allow").status_code == 303
 
 
 # launch parameters
@@ -181,12 +181,30 @@ def test_smart_55_style_url_serves_immutable_public_json(world: World) -> None:
 def test_smart_71_online_access_refreshes_only_within_the_session(world: World) -> None:
     tokens = world.tokens(scope=ONLINE)
     assert tokens["scope"] == ONLINE
-    for _ in range(3):
-        world.clock.forward(2 * HOUR)
+    for _ in range(8 * 60 // 9):
+        world.clock.forward(9 * MINUTE)
+        assert _is_signed_in(world)
         tokens = world.refresh(tokens["refresh_token"]).json()
         assert world.principal(tokens["access_token"])
-    world.clock.forward(2 * HOUR)
+    world.clock.forward(9 * MINUTE)
+    assert world.principal(tokens["access_token"]) is None
     assert world.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+def _is_signed_in(world: World) -> bool:
+    """Use the site: this extends the session."""
+    page = world.follow(world.authorize(scope="launch/patient patient/*.rs"))
+    return "Signed in as" in page.text
+
+
+def test_smart_71_online_access_ends_when_the_session_lapses(world: World) -> None:
+    tokens, other = world.tokens(scope=ONLINE), world.tokens(scope="launch/patient patient/*.rs")
+    world.clock.forward(SESSION_IDLE - 1)
+    assert world.principal(tokens["access_token"])
+    world.clock.forward(1)
+    assert world.principal(tokens["access_token"]) is None
+    assert world.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
+    assert world.principal(other["access_token"])  # the control
 
 
 def test_smart_71_sign_out_ends_online_access(world: World) -> None:
@@ -199,7 +217,9 @@ def test_smart_71_sign_out_ends_online_access(world: World) -> None:
 
     tokens = world.tokens(scope=ONLINE)
     page = world.follow(world.authorize(scope="launch/patient patient/*.rs"))
+    assert world.principal(tokens["access_token"])
     world.http.post("/sign-out", data={"token": dict(Page(page.text).sent)["token"]})
+    assert world.principal(tokens["access_token"]) is None
     assert world.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
 
 
@@ -208,15 +228,30 @@ def test_smart_71_account_change_ends_online_access(world: World) -> None:
     user = asyncio.run(users.find(world.store, "adult"))
     assert user is not None
     asyncio.run(users.save(world.store, user))
+    assert world.principal(tokens["access_token"]) is None
     assert world.refresh(tokens["refresh_token"]).status_code == 400
 
 
-def test_smart_71_session_end_before_exchange_gives_no_refresh_token(world: World) -> None:
-    code = world.code(scope=ONLINE)
-    user = asyncio.run(users.find(world.store, "adult"))
-    assert user is not None
-    asyncio.run(users.save(world.store, user))
-    assert "refresh_token" not in world.exchange(code).json()
+@pytest.mark.parametrize("scope", [ONLINE, "launch/patient patient/*.rs", "launch/patient offline_access patient/*.rs"])
+@pytest.mark.parametrize("how", ["sign-out", "account", "lapse", "never"])
+def test_smart_71_code_is_not_redeemed_after_the_session_ends(world: World, scope: str, how: str) -> None:
+    code = world.code(scope=scope)
+    if how == "sign-out":
+        page = world.follow(world.authorize(scope="launch/patient patient/*.rs"))
+        world.http.post("/sign-out", data={"token": dict(Page(page.text).sent)["token"]})
+    elif how == "account":
+        user = asyncio.run(users.find(world.store, "adult"))
+        assert user is not None
+        asyncio.run(users.save(world.store, user))
+    elif how == "lapse":
+        (session,) = asyncio.run(world.store.key_values.list_all("session", world.clock()))
+        asyncio.run(world.store.key_values.pop("session-seen", session[0], world.clock()))
+    answer = world.exchange(code)
+    if how == "never":  # the control
+        assert world.principal(answer.json()["access_token"])
+    else:
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        assert asyncio.run(world.store.key_values.list_all("access", world.clock())) == ()
 
 
 def test_smart_71_offline_access_outlives_the_session(world: World) -> None:

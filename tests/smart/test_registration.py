@@ -205,6 +205,42 @@ def test_app_name_resembling_a_known_name_is_refused(world: World, name: str) ->
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Growth Ꮯhart", "Growth Chɑrt", "Grоwth Ϲhart", "Growth Chaᴦt", "Ｇrowth Chart", "Gr𝐨wth Chart", "Gr0wth Chart"),
+        *("The Growth Chart", "Thе Growth Chart", "A Growth-Chart", "Growth Chart App", "GrowthChartApp", "TheGrowthChart"),
+        *("Growth Chart (app)", "The Growth Chart Mobile App", "Growth Chart Оnline", "Official growth chart"),
+    ],
+)
+def test_app_name_that_looks_like_a_taken_one_is_refused(world: World, name: str) -> None:
+    made(world, client_name="Growth Chart")
+    assert post(world, client_name=name).status_code == 400
+
+
+@pytest.mark.parametrize("taken", ["The Growth Chart App", "GrowthChartApp", "Growth Ꮯhart Mobile"])
+def test_plain_name_is_taken_by_one_with_an_article_or_app(world: World, taken: str) -> None:
+    made(world, client_name=taken)
+    assert post(world, client_name="Growth Chart").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["Demo Heaӏth", "ᗪemo Health", "My ᗪemo Heaӏth"])
+def test_app_name_that_looks_like_the_organization_is_refused(world: World, name: str) -> None:
+    assert post(world, client_name=name).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Growth Tracker", "Growth Charts", "Chart", "Theater Growth", "The App", "Another chart", "Height Chart App", "Growth"),
+        *("Дневник сердца", "心臓日記", "Ημερολόγιο καρδιάς", "Πίνακας", "Größe", "Croissance d’enfant"),
+    ],
+)
+def test_app_name_that_is_another_one_is_accepted(world: World, name: str) -> None:
+    made(world, client_name="Growth Chart")
+    assert post(world, client_name=name).status_code == 201
+
+
 def test_two_apps_cannot_register_one_name(world: World) -> None:
     made(world)
     assert post(world, client_name="heart  diary".replace("  ", " ")).status_code == 400

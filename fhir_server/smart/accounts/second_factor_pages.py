@@ -6,12 +6,13 @@ Every kind of sign-in ends here, so none is weaker than another (OWASP ASVS 5.0,
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.smart.accounts import account_events, browser_names, cookies, second_factor, second_factor_pending, sessions, users
+from fhir_server.smart.accounts.second_factor_pending import PendingSecondFactor
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
@@ -31,15 +32,24 @@ def return_path(request: str, next: str) -> str:
     return f"/oauth/continue?{urlencode({'request': request})}" if request else local_path(next)
 
 
-async def after_first_factor(smart: SmartContext, request: Request, user: User, path: str) -> Response:
-    """Return the response to a right first factor.  Ends the browser's earlier session."""
+def _request_of(path: str) -> str:
+    """The authorization request to which :func:`return_path` leads; "" if it leads elsewhere."""
+    parts = urlsplit(path)
+    return dict(parse_qsl(parts.query)).get("request", "") if parts.path == "/oauth/continue" else ""
+
+
+async def after_first_factor(smart: SmartContext, request: Request, user: User, path: str, authenticated: int) -> Response:
+    """Return the response to a right first factor.  Ends the browser's earlier session.
+
+    ``authenticated``  when the person gave it, in microseconds; 0 if that is not known
+    """
     await sessions.end(smart, cookies.session_cookie(smart, request))
     if await second_factor.find_factor(smart, user):
-        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path))
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, authenticated))
     if second_factor.is_required(smart, user):
         seed = second_factor.encrypt_seed(smart, second_factor.new_seed())
-        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, seed))
-    return cookies.with_session_cookie(smart, _to(path), await _start_session(smart, request, user))
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, authenticated, seed))
+    return cookies.with_session_cookie(smart, _to(path), await _start_session(smart, request, user, authenticated))
 
 
 class SecondFactorPages:
@@ -73,16 +83,17 @@ class SecondFactorPages:
         await self._smart.record(SecurityEvent("sign-in", is_right, user.username, address=address(request), detail={"factor": "second"}))
         if not is_right:
             return await self._form(request, _WRONG)
-        return await self._signed_in(request, user, pending.return_path, seed)
+        return await self._signed_in(request, user, pending, seed)
 
-    async def _signed_in(self, request: Request, user: User, path: str, seed: bytes) -> Response:
+    async def _signed_in(self, request: Request, user: User, pending: PendingSecondFactor, seed: bytes) -> Response:
+        path = pending.return_path
         if seed:
             # Ends other pending setups of this account: they know the password only, and must now enter a code.
             await self._smart.store.key_values.delete_family(users.session_family(user.username))
         codes = await second_factor.enroll(self._smart, user, seed) if seed else ()
         if codes:
             await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))
-        cookie = await _start_session(self._smart, request, user)
+        cookie = await _start_session(self._smart, request, user, pending.authenticated)
         if not codes:
             return cookies.with_session_cookie(self._smart, _to(path), cookie)
         session = Session(user, self._smart.now(), sessions.form_token(cookie))
@@ -96,16 +107,17 @@ class SecondFactorPages:
             return _to("/sign-in")
         pending, user = pending_sign_in
         view: dict[str, Any] = {"token": sessions.form_token(cookie), "problem": problem, "setup": None}
+        view["request"] = _request_of(pending.return_path)
         if pending.seed:
             view["setup"] = second_factor.build_setup(self._smart, user, second_factor.decrypt_seed(self._smart, pending.seed))
         return render(self._smart, "two_step_verification.html", 400 if problem else 200, **view)
 
 
-async def _start_session(smart: SmartContext, request: Request, user: User) -> str:
+async def _start_session(smart: SmartContext, request: Request, user: User, authenticated: int) -> str:
     """Start a session for a user who has just signed in, and return its cookie."""
     browser = browser_names.describe_browser(request)
     await account_events.record(smart.store, user, "signed-in", smart.now(), browser)
-    return await sessions.start(smart, user, browser)
+    return await sessions.start(smart, user, browser, authenticated=authenticated)
 
 
 def _to(path: str) -> Response:

@@ -1,38 +1,44 @@
 """Browser sessions: a random cookie, a record of the signed-in user, and a second record that expires when idle.
 
-There are two records because extending the idle time must not restore a session that a sign-out has just removed.
+There are two records: one belongs to the family of the account's sessions, which a change of the account ends, the other to that of
+this session, which a sign-out ends.  A session without one of them has ended, and with it the access of apps that depend on it
+(``online_access``): both deletions advance the permission epoch, so that no server process goes on with what it remembers.
+Extending the idle time changes a record only if it is still there.
+
 The form token is derived from the cookie, so browsers without a session need no record.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import Final
 
 import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartContext, digest, new_secret
-from fhir_server.smart.core.token_grants import SESSION
+from fhir_server.smart.core.token_grants import SESSION, SESSION_SEEN, session_end
 
 
 class _StoredSession(msgspec.Struct, frozen=True):
     username: str
     started: int
     browser: str = ""
+    authenticated: int | None = None  # None: when it started (of an earlier version)
 
 
 class Session(msgspec.Struct, frozen=True):
     """A session: its user, when it started (microseconds), and the ``token`` that its forms must send.
 
-    ``key`` identifies the session in grants that end with it (``online_access``).
+    ``key`` identifies the session in grants that end with it (``online_access``).  ``authenticated`` is when the person last proved
+    who they are, in microseconds (OpenID ``auth_time``); 0 if that is not known.
     """
 
     user: User
     started: int
     token: str
     key: str = ""
+    authenticated: int = 0
 
 
 class OpenSession(msgspec.Struct, frozen=True):
@@ -56,36 +62,40 @@ def is_form_token(cookie: str, token: str) -> bool:
     return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
 
 
-async def start(smart: SmartContext, user: User, browser: str = "") -> str:
-    """Start a session and return its cookie, which is always new (no session fixation)."""
+async def start(smart: SmartContext, user: User, browser: str = "", *, authenticated: int) -> str:
+    """Start a session and return its cookie, which is always new (no session fixation).
+
+    Only for a person who has just signed in, or given the password again.  ``authenticated`` as in :class:`Session`.
+    """
     cookie, now = new_secret(), smart.now()
-    record = msgspec.json.encode(_StoredSession(user.username, now, browser))
-    await smart.store.key_values.put(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
-    await smart.store.key_values.put(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
+    key, lapses = digest(cookie), now + SESSION_IDLE
+    record = msgspec.json.encode(_StoredSession(user.username, now, browser, authenticated))
+    await smart.store.key_values.put(SESSION_SEEN, key, str(lapses).encode(), lapses, _family(key))
+    await smart.store.key_values.put(SESSION, key, record, now + SESSION_LIFE, users.session_family(user.username))
     return cookie
 
 
 async def current(smart: SmartContext, cookie: str) -> Session | None:
     """Return the open session of this cookie, or None.  Extends its idle time."""
     now, key, values = smart.now(), digest(cookie), smart.store.key_values
-    if not cookie or await values.get(_SEEN, key, now) is None:
+    seen = await values.get(SESSION_SEEN, key, now) if cookie else None
+    if seen is None:
         return None
-    text = await values.get(_SESSION, key, now)
+    text = await values.get(SESSION, key, now)
     stored = None if text is None else msgspec.json.decode(text, type=_StoredSession)
     user = None if stored is None else await users.find(smart.store, stored.username)
     if stored is None or user is None or user.disabled:
         return None
-    await values.put(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
-    return Session(user, stored.started, form_token(cookie), key)
+    lapses = min(now + SESSION_IDLE, stored.started + SESSION_LIFE)
+    await values.replace_value(SESSION_SEEN, key, seen, str(lapses).encode(), lapses)  # fails if another request has done it, or it ended
+    authenticated = stored.started if stored.authenticated is None else stored.authenticated
+    return Session(user, stored.started, form_token(cookie), key, authenticated)
 
 
 async def remaining_lifetime(smart: SmartContext, key: str) -> int:
-    """Return the microseconds until the session of this key expires; 0 if it has ended.
-
-    Ignores the idle time: a user who works in an app sends no requests to the pages of this server.
-    """
+    """Return the microseconds until the session of this key expires at the latest; 0 if it has ended."""
     now = smart.now()
-    text = await smart.store.key_values.get(_SESSION, key, now)
+    text = await smart.store.key_values.get(SESSION, key, now) if await session_end(smart.store, key, now) else None
     return 0 if text is None else max(0, msgspec.json.decode(text, type=_StoredSession).started + SESSION_LIFE - now)
 
 
@@ -95,19 +105,20 @@ async def end(smart: SmartContext, cookie: str) -> None:
 
 
 async def end_by_key(smart: SmartContext, key: str) -> None:
-    """End the session of this key."""
-    for kind in (_SESSION, _SEEN):
+    """End the session of this key, and at once the access of apps that ends with it."""
+    await smart.store.key_values.delete_family(_family(key))
+    for kind in (SESSION, SESSION_SEEN):  # a session of an earlier version is of the account's family only
         await smart.store.key_values.pop(kind, key, smart.now())
 
 
 async def list_all(smart: SmartContext, user: User) -> list[OpenSession]:
     """Return the account's open sessions, the latest first."""
     now, values = smart.now(), smart.store.key_values
-    stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await values.list_all(_SESSION, now)]
+    stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await values.list_all(SESSION, now)]
     own = [OpenSession(key, session.browser, session.started) for key, session in stored if session.username == user.username]
-    active = [session for session in own if await values.get(_SEEN, session.key, now) is not None]
+    active = [session for session in own if await values.get(SESSION_SEEN, session.key, now) is not None]
     return sorted(active, key=lambda session: -session.started)
 
 
-_SESSION: Final = SESSION
-_SEEN: Final = "session-seen"
+def _family(key: str) -> str:
+    return f"session:{key}"

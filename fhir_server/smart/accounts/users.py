@@ -191,7 +191,7 @@ async def wait_until_saved(store: Store, username: str) -> User | None:
 
 
 async def link(store: Store, username: str, related_person: str) -> User:
-    """Add a RelatedPerson to the account.  Concurrent calls do not overwrite each other.
+    """Add a RelatedPerson to the account and keep its sessions.  Concurrent calls do not overwrite each other.
 
     Raises LookupError if the account does not exist or is disabled, TimeoutError if other changes take ten seconds.
     """
@@ -202,7 +202,7 @@ async def link(store: Store, username: str, related_person: str) -> User:
             raise LookupError(key)
         if related_person in user.related_persons:
             return user
-        return await save(store, msgspec.structs.replace(user, related_persons=(*user.related_persons, related_person)))
+        return await put(store, msgspec.structs.replace(user, related_persons=(*user.related_persons, related_person)))
 
 
 @asynccontextmanager

@@ -6,22 +6,34 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.authorize import category_scopes, requests, sensitive_categories
+from fhir_server.smart.authorize import category_scopes, consent_state, sensitive_categories
 from fhir_server.smart.authorize.category_scopes import CategoryScope
+from fhir_server.smart.authorize.consent_state import ConsentState
 from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.authorize.scope_wording import ScopeWords, describe_scope, describe_wildcard
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, new_secret
-from fhir_server.smart.core.persons import RecordChoice, Role, own_reference
+from fhir_server.smart.core.context import (
+    DAY,
+    GRANT_LIFE,
+    HOUR,
+    MINUTE,
+    REFRESH_LIFE,
+    SECOND,
+    SESSION_IDLE,
+    SESSION_LIFE,
+    SmartContext,
+    new_secret,
+)
+from fhir_server.smart.core.persons import Role, own_reference
 from fhir_server.smart.core.scopes import Scope, resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
-from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.launch import Launch
 from fhir_server.web.forms import Form
 
 OFFLINE: Final = "offline_access"
 ONLINE: Final = "online_access"
+CHANGED: Final = "What the app would get has changed since this page was opened, perhaps in another tab. Check it again before you choose."
 NOTHING: Final = "You cannot give this app anything that it asks for in this record. Choose Deny."
 
 
@@ -38,23 +50,25 @@ async def requesting_client(smart: SmartContext, authorization: AuthorizationReq
     }
 
 
-async def consent_offer(smart: SmartContext, authorization: AuthorizationRequest, session: Session) -> dict[str, Any]:
+async def consent_offer(smart: SmartContext, state: ConsentState) -> dict[str, Any]:
     """Return the template values of the consent page: the record, the requested scopes in words, and how long access lasts."""
-    names = authorization.scope.split()
-    choice, launched = await _choice(smart, authorization, session), await _launch(smart, authorization)
-    effective = await _effective_scopes(smart, authorization, session, _patient(choice, launched))
-    offered = {text: resource_scopes(" ".join(granted)) for text, granted in effective.items() if granted}
+    names, session = state.authorization.scope.split(), state.session
+    offered = {text: resource_scopes(" ".join(granted)) for text, granted in state.effective.items() if granted}
     return {
-        "choice": choice,
-        "launched": launched is not None and choice is None,
+        "shown": state.shown,
+        "changed": await consent_state.changed_since(smart, session.user, state.client),
+        "choice": state.choice,
+        "launched": state.launched is not None and state.choice is None,
+        "visit": state.visit[1] if state.visit else "",
         "scopes": [(text, _describe(scopes, session.user.role)) for text, scopes in offered.items()],
-        "nothing": bool(effective) and not offered,
-        "parts": _category_parts(effective),
-        "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(authorization, session) else {},
+        "nothing": bool(state.effective) and not offered,
+        "parts": _category_parts(state.effective),
+        "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(state.authorization, session) else {},
         "identity": "openid" in names or "fhirUser" in names,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in names else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
         "connected": f"{smart.origin}/apps",
+        "idle_minutes": SESSION_IDLE // MINUTE,
         "online_hours": SESSION_LIFE // HOUR if ONLINE in names and OFFLINE not in names else 0,
     }
 
@@ -66,20 +80,21 @@ def selected_values(authorization: AuthorizationRequest, form: Form | None) -> f
     return frozenset(pair for pair in form if pair[0] in ("scope", "part", "withhold"))
 
 
-async def build_decision(smart: SmartContext, authorization: AuthorizationRequest, session: Session, form: Form) -> Decision | None:
+async def build_decision(smart: SmartContext, state: ConsentState, form: Form) -> Decision | None:
     """Return the decision for an "allow"; None if the launch belongs to another user or has expired.
 
-    Raises UnclearAnswerError.
+    Raises UnclearAnswerError, also if the form showed something else than what is true now.
     """
-    choice, launched = await _choice(smart, authorization, session), await _launch(smart, authorization)
+    authorization, session, choice, launched, patient = state.authorization, state.session, state.choice, state.launched, state.patient
     if authorization.parameter("launch") and (launched is None or launched.username != session.user.username):
         return None
     if authorization.needs_record(session) and choice is None:
         raise UnclearAnswerError("You no longer have access to this record. Go back and choose again.")
-    patient = _patient(choice, launched)
-    scope = _granted_scope(authorization, form, await _effective_scopes(smart, authorization, session, patient))
+    if not state.was_shown(dict(form).get("shown", "")):
+        raise UnclearAnswerError(CHANGED)
+    scope = _granted_scope(authorization, form, state.effective)
     withheld = _withheld(authorization, session, form)
-    encounter = await _visible_encounter(smart, session, patient, launched.encounter if launched else authorization.encounter, withheld)
+    encounter = await _visible_encounter(smart, session, patient, state.visit[0] if state.visit else None, withheld)
     names = set(scope.split())
     token_grant = TokenGrant(
         client_id=authorization.client_id,
@@ -93,19 +108,9 @@ async def build_decision(smart: SmartContext, authorization: AuthorizationReques
         withheld=withheld,
         session=session.key if ONLINE in names and OFFLINE not in names else "",
         generation=session.user.generation,
+        app=state.client.identity if state.client else (),
     )
-    return Decision(token_grant, session.started // SECOND, authorization.parameter("launch"))
-
-
-def _patient(choice: RecordChoice | None, launched: Launch | None) -> str | None:
-    """The id of the record for which consent is asked; None for a token that opens several records."""
-    return launched.patient if launched else choice.patient if choice else None
-
-
-async def _effective_scopes(
-    smart: SmartContext, authorization: AuthorizationRequest, session: Session, patient: str | None
-) -> Mapping[str, tuple[str, ...]]:
-    return await smart.effective_scopes(session.user.person(), patient, authorization.scope, smart.now())
+    return Decision(token_grant, session.authenticated // SECOND, authorization.parameter("launch"), session.key)
 
 
 def _describe(scopes: tuple[Scope, ...], role: Role) -> ScopeWords:
@@ -171,18 +176,3 @@ def _launch_values(launched: Launch | None, withheld: tuple[str, ...]) -> dict[s
 
 def _without(scope: str, name: str) -> str:
     return " ".join(part for part in scope.split() if part != name)
-
-
-async def _choice(smart: SmartContext, authorization: AuthorizationRequest, session: Session) -> RecordChoice | None:
-    choices = await requests.choices(smart, session)
-    if authorization.parameter("launch"):
-        launched = await _launch(smart, authorization)
-        return choices.get(launched.patient) if launched else None
-    if not authorization.patient or not authorization.is_record_chosen(session) or not authorization.needs_record(session):
-        return None
-    return choices.get(authorization.patient)
-
-
-async def _launch(smart: SmartContext, authorization: AuthorizationRequest) -> Launch | None:
-    handle = authorization.parameter("launch")
-    return await launch.find(smart.store, handle, smart.now()) if handle else None

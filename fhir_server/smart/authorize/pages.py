@@ -13,18 +13,28 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart.accounts import cookies, identity_providers, known_devices, second_factor_pending, sessions, users
+from fhir_server.smart.accounts import (
+    app_handover,
+    cookies,
+    identity_providers,
+    known_devices,
+    sessions,
+    users,
+)
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.authorize import consent_step, requests
+from fhir_server.smart.authorize import consent_state, consent_step, open_apps, requests, sign_out_pages
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
+from fhir_server.smart.authorize.sign_out_pages import SignOutPages
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
+from fhir_server.smart.tokens.grants import Decision
+from fhir_server.smart.tokens.refusals import refusal_detail
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
@@ -57,7 +67,9 @@ class AuthorizePages:
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
+        self.sign_outs = SignOutPages(smart)
         self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
+        self._refusals = RateLimit("refused authorization request", PER_ADDRESS, MINUTE)
         self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
@@ -71,6 +83,7 @@ class AuthorizePages:
             await run_in_thread(self.server.validate_request, oauth_request)
         except OAuth2Error as error:
             response = self.server.error_response(oauth_request, error)
+            await self._record_refusal(request, oauth_request.form.get("client_id", ""), error)
             redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
             return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
         parameters = oauth_request.form
@@ -106,7 +119,7 @@ class AuthorizePages:
             return await self._sign_in_page(request, values, _REFUSED, 400)
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        response = await after_first_factor(self.smart, request, user, path)
+        response = await after_first_factor(self.smart, request, user, path, now)
         return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))
 
     async def show_records(self, request: Request) -> Response:
@@ -155,37 +168,51 @@ class AuthorizePages:
 
     async def decide(self, request: Request, form: Form) -> Response:
         """Answer the client: with a code if the user allows access, else with an error."""
-        state = await self._load(request, form)
-        if state.session is not None and state.authorization is None:
+        loaded = await self._load(request, form)
+        if loaded.session is not None and loaded.authorization is None:
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
-        current = state.signed_in
+        current = loaded.signed_in
         if current is None or not current.authorization.accepts_session(current.session):
-            return self._sign_in_again(state)
+            return self._sign_in_again(loaded)
         authorization, decision = current.authorization, None
+        state = await consent_state.read(self.smart, authorization, current.session)
         if dict(form).get("decision") == "allow":
             try:
-                decision = await consent_step.build_decision(self.smart, authorization, current.session, form)
+                decision = await consent_step.build_decision(self.smart, state, form)
             except consent_step.UnclearAnswerError as error:
                 return await self._consent_page(current, str(error), form)
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
-        oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
-        about, detail = (patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
+        about: tuple[str, ...] = ()
+        detail = {"error": "access_denied", "cause": "denied by the person"}
+        if decision:
+            about, detail = patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
-        return to_http_response(await run_in_thread(self.server.authorization_response, oauth_request, decision), {})
+        if decision and state.client:
+            await open_apps.remember(self.smart, current.session, decision.token_grant)
+            await consent_state.remember_identity(self.smart, current.session.user, state.client)
+        return await self._answer(request, authorization, decision)
 
-    async def sign_out(self, request: Request, form: Form) -> Response:
-        session = await sessions.current(self.smart, self._cookie(request))
-        if session is not None:
-            await self.smart.record(SecurityEvent("sign-out", username=session.user.username))
-        await sessions.end(self.smart, self._cookie(request))
-        response = _to("/signed-out")
-        response.delete_cookie(**cookies.session_cookie_attributes(self.smart))
-        return response
+    async def cancel(self, request: Request, form: Form) -> Response:
+        """Lead back to the app with ``access_denied``, from a page before consent: sign-in, second factor, record or visit."""
+        loaded = await self._load(request, form)
+        if loaded.authorization is None or not await requests.consume(self.smart, loaded.handle):
+            return self._error(_ANSWERED, link=_HOME)
+        username = loaded.session.user.username if loaded.session else ""
+        detail = {"error": "access_denied", "cause": "canceled before consent"}
+        event = SecurityEvent("allow-app", False, username, loaded.authorization.client_id, address(request), detail=detail)
+        await self.smart.record(event)
+        return await self._answer(request, loaded.authorization, None)
 
-    async def signed_out(self, request: Request) -> Response:
-        return self._page("signed_out.html")
+    async def _answer(self, request: Request, authorization: AuthorizationRequest, decision: Decision | None) -> Response:
+        """Lead the browser to the app, with a code or with ``access_denied``."""
+        oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
+        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
+        if not response.location:
+            return to_http_response(response, {})
+        client = await consent_step.requesting_client(self.smart, authorization)
+        return await app_handover.hand_over(self.smart, request, response.location, client["client_name"])
 
     async def reject_sign_in(self, request: Request, form: Form) -> Response:
         """Answer a sign-in form with a wrong token: sent twice, or open while the user signed in or out.  Offers a link."""
@@ -199,9 +226,8 @@ class AuthorizePages:
 
     async def reject_sign_out(self, request: Request, form: Form) -> Response:
         """Answer a sign-out form with a wrong token.  A user who is signed out already gets the page for that."""
-        cookie = self._cookie(request)
-        active = await sessions.current(self.smart, cookie) or await second_factor_pending.find(self.smart, cookie)
-        return _to("/signed-out") if not active and cookies.is_same_site(request) else await self._reject_form(request, form)
+        is_out = cookies.is_same_site(request) and await self.sign_outs.already_signed_out(request)
+        return _to(sign_out_pages.PATH) if is_out else await self._reject_form(request, form)
 
     def form_handler(self, handler: FormHandler, reject: FormHandler | None = None) -> Callable[[Request], Awaitable[Response]]:
         """Return a POST handler that passes on only forms rendered for this browser; ``reject`` answers all others."""
@@ -216,6 +242,17 @@ class AuthorizePages:
             return await handler(request, form)
 
         return guarded
+
+    async def _record_refusal(self, request: Request, client_id: str, error: OAuth2Error) -> None:
+        """Record why a request was refused: a refusal by redirect is seen by no person.  Not more of them than one address may send.
+
+        Only a registered client is named.  The cause is an error code and a text of this server, nothing that the sender chose.
+        """
+        client, where = await clients.find(self.smart.store, client_id), address(request)
+        if await self._refusals.take(self.smart.store.key_values, where, self.smart.now()):
+            return
+        named = client.client_id if client else ""
+        await self.smart.record(SecurityEvent("allow-app", False, "", named, where, detail=refusal_detail(error)))
 
     async def _is_self_registered(self, client_id: str) -> bool:
         """Whether anyone could have chosen the client's redirect URI.  Errors are then not redirected to it (RFC 9700 4.11.2)."""
@@ -245,7 +282,7 @@ class AuthorizePages:
         return await self._request_page("visit.html", current, problem, choices=choices)
 
     async def _consent_page(self, current: SignedInRequest, problem: str = "", form: Form | None = None) -> Response:
-        offer = await consent_step.consent_offer(self.smart, current.authorization, current.session)
+        offer = await consent_step.consent_offer(self.smart, await consent_state.read(self.smart, current.authorization, current.session))
         if current.authorization.needs_record(current.session) and offer["choice"] is None:
             return await self._records_page(current, _CHOOSE)
         selected = consent_step.selected_values(current.authorization, form)
@@ -290,8 +327,9 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     pages = AuthorizePages(smart, server)
     routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
     routes.add_api_route("/oauth/continue", pages.continue_request, methods=["GET"])
-    routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
-    routes.add_api_route("/sign-out", pages.form_handler(pages.sign_out, pages.reject_sign_out), methods=["POST"])
+    routes.add_api_route(sign_out_pages.PATH, pages.sign_outs.show, methods=["GET"])
+    routes.add_api_route("/sign-out", pages.form_handler(pages.sign_outs.sign_out, pages.reject_sign_out), methods=["POST"])
+    routes.add_api_route(sign_out_pages.END_APPS, pages.form_handler(pages.sign_outs.end_apps), methods=["POST"])
     routes.add_api_route("/sign-in", pages.show_sign_in, methods=["GET"])
     routes.add_api_route("/sign-in", pages.form_handler(pages.sign_in, pages.reject_sign_in), methods=["POST"])
     steps = {
@@ -302,6 +340,8 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     for path, (show, submit) in steps.items():
         routes.add_api_route(path, show, methods=["GET"])
         routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
+    app_handover.add_app_handover(routes, smart)
+    routes.add_api_route("/oauth/cancel", pages.form_handler(pages.cancel), methods=["POST"])
     add_second_factor_pages(routes, smart)
     add_password_pages(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])

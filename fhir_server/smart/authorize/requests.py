@@ -62,8 +62,8 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
         return "login" in self.parameter("prompt").split() or bool(self.parameter("max_age"))
 
     def accepts_session(self, session: Session) -> bool:
-        """Whether the session is recent enough for this request."""
-        return session.started >= self.created or not self.requires_fresh_sign_in
+        """Whether the person has signed in recently enough for this request."""
+        return session.authenticated >= self.created or not self.requires_fresh_sign_in
 
     def is_record_chosen(self, session: Session) -> bool:
         """Whether the signed-in user has made all choices of record and visit that the request needs."""

@@ -40,6 +40,7 @@ class Client(msgspec.Struct, frozen=True):
     ``registration_token_hash``  SHA-256 of its registration access token (RFC 7592); "" if an operator registered it
     ``publisher``   issuer of its software statement; "" if it has none
     ``registered_at``  when it registered itself, in microseconds
+    ``renamed_at``     when it last changed its own :attr:`identity`, in microseconds; 0 if it never did
     """
 
     client_id: str
@@ -59,11 +60,28 @@ class Client(msgspec.Struct, frozen=True):
     registration_token_hash: str = msgspec.field(default="", name="manager")
     publisher: str = ""
     registered_at: int = msgspec.field(default=0, name="registered")
+    renamed_at: int = 0
 
     @property
     def levels(self) -> frozenset[str]:
         """The scope levels it can have: ``system`` for a backend, ``patient`` and ``user`` for the other kinds."""
         return frozenset({"system"}) if self.kind == "backend" else frozenset({"patient", "user"})
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """By what people know the app: its name, website and logo, and the hosts to which answers go."""
+        logo = str(self.metadata.get("logo_uri", ""))
+        return (self.name, self.homepage, logo, *sorted({self.redirect_host(uri) for uri in self.redirect_uris}))
+
+    def is_as_allowed(self, identity: tuple[str, ...], since: int) -> bool:
+        """Whether the app still is what a person allowed, with this identity and at this time (microseconds).
+
+        Only apps that manage their registration themselves can change without the institution.  A grant of an earlier version has
+        no identity: it counts if the app has not changed since.
+        """
+        if not self.registration_token_hash:
+            return True
+        return identity == self.identity if identity else since >= self.renamed_at
 
     def matches_secret(self, secret: str) -> bool:
         """Whether this is the client's secret, compared in constant time."""
@@ -75,6 +93,11 @@ class Client(msgspec.Struct, frozen=True):
         if parts.scheme in ("http", "https") and parts.hostname not in _LOOPBACK:
             return parts.hostname or ""
         return f"this device ({parts.hostname or parts.scheme})"
+
+
+def shown_hosts(identity: tuple[str, ...]) -> str:
+    """The hosts of an :attr:`Client.identity`, as text."""
+    return " and ".join(identity[3:])
 
 
 _clients = Register("client", Client)

@@ -146,6 +146,8 @@ async def _describe(smart: SmartContext, before: Client, metadata: Any, token: s
         metadata={name: effective[name] for name in _STORED_AS_SENT if name in effective},
         publisher=publisher,
     )
+    if before.redirect_uris and client.identity != before.identity:
+        client = msgspec.structs.replace(client, renamed_at=smart.now())
     secret = ""
     if method == "client_secret" and not client.secret_hash:
         client, secret = clients.with_new_secret(client)
@@ -155,7 +157,7 @@ async def _describe(smart: SmartContext, before: Client, metadata: Any, token: s
 @asynccontextmanager
 async def _with_unique_name(smart: SmartContext, client: Client) -> AsyncIterator[None]:
     """Lock a client's name and check it.  Store the registration inside.  Of parallel registrations with similar names, one gets in."""
-    lock, key_values = digest(names.skeleton(client.name)), smart.store.key_values
+    lock, key_values = digest(names.core(client.name)), smart.store.key_values
     if not await key_values.put_if_absent(_NAME_LOCK, lock, b"", smart.now() + MINUTE):
         raise RegistrationError("invalid_client_metadata", _TAKEN)
     try:

@@ -81,13 +81,20 @@ class RegistrationEndpoints:
     def with_audit(
         self, kind: SecurityEventKind, handler: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """The handler, with its changes and failures recorded in the audit log."""
+        """The handler, with its changes and failures recorded in the audit log.
+
+        The log names a client only if the request proved to be the client's: a path or a token that anybody may choose names nobody.
+        """
 
         async def handle(request: Request) -> Response:
+            managed = await self._managed(request) if "client_id" in request.path_params else None
             response = await handler(request)
-            client_id, succeeded = request.path_params.get("client_id", "")[:100], response.status_code < 400
-            if client_id or not succeeded:  # register_with_token records new registrations, whose id it knows
-                await self._smart.record(SecurityEvent(kind, succeeded, client_id=client_id, address=address(request)))
+            named, succeeded = "client_id" in request.path_params, response.status_code < 400
+            if named or not succeeded:  # register_with_token records new registrations, whose id it knows
+                client_id = "" if managed is None else managed.client_id
+                await self._smart.record(
+                    SecurityEvent(kind, succeeded, client_id=client_id, address=address(request), detail=_cause(response))
+                )
             return response
 
         return handle
@@ -146,6 +153,11 @@ async def _body(request: Request) -> Any:
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _cause(response: Response) -> dict[str, str]:
+    """The error code of a refusal: one of a few fixed words."""
+    return {} if response.status_code < 400 else {"error": str(json.loads(bytes(response.body))["error"])}
 
 
 def _error(status: int, error: str, text: str) -> Response:

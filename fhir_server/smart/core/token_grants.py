@@ -20,7 +20,10 @@ SPENT_CODE: Final = "spent-code"  # client and family of a code that was used
 SPENT_REFRESH: Final = "spent-refresh"  # the same of a refresh token
 SUCCESSOR: Final = "successor"  # the tokens that replaced a refresh token, encrypted with it, for some seconds
 SESSION: Final = "session"
-_KINDS: Final = (REFRESH, ACCESS, CODE)  # the refresh token first: it has the scopes of the whole grant
+SESSION_SEEN: Final = "session-seen"  # expires when the session lapses for lack of use; its value is that instant
+# In the order in which a grant gets them, so that one that is being exchanged is always found.  The last one found has the scopes of
+# the whole grant.
+_KINDS: Final = (CODE, ACCESS, REFRESH)
 
 
 class TokenGrant(msgspec.Struct, frozen=True):
@@ -30,10 +33,11 @@ class TokenGrant(msgspec.Struct, frozen=True):
     ``fhir_user``  ``Type/id`` of the resource that represents the person
     ``launch``     further launch parameters of the token response (``need_patient_banner``, ``intent``)
     ``withheld``   sensitivity labels that the person withholds from this app
-    ``session``    the sign-in session that the grant ends with; "" for none
+    ``session``    the key of the sign-in session that the grant ends with; "" for none
     ``issued``, ``expires``  of this code or token, in microseconds
     ``since``      when the family's first token was issued, in microseconds
     ``generation``  the account's, when the person decided
+    ``app``        by what the person knew the app (``Client.identity``); empty for a backend, and in a grant of an earlier version
     """
 
     client_id: str
@@ -50,6 +54,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     expires: int = 0
     since: int = 0
     generation: int = 0
+    app: tuple[str, ...] = ()
 
     def context(self) -> dict[str, Any]:
         """The launch parameters of the token response (SMART App Launch, "Launch context")."""
@@ -63,15 +68,23 @@ async def find(store: Store, kind: str, key: str, now: int) -> TokenGrant | None
     return None if text is None else msgspec.json.decode(text, type=TokenGrant)
 
 
+async def session_end(store: Store, key: str, now: int) -> int:
+    """When the sign-in session of this key lapses unless it is used again, in microseconds; 0 if it has ended."""
+    seen = await store.key_values.get(SESSION_SEEN, key, now)
+    if seen is None or await store.key_values.get(SESSION, key, now) is None:
+        return 0
+    return int(seen or now)  # without a value, it was stored by an earlier version: it lasts for now
+
+
 async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
     """One grant for each family that is still usable, as the page of connected apps lists them."""
     families: dict[str, TokenGrant] = {}
     for kind in _KINDS:
         for _, text in await store.key_values.list_all(kind, now):
             token_grant = msgspec.json.decode(text, type=TokenGrant)
-            if kind == REFRESH and token_grant.session and await store.key_values.get(SESSION, token_grant.session, now) is None:
+            if token_grant.session and not await session_end(store, token_grant.session, now):
                 continue  # the session ended, and the grant with it
-            families.setdefault(token_grant.family, token_grant)
+            families[token_grant.family] = token_grant
     return tuple(families.values())
 
 

@@ -37,10 +37,14 @@ _UNLINKED: Final = "This sign-in is not linked to an account here. Our health in
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """Where a sign-in leads: to the authorization request ``request`` if it is response, else to the local path ``next``."""
+    """Where a sign-in leads: to the authorization request ``request`` if it is response, else to the local path ``next``.
+
+    ``authenticated`` is when the person signed in at the provider, in microseconds; 0 if the provider does not say.
+    """
 
     request: str = ""
     next: str = ""
+    authenticated: int = 0
 
 
 class SignInFailedError(Exception):
@@ -137,11 +141,12 @@ class SignInFlow:
         if provider is None or pending.provider != id or provider.client_id != pending.client_id:
             raise SignInFailedError(_MISMATCH, target)
         _check_response(provider, pending, response, target)
-        sub = await self._subject(provider, pending, response["code"], target)
+        claims = await self._claims(provider, pending, response["code"], target)
+        sub, now = str(claims["sub"]), self.smart.now()
         user = await identity_providers.find_account(self.smart.store, provider.issuer, sub)
         if user is None:
             raise SignInFailedError(_UNLINKED, target, sub)
-        return user, target
+        return user, Continuation(pending.request, pending.next, now if pending.since else _authenticated_at(claims, now))
 
     async def _take_pending(self, state: str) -> _PendingSignIn | None:
         text = await self.smart.store.key_values.pop(_KIND, digest(state), self.smart.now())
@@ -163,7 +168,7 @@ class SignInFlow:
             raise ProviderUnavailableError(target)
         return endpoints
 
-    async def _subject(self, provider: Provider, pending: _PendingSignIn, code: str, target: Continuation) -> str:
+    async def _claims(self, provider: Provider, pending: _PendingSignIn, code: str, target: Continuation) -> dict[str, Any]:
         body = prepare_token_request(
             "authorization_code",
             code=code,
@@ -183,10 +188,9 @@ class SignInFlow:
         access = as_text(reply.body.get("access_token"))
         expected = ExpectedClaims(provider.issuer, provider.client_id, pending.nonce, access, pending.since)
         try:
-            claims = await verify(reply.body.get("id_token"), keys, expected, self.smart.now())
+            return await verify(reply.body.get("id_token"), keys, expected, self.smart.now())
         except InvalidIdTokenError:
             raise SignInFailedError(_UNVERIFIED, target) from None
-        return str(claims["sub"])
 
     async def _authenticate(self, provider: Provider, endpoints: _Endpoints, body: str) -> client_authentication.AuthenticatedRequest:
         if provider.method == "private_key_jwt":
@@ -217,6 +221,12 @@ def _check_response(provider: Provider, pending: _PendingSignIn, response: dict[
         raise SignInFailedError(_CANCELED if response["error"] == "access_denied" else _REFUSED, target)
     if not response.get("code"):
         raise SignInFailedError(_REFUSED, target)
+
+
+def _authenticated_at(claims: dict[str, Any], now: int) -> int:
+    """``auth_time`` in microseconds.  0 if it is absent: the person may have signed in at the provider long ago."""
+    auth_time = claims.get("auth_time")
+    return min(auth_time * SECOND, now) if isinstance(auth_time, int) and not isinstance(auth_time, bool) and auth_time > 0 else 0
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrow_scopes
-from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
+from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find, session_end
 from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
 from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, issue, revoke_if_reused
 
@@ -31,11 +31,15 @@ METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A person's consent: the grant, the time of sign-in in seconds, and the launch handle that it consumes ("": none)."""
+    """A person's consent: the grant, the time of sign-in in seconds, and the launch handle that it consumes ("": none).
+
+    ``signed_in`` is the key of the session in which the person decided.
+    """
 
     token_grant: TokenGrant
     auth_time: int
     launch: str = ""
+    signed_in: str = ""
 
 
 class Code(TokenGrant, frozen=True):
@@ -45,6 +49,7 @@ class Code(TokenGrant, frozen=True):
     challenge: str = ""
     nonce: str = ""
     auth_time: int = 0
+    signed_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +114,11 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
 
 
 def _open_account(grant: Any, token: StoredToken) -> User | None:
-    """The account that the token belongs to; None if it is closed, or no longer backs the grant."""
-    user: User | None = run_on_loop(find_account, grant.server.smart.store, token.token_grant)
+    """The account that the token belongs to; None if it is closed or no longer backs the grant, or if the app has changed since."""
+    granted = token.token_grant
+    if not grant.request.client.record.is_as_allowed(granted.app, granted.since or granted.issued):
+        return None
+    user: User | None = run_on_loop(find_account, grant.server.smart.store, granted)
     return user
 
 
@@ -134,6 +142,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             challenge=request.payload.data["code_challenge"],
             nonce=request.payload.data.get("nonce", ""),
             auth_time=decision.auth_time,
+            signed_in=decision.signed_in,
         )
         run_on_loop(smart.store.key_values.put, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
@@ -164,9 +173,13 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
         return _response(self, token_grant, run_on_loop(_issue, smart, token_grant, refresh))
 
     def delete_authorization_code(self, authorization_code: StoredCode) -> None:
-        """The last step.  Raises InvalidGrantError if the grant was revoked in the meantime."""
+        """The last step.  Raises InvalidGrantError if the grant was revoked, or the person has signed out, in the meantime."""
         smart: SmartContext = self.server.smart
         if not run_on_loop(consume_code, smart.store, authorization_code.key, authorization_code.token_grant, smart.now()):
+            self.request.token_grant = None
+            raise InvalidGrantError
+        if not run_on_loop(_is_session_open, smart, authorization_code.token_grant):
+            run_on_loop(smart.store.key_values.delete_family, authorization_code.token_grant.family)
             self.request.token_grant = None
             raise InvalidGrantError
 
@@ -185,7 +198,7 @@ class RefreshToken(authlib.RefreshTokenGrant):
             if successor is None:
                 return None
             token_grant = successor.whole
-        if token_grant.session and not run_on_loop(sessions.remaining_lifetime, smart, token_grant.session):
+        if token_grant.session and not run_on_loop(session_end, smart.store, token_grant.session, smart.now()):
             return None
         return StoredRefreshToken(key, token_grant, refresh_token, successor)
 
@@ -238,6 +251,11 @@ async def _issue(smart: SmartContext, token_grant: TokenGrant, refresh: str | No
     """Issue the tokens of a grant, with a refresh token if ``refresh`` scopes are given."""
     life = await _refresh_life(smart, token_grant)
     return await issue(smart.store, token_grant, smart.now(), refresh=refresh if life > 0 else None, refresh_life=life)
+
+
+async def _is_session_open(smart: SmartContext, code: Code) -> bool:
+    """Whether the session in which the person decided is still open.  A code without one is of an earlier version."""
+    return not code.signed_in or bool(await session_end(smart.store, code.signed_in, smart.now()))
 
 
 async def _refresh_life(smart: SmartContext, token_grant: TokenGrant) -> int:

@@ -30,7 +30,7 @@ class Principal:
     ``person``                  the person who granted the token; None for a backend
     ``patient``, ``encounter``  ids in context
     ``fhir_user``               ``Type/id`` of the resource that represents the person in this context
-    ``expires``                 in microseconds; the token is invalid from then on
+    ``expires``                 in microseconds; until then the token is valid, unless the epoch changes
     ``withheld_labels``         sensitivity labels that the person withholds from this client
     ``owner``                   what owns apps' data and exports of the person (:attr:`User.owner_name`); "" for a backend
     ``named_at``                acts of this user name until then are of another account, in microseconds
@@ -70,7 +70,10 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
     if grant is None or client is None or grant.expires <= now:
         return None
     user = await find_account(store, grant)
-    if grant.username and user is None:
+    if grant.username and (user is None or not client.is_as_allowed(grant.app, grant.since)):
+        return None
+    lapses = await token_grants.session_end(store, grant.session, now) if grant.session else grant.expires
+    if not lapses:
         return None
     person = user.person() if user else None
     scope = current_scope(client, grant)
@@ -86,7 +89,7 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
         scopes=resource_scopes(scope),
         fhir_user=(grant.fhir_user or own_reference(person)) if person else None,
         family=grant.family,
-        expires=grant.expires,
+        expires=min(grant.expires, lapses),
         withheld_labels=frozenset(grant.withheld),
         owner=user.owner_name if user else "",
         named_at=user.named_at if user else 0,
@@ -127,7 +130,7 @@ async def issue_operator_token(
     if username and user is None:
         raise ValueError(f"There is no user {username!r}.")
     named, generation = (user.username, user.generation) if user else (None, 0)
-    grant = TokenGrant(client_id, scope, new_secret(), named, patient, None, fhir_user, generation=generation)
+    grant = TokenGrant(client_id, scope, new_secret(), named, patient, None, fhir_user, generation=generation, app=client.identity)
     if refused := set(scope.split()) - set(current_scope(client, grant).split()):
         raise ValueError(f"The client may not have {' '.join(sorted(refused))}.")
     return (await issue(store, grant, now, lifetime=ACCESS_LIFE)).access
