@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -61,6 +62,13 @@ async def find(store: Store, id: str) -> Organization | None:
 async def list_all(store: Store) -> tuple[Organization, ...]:
     """Return all organizations, sorted by id."""
     return await _organizations.list_all(store)
+
+
+def search(organizations: Sequence[Organization], text: str) -> tuple[Organization, ...]:
+    """Return the organizations that have all words of ``text`` in their name and place, sorted by name."""
+    words = text.casefold().split()
+    found = [each for each in organizations if all(word in f"{each.name} {each.place}".casefold() for word in words)]
+    return tuple(sorted(found, key=lambda each: (each.name.casefold(), each.place.casefold(), each.id)))
 
 
 async def add(smart: SmartContext, organization: Organization) -> None:

@@ -18,7 +18,9 @@ from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.outbound import client_authentication
 
 FAULT: Final = "The other health system has a problem of its own. Try again later."
-_NOT_ACCEPTED: Final = "The other health system does not accept requests of this server at the moment. Contact our health information office."
+_NOT_ACCEPTED: Final = (
+    "The other health system does not accept requests of this server at the moment. Contact our health information office."
+)
 _LONGEST: Final = 366 * 86_400  # seconds that an access token may be valid
 _CODE: Final = re.compile(r"[a-z_]{1,60}", re.ASCII)
 _BEARER: Final = re.compile(r"[!-~]{1,16384}", re.ASCII)
@@ -83,7 +85,7 @@ def _expiry(now: int, lifetime: object) -> int:
     """
     if isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdigit():
         lifetime = int(lifetime[:12])
-    if isinstance(lifetime, (int, Decimal)) and not isinstance(lifetime, bool) and 0 <= lifetime <= _LONGEST:
+    if isinstance(lifetime, (int, Decimal)) and not isinstance(lifetime, bool) and 0 < lifetime <= _LONGEST:
         return now + int(lifetime) * SECOND
     return MAX_INSTANT
 

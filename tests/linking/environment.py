@@ -45,6 +45,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "Encounter": [{"type": [{"text": "Office visit"}], "period": {"start": "2025-05"}}],
 }
+OWNERS = {"AllergyIntolerance": "patient"}
+PATIENTS: dict[str, dict[str, Any]] = {
+    "adult": {"name": [{"given": ["Adele"], "family": "Adult"}], "birthDate": "1980-02-03"},
+    "child": {"name": [{"text": "Charlie <i>Child</i>"}], "birthDate": "2018-05-03"},
+    "teen": {"name": [{"given": ["Terry"], "family": "Teen"}], "birthDate": "2012"},
+}
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -74,6 +80,16 @@ class Theirs(World):
         super().__post_init__()
         self.alive = True
 
+        @self.app.get("/fhir/Patient/{id}")
+        async def read(id: str, request: Request) -> JSONResponse:
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+            from fhir_server.smart.tokens.tokens import resolve_principal
+
+            caller = await resolve_principal(self.store, token, self.clock())
+            if caller is None or caller.patient != id:
+                return JSONResponse({"resourceType": "OperationOutcome"}, 401)
+            return JSONResponse({"resourceType": "Patient", "id": id} | PATIENTS.get(id, {}))
+
         @self.app.get("/fhir/{type}")
         async def search(type: str, request: Request) -> JSONResponse:
             token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -84,7 +100,8 @@ class Theirs(World):
                 return JSONResponse({"resourceType": "OperationOutcome"}, 401)
             if type == "CareTeam":
                 return JSONResponse({"resourceType": "OperationOutcome"}, 403)
-            rows = [{"resource": {"resourceType": type} | row} for row in ROWS.get(type, ())]
+            subject = {OWNERS.get(type, "subject"): {"reference": f"Patient/{caller.patient}"}}
+            rows = [{"resource": {"resourceType": type} | subject | row} for row in ROWS.get(type, ())]
             return JSONResponse({"resourceType": "Bundle", "type": "searchset", "entry": rows})
 
     async def register(self, jwks: dict[str, Any]) -> None:

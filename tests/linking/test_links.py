@@ -53,7 +53,9 @@ def test_remote_text_is_html_escaped(worlds: Worlds) -> None:
 
 def test_remote_searches_name_only_the_linked_patient(worlds: Worlds) -> None:
     worlds.ours.http.get(worlds.linked())
-    searches = [params for _, url, params in worlds.wire.calls if url.startswith(f"{BASE}/") and "well-known" not in url]
+    reads = [url for _, url, _ in worlds.wire.calls if url.startswith(f"{BASE}/Patient")]
+    searches = [params for _, url, params in worlds.wire.calls if url.startswith(f"{BASE}/") and "patient=" in url]
+    assert reads == [f"{BASE}/Patient/adult"]
     assert len(searches) >= 7
     assert {params["patient"] for params in searches} == {"adult"}
 

@@ -48,9 +48,7 @@ class _Shape:
 
 
 _DOSE: Final = ("dosageInstruction.text", "dosageInstruction.patientInstruction")
-_ORDER: Final = _Shape(
-    (), ("authoredOn", "dateWritten"), (("", _DOSE), ("Reason for the status", ("statusReason", "reasonEnded")))
-)
+_ORDER: Final = _Shape((), ("authoredOn", "dateWritten"), (("", _DOSE), ("Reason for the status", ("statusReason", "reasonEnded"))))
 _SHAPES: Final[Mapping[str, _Shape]] = {
     "AllergyIntolerance": _Shape(
         ("code", "substance"),
@@ -103,7 +101,11 @@ _NEGATIONS: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] =
     (lambda resource: "refuted" in statuses.codes(resource), "Ruled out"),
 )
 _TAKEN: Final = {"n": "Not taken", "unk": "Not known whether it is taken", "na": "Whether it is taken does not apply"}
-_WISHES: Final = {"proposal": "A proposal, not a prescription", "plan": "A plan, not a prescription", "option": "An option, not a prescription"}
+_WISHES: Final = {
+    "proposal": "A proposal, not a prescription",
+    "plan": "A plan, not a prescription",
+    "option": "An option, not a prescription",
+}
 
 
 def build_row(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None) -> Row:

@@ -10,7 +10,13 @@ from fhir_server.linking.rows.texts import first_text, objects, plain
 _NOT_NAMED: Final = "A medicine that the other health system did not name"
 # ``medication`` alone is R5's CodeableReference
 _DIRECT: Final = ("medicationCodeableConcept", "medication.concept", "medicationReference.display", "medication.reference.display")
-_MEDICATION: Final = ("code", "code.concept", "product.ingredient.item", "ingredient.itemCodeableConcept", "ingredient.itemReference.display")
+_MEDICATION: Final = (
+    "code",
+    "code.concept",
+    "product.ingredient.item",
+    "ingredient.itemCodeableConcept",
+    "ingredient.itemReference.display",
+)
 
 
 def name_medicine(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]]) -> str:
