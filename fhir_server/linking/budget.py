@@ -29,10 +29,10 @@ DEFAULT_WAIT: Final = MINUTE  # after a 429 that names no time
 @asynccontextmanager
 async def turn(context: LinkingContext, organization: Organization) -> AsyncIterator[None]:
     """Wait for a place among the calls to this partner, and hold it.  Raises BusyError if the partner is not to be asked now."""
-    if wait := await paused(context, organization):
-        raise BusyError(wait, asked=True)
     key, mark = await _take_place(context, organization)
     try:
+        if wait := await _paused(context, organization):
+            raise BusyError(wait, asked=True)
         if wait := await _limit(organization.per_minute).take(context.smart.store.key_values, organization.id, context.smart.now()):
             raise BusyError(wait)
         yield
@@ -41,19 +41,18 @@ async def turn(context: LinkingContext, organization: Organization) -> AsyncIter
         await context.smart.store.key_values.replace_value(_PLACES, key, mark, b"", 0)
 
 
-async def paused(context: LinkingContext, organization: Organization) -> int:
-    """Return the microseconds for which the partner asked to wait; 0 if it did not."""
-    now = context.smart.now()
-    until = await context.smart.store.key_values.get(_PAUSES, organization.id, now)
-    return max(0, int(until) - now) if until else 0
-
-
 async def pause(context: LinkingContext, organization: Organization, retry_after: str) -> int:
     """Ask this partner nothing until the time that it named.  Return the microseconds until then, at most :data:`MAX_WAIT`."""
     now = context.smart.now()
     wait = min(MAX_WAIT, _parse(retry_after, now) or DEFAULT_WAIT)
     await context.smart.store.key_values.put(_PAUSES, organization.id, str(now + wait).encode(), now + wait)
     return wait
+
+
+async def _paused(context: LinkingContext, organization: Organization) -> int:
+    now = context.smart.now()
+    until = await context.smart.store.key_values.get(_PAUSES, organization.id, now)
+    return max(0, int(until) - now) if until else 0
 
 
 async def _take_place(context: LinkingContext, organization: Organization) -> tuple[str, bytes]:

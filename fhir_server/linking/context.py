@@ -16,6 +16,7 @@ NO_RESPONSE: Final = "The other health system cannot be reached at the moment. T
 SLOW: Final = "The other health system did not answer in time. Try again later."
 INVALID_RESPONSE: Final = "The other health system sent an invalid response. Try again later."
 ENDED: Final = "The other health system no longer accepts this link. Link the account again."
+VIEW_SECONDS: Final = 25.0
 _log: Final = logging.getLogger("fhir_server.linking")
 
 
@@ -89,7 +90,7 @@ class LinkingContext:
     smart: SmartContext
     transport: httpx.AsyncBaseTransport | None = None
     deadline: float = 20
-    view_seconds: float = 25
+    view_seconds: float = VIEW_SECONDS
 
     @property
     def json_client(self) -> JsonClient:

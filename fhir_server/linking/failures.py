@@ -31,7 +31,7 @@ _STATUSES: Final = {
     400: "question", 401: "sign-in", 403: "forbidden", 404: "absent", 405: "absent", 406: "format", 410: "absent", 415: "format",
     422: "question", 501: "absent",
 }  # fmt: skip
-EMPTY: Final = "The other health system sent an empty list of {what}. It may have others that it does not share."
+EMPTY: Final = "The other health system sent an empty list of {what}. There may be some that it does not share."
 OTHER_PATIENT: Final = "The other health system also sent entries about another patient. They are not shown."
 NO_PATIENT: Final = "The other health system also sent entries that do not say whose they are. They are not shown."
 WITHDRAWN: Final = "Entries that the other health system has withdrawn as entered in error are not shown."

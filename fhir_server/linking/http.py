@@ -41,8 +41,9 @@ async def post_at_once(context: LinkingContext, url: str, body: str, headers: di
 async def _within_budget(context: LinkingContext, organization: Organization, call: Call) -> JsonResponse:
     async with budget.turn(context, organization):
         response = await _as_link_error(call)
-    if response.status == 429 or (response.status == 503 and response.retry_after):
-        raise BusyError(await budget.pause(context, organization, response.retry_after), asked=True)
+        # Before the next call may begin
+        if response.status == 429 or (response.status == 503 and response.retry_after):
+            raise BusyError(await budget.pause(context, organization, response.retry_after), asked=True)
     return response
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.linking import authorization, display, links, organizations, persons
-from fhir_server.linking.context import LinkError, LinkingContext, UnreachableError
+from fhir_server.linking.context import VIEW_SECONDS, LinkError, LinkingContext, UnreachableError
 from fhir_server.linking.display import LinkedRecord
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
@@ -178,9 +178,9 @@ def _redirect_to(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303, headers=NO_STORE | {"Referrer-Policy": "no-referrer"})
 
 
-def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
+def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None, view_seconds: float = VIEW_SECONDS) -> APIRouter:
     """Build the routes under ``/links``. ``transport`` sends the requests to other systems; None: the network."""
-    routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport))
+    routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport, view_seconds=view_seconds))
     handlers: tuple[tuple[str, str, Handler], ...] = (
         ("GET", "/links", pages.show_list),
         ("POST", "/links", pages.start),

@@ -167,18 +167,13 @@ class Search:
                 self._add_row(found, resource, as_text(entry.get("fullUrl")), included)
 
     def _add_row(self, found: Found, resource: dict[str, Any], full_url: str, included: dict[str, dict[str, Any]]) -> None:
-        try:
-            owner = owner_of(resource, self.link.patient, self.link.base, full_url)
-            row = build_row(resource, included)
-        except RecursionError:  # arrays in arrays, hundreds deep
-            found.note(failures.UNREADABLE)
-            return
+        owner = owner_of(resource, self.link.patient, self.link.base, full_url)
         if owner is not Owner.LINKED:
             found.note(failures.OTHER_PATIENT if owner is Owner.OTHER else failures.NO_PATIENT)
         elif is_withdrawn(resource):
             found.note(failures.WITHDRAWN)
         else:
-            found.rows.append(row)
+            found.rows.append(build_row(resource, included))
 
 
 def _entries(page: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.routes import router
 from tests.smart.environment import BASE, Clock, Page, World
+from tests.waiting import HANG
 
 OURS = "http://127.0.0.1:9000"
 CALLBACK = f"{OURS}/links/callback"
@@ -111,12 +112,12 @@ class Theirs(World):
 
 
 class Ours(World):
-    def wire(self, wire: Wire, key: str = "") -> None:
+    def wire(self, wire: httpx.AsyncBaseTransport, key: str = "", view_seconds: float = HANG) -> None:
         self.smart = replace(self.smart, origin=OURS, key=key, fhir_base=f"{OURS}/fhir")
-        self.context = LinkingContext(self.smart, wire)
+        self.context = LinkingContext(self.smart, wire, view_seconds=view_seconds)
         self.app = FastAPI()
         self.app.include_router(router(self.smart))
-        self.app.include_router(routes.router(self.smart, wire))
+        self.app.include_router(routes.router(self.smart, wire, view_seconds))
         self.http = self.browser()
 
 

@@ -56,7 +56,6 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
         (
             ("Reaction", ("reaction.manifestation.concept", "reaction.manifestation", "reaction.description")),
             ("Severity of a reaction", ("reaction.severity",)),
-            ("Criticality", ("criticality",)),
         ),
     ),
     "MedicationRequest": _ORDER,
@@ -101,6 +100,7 @@ _NEGATIONS: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] =
     (lambda resource: "refuted" in statuses.codes(resource), "Ruled out"),
 )
 _TAKEN: Final = {"n": "Not taken", "unk": "Not known whether it is taken", "na": "Whether it is taken does not apply"}
+_RISKS: Final = {"crith": "high", "critl": "low", "critu": "not known", "unable-to-assess": "not known"}  # the first three: DSTU2
 _WISHES: Final = {
     "proposal": "A proposal, not a prescription",
     "plan": "A plan, not a prescription",
@@ -150,6 +150,8 @@ def _details(resource: Mapping[str, Any], shape: _Shape) -> Iterator[str]:
     for label, paths in shape.details:
         if text := first_text(resource, *paths):
             yield f"{label}: {text}" if label else text
+    if risk := first_code(resource, "criticality"):
+        yield f"Risk of a life-threatening reaction: {_RISKS.get(risk, risk)}"
     if resource["resourceType"] == "Condition":
         yield from _course(resource)
     for note in objects(resource.get("note")):

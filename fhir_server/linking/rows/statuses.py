@@ -24,7 +24,7 @@ _ORDER: Final = {
     "unknown": "Status not known",
 }
 _TAKEN: Final = {
-    "active": "Taken now",
+    "active": "Active",
     "recorded": "Recorded",
     "completed": "No longer taken: completed",
     "intended": "Planned: not taken yet",
@@ -105,7 +105,7 @@ _MESSAGE: Final = {
     "aborted": "Stopped",
     "rejected": "Refused",
     "failed": "Not sent: it failed",
-    "completed": "Sent",
+    "completed": "Completed",
     "unknown": "Status not known",
 }
 _WORDS: Final[Mapping[str, Mapping[str, str]]] = {

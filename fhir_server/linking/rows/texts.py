@@ -46,10 +46,11 @@ def texts_at(value: object, path: str) -> Iterator[str]:
 
 
 def values_at(value: object, path: str) -> Iterator[Any]:
-    """Yield the values at a path, through arrays."""
+    """Yield the values at a path, through arrays. FHIR has no arrays in arrays, so those have no values."""
     if isinstance(value, list):
         for item in value:
-            yield from values_at(item, path)
+            if not isinstance(item, list):
+                yield from values_at(item, path)
     elif not path:
         yield value
     elif isinstance(value, dict):
