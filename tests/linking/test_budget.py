@@ -15,9 +15,9 @@ import pytest
 from fhir_server.linking import http
 from fhir_server.linking.context import BusyError, LinkingContext
 from fhir_server.linking.organizations import Organization
-from fhir_server.smart.core.context import MINUTE, SECOND
+from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext
 from fhir_server.store import Store
-from tests.smart.environment import Clock, World
+from tests.smart.environment import BASE, ORIGIN, Clock, records
 from tests.store.stores import SCHEMES, empty_store
 
 NORTH = Organization("north", "North", "https://north.example/fhir", "us", per_minute=20, at_once=3)
@@ -43,16 +43,20 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], Any
 
 
 class Partner(httpx.AsyncBaseTransport):
-    """Answers once ``most`` calls are under way together, or no further one comes; notes how many there were."""
+    """Notes how many calls are under way together. The first ones are answered once there are ``together``."""
 
-    def __init__(self, status: int = 200, **headers: str) -> None:
+    def __init__(self, status: int = 200, together: int = 1, **headers: str) -> None:
         self.now = self.highest = self.calls = 0
+        self.together, self.full = together, asyncio.Event()
         self.status, self.headers = status, headers
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.calls += 1
         self.now += 1
         self.highest = max(self.highest, self.now)
+        if self.now == self.together:
+            self.full.set()
+        await self.full.wait()
         for _ in range(50):  # turns of the loop in which others could begin
             await asyncio.sleep(0)
         self.now -= 1
@@ -62,7 +66,7 @@ class Partner(httpx.AsyncBaseTransport):
 def processes(store: Store, clock: Clock, partner: Partner) -> list[LinkingContext]:
     """Two server processes on one store."""
     store.key_values.now = clock
-    smart = replace(World(clock).smart, store=store)
+    smart = SmartContext(store, ORIGIN, BASE, clock, records)
     return [LinkingContext(smart, partner), LinkingContext(smart, partner)]
 
 
@@ -75,7 +79,7 @@ async def ask(context: LinkingContext, organization: Organization = NORTH) -> st
 
 
 def test_calls_at_once_are_shared_by_all_processes(run: Callable[[Story], Any]) -> None:
-    partner, clock = Partner(), Clock()
+    partner, clock = Partner(together=NORTH.at_once), Clock()
 
     async def story(store: Store) -> list[str]:
         both = processes(store, clock, partner)
@@ -121,10 +125,10 @@ def test_place_of_a_killed_process_is_free_after_a_minute(run: Callable[[Story],
     clock = Clock()
 
     async def story(store: Store) -> None:
-        context = replace(processes(store, clock, Partner())[0], deadline=0)
+        context = processes(store, clock, Partner())[0]
         for number in range(NORTH.at_once):
             await store.key_values.put("link-place", f"north {number}", b"killed", clock() + MINUTE)
-        assert "as often as we may" in await ask(context)
+        assert "as often as we may" in await ask(replace(context, deadline=0))
         clock.forward(MINUTE)
         assert await ask(context) == ""
 
