@@ -61,11 +61,11 @@ async def load_record(context: LinkingContext, user: User, link: Link, organizat
     """
     ends = asyncio.get_running_loop().time() + context.view_seconds
     tokens = await link_tokens.get_valid(context, user, link)
-    patient, tokens = await _read_patient(context, user, link, organization, tokens, ends)
-    if patient.status == 200 and patient.body.get("id", link.patient) != link.patient:
+    patient, tokens = await _read_patient(context, user, link, organization, tokens)
+    is_patient = patient.status == 200 and patient.body.get("resourceType") == "Patient"
+    if is_patient and patient.body.get("id") != link.patient:
         log_failure(organization, "read of the Patient", "answered with another resource")
         return LinkedRecord(problem=persons.WRONG_PATIENT)
-    is_patient = patient.status == 200 and patient.body.get("resourceType") == "Patient"
     person = persons.parse_patient(patient.body) if is_patient else None
     if person is not None:
         await links.save_person(context, user, link, person)
@@ -83,7 +83,7 @@ async def load_record(context: LinkingContext, user: User, link: Link, organizat
 
 
 async def _read_patient(
-    context: LinkingContext, user: User, link: Link, organization: Organization, tokens: PartnerTokens, ends: float
+    context: LinkingContext, user: User, link: Link, organization: Organization, tokens: PartnerTokens
 ) -> tuple[JsonResponse, PartnerTokens]:
     """Read whose record it is, with a new access token if the other system refuses this one: the only one for this page."""
     url = f"{link.base}/Patient/{link.patient}"
