@@ -48,7 +48,8 @@ class RecordChoices:
         is_own = record.patient == person.patient
         relation = "Your record" if is_own else _relation(record.actor, record.resource, today)
         note = exclusion_note(self._policy, record.actor)
-        return RecordChoice(record.patient, _name(record.resource), relation, note, "" if is_own else record.name)
+        fhir_user, birth_date = "" if is_own else record.name, str(record.resource.get("birthDate", ""))
+        return RecordChoice(record.patient, _name(record.resource), relation, note, fhir_user, birth_date)
 
     def _today(self, now: int) -> datetime:
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._resolver.timezone)

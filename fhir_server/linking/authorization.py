@@ -12,7 +12,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from fhir_server.linking import id_token, links, organizations, token_endpoint
-from fhir_server.linking.context import LinkEndedError, LinkError, LinkingContext
+from fhir_server.linking.context import LinkEndedError, LinkError, LinkingContext, log_failure
 from fhir_server.linking.discovery import Endpoints, discover
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
@@ -20,6 +20,7 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import REQUEST_LIFE, digest, new_secret
 
 SCOPE: Final = "launch/patient openid fhirUser offline_access patient/*.rs"
+V1_SCOPE: Final = "launch/patient openid fhirUser offline_access patient/*.read"
 _KIND: Final = "link-state"
 _RECORD: Final = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _UNKNOWN: Final = "You cannot link an account at this health system."
@@ -52,8 +53,8 @@ async def start(context: LinkingContext, user: User, organization_id: str) -> tu
         endpoints.authorization,
         organization.client_id,
         "code",
-        redirect_uri=context.redirect_uri,
-        scope=SCOPE,
+        redirect_uri=context.redirect_uri(organization),
+        scope=V1_SCOPE if endpoints.has_v1_scopes_only else SCOPE,
         state=state,
         aud=organization.base,
         nonce=pending.nonce,
@@ -63,8 +64,11 @@ async def start(context: LinkingContext, user: User, organization_id: str) -> tu
     return organization, str(url)
 
 
-async def finish(context: LinkingContext, user: User, parameters: Iterable[tuple[str, str]]) -> Link:
-    """Complete a link from the query parameters of the redirect back. Raises LinkError; then the tokens are revoked and not stored."""
+async def finish(context: LinkingContext, user: User, parameters: Iterable[tuple[str, str]], callback: str = "") -> Link:
+    """Complete a link from the query parameters of the redirect back. Raises LinkError; then the tokens are revoked and not stored.
+
+    ``callback``  the organization that the redirect URI names; "" for the redirect URI that earlier registrations share
+    """
     received = list(parameters)
     response = dict(received)
     pending = await _take_pending(context, response.get("state", ""))
@@ -73,11 +77,16 @@ async def finish(context: LinkingContext, user: User, parameters: Iterable[tuple
     organization, endpoints = pending.organization, pending.endpoints
     if await organizations.find(context.smart.store, organization.id) != organization:
         raise LinkError(_STALE)
-    _check_response(endpoints, response)
-    code = {"code": response["code"], "redirect_uri": context.redirect_uri, "code_verifier": pending.verifier}
+    # A response at another redirect URI was given by another authorization server than the request was for (RFC 9700 4.4).
+    if callback != (organization.id if organization.own_redirect_uri else ""):
+        log_failure(organization, "a link was refused", "its response came to the redirect URI of another organization")
+        raise LinkError(_STALE)
+    _check_response(organization, endpoints, response)
+    code = {"code": response["code"], "redirect_uri": context.redirect_uri(organization), "code_verifier": pending.verifier}
     try:
         token_response = await token_endpoint.request_tokens(context, organization, endpoints.token, "authorization_code", **code)
-    except LinkEndedError:
+    except LinkEndedError as refusal:
+        log_failure(organization, "a link was refused", refusal.cause)
         raise LinkError(_REFUSED) from None
     tokens = token_endpoint.parse_tokens(context, token_response)
     try:
@@ -98,12 +107,16 @@ async def _take_pending(context: LinkingContext, state: str) -> _PendingLink | N
     return None if text is None else msgspec.json.decode(text, type=_PendingLink)
 
 
-def _check_response(endpoints: Endpoints, response: dict[str, str]) -> None:
+def _check_response(organization: Organization, endpoints: Endpoints, response: dict[str, str]) -> None:
     # Check the issuer first, also of errors: another server's response must not be accepted as this one's (RFC 9207 2.4).
     if response.get("iss", endpoints.issuer) != endpoints.issuer or (endpoints.sends_issuer and "iss" not in response):
+        log_failure(organization, "a link was refused", "iss is missing in its response, or is not its issuer (RFC 9207)")
         raise LinkError(_STALE)
     if "error" in response:
-        raise LinkError(_DENIED if response["error"] == "access_denied" else _REFUSED)
+        if response["error"] == "access_denied":
+            raise LinkError(_DENIED)
+        log_failure(organization, "a link was refused", f"its response has the error {token_endpoint.quote_code(response['error'])}")
+        raise LinkError(_REFUSED)
     if not response.get("code"):
         raise LinkError(_REFUSED)
 

@@ -1,23 +1,21 @@
-"""Formats another system's resources as lines of text for the page.
-
-The JSON comes from another server and can contain anything. Values of an unexpected shape are left out, and no value becomes
-a link or markup.
-"""
+"""Reads a linked record for its page: whose it is, and each section with its rows or with the reason why it has none."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
-from fhir_server.linking import links
-from fhir_server.linking.context import LinkError, LinkingContext, NotSharedError
+from fhir_server.linking import failures, http, link_tokens, links, persons
+from fhir_server.linking.context import ENDED, LinkEndedError, LinkingContext, UnusableError, log_failure
 from fhir_server.linking.links import Link
+from fhir_server.linking.organizations import Organization
+from fhir_server.linking.persons import RecordPerson
+from fhir_server.linking.rows import Row
+from fhir_server.linking.searching import WORDS, Found, Search
+from fhir_server.linking.token_endpoint import PartnerTokens
 from fhir_server.smart.accounts.users import User
-from fhir_server.web.dates import format_date
+from fhir_server.smart.outbound.json_client import JsonResponse
 
 # title -> resource types, in the order of the page
 SECTIONS: Final = {
@@ -29,124 +27,94 @@ SECTIONS: Final = {
     "Care team": ("CareTeam",),
     "Messages": ("Communication",),
 }
-# resource type -> paths of the name, of a detail, and of the date; the first path that has a value is used
-_PATHS: Final = {
-    "AllergyIntolerance": (("code",), ("reaction.manifestation",), ("recordedDate", "onsetDateTime")),
-    "MedicationRequest": (("medicationCodeableConcept", "medicationReference"), ("dosageInstruction.text",), ("authoredOn",)),
-    "MedicationStatement": (
-        ("medicationCodeableConcept", "medicationReference"), ("dosage.text",), ("effectiveDateTime", "effectivePeriod.start"),
-    ),
-    "Observation": (
-        ("code",), ("valueQuantity", "valueCodeableConcept", "valueString", "valueInteger", "interpretation"),
-        ("effectiveDateTime", "effectivePeriod.start", "issued"),
-    ),
-    "Appointment": (("serviceType", "appointmentType", "description"), ("participant.actor",), ("start",)),
-    "Encounter": (("type", "serviceType", "class"), ("location.location", "participant.individual"), ("period.start",)),
-    "Condition": (("code",), ("clinicalStatus",), ("onsetDateTime", "recordedDate")),
-    "CareTeam": (("name", "category"), ("participant.member",), ("period.start",)),
-    "Communication": (("payload.contentString",), ("topic", "reasonCode"), ("sent", "received")),
-}  # fmt: skip
-_DATE: Final = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
-_MAX_TEXT: Final = 300  # characters of one value
-_MAX_VALUES: Final = 5  # values of one path
-_RETRACTED: Final = "entered-in-error"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One resource. ``when`` is a FHIR date, by which lines are sorted; "" if there is none."""
-
-    what: str
-    detail: str
-    when: str
-
-    @property
-    def day(self) -> str:
-        """``when``, formatted for the page."""
-        return format_date(self.when)
+# In DSTU2, prescriptions have another type. It is asked for if there are none of the newer one.
+_FORMER: Final = {"MedicationRequest": "MedicationOrder"}
+_GENERAL: Final = ("asked-to-wait", "limited", "unreachable", "slow", "sign-in")  # failures that another type would meet too
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of the page, with its lines, the newest first. ``note`` explains why lines are missing; "" if none are."""
+    """A section of the page, with its rows, the newest first. ``notes``: why rows are missing, one sentence or more each."""
 
     title: str
-    lines: tuple[Line, ...]
-    note: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
 
 
-async def load_sections(context: LinkingContext, user: User, link: Link) -> list[Section]:
-    """Fetch all sections of the page. Raises LinkEndedError or UnreachableError if the link itself does not work."""
-    await links.get_valid_tokens(context, user, link)
-    return await asyncio.gather(*(_section(context, user, link, title) for title in SECTIONS))
+@dataclass(frozen=True, slots=True)
+class LinkedRecord:
+    """What the page of a link shows.
+
+    ``person``   whose record it is, as the other system states it now; None if it did not
+    ``problem``  why the record as a whole cannot be shown; "" if it can
+    """
+
+    person: RecordPerson | None = None
+    problem: str = ""
+    sections: tuple[Section, ...] = field(default=())
 
 
-def build_line(resource: dict[str, Any]) -> Line:
-    """Format a resource of a type in :data:`SECTIONS`."""
-    what, detail, when = _PATHS[resource["resourceType"]]
-    date = _DATE.match(_first_text(resource, when))
-    return Line(_first_text(resource, what) or "No description", _first_text(resource, detail), date.group() if date else "")
+async def load_record(context: LinkingContext, user: User, link: Link, organization: Organization) -> LinkedRecord:
+    """Fetch everything for the page of a link.
+
+    Raises LinkEndedError or UnreachableError if the link itself does not work.
+    """
+    ends = asyncio.get_running_loop().time() + context.view_seconds
+    tokens = await link_tokens.get_valid(context, user, link)
+    patient, tokens = await _read_patient(context, user, link, organization, tokens)
+    is_patient = patient.status == 200 and patient.body.get("resourceType") == "Patient"
+    if is_patient and patient.body.get("id") != link.patient:
+        log_failure(organization, "read of the Patient", "answered with another resource")
+        return LinkedRecord(problem=persons.WRONG_PATIENT)
+    person = persons.parse_patient(patient.body) if is_patient else None
+    if person is not None:
+        await links.save_person(context, user, link, person)
+    elif not is_patient:
+        log_failure(organization, "read of the Patient", f"answered with status {patient.status}")
+    search = Search(context, organization, link, tokens.access, ends)
+    by_type = await _find_all(search)
+    kinds = {found.failure.kind if found.failure else "" for found in by_type.values()}
+    if kinds == {"sign-in"} and patient.status == 401:
+        raise LinkEndedError(ENDED)
+    failure = next(iter(by_type.values())).failure
+    if len(kinds) == 1 and failure:  # one reason for everything is said once
+        return LinkedRecord(person, failure.of_record())
+    return LinkedRecord(person, sections=tuple(_section(title, [by_type[type] for type in types]) for title, types in SECTIONS.items()))
 
 
-async def _section(context: LinkingContext, user: User, link: Link, title: str) -> Section:
-    lines: list[Line] = []
-    notes: dict[str, None] = {}
-    for type in SECTIONS[title]:
-        try:
-            shared = await links.fetch(context, user, link, type)
-        except NotSharedError:
-            continue
-        except LinkError as problem:
-            notes[str(problem)] = None
-            continue
-        lines += [build_line(resource) for resource in shared.resources if not _is_retracted(resource)]
-        if shared.more:
-            notes["This list is incomplete. See the other health system's website for the rest."] = None
-    lines.sort(key=lambda line: line.when, reverse=True)
-    return Section(title, tuple(lines), " ".join(notes) or ("" if lines else "The other health system shared nothing here."))
+async def _read_patient(
+    context: LinkingContext, user: User, link: Link, organization: Organization, tokens: PartnerTokens
+) -> tuple[JsonResponse, PartnerTokens]:
+    """Read whose record it is, with a new access token if the other system refuses this one: the only one for this page."""
+    url = f"{link.base}/Patient/{link.patient}"
+    try:
+        response = await http.get(context, organization, url, None, tokens.access)
+        if response.status == 401 and tokens.refresh:
+            tokens = await link_tokens.get_valid(context, user, link, refused=tokens.access)
+            response = await http.get(context, organization, url, None, tokens.access)
+    except UnusableError:
+        return JsonResponse(200, {}), tokens
+    return response, tokens
 
 
-def _is_retracted(resource: dict[str, Any]) -> bool:
-    codes = {text for path in ("status", "verificationStatus.coding.code") for text in _texts_at(resource, path)}
-    return _RETRACTED in codes
+async def _find_all(search: Search) -> dict[str, Found]:
+    types = [type for types in SECTIONS.values() for type in types]
+    return dict(zip(types, await asyncio.gather(*(_find(search, type) for type in types)), strict=True))
 
 
-def _first_text(resource: dict[str, Any], paths: tuple[str, ...]) -> str:
-    for path in paths:
-        if texts := list(dict.fromkeys(_texts_at(resource, path)))[:_MAX_VALUES]:
-            return ", ".join(texts)
-    return ""
+async def _find(search: Search, type: str) -> Found:
+    found = await search.find(type)
+    former = _FORMER.get(type)
+    if former is None or found.rows or (found.failure and found.failure.kind in _GENERAL):
+        return found
+    older = await search.find(former)
+    return found if older.failure or not (older.rows or older.notes) else older
 
 
-def _texts_at(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _texts_at(item, path)
-    elif not path:
-        if text := _text_of(value).strip():
-            yield text[:_MAX_TEXT]
-    elif isinstance(value, dict):
-        name, _, rest = path.partition(".")
-        yield from _texts_at(value.get(name), rest)
-
-
-def _text_of(value: object) -> str:
-    """Return the text of a string, number, CodeableConcept, Coding, Reference or Quantity; "" for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, dict):
-        return ""
-    if isinstance(value.get("value"), (int, Decimal)):
-        unit = value.get("unit")
-        return f"{value['value']} {unit}" if isinstance(unit, str) else str(value["value"])
-    listed = value.get("coding")
-    codings = [coding for coding in listed if isinstance(coding, dict)] if isinstance(listed, list) else []
-    candidates = [
-        value.get("text"),
-        *(coding.get("display") for coding in codings),
-        value.get("display"),
-        *(coding.get("code") for coding in codings),
-    ]
-    return next((text for text in candidates if isinstance(text, str) and text), "")
+def _section(title: str, outcomes: list[Found]) -> Section:
+    rows = sorted((row for found in outcomes for row in found.rows), key=lambda row: row.when, reverse=True)
+    notes = dict.fromkeys(note for found in outcomes for note in found.notes)
+    empty = [WORDS[found.type] for found in outcomes if not found.rows and not found.failure]
+    if not rows and empty:
+        notes = {failures.EMPTY.format(what=" and ".join(empty)): None} | notes
+    return Section(title, tuple(rows), tuple(notes))

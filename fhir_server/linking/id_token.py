@@ -21,7 +21,7 @@ async def check(
         return
     if not endpoints.jwks or not endpoints.issuer:
         raise LinkError(_UNPROVEN)
-    keys = (await http.get(context, endpoints.jwks)).body
+    keys = (await http.get(context, organization, endpoints.jwks)).body
     expected = ExpectedClaims(endpoints.issuer, organization.client_id, nonce, access_token)
     try:
         await verify(token, keys, expected, context.smart.now())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -23,6 +24,10 @@ class Organization(msgspec.Struct, frozen=True):
     ``method``     this server's client authentication there: none (public client with PKCE) or private_key_jwt, with the
                    ES384 key of this server's JWK Set
     ``sign_in``    origin of the other system's authorization server; "": the origin of ``base``
+    ``place``      where it is, for people who choose among many ("Springfield"); "" if not stated
+    ``own_redirect_uri``  whether this server's redirect URI there is the organization's own; False for one that was registered by
+                   an earlier version and still has the shared one
+    ``per_minute``, ``at_once``  how many requests this server sends it, for all people together
     """
 
     id: str
@@ -31,6 +36,10 @@ class Organization(msgspec.Struct, frozen=True):
     client_id: str
     method: Literal["none", "private_key_jwt"] = "none"
     sign_in: str = ""
+    place: str = ""
+    own_redirect_uri: bool = False
+    per_minute: int = 300
+    at_once: int = 6
 
     @property
     def authority(self) -> str:
@@ -55,6 +64,13 @@ async def list_all(store: Store) -> tuple[Organization, ...]:
     return await _organizations.list_all(store)
 
 
+def search(organizations: Sequence[Organization], text: str) -> tuple[Organization, ...]:
+    """Return the organizations that have all words of ``text`` in their name and place, sorted by name."""
+    words = text.casefold().split()
+    found = [each for each in organizations if all(word in f"{each.name} {each.place}".casefold() for word in words)]
+    return tuple(sorted(found, key=lambda each: (each.name.casefold(), each.place.casefold(), each.id)))
+
+
 async def add(smart: SmartContext, organization: Organization) -> None:
     """Register or change an organization. Raises ValueError with a message for the operator if a value is invalid."""
     _validate(smart, organization)
@@ -76,6 +92,10 @@ def _validate(smart: SmartContext, organization: Organization) -> None:
         raise ValueError("The organization id must have 1 to 64 lowercase letters, digits and hyphens, and begin with a letter or digit.")
     if not organization.name.strip() or not organization.name.isprintable():
         raise ValueError("The organization needs a name, without control characters.")
+    if not organization.place.isprintable():
+        raise ValueError("The place must not have control characters.")
+    if not 1 <= organization.per_minute <= 6000 or not 1 <= organization.at_once <= 100:
+        raise ValueError("The organization must allow 1 to 6000 requests a minute, and 1 to 100 at once.")
     if not organization.client_id.isprintable() or not organization.client_id:
         raise ValueError("The client id is required: it is this server's client id at the other system.")
     if not is_callable_url(smart, organization.base) or "?" in organization.base or organization.base.endswith("/"):

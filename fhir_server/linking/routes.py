@@ -9,11 +9,13 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.linking import authorization, display, links, organizations
-from fhir_server.linking.context import LinkError, LinkingContext, UnreachableError
+from fhir_server.linking import authorization, display, links, organizations, persons
+from fhir_server.linking.context import VIEW_SECONDS, LinkError, LinkingContext, UnreachableError
+from fhir_server.linking.display import LinkedRecord
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
 from fhir_server.linking.pages import render
+from fhir_server.linking.persons import RecordPerson
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
@@ -21,6 +23,9 @@ from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventK
 from fhir_server.web.dates import format_instant_date
 from fhir_server.web.forms import NO_STORE, BadFormError, fields, read_form
 
+_LONG: Final = 8  # organizations from which the list has a search
+_OFFERED: Final = 50  # organizations on a page
+_MAX_SEARCH: Final = 100  # characters
 Handler = Callable[[Request, Session], Awaitable[Response]]
 _FORGED: Final = "This form was not opened in this browser, or it is too old. Go back and open the page again."
 _UNKNOWN: Final = "There is no such linked account."
@@ -36,7 +41,8 @@ class LinkPages:
         self.context = context
 
     async def show_list(self, request: Request, session: Session) -> Response:
-        return await self._list_page(session, done=_UNLINKED if "unlinked" in request.query_params else "")
+        done = _UNLINKED if "unlinked" in request.query_params else ""
+        return await self._list_page(session, done=done, find=request.query_params.get("find", "")[:_MAX_SEARCH])
 
     async def start(self, request: Request, session: Session) -> Response:
         form = await self._read_form(request)
@@ -51,7 +57,8 @@ class LinkPages:
 
     async def callback(self, request: Request, session: Session) -> Response:
         try:
-            link = await authorization.finish(self.context, session.user, fields(request.url.query))
+            callback = request.path_params.get("organization", "")
+            link = await authorization.finish(self.context, session.user, fields(request.url.query), callback)
         except BadFormError as error:
             return await self._list_page(session, str(error))
         except LinkError as problem:
@@ -63,13 +70,22 @@ class LinkPages:
         link, organization = await self._find(request, session)
         if link is None or organization is None:
             return self._problem_page(session, _UNKNOWN, 404)
-        problem, sections = "", list[display.Section]()
+        problem, record = "", LinkedRecord()
         try:
-            sections = await display.load_sections(self.context, session.user, link)
+            record = await display.load_record(self.context, session.user, link, organization)
         except LinkError as failure:
             problem = str(failure)
-        view: dict[str, Any] = {"link": link, "partner": organization, "sections": sections, "since": self._since(link)}
-        return self._page("link.html", session, problem=problem, **view)
+        person = await links.find_person(self.context, link)
+        view: dict[str, Any] = {
+            "link": link,
+            "partner": organization,
+            "record": record,
+            "person": person,
+            "not_told": persons.NOT_TOLD if record.person is None and not problem else "",
+            "mismatch": await self._mismatch(session, person) if person else "",
+            "since": self._since(link),
+        }
+        return self._page("link.html", session, problem=problem or record.problem, **view)
 
     async def unlink(self, request: Request, session: Session) -> Response:
         if await self._read_form(request) is None:
@@ -95,7 +111,7 @@ class LinkPages:
 
         async def guarded(request: Request) -> Response:
             session = await self.session(request)
-            if session is None and request.url.path == "/links/callback":
+            if session is None and request.url.path.startswith("/links/callback"):
                 return self._problem_page(None, _SIGNED_OUT, 403)
             if session is None:
                 interrupted = request.method == "POST" and self._cookie(request)
@@ -108,12 +124,25 @@ class LinkPages:
         link = await links.find(self.context, session.user, request.path_params["id"])
         return link, await organizations.find(self.context.smart.store, link.organization) if link else None
 
-    async def _list_page(self, session: Session, problem: str = "", status: int = 400, done: str = "") -> Response:
+    async def _mismatch(self, session: Session, person: RecordPerson) -> str:
+        """Say how a person differs from the account's own record; "" if they are the same."""
+        user = session.user
+        return persons.compare(person, await self.context.smart.records(user.person(), self.context.smart.now()), user.patient)
+
+    async def _list_page(self, session: Session, problem: str = "", status: int = 400, done: str = "", find: str = "") -> Response:
         known = {organization.id: organization for organization in await organizations.list_all(self.context.smart.store)}
-        own_links = await links.list_all(self.context, session.user)
-        linked = [(link, known[link.organization], self._since(link)) for link in own_links if link.organization in known]
-        offered = sorted(known.values(), key=lambda organization: organization.name.casefold())
-        view: dict[str, Any] = {"problem": problem, "done": done, "linked": linked, "offered": offered}
+        own_links = [link for link in await links.list_all(self.context, session.user) if link.organization in known]
+        linked = [(link, known[link.organization], await links.find_person(self.context, link), self._since(link)) for link in own_links]
+        found = organizations.search(tuple(known.values()), find)
+        view: dict[str, Any] = {
+            "problem": problem,
+            "done": done,
+            "linked": linked,
+            "offered": found[:_OFFERED],
+            "left_out": len(found) > _OFFERED,
+            "find": find,
+            "is_long": len(known) > _LONG,
+        }
         return self._page("links.html", session, status if problem else 200, **view)
 
     def _since(self, link: Link) -> str:
@@ -149,13 +178,14 @@ def _redirect_to(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303, headers=NO_STORE | {"Referrer-Policy": "no-referrer"})
 
 
-def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
+def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None, view_seconds: float = VIEW_SECONDS) -> APIRouter:
     """Build the routes under ``/links``. ``transport`` sends the requests to other systems; None: the network."""
-    routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport))
+    routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport, view_seconds=view_seconds))
     handlers: tuple[tuple[str, str, Handler], ...] = (
         ("GET", "/links", pages.show_list),
         ("POST", "/links", pages.start),
         ("GET", "/links/callback", pages.callback),
+        ("GET", "/links/callback/{organization}", pages.callback),
         ("GET", "/links/{id}", pages.show_link),
         ("POST", "/links/{id}/unlink", pages.unlink),
         ("GET", "/links/{id}/unlink", pages.redirect),

@@ -23,6 +23,7 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.routes import router
 from tests.smart.environment import BASE, Clock, Page, World
+from tests.waiting import HANG
 
 OURS = "http://127.0.0.1:9000"
 CALLBACK = f"{OURS}/links/callback"
@@ -44,6 +45,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "Encounter": [{"type": [{"text": "Office visit"}], "period": {"start": "2025-05"}}],
+}
+OWNERS = {"AllergyIntolerance": "patient"}
+PATIENTS: dict[str, dict[str, Any]] = {
+    "adult": {"name": [{"given": ["Adele"], "family": "Adult"}], "birthDate": "1980-02-03"},
+    "child": {"name": [{"text": "Charlie <i>Child</i>"}], "birthDate": "2018-05-03"},
+    "teen": {"name": [{"given": ["Terry"], "family": "Teen"}], "birthDate": "2012"},
 }
 
 
@@ -74,6 +81,16 @@ class Theirs(World):
         super().__post_init__()
         self.alive = True
 
+        @self.app.get("/fhir/Patient/{id}")
+        async def read(id: str, request: Request) -> JSONResponse:
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+            from fhir_server.smart.tokens.tokens import resolve_principal
+
+            caller = await resolve_principal(self.store, token, self.clock())
+            if caller is None or caller.patient != id:
+                return JSONResponse({"resourceType": "OperationOutcome"}, 401)
+            return JSONResponse({"resourceType": "Patient", "id": id} | PATIENTS.get(id, {}))
+
         @self.app.get("/fhir/{type}")
         async def search(type: str, request: Request) -> JSONResponse:
             token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -84,7 +101,8 @@ class Theirs(World):
                 return JSONResponse({"resourceType": "OperationOutcome"}, 401)
             if type == "CareTeam":
                 return JSONResponse({"resourceType": "OperationOutcome"}, 403)
-            rows = [{"resource": {"resourceType": type} | row} for row in ROWS.get(type, ())]
+            subject = {OWNERS.get(type, "subject"): {"reference": f"Patient/{caller.patient}"}}
+            rows = [{"resource": {"resourceType": type} | subject | row} for row in ROWS.get(type, ())]
             return JSONResponse({"resourceType": "Bundle", "type": "searchset", "entry": rows})
 
     async def register(self, jwks: dict[str, Any]) -> None:
@@ -94,12 +112,12 @@ class Theirs(World):
 
 
 class Ours(World):
-    def wire(self, wire: Wire, key: str = "") -> None:
+    def wire(self, wire: httpx.AsyncBaseTransport, key: str = "", view_seconds: float = HANG) -> None:
         self.smart = replace(self.smart, origin=OURS, key=key, fhir_base=f"{OURS}/fhir")
-        self.context = LinkingContext(self.smart, wire)
+        self.context = LinkingContext(self.smart, wire, view_seconds=view_seconds)
         self.app = FastAPI()
         self.app.include_router(router(self.smart))
-        self.app.include_router(routes.router(self.smart, wire))
+        self.app.include_router(routes.router(self.smart, wire, view_seconds))
         self.http = self.browser()
 
 

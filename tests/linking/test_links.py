@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import httpx
 import pytest
 
 from fhir_server.linking import links, organizations
 from fhir_server.linking.context import LinkEndedError
+from fhir_server.linking.display import LinkedRecord, load_record
 from fhir_server.linking.links import Link
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import DAY, HOUR, new_secret
+from fhir_server.web import dates
 from tests.linking.environment import CALLBACK, NEIGHBOUR, Worlds
 from tests.smart.environment import BASE, query
 
@@ -53,7 +56,9 @@ def test_remote_text_is_html_escaped(worlds: Worlds) -> None:
 
 def test_remote_searches_name_only_the_linked_patient(worlds: Worlds) -> None:
     worlds.ours.http.get(worlds.linked())
-    searches = [params for _, url, params in worlds.wire.calls if url.startswith(f"{BASE}/") and "well-known" not in url]
+    reads = [url for _, url, _ in worlds.wire.calls if url.startswith(f"{BASE}/Patient")]
+    searches = [params for _, url, params in worlds.wire.calls if url.startswith(f"{BASE}/") and "patient=" in url]
+    assert reads == [f"{BASE}/Patient/adult"]
     assert len(searches) >= 7
     assert {params["patient"] for params in searches} == {"adult"}
 
@@ -80,29 +85,30 @@ def test_concurrent_reads_refresh_link_tokens_once(worlds: Worlds) -> None:
     worlds.clock.forward(2 * HOUR)
     user, link = worlds.user(), _only(worlds)
 
-    async def together() -> list[links.SharedResources]:
-        return await asyncio.gather(*(links.fetch(worlds.context, user, link, "AllergyIntolerance") for _ in range(8)))
+    async def together() -> list[LinkedRecord]:
+        return await asyncio.gather(*(load_record(worlds.context, user, link, NEIGHBOUR) for _ in range(8)))
 
-    assert all(len(shared.resources) == 2 for shared in asyncio.run(together()))
+    assert all([row.what for row in record.sections[0].rows] == ["Peanut <b>"] for record in asyncio.run(together()))
     assert worlds.wire.paths().count("/oauth/token") == 2  # the exchange and one renewal
     assert worlds.their_tokens() == 1
 
 
 def test_rejected_link_token_is_refreshed_once(worlds: Worlds) -> None:
-    worlds.linked()
+    page = worlds.linked()
     refused: list[str] = []
 
-    def search(request: httpx.Request) -> httpx.Response:
+    async def read(request: httpx.Request) -> httpx.Response:
         token = request.headers["authorization"]
         if not refused or token in refused:
             refused.append(token)
             return httpx.Response(401, json={})
-        return httpx.Response(200, json={"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Condition"}}]})
+        return await worlds.wire.app.handle_async_request(request)
 
-    worlds.wire.instead["/Condition"] = search
-    shared = asyncio.run(links.fetch(worlds.context, worlds.user(), _only(worlds), "Condition"))
-    assert len(shared.resources) == 1
+    worlds.wire.instead["/Patient/adult"] = read
+    before = worlds.wire.paths().count("/oauth/token")
+    assert "Hives" in worlds.ours.http.get(page).text
     assert len(refused) == 1
+    assert worlds.wire.paths().count("/oauth/token") == before + 1
 
 
 def test_link_ended_remotely_shows_a_notice_and_can_be_unlinked(worlds: Worlds) -> None:
@@ -153,7 +159,7 @@ def test_unlinking_during_a_token_refresh_leaves_no_tokens(worlds: Worlds) -> No
     worlds.wire.instead["/oauth/token"] = slow
 
     async def race() -> None:
-        reading = asyncio.create_task(links.fetch(worlds.context, user, link, "Encounter"))
+        reading = asyncio.create_task(load_record(worlds.context, user, link, NEIGHBOUR))
         await arrived.wait()
         assert await links.unlink(worlds.context, user, link)
         cut.set()
@@ -233,3 +239,12 @@ def test_remote_tokens_are_not_stored_in_plain_text(worlds: Worlds) -> None:
     assert len(issued) == 2
     assert "our-portal" in kept  # the control
     assert not any(token in kept for token in issued)
+
+
+def test_linked_pages_format_every_date_in_words(worlds: Worlds) -> None:
+    pages = (worlds.linked(), "/links")
+    texts = [worlds.ours.http.get(page).text for page in pages]
+    told = dates.format_instant_date(worlds.clock(), worlds.ours.smart.zone)
+    assert all(f"inked on {told}" in text for text in texts)
+    assert "2 January 2026" in texts[0]
+    assert not [found for text in texts for found in re.findall(r"\d{4}-\d\d(?:-\d\d)?", text)]

@@ -35,6 +35,7 @@ class RecordChoice:
     ``note``       what this access includes and leaves out; "" for full access
     ``fhir_user``  ``Type/id`` of the resource that represents the person in this record (a parent's RelatedPerson);
                    "" for the person's own Patient or Practitioner
+    ``birth_date`` a FHIR date; "" if the record has none
     """
 
     patient: str
@@ -42,6 +43,7 @@ class RecordChoice:
     relation: str
     note: str = ""
     fhir_user: str = ""
+    birth_date: str = ""
 
 
 @dataclass(frozen=True, slots=True)

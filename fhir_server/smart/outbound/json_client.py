@@ -29,16 +29,26 @@ class NoResponseError(Exception):
     """The server did not respond in time, or the connection failed."""
 
 
+class SlowResponseError(NoResponseError):
+    """The server did not respond in time, although a connection to it was possible."""
+
+
 class InvalidResponseError(Exception):
     """The response is too large or compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonResponse:
-    """A response: its HTTP status and its JSON object (empty for any other body)."""
+    """A response: its HTTP status and its JSON object (empty for any other body).
+
+    ``retry_after``  its ``Retry-After`` header, "" for none
+    ``size``         bytes of the body
+    """
 
     status: int
     body: dict[str, Any]
+    retry_after: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,11 @@ class JsonClient:
                 httpx.AsyncClient(transport=self.transport, verify=_tls_context(), timeout=_TIMEOUT) as client,
                 client.stream(method, url, **options) as response,
             ):
-                return JsonResponse(response.status_code, _parse_object(await _read(response)))
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
+                body = await _read(response)
+                return JsonResponse(response.status_code, _parse_object(body), response.headers.get("retry-after", ""), len(body))
+        except (httpx.ReadTimeout, httpx.WriteTimeout, TimeoutError):
+            raise SlowResponseError from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
             raise NoResponseError from None
 
 

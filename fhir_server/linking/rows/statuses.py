@@ -1,0 +1,146 @@
+"""The words for statuses of R4, STU3 and DSTU2 (and R5's, which some R4 systems send).
+
+A status without words here is shown by its code, and a missing one is said to be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from fhir_server.linking.rows.texts import first_code
+
+WITHDRAWN: Final = "entered-in-error"
+_ORDER: Final = {
+    "active": "Active",
+    "on-hold": "On hold",
+    "suspended": "On hold",
+    "ended": "Ended",
+    "cancelled": "Canceled: not to be taken",
+    "revoked": "Canceled: not to be taken",
+    "completed": "Completed",
+    "stopped": "Stopped",
+    "draft": "Draft: not prescribed",
+    "unknown": "Status not known",
+}
+_TAKEN: Final = {
+    "active": "Active",
+    "recorded": "Recorded",
+    "completed": "No longer taken: completed",
+    "intended": "Planned: not taken yet",
+    "stopped": "Stopped: no longer taken",
+    "on-hold": "On hold: not taken at present",
+    "not-taken": "Not taken",
+    "draft": "Draft",
+    "unknown": "Status not known",
+}
+_CLINICAL: Final = {
+    "active": "Active",
+    "recurrence": "Active: has come back",
+    "relapse": "Active: has come back",
+    "inactive": "Not active",
+    "remission": "In remission",
+    "resolved": "Resolved",
+    "unknown": "Status not known",
+}
+_VERIFIED: Final = {
+    "unconfirmed": "not confirmed",
+    "presumed": "presumed, not confirmed",
+    "provisional": "provisional, not confirmed",
+    "differential": "one of several possibilities, not confirmed",
+    "confirmed": "confirmed",
+    "refuted": "refuted: this was found not to be so",
+    "unknown": "not known whether it is confirmed",
+}
+_RESULT: Final = {
+    "registered": "Not available yet",
+    "specimen-in-process": "Not available yet",
+    "preliminary": "Preliminary: may still change",
+    "final": "Final",
+    "amended": "Amended after it was final",
+    "corrected": "Corrected after it was final",
+    "appended": "Final, with later additions",
+    "cancelled": "Canceled: not a valid result",
+    "cannot-be-obtained": "Could not be obtained",
+    "unknown": "Status not known",
+}
+_VISIT: Final = {
+    "planned": "Planned",
+    "arrived": "Arrived",
+    "triaged": "Waiting to be seen",
+    "in-progress": "Not finished yet",
+    "onleave": "Interrupted",
+    "on-hold": "Interrupted",
+    "discharged": "Discharged",
+    "finished": "Finished",
+    "completed": "Finished",
+    "cancelled": "Canceled: did not take place",
+    "discontinued": "Broken off",
+    "unknown": "Status not known",
+}
+_APPOINTMENT: Final = {
+    "proposed": "Proposed: not booked",
+    "pending": "Not confirmed yet",
+    "waitlist": "On the waiting list",
+    "booked": "Booked",
+    "checked-in": "Arrived",
+    "arrived": "Arrived",
+    "fulfilled": "Took place",
+    "cancelled": "Canceled",
+    "noshow": "Missed",
+}
+_TEAM: Final = {
+    "proposed": "Proposed: not active",
+    "active": "Active",
+    "suspended": "Not active at present",
+    "inactive": "No longer active",
+}
+_MESSAGE: Final = {
+    "preparation": "Not sent yet",
+    "in-progress": "Not sent yet",
+    "not-done": "Not sent",
+    "on-hold": "On hold",
+    "suspended": "On hold",
+    "stopped": "Stopped",
+    "aborted": "Stopped",
+    "rejected": "Refused",
+    "failed": "Not sent: it failed",
+    "completed": "Completed",
+    "unknown": "Status not known",
+}
+_WORDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "AllergyIntolerance": _CLINICAL,
+    "Condition": _CLINICAL,
+    "MedicationRequest": _ORDER,
+    "MedicationOrder": _ORDER,
+    "MedicationStatement": _TAKEN,
+    "Observation": _RESULT,
+    "Encounter": _VISIT,
+    "Appointment": _APPOINTMENT,
+    "CareTeam": _TEAM,
+    "Communication": _MESSAGE,
+}
+_PLACES: Final = {"AllergyIntolerance": ("clinicalStatus", "status"), "Condition": ("clinicalStatus",)}
+_VERIFIABLE: Final = ("AllergyIntolerance", "Condition")
+
+
+def codes(resource: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the codes of all statuses that the resource has: ``("resolved", "refuted")``."""
+    return tuple(filter(None, (first_code(resource, name) for name in ("status", "clinicalStatus", "verificationStatus"))))
+
+
+def describe(resource: Mapping[str, object]) -> str:
+    """Return what became of a resource, in words: ``Resolved, refuted: this was found not to be so``."""
+    type = str(resource["resourceType"])
+    status = first_code(resource, *_PLACES.get(type, ("status",)))
+    verified = first_code(resource, "verificationStatus") if type in _VERIFIABLE else ""
+    # DSTU2's one status of an allergy is a status or a verification status.
+    if not verified and status not in _WORDS[type] and status in _VERIFIED and type in _VERIFIABLE:
+        status, verified = "", status
+    if not status and not verified:
+        return "Status not stated"
+    words = [_WORDS[type].get(status, f"Status “{status}”")] if status else []
+    if verified:
+        words.append(_VERIFIED.get(verified, f"verification status “{verified}”"))
+    text = ", ".join(words)
+    return text[0].upper() + text[1:]
