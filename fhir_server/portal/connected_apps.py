@@ -9,7 +9,7 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import sensitive_categories
 from fhir_server.smart.authorize.scope_wording import describe_granted
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core import token_grants
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
@@ -41,21 +41,17 @@ class ConnectedApp:
 async def list_connected(context: PortalContext, user: User, now: int) -> list[ConnectedApp]:
     """Return the person's active token grants, sorted by the client's name."""
     records = {choice.patient: choice.name for choice in await context.records(user, now)}
-    apps = [await _app(context, user, grant, records) for grant in await _active_grants(context, user, now)]
+    apps = [await _app(context, user, grant, records) for grant in await grant_index.of_user(context.smart.store, user.username, now)]
     return sorted(apps, key=lambda app: (app.name, app.record, app.renewed))
 
 
 async def end(context: PortalContext, user: User, handle: str, now: int) -> TokenGrant | None:
     """Revoke all tokens of the person's grant with this handle and return the grant; None if there is no such grant."""
-    for grant in await _active_grants(context, user, now):
+    for grant in await grant_index.of_user(context.smart.store, user.username, now):
         if digest(grant.family) == handle:
             await context.smart.store.key_values.delete_family(grant.family)
             return grant
     return None
-
-
-async def _active_grants(context: PortalContext, user: User, now: int) -> list[TokenGrant]:
-    return [grant for grant in await token_grants.active_grants(context.smart.store, now) if grant.username == user.username]
 
 
 async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> ConnectedApp:

@@ -167,7 +167,7 @@ async def _consume_recovery_code(smart: SmartContext, user: User, code: str) -> 
 
 
 async def _recovery_keys(smart: SmartContext, user: User) -> list[str]:
-    return [key for key, owner in await smart.store.key_values.list_all(_RECOVERY, smart.now()) if owner == user.subject.encode()]
+    return [key for key, _ in await smart.store.key_values.list_family(_RECOVERY, second_factor_family(user), smart.now())]
 
 
 def _totp(seed: bytes) -> TOTP:

@@ -6,7 +6,6 @@ All codes and tokens that come from one decision are one *family* and are revoke
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -64,7 +63,10 @@ async def find(store: Store, kind: str, key: str, now: int) -> TokenGrant | None
 
 
 async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
-    """One grant for each family that is still usable, as the page of connected apps lists them."""
+    """One grant for each family that is still usable, of all persons and clients: reads all tokens.
+
+    What concerns one person or client asks :mod:`~fhir_server.smart.core.grant_index`.
+    """
     families: dict[str, TokenGrant] = {}
     for kind in _KINDS:
         for _, text in await store.key_values.list_all(kind, now):
@@ -73,10 +75,3 @@ async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
                 continue  # the session ended, and the grant with it
             families.setdefault(token_grant.family, token_grant)
     return tuple(families.values())
-
-
-async def revoke_where(store: Store, which: Callable[[TokenGrant], bool], now: int) -> None:
-    """Revoke every family for whose grant ``which`` is true."""
-    for token_grant in await active_grants(store, now):
-        if which(token_grant):
-            await store.key_values.delete_family(token_grant.family)

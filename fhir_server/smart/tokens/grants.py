@@ -18,7 +18,7 @@ from authlib.oidc.core import OpenIDCode
 
 from fhir_server.smart.accounts import sessions
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core import grant_index, signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrow_scopes
@@ -135,6 +135,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             nonce=request.payload.data.get("nonce", ""),
             auth_time=decision.auth_time,
         )
+        run_on_loop(grant_index.put, smart.store, msgspec.structs.replace(decision.token_grant, issued=now, expires=record.expires))
         run_on_loop(smart.store.key_values.put, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
     def query_authorization_code(self, code: str, client: Any) -> StoredCode | None:

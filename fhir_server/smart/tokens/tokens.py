@@ -13,7 +13,7 @@ import msgspec
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core import token_grants
+from fhir_server.smart.core import grant_index, token_grants
 from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
 from fhir_server.smart.core.persons import Person, own_reference
 from fhir_server.smart.core.scopes import ADMINISTRATION, Scope, narrow_scopes, resource_scopes
@@ -163,15 +163,19 @@ def new_tokens(
     life = lifetime or (ACCESS_LIFE if grant.username else BACKEND_LIFE)
     access, record = _new_token(ACCESS, grant, now, life)
     if refresh is None:
-        return IssuedTokens(access, None, life), [record]
-    refresh_token, refresh_record = _new_token(REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
-    return IssuedTokens(access, refresh_token, life), [record, refresh_record]
+        return IssuedTokens(access, None, life), [*grant_index.records(_dated(grant, now, life)), record]
+    whole = msgspec.structs.replace(grant, scope=refresh)
+    refresh_token, refresh_record = _new_token(REFRESH, whole, now, refresh_life)
+    return IssuedTokens(access, refresh_token, life), [*grant_index.records(_dated(whole, now, refresh_life)), record, refresh_record]
 
 
 def _new_token(kind: str, grant: TokenGrant, now: int, life: int) -> tuple[str, KeyValueRecord]:
     text = new_secret()
-    value = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
-    return text, KeyValueRecord(kind, digest(text), value, now + life, grant.family)
+    return text, KeyValueRecord(kind, digest(text), msgspec.json.encode(_dated(grant, now, life)), now + life, grant.family)
+
+
+def _dated(grant: TokenGrant, now: int, life: int) -> TokenGrant:
+    return msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now)
 
 
 def _check(grant: TokenGrant) -> None:
