@@ -17,7 +17,7 @@ from fhir_server.smart.accounts import cookies, identity_providers, known_device
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.authorize import consent_step, requests
+from fhir_server.smart.authorize import consent_step, request_limits, requests
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
@@ -41,7 +41,7 @@ _REFUSED = "The user name or password is wrong, or there were too many attempts.
 _INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
 _CHOOSE = "Select one of the records in the list."
 _CHOOSE_VISIT = "Select one of the visits, or no particular visit."
-_TOO_MANY = "Too many requests from your network. Wait a minute, then go back to the app and start again."
+_TOO_MANY = "Too many requests from your network. Wait some minutes, then go back to the app and start again."
 _TOO_MANY_SIGN_INS = "Too many sign-ins from your network. Wait a minute, then try again."
 PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a hospital ward or a family shares one address
 _OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message comes back, allow cookies for this site."
@@ -58,6 +58,7 @@ class AuthorizePages:
         self.smart = smart
         self.server = server
         self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
+        self._parked = request_limits.parked_bytes()
         self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
 
     async def authorize(self, request: Request) -> Response:
@@ -67,17 +68,18 @@ class AuthorizePages:
             oauth_request = to_authlib_request(request, self.smart.origin, pairs)
         except BadFormError as error:
             return self._error(str(error))
+        known, parameters = tuple((name, value) for name, value in pairs if name in _PARAMETERS), oauth_request.form
         try:
             await run_in_thread(self.server.validate_request, oauth_request)
+            request_limits.check_lengths(known, parameters["redirect_uri"], parameters.get("state", ""))
         except OAuth2Error as error:
             response = self.server.error_response(oauth_request, error)
             redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
             return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
-        parameters = oauth_request.form
-        client, now = address(request), self.smart.now()
-        if wait := await self._limit.take(self.smart.store.key_values, client, now):
+        values, client, now = self.smart.store.key_values, address(request), self.smart.now()
+        size = sum(len(name) + len(value.encode()) for name, value in known)
+        if wait := await self._limit.take(values, client, now) or await self._parked.take(values, client, size, now):
             return with_headers(self._error(_TOO_MANY, status=429), retry_after(wait))
-        known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
         authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
         return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
 
@@ -88,6 +90,7 @@ class AuthorizePages:
             return self._error(_EXPIRED)
         if state.session is None or not state.authorization.accepts_session(state.session):
             return _to("/sign-in", request=state.handle)
+        await requests.keep(self.smart, state.handle)
         return _to(state.authorization.next_page(state.session), request=state.handle)
 
     async def show_sign_in(self, request: Request) -> Response:
@@ -105,6 +108,7 @@ class AuthorizePages:
             await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=client))
             return await self._sign_in_page(request, values, _REFUSED, 400)
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
+        await requests.keep(self.smart, values.get("request", ""))
         path = return_path(values.get("request", ""), values.get("next", ""))
         response = await after_first_factor(self.smart, request, user, path)
         return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))

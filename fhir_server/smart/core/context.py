@@ -28,6 +28,7 @@ GRANT_LIFE: Final = 3 * 365 * DAY  # then the person must decide again, even if 
 TOMBSTONE_LIFE: Final = DAY
 REFRESH_GRACE: Final = 10 * SECOND
 REQUEST_LIFE: Final = 30 * MINUTE
+PARKED_LIFE: Final = 15 * MINUTE  # of an authorization request for which nobody has signed in
 LAUNCH_LIFE: Final = 5 * MINUTE
 SESSION_IDLE: Final = 10 * MINUTE
 SESSION_LIFE: Final = 8 * HOUR
