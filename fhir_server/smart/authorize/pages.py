@@ -13,15 +13,15 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart.accounts import cookies, identity_providers, known_devices, second_factor_pending, sessions, users
+from fhir_server.smart.accounts import cookies, identity_providers, password_sign_in, second_factor_pending, sessions, users
 from fhir_server.smart.accounts.password_pages import add_password_pages
-from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
+from fhir_server.smart.accounts.sign_in_rate import SignInRate, in_words
 from fhir_server.smart.authorize import consent_step, request_limits, requests
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
-from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
+from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, digest, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
@@ -37,13 +37,18 @@ _ANSWERED = (
     "You have already answered this request, or it has expired. Go back to the app. If it does not continue, start again there. "
     "The page Connected apps lists the access you have allowed. You can end it there."
 )
-_REFUSED = "The user name or password is wrong, or there were too many attempts. Check both, or try again in 15 minutes."
+_REFUSED = "The user name or password is wrong. Check both, and try again."
+_WAIT = (
+    "Wrong passwords have been tried too often for this user name or from your network, so this attempt was not checked. Your turn "
+    "comes in {wait}: sign in again then, in this browser and within ten minutes. In a browser in which you have signed in before "
+    "you need not wait."
+)
 _INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
 _CHOOSE = "Select one of the records in the list."
 _CHOOSE_VISIT = "Select one of the visits, or no particular visit."
 _TOO_MANY = "Too many requests from your network. Wait some minutes, then go back to the app and start again."
 _TOO_MANY_SIGN_INS = "Too many sign-ins from your network. Wait a minute, then try again."
-PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a hospital ward or a family shares one address
+PER_ADDRESS = 120  # authorization requests a minute; a hospital ward or a family shares one address
 _OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message comes back, allow cookies for this site."
 _SIGNED_IN = "You are signed in. The form was sent twice; the second time had no effect."
 _HOME = ("Go to the start page", "/")
@@ -59,7 +64,7 @@ class AuthorizePages:
         self.server = server
         self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
         self._parked = request_limits.parked_bytes()
-        self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
+        self._sign_ins = SignInRate(smart)
 
     async def authorize(self, request: Request) -> Response:
         """The authorization endpoint: validate the request, store it, and redirect to the first page."""
@@ -98,20 +103,23 @@ class AuthorizePages:
 
     async def sign_in(self, request: Request, form: Form) -> Response:
         values, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
-        client = address(request)
-        if wait := await self._sign_ins.take(self.smart.store.key_values, client, now):  # every attempt costs a password hash
+        client, username = address(request), values.get("username", "")
+        if wait := await self._sign_ins.take(device, username, client, now):
             return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), retry_after(wait))
-        username = values.get("username", "")
-        user = await check_password_sign_in(self.smart.store, username, values.get("password", ""), client, now, device)
+        browser = digest(self._cookie(request))
+        tried = await password_sign_in.attempt(self.smart.store, username, values.get("password", ""), client, now, device, browser)
+        user = tried.user
         if user is None:
             known = await users.find(self.smart.store, username)
             await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=client))
-            return await self._sign_in_page(request, values, _REFUSED, 400)
+            if not tried.wait:
+                return await self._sign_in_page(request, values, _REFUSED, 400)
+            page = await self._sign_in_page(request, values, _WAIT.format(wait=in_words(tried.wait)), 429)
+            return with_headers(page, retry_after(tried.wait))
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         await requests.keep(self.smart, values.get("request", ""))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        response = await after_first_factor(self.smart, request, user, path)
-        return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))
+        return await after_first_factor(self.smart, request, user, path)
 
     async def show_records(self, request: Request) -> Response:
         current = (await self._load(request)).signed_in
