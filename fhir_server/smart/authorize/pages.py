@@ -5,10 +5,12 @@ Each page reads the stored request and the session again and checks them.  A for
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -17,14 +19,16 @@ from fhir_server.smart.accounts import cookies, identity_providers, password_sig
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
 from fhir_server.smart.accounts.sign_in_rate import SignInRate, in_words
-from fhir_server.smart.authorize import consent_step, request_limits, requests
+from fhir_server.smart.authorize import consent_step, request_limits, requests, staff_step
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
+from fhir_server.smart.authorize.staff_step import Admission
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, digest, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
+from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
@@ -42,6 +46,10 @@ _WAIT = (
     "Wrong passwords have been tried too often for this user name or from your network, so this attempt was not checked. Your turn "
     "comes in {wait}: sign in again then, in this browser and within ten minutes. In a browser in which you have signed in before "
     "you need not wait."
+)
+_NOT_FOR_STAFF = (
+    "{client} is not approved for staff of {organization}, so it gets no access with your account. "
+    "If you need it for your work, ask those who look after this system to approve it."
 )
 _INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
 _CHOOSE = "Select one of the records in the list."
@@ -96,6 +104,9 @@ class AuthorizePages:
         if state.session is None or not state.authorization.accepts_session(state.session):
             return _to("/sign-in", request=state.handle)
         await requests.keep(self.smart, state.handle)
+        current = SignedInRequest(state.handle, state.authorization, state.session)
+        if not (await staff_step.admit(self.smart, current)).is_admitted:
+            return await self._refuse_for_staff(current)
         return _to(state.authorization.next_page(state.session), request=state.handle)
 
     async def show_sign_in(self, request: Request) -> Response:
@@ -163,7 +174,10 @@ class AuthorizePages:
             or not current.authorization.is_record_chosen(current.session)
         ):
             return await self.continue_request(request)
-        return await self._consent_page(current)
+        admission = await staff_step.admit(self.smart, current)
+        if not admission.is_admitted:
+            return await self._refuse_for_staff(current)
+        return await (self._consent_page(admission) if admission.is_asked else self._allowed(request, admission))
 
     async def decide(self, request: Request, form: Form) -> Response:
         """Answer the client: with a code if the user allows access, else with an error."""
@@ -173,12 +187,37 @@ class AuthorizePages:
         current = state.signed_in
         if current is None or not current.authorization.accepts_session(current.session):
             return self._sign_in_again(state)
-        authorization, decision = current.authorization, None
+        admission = await staff_step.admit(self.smart, current)
+        if not admission.is_admitted:
+            return await self._refuse_for_staff(current)
         if dict(form).get("decision") == "allow":
-            try:
-                decision = await consent_step.build_decision(self.smart, authorization, current.session, form)
-            except consent_step.UnclearAnswerError as error:
-                return await self._consent_page(current, str(error), form)
+            return await self._allowed(request, admission, form)
+        return await self._answer(request, current, None)
+
+    async def _allowed(self, request: Request, admission: Admission, form: Form | None = None) -> Response:
+        """Answer the client with a code: the person allowed it by ``form``, or the institution approved it for staff (None)."""
+        current = admission.request
+        try:
+            decision = await consent_step.build_decision(self.smart, current.authorization, current.session, form or [])
+        except consent_step.UnclearAnswerError as error:
+            return await self._consent_page(admission, str(error), form)
+        if decision is not None:
+            token_grant = msgspec.structs.replace(decision.token_grant, approval=admission.approval)
+            decision = dataclasses.replace(decision, token_grant=token_grant)
+        return await self._answer(request, current, decision)
+
+    async def _refuse_for_staff(self, current: SignedInRequest) -> Response:
+        """The page for a member of staff whose institution has not approved the app."""
+        authorization, username = current.authorization, current.session.user.username
+        if await requests.consume(self.smart, current.handle):
+            detail = {"reason": "not approved for staff", "scope": authorization.scope}
+            await self.smart.record(SecurityEvent("allow-app", False, username, authorization.client_id, "", (), detail))
+        client = await consent_step.requesting_client(self.smart, authorization)
+        text = _NOT_FOR_STAFF.format(client=client["client_name"], organization=self.smart.organization)
+        return self._error(text, status=403, link=_HOME)
+
+    async def _answer(self, request: Request, current: SignedInRequest, decision: Decision | None) -> Response:
+        authorization = current.authorization
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
         oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
@@ -256,12 +295,16 @@ class AuthorizePages:
         choices = list((await requests.encounters(self.smart, current.authorization, current.session)).values())
         return await self._request_page("visit.html", current, problem, choices=choices)
 
-    async def _consent_page(self, current: SignedInRequest, problem: str = "", form: Form | None = None) -> Response:
+    async def _consent_page(self, admission: Admission, problem: str = "", form: Form | None = None) -> Response:
+        current = admission.request
         offer = await consent_step.consent_offer(self.smart, current.authorization, current.session)
         if current.authorization.needs_record(current.session) and offer["choice"] is None:
             return await self._records_page(current, _CHOOSE)
         selected = consent_step.selected_values(current.authorization, form)
-        return await self._request_page("consent.html", current, problem, selected=selected, **offer)
+        approved = bool(admission.approval)
+        return await self._request_page(
+            "consent.html", current, problem, selected=selected, staff=admission.is_staff, approved=approved, **offer
+        )
 
     async def _request_page(self, name: str, current: SignedInRequest, problem: str, **view: Any) -> Response:
         """A page of an authorization request; its form may redirect to the client."""

@@ -65,6 +65,7 @@ class SmartContext:
     ``passwords``      the rules for new passwords
     ``zone``           the time zone of dates and times on pages
     ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
+    ``staff_apps``     what becomes of a request to staff by an app that is not approved for them: ``approved`` refuses, ``ask`` asks
     ``refresh_grace``  microseconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     """
 
@@ -85,6 +86,7 @@ class SmartContext:
     zone: ZoneInfo = _UTC
     former_key: str = ""
     refresh_grace: int = REFRESH_GRACE
+    staff_apps: str = "approved"
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

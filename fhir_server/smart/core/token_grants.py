@@ -33,6 +33,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     ``issued``, ``expires``  of this code or token, in microseconds
     ``since``      when the family's first token was issued, in microseconds
     ``generation``  the account's, when the person decided
+    ``approval``   the institution's approval of the app for staff, under which this was given; "" for none
     """
 
     client_id: str
@@ -49,6 +50,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     expires: int = 0
     since: int = 0
     generation: int = 0
+    approval: str = ""
 
     def context(self) -> dict[str, Any]:
         """The launch parameters of the token response (SMART App Launch, "Launch context")."""

@@ -24,7 +24,7 @@ from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
-from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, issue, revoke_if_reused
+from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, is_approved, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -109,9 +109,10 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
 
 
 def _open_account(grant: Any, token: StoredToken) -> User | None:
-    """The account that the token belongs to; None if it is closed, or no longer backs the grant."""
-    user: User | None = run_on_loop(find_account, grant.server.smart.store, token.token_grant)
-    return user
+    """The account that the token belongs to; None if it is closed, no longer backs the grant, or may not (staff) give it."""
+    smart: SmartContext = grant.server.smart
+    user: User | None = run_on_loop(find_account, smart.store, token.token_grant)
+    return user if user is not None and run_on_loop(is_approved, smart, user, token.token_grant) else None
 
 
 class AuthorizationCode(authlib.AuthorizationCodeGrant):
