@@ -192,7 +192,8 @@ class PortalPages:
 
 def router(smart: SmartContext, service: Service) -> APIRouter:
     """Build the routes of all portal pages."""
-    pages = PortalPages(PortalContext(smart, service, PermissionResolver(service.policy, service.base)))
+    context = PortalContext(smart, service, PermissionResolver(service.policy, service.base))
+    pages = PortalPages(context)
     routes = APIRouter(include_in_schema=False)
     routes.add_api_route("/", pages.show_start, methods=["GET"])
     routes.add_api_route("/portal.css", page_handlers.serve_style, methods=["GET"])
@@ -206,7 +207,7 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
         "/accept": ("/accept", pages.redeem),
         "/apps": ("/apps", pages.end_app),
     }
-    add_charts(routes, smart)
+    add_charts(routes, context)
     add_account(routes, smart)
     for path, (page, handler) in forms.items():
         routes.add_api_route(path, page_handlers.form_handler(smart, page, handler), methods=["POST"])
