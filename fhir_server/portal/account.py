@@ -157,7 +157,8 @@ def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tupl
 
 
 def _describe_event(event: AccountEvent) -> str:
-    return account_events.DESCRIPTIONS[event.kind] + (f", with {event.browser}" if event.browser else "")
+    words = account_events.DESCRIPTIONS[event.kind] + (f", by {event.by}" if event.by else "")
+    return words + (f", with {event.browser}" if event.browser else "")
 
 
 def add_account(routes: APIRouter, smart: SmartContext) -> None:
