@@ -152,6 +152,7 @@ def build_components(
         ScopeEffects(store, resolver, policy),
         record_security_event=auditor.record_event,
         second_factor=frozenset(settings.roles_with_second_factor),
+        staff_apps=settings.staff_apps,
         passwords=PasswordRules.of((settings.organization_name,), settings.breached_passwords_file),
         zone=policy.timezone,
         former_key=settings.former_secret_key,

@@ -67,6 +67,7 @@ class Settings:
     max_bundle_entries  maximum number of entries in a batch or transaction
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
+    staff_apps          an app that is not approved for staff: ``approved`` refuses it, ``ask`` lets the member of staff decide
     refresh_grace_seconds   seconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     audit       ``durable`` (no answer before its audit line is durable) or ``batched``
@@ -107,6 +108,7 @@ class Settings:
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024
     second_factor: str = ""
+    staff_apps: str = "approved"
     refresh_grace_seconds: int = 10
     breached_passwords_file: str = ""
     audit: Literal["durable", "batched"] = "durable"
@@ -207,6 +209,8 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_OPERATION must be one of {', '.join(get_args(OperationLevel))}, not {settings.operation!r}.")
     if settings.second_factor and settings.second_factor not in SECOND_FACTOR:
         raise ValueError(f"FHIR_SERVER_SECOND_FACTOR must be one of {', '.join(SECOND_FACTOR)}, not {settings.second_factor!r}.")
+    if settings.staff_apps not in ("approved", "ask"):
+        raise ValueError(f"FHIR_SERVER_STAFF_APPS must be approved or ask, not {settings.staff_apps!r}.")
     if settings.audit not in ("durable", "batched"):
         raise ValueError(f"FHIR_SERVER_AUDIT must be durable or batched, not {settings.audit!r}.")
     if 0 < settings.audit_days < settings.audit_minimum_days:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -11,7 +12,8 @@ import msgspec
 from fhir_server.app import Components
 from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.smart import demo
-from fhir_server.smart.clients import clients, initial_access_tokens
+from fhir_server.smart.clients import clients, initial_access_tokens, staff_apps
+from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.security_events import SecurityEvent
 
 _HASHES = ("secret", "manager")  # stored names of the hashes, which `client show` leaves out
@@ -81,9 +83,14 @@ def add_client(
 
 @client.command("list")
 def list_clients() -> None:
-    """List the registered clients."""
-    for registration in run_with_components(lambda components: clients.list_all(components.store)):
-        click.echo(f"{registration.client_id:20} {registration.kind:8} {registration.method:16} {registration.name}")
+    """List the registered clients, and which of them are approved for staff."""
+
+    async def read(components: Components) -> list[tuple[clients.Client, str]]:
+        now, listed = components.clock(), await clients.list_all(components.store)
+        return [(one, "staff" if await staff_apps.find(components.store, one, now) else "-") for one in listed]
+
+    for registration, staff in run_with_components(read):
+        click.echo(f"{registration.client_id:20} {registration.kind:8} {registration.method:16} {staff:6} {registration.name}")
 
 
 @client.command("show")
@@ -115,6 +122,54 @@ def remove_client(client_id: str) -> None:
     if not run_with_components(remove):
         raise click.ClickException(f"There is no client {client_id!r}.")
     click.echo(f"Removed {client_id}.")
+
+
+@client.command("approve-for-staff")
+@click.argument("client_id")
+@click.option(
+    "--scope", "scopes", default="", help="The most that staff may give it, separated by spaces.  [default: all it is registered for]"
+)
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="The last day of the approval.  [default: no end]")
+@click.option(
+    "--offline-access", "offline", is_flag=True, help="It may keep access while the person is away, for as long as patients' apps."
+)
+def approve_for_staff(client_id: str, scopes: str, until: datetime | None, offline: bool) -> None:
+    """Approve an app for staff, as it is now: they use it without being asked, and it can be opened from charts.
+
+    Replaces an earlier approval; what staff gave under that ends.
+    """
+
+    async def approve(components: Components) -> None:
+        await components.auditor.prepare()  # the command does nothing if it cannot be recorded
+        found = await clients.find(components.store, client_id)
+        if found is None:
+            raise click.ClickException(f"There is no client {client_id!r}.")
+        last = int((until + timedelta(days=1)).replace(tzinfo=components.smart.zone).timestamp()) * SECOND if until else 0
+        try:
+            await staff_apps.approve(components.store, found, components.clock(), scopes=scopes, until=last, offline=offline)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+        detail = {"staff": "approved", "scope": scopes or found.scopes}
+        await components.smart.record(SecurityEvent("change-app", client_id=client_id, detail=detail))
+
+    run_with_components(approve)
+    click.echo(f"Approved {client_id} for staff.", err=True)
+
+
+@client.command("end-staff-approval")
+@click.argument("client_id")
+def end_staff_approval(client_id: str) -> None:
+    """End the approval of an app for staff.  What staff gave it under the approval ends at once."""
+
+    async def end(components: Components) -> bool:
+        await components.auditor.prepare()  # the command does nothing if it cannot be recorded
+        ended = await staff_apps.end(components.store, client_id)
+        await components.smart.record(SecurityEvent("change-app", ended, client_id=client_id, detail={"staff": "approval ended"}))
+        return ended
+
+    if not run_with_components(end):
+        raise click.ClickException(f"{client_id!r} is not approved for staff.")
+    click.echo(f"Ended the approval of {client_id} for staff.", err=True)
 
 
 @client.command("registration-token")

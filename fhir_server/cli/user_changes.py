@@ -17,7 +17,7 @@ from fhir_server.linking.context import LinkingContext
 from fhir_server.smart.accounts import administration, identity_providers, merging, second_factor, sessions
 from fhir_server.smart.accounts.administration import Change
 from fhir_server.smart.accounts.users import User, new_name
-from fhir_server.smart.core import token_grants
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.persons import Role
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind
 
@@ -48,8 +48,7 @@ def show_user(username: str) -> None:
             "sessions": len(await sessions.list_all(components.smart, account)),
             "apps": [
                 {"client": grant.client_id, "patient": grant.patient, "scope": grant.scope}
-                for grant in await token_grants.active_grants(store, now)
-                if grant.username == account.username
+                for grant in await grant_index.of_user(store, account.username, now)
             ],
             "identities": [{"issuer": one.issuer, "subject": one.sub} for one in identities if one.subject == account.subject],
         }

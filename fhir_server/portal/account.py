@@ -20,7 +20,7 @@ from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
 _WRONG_PASSWORD: Final = (
-    "Your current password is wrong, or there were too many attempts. Nothing was changed. Check the password, or wait 15 minutes."
+    "Your current password is wrong, or there were too many attempts. Nothing was changed. Check the password, or wait some minutes."
 )
 _WRONG_PASSWORD_OR_CODE: Final = (
     "Your current password or the code is wrong, or there were too many attempts. Nothing was changed. Each code works once: wait "
@@ -162,7 +162,8 @@ def describe_events(events: Iterable[AccountEvent], zone: ZoneInfo) -> list[tupl
 
 
 def _describe_event(event: AccountEvent) -> str:
-    return account_events.DESCRIPTIONS[event.kind] + (f", with {event.browser}" if event.browser else "")
+    words = account_events.DESCRIPTIONS[event.kind] + (f", by {event.by}" if event.by else "")
+    return words + (f", with {event.browser}" if event.browser else "")
 
 
 def add_account(routes: APIRouter, smart: SmartContext) -> None:

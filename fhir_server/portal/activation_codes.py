@@ -3,6 +3,9 @@
 Until an account redeems the code, the grant gives access to no one. A code works once, within 90 days, and only its digest
 is stored. Attempts are counted for each account before the code is checked, so parallel requests and new sessions give no
 extra attempts. All failures of a code have the same message.
+
+The person who gives access learns whose account used the code, and when. A code can be for one user name alone: then any other account
+gets the answer for a wrong code, and the code stays valid.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.smart.accounts import attempts, typed_codes, users
+from fhir_server.smart.accounts import account_events, attempts, typed_codes, user_index, users
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import DAY, digest
@@ -27,7 +30,7 @@ OWN: Final = "This code is for your own record. Give it to the person you share 
 STAFF: Final = "You cannot use a code with a work account. Sign in with your personal account."
 BUSY: Final = "Your account is being changed in another browser tab. Wait a minute and try again."
 
-CodeState = Literal["none", "waiting", "expired", "accepted"]
+CodeState = Literal["none", "waiting", "withdrawn", "expired", "accepted"]
 _INVITATION: Final = "invitation"
 _ACTIVATION: Final = "activation"
 _LENGTH: Final = 20  # 100 random bits
@@ -44,6 +47,8 @@ class Invitation(msgspec.Struct, frozen=True):
     ``key``       digest of the newest code
     ``until``     when that code expires (microseconds since 1970 UTC)
     ``accepted``  whether an account has redeemed a code
+    ``taker``     digest of the only user name that may redeem a code; "" for any
+    ``taken_by``, ``taken_at``  the name of the account that redeemed it, and when; "" and 0 if it did before this was stored
     """
 
     patient: str
@@ -52,6 +57,14 @@ class Invitation(msgspec.Struct, frozen=True):
     key: str = ""
     until: int = 0
     accepted: bool = False
+    taker: str = ""
+    taken_by: str = ""
+    taken_at: int = 0
+
+
+def taker_of(username: str) -> str:
+    """Return the ``taker`` of an invitation for this user name; "" for none."""
+    return digest(f"taker {users.canonical(username)}") if username else ""
 
 
 async def issue(values: KeyValueStore, invitation: Invitation, now: int) -> str:
@@ -72,12 +85,27 @@ async def renew(values: KeyValueStore, related_person: str, now: int) -> str | N
     return await issue(values, invitation, now) if withdrawn or invitation.until <= now else None
 
 
-async def code_state(values: KeyValueStore, related_person: str, now: int) -> CodeState:
-    """Return the state of the grant's newest code; "none" if the grant was not made on the sharing page."""
+async def withdraw(values: KeyValueStore, related_person: str, now: int) -> bool:
+    """Make the grant's code invalid; the grant stays. False if there is no code, or an account has redeemed it or is redeeming it now."""
     invitation = await _find(values, related_person)
+    if invitation is None or invitation.accepted or await values.pop(_ACTIVATION, invitation.key, now) is None:
+        return False
+    await _put(values, msgspec.structs.replace(invitation, key="", until=0))
+    return True
+
+
+async def find_invitation(values: KeyValueStore, related_person: str) -> Invitation | None:
+    """Return the activation of a grant; None if the grant was not made on the sharing page."""
+    return await _find(values, related_person)
+
+
+def code_state(invitation: Invitation | None, now: int) -> CodeState:
+    """Return the state of the grant's newest code; "none" if the grant was not made on the sharing page."""
     if invitation is None:
         return "none"
-    return "accepted" if invitation.accepted else "waiting" if now < invitation.until else "expired"
+    if invitation.accepted:
+        return "accepted"
+    return "waiting" if now < invitation.until else "expired" if invitation.key else "withdrawn"
 
 
 async def delete_codes(values: KeyValueStore, consent: str) -> None:
@@ -95,7 +123,7 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     values, key = store.key_values, digest(typed_codes.normalize(typed))
     attempt = await AttemptLimit(f"activation:{user.username}", username=user.username).take(values, now)
     invitation = await _find_pending(values, key, now)
-    if attempt is None or invitation is None:
+    if attempt is None or invitation is None or invitation.taker not in ("", taker_of(user.username)):
         raise CodeRefusedError(WRONG)
     if invitation.patient == user.patient:
         raise CodeRefusedError(OWN)
@@ -106,8 +134,11 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
     except (LookupError, TimeoutError) as error:
         await _activate(values, invitation)
         raise CodeRefusedError(WRONG if isinstance(error, LookupError) else BUSY) from None
-    await _put(values, msgspec.structs.replace(invitation, accepted=True))
+    await _put(values, msgspec.structs.replace(invitation, accepted=True, taken_by=changed.name, taken_at=now))
     await attempts.release(values, attempt, now)
+    giver = await user_index.find(store, f"Patient/{invitation.patient}")
+    if giver is not None:
+        await account_events.record(store, giver, "code-used", now, by=changed.name)
     return changed, invitation
 
 

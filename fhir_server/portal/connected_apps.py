@@ -9,7 +9,7 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import sensitive_categories
 from fhir_server.smart.authorize.scope_wording import describe_granted
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core import token_grants
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
@@ -66,7 +66,7 @@ async def end_all(smart: SmartContext, user: User, now: int) -> list[TokenGrant]
 
 async def active_grants(smart: SmartContext, user: User, now: int) -> list[TokenGrant]:
     """The person's active token grants."""
-    return [grant for grant in await token_grants.active_grants(smart.store, now) if grant.username == user.username]
+    return list(await grant_index.of_user(smart.store, user.username, now))
 
 
 async def names(smart: SmartContext, user: User, now: int) -> list[str]:

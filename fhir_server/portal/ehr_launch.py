@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.clients import clients
+from fhir_server.smart.clients import clients, staff_apps
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
@@ -39,9 +39,18 @@ async def list_visits(smart: SmartContext, user: User, patient: str) -> Sequence
 
 
 async def list_apps(smart: SmartContext) -> list[Client]:
-    """Return the apps that can be opened from a chart (those with a launch URI and the scope ``launch``), sorted by name."""
-    apps = [client for client in await clients.list_all(smart.store) if client.launch_uri and "launch" in client.scopes.split()]
-    return sorted(apps, key=lambda app: (app.name.casefold(), app.client_id))
+    """Return the apps that can be opened from a chart (those with a launch URI and the scope ``launch``), sorted by name.
+
+    Only those that staff may use: approved ones, and if the setting lets staff decide, those that an operator registered.
+    """
+    if smart.staff_apps == "ask":
+        known = [client for client in await clients.list_all(smart.store) if not client.registration_token_hash]
+    else:
+        known = []
+    approved = [await clients.find(smart.store, approval.client_id) for approval in await staff_apps.list_all(smart.store)]
+    standing = [app for app in approved if app is not None and await staff_apps.find(smart.store, app, smart.now()) is not None]
+    apps = {app.client_id: app for app in (*known, *standing) if app.launch_uri and "launch" in app.scopes.split()}
+    return sorted(apps.values(), key=lambda app: (app.name.casefold(), app.client_id))
 
 
 async def launch(smart: SmartContext, user: User, patient: str, client_id: str, encounter: str = "") -> tuple[Client, str]:

@@ -6,7 +6,9 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.portal import ehr_launch, page_handlers
+from fhir_server.errors import Problem
+from fhir_server.portal import chart_list, ehr_launch, page_handlers
+from fhir_server.portal.context import PortalContext
 from fhir_server.portal.ehr_launch import NoChartError
 from fhir_server.smart.accounts import app_handover
 from fhir_server.smart.accounts.sessions import Session
@@ -14,6 +16,9 @@ from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 
 PATH: Final = "/ehr"
+SEARCH: Final = "/ehr/search"  # no id of a Patient: the two routes are asked first
+_MAX_TYPED: Final = 200
+_STALE: Final = "This list has changed since. Go back to your patients and search again."
 _CLINICIANS_ONLY: Final = "Only a clinician's account can open patients' charts."
 _NO_CHART: Final = "This chart is not among those of your patients, or the app or visit is not available for it."
 
@@ -21,21 +26,31 @@ _NO_CHART: Final = "This chart is not among those of your patients, or the app o
 class ChartPages:
     """Handlers of the pages under ``/ehr``."""
 
-    def __init__(self, smart: SmartContext) -> None:
-        self.smart = smart
+    def __init__(self, context: PortalContext) -> None:
+        self.context = context
+        self.smart: SmartContext = context.smart
 
     async def show_list(self, request: Request, session: Session) -> Response:
+        return await self._list(session, "", "")
+
+    async def search(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        """The list for words that the clinician typed.  By POST: a name belongs in no URL, because URLs are logged."""
+        return await self._list(session, " ".join(form.get("typed", "")[:_MAX_TYPED].split()), form.get("page", ""))
+
+    async def _list(self, session: Session, typed: str, page: str) -> Response:
         if session.user.role != "clinician":
             return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
-        charts = await ehr_launch.list_charts(self.smart, session.user)
-        return page_handlers.render(self.smart, "ehr.html", session=session, charts=list(charts.values()))
+        try:
+            found = await chart_list.find_charts(self.context, session.user, typed, page, self.smart.now())
+        except Problem:
+            return page_handlers.render_failure(self.smart, _STALE, 400, session)
+        return page_handlers.render(self.smart, "ehr.html", session=session, charts=found.charts, next=found.next, typed=typed)
 
     async def show_chart(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
             return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
-        try:
-            chart = await ehr_launch.find_chart(self.smart, session.user, request.path_params["patient"])
-        except NoChartError:
+        chart = await chart_list.find_chart(self.context, session.user, request.path_params["patient"], self.smart.now())
+        if chart is None:
             return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
         apps, visits = await ehr_launch.list_apps(self.smart), await ehr_launch.list_visits(self.smart, session.user, chart.patient)
         return page_handlers.render(self.smart, "chart.html", session=session, chart=chart, apps=apps, visits=visits)
@@ -52,9 +67,11 @@ class ChartPages:
         return await app_handover.hand_over(self.smart, request, url, client.name)
 
 
-def add_charts(routes: APIRouter, smart: SmartContext) -> None:
+def add_charts(routes: APIRouter, context: PortalContext) -> None:
     """Add the pages under ``/ehr``."""
-    pages = ChartPages(smart)
+    pages, smart = ChartPages(context), context.smart
+    routes.add_api_route(SEARCH, page_handlers.form_handler(smart, PATH, pages.search), methods=["POST"])
+    routes.add_api_route(SEARCH, page_handlers.redirect_handler(PATH), methods=["GET"])
     routes.add_api_route(PATH, page_handlers.show_handler(smart, PATH, pages.show_list), methods=["GET"])
     routes.add_api_route(PATH + "/{patient}", page_handlers.show_handler(smart, PATH, pages.show_chart), methods=["GET"])
     routes.add_api_route(PATH, page_handlers.form_handler(smart, PATH, pages.launch), methods=["POST"])

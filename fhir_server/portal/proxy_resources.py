@@ -30,12 +30,14 @@ class SharingRequest:
     ``relationship``  a code of :data:`~fhir_server.portal.wording.RELATIONSHIPS`, or ""
     ``level``         a code of the CodeSystem proxy-level
     ``until``         the last day of access; None: until the patient ends it
+    ``taker``         the user name of the only account that may use the code; "" for any
     """
 
     name: str
     relationship: str
     level: str
     until: date | None = None
+    taker: str = ""
 
 
 def build_related_person(patient: str, request: SharingRequest) -> Draft:

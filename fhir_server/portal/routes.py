@@ -22,7 +22,7 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
-from fhir_server.web.dates import format_instant_date
+from fhir_server.web.dates import format_instant, format_instant_date
 
 _TWICE = "This form was sent twice. The access was shared once: see the list below. If you did not see the code, make a new code."
 _ENDED = "The access has ended. If that was a mistake, share access once more below."
@@ -30,6 +30,7 @@ _ENDED_APPS = {
     "yes": "The app's access has ended. If that was a mistake, connect the app again from the app.",
     "all": "The access of all apps has ended. To use an app again, connect it from the app.",
 }
+_WITHDRAWN = "The code no longer works. Nobody has used it. You can make a new code, or end the access."
 _NOT_CONNECTED = "This app is no longer connected."
 
 
@@ -54,7 +55,8 @@ class PortalPages:
     # friends and family access
 
     async def show_sharing(self, request: Request, session: Session) -> Response:
-        return await self._sharing_page(session, {}, done=_ENDED if "ended" in request.query_params else "")
+        query = request.query_params
+        return await self._sharing_page(session, {}, done=_ENDED if "ended" in query else _WITHDRAWN if "withdrawn" in query else "")
 
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
@@ -80,6 +82,17 @@ class PortalPages:
             return self._not_yours_page(session)
         await self._record("new-code", session, f"Consent/{grant.consent}")
         return self._code_page(session, code, grant.names[0], now)
+
+    async def withdraw_code(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        consent = form.get("consent", "")
+        try:
+            await sharing.withdraw_code(self.context, session.user, consent, self.smart.now())
+        except SharingFormError as error:
+            return await self._sharing_page(session, {}, error)
+        except NotYourRecordError:
+            return self._not_yours_page(session)
+        await self._record("new-code", session, f"Consent/{consent}", detail={"code": "withdrawn"})
+        return page_handlers.redirect_to("/sharing", withdrawn="yes")
 
     async def end_sharing(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         consent = form.get("consent", "")
@@ -118,13 +131,17 @@ class PortalPages:
 
     async def _entry(self, grant: ProxyGrant, now: int) -> dict[str, Any]:
         zone = self.smart.zone
+        invitation = await activation_codes.find_invitation(self.smart.store.key_values, grant.persons[0])
         return {
             "consent": grant.consent,
             "names": ", ".join(grant.names),
             "levels": ", ".join(LEVELS[level] for level in grant.levels),
             "since": "" if grant.since is None else format_instant_date(grant.since, zone),
             "last": "" if grant.until is None else format_instant_date(grant.until - 1, zone),
-            "code": await activation_codes.code_state(self.smart.store.key_values, grant.persons[0], now),
+            "code": activation_codes.code_state(invitation, now),
+            "is_bound": invitation is not None and bool(invitation.taker),
+            "taken_by": invitation.taken_by if invitation else "",
+            "taken_on": format_instant(invitation.taken_at, zone) if invitation and invitation.taken_at else "",
         }
 
     async def _is_first(self, session: Session, once: str, now: int) -> bool:
@@ -198,7 +215,8 @@ class PortalPages:
 
 def router(smart: SmartContext, service: Service) -> APIRouter:
     """Build the routes of all portal pages."""
-    pages = PortalPages(PortalContext(smart, service, PermissionResolver(service.policy, service.base)))
+    context = PortalContext(smart, service, PermissionResolver(service.policy, service.base))
+    pages = PortalPages(context)
     routes = APIRouter(include_in_schema=False)
     routes.add_api_route("/", pages.show_start, methods=["GET"])
     routes.add_api_route("/portal.css", page_handlers.serve_style, methods=["GET"])
@@ -208,12 +226,13 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
     forms = {
         "/sharing": ("/sharing", pages.share),
         "/sharing/code": ("/sharing", pages.renew_code),
+        "/sharing/withdraw": ("/sharing", pages.withdraw_code),
         "/sharing/end": ("/sharing", pages.end_sharing),
         "/accept": ("/accept", pages.redeem),
         "/apps": ("/apps", pages.end_app),
         "/apps/all": ("/apps", pages.end_all_apps),
     }
-    add_charts(routes, smart)
+    add_charts(routes, context)
     add_account(routes, smart)
     for path, (page, handler) in forms.items():
         routes.add_api_route(path, page_handlers.form_handler(smart, page, handler), methods=["POST"])

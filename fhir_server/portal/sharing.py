@@ -24,10 +24,12 @@ MAX_GRANTS: Final = 50
 MAX_NAME: Final = 100
 _NAME: Final = f"Enter the other person's name, with at most {MAX_NAME} characters."
 _LEVEL: Final = "Select an access level."
+_TAKER: Final = f"A user name has at most {MAX_NAME} characters."
 _UNTIL: Final = "The last day must be today or a later date."
 _MANY: Final = f"You can share a record with at most {MAX_GRANTS} people. End someone's access first."
 ENDED: Final = "This access has already ended."
 NO_NEW_CODE: Final = "This access has ended, or its code has been used. You cannot make a new code for it."
+NOT_WITHDRAWN: Final = "This code has been used, or there is none. Look at the list below: it says who has access."
 
 
 class SharingFormError(ValueError):
@@ -47,7 +49,10 @@ def parse_sharing_request(form: dict[str, str], today: date) -> SharingRequest:
     if level not in LEVELS:
         raise SharingFormError(_LEVEL, "level")
     until = _parse_last_day(form["until"], today) if form.get("until") else None
-    return SharingRequest(name, relationship if relationship in RELATIONSHIPS else "", level, until)
+    taker = form.get("taker", "").strip()
+    if len(taker) > MAX_NAME or not taker.isprintable():
+        raise SharingFormError(_TAKER, "taker")
+    return SharingRequest(name, relationship if relationship in RELATIONSHIPS else "", level, until, taker)
 
 
 def _parse_last_day(text: str, today: date) -> date:
@@ -87,7 +92,8 @@ async def share(context: PortalContext, user: User, request: SharingRequest, now
         await writer.write(consent, consent_id, takes_labels=False, previous=None)
 
     await context.smart.store.write(job)
-    code = await activation_codes.issue(context.smart.store.key_values, Invitation(patient, consent_id, related_person), now)
+    invitation = Invitation(patient, consent_id, related_person, taker=activation_codes.taker_of(request.taker))
+    code = await activation_codes.issue(context.smart.store.key_values, invitation, now)
     return code, consent_id
 
 
@@ -98,6 +104,13 @@ async def renew_code(context: PortalContext, user: User, consent: str, now: int)
     if grant is None or code is None:
         raise SharingFormError(NO_NEW_CODE)
     return code, grant
+
+
+async def withdraw_code(context: PortalContext, user: User, consent: str, now: int) -> None:
+    """Make a code invalid that has not been used; the access can have another. Raises NotYourRecordError, SharingFormError."""
+    grant = next((grant for grant in await list_shared(context, user, now) if grant.consent == consent), None)
+    if grant is None or not await activation_codes.withdraw(context.smart.store.key_values, grant.persons[0], now):
+        raise SharingFormError(NOT_WITHDRAWN)
 
 
 async def end(context: PortalContext, user: User, consent: str, now: int) -> None:

@@ -10,7 +10,7 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import users
-from fhir_server.smart.clients import clients
+from fhir_server.smart.clients import clients, staff_apps
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.persons import Role
@@ -56,7 +56,7 @@ CLIENTS: Final = (
 
 
 async def load(store: Store) -> None:
-    """Create the missing demo accounts and clients.  Existing ones keep their passwords and keys."""
+    """Create the missing demo accounts and clients, and approve the apps for staff.  Existing ones keep their passwords and keys."""
     for username, name, role, patient, practitioner, related in PEOPLE:
         if await users.find(store, username) is None:
             await users.create(
@@ -65,6 +65,8 @@ async def load(store: Store) -> None:
     for client in CLIENTS:
         if await clients.find(store, client.client_id) is None:
             await clients.save(store, await _with_keys(store, client))
+        if client.kind == "app" and await staff_apps.find(store, client, 0) is None:
+            await staff_apps.approve(store, client, store.key_values.now(), offline=True)
 
 
 async def private_keys(store: Store, client_id: str) -> dict[str, Any] | None:

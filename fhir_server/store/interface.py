@@ -255,6 +255,12 @@ class KeyValueStore(Protocol):
     async def list_all(self, kind: str, now: int) -> tuple[tuple[str, bytes], ...]:
         """Return (key, value) of all records of this kind that have not expired at ``now``, ordered by key."""
 
+    async def list_family(self, kind: str, family: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        """Return (key, value) of this kind's records of one family that have not expired at ``now``, ordered by key.
+
+        Reads records of that family only.
+        """
+
     async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
         """Return how many records :meth:`list_all` lists, and at most ``limit`` of them after the first ``skip``."""
 

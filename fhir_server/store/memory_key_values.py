@@ -67,6 +67,10 @@ class MemoryKeyValues:
         records = self._store.state.key_values
         return tuple(sorted((key, value) for (of, key), (value, expires, _) in records.items() if of == kind and expires > now))
 
+    async def list_family(self, kind: str, family: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        records = self._store.state.key_values
+        return tuple([(key, value) for key, value in await self.list_all(kind, now) if records[kind, key][2] == family])
+
     async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
         listed = await self.list_all(kind, now)
         return len(listed), listed[skip : skip + limit]

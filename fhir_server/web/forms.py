@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 Form = list[tuple[str, str]]
 MAX_FORM: Final = 64 * 1024
 MAX_FIELDS: Final = 500
+_MAX_PATH: Final = 2_000  # characters of a path to which a sign-in leads: it is stored meanwhile
 CORS: Final = {"Access-Control-Allow-Origin": "*"}
 PREFLIGHT: Final = CORS | {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -83,6 +84,9 @@ def page_headers(redirect_uri: str = "") -> dict[str, str]:
 
 
 def local_path(text: str) -> str:
-    """Return ``text`` if it is a path on this server, else "/", so that a sign-in does not redirect to another site."""
+    """Return ``text`` if it is a path on this server, else "/", so that a sign-in does not redirect to another site.
+
+    Also "/" for a path that is too long to be stored meanwhile.
+    """
     is_local = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable() and text.isascii()
-    return text if is_local and not urlsplit(text).netloc else "/"
+    return text if is_local and len(text) <= _MAX_PATH and not urlsplit(text).netloc else "/"

@@ -34,6 +34,7 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         *("test_refresh_token_theft", "test_refresh_token_reuse", "test_concurrent_refreshes", "test_smart_84"),
         *("test_refresh_replay", "test_parallel_refreshes", "test_race_of_refreshes"),
     ),
+    "Requests of people who have not signed in fill the store": ("test_parked_requests",),
     "A client is shut out by the failures of others": ("test_shut_out",),
     "A scope condition probes hidden resources, or is not applied to writes": ("test_scope_conditions", "test_scope_levels"),
     "A grant is used while it is being revoked": ("test_revocation_race", "test_revocation_at_one_process"),

@@ -20,11 +20,12 @@ def chart_app(command: Command) -> str:
         *("client", "add", "chart-app", "--name", NAME, "--redirect-uri", f"{APP}/callback"),
         *("--launch-uri", f"{APP}/launch?app=chart-app", "--scope", "openid fhirUser launch user/*.rs"),
     )
+    command("client", "approve-for-staff", "chart-app")
     return "chart-app"
 
 
 def opened(walk: Walk, patient: str, app: str, visit: str = "") -> str:
-    """Sign in, open the chart, launch the app, allow access.  Returns the label of the chosen visit."""
+    """Sign in, open the chart, launch the app, which is approved.  Returns the label of the chosen visit."""
     walk.browser.get(f"{walk.origin}/ehr")
     walk.sign_in("clinician").press(f"a[href='/ehr/{patient}']")
     offered = Select(walk.one("#encounter"))
@@ -32,7 +33,7 @@ def opened(walk: Walk, patient: str, app: str, visit: str = "") -> str:
         offered.select_by_value(visit)
     words = offered.first_selected_option.text
     walk.press(f"button[value={app}]")
-    walk.allow()
+    walk.until_done()
     return words
 
 
@@ -73,7 +74,8 @@ def test_launch_url_works_once(walk: Walk, chart_app: str) -> None:
     address = httpx.post(f"{walk.origin}/ehr", data=form, cookies=cookies).headers["location"]
     assert address.startswith(f"{APP}/launch?app=chart-app&iss=")
     walk.browser.get(address)
-    assert walk.allow().text("patient") == "adult"
+    walk.until_done()
+    assert walk.text("patient") == "adult"
     walk.browser.get(address)
     walk.until_done()
     assert walk.text("state") == "failed" and walk.text("patient") == ""

@@ -291,8 +291,6 @@ def test_portal_forms_work_by_keyboard_alone(walk: Walk) -> None:
     tab_to(walk, "#encounter")
     tab_to(walk, "button[value=demo-confidential]")
     enter(walk)
-    tab_to(walk.reached("/oauth/consent"), "button[value=allow]")
-    enter(walk)
     walk.until_done()
     assert walk.text("patient") == "adult"
 

@@ -67,7 +67,9 @@ class Server:
         return dict(response.json())
 
     def allow(self, visitor: Visitor, page: httpx.Response, untick: frozenset[str] = NONE, part: tuple[str, ...] = ()) -> str:
-        """Allow access on the consent page and return the authorization code."""
+        """Allow access on the consent page, unless it was not shown (to staff, for an approved app), and return the authorization code."""
+        if page.is_redirect:
+            return query(page.headers["location"])["code"]
         sent = [(name, value) for name, value in Page(page.text).sent if value not in untick]
         sent += [("part", value) for value in part] + [("decision", "allow")]
         return query(visitor.browser.post("/oauth/consent", data=_grouped(sent)).headers["location"])["code"]

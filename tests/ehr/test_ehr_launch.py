@@ -11,7 +11,7 @@ import pytest
 from fhir_server.portal import ehr_launch as room
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
-from fhir_server.smart.clients import clients
+from fhir_server.smart.clients import clients, staff_apps
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import MINUTE
 from tests.ehr.environment import APP, SCOPE, Ehr, error
@@ -89,7 +89,7 @@ def test_smart_30_a_launch_for_another_client_is_refused(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     handle = query(clinician.opened("adult").headers["location"])["launch"]
     assert error(clinician.authorized(handle, client_id="demo-public")) == "invalid_request"
-    assert clinician.submit(clinician.authorized(handle), decision="allow").headers["location"].startswith(demo.REDIRECT + "?code=")
+    assert clinician.allowed(clinician.authorized(handle)).headers["location"].startswith(demo.REDIRECT + "?code=")
 
 
 @pytest.mark.parametrize("handle", ["unknown", "", None])
@@ -100,7 +100,7 @@ def test_smart_30_unknown_or_missing_launch_is_refused(ehr: Ehr, handle: str | N
 def test_smart_30_launch_is_accepted_once(ehr: Ehr) -> None:
     clinician = ehr.visitor()
     handle = query(clinician.opened("adult").headers["location"])["launch"]
-    first, second = clinician.authorized(handle), clinician.authorized(handle)
+    first, second = (clinician.authorized(handle, prompt="consent") for _ in range(2))
     assert "code" in query(clinician.submit(first, decision="allow").headers["location"])
     assert error(clinician.submit(second, decision="allow")) == "invalid_request"
     assert error(clinician.authorized(handle)) == "invalid_request"
@@ -111,7 +111,7 @@ def test_smart_30_launch_expires_after_five_minutes(ehr: Ehr) -> None:
     handles = [query(clinician.opened("adult").headers["location"])["launch"] for _ in range(2)]
     now = ehr.smart.now()
     ehr.served.at(now + 5 * MINUTE - 1)
-    assert not clinician.authorized(handles[0]).is_redirect
+    assert not clinician.authorized(handles[0], prompt="consent").is_redirect
     ehr.served.at(now + 5 * MINUTE)
     assert error(clinician.authorized(handles[1])) == "invalid_request"
 
@@ -119,7 +119,7 @@ def test_smart_30_launch_expires_after_five_minutes(ehr: Ehr) -> None:
 def test_smart_30_launch_used_by_another_person_is_denied(ehr: Ehr) -> None:
     handle = query(ehr.visitor().opened("adult", encounter="adult-mh-visit").headers["location"])["launch"]
     other = ehr.visitor("adult")
-    assert error(other.submit(other.authorized(handle), decision="allow")) == "access_denied"
+    assert error(other.allowed(other.authorized(handle))) == "access_denied"
 
 
 @pytest.mark.parametrize("username", ["adult", "parent-a", "billing", "privacy-officer"])
@@ -201,6 +201,7 @@ def test_launch_uri_keeps_query_and_apps_without_launch_are_hidden(ehr: Ehr) -> 
     async def saved() -> str:
         for one in (asking, deaf):
             await clients.save(store, one)
+            await staff_apps.approve(store, one, store.key_values.now())
         clinician = await users.find(store, "clinician")
         assert clinician is not None
         return (await room.launch(ehr.smart, clinician, "adult", "with-query"))[1]
@@ -224,6 +225,7 @@ def test_an_unsafe_launch_uri_is_not_registered(ehr: Ehr, uri: str) -> None:
     client = Client("unsafe", "Unsafe", "app", "none", "launch", ("https://app.example/cb",), launch_uri=uri)
     with pytest.raises(ValueError, match="launch URI"):
         asyncio.run(clients.save(ehr.store, client))
+        asyncio.run(staff_apps.approve(ehr.store, client, ehr.store.key_values.now()))
 
 
 def test_encounter_option_shows_its_date_in_words(ehr: Ehr) -> None:

@@ -193,3 +193,78 @@ def test_activation_code_stays_valid_after_a_temporary_failure(world: World, mon
     assert status == 400 and "being changed" in problem
     asyncio.run(world.store.key_values.pop("changing-account", digest("proxy-standard"), 0))
     assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_giver_learns_whose_account_used_the_code_and_when(world: World) -> None:
+    """The name is the account's, not the one that the giver typed."""
+    code = code_in(world.signed_in("adult").share(name="Bob Brother"))
+    world.clock.forward(MINUTE)
+    assert typed(world.signed_in("newly-adult"), code)[0] == 200
+    giver = world.signed_in("adult")
+    page = giver.get("/sharing").text
+    entry = page.partition("Bob Brother")[2].partition("</li>")[0]
+    assert "Code used by" in entry and "Noor Newly, 21 November 2026, " in entry
+    start = giver.get("/").text
+    assert "Your code for access to your record was used, by Noor Newly" in start
+    assert "was used" not in world.signed_in("newly-adult").get("/").text
+
+
+def test_code_for_a_user_name_is_useless_to_anybody_else(world: World) -> None:
+    """Others get the answer for a wrong code, their attempts count, and the code stays valid."""
+    code = code_in(world.signed_in("adult").share(taker=" PROXY-Standard "))
+    other = world.signed_in("newly-adult")
+    wrong = typed(other, "AAAA-AAAA-AAAA-AAAA-AAAA")
+    assert [typed(other, code) for _ in range(attempts.PER_ACCOUNT)] == [wrong] * attempts.PER_ACCOUNT
+    assert "You withdrew" not in world.signed_in("adult").get("/sharing").text
+    assert "Only the account that you named can use it" in world.signed_in("adult").get("/sharing").text
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_new_code_stays_bound_to_the_user_name(world: World) -> None:
+    giver = world.signed_in("adult")
+    giver.share(taker="proxy-standard")
+    code = code_in(giver.send("/sharing", "/sharing/code"))
+    assert typed(world.signed_in("newly-adult"), code)[0] == 400
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+
+
+def test_code_that_nobody_used_can_be_withdrawn(world: World) -> None:
+    giver = world.signed_in("adult")
+    code = code_in(giver.share())
+    assert giver.send("/sharing", "/sharing/withdraw").headers["location"] == "/sharing?withdrawn=yes"
+    page = giver.get("/sharing?withdrawn=yes").text
+    assert "The code no longer works" in page and "You withdrew the code" in page and "Withdraw the code" not in page
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 400
+    again = code_in(giver.send("/sharing", "/sharing/code"))
+    assert typed(world.signed_in("proxy-standard"), again)[0] == 200
+
+
+def test_code_that_was_used_cannot_be_withdrawn(world: World) -> None:
+    """Also if both happen at the same moment: one of them wins."""
+    giver = world.signed_in("adult")
+    code = code_in(giver.share())
+    form = Form(giver.get("/sharing").text, "/sharing/withdraw").forms[0]
+    assert typed(world.signed_in("proxy-standard"), code)[0] == 200
+    late = giver.post("/sharing/withdraw", **form)
+    assert (late.status_code, "has been used" in late.text, "Code used by" in late.text) == (400, True, True)
+
+
+def test_withdrawing_and_using_a_code_has_one_winner(world: World) -> None:
+    for _ in range(6):
+        code = code_in(world.signed_in("adult").share())
+        relation = max(world.stored("RelatedPerson").values(), key=lambda person: person["meta"]["lastUpdated"])["id"]
+        taker = world.account("proxy-standard")
+
+        async def race(code: str = code, relation: str = relation, taker: users.User = taker) -> tuple[object, object]:
+            async def use() -> bool:
+                try:
+                    await activation_codes.redeem(world.store, taker, code, world.clock())
+                except CodeRefusedError:
+                    return False
+                return True
+
+            return await asyncio.gather(use(), activation_codes.withdraw(world.store.key_values, relation, world.clock()))  # type: ignore[return-value]
+
+        used, withdrawn = asyncio.run(race())
+        assert used != withdrawn
+        world.clock.forward(MINUTE)

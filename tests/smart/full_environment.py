@@ -36,6 +36,8 @@ class Whole(World):
         return dict(self.exchange(self.answered(page, untick, ticked)).json())
 
     def answered(self, page: Any, untick: tuple[str, ...], ticked: dict[str, Any]) -> str:
+        if page.is_redirect:  # staff are not asked for an approved app
+            return query(page.headers["location"])["code"]
         sent = [(name, value) for name, value in Page(page.text).sent if value not in untick]
         sent += [(name, value) for name, values in ticked.items() for value in values] + [("decision", "allow")]
         grouped: dict[str, list[str]] = {}

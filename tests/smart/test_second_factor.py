@@ -308,7 +308,7 @@ def test_csrf_second_factor_form_of_another_browser_returns_403(world: World) ->
 
 def test_app_authorization_waits_for_the_second_factor(world: World) -> None:
     seed, _ = set_up(world)
-    page = world.sign_in(world.follow(world.authorize(scope="openid user/*.rs")), "clinician")
+    page = world.sign_in(world.follow(world.authorize(scope="openid user/*.rs", prompt="consent")), "clinician")
     assert 'name="code"' in page.text
     assert 'value="allow"' in world.submit(page, code=one_time(seed, world.clock())).text
 

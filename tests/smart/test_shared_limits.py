@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from fhir_server.errors import Problem
 from fhir_server.smart import demo
-from fhir_server.smart.accounts import password_pages
+from fhir_server.smart.accounts import password_pages, sign_in_rate
 from fhir_server.smart.authorize import pages
 from fhir_server.smart.clients.jwks_cache import MAX_FETCHES_PER_MINUTE
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR
@@ -65,7 +65,6 @@ def guess(browser: Browser, _: World) -> httpx.Response:
 
 
 LIMITED: list[tuple[Callable[[Browser, World], httpx.Response], int]] = [
-    (sign_in, pages.PER_ADDRESS),
     (authorize, pages.PER_ADDRESS),
     (register, MAX_REGISTRATIONS_PER_HOUR),
     (set_password, password_pages.PER_ADDRESS),
@@ -82,6 +81,15 @@ def test_limit_is_shared_by_all_processes(world: World, ask: Callable[[Browser, 
     assert [ask(browser, world).status_code for browser in browsers] == [429, 429]
     world.clock.forward(HOUR)
     assert [ask(browser, world).status_code for browser in browsers] == statuses[:2]
+
+
+def test_limit_of_sign_ins_is_shared_by_all_processes(world: World) -> None:
+    browsers = world.browser(), another_process(world)
+    answers = [sign_in(browsers[number % 2], world) for number in range(sign_in_rate.PER_ADDRESS)]
+    assert not [answer for answer in answers if "Too many sign-ins" in answer.text]
+    assert all("Too many sign-ins" in sign_in(browser, world).text for browser in browsers)
+    world.clock.forward(MINUTE)
+    assert "Too many sign-ins" not in sign_in(browsers[0], world).text
 
 
 def test_limit_of_key_fetches_is_shared_by_all_processes(world: World) -> None:

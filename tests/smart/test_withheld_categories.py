@@ -160,11 +160,11 @@ def test_consent_page_offers_withholding_to_patients_not_to_staff(world: World) 
     for words in (*sensitive_categories.CATEGORY_NAMES.values(), "does not see the categories you check"):
         assert words in text, words
     world.http.cookies.clear()
-    assert 'name="withhold"' not in world.consent_page("clinician", scope="user/*.rs").text
+    assert 'name="withhold"' not in world.consent_page("clinician", scope="user/*.rs", prompt="consent").text
 
 
 def test_forged_form_does_not_let_staff_withhold_categories(world: World) -> None:
-    page = world.consent_page("clinician", scope="user/*.rs")
+    page = world.consent_page("clinician", scope="user/*.rs", prompt="consent")
     answer: Any = world.submit(page, decision="allow", withhold="HIV")
     code = answer.headers["location"].partition("code=")[2].partition("&")[0]
     assert world.principal(world.exchange(code).json()["access_token"]).withheld_labels == frozenset()

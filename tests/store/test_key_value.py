@@ -199,3 +199,18 @@ def test_concurrent_appends_keep_every_line(run: RunScenario) -> None:
             assert lines[place + 1] == f"{number}b".encode()
 
     run(scenario)
+
+
+def test_family_lists_only_its_unexpired_records_of_a_kind(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        key_values = store.key_values
+        for key, family in (("b", "f"), ("a", "f"), ("c", "g"), ("d", "")):
+            await key_values.put("session", key, key.encode(), 50, family)
+        await key_values.put("code", "e", b"e", 50, "f")
+        await key_values.put("session", "over", b"over", 40, "f")
+        assert await key_values.list_family("session", "f", 40) == (("a", b"a"), ("b", b"b"))
+        assert await key_values.list_family("session", "none", 0) == ()
+        await key_values.delete_family("f")
+        assert await key_values.list_family("session", "f", 0) == ()
+
+    run(scenario)

@@ -1,4 +1,4 @@
-"""Recent events of an account, listed for its owner: sign-ins, and changes of the password or the second factor.
+"""Recent events of an account, listed for its owner: sign-ins, changes of the password or the second factor, codes that were used.
 
 The server sends no e-mail. The owner learns of changes on the pages, after the next sign-in (OWASP ASVS 5.0, 6.3.7).
 """
@@ -13,7 +13,7 @@ from fhir_server.smart.accounts.users import User, account_family
 from fhir_server.smart.core.context import DAY, digest
 from fhir_server.store import Store
 
-EventKind = Literal["signed-in", "password", "password-code", "second", "second-ended", "second-forgotten"]
+EventKind = Literal["signed-in", "password", "password-code", "second", "second-ended", "second-forgotten", "code-used"]
 DESCRIPTIONS: Final[dict[EventKind, str]] = {
     "signed-in": "Signed in",
     "password": "Password changed",
@@ -21,6 +21,7 @@ DESCRIPTIONS: Final[dict[EventKind, str]] = {
     "second": "Two-step verification turned on",
     "second-ended": "Two-step verification turned off",
     "second-forgotten": "Two-step verification reset by our office",
+    "code-used": "Your code for access to your record was used",
 }
 LIFE: Final = 400 * DAY
 MAX_EVENTS: Final = 12
@@ -28,16 +29,20 @@ _KIND: Final = "account-events"
 
 
 class AccountEvent(msgspec.Struct, frozen=True):
-    """One event.  ``at`` is in microseconds; ``browser`` is a description, "" for an event without a browser."""
+    """One event.  ``at`` is in microseconds; ``browser`` is a description, "" for an event without a browser.
+
+    ``by``  the name of another person who did it; "" for the owner or the office
+    """
 
     at: int
     kind: EventKind = msgspec.field(name="what")
     browser: str = ""
+    by: str = ""
 
 
-async def record(store: Store, user: User, kind: EventKind, now: int, browser: str = "") -> None:
+async def record(store: Store, user: User, kind: EventKind, now: int, browser: str = "", by: str = "") -> None:
     """Add an event to the account's list. The list holds :data:`MAX_EVENTS` events; the oldest is dropped."""
-    events = (AccountEvent(now, kind, browser), *await list_events(store, user, now))[:MAX_EVENTS]
+    events = (AccountEvent(now, kind, browser, by), *await list_events(store, user, now))[:MAX_EVENTS]
     await store.key_values.put(_KIND, digest(user.subject), msgspec.json.encode(events), now + LIFE, account_family(user))
 
 

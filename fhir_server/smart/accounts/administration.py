@@ -20,8 +20,8 @@ import msgspec
 
 from fhir_server.smart.accounts import attempts, identity_providers, user_index, users
 from fhir_server.smart.accounts.users import TakenNameError, User
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.persons import Role
-from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
 
 Change = Callable[[User], User]
@@ -118,7 +118,7 @@ async def apply(store: Store, before: User, after: User, now: int) -> User:
     changed = await users.save(store, changed)
     if before.role != after.role:
         await _unlink_identities(store, before)
-    await revoke_where(store, lambda grant: grant.username == before.username and not changed.backs(grant), now)
+    await grant_index.revoke(store, await grant_index.of_user(store, before.username, now), lambda grant: not changed.backs(grant))
     return changed
 
 

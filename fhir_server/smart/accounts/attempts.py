@@ -1,7 +1,8 @@
 """Limits the attempts to guess a password or a code.
 
 An attempt takes one of a fixed number of slots before the secret is checked, so parallel guesses cannot exceed the limit.
-A slot is free again after 15 minutes, or as soon as the caller releases it because the secret was right.
+A slot is free again after its window (15 minutes, if not said otherwise), or as soon as the caller releases it because the secret
+was right.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _KIND: Final = "attempt"
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimit:
-    """At most ``most`` attempts in :data:`WINDOW` microseconds against the target ``name``, for example ``user:adult``.
+    """At most ``most`` attempts in ``window`` microseconds against the target ``name``, for example ``user:adult``.
 
     ``username``  the account whose unlocking releases the slots; "" for none
     """
@@ -27,11 +28,14 @@ class AttemptLimit:
     name: str
     most: int = PER_ACCOUNT
     username: str = ""
+    window: int = WINDOW
 
     async def take(self, values: KeyValueStore, now: int) -> str | None:
         """Take a slot in one atomic step and return its key. None means that the limit is reached."""
         for slot in self._slots():
-            if await values.put_if_absent(_KIND, slot, b"", now + WINDOW, family(self.username) if self.username else ""):
+            if await values.get(_KIND, slot, now) is not None:
+                continue  # a refused attempt writes nothing
+            if await values.put_if_absent(_KIND, slot, b"", now + self.window, family(self.username) if self.username else ""):
                 return slot
         return None
 

@@ -1,4 +1,4 @@
-"""Devices on which users have signed in with a password, identified by a random cookie.  Only its digest is stored.
+"""Devices on which users have signed in, in whatever way, identified by a random cookie.  Only its digest is stored.
 
 An attacker who keeps guessing a password can use up the account's attempts.  A device on which the owner has signed in
 before has its own attempts, so the owner can still sign in (OWASP, device cookies).

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.twofactor import InvalidToken
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.smart.accounts import typed_codes
+from fhir_server.smart.accounts import known_devices, typed_codes
 from fhir_server.smart.accounts.attempts import AttemptLimit
 from fhir_server.smart.accounts.users import User, second_factor_family
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
@@ -103,8 +103,11 @@ async def count_recovery_codes(smart: SmartContext, user: User) -> int:
     return len(await _recovery_keys(smart, user))
 
 
-async def verify_code(smart: SmartContext, user: User, typed: str) -> bool:
-    """Whether this is an unused code of the account's app, or an unused recovery code.  Consumes it; counts the attempt."""
+async def verify_code(smart: SmartContext, user: User, typed: str, device: str = "") -> bool:
+    """Whether this is an unused code of the account's app, or an unused recovery code.  Consumes it; counts the attempt.
+
+    ``device`` is the browser's device cookie: one in which the user has signed in before has its own attempts.
+    """
     factor = await find_factor(smart, user)
     if factor is None:
         return False
@@ -113,7 +116,7 @@ async def verify_code(smart: SmartContext, user: User, typed: str) -> bool:
     async def check() -> bool:
         return await _consume_totp(smart, user, code, seed) or await _consume_recovery_code(smart, user, code)
 
-    return await _check_limited(smart, user, check)
+    return await _check_limited(smart, user, check, device)
 
 
 async def verify_first_code(smart: SmartContext, user: User, typed: str, seed: bytes) -> bool:
@@ -138,10 +141,11 @@ def decrypt_seed(smart: SmartContext, stored: bytes) -> bytes:
         return new_seed()
 
 
-async def _check_limited(smart: SmartContext, user: User, check: Callable[[], Awaitable[bool]]) -> bool:
-    """Run a check if the account's limit is not reached; reset the limit if the check succeeds."""
+async def _check_limited(smart: SmartContext, user: User, check: Callable[[], Awaitable[bool]], device: str = "") -> bool:
+    """Run a check if the limit of the account, or of its known device, is not reached; reset the limit if the check succeeds."""
     now, values = smart.now(), smart.store.key_values
-    limit = AttemptLimit(f"second:{user.subject}", username=user.username)
+    own = f" on {digest(device)}" if await known_devices.is_known(smart.store, device, user.username, now) else ""
+    limit = AttemptLimit(f"second:{user.subject}{own}", username=user.username)
     if await limit.take(values, now) is None or not await check():
         return False
     await limit.reset(values, now)
@@ -167,7 +171,7 @@ async def _consume_recovery_code(smart: SmartContext, user: User, code: str) -> 
 
 
 async def _recovery_keys(smart: SmartContext, user: User) -> list[str]:
-    return [key for key, owner in await smart.store.key_values.list_all(_RECOVERY, smart.now()) if owner == user.subject.encode()]
+    return [key for key, _ in await smart.store.key_values.list_family(_RECOVERY, second_factor_family(user), smart.now())]
 
 
 def _totp(seed: bytes) -> TOTP:

@@ -11,7 +11,16 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fhir_server.smart.accounts import account_events, browser_names, cookies, second_factor, second_factor_pending, sessions, users
+from fhir_server.smart.accounts import (
+    account_events,
+    browser_names,
+    cookies,
+    known_devices,
+    second_factor,
+    second_factor_pending,
+    sessions,
+    users,
+)
 from fhir_server.smart.accounts.second_factor_pending import PendingSecondFactor
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
@@ -49,7 +58,7 @@ async def after_first_factor(smart: SmartContext, request: Request, user: User, 
     if second_factor.is_required(smart, user):
         seed = second_factor.encrypt_seed(smart, second_factor.new_seed())
         return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, authenticated, seed))
-    return cookies.with_session_cookie(smart, _to(path), await _start_session(smart, request, user, authenticated))
+    return await _with_session(smart, request, user, _to(path), await _start_session(smart, request, user, authenticated))
 
 
 class SecondFactorPages:
@@ -77,7 +86,9 @@ class SecondFactorPages:
         seed = second_factor.decrypt_seed(self._smart, pending.seed) if sets_up else b""
         code = form.get("code", "")
         is_right = await (
-            second_factor.verify_first_code(self._smart, user, code, seed) if seed else second_factor.verify_code(self._smart, user, code)
+            second_factor.verify_first_code(self._smart, user, code, seed)
+            if seed
+            else second_factor.verify_code(self._smart, user, code, cookies.device_cookie(self._smart, request))
         )
         is_right = is_right and await second_factor_pending.consume(self._smart, cookie)
         await self._smart.record(SecurityEvent("sign-in", is_right, user.username, address=address(request), detail={"factor": "second"}))
@@ -95,10 +106,10 @@ class SecondFactorPages:
             await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))
         cookie = await _start_session(self._smart, request, user, pending.authenticated)
         if not codes:
-            return cookies.with_session_cookie(self._smart, _to(path), cookie)
+            return await _with_session(self._smart, request, user, _to(path), cookie)
         session = Session(user, self._smart.now(), sessions.form_token(cookie))
         page = render(self._smart, "recovery_codes.html", codes=codes, onward=path, session=session)
-        return cookies.with_session_cookie(self._smart, page, cookie)
+        return await _with_session(self._smart, request, user, page, cookie)
 
     async def _form(self, request: Request, problem: str = "") -> Response:
         cookie = cookies.session_cookie(self._smart, request)
@@ -118,6 +129,12 @@ async def _start_session(smart: SmartContext, request: Request, user: User, auth
     browser = browser_names.describe_browser(request)
     await account_events.record(smart.store, user, "signed-in", smart.now(), browser)
     return await sessions.start(smart, user, browser, authenticated=authenticated)
+
+
+async def _with_session(smart: SmartContext, request: Request, user: User, response: Response, cookie: str) -> Response:
+    """Give the browser its session, and mark it as one in which the user has signed in, in whatever way."""
+    device = await known_devices.remember(smart.store, cookies.device_cookie(smart, request), user.username, smart.now())
+    return cookies.with_device_cookie(smart, cookies.with_session_cookie(smart, response, cookie), device)
 
 
 def _to(path: str) -> Response:

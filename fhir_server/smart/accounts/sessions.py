@@ -114,8 +114,9 @@ async def end_by_key(smart: SmartContext, key: str) -> None:
 async def list_all(smart: SmartContext, user: User) -> list[OpenSession]:
     """Return the account's open sessions, the latest first."""
     now, values = smart.now(), smart.store.key_values
-    stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in await values.list_all(SESSION, now)]
-    own = [OpenSession(key, session.browser, session.started) for key, session in stored if session.username == user.username]
+    listed = await values.list_family(SESSION, users.session_family(user.username), now)
+    stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in listed]
+    own = [OpenSession(key, session.browser, session.started) for key, session in stored]
     active = [session for session in own if await values.get(SESSION_SEEN, session.key, now) is not None]
     return sorted(active, key=lambda session: -session.started)
 

@@ -15,11 +15,12 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_server.clock import MAX_INSTANT
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import MINUTE, digest, new_secret
 from fhir_server.smart.core.password_rules import DEFAULT_RULES, PasswordRules
 from fhir_server.smart.core.persons import Person, Role, references
 from fhir_server.smart.core.registry import Register
-from fhir_server.smart.core.token_grants import TokenGrant, revoke_where
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.store import Store
 
 _LOCK_TIMEOUT = 10.0  # seconds that a change of an account waits for another change
@@ -256,7 +257,7 @@ async def give_up(store: Store, username: str, now: int) -> bool:
     if removed:
         await store.key_values.put(_FORMER, username, b"", MAX_INSTANT)
     await store.key_values.delete_family(session_family(username))
-    await revoke_where(store, lambda token_grant: token_grant.username == username, now)
+    await grant_index.revoke(store, await grant_index.of_user(store, username, now))
     return removed
 
 

@@ -5,10 +5,12 @@ Each page reads the stored request and the session again and checks them.  A for
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -17,19 +19,21 @@ from fhir_server.smart.accounts import (
     app_handover,
     cookies,
     identity_providers,
-    known_devices,
+    password_sign_in,
     sessions,
     users,
 )
 from fhir_server.smart.accounts.password_pages import add_password_pages
-from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.authorize import consent_state, consent_step, open_apps, requests, sign_out_pages
+from fhir_server.smart.accounts.sign_in_rate import SignInRate, in_words
+from fhir_server.smart.authorize import consent_state, consent_step, open_apps, request_limits, requests, sign_out_pages, staff_step
+from fhir_server.smart.authorize.consent_state import ConsentState
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.authorize.sign_out_pages import SignOutPages
+from fhir_server.smart.authorize.staff_step import Admission
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
-from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
+from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, digest, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
@@ -47,13 +51,22 @@ _ANSWERED = (
     "You have already answered this request, or it has expired. Go back to the app. If it does not continue, start again there. "
     "The page Connected apps lists the access you have allowed. You can end it there."
 )
-_REFUSED = "The user name or password is wrong, or there were too many attempts. Check both, or try again in 15 minutes."
+_REFUSED = "The user name or password is wrong. Check both, and try again."
+_WAIT = (
+    "Wrong passwords have been tried too often for this user name or from your network, so this attempt was not checked. Your turn "
+    "comes in {wait}: sign in again then, in this browser and within ten minutes. In a browser in which you have signed in before "
+    "you need not wait."
+)
+_NOT_FOR_STAFF = (
+    "{client} is not approved for staff of {organization}, so it gets no access with your account. "
+    "If you need it for your work, ask those who look after this system to approve it."
+)
 _INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
 _CHOOSE = "Select one of the records in the list."
 _CHOOSE_VISIT = "Select one of the visits, or no particular visit."
-_TOO_MANY = "Too many requests from your network. Wait a minute, then go back to the app and start again."
+_TOO_MANY = "Too many requests from your network. Wait some minutes, then go back to the app and start again."
 _TOO_MANY_SIGN_INS = "Too many sign-ins from your network. Wait a minute, then try again."
-PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a hospital ward or a family shares one address
+PER_ADDRESS = 120  # authorization requests a minute; a hospital ward or a family shares one address
 _OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message comes back, allow cookies for this site."
 _SIGNED_IN = "You are signed in. The form was sent twice; the second time had no effect."
 _HOME = ("Go to the start page", "/")
@@ -70,7 +83,8 @@ class AuthorizePages:
         self.sign_outs = SignOutPages(smart)
         self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
         self._refusals = RateLimit("refused authorization request", PER_ADDRESS, MINUTE)
-        self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
+        self._parked = request_limits.parked_bytes()
+        self._sign_ins = SignInRate(smart)
 
     async def authorize(self, request: Request) -> Response:
         """The authorization endpoint: validate the request, store it, and redirect to the first page."""
@@ -79,18 +93,19 @@ class AuthorizePages:
             oauth_request = to_authlib_request(request, self.smart.origin, pairs)
         except BadFormError as error:
             return self._error(str(error))
+        known, parameters = tuple((name, value) for name, value in pairs if name in _PARAMETERS), oauth_request.form
         try:
             await run_in_thread(self.server.validate_request, oauth_request)
+            request_limits.check_lengths(known, parameters["redirect_uri"], parameters.get("state", ""))
         except OAuth2Error as error:
             response = self.server.error_response(oauth_request, error)
             await self._record_refusal(request, oauth_request.form.get("client_id", ""), error)
             redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
             return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
-        parameters = oauth_request.form
-        client, now = address(request), self.smart.now()
-        if wait := await self._limit.take(self.smart.store.key_values, client, now):
+        values, client, now = self.smart.store.key_values, address(request), self.smart.now()
+        size = sum(len(name) + len(value.encode()) for name, value in known)
+        if wait := await self._limit.take(values, client, now) or await self._parked.take(values, client, size, now):
             return with_headers(self._error(_TOO_MANY, status=429), retry_after(wait))
-        known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
         authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
         return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
 
@@ -101,6 +116,10 @@ class AuthorizePages:
             return self._error(_EXPIRED)
         if state.session is None or not state.authorization.accepts_session(state.session):
             return _to("/sign-in", request=state.handle)
+        await requests.keep(self.smart, state.handle)
+        current = SignedInRequest(state.handle, state.authorization, state.session)
+        if not (await staff_step.admit(self.smart, current)).is_admitted:
+            return await self._refuse_for_staff(current)
         return _to(state.authorization.next_page(state.session), request=state.handle)
 
     async def show_sign_in(self, request: Request) -> Response:
@@ -108,19 +127,23 @@ class AuthorizePages:
 
     async def sign_in(self, request: Request, form: Form) -> Response:
         values, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
-        client = address(request)
-        if wait := await self._sign_ins.take(self.smart.store.key_values, client, now):  # every attempt costs a password hash
+        client, username = address(request), values.get("username", "")
+        if wait := await self._sign_ins.take(device, username, client, now):
             return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), retry_after(wait))
-        username = values.get("username", "")
-        user = await check_password_sign_in(self.smart.store, username, values.get("password", ""), client, now, device)
+        browser = digest(self._cookie(request))
+        tried = await password_sign_in.attempt(self.smart.store, username, values.get("password", ""), client, now, device, browser)
+        user = tried.user
         if user is None:
             known = await users.find(self.smart.store, username)
             await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=client))
-            return await self._sign_in_page(request, values, _REFUSED, 400)
+            if not tried.wait:
+                return await self._sign_in_page(request, values, _REFUSED, 400)
+            page = await self._sign_in_page(request, values, _WAIT.format(wait=in_words(tried.wait)), 429)
+            return with_headers(page, retry_after(tried.wait))
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
+        await requests.keep(self.smart, values.get("request", ""))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        response = await after_first_factor(self.smart, request, user, path, now)
-        return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))
+        return await after_first_factor(self.smart, request, user, path, self.smart.now())
 
     async def show_records(self, request: Request) -> Response:
         current = (await self._load(request)).signed_in
@@ -164,7 +187,10 @@ class AuthorizePages:
             or not current.authorization.is_record_chosen(current.session)
         ):
             return await self.continue_request(request)
-        return await self._consent_page(current)
+        admission = await staff_step.admit(self.smart, current)
+        if not admission.is_admitted:
+            return await self._refuse_for_staff(current)
+        return await (self._consent_page(admission) if admission.is_asked else self._allowed(request, admission))
 
     async def decide(self, request: Request, form: Form) -> Response:
         """Answer the client: with a code if the user allows access, else with an error."""
@@ -174,13 +200,41 @@ class AuthorizePages:
         current = loaded.signed_in
         if current is None or not current.authorization.accepts_session(current.session):
             return self._sign_in_again(loaded)
-        authorization, decision = current.authorization, None
-        state = await consent_state.read(self.smart, authorization, current.session)
+        admission = await staff_step.admit(self.smart, current)
+        if not admission.is_admitted:
+            return await self._refuse_for_staff(current)
         if dict(form).get("decision") == "allow":
-            try:
-                decision = await consent_step.build_decision(self.smart, state, form)
-            except consent_step.UnclearAnswerError as error:
-                return await self._consent_page(current, str(error), form)
+            return await self._allowed(request, admission, form)
+        return await self._decided(request, current)
+
+    async def _allowed(self, request: Request, admission: Admission, form: Form | None = None) -> Response:
+        """Answer the client with a code: the person allowed it by ``form``, or the institution approved it for staff (None)."""
+        current = admission.request
+        state = await consent_state.read(self.smart, current.authorization, current.session)
+        try:
+            decision = await consent_step.build_decision(self.smart, state, [("shown", state.shown)] if form is None else form)
+        except consent_step.UnclearAnswerError as error:
+            return await self._consent_page(admission, str(error), form)
+        if decision is not None:
+            token_grant = msgspec.structs.replace(decision.token_grant, approval=admission.approval)
+            decision = dataclasses.replace(decision, token_grant=token_grant)
+        return await self._decided(request, current, state, decision)
+
+    async def _refuse_for_staff(self, current: SignedInRequest) -> Response:
+        """The page for a member of staff whose institution has not approved the app."""
+        authorization, username = current.authorization, current.session.user.username
+        if await requests.consume(self.smart, current.handle):
+            detail = {"reason": "not approved for staff", "scope": authorization.scope}
+            await self.smart.record(SecurityEvent("allow-app", False, username, authorization.client_id, "", (), detail))
+        client = await consent_step.requesting_client(self.smart, authorization)
+        text = _NOT_FOR_STAFF.format(client=client["client_name"], organization=self.smart.organization)
+        return self._error(text, status=403, link=_HOME)
+
+    async def _decided(
+        self, request: Request, current: SignedInRequest, state: ConsentState | None = None, decision: Decision | None = None
+    ) -> Response:
+        """Answer the client once, and record it.  Without a decision, access is denied."""
+        authorization = current.authorization
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
         about: tuple[str, ...] = ()
@@ -189,7 +243,7 @@ class AuthorizePages:
             about, detail = patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}
         username = current.session.user.username
         await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
-        if decision and state.client:
+        if decision and state and state.client:
             await open_apps.remember(self.smart, current.session, decision.token_grant)
             await consent_state.remember_identity(self.smart, current.session.user, state.client)
         return await self._answer(request, authorization, decision)
@@ -281,12 +335,16 @@ class AuthorizePages:
         choices = list((await requests.encounters(self.smart, current.authorization, current.session)).values())
         return await self._request_page("visit.html", current, problem, choices=choices)
 
-    async def _consent_page(self, current: SignedInRequest, problem: str = "", form: Form | None = None) -> Response:
+    async def _consent_page(self, admission: Admission, problem: str = "", form: Form | None = None) -> Response:
+        current = admission.request
         offer = await consent_step.consent_offer(self.smart, await consent_state.read(self.smart, current.authorization, current.session))
         if current.authorization.needs_record(current.session) and offer["choice"] is None:
             return await self._records_page(current, _CHOOSE)
         selected = consent_step.selected_values(current.authorization, form)
-        return await self._request_page("consent.html", current, problem, selected=selected, **offer)
+        approved = bool(admission.approval)
+        return await self._request_page(
+            "consent.html", current, problem, selected=selected, staff=admission.is_staff, approved=approved, **offer
+        )
 
     async def _request_page(self, name: str, current: SignedInRequest, problem: str, **view: Any) -> Response:
         """A page of an authorization request; its form may redirect to the client."""

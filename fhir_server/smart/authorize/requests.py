@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.core.context import REQUEST_LIFE, SmartContext, digest, new_secret
+from fhir_server.smart.core.context import PARKED_LIFE, REQUEST_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 
@@ -104,10 +104,18 @@ class RequestState:
 
 
 async def save(smart: SmartContext, authorization: AuthorizationRequest) -> str:
-    """Store a request and return its new handle."""
-    handle = new_secret()
-    await _put(smart, handle, authorization)
+    """Store a new request and return its handle.  It expires soon, unless somebody signs in (:func:`keep`)."""
+    handle, expires = new_secret(), authorization.created + PARKED_LIFE
+    await smart.store.key_values.put(_KIND, digest(handle), msgspec.json.encode(authorization), expires)
     return handle
+
+
+async def keep(smart: SmartContext, handle: str) -> None:
+    """Give the request, if it exists, the time that a person needs who has signed in."""
+    text = await smart.store.key_values.get(_KIND, digest(handle), smart.now())
+    if text is not None:
+        expires = msgspec.json.decode(text, type=AuthorizationRequest).created + REQUEST_LIFE
+        await smart.store.key_values.replace_value(_KIND, digest(handle), text, text, expires)
 
 
 async def find(smart: SmartContext, handle: str) -> AuthorizationRequest | None:

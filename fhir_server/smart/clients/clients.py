@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.scopes import ADMINISTRATION
-from fhir_server.smart.core.token_grants import revoke_where
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Hosts, is_allowed
 
@@ -132,7 +132,7 @@ async def remove(store: Store, client_id: str, now: int) -> bool:
     """Remove a registration and revoke all its tokens.  False if there was none."""
     await store.key_values.put(_REMOVED, client_id, b"", now + HOUR)  # longer than any change in progress takes
     existed = await _clients.remove(store, client_id)
-    await revoke_where(store, lambda grant: grant.client_id == client_id, now)
+    await grant_index.revoke(store, await grant_index.of_client(store, client_id, now))
     return existed
 
 

@@ -28,6 +28,7 @@ GRANT_LIFE: Final = 3 * 365 * DAY  # then the person must decide again, even if 
 TOMBSTONE_LIFE: Final = DAY
 REFRESH_GRACE: Final = 10 * SECOND
 REQUEST_LIFE: Final = 30 * MINUTE
+PARKED_LIFE: Final = 15 * MINUTE  # of an authorization request for which nobody has signed in
 LAUNCH_LIFE: Final = 5 * MINUTE
 SESSION_IDLE: Final = 10 * MINUTE
 SESSION_LIFE: Final = 8 * HOUR
@@ -64,6 +65,7 @@ class SmartContext:
     ``passwords``      the rules for new passwords
     ``zone``           the time zone of dates and times on pages
     ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
+    ``staff_apps``     what becomes of a request to staff by an app that is not approved for them: ``approved`` refuses, ``ask`` asks
     ``refresh_grace``  microseconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     """
 
@@ -84,6 +86,7 @@ class SmartContext:
     zone: ZoneInfo = _UTC
     former_key: str = ""
     refresh_grace: int = REFRESH_GRACE
+    staff_apps: str = "approved"
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

@@ -1,4 +1,4 @@
-"""Rate limits by IP address and client, shared by all server processes: the store counts.
+"""Limits of requests, and of bytes they store, by IP address and client, shared by all server processes: the store counts.
 
 A record holds the times of the last counted requests of one address.  It changes by compare-and-set, so processes that count at
 the same moment miss nothing, and it expires with its window.  Requests that are refused write nothing.  If the store cannot
@@ -22,6 +22,7 @@ from fhir_server.store import KeyValueStore
 
 _KIND: Final = "rate-limit"
 _MARK: Final = 8  # random bytes before the times: two processes that count the same instant do not write the same value
+_VOLUME: Final = struct.Struct(">qq")  # the start of the window, and the bytes in it
 _log: Final = logging.getLogger(__name__)
 
 
@@ -86,6 +87,35 @@ class RateLimit:
 
     def _key(self, address: str, client: str) -> str:
         return digest(f"{self._name} {counted_address(address)} {client}")
+
+
+class VolumeLimit:
+    """At most ``most`` bytes for each address (:func:`counted_address`), in windows of ``window`` microseconds.
+
+    A window begins with the first bytes after the one before.
+    """
+
+    def __init__(self, name: str, most: int, window: int) -> None:
+        self._name = name
+        self._most = most
+        self._window = window
+
+    async def take(self, values: KeyValueStore, address: str, size: int, now: int) -> int:
+        """Count ``size`` bytes and return 0; over the limit, count nothing and return the microseconds until the window ends.
+
+        Raises Problem ``busy`` if the store cannot count.
+        """
+        key = digest(f"{self._name} {counted_address(address)}")
+        while True:
+            old = await values.get(_KIND, key, now)
+            start, used = _VOLUME.unpack(old[_MARK:]) if old is not None else (now, 0)
+            if used + size > self._most:
+                return max(1, int(start) + self._window - now)
+            new = os.urandom(_MARK) + _VOLUME.pack(start, used + size)
+            if old is None and await values.put_if_absent(_KIND, key, new, start + self._window):
+                return 0
+            if old is not None and await values.replace_value(_KIND, key, old, new):
+                return 0
 
 
 def _encoded(times: list[int]) -> bytes:

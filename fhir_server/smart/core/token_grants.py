@@ -6,7 +6,6 @@ All codes and tokens that come from one decision are one *family* and are revoke
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +37,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     ``since``      when the family's first token was issued, in microseconds
     ``generation``  the account's, when the person decided
     ``app``        by what the person knew the app (``Client.identity``); empty for a backend, and in a grant of an earlier version
+    ``approval``   the institution's approval of the app for staff, under which this was given; "" for none
     """
 
     client_id: str
@@ -55,6 +55,7 @@ class TokenGrant(msgspec.Struct, frozen=True):
     since: int = 0
     generation: int = 0
     app: tuple[str, ...] = ()
+    approval: str = ""
 
     def context(self) -> dict[str, Any]:
         """The launch parameters of the token response (SMART App Launch, "Launch context")."""
@@ -77,7 +78,10 @@ async def session_end(store: Store, key: str, now: int) -> int:
 
 
 async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
-    """One grant for each family that is still usable, as the page of connected apps lists them."""
+    """One grant for each family that is still usable, of all persons and clients: reads all tokens.
+
+    What concerns one person or client asks :mod:`~fhir_server.smart.core.grant_index`.
+    """
     families: dict[str, TokenGrant] = {}
     for kind in _KINDS:
         for _, text in await store.key_values.list_all(kind, now):
@@ -86,10 +90,3 @@ async def active_grants(store: Store, now: int) -> tuple[TokenGrant, ...]:
                 continue  # the session ended, and the grant with it
             families[token_grant.family] = token_grant
     return tuple(families.values())
-
-
-async def revoke_where(store: Store, which: Callable[[TokenGrant], bool], now: int) -> None:
-    """Revoke every family for whose grant ``which`` is true."""
-    for token_grant in await active_grants(store, now):
-        if which(token_grant):
-            await store.key_values.delete_family(token_grant.family)

@@ -18,13 +18,13 @@ from authlib.oidc.core import OpenIDCode
 
 from fhir_server.smart.accounts import sessions
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core import grant_index, signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find, session_end
 from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
-from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, issue, revoke_if_reused
+from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, is_approved, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
 
@@ -114,12 +114,16 @@ def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) 
 
 
 def _open_account(grant: Any, token: StoredToken) -> User | None:
-    """The account that the token belongs to; None if it is closed or no longer backs the grant, or if the app has changed since."""
+    """The account that the token belongs to.
+
+    None if it is closed, no longer backs the grant, or may not (staff) give it, and if the app has changed since.
+    """
+    smart: SmartContext = grant.server.smart
     granted = token.token_grant
     if not grant.request.client.record.is_as_allowed(granted.app, granted.since or granted.issued):
         return None
-    user: User | None = run_on_loop(find_account, grant.server.smart.store, granted)
-    return user
+    user: User | None = run_on_loop(find_account, smart.store, granted)
+    return user if user is not None and run_on_loop(is_approved, smart, user, granted) else None
 
 
 class AuthorizationCode(authlib.AuthorizationCodeGrant):
@@ -144,6 +148,7 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             auth_time=decision.auth_time,
             signed_in=decision.signed_in,
         )
+        run_on_loop(grant_index.put, smart.store, msgspec.structs.replace(decision.token_grant, issued=now, expires=record.expires))
         run_on_loop(smart.store.key_values.put, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
     def query_authorization_code(self, code: str, client: Any) -> StoredCode | None:

@@ -12,9 +12,9 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.clients import clients
-from fhir_server.smart.core import token_grants
-from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, digest, new_secret
+from fhir_server.smart.clients import clients, staff_apps
+from fhir_server.smart.core import grant_index, token_grants
+from fhir_server.smart.core.context import ACCESS_LIFE, BACKEND_LIFE, REFRESH_LIFE, TOMBSTONE_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.persons import Person, own_reference
 from fhir_server.smart.core.scopes import ADMINISTRATION, Scope, narrow_scopes, resource_scopes
 from fhir_server.smart.core.token_grants import ACCESS, CODE, REFRESH, SPENT_CODE, SPENT_REFRESH, TokenGrant
@@ -75,6 +75,9 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
     lapses = await token_grants.session_end(store, grant.session, now) if grant.session else grant.expires
     if not lapses:
         return None
+    approval = await staff_apps.find(store, client, now) if grant.approval else None
+    if grant.approval and (approval is None or approval.key != grant.approval):
+        return None
     person = user.person() if user else None
     scope = current_scope(client, grant)
     return Principal(
@@ -89,7 +92,7 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
         scopes=resource_scopes(scope),
         fhir_user=(grant.fhir_user or own_reference(person)) if person else None,
         family=grant.family,
-        expires=min(grant.expires, lapses),
+        expires=min(grant.expires, lapses, approval.until if approval and approval.until else grant.expires),
         withheld_labels=frozenset(grant.withheld),
         owner=user.owner_name if user else "",
         named_at=user.named_at if user else 0,
@@ -101,6 +104,17 @@ async def find_account(store: Store, grant: TokenGrant) -> User | None:
     """The account that a grant acts for; None for a backend, and if the account is gone or no longer backs the grant."""
     user = await users.find(store, grant.username) if grant.username else None
     return user if user is not None and user.backs(grant) else None
+
+
+async def is_approved(smart: SmartContext, user: User, grant: TokenGrant) -> bool:
+    """Whether an app may still have new tokens by what a member of staff gave it; True for everybody else."""
+    if not staff_apps.is_staff(user) or not staff_apps.needs_approval(grant.scope):
+        return True
+    if not grant.approval:
+        return smart.staff_apps == "ask"
+    client = await clients.find(smart.store, grant.client_id)
+    approval = await staff_apps.find(smart.store, client, smart.now()) if client else None
+    return approval is not None and approval.key == grant.approval
 
 
 def current_scope(client: clients.Client, grant: TokenGrant) -> str:
@@ -166,15 +180,19 @@ def new_tokens(
     life = lifetime or (ACCESS_LIFE if grant.username else BACKEND_LIFE)
     access, record = _new_token(ACCESS, grant, now, life)
     if refresh is None:
-        return IssuedTokens(access, None, life), [record]
-    refresh_token, refresh_record = _new_token(REFRESH, msgspec.structs.replace(grant, scope=refresh), now, refresh_life)
-    return IssuedTokens(access, refresh_token, life), [record, refresh_record]
+        return IssuedTokens(access, None, life), [*grant_index.records(_dated(grant, now, life)), record]
+    whole = msgspec.structs.replace(grant, scope=refresh)
+    refresh_token, refresh_record = _new_token(REFRESH, whole, now, refresh_life)
+    return IssuedTokens(access, refresh_token, life), [*grant_index.records(_dated(whole, now, refresh_life)), record, refresh_record]
 
 
 def _new_token(kind: str, grant: TokenGrant, now: int, life: int) -> tuple[str, KeyValueRecord]:
     text = new_secret()
-    value = msgspec.json.encode(msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now))
-    return text, KeyValueRecord(kind, digest(text), value, now + life, grant.family)
+    return text, KeyValueRecord(kind, digest(text), msgspec.json.encode(_dated(grant, now, life)), now + life, grant.family)
+
+
+def _dated(grant: TokenGrant, now: int, life: int) -> TokenGrant:
+    return msgspec.structs.replace(grant, issued=now, expires=now + life, since=grant.since or now)
 
 
 def _check(grant: TokenGrant) -> None:

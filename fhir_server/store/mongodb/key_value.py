@@ -115,6 +115,14 @@ class MongoKeyValues:
             records = self._connection.secrets.find({"kind": kind, "expires": {"$gt": now}}, sort={"key": 1})
             return tuple([(record["key"], record["value"]) async for record in records])
 
+    async def list_family(self, kind: str, family: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        await self._connection.ensure_ready()
+        listed = {"family": family, "kind": kind, "expires": {"$gt": now}}
+        async with busy_if_transient():
+            await self._connection.confirm_primary()
+            records = self._connection.secrets.find(listed, sort={"key": 1})
+            return tuple([(record["key"], record["value"]) async for record in records])
+
     async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
         await self._connection.ensure_ready()
         listed = {"kind": kind, "expires": {"$gt": now}}

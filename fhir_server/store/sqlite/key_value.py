@@ -82,6 +82,13 @@ class SqliteKeyValues:
         sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key"
         return tuple((key, value) for key, value in self._rows(sql, (kind, now)))
 
+    async def list_family(self, kind: str, family: str, now: int) -> tuple[tuple[str, bytes], ...]:
+        sql = (
+            "SELECT key, value FROM secret INDEXED BY secret_family"
+            " WHERE family = ? AND family <> '' AND kind = ? AND expires > ? ORDER BY key"
+        )
+        return tuple((key, value) for key, value in self._rows(sql, (family, kind, now)))
+
     async def list_page(self, kind: str, now: int, skip: int, limit: int) -> tuple[int, tuple[tuple[str, bytes], ...]]:
         ((count,),) = self._rows("SELECT count(*) FROM secret WHERE kind = ? AND expires > ?", (kind, now))
         sql = "SELECT key, value FROM secret WHERE kind = ? AND expires > ? ORDER BY key LIMIT ? OFFSET ?"

@@ -1,0 +1,83 @@
+"""Finds the grants of one person, or of one client, without reading anybody else's.
+
+Each family of tokens has a record under its person and one under its client.  The records are of the family, so whatever revokes
+the family removes them, and they expire with its last token.  Those of tokens of earlier versions of this program are added at
+the first look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from fhir_server.clock import MAX_INSTANT
+from fhir_server.smart.core.context import digest
+from fhir_server.smart.core.token_grants import TokenGrant, active_grants, session_end
+from fhir_server.store import KeyValueRecord, Store
+
+_COMPLETE: Final = "grant-index-complete"
+_Which = Callable[[TokenGrant], bool]
+
+
+def records(grant: TokenGrant) -> tuple[KeyValueRecord, ...]:
+    """The records by which a grant is found.  ``grant`` has all scopes of the family, and the expiry of its last token."""
+    value = msgspec.json.encode(grant)
+    return tuple(KeyValueRecord(kind, grant.family, value, grant.expires, grant.family) for kind in _kinds(grant))
+
+
+async def put(store: Store, grant: TokenGrant) -> None:
+    """Store the records of a grant.  To be done before its code or token is stored: what is usable can always be found."""
+    for record in records(grant):
+        await store.key_values.put(*record)
+
+
+async def of_user(store: Store, username: str, now: int) -> tuple[TokenGrant, ...]:
+    """The grants of this person that are still usable, one for each family."""
+    return await _list(store, _user_kind(username), now)
+
+
+async def of_client(store: Store, client_id: str, now: int) -> tuple[TokenGrant, ...]:
+    """The grants to this client that are still usable, one for each family."""
+    return await _list(store, _client_kind(client_id), now)
+
+
+async def revoke(store: Store, grants: Iterable[TokenGrant], which: _Which = lambda _: True) -> None:
+    """Revoke the families of those grants for which ``which`` is true."""
+    for grant in grants:
+        if which(grant):
+            await store.key_values.delete_family(grant.family)
+
+
+async def _list(store: Store, kind: str, now: int) -> tuple[TokenGrant, ...]:
+    await _complete(store, now)
+    found = [msgspec.json.decode(text, type=TokenGrant) for _, text in await store.key_values.list_all(kind, now)]
+    return tuple([grant for grant in found if not await _is_over(store, grant, now)])
+
+
+async def _is_over(store: Store, grant: TokenGrant, now: int) -> bool:
+    """Whether the grant has ended with its session."""
+    return bool(grant.session) and not await session_end(store, grant.session, now)
+
+
+async def _complete(store: Store, now: int) -> None:
+    if await store.key_values.get(_COMPLETE, "", 0) is not None:
+        return
+    for grant in await active_grants(store, now):
+        for record in records(grant):
+            await store.key_values.put_if_absent(*record)
+    await store.key_values.put(_COMPLETE, "", b"", MAX_INSTANT)
+
+
+def _kinds(grant: TokenGrant) -> tuple[str, ...]:
+    by_client = _client_kind(grant.client_id)
+    return (_user_kind(grant.username), by_client) if grant.username else (by_client,)
+
+
+def _user_kind(username: str) -> str:
+    return f"grants of user {digest(username)}"
+
+
+def _client_kind(client_id: str) -> str:
+    return f"grants of client {digest(client_id)}"
