@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import httpx
@@ -84,6 +86,25 @@ def test_request_id_is_the_callers_or_a_new_one(site: Site, name: str) -> None:
     if name == "nginx":
         for one in (OWN_ID, *made):
             wait_until(lambda one=one: f'"request_id":"{one}"' in site.proxies[name].logs(), "nginx logs the request")  # type: ignore[misc]
+
+
+@both
+def test_traceparent_of_a_client_does_not_reach_the_server(name: str, tmp_path: Path) -> None:
+    came: list[Mapping[str, str]] = []
+
+    class Upstream(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            came.append({key.lower(): value for key, value in self.headers.items()})
+            self.send_response(204)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        Thread(target=upstream.serve_forever, daemon=True).start()
+        with running(name, tmp_path, upstream.server_port) as proxy, proxy.client() as client:
+            sent = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x-request-id": OWN_ID}
+            assert client.get("/livez", headers=sent).status_code == 204
+        upstream.shutdown()
+    assert [one["x-request-id"] for one in came] == [OWN_ID] and "traceparent" not in came[0]
 
 
 @both

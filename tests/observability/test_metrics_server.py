@@ -13,6 +13,7 @@ import pytest
 from fhir_server.app import application
 from fhir_server.observability.metrics_server import MetricsServer
 from fhir_server.settings import Settings
+from fhir_server.web.security_headers import security_headers
 from tests.observability.serving import answers, serving
 from tests.ports import reserved_port
 from tests.waiting import HANG, wait_until
@@ -69,7 +70,13 @@ def test_token_guards_metrics_at_their_own_address() -> None:
             assert (answer.status_code, "numbers" in answer.text) == (401, False)
         assert httpx.get(url, headers=shown).text == "numbers"
         assert (httpx.head(url, headers=shown).status_code, httpx.post(url, headers=shown).status_code) == (200, 405)
-        assert httpx.get(url + "/x", headers=shown).status_code == 404
+        for path in ("/x", "/..", "?x=1#y"):
+            assert httpx.get(url + path, headers=shown).status_code == (200 if path[0] == "?" else 404)
+        for other in ("/", "/fhir/metadata", "/livez", "/metrics/", "//metrics"):
+            assert httpx.get(f"http://127.0.0.1:{port}{other}", headers=shown).status_code == 404, other
+        for answer in (httpx.get(url, headers=shown), httpx.get(url), httpx.get(url + "/x"), httpx.post(url, headers=shown)):
+            for name, value in security_headers(""):
+                assert answer.headers[name.decode()] == value.decode(), (answer.status_code, name)
     finally:
         server.close()
 

@@ -15,9 +15,11 @@ from fhir_server.operation import state
 from fhir_server.operation.door import STILL_OPEN
 from fhir_server.operation.gate import STILL_WRITTEN
 from fhir_server.settings import OperationLevel
+from fhir_server.smart.clients import clients
 from fhir_server.smart.tokens import tokens
 from tests.maintenance.operator import STORES, Operator, new_operator, teen_record
 from tests.operation.running import ask_for, opened, running, sign_in
+from tests.scim.environment import CLIENT, USER
 from tests.served import micros
 
 NOTICE = "It will end at 14:00."
@@ -184,6 +186,28 @@ def test_pages_that_change_something_are_refused_in_plain_words(sqlite: Operator
         assert_refused(await http.get("/links/callback?state=x"), says=NOTICE)
         assert await lasting(sqlite.url) == before
         assert (await http.post("/sign-out", data={})).status_code != 503
+
+    served(sqlite, job)
+
+
+def test_scim_reads_and_refuses_each_change(sqlite: Operator) -> None:
+    async def job(http: httpx.AsyncClient, _: dict[str, str]) -> None:
+        async with opened(sqlite.url) as store:
+            await clients.save(store, CLIENT)
+            token = await tokens.issue_operator_token(store, CLIENT.client_id, "system/scim", micros("2026-11-21T12:00:00-05:00"))
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/scim+json"}
+        new = json.dumps({"schemas": [USER], "userName": "new"}).encode()
+        assert (await http.post("/scim/v2/Users", content=new, headers=headers)).status_code == 201, "the control"
+        id = (await http.get("/scim/v2/Users", headers=headers)).json()["Resources"][0]["id"]
+        await ask_for(sqlite.url, "read-only", NOTICE)
+        await until(http, "read-only")
+        before = await lasting(sqlite.url)
+        assert (await http.get(f"/scim/v2/Users/{id}", headers=headers)).status_code == 200
+        later = new.replace(b"new", b"later")
+        for method, path in (("POST", "/scim/v2/Users"), ("PUT", f"/scim/v2/Users/{id}"), ("DELETE", f"/scim/v2/Users/{id}")):
+            answer = await http.request(method, path, content=later, headers=headers)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "60") and NOTICE in answer.json()["detail"]
+        assert await lasting(sqlite.url) == before
 
     served(sqlite, job)
 
