@@ -17,7 +17,7 @@ _LOOKALIKES: Final = {
 }  # fmt: skip
 _TO_LATIN: Final = str.maketrans({sign: letter for letter, signs in _LOOKALIKES.items() for sign in signs})
 # Words around a name that do not tell one app from another
-_ARTICLES: Final = frozenset({"the", "a", "an"})
+_ARTICLES: Final = frozenset({"the", "a", "an", "offlclal"})  # as skeletons
 _KINDS: Final = frozenset({"app", "apps", "appllcatlon", "onllne", "moblle", "offlclal"})  # as skeletons
 
 
