@@ -83,8 +83,9 @@ def test_an_entry_past_the_time_of_the_batch_reads_nothing(served: Served, feed:
     right = served.parts.store.snapshot
 
     def counted() -> Any:
-        opened.append(1)
-        budget.current().charge(0.4)  # type: ignore[union-attr]
+        if (spending := budget.current()) is not None:  # otherwise it is the audit log's, which may wait for a slow disk
+            opened.append(1)
+            spending.charge(0.4)
         return right()
 
     monkeypatch.setattr(type(served.parts.store), "snapshot", lambda self: counted())

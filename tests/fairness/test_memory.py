@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.allocator import configure_allocator, release_free_memory
+from fhir_server.allocator import configure_allocator
 from fhir_server.errors import Problem
 from fhir_server.writing.draft import Draft
 from tests.served import Served, make_store, store_url
@@ -85,5 +85,4 @@ def test_a_problem_lets_go_of_those_before_it_too() -> None:
 
 def test_the_allocator_is_only_a_matter_of_settings() -> None:
     configure_allocator()
-    release_free_memory()
     assert len(bytes(50_000_000)) == 50_000_000
