@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.linking.odd_partners import OddWorld
+from tests.linking.odd_partners import ODD_ORIGIN, OddWorld
 from tests.linking.odd_table import HANGING, ODD_PARTNERS, Odd
 
 
@@ -16,6 +16,7 @@ def _assert_said(odd: Odd, world: OddWorld) -> None:
         else:
             said = [line for line in outline.above if line in lines]
             assert said == lines, outline.above
+    assert all(str(request.url).startswith(f"{ODD_ORIGIN}/") for request in world.partner.calls)
 
 
 @pytest.mark.parametrize("odd", ODD_PARTNERS, ids=[odd.name for odd in ODD_PARTNERS])

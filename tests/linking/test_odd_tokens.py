@@ -9,6 +9,9 @@ import httpx
 import msgspec
 import pytest
 
+from fhir_server.linking import links
+from fhir_server.maintenance import reseal
+from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import HOUR, MINUTE
 from tests.linking.odd_partners import DISCOVERY, HONEST, HTML, ODD, OddWorld, Outline, failing
 from tests.linking.odd_table import RATE
@@ -200,3 +203,23 @@ def test_person_is_stored_encrypted_and_removed_with_the_link() -> None:
     assert "1980-02-03" not in kept
     world.ours.http.post(f"{page}/unlink", data={"token": world.token()})
     assert "link-person" not in repr(vars(world.ours.store))
+
+
+def test_person_of_a_link_removed_meanwhile_is_not_stored() -> None:
+    world, page = _linked()
+
+    async def read(request: httpx.Request) -> Any:
+        user = await users.find(world.ours.store, "adult")
+        assert user is not None
+        for link in await links.list_all(world.ours.context, user):
+            await links.unlink(world.ours.context, user, link)
+        return HONEST["/fhir/Patient/p1"]
+
+    world.partner.instead["/fhir/Patient/p1"] = read
+    world.read(page)
+    assert world.partner.asked("/revoke") == 1
+    assert "link-person" not in repr(vars(world.ours.store))
+
+
+def test_stored_person_is_encrypted_anew_with_a_new_key() -> None:
+    assert {"link-tokens", "link-person"} <= {sealed.kind for sealed in reseal.SEALED}
