@@ -20,13 +20,14 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, VersionStamp, row_order
+from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Page, PermissionEpoch, Row, row_order
 from fhir_server.store.logs import PendingRecord, PurgedLine
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb import logs, purging, records, relations
+from fhir_server.store.mongodb.flushed_reads import FlushedReads
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
-from fhir_server.store.mongodb.reader import MongoSnapshot, epoch_from_counters
+from fhir_server.store.mongodb.reader import epoch_from_counters
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
 from fhir_server.store.mongodb.write_queue import TICKETS, blocked_keys
@@ -39,7 +40,7 @@ class OutOfTurnError(Exception):
     """Another job is first in line for what this transaction would write (:mod:`~fhir_server.store.mongodb.write_queue`)."""
 
 
-class MongoTransaction(MongoSnapshot):
+class MongoTransaction(FlushedReads):
     """See :class:`fhir_server.store.Transaction`.
 
     Writes are collected, and sent before the next query whose result they could change, and at the end.  ``slot``
@@ -118,43 +119,11 @@ class MongoTransaction(MongoSnapshot):
         self._claimed.add(lock("claim", claim(type, where)))
         return await super().find(type, where, visibility, sort=sort, limit=limit, after=after)
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        await self._flush()
-        return await super().count(type, where, visibility)
-
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         return frozenset([document["_id"] for document in await self._admitted_documents(await self._cache.current(targets), visibilities)])
 
     async def _with_entries(self, names: list[str]) -> list[docs.Document]:
         return await self._cache.current(names)
-
-    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
-        await self._flush()
-        return await super().deleted_unfiltered(targets)
-
-    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
-        await self._flush()
-        return await super().newest(type, id, visibility)
-
-    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
-        await self._flush()
-        return await super().versions(type, id, visibility, numbers)
-
-    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
-        await self._flush()
-        return await super().stamps_unfiltered(type, id, numbers)
-
-    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
-        await self._flush()
-        return await super().patients_of(type, where, visibility)
-
-    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
-        await self._flush()
-        return await super().references_of(type, param, visibility, among)
-
-    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
-        await self._flush()
-        return await super().types_of_unfiltered(patients)
 
     async def _aggregate_all(self, pipelines: list[list[dict[str, Any]]]) -> list[docs.Document]:
         # MongoDB's transactions have no $unionWith

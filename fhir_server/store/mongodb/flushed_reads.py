@@ -1,0 +1,51 @@
+"""Reads of a transaction whose result its own writes may change: what it has collected is sent before."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable
+
+from fhir_server.search.filters import Filter
+from fhir_server.search.visibility import Visibility
+from fhir_server.store import Row, VersionStamp
+from fhir_server.store.mongodb.reader import MongoSnapshot
+
+
+class FlushedReads(MongoSnapshot):
+    """The reads of a snapshot, each after the writes so far."""
+
+    @abstractmethod
+    async def _flush(self) -> None:
+        """Send the rows collected so far."""
+
+    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        await self._flush()
+        return await super().count(type, where, visibility)
+
+    async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
+        await self._flush()
+        return await super().deleted_unfiltered(targets)
+
+    async def newest(self, type: str, id: str, visibility: Visibility) -> Row | None:
+        await self._flush()
+        return await super().newest(type, id, visibility)
+
+    async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
+        await self._flush()
+        return await super().versions(type, id, visibility, numbers)
+
+    async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
+        await self._flush()
+        return await super().stamps_unfiltered(type, id, numbers)
+
+    async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        await self._flush()
+        return await super().patients_of(type, where, visibility)
+
+    async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
+        await self._flush()
+        return await super().references_of(type, param, visibility, among)
+
+    async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
+        await self._flush()
+        return await super().types_of_unfiltered(patients)
