@@ -26,7 +26,7 @@ from fhir_server.smart.accounts import (
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
 from fhir_server.smart.accounts.sign_in_rate import SignInRate, in_words
-from fhir_server.smart.authorize import consent_state, consent_step, open_apps, request_limits, requests, sign_out_pages, staff_step
+from fhir_server.smart.authorize import consent_state, consent_step, open_apps, request_limits, requests, sign_out_pages, staff_step, texts
 from fhir_server.smart.authorize.consent_state import ConsentState
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.authorize.sign_out_pages import SignOutPages
@@ -46,31 +46,7 @@ _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
     *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
 }
-_EXPIRED = "This request has expired or was already answered. Go back to the app and start again."
-_ANSWERED = (
-    "You have already answered this request, or it has expired. Go back to the app. If it does not continue, start again there. "
-    "The page Connected apps lists the access you have allowed. You can end it there."
-)
-_REFUSED = "The user name or password is wrong. Check both, and try again."
-_WAIT = (
-    "Wrong passwords have been tried too often for this user name or from your network, so this attempt was not checked. Your turn "
-    "comes in {wait}: sign in again then, in this browser and within ten minutes. In a browser in which you have signed in before "
-    "you need not wait."
-)
-_NOT_FOR_STAFF = (
-    "{client} is not approved for staff of {organization}, so it gets no access with your account. "
-    "If you need it for your work, ask those who look after this system to approve it."
-)
-_INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
-_CHOOSE = "Select one of the records in the list."
-_CHOOSE_VISIT = "Select one of the visits, or no particular visit."
-_TOO_MANY = "Too many requests from your network. Wait some minutes, then go back to the app and start again."
-_TOO_MANY_SIGN_INS = "Too many sign-ins from your network. Wait a minute, then try again."
 PER_ADDRESS = 120  # authorization requests a minute; a hospital ward or a family shares one address
-_OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message comes back, allow cookies for this site."
-_SIGNED_IN = "You are signed in. The form was sent twice; the second time had no effect."
-_HOME = ("Go to the start page", "/")
-_CONNECTED_APPS = ("Connected apps", "/apps")
 FormHandler = Callable[[Request, Form], Awaitable[Response]]
 
 
@@ -101,11 +77,11 @@ class AuthorizePages:
             response = self.server.error_response(oauth_request, error)
             await self._record_refusal(request, oauth_request.form.get("client_id", ""), error)
             redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
-            return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
+            return to_http_response(response, {}) if redirects else self._error(texts.INVALID_REQUEST, error)
         values, client, now = self.smart.store.key_values, address(request), self.smart.now()
         size = sum(len(name) + len(value.encode()) for name, value in known)
         if wait := await self._limit.take(values, client, now) or await self._parked.take(values, client, size, now):
-            return with_headers(self._error(_TOO_MANY, status=429), retry_after(wait))
+            return with_headers(self._error(texts.TOO_MANY, status=429), retry_after(wait))
         authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
         return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
 
@@ -113,7 +89,7 @@ class AuthorizePages:
         """Redirect to the next page of the request."""
         state = await self._load(request)
         if state.authorization is None:
-            return self._error(_EXPIRED)
+            return self._error(texts.EXPIRED)
         if state.session is None or not state.authorization.accepts_session(state.session):
             return _to("/sign-in", request=state.handle)
         await requests.keep(self.smart, state.handle)
@@ -129,7 +105,7 @@ class AuthorizePages:
         values, now, device = dict(form), self.smart.now(), cookies.device_cookie(self.smart, request)
         client, username = address(request), values.get("username", "")
         if wait := await self._sign_ins.take(device, username, client, now):
-            return with_headers(self._error(_TOO_MANY_SIGN_INS, status=429), retry_after(wait))
+            return with_headers(self._error(texts.TOO_MANY_SIGN_INS, status=429), retry_after(wait))
         browser = digest(self._cookie(request))
         tried = await password_sign_in.attempt(self.smart.store, username, values.get("password", ""), client, now, device, browser)
         user = tried.user
@@ -137,8 +113,8 @@ class AuthorizePages:
             known = await users.find(self.smart.store, username)
             await self.smart.record(SecurityEvent("sign-in", False, known.username if known else "", address=client))
             if not tried.wait:
-                return await self._sign_in_page(request, values, _REFUSED, 400)
-            page = await self._sign_in_page(request, values, _WAIT.format(wait=in_words(tried.wait)), 429)
+                return await self._sign_in_page(request, values, texts.REFUSED, 400)
+            page = await self._sign_in_page(request, values, texts.WAIT.format(wait=in_words(tried.wait)), 429)
             return with_headers(page, retry_after(tried.wait))
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         await requests.keep(self.smart, values.get("request", ""))
@@ -156,7 +132,7 @@ class AuthorizePages:
             return self._sign_in_again(state)
         patient = dict(form).get("patient", "")
         if patient not in await requests.choices(self.smart, current.session):
-            return await self._records_page(current, _CHOOSE)
+            return await self._records_page(current, texts.CHOOSE)
         await requests.choose(self.smart, current.handle, current.authorization, current.session, patient)
         return _to("/oauth/continue", request=current.handle)
 
@@ -172,10 +148,10 @@ class AuthorizePages:
         if current is None:
             return self._sign_in_again(state)
         if current.authorization.next_page(current.session) == requests.RECORD:
-            return self._error(_EXPIRED)
+            return self._error(texts.EXPIRED)
         encounter = dict(form).get("encounter")
         if encounter != "" and encounter not in await requests.encounters(self.smart, current.authorization, current.session):
-            return await self._visits_page(current, _CHOOSE_VISIT)
+            return await self._visits_page(current, texts.CHOOSE_VISIT)
         await requests.choose_encounter(self.smart, current.handle, current.authorization, encounter)
         return _to("/oauth/continue", request=current.handle)
 
@@ -196,7 +172,7 @@ class AuthorizePages:
         """Answer the client: with a code if the user allows access, else with an error."""
         loaded = await self._load(request, form)
         if loaded.session is not None and loaded.authorization is None:
-            return self._error(_ANSWERED, link=_CONNECTED_APPS)
+            return self._error(texts.ANSWERED, link=texts.CONNECTED_APPS)
         current = loaded.signed_in
         if current is None or not current.authorization.accepts_session(current.session):
             return self._sign_in_again(loaded)
@@ -227,8 +203,8 @@ class AuthorizePages:
             detail = {"reason": "not approved for staff", "scope": authorization.scope}
             await self.smart.record(SecurityEvent("allow-app", False, username, authorization.client_id, "", (), detail))
         client = await consent_step.requesting_client(self.smart, authorization)
-        text = _NOT_FOR_STAFF.format(client=client["client_name"], organization=self.smart.organization)
-        return self._error(text, status=403, link=_HOME)
+        text = texts.NOT_FOR_STAFF.format(client=client["client_name"], organization=self.smart.organization)
+        return self._error(text, status=403, link=texts.HOME)
 
     async def _decided(
         self, request: Request, current: SignedInRequest, state: ConsentState | None = None, decision: Decision | None = None
@@ -236,7 +212,7 @@ class AuthorizePages:
         """Answer the client once, and record it.  Without a decision, access is denied."""
         authorization = current.authorization
         if not await requests.consume(self.smart, current.handle):
-            return self._error(_ANSWERED, link=_CONNECTED_APPS)
+            return self._error(texts.ANSWERED, link=texts.CONNECTED_APPS)
         about: tuple[str, ...] = ()
         detail = {"error": "access_denied", "cause": "denied by the person"}
         if decision:
@@ -252,7 +228,7 @@ class AuthorizePages:
         """Lead back to the app with ``access_denied``, from a page before consent: sign-in, second factor, record or visit."""
         loaded = await self._load(request, form)
         if loaded.authorization is None or not await requests.consume(self.smart, loaded.handle):
-            return self._error(_ANSWERED, link=_HOME)
+            return self._error(texts.ANSWERED, link=texts.HOME)
         username = loaded.session.user.username if loaded.session else ""
         detail = {"error": "access_denied", "cause": "canceled before consent"}
         event = SecurityEvent("allow-app", False, username, loaded.authorization.client_id, address(request), detail=detail)
@@ -272,11 +248,11 @@ class AuthorizePages:
         """Answer a sign-in form with a wrong token: sent twice, or open while the user signed in or out.  Offers a link."""
         values = dict(form)
         if not cookies.is_same_site(request):
-            return self._error(FORGED_FORM, status=403, link=_HOME)
+            return self._error(FORGED_FORM, status=403, link=texts.HOME)
         target = {"request": values.get("request", ""), "next": values.get("next", "")}
         if await sessions.current(self.smart, self._cookie(request)) is None:
-            return self._error(_OLD_SIGN_IN, status=403, link=("Sign in", f"/sign-in?{urlencode(target)}"))
-        return self._error(_SIGNED_IN, status=403, link=("Continue", return_path(**target)))
+            return self._error(texts.OLD_SIGN_IN, status=403, link=("Sign in", f"/sign-in?{urlencode(target)}"))
+        return self._error(texts.SIGNED_IN, status=403, link=("Continue", return_path(**target)))
 
     async def reject_sign_out(self, request: Request, form: Form) -> Response:
         """Answer a sign-out form with a wrong token.  A user who is signed out already gets the page for that."""
@@ -318,7 +294,7 @@ class AuthorizePages:
         values: dict[str, Any] = {"request": form.get("request", ""), "next": form.get("next", ""), "username": form.get("username", "")}
         authorization = await requests.find(self.smart, values["request"])
         if values["request"] and authorization is None:
-            return self._error(_EXPIRED, link=_HOME)
+            return self._error(texts.EXPIRED, link=texts.HOME)
         client = {"client_name": "", "client_host": ""}
         if authorization is not None:
             client = await consent_step.requesting_client(self.smart, authorization)
@@ -339,7 +315,7 @@ class AuthorizePages:
         current = admission.request
         offer = await consent_step.consent_offer(self.smart, await consent_state.read(self.smart, current.authorization, current.session))
         if current.authorization.needs_record(current.session) and offer["choice"] is None:
-            return await self._records_page(current, _CHOOSE)
+            return await self._records_page(current, texts.CHOOSE)
         selected = consent_step.selected_values(current.authorization, form)
         approved = bool(admission.approval)
         return await self._request_page(
@@ -360,10 +336,10 @@ class AuthorizePages:
 
     def _sign_in_again(self, state: RequestState) -> Response:
         """The answer to a form without an accepted session: the user signs in again and returns to the same request."""
-        return self._error(_EXPIRED) if state.authorization is None else _to("/sign-in", request=state.handle, lapsed="yes")
+        return self._error(texts.EXPIRED) if state.authorization is None else _to("/sign-in", request=state.handle, lapsed="yes")
 
     async def _reject_form(self, request: Request, form: Form) -> Response:
-        return self._error(FORGED_FORM, status=403, link=_HOME)
+        return self._error(FORGED_FORM, status=403, link=texts.HOME)
 
     def _page(self, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
         return render(self.smart, name, status, redirect_uri, **view)
